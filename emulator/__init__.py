@@ -1,0 +1,1 @@
+"""Weather and climate emulators with closed budgets."""

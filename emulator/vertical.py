@@ -1,0 +1,94 @@
+"""Vertical coordinates: pressure, sigma and hybrid levels; layer thickness in pressure.
+
+Every function takes NumPy arrays or torch tensors alike, since it uses only operators, indexing and `clip`.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Levels:
+    """Levels from the top of the atmosphere to the surface.
+
+    Attributes:
+      kind: "pressure", "sigma" or "hybrid".
+      values: the store's `level` coordinate, `(level,)`, increasing: hPa on pressure levels, sigma, or model level number.
+      half_a: Pa, `(level + 1,)`, and half_b: 1, `(level + 1,)`. Interfaces are at `half_a + half_b * surface_pressure`.
+        On pressure levels `half_b` is zero and the interfaces lie half-way between levels: the trapezoidal rule written
+        with one weight per level.
+    """
+
+    kind: str
+    values: np.ndarray
+    half_a: np.ndarray
+    half_b: np.ndarray
+
+    def __post_init__(self):
+        count = len(self.values)
+        if self.kind not in ("pressure", "sigma", "hybrid"):
+            raise ValueError(f"Expected levels of kind pressure, sigma or hybrid, got {self.kind!r}")
+        if len(self.half_a) != count + 1 or len(self.half_b) != count + 1:
+            raise ValueError(
+                f"Expected {count + 1} interface coefficients for {count} levels, got {len(self.half_a)} and "
+                f"{len(self.half_b)}"
+            )
+        if not np.all(np.diff(self.values) > 0):
+            raise ValueError(f"Expected levels increasing from the top to the surface, got {list(self.values)}")
+        if not np.all(np.diff(self.half_a + self.half_b * 1e5) > 0):
+            raise ValueError("Expected interface pressures increasing from the top to the surface at 1000 hPa")
+
+    @classmethod
+    def sigma(cls, interfaces) -> "Levels":
+        """Sigma levels between the given interfaces, `(level + 1,)`, from 0 or the model top to 1."""
+        interfaces = np.asarray(interfaces, np.float64)
+        return cls("sigma", (interfaces[1:] + interfaces[:-1]) / 2, np.zeros_like(interfaces), interfaces)
+
+    @classmethod
+    def hybrid(cls, half_a, half_b, values=None) -> "Levels":
+        """Hybrid levels from interface coefficients in Pa and 1; `values` defaults to 1 ... level."""
+        half_a, half_b = np.asarray(half_a, np.float64), np.asarray(half_b, np.float64)
+        values = np.arange(1.0, len(half_a)) if values is None else np.asarray(values, np.float64)
+        return cls("hybrid", values, half_a, half_b)
+
+    @classmethod
+    def pressure(cls, values_hpa) -> "Levels":
+        """Pressure levels in hPa; the column runs from the top level to the bottom level, or to the surface pressure."""
+        values = np.asarray(values_hpa, np.float64)
+        if len(values) < 2:
+            raise ValueError(f"Expected at least 2 pressure levels for a column, got {list(values)}")
+        half = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]]) * 100.0
+        return cls("pressure", values, half, np.zeros_like(half))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def thickness(self, surface_pressure, cut: bool = True):
+        """Layer thickness in Pa, non-negative: `(..., *space)` -> `(level, ..., *space)`.
+
+        On pressure levels with `cut`, layers end at the surface pressure: those below it vanish, and the lowest one
+        extends down to it, so that air below the last level over the sea counts and air inside mountains does not.
+        """
+        half = self.interfaces(surface_pressure, cut)
+        return [lower - upper for upper, lower in zip(half[:-1], half[1:], strict=True)]
+
+    def interfaces(self, surface_pressure, cut: bool = True) -> list:
+        """Interface pressures in Pa, a list of `level + 1` arrays of the shape of `surface_pressure`."""
+        half = [float(a) + float(b) * surface_pressure for a, b in zip(self.half_a, self.half_b, strict=True)]
+        if self.kind == "pressure" and cut:
+            top = float(self.half_a[0])
+            ground = surface_pressure.clip(top, None)
+            half = [h + 0 * surface_pressure for h in half[:1]] + [
+                ground.clip(None, float(a)) for a in self.half_a[1:-1]
+            ] + [ground]
+        return half
+
+    def label(self, index: int) -> str:
+        """A level as a person writes it: `500 hPa`, `510 hPa (sigma 0.51)`, `level 60`."""
+        value = self.values[index]
+        if self.kind == "pressure":
+            return f"{value:g} hPa"
+        if self.kind == "sigma":
+            return f"{value * 1000:.0f} hPa (sigma {value:.3g})"
+        return f"level {value:g}"

@@ -1,0 +1,1 @@
+"""Batch stages, configuration and command line."""
