@@ -1,0 +1,415 @@
+"""Every knob of every stage: strict, frozen models over passive YAML. Imports nothing from the library.
+
+A YAML file may inherit with `base:` (a path beside it, at any depth), and the command line may override single values by
+dotted name. An unknown key is refused with its full path and the nearest right one.
+"""
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one sentence for a person."""
+
+
+class Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Moment = datetime | date
+
+
+class Period(Model):
+    """Times from `start` to `end`, both included; None is open."""
+
+    start: Moment | None = None
+    end: Moment | None = None
+
+
+# --- simulate -------------------------------------------------------------------------------------------------------
+
+
+class SimulateConfig(Model):
+    """The embedded general circulation model (SPEEDY physics) as a source of data."""
+
+    directory: Path
+    days: Count = 345
+    spin_up_days: int = Field(60, ge=0)
+    chunk_days: Count = 15
+    start: date = date(2001, 1, 1)
+    truncation: Literal[21, 31] = 31
+    time_step_minutes: Count = 30
+    step_hours: Count = 6
+
+
+# --- ingest and statistics ------------------------------------------------------------------------------------------
+
+
+class DaskConfig(Model):
+    """Where Dask works: a local cluster of `workers` processes, or the scheduler at `address`."""
+
+    workers: int = Field(0, ge=0, description="0: threads of this process")
+    threads: Count = 2
+    memory: str | None = None
+    address: str | None = None
+
+
+class SourceConfig(Model):
+    """Files of one kind that together hold some variables over some times."""
+
+    path: str | list[str] = Field(description="path, glob or fsspec URL; several are joined")
+    engine: Literal["auto", "netcdf", "grib", "zarr"] = "auto"
+    rename: dict[str, str] = Field(default_factory=dict, description="name in the source: canonical name")
+    select: dict[str, Any] = Field(default_factory=dict, description="dimension: value or list of values to keep")
+    units: dict[str, str] = Field(default_factory=dict, description="units where the source records none or wrong ones")
+    negate: list[str] = Field(default_factory=list, description="variables whose sign is opposite to ECMWF's")
+
+
+class IngestConfig(Model):
+    """Sources to one analysis store."""
+
+    sources: list[SourceConfig] = Field(min_length=1)
+    output: Path
+    variables: list[str] | None = Field(None, description="canonical names to keep; None keeps all that are known")
+    roles: dict[str, Literal["prognostic", "forcing", "diagnostic", "static"]] = Field(default_factory=dict)
+    constants: dict[str, float] = Field(default_factory=dict)
+    period: Period = Period()
+    missing: Literal["refuse", "keep"] = "refuse"
+    times_per_chunk: Count = 1
+    times_per_region: Count = 64
+    dask: DaskConfig = DaskConfig()
+
+
+class StatsConfig(Model):
+    """Mean, standard deviation and standard deviation of the step difference over the training period."""
+
+    store: Path
+    output: Path
+    period: Period = Period()
+    dask: DaskConfig = DaskConfig()
+
+
+# --- train ----------------------------------------------------------------------------------------------------------
+
+
+class SFNOConfig(Model):
+    """Spherical Fourier neural operator."""
+
+    kind: Literal["sfno"] = "sfno"
+    embed_dim: Count = 64
+    blocks: Count = 4
+    mlp_ratio: Positive = 2.0
+    filter: Literal["complex", "real", "diagonal"] = "complex"
+    norm: Literal["instance", "layer", "area_instance", "none"] = "instance"
+    position: Literal["none", "harmonics", "learned"] = "none"
+    scale_factor: Count = 1
+    spectral_layers: Count = 1
+    encoder_layers: Count = 1
+    big_skip: bool = True
+    mlp_precision: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = False
+
+
+NetworkConfig = Annotated[SFNOConfig, Field(discriminator=None)]
+
+
+class ConservationConfig(Model):
+    """Which budgets are closed inside the step, and how."""
+
+    kind: Literal["none", "sequential", "projection"] = "sequential"
+    dry_air: Literal["none", "ratio", "offset"] = "offset"
+    water: Literal["none", "precipitation", "evaporation"] = "precipitation"
+    energy: Literal["none", "ratio", "offset"] = "offset"
+    energy_form: Literal["hydrostatic", "geometric"] = "hydrostatic"
+    anchor: Literal["initial", "previous"] = "initial"
+    unaccounted: bool = Field(True, description="let the constant residual of the training data stand, not force it to 0")
+
+
+class OptimizerConfig(Model):
+    lr: Positive = 2e-3
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    warmup_steps: int = Field(100, ge=0)
+    final_lr: float = Field(0.0, ge=0)
+    clip: Positive = 1.0
+
+
+class PhaseConfig(Model):
+    """A stretch of training with one number of autoregressive steps."""
+
+    updates: Count
+    rollout_steps: Count = 1
+    batch_size: Count = 4
+    lr_scale: Positive = 1.0
+
+
+class TrainConfig(Model):
+    """One network trained on one store."""
+
+    store: Path
+    statistics: Path
+    output: Path
+    period: Period = Period()
+    validation: Period | None = None
+    prognostic: list[str] | None = Field(None, description="None: by the roles in the store")
+    diagnostic: list[str] | None = None
+    forcing: list[str] | None = None
+    network: NetworkConfig = SFNOConfig()
+    conservation: ConservationConfig = ConservationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    phases: list[PhaseConfig] = Field(default_factory=lambda: [PhaseConfig(updates=1000)], min_length=1)
+    variable_weights: dict[str, Positive] = Field(default_factory=dict)
+    damping: Fraction = Field(1.0, description="share of the optimal linear relaxation to the mean in the residual step")
+    ema: Fraction = Field(0.0, description="decay of the exponential moving average of the weights; 0 keeps none")
+    seed: int = 0
+    save_every: Count = Field(250, description="updates between resumable checkpoints")
+    log_every: Count = 20
+    threads: int | None = None
+
+
+# --- rollout, verify, report ----------------------------------------------------------------------------------------
+
+
+class RolloutConfig(Model):
+    """Forecasts from many initial times."""
+
+    store: Path
+    checkpoint: Path
+    output: Path
+    period: Period = Period()
+    every_hours: Count = 36
+    maximum_inits: Count | None = None
+    lead_days: Positive = 10
+    uncorrected: Path | None = Field(None, description="also forecasts of the same network without corrections, here")
+    uncorrected_inits: Count = 8
+    long_run: Path | None = Field(None, description="also one long run with daily output, here")
+    long_run_days: Count = 365
+    batch_size: Count = 8
+
+
+class VerifyConfig(Model):
+    """Scores of one or more forecast stores against one truth."""
+
+    forecasts: dict[str, Path] = Field(min_length=1, description="name in the report: forecast store")
+    truth: Path
+    output: Path
+    climatology: Period = Field(Period(), description="period of the truth store that the climatology is made from")
+    variables: list[str] | None = None
+    levels: list[float] | None = None
+    regions: list[str] = ["global"]
+    dask: DaskConfig = DaskConfig()
+
+
+class ReportConfig(Model):
+    """One HTML page from the scores and the stores behind them."""
+
+    scores: Path
+    output: Path
+    title: str = "Forecast verification"
+    long_run: Path | None = None
+    metrics: Path | None = None
+    map_lead_days: Positive = 3
+
+
+# --- experiment -----------------------------------------------------------------------------------------------------
+
+
+class Experiment(Model):
+    """A chain of stages over one run directory; absent stages are skipped."""
+
+    directory: Path
+    simulate: SimulateConfig | None = None
+    ingest: IngestConfig | None = None
+    stats: StatsConfig | None = None
+    train: TrainConfig | None = None
+    rollout: RolloutConfig | None = None
+    verify: VerifyConfig | None = None
+    report: ReportConfig | None = None
+
+
+STAGES: dict[str, type[Model]] = {
+    "simulate": SimulateConfig,
+    "ingest": IngestConfig,
+    "stats": StatsConfig,
+    "train": TrainConfig,
+    "rollout": RolloutConfig,
+    "verify": VerifyConfig,
+    "report": ReportConfig,
+}
+
+
+def _default_paths(directory: str) -> dict[str, dict[str, Any]]:
+    """Where the stages of an experiment put and find their files, unless the YAML says otherwise."""
+    at = Path(directory)
+    return {
+        "simulate": {"directory": at / "simulation"},
+        "ingest": {"output": at / "analysis.zarr"},
+        "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
+        "train": {"store": at / "analysis.zarr", "statistics": at / "statistics.nc", "output": at / "train"},
+        "rollout": {
+            "store": at / "analysis.zarr",
+            "checkpoint": at / "train" / "checkpoint",
+            "output": at / "forecast.zarr",
+        },
+        "verify": {
+            "forecasts": {"emulator": at / "forecast.zarr"},
+            "truth": at / "analysis.zarr",
+            "output": at / "scores.nc",
+        },
+        "report": {"scores": at / "scores.nc", "output": at / "report"},
+    }
+
+
+def load_experiment(path: Path, overrides: typing.Sequence[str] = ()) -> Experiment:
+    """The experiment in a YAML file, with defaults for the paths between stages. Raises `ConfigError`."""
+    raw = _apply_overrides(read_yaml(path), overrides)
+    if "directory" not in raw:
+        raise ConfigError(f"Expected a key 'directory' (the run directory) in {path}, got {sorted(raw)}")
+    for stage, paths in _default_paths(raw["directory"]).items():
+        if isinstance(raw.get(stage), dict):
+            raw[stage] = {**paths, **raw[stage]}
+    if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):
+        raw["ingest"]["sources"] = [{"path": str(Path(raw["simulate"]["directory"]) / "*.nc")}]
+    return parse(Experiment, raw, str(path))
+
+
+def load_stage(stage: str, path: Path, overrides: typing.Sequence[str] = ()) -> Model:
+    """One stage's configuration, from a file of its own or from its section of an experiment. Raises `ConfigError`."""
+    raw = read_yaml(path)
+    if "directory" in raw and any(name in raw for name in STAGES) and stage not in STAGES[stage].model_fields:
+        experiment = load_experiment(path, [f"{stage}.{override}" for override in overrides])
+        section = getattr(experiment, stage)
+        if section is None:
+            raise ConfigError(f"Expected a section '{stage}' in {path}, got {sorted(raw)}")
+        return section
+    return parse(STAGES[stage], _apply_overrides(raw, overrides), str(path))
+
+
+def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict:
+    """A YAML mapping with every `base:` merged in. Raises `ConfigError` naming the file."""
+    path = Path(path)
+    if path.resolve() in seen:
+        raise ConfigError(f"Expected `base:` files without a cycle, got {path} again")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"Expected a readable configuration file, got {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Expected valid YAML in {path}, got: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"Expected a mapping at the top of {path}, got {type(raw).__name__}")
+    return _merge_bases(raw, path, (*seen, path.resolve()))
+
+
+def _merge_bases(node: Any, path: Path, seen: tuple[Path, ...]) -> Any:
+    if isinstance(node, list):
+        return [_merge_bases(item, path, seen) for item in node]
+    if not isinstance(node, dict):
+        return node
+    own = {key: _merge_bases(value, path, seen) for key, value in node.items() if key != "base"}
+    return _merge(read_yaml(path.parent / node["base"], seen), own) if "base" in node else own
+
+
+def _merge(base: dict, own: dict) -> dict:
+    merged = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_overrides(raw: dict, overrides: typing.Sequence[str]) -> dict:
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"Expected overrides of the form dotted.name=value, got {override!r}")
+        value = yaml.safe_load(text) if text else None
+        if isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
+            try:
+                value = float(value)
+            except ValueError:
+                pass
+        node: Any = raw
+        *parents, last = name.split(".")
+        for depth, parent in enumerate(parents):
+            if isinstance(node, list):
+                node = node[_index(parent, node, override)]
+                continue
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
+            if not isinstance(node, dict | list):
+                raise ConfigError(f"Expected a section at {'.'.join(parents[: depth + 1])} for {override!r}, got {node!r}")
+        node[_index(last, node, override) if isinstance(node, list) else last] = value
+    return raw
+
+
+def _index(text: str, items: list, override: str) -> int:
+    if not text.isdigit() or int(text) >= len(items):
+        raise ConfigError(f"Expected an index below {len(items)} in {override!r}, got {text!r}")
+    return int(text)
+
+
+def parse(model: type[Model], raw: dict, where: str) -> Any:
+    """A validated model. Raises `ConfigError` with one sentence on the first faults."""
+    try:
+        return model.model_validate(raw)
+    except pydantic.ValidationError as error:
+        raise ConfigError("; ".join(_sentence(model, fault, where) for fault in error.errors()[:3])) from None
+
+
+def _sentence(model, fault, where) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, fault["loc"][:-1]))
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.4)
+        prefix = "".join(f"{part}." for part in fault["loc"][:-1])
+        hint = f"; nearest: {prefix}{near[0]}" if near else f"; known: {', '.join(known)}"
+        return f"Unknown key {path} in {where}{hint}"
+    if fault["type"] == "missing":
+        return f"Missing key {path} in {where}"
+    return f"{fault['msg']} at {path} in {where}, got {fault['input']!r}"
+
+
+def _fields_at(model, location) -> list[str]:
+    """Names of the fields of the model that a location of pydantic's points into."""
+    models = [model]
+    for part in location:
+        found = []
+        for candidate in models:
+            field = candidate.model_fields.get(str(part))
+            found += _models_in(field.annotation) if field else [candidate] if isinstance(part, int) else []
+        models = found or models
+    return [name for candidate in models for name in candidate.model_fields]
+
+
+def _models_in(annotation) -> list[type[Model]]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return [annotation]
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
+        return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+    return []
+
+
+def to_yaml(config: Model) -> str:
+    """The resolved configuration as YAML that loads to the same model."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
+
+
+def fingerprint(config: Model, *more: str) -> str:
+    """Hash of a configuration and of whatever else determines a stage's result."""
+    text = json.dumps(json.loads(config.model_dump_json()), sort_keys=True)
+    return hashlib.sha256("\n".join([text, *more]).encode()).hexdigest()[:16]
