@@ -56,7 +56,9 @@ class Channels:
         """
         if missing := [name for name in self.names if name not in fields]:
             raise ValueError(f"Expected fields {list(self.names)}, got none for {missing}")
-        parts = [fields[n] if count else fields[n].unsqueeze(1) for n, count in zip(self.names, self.levels, strict=True)]
+        parts = [
+            fields[n] if count else fields[n].unsqueeze(1) for n, count in zip(self.names, self.levels, strict=True)
+        ]
         return torch.cat(parts, dim=1)
 
     def unpack(self, tensor: Tensor, axis: int = 1) -> dict[str, Tensor]:
@@ -78,3 +80,20 @@ class Channels:
             for name, count, part in zip(self.names, self.levels, parts, strict=True)
         ]
         return torch.cat(new, dim=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which variables a network steps forward, diagnoses, is told, and knows as fixed."""
+
+    prognostic: Channels
+    diagnostic: Channels
+    forcing: Channels
+    static: Channels
+
+    def to_json(self) -> dict:
+        return {group.name: dataclasses.asdict(getattr(self, group.name)) for group in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "Layout":
+        return cls(**{n: Channels(tuple(v["names"]), tuple(v["levels"])) for n, v in values.items()})

@@ -79,9 +79,11 @@ class Levels:
         if self.kind == "pressure" and cut:
             top = float(self.half_a[0])
             ground = surface_pressure.clip(top, None)
-            half = [h + 0 * surface_pressure for h in half[:1]] + [
-                ground.clip(None, float(a)) for a in self.half_a[1:-1]
-            ] + [ground]
+            half = (
+                [h + 0 * surface_pressure for h in half[:1]]
+                + [ground.clip(None, float(a)) for a in self.half_a[1:-1]]
+                + [ground]
+            )
         return half
 
     def label(self, index: int) -> str:

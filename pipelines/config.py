@@ -135,7 +135,9 @@ class ConservationConfig(Model):
     energy: Literal["none", "ratio", "offset"] = "offset"
     energy_form: Literal["hydrostatic", "geometric"] = "hydrostatic"
     anchor: Literal["initial", "previous"] = "initial"
-    unaccounted: bool = Field(True, description="let the constant residual of the training data stand, not force it to 0")
+    unaccounted: bool = Field(
+        True, description="let the constant residual of the training data stand, not force it to 0"
+    )
 
 
 class OptimizerConfig(Model):
@@ -172,7 +174,9 @@ class TrainConfig(Model):
     optimizer: OptimizerConfig = OptimizerConfig()
     phases: list[PhaseConfig] = Field(default_factory=lambda: [PhaseConfig(updates=1000)], min_length=1)
     variable_weights: dict[str, Positive] = Field(default_factory=dict)
-    damping: Fraction = Field(1.0, description="share of the optimal linear relaxation to the mean in the residual step")
+    damping: Fraction = Field(
+        1.0, description="share of the optimal linear relaxation to the mean in the residual step"
+    )
     ema: Fraction = Field(0.0, description="decay of the exponential moving average of the weights; 0 keeps none")
     seed: int = 0
     save_every: Count = Field(250, description="updates between resumable checkpoints")
@@ -352,7 +356,9 @@ def _apply_overrides(raw: dict, overrides: typing.Sequence[str]) -> dict:
                 node[parent] = {}
             node = node[parent]
             if not isinstance(node, dict | list):
-                raise ConfigError(f"Expected a section at {'.'.join(parents[: depth + 1])} for {override!r}, got {node!r}")
+                raise ConfigError(
+                    f"Expected a section at {'.'.join(parents[: depth + 1])} for {override!r}, got {node!r}"
+                )
         node[_index(last, node, override) if isinstance(node, list) else last] = value
     return raw
 

@@ -1,0 +1,97 @@
+"""Checkpoints: a directory of tensors (safetensors) and one JSON, written atomically and verified on load. No pickle."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+TENSORS, METADATA = "weights.safetensors", "checkpoint.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is absent, damaged or of another schema; the message is one sentence."""
+
+
+def save(directory: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
+    """Write a checkpoint so that `directory` holds either the whole of it or what it held before.
+
+    Raises `OSError` when the disk is full or the folder cannot be written; nothing half-written stays.
+    """
+    directory = Path(directory)
+    scratch = directory.with_name(f".{directory.name}.writing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch / TENSORS)
+        record = metadata | {"sha256": _digest(scratch / TENSORS)}
+        (scratch / METADATA).write_text(json.dumps(record, indent=1))
+        for path in (scratch / TENSORS, scratch / METADATA, scratch):
+            _flush(path)
+        previous = directory.with_name(f".{directory.name}.previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        if directory.exists():
+            os.rename(directory, previous)
+        os.rename(scratch, directory)
+        shutil.rmtree(previous, ignore_errors=True)
+    except SafetensorError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise OSError(f"could not write {directory}: {error}") from error
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def load(directory: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and metadata of a checkpoint. Raises `CheckpointError` naming the file that is absent or damaged."""
+    directory = Path(directory)
+    previous = directory.with_name(f".{directory.name}.previous")
+    if not directory.exists() and (previous / METADATA).exists():  # killed between the two renames of `save`
+        directory = previous
+    metadata = describe(directory)
+    path = directory / TENSORS
+    if not path.exists():
+        raise CheckpointError(f"Expected tensors in {path}, found no such file")
+    if _digest(path) != metadata.get("sha256"):
+        raise CheckpointError(f"Expected {path} as {METADATA} records it, its checksum differs: the file is damaged")
+    return load_file(path), metadata
+
+
+def describe(directory: Path) -> dict:
+    """A checkpoint's metadata alone. Raises `CheckpointError`."""
+    path = Path(directory) / METADATA
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"Expected a checkpoint in {directory}, found no {METADATA}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"Expected JSON in {path}, it is damaged: {error}") from None
+
+
+def rotate(directory: Path, prefix: str, keep: int) -> None:
+    """Remove all but the `keep` newest of the numbered checkpoints `prefix-NNN` in a folder."""
+    for old in numbered(directory, prefix)[:-keep]:
+        shutil.rmtree(old)
+
+
+def numbered(directory: Path, prefix: str) -> list[Path]:
+    """The numbered checkpoints of a folder, oldest first."""
+    found = [p for p in Path(directory).glob(f"{prefix}-*") if p.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

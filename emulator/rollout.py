@@ -1,0 +1,25 @@
+"""Rollout: a generator of states, so memory stays constant and the caller decides what to keep."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from emulator.step import Step, StepResult
+
+
+def rollout(step: Step, state: Tensor, told: Iterable[tuple[Tensor, Tensor]], anchor=None) -> Iterator[StepResult]:
+    """Forecast from `state`, one step for each (forcing, clock) pair.
+
+    Args:
+      step: the emulator.
+      state: prognostic fields at the initial time, physical units, `(batch, channel, *space)`.
+      told: for every step the forcing `(batch, channel, *space)` and the clock features `(batch, 5, *space)`.
+      anchor: what the budgets are pinned to; by default the initial state's.
+    """
+    with torch.no_grad():
+        anchor = step.anchor(state) if anchor is None else anchor
+        for forcing, clock in told:
+            result = step(state, forcing, clock, anchor)
+            state = result.state
+            yield result

@@ -1,0 +1,116 @@
+"""One step of the emulator in physical units: normalise, predict the change, correct the budgets."""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from emulator.channels import Layout
+from emulator.normalize import Normalizer
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """What a step yields.
+
+    Attributes:
+      state: prognostic fields at the end of the step, `(batch, channel, *space)`.
+      diagnostic: diagnostics of the step, `(batch, channel, *space)`.
+      record: what the conservation scheme found and did, each `(batch,)`.
+    """
+
+    state: Tensor
+    diagnostic: Tensor
+    record: dict[str, Tensor]
+
+
+class Step(nn.Module):
+    """The emulator's step from physical state to physical state.
+
+    The network sees normalised fields and predicts the change of the prognostic fields, in units of the standard deviation
+    of that change, and the normalised diagnostics. Two measures keep long rollouts bounded, and cost nothing where the
+    training data lie: the network's view of the state is clamped to the range of the training data widened by
+    `margin`, and the step starts from damped persistence instead of persistence: a relaxation towards the mean of the
+    training period at the rate that a linear forecast would choose, `1/2 (std of change / std about the mean)^2`.
+
+    Args:
+      network: `(batch, in, *space) -> (batch, prognostic + diagnostic, *space)`.
+      layout: names of the channels.
+      buffers: see `StepBuffers`.
+      scheme: conservation scheme or None, called outside autocast with fields by name.
+    """
+
+    def __init__(self, network: nn.Module, layout: Layout, buffers: "StepBuffers", scheme=None):
+        super().__init__()
+        self.network, self.layout, self.scheme = network, layout, scheme
+        self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
+        self.forcing_scale = buffers.forcing
+        for name in ("change_std", "lower", "upper", "damping", "resting", "static"):
+            self.register_buffer(name, getattr(buffers, name))
+
+    def fields(self, state: Tensor, diagnostic: Tensor | None = None) -> dict[str, Tensor]:
+        """Fields by name: levels `(batch, level, *space)`, surface `(batch, *space)`."""
+        named = self.layout.prognostic.unpack(state)
+        return named if diagnostic is None else named | self.layout.diagnostic.unpack(diagnostic)
+
+    def anchor(self, state: Tensor):
+        """What the budgets of a forecast from this state are pinned to."""
+        return None if self.scheme is None else self.scheme.anchor(self.fields(state))
+
+    def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor) -> Tensor:
+        """What the network sees, `(batch, in, *space)`."""
+        seen = self.state_scale(torch.minimum(torch.maximum(state, self.lower), self.upper))
+        told = torch.nan_to_num(self.forcing_scale(forcing))
+        return torch.cat([seen, told, clock, self.static.expand(len(state), *self.static.shape)], dim=1)
+
+    def forward(self, state: Tensor, forcing: Tensor, clock: Tensor, anchor=None) -> StepResult:
+        """One step from `state`; arguments as one time of `emulator.dataset.Batch`."""
+        predicted = self.network(self.inputs(state, forcing, clock)).float()
+        change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
+        following = state + (self.damping * (self.resting - state) + self.change_std * change)
+        diagnostic = self.diagnostic_scale.inverse(diagnosed)
+        if self.scheme is None:
+            return StepResult(following, diagnostic, {})
+        with torch.autocast(state.device.type, enabled=False):
+            changed, record = self.scheme(self.fields(state), self.fields(following, diagnostic), anchor)
+        following = self.layout.prognostic.replace(following, changed)
+        diagnostic = self.layout.diagnostic.replace(diagnostic, changed)
+        return StepResult(following, diagnostic, record)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBuffers:
+    """Constants of a step that travel in its checkpoint.
+
+    Attributes:
+      state, diagnostic, forcing: normalisers.
+      change_std: standard deviation of the step difference, `(channel, 1, 1)`.
+      lower, upper: range of the training data widened by the margin, `(channel, 1, 1)`.
+      damping: relaxation per step, `(channel, 1, 1)`, and resting: its target, `(channel, *space)`.
+      static: features of the place: normalised static fields, and position, `(feature, *space)`.
+    """
+
+    state: Normalizer
+    diagnostic: Normalizer
+    forcing: Normalizer
+    change_std: Tensor
+    lower: Tensor
+    upper: Tensor
+    damping: Tensor
+    resting: Tensor
+    static: Tensor
+
+    @classmethod
+    def blank(cls, layout: Layout, space: tuple[int, ...]) -> "StepBuffers":
+        """Placeholders of the right shapes, for a checkpoint to fill."""
+        count, ones = layout.prognostic.count, [1] * len(space)
+        column = torch.zeros(count, *ones)
+        features = layout.static.count + 3
+        return cls(
+            Normalizer.blank(count),
+            Normalizer.blank(layout.diagnostic.count),
+            Normalizer.blank(layout.forcing.count),
+            *(column.clone() for _ in range(4)),
+            torch.zeros(count, *space),
+            torch.zeros(features, *space),
+        )
