@@ -1,0 +1,205 @@
+"""A Zarr v3 store made once as an empty template, then filled region by region, in any order, by any process.
+
+Until it is finished a store lies at `<path>.partial`, with one empty file per finished region in `<path>.progress`. A
+process killed anywhere leaves those two, and the next run does only what is missing. `finish` renames: what lies at
+`<path>` is always whole.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+# On reanalysis fields byte shuffling before zstd saves a quarter of the space of zstd alone (ratio 1.58 against 1.20);
+# level 5 gains nothing over level 3.
+COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4)
+
+log = logging.getLogger(__name__)
+
+
+def partial_path(path) -> Path:
+    """Where the store lies until it is finished."""
+    return Path(path).with_name(Path(path).name + ".partial")
+
+
+def progress_path(path) -> Path:
+    """The folder of marks of finished regions."""
+    return Path(path).with_name(Path(path).name + ".progress")
+
+
+def create(
+    path, template: xr.Dataset, chunks: Mapping[str, int], shards: Mapping[str, int] | None = None, fill: float = np.nan
+) -> bool:
+    """Makes an unfinished store with the template's coordinates and empty data variables; no field is computed.
+
+    Args:
+      path: where the finished store will be.
+      template: coordinates with values, data variables whose shape, type and attributes alone are used, and attributes.
+        Data variables without any dimension of `chunks` are written whole, now.
+      chunks: size of a chunk along a dimension; dimensions left out are not cut.
+      shards: size of a shard, a file of many chunks that has to be written by one process, along the same dimensions.
+
+    Returns True when an unfinished store with the same template lies there already and is continued. Raises
+    `ValueError` with one sentence when the folder cannot be written.
+    """
+    recipe = _recipe(template, chunks, shards)
+    partial, progress = partial_path(path), progress_path(path)
+    try:
+        if partial.exists() and progress.exists():
+            if _read(progress / "recipe.json") == recipe:
+                return True
+            log.warning("Starting %s over: the unfinished store there was made from other sources or settings", path)
+        for old in (progress, partial):
+            if old.exists():
+                shutil.rmtree(old)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        fixed = [name for name, v in template.data_vars.items() if not set(v.dims) & set(chunks)]
+        whole = template.drop_vars([n for n in template.data_vars if n not in fixed]).drop_encoding()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)
+            whole.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=_encoding(whole))
+            group = zarr.open_group(partial, mode="r+")
+            group.attrs["complete"] = False
+            for name in template.data_vars:
+                if name not in fixed:
+                    _create_array(group, name, template, chunks, shards or {}, fill)
+        progress.mkdir()
+        (progress / "recipe.json").write_text(recipe)  # last: without it the template is not continued
+    except OSError as error:
+        raise ValueError(f"Expected to write a store at {path}, got: {reason(error)}") from error
+    return False
+
+
+def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) -> None:
+    """Writes an array of the variable's dimensions at the given offsets (0 where none is given), and reads it back.
+
+    Raises `ValueError` with one sentence when the disk is full or what is read back differs.
+    """
+    array = zarr.open_array(partial_path(path), path=name, mode="r+")
+    dims = array.metadata.dimension_names
+    values = np.asarray(values, array.dtype)
+    where = tuple(slice(start.get(d, 0), start.get(d, 0) + n) for d, n in zip(dims, values.shape, strict=True))
+    if any(s.stop > n for s, n in zip(where, array.shape, strict=True)):
+        raise ValueError(f"Expected a region of {name} within {array.shape} {dims}, got {where} for {path}")
+    try:
+        array[where] = values
+        back = array[where]
+    except OSError as error:
+        raise ValueError(f"Expected to write {name} to {path}, got: {reason(error)}") from error
+    if not np.array_equal(back, values, equal_nan=values.dtype.kind == "f"):
+        raise ValueError(
+            f"Expected to read back what was written of {name} at {dict(start)} in {path}, got other values"
+        )
+
+
+def mark(path, key: str) -> None:
+    """Records that the region `key` is written."""
+    (progress_path(path) / f"{key}.done").touch()
+
+
+def marks(path) -> set[str]:
+    """The keys of all regions that are written."""
+    return {file.name.removesuffix(".done") for file in progress_path(path).glob("*.done")}
+
+
+def finish(path, expected: Iterable[str] = (), attributes: Mapping | None = None) -> None:
+    """Makes the store whole: all regions marked, metadata consolidated, `complete` true, then the rename.
+
+    An older store at `path` is replaced. Raises `ValueError` when a region is missing.
+    """
+    path, partial = Path(path), partial_path(path)
+    if missing := sorted(set(expected) - marks(path)):
+        raise ValueError(f"Expected every region of {path} to be written, got {len(missing)} missing: {missing[:3]}")
+    try:
+        group = zarr.open_group(partial, mode="r+")
+        group.attrs.update({**(attributes or {}), "complete": True})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)
+            zarr.consolidate_metadata(partial)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+        shutil.rmtree(progress_path(path))
+    except OSError as error:
+        raise ValueError(f"Expected to finish the store at {path}, got: {reason(error)}") from error
+
+
+def finished_fingerprint(path) -> str | None:
+    """The `fingerprint` of the finished store at `path`, or None when there is none."""
+    try:
+        attributes = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
+    except (OSError, KeyError, json.JSONDecodeError):
+        return None
+    return attributes.get("fingerprint") if attributes.get("complete") is True else None
+
+
+def reason(error: OSError) -> str:
+    """What the operating system said, with the file."""
+    return f"{error.strerror or error} ({error.filename})" if error.filename else str(error.strerror or error)
+
+
+def _read(file: Path) -> str | None:
+    return file.read_text() if file.exists() else None
+
+
+def _recipe(template, chunks, shards) -> str:
+    """Text that two templates share exactly when one may continue the other."""
+    arrays = {name: [list(v.dims), list(v.shape), str(v.dtype)] for name, v in template.variables.items()}
+    values = {name: _digest(c.values) for name, c in template.coords.items()}
+    attributes = {key: str(value) for key, value in template.attrs.items()}
+    return json.dumps([arrays, values, attributes, dict(chunks), dict(shards or {})], sort_keys=True)
+
+
+def _digest(values: np.ndarray) -> str:
+    data = repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _encoding(whole: xr.Dataset) -> dict:
+    encoding = {}
+    for name, variable in whole.variables.items():
+        encoding[name] = {"chunks": variable.shape} if variable.ndim else {}
+        if np.issubdtype(variable.dtype, np.datetime64):
+            encoding[name] |= {"units": "seconds since 1970-01-01", "dtype": "int64", "calendar": "proleptic_gregorian"}
+        elif np.issubdtype(variable.dtype, np.timedelta64):
+            encoding[name] |= {"units": "seconds", "dtype": "int64"}
+        elif variable.dtype == object and name == "time" and variable.size:
+            calendar = variable.values.flat[0].calendar
+            encoding[name] |= {"units": "seconds since 1970-01-01", "dtype": "int64", "calendar": calendar}
+        elif np.issubdtype(variable.dtype, np.floating):
+            encoding[name] |= {"_FillValue": None}
+    return encoding
+
+
+def _create_array(group, name, template, chunks, shards, fill):
+    variable = template[name].variable
+    size = {d: min(chunks.get(d, n), n) for d, n in variable.sizes.items()}
+    shard = None
+    if any(d in shards for d in variable.dims):  # a shard holds whole chunks
+        shard = tuple(-(-min(shards.get(d, s), n) // s) * s for d, (n, s) in _sizes(variable, size))
+    attributes = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
+    if coordinates := " ".join(str(c) for c in template[name].coords if c not in template.dims):
+        attributes["coordinates"] = coordinates
+    group.create_array(
+        name,
+        shape=variable.shape,
+        dtype=variable.dtype,
+        chunks=tuple(size.values()),
+        shards=shard,
+        compressors=[COMPRESSOR],
+        fill_value=fill if variable.dtype.kind == "f" else 0,
+        attributes=attributes,
+        dimension_names=variable.dims,
+    )
+
+
+def _sizes(variable, size):
+    return [(d, (n, size[d])) for d, n in variable.sizes.items()]

@@ -1,0 +1,294 @@
+"""Analysis and forecast stores: round trips, continuation, and one sentence for every fault."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from emulator import store
+from emulator.constants import ERA5, Constants
+from emulator.grid import Grid
+
+GRID = Grid.gaussian(8)
+TIMES = np.datetime64("2001-01-01", "ns") + np.arange(6) * np.timedelta64(6, "h")
+LEADS = np.arange(5) * np.timedelta64(6, "h")
+
+
+def analysis(times=TIMES, **attributes):
+    random = np.random.default_rng(0)
+    shape = (len(times), 3, 8, 16)
+    return xr.Dataset(
+        {
+            "temperature": (
+                ("time", "level", "latitude", "longitude"),
+                random.normal(250, 20, shape).astype(np.float32),
+                {"units": "K", "role": "prognostic"},
+            ),
+            "geopotential_at_surface": (
+                ("latitude", "longitude"),
+                random.normal(0, 1e3, shape[2:]).astype(np.float32),
+                {"units": "m2 s-2", "role": "static"},
+            ),
+            "cell_area": (("latitude", "longitude"), GRID.area),
+        },
+        {"time": times, "level": [100.0, 500.0, 850.0], "latitude": GRID.latitude, "longitude": GRID.longitude},
+        {
+            "emulator_schema": "analysis-1",
+            "vertical_coordinate": "pressure",
+            "time_step_seconds": 21600.0,
+            "constants": ERA5.to_json(),
+            "fingerprint": "abc",
+            **attributes,
+        },
+    )
+
+
+def write(path, data, shards=None):
+    continued = store.create(path, data, {"time": 1}, shards)
+    for start in range(0, data.sizes["time"], 2):
+        if f"region-{start}" not in store.marks(path):
+            values = data.temperature.values[start : start + 2]
+            store.write_region(path, "temperature", values, {"time": start})
+            store.mark(path, f"region-{start}")
+    return continued
+
+
+@pytest.mark.parametrize("shards", [None, {"time": 4}])
+def test_a_store_holds_what_was_written(tmp_path, shards):
+    data = analysis()
+    path = tmp_path / "a.zarr"
+    assert not write(path, data, shards)
+    assert not path.exists()
+    with pytest.raises(ValueError, match=r"finished store.*a\.zarr.*unfinished"):
+        store.open_analysis(path)
+    store.finish(path, [f"region-{start}" for start in (0, 2, 4)])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr"]
+    opened = store.open_analysis(path)
+    xr.testing.assert_identical(opened.drop_attrs(), data.drop_attrs())
+    assert opened.temperature.attrs == data.temperature.attrs
+    assert opened.attrs == {**data.attrs, "complete": True}
+    assert store.finished_fingerprint(path) == "abc"
+    assert zarr.open_array(path, path="temperature").chunks == (1, 3, 8, 16)
+
+
+def test_an_unwritten_region_is_neither_finished_nor_zero(tmp_path):
+    path = tmp_path / "a.zarr"
+    store.create(path, analysis(), {"time": 1})
+    with pytest.raises(ValueError, match="1 missing"):
+        store.finish(path, ["region-0"])
+    assert np.isnan(zarr.open_array(store.partial_path(path), path="temperature")[:]).all()
+
+
+def test_creation_continues_the_same_and_starts_anything_else_over(tmp_path):
+    path = tmp_path / "a.zarr"
+    assert not write(path, analysis())
+    assert write(path, analysis())
+    assert store.marks(path) == {"region-0", "region-2", "region-4"}
+    for other in (analysis(fingerprint="other"), analysis(TIMES + np.timedelta64(1, "h"))):
+        assert not store.create(path, other, {"time": 1})
+        assert store.marks(path) == set()
+        write(path, other)
+    # A process killed while it makes the template leaves no recipe: nothing to continue.
+    (store.progress_path(path) / "recipe.json").unlink()
+    assert not store.create(path, other, {"time": 1})
+
+
+def test_an_older_store_stays_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.zarr"
+    write(path, analysis())
+    store.finish(path)
+    write(path, analysis(fingerprint="new"))
+    assert store.open_analysis(path).attrs["fingerprint"] == "abc"
+    store.finish(path)
+    assert store.open_analysis(path).attrs["fingerprint"] == "new"
+
+
+def test_descriptions(tmp_path):
+    data = analysis(constants=Constants(gravity=9.81).to_json())
+    assert store.grid_of(data).kind == "gaussian"
+    assert store.levels_of(data).kind == "pressure"
+    assert store.levels_of(data.isel(level=0)) is None
+    assert store.levels_of(data.isel(level=[0])) is None
+    assert store.constants_of(data).gravity == 9.81
+    assert store.time_step_seconds(data) == 21600
+    assert store.variables_by_role(data) == {
+        "prognostic": ["temperature"],
+        "forcing": [],
+        "diagnostic": [],
+        "static": ["geopotential_at_surface"],
+    }
+    half = {"half_level_a": ("half_level", [0.0, 100, 0, 0]), "half_level_b": ("half_level", [0, 0.2, 0.6, 1])}
+    hybrid = data.assign_attrs(vertical_coordinate="hybrid")
+    assert len(store.levels_of(hybrid.assign(half))) == 3
+    with pytest.raises(ValueError, match="half_level_a and no half_level_b"):
+        store.levels_of(hybrid)
+
+
+def spoil(path, change):
+    file = path / "zarr.json"
+    metadata = json.loads(file.read_text())
+    change(metadata["attributes"])
+    file.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update(emulator_schema="forecast-1"), "analysis-1.*got 'forecast-1'"),
+        (lambda a: a.pop("emulator_schema"), "analysis-1.*got None"),
+        (lambda a: a.update(complete=False), "without complete = true"),
+        (lambda a: a.update(time_step_seconds=3600), "time_step_seconds = 21600.*3600"),
+        (lambda a: a.update(vertical_coordinate="sigma"), "half_level_a"),
+        (lambda a: a.update(constants='{"gravty": 9.8}'), "gravty"),
+    ],
+)
+def test_a_store_that_breaks_the_schema_is_refused(tmp_path, change, message):
+    path = tmp_path / "a.zarr"
+    write(path, analysis())
+    store.finish(path)
+    spoil(path, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        store.open_analysis(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_store_no_zarr_and_an_irregular_axis(tmp_path):
+    with pytest.raises(ValueError, match="got nothing there"):
+        store.open_analysis(tmp_path / "none.zarr")
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(ValueError, match=r"opens at .*empty\.zarr"):
+        store.open_analysis(tmp_path / "empty.zarr")
+    times = TIMES.copy()
+    times[3:] += np.timedelta64(6, "h")
+    write(tmp_path / "gap.zarr", analysis(times))
+    store.finish(tmp_path / "gap.zarr")
+    with pytest.raises(ValueError, match=r"2001-01-01T12.*2001-01-02T00.*12 h"):
+        store.open_analysis(tmp_path / "gap.zarr")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"(?i)write a store at .*file exists"):
+        store.create(tmp_path / "file" / "a.zarr", analysis(), {"time": 1})
+
+
+def test_a_region_outside_the_store(tmp_path):
+    data = analysis()
+    store.create(tmp_path / "a.zarr", data, {"time": 1})
+    with pytest.raises(ValueError, match="Expected a region of temperature within"):
+        store.write_region(tmp_path / "a.zarr", "temperature", data.temperature.values, {"time": 1})
+
+
+# --- forecasts ------------------------------------------------------------------------------------------------------
+
+
+def forecast(member=False):
+    """`(init_time, lead_time, [member,] level, latitude, longitude)` with a residual of one number per lead."""
+    random = np.random.default_rng(1)
+    members = {"member": [0, 1]} if member else {}
+    sizes = {"init_time": 3, "lead_time": 5, **{d: 2 for d in members}, "level": 3, "latitude": 8, "longitude": 16}
+    field = random.normal(250, 20, tuple(sizes.values())).astype(np.float32)
+    return xr.Dataset(
+        {
+            "temperature": (tuple(sizes), field, {"units": "K", "role": "prognostic"}),
+            "residual_after_water": (("init_time", "lead_time"), random.normal(size=(3, 5)).astype(np.float32)),
+            "cell_area": (("latitude", "longitude"), GRID.area),
+        },
+        {
+            "init_time": TIMES[:3],
+            "lead_time": LEADS,
+            **members,
+            "level": [100.0, 500.0, 850.0],
+            "latitude": GRID.latitude,
+            "longitude": GRID.longitude,
+        },
+    )
+
+
+@pytest.mark.parametrize("member", [False, True])
+def test_a_forecast_is_written_init_by_init_and_continued(tmp_path, member):
+    data, path = forecast(member), tmp_path / "f.zarr"
+    attributes = {"fingerprint": "abc", "vertical_coordinate": "pressure"}
+    template = data.isel(init_time=0, drop=True)
+
+    def begin():
+        return store.create_forecast(path, template.isel(lead_time=[0]), TIMES[:3], LEADS, attributes)
+
+    assert begin() == set()
+    store.write_forecast_init(path, data.isel(init_time=1), 1)
+    store.write_forecast_init(path, data.isel(init_time=0, lead_time=slice(0, 2)), 0, done=False)
+    assert begin() == {1}
+    with pytest.raises(ValueError, match="2 missing"):
+        store.finish_forecast(path)
+    store.write_forecast_init(path, data.isel(init_time=0), 0)
+    store.write_forecast_init(path, data.isel(init_time=2, lead_time=slice(3, 5)), 2, done=False)
+    store.write_forecast_init(path, data.isel(init_time=2, lead_time=slice(0, 3)), 2)
+    store.finish_forecast(path)
+    opened = store.open_forecast(path)
+    xr.testing.assert_identical(opened.drop_attrs(), data.drop_attrs())
+    assert store.time_step_seconds(opened) == 21600
+    assert opened.attrs["fingerprint"] == "abc" and opened.attrs["emulator_schema"] == "forecast-1"
+    on_disk = xr.open_zarr(path, chunks=None)
+    assert on_disk.temperature.dims[:2] == ("time", "prediction_timedelta")
+    assert on_disk.prediction_timedelta.dtype.kind == "m"
+    with pytest.raises(ValueError, match="consecutive lead times"):
+        store.write_forecast_init(path.with_name("g.zarr"), *broken(data, path))
+
+
+def broken(data, path):
+    """An unfinished store beside `path`, and a forecast whose leads it does not have."""
+    template = data.isel(init_time=0, drop=True)
+    store.create_forecast(path.with_name("g.zarr"), template, TIMES[:3], LEADS, {})
+    return template.assign_coords(lead_time=LEADS + np.timedelta64(1, "h")), 0
+
+
+OTHER_NAMES = {
+    "WeatherBench 2": {"init_time": "time", "lead_time": "prediction_timedelta", "member": "number"},
+    "WeatherBench 2, members": {"init_time": "time", "lead_time": "prediction_timedelta", "member": "realization"},
+    "in memory": {},
+    "CF": {
+        "init_time": "forecast_reference_time",
+        "lead_time": "forecast_period",
+        "latitude": "lat",
+        "longitude": "lon",
+    },
+    "cfgrib": {"init_time": "time", "lead_time": "step", "member": "number", "level": "isobaricInhPa"},
+}
+
+
+@pytest.mark.parametrize("names", OTHER_NAMES.values(), ids=OTHER_NAMES)
+def test_stores_of_other_tools_open_the_same(tmp_path, names):
+    data = forecast(member=True).drop_vars("cell_area")
+    other = data.isel(latitude=slice(None, None, -1), level=slice(None, None, -1)).roll(longitude=5, roll_coords=True)
+    other = other.assign_coords(longitude=(other.longitude + 180) % 360 - 180).transpose("longitude", "latitude", ...)
+    other.rename(names).to_zarr(tmp_path / "o.zarr")
+    xr.testing.assert_allclose(
+        store.open_forecast(tmp_path / "o.zarr").drop_attrs(), data.drop_attrs(), rtol=0, atol=1e-9
+    )
+
+
+def test_lead_times_as_hours_and_levels_as_pascal(tmp_path):
+    data = forecast().drop_vars("cell_area")
+    other = data.assign_coords(
+        lead_time=("lead_time", np.arange(5) * 6, {"units": "hours"}),
+        level=("level", data.level.values * 100, {"units": "Pa"}),
+    )
+    other.to_zarr(tmp_path / "o.zarr")
+    xr.testing.assert_identical(store.open_forecast(tmp_path / "o.zarr").drop_attrs(), data.drop_attrs())
+    del other.lead_time.attrs["units"]
+    other.to_zarr(tmp_path / "p.zarr")
+    with pytest.raises(ValueError, match=r"units of time in .*p\.zarr"):
+        store.open_forecast(tmp_path / "p.zarr")
+
+
+def test_a_store_without_leads_is_no_forecast(tmp_path):
+    analysis().to_zarr(tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match="forecast-1"):
+        store.open_forecast(tmp_path / "a.zarr")
+    analysis().drop_attrs().to_zarr(tmp_path / "b.zarr")
+    with pytest.raises(ValueError, match="prediction_timedelta or lead_time"):
+        store.open_forecast(tmp_path / "b.zarr")
+    shutil.rmtree(tmp_path / "b.zarr")
