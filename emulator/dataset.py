@@ -8,10 +8,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from emulator.calendar import select_period
 from emulator.channels import Channels, Layout
-from emulator.insolation import clock_features
+from emulator.forcing import clock_of, is_snapshot
 from emulator.store import grid_of, time_step_seconds
-from emulator.variables import VARIABLES
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +48,16 @@ class Samples:
 
     def __init__(self, dataset: xr.Dataset, layout: Layout, start=None, end=None, cache_bytes: int = 3 << 30):
         if start is not None or end is not None:
-            dataset = dataset.sel(time=slice(_text(start), _text(end, last=True)))
+            dataset = select_period(dataset, start, end)
         if dataset.sizes["time"] < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {dataset.sizes['time']}")
         self.dataset, self.layout, self.grid = dataset, layout, grid_of(dataset)
         self.step_hours = time_step_seconds(dataset) / 3600
         self.times = dataset["time"].values
-        self.day_of_year = dataset["time"].dt.dayofyear.values
-        clock = dataset["time"].dt
-        self.hour = clock.hour.values + clock.minute.values / 60
         self.missing = (
             dataset["missing"].values.astype(bool) if "missing" in dataset else np.zeros(len(self.times), bool)
         )
-        point = [VARIABLES[n].cell != "mean" if n in VARIABLES else True for n in layout.forcing.names]
-        self._at_start = torch.as_tensor(np.repeat(point, layout.forcing.widths).astype(bool))
+        self._at_start = is_snapshot(layout.forcing)
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
         self._cache = None
@@ -111,17 +107,7 @@ class Samples:
             )
         where = self._at_start.view(1, -1, *[1] * len(self.grid.shape))
         forcing = torch.where(where, forcing[:-1], forcing[1:]) if self._at_start.any() else forcing[1:]
-        return state, diagnostic[1:], forcing, self.clock(np.arange(start, start + steps))
-
-    def clock(self, indices) -> Tensor:
-        """Clock features of the steps that start at the given indices, `(len(indices), 5, *space)`."""
-        features = clock_features(self.day_of_year[indices], self.hour[indices], self.step_hours, *self.grid.mesh())
-        return torch.from_numpy(features)
-
-
-def _text(moment, last: bool = False):
-    """A period's bound as xarray slices it; a bare date as the end takes in its whole day."""
-    return None if moment is None else str(moment)
+        return state, diagnostic[1:], forcing, clock_of(self.times[start : start + steps], self.step_hours, self.grid)
 
 
 def shuffled(count: int, batch_size: int, update: int, seed: tuple[int, ...]) -> np.ndarray:
