@@ -97,6 +97,12 @@ class Samples:
         parts = [self._window(int(start), steps) for start in starts]
         return Batch(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
 
+    def state(self, index: int) -> Tensor:
+        """Prognostic fields at one time, `(channel, *space)`."""
+        if self._cache is not None:
+            return self._cache["prognostic"][index]
+        return self._read(self.layout.prognostic, slice(index, index + 1))[0]
+
     def _window(self, start: int, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         whole = slice(start, start + steps + 1)
         if self._cache is not None:

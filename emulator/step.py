@@ -1,5 +1,6 @@
 """One step of the emulator in physical units: normalise, predict the change, correct the budgets."""
 
+import copy
 import dataclasses
 
 import torch
@@ -47,6 +48,13 @@ class Step(nn.Module):
         self.forcing_scale = buffers.forcing
         for name in ("change_std", "lower", "upper", "damping", "resting", "static"):
             self.register_buffer(name, getattr(buffers, name))
+
+    @classmethod
+    def without_scheme(cls, step: "Step") -> "Step":
+        """The same network and buffers with no corrections."""
+        plain = copy.copy(step)
+        plain.scheme = None
+        return plain
 
     def fields(self, state: Tensor, diagnostic: Tensor | None = None) -> dict[str, Tensor]:
         """Fields by name: levels `(batch, level, *space)`, surface `(batch, *space)`."""

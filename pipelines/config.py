@@ -106,24 +106,31 @@ class StatsConfig(Model):
 
 
 class SFNOConfig(Model):
-    """Spherical Fourier neural operator."""
+    """Spherical Fourier neural operator; the fields are those of `emulator.models.sfno.SFNOOptions`."""
 
     kind: Literal["sfno"] = "sfno"
     embed_dim: Count = 64
     blocks: Count = 4
-    mlp_ratio: Positive = 2.0
-    filter: Literal["complex", "real", "diagonal"] = "complex"
-    norm: Literal["instance", "layer", "area_instance", "none"] = "instance"
-    position: Literal["none", "harmonics", "learned"] = "none"
     scale_factor: Count = 1
+    filter: Literal["complex", "real", "diagonal", "low_rank"] = "complex"
+    rank: Count = 16
     spectral_layers: Count = 1
-    encoder_layers: Count = 1
-    big_skip: bool = True
+    mlp_ratio: float = Field(2.0, ge=0)
+    encoder_layers: int = Field(1, ge=0)
+    norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
+    pre_norm: bool = True
+    activation: bool = True
+    inner_skip: Literal["none", "identity", "linear"] = "linear"
+    outer_skip: Literal["none", "identity", "linear"] = "identity"
+    big_skip: Literal["concat", "add", "none"] = "concat"
+    position: Literal["none", "harmonics", "learned"] = "none"
     mlp_precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
+    drop_path: Fraction = 0.0
+    zero_output: bool = False
 
 
-NetworkConfig = Annotated[SFNOConfig, Field(discriminator=None)]
+NetworkConfig = SFNOConfig
 
 
 class ConservationConfig(Model):
@@ -173,12 +180,17 @@ class TrainConfig(Model):
     conservation: ConservationConfig = ConservationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     phases: list[PhaseConfig] = Field(default_factory=lambda: [PhaseConfig(updates=1000)], min_length=1)
-    variable_weights: dict[str, Positive] = Field(default_factory=dict)
+    variable_weights: dict[str, Positive] = Field(default_factory=dict, description="weight in the loss, by variable")
+    diagnostic_weight: Positive = Field(0.2, description="weight of the diagnostics that variable_weights leaves out")
     damping: Fraction = Field(
         1.0, description="share of the optimal linear relaxation to the mean in the residual step"
     )
     ema: Fraction = Field(0.0, description="decay of the exponential moving average of the weights; 0 keeps none")
+    margin: float = Field(
+        0.1, ge=0, description="the network sees the training data's range widened by this share of it"
+    )
     seed: int = 0
+    cache_gigabytes: float = Field(3.0, ge=0, description="hold the period in memory when it needs at most this")
     save_every: Count = Field(250, description="updates between resumable checkpoints")
     log_every: Count = 20
     threads: int | None = None
@@ -205,15 +217,26 @@ class RolloutConfig(Model):
 
 
 class VerifyConfig(Model):
-    """Scores of one or more forecast stores against one truth."""
+    """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
 
-    forecasts: dict[str, Path] = Field(min_length=1, description="name in the report: forecast store")
+    forecasts: dict[str, Path] = Field(
+        default_factory=dict, description="name in the report: forecast store; scored on the initial times they share"
+    )
+    audit: dict[str, Path] = Field(
+        default_factory=dict, description="more forecast stores whose budgets are audited, without being scored"
+    )
     truth: Path
     output: Path
-    climatology: Period = Field(Period(), description="period of the truth store that the climatology is made from")
+    period: Period = Field(Period(), description="initial times to score")
+    climatology: Period = Field(
+        Period(), description="period of the truth that the climatology is made from; open: before the first initial time"
+    )
+    persistence_lead_hours: list[Positive] = Field(
+        default_factory=list, description="leads to score persistence at when there are no forecasts; empty: up to 10 days"
+    )
     variables: list[str] | None = None
-    levels: list[float] | None = None
-    regions: list[str] = ["global"]
+    levels: list[float] | None = Field(None, description="of these the nearest in the stores, in their own unit")
+    regions: list[str] | None = Field(None, description="None: the globe, the tropics and both hemispheres beyond 20 degrees")
     dask: DaskConfig = DaskConfig()
 
 
@@ -221,10 +244,10 @@ class ReportConfig(Model):
     """One HTML page from the scores and the stores behind them."""
 
     scores: Path
-    output: Path
+    output: Path = Field(description="folder; receives report.html, scores.json and scores.csv")
     title: str = "Forecast verification"
-    long_run: Path | None = None
-    metrics: Path | None = None
+    long_run: Path | None = Field(None, description="forecast store of one long run")
+    metrics: Path | None = Field(None, description="metrics.jsonl of the training")
     map_lead_days: Positive = 3
 
 

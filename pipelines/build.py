@@ -1,0 +1,223 @@
+"""Configuration -> objects: the only bridge between the two."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from emulator import checkpoint
+from emulator.channels import Channels, Layout
+from emulator.constants import Constants
+from emulator.dataset import Samples
+from emulator.grid import Grid
+from emulator.losses import ScaledError, channel_weights
+from emulator.models.sfno import SFNO, SFNOOptions
+from emulator.normalize import Normalizer, channel_statistics
+from emulator.step import Step, StepBuffers
+from emulator.store import constants_of, grid_of, levels_of, time_step_seconds, variables_by_role
+from emulator.train import Phase, Recipe
+from emulator.vertical import Levels
+from pipelines.config import ConfigError, ConservationConfig, NetworkConfig, TrainConfig, parse
+
+STATIC = ("geopotential_at_surface", "land_sea_mask")
+CLOCK_FEATURES = 5
+PLACE_FEATURES = 3
+
+
+def layout(dataset: xr.Dataset, config: TrainConfig) -> Layout:
+    """Channels by the configuration, or by the roles in the store. Raises `ConfigError` for a variable it lacks."""
+    roles = variables_by_role(dataset)
+    groups = {}
+    for group in ("prognostic", "diagnostic", "forcing"):
+        names = getattr(config, group)
+        names = roles[group] if names is None else names
+        if absent := [name for name in names if name not in dataset]:
+            raise ConfigError(f"Expected {group} variables of {config.store}, it has none named {', '.join(absent)}")
+        groups[group] = Channels.of(dataset, names)
+    if not groups["prognostic"].names:
+        raise ConfigError(f"Expected at least one prognostic variable in {config.store}, got none")
+    return Layout(**groups, static=Channels.of(dataset, [name for name in STATIC if name in dataset]))
+
+
+def network(config: NetworkConfig, channels: Layout, grid: Grid) -> torch.nn.Module:
+    """The network of a configuration, freshly initialised. Raises `ConfigError` where it does not fit the grid."""
+    inputs = channels.prognostic.count + channels.forcing.count + channels.static.count
+    inputs += CLOCK_FEATURES + PLACE_FEATURES
+    outputs = channels.prognostic.count + channels.diagnostic.count
+    if grid.kind not in ("gaussian", "equiangular") or not grid.is_global():
+        raise ConfigError(
+            f"Expected a global Gaussian or equiangular grid for the network {config.kind!r}, got {grid.describe()}"
+        )
+    options = SFNOOptions(**config.model_dump(exclude={"kind"}))
+    poles = grid.kind == "equiangular" and bool(abs(grid.latitude[0]) > 90 - 1e-6)
+    return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=poles, options=options)
+
+
+def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> StepBuffers:
+    """Normalisation, bounds, damping and static features from the training period."""
+    prognostic = samples.layout.prognostic
+    space = [1] * len(samples.grid.shape)
+    lower, upper, change = (
+        channel_statistics(statistics, prognostic, name) for name in ("minimum", "maximum", "difference_std")
+    )
+    if not (change > 0).all():
+        labels = [label for label, value in zip(prognostic.labels(), change.tolist(), strict=True) if not value > 0]
+        raise ConfigError(f"Expected prognostic variables that change over the training period, {labels} do not")
+    widened = config.margin * (upper - lower)
+    resting, spread = resting_state(samples)
+    damping = config.damping * 0.5 * (change / spread).square()
+
+    def column(values):
+        return values.float().view(-1, *space)
+
+    return StepBuffers(
+        state=Normalizer.of(statistics, prognostic),
+        diagnostic=Normalizer.of(statistics, samples.layout.diagnostic),
+        forcing=Normalizer.of(statistics, samples.layout.forcing),
+        change_std=column(change),
+        lower=column(lower - widened),
+        upper=column(upper + widened),
+        damping=column(damping.clamp(max=1.0)),
+        resting=resting.float(),
+        static=static_features(samples.dataset, samples.layout.static, samples.grid),
+    )
+
+
+def resting_state(samples: Samples, most: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
+    """Time mean of the prognostic fields `(channel, *space)` and the area-mean std about it `(channel,)`, float64.
+
+    Long periods are sampled at `most` evenly spaced times: the two need to be right to a few per cent only.
+    """
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int))
+    area = torch.as_tensor(samples.grid.area)
+    total, square = 0.0, 0.0
+    for index in chosen:
+        field = samples.state(int(index)).double()
+        total, square = total + field, square + field.square()
+    mean = total / len(chosen)
+    variance = ((square / len(chosen) - mean.square()).clamp(min=0) * area).flatten(1).sum(1)
+    return mean, variance.sqrt()
+
+
+def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torch.Tensor:
+    """Normalised static fields and the position on the unit sphere, `(feature, *space)` float32."""
+    latitude, longitude = (np.radians(angle) for angle in grid.mesh())
+    features = []
+    for name in channels.names:
+        field = np.asarray(dataset[name].values, np.float64)
+        mean = grid.mean(field)
+        std = np.sqrt(grid.mean((field - mean) ** 2))
+        features.append((field - mean) / (std if std > 0 else 1.0))
+    features += [np.sin(latitude), np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)]
+    return torch.from_numpy(np.stack(features)).float()
+
+
+def loss(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> ScaledError:
+    channels = samples.layout
+    weights = channel_weights(channels, config.variable_weights, config.diagnostic_weight)
+    scales = (
+        channel_statistics(statistics, channels.prognostic, "difference_std"),
+        channel_statistics(statistics, channels.diagnostic, "std"),
+    )
+    return ScaledError(torch.as_tensor(samples.grid.area), *scales, *weights)
+
+
+def recipe(config: TrainConfig) -> Recipe:
+    optimizer = config.optimizer
+    return Recipe(
+        phases=tuple(Phase(p.updates, p.rollout_steps, p.batch_size, p.lr_scale) for p in config.phases),
+        lr=optimizer.lr,
+        final_lr=optimizer.final_lr,
+        warmup=optimizer.warmup_steps,
+        betas=optimizer.betas,
+        weight_decay=optimizer.weight_decay,
+        clip=optimizer.clip,
+        ema=config.ema,
+        seed=config.seed,
+        save_every=config.save_every,
+        log_every=config.log_every,
+    )
+
+
+def metadata(config: TrainConfig, samples: Samples, scheme_state: dict) -> dict:
+    """Everything but the tensors that a checkpoint needs to be used without the store it was trained on."""
+    dataset, levels = samples.dataset, levels_of(samples.dataset)
+    return {
+        "schema": "checkpoint-1",
+        "config": json.loads(config.model_dump_json()),
+        "layout": samples.layout.to_json(),
+        "grid": {"latitude": samples.grid.latitude.tolist(), "longitude": samples.grid.longitude.tolist()},
+        "levels": None
+        if levels is None
+        else {k: v if isinstance(v, str) else v.tolist() for k, v in dataclasses.asdict(levels).items()},
+        "constants": json.loads(constants_of(dataset).to_json()),
+        "step_seconds": time_step_seconds(dataset),
+        "period": [str(samples.times[0]), str(samples.times[-1])],
+        "store": {key: dataset.attrs.get(key) for key in ("fingerprint", "source")},
+        "scheme": scheme_state,
+    }
+
+
+def load_step(path: Path, conservation: ConservationConfig | None = None) -> tuple[Step, dict]:
+    """The trained step of a checkpoint, in evaluation mode, and its metadata. Raises `CheckpointError`."""
+    tensors, saved = checkpoint.load(path)
+    if saved.get("schema") != "checkpoint-1":
+        raise checkpoint.CheckpointError(
+            f"Expected a checkpoint of schema checkpoint-1 at {path}, got {saved.get('schema')!r}"
+        )
+    config = parse(TrainConfig, saved["config"], str(path))
+    channels, grid = Layout.from_json(saved["layout"]), _grid(saved)
+    net = network(config.network, channels, grid)
+    step = Step(net, channels, StepBuffers.blank(channels, grid.shape), restore_scheme(saved, grid, conservation))
+    step.load_state_dict(tensors)
+    return step.eval(), saved
+
+
+def _grid(saved: dict) -> Grid:
+    return Grid.from_coordinates(saved["grid"]["latitude"], saved["grid"]["longitude"])
+
+
+def _levels(saved: dict) -> Levels | None:
+    values = saved["levels"]
+    if values is None:
+        return None
+    return Levels(values["kind"], *(np.asarray(values[name]) for name in ("values", "half_a", "half_b")))
+
+
+def check_match(saved: dict, dataset: xr.Dataset, checkpoint_path: Path, store_path: Path) -> None:
+    """Raises `ConfigError`, naming both sides, unless a checkpoint can run on a store's states and forcing."""
+
+    def refuse(what, expected, got):
+        raise ConfigError(
+            f"Expected {what} {expected} as checkpoint {checkpoint_path} has, store {store_path} has {got}"
+        )
+
+    grid, other = _grid(saved), grid_of(dataset)
+    if not grid.same_as(other):
+        refuse("the grid", grid.describe(), other.describe())
+    seconds = time_step_seconds(dataset)
+    if seconds != saved["step_seconds"]:
+        refuse("a time step of", f"{saved['step_seconds'] / 3600:g} h", f"{seconds / 3600:g} h")
+    channels = Layout.from_json(saved["layout"])
+    for group in (channels.prognostic, channels.diagnostic, channels.forcing):
+        for name, count in zip(group.names, group.levels, strict=True):
+            if name not in dataset:
+                refuse("variable", name, f"only {', '.join(sorted(map(str, dataset.data_vars)))}")
+            levels = dataset.sizes["level"] if "level" in dataset[name].dims else 0
+            if levels != count:
+                refuse(f"{name} on", f"{count} levels", f"{levels}")
+    levels, others = _levels(saved), levels_of(dataset)
+    if levels is not None and any(channels.prognostic.levels):
+        if others is None or levels.kind != others.kind or not np.allclose(levels.values, others.values, rtol=1e-4):
+            refuse(
+                "levels",
+                f"{levels.kind} {levels.values.tolist()}",
+                f"{others and (others.kind, others.values.tolist())}",
+            )
+
+
+def restore_scheme(saved, grid, conservation):
+    return None

@@ -1,0 +1,147 @@
+"""What can be checked before anything is queued: files, shapes, periods, and whether the outputs can be written."""
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.config import STAGES, ConfigError, Experiment, Model
+
+INPUTS = {
+    "simulate": (),
+    "ingest": (),
+    "stats": ("store",),
+    "train": ("store", "statistics"),
+    "rollout": ("store", "checkpoint"),
+    "verify": ("truth", "forecasts"),
+    "report": ("scores",),
+}
+
+
+def check_experiment(experiment: Experiment) -> Iterator[str]:
+    """One line per stage; inputs that an earlier stage will make need not be there yet. Raises `ConfigError`."""
+    made: set[Path] = set()
+    for stage in STAGES:
+        config = getattr(experiment, stage)
+        if config is None:
+            continue
+        yield from check_stage(stage, config, made)
+        made |= {Path(p) for p in _outputs(stage, config)}
+
+
+def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Iterator[str]:
+    """Lines on a stage that can run. `made` are paths that earlier stages will have made. Raises `ConfigError`."""
+    for output in _outputs(stage, config):
+        _check_writable(stage, output)
+    pending = []
+    for name in INPUTS[stage]:
+        value = getattr(config, name)
+        for path in value.values() if isinstance(value, dict) else [value]:
+            if not Path(path).exists() and "://" not in str(path):
+                if not any(parent in made for parent in (Path(path), *Path(path).parents)):
+                    raise ConfigError(f"Expected {stage}.{name} at {path}, got nothing there")
+                pending.append(str(path))
+    if pending:
+        yield f"{stage}: configuration is right; {', '.join(pending)} will come from an earlier stage"
+        return
+    yield f"{stage}: {_LOOK[stage](config, made)}"
+
+
+def _outputs(stage: str, config: Model) -> list[Path]:
+    names = {"simulate": ("directory",), "rollout": ("output", "uncorrected", "long_run")}.get(stage, ("output",))
+    outputs = [Path(value) for value in (getattr(config, name) for name in names) if value is not None]
+    return outputs + ([Path(config.output) / "checkpoint"] if stage == "train" else [])
+
+
+def _check_writable(stage: str, output: Path) -> None:
+    folder = output.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"Expected a folder that {stage} can write {output} into, {folder} is not writable")
+
+
+def _simulate(config, made) -> str:
+    try:
+        import jcm  # noqa: F401
+    except ImportError:
+        raise ConfigError("Expected JAX-GCM for the stage simulate; install the extra emulator[gcm]") from None
+    return f"{config.spin_up_days} + {config.days} days at T{config.truncation} into {config.directory}"
+
+
+def _ingest(config, made) -> str:
+    count = 0
+    for source in config.sources:
+        for pattern in [source.path] if isinstance(source.path, str) else source.path:
+            if "://" in pattern or any(parent in made for parent in Path(pattern).parents):
+                continue
+            found = glob.glob(pattern)
+            if not found:
+                raise ConfigError(f"Expected files at {pattern}, got none")
+            count += len(found)
+    return f"{count} source files into {config.output}" if count else f"sources into {config.output}"
+
+
+def _stats(config, made) -> str:
+    from emulator.calendar import select_period
+    from emulator.store import open_analysis
+
+    part = select_period(open_analysis(config.store), config.period.start, config.period.end)
+    return f"{part.sizes['time']} times of {config.store}"
+
+
+def _train(config, made) -> str:
+    from emulator.calendar import select_period
+    from emulator.store import grid_of, open_analysis
+    from pipelines import build
+
+    dataset = select_period(open_analysis(config.store), config.period.start, config.period.end)
+    layout, recipe = build.layout(dataset, config), build.recipe(config)
+    longest = max(phase.rollout_steps for phase in recipe.phases)
+    if dataset.sizes["time"] <= longest:
+        raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {dataset.sizes['time']}")
+    network = build.network(config.network, layout, grid_of(dataset))
+    parameters = sum(p.numel() for p in network.parameters())
+    return (
+        f"{config.network.kind} with {parameters:,} parameters, {layout.prognostic.count} prognostic, "
+        f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid_of(dataset).describe()}; "
+        f"{recipe.updates} updates on {dataset.sizes['time']} times"
+    )
+
+
+def _rollout(config, made) -> str:
+    from emulator.checkpoint import describe
+    from emulator.store import open_analysis
+    from pipelines import build
+    from pipelines.rollout import initial_times
+
+    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
+    build.check_match(saved, dataset, config.checkpoint, config.store)
+    steps = round(config.lead_days * 86400 / saved["step_seconds"])
+    return f"{len(initial_times(dataset, config, steps))} forecasts of {config.lead_days:g} days into {config.output}"
+
+
+def _verify(config, made) -> str:
+    from emulator.store import grid_of, open_analysis, open_forecast
+
+    truth = grid_of(open_analysis(config.truth))
+    for name, path in config.forecasts.items():
+        grid = grid_of(open_forecast(path))
+        if not grid.same_as(truth):
+            raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
+    return f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"
+
+
+def _report(config, made) -> str:
+    return f"page into {config.output}"
+
+
+_LOOK = {
+    "simulate": _simulate,
+    "ingest": _ingest,
+    "stats": _stats,
+    "train": _train,
+    "rollout": _rollout,
+    "verify": _verify,
+    "report": _report,
+}

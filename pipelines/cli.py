@@ -1,0 +1,124 @@
+"""The command line: `emulator STAGE CONFIG [--check] [dotted.name=value ...]`."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from pipelines import config as configuration
+
+EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
+
+ABOUT = {
+    "simulate": "run the embedded general circulation model as a source of data",
+    "ingest": "bring NetCDF, GRIB or Zarr sources into one analysis store",
+    "stats": "statistics of the training period",
+    "train": "train a network",
+    "rollout": "forecasts from many initial times",
+    "verify": "scores of forecasts against the truth",
+    "report": "one HTML page of scores, maps and budgets",
+    "run": "the whole chain, skipping what is complete",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. Expected faults end in one sentence, not a traceback."""
+    options = _parser().parse_args(arguments)
+    _log_to_stderr(options.verbose)
+    from emulator.train import Interrupted
+
+    try:
+        _execute(options)
+    except Interrupted as stop:
+        logging.getLogger("emulator").warning("%s", stop)
+        return EX_TEMPFAIL
+    except KeyboardInterrupt:
+        print("interrupted; start again to go on", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
+        if options.verbose:
+            logging.getLogger("emulator").exception("traceback")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/]: {options.command}: ", end="")
+        print(_sentence(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="emulator", description="Weather and climate emulators with closed budgets.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
+    for name, about in ABOUT.items():
+        command = commands.add_parser(name, help=about, description=about)
+        command.add_argument("config", type=Path, help="YAML of the stage, or of an experiment that has it")
+        command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="replace single values")
+        command.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
+        command.add_argument("-v", "--verbose", action="store_true", help="debug messages and tracebacks")
+        command.set_defaults(action=_run if name == "run" else _stage)
+    inspect = commands.add_parser("inspect", help="what a store holds, on one screen")
+    inspect.add_argument("store", type=Path)
+    inspect.add_argument("-v", "--verbose", action="store_true")
+    inspect.set_defaults(action=_inspect)
+    return parser
+
+
+def _execute(options) -> None:
+    options.action(options)
+
+
+def _stage(options) -> None:
+    name = options.command
+    config = configuration.load_stage(name, options.config, options.overrides)
+    if options.check:
+        from pipelines.check import check_stage
+
+        for line in check_stage(name, config):
+            print(line)
+        return
+    importlib.import_module(f"pipelines.{name}").__dict__[name](config)
+
+
+def _run(options) -> None:
+    experiment = configuration.load_experiment(options.config, options.overrides)
+    if options.check:
+        from pipelines.check import check_experiment
+
+        for line in check_experiment(experiment):
+            print(line)
+        return
+    from pipelines.run import run
+
+    run(experiment)
+
+
+def _inspect(options) -> None:
+    from pipelines.inspect import inspect
+
+    print(inspect(options.store))
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    if sys.stderr.isatty():
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    level = logging.DEBUG if verbose or os.environ.get("EMULATOR_DEBUG") else logging.INFO
+    for name in ("emulator", "pipelines"):
+        logging.getLogger(name).setLevel(level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# From a fresh machine to a trained, verified, conserving emulator and its report. Start it again after any interruption.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh gcm
+emulator run conf/quickstart.yaml "$@"
+echo "The report lies in $PWD/runs/quickstart/report/report.html"

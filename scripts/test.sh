@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The default tests, in an environment of their own making. Arguments go to pytest (for example: -m slow).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh test
+python -m pytest "$@"
