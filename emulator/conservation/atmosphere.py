@@ -1,0 +1,206 @@
+"""What every budget needs to know: cell areas, levels, constants, orography and the length of a step.
+
+Fields are tensors in SI units: level fields `(batch, level, *space)`, surface fields `(batch, *space)`, `*space` being
+`(latitude, longitude)` or `(cell,)`. Column sums are formed in the fields' own precision, and of differences wherever
+two large numbers would cancel; sums over the sphere are always float64.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulator.constants import Constants
+from emulator.variables import VARIABLES
+from emulator.vertical import Levels
+
+AREA_TOLERANCE = 1e-9
+FIELD_TYPES = (torch.float32, torch.float64)
+
+State = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Atmosphere:
+    """The geometry and physics of one model's budgets.
+
+    Attributes:
+      area: share of the sphere of every cell, float64, `(*space,)`, summing to 1.
+      levels: vertical coordinate, from the top down.
+      constants: the constants of the model that made the data.
+      geopotential_at_surface: m2 s-2, `(*space,)`, or None, which counts as flat ground.
+      step_seconds: length of a step, from the time axis.
+      has_surface_pressure: whether states hold `surface_pressure`. Without it, which only pressure levels allow, columns
+        run from the first to the last level.
+    """
+
+    area: Tensor
+    levels: Levels
+    constants: Constants
+    geopotential_at_surface: Tensor | None
+    step_seconds: float
+    has_surface_pressure: bool = True
+    _coefficients: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self):
+        if self.area.dtype != torch.float64:
+            raise ValueError(f"Expected cell areas in float64, got {self.area.dtype}")
+        total = float(self.area.sum())
+        if not abs(total - 1) < AREA_TOLERANCE or not bool((self.area > 0).all()):
+            raise ValueError(f"Expected positive cell areas summing to 1, got a sum of {total!r}")
+        if not self.step_seconds > 0:
+            raise ValueError(f"Expected a positive step in seconds, got {self.step_seconds!r}")
+        if not self.has_surface_pressure and self.levels.kind != "pressure":
+            raise ValueError(
+                f"Expected surface_pressure among the variables: {self.levels.kind} levels have no columns without it"
+            )
+        orography = self.geopotential_at_surface
+        if orography is not None and orography.shape != self.area.shape:
+            raise ValueError(
+                f"Expected geopotential_at_surface of the grid's shape {tuple(self.area.shape)}, got "
+                f"{tuple(orography.shape)}"
+            )
+
+    @property
+    def space(self) -> int:
+        """Number of horizontal axes."""
+        return self.area.ndim
+
+    def to(self, device) -> "Atmosphere":
+        """The same atmosphere with its tensors on `device`."""
+        orography = self.geopotential_at_surface
+        return dataclasses.replace(
+            self,
+            area=self.area.to(device),
+            geopotential_at_surface=None if orography is None else orography.to(device),
+        )
+
+    def check_state(self, state: State, names) -> None:
+        """Raise `ValueError` when one of the `names` is missing, has another shape or is not float32 or float64."""
+        count, space = len(self.levels), tuple(self.area.shape)
+        batch = None
+        for name in names:
+            if name not in state:
+                raise ValueError(f"Expected the field {name}, which the budgets need, got {sorted(state)}")
+            field = state[name]
+            if field.dtype not in FIELD_TYPES:
+                raise ValueError(f"Expected {name} in float32 or float64 (leave autocast first), got {field.dtype}")
+            expected = (count, *space) if on_levels(name, field.ndim == self.space + 2) else space
+            if tuple(field.shape[1:]) != expected:
+                raise ValueError(
+                    f"Expected {name} of shape (batch, {', '.join(map(str, expected))}), got {tuple(field.shape)}; the "
+                    f"budgets were built for {count} {self.levels.kind} levels"
+                )
+            batch = field.shape[0] if batch is None else batch
+            if field.shape[0] != batch:
+                raise ValueError(f"Expected one batch size, got {batch} and, for {name}, {field.shape[0]}")
+
+    def mean(self, field: Tensor) -> Tensor:
+        """Area mean in float64: `(batch, *space)` -> `(batch,)`."""
+        return (field.reshape(field.shape[0], -1).to(torch.float64) * self.area.reshape(-1)).sum(-1)
+
+    def spread(self, values: Tensor, levels: bool) -> Tensor:
+        """`(batch,)` with the axes of a level or surface field appended, for broadcasting."""
+        return values.reshape(values.shape + (1,) * (self.space + levels))
+
+    def coefficients(self, name: str, like: Tensor) -> Tensor:
+        """Coefficients of the interfaces ("half_a", "half_b") or of the layers between ("layer_a", "layer_b").
+
+        `(1, level + 1 or level, 1, ...)` of the type and device of `like`, made once for each.
+        """
+        key = (name, like.dtype, like.device)
+        if key not in self._coefficients:
+            values = getattr(self.levels, name.replace("layer", "half"))
+            values = np.diff(values) if name.startswith("layer") else values
+            tensor = torch.as_tensor(values, dtype=like.dtype, device=like.device)
+            self._coefficients[key] = tensor.reshape(1, -1, *(1,) * self.space)
+        return self._coefficients[key]
+
+    def surface_pressure(self, state: State) -> Tensor | None:
+        return state["surface_pressure"] if self.has_surface_pressure else None
+
+    def interfaces(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Interface pressures, Pa, `(batch or 1, level + 1, *space or 1)`; on pressure levels cut at the surface."""
+        half = self.coefficients("half_a", like)
+        if pressure is None:
+            return half
+        if self.levels.kind != "pressure":
+            return half + self.coefficients("half_b", like) * pressure.unsqueeze(1)
+        ground = pressure.unsqueeze(1).clamp(min=float(self.levels.half_a[0]))
+        upper = torch.minimum(half[:, :-1], ground)
+        return torch.cat([upper, ground], dim=1)
+
+    def thickness(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Layer thickness in pressure, Pa, `(batch or 1, level, *space or 1)`."""
+        if pressure is not None and self.levels.kind != "pressure":
+            scaled = self.coefficients("layer_b", like) * pressure.unsqueeze(1)
+            return scaled if self.levels.kind == "sigma" else scaled + self.coefficients("layer_a", like)
+        half = self.interfaces(pressure, like)
+        return half[:, 1:] - half[:, :-1]
+
+    def growth(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Derivative of `thickness` by surface pressure, 1, `(batch or 1, level, *space or 1)`."""
+        if self.levels.kind != "pressure":
+            return self.coefficients("layer_b", like)
+        if pressure is None:
+            return torch.zeros_like(self.coefficients("layer_b", like))
+        return _steps_of(self.interface_growth(pressure, like))
+
+    def interface_growth(self, pressure: Tensor, like: Tensor) -> Tensor:
+        """Derivative of `interfaces` by surface pressure, 1, `(batch or 1, level + 1, *space or 1)`."""
+        if self.levels.kind != "pressure":
+            return self.coefficients("half_b", like)
+        half = self.coefficients("half_a", like)
+        ground = pressure.unsqueeze(1)
+        cut = torch.cat([half[:, 1:-1] > ground, torch.ones_like(ground, dtype=torch.bool)], dim=1)
+        above_top = ground > half[:, :1]
+        inner = (cut & above_top).to(like.dtype)
+        return torch.cat([torch.zeros_like(inner[:, :1]), inner], dim=1)
+
+    def thickness_change(self, before: Tensor | None, after: Tensor | None, like: Tensor) -> Tensor | None:
+        """Change of `thickness` in Pa, formed from the change of surface pressure; None where there is none."""
+        if after is None:
+            return None
+        if self.levels.kind != "pressure":
+            return self.growth(after, like) * (after - before).unsqueeze(1)
+        # Differences of interfaces are exact in floating point where nearby numbers are subtracted.
+        return _steps_of(self.interfaces(after, like) - self.interfaces(before, like))
+
+    def integral(self, content: Tensor, pressure: Tensor | None) -> Tensor:
+        """Column integral `(1/g) sum_k x_k dp_k` of a specific quantity: `(batch, level, *space)` -> `(batch, *space)`."""
+        return (content * self.thickness(pressure, content)).sum(1) / self.constants.gravity
+
+    def integral_change(self, change: Tensor, middle: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        """Change of a column integral from the change of the content and its mean over the step, without cancellation.
+
+        `x1 dp1 - x0 dp0 = (x1 - x0) (dp1 + dp0) / 2 + (x1 + x0) / 2 (dp1 - dp0)` exactly, and the terms on the right
+        carry the rounding of the differences alone: `(batch, level, *space)` twice -> `(batch, *space)`.
+        """
+        if after is None:
+            return (change * self.thickness(None, change)).sum(1) / self.constants.gravity
+        if self.levels.kind == "pressure":
+            thickness = (self.thickness(before, change) + self.thickness(after, change)) / 2
+        else:
+            thickness = self.thickness((before + after) / 2, change)
+        moved = self.thickness_change(before, after, change)
+        return torch.addcmul(change * thickness, middle, moved).sum(1) / self.constants.gravity
+
+    def column_pressure(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Pressure difference between the bottom and the top of the columns, Pa, float64, `(batch or 1, *space or 1)`."""
+        half_a, half_b = self.levels.half_a, self.levels.half_b
+        if pressure is None:
+            return like.new_full((1,) * (self.space + 1), float(half_a[-1] - half_a[0]), dtype=torch.float64)
+        exact = pressure.to(torch.float64)
+        if self.levels.kind == "pressure":
+            return (exact - float(half_a[0])).clamp(min=0)
+        return exact * float(half_b[-1] - half_b[0]) + float(half_a[-1] - half_a[0])
+
+
+def _steps_of(field: Tensor) -> Tensor:
+    return field[:, 1:] - field[:, :-1]
+
+
+def on_levels(name: str, otherwise: bool = False) -> bool:
+    """Whether a field has levels, by the variable table; `otherwise` for names outside it."""
+    return VARIABLES[name].levels if name in VARIABLES else otherwise

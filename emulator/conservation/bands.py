@@ -1,0 +1,81 @@
+"""Budgets closed band by band: for each budget that has the divergence of its transport as a field.
+
+A band exchanges mass with its neighbours, so its budget closes only with the transport: water has it where the data hold
+the vertically integrated moisture divergence D. The band's residual is the mean over it of `columns + dt (D - <D>)`, whose
+sum over all bands is the global residual. Budgets without such a field are closed over the globe.
+"""
+
+import torch
+from torch import Tensor
+
+from emulator.conservation.atmosphere import Atmosphere, State
+from emulator.conservation.budgets import Budget
+
+
+class Bands:
+    """Constraints of a projection with latitude bands.
+
+    Attributes:
+      masks: cells of each constraint, float64, `(constraint, *space)`: a band's, or all.
+      owner: index of the budget that each constraint belongs to.
+    """
+
+    def __init__(self, bands: Tensor, atmosphere: Atmosphere, budgets: list[Budget], variables):
+        if tuple(bands.shape) != tuple(atmosphere.area.shape):
+            raise ValueError(
+                f"Expected the band of every cell, of shape {tuple(atmosphere.area.shape)}, got {tuple(bands.shape)}"
+            )
+        self.atmosphere, self.budgets = atmosphere, budgets
+        numbers = torch.unique(bands)
+        separate = torch.stack([bands == number for number in numbers]).to(torch.float64)
+        whole = torch.ones_like(separate[:1])
+        masks, self.owner, self.divergences = [], [], []
+        for index, budget in enumerate(budgets):
+            name = getattr(budget, "divergence", None)
+            name = name if name in variables else None
+            masks.append(whole if name is None else separate)
+            self.owner += [index] * len(masks[-1])
+            self.divergences.append(name)
+        if not any(self.divergences):
+            raise ValueError(
+                "Expected the divergence of a budget's transport among the variables to close latitude bands, got none "
+                f"of {[getattr(budget, 'divergence', None) for budget in budgets]}"
+            )
+        self.masks = torch.cat(masks).to(atmosphere.area.device)
+        self.shares = (self.masks * atmosphere.area).flatten(1).sum(1)
+
+    def scales(self, scales: Tensor) -> Tensor:
+        """Amounts that the constraints' residuals are compared with: `(batch, budget)` -> `(batch, constraint)`."""
+        return scales[:, self.owner] * self.shares
+
+    def field(self, multipliers: Tensor, index: int) -> Tensor:
+        """One budget's multiplier in every cell: `(batch, constraint)` -> `(batch, *space)`."""
+        mine = [number for number, owner in enumerate(self.owner) if owner == index]
+        return torch.tensordot(multipliers[:, mine], self.masks[mine], dims=1)
+
+    def residuals(self, values: list[Tensor], state0: State, state1: State) -> Tensor:
+        """Residuals of all constraints, `(batch, constraint)`, from the budgets' global ones, `(batch,)` each."""
+        result = []
+        air = self.atmosphere
+        for index, (budget, name) in enumerate(zip(self.budgets, self.divergences, strict=True)):
+            if name is None:
+                result.append(values[index])
+                continue
+            divergence = state1[name].to(torch.float64)
+            divergence = divergence - air.spread(air.mean(divergence), False)
+            columns = budget.columns(state0, state1) + air.step_seconds * divergence
+            result += [
+                air.mean(columns * mask) for mask, owner in zip(self.masks, self.owner, strict=True) if owner == index
+            ]
+        return torch.stack(result, dim=1)
+
+    def matrix(self, cells: list[list[Tensor]]) -> Tensor:
+        """Derivatives of all constraints, `(batch, constraint, constraint)`, from the budgets' products by cell."""
+        rows = []
+        for i, left in zip(self.owner, self.masks, strict=True):
+            row = [
+                self.atmosphere.mean(cells[i][j] * (left * right))
+                for j, right in zip(self.owner, self.masks, strict=True)
+            ]
+            rows.append(torch.stack(row, dim=1))
+        return torch.stack(rows, dim=1)

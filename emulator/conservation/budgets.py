@@ -1,0 +1,184 @@
+"""What is conserved: dry air, water, and water column by column. Energy has its own file.
+
+A budget is an object with a `name`, the fields it needs (`required`), its imbalance over one step for every column
+(`columns`), the global residual in natural units (`residual`), the amount it is compared with (`scale`) and its analytic
+derivative (`gradient`). `docs/conservation.md` derives the formulas and shows how to add another.
+"""
+
+import dataclasses
+from typing import Protocol
+
+from torch import Tensor
+
+from emulator.conservation import fluxes
+from emulator.conservation.atmosphere import Atmosphere, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Anchor:
+    """What a rollout is held to: `dry_mass`, kg m-2, `(batch,)` float64, of the global mean at the start of the step."""
+
+    dry_mass: Tensor
+
+
+class Budget(Protocol):
+    """One conserved quantity. `state0` and `state1` are the start and the end of a step, fluxes being in `state1`."""
+
+    name: str
+    units: str
+    required: tuple[str, ...]
+
+    def columns(self, state0: State, state1: State) -> Tensor:
+        """Imbalance of every column over the step, transport included, in `units`: `(batch, *space)`."""
+
+    def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
+        """Global mean imbalance over the step, in `units`: `(batch,)` float64. Zero where the budget closes."""
+
+    def scale(self, state: State) -> Tensor:
+        """Global mean amount, in `units`, that a relative residual is a share of: `(batch,)` float64."""
+
+    def gradient(self, state: State) -> dict[str, Tensor | float]:
+        """Derivative of `columns` by the fields of `state1`: per unit of area for surface fields, by mass for levels.
+
+        For a level field x the column's derivative is `gradient * dp / g`. Values broadcast to the field's shape.
+        """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DryAir:
+    """Mass of dry air, `M_d = <(ps - p_top) / g - I(q)>`, kg m-2; q is total water, as far as `species` names it.
+
+    `creep` [kg m-2 s-1] is a constant rate by which the data's own dry mass grows.
+    """
+
+    atmosphere: Atmosphere
+    species: tuple[str, ...] = (fluxes.HUMIDITY,)
+    creep: float = 0.0
+    name = "dry_air"
+    units = "kg m-2"
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return (*self.species, *_surface(self.atmosphere))
+
+    def mass(self, state: State) -> Tensor:
+        """Global mean dry mass, kg m-2: `(batch,)` float64."""
+        air, gravity = self.atmosphere, self.atmosphere.constants.gravity
+        pressure = air.surface_pressure(state)
+        water = fluxes.total(state, self.species)
+        vapour = air.integral(water, pressure)
+        # Only the large term needs float64 in the column: water is a four-hundredth of it.
+        return air.mean(air.column_pressure(pressure, vapour) / gravity - vapour)
+
+    def columns(self, state0: State, state1: State) -> Tensor:
+        air, gravity = self.atmosphere, self.atmosphere.constants.gravity
+        water = _column_change(
+            air, fluxes.total(state0, self.species), fluxes.total(state1, self.species), state0, state1
+        )
+        expected = self.creep * air.step_seconds
+        if not air.has_surface_pressure:
+            return -water - expected
+        before, after = (air.surface_pressure(state) for state in (state0, state1))
+        change = air.column_pressure(after, after) - air.column_pressure(before, before)
+        return change / gravity - water - expected
+
+    def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
+        """Dry mass at the end minus the reference, which is the anchor's or else that of `state0`, and the creep."""
+        if anchor is None:
+            return self.atmosphere.mean(self.columns(state0, state1))
+        return self.mass(state1) - anchor.dry_mass - self.creep * self.atmosphere.step_seconds
+
+    def scale(self, state: State) -> Tensor:
+        return self.mass(state)
+
+    def gradient(self, state: State) -> dict[str, Tensor | float]:
+        result: dict[str, Tensor | float] = dict.fromkeys(self.species, -1.0)
+        if self.atmosphere.has_surface_pressure:
+            result["surface_pressure"] = self.response(state)
+        return result
+
+    def response(self, state: State) -> Tensor:
+        """Growth of a column's dry mass with its surface pressure, kg m-2 Pa-1: `(batch, *space)`."""
+        water = fluxes.total(state, self.species)
+        growth = self.atmosphere.growth(state["surface_pressure"], water)
+        return ((1 - water) * growth).sum(1) / self.atmosphere.constants.gravity
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Water:
+    """Water, `<W1> - <W0> = dt <E - P>`, kg m-2, `W = I(q)`; `moistening` [kg m-2 s-1] is unaccounted and constant."""
+
+    atmosphere: Atmosphere
+    species: tuple[str, ...] = (fluxes.HUMIDITY,)
+    moistening: float = 0.0
+    name = "water"
+    units = "kg m-2"
+    divergence = fluxes.DIVERGENCE
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return (*self.species, *_surface(self.atmosphere), fluxes.PRECIPITATION, fluxes.EVAPORATION)
+
+    def columns(self, state0: State, state1: State) -> Tensor:
+        seconds = self.atmosphere.step_seconds
+        water = [fluxes.total(state, self.species) for state in (state0, state1)]
+        # Evaporation is negative, so that E - P is minus the sum of both.
+        gained = -(state1[fluxes.EVAPORATION] + state1[fluxes.PRECIPITATION]) + self.moistening
+        return _column_change(self.atmosphere, *water, state0, state1) - seconds * gained
+
+    def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
+        return self.atmosphere.mean(self.columns(state0, state1))
+
+    def scale(self, state: State) -> Tensor:
+        water = fluxes.total(state, self.species)
+        return self.atmosphere.mean(self.atmosphere.integral(water, self.atmosphere.surface_pressure(state)))
+
+    def gradient(self, state: State) -> dict[str, Tensor | float]:
+        air, seconds = self.atmosphere, self.atmosphere.step_seconds
+        result: dict[str, Tensor | float] = dict.fromkeys(self.species, 1.0)
+        result |= {fluxes.PRECIPITATION: seconds, fluxes.EVAPORATION: seconds}
+        if air.has_surface_pressure:
+            water = fluxes.total(state, self.species)
+            growth = air.growth(state["surface_pressure"], water)
+            result["surface_pressure"] = (water * growth).sum(1) / air.constants.gravity
+        return result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ColumnWater:
+    """Water column by column, `dW/dt = A + E - P`, where the data has A: minus the divergence of moisture transport.
+
+    `<A> = 0` on a sphere, so that closing every column also asks for the global budget.
+    """
+
+    water: Water
+    name = "column_water"
+    units = "kg m-2"
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return (*self.water.required, fluxes.DIVERGENCE)
+
+    def columns(self, state0: State, state1: State) -> Tensor:
+        return self.water.columns(state0, state1) + self.water.atmosphere.step_seconds * state1[fluxes.DIVERGENCE]
+
+    def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
+        """Root mean square over the columns, kg m-2: a mean would hide errors that cancel."""
+        return self.water.atmosphere.mean(self.columns(state0, state1) ** 2).sqrt()
+
+    def scale(self, state: State) -> Tensor:
+        return self.water.scale(state)
+
+    def gradient(self, state: State) -> dict[str, Tensor | float]:
+        return self.water.gradient(state) | {fluxes.DIVERGENCE: self.water.atmosphere.step_seconds}
+
+
+def _surface(air: Atmosphere) -> tuple[str, ...]:
+    return ("surface_pressure",) if air.has_surface_pressure else ()
+
+
+def _column_change(air: Atmosphere, before: Tensor, after: Tensor, state0: State, state1: State) -> Tensor:
+    """Change of a column integral over the step, from differences: `(batch, *space)`."""
+    change = after - before
+    pressures = (air.surface_pressure(state) for state in (state0, state1))
+    return air.integral_change(change, before + change / 2, *pressures)

@@ -1,0 +1,178 @@
+"""What all schemes share: the choice of budgets and knobs, the anchor, the record of what a correction did."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from emulator.conservation import fluxes
+from emulator.conservation.anchors import ANCHORS, Unaccounted, make_anchor
+from emulator.conservation.atmosphere import Atmosphere, State
+from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
+from emulator.conservation.energy import Energy
+from emulator.variables import VARIABLES
+
+KINDS = ("none", "sequential", "projection")
+BUDGETS = ("dry_air", "water", "energy", "column_water")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Choice of a scheme.
+
+    Attributes:
+      kind: "none" (measure alone), "sequential" or "projection".
+      budgets: names of the budgets to close, a subset of `BUDGETS`.
+      energy: form of energy, "hydrostatic" or "total"; heat_capacity, "constant" or "moist"; kinetic: count the winds.
+      anchor: what dry mass is held to: "initial", "previous" step or "given", the number `dry_mass` in kg m-2.
+      dry_air, water, temperature: forms of the sequential corrections (`sequential.py`); dry_air None takes "ratio"
+        where there is surface pressure and "humidity" elsewhere.
+      humidity_from_level: index of the highest level that the dry-air form "humidity" may change.
+      controls: fields the projection may change, None for its default.
+      relative: of these, the fields whose error grows with their value (multiplicative).
+    """
+
+    kind: str = "sequential"
+    budgets: tuple[str, ...] = ("dry_air", "water", "energy")
+    energy: str = "hydrostatic"
+    heat_capacity: str = "constant"
+    kinetic: bool = True
+    anchor: str = "initial"
+    dry_mass: float | None = None
+    dry_air: str | None = None
+    water: str = "precipitation"
+    temperature: str = "uniform"
+    humidity_from_level: int = 0
+    controls: tuple[str, ...] | None = None
+    relative: tuple[str, ...] = (fluxes.PRECIPITATION,)
+    unaccounted: Unaccounted = Unaccounted()
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"Expected the kind of scheme among {KINDS}, got {self.kind!r}")
+        if self.anchor not in ANCHORS:
+            raise ValueError(f"Expected the anchor of dry mass among {ANCHORS}, got {self.anchor!r}")
+        if (self.anchor == "given") != (self.dry_mass is not None):
+            raise ValueError(
+                f"Expected dry_mass exactly with the anchor 'given', got {self.anchor!r} and {self.dry_mass!r}"
+            )
+        if unknown := [name for name in self.budgets if name not in BUDGETS]:
+            raise ValueError(f"Expected budgets among {BUDGETS}, got {unknown}")
+
+
+def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[str, Budget]:
+    """The chosen budgets by name, for a model that knows the named `variables`.
+
+    Raises `ValueError` naming the variables a budget lacks.
+    """
+    variables = set(variables)
+    species = tuple(name for name in fluxes.WATER_SPECIES if name in variables) or (fluxes.HUMIDITY,)
+    rates = options.unaccounted
+    water = Water(atmosphere, species, rates.moistening)
+    energy_options = (options.energy, options.heat_capacity, options.kinetic)
+    makers = {
+        "dry_air": lambda: DryAir(atmosphere, species, rates.dry_mass),
+        "water": lambda: water,
+        "energy": lambda: Energy(atmosphere, *energy_options, snow=fluxes.SNOWFALL in variables, heating=rates.heating),
+        "column_water": lambda: ColumnWater(water),
+    }
+    budgets = {name: makers[name]() for name in BUDGETS if name in options.budgets}
+    for name, budget in budgets.items():
+        if missing := [required for required in budget.required if required not in variables]:
+            raise ValueError(f"Expected {', '.join(missing)} among the variables, which the budget {name} needs")
+    return budgets
+
+
+class Scheme:
+    """A conservation scheme; subclasses provide `changes` and `correct`.
+
+    Attributes:
+      atmosphere, options, budgets: as given to `build`; budgets by name.
+      required: fields that must be in the states.
+      changes: fields a correction may change.
+    """
+
+    changes: tuple[str, ...] = ()
+
+    def __init__(self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget]):
+        self.options, self.atmosphere, self.budgets = options, atmosphere, budgets
+        self.required = tuple(dict.fromkeys(name for budget in budgets.values() for name in budget.required))
+        self._dry_air = budgets.get("dry_air")
+
+    def anchor(self, state: State) -> Anchor | None:
+        """What a rollout from `state` is held to; None without a dry-air budget. Refuses another planet's mass."""
+        if self._dry_air is None:
+            return None
+        self.atmosphere.check_state(state, self._dry_air.required)
+        with torch.no_grad():
+            return make_anchor(self.options.anchor, self.options.dry_mass, self._dry_air.mass(state))
+
+    def advance(self, anchor: Anchor | None) -> Anchor | None:
+        """The anchor of the next step: grown by the data's own creep of dry mass, where there is one."""
+        if anchor is None or self._dry_air.creep == 0:
+            return anchor
+        return Anchor(anchor.dry_mass + self._dry_air.creep * self.atmosphere.step_seconds)
+
+    def residuals(self, state0: State, state1: State, anchor: Anchor | None = None) -> dict[str, Tensor]:
+        """Relative residual of every budget: `(batch,)` float64 by name."""
+        return {
+            name: budget.residual(state0, state1, anchor) / budget.scale(state0)
+            for name, budget in self.budgets.items()
+        }
+
+    def correct(self, state0: State, state1: State, anchor: Anchor | None) -> tuple[State, dict[str, Tensor]]:
+        """Changed fields, and saturations by name."""
+        return {}, {}
+
+    def __call__(self, state0: State, state1: State, anchor: Anchor | None = None) -> tuple[State, dict[str, Tensor]]:
+        """Correct a predicted step.
+
+        Args:
+          state0: fields at the start of the step, of which prognostic ones are used.
+          state1: fields at its end, with the mean fluxes over it.
+          anchor: from `anchor` and `advance`; None takes the dry mass of `state0`.
+
+        Returns:
+          The changed fields, and the record: `residual_before_<budget>` and `residual_after_<budget>` (relative),
+          `correction_rms_<variable>` (the variable's units) and `saturation_<what>`, each `(batch,)` float64, detached.
+
+        Raises:
+          ValueError: for a missing field, another number of levels, another grid or half precision.
+        """
+        self.atmosphere.check_state(state0, [name for name in self.required if not _is_mean(name)])
+        self.atmosphere.check_state(state1, self.required)
+        if anchor is None or self.options.anchor == "previous":
+            anchor = self._own_anchor(state0)
+        with torch.autocast(self.atmosphere.area.device.type, enabled=False):
+            corrected, saturations = self.correct(state0, state1, anchor)
+            with torch.no_grad():
+                record = self._record(state0, state1, corrected, anchor)
+        return corrected, record | {name: value.detach() for name, value in saturations.items()}
+
+    def _own_anchor(self, state0: State) -> Anchor | None:
+        if self._dry_air is None:
+            return None
+        mass = self._dry_air.mass(state0)
+        return Anchor(mass if self.options.anchor != "given" else torch.full_like(mass, self.options.dry_mass))
+
+    def _record(self, state0: State, state1: State, corrected: State, anchor: Anchor | None) -> dict[str, Tensor]:
+        after = state1 | corrected
+        record = {}
+        for name, budget in self.budgets.items():
+            scale = budget.scale(state0)
+            record[f"residual_before_{name}"] = budget.residual(state0, state1, anchor) / scale
+            if corrected:
+                record[f"residual_after_{name}"] = budget.residual(state0, after, anchor) / scale
+            else:
+                record[f"residual_after_{name}"] = record[f"residual_before_{name}"]
+        for name in self.changes:
+            added = (corrected[name] - state1[name]) ** 2
+            if added.ndim == self.atmosphere.space + 2:
+                added = added.mean(1)
+            record[f"correction_rms_{name}"] = self.atmosphere.mean(added).sqrt()
+        return record
+
+
+def _is_mean(name: str) -> bool:
+    """Whether a field is a mean over the step, so that the start of the step has none."""
+    return VARIABLES[name].cell == "mean" if name in VARIABLES else name.startswith("mean_")
