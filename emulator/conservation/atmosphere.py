@@ -2,7 +2,7 @@
 
 Fields are tensors in SI units: level fields `(batch, level, *space)`, surface fields `(batch, *space)`, `*space` being
 `(latitude, longitude)` or `(cell,)`. Column sums are formed in the fields' own precision, and of differences wherever
-two large numbers would cancel; sums over the sphere are always float64.
+two large numbers would cancel; sums over the sphere are always float64. Constants follow the fields' device.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Atmosphere:
     geopotential_at_surface: Tensor | None
     step_seconds: float
     has_surface_pressure: bool = True
-    _coefficients: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _copies: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         if self.area.dtype != torch.float64:
@@ -67,15 +67,6 @@ class Atmosphere:
         """Number of horizontal axes."""
         return self.area.ndim
 
-    def to(self, device) -> "Atmosphere":
-        """The same atmosphere with its tensors on `device`."""
-        orography = self.geopotential_at_surface
-        return dataclasses.replace(
-            self,
-            area=self.area.to(device),
-            geopotential_at_surface=None if orography is None else orography.to(device),
-        )
-
     def check_state(self, state: State, names) -> None:
         """Raise `ValueError` when one of the `names` is missing, has another shape or is not float32 or float64."""
         count, space = len(self.levels), tuple(self.area.shape)
@@ -98,7 +89,13 @@ class Atmosphere:
 
     def mean(self, field: Tensor) -> Tensor:
         """Area mean in float64: `(batch, *space)` -> `(batch,)`."""
-        return (field.reshape(field.shape[0], -1).to(torch.float64) * self.area.reshape(-1)).sum(-1)
+        area = self._copy("area", torch.float64, field.device)
+        return (field.reshape(field.shape[0], -1).to(torch.float64) * area.reshape(-1)).sum(-1)
+
+    def mean_by_level(self, field: Tensor) -> Tensor:
+        """Area means in float64, for broadcasting: `(batch, level, *space)` -> `(batch, level, 1, ...)`, or no level."""
+        area = self._copy("area", torch.float64, field.device)
+        return (field.to(torch.float64) * area).sum(tuple(range(-self.space, 0)), keepdim=True)
 
     def spread(self, values: Tensor, levels: bool) -> Tensor:
         """`(batch,)` with the axes of a level or surface field appended, for broadcasting."""
@@ -109,13 +106,26 @@ class Atmosphere:
 
         `(1, level + 1 or level, 1, ...)` of the type and device of `like`, made once for each.
         """
-        key = (name, like.dtype, like.device)
-        if key not in self._coefficients:
-            values = getattr(self.levels, name.replace("layer", "half"))
-            values = np.diff(values) if name.startswith("layer") else values
-            tensor = torch.as_tensor(values, dtype=like.dtype, device=like.device)
-            self._coefficients[key] = tensor.reshape(1, -1, *(1,) * self.space)
-        return self._coefficients[key]
+        return self._copy(name, like.dtype, like.device)
+
+    def orography(self, like: Tensor) -> Tensor | None:
+        """`geopotential_at_surface` in the type and on the device of `like`."""
+        if self.geopotential_at_surface is None:
+            return None
+        return self._copy("geopotential_at_surface", like.dtype, like.device)
+
+    def _copy(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A constant in the type and on the device of the fields it meets, kept for the next time."""
+        key = (name, dtype, device)
+        if key not in self._copies:
+            if hasattr(self, name):
+                self._copies[key] = getattr(self, name).to(device, dtype)
+            else:
+                values = getattr(self.levels, name.replace("layer", "half"))
+                values = np.diff(values) if name.startswith("layer") else values
+                tensor = torch.as_tensor(values, dtype=dtype, device=device)
+                self._copies[key] = tensor.reshape(1, -1, *(1,) * self.space)
+        return self._copies[key]
 
     def surface_pressure(self, state: State) -> Tensor | None:
         return state["surface_pressure"] if self.has_surface_pressure else None

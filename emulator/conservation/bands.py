@@ -41,7 +41,7 @@ class Bands:
                 "Expected the divergence of a budget's transport among the variables to close latitude bands, got none "
                 f"of {[getattr(budget, 'divergence', None) for budget in budgets]}"
             )
-        self.masks = torch.cat(masks).to(atmosphere.area.device)
+        self.masks = torch.cat(masks)
         self.shares = (self.masks * atmosphere.area).flatten(1).sum(1)
 
     def scales(self, scales: Tensor) -> Tensor:

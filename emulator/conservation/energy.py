@@ -109,8 +109,8 @@ class Energy:
         before, after = (air.surface_pressure(state) for state in (state0, state1))
         change = self.content_change(state0, state1)
         gained = air.integral_change(change, self.content(state0) + change / 2, before, after)
-        if after is not None and air.geopotential_at_surface is not None:
-            orography = air.geopotential_at_surface.to(gained.dtype)
+        orography = air.orography(gained)
+        if after is not None and orography is not None:
             moved = air.column_pressure(after, after) - air.column_pressure(before, before)
             gained = gained + orography * (moved / air.constants.gravity).to(gained.dtype)
         if self._has_top:
@@ -142,9 +142,10 @@ class Energy:
         air = self.atmosphere
         pressure = air.surface_pressure(state)
         column = air.integral(self.content(state), pressure)
-        if pressure is not None and air.geopotential_at_surface is not None:
+        orography = air.orography(column)
+        if pressure is not None and orography is not None:
             mass = air.column_pressure(pressure, column).to(column.dtype) / air.constants.gravity
-            column = column + air.geopotential_at_surface.to(column.dtype) * mass
+            column = column + orography * mass
         return air.mean(column - self._top_work(state) if self._has_top else column)
 
     def gradient(self, state: State) -> dict[str, Tensor | float]:
@@ -165,8 +166,9 @@ class Energy:
         if air.has_surface_pressure:
             growth = air.growth(state["surface_pressure"], temperature)
             moved = (self.content(state) * growth).sum(1)
-            if air.geopotential_at_surface is not None:
-                moved = moved + air.geopotential_at_surface.to(moved.dtype) * growth.sum(1)
+            orography = air.orography(moved)
+            if orography is not None:
+                moved = moved + orography * growth.sum(1)
             result["surface_pressure"] = moved / constants.gravity
         if self._has_top:
             self._add_top_gradient(state, result)

@@ -60,6 +60,7 @@ class Projection(Scheme):
             raise ValueError(f"Expected the projection's controls among the variables, got {missing}")
         self.bands = None if bands is None else Bands(bands, atmosphere, self.solved, variables)
         self.variances = {name: self._variance(name, variances or {}) for name in self.controls}
+        self._copies: dict[tuple, Tensor] = {}
         self.bounded = tuple(name for name in fluxes.NON_NEGATIVE if name in self.controls)
         self.clipped = tuple(name for name in fluxes.NON_NEGATIVE if name in variables - set(self.controls))
         changes = (*self.controls, *self.clipped)
@@ -72,16 +73,23 @@ class Projection(Scheme):
         """A control's error variance, shaped to broadcast with its field."""
         if name not in variances:
             raise ValueError(f"Expected an error variance of the control {name}, got variances of {sorted(variances)}")
-        value = torch.as_tensor(variances[name], dtype=torch.float64, device=self.atmosphere.area.device)
+        value = torch.as_tensor(variances[name], dtype=torch.float64)
         if not bool((torch.isfinite(value) & (value >= 0)).all()) or not bool((value > 0).any()):
             raise ValueError(f"Expected finite error variances of {name}, not all zero, got {value.tolist()}")
         count = len(self.atmosphere.levels)
-        if value.ndim == 0:
-            return value
+        if value.numel() == 1:
+            return value.reshape(())
         if value.shape != (count,) or not on_levels(name):
             expected = f"{count} error variances" if on_levels(name) else "one error variance"
             raise ValueError(f"Expected {expected} of {name}, got {tuple(value.shape)}")
         return value.reshape(1, -1, *(1,) * self.atmosphere.space)
+
+    def variance(self, name: str, like: Tensor) -> Tensor:
+        """A control's error variance in the type and on the device of its field, made once for each."""
+        key = (name, like.dtype, like.device)
+        if key not in self._copies:
+            self._copies[key] = self.variances[name].to(like.device, like.dtype)
+        return self._copies[key]
 
     def correct(self, state0: State, state1: State, anchor: Anchor | None) -> tuple[State, dict[str, Tensor]]:
         clipped = {name: state1[name].clamp(min=0) for name in (*self.bounded, *self.clipped)}
@@ -124,12 +132,11 @@ class Problem:
     def _spread(self, name: str) -> Tensor:
         """Error variance of a control, constant or growing with the square of the value, mean as given."""
         field = self.base[name]
-        variance = self.scheme.variances[name].to(field.dtype)
+        variance = self.scheme.variance(name, field)
         if name not in self.scheme.options.relative:
             return variance
         square = field * field
-        axes = tuple(range(-self.air.space, 0))
-        mean = (square * self.air.area).sum(axes, keepdim=True)
+        mean = self.air.mean_by_level(square)
         return variance * square / (mean + TINY).to(field.dtype)
 
     def multiplier(self, multipliers: Tensor, index: int, levels: bool) -> Tensor:

@@ -45,7 +45,7 @@ class Options:
     humidity_from_level: int = 0
     controls: tuple[str, ...] | None = None
     relative: tuple[str, ...] = (fluxes.PRECIPITATION,)
-    unaccounted: Unaccounted = Unaccounted()
+    unaccounted: Unaccounted = dataclasses.field(default_factory=Unaccounted)
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -143,7 +143,7 @@ class Scheme:
         self.atmosphere.check_state(state1, self.required)
         if anchor is None or self.options.anchor == "previous":
             anchor = self._own_anchor(state0)
-        with torch.autocast(self.atmosphere.area.device.type, enabled=False):
+        with torch.autocast(state1[self.required[0]].device.type, enabled=False):
             corrected, saturations = self.correct(state0, state1, anchor)
             with torch.no_grad():
                 record = self._record(state0, state1, corrected, anchor)

@@ -160,8 +160,8 @@ class EnergyStep:
     def _ratio_pattern(self, state: State, capacity: Tensor | float) -> Tensor:
         """Change of temperature for a relative change of energy: `(batch, level, *space)`, K."""
         content = self.budget.content(state)
-        orography = self.budget.atmosphere.geopotential_at_surface
-        return (content if orography is None else content + orography.to(content.dtype)) / capacity
+        orography = self.budget.atmosphere.orography(content)
+        return (content if orography is None else content + orography) / capacity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
