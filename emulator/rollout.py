@@ -21,5 +21,5 @@ def rollout(step: Step, state: Tensor, told: Iterable[tuple[Tensor, Tensor]], an
         anchor = step.anchor(state) if anchor is None else anchor
         for forcing, clock in told:
             result = step(state, forcing, clock, anchor)
-            state = result.state
+            state, anchor = result.state, result.anchor
             yield result

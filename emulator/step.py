@@ -18,11 +18,13 @@ class StepResult:
       state: prognostic fields at the end of the step, `(batch, channel, *space)`.
       diagnostic: diagnostics of the step, `(batch, channel, *space)`.
       record: what the conservation scheme found and did, each `(batch,)`.
+      anchor: what the next step's budgets are held to.
     """
 
     state: Tensor
     diagnostic: Tensor
     record: dict[str, Tensor]
+    anchor: object = None
 
 
 class Step(nn.Module):
@@ -83,7 +85,7 @@ class Step(nn.Module):
             changed, record = self.scheme(self.fields(state), self.fields(following, diagnostic), anchor)
         following = self.layout.prognostic.replace(following, changed)
         diagnostic = self.layout.diagnostic.replace(diagnostic, changed)
-        return StepResult(following, diagnostic, record)
+        return StepResult(following, diagnostic, record, self.scheme.advance(anchor))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,7 +144,7 @@ class Trainer:
             result = self.step(state, batch.forcing[:, k], batch.clock[:, k], anchor)
             truth = batch.state[:, k + 1], batch.diagnostic[:, k]
             total = total + self.loss(result.state, result.diagnostic, *truth) / steps
-            state, record = result.state, result.record
+            state, anchor, record = result.state, result.anchor, result.record
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ import xarray as xr
 
 from emulator import checkpoint
 from emulator.channels import Channels, Layout
+from emulator.conservation import build as build_scheme
+from emulator.conservation.anchors import Unaccounted, truth_residuals
+from emulator.conservation.atmosphere import Atmosphere
+from emulator.conservation.scheme import Options, Scheme, make_budgets
 from emulator.constants import Constants
 from emulator.dataset import Samples
 from emulator.grid import Grid
@@ -22,6 +27,7 @@ from emulator.train import Phase, Recipe
 from emulator.vertical import Levels
 from pipelines.config import ConfigError, ConservationConfig, NetworkConfig, TrainConfig, parse
 
+log = logging.getLogger(__name__)
 STATIC = ("geopotential_at_surface", "land_sea_mask")
 CLOCK_FEATURES = 5
 PLACE_FEATURES = 3
@@ -161,7 +167,7 @@ def metadata(config: TrainConfig, samples: Samples, scheme_state: dict) -> dict:
     }
 
 
-def load_step(path: Path, conservation: ConservationConfig | None = None) -> tuple[Step, dict]:
+def load_step(path: Path) -> tuple[Step, dict]:
     """The trained step of a checkpoint, in evaluation mode, and its metadata. Raises `CheckpointError`."""
     tensors, saved = checkpoint.load(path)
     if saved.get("schema") != "checkpoint-1":
@@ -171,7 +177,7 @@ def load_step(path: Path, conservation: ConservationConfig | None = None) -> tup
     config = parse(TrainConfig, saved["config"], str(path))
     channels, grid = Layout.from_json(saved["layout"]), _grid(saved)
     net = network(config.network, channels, grid)
-    step = Step(net, channels, StepBuffers.blank(channels, grid.shape), restore_scheme(saved, grid, conservation))
+    step = Step(net, channels, StepBuffers.blank(channels, grid.shape), restore_scheme(saved, config, grid))
     step.load_state_dict(tensors)
     return step.eval(), saved
 
@@ -219,5 +225,85 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_path: Path, store_p
             )
 
 
-def restore_scheme(saved, grid, conservation):
-    return None
+
+def scheme(config: ConservationConfig, samples: Samples, statistics: xr.Dataset) -> tuple[Scheme | None, dict]:
+    """The conservation scheme, and what was estimated for it from the training data (kept in the checkpoint)."""
+    if config.kind == "none" or not config.budgets:
+        return None, {}
+    channels, dataset = samples.layout, samples.dataset
+    atmosphere = Atmosphere(
+        area=torch.as_tensor(samples.grid.area),
+        levels=levels_of(dataset),
+        constants=constants_of(dataset),
+        geopotential_at_surface=_orography(dataset),
+        step_seconds=time_step_seconds(dataset),
+        has_surface_pressure="surface_pressure" in channels.prognostic.names,
+    )
+    names = (*channels.prognostic.names, *channels.diagnostic.names)
+    saved = {
+        "variances": {
+            name: np.atleast_1d(statistics[name].sel(statistic=kind).values**2).tolist()
+            for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
+            for name in group.names
+        },
+        "orography": None
+        if atmosphere.geopotential_at_surface is None
+        else atmosphere.geopotential_at_surface.tolist(),
+    }
+    if config.unaccounted:
+        budgets = make_budgets(_options(config, {}), atmosphere, names).values()
+        found = truth_residuals(budgets, _true_pairs(samples), atmosphere.step_seconds)
+        rates = dataclasses.asdict(found.unaccounted())
+        saved |= {f"unaccounted_{name}": rates[name] for name in config.unaccounted}
+        log.info(
+            "residuals of the training data per step: %s",
+            ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
+        )
+    return _make_scheme(config, saved, atmosphere, names), saved
+
+
+def restore_scheme(saved: dict, config: TrainConfig, grid: Grid) -> Scheme | None:
+    """The scheme of a checkpoint."""
+    if not saved["scheme"]:
+        return None
+    channels, orography = Layout.from_json(saved["layout"]), saved["scheme"]["orography"]
+    atmosphere = Atmosphere(
+        area=torch.as_tensor(grid.area),
+        levels=_levels(saved),
+        constants=Constants(**saved["constants"]),
+        geopotential_at_surface=None if orography is None else torch.tensor(orography, dtype=torch.float32),
+        step_seconds=saved["step_seconds"],
+        has_surface_pressure="surface_pressure" in channels.prognostic.names,
+    )
+    names = (*channels.prognostic.names, *channels.diagnostic.names)
+    return _make_scheme(config.conservation, saved["scheme"], atmosphere, names)
+
+
+def _make_scheme(config: ConservationConfig, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
+    variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
+    return build_scheme(_options(config, saved), atmosphere, names, variances)
+
+
+def _options(config: ConservationConfig, saved: dict) -> Options:
+    values = config.model_dump(exclude={"unaccounted"})
+    values["budgets"] = tuple(values["budgets"])
+    values["controls"] = None if values["controls"] is None else tuple(values["controls"])
+    rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
+    return Options(**values, unaccounted=Unaccounted(**rates))
+
+
+def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
+    """Consecutive true states by name, evenly over the period, as `truth_residuals` takes them."""
+    starts = samples.starts(1)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int))]
+    prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
+    for first in range(0, len(chosen), batch_size):
+        batch = samples.batch(chosen[first : first + batch_size], 1)
+        after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
+        yield prognostic.unpack(batch.state[:, 0]), after
+
+
+def _orography(dataset: xr.Dataset) -> torch.Tensor | None:
+    if "geopotential_at_surface" not in dataset:
+        return None
+    return torch.from_numpy(np.asarray(dataset["geopotential_at_surface"].values, np.float32))

@@ -134,16 +134,21 @@ NetworkConfig = SFNOConfig
 
 
 class ConservationConfig(Model):
-    """Which budgets are closed inside the step, and how."""
+    """Which budgets are closed inside the step, and how; see docs/conservation.md."""
 
     kind: Literal["none", "sequential", "projection"] = "sequential"
-    dry_air: Literal["none", "ratio", "offset"] = "offset"
-    water: Literal["none", "precipitation", "evaporation"] = "precipitation"
-    energy: Literal["none", "ratio", "offset"] = "offset"
-    energy_form: Literal["hydrostatic", "geometric"] = "hydrostatic"
-    anchor: Literal["initial", "previous"] = "initial"
-    unaccounted: bool = Field(
-        True, description="let the constant residual of the training data stand, not force it to 0"
+    budgets: list[Literal["dry_air", "water", "energy", "column_water"]] = ["dry_air", "water", "energy"]
+    energy: Literal["hydrostatic", "total"] = "hydrostatic"
+    heat_capacity: Literal["constant", "moist"] = "constant"
+    kinetic: bool = True
+    anchor: Literal["initial", "previous", "given"] = "initial"
+    dry_mass: Positive | None = Field(None, description="kg m-2, with the anchor 'given'")
+    dry_air: Literal["ratio", "offset", "humidity"] | None = None
+    water: Literal["precipitation", "evaporation"] = "precipitation"
+    temperature: Literal["uniform", "ratio"] = "uniform"
+    controls: list[str] | None = Field(None, description="fields that the projection may change")
+    unaccounted: list[Literal["heating", "moistening", "dry_mass"]] = Field(
+        ["heating", "moistening"], description="mean residuals of the training data that are let stand, not forced to 0"
     )
 
 

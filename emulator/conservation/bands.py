@@ -42,21 +42,28 @@ class Bands:
                 f"of {[getattr(budget, 'divergence', None) for budget in budgets]}"
             )
         self.masks = torch.cat(masks)
+        self._copies: dict[torch.device, Tensor] = {}
         self.shares = (self.masks * atmosphere.area).flatten(1).sum(1)
+
+    def _on(self, like: Tensor) -> Tensor:
+        """The masks on the device of `like`, copied once."""
+        if like.device not in self._copies:
+            self._copies[like.device] = self.masks.to(like.device)
+        return self._copies[like.device]
 
     def scales(self, scales: Tensor) -> Tensor:
         """Amounts that the constraints' residuals are compared with: `(batch, budget)` -> `(batch, constraint)`."""
-        return scales[:, self.owner] * self.shares
+        return scales[:, self.owner] * self.shares.to(scales.device)
 
     def field(self, multipliers: Tensor, index: int) -> Tensor:
         """One budget's multiplier in every cell: `(batch, constraint)` -> `(batch, *space)`."""
         mine = [number for number, owner in enumerate(self.owner) if owner == index]
-        return torch.tensordot(multipliers[:, mine], self.masks[mine], dims=1)
+        return torch.tensordot(multipliers[:, mine], self._on(multipliers)[mine], dims=1)
 
     def residuals(self, values: list[Tensor], state0: State, state1: State) -> Tensor:
         """Residuals of all constraints, `(batch, constraint)`, from the budgets' global ones, `(batch,)` each."""
         result = []
-        air = self.atmosphere
+        air, masks = self.atmosphere, self._on(values[0])
         for index, (budget, name) in enumerate(zip(self.budgets, self.divergences, strict=True)):
             if name is None:
                 result.append(values[index])
@@ -65,17 +72,17 @@ class Bands:
             divergence = divergence - air.spread(air.mean(divergence), False)
             columns = budget.columns(state0, state1) + air.step_seconds * divergence
             result += [
-                air.mean(columns * mask) for mask, owner in zip(self.masks, self.owner, strict=True) if owner == index
+                air.mean(columns * mask) for mask, owner in zip(masks, self.owner, strict=True) if owner == index
             ]
         return torch.stack(result, dim=1)
 
     def matrix(self, cells: list[list[Tensor]]) -> Tensor:
         """Derivatives of all constraints, `(batch, constraint, constraint)`, from the budgets' products by cell."""
         rows = []
-        for i, left in zip(self.owner, self.masks, strict=True):
+        masks = self._on(cells[0][0])
+        for i, left in zip(self.owner, masks, strict=True):
             row = [
-                self.atmosphere.mean(cells[i][j] * (left * right))
-                for j, right in zip(self.owner, self.masks, strict=True)
+                self.atmosphere.mean(cells[i][j] * (left * right)) for j, right in zip(self.owner, masks, strict=True)
             ]
             rows.append(torch.stack(row, dim=1))
         return torch.stack(rows, dim=1)

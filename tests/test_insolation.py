@@ -1,0 +1,50 @@
+import numpy as np
+
+from emulator.constants import SOLAR_CONSTANT
+from emulator.grid import Grid
+from emulator.insolation import clock_features, insolation, mean_insolation, solar_position
+
+
+def test_declination_at_solstices_and_equinoxes():
+    for day, degrees in ((172, 23.45), (355, -23.45), (80, 0.0), (266, 0.0)):
+        assert abs(np.degrees(solar_position(day, 12.0)[0]) - degrees) < 0.7
+
+
+def test_distance_factor_at_perihelion_and_aphelion():
+    # (1 -+ 0.0167)^-2 for the eccentricity of the orbit
+    assert abs(solar_position(3, 12.0)[2] - 1.0343) < 1e-3
+    assert abs(solar_position(185, 12.0)[2] - 0.9674) < 1e-3
+
+
+def test_global_mean_is_a_quarter_of_the_solar_constant():
+    grid = Grid.gaussian(48)
+    latitude, longitude = grid.mesh()
+    for day in (3, 100, 185):
+        flux = grid.mean(insolation(day, 5.0, latitude, longitude))
+        np.testing.assert_allclose(flux, SOLAR_CONSTANT * solar_position(day, 5.0)[2] / 4, rtol=2e-3)
+
+
+def test_sun_stands_over_the_meridian_at_noon():
+    longitude = np.arange(0, 360, 0.5)
+    for hour in (0.0, 6.0, 15.0):
+        highest = longitude[np.argmax(insolation(80, hour, 0.0, longitude))]
+        apart = (highest - (180 - 15 * hour) + 180) % 360 - 180
+        assert abs(apart) < 4.2  # the equation of time is at most 16.5 minutes
+
+
+def test_mean_over_a_day_does_not_depend_on_longitude():
+    mean = mean_insolation(100, 0.0, 24.0, 40.0, np.array([0.0, 90.0, 200.0]), samples=96)
+    np.testing.assert_allclose(mean, mean[0], rtol=2e-2)
+
+
+def test_polar_night_is_dark():
+    assert mean_insolation(355, 0.0, 24.0, 80.0, 0.0, samples=24) == 0
+
+
+def test_clock_features_have_the_documented_shape_and_scale():
+    grid = Grid.gaussian(16)
+    features = clock_features(np.arange(1, 366, 30), np.zeros(13), 6.0, *grid.mesh())
+    assert features.shape == (13, 5, 16, 32) and features.dtype == np.float32
+    np.testing.assert_allclose(features[:, 1] ** 2 + features[:, 2] ** 2, 1, rtol=1e-5)
+    np.testing.assert_allclose(features[:, 3] ** 2 + features[:, 4] ** 2, 1, rtol=1e-5)
+    assert abs(grid.mean(features[:, 0]).mean()) < 0.5
