@@ -1,0 +1,149 @@
+
+import numpy as np
+import pytest
+import torch
+from conftest import numpy_statistics
+
+from emulator.dataset import Samples
+from emulator.losses import channel_weights
+from emulator.normalize import Normalizer
+from emulator.rollout import rollout
+from emulator.step import Step
+from pipelines import build
+from pipelines.config import ConservationConfig, TrainConfig
+
+CONFIG = TrainConfig(
+    store="x",
+    statistics="x",
+    output="x",
+    prognostic=["temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity", "surface_pressure"],
+    network={"embed_dim": 8, "blocks": 1},
+)
+
+
+@pytest.fixture(scope="module")
+def parts(planet):
+    dataset = planet.assign_attrs(time_step_seconds=21600.0)
+    statistics = numpy_statistics(planet)
+    samples = Samples(dataset, build.layout(dataset, CONFIG))
+    return samples, statistics, build.buffers(samples, statistics, CONFIG)
+
+
+class Constant(torch.nn.Module):
+    """A network that predicts the same for every state."""
+
+    def __init__(self, channels, value=0.0):
+        super().__init__()
+        self.channels, self.value, self.seen = channels, value, None
+
+    def forward(self, x):
+        self.seen = x
+        return torch.full((x.shape[0], self.channels, *x.shape[2:]), self.value)
+
+
+def make(parts, value=0.0, kind="none"):
+    samples, statistics, buffers = parts
+    layout = samples.layout
+    scheme, _ = build.scheme(ConservationConfig(kind=kind), samples, statistics)
+    return Step(Constant(layout.prognostic.count + layout.diagnostic.count, value), layout, buffers, scheme)
+
+
+def test_a_network_that_predicts_nothing_gives_damped_persistence(parts):
+    samples, _, buffers = parts
+    step, batch = make(parts), samples.batch([4], 1)
+    state = batch.state[:, 0]
+    result = step(state, batch.forcing[:, 0], batch.clock[:, 0])
+    expected = state + buffers.damping * (buffers.resting - state)
+    torch.testing.assert_close(result.state, expected)
+    assert 0 < buffers.damping.min() and buffers.damping.max() <= 1
+    # ... and the mean of every diagnostic
+    mean = step.diagnostic_scale.mean.view(1, -1, 1, 1).expand_as(result.diagnostic)
+    torch.testing.assert_close(result.diagnostic, mean)
+
+
+def test_damped_persistence_comes_to_rest_at_the_time_mean(parts):
+    samples, _, buffers = parts
+    batch = samples.batch([0], 1)
+    told = [(batch.forcing[:, 0], batch.clock[:, 0])] * 3000
+    for result in rollout(make(parts), 3 * batch.state[:, 0], told):
+        pass
+    torch.testing.assert_close(result.state[0], buffers.resting, rtol=1e-3, atol=1e-3)
+
+
+def test_a_prediction_of_one_is_one_standard_deviation_of_the_change(parts):
+    samples, statistics, _ = parts
+    batch = samples.batch([4], 1)
+    told = batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0]
+    change = make(parts, 1.0)(*told).state - make(parts, 0.0)(*told).state
+    wanted = statistics["temperature"].sel(statistic="difference_std").values
+    np.testing.assert_allclose(change[0, :4].mean((1, 2)), wanted, rtol=1e-3)
+
+
+def test_the_network_sees_nothing_beyond_the_range_of_the_training_data(parts):
+    samples, _, buffers = parts
+    step, batch = make(parts), samples.batch([4], 1)
+    wild = batch.state[:, 0] * 100
+    step(wild, batch.forcing[:, 0], batch.clock[:, 0])
+    count = samples.layout.prognostic.count
+    most = step.state_scale(buffers.upper.expand_as(wild))
+    assert (step.network.seen[:, :count] <= most + 1e-4).all()
+    step(batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0])
+    torch.testing.assert_close(step.network.seen[:, :count], step.state_scale(batch.state[:, 0]))
+
+
+@pytest.mark.parametrize("kind", ["sequential", "projection"])
+def test_budgets_close_inside_the_step_and_the_anchor_is_kept(parts, kind):
+    samples, _, _ = parts
+    step, batch = make(parts, 0.3, kind), samples.batch([0, 9], 4)
+    told = [(batch.forcing[:, k], batch.clock[:, k]) for k in range(4)]
+    for result in rollout(step, batch.state[:, 0], told):
+        for name in ("dry_air", "water", "energy"):
+            assert (result.record[f"residual_before_{name}"].abs() > 1e-7).all()
+            assert (result.record[f"residual_after_{name}"].abs() < 1e-7).all()
+
+
+def test_without_scheme_shares_the_network_and_corrects_nothing(parts):
+    samples, _, _ = parts
+    step, batch = make(parts, 0.3, "sequential"), samples.batch([0], 1)
+    plain = Step.without_scheme(step)
+    assert plain.network is step.network and step.scheme is not None
+    assert plain(batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0]).record == {}
+
+
+def test_missing_forcing_counts_as_its_mean(parts):
+    samples, _, _ = parts
+    step, batch = make(parts), samples.batch([0], 1)
+    forcing = batch.forcing[:, 0].clone()
+    forcing[..., :5] = float("nan")
+    step(batch.state[:, 0], forcing, batch.clock[:, 0])
+    assert torch.isfinite(step.network.seen).all()
+    where = samples.layout.prognostic.count
+    assert (step.network.seen[:, where, :, :5] == 0).all()
+
+
+def test_loss_of_persistence_and_mean_diagnostics_is_about_one(parts, planet):
+    samples, statistics, _ = parts
+    config = CONFIG.model_copy(update={"diagnostic_weight": 1.0})
+    loss = build.loss(samples, statistics, config)
+    batch = samples.batch(samples.starts(1), 1)
+    mean = Normalizer.of(statistics, samples.layout.diagnostic).mean.view(1, -1, 1, 1)
+    value = loss(batch.state[:, 0], mean.expand_as(batch.diagnostic[:, 0]), batch.state[:, 1], batch.diagnostic[:, 0])
+    assert abs(float(value) - 1) < 0.02
+
+
+def test_loss_weighs_by_area(parts):
+    samples, statistics, _ = parts
+    loss = build.loss(samples, statistics, CONFIG)
+    batch = samples.batch([0], 1)
+    truth = batch.state[:, 0], batch.diagnostic[:, 0]
+    values = []
+    for row in (0, 5):
+        wrong = truth[0].clone()
+        wrong[:, -1, row] += 100.0
+        values.append(float(loss(wrong, truth[1], *truth)))
+    np.testing.assert_allclose(values[1] / values[0], samples.grid.area[5, 0] / samples.grid.area[0, 0], rtol=1e-4)
+
+
+def test_a_weight_of_an_unpredicted_variable_is_refused(parts):
+    with pytest.raises(ValueError, match="sea_surface_temperature"):
+        channel_weights(parts[0].layout, {"sea_surface_temperature": 2.0}, 0.1)
