@@ -89,6 +89,7 @@ class Trainer:
         self.step, self.loss, self.samples, self.recipe = step, loss, samples, recipe
         self.directory, self.identity = Path(directory), identity
         self.update = 0
+        self._unlogged: list[dict[str, Tensor | float]] = []
         decayed = [p for p in step.parameters() if p.dim() > 1]
         others = [p for p in step.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -101,7 +102,6 @@ class Trainer:
         self._resume()
         self.step.train()
         started, first, waited = time.perf_counter(), self.update, 0.0
-        sums: list[dict[str, Tensor]] = []
         with concurrent.futures.ThreadPoolExecutor(1, "loader") as pool:
             upcoming = pool.submit(self._batch, self.update) if self.update < self.recipe.updates else None
             while self.update < self.recipe.updates:
@@ -110,12 +110,11 @@ class Trainer:
                 waited += time.perf_counter() - mark
                 if self.update + 1 < self.recipe.updates:
                     upcoming = pool.submit(self._batch, self.update + 1)
-                sums.append(self._learn(batch))
+                self._unlogged.append(self._learn(batch))
                 self.update += 1
                 if self.update % self.recipe.log_every == 0 or self.update == self.recipe.updates:
                     spent = time.perf_counter() - started
-                    on_log(self._log(sums, spent, self.update - first, waited))
-                    sums = []
+                    on_log(self._log(spent, self.update - first, waited))
                 if self.update % self.recipe.save_every == 0 or self.update == self.recipe.updates:
                     self._save()
                 if should_stop():
@@ -169,9 +168,10 @@ class Trainer:
         where = f"the last good state is {last[-1]}" if last else "no state was saved yet"
         return f"the loss is not finite at update {self.update} (variables: {', '.join(bad[:5]) or 'none'}); {where}"
 
-    def _log(self, sums: list[dict[str, Tensor]], spent: float, done: int, waited: float) -> dict:
+    def _log(self, spent: float, done: int, waited: float) -> dict:
         index, _ = self.recipe.locate(self.update - 1)
-        means = {name: float(torch.stack([row[name] for row in sums]).mean()) for name in sums[0]}
+        rows, self._unlogged = self._unlogged, []
+        means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
         row = {
             "update": self.update,
             "phase": index,
@@ -200,7 +200,10 @@ class Trainer:
         for index, moments in self.optimizer.state_dict()["state"].items():
             saved |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
         path = self.directory / f"state-{self.update:08d}"
-        checkpoint.save(path, saved, {"update": self.update, "identity": self.identity})
+        # float -> JSON -> float is exact, so a resumed run logs the same means
+        self._unlogged = [{name: float(value) for name, value in row.items()} for row in self._unlogged]
+        metadata = {"update": self.update, "identity": self.identity, "unlogged": self._unlogged}
+        checkpoint.save(path, saved, metadata)
         checkpoint.rotate(self.directory, "state", keep=2)
 
     def _resume(self) -> None:
@@ -213,14 +216,14 @@ class Trainer:
             if metadata.get("identity") != self.identity:
                 log.warning("%s belongs to another configuration or data; training starts afresh", path)
                 break
-            self._restore(saved, metadata["update"])
+            self._restore(saved, metadata)
             log.info("resuming after update %d", self.update)
             return
         for old in checkpoint.numbered(self.directory, "state"):
             checkpoint.rotate(old.parent, "state", keep=1)
         self._truncate_logs(0)
 
-    def _restore(self, saved: dict[str, Tensor], update: int) -> None:
+    def _restore(self, saved: dict[str, Tensor], metadata: dict) -> None:
         def under(prefix):
             return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
 
@@ -232,8 +235,8 @@ class Trainer:
             index, _, key = name.partition("/")
             moments.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-        self.update = update
-        self._truncate_logs(update)
+        self.update, self._unlogged = metadata["update"], metadata["unlogged"]
+        self._truncate_logs(self.update)
 
     def _truncate_logs(self, update: int) -> None:
         """Drop what a killed run logged after its last save, so that the resumed one writes it again."""

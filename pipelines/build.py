@@ -225,7 +225,6 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_path: Path, store_p
             )
 
 
-
 def scheme(config: ConservationConfig, samples: Samples, statistics: xr.Dataset) -> tuple[Scheme | None, dict]:
     """The conservation scheme, and what was estimated for it from the training data (kept in the checkpoint)."""
     if config.kind == "none" or not config.budgets:
@@ -242,7 +241,7 @@ def scheme(config: ConservationConfig, samples: Samples, statistics: xr.Dataset)
     names = (*channels.prognostic.names, *channels.diagnostic.names)
     saved = {
         "variances": {
-            name: np.atleast_1d(statistics[name].sel(statistic=kind).values**2).tolist()
+            name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
             for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
             for name in group.names
         },

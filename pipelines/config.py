@@ -7,6 +7,7 @@ dotted name. An unknown key is refused with its full path and the nearest right 
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from datetime import date, datetime
@@ -23,13 +24,20 @@ class ConfigError(ValueError):
 
 
 class Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Moment = datetime | date
+
+
+def _bare_date(value: Any) -> Any:
+    """Text of a date without a time stays a date: as a period's end it means the whole day."""
+    return date.fromisoformat(value) if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) else value
+
+
+Moment = Annotated[datetime | date, pydantic.BeforeValidator(_bare_date)]
 
 
 class Period(Model):
@@ -234,14 +242,18 @@ class VerifyConfig(Model):
     output: Path
     period: Period = Field(Period(), description="initial times to score")
     climatology: Period = Field(
-        Period(), description="period of the truth that the climatology is made from; open: before the first initial time"
+        Period(),
+        description="period of the truth that the climatology is made from; open: before the first initial time",
     )
     persistence_lead_hours: list[Positive] = Field(
-        default_factory=list, description="leads to score persistence at when there are no forecasts; empty: up to 10 days"
+        default_factory=list,
+        description="leads to score persistence at when there are no forecasts; empty: up to 10 days",
     )
     variables: list[str] | None = None
     levels: list[float] | None = Field(None, description="of these the nearest in the stores, in their own unit")
-    regions: list[str] | None = Field(None, description="None: the globe, the tropics and both hemispheres beyond 20 degrees")
+    regions: list[str] | None = Field(
+        None, description="None: the globe, the tropics and both hemispheres beyond 20 degrees"
+    )
     dask: DaskConfig = DaskConfig()
 
 

@@ -29,7 +29,9 @@ def test_windows_hold_what_the_store_holds(planet, cache):
         np.testing.assert_array_equal(batch.state[row, :, :4], planet["temperature"][times])
         np.testing.assert_array_equal(batch.state[row, :, 4], planet["surface_pressure"][times])
         # A diagnostic is the mean over the step that ends at its time.
-        np.testing.assert_array_equal(batch.diagnostic[row, :, 0], planet["mean_evaporation_rate"][start + 1 : start + 3])
+        np.testing.assert_array_equal(
+            batch.diagnostic[row, :, 0], planet["mean_evaporation_rate"][start + 1 : start + 3]
+        )
         # A snapshot is taken at the start of the step, a mean over the step at its end.
         np.testing.assert_array_equal(batch.forcing[row, :, 0], planet["sea_surface_temperature"][start : start + 2])
         flux = planet["mean_top_net_short_wave_radiation_flux"][start + 1 : start + 3]

@@ -1,0 +1,141 @@
+import dataclasses
+import typing
+from pathlib import Path
+
+import pytest
+
+from emulator.conservation.scheme import Options
+from emulator.models.sfno import SFNOOptions
+from pipelines.config import (
+    STAGES,
+    ConfigError,
+    ConservationConfig,
+    Experiment,
+    SFNOConfig,
+    TrainConfig,
+    fingerprint,
+    load_experiment,
+    load_stage,
+    parse,
+    read_yaml,
+    to_yaml,
+)
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
+def test_every_shipped_file_loads(path):
+    raw = read_yaml(path)
+    if "directory" in raw and any(stage in raw for stage in STAGES):
+        load_experiment(path)
+        return
+    stage = path.parent.name if path.parent.name in STAGES else raw.get("stage")
+    paths = {
+        "store": "s",
+        "statistics": "s",
+        "output": "o",
+        "checkpoint": "c",
+        "truth": "t",
+        "scores": "s",
+        "directory": "d",
+    }
+    fields = STAGES[stage].model_fields
+    parse(STAGES[stage], {k: v for k, v in paths.items() if k in fields} | raw, str(path))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("directory: r\ntrain: {optimiser: {lr: 1}}", r"Unknown key train.optimiser in .*; nearest: train.optimizer"),
+        ("directory: r\ntrain: {optimizer: {rl: 1}}", r"Unknown key train.optimizer.rl .*nearest: train.optimizer.lr"),
+        ("directory: r\ntrain: {phases: [{updats: 1}]}", r"nearest: train.phases.0.updates"),
+        (
+            "directory: r\ningest: {sources: [{pth: x}]}",
+            r"Unknown key ingest.sources.0.pth .*nearest: ingest.sources.0.path",
+        ),
+        ("directory: r\ntrian: {}", r"Unknown key trian .*nearest: train"),
+        ("directory: r\ntrain: {phases: [{}]}", r"Missing key train.phases.0.updates"),
+        ("directory: r\ntrain: {optimizer: {lr: -1}}", r"greater than 0 at train.optimizer.lr .* got -1"),
+        ("train: {}", r"Expected a key 'directory'"),
+        ("- a", r"Expected a mapping"),
+        ("a: [", r"Expected valid YAML"),
+    ],
+)
+def test_mistakes_are_named_with_their_place(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(write(tmp_path / "e.yaml", text))
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="none.yaml"):
+        load_experiment(tmp_path / "none.yaml")
+
+
+def test_overrides_replace_single_values(tmp_path):
+    path = write(tmp_path / "e.yaml", "directory: r\ntrain: {phases: [{updates: 5}]}")
+    config = load_stage("train", path, ["optimizer.lr=2e-4", "phases.0.batch_size=8", "seed=3", "validation=null"])
+    assert config.optimizer.lr == 2e-4 and config.phases[0].batch_size == 8 and config.seed == 3
+    assert config.phases[0].updates == 5
+    experiment = load_experiment(path, ["train.network.embed_dim=12"])
+    assert experiment.train.network.embed_dim == 12
+    with pytest.raises(ConfigError, match="dotted.name=value"):
+        load_stage("train", path, ["optimizer.lr"])
+    with pytest.raises(ConfigError, match="index below 1"):
+        load_stage("train", path, ["phases.1.updates=3"])
+    with pytest.raises(ConfigError, match="nearest: train.seed"):
+        load_stage("train", path, ["sed=3"])
+
+
+def test_bases_are_merged_and_cycles_refused(tmp_path):
+    write(tmp_path / "base.yaml", "optimizer: {lr: 0.1, clip: 3}\nseed: 1")
+    path = write(tmp_path / "e.yaml", "directory: r\ntrain: {base: base.yaml, optimizer: {lr: 0.2}}")
+    config = load_stage("train", path)
+    assert (config.optimizer.lr, config.optimizer.clip, config.seed) == (0.2, 3, 1)
+    write(tmp_path / "a.yaml", "base: b.yaml")
+    write(tmp_path / "b.yaml", "base: a.yaml")
+    with pytest.raises(ConfigError, match="cycle"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_paths_between_stages_default_to_the_run_directory(tmp_path):
+    path = write(tmp_path / "e.yaml", "directory: r\nsimulate: {}\ningest: {}\nstats: {}\ntrain: {}\nrollout: {}")
+    experiment = load_experiment(path)
+    assert experiment.ingest.output == experiment.train.store == experiment.rollout.store == Path("r/analysis.zarr")
+    assert experiment.ingest.sources[0].path == "r/simulation/*.nc"
+    assert experiment.rollout.checkpoint == experiment.train.output / "checkpoint"
+
+
+def test_a_stage_may_have_a_file_of_its_own(tmp_path):
+    path = write(tmp_path / "t.yaml", "store: a\nstatistics: b\noutput: c\nseed: 4")
+    assert load_stage("train", path, ["seed=5"]).seed == 5
+
+
+def test_resolved_yaml_loads_to_the_same_configuration(tmp_path):
+    experiment = load_experiment(CONF / "quickstart.yaml")
+    again = load_experiment(write(tmp_path / "again.yaml", to_yaml(experiment)))
+    assert again == experiment
+    assert fingerprint(again) == fingerprint(experiment)
+    assert fingerprint(again) != fingerprint(load_experiment(CONF / "quickstart.yaml", ["train.seed=9"]))
+
+
+def test_configuration_and_library_name_the_same_options():
+    network = {name: field.default for name, field in SFNOConfig.model_fields.items() if name != "kind"}
+    library = {f.name: f.default for f in dataclasses.fields(SFNOOptions) if f.name != "condition_dim"}
+    assert network == library
+    conservation = set(ConservationConfig.model_fields)
+    assert conservation <= {f.name for f in dataclasses.fields(Options)}
+
+
+def test_models_are_frozen_and_strict():
+    for model in (*STAGES.values(), Experiment):
+        assert model.model_config["frozen"] and model.model_config["extra"] == "forbid"
+    config = TrainConfig(store="a", statistics="b", output="c")
+    with pytest.raises(ValueError):
+        config.seed = 3
+    assert typing.get_type_hints(TrainConfig)["seed"] is int

@@ -1,0 +1,152 @@
+"""Training: it learns, resumes to the same bits, and says what went wrong."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import numpy_statistics
+
+from emulator import checkpoint
+from emulator.dataset import Samples
+from emulator.step import Step
+from emulator.train import Diverged, Interrupted, Phase, Recipe, Trainer
+from pipelines import build
+from pipelines.config import TrainConfig
+
+CONFIG = TrainConfig(
+    store="x",
+    statistics="x",
+    output="x",
+    prognostic=["temperature", "surface_pressure", "specific_humidity", "u_component_of_wind", "v_component_of_wind"],
+    network={"embed_dim": 8, "blocks": 1},
+    phases=[{"updates": 12, "batch_size": 3}, {"updates": 6, "rollout_steps": 2, "batch_size": 2}],
+    ema=0.9,
+)
+RECIPE = dataclasses.replace(build.recipe(CONFIG), save_every=5, log_every=2, warmup=3)
+
+
+def trainer(planet, directory, recipe=RECIPE, identity="same"):
+    dataset = planet.assign_attrs(time_step_seconds=21600.0)
+    statistics = numpy_statistics(planet)
+    samples = Samples(dataset, build.layout(dataset, CONFIG))
+    torch.manual_seed(0)
+    network = build.network(CONFIG.network, samples.layout, samples.grid)
+    scheme, _ = build.scheme(CONFIG.conservation, samples, statistics)
+    step = Step(network, samples.layout, build.buffers(samples, statistics, CONFIG), scheme)
+    return Trainer(step, build.loss(samples, statistics, CONFIG), samples, recipe, directory, identity)
+
+
+def same_state(a, b):
+    first, second = (checkpoint.load(checkpoint.numbered(d, "state")[-1])[0] for d in (a, b))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=0, atol=0, msg=name)
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(planet, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    trainer(planet, directory).run()
+    return directory
+
+
+def test_the_loss_falls_and_the_log_tells_it(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == list(range(2, 19, 2))
+    assert rows[5]["loss"] < rows[0]["loss"]
+    assert rows[-1]["phase"] == 1 and rows[-1]["residual_after_energy"] < 1e-8 < rows[-1]["residual_before_energy"]
+    timing = [json.loads(line) for line in (whole / "timing.jsonl").read_text().splitlines()]
+    assert all(0 <= row["data_wait_share"] < 1 and row["samples_per_second"] > 0 for row in timing)
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 13])
+def test_a_stopped_run_ends_with_the_same_bits(planet, whole, tmp_path, stop_at):
+    first = trainer(planet, tmp_path)
+    with pytest.raises(Interrupted, match=f"after update {stop_at} of 18"):
+        first.run(should_stop=lambda: first.update == stop_at)
+    trainer(planet, tmp_path).run()
+    same_state(tmp_path, whole)
+
+
+def test_a_state_damaged_by_a_crash_is_passed_over(planet, whole, tmp_path, caplog):
+    first = trainer(planet, tmp_path)
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 11)
+    newest = checkpoint.numbered(tmp_path, "state")[-1] / checkpoint.TENSORS
+    newest.write_bytes(newest.read_bytes()[:1000])
+    trainer(planet, tmp_path).run()
+    assert "damaged" in caplog.text
+    same_state(tmp_path, whole)
+
+
+def test_another_configuration_starts_afresh(planet, whole, tmp_path, caplog):
+    first = trainer(planet, tmp_path, identity="other")
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 7)
+    trainer(planet, tmp_path).run()
+    assert "another configuration" in caplog.text
+    same_state(tmp_path, whole)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads({threads})
+from conftest import small_planet
+from test_train import trainer
+trainer(small_planet(), Path({directory!r})).run(lambda row: print(row["update"], flush=True))
+"""
+
+
+def test_kill_nine_and_again_gives_the_same_bits(planet, whole, tmp_path):
+    code = KILLED.format(tests=os.path.dirname(__file__), directory=str(tmp_path), threads=torch.get_num_threads())
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if int(line) >= 8:
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.1)
+    trainer(planet, tmp_path).run()
+    same_state(tmp_path, whole)
+
+
+def test_divergence_names_the_variables_and_the_last_good_state(planet, tmp_path):
+    broken = trainer(planet, tmp_path)
+    with pytest.raises(Interrupted):
+        broken.run(should_stop=lambda: broken.update == 6)
+    again = trainer(planet, tmp_path)
+    learn = again._learn
+
+    def poisoned(batch):
+        if again.update == 8:
+            batch.forcing[:] = 0
+            again.step.change_std[0] = float("nan")
+        return learn(batch)
+
+    again._learn = poisoned
+    with pytest.raises(Diverged, match=r"update 8 .*temperature\[0\].*state-00000006"):
+        again.run()
+
+
+def test_learning_rate_warms_up_and_decays():
+    recipe = Recipe((Phase(80, 1, 4, 1.0), Phase(20, 2, 4, 0.5)), 1.0, 0.0, 10, (0.9, 0.95), 0.0, 1.0, 0.0, 0, 10, 10)
+    rates = [recipe.learning_rate(update) for update in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1.0
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[80] / rates[79] < 0.6 and rates[-1] < 1e-3
+
+
+def test_too_short_a_period_is_refused(planet, tmp_path):
+    recipe = dataclasses.replace(RECIPE, phases=(Phase(2, 60, 2, 1.0),))
+    with pytest.raises(ValueError, match="windows of 60 steps, the period has 48 times"):
+        trainer(planet, tmp_path, recipe).run()
