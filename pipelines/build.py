@@ -14,6 +14,7 @@ from emulator.channels import Channels, Layout
 from emulator.conservation import build as build_scheme
 from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
+from emulator.conservation.checks import check_means, check_units
 from emulator.conservation.scheme import Options, Scheme, make_budgets
 from emulator.constants import Constants
 from emulator.dataset import Samples
@@ -239,6 +240,8 @@ def scheme(config: ConservationConfig, samples: Samples, statistics: xr.Dataset)
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
     )
     names = (*channels.prognostic.names, *channels.diagnostic.names)
+    check_units({name: dict(dataset[name].attrs) for name in names})
+    check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
     saved = {
         "variances": {
             name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
