@@ -19,7 +19,7 @@ from torch import Tensor
 from emulator import checkpoint
 from emulator.dataset import Batch, Samples, shuffled
 from emulator.losses import ScaledError
-from emulator.step import Step
+from emulator.step import Step, StepResult
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,22 @@ class Recipe:
         return ramp * cosine * self.phases[self.locate(update)[0]].lr_scale
 
 
+@dataclasses.dataclass(frozen=True)
+class StepLoss:
+    """Loss of one predicted step: the error of its fields, and the soft penalty on its budgets where there is one."""
+
+    error: ScaledError
+    penalty: Callable | None = None
+
+    def __call__(self, step: Step, state: Tensor, result: StepResult, truth: tuple[Tensor, Tensor], anchor) -> Tensor:
+        """From `state` to `result`, whose true state and diagnostics are `truth`; all in physical units."""
+        value = self.error(result.state, result.diagnostic, *truth)
+        if self.penalty is None:
+            return value
+        after = step.fields(result.state, result.diagnostic)
+        return value + self.penalty(step.fields(state), after, anchor).mean().float()
+
+
 class Trainer:
     """A step being trained, with everything that a resumed run needs.
 
@@ -85,7 +101,7 @@ class Trainer:
       identity: hash of configuration and data; a state of another identity is not resumed.
     """
 
-    def __init__(self, step: Step, loss: ScaledError, samples: Samples, recipe: Recipe, directory: Path, identity: str):
+    def __init__(self, step: Step, loss: StepLoss, samples: Samples, recipe: Recipe, directory: Path, identity: str):
         self.step, self.loss, self.samples, self.recipe = step, loss, samples, recipe
         self.directory, self.identity = Path(directory), identity
         self.update = 0
@@ -142,7 +158,7 @@ class Trainer:
         for k in range(steps):
             result = self.step(state, batch.forcing[:, k], batch.clock[:, k], anchor)
             truth = batch.state[:, k + 1], batch.diagnostic[:, k]
-            total = total + self.loss(result.state, result.diagnostic, *truth) / steps
+            total = total + self.loss(self.step, state, result, truth, anchor) / steps
             state, anchor, record = result.state, result.anchor, result.record
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from emulator.conservation import build as build_scheme
 from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
+from emulator.conservation.penalties import Penalty
 from emulator.conservation.scheme import Options, Scheme, make_budgets
 from emulator.constants import Constants
 from emulator.dataset import Samples
@@ -24,7 +26,7 @@ from emulator.models.sfno import SFNO, SFNOOptions
 from emulator.normalize import Normalizer, channel_statistics
 from emulator.step import Step, StepBuffers
 from emulator.store import constants_of, grid_of, levels_of, time_step_seconds, variables_by_role
-from emulator.train import Phase, Recipe
+from emulator.train import Phase, Recipe, StepLoss
 from emulator.vertical import Levels
 from pipelines.config import ConfigError, ConservationConfig, NetworkConfig, TrainConfig, parse
 
@@ -122,14 +124,14 @@ def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torc
     return torch.from_numpy(np.stack(features)).float()
 
 
-def loss(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> ScaledError:
+def loss(samples: Samples, statistics: xr.Dataset, config: TrainConfig, penalty: Penalty | None = None) -> StepLoss:
     channels = samples.layout
     weights = channel_weights(channels, config.variable_weights, config.diagnostic_weight)
     scales = (
         channel_statistics(statistics, channels.prognostic, "difference_std"),
         channel_statistics(statistics, channels.diagnostic, "std"),
     )
-    return ScaledError(torch.as_tensor(samples.grid.area), *scales, *weights)
+    return StepLoss(ScaledError(torch.as_tensor(samples.grid.area), *scales, *weights), penalty)
 
 
 def recipe(config: TrainConfig) -> Recipe:
@@ -226,10 +228,21 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_path: Path, store_p
             )
 
 
-def scheme(config: ConservationConfig, samples: Samples, statistics: xr.Dataset) -> tuple[Scheme | None, dict]:
-    """The conservation scheme, and what was estimated for it from the training data (kept in the checkpoint)."""
-    if config.kind == "none" or not config.budgets:
-        return None, {}
+class Conservation(NamedTuple):
+    """What keeps the budgets of a training: hard corrections, soft penalty, and what a checkpoint keeps of them."""
+
+    scheme: Scheme | None
+    penalty: Penalty | None
+    saved: dict
+
+
+def conservation(config: ConservationConfig, samples: Samples, statistics: xr.Dataset) -> Conservation:
+    """Scheme and penalty, with constant residuals and tolerances estimated from the training data.
+
+    Raises `ValueError` for a flux of the wrong unit or sign, or one that a budget lacks.
+    """
+    if not config.budgets or (config.kind == "none" and not config.penalty):
+        return Conservation(None, None, {})
     channels, dataset = samples.layout, samples.dataset
     atmosphere = Atmosphere(
         area=torch.as_tensor(samples.grid.area),
@@ -242,26 +255,31 @@ def scheme(config: ConservationConfig, samples: Samples, statistics: xr.Dataset)
     names = (*channels.prognostic.names, *channels.diagnostic.names)
     check_units({name: dict(dataset[name].attrs) for name in names})
     check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
+    orography = atmosphere.geopotential_at_surface
     saved = {
         "variances": {
             name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
             for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
             for name in group.names
         },
-        "orography": None
-        if atmosphere.geopotential_at_surface is None
-        else atmosphere.geopotential_at_surface.tolist(),
+        "orography": None if orography is None else orography.tolist(),
     }
-    if config.unaccounted:
-        budgets = make_budgets(_options(config, {}), atmosphere, names).values()
-        found = truth_residuals(budgets, _true_pairs(samples), atmosphere.step_seconds)
-        rates = dataclasses.asdict(found.unaccounted())
-        saved |= {f"unaccounted_{name}": rates[name] for name in config.unaccounted}
-        log.info(
-            "residuals of the training data per step: %s",
-            ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
-        )
-    return _make_scheme(config, saved, atmosphere, names), saved
+    found = truth_residuals(
+        make_budgets(_options(config, {}), atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
+    )
+    log.info(
+        "residuals of the training data per step: %s",
+        ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
+    )
+    rates = dataclasses.asdict(found.unaccounted())
+    saved |= {f"unaccounted_{name}": rates[name] for name in config.unaccounted}
+    penalty = None
+    if config.penalty:
+        budgets = make_budgets(_options(config, saved), atmosphere, names)
+        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, config.penalty))
+    if config.kind == "none":
+        return Conservation(None, penalty, {})
+    return Conservation(_make_scheme(config, saved, atmosphere, names), penalty, saved)
 
 
 def restore_scheme(saved: dict, config: TrainConfig, grid: Grid) -> Scheme | None:
@@ -287,7 +305,7 @@ def _make_scheme(config: ConservationConfig, saved: dict, atmosphere: Atmosphere
 
 
 def _options(config: ConservationConfig, saved: dict) -> Options:
-    values = config.model_dump(exclude={"unaccounted"})
+    values = config.model_dump(exclude={"unaccounted", "penalty"})
     values["budgets"] = tuple(values["budgets"])
     values["controls"] = None if values["controls"] is None else tuple(values["controls"])
     rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}

@@ -13,7 +13,7 @@ INPUTS = {
     "stats": ("store",),
     "train": ("store", "statistics"),
     "rollout": ("store", "checkpoint"),
-    "verify": ("truth", "forecasts"),
+    "verify": ("truth", "forecasts", "audit"),
     "report": ("scores",),
 }
 

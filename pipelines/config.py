@@ -158,6 +158,7 @@ class ConservationConfig(Model):
     unaccounted: list[Literal["heating", "moistening", "dry_mass"]] = Field(
         ["heating", "moistening"], description="mean residuals of the training data that are let stand, not forced to 0"
     )
+    penalty: float = Field(0.0, ge=0, description="weight of the squared residuals in the loss; works with kind none too")
 
 
 class OptimizerConfig(Model):

@@ -33,15 +33,16 @@ def train(config: TrainConfig) -> None:
     samples = Samples(dataset, layout, config.period.start, config.period.end, cache)
     torch.manual_seed(config.seed)
     network = build.network(config.network, layout, samples.grid)
-    scheme, scheme_state = build.scheme(config.conservation, samples, statistics)
-    step = build.Step(network, layout, build.buffers(samples, statistics, config), scheme)
+    conservation = build.conservation(config.conservation, samples, statistics)
+    step = build.Step(network, layout, build.buffers(samples, statistics, config), conservation.scheme)
     log.info("%s with %d parameters", config.network.kind, sum(p.numel() for p in network.parameters()))
     recipe, output = build.recipe(config), Path(config.output)
-    trainer = Trainer(step, build.loss(samples, statistics, config), samples, recipe, output, identity(config, dataset))
+    loss = build.loss(samples, statistics, config, conservation.penalty)
+    trainer = Trainer(step, loss, samples, recipe, output, identity(config, dataset))
     stop = _stop_signals()
     with progress("train", recipe.updates) as report:
         trainer.run(lambda row: report(row["update"], _remark(row)), lambda: bool(stop))
-    checkpoint.save(output / "checkpoint", trainer.tensors(), build.metadata(config, samples, scheme_state))
+    checkpoint.save(output / "checkpoint", trainer.tensors(), build.metadata(config, samples, conservation.saved))
 
 
 def open_statistics(path: Path) -> xr.Dataset:

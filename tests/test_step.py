@@ -43,7 +43,7 @@ class Constant(torch.nn.Module):
 def make(parts, value=0.0, kind="none"):
     samples, statistics, buffers = parts
     layout = samples.layout
-    scheme, _ = build.scheme(ConservationConfig(kind=kind), samples, statistics)
+    scheme = build.conservation(ConservationConfig(kind=kind), samples, statistics).scheme
     return Step(Constant(layout.prognostic.count + layout.diagnostic.count, value), layout, buffers, scheme)
 
 
@@ -123,7 +123,7 @@ def test_missing_forcing_counts_as_its_mean(parts):
 def test_loss_of_persistence_and_mean_diagnostics_is_about_one(parts, planet):
     samples, statistics, _ = parts
     config = CONFIG.model_copy(update={"diagnostic_weight": 1.0})
-    loss = build.loss(samples, statistics, config)
+    loss = build.loss(samples, statistics, config).error
     batch = samples.batch(samples.starts(1), 1)
     mean = Normalizer.of(statistics, samples.layout.diagnostic).mean.view(1, -1, 1, 1)
     value = loss(batch.state[:, 0], mean.expand_as(batch.diagnostic[:, 0]), batch.state[:, 1], batch.diagnostic[:, 0])
@@ -132,7 +132,7 @@ def test_loss_of_persistence_and_mean_diagnostics_is_about_one(parts, planet):
 
 def test_loss_weighs_by_area(parts):
     samples, statistics, _ = parts
-    loss = build.loss(samples, statistics, CONFIG)
+    loss = build.loss(samples, statistics, CONFIG).error
     batch = samples.batch([0], 1)
     truth = batch.state[:, 0], batch.diagnostic[:, 0]
     values = []

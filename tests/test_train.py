@@ -37,7 +37,7 @@ def trainer(planet, directory, recipe=RECIPE, identity="same"):
     samples = Samples(dataset, build.layout(dataset, CONFIG))
     torch.manual_seed(0)
     network = build.network(CONFIG.network, samples.layout, samples.grid)
-    scheme, _ = build.scheme(CONFIG.conservation, samples, statistics)
+    scheme = build.conservation(CONFIG.conservation, samples, statistics).scheme
     step = Step(network, samples.layout, build.buffers(samples, statistics, CONFIG), scheme)
     return Trainer(step, build.loss(samples, statistics, CONFIG), samples, recipe, directory, identity)
 
@@ -150,3 +150,20 @@ def test_too_short_a_period_is_refused(planet, tmp_path):
     recipe = dataclasses.replace(RECIPE, phases=(Phase(2, 60, 2, 1.0),))
     with pytest.raises(ValueError, match="windows of 60 steps, the period has 48 times"):
         trainer(planet, tmp_path, recipe).run()
+
+
+def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp_path):
+    dataset = planet.assign_attrs(time_step_seconds=21600.0)
+    statistics = numpy_statistics(planet)
+    samples = Samples(dataset, build.layout(dataset, CONFIG))
+    soft = CONFIG.conservation.model_copy(update={"kind": "none", "penalty": 0.1})
+    kept = build.conservation(soft, samples, statistics)
+    assert kept.scheme is None
+    torch.manual_seed(0)
+    network = build.network(CONFIG.network, samples.layout, samples.grid)
+    step = Step(network, samples.layout, build.buffers(samples, statistics, CONFIG))
+    loss = build.loss(samples, statistics, CONFIG, kept.penalty)
+    recipe = dataclasses.replace(RECIPE, phases=(Phase(30, 1, 4, 1.0),), log_every=5)
+    Trainer(step, loss, samples, recipe, tmp_path, "soft").run()
+    rows = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1] < rows[0] / 2

@@ -42,10 +42,15 @@ def tiny_experiment(folder: Path) -> Path:
             "batch_size": 4,
         },
         "verify": {
-            "forecasts": {"emulator": str(run / "forecast.zarr"), "without corrections": str(run / "uncorrected.zarr")},
+            "forecasts": {"emulator": str(run / "forecast.zarr")},
+            "audit": {"without corrections": str(run / "uncorrected.zarr")},
             "climatology": {"end": "2001-01-12"},
         },
-        "report": {"title": "A tiny planet"},
+        "report": {
+            "title": "A tiny planet",
+            "long_run": str(run / "long_run.zarr"),
+            "metrics": str(run / "train" / "metrics.jsonl"),
+        },
     }
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(experiment, sort_keys=False))
