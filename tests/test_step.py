@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import numpy_statistics
+from small_planet import numpy_statistics
 
 from emulator.dataset import Samples
 from emulator.losses import channel_weights

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import numpy_statistics
+from small_planet import numpy_statistics
 
 from emulator import checkpoint
 from emulator.dataset import Samples
@@ -101,7 +101,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads({threads})
-from conftest import small_planet
+from small_planet import small_planet
 from test_train import trainer
 trainer(small_planet(), Path({directory!r})).run(lambda row: print(row["update"], flush=True))
 """
