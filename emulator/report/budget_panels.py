@@ -1,0 +1,197 @@
+"""The conservation page: what each step leaves of the budgets, how the totals drift, and how large the corrections are."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from emulator.report.display import BUDGET_NAMES, days, scientific, unit_and_factor, variable_name
+from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, svg
+from emulator.report.view import View
+
+WIDTH = 9.6
+
+
+def has_budgets(view: View) -> bool:
+    return "budget_relative" in view.scores
+
+
+def sources(view: View) -> list[str]:
+    """Audited stores and last the truth."""
+    return [str(name) for name in view.scores["audit_source"].values]
+
+
+def label(view: View, source: str) -> str:
+    """What a line is: the truth is the reference model, or the reanalysis, that the forecasts learned from."""
+    return "reference (truth)" if source == "truth" else source
+
+
+def step_rms(view: View, source: str, budget: str, what: str = "budget_relative") -> np.ndarray:
+    """Root mean square over initial times of a residual per step, `(lead,)`; NaN where none was audited."""
+    values = (
+        view.scores[what].sel(audit_source=source, budget=budget).transpose("audit_init_time", "audit_lead_time").values
+    )
+    found = np.isfinite(values)
+    count = found.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt(np.where(found, values**2, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan))
+
+
+def drift(view: View, source: str, budget: str) -> np.ndarray:
+    """Mean over initial times of the total minus its initial value, `(lead,)`."""
+    total = view.scores["budget_total"].sel(audit_source=source, budget=budget)
+    total = total.transpose("audit_init_time", "audit_lead_time").values
+    change = total - total[:, :1]
+    found = np.isfinite(change)
+    count = found.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(found, change, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
+
+
+def residual_panel(view: View) -> Panel:
+    """Relative residual per step of each budget, logarithmic."""
+    budgets = [str(name) for name in view.scores["budget"].values]
+    lead = days(view.scores["audit_lead_time"].values)
+    figure = Figure(figsize=(WIDTH, 3.1))
+    axes = figure.subplots(1, len(budgets), squeeze=False, sharey=True)[0]
+    lines = []
+    for axis, budget in zip(axes, budgets, strict=True):
+        for position, source in enumerate(sources(view)):
+            values = step_rms(view, source, budget)
+            if not np.isfinite(values).any():
+                continue
+            (line,) = axis.plot(lead, values, label=label(view, source), **line_style(source, position))
+            lines.append(line)
+        axis.set_yscale("log")
+        axis.set_title(BUDGET_NAMES[budget])
+        axis.set_xlabel("lead [days]")
+        axis.set_xlim(0, lead[-1])
+    axes[0].set_ylabel("residual per step, relative")
+    named = {line.get_label(): line for line in lines}
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
+    readings = [
+        f"{BUDGET_NAMES[budget]}: "
+        + ", ".join(f"{label(view, s)} {scientific(overall(view, s, budget))}" for s in sources(view))
+        for budget in budgets
+    ]
+    return Panel(
+        "Budgets: what each step leaves unexplained",
+        "Root mean square over initial times of the budget residual of one step, relative to the global total (dry air mass, "
+        "water, energy); audited in double precision from the fields as written, not reported by the scheme.",
+        "Air, water and energy do not come from nowhere. For each step the change of the global total is compared with what "
+        "came in and went out; what is left over is the residual. The lower the line, the tighter the budget is closed. The "
+        "reference's own line shows how well the data themselves obey the budget."
+        + (" " + _unaccounted(view) if _unaccounted(view) else ""),
+        svg(figure, "Relative budget residual per step against lead. " + "; ".join(readings) + ".", "residual"),
+    )
+
+
+def drift_panel(view: View) -> Panel:
+    """Change of the global totals since the initial time."""
+    budgets = [str(name) for name in view.scores["budget"].values]
+    lead = days(view.scores["audit_lead_time"].values)
+    figure = Figure(figsize=(WIDTH, 2.8))
+    axes = figure.subplots(1, len(budgets), squeeze=False)[0]
+    named = {}
+    for axis, budget in zip(axes, budgets, strict=True):
+        unit, factor = _drift_unit(budget)
+        for position, source in enumerate(sources(view)):
+            values = drift(view, source, budget) * factor
+            if np.isfinite(values).any():
+                named[label(view, source)] = axis.plot(lead, values, **line_style(source, position))[0]
+        axis.axhline(0, color=GREY, linewidth=0.6)
+        axis.set_title(f"{BUDGET_NAMES[budget]} [{unit}]")
+        axis.set_xlabel("lead [days]")
+        axis.set_xlim(0, lead[-1])
+    axes[0].set_ylabel("change since lead 0")
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
+    return Panel(
+        "Drift of the global totals",
+        "Mean over initial times of the global total minus its initial value. Dry air as the pressure that it exerts.",
+        "Dry air should not change at all. Water and energy may: the atmosphere gains and loses them through its top and "
+        "bottom, and the forecast should follow the reference.",
+        svg(figure, "Change of global dry air, water and energy since the initial time, against lead.", "drift"),
+    )
+
+
+def correction_panel(view: View) -> Panel | None:
+    """Root mean square of what the conservation scheme added to each field; None where no store records it."""
+    names = [name for name in map(str, view.scores.data_vars) if name.startswith("correction_rms_")]
+    held = [(name, source) for name in names for source in sources(view) if _recorded(view, name, source)]
+    if not held:
+        return None
+    lead = days(view.scores["audit_lead_time"].values)
+    shown = list(dict.fromkeys(name for name, _ in held))
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes, shown, strict=False):
+        unit, factor = unit_and_factor(str(view.scores[name].attrs.get("units", "")))
+        for position, source in enumerate(sources(view)):
+            if (name, source) in held:
+                values = view.scores[name].sel(audit_source=source).values[1:] * factor
+                axis.plot(lead[1:], values, color=FORECAST_COLOURS[position % len(FORECAST_COLOURS)])
+        axis.set_title(variable_name(name.removeprefix("correction_rms_")) + (f" [{unit}]" if unit else ""))
+        axis.set_xlim(0, lead[-1])
+        axis.set_ylim(0)
+        axis.set_xlabel("lead [days]")
+    return Panel(
+        "Size of the corrections",
+        "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times.",
+        "Closing a budget means nudging the network's fields. The nudge should be small beside the errors above, and should "
+        "not grow with lead; if it does, the network is fighting the physics.",
+        svg(figure, "Size of the conservation scheme's corrections against lead.", "correction"),
+    )
+
+
+def overall(view: View, source: str, budget: str, what: str = "budget_relative") -> float:
+    """Root mean square of a residual over all audited steps."""
+    values = view.scores[what].sel(audit_source=source, budget=budget).values
+    values = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
+
+
+def mean_residual(view: View, source: str, budget: str) -> float:
+    """Mean residual over all audited steps, in its unit."""
+    values = view.scores["budget_residual"].sel(audit_source=source, budget=budget).values
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def drift_per_day(view: View, source: str, budget: str) -> float:
+    """Drift over the forecast per day, in the page's unit."""
+    values, lead = drift(view, source, budget), days(view.scores["audit_lead_time"].values)
+    held = np.flatnonzero(np.isfinite(values))
+    if len(held) < 2 or lead[held[-1]] == lead[held[0]]:
+        return float("nan")
+    return float((values[held[-1]] - values[held[0]]) / (lead[held[-1]] - lead[held[0]]) * _drift_unit(budget)[1])
+
+
+def drift_unit(budget: str) -> str:
+    return _drift_unit(budget)[0]
+
+
+def _drift_unit(budget):
+    return {"dry_air": ("Pa", 9.80665), "water": ("kg/m²", 1.0), "energy": ("MJ/m²", 1e-6)}[budget]
+
+
+def _recorded(view, name, source):
+    values = view.scores[name].sel(audit_source=source).values
+    return bool(np.isfinite(values).any())
+
+
+def _unaccounted(view) -> str:
+    held = view.scores["unaccounted"]
+    if not np.any(held.values):
+        return ""
+    texts = []
+    for budget, unit in (("energy", "W m⁻²"), ("water", "kg m⁻² s⁻¹")):
+        if budget in held["budget"].values:
+            value = float(held.sel(budget=budget).values[0])
+            if value:
+                texts.append(f"{value:.3g} {unit} of {BUDGET_NAMES[budget].lower()}".replace("-", "−"))
+    return (
+        "The training data leave a constant part unexplained, which the scheme lets stand rather than forces to zero: "
+        f"{' and '.join(texts)}. It is taken out of the relative residuals of all lines."
+    )

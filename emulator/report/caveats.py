@@ -1,0 +1,81 @@
+"""What a reader must know before believing the numbers, written by the program from what it did."""
+
+from emulator.report import budget_panels
+from emulator.report.display import BUDGET_NAMES
+from emulator.report.view import View
+
+FEW_INITS = 20
+
+
+def caveats(view: View) -> list[str]:
+    """Sentences, plain text, the most serious first."""
+    scores, attributes = view.scores, view.scores.attrs
+    count = scores.sizes["init_time"]
+    found = []
+    broken = [c for c in view.headline if view.forecasts and _not_finite(view, c)]
+    if broken:
+        found.append(
+            f"The forecast is not finite at some leads in {', '.join(map(view.title, broken))}; those scores are missing."
+        )
+    if count < 4:
+        found.append(f"Only {count} initial times: no intervals or significance can be given.")
+    elif count < FEW_INITS:
+        found.append(f"Only {count} initial times: the intervals are themselves uncertain.")
+    found.append(f"Verified on one period, {_period(attributes)}: other seasons may score differently.")
+    if attributes.get("climatology_kind") == "mean":
+        found.append(
+            f"Climatology is the {attributes['climatology']}; it has no annual cycle, so beating it is easier, and anomalies hold "
+            "part of the season."
+        )
+    else:
+        found.append(f"Climatology: {attributes.get('climatology', 'unknown')}.")
+    if attributes.get("climatology_overlap"):
+        found.append("The climatology was made from a period that holds verified times, which favours it.")
+    for kind, what in (("dropped_inits", "initial times"), ("dropped_leads", "leads")):
+        for name, number in view.note(kind).items():
+            if number:
+                found.append(f"{number} {what} of {name} were left out: not in every forecast, or without truth.")
+    if missing := int(attributes.get("missing_truth", 0)):
+        found.append(f"The truth lacks {missing} valid times; leads then average over fewer forecasts.")
+    found += _budget_caveats(view)
+    if skipped := view.note("not_scored"):
+        found.append(f"Not scored, because not in every store: {', '.join(sorted(skipped))}.")
+    found.append(
+        f"Grid {attributes.get('grid', 'unknown')}: scores on another grid are not comparable with these. RMSE takes the root "
+        "after the mean over initial times; anomaly correlation is WeatherBench 2's form."
+    )
+    return found
+
+
+def _not_finite(view, channel):
+    rmse, counted = view.get("rmse", view.main, channel), view.get("rmse", view.baselines[0], channel)
+    return bool(((rmse != rmse) & (counted == counted)).any())
+
+
+def _period(attributes):
+    return (
+        attributes.get("valid_period", "unknown").replace("T00:00:00.000000000", "").replace(":00:00.000000000", " h")
+    )
+
+
+def _budget_caveats(view):
+    found = []
+    for source, reasons in view.note("budgets_skipped").items():
+        name = source if source != "truth" else "the truth"
+        found += [
+            f"{BUDGET_NAMES[budget]} budget of {name} not audited: {reason}." for budget, reason in reasons.items()
+        ]
+    if budget_panels.has_budgets(view):
+        inits = {source: _audited(view, source) for source in budget_panels.sources(view)}
+        if len(set(inits.values())) > 1:
+            found.append("Budgets were audited on different numbers of initial times: " + _counts(inits) + ".")
+    return found
+
+
+def _audited(view, source):
+    total = view.scores["budget_total"].sel(audit_source=source)
+    return int(total.notnull().any(["budget", "audit_lead_time"]).sum())
+
+
+def _counts(inits):
+    return ", ".join(f"{number} of {name}" for name, number in inits.items())

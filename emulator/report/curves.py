@@ -1,0 +1,148 @@
+"""Scores against lead as small multiples: error, anomaly correlation, bias and activity."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from emulator.report.display import number
+from emulator.report.style import GREY, PALE, Panel, line_style, svg
+from emulator.report.view import View
+
+COLUMNS, SHOWN = 3, 6
+WIDTH = 9.6  # inches, the width of the page
+
+
+def error_panel(view: View) -> Panel:
+    """RMSE against lead with intervals, baselines and the crossing of climatology."""
+    figure, axes = _multiples(view)
+    for axis, channel in zip(axes, view.headline, strict=False):
+        for position, name in enumerate(view.lines):
+            values = view.get("rmse", name, channel)
+            if name in view.forecasts:
+                low, high = view.get("rmse_low", name, channel), view.get("rmse_high", name, channel)
+                axis.fill_between(
+                    view.leads, low, high, color=line_style(name, position)["color"], alpha=0.18, linewidth=0
+                )
+            axis.plot(view.leads, values, label=name, **line_style(name, position))
+        if view.forecasts:
+            day, crosses = view.useful_until(view.main, channel)
+            if crosses and day > 0:
+                axis.axvline(day, color=GREY, linewidth=0.8, zorder=0)
+                axis.annotate(f"day {day:.1f}", (day, 0), (3, 3), textcoords="offset points", fontsize=8, color=GREY)
+        _finish(axis, view, channel, zero=True)
+    _legend(figure, axes)
+    alt = "Root mean square error against lead. " + " ".join(
+        _reading(view, channel) for channel in view.headline[:SHOWN]
+    )
+    return Panel(
+        "Error against lead",
+        f"Root mean square error over the {view.regions[0]} domain; ribbons are 95 % intervals (block bootstrap over initial "
+        "times). A vertical line marks where the forecast stops beating climatology.",
+        "Lower is better. Persistence says that tomorrow's weather is today's; climatology knows only the date. A forecast "
+        "is worth having while its line stays below both. The root is taken after averaging over all forecasts.",
+        svg(figure, alt, "error"),
+    )
+
+
+def correlation_panel(view: View) -> Panel:
+    """Anomaly correlation against lead."""
+    figure, axes = _multiples(view)
+    for axis, channel in zip(axes, view.headline, strict=False):
+        axis.axhline(0.6, color=PALE, linewidth=1.2)
+        for position, name in enumerate(view.lines):
+            if name != "climatology":
+                values = view.get("acc", name, channel, scaled=False)
+                axis.plot(view.leads, values, label=name, **line_style(name, position))
+        _finish(axis, view, channel, unit="")
+        axis.set_ylim(min(0, axis.get_ylim()[0]), 1.02)
+    _legend(figure, axes)
+    return Panel(
+        "Anomaly correlation",
+        "Correlation of forecast and true departures from climatology (WeatherBench 2 form: per forecast, then the mean). "
+        "The pale line marks 0.6.",
+        "1 is a perfect pattern, 0 none at all. Forecasters have long taken 0.6 as the limit up to which the position of "
+        "highs and lows is useful.",
+        svg(figure, f"Anomaly correlation against lead for {_names(view)}.", "correlation"),
+    )
+
+
+def bias_panel(view: View) -> Panel:
+    """Bias and activity against lead."""
+    shown = view.headline[:SHOWN]
+    columns = len(shown)
+    figure = Figure(figsize=(WIDTH, 3.9))
+    grid = figure.subplots(2, columns, squeeze=False, sharex=True)
+    for column, channel in enumerate(shown):
+        for row, name in enumerate(("bias", "activity")):
+            axis = grid[row, column]
+            axis.axhline(row, color=PALE, linewidth=1.2)
+            for position, forecast in enumerate(view.lines):
+                if forecast == "climatology" and name == "activity":
+                    continue
+                values = view.get(name, forecast, channel, scaled=name == "bias")
+                axis.plot(view.leads, values, label=forecast, **line_style(forecast, position))
+            axis.tick_params(labelsize=7)
+            if row == 0:
+                axis.set_title(view.title(channel).replace(", ", "\n"), fontsize=8.5)
+                axis.set_ylabel(
+                    f"bias [{view.units(channel)}]" if column == 0 else f"[{view.units(channel)}]", fontsize=7.5
+                )
+            elif column == 0:
+                axis.set_ylabel("activity ratio", fontsize=7.5)
+            axis.set_xlim(view.leads[0], view.leads[-1])
+    figure.supxlabel("lead [days]", fontsize=8.5)
+    _legend(figure, grid.ravel())
+    return Panel(
+        "Bias and activity",
+        "Top: mean error. Bottom: size of the departures from climatology relative to the truth's.",
+        "A bias away from zero means that the forecast drifts warm, moist or heavy. An activity below one means that it "
+        "grows too smooth: a network may lower its error by blurring, and this shows when it does.",
+        svg(figure, f"Bias and activity ratio against lead for {_names(view)}.", "bias"),
+    )
+
+
+def _multiples(view):
+    count = min(len(view.headline), SHOWN)
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH if columns == COLUMNS else 3.4 * columns, 2.35 * rows + 0.35))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return figure, axes[:count]
+
+
+def _finish(axis, view, channel, unit=None, zero=False):
+    unit = view.units(channel) if unit is None else unit
+    axis.set_title(view.title(channel) + (f" [{unit}]" if unit else ""))
+    axis.set_xlim(min(view.leads[0], 0), view.leads[-1])
+    if zero:
+        axis.set_ylim(0, _upper(view, channel))
+    axis.set_xlabel("lead [days]")
+
+
+def _upper(view, channel):
+    """An upper limit that keeps the baselines readable when a forecast blows up."""
+    baselines = np.concatenate([view.get("rmse", name, channel) for name in view.baselines])
+    ours = np.concatenate([view.get("rmse_high", name, channel) for name in view.forecasts] or [baselines])
+    ours, baselines = ours[np.isfinite(ours)], baselines[np.isfinite(baselines)]
+    top = baselines.max(initial=0.0)
+    highest = max(ours.max(initial=0.0), top)
+    return 1.05 * (min(highest, 2.5 * top) if top > 0 else highest) or 1.0
+
+
+def _legend(figure, axes):
+    handles = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=len(handles), handlelength=2.6)
+
+
+def _names(view):
+    return ", ".join(view.lines)
+
+
+def _reading(view, channel):
+    at = view.table_leads()[0]
+    parts = [f"{name} {number(view.get('rmse', name, channel)[at])}" for name in view.lines]
+    return f"{view.title(channel)} at {view.leads[at]:g} days: {', '.join(parts)} {view.units(channel)}."

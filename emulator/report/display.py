@@ -1,0 +1,91 @@
+"""Units and names as a forecaster writes them."""
+
+import numpy as np
+
+# SI unit in the stores: unit on the page, factor.
+_UNITS = {
+    "kg kg-1": ("g/kg", 1e3),
+    "Pa": ("hPa", 1e-2),
+    "kg m-2 s-1": ("mm/day", 86400.0),
+    "m s-1": ("m/s", 1.0),
+    "m2 s-2": ("m²/s²", 1.0),
+    "W m-2": ("W/m²", 1.0),
+    "kg m-2": ("kg/m²", 1.0),
+    "J m-2": ("J/m²", 1.0),
+    "Pa s-1": ("Pa/s", 1.0),
+    "s-1": ("1/s", 1.0),
+    "1": ("", 1.0),
+}
+_NAMES = {
+    "geopotential": "Geopotential",
+    "temperature": "Temperature",
+    "u_component_of_wind": "Zonal wind",
+    "v_component_of_wind": "Meridional wind",
+    "wind_vector": "Wind vector",
+    "specific_humidity": "Specific humidity",
+    "surface_pressure": "Surface pressure",
+    "mean_sea_level_pressure": "Sea-level pressure",
+    "2m_temperature": "2 m temperature",
+    "mean_total_precipitation_rate": "Precipitation",
+    "mean_evaporation_rate": "Evaporation",
+}
+BUDGET_NAMES = {"dry_air": "Dry air", "water": "Water", "energy": "Energy"}
+
+
+def unit_and_factor(units: str) -> tuple[str, float]:
+    """The unit on the page and the factor from the stored unit."""
+    return _UNITS.get(units, (units, 1.0))
+
+
+def variable_name(variable: str) -> str:
+    """`Zonal wind`; unknown names with spaces for underscores."""
+    text = _NAMES.get(variable, variable.replace("_", " "))
+    return text[:1].upper() + text[1:]
+
+
+def channel_title(variable: str, level_name: str) -> str:
+    """`Zonal wind, 510 hPa`; what stands in brackets in the level's name is left to the tables."""
+    level = level_name.split(" (")[0]
+    return f"{variable_name(variable)}, {level}" if level else variable_name(variable)
+
+
+def days(lead_time) -> np.ndarray:
+    """Leads in days, float64."""
+    return np.asarray(lead_time) / np.timedelta64(1, "s") / 86400
+
+
+def lead_label(lead) -> str:
+    """`6 h`, `1 day`, `2.5 days`."""
+    hours = float(np.timedelta64(lead, "s") / np.timedelta64(3600, "s"))
+    if hours < 24:
+        return f"{hours:g} h"
+    return "1 day" if hours == 24 else f"{hours / 24:g} days"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Three significant digits, a true minus, a dash for what is missing: `0.0123`, `−4.5`, `12 300`, `–`."""
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    size = int(np.floor(np.log10(abs(value))))
+    if size >= 5 or size < -3:
+        return scientific(value, digits - 1)
+    text = f"{value:.{max(digits - 1 - size, 0)}f}"
+    return text.replace("-", "−")
+
+
+def scientific(value: float, digits: int = 1) -> str:
+    """`3.2 × 10⁻⁹`."""
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa} × 10{raised}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A signed percentage with a true minus: `−34 %`."""
+    return "–" if not np.isfinite(value) else f"{value:+.0f} %".replace("-", "−")

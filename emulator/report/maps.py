@@ -1,0 +1,160 @@
+"""Maps: one forecast beside the truth, and the mean error. Never touches the network."""
+
+import os
+from pathlib import Path
+
+import cartopy.crs as ccrs
+import numpy as np
+from matplotlib.figure import Figure
+
+from emulator.report.display import days, lead_label
+from emulator.report.style import DIVERGING, INK, SEQUENTIAL, Panel, png
+from emulator.report.view import View
+
+WIDTH = 9.6
+SHOWN = 4
+COAST = Path("shapefiles") / "natural_earth" / "physical" / "ne_110m_coastline.shp"
+
+
+def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | None:
+    """Forecast, truth and their difference for the headline channels at one lead; None without maps in the scores."""
+    scores = view.scores
+    if "case_forecast" not in scores or scores["case_forecast"].dims[-1] == "cell":
+        return None
+    lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
+    channels = _channels(view)
+    picked = scores.sel(case=case, map_channel=channels).isel(map_lead=lead)
+    figure = Figure(figsize=(WIDTH, 1.75 * len(channels) + 0.3))
+    axes = figure.subplots(len(channels), 3, squeeze=False, subplot_kw={"projection": _projection(scores)})
+    for row, channel in enumerate(channels):
+        factor = view.factor(channel)
+        forecast, truth = (
+            picked[name].sel(map_channel=channel).values * factor for name in ("case_forecast", "case_truth")
+        )
+        low, high = np.nanpercentile(np.concatenate([forecast, truth]), [0.5, 99.5])
+        widest = _widest(forecast - truth)
+        styles = [{"cmap": SEQUENTIAL, "vmin": low, "vmax": high}] * 2 + [
+            {"cmap": DIVERGING, "vmin": -widest, "vmax": widest}
+        ]
+        images = []
+        for axis, values, style in zip(axes[row], (forecast, truth, forecast - truth), styles, strict=True):
+            images.append(_map(axis, values, scores, style))
+        if row == 0:
+            for axis, text in zip(axes[0], (view.main, "truth", "difference"), strict=True):
+                axis.set_title(text, loc="center")
+        axes[row, 0].text(
+            -0.06,
+            0.5,
+            view.title(channel).replace(", ", "\n"),
+            rotation=90,
+            ha="center",
+            va="center",
+            transform=axes[row, 0].transAxes,
+            fontsize=8.5,
+        )
+        _bar(figure, images[0], axes[row, :2], view.units(channel))
+        _bar(figure, images[2], axes[row, 2], view.units(channel))
+    start = np.datetime_as_string(scores["case_init"].sel(case=case).values, "h").replace("T", " ") + " UTC"
+    when = f"{start}, lead {lead_label(scores['map_lead'].values[lead])}"
+    kind = "A typical forecast" if case == "typical" else "The worst forecast"
+    which = "the median" if case == "typical" else "the largest"
+    names = ", ".join(view.title(channel) for channel in channels)
+    return Panel(
+        f"{kind} beside the truth",
+        f"Initial time {when}: {which} error of all initial times by the headline fields.",
+        "Left the forecast, in the middle what happened, right the difference. Look for features in the wrong place, and for "
+        "detail that the forecast has lost.",
+        png(figure, f"Maps of {names}: {view.main}, truth and difference, from {when}."),
+    )
+
+
+def mean_error_panel(view: View, lead_days: float) -> Panel | None:
+    """Mean error of the main forecast at one lead."""
+    scores = view.scores
+    if "mean_error_map" not in scores or scores["mean_error_map"].dims[-1] == "cell":
+        return None
+    lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
+    channels = _channels(view)
+    columns = min(2, len(channels))
+    rows = -(-len(channels) // columns)
+    figure = Figure(figsize=(WIDTH, 2.35 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": _projection(scores)}).ravel()
+    for axis in axes[len(channels) :]:
+        axis.set_visible(False)
+    for axis, channel in zip(axes, channels, strict=False):
+        values = scores["mean_error_map"].sel(forecast=view.main, map_channel=channel).isel(map_lead=lead).values
+        values = values * view.factor(channel)
+        widest = _widest(values)
+        image = _map(axis, values, scores, {"cmap": DIVERGING, "vmin": -widest, "vmax": widest})
+        axis.set_title(view.title(channel))
+        _bar(figure, image, axis, view.units(channel))
+    count = scores.sizes["init_time"]
+    return Panel(
+        "Mean error",
+        f"{view.main} minus truth at {lead_label(scores['map_lead'].values[lead])}, mean over {count} initial times.",
+        "Red where the forecast is too high on average, blue where it is too low. With few forecasts much of the pattern is "
+        "chance; what lines up with coasts, mountains or the tropics is usually not.",
+        png(figure, f"Maps of the mean error of {view.main} for {', '.join(view.title(c) for c in channels)}."),
+    )
+
+
+def _channels(view):
+    held = [str(name) for name in view.scores["map_channel"].values]
+    return [name for name in view.headline if name in held][:SHOWN]
+
+
+def _projection(scores):
+    longitude = scores["longitude"].values
+    return ccrs.Robinson() if longitude[-1] - longitude[0] > 300 else ccrs.PlateCarree()
+
+
+def _map(axis, values, scores, style):
+    latitude, longitude = scores["latitude"].values, scores["longitude"].values
+    image = axis.pcolormesh(
+        _edges(longitude, None), _edges(latitude, 90), values, transform=ccrs.PlateCarree(), rasterized=True, **style
+    )
+    axis.spines["geo"].set(linewidth=0.5, edgecolor=INK)
+    if np.ptp(longitude) > 300:
+        axis.set_global()
+    _coast(axis, scores)
+    return image
+
+
+def _coast(axis, scores):
+    """Coastlines from CARTOPY_DATA_DIR where it has them, else the half-way contour of the land-sea mask."""
+    folder = os.environ.get("CARTOPY_DATA_DIR")
+    if folder and (Path(folder) / COAST).exists():
+        from cartopy.io.shapereader import Reader
+
+        lines = list(Reader(str(Path(folder) / COAST)).geometries())
+        axis.add_geometries(lines, ccrs.PlateCarree(), facecolor="none", edgecolor=INK, linewidth=0.5)
+    elif "land_sea_mask" in scores and np.ptp(scores["land_sea_mask"].values) > 0:
+        longitude, mask = scores["longitude"].values, scores["land_sea_mask"].values
+        if longitude[0] + 360 - longitude[-1] < 1.5 * (longitude[1] - longitude[0]):
+            longitude, mask = np.append(longitude, longitude[0] + 360), np.concatenate([mask, mask[:, :1]], axis=1)
+        axis.contour(
+            longitude,
+            scores["latitude"].values,
+            mask,
+            levels=[0.5],
+            colors=[INK],
+            linewidths=0.5,
+            transform=ccrs.PlateCarree(),
+        )
+
+
+def _edges(centres, limit):
+    inner = (centres[1:] + centres[:-1]) / 2
+    edges = np.concatenate([[1.5 * centres[0] - centres[1] / 2], inner, [1.5 * centres[-1] - centres[-2] / 2]])
+    return edges if limit is None else np.clip(edges, -limit, limit)
+
+
+def _widest(values):
+    return float(np.nanpercentile(np.abs(values), 99.5)) or 1e-12
+
+
+def _bar(figure, image, axes, unit):
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.015, aspect=18, extend="both")
+    bar.outline.set_linewidth(0.4)
+    bar.ax.tick_params(labelsize=7, width=0.5)
+    bar.set_label(unit, fontsize=7.5)

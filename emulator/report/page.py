@@ -1,0 +1,142 @@
+"""The report: sections of figures and tables from the scores, as one page."""
+
+import html
+import json
+
+import numpy as np
+
+from emulator.report import budget_panels, curves, maps
+from emulator.report.caveats import caveats
+from emulator.report.headline import budget_table, headline_table, region_table, verdict
+from emulator.report.scorecard import scorecard
+from emulator.report.spectra_panel import spectra_panel
+from emulator.report.style import Panel, figures
+from emulator.report.template import FIGURE, PAGE, SECTION, STYLE, TABLE
+from emulator.report.view import View
+
+
+def render(view: View, title: str, map_lead_days: float, panels: dict[str, Panel], written: str = "") -> str:
+    """The page. `panels` are made elsewhere from other files: "long_run", "training". `written` stands in the footer."""
+    with figures():
+        sections = [
+            ("summary", "Summary", _summary(view)),
+            ("error", "Forecast error", _error(view)),
+            ("maps", "Maps", [maps.case_panel(view, map_lead_days), maps.mean_error_panel(view, map_lead_days)]),
+            ("spectra", "Spectra", [spectra_panel(view)]),
+            ("conservation", "Conservation", _conservation(view)),
+            ("long-run", "Long run", [panels.get("long_run")]),
+            ("training", "Training", [panels.get("training")]),
+            ("caveats", "Caveats", [_caveats(view)]),
+            ("provenance", "Provenance", [_provenance(view)]),
+        ]
+    return _lay_out(title, view, sections, written)
+
+
+def _lay_out(title, view, sections, written) -> str:
+    bodies, links, number = [], [], 0
+    for anchor, name, parts in sections:
+        parts = [part for part in parts if part]
+        if not parts:
+            continue
+        body = []
+        for part in parts:
+            if isinstance(part, Panel):
+                number += 1
+                texts = {key: html.escape(getattr(part, key), quote=False) for key in ("title", "caption", "help")}
+                body.append(FIGURE.substitute(markup=part.markup, number=number, **texts))
+            else:
+                body.append(part)
+        links.append(f'<li><a href="#{anchor}">{name}</a></li>')
+        bodies.append(SECTION.substitute(anchor=anchor, title=name, body="\n".join(body)))
+    return PAGE.substitute(
+        title=html.escape(title),
+        subtitle=html.escape(_subtitle(view)),
+        style=STYLE,
+        links="".join(links),
+        sections="\n".join(bodies),
+        footer=html.escape(written),
+    )
+
+
+def _subtitle(view) -> str:
+    against = "against the truth at valid time"
+    return f"{', '.join(view.forecasts) or 'Persistence'} {against}, {view.scores.sizes['init_time']} initial times"
+
+
+def _summary(view) -> list:
+    facts = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in _facts(view))
+    pairs = facts.replace("<dt>", "<div><dt>").replace("</dd>", "</dd></div>")
+    note = (
+        "RMSE with its 95 % interval; differences in percent of the baseline's RMSE with the half-width of their 95 % interval. "
+        "Blue is significantly better, orange significantly worse, grey undecided (false discovery rate 5 %). "
+        "“Useful to” is the day on which the RMSE reaches climatology's."
+    )
+    return [
+        f'<p class="verdict">{html.escape(verdict(view))}</p>',
+        TABLE.substitute(label="Headline scores", markup=headline_table(view)),
+        f'<p class="note">{note}</p>',
+        f'<dl class="facts">{pairs}</dl>',
+    ]
+
+
+def _facts(view) -> list[tuple[str, str]]:
+    attributes, scores = view.scores.attrs, view.scores
+    inits = [_date(value) for value in scores["init_time"].values[[0, -1]]]
+    return [
+        ("Initial times", f"{scores.sizes['init_time']}, {inits[0]} to {inits[1]}"),
+        ("Leads", f"{view.leads[0]:g} to {view.leads[-1]:g} days"),
+        ("Grid", attributes.get("grid", "unknown")),
+        ("Fields scored", f"{scores.sizes['channel']}"),
+        ("Climatology", attributes.get("climatology", "unknown")),
+        (
+            "Climatology from",
+            " to ".join(_date(value) for value in attributes.get("climatology_period", "").split(" to ")),
+        ),
+    ]
+
+
+def _date(value) -> str:
+    text = np.datetime_as_string(value, "m") if isinstance(value, np.datetime64) else str(value)
+    return text[:16].replace("T00:00", "").replace("T", " ")
+
+
+def _error(view) -> list:
+    parts = [curves.error_panel(view), curves.correlation_panel(view), curves.bias_panel(view)]
+    if len(view.regions) > 1:
+        parts.append(TABLE.substitute(label="Error by region", markup=region_table(view)))
+    if view.forecasts:
+        cards = [TABLE.substitute(label=f"Scorecard against {b}", markup=scorecard(view, b)) for b in view.baselines]
+        parts.append(
+            "<h3>Scorecard</h3>" + '<p class="note">Blue: smaller error than the baseline; orange: larger. A dot marks '
+            "differences that are significant at a false discovery rate of 5 %.</p>" + cards[0]
+        )
+        parts += (
+            [f"<details><summary>The same against {view.baselines[1]}</summary>{cards[1]}</details>"]
+            if cards[1:]
+            else []
+        )
+    return parts
+
+
+def _conservation(view) -> list:
+    if not budget_panels.has_budgets(view):
+        return []
+    return [
+        budget_panels.residual_panel(view),
+        TABLE.substitute(label="Budgets", markup=budget_table(view)),
+        budget_panels.drift_panel(view),
+        budget_panels.correction_panel(view),
+    ]
+
+
+def _caveats(view) -> str:
+    return f'<ul class="caveats">{"".join(f"<li>{html.escape(text)}</li>" for text in caveats(view))}</ul>'
+
+
+def _provenance(view) -> str:
+    blocks = [("Configuration of the verification", view.note("config")), ("Stores", view.note("provenance"))]
+    if "run" in view.scores.attrs:
+        blocks.append(("Versions", view.note("run")))
+    return "".join(
+        f"<h3>{name}</h3><pre>{html.escape(json.dumps(content, indent=1))}</pre>" for name, content in blocks
+    )

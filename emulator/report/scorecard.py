@@ -1,0 +1,41 @@
+"""Every channel against a baseline at a glance: colour is the difference, a dot marks what is significant."""
+
+import html
+
+import numpy as np
+
+from emulator.report.view import View
+
+LEADS = (0.5, 1, 2, 3, 5, 7, 10)
+FULL_COLOUR = 60.0  # percent
+
+
+def scorecard(view: View, baseline: str) -> str:
+    """HTML table of RMSE differences in percent: rows are channels, columns leads; blue is better than the baseline."""
+    leads = view.table_leads(LEADS)
+    head = "".join(f'<th scope="col">{_day(view.leads[i])}</th>' for i in leads)
+    rows = []
+    for channel in map(str, view.scores["channel"].values):
+        difference = view.against("difference", baseline, view.main, channel)
+        sure = view.against("significant", baseline, view.main, channel)
+        cells = "".join(_cell(difference[i], bool(sure[i])) for i in leads)
+        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{cells}</tr>')
+    return (
+        f'<table class="card"><caption>RMSE of {html.escape(view.main)} against {baseline}, %</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _cell(value, sure):
+    if not np.isfinite(value):
+        return "<td>–</td>"
+    share = min(abs(value) / FULL_COLOUR, 1.0)
+    colour = "0,114,178" if value < 0 else "213,94,0"
+    ink = ' class="inverse"' if share > 0.75 else ""
+    text = f"{value:+.0f}".replace("-", "−")
+    mark = '<span class="mark" title="significant">•</span>' if sure else ""
+    return f'<td{ink} style="background:rgba({colour},{0.9 * share:.2f})">{text}{mark}</td>'
+
+
+def _day(days):
+    return f"{days * 24:g} h" if days < 1 else f"{days:g} d"

@@ -1,0 +1,58 @@
+"""Power spectra of the forecasts relative to the truth's."""
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from emulator.report.display import lead_label
+from emulator.report.style import PALE, Panel, svg
+from emulator.report.view import View
+
+SHOWN = 6
+
+
+def spectra_panel(view: View) -> Panel | None:
+    """Ratio of power to the truth's per wavenumber at several leads; None where the scores hold no spectra."""
+    if "power" not in view.scores or not view.forecasts:
+        return None
+    power = view.scores["power"].sel(source=view.main)
+    truth = view.scores["power"].sel(source="truth")
+    leads = view.scores["spectrum_lead"].values
+    shown = view.headline[:SHOWN]
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(9.6 if columns == 3 else 3.4 * columns, 2.35 * rows + 0.35))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(leads)))
+    wavenumber = view.scores["wavenumber"].values
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    for axis, channel in zip(axes, shown, strict=False):
+        at = view.position(channel)
+        axis.axhline(1, color=PALE, linewidth=1.4)
+        for index, lead in enumerate(leads):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ratio = (
+                    power.isel(channel=at, spectrum_lead=index).values
+                    / truth.isel(channel=at, spectrum_lead=index).values
+                )
+            axis.plot(wavenumber[1:], ratio[1:], color=colours[index], linewidth=1.4, label=lead_label(lead))
+        axis.set(xscale="log", yscale="log", title=view.title(channel))
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, 1e-2), min(max(high, 2.0), 1e2))
+        axis.set_xlabel("wavenumber")
+    axes[0].set_ylabel("power relative to truth")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), handlelength=1.8)
+    kind = view.scores.attrs.get("spectrum_kind", "total")
+    return Panel(
+        "Spectra",
+        f"Power of {view.main} per {kind} wavenumber, relative to the truth's, by lead.",
+        "Wavenumber 1 spans the globe; high wavenumbers are small features. Below one the forecast has lost detail of that "
+        "size, above one it makes noise. A good forecast stays near one at every lead.",
+        svg(
+            figure,
+            f"Power spectra of {view.main} relative to the truth for {', '.join(map(view.title, shown))}.",
+            "spectra",
+        ),
+    )

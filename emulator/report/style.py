@@ -1,0 +1,116 @@
+"""How figures look: one palette, one typeface, sober axes; and how they get into a page without any other file."""
+
+import base64
+import contextlib
+import dataclasses
+import html
+import io
+import re
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Okabe and Ito (2008): told apart by colour-blind readers and in greyscale print with the line styles below.
+BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
+INK, GREY, PALE = "#1f2328", "#6b7280", "#d5d8dd"
+FORECAST_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE)
+FORECAST_DASHES = ("-", (0, (7, 1.5)), (0, (4, 1, 1, 1)), (0, (2, 1)), "-", (0, (7, 1.5)))
+NAMED = {
+    "persistence": (GREY, (0, (5, 2.2)), 1.3),
+    "climatology": (GREY, (0, (1, 1.6)), 1.5),
+    "truth": (INK, (0, (1, 1.4)), 1.6),
+}
+SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
+
+_SETTINGS = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Source Sans 3", "Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceef1",
+    "grid.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.direction": "out",
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.7,
+    "lines.solid_capstyle": "round",
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",  # text stays text: small, selectable, searchable
+    "svg.hashsalt": "emulator",  # the same figure gives the same file
+    "path.simplify": True,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One figure of the page: `markup` is an inline SVG or an image with its data inside; `help` is plain language."""
+
+    title: str
+    caption: str
+    help: str
+    markup: str
+
+
+@contextlib.contextmanager
+def figures():
+    """Matplotlib's settings for the report, inside a `with` block only."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def line_style(name: str, position: int) -> dict:
+    """Colour, dashes and width of a forecast (by its position among the forecasts), a baseline or the truth."""
+    if name in NAMED:
+        colour, dashes, width = NAMED[name]
+        return {"color": colour, "linestyle": dashes, "linewidth": width}
+    turn = position % len(FORECAST_COLOURS)
+    return {"color": FORECAST_COLOURS[turn], "linestyle": FORECAST_DASHES[turn], "linewidth": 1.9}
+
+
+def svg(figure: Figure, alt: str, prefix: str) -> str:
+    """The figure as inline SVG that scales with the page; `prefix` keeps its ids apart from other figures'."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(xlink:href="#|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", text)  # hundredths of a point are enough
+    opening = text[: text.index(">") + 1]
+    size = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', opening)
+    label = html.escape(alt, quote=True)
+    fresh = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'aria-label="{label}" viewBox="0 0 {size[1]} {size[2]}" style="max-width:{float(size[1]) * 4 / 3:.0f}px">'
+        f"<title>{label}</title>"
+    )
+    return fresh + text[len(opening) :]
+
+
+def png(figure: Figure, alt: str, dpi: int = 150) -> str:
+    """The figure as an image with its data inside."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width = figure.get_figwidth() * 96
+    return (
+        f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}" style="max-width:{width:.0f}px">'
+    )

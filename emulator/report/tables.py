@@ -1,0 +1,106 @@
+"""The scores beside the page: a long table as CSV, and what a regression gate needs as JSON."""
+
+import csv
+import io
+import json
+
+import numpy as np
+
+from emulator.report import budget_panels
+from emulator.report.headline import verdict
+from emulator.report.view import View
+
+METRICS = (
+    "rmse",
+    "rmse_low",
+    "rmse_high",
+    "bias",
+    "mae",
+    "acc",
+    "acc_pooled",
+    "activity",
+    "crps",
+    "spread",
+    "spread_skill",
+)
+COMPARISONS = ("difference", "difference_half_width", "p_value", "significant")
+
+
+def to_csv(view: View) -> str:
+    """One row per forecast, channel, region and lead, in the units of the stores; differences in percent."""
+    scores = view.scores
+    metrics = [name for name in METRICS if name in scores]
+    order = ("forecast", "channel", "region", "lead_time")
+    columns = {name: scores[name].transpose(*order).values for name in metrics}
+    for name in COMPARISONS:
+        for baseline in view.baselines:
+            columns[f"{name}_vs_{baseline}"] = scores[name].sel(baseline=baseline).transpose(*order).values
+    count = scores["count"].transpose(*order[1:]).values
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["forecast", "variable", "level", "units", "region", "lead_hours", "initial_times", *columns])
+    variables, levels, units = (scores[name].values for name in ("variable", "level_name", "channel_units"))
+    for f, c, r, l in np.ndindex(*next(iter(columns.values())).shape):
+        row = [scores["forecast"].values[f], variables[c], levels[c], units[c], scores["region"].values[r]]
+        row += [f"{view.leads[l] * 24:g}", count[c, r, l]]
+        writer.writerow(row + [_text(values[f, c, r, l]) for values in columns.values()])
+    return buffer.getvalue()
+
+
+def to_json(view: View) -> str:
+    """Verdict, headline scores, budgets and provenance; missing numbers are null."""
+    leads = view.table_leads()
+    headline = [
+        {
+            "forecast": name,
+            "channel": channel,
+            "units": str(view.scores["channel_units"].values[view.position(channel)]),
+            "lead_days": float(view.leads[lead]),
+            "rmse": _value(view.get("rmse", name, channel, scaled=False)[lead]),
+            "rmse_interval": [
+                _value(view.get(k, name, channel, scaled=False)[lead]) for k in ("rmse_low", "rmse_high")
+            ],
+            "acc": _value(view.get("acc", name, channel, scaled=False)[lead]),
+            "bias": _value(view.get("bias", name, channel, scaled=False)[lead]),
+            **{
+                f"percent_vs_{baseline}": _value(view.against("difference", baseline, name, channel)[lead])
+                for baseline in view.baselines
+            },
+            "useful_until_day": _value(view.useful_until(name, channel)[0]),
+        }
+        for name in view.forecasts or view.baselines[:1]
+        for channel in view.headline
+        for lead in leads
+    ]
+    content = {
+        "verdict": verdict(view),
+        "initial_times": int(view.scores.sizes["init_time"]),
+        "headline": headline,
+        "budgets": _budgets(view) if budget_panels.has_budgets(view) else [],
+        "climatology": view.scores.attrs.get("climatology"),
+        "provenance": view.note("provenance"),
+        "config": view.note("config"),
+    }
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def _budgets(view):
+    return [
+        {
+            "source": source,
+            "budget": budget,
+            "relative_residual_per_step_rms": _value(budget_panels.overall(view, source, budget)),
+            "residual_mean": _value(budget_panels.mean_residual(view, source, budget)),
+            "residual_units": str(view.scores["budget_units"].sel(budget=budget).values),
+        }
+        for source in budget_panels.sources(view)
+        for budget in map(str, view.scores["budget"].values)
+    ]
+
+
+def _value(number):
+    return float(number) if np.isfinite(number) else None
+
+
+def _text(value):
+    return "" if not np.isfinite(value) else f"{value:.8g}"

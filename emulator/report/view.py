@@ -1,0 +1,100 @@
+"""The scores as the page asks for them: plain arrays by forecast, channel, region and lead."""
+
+import json
+
+import numpy as np
+import xarray as xr
+
+from emulator.report.display import channel_title, days, unit_and_factor
+
+BASELINES = ("persistence", "climatology")
+
+
+class View:
+    """Reading glasses over a dataset of scores (docs/verification.md).
+
+    Attributes:
+      forecasts: names without the baselines; main: the first of them, or persistence where there are none.
+      headline: channels of the first page, in order; leads: in days.
+    """
+
+    def __init__(self, scores: xr.Dataset):
+        self.scores = scores
+        names = [str(name) for name in scores["forecast"].values]
+        self.forecasts = [name for name in names if name not in BASELINES]
+        self.baselines = [name for name in names if name in BASELINES]
+        self.main = self.forecasts[0] if self.forecasts else "persistence"
+        self.regions = [str(name) for name in scores["region"].values]
+        self.leads = days(scores["lead_time"].values)
+        rank = scores["headline_rank"].values
+        chosen = np.argsort(np.where(rank < 0, 10**6, rank), kind="stable")[: int((rank >= 0).sum())]
+        if not len(chosen):
+            chosen = np.arange(min(6, scores.sizes["channel"]))
+        self.headline = [str(scores["channel"].values[index]) for index in chosen]
+        self._index = {str(name): index for index, name in enumerate(scores["channel"].values)}
+
+    @property
+    def lines(self) -> list[str]:
+        """Forecasts and baselines in the order in which they are drawn."""
+        return [*self.forecasts, *self.baselines]
+
+    def get(self, name: str, forecast: str, channel: str, region: str | None = None, scaled: bool = True) -> np.ndarray:
+        """A score against lead, `(lead,)`, in the unit of the page where `scaled`."""
+        array = self.scores[name].sel(forecast=forecast, region=region or self.regions[0])
+        values = array.isel(channel=self._index[channel]).values
+        return values * self.factor(channel) if scaled else values
+
+    def against(self, name: str, baseline: str, forecast: str, channel: str, region: str | None = None) -> np.ndarray:
+        """`difference`, `difference_half_width`, `p_value` or `significant` against a baseline, `(lead,)`."""
+        array = self.scores[name].sel(forecast=forecast, baseline=baseline, region=region or self.regions[0])
+        return array.isel(channel=self._index[channel]).values
+
+    def title(self, channel: str) -> str:
+        at = self._index[channel]
+        return channel_title(str(self.scores["variable"].values[at]), str(self.scores["level_name"].values[at]))
+
+    def variable(self, channel: str) -> str:
+        return str(self.scores["variable"].values[self._index[channel]])
+
+    def units(self, channel: str) -> str:
+        return unit_and_factor(str(self.scores["channel_units"].values[self._index[channel]]))[0]
+
+    def factor(self, channel: str) -> float:
+        return unit_and_factor(str(self.scores["channel_units"].values[self._index[channel]]))[1]
+
+    def position(self, channel: str) -> int:
+        return self._index[channel]
+
+    def note(self, name: str):
+        """A JSON attribute of the scores; an empty dictionary where it is absent."""
+        return json.loads(self.scores.attrs.get(name, "{}"))
+
+    def lead_index(self, wanted_days: float, tolerance: float = 0.01) -> int | None:
+        """Position of a lead, None where no lead is within `tolerance` days of it."""
+        nearest = int(np.abs(self.leads - wanted_days).argmin())
+        return nearest if abs(self.leads[nearest] - wanted_days) <= tolerance else None
+
+    def table_leads(self, wanted=(1, 3, 5, 10)) -> list[int]:
+        """Positions of the leads of the tables; the last lead where none of the wanted is held."""
+        found = [index for index in map(self.lead_index, wanted) if index is not None]
+        return found or [len(self.leads) - 1]
+
+    def useful_until(self, forecast: str, channel: str, region: str | None = None) -> tuple[float, bool]:
+        """Days until the RMSE reaches climatology's, and whether it does within the forecast.
+
+        Linear between leads. Without a crossing the last lead is given; NaN where the scores are missing.
+        """
+        ours = self.get("rmse", forecast, channel, region)
+        theirs = self.get("rmse", "climatology", channel, region)
+        if not np.isfinite(theirs).any() or not np.isfinite(ours[-1:] + ours[:1]).any():
+            return float("nan"), False
+        excess = np.where(np.isfinite(ours), ours - theirs, np.inf)
+        above = np.flatnonzero(excess >= 0)
+        if not len(above):
+            return float(self.leads[-1]), False
+        first = int(above[0])
+        if first == 0:
+            return 0.0, True
+        before, after = excess[first - 1], excess[first]
+        share = 0.0 if np.isinf(after) else -before / (after - before)
+        return float(self.leads[first - 1] + share * (self.leads[first] - self.leads[first - 1])), True

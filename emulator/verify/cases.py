@@ -1,0 +1,62 @@
+"""Single forecasts to look at: the typical one and the worst one, beside the truth."""
+
+import numpy as np
+import xarray as xr
+
+from emulator.verify.channels import channel_name
+from emulator.verify.score import VariableScores
+
+CASES = ("typical", "worst")
+RANKED_AT_HOURS = 72
+
+
+def case_maps(results: list[VariableScores], shared, names: list[str]) -> xr.Dataset:
+    """Fields of the first forecast (or of persistence) and of the truth for two initial times, at the leads of maps.
+
+    The initial times are the median and the worst by the squared error of the headline channels, each relative to its
+    mean, at the lead nearest to 72 h. Empty without headline channels.
+    """
+    held = [r for r in results if r.map_levels]
+    inits = _choose(held, shared) if held else []
+    if not len(inits):
+        return xr.Dataset()
+    alignment, grid = shared.alignment, shared.grid
+    leads = list(shared.map_leads)
+    forecast, truth, channels = [], [], []
+    for result in held:
+        variable, levels = result.variable, list(result.map_levels)
+        channels += [channel_name(variable, level) for level in levels]
+        truth.append(np.stack([variable.truth.analysis(alignment.truth_valid[i, leads])[:, levels] for i in inits]))
+        forecast.append(np.stack([_forecast(variable, names, alignment, i, leads)[:, levels] for i in inits]))
+    dims = ("case", "map_channel", "map_lead", *grid.dims)
+    data = {
+        name: (
+            dims,
+            np.moveaxis(np.concatenate(parts, axis=2), 1, 2).reshape(
+                len(inits), len(channels), len(leads), *grid.shape
+            ),
+        )
+        for name, parts in (("case_forecast", forecast), ("case_truth", truth))
+    }
+    data = {name: (dims, values.astype(np.float32)) for name, (dims, values) in data.items()}
+    data["case_init"] = ("case", alignment.init_time[inits])
+    return xr.Dataset(data, {"case": list(CASES), "map_channel": channels, "map_lead": alignment.lead_time[leads]})
+
+
+def _forecast(variable, names, alignment, init, leads):
+    if not names:
+        return np.stack([variable.truth.analysis(alignment.truth_init[[init]])[0]] * len(leads))
+    return variable.forecasts[names[0]].forecast(alignment.init_time[init], alignment.lead_time[leads]).mean(axis=0)
+
+
+def _choose(held, shared) -> np.ndarray:
+    hours = shared.alignment.lead_time / np.timedelta64(1, "h")
+    lead = min(shared.map_leads, key=lambda index: abs(hours[index] - RANKED_AT_HOURS))
+    errors = np.concatenate([r.sums.squared_error[:, 0, list(r.map_levels), 0, lead] for r in held], axis=1)
+    complete = np.flatnonzero((shared.alignment.truth_valid[:, list(shared.map_leads)] >= 0).all(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        score = np.nanmean(errors / np.nanmean(errors, axis=0), axis=1)[complete] if len(complete) else np.array([])
+    if not np.isfinite(score).any():
+        return complete[:1].repeat(2)
+    order = np.argsort(np.nan_to_num(score, nan=np.inf))
+    return complete[[order[(len(order) - 1) // 2], order[-1]]]

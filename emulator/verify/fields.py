@@ -1,0 +1,62 @@
+"""One variable of a store as plain float64 blocks, whatever the order and kind of its dimensions."""
+
+import dataclasses
+
+import numpy as np
+import xarray as xr
+
+from emulator.grid import Grid
+
+
+def values(array: xr.DataArray) -> np.ndarray:
+    """The array in memory. Dask arrays are computed in this thread: the caller is already one of many tasks."""
+    if hasattr(array.data, "compute"):
+        return np.asarray(array.data.compute(scheduler="synchronous"))
+    return np.asarray(array.values)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Field:
+    """Blocks of one variable; `levels` are positions on its `level` dimension, None where it has none."""
+
+    array: xr.DataArray
+    grid: Grid
+    levels: tuple[int, ...] | None
+
+    def analysis(self, positions) -> np.ndarray:
+        """Fields at the given positions in time, `(time, level, cell)`; the mean over members where there are some."""
+        block = self._block(self.array.isel(time=np.asarray(positions)), "time")
+        return block.mean(axis=0) if block.shape[0] > 1 else block[0]
+
+    def analysis_members(self, position: int) -> np.ndarray:
+        """Every member at one time, `(member, level, cell)`."""
+        return self._block(self.array.isel(time=[position]), "time")[:, 0]
+
+    def forecast(self, init, lead_time: np.ndarray) -> np.ndarray:
+        """One forecast at the given leads, `(member, lead, level, cell)`."""
+        return self._block(self.array.sel(init_time=init, lead_time=lead_time), "lead_time")
+
+    @property
+    def level_count(self) -> int:
+        return 1 if self.levels is None else len(self.levels)
+
+    def _block(self, array, axis):
+        if self.levels is not None:
+            array = array.isel(level=list(self.levels))
+        order = (*(d for d in ("member",) if d in array.dims), axis, *(["level"] if self.levels is not None else []))
+        array = array.transpose(*order, *self.grid.dims)
+        members = array.sizes.get("member", 1)
+        shape = (members, array.sizes[axis], self.level_count, int(np.prod(self.grid.shape)))
+        return values(array).astype(np.float64).reshape(shape)
+
+
+def scored_variables(dataset: xr.Dataset, grid: Grid, along: str) -> list[str]:
+    """Variables of a store with a value in every cell at every `along` ("time" or "lead_time"), forcings left out."""
+    wanted = {along, *grid.dims}
+    return [
+        str(name)
+        for name, array in dataset.data_vars.items()
+        if wanted <= set(array.dims)
+        and array.attrs.get("role") not in ("forcing", "static")
+        and array.dtype.kind in "fiu"
+    ]

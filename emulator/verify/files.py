@@ -1,0 +1,48 @@
+"""Scores on disk: one NetCDF file, complete under its name or not there."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.verify.assemble import SCHEMA
+
+_LEADS = ("lead_time", "spectrum_lead", "map_lead", "audit_lead_time")
+_COMPRESS_ABOVE = 10_000  # values
+
+
+def write_scores(scores: xr.Dataset, path: Path) -> None:
+    """Writes the scores under a temporary name beside `path`, then renames."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    scores = scores.assign_attrs(scores_schema=SCHEMA, Conventions="CF-1.11")
+    encoding = {name: {"units": "hours", "dtype": "float64"} for name in _LEADS if name in scores.coords}
+    for name, array in scores.data_vars.items():
+        if array.dtype == bool:
+            scores[name] = array.astype(np.int8)
+        if array.dtype.kind == "f" and array.size > _COMPRESS_ABOVE:
+            encoding[str(name)] = {"zlib": True, "complevel": 2, "shuffle": True}
+    scores.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+    os.replace(temporary, path)
+
+
+def open_scores(path: Path) -> xr.Dataset:
+    """The scores in memory. Raises `ValueError`, in one sentence, when there are none or they break the schema."""
+    if not Path(path).exists():
+        raise ValueError(f"Expected scores at {path}, got nothing there")
+    try:
+        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=True) as dataset:
+            scores = dataset.load()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected scores in NetCDF at {path}, got: {' '.join(str(error).split())}") from error
+    if scores.attrs.get("scores_schema") != SCHEMA:
+        raise ValueError(f"Expected scores_schema {SCHEMA!r} in {path}, got {scores.attrs.get('scores_schema')!r}")
+    return scores
+
+
+def note(scores: xr.Dataset, name: str) -> dict:
+    """A JSON attribute of the scores as a dictionary, empty where it is absent."""
+    return json.loads(scores.attrs.get(name, "{}"))

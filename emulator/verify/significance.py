@@ -1,0 +1,127 @@
+"""How sure a difference between two forecasts is, from their scores at each initial time."""
+
+import numpy as np
+
+LEVEL = 0.95
+
+
+def inflation(series: np.ndarray) -> np.ndarray:
+    """Factor by which autocorrelation widens the error of a mean, `(n, ...)` -> `(...)`, at least 1.
+
+    Second-order autoregression, Geer (2016, Tellus A 68, 30229): with lag correlations r1, r2,
+    phi1 = r1 (1 - r2) / (1 - r1^2), phi2 = (r2 - r1^2) / (1 - r1^2),
+    k^2 = (1 - r1 phi1 - r2 phi2) / (1 - phi1 - phi2)^2. A fit that is not stationary falls back to first order.
+    """
+    anomaly = series - series.mean(axis=0)
+    variance = np.mean(anomaly**2, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first = np.mean(anomaly[1:] * anomaly[:-1], axis=0) / variance * len(series) / max(len(series) - 1, 1)
+        second = np.mean(anomaly[2:] * anomaly[:-2], axis=0) / variance * len(series) / max(len(series) - 2, 1)
+        first, second = np.clip(first, -0.99, 0.99), np.clip(second, -0.99, 0.99)
+        phi1 = first * (1 - second) / (1 - first**2)
+        phi2 = (second - first**2) / (1 - first**2)
+        squared = (1 - first * phi1 - second * phi2) / (1 - phi1 - phi2) ** 2
+        stationary = (np.abs(phi2) < 1) & (phi1 + phi2 < 1) & (phi2 - phi1 < 1)
+        squared = np.where(stationary, squared, (1 + first) / (1 - first))
+    return np.sqrt(np.maximum(np.nan_to_num(squared, nan=1.0, posinf=1.0), 1.0))
+
+
+def mean_interval(series: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, half-width of its interval, and p-value of "the mean is zero", of differences in order of initial time.
+
+    `(n, ...)` -> three arrays `(...)`. Student t with n - 1 degrees of freedom and the AR(2) inflation. Fewer than 4
+    samples give NaN half-widths and p-values: two lag correlations cannot be had from them.
+    """
+    count, mean = len(series), series.mean(axis=0)
+    if count < 4:
+        missing = np.full_like(mean, np.nan)
+        return mean, missing, missing.copy()
+    error = inflation(series) * series.std(axis=0, ddof=1) / np.sqrt(count)
+    half = student_quantile(0.5 + level / 2, count - 1) * error
+    with np.errstate(invalid="ignore", divide="ignore"):
+        statistic = np.abs(mean) / error
+    p_value = 2 * (1 - student_cdf(np.where(np.isfinite(statistic), statistic, 0.0), count - 1))
+    return mean, half, np.where(error > 0, p_value, np.where(mean == 0, 1.0, 0.0))
+
+
+def bootstrap_rmse(squared_error: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """Interval of the root mean square error: squared errors `(n, ...)` -> `(2, ...)`, lower and upper.
+
+    Moving circular blocks of n^(1/3) initial times are drawn and their squared errors averaged before the root. NaN for
+    fewer than 4 samples.
+    """
+    count = len(squared_error)
+    if count < 4:
+        return np.full((2, *squared_error.shape[1:]), np.nan)
+    length = max(1, round(count ** (1 / 3)))
+    starts = np.random.default_rng(seed).integers(0, count, (draws, -(-count // length)))
+    picks = ((starts[..., None] + np.arange(length)) % count).reshape(draws, -1)[:, :count]
+    share = np.zeros((draws, count))
+    np.add.at(share, (np.arange(draws)[:, None], picks), 1.0 / count)
+    flat = squared_error.reshape(count, -1)
+    result = np.empty((2, flat.shape[1]))
+    for start in range(0, flat.shape[1], 4096):  # bounded memory: draws x 4096
+        means = share @ flat[:, start : start + 4096]
+        result[:, start : start + 4096] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.sqrt(result).reshape(2, *squared_error.shape[1:])
+
+
+def false_discovery(p_values: np.ndarray, rate: float = 0.05) -> np.ndarray:
+    """Which hypotheses to reject so that the expected share of false ones is at most `rate` (Benjamini-Hochberg 1995)."""
+    flat = np.where(np.isfinite(p_values), p_values, np.inf).ravel()
+    order = np.argsort(flat)
+    count = int(np.isfinite(flat).sum())
+    passed = np.flatnonzero(flat[order][:count] <= rate * np.arange(1, count + 1) / max(count, 1))
+    rejected = np.zeros(flat.shape, bool)
+    if len(passed):
+        rejected[order[: passed[-1] + 1]] = True
+    return rejected.reshape(p_values.shape)
+
+
+def student_cdf(value: np.ndarray, freedom: float) -> np.ndarray:
+    """Distribution function of Student's t. Through the incomplete beta function (Press et al. 2007, 6.4)."""
+    value = np.asarray(value, np.float64)
+    tail = 0.5 * _incomplete_beta(freedom / (freedom + value**2), freedom / 2, 0.5)
+    return np.where(value >= 0, 1 - tail, tail)
+
+
+def student_quantile(probability: float, freedom: float) -> float:
+    """The value below which Student's t lies with this probability, by bisection."""
+    low, high = -1e3, 1e3
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_cdf(middle, freedom) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _incomplete_beta(x: np.ndarray, a: float, b: float) -> np.ndarray:
+    """Regularised incomplete beta function, by its continued fraction (modified Lentz)."""
+    x = np.asarray(x, np.float64)
+    swap = x >= (a + 1) / (a + b + 2)  # where the fraction converges fast
+    return np.where(
+        swap, 1 - _beta_fraction(np.where(swap, 1 - x, 0.5), b, a), _beta_fraction(np.where(swap, 0.5, x), a, b)
+    )
+
+
+def _beta_fraction(x, a, b):
+    from math import lgamma
+
+    tiny = 1e-300
+    c, d = np.ones_like(x), 1 / _away(1 - (a + b) * x / (a + 1), tiny)
+    fraction = d
+    for m in range(1, 300):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        d, c = 1 / _away(1 + even * d, tiny), _away(1 + even / c, tiny)
+        fraction = fraction * d * c
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d, c = 1 / _away(1 + odd * d, tiny), _away(1 + odd / c, tiny)
+        fraction = fraction * d * c
+        if np.all(np.abs(d * c - 1) < 1e-15):
+            break
+    with np.errstate(divide="ignore"):
+        front = np.exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * np.log(x) + b * np.log1p(-x))
+    return front * fraction / a
+
+
+def _away(value, tiny):
+    return np.where(np.abs(value) < tiny, tiny, value)

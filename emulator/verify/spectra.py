@@ -1,0 +1,134 @@
+"""Power spectra on the sphere: per total wavenumber on Gaussian and equal-angle grids, per zonal wavenumber elsewhere.
+
+Total wavenumber: `sum_m |a_lm|^2` of orthonormal harmonics over 4 pi, so that the spectrum of a band-limited field sums to
+its mean square. Equal-angle rows are first carried to Gaussian latitudes by exact trigonometric interpolation, even for
+even and odd for odd zonal wavenumbers (the field continued over the poles), which makes the quadrature exact up to the
+grid's own resolution.
+"""
+
+import functools
+
+import numpy as np
+
+from emulator.grid import Grid
+
+
+def spectrum_kind(grid: Grid) -> str | None:
+    """ "total", "zonal", or None where the grid is not global or has no rows."""
+    if grid.kind == "points" or not grid.is_global():
+        return None
+    if grid.kind == "gaussian" or (grid.kind == "equiangular" and _is_fourier(grid.latitude)):
+        return "total"
+    return "zonal"
+
+
+def wavenumber_count(grid: Grid) -> int:
+    """Length of the spectrum: wavenumbers 0 ... count - 1."""
+    return len(grid.latitude) if spectrum_kind(grid) == "total" else len(grid.longitude) // 2 + 1
+
+
+def power_spectrum(field: np.ndarray, grid: Grid) -> np.ndarray:
+    """Power per wavenumber, `(..., latitude, longitude)` -> `(..., wavenumber)`, in the unit squared.
+
+    Raises `ValueError` on a grid without a spectrum. A field with a missing value has a missing spectrum.
+    """
+    kind = spectrum_kind(grid)
+    if kind is None:
+        raise ValueError(f"Expected a global grid with rows for a spectrum, got {grid.describe()}")
+    return total_spectrum(field, grid) if kind == "total" else zonal_spectrum(field, grid)
+
+
+def zonal_spectrum(field: np.ndarray, grid: Grid) -> np.ndarray:
+    """Power per zonal wavenumber 0 ... nlon // 2, averaged over rows by area; sums to the mean square (Parseval).
+
+    With an even number of longitudes the last bin is its own conjugate and counts once.
+    """
+    nlon = field.shape[-1]
+    power = np.abs(np.fft.rfft(field, axis=-1) / nlon) ** 2
+    power[..., 1 : (nlon + 1) // 2] *= 2
+    rows = grid.area.sum(axis=1)
+    return np.einsum("...ym,y->...m", power, rows)
+
+
+def total_spectrum(field: np.ndarray, grid: Grid) -> np.ndarray:
+    """Power per total wavenumber 0 ... nlat - 1, as the module says: `(..., latitude, longitude)` -> `(..., nlat)`."""
+    field = np.asarray(field, np.float64)
+    nlat, nlon = field.shape[-2:]
+    rows = np.moveaxis(np.fft.rfft(field.reshape(-1, nlat, nlon), axis=-1) / nlon, 0, -1)  # (nlat, m, field)
+    nodes, weights = np.polynomial.legendre.leggauss(nlat)
+    nodes, weights = nodes[::-1], weights[::-1]
+    carry = None if grid.kind == "gaussian" else [_to_gaussian(grid.latitude, nodes, parity) for parity in (0, 1)]
+    power = np.zeros((nlat, rows.shape[-1]))
+    for order in range(min(nlat, nlon // 2 + 1)):
+        row = rows[:, order] if carry is None else carry[order % 2] @ rows[:, order]
+        coefficients = (_functions(order, nlat) * (weights / 2)) @ row
+        # -m mirrors m for a real field, except where there is no -m (0) or it is the same wave on the grid (Nyquist).
+        twice = 1.0 if order == 0 or 2 * order == nlon else 2.0
+        power[order:] += twice * np.abs(coefficients) ** 2
+    return power.T.reshape(*field.shape[:-2], nlat)
+
+
+def _functions(order: int, nlat: int) -> np.ndarray:
+    """`_legendre` at the Gaussian latitudes, kept for grids whose whole table is below 30 MB."""
+    return _kept(order, nlat) if nlat <= 192 else _legendre(order, nlat, _nodes(nlat))
+
+
+@functools.lru_cache(maxsize=400)
+def _kept(order, nlat):
+    return _legendre(order, nlat, _nodes(nlat))
+
+
+def _nodes(nlat):
+    return np.polynomial.legendre.leggauss(nlat)[0][::-1]
+
+
+def _legendre(order: int, count: int, x: np.ndarray) -> np.ndarray:
+    """Associated Legendre functions of degrees order ... count - 1, `(count - order, x)`, with mean square 1 over [-1, 1].
+
+    Three-term recursion in the degree (Holmes and Featherstone 2002, eq. 11, in this normalisation).
+    """
+    sine = np.sqrt((1 - x) * (1 + x))
+    degrees = np.arange(1, order + 1)
+    # Through the logarithm: sine ** order underflows near the poles, where the function is zero anyway.
+    scale = 0.5 * np.sum(np.log((2 * degrees + 1) / (2 * degrees))) if order else 0.0
+    with np.errstate(divide="ignore"):
+        start = np.exp(scale + order * np.log(sine)) if order else np.ones_like(x)
+    result = np.empty((count - order, len(x)))
+    result[0] = start
+    if count - order > 1:
+        result[1] = np.sqrt(2 * order + 3) * x * start
+    for degree in range(order + 2, count):
+        factor = np.sqrt((4 * degree**2 - 1) / (degree**2 - order**2))
+        past = np.sqrt(((degree - 1) ** 2 - order**2) / (4 * (degree - 1) ** 2 - 1))
+        index = degree - order
+        result[index] = factor * (x * result[index - 1] - past * result[index - 2])
+    return result
+
+
+def _is_fourier(latitude: np.ndarray) -> bool:
+    """Whether equal-angle rows include both poles, or lie half a spacing from both."""
+    step = 180.0 / len(latitude)
+    poles = np.allclose(latitude[[0, -1]], [90, -90], atol=1e-3)
+    offset = np.allclose(latitude[[0, -1]], [90 - step / 2, -90 + step / 2], atol=1e-3)
+    return bool(poles or offset)
+
+
+def _to_gaussian(latitude: np.ndarray, nodes: np.ndarray, parity: int) -> np.ndarray:
+    """Matrix `(nlat, nlat)` from equal-angle rows to Gaussian ones, for even (0) or odd (1) zonal wavenumbers."""
+    source, target = np.radians(90 - latitude), np.arccos(nodes)
+    count = len(latitude)
+    poles = np.isclose(latitude[0], 90, atol=1e-3)
+    if parity == 0:
+        waves, function = np.arange(count), np.cos
+    else:
+        waves, function = np.arange(1, count - 1 if poles else count + 1), np.sin
+    at_source, at_target = function(np.outer(source, waves)), function(np.outer(target, waves))
+    return at_target @ np.linalg.pinv(at_source)
+
+
+def effective_wavenumber(ratio: np.ndarray, threshold: float = 0.5) -> float:
+    """Largest wavenumber up to which the power relative to the truth's stays above `threshold`; NaN where it never does."""
+    below = np.flatnonzero(~(ratio[1:] >= threshold))
+    if not len(below):
+        return float(len(ratio) - 1)
+    return float(below[0]) if below[0] else float("nan")

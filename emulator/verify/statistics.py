@@ -1,0 +1,90 @@
+"""Linear statistics of one verification sample: what is summed over initial times before any root or ratio is taken.
+
+All area means are float64. A cell where the truth is missing has no weight; a cell where the truth is present and the
+forecast is not finite makes the statistic NaN, so that a forecast that has failed cannot score well.
+"""
+
+import numpy as np
+
+STATISTICS = (
+    "squared_error",
+    "error",
+    "absolute_error",
+    "forecast_anomaly_squared",
+    "truth_anomaly_squared",
+    "anomaly_product",
+    "anomaly_correlation",
+)
+ROW_BYTES = 2**19  # of each field worked on at a time: what stays in a core's cache
+ENSEMBLE_STATISTICS = ("crps", "variance")
+
+
+def area_means(field: np.ndarray, weights: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Weighted means over cells: `(..., cell)` and weights `(region, cell)` summing to 1 -> `(..., region)`.
+
+    `mask`, `(..., cell)`, marks the cells that count; the weights are renormalised over them, and a region without any
+    gives NaN.
+    """
+    if mask is None or mask.all():
+        return field @ weights.T
+    share = mask.astype(np.float64) @ weights.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(mask, field, 0.0) @ weights.T / share
+
+
+def error_statistics(forecast, truth, climatology, weights, mask=None) -> dict[str, np.ndarray]:
+    """Every statistic of `STATISTICS` for one forecast.
+
+    `forecast`, `truth`, `climatology`: `(..., cell)`, float64, one unit; `weights`: `(region, cell)`; `mask` as in
+    `area_means`. Returns `(..., region)` each. `anomaly_correlation` is WeatherBench 2's form: the ratio within each
+    sample, not centred; it is NaN for a forecast without anomalies.
+    """
+    shape = truth.shape[:-1]
+    rows = [np.broadcast_to(a, truth.shape).reshape(-1, truth.shape[-1]) for a in (forecast, truth, climatology)]
+    rows.append(None if mask is None else mask.reshape(rows[0].shape))
+    step = max(1, ROW_BYTES // (8 * truth.shape[-1]))
+    parts = [
+        _row_statistics(*(None if row is None else row[start : start + step] for row in rows), weights)
+        for start in range(0, len(rows[0]), step)
+    ]
+    return {name: np.concatenate([p[name] for p in parts]).reshape(*shape, -1) for name in STATISTICS}
+
+
+def _row_statistics(forecast, truth, climatology, mask, weights):
+    error = forecast - truth
+    ours, theirs = forecast - climatology, truth - climatology
+    product = area_means(ours * theirs, weights, mask)
+    ours_squared, theirs_squared = area_means(ours**2, weights, mask), area_means(theirs**2, weights, mask)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = product / np.sqrt(ours_squared * theirs_squared)
+    return {
+        "squared_error": area_means(error**2, weights, mask),
+        "error": area_means(error, weights, mask),
+        "absolute_error": area_means(np.abs(error), weights, mask),
+        "forecast_anomaly_squared": ours_squared,
+        "truth_anomaly_squared": theirs_squared,
+        "anomaly_product": product,
+        "anomaly_correlation": correlation,
+    }
+
+
+def ensemble_statistics(members, truth, weights, mask=None) -> dict[str, np.ndarray]:
+    """Fair CRPS and ensemble variance: `members` `(member, ..., cell)`, `truth` `(..., cell)` -> `(..., region)` each."""
+    return {
+        "crps": area_means(fair_crps(members, truth), weights, mask),
+        "variance": area_means(members.var(axis=0, ddof=1), weights, mask),
+    }
+
+
+def fair_crps(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Fair continuous ranked probability score, `(member, ...)` and `(...)` -> `(...)`, in the field's unit.
+
+    (1/M) sum |x_m - o| - 1/(2 M (M-1)) sum sum |x_i - x_j| (Ferro 2014); the double sum by ranks, O(M log M).
+    Raises `ValueError` for fewer than 2 members.
+    """
+    count = len(members)
+    if count < 2:
+        raise ValueError(f"Expected at least 2 members for the fair CRPS, got {count}")
+    rank = (2.0 * np.arange(1, count + 1) - count - 1).reshape(-1, *[1] * truth.ndim)
+    pairs = np.sum(rank * np.sort(members, axis=0), axis=0)  # half the double sum
+    return np.mean(np.abs(members - truth), axis=0) - pairs / (count * (count - 1))

@@ -1,0 +1,56 @@
+"""Sums over initial times: parts made anywhere, in any order, add up to the same scores."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """Sums of linear statistics of one variable over some initial times.
+
+    Attributes:
+      init: positions of the initial times summed here, increasing.
+      totals: statistic -> `(forecast, level, region, lead)`, summed over `init`.
+      count: `(level, region, lead)`, initial times whose truth was there.
+      squared_error: `(init, forecast, level, region, lead)`, kept apart for intervals; NaN without truth.
+      power: `(source, level, lead, wavenumber)` summed spectra, the forecasts and then the truth; None without any.
+      power_count: `(level, lead)`, initial times in `power`.
+      error_map: `(forecast, level, lead, cell)` summed errors at the leads of maps.
+      map_count: `(level, lead, cell)`, initial times in `error_map`.
+    """
+
+    init: np.ndarray
+    totals: dict[str, np.ndarray]
+    count: np.ndarray
+    squared_error: np.ndarray
+    power: np.ndarray | None
+    power_count: np.ndarray
+    error_map: np.ndarray
+    map_count: np.ndarray
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """The sums over both sets of initial times. Raises `ValueError` when they share one."""
+        if shared := np.intersect1d(self.init, other.init).tolist():
+            raise ValueError(f"Expected parts without common initial times, got {shared} in both")
+        init = np.concatenate([self.init, other.init])
+        order = np.argsort(init)
+        return Sums(
+            init[order],
+            {name: total + other.totals[name] for name, total in self.totals.items()},
+            self.count + other.count,
+            np.concatenate([self.squared_error, other.squared_error])[order],
+            None if self.power is None else self.power + other.power,
+            self.power_count + other.power_count,
+            self.error_map + other.error_map,
+            self.map_count + other.map_count,
+        )
+
+
+def add_up(parts: list[Sums]) -> Sums:
+    """The sum of parts, taken pairwise so that rounding does not grow with their number. Raises `ValueError` for none."""
+    if not parts:
+        raise ValueError("Expected at least one part to add up, got none")
+    while len(parts) > 1:
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + (parts[-1:] if len(parts) % 2 else [])
+    return parts[0]

@@ -1,0 +1,57 @@
+"""Report: one HTML page from the scores and the stores behind them, with the numbers beside it."""
+
+import logging
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from emulator.report.long_run_panel import long_run_panel
+from emulator.report.page import render
+from emulator.report.style import Panel, figures
+from emulator.report.tables import to_csv, to_json
+from emulator.report.training_panel import training_panel
+from emulator.report.view import View
+from emulator.store import constants_of, grid_of, levels_of, open_forecast
+from emulator.verify.audit import Ledger
+from emulator.verify.files import open_scores
+from pipelines.config import ReportConfig
+
+log = logging.getLogger(__name__)
+
+
+def report(config: ReportConfig) -> None:
+    """Write report.html, scores.json and scores.csv into the output folder. Raises `ValueError` in one sentence."""
+    view = View(open_scores(config.scores))
+    with figures():
+        panels = {"long_run": _long_run(view, config.long_run), "training": _training(config.metrics)}
+    written = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {config.scores}."
+    files = {
+        "scores.csv": to_csv(view),
+        "scores.json": to_json(view),
+        "report.html": render(view, config.title, config.map_lead_days, panels, written),
+    }
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        temporary = folder / f"{name}.partial"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, folder / name)
+    log.info("%s: %.1f MB", folder / "report.html", len(files["report.html"]) / 1e6)
+
+
+def _long_run(view: View, path: Path | None) -> Panel | None:
+    if path is None:
+        return None
+    run = open_forecast(path)
+    grid, levels = grid_of(run), levels_of(run)
+    ledger = Ledger(run, run, levels, grid, constants_of(run))
+    total, _ = ledger.read({"init_time": 0}, "lead_time")
+    return long_run_panel(view, run, grid.area, total.get("dry_air"))
+
+
+def _training(path: Path | None) -> Panel | None:
+    if path is None:
+        return None
+    if not Path(path).exists():
+        raise ValueError(f"Expected the training's metrics at {path}, got nothing there")
+    return training_panel(path)
