@@ -192,7 +192,7 @@ class Atmosphere:
         if self.levels.kind == "pressure":
             thickness = (self.thickness(before, change) + self.thickness(after, change)) / 2
         else:
-            thickness = self.thickness((before + after) / 2, change)
+            thickness = self.thickness(torch.lerp(before, after, 0.5), change)
         moved = self.thickness_change(before, after, change)
         return torch.addcmul(change * thickness, middle, moved).sum(1) / self.constants.gravity
 

@@ -8,6 +8,7 @@ derivative (`gradient`). `docs/conservation.md` derives the formulas and shows h
 import dataclasses
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from emulator.conservation import fluxes
@@ -181,4 +182,4 @@ def _column_change(air: Atmosphere, before: Tensor, after: Tensor, state0: State
     """Change of a column integral over the step, from differences: `(batch, *space)`."""
     change = after - before
     pressures = (air.surface_pressure(state) for state in (state0, state1))
-    return air.integral_change(change, before + change / 2, *pressures)
+    return air.integral_change(change, torch.add(before, change, alpha=0.5), *pressures)

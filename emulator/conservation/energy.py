@@ -82,9 +82,11 @@ class Energy:
         """Energy per kilogram without the surface geopotential, J kg-1: `(batch, level, *space)`."""
         constants = self.atmosphere.constants
         temperature, humidity = state["temperature"], state[fluxes.HUMIDITY]
-        result = constants.heat_capacity_dry_air * temperature + constants.latent_heat_vaporisation * humidity
+        result = torch.add(
+            constants.heat_capacity_dry_air * temperature, humidity, alpha=constants.latent_heat_vaporisation
+        )
         if self.moist:
-            result = result + self.moist * temperature * humidity
+            result = torch.addcmul(result, temperature, humidity, value=self.moist)
         for wind in self.winds:
             result = torch.addcmul(result, state[wind], state[wind], value=0.5)
         return result
@@ -94,7 +96,9 @@ class Energy:
         constants = self.atmosphere.constants
         warming = state1["temperature"] - state0["temperature"]
         moistening = state1[fluxes.HUMIDITY] - state0[fluxes.HUMIDITY]
-        result = constants.heat_capacity_dry_air * warming + constants.latent_heat_vaporisation * moistening
+        result = torch.add(
+            constants.heat_capacity_dry_air * warming, moistening, alpha=constants.latent_heat_vaporisation
+        )
         if self.moist:
             humidity = state0[fluxes.HUMIDITY] + moistening / 2
             temperature = state0["temperature"] + warming / 2
@@ -108,7 +112,7 @@ class Energy:
         air, seconds = self.atmosphere, self.atmosphere.step_seconds
         before, after = (air.surface_pressure(state) for state in (state0, state1))
         change = self.content_change(state0, state1)
-        gained = air.integral_change(change, self.content(state0) + change / 2, before, after)
+        gained = air.integral_change(change, torch.add(self.content(state0), change, alpha=0.5), before, after)
         orography = air.orography(gained)
         if after is not None and orography is not None:
             moved = air.column_pressure(after, after) - air.column_pressure(before, before)
@@ -143,7 +147,7 @@ class Energy:
         pressure = air.surface_pressure(state)
         column = air.integral(self.content(state), pressure)
         orography = air.orography(column)
-        if pressure is not None and orography is not None:
+        if orography is not None:
             mass = air.column_pressure(pressure, column).to(column.dtype) / air.constants.gravity
             column = column + orography * mass
         return air.mean(column - self._top_work(state) if self._has_top else column)

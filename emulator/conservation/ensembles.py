@@ -19,7 +19,7 @@ def prior_variance(scheme: Projection, state0: State, state1: State) -> dict[str
     The norm weighs cells by area and layers by mass, so that smaller cells are less certain: a value's variance is the
     control's, times the mean cell's share of area and mass over its own.
     """
-    problem = Problem(scheme, state0, state1, state1, None)
+    problem = _problem(scheme, state0, state1)
     air = scheme.atmosphere
     share = air.area.numel() * air.area.to(state1[scheme.controls[0]].device)
     result = {}
@@ -40,8 +40,8 @@ def reduced_variance(scheme: Projection, state0: State, state1: State) -> dict[s
     if scheme.bands is not None:
         raise ValueError("Expected a projection without bands for the reduced variance, got one with bands")
     with torch.no_grad():
-        problem = Problem(scheme, state0, state1, state1, None)
-        matrix = problem.jacobian(state1, {})
+        problem = _problem(scheme, state0, state1)
+        matrix = problem.jacobian(None, {})
         size = matrix.diagonal(dim1=1, dim2=2).sqrt()
         inverse = torch.linalg.inv(matrix / (size.unsqueeze(1) * size.unsqueeze(2)))
         inverse = inverse / (size.unsqueeze(1) * size.unsqueeze(2))
@@ -58,3 +58,8 @@ def reduced_variance(scheme: Projection, state0: State, state1: State) -> dict[s
                 known = known + scheme.atmosphere.spread(inverse[:, i, j], levels) * product
             result[name] = result[name] - known / cells
     return result
+
+
+def _problem(scheme: Projection, state0: State, state1: State) -> Problem:
+    scales = {name: budget.scale(state0) for name, budget in scheme.budgets.items()}
+    return Problem(scheme, (state0, state1, state1), None, scales)

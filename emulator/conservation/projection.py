@@ -11,6 +11,7 @@ out of the derivative, which is the active-set rule. The increments always start
 accumulates. Linear budgets without bounds need one step; it is then ProbConserv's update (Hansen et al. 2023).
 """
 
+import dataclasses
 import itertools
 
 import torch
@@ -20,7 +21,7 @@ from emulator.conservation import fluxes, rounding
 from emulator.conservation.atmosphere import Atmosphere, State, on_levels
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Anchor, Budget
-from emulator.conservation.scheme import Options, Scheme
+from emulator.conservation.scheme import Correction, Options, Scheme
 from emulator.conservation.sequential import ColumnStep
 
 REFERENCE_PRESSURE = 1e5  # Pa, p00: the column that a level field's variance is an average over
@@ -91,24 +92,27 @@ class Projection(Scheme):
             self._copies[key] = self.variances[name].to(like.device, like.dtype)
         return self._copies[key]
 
-    def correct(self, state0: State, state1: State, anchor: Anchor | None) -> tuple[State, dict[str, Tensor]]:
+    def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> Correction:
         clipped = {name: state1[name].clamp(min=0) for name in (*self.bounded, *self.clipped)}
         base = state1 | clipped
-        problem = Problem(self, state0, state1 | {name: base[name] for name in self.clipped}, base, anchor)
+        problem = Problem(self, (state0, state1, base), anchor, scales)
         with torch.no_grad():
-            multipliers, open_ = problem.solve()
+            trial, open_ = problem.solve()
+        residuals = {}
         if torch.is_grad_enabled():
             # One Newton step with the exact Jacobian has the derivative of the solution (implicit function theorem).
-            residual, step = problem.newton(multipliers)
-            multipliers = multipliers + step(residual)
-        changed, free = problem.apply(multipliers)
-        changed = {name: changed[name] for name in self.changes if name in changed} | {
-            name: base[name] for name in self.clipped if name not in changed
-        }
+            trial = problem.evaluate(trial.multipliers)
+            changed, free = problem.apply(trial.multipliers + problem.step(trial))
+        else:
+            changed, free = trial.changed, trial.free
+            if self.bands is None:
+                residuals = {budget.name: trial.residual[:, i] for i, budget in enumerate(self.solved)}
+        changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
             changed |= column(state0, state1 | changed, anchor)[0]
-        saturations = {f"saturation_{name}": self._share(~mask) for name, mask in free.items()}
-        return changed, saturations | {"saturation_projection": open_.to(torch.float64)}
+        saturations = {name: self._share(~mask) for name, mask in free.items()}
+        saturations["projection"] = open_.to(torch.float64)
+        return Correction({name: changed[name] for name in self.changes}, saturations, residuals)
 
     def _share(self, flag: Tensor) -> Tensor:
         """Area share of a flag, the mean over levels."""
@@ -116,18 +120,31 @@ class Projection(Scheme):
         return self.atmosphere.mean(value.mean(1) if value.ndim == self.atmosphere.space + 2 else value)
 
 
-class Problem:
-    """One projection: the prediction, the budgets linearised at it, and Newton's method on the multipliers."""
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Multipliers `(batch, constraint)`, the changed fields, cells off their bound, and the constraints' residuals."""
 
-    def __init__(self, scheme: Projection, state0: State, start: State, base: State, anchor: Anchor | None):
-        self.scheme, self.state0, self.start, self.base, self.anchor = scheme, state0, start, base, anchor
+    multipliers: Tensor
+    changed: State
+    free: dict[str, Tensor]
+    residual: Tensor
+
+
+class Problem:
+    """One projection: the prediction, the budgets linearised at it, and Newton's method on the multipliers.
+
+    `states` are the start of the step, the prediction, and the prediction with its negative values clipped.
+    """
+
+    def __init__(self, scheme: Projection, states: tuple[State, State, State], anchor, scales: dict[str, Tensor]):
+        self.scheme, self.anchor = scheme, anchor
+        self.state0, self.start, self.base = states
         self.air = scheme.atmosphere
-        self.right = [budget.gradient(base) for budget in scheme.solved]
+        self.right = [budget.gradient(self.base) for budget in scheme.solved]
         self.spread = {name: self._spread(name) for name in scheme.controls}
-        with torch.no_grad():
-            scales = torch.stack([budget.scale(state0) for budget in scheme.solved], dim=1)
-        self.scales = scales if scheme.bands is None else scheme.bands.scales(scales)
-        self.precision = start[scheme.controls[0]].dtype
+        sizes = torch.stack([scales[budget.name] for budget in scheme.solved], dim=1)
+        self.scales = sizes if scheme.bands is None else scheme.bands.scales(sizes)
+        self.precision = self.start[scheme.controls[0]].dtype
 
     def _spread(self, name: str) -> Tensor:
         """Error variance of a control, constant or growing with the square of the value, mean as given."""
@@ -171,49 +188,51 @@ class Problem:
         latent_heat = self.air.constants.latent_heat_vaporisation
         return changed | fluxes.linked(self.base, changed, latent_heat), free
 
-    def newton(self, multipliers: Tensor):
-        """Residuals `(batch, constraint)`, and a function that gives the multipliers' step for them."""
+    def evaluate(self, multipliers: Tensor) -> Trial:
+        """The fields for given multipliers, and how far they are from closing the budgets."""
         changed, free = self.apply(multipliers)
         state = self.base | changed
         values = [budget.residual(self.state0, state, self.anchor) for budget in self.scheme.solved]
-        if self.scheme.bands is None:
-            residual = torch.stack(values, dim=1)
-        else:
-            residual = self.scheme.bands.residuals(values, self.state0, state)
+        if self.scheme.bands is not None:
+            return Trial(multipliers, changed, free, self.scheme.bands.residuals(values, self.state0, state))
+        return Trial(multipliers, changed, free, torch.stack(values, dim=1))
 
-        def step(right_hand_side: Tensor) -> Tensor:
-            with torch.no_grad():
-                matrix = self.jacobian(state, free)
-                size = matrix.diagonal(dim1=1, dim2=2).abs().sqrt().clamp(min=TINY)
-                scaled = matrix / (size.unsqueeze(1) * size.unsqueeze(2))
-                scaled = scaled + RIDGE * torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
-                inverse = torch.linalg.inv_ex(scaled).inverse
-            return (inverse @ (right_hand_side / size).unsqueeze(2)).squeeze(2) / size
+    def step(self, trial: Trial, at_base: bool = False) -> Tensor:
+        """Newton's step of the multipliers; `at_base` where the trial's fields are those of the linearisation."""
+        with torch.no_grad():
+            matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.free)
+            size = matrix.diagonal(dim1=1, dim2=2).abs().sqrt().clamp(min=TINY)
+            scaled = matrix / (size.unsqueeze(1) * size.unsqueeze(2))
+            scaled = scaled + RIDGE * torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
+            inverse = torch.linalg.inv_ex(scaled).inverse
+        return (inverse @ (trial.residual / size).unsqueeze(2)).squeeze(2) / size
 
-        return residual, step
-
-    def solve(self) -> tuple[Tensor, Tensor]:
-        """Multipliers `(batch, constraint)` and whether they were not found to the tolerance, `(batch,)`.
+    def solve(self) -> tuple[Trial, Tensor]:
+        """The solution, and whether it was not found to the tolerance, `(batch,)`.
 
         Every element of the batch stops by itself, so that the result does not depend on the others.
         """
-        multipliers = torch.zeros_like(self.scales)
+        trial = self.evaluate(torch.zeros_like(self.scales))
         best = torch.full_like(self.scales[:, 0], torch.inf)
         running = torch.ones_like(best, dtype=torch.bool)
-        for _ in range(ITERATIONS):
-            residual, step = self.newton(multipliers)
-            worst = (residual / self.scales).abs().amax(1)
+        for number in range(ITERATIONS):
+            worst = (trial.residual / self.scales).abs().amax(1)
             stalled = (worst < STALLED[self.precision]) & (worst > best / 2)
             running = running & (worst > TOLERANCE[self.precision]) & ~stalled
             if not bool(running.any()):
                 break
             best = torch.minimum(best, worst)
-            multipliers = torch.where(running.unsqueeze(1), multipliers + step(residual), multipliers)
-        return multipliers, running
+            step = self.step(trial, at_base=number == 0)
+            trial = self.evaluate(torch.where(running.unsqueeze(1), trial.multipliers + step, trial.multipliers))
+        return trial, running
 
-    def jacobian(self, state: State, free: dict[str, Tensor]) -> Tensor:
-        """Minus the derivative of the residuals by the multipliers: `(batch, constraint, constraint)` float64."""
-        left = [budget.gradient(state) for budget in self.scheme.solved]
+    def jacobian(self, state: State | None, free: dict[str, Tensor]) -> Tensor:
+        """Minus the derivative of the residuals by the multipliers at `state`, None standing for the linearisation's.
+
+        `(batch, constraint, constraint)` float64.
+        """
+        left = self.right if state is None else [budget.gradient(state) for budget in self.scheme.solved]
+        state = self.base if state is None else state
         layers = None
         count = len(left)
         cells: list[list[Tensor | None]] = [[None] * count for _ in range(count)]

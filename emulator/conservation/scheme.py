@@ -83,6 +83,15 @@ def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[st
     return budgets
 
 
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """What a scheme did: changed fields, saturations by what saturated, and final residuals where they are known."""
+
+    changed: State = dataclasses.field(default_factory=dict)
+    saturations: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    residuals: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
 class Scheme:
     """A conservation scheme; subclasses provide `changes` and `correct`.
 
@@ -120,9 +129,9 @@ class Scheme:
             for name, budget in self.budgets.items()
         }
 
-    def correct(self, state0: State, state1: State, anchor: Anchor | None) -> tuple[State, dict[str, Tensor]]:
-        """Changed fields, and saturations by name."""
-        return {}, {}
+    def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> "Correction":
+        """The correction of a step; `scales` are the budgets' amounts at `state0`."""
+        return Correction()
 
     def __call__(self, state0: State, state1: State, anchor: Anchor | None = None) -> tuple[State, dict[str, Tensor]]:
         """Correct a predicted step.
@@ -144,10 +153,12 @@ class Scheme:
         if anchor is None or self.options.anchor == "previous":
             anchor = self._own_anchor(state0)
         with torch.autocast(state1[self.required[0]].device.type, enabled=False):
-            corrected, saturations = self.correct(state0, state1, anchor)
             with torch.no_grad():
-                record = self._record(state0, state1, corrected, anchor)
-        return corrected, record | {name: value.detach() for name, value in saturations.items()}
+                scales = {name: budget.scale(state0) for name, budget in self.budgets.items()}
+            correction = self.correct(state0, state1, anchor, scales)
+            with torch.no_grad():
+                record = self._record(state0, state1, correction, anchor, scales)
+        return correction.changed, record
 
     def _own_anchor(self, state0: State) -> Anchor | None:
         if self._dry_air is None:
@@ -155,22 +166,23 @@ class Scheme:
         mass = self._dry_air.mass(state0)
         return Anchor(mass if self.options.anchor != "given" else torch.full_like(mass, self.options.dry_mass))
 
-    def _record(self, state0: State, state1: State, corrected: State, anchor: Anchor | None) -> dict[str, Tensor]:
-        after = state1 | corrected
+    def _record(self, state0: State, state1: State, correction: "Correction", anchor, scales) -> dict[str, Tensor]:
+        after = state1 | correction.changed
         record = {}
         for name, budget in self.budgets.items():
-            scale = budget.scale(state0)
-            record[f"residual_before_{name}"] = budget.residual(state0, state1, anchor) / scale
-            if corrected:
-                record[f"residual_after_{name}"] = budget.residual(state0, after, anchor) / scale
-            else:
-                record[f"residual_after_{name}"] = record[f"residual_before_{name}"]
+            before = budget.residual(state0, state1, anchor)
+            left = before
+            if correction.changed:
+                known = correction.residuals.get(name)
+                left = budget.residual(state0, after, anchor) if known is None else known
+            record[f"residual_before_{name}"] = before / scales[name]
+            record[f"residual_after_{name}"] = left / scales[name]
         for name in self.changes:
-            added = (corrected[name] - state1[name]) ** 2
+            added = (correction.changed[name] - state1[name]) ** 2
             if added.ndim == self.atmosphere.space + 2:
                 added = added.mean(1)
             record[f"correction_rms_{name}"] = self.atmosphere.mean(added).sqrt()
-        return record
+        return record | {f"saturation_{name}": value.detach() for name, value in correction.saturations.items()}
 
 
 def _is_mean(name: str) -> bool:

@@ -14,7 +14,7 @@ from emulator.conservation import fluxes, rounding
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
 from emulator.conservation.energy import Energy
-from emulator.conservation.scheme import Options, Scheme
+from emulator.conservation.scheme import Correction, Options, Scheme
 
 DRY_AIR_FORMS = ("ratio", "offset", "humidity")
 WATER_FORMS = ("precipitation", "evaporation")
@@ -79,7 +79,7 @@ class DryAirStep:
             raw = rounding.add(start, -air.spread(ratio, True).to(start.dtype) * dry)
             humidity = raw.clamp(min=0)
         stuck = air.mean(((humidity <= 0) & (start > 0)).to(torch.float64).mean(1))
-        return {fluxes.HUMIDITY: humidity}, {"saturation_dry_air": stuck}
+        return {fluxes.HUMIDITY: humidity}, {"dry_air": stuck}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class WaterStep:
 
     The ratio stays within 1 / `limit` and `limit`. What it cannot supply, because there is no flux to scale or the
     needed flux has the wrong sign, is rained or evaporated uniformly: the budget closes for every input, signs hold,
-    and `saturation_water` is 1.
+    and the saturation `water` is 1.
     """
 
     budget: Water
@@ -126,7 +126,7 @@ class WaterStep:
             for name, part in ((fluxes.PRECIPITATION, rest.clamp(min=0)), (fluxes.EVAPORATION, rest.clamp(max=0)))
         }
         changed[scaled] = changed[scaled] + air.spread(factor, False).to(state[scaled].dtype) * state[scaled]
-        return changed, {"saturation_water": saturated.to(torch.float64)}
+        return changed, {"water": saturated.to(torch.float64)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,7 +198,7 @@ class Sequential(Scheme):
         self.changes = (*changes, *fluxes.linked_names(changes, variables))
         self.required = tuple(dict.fromkeys((*self.required, *self.changes)))
 
-    def correct(self, state0: State, state1: State, anchor: Anchor | None) -> tuple[State, dict[str, Tensor]]:
+    def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> Correction:
         changed: State = {name: state1[name].clamp(min=0) for name in self.clipped}
         saturations = self._clipped_share(state1)
         for step in self.steps:
@@ -207,13 +207,13 @@ class Sequential(Scheme):
             update |= fluxes.linked(current, update, self.atmosphere.constants.latent_heat_vaporisation)
             changed |= {name: field for name, field in update.items() if name in self.changes}
             saturations |= saturation
-        return changed, saturations
+        return Correction(changed, saturations)
 
     def _clipped_share(self, state: State) -> dict[str, Tensor]:
-        """Area share of negative values, the mean over levels: `saturation_<variable>`, `(batch,)`."""
+        """Area share of negative values, the mean over levels: by variable, `(batch,)`."""
         shares = {}
         for name in self.clipped:
             negative = (state[name].detach() < 0).to(torch.float32)
             negative = negative.mean(1) if negative.ndim == self.atmosphere.space + 2 else negative
-            shares[f"saturation_{name}"] = self.atmosphere.mean(negative)
+            shares[name] = self.atmosphere.mean(negative)
         return shares
