@@ -44,9 +44,7 @@ def _points(count):
 
 def make_atmosphere(grid: Grid, levels: Levels, surface_pressure=True, seed=0) -> Atmosphere:
     orography = 3000 * np.random.default_rng(seed).random(grid.shape) ** 4 * CONSTANTS.gravity
-    return Atmosphere(
-        torch.as_tensor(grid.area), levels, CONSTANTS, torch.as_tensor(orography), STEP, surface_pressure
-    )
+    return Atmosphere(torch.as_tensor(grid.area), levels, CONSTANTS, torch.as_tensor(orography), STEP, surface_pressure)
 
 
 def random_step(atmosphere: Atmosphere, dtype=torch.float32, batch=2, seed=0, snow=False, noise=1.0):

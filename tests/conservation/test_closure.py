@@ -83,7 +83,9 @@ def _check(scheme, auditor, states, changed, record, dtype):
         if name in final:
             assert float(final[name].min()) >= 0, name
     for name in scheme.changes:
-        difference = (changed[name].double() - state1[name].double()).reshape(len(changed[name]), -1, *scheme.atmosphere.area.shape)
+        difference = (changed[name].double() - state1[name].double()).reshape(
+            len(changed[name]), -1, *scheme.atmosphere.area.shape
+        )
         expected = auditor.mean(difference.numpy() ** 2).mean(1) ** 0.5
         np.testing.assert_allclose(record[f"correction_rms_{name}"], expected, rtol=1e-4, atol=1e-30)
     torch.testing.assert_close(
