@@ -15,7 +15,9 @@ from emulator.grid import Grid
 from emulator.variables import VARIABLES
 from emulator.vertical import Levels
 from emulator.zarr_regions import (  # noqa: F401  (the writing half of the public interface)
+    DiskError,
     create,
+    discard,
     finish,
     finished_fingerprint,
     mark,

@@ -25,6 +25,10 @@ COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4)
 log = logging.getLogger(__name__)
 
 
+class DiskError(ValueError):
+    """The disk, and not the data, is at fault: what is written can be continued once there is room."""
+
+
 def partial_path(path) -> Path:
     """Where the store lies until it is finished."""
     return Path(path).with_name(Path(path).name + ".partial")
@@ -43,7 +47,7 @@ def create(
     Args:
       path: where the finished store will be.
       template: coordinates with values, data variables whose shape, type and attributes alone are used, and attributes.
-        Data variables without any dimension of `chunks` are written whole, now.
+        Data variables of one dimension, or without any of `chunks`, are written whole, now.
       chunks: size of a chunk along a dimension; dimensions left out are not cut.
       shards: size of a shard, a file of many chunks that has to be written by one process, along the same dimensions.
 
@@ -61,7 +65,7 @@ def create(
             if old.exists():
                 shutil.rmtree(old)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        fixed = [name for name, v in template.data_vars.items() if not set(v.dims) & set(chunks)]
+        fixed = [name for name, v in template.data_vars.items() if v.ndim < 2 or not set(v.dims) & set(chunks)]
         whole = template.drop_vars([n for n in template.data_vars if n not in fixed]).drop_encoding()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)
@@ -74,7 +78,7 @@ def create(
         progress.mkdir()
         (progress / "recipe.json").write_text(recipe)  # last: without it the template is not continued
     except OSError as error:
-        raise ValueError(f"Expected to write a store at {path}, got: {reason(error)}") from error
+        raise DiskError(f"Expected to write a store at {path}, got: {reason(error)}") from error
     return False
 
 
@@ -93,7 +97,7 @@ def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) 
         array[where] = values
         back = array[where]
     except OSError as error:
-        raise ValueError(f"Expected to write {name} to {path}, got: {reason(error)}") from error
+        raise DiskError(f"Expected to write {name} to {path}, got: {reason(error)}") from error
     if not np.array_equal(back, values, equal_nan=values.dtype.kind == "f"):
         raise ValueError(
             f"Expected to read back what was written of {name} at {dict(start)} in {path}, got other values"
@@ -108,6 +112,12 @@ def mark(path, key: str) -> None:
 def marks(path) -> set[str]:
     """The keys of all regions that are written."""
     return {file.name.removesuffix(".done") for file in progress_path(path).glob("*.done")}
+
+
+def discard(path) -> None:
+    """Removes the unfinished store of `path`, if there is one."""
+    for folder in (progress_path(path), partial_path(path)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def finish(path, expected: Iterable[str] = (), attributes: Mapping | None = None) -> None:
@@ -129,7 +139,7 @@ def finish(path, expected: Iterable[str] = (), attributes: Mapping | None = None
         partial.rename(path)
         shutil.rmtree(progress_path(path))
     except OSError as error:
-        raise ValueError(f"Expected to finish the store at {path}, got: {reason(error)}") from error
+        raise DiskError(f"Expected to finish the store at {path}, got: {reason(error)}") from error
 
 
 def finished_fingerprint(path) -> str | None:

@@ -84,20 +84,25 @@ class SourceConfig(Model):
     select: dict[str, Any] = Field(default_factory=dict, description="dimension: value or list of values to keep")
     units: dict[str, str] = Field(default_factory=dict, description="units where the source records none or wrong ones")
     negate: list[str] = Field(default_factory=list, description="variables whose sign is opposite to ECMWF's")
+    interval_hours: Positive | None = Field(None, description="what accumulations cover, where the source does not say")
 
 
 class IngestConfig(Model):
-    """Sources to one analysis store."""
+    """Sources to one analysis store, or to a forecast store (`kind: forecast`)."""
 
     sources: list[SourceConfig] = Field(min_length=1)
     output: Path
+    kind: Literal["analysis", "forecast"] = "analysis"
+    step_hours: Positive | None = Field(
+        None, description="step of the store; None: that of the snapshots in the sources"
+    )
     variables: list[str] | None = Field(None, description="canonical names to keep; None keeps all that are known")
     roles: dict[str, Literal["prognostic", "forcing", "diagnostic", "static"]] = Field(default_factory=dict)
     constants: dict[str, float] = Field(default_factory=dict)
     period: Period = Period()
     missing: Literal["refuse", "keep"] = "refuse"
     times_per_chunk: Count = 1
-    times_per_region: Count = 64
+    times_per_region: Count | None = Field(None, description="times in a file and a task; None: about 64 MB of a field")
     dask: DaskConfig = DaskConfig()
 
 
@@ -158,7 +163,9 @@ class ConservationConfig(Model):
     unaccounted: list[Literal["heating", "moistening", "dry_mass"]] = Field(
         ["heating", "moistening"], description="mean residuals of the training data that are let stand, not forced to 0"
     )
-    penalty: float = Field(0.0, ge=0, description="weight of the squared residuals in the loss; works with kind none too")
+    penalty: float = Field(
+        0.0, ge=0, description="weight of the squared residuals in the loss; works with kind none too"
+    )
 
 
 class OptimizerConfig(Model):

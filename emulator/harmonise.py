@@ -1,0 +1,274 @@
+"""Variables of a source as pieces of canonical fields: names, units, signs, and the order of every dimension, by name.
+
+A `Piece` says where its values go and how they change; `Piece.read` does it for some times, and nothing is read before.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from emulator.axes import (
+    Axes,
+    add_horizontal,
+    add_level,
+    add_member,
+    add_times,
+    level_coordinate,
+    on_the_sphere,
+    time_coordinates,
+)
+from emulator.recognise import Match, recognise
+from emulator.sources import Source
+from emulator.store import FORECAST_NAMES
+from emulator.units import conversion, linear
+from emulator.variables import variable
+
+ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
+CANONICAL = ("time", "lead_time", "member", "level", "latitude", "longitude", "cell")
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a person says of a source that it does not say itself; see `SourceConfig`."""
+
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    select: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    negate: tuple[str, ...] = ()
+    interval_hours: float | None = None
+    forecast: bool = False
+    wanted: tuple[str, ...] | None = None
+    static: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """A box of one canonical field, in one source.
+
+    Attributes:
+      name, term: the canonical variable, and which term of it (usually "").
+      path: of the source, for messages.
+      array: the source's variable, lazy; `dims` maps canonical dimensions to its own.
+      coordinates: values along each canonical dimension, in the convention's order; `time` holds initial times and
+        `lead_time` leads in a forecast. A dimension that the variable lacks is a coordinate of one value, or absent.
+      order: positions in the source of the values along `member`, `level`, `latitude` and `longitude`.
+      scale, offset: canonical = scale * source + offset, sign included.
+      vertical: "pressure", "sigma", "hybrid" or "unknown" for fields with levels, else None.
+      averaged: the source says that these are means over time.
+      from_start: the values are accumulated since the initial time.
+    """
+
+    name: str
+    term: str
+    path: str
+    array: xr.Variable
+    dims: Mapping[str, str]
+    coordinates: Mapping[str, np.ndarray]
+    order: Mapping[str, np.ndarray]
+    scale: float
+    offset: float
+    vertical: str | None
+    averaged: bool = False
+    from_start: bool = False
+
+    def read(self, times, leads=None) -> np.ndarray:
+        """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.
+
+        Axes are `(time, lead_time, member, level, latitude, longitude)`, of size 1 where the source has no such dimension;
+        on point grids the last two are one, `cell`.
+        """
+        wanted = {"time": np.asarray(times), "lead_time": np.asarray([0] if leads is None else leads)}
+        index, after = {}, {}
+        for dim, raw in self.dims.items():
+            positions = wanted.get(dim, self.order.get(dim))
+            if positions is None:
+                continue
+            ordered, back = np.unique(positions, return_inverse=True)
+            index[raw] = _as_slice(ordered)
+            after[dim] = back
+        try:
+            part = self.array.isel(index)
+            values = part.transpose(*[self.dims[d] for d in CANONICAL if d in self.dims]).values
+        except (OSError, RuntimeError, ValueError, IndexError) as error:
+            text = " ".join(str(error).split())
+            raise ValueError(f"Expected to read {self.name} from {self.path}, got: {text}") from error
+        shape = []
+        for dim in CANONICAL:
+            if dim in self.dims:
+                if dim in after and np.any(np.diff(after[dim]) != 1):
+                    values = np.take(values, after[dim], axis=len(shape))
+                shape.append(values.shape[len(shape)])
+            elif dim in ("time", "lead_time", "member", "level"):
+                values = np.expand_dims(values, len(shape))
+                shape.append(1)
+        if self.scale != 1 or self.offset != 0:
+            values = values * np.float64(self.scale) + self.offset
+        return values
+
+
+def pieces(source: Source, options: Options) -> list[Piece]:
+    """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
+    dataset = _renamed(source, options)
+    found = []
+    for name, array in dataset.data_vars.items():
+        if array.dtype.kind not in "fiu" or not on_the_sphere(array):
+            continue
+        for match in _matches(str(name), array, options):
+            if options.wanted is None or match.name in options.wanted:
+                try:
+                    found += _pieces_of(dataset, array, match, source.path, options)
+                except ValueError as error:
+                    text = str(error)
+                    raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
+    return found
+
+
+def _renamed(source, options) -> xr.Dataset:
+    dataset = source.dataset
+    for name in options.rename.values():
+        variable(name)  # raises, with the nearest names
+    for name in options.select:
+        if _canonical(name) not in ("level", "member") and (
+            name in ALIGNED or name not in {*dataset.variables, *dataset.dims}
+        ):
+            raise ValueError(
+                f"Expected level, member or another dimension than time and place to select from in {source.path}, got "
+                f"{name!r} (times are chosen by period)"
+            )
+    present = {old: new for old, new in options.rename.items() if old in dataset and old != new}
+    clash = [new for new in present.values() if new in dataset.variables]
+    return dataset.drop_vars(clash).rename(present)
+
+
+def _canonical(name: str) -> str:
+    return next((d for d, names in FORECAST_NAMES.items() if name == d or name in names), name)
+
+
+def _matches(name, array, options) -> list[Match]:
+    if name in options.rename.values():
+        return [Match(name)]
+    heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
+    height = float(heights[0]) if heights else None
+    return recognise(name, array.attrs, level_coordinate(array) is not None, height)
+
+
+def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
+    entry = variable(match.name)
+    axes = Axes()
+    add_horizontal(axes, dataset, array)
+    if entry.levels:
+        add_level(axes, array)
+        if axes.vertical is None:
+            raise ValueError(f"Expected {entry.name} on levels, got no vertical coordinate")
+    add_member(axes, array)
+    if static := entry.name in options.static:
+        moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
+        array = array.isel({d: 0 for d in moving if d in array.dims})
+    else:
+        add_times(axes, dataset, array, options.forecast)
+    array = _select(array, options, axes)
+    others = [d for d in array.dims if d not in axes.dims.values()]
+    if large := [d for d in others if array.sizes[d] > 1]:
+        raise ValueError(
+            f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
+        )
+    array = array.squeeze(others, drop=True)
+    scale, offset, from_start = _change(array, match, entry, options)
+    piece = Piece(
+        name=entry.name,
+        term=match.term,
+        path=path,
+        array=array.variable,
+        dims=axes.dims,
+        coordinates=axes.coordinates,
+        order=axes.order,
+        scale=scale,
+        offset=offset,
+        vertical=axes.vertical,
+        averaged="time: mean" in array.attrs.get("cell_methods", ""),
+        from_start=from_start,
+    )
+    return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options.forecast)
+
+
+def _change(array, match, entry, options) -> tuple[float, float, bool]:
+    """Scale and offset to the table's units and ECMWF's sign, and whether values run from the initial time."""
+    name = str(array.name)
+    units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))
+    if units is None:
+        raise ValueError(f"Expected units of {name}, got none; give them under units")
+    from_start = bool(array.attrs.get("from_start")) and linear(units, entry.units) is None
+    hours = options.interval_hours or match.interval_hours or array.attrs.get("interval_hours")
+    # Accumulations from the initial time are divided by the step when they are differenced.
+    scale, offset = conversion(units, entry, 1.0 if from_start else hours and hours * 3600.0)
+    sign = match.sign * (-1 if {name, entry.name} & set(options.negate) else 1)
+    return sign * scale, sign * offset, from_start
+
+
+def _by_step(piece: Piece, entry, present, forecast: bool) -> list[Piece]:
+    """In an analysis a piece for each step of short forecasts (ERA5's fluxes come so), placed at its valid time.
+
+    In a forecast the same where steps are missing after some of the initial times, so that none is claimed.
+    """
+    leads = piece.coordinates.get("lead_time")
+    if leads is None or (forecast and (present is None or np.all(present))):
+        return [piece]
+    if not forecast and entry.cell == "point" and np.any(leads != np.timedelta64(0)):
+        raise ValueError(
+            f"Expected an analysis of {piece.name}, got a forecast up to {leads.max() / np.timedelta64(1, 'h'):g} h; set "
+            "kind: forecast"
+        )
+    found = []
+    inits = piece.coordinates["time"]
+    for step, lead in enumerate(leads):
+        kept = np.array([n for n in range(len(inits)) if present is None or present[n][step]], int)
+        if not len(kept):
+            continue
+        index = {piece.dims["time"]: _as_slice(kept)} if "time" in piece.dims else {}
+        if forecast:
+            index |= {piece.dims["lead_time"]: slice(step, step + 1)} if "lead_time" in piece.dims else {}
+            coordinates = piece.coordinates | {"time": inits[kept], "lead_time": leads[step : step + 1]}
+            dims = piece.dims
+        else:
+            index |= {piece.dims["lead_time"]: step} if "lead_time" in piece.dims else {}
+            coordinates = {d: c for d, c in piece.coordinates.items() if d != "lead_time"} | {
+                "time": inits[kept] + lead
+            }
+            dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
+        found.append(dataclasses.replace(piece, array=piece.array.isel(index), dims=dims, coordinates=coordinates))
+    return found
+
+
+def _select(array, options, axes: Axes):
+    """The parts that the options select: levels and members by value, other dimensions as xarray does."""
+    for name, wanted in options.select.items():
+        canonical = _canonical(name)
+        if canonical in axes.coordinates:
+            values = axes.coordinates[canonical]
+            kept = np.isin(np.round(values, 6), np.round(np.atleast_1d(np.asarray(wanted, np.float64)), 6))
+            if kept.sum() != np.size(wanted):
+                raise ValueError(f"Expected {name} {wanted}, got {', '.join(f'{v:g}' for v in values)}")
+            axes.coordinates[canonical] = values[kept]
+            if canonical in axes.order:
+                axes.order[canonical] = axes.order[canonical][kept]
+            if canonical == "member" and np.ndim(wanted) == 0:
+                axes.coordinates.pop("member")
+        elif name in array.dims:
+            try:
+                array = array.sel({name: wanted}) if name in array.coords else array.isel({name: wanted})
+            except (KeyError, IndexError):
+                have = list(array[name].values[:8]) if name in array.coords else f"0 to {array.sizes[name] - 1}"
+                raise ValueError(f"Expected {name} {wanted}, got {have}") from None
+    return array
+
+
+def _as_slice(positions: np.ndarray):
+    """A slice for consecutive positions, which every backend reads fastest."""
+    if len(positions) and np.all(np.diff(positions) == 1):
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions

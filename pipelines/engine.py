@@ -1,0 +1,69 @@
+"""Where Dask works: threads of this process, a local cluster, or a scheduler that is already there."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import dask
+
+from pipelines.config import DaskConfig
+
+log = logging.getLogger(__name__)
+
+# map(function, list of argument tuples, report(done)) -> results in order
+Map = Callable[[Callable, Sequence[tuple], Callable[[int], None]], list]
+
+
+@contextmanager
+def workers(config: DaskConfig) -> Iterator[Map]:
+    """Yields a `map` over independent tasks; the first one that fails raises its error here."""
+    if config.address is None and config.workers == 0:
+        yield lambda function, arguments, report: _in_batches(function, arguments, report, config.threads)
+        return
+    from distributed import Client, LocalCluster
+
+    if config.address is not None:
+        with Client(config.address) as client:
+            log.info("Dask: %s", config.address)
+            yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
+        return
+    memory = config.memory or "auto"
+    options = {"n_workers": config.workers, "threads_per_worker": config.threads, "memory_limit": memory}
+    with LocalCluster(**options, dashboard_address=None) as cluster, Client(cluster) as client:
+        log.info("Dask: %d workers of %d threads", config.workers, config.threads)
+        yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
+
+
+def _in_batches(function, arguments, report, threads) -> list:
+    results: list = []
+    size = 4 * threads
+    for start in range(0, len(arguments), size):
+        tasks = [dask.delayed(function, pure=False, traverse=False)(*a) for a in arguments[start : start + size]]
+        results += dask.compute(*tasks, scheduler="threads", num_workers=threads)
+        report(len(results))
+    return results
+
+
+def _on_cluster(client, function, arguments, report) -> list:
+    """A bounded number of tasks are on their way at a time, so that a million of them need no memory here."""
+    from distributed import as_completed
+
+    results: list = [None] * len(arguments)
+    waiting = iter(enumerate(arguments))
+    ahead = 4 * max(1, sum(client.nthreads().values()))
+    queue, number = as_completed(), {}
+
+    def submit() -> None:
+        for index, task in waiting:
+            future = client.submit(function, *task, pure=False)
+            number[future.key] = index
+            queue.add(future)
+            return
+
+    for _ in range(ahead):
+        submit()
+    for done, future in enumerate(queue, start=1):
+        results[number.pop(future.key)] = future.result()
+        report(done)
+        submit()
+    return results
