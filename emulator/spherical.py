@@ -1,21 +1,25 @@
-"""Real spherical-harmonic transform, fast on CPU and free of complex numbers.
+"""Spherical-harmonic transform of real fields, fast on CPU and free of complex numbers.
 
-Fields are `(nlat, nlon, *channels)`, latitude from north to south, so that a field with its batch and channel axes last
-is one matrix per latitude. Coefficients are real, `(lmax, mmax, 2, *channels)`: degree l, order m >= 0, then real and
-imaginary part. They are those of torch-harmonics: orthonormal harmonics with the Condon-Shortley phase,
+Fields are `(nlat, nlon, *channels)`, latitude from north to south. Coefficients are real numbers, `(lmax, lmax, 2,
+*channels)`: degree l, order m >= 0, then real and imaginary part; they are zero for l < m. They are torch-harmonics':
+orthonormal harmonics with the Condon-Shortley phase,
 
-    f(theta, phi) = Re sum_l sum_m (2 - [m = 0]) c_lm Pbar_lm(cos theta) exp(i m phi).
+    f(theta, phi) = Re sum_lm (2 - [m = 0]) c_lm P_lm(cos theta) exp(i m phi).
 
-The hemispheres are folded, since P_lm(-x) = (-1)^(l - m) P_lm(x): two products of half the size and half the table.
-Source of the tables and of the oracle in the tests: torch-harmonics (Bonev et al. 2023).
+Networks that stay on one grid keep cells and coefficients in the order of `emulator.spherical_kernels`, in which every
+step of the transform works on contiguous memory: `arrange` once, then `analyse` and `synthesise`, at last `restore`.
+Tables and quadrature are made in float64 with torch-harmonics (Bonev et al. 2023), the oracle of the tests.
 """
 
 import functools
 import math
+import weakref
 
 import torch
-from torch_harmonics.legendre import legpoly
+from torch_harmonics.legendre import dlegpoly, legpoly
 from torch_harmonics.quadrature import precompute_latitudes
+
+from emulator.spherical_kernels import Plan, Transform
 
 GRIDS = ("gaussian", "equiangular")
 
@@ -26,14 +30,17 @@ def latitudes(nlat: int, grid: str = "gaussian", poles: bool = False) -> tuple[t
     Gauss-Legendre (exact to degree 2 nlat - 1), Clenshaw-Curtis on an equiangular grid with poles and Fejer's first rule
     on one without (both exact to degree nlat - 1; Waldvogel 2006). Raises `ValueError` for another grid.
     """
+    if grid not in GRIDS:
+        raise ValueError(f"Expected a grid among {GRIDS}, got {grid!r}")
+    if nlat < 2:
+        raise ValueError(f"Expected at least 2 latitudes, got {nlat}")
     if grid == "gaussian":
         return precompute_latitudes(nlat, grid="legendre-gauss")
-    if grid != "equiangular":
-        raise ValueError(f"Expected a grid among {GRIDS}, got {grid!r}")
     if poles:
         return precompute_latitudes(nlat, grid="equiangular")
     theta = (torch.arange(nlat, dtype=torch.float64) + 0.5) * (math.pi / nlat)
     j = torch.arange(1, nlat // 2 + 1, dtype=torch.float64)
+    # the last cosine of an even rule vanishes on the nodes, so its factor does not matter
     series = torch.cos(2 * j * theta[:, None]) / (4 * j**2 - 1)
     return theta, (1 - 2 * series.sum(1)) * (2 / nlat)
 
@@ -41,135 +48,286 @@ def latitudes(nlat: int, grid: str = "gaussian", poles: bool = False) -> tuple[t
 def truncation(nlat: int, nlon: int, grid: str = "gaussian") -> int:
     """Largest number of degrees for which analysis inverts synthesis: bounded by the quadrature and by the longitudes."""
     exact = nlat if grid == "gaussian" else (nlat + 1) // 2
-    return min(exact, nlon // 2 + 1)
+    return min(exact, (nlon + 1) // 2)
 
 
-@functools.lru_cache(maxsize=32)
-def _legendre(nlat, grid, poles, lmax):
-    """Synthesis and analysis tables `(parity of l, parity of m, order, degree, row)` of the northern rows, float64."""
-    theta, weights = latitudes(nlat, grid, poles)
-    half = (nlat + 1) // 2
-    table = legpoly(lmax, lmax, torch.cos(theta[:half]))  # (m, l, row)
-    weights = weights[:half].clone()
-    if nlat % 2:
-        weights[-1] /= 2  # the equator counts in both hemispheres
-    padded = torch.zeros(lmax + lmax % 2, lmax + lmax % 2, half, dtype=torch.float64)
-    padded[:lmax, :lmax] = table
-    split = padded.reshape(padded.shape[0] // 2, 2, -1, 2, half).permute(3, 1, 0, 2, 4)
-    return split.contiguous(), (split * (2 * math.pi * weights)).contiguous()
+def _legendre_table(grid, plan, kind, analysis):
+    """Flat table in the kernels' order, float64, with the quadrature's weights for analysis, 2 - [m = 0] for synthesis.
 
-
-@functools.lru_cache(maxsize=32)
-def _fourier(nlon, mmax):
-    """Analysis `(2 mmax, nlon)` and synthesis `(nlon, 2 mmax)` matrices of the real Fourier transform, float64."""
-    orders = torch.arange(mmax, dtype=torch.float64)
-    turns = torch.outer(orders, torch.arange(nlon, dtype=torch.float64)) % nlon
-    angle = turns * (2 * math.pi / nlon)
-    factor = torch.full((mmax, 1), 2.0, dtype=torch.float64)
-    factor[0] = 1
-    if 2 * (mmax - 1) == nlon:
-        factor[-1] = 1
-    basis = torch.stack([torch.cos(angle), -torch.sin(angle)], 1)  # (m, re / im, nlon)
-    analysis = (basis / nlon).reshape(2 * mmax, nlon)
-    return analysis, (basis * factor[:, None]).reshape(2 * mmax, nlon).T.contiguous()
-
-
-_CACHE: dict = {}
-
-
-def _cached(kind, key, make, dtype, device):
-    """One tensor per table, dtype and device in the process, so that all blocks of a network share it."""
-    full = (kind, key, dtype, str(device))
-    if full not in _CACHE:
-        _CACHE[full] = make().to(device=device, dtype=dtype)
-    return _CACHE[full]
-
-
-class SphericalTransform(torch.nn.Module):
-    """Analysis and synthesis between a grid and the triangular truncation with `lmax` degrees and orders.
-
-    Args:
-      nlat, nlon: rows and columns of the grid.
-      grid: "gaussian" or "equiangular"; `poles`: whether an equiangular grid has rows at the poles.
-      lmax: number of degrees, default `truncation(nlat, nlon, grid)`.
-    Raises `ValueError` for a truncation that the longitudes cannot hold.
+    `kind`: "scalar" for P_lm, "theta" for dP_lm / dtheta and "phi" for m P_lm / sin(theta), the latter two divided by
+    l (l + 1) for analysis.
     """
+    theta, weights = latitudes(plan.nlat, *grid)
+    even, odd = plan.rows
+    rows = torch.cat([torch.arange(odd, even), torch.arange(odd)])  # the equator first
+    theta, weights = theta[rows], weights[rows] * (2 * math.pi / plan.nlon)
+    degrees, orders = torch.arange(plan.lmax), torch.arange(plan.lmax)
+    if kind == "scalar":
+        table = legpoly(plan.lmax, plan.lmax, torch.cos(theta))  # (m, l, row)
+    else:
+        table = dlegpoly(plan.lmax, plan.lmax, theta)[0 if kind == "theta" else 1]
+    if analysis:
+        table = table * weights
+        if kind != "scalar":
+            table = table / (degrees * (degrees + 1)).clamp(min=1)[:, None]
+    else:
+        single = (orders == 0) | (2 * orders == plan.nlon)
+        table = table * (2 - single.double())[:, None, None]
+    parts = []
+    for block in plan.blocks:
+        for q in (0, 1):
+            for a in (0, 1):
+                first = 2 * block.start
+                m = slice(first + a, first + a + 2 * block.orders[a], 2)
+                used = slice(even - plan.rows[plan.parity(a, q)], None)
+                parts.append(table[m, first + q :: 2, used].flatten())
+    return torch.cat(parts)
 
-    def __init__(self, nlat: int, nlon: int, grid: str = "gaussian", poles: bool = False, lmax: int | None = None):
+
+def _fourier_table(plan):
+    """The four quarters of (cos, -sin), flat, float64; empty where the fast Fourier transform is used."""
+    if not plan.quarters:
+        return torch.zeros(0, dtype=torch.float64)
+    quarter = plan.nlon // 4
+    j = torch.arange(quarter + 1)
+    even, odd = torch.arange(0, plan.lmax, 2), torch.arange(1, plan.lmax, 2)
+
+    def angle(orders, longitudes):
+        return (torch.outer(orders, longitudes) % plan.nlon).double() * (2 * math.pi / plan.nlon)
+
+    last_first = torch.cat([j[-1:], j[1:-1]])
+    tables = (
+        torch.cos(angle(even, j)),
+        -torch.sin(angle(even, j[1:-1])),
+        torch.cos(angle(odd, j[:-1])),
+        -torch.sin(angle(odd, last_first)),
+    )
+    return torch.cat([table.flatten() for table in tables])
+
+
+@functools.lru_cache(maxsize=32)
+def _cell_order(plan):
+    """Index of every cell of the kernels' order in the field, and its inverse."""
+    even, odd = plan.rows
+    lat = [*range(odd, even), *range(odd), *range(plan.nlat - 1, even - 1, -1)]
+    lon = list(range(plan.nlon))
+    if plan.quarters:
+        quarter = plan.nlon // 4
+        half = [*range(quarter + 1), *range(2 * quarter - 1, quarter, -1)]
+        lon = half + [j + 2 * quarter for j in half]
+    index = (torch.tensor(lon)[:, None] + plan.nlon * torch.tensor(lat)[None]).flatten()
+    return index, torch.argsort(index)
+
+
+@functools.lru_cache(maxsize=32)
+def _coefficient_order(plan):
+    """Index of every stored coefficient in `(lmax, lmax, 2)`, and of every one of those in the store.
+
+    Where l < m, both point at an entry that is zero in both, so that either index also carries gradients back.
+    """
+    stored = []
+    for block in plan.blocks:
+        for q in (0, 1):
+            rows = [
+                (2 * i + a, k)
+                for a in (0, 1)
+                for k in (0, 1)
+                for i in range(block.start, block.start + block.orders[a])
+            ]
+            degrees = range(2 * block.start + q, plan.lmax, 2)
+            stored += [(l * plan.lmax + m) * 2 + k for l in degrees for m, k in rows]
+    stored = torch.tensor(stored)
+    zero = int((stored // 2 // plan.lmax < stored // 2 % plan.lmax).nonzero()[0]) if plan.lmax > 1 else 0
+    dense = torch.full((2 * plan.lmax**2,), zero)
+    dense[stored] = torch.arange(len(stored))
+    return stored, dense
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows of `x` at `index`; `inverse` takes gradients back, faster than index_select's own scatter."""
+
+    @staticmethod
+    def forward(ctx, x, index, inverse):
+        ctx.save_for_backward(index, inverse)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        index, inverse = ctx.saved_tensors
+        return _Reorder.apply(gradient, inverse, index), None, None
+
+
+_TABLES: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+
+
+def _shared(key, make, dtype, device):
+    """One tensor for each table, type and device in the process, alive as long as a module uses it."""
+    full = (*key, dtype, str(device))
+    table = _TABLES.get(full)
+    if table is None:
+        table = make()
+        table = table.to(device=device, dtype=dtype if table.is_floating_point() else None)
+        _TABLES[full] = table
+    return table
+
+
+class _Tables(torch.nn.Module):
+    """Buffers that all modules of the process share, made anew from float64 for every type and device."""
+
+    def __init__(self, nlat, nlon, grid, poles, lmax):
         super().__init__()
-        lmax = lmax or truncation(nlat, nlon, grid)
+        if nlon < 4:
+            raise ValueError(f"Expected at least 4 longitudes, got {nlon}")
+        lmax = truncation(nlat, nlon, grid) if lmax is None else lmax
         if not 0 < lmax <= nlon // 2 + 1:
             raise ValueError(f"Expected between 1 and {nlon // 2 + 1} degrees for {nlon} longitudes, got {lmax}")
         self.nlat, self.nlon, self.grid, self.poles, self.lmax = nlat, nlon, grid, poles, lmax
-        legendre = (nlat, grid, poles, lmax)
-        dtype, device = torch.float32, torch.device("cpu")
-        for name, key, make in (
-            ("synthesis_table", legendre, lambda: _legendre(*legendre)[0]),
-            ("analysis_table", legendre, lambda: _legendre(*legendre)[1]),
-            ("synthesis_fourier", (nlon, lmax), lambda: _fourier(nlon, lmax)[1]),
-            ("analysis_fourier", (nlon, lmax), lambda: _fourier(nlon, lmax)[0]),
-        ):
-            self.register_buffer(name, _cached(name, key, make, dtype, device), persistent=False)
+        self.plan = Plan(nlat, nlon, lmax, _block_width(lmax))
+        self._recipes = {"fourier": ("fourier", functools.partial(_fourier_table, self.plan))}
+        for name, order in (("cell", _cell_order), ("coefficient", _coefficient_order)):
+            for n, suffix in ((0, "index"), (1, "inverse")):
+                self._recipes[f"{name}_{suffix}"] = (f"{name} {n}", functools.partial(_nth, order, self.plan, n))
+
+    def _add_legendre(self, name, plan, kind, analysis):
+        grid = (self.grid, self.poles)
+        make = functools.partial(_legendre_table, grid, plan, kind, analysis)
+        self._recipes[name] = (f"{kind} {analysis} {grid}", make)
+
+    def _link(self, dtype, device):
+        for name, (key, make) in self._recipes.items():
+            self.register_buffer(name, _shared((key, self.plan), make, dtype, device), persistent=False)
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        if self.fourier.device.type != "meta":
+            # half precision would cost 3e-4 (float16) to 2e-3 (bfloat16) of the field, so the tables stay in float32
+            self._link(torch.promote_types(self.fourier.dtype, torch.float32), self.fourier.device)
+        return self
+
+    def __deepcopy__(self, memo):
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(self.__dict__)
+        copied._buffers = dict(self._buffers)
+        return copied
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.nlat, self.nlon
 
-    def analysis(self, field: torch.Tensor) -> torch.Tensor:
-        """Coefficients `(lmax, lmax, 2, *channels)` of a field `(nlat, nlon, *channels)`."""
-        self._check(field, (self.nlat, self.nlon), "a field")
-        channels = field.shape[2:]
-        x = field.reshape(self.nlat, self.nlon, -1)
-        half = (self.nlat + 1) // 2
-        north, south = x[:half], x[self.nlat - half :].flip(0)
-        folded = torch.stack([north + south, north - south])  # (parity, row, longitude, C)
-        spectrum = torch.matmul(self.analysis_fourier, folded).view(2, half, self.lmax, -1)  # (parity, row, m, 2C)
-        padded = self.lmax + self.lmax % 2
-        if padded != self.lmax:
-            spectrum = torch.nn.functional.pad(spectrum, (0, 0, 0, 1))
-        parts = [
-            [torch.bmm(self.analysis_table[q, a], spectrum[(q + a) % 2, :, a::2].transpose(0, 1)) for a in (0, 1)]
-            for q in (0, 1)
-        ]  # each (m / 2, l / 2, 2C)
-        out = torch.stack([torch.stack(row, 0) for row in parts], 0)  # (q, a, m / 2, l / 2, 2C)
-        out = out.permute(3, 0, 2, 1, 4).reshape(padded, padded, 2, *channels)
-        return out[: self.lmax, : self.lmax]
-
-    def synthesis(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """Field `(nlat, nlon, *channels)` of coefficients `(lmax, lmax, 2, *channels)`."""
-        self._check(coefficients, (self.lmax, self.lmax, 2), "coefficients")
-        channels = coefficients.shape[3:]
-        c = coefficients.reshape(self.lmax, self.lmax, -1)
-        padded = self.lmax + self.lmax % 2
-        if padded != self.lmax:
-            c = torch.nn.functional.pad(c, (0, 0, 0, 1, 0, 1))
-        half = (self.nlat + 1) // 2
-
-        def rows(q, a):
-            return torch.bmm(self.synthesis_table[q, a].transpose(1, 2), c[q::2, a::2].transpose(0, 1))
-
-        even = torch.stack([rows(0, 0), rows(1, 1)], 1).view(padded, half, -1)[: self.lmax]  # (m, row, 2C)
-        odd = torch.stack([rows(1, 0), rows(0, 1)], 1).view(padded, half, -1)[: self.lmax]
-        folded = torch.stack([even, odd]).permute(0, 2, 1, 3).reshape(2, half, 2 * self.lmax, -1)
-        even, odd = torch.matmul(self.synthesis_fourier, folded)  # (row, longitude, C)
-        south = (even - odd)[: self.nlat - half].flip(0)
-        return torch.cat([even + odd, south]).view(self.nlat, self.nlon, *channels)
-
     def extra_repr(self) -> str:
         return f"{self.nlat} x {self.nlon}, {self.grid}, poles={self.poles}, lmax={self.lmax}"
 
-    @staticmethod
-    def _check(tensor, shape, what):
-        if tuple(tensor.shape[: len(shape)]) != shape:
-            raise ValueError(f"Expected {what} of shape {(*shape, '...')}, got {tuple(tensor.shape)}")
+    def arrange(self, field: torch.Tensor) -> torch.Tensor:
+        """`(nlat, nlon, *channels)` -> cells in the kernels' order, `(cell, *channels)`."""
+        if tuple(field.shape[:2]) != self.shape:
+            raise ValueError(f"Expected a field of shape {(*self.shape, '*channels')}, got {tuple(field.shape)}")
+        return _Reorder.apply(field.flatten(0, 1), self.cell_index, self.cell_inverse)
+
+    def restore(self, cells: torch.Tensor) -> torch.Tensor:
+        """Inverse of `arrange`."""
+        return _Reorder.apply(cells, self.cell_inverse, self.cell_index).unflatten(0, self.shape)
+
+    def pack(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """`(lmax, lmax, 2, *channels)` -> coefficients in the kernels' order, `(count, *channels)`."""
+        expected = (self.lmax, self.lmax, 2)
+        if tuple(coefficients.shape[:3]) != expected:
+            raise ValueError(
+                f"Expected coefficients of shape {(*expected, '*channels')}, got {tuple(coefficients.shape)}"
+            )
+        return _Reorder.apply(coefficients.flatten(0, 2), self.coefficient_index, self.coefficient_inverse)
+
+    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        """Inverse of `pack`."""
+        dense = _Reorder.apply(packed, self.coefficient_inverse, self.coefficient_index)
+        return dense.unflatten(0, (self.lmax, self.lmax, 2))
+
+    def _transform(self, x, table, inverse=False, plan=None):
+        flat = x.flatten(1).to(table.dtype)
+        return Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse).unflatten(1, x.shape[1:])
+
+
+class SphericalTransform(_Tables):
+    """Transform of scalars between a grid and the triangular truncation of `lmax` degrees and orders.
+
+    Args:
+      nlat, nlon: rows and columns of the grid; multiples of 4 up to 512 columns are fastest.
+      grid: "gaussian" or "equiangular"; `poles`: whether an equiangular grid has rows at the poles.
+      lmax: number of degrees, by default the most for which analysis inverts synthesis (`truncation`).
+    Raises `ValueError` for an unknown grid and for a truncation that the longitudes cannot hold.
+    """
+
+    def __init__(self, nlat: int, nlon: int, grid: str = "gaussian", poles: bool = False, lmax: int | None = None):
+        super().__init__(nlat, nlon, grid, poles, lmax)
+        self._add_legendre("analysis_table", self.plan, "scalar", True)
+        self._add_legendre("synthesis_table", self.plan, "scalar", False)
+        self._link(torch.float32, torch.get_default_device())
+
+    def analysis(self, field: torch.Tensor) -> torch.Tensor:
+        """Coefficients `(lmax, lmax, 2, *channels)` of a field `(nlat, nlon, *channels)`."""
+        return self.unpack(self.analyse(self.arrange(field)))
+
+    def synthesis(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Field `(nlat, nlon, *channels)` of coefficients `(lmax, lmax, 2, *channels)`."""
+        return self.restore(self.synthesise(self.pack(coefficients)))
+
+    def analyse(self, cells: torch.Tensor) -> torch.Tensor:
+        """`(cell, *channels)` -> `(count, *channels)`, both in the kernels' order."""
+        return self._transform(cells, self.analysis_table)
+
+    def synthesise(self, packed: torch.Tensor) -> torch.Tensor:
+        """`(count, *channels)` -> `(cell, *channels)`, both in the kernels' order."""
+        return self._transform(packed, self.synthesis_table, inverse=True)
+
+
+class VectorTransform(_Tables):
+    """Transform of winds: (u, v) <-> coefficients of the spheroidal and the toroidal part (torch-harmonics' basis).
+
+    On a sphere of radius a, divergence is -l (l + 1) / a times the spheroidal part and vorticity l (l + 1) / a times the
+    toroidal part. Arguments as for `SphericalTransform`.
+    """
+
+    def __init__(self, nlat: int, nlon: int, grid: str = "gaussian", poles: bool = False, lmax: int | None = None):
+        super().__init__(nlat, nlon, grid, poles, lmax)
+        self.flipped = self.plan._replace(flipped=True)  # d/dtheta of an even function is odd
+        for name, analysis in (("analysis", True), ("synthesis", False)):
+            self._add_legendre(f"{name}_theta", self.flipped, "theta", analysis)
+            self._add_legendre(f"{name}_phi", self.plan, "phi", analysis)
+        self._link(torch.float32, torch.get_default_device())
+
+    def analysis(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Spheroidal and toroidal coefficients, each `(lmax, lmax, 2, *channels)`, of eastward and northward wind."""
+        cells = self.arrange(torch.stack([-v, u], 2))  # colatitude grows southward
+        by_theta = self.unpack(self._transform(cells, self.analysis_theta, plan=self.flipped))
+        by_phi = _times_i(self.unpack(self._transform(cells, self.analysis_phi)))
+        return by_theta[:, :, :, 0] - by_phi[:, :, :, 1], -by_phi[:, :, :, 0] - by_theta[:, :, :, 1]
+
+    def synthesis(self, spheroidal: torch.Tensor, toroidal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eastward and northward wind, each `(nlat, nlon, *channels)`, of the two parts' coefficients."""
+        both = torch.stack([spheroidal, toroidal], 3)
+        by_theta = self.restore(self._transform(self.pack(both), self.synthesis_theta, True, self.flipped))
+        by_phi = self.restore(self._transform(self.pack(_times_i(both)), self.synthesis_phi, True))
+        return by_phi[:, :, 0] - by_theta[:, :, 1], -(by_theta[:, :, 0] + by_phi[:, :, 1])
+
+
+def _times_i(c):
+    return torch.stack([-c[:, :, 1], c[:, :, 0]], 2)
+
+
+def _nth(order, plan, n):
+    return order(plan)[n]
+
+
+def _block_width(lmax):
+    """Even orders in a block: about four blocks, but none so small that the calls cost more than the zeros they save."""
+    return max(12, -(-((lmax + 1) // 2) // 4))
 
 
 def to_complex(coefficients: torch.Tensor) -> torch.Tensor:
-    """`(l, m, 2, *channels)` real to `(*channels, l, m)` complex, torch-harmonics' layout."""
-    moved = coefficients.movedim((0, 1, 2), (-3, -2, -1)).contiguous()
-    return torch.view_as_complex(moved)
+    """`(l, m, 2, *channels)` real -> `(*channels, l, m)` complex, torch-harmonics' layout."""
+    return torch.view_as_complex(coefficients.movedim((0, 1, 2), (-3, -2, -1)).contiguous())
 
 
 def from_complex(coefficients: torch.Tensor) -> torch.Tensor:
-    """`(*channels, l, m)` complex to `(l, m, 2, *channels)` real."""
+    """`(*channels, l, m)` complex -> `(l, m, 2, *channels)` real."""
     return torch.view_as_real(coefficients).movedim((-3, -2, -1), (0, 1, 2))
