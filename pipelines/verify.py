@@ -17,6 +17,7 @@ from emulator.verify.channels import scored
 from emulator.verify.files import write_scores
 from emulator.verify.regions import DEFAULT_REGIONS, region_weights
 from emulator.verify.score import score_variables, setting
+from emulator.verify.spectra import spectrum_kind
 from pipelines.config import VerifyConfig
 from pipelines.progress import progress
 
@@ -94,6 +95,7 @@ def _climatology(truth: xr.Dataset, alignment: Alignment, config: VerifyConfig) 
 def _audit(truth, audited, alignment, report: Callable[[int, str], None]) -> tuple[xr.Dataset, dict]:
     """Budgets of every forecast store and of the truth, with the reasons for what could not be audited."""
     grid, levels, constants = grid_of(truth), levels_of(truth), constants_of(truth)
+    audited = {name: _scored_inits(dataset, alignment) for name, dataset in audited.items()}
     step = float(truth.attrs.get("time_step_seconds", 0))
     found, skipped, unaccounted = {}, {}, {}
     for count, (name, dataset) in enumerate(audited.items(), start=1):
@@ -112,7 +114,15 @@ def _audit(truth, audited, alignment, report: Callable[[int, str], None]) -> tup
     unaccounted["truth"] = next((value for value in unaccounted.values() if value), {})
     report(len(audited) + 1, "budgets of the truth")
     combined = xr.merge([audit.combine(found, unaccounted), audit.records(audited)], join="outer")
+    if "audit_source" in combined.coords:
+        combined = combined.sel(audit_source=list(found))  # the order given, not the alphabet's
     return combined, {"budgets_skipped": json.dumps(skipped)}
+
+
+def _scored_inits(dataset: xr.Dataset, alignment: Alignment) -> xr.Dataset:
+    """The forecasts that are scored too; all of a store that holds none of them."""
+    shared = np.isin(dataset["init_time"].values, alignment.init_time)
+    return dataset.isel(init_time=np.flatnonzero(shared)) if shared.any() else dataset
 
 
 def _series(truth, results, plan) -> xr.Dataset:
@@ -142,6 +152,7 @@ def _attributes(config, truth, audited, alignment, plan) -> dict:
         "valid_period": " to ".join(valid),
         "time_step_seconds": float(truth.attrs.get("time_step_seconds", 0)),
         "rmse_convention": "root after the mean over initial times",
+        "spectrum_kind": spectrum_kind(grid_of(truth)) or "none",
         "acc_convention": "WeatherBench 2: ratio per initial time, then mean; anomalies not centred",
     }
 

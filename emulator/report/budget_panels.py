@@ -7,7 +7,7 @@ from emulator.report.display import BUDGET_NAMES, days, scientific, unit_and_fac
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, svg
 from emulator.report.view import View
 
-WIDTH = 9.6
+WIDTH = 10.5
 
 
 def has_budgets(view: View) -> bool:

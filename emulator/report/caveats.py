@@ -24,8 +24,8 @@ def caveats(view: View) -> list[str]:
     found.append(f"Verified on one period, {_period(attributes)}: other seasons may score differently.")
     if attributes.get("climatology_kind") == "mean":
         found.append(
-            f"Climatology is the {attributes['climatology']}; it has no annual cycle, so beating it is easier, and anomalies hold "
-            "part of the season."
+            f"Climatology is the {attributes['climatology']}; it has no annual cycle, so beating it is easier, and "
+            "anomalies hold part of the season."
         )
     else:
         found.append(f"Climatology: {attributes.get('climatology', 'unknown')}.")
@@ -41,8 +41,8 @@ def caveats(view: View) -> list[str]:
     if skipped := view.note("not_scored"):
         found.append(f"Not scored, because not in every store: {', '.join(sorted(skipped))}.")
     found.append(
-        f"Grid {attributes.get('grid', 'unknown')}: scores on another grid are not comparable with these. RMSE takes the root "
-        "after the mean over initial times; anomaly correlation is WeatherBench 2's form."
+        f"Grid {attributes.get('grid', 'unknown')}: scores on another grid are not comparable with these. RMSE takes the "
+        "root after the mean over initial times; anomaly correlation is WeatherBench 2's form."
     )
     return found
 

@@ -8,7 +8,7 @@ from emulator.report.style import GREY, PALE, Panel, line_style, svg
 from emulator.report.view import View
 
 COLUMNS, SHOWN = 3, 6
-WIDTH = 9.6  # inches, the width of the page
+WIDTH = 10.5  # inches, the width of the page
 
 
 def error_panel(view: View) -> Panel:
@@ -76,7 +76,7 @@ def bias_panel(view: View) -> Panel:
             axis = grid[row, column]
             axis.axhline(row, color=PALE, linewidth=1.2)
             for position, forecast in enumerate(view.lines):
-                if forecast == "climatology" and name == "activity":
+                if forecast == "climatology":
                     continue
                 values = view.get(name, forecast, channel, scaled=name == "bias")
                 axis.plot(view.leads, values, label=forecast, **line_style(forecast, position))

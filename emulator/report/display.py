@@ -29,7 +29,16 @@ _NAMES = {
     "mean_total_precipitation_rate": "Precipitation",
     "mean_evaporation_rate": "Evaporation",
 }
+REGION_NAMES = {
+    "global": "Globe",
+    "northern-hemisphere": "North of 20° N",
+    "southern-hemisphere": "South of 20° S",
+    "tropics": "Tropics, 20° S–20° N",
+    "extra-tropics": "Beyond 20°",
+    "ausnz": "Australia, New Zealand",
+}
 BUDGET_NAMES = {"dry_air": "Dry air", "water": "Water", "energy": "Energy"}
+BUDGET_TOTALS = {"dry_air": "dry air", "water": "water", "energy": "atmosphere's energy"}
 
 
 def unit_and_factor(units: str) -> tuple[str, float]:
@@ -88,4 +97,15 @@ def scientific(value: float, digits: int = 1) -> str:
 
 def percent(value: float) -> str:
     """A signed percentage with a true minus: `−34 %`."""
-    return "–" if not np.isfinite(value) else f"{value:+.0f} %".replace("-", "−")
+    return "–" if not np.isfinite(value) else f"{signed(value)} %"
+
+
+def signed(value: float) -> str:
+    """A signed whole number with a true minus, `0` without a sign."""
+    rounded = round(float(value))
+    return "0" if rounded == 0 else f"{rounded:+d}".replace("-", "−")
+
+
+def region_name(region: str) -> str:
+    """`North of 20° N`, `East Asia`."""
+    return REGION_NAMES.get(region, region.replace("-", " ").title())

@@ -5,58 +5,57 @@ import html
 import numpy as np
 
 from emulator.report import budget_panels
-from emulator.report.display import BUDGET_NAMES, number, percent, scientific
+from emulator.report.display import BUDGET_NAMES, BUDGET_TOTALS, number, percent, region_name, scientific
 from emulator.report.view import View
 
-MARGIN = 0.0
 
-
-def verdict(view: View) -> str:
-    """One or two sentences, plain text: against persistence, against climatology, and the budgets."""
+def verdict(view: View) -> list[str]:
+    """A few sentences, plain text: against persistence and climatology, then the budgets."""
     if not view.forecasts:
-        return "Persistence against the truth: there was no forecast to judge, so this page is the bar that one has to clear."
-    sentences = [_against_persistence(view), _against_climatology(view)]
-    if budget_panels.has_budgets(view):
-        sentences.append(_budgets(view))
-    return " ".join(sentence for sentence in sentences if sentence)
+        return [
+            "There was no forecast to judge: these are the errors of persistence, the bar that a forecast has to clear."
+        ]
+    skill = " ".join(sentence for sentence in (_against_persistence(view), _against_climatology(view)) if sentence)
+    budgets = _budgets(view) if budget_panels.has_budgets(view) else ""
+    return [skill, budgets] if budgets else [skill]
 
 
 def _against_persistence(view) -> str:
     at = view.table_leads((3, 1, 5, 10))[0]
-    better, unsure, total, cuts = 0, 0, 0, []
+    cuts, better, worse = [], 0, 0
     for channel in view.headline:
         difference = view.against("difference", "persistence", view.main, channel)[at]
-        if not np.isfinite(difference):
-            continue
-        total += 1
-        cuts.append(difference)
-        p_value = view.against("p_value", "persistence", view.main, channel)[at]
-        sure = (
-            bool(view.against("significant", "persistence", view.main, channel)[at]) if np.isfinite(p_value) else False
-        )
-        better += difference < 0 and sure
-        unsure += not sure
-    when = f"at day {view.leads[at]:g}"
-    if not total:
+        if np.isfinite(difference):
+            sure = bool(view.against("significant", "persistence", view.main, channel)[at])
+            cuts.append(difference)
+            better, worse = better + (sure and difference < 0), worse + (sure and difference > 0)
+    when = f"{view.leads[at]:g} day{'s' if view.leads[at] != 1 else ''} ahead"
+    if not cuts:
         return f"{view.main} has no finite scores {when}: the forecast has failed."
-    change = f"{abs(np.median(cuts)):.0f} % {'below' if np.median(cuts) < 0 else 'above'} persistence in the median"
-    sure = f"significantly better in {better} of {total} headline fields"
-    return f"{view.main} {when} has errors {change}, {sure}" + (f" ({unsure} undecided)." if unsure else ".")
+    middle = float(np.median(cuts))
+    change = f"{abs(middle):.0f} % {'smaller' if middle < 0 else 'larger'} than persistence's"
+    tally = [f"significantly better in {better} of {len(cuts)} headline fields"]
+    tally += [f"worse in {worse}"] if worse else []
+    unsure = len(cuts) - better - worse
+    tally += [f"undecided in {unsure}"] if unsure else []
+    count = view.scores.sizes["init_time"]
+    return f"Over {count} forecasts, errors of {view.main} {when} are {change} (median; {', '.join(tally)})."
 
 
 def _against_climatology(view) -> str:
-    crossings = [view.useful_until(view.main, channel) for channel in view.headline]
-    held = [(day, crosses) for day, crosses in crossings if np.isfinite(day)]
+    held = [
+        pair for pair in (view.useful_until(view.main, channel) for channel in view.headline) if np.isfinite(pair[0])
+    ]
     if not held:
         return ""
-    days = [day for day, _ in held]
     if not any(crosses for _, crosses in held):
         return f"It beats climatology in every headline field to the last lead, day {view.leads[-1]:g}."
-    first, last = min(days), max(days)
-    always = (
-        f"beyond day {last:.1f}" if any(day == last and not crosses for day, crosses in held) else f"day {last:.1f}"
-    )
-    return f"It stays better than climatology until day {first:.1f} to {always}, depending on the field."
+    first, last = min(day for day, _ in held), max(day for day, _ in held)
+    if all(day == 0 for day, _ in held):
+        return "It does not beat climatology at any lead."
+    beyond = any(not crosses for _, crosses in held)
+    until = f"day {first:.1f} to {'the last lead, day ' + format(last, 'g') if beyond else format(last, '.1f')}"
+    return f"It beats climatology until {until}, depending on the field."
 
 
 def _budgets(view) -> str:
@@ -65,9 +64,13 @@ def _budgets(view) -> str:
         ours = budget_panels.overall(view, view.main, budget) if view.main in budget_panels.sources(view) else np.nan
         theirs = budget_panels.overall(view, "truth", budget)
         if np.isfinite(ours):
-            beside = f" (truth {scientific(theirs)})" if np.isfinite(theirs) else ""
-            texts.append(f"{BUDGET_NAMES[budget].lower()} {scientific(ours)}{beside}")
-    return f"Each step leaves of the budgets, relative to the totals: {', '.join(texts)}." if texts else ""
+            beside = f" (reference {scientific(theirs)})" if np.isfinite(theirs) else ""
+            texts.append(f"{scientific(ours)} of the {BUDGET_TOTALS[budget]}{beside}")
+    return f"One step leaves unexplained {_join(texts)}." if texts else ""
+
+
+def _join(texts):
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def headline_table(view: View) -> str:
@@ -86,11 +89,11 @@ def headline_table(view: View) -> str:
         cells = "".join(_cells(view, channel, lead) for lead in leads)
         unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""
         rows.append(
-            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th>{cells}<td>{_useful(view, channel)}</td></tr>'
+            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, channel)}</td>{cells}</tr>'
         )
     return (
-        f'<table class="headline"><thead><tr><td></td>{head}<th scope="col">Useful to</th></tr>'
-        f'<tr><td></td>{under}<th scope="col">day</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<table class="headline"><thead><tr><td></td><th scope="col">Useful</th>{head}</tr>'
+        f'<tr><td></td><th scope="col">to day</th>{under}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
 
 
@@ -124,7 +127,7 @@ def _useful(view, channel) -> str:
 def region_table(view: View, lead_days: float = 3) -> str:
     """HTML table: RMSE of the main forecast, and its difference to persistence, by region at one lead."""
     lead = int(np.abs(view.leads - lead_days).argmin())
-    head = "".join(f'<th scope="col">{html.escape(region)}</th>' for region in view.regions)
+    head = "".join(f'<th scope="col">{html.escape(region_name(region))}</th>' for region in view.regions)
     rows = []
     for channel in view.headline:
         cells = []

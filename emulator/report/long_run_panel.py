@@ -25,7 +25,7 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
         return None
     figures = {c: _reduce(_field(view, run, c), area, view, c) for c in channels}
     count = min(3, len(channels))
-    figure = Figure(figsize=(9.6, 5.0))
+    figure = Figure(figsize=(10.5, 5.0))
     grid = figure.subplots(2, max(count, 2))
     for axis, channel in zip(grid[0], channels, strict=False):
         _global_mean(axis, view, channel, lead, figures[channel][0], run)
@@ -42,7 +42,7 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
     return Panel(
         f"A run of {lead[-1]:.0f} days",
         "Top: global means of the run (blue) and of the reference over its record (grey, shifted to the same calendar). "
-        "Bottom: the largest departure of any cell and field from its mean, in standard deviations; dry air mass as pressure.",
+        "Bottom: the largest departure of any cell and field from its mean, in standard deviations; dry air as pressure.",
         "No forecast can be right after two weeks, but an emulator should keep to a plausible climate. A rising line of "
         "departures is a model that blows up; about 10 is what the reference itself reaches.",
         svg(

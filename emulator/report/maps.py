@@ -11,8 +11,11 @@ from emulator.report.display import days, lead_label
 from emulator.report.style import DIVERGING, INK, SEQUENTIAL, Panel, png
 from emulator.report.view import View
 
-WIDTH = 9.6
-SHOWN = 4
+WIDTH = 10.5
+SHOWN = 6
+SKIPPED = ("v_component_of_wind",)  # shows the same waves as the zonal wind
+FROM_ZERO, WET = ("specific_humidity", "mean_total_precipitation_rate", "total_column_water_vapour"), "YlGnBu"
+SIGNED = ("u_component_of_wind", "v_component_of_wind", "vertical_velocity", "vorticity", "divergence")
 COAST = Path("shapefiles") / "natural_earth" / "physical" / "ne_110m_coastline.shp"
 
 
@@ -24,18 +27,21 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
     lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
     channels = _channels(view)
     picked = scores.sel(case=case, map_channel=channels).isel(map_lead=lead)
-    figure = Figure(figsize=(WIDTH, 1.75 * len(channels) + 0.3))
+    figure = Figure(figsize=(WIDTH, 1.42 * len(channels) + 0.3))
     axes = figure.subplots(len(channels), 3, squeeze=False, subplot_kw={"projection": _projection(scores)})
     for row, channel in enumerate(channels):
         factor = view.factor(channel)
         forecast, truth = (
             picked[name].sel(map_channel=channel).values * factor for name in ("case_forecast", "case_truth")
         )
-        low, high = np.nanpercentile(np.concatenate([forecast, truth]), [0.5, 99.5])
-        widest = _widest(forecast - truth)
-        styles = [{"cmap": SEQUENTIAL, "vmin": low, "vmax": high}] * 2 + [
-            {"cmap": DIVERGING, "vmin": -widest, "vmax": widest}
-        ]
+        both = np.concatenate([forecast, truth])
+        if view.variable(channel) in SIGNED:
+            field = _symmetric(both, "PuOr_r")
+        else:
+            low, high = np.nanpercentile(both, [0.5, 99.5])
+            wet = view.variable(channel) in FROM_ZERO
+            field = {"cmap": WET if wet else SEQUENTIAL, "vmin": 0 if wet else low, "vmax": high}
+        styles = [field, field, _symmetric(forecast - truth, DIVERGING)]
         images = []
         for axis, values, style in zip(axes[row], (forecast, truth, forecast - truth), styles, strict=True):
             images.append(_map(axis, values, scores, style))
@@ -75,17 +81,16 @@ def mean_error_panel(view: View, lead_days: float) -> Panel | None:
         return None
     lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
     channels = _channels(view)
-    columns = min(2, len(channels))
+    columns = min(3, len(channels))
     rows = -(-len(channels) // columns)
-    figure = Figure(figsize=(WIDTH, 2.35 * rows))
+    figure = Figure(figsize=(WIDTH, 1.85 * rows))
     axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": _projection(scores)}).ravel()
     for axis in axes[len(channels) :]:
         axis.set_visible(False)
     for axis, channel in zip(axes, channels, strict=False):
         values = scores["mean_error_map"].sel(forecast=view.main, map_channel=channel).isel(map_lead=lead).values
         values = values * view.factor(channel)
-        widest = _widest(values)
-        image = _map(axis, values, scores, {"cmap": DIVERGING, "vmin": -widest, "vmax": widest})
+        image = _map(axis, values, scores, _symmetric(values, DIVERGING))
         axis.set_title(view.title(channel))
         _bar(figure, image, axis, view.units(channel))
     count = scores.sizes["init_time"]
@@ -100,7 +105,8 @@ def mean_error_panel(view: View, lead_days: float) -> Panel | None:
 
 def _channels(view):
     held = [str(name) for name in view.scores["map_channel"].values]
-    return [name for name in view.headline if name in held][:SHOWN]
+    wanted = [name for name in view.headline if name in held]
+    return [name for name in wanted if view.variable(name) not in SKIPPED][:SHOWN] or wanted[:SHOWN]
 
 
 def _projection(scores):
@@ -149,8 +155,9 @@ def _edges(centres, limit):
     return edges if limit is None else np.clip(edges, -limit, limit)
 
 
-def _widest(values):
-    return float(np.nanpercentile(np.abs(values), 99.5)) or 1e-12
+def _symmetric(values, colours):
+    widest = float(np.nanpercentile(np.abs(values), 99.5)) or 1e-12
+    return {"cmap": colours, "vmin": -widest, "vmax": widest}
 
 
 def _bar(figure, image, axes, unit):

@@ -67,12 +67,12 @@ def _summary(view) -> list:
     facts = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in _facts(view))
     pairs = facts.replace("<dt>", "<div><dt>").replace("</dd>", "</dd></div>")
     note = (
-        "RMSE with its 95 % interval; differences in percent of the baseline's RMSE with the half-width of their 95 % interval. "
-        "Blue is significantly better, orange significantly worse, grey undecided (false discovery rate 5 %). "
+        "RMSE with its 95 % interval; differences in percent of the baseline's RMSE with the half-width of their 95 % "
+        "interval. Blue is significantly better, orange significantly worse, grey undecided (false discovery rate 5 %). "
         "“Useful to” is the day on which the RMSE reaches climatology's."
     )
     return [
-        f'<p class="verdict">{html.escape(verdict(view))}</p>',
+        '<div class="verdict">' + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in verdict(view)) + "</div>",
         TABLE.substitute(label="Headline scores", markup=headline_table(view)),
         f'<p class="note">{note}</p>',
         f'<dl class="facts">{pairs}</dl>',
@@ -105,15 +105,10 @@ def _error(view) -> list:
     if len(view.regions) > 1:
         parts.append(TABLE.substitute(label="Error by region", markup=region_table(view)))
     if view.forecasts:
-        cards = [TABLE.substitute(label=f"Scorecard against {b}", markup=scorecard(view, b)) for b in view.baselines]
+        card = TABLE.substitute(label="Scorecard", markup=scorecard(view))
         parts.append(
             "<h3>Scorecard</h3>" + '<p class="note">Blue: smaller error than the baseline; orange: larger. A dot marks '
-            "differences that are significant at a false discovery rate of 5 %.</p>" + cards[0]
-        )
-        parts += (
-            [f"<details><summary>The same against {view.baselines[1]}</summary>{cards[1]}</details>"]
-            if cards[1:]
-            else []
+            "differences that are significant at a false discovery rate of 5 %.</p>" + card
         )
     return parts
 

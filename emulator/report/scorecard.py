@@ -4,26 +4,34 @@ import html
 
 import numpy as np
 
+from emulator.report.display import signed
 from emulator.report.view import View
 
 LEADS = (0.5, 1, 2, 3, 5, 7, 10)
 FULL_COLOUR = 60.0  # percent
 
 
-def scorecard(view: View, baseline: str) -> str:
+def scorecard(view: View) -> str:
     """HTML table of RMSE differences in percent: rows are channels, columns leads; blue is better than the baseline."""
     leads = view.table_leads(LEADS)
-    head = "".join(f'<th scope="col">{_day(view.leads[i])}</th>' for i in leads)
+    top = "<td></td>".join(f'<th scope="colgroup" colspan="{len(leads)}">against {b}</th>' for b in view.baselines)
+    under = "<td></td>".join(
+        "".join(f'<th scope="col">{_day(view.leads[i])}</th>' for i in leads) for _ in view.baselines
+    )
     rows = []
     for channel in map(str, view.scores["channel"].values):
-        difference = view.against("difference", baseline, view.main, channel)
-        sure = view.against("significant", baseline, view.main, channel)
-        cells = "".join(_cell(difference[i], bool(sure[i])) for i in leads)
+        cells = '<td class="gap"></td>'.join(_cells(view, baseline, channel, leads) for baseline in view.baselines)
         rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{cells}</tr>')
     return (
-        f'<table class="card"><caption>RMSE of {html.escape(view.main)} against {baseline}, %</caption>'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f'<table class="card"><caption>RMSE of {html.escape(view.main)}, difference in %</caption>'
+        f"<thead><tr><td></td>{top}</tr><tr><td></td>{under}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _cells(view, baseline, channel, leads):
+    difference = view.against("difference", baseline, view.main, channel)
+    sure = view.against("significant", baseline, view.main, channel)
+    return "".join(_cell(difference[i], bool(sure[i])) for i in leads)
 
 
 def _cell(value, sure):
@@ -32,9 +40,8 @@ def _cell(value, sure):
     share = min(abs(value) / FULL_COLOUR, 1.0)
     colour = "0,114,178" if value < 0 else "213,94,0"
     ink = ' class="inverse"' if share > 0.75 else ""
-    text = f"{value:+.0f}".replace("-", "−")
     mark = '<span class="mark" title="significant">•</span>' if sure else ""
-    return f'<td{ink} style="background:rgba({colour},{0.9 * share:.2f})">{text}{mark}</td>'
+    return f'<td{ink} style="background:rgba({colour},{0.9 * share:.2f})">{signed(value)}{mark}</td>'
 
 
 def _day(days):

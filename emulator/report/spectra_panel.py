@@ -3,25 +3,26 @@
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from emulator.report.display import lead_label
 from emulator.report.style import PALE, Panel, svg
 from emulator.report.view import View
 
 SHOWN = 6
+WAVE_TICKS, RATIO_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
 def spectra_panel(view: View) -> Panel | None:
     """Ratio of power to the truth's per wavenumber at several leads; None where the scores hold no spectra."""
     if "power" not in view.scores or not view.forecasts:
         return None
-    power = view.scores["power"].sel(source=view.main)
-    truth = view.scores["power"].sel(source="truth")
+    ratios = view.scores["power_ratio"].sel(source=view.main)
     leads = view.scores["spectrum_lead"].values
     shown = view.headline[:SHOWN]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(9.6 if columns == 3 else 3.4 * columns, 2.35 * rows + 0.35))
+    figure = Figure(figsize=(10.5 if columns == 3 else 3.4 * columns, 2.35 * rows + 0.35))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(leads)))
     wavenumber = view.scores["wavenumber"].values
@@ -31,16 +32,13 @@ def spectra_panel(view: View) -> Panel | None:
         at = view.position(channel)
         axis.axhline(1, color=PALE, linewidth=1.4)
         for index, lead in enumerate(leads):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratio = (
-                    power.isel(channel=at, spectrum_lead=index).values
-                    / truth.isel(channel=at, spectrum_lead=index).values
-                )
+            ratio = ratios.isel(channel=at, spectrum_lead=index).values
             axis.plot(wavenumber[1:], ratio[1:], color=colours[index], linewidth=1.4, label=lead_label(lead))
-        axis.set(xscale="log", yscale="log", title=view.title(channel))
+        axis.set(xscale="log", yscale="log", title=view.title(channel), xlabel="wavenumber")
         low, high = axis.get_ylim()
-        axis.set_ylim(max(low, 1e-2), min(max(high, 2.0), 1e2))
-        axis.set_xlabel("wavenumber")
+        axis.set_ylim(min(max(low, 1e-2), 0.4), min(max(high, 2.5), 1e2))
+        _plain(axis.xaxis, WAVE_TICKS)
+        _plain(axis.yaxis, RATIO_TICKS)
     axes[0].set_ylabel("power relative to truth")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), handlelength=1.8)
@@ -56,3 +54,10 @@ def spectra_panel(view: View) -> Panel | None:
             "spectra",
         ),
     )
+
+
+def _plain(axis, ticks):
+    """Ticks written as numbers, only at the given places."""
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())

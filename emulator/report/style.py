@@ -56,6 +56,7 @@ _SETTINGS = {
     "svg.hashsalt": "emulator",  # the same figure gives the same file
     "path.simplify": True,
 }
+_LONG = re.compile(r"(-?\d+\.\d{2})\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,8 @@ def svg(figure: Figure, alt: str, prefix: str) -> str:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(xlink:href="#|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", text)  # hundredths of a point are enough
+    # Hundredths of a point are enough in geometry; text is left alone.
+    text = re.sub(r'\b(d|transform|points|x|y)="[^"]*"', lambda found: _LONG.sub(r"\1", found[0]), text)
     opening = text[: text.index(">") + 1]
     size = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', opening)
     label = html.escape(alt, quote=True)

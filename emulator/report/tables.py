@@ -40,9 +40,13 @@ def to_csv(view: View) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["forecast", "variable", "level", "units", "region", "lead_hours", "initial_times", *columns])
     variables, levels, units = (scores[name].values for name in ("variable", "level_name", "channel_units"))
+    forecasts, regions, hours = (
+        scores["forecast"].values,
+        scores["region"].values,
+        [f"{day * 24:g}" for day in view.leads],
+    )
     for f, c, r, l in np.ndindex(*next(iter(columns.values())).shape):
-        row = [scores["forecast"].values[f], variables[c], levels[c], units[c], scores["region"].values[r]]
-        row += [f"{view.leads[l] * 24:g}", count[c, r, l]]
+        row = [forecasts[f], variables[c], levels[c], units[c], regions[r], hours[l], count[c, r, l]]
         writer.writerow(row + [_text(values[f, c, r, l]) for values in columns.values()])
     return buffer.getvalue()
 
@@ -73,7 +77,7 @@ def to_json(view: View) -> str:
         for lead in leads
     ]
     content = {
-        "verdict": verdict(view),
+        "verdict": " ".join(verdict(view)),
         "initial_times": int(view.scores.sizes["init_time"]),
         "headline": headline,
         "budgets": _budgets(view) if budget_panels.has_budgets(view) else [],

@@ -8,12 +8,13 @@ STYLE = """
 html { scroll-behavior:smooth; }
 body { margin:0; color:var(--ink); background:#fff; font:17px/1.55 Charter,"Bitstream Charter","Sitka Text",Cambria,Georgia,
   "Liberation Serif",serif; }
-main, header, footer, nav > ul { max-width:1000px; margin:0 auto; padding:0 24px; }
+main, header, footer, nav > ul { max-width:1060px; margin:0 auto; padding:0 24px; }
 header { padding-top:44px; }
 h1 { font-size:32px; line-height:1.2; font-weight:600; margin:0 0 4px; letter-spacing:-.01em; }
 .sub { color:var(--soft); margin:0 0 22px; }
-.verdict { font-size:20px; line-height:1.5; margin:0 0 26px; padding:0 0 0 18px; border-left:3px solid var(--blue);
-  max-width:56em; }
+.verdict { margin:0 0 26px; padding:0 0 0 18px; border-left:3px solid var(--blue); }
+.verdict p { font-size:20px; line-height:1.45; margin:0; max-width:47em; } .verdict p + p { font-size:17px; margin-top:8px;
+  color:var(--soft); }
 h2 { font-size:23px; font-weight:600; margin:56px 0 10px; padding-top:14px; border-top:1px solid var(--line); }
 h3 { font-size:18px; font-weight:600; margin:34px 0 6px; }
 p { max-width:46em; }
@@ -27,7 +28,7 @@ nav ul { list-style:none; display:flex; flex-wrap:wrap; gap:2px 20px; padding-to
 :root { --sans:"Source Sans 3","Helvetica Neue",Helvetica,Arial,"Liberation Sans",sans-serif; }
 nav a { color:var(--ink); text-decoration:none; }
 nav a:hover { text-decoration:underline; }
-section { scroll-margin-top:52px; }
+section { scroll-margin-top:52px; } section:first-child h2 { border-top:0; margin-top:26px; }
 dl.facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(200px,1fr)); gap:12px 28px; margin:0 0 28px;
   font:14px/1.45 var(--sans); }
 dl.facts dt { color:var(--soft); }
@@ -47,15 +48,17 @@ thead th { font-weight:600; border-bottom:1px solid var(--ink); padding:4px 8px;
 thead tr:first-child th[colspan] { border-bottom:1px solid var(--line); text-align:center; }
 thead tr:not(:only-child):not(:first-child) th { font-weight:400; color:var(--soft); }
 tbody th { font-weight:400; text-align:left; padding:6px 10px 6px 0; white-space:nowrap; }
-tbody td { text-align:right; padding:6px 8px; white-space:nowrap; }
+tbody td { text-align:right; padding:6px 7px; white-space:nowrap; }
+table.headline { font-size:13.5px; } table.headline thead th { padding:4px 7px; white-space:nowrap; }
 tbody tr { border-bottom:1px solid #eceef1; }
 table.headline { border-bottom:1px solid var(--ink); }
 table.headline td.value, td.value { font-weight:600; }
 .interval { display:block; font-weight:400; font-size:11.5px; color:var(--soft); }
 .unit { color:var(--soft); font-size:12.5px; }
 .better { color:var(--blue); } .worse { color:var(--red); } .unsure { color:var(--soft); }
-table.card { width:auto; min-width:56%; } table.card td { min-width:62px; text-align:center; padding:4px 8px; }
-table.card th { padding-top:4px; padding-bottom:4px; } table.card thead th { text-align:center; }
+table.card { width:auto; font-size:13px; } table.card tbody td { min-width:50px; text-align:center; padding:3px 4px; }
+table.card tbody td.gap { min-width:14px; } table.card tbody th { padding:3px 12px 3px 0; }
+table.card thead th { text-align:center; }
 .card td.inverse { color:#fff; }
 .mark { margin-left:3px; }
 table.budget th, table.budget thead th { text-align:left; } table.budget tbody th[scope=rowgroup] { font-weight:600; }
@@ -65,7 +68,9 @@ ul.caveats li { margin:4px 0; }
 pre { background:var(--wash); border:1px solid var(--line); padding:12px 14px; overflow-x:auto; font:12.5px/1.5 ui-monospace,
   "SF Mono",Menlo,Consolas,"Liberation Mono",monospace; white-space:pre-wrap; overflow-wrap:anywhere; }
 footer { color:var(--soft); font:13px/1.5 var(--sans); padding-top:22px; padding-bottom:44px; }
-@media (max-width:700px) { body { font-size:16px; } h1 { font-size:26px; } .verdict { font-size:18px; } nav { position:static; } }
+@media (max-width:700px) {
+  body { font-size:16px; } h1 { font-size:26px; } .verdict p { font-size:18px; } nav { position:static; }
+}
 @media print {
   @page { size:A4; margin:16mm 14mm; }
   body { font-size:10.5pt; } nav, .skip { display:none; } main, header, footer { max-width:none; padding:0; }

@@ -25,7 +25,7 @@ def training_panel(path: Path) -> Panel:
         raise ValueError(
             f"Expected lines with one of {', '.join(_LOSS)} in {path}, got {sorted(lines[0]) if lines else 'none'}"
         )
-    figure = Figure(figsize=(9.6, 2.8))
+    figure = Figure(figsize=(10.5, 2.8))
     axis = figure.subplots()
     axis.plot(*loss, color=GREY, linewidth=0.6, label="training, each update logged")
     axis.plot(loss[0], _smooth(loss[1]), color=BLUE, label="training, smoothed")

@@ -49,8 +49,8 @@ def valid_times(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
 def align(truth: Mapping, times: dict[str, tuple[np.ndarray, np.ndarray]], start=None, end=None) -> Alignment:
     """Common initial times (from `start` to `end`, both included) and leads of all forecasts, found in the truth.
 
-    `truth`: time -> position. `times`: forecast name -> initial times and leads. Initial times without any truth, at the start or later, are dropped
-    for all. Raises `ValueError` when the forecasts share no initial time or lead, or the truth covers none of them.
+    `truth`: time -> position. `times`: forecast name -> initial times and leads. Initial times without any truth, at the
+    start or later, are dropped for all. Raises `ValueError` when the forecasts share no initial time or lead, or the truth covers none of them.
     """
     inits = {name: times_within(_vector(pair[0], "initial times", name), start, end) for name, pair in times.items()}
     leads = {name: _vector(pair[1], "leads", name) for name, pair in times.items()}

@@ -173,11 +173,11 @@ def _extras(results, shared, forecasts) -> list[xr.Dataset]:
         with np.errstate(invalid="ignore", divide="ignore"):
             power = total / np.where(count > 0, count, np.nan)[None, ..., None]
         dims = ("source", "channel", "spectrum_lead", "wavenumber")
-        with np.errstate(invalid="ignore", divide="ignore"):
-            effective = np.apply_along_axis(spectra.effective_wavenumber, -1, power / power[-1:])
+        ratio = spectra.ratio(power, power[-1:])
+        effective = np.apply_along_axis(spectra.effective_wavenumber, -1, ratio)
         extras.append(
             xr.Dataset(
-                {"power": (dims, power), "effective_wavenumber": (dims[:-1], effective)},
+                {"power": (dims, power), "power_ratio": (dims, ratio), "effective_wavenumber": (dims[:-1], effective)},
                 {"source": [*forecasts, "truth"], "spectrum_lead": leads, "wavenumber": np.arange(power.shape[-1])},
             )
         )

@@ -155,6 +155,7 @@ def combine(audits: dict[str, xr.Dataset], unaccounted: dict[str, dict[str, floa
     result["unaccounted"] = (("source", "budget"), constant)
     result["budget_units"] = ("budget", [budgets.UNITS[name] for name in names])
     result["total_units"] = ("budget", [budgets.TOTAL_UNITS[name] for name in names])
+    result = result.sel(source=list(held))
     return result.rename(init_time="audit_init_time", lead_time="audit_lead_time", source="audit_source")
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from emulator.grid import Grid
 
+NO_POWER = 1e-12
+
 
 def spectrum_kind(grid: Grid) -> str | None:
     """ "total", "zonal", or None where the grid is not global or has no rows."""
@@ -126,9 +128,18 @@ def _to_gaussian(latitude: np.ndarray, nodes: np.ndarray, parity: int) -> np.nda
     return at_target @ np.linalg.pinv(at_source)
 
 
+def ratio(power: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Power relative to the truth's, `(..., wavenumber)`; NaN where the truth has none but rounding.
+
+    Below `NO_POWER` of its mean square, single-precision fields hold no more than noise, as beyond a model's truncation.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(truth > NO_POWER * truth.sum(axis=-1, keepdims=True), power / truth, np.nan)
+
+
 def effective_wavenumber(ratio: np.ndarray, threshold: float = 0.5) -> float:
     """Largest wavenumber up to which the power relative to the truth's stays above `threshold`; NaN where it never does."""
-    below = np.flatnonzero(~(ratio[1:] >= threshold))
-    if not len(below):
-        return float(len(ratio) - 1)
-    return float(below[0]) if below[0] else float("nan")
+    held = ratio[1:][np.isfinite(ratio[1:])]
+    below = np.flatnonzero(held < threshold)
+    last = below[0] if len(below) else len(held)
+    return float(last) if last else float("nan")
