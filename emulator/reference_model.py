@@ -8,18 +8,26 @@ radiation. The boundary data are those that come inside the `jcm` package, so no
 """
 
 import dataclasses
+import functools
 import importlib.metadata
+import logging
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from emulator.constants import Constants
 from emulator.grid import Grid
 from emulator.vertical import Levels
 
-SECONDS_PER_DAY = 86400
+# XLA hands reductions over short axes to the YNN library, whose kernels take a quarter of the model's whole time; matrix
+# products stay with it. Median CPU seconds per simulated day at T31 on two cores, side by side: 0.62 instead of 0.82.
+# Neither one thread (0.71), nor no YNN at all (0.85), nor fast-math (0.75 against 0.77) is better.
+COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+log = logging.getLogger(__name__)
 
 LEVEL_FIELDS = (
     "temperature",
@@ -81,6 +89,12 @@ def _import_jcm():
     return jcm
 
 
+@functools.lru_cache(maxsize=1)
+def build(settings: Settings) -> "ReferenceModel":
+    """The model for `settings`; the last one is kept with its compiled code."""
+    return ReferenceModel(settings)
+
+
 class ReferenceModel:
     """The built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
 
@@ -93,10 +107,10 @@ class ReferenceModel:
       provenance: versions and settings, for the attributes of files.
     """
 
-    def __init__(self, settings: Settings = Settings()):
+    def __init__(self, settings: Settings):
         """Build the model from the boundary data inside `jcm`. Raises `ImportError` without the extra."""
         jcm = _import_jcm()
-        import jax
+        from jcm.data.bc.interpolate import upsample_forcings_ds
         from jcm.forcing import ForcingData
         from jcm.model import Model
         from jcm.physics.speedy.speedy_coords import get_speedy_coords
@@ -114,8 +128,10 @@ class ReferenceModel:
             time_step=settings.time_step_minutes,
             start_time=settings.start.isoformat(),
         )
-        self._forcing = ForcingData.from_file(str(data / "forcing.nc"), coords=coords, align_mode="wrap_year")
-        self._day = jax.jit(self._integrate_day)
+        with xr.open_dataset(data / "forcing.nc") as monthly:
+            # To the grid first and to days then: the other order, jcm's own, regrids 365 times instead of 12 (12 s).
+            monthly = upsample_forcings_ds(monthly.load(), grid=coords.horizontal)
+        self._forcing = ForcingData.from_dataset(monthly, coords=coords, align_mode="wrap_year")
         latitude = np.degrees(np.asarray(coords.horizontal.latitudes, np.float64))
         longitude = np.degrees(np.asarray(coords.horizontal.longitudes, np.float64))
         self.grid = Grid.from_coordinates(latitude[::-1], longitude)
@@ -137,10 +153,13 @@ class ReferenceModel:
 
     def initial_state(self) -> Any:
         """Isothermal rest with a small seeded perturbation of surface pressure, at `settings.start`, 0 UTC."""
+        import jax
         import jax.numpy as jnp
 
         dynamics, physics = self._model.bootstrap_state()
-        return dynamics, physics, self._model.start_time, jnp.int32(0)
+        state = dynamics, physics, self._model.start_time, jnp.int32(0)
+        # A copy through NumPy, as a restart file makes one, so that both have the types the model is compiled for.
+        return jax.tree_util.tree_map(lambda leaf: jnp.asarray(np.asarray(leaf)), state)
 
     def advance_day(self, state) -> tuple[Any, dict[str, np.ndarray]]:
         """One simulated day.
@@ -150,7 +169,7 @@ class ReferenceModel:
         at the time) and `FLUXES` (means over the step that ends at the time), each `(n, latitude, longitude)`.
         Raises `FloatingPointError` when the model has become unstable.
         """
-        state, fields = self._day(state, self._forcing)
+        state, fields = self._compiled_day(state, self._forcing)
         fields = {name: _canonical(np.asarray(value)) for name, value in fields.items()}
         if not np.all(np.isfinite(fields["surface_pressure"])):
             raise FloatingPointError("The reference model has become unstable: surface pressure is no longer finite")
@@ -181,6 +200,17 @@ class ReferenceModel:
             if value.shape != np.shape(leaf):
                 raise ValueError(f"Expected {name} of shape {np.shape(leaf)} in {path}, got {value.shape}")
         return jax.tree_util.tree_unflatten(structure, [jnp.asarray(value) for value in values])
+
+    @functools.cached_property
+    def _compiled_day(self):
+        import jax
+
+        lowered = jax.jit(self._integrate_day).lower(self.initial_state(), self._forcing)
+        try:
+            return lowered.compile(compiler_options=COMPILER_OPTIONS)
+        except jax.errors.JaxRuntimeError as error:  # another version of XLA may not know the option
+            log.info("the reference model is compiled without options: %s", error)
+            return lowered.compile()
 
     def _integrate_day(self, state, forcing):
         """A day in one compiled loop: a scan over output steps around a scan over model steps that sums the fluxes.

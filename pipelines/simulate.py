@@ -3,70 +3,59 @@
 import json
 import logging
 import os
-from collections.abc import Callable
 from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.config import ConfigError, SimulateConfig
+from pipelines.progress import progress
 
 SPIN_UP_CHECKPOINT_DAYS = 30
 log = logging.getLogger(__name__)
 
 
-def simulate(config: SimulateConfig, progress: Callable[[int, int], None] | None = None) -> None:
-    """Simulate `spin_up_days`, then write `days` in chunks of `chunk_days` to `directory`.
+def simulate(config: SimulateConfig) -> None:
+    """Simulate `spin_up_days`, then write `days` in chunks of `chunk_days` as `speedy_<first day>.nc` to `directory`.
 
-    `progress` is called with the simulated days done and to do. Killed at any moment and started again, it goes on from
-    the last complete chunk and ends with the same values. Raises `ConfigError` when the folder holds another simulation.
+    Killed at any moment and started again, it goes on from the last complete chunk and ends with the same values: a
+    restart file is written after its chunk, so it never speaks of days that are not there. Raises `ConfigError` when the
+    folder holds another simulation.
     """
     config.directory.mkdir(parents=True, exist_ok=True)
     _claim(config)
     stops = _stops(config)
     done, restart = _latest_restart(config.directory)
-    if done == stops[-1]:
+    if done >= stops[-1]:
         log.info("%s is complete", config.directory)
         return
-    from emulator.reference_model import ReferenceModel, Settings
-    from emulator.reference_output import to_dataset, write
+    from emulator.reference_model import Settings, build
 
     names = ("truncation", "time_step_minutes", "step_hours", "start")
-    model = ReferenceModel(Settings(**{name: getattr(config, name) for name in names}))
+    model = build(Settings(**{name: getattr(config, name) for name in names}))
     state = model.load_state(restart) if restart else model.initial_state()
-    begin, step = datetime.combine(config.start, time()), timedelta(hours=config.step_hours)
-    for stop in (stop for stop in stops if stop > done):
-        days = []
-        for day in range(done, stop):
-            state, fields = model.advance_day(state)
-            if stop > config.spin_up_days:
-                days.append(fields)
-            if progress:
-                progress(day + 1, stops[-1])
-        if days:
-            joined = {name: np.concatenate([fields[name] for fields in days]) for name in days[0]}
-            count = len(days) * 24 // config.step_hours
-            times = [begin + timedelta(days=done) + step * (index + 1) for index in range(count)]
-            write(to_dataset(model, joined, times), config.directory / f"speedy_{times[0]:%Y%m%d}.nc")
-        restart, previous = config.directory / f"restart_{stop:06d}.npz", restart
-        partial = restart.with_name(restart.name + ".partial")
-        model.save_state(state, partial)
-        os.replace(partial, restart)
-        if previous:
-            previous.unlink(missing_ok=True)
-        done = stop
-        log.info("simulated day %d of %d", done, stops[-1])
+    with progress("simulate", stops[-1], start=done) as report:
+        for stop in (stop for stop in stops if stop > done):
+            kept, days = stop > config.spin_up_days, []
+            for day in range(done, stop):
+                state, fields = model.advance_day(state)
+                days += [fields] if kept else []
+                report(day + 1, "" if kept else "spin-up")
+            if kept:
+                _write_chunk(model, days, done, config)
+            partial = config.directory / "restart.partial"
+            model.save_state(state, partial)
+            os.replace(partial, config.directory / f"restart_{stop:06d}.npz")
+            if restart:
+                restart.unlink(missing_ok=True)
+            done, restart = stop, config.directory / f"restart_{stop:06d}.npz"
 
 
 def _stops(config: SimulateConfig) -> list[int]:
     """Days after the start at which a restart file is written: within the spin-up, and at the end of every chunk."""
     spin_up, end = config.spin_up_days, config.spin_up_days + config.days
-    return [
-        *range(SPIN_UP_CHECKPOINT_DAYS, spin_up, SPIN_UP_CHECKPOINT_DAYS),
-        *([spin_up] if spin_up else []),
-        *range(spin_up + config.chunk_days, end, config.chunk_days),
-        end,
-    ]
+    early = [*range(SPIN_UP_CHECKPOINT_DAYS, spin_up, SPIN_UP_CHECKPOINT_DAYS), *([spin_up] if spin_up else [])]
+    return [*early, *range(spin_up + config.chunk_days, end, config.chunk_days), end]
 
 
 def _latest_restart(directory: Path) -> tuple[int, Path | None]:
@@ -74,19 +63,29 @@ def _latest_restart(directory: Path) -> tuple[int, Path | None]:
     return (int(files[-1].stem.removeprefix("restart_")), files[-1]) if files else (0, None)
 
 
+def _write_chunk(model, days: list[dict[str, np.ndarray]], first: int, config: SimulateConfig) -> None:
+    from emulator.reference_output import to_dataset, write
+
+    fields = {name: np.concatenate([day[name] for day in days]) for name in days[0]}
+    begin = datetime.combine(config.start, time()) + timedelta(days=first)
+    count = len(fields["surface_pressure"])
+    times = [begin + timedelta(hours=config.step_hours) * (index + 1) for index in range(count)]
+    write(to_dataset(model, fields, times), config.directory / f"speedy_{begin:%Y%m%d}.nc")
+
+
 def _claim(config: SimulateConfig) -> None:
     """Record what the folder holds, or refuse when it holds something else."""
     path = config.directory / "simulation.json"
     wanted = json.loads(config.model_dump_json(exclude={"directory"}))
-    if path.exists():
-        held = json.loads(path.read_text())
-        for name in sorted(wanted.keys() | held.keys()):
-            if wanted.get(name) != held.get(name):
-                raise ConfigError(
-                    f"{config.directory} holds a simulation with {name} = {held.get(name)}, not {wanted.get(name)}: "
-                    "choose another directory, or delete this one"
-                )
+    if not path.exists():
+        partial = path.with_name("simulation.partial")
+        partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        os.replace(partial, path)
         return
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    held = json.loads(path.read_text())
+    for name in sorted(wanted.keys() | held.keys()):
+        if wanted.get(name) != held.get(name):
+            raise ConfigError(
+                f"Expected a simulation with {name} = {wanted.get(name)} in {config.directory}, it holds one with "
+                f"{held.get(name)}: choose another directory, or delete this one"
+            )
