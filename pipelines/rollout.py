@@ -111,7 +111,7 @@ class Run:
         size = 4 * len(times) * (state[0].numel() + diagnostic[0].numel())
         most = max(1, BLOCK_BYTES // size)
         held = [(state, diagnostic, {})]
-        told = (self._told(times, k) for k in range(steps))
+        told = (self.forcing.told([self.forcing.later(time, k) for time in times]) for k in range(steps))
         for number, result in enumerate(steps_of(self.step, state, told), start=1):
             if number % every:
                 continue
@@ -120,10 +120,6 @@ class Run:
                 held = []
             held.append((result.state, result.diagnostic, result.record))
         yield self._named(held)
-
-    def _told(self, times, k):
-        parts = [self.forcing.told([self.forcing.later(time, k)]) for time in times]
-        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     def _named(self, held) -> dict[str, np.ndarray]:
         layout = self.step.layout
