@@ -89,6 +89,11 @@ def _import_jcm():
     return jcm
 
 
+def boundary_data() -> Path:
+    """Folder of the orography, land and annual cycle of surface conditions that `jcm` brings along."""
+    return Path(_import_jcm().__file__).parent / "data" / "bc" / "t63"
+
+
 @functools.lru_cache(maxsize=1)
 def build(settings: Settings) -> "ReferenceModel":
     """The model for `settings`; the last one is kept with its compiled code."""
@@ -109,7 +114,7 @@ class ReferenceModel:
 
     def __init__(self, settings: Settings):
         """Build the model from the boundary data inside `jcm`. Raises `ImportError` without the extra."""
-        jcm = _import_jcm()
+        _import_jcm()
         from jcm.data.bc.interpolate import upsample_forcings_ds
         from jcm.forcing import ForcingData
         from jcm.model import Model
@@ -117,7 +122,7 @@ class ReferenceModel:
         from jcm.physics.speedy.speedy_terms import speedy_physics
         from jcm.terrain import TerrainData
 
-        data = Path(jcm.__file__).parent / "data" / "bc" / "t63"
+        data = boundary_data()
         self.settings = settings
         coords = get_speedy_coords(layers=8, spectral_truncation=settings.truncation)
         terrain = TerrainData.from_coords(coords, terrain_file=str(data / "terrain.nc"), interpolate=True)

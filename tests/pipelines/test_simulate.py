@@ -1,0 +1,132 @@
+"""The stage simulate: what it writes, what it refuses, and that it ends the same however it was stopped."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator.constants import Constants
+from emulator.grid import Grid
+from emulator.variables import variable
+from pipelines.config import ConfigError, SimulateConfig
+from pipelines.simulate import _stops, simulate
+
+SHORT = {"days": 3, "spin_up_days": 1, "chunk_days": 2, "truncation": 21}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    pytest.importorskip("jcm", reason="JAX-GCM is not installed: the extra emulator[gcm]")
+    directory = tmp_path_factory.mktemp("simulation")
+    simulate(SimulateConfig(directory=directory, **SHORT))
+    return directory
+
+
+@given(st.integers(1, 400), st.integers(0, 100), st.integers(1, 60))
+def test_stops_cover_the_simulation(days, spin_up, chunk):
+    stops = _stops(SimulateConfig(directory="x", days=days, spin_up_days=spin_up, chunk_days=chunk))
+    assert stops[-1] == spin_up + days
+    assert spin_up == 0 or spin_up in stops  # no chunk holds days of the spin-up
+    steps = np.diff([0, *stops])
+    assert np.all(steps > 0)
+    assert np.all(steps <= max(chunk, 30))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("days", 4), ("spin_up_days", 2), ("start", "2001-02-01"), ("truncation", 31)]
+)
+def test_another_simulation_in_the_folder_is_refused(tmp_path, monkeypatch, name, value):
+    monkeypatch.setitem(sys.modules, "emulator.reference_model", None)
+    with pytest.raises(ImportError):  # claims the folder, then finds no model
+        simulate(SimulateConfig(directory=tmp_path, **SHORT))
+    with pytest.raises(ConfigError, match=f"with {name} = {value}"):
+        simulate(SimulateConfig(directory=tmp_path, **(SHORT | {name: value})))
+
+
+def test_a_complete_folder_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "emulator.reference_model", None)
+    (tmp_path / "restart_000004.npz").touch()
+    simulate(SimulateConfig(directory=tmp_path, **SHORT))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["restart_000004.npz", "simulation.json"]
+
+
+def test_files(finished):
+    names = sorted(path.name for path in finished.iterdir())
+    assert names == ["restart_000004.npz", "simulation.json", "speedy_20010102.nc", "speedy_20010104.nc"]
+    with xr.open_mfdataset(
+        sorted(finished.glob("*.nc")), data_vars="minimal", coords="minimal", compat="override"
+    ) as data:
+        steps = np.arange("2001-01-02T06", "2001-01-05T06", 6, "datetime64[h]")
+        np.testing.assert_array_equal(data["time"].values, steps.astype("datetime64[ns]"))
+        assert Constants.from_json(data.attrs["constants"]).gravity == 9.81
+        assert data.attrs["vertical_coordinate"] == "sigma"
+        assert data.attrs["time_step_seconds"] == 21600
+        assert "jcm 3" in data.attrs["source"]
+        assert Grid.from_coordinates(data["latitude"], data["longitude"]).kind == "gaussian"
+        np.testing.assert_allclose(np.diff(data["half_level_b"]) / 2 + data["half_level_b"][:-1], data["level"])
+        for name in set(data.data_vars) - {"half_level_a", "half_level_b"}:
+            entry, field = variable(name), data[name]
+            assert field.attrs["units"] == entry.units
+            assert field.attrs["standard_name"] == entry.standard_name
+            method = {"mean": "time: mean (interval: 6 hours)", "point": "time: point", "fixed": None}[entry.cell]
+            assert field.attrs.get("cell_methods") == method
+            leading = () if entry.cell == "fixed" else ("time", "level") if entry.levels else ("time",)
+            assert field.dims == (*leading, "latitude", "longitude")
+            assert field.dtype == np.float32
+
+
+def _assert_same(one, other):
+    files = sorted(path.name for path in one.glob("*.nc"))
+    assert files == sorted(path.name for path in other.glob("*.nc"))
+    for name in files:
+        with xr.open_dataset(one / name) as a, xr.open_dataset(other / name) as b:
+            xr.testing.assert_identical(a.load(), b.load())
+
+
+@pytest.mark.parametrize("days", [1, 2, 4])
+def test_stopped_and_started_again_it_ends_the_same(finished, tmp_path, monkeypatch, days):
+    """Stopped while day `days` is computed: in the first chunk, at its end, in the last one."""
+    from emulator.reference_model import ReferenceModel
+
+    whole, done = ReferenceModel.advance_day, []
+
+    def stop(self, state):
+        done.append(1)
+        if len(done) == days:
+            raise KeyboardInterrupt
+        return whole(self, state)
+
+    config = SimulateConfig(directory=tmp_path, **SHORT)
+    monkeypatch.setattr(ReferenceModel, "advance_day", stop)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config)
+    monkeypatch.setattr(ReferenceModel, "advance_day", whole)
+    (tmp_path / "speedy_20010102.partial").write_bytes(b"half a file")
+    simulate(config)
+    _assert_same(finished, tmp_path)
+    assert [path.name for path in tmp_path.glob("restart*")] == ["restart_000004.npz"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_and_started_again_it_ends_the_same(finished, tmp_path):
+    """kill -9 between two chunks, then a second process: not one bit differs."""
+    config = SimulateConfig(directory=tmp_path, **SHORT)
+    code = "from pipelines.config import SimulateConfig; from pipelines.simulate import simulate; "
+    code += f"simulate(SimulateConfig.model_validate_json({config.model_dump_json()!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        while not (tmp_path / "restart_000001.npz").exists():
+            assert process.poll() is None, "the process ended by itself"
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "restart_000004.npz").exists(), "it was too quick to be killed on the way"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    _assert_same(finished, tmp_path)
