@@ -48,9 +48,13 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
 
 
 def _outputs(stage: str, config: Model) -> list[Path]:
-    names = {"simulate": ("directory",), "rollout": ("output", "uncorrected", "long_run")}.get(stage, ("output",))
-    outputs = [Path(value) for value in (getattr(config, name) for name in names) if value is not None]
-    return outputs + ([Path(config.output) / "checkpoint"] if stage == "train" else [])
+    outputs = [Path(config.directory if stage == "simulate" else config.output)]
+    if stage == "train":
+        outputs.append(Path(config.output) / "checkpoint")
+    if stage == "rollout":
+        outputs += [config.uncorrected] if config.uncorrected_inits else []
+        outputs += [config.long_run] if config.long_run_days else []
+    return outputs
 
 
 def _check_writable(stage: str, output: Path) -> None:

@@ -54,7 +54,7 @@ class SimulateConfig(Model):
     """The embedded general circulation model (SPEEDY physics) as a source of data."""
 
     directory: Path
-    days: Count = 345
+    days: Count = 420
     spin_up_days: int = Field(60, ge=0)
     chunk_days: Count = 15
     start: date = date(2001, 1, 1)
@@ -230,11 +230,19 @@ class RolloutConfig(Model):
     every_hours: Count = 36
     maximum_inits: Count | None = None
     lead_days: Positive = 10
-    uncorrected: Path | None = Field(None, description="also forecasts of the same network without corrections, here")
-    uncorrected_inits: Count = 8
-    long_run: Path | None = Field(None, description="also one long run with daily output, here")
-    long_run_days: Count = 365
+    uncorrected_inits: int = Field(0, ge=0, description="forecasts of the same network without corrections to add")
+    uncorrected: Path | None = Field(None, description="their store; by default uncorrected.zarr beside the output")
+    long_run_days: int = Field(0, ge=0, description="length of one long run with daily output to add")
+    long_run: Path | None = Field(None, description="its store; by default long_run.zarr beside the output")
     batch_size: Count = 8
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _beside_the_output(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "output" not in values:
+            return values
+        beside = Path(values["output"]).parent
+        return {"uncorrected": beside / "uncorrected.zarr", "long_run": beside / "long_run.zarr"} | values
 
 
 class VerifyConfig(Model):
@@ -262,6 +270,9 @@ class VerifyConfig(Model):
     regions: list[str] | None = Field(
         None, description="None: the globe, the tropics and both hemispheres beyond 20 degrees"
     )
+    energy: Literal["hydrostatic", "total"] = Field("hydrostatic", description="form of energy in the audit, as trained")
+    heat_capacity: Literal["constant", "moist"] = "constant"
+    kinetic: bool = True
     dask: DaskConfig = DaskConfig()
 
 
@@ -303,10 +314,11 @@ STAGES: dict[str, type[Model]] = {
 }
 
 
-def _default_paths(directory: str) -> dict[str, dict[str, Any]]:
+def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     """Where the stages of an experiment put and find their files, unless the YAML says otherwise."""
-    at = Path(directory)
-    return {
+    at = Path(raw["directory"])
+    asked = raw.get("rollout") if isinstance(raw.get("rollout"), dict) else {}
+    paths: dict[str, dict[str, Any]] = {
         "simulate": {"directory": at / "simulation"},
         "ingest": {"output": at / "analysis.zarr"},
         "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
@@ -316,13 +328,18 @@ def _default_paths(directory: str) -> dict[str, dict[str, Any]]:
             "checkpoint": at / "train" / "checkpoint",
             "output": at / "forecast.zarr",
         },
-        "verify": {
-            "forecasts": {"emulator": at / "forecast.zarr"},
-            "truth": at / "analysis.zarr",
-            "output": at / "scores.nc",
-        },
+        "verify": {"truth": at / "analysis.zarr", "output": at / "scores.nc"},
         "report": {"scores": at / "scores.nc", "output": at / "report"},
     }
+    if asked:
+        paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
+    if asked.get("uncorrected_inits"):
+        paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}
+    if asked.get("long_run_days"):
+        paths["report"]["long_run"] = at / "long_run.zarr"
+    if isinstance(raw.get("train"), dict):
+        paths["report"]["metrics"] = at / "train" / "metrics.jsonl"
+    return paths
 
 
 def load_experiment(path: Path, overrides: typing.Sequence[str] = ()) -> Experiment:
@@ -330,7 +347,7 @@ def load_experiment(path: Path, overrides: typing.Sequence[str] = ()) -> Experim
     raw = _apply_overrides(read_yaml(path), overrides)
     if "directory" not in raw:
         raise ConfigError(f"Expected a key 'directory' (the run directory) in {path}, got {sorted(raw)}")
-    for stage, paths in _default_paths(raw["directory"]).items():
+    for stage, paths in _default_paths(raw).items():
         if isinstance(raw.get(stage), dict):
             raw[stage] = {**paths, **raw[stage]}
     if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):

@@ -35,7 +35,7 @@ def rollout(config: RolloutConfig) -> None:
     attributes = forecast_attributes(dataset, metadata)
     run = Run(step, dataset, config.batch_size)
     _write(run, config.output, inits, steps, 1, attributes, config)
-    if config.uncorrected is not None:
+    if config.uncorrected_inits:
         chosen = np.unique(
             np.linspace(0, len(inits) - 1, min(config.uncorrected_inits, len(inits))).round().astype(int)
         )
@@ -49,7 +49,7 @@ def rollout(config: RolloutConfig) -> None:
             attributes | {"conservation": "none"},
             config,
         )
-    if config.long_run is not None:
+    if config.long_run_days:
         every = max(1, round(86400 / metadata["step_seconds"]))
         _write(run, config.long_run, inits[:1], every * config.long_run_days, every, attributes, config)
 

@@ -111,6 +111,11 @@ def test_paths_between_stages_default_to_the_run_directory(tmp_path):
     assert experiment.rollout.checkpoint == experiment.train.output / "checkpoint"
 
 
+def test_the_run_directory_moves_everything(tmp_path):
+    moved = to_yaml(load_experiment(CONF / "quickstart.yaml", [f"directory={tmp_path}"]))
+    assert "runs/quickstart" not in moved and moved.count(str(tmp_path)) > 10
+
+
 def test_a_stage_may_have_a_file_of_its_own(tmp_path):
     path = write(tmp_path / "t.yaml", "store: a\nstatistics: b\noutput: c\nseed: 4")
     assert load_stage("train", path, ["seed=5"]).seed == 5
