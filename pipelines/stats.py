@@ -1,0 +1,121 @@
+"""Statistics of an analysis store over the training period."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.calendar import select_period
+from emulator.statistics import Moments, as_dataset, merged, of_block, table
+from emulator.store import open_analysis, variables_by_role
+from pipelines.config import DaskConfig, StatsConfig, fingerprint
+from pipelines.engine import workers
+from pipelines.progress import progress
+
+log = logging.getLogger(__name__)
+BLOCK_BYTES = 32 << 20  # of float32; a block takes a few times that as float64
+
+
+def stats(config: StatsConfig) -> None:
+    """Write the statistics. Fields that are done are kept beside the output, so a killed stage goes on with the next.
+
+    Raises `ValueError` when the period holds no times, or a network's field no values at all.
+    """
+    store = open_analysis(config.store)
+    plain = config.model_copy(update={"dask": DaskConfig(), "output": Path("statistics"), "store": Path("store")})
+    mark = fingerprint(plain, str(store.attrs.get("fingerprint")))
+    if _mark(config.output) == mark:
+        log.info("%s is complete for this store and period", config.output)
+        return
+    times = store["time"].values
+    period = select_period(store, config.period.start, config.period.end)["time"].values
+    first = int(np.searchsorted(times, period[0]))
+    last = first + len(period)
+    if len(period) < 2:
+        raise ValueError(f"Expected at least 2 times of {config.store} in the period, got {len(period)}: {period[0]}")
+    area = store["cell_area"].values
+    roles = variables_by_role(store)
+    moving = [name for role in ("prognostic", "forcing", "diagnostic") for name in roles[role]]
+    done = _kept(config.output, mark)
+    blocks = {name: _blocks(store[name], first, last) for name in moving if name not in done}
+    with workers(config.dask) as over, progress("stats", sum(map(len, blocks.values()))) as report:
+        before = 0
+        for name, edges in blocks.items():
+            array = store[name].variable
+            tasks = [(array, start, stop, last, area) for start, stop in edges]
+            parts = over(of_block, tasks, lambda count, before=before: report(before + count, ""))
+            before += len(edges)
+            _keep(config.output, mark, name, table(*merged(parts)))
+    tables = _kept(config.output, mark)
+    for name in roles["static"]:
+        tables[name] = table(Moments.of(store[name].values, area, "level" in store[name].dims), None)
+    if empty := [name for name in moving if not np.isfinite(tables[name][:4]).all()]:
+        raise ValueError(
+            f"Expected values of {', '.join(empty)} on every level of {config.store}, got missing ones alone"
+        )
+    _write(as_dataset({n: tables[n] for n in sorted(tables)}, store, _attributes(store, period, mark)), config.output)
+    shutil.rmtree(_folder(config.output), ignore_errors=True)
+    log.info("%s: %d fields, %s to %s", config.output, len(tables), period[0], period[-1])
+
+
+def _blocks(array, first: int, last: int) -> list[tuple[int, int]]:
+    """Times from `first` to `last` in blocks whose edges are multiples of their length, as the store's files are."""
+    one = 4 * array[0].size
+    length = min(64, max(1, BLOCK_BYTES // one))
+    edges = [first, *range((first // length + 1) * length, last, length), last]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _attributes(store: xr.Dataset, period: np.ndarray, mark: str) -> dict:
+    return {
+        "period_start": str(period[0]),
+        "period_end": str(period[-1]),
+        "samples": len(period),
+        "time_step_seconds": store.attrs["time_step_seconds"],
+        "store_fingerprint": str(store.attrs.get("fingerprint")),
+        "fingerprint": mark,
+    }
+
+
+def _write(dataset: xr.Dataset, output: Path) -> None:
+    partial = output.with_name(output.name + ".partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        dataset.to_netcdf(partial, engine="netcdf4")
+        os.replace(partial, output)
+    except OSError as error:
+        raise ValueError(f"Expected to write statistics to {output}, got: {error.strerror or error}") from error
+
+
+def _mark(output: Path) -> str | None:
+    try:
+        with xr.open_dataset(output) as dataset:
+            return dataset.attrs.get("fingerprint")
+    except (OSError, ValueError):
+        return None
+
+
+def _folder(output: Path) -> Path:
+    return output.with_name(output.name + ".progress")
+
+
+def _kept(output: Path, mark: str) -> dict[str, np.ndarray]:
+    """Tables of the fields that an earlier start has finished for the same store and period."""
+    files = _folder(output).glob("*.json")
+    found = [json.loads(file.read_text()) for file in files]
+    return {entry["name"]: np.array(entry["table"]) for entry in found if entry["mark"] == mark}
+
+
+def _keep(output: Path, mark: str, name: str, values: np.ndarray) -> None:
+    folder = _folder(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / f"{name}.partial"
+        scratch.write_text(json.dumps({"name": name, "mark": mark, "table": values.tolist()}))
+        os.replace(scratch, folder / f"{name}.json")
+    except OSError as error:
+        raise ValueError(f"Expected to write statistics to {output}, got: {error.strerror or error}") from error
