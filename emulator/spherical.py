@@ -130,8 +130,8 @@ def _coefficient_order(plan):
         for q in (0, 1):
             rows = [
                 (2 * i + a, k)
-                for a in (0, 1)
                 for k in (0, 1)
+                for a in (0, 1)
                 for i in range(block.start, block.start + block.orders[a])
             ]
             degrees = range(2 * block.start + q, plan.lmax, 2)

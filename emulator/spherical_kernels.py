@@ -10,9 +10,9 @@ Cells, `(nlon * nlat, C)`, longitude outermost:
   - longitudes, where their number N is a multiple of 4: 0, 1 ... Q - 1, Q, 2Q - 1 ... Q + 1 with Q = N / 4, then the
     same plus 2Q. Then x(j) +- x(j + 2Q) carries the even and odd orders, and reflection about Q splits cosines from
     sines: the Fourier transform becomes four products of a quarter of its size.
-Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees; for each degree the rows (even
-orders' real parts, their imaginary parts, odd orders' real parts, their imaginary parts). A block starts at its lowest
-order, so that most of the zeros at l < m are never stored or multiplied.
+Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees; for each degree the rows: real
+parts of the even orders and of the odd ones, then the imaginary parts. A block starts at its lowest order, so that most
+of the zeros at l < m are never stored or multiplied.
 
 Measured against the alternatives in docs/benchmarks.md.
 """
@@ -209,10 +209,10 @@ def to_coefficients(x, legendre, fourier, plan):
         for q in (0, 1):
             products = x.new_empty(block.rows, block.degrees[q], channels)
             row = 0
-            for a in (0, 1):
-                orders = slice(block.start, block.start + block.orders[a])
-                for values in spectra[plan.parity(a, q)][a]:
-                    torch.bmm(tables[q][a], values[orders], out=products[row : row + block.orders[a]])
+            for k in (0, 1):
+                for a in (0, 1):
+                    values = spectra[plan.parity(a, q)][a][k][block.start : block.start + block.orders[a]]
+                    torch.bmm(tables[q][a], values, out=products[row : row + block.orders[a]])
                     row += block.orders[a]
             size = block.rows * block.degrees[q]
             out[position : position + size].view(block.degrees[q], block.rows, channels).copy_(products.transpose(0, 1))
@@ -232,10 +232,10 @@ def to_cells(c, legendre, fourier, plan):
             values = c[position : position + size].view(block.degrees[q], block.rows, channels).transpose(0, 1)
             position += size
             row = 0
-            for a in (0, 1):
-                target = slice(block.start, block.start + block.orders[a])
-                for result in spectra[plan.parity(a, q)][a]:
-                    torch.bmm(tables[q][a].transpose(1, 2), values[row : row + block.orders[a]], out=result[target])
+            for k in (0, 1):
+                for a in (0, 1):
+                    result = spectra[plan.parity(a, q)][a][k][block.start : block.start + block.orders[a]]
+                    torch.bmm(tables[q][a].transpose(1, 2), values[row : row + block.orders[a]], out=result)
                     row += block.orders[a]
     if plan.quarters:
         parts = [_inverse_quarters(spectrum, fourier, plan) for spectrum in spectra]
