@@ -118,26 +118,32 @@ class StatsConfig(Model):
 # --- train ----------------------------------------------------------------------------------------------------------
 
 
+Precision = Literal["float32", "bfloat16"]
+Skip = Literal["none", "identity", "linear"]
+
+
 class SFNOConfig(Model):
     """Spherical Fourier neural operator; the fields are those of `emulator.models.sfno.SFNOOptions`."""
 
     kind: Literal["sfno"] = "sfno"
     embed_dim: Count = 64
     blocks: Count = 4
-    scale_factor: Count = 1
+    scale_factor: float = Field(1, ge=1)
+    truncation: Fraction | None = None
     filter: Literal["complex", "real", "diagonal", "low_rank"] = "complex"
+    filter_precision: Precision = "float32"
     rank: Count = 16
     spectral_layers: Count = 1
     mlp_ratio: float = Field(2.0, ge=0)
+    mlp_precision: Precision = "float32"
     encoder_layers: int = Field(1, ge=0)
     norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
-    pre_norm: bool = True
+    pre_norm: Literal["none", "branch", "stream"] = "stream"
     activation: bool = True
-    inner_skip: Literal["none", "identity", "linear"] = "linear"
-    outer_skip: Literal["none", "identity", "linear"] = "identity"
-    big_skip: Literal["concat", "add", "none"] = "concat"
+    inner_skip: Skip = "linear"
+    outer_skip: Skip = "identity"
+    big_skip: Literal["none", "concat", "add"] = "concat"
     position: Literal["none", "harmonics", "learned"] = "none"
-    mlp_precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
     drop_path: Fraction = 0.0
     zero_output: bool = False

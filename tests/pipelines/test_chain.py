@@ -81,15 +81,10 @@ def test_a_second_run_does_nothing(finished, caplog):
     assert changed <= {"experiment.yaml", "provenance.json"}
 
 
-def test_a_changed_stage_and_what_follows_are_run_again(finished, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished.parent / "run", run)
-    raw = yaml.safe_load(finished.read_text().replace(str(finished.parent / "run"), str(run)))
-    copied = tmp_path / "experiment.yaml"
-    copied.write_text(yaml.safe_dump(raw))
-    assert main(["run", str(copied)]) == 0
+def test_a_changed_stage_alone_is_run_again(finished):
+    run = finished.parent / "run"
     stages = {p.stem: p.stat().st_mtime_ns for p in (run / ".stages").iterdir()}
-    assert main(["run", str(copied), "report.title=Another title"]) == 0
+    assert main(["run", str(finished), "report.title=Another title"]) == 0
     again = {p.stem: p.stat().st_mtime_ns for p in (run / ".stages").iterdir()}
     assert {name for name in stages if stages[name] != again[name]} == {"report"}
     assert "Another title" in (run / "report" / "report.html").read_text()
@@ -140,7 +135,7 @@ def test_a_checkpoint_that_does_not_match_the_store_is_refused_naming_both(finis
         (["train", "optimizr.lr=1"], ["optimizr", "nearest: train.optimizer"]),
         (["train", "prognostic=[temperature, geopotential]"], ["geopotential", "analysis.zarr"]),
         (["train", "period={start: 2005-01-01}"], ["2005-01-01", "the store holds"]),
-        (["rollout", "period={start: 2001-01-19}"], ["initial times", "analysis.zarr"]),
+        (["rollout", "period={start: 2001-01-18}"], ["initial times", "analysis.zarr"]),
         (["rollout", "checkpoint=nowhere"], ["nowhere"]),
         (["train", "statistics=nowhere.nc"], ["nowhere.nc", "stats"]),
         (["train", "output=/proc/nothing/here"], ["/proc/nothing"]),
