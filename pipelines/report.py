@@ -11,9 +11,9 @@ from emulator.report.style import Panel, figures
 from emulator.report.tables import to_csv, to_json
 from emulator.report.training_panel import training_panel
 from emulator.report.view import View
-from emulator.store import constants_of, grid_of, levels_of, open_forecast
-from emulator.verify.audit import Ledger
+from emulator.store import grid_of, open_forecast
 from emulator.verify.files import open_scores
+from emulator.verify.ledger import Ledger
 from pipelines.config import ReportConfig
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,8 @@ def _long_run(view: View, path: Path | None) -> Panel | None:
     if path is None:
         return None
     run = open_forecast(path)
-    grid, levels = grid_of(run), levels_of(run)
-    ledger = Ledger(run, run, levels, grid, constants_of(run))
-    total, _ = ledger.read({"init_time": 0}, "lead_time")
-    return long_run_panel(view, run, grid.area, total.get("dry_air"))
+    total, _ = Ledger(run, run).read({"init_time": 0}, "lead_time")
+    return long_run_panel(view, run, grid_of(run).area, total.get("dry_air"))
 
 
 def _training(path: Path | None) -> Panel | None:

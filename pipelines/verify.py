@@ -2,16 +2,17 @@
 
 import json
 import logging
-from collections.abc import Callable
 
 import dask
 import numpy as np
 import xarray as xr
 
-from emulator.store import constants_of, grid_of, levels_of, open_analysis, open_forecast
-from emulator.verify import audit, climatology
+from emulator.store import grid_of, levels_of, open_analysis, open_forecast
+from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_grids
 from emulator.verify.assemble import assemble
+from emulator.verify.audit import audit_stores
+from emulator.verify.budgets import EnergyForm
 from emulator.verify.cases import case_maps
 from emulator.verify.channels import scored
 from emulator.verify.files import write_scores
@@ -44,13 +45,25 @@ def verify(config: VerifyConfig) -> None:
         members = [dataset.sizes.get("member", 1) for dataset in forecasts.values()]
         members.append(truth.sizes.get("member", 1))  # persistence
         scores = assemble(results, shared, list(forecasts), list(regions), members)
-        budgets, notes = _audit(truth, audited, alignment, lambda n, name: report(len(variables) + n, name))
+        budgets, unaudited = audit_stores(
+            truth,
+            audited,
+            alignment.init_time,
+            alignment.lead_time,
+            EnergyForm(config.energy, config.heat_capacity, config.kinetic),
+            lambda count, name: report(len(variables) + count, name),
+        )
     parts = [scores, _series(truth, results, plan), case_maps(results, shared, list(forecasts)), budgets]
     scores = xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="drop")
     if mask is not None:
         scores["land_sea_mask"] = (grid.dims, mask.astype(np.float32))
-    scores.attrs = _attributes(config, truth, audited, alignment, plan) | notes
-    scores.attrs |= {"grid": grid.describe(), "not_scored": json.dumps(skipped), "climatology_overlap": int(overlap)}
+    scores.attrs = _attributes(config, truth, audited, alignment, plan)
+    scores.attrs |= {
+        "grid": grid.describe(),
+        "not_scored": json.dumps(skipped),
+        "budgets_skipped": json.dumps(unaudited),
+        "climatology_overlap": int(overlap),
+    }
     write_scores(scores, config.output)
     log.info("%s: %d channels, %d initial times", config.output, scores.sizes["channel"], len(alignment.init_time))
 
@@ -90,39 +103,6 @@ def _climatology(truth: xr.Dataset, alignment: Alignment, config: VerifyConfig) 
     plan = climatology.recipe(truth["time"], held[chosen])
     verified = np.unique(alignment.truth_valid[alignment.truth_valid >= 0])
     return plan, bool(len(np.intersect1d(plan.positions, verified)))
-
-
-def _audit(truth, audited, alignment, report: Callable[[int, str], None]) -> tuple[xr.Dataset, dict]:
-    """Budgets of every forecast store and of the truth, with the reasons for what could not be audited."""
-    grid, levels, constants = grid_of(truth), levels_of(truth), constants_of(truth)
-    audited = {name: _scored_inits(dataset, alignment) for name, dataset in audited.items()}
-    step = float(truth.attrs.get("time_step_seconds", 0))
-    found, skipped, unaccounted = {}, {}, {}
-    for count, (name, dataset) in enumerate(audited.items(), start=1):
-        ledger = audit.Ledger(dataset, truth, levels_of(dataset), grid, constants_of(dataset))
-        found[name] = audit.audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", step)))
-        skipped[name] = ledger.skipped
-        unaccounted[name] = audit.unaccounted(dataset.attrs)
-        report(count, f"budgets of {name}")
-    ledger = audit.Ledger(truth, truth, levels, grid, constants)
-    inits, leads = alignment.init_time, alignment.lead_time
-    if found:
-        union = [np.unique(np.concatenate([d[n].values for d in audited.values()])) for n in ("init_time", "lead_time")]
-        inits, leads = union
-    found["truth"] = audit.audit_truth(ledger, truth, inits, leads)
-    skipped["truth"] = ledger.skipped
-    unaccounted["truth"] = next((value for value in unaccounted.values() if value), {})
-    report(len(audited) + 1, "budgets of the truth")
-    combined = xr.merge([audit.combine(found, unaccounted), audit.records(audited)], join="outer")
-    if "audit_source" in combined.coords:
-        combined = combined.sel(audit_source=list(found))  # the order given, not the alphabet's
-    return combined, {"budgets_skipped": json.dumps(skipped)}
-
-
-def _scored_inits(dataset: xr.Dataset, alignment: Alignment) -> xr.Dataset:
-    """The forecasts that are scored too; all of a store that holds none of them."""
-    shared = np.isin(dataset["init_time"].values, alignment.init_time)
-    return dataset.isel(init_time=np.flatnonzero(shared)) if shared.any() else dataset
 
 
 def _series(truth, results, plan) -> xr.Dataset:

@@ -50,7 +50,8 @@ def align(truth: Mapping, times: dict[str, tuple[np.ndarray, np.ndarray]], start
     """Common initial times (from `start` to `end`, both included) and leads of all forecasts, found in the truth.
 
     `truth`: time -> position. `times`: forecast name -> initial times and leads. Initial times without any truth, at the
-    start or later, are dropped for all. Raises `ValueError` when the forecasts share no initial time or lead, or the truth covers none of them.
+    start or later, are dropped for all. Raises `ValueError` when the forecasts share no initial time or lead, or the truth
+    covers none of them.
     """
     inits = {name: times_within(_vector(pair[0], "initial times", name), start, end) for name, pair in times.items()}
     leads = {name: _vector(pair[1], "leads", name) for name, pair in times.items()}
@@ -126,19 +127,11 @@ def _vector(values, what, forecast):
     return np.sort(values)
 
 
-def times_within(times, start, end):
-    if times.dtype == object:
-        stamps = np.array([time.isoformat() for time in times])
-        low, high = (None if bound is None else str(bound).replace(" ", "T") for bound in (start, end))
-    else:
-        stamps = times
-        low, high = (None if bound is None else np.datetime64(bound) for bound in (start, end))
-    keep = np.ones(len(times), bool)
-    if low is not None:
-        keep &= stamps >= low
-    if high is not None:
-        keep &= stamps <= high
-    return times[keep]
+def times_within(times: np.ndarray, start=None, end=None) -> np.ndarray:
+    """The times, increasing, from `start` to `end`, both included; None is open, and a bare date as the end its whole day."""
+    axis = xr.DataArray(np.arange(len(times)), {"time": times}, dims="time")
+    bounds = slice(*(None if moment is None else str(moment) for moment in (start, end)))
+    return times[axis.sel(time=bounds).values]
 
 
 def _common(vectors):

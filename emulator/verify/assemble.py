@@ -117,7 +117,7 @@ def _intervals(data: xr.Dataset) -> dict:
         at = int(np.flatnonzero(data["forecast"].values == name)[0])
         middle, width, p = _complete(error - error[:, at : at + 1], significance.mean_interval)
         with np.errstate(invalid="ignore", divide="ignore"):
-            scale = 100 / ((rmse + rmse[at]) * rmse[at])
+            scale = 100 / np.where(rmse[at] > 0, (rmse + rmse[at]) * rmse[at], np.nan)
             difference[row], half[row], p_value[row] = middle * scale, width * scale, p
         p_value[row, at] = np.nan
     dims = ("baseline", *DIMS)

@@ -1,80 +1,52 @@
-"""The audit of a forecast store and of the truth over the same times: what each step leaves of every budget."""
+"""The audit of forecast stores and of the truth over the same times: what each step leaves of every budget."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
 
-from emulator.constants import Constants
-from emulator.grid import Grid
 from emulator.verify import budgets
 from emulator.verify.align import valid_times
-from emulator.verify.fields import values
-from emulator.vertical import Levels
+from emulator.verify.ledger import Ledger
 
-BLOCK_BYTES = 2**27
+RECORDS = ("correction_rms_", "residual_before_", "residual_after_", "saturation_")
 
 
-class Ledger:
-    """Reads the variables of the budgets from one store and reduces them to global means.
+def audit_stores(
+    truth: xr.Dataset,
+    stores: dict[str, xr.Dataset],
+    init_time: np.ndarray,
+    lead_time: np.ndarray,
+    form: budgets.EnergyForm = budgets.HYDROSTATIC,
+    done: Callable[[int, str], None] = lambda count, name: None,
+) -> tuple[xr.Dataset, dict[str, dict[str, str]]]:
+    """Budgets of every forecast store, and last of the truth along the same valid times, as `combine` describes.
 
-    `skipped` names the budgets that cannot be audited, with the reason.
+    Of a store those initial times are audited that are in `init_time`, all where none is; without stores the truth is
+    audited along `init_time` and `lead_time`. Also returns what was skipped: source -> budget -> reason.
     """
-
-    def __init__(
-        self, dataset: xr.Dataset, static: xr.Dataset, levels: Levels | None, grid: Grid, constants: Constants
-    ):
-        self._levels, self._grid, self._constants = levels, grid, constants
-        self._dataset = dataset
-        along = "lead_time" if "lead_time" in dataset.dims else "time"
-        self.skipped = {}
-        for budget in budgets.BUDGETS:
-            held = {name for name in budgets.needed(budget) if _usable(name, dataset, static, along)}
-            if levels is None or not grid.is_global():
-                self.skipped[budget] = (
-                    "no column: no levels" if levels is None else "the grid does not cover the sphere"
-                )
-            elif absent := [name for name in budgets.needed(budget) if name not in held]:
-                self.skipped[budget] = f"missing {', '.join(absent)}"
-        wanted = {name for budget in budgets.BUDGETS if budget not in self.skipped for name in budgets.needed(budget)}
-        wanted |= {name for name in budgets.OPTIONAL if wanted and name in dataset and along in dataset[name].dims}
-        self._static = {
-            name: values(source[name].transpose(*grid.dims)).astype(np.float64)
-            for name in ("geopotential_at_surface",)
-            if name in wanted
-            for source in (static if name in static else dataset,)
-        }
-        self._names = sorted(wanted - set(self._static))
-
-    def read(self, selection: dict, axis: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Totals and sources, `(time or lead,)` each, at `selection` (by position); the first member of an ensemble."""
-        picked = self._dataset[self._names].isel(selection)
-        if "member" in picked.dims:
-            picked = picked.isel(member=0)
-        count = picked.sizes[axis]
-        size = int(np.prod(self._grid.shape)) * 8 * max(len(self._names), 1) * (len(self._levels or ()) or 1)
-        block = max(1, BLOCK_BYTES // size)
-        parts = []
-        for start in range(0, count, block):
-            piece = picked.isel({axis: slice(start, start + block)})
-            fields = {name: _ordered(piece[name], axis, self._grid) for name in self._names} | self._static
-            parts.append(
-                (
-                    budgets.totals(fields, self._levels, self._grid, self._constants) if self._levels else {},
-                    budgets.sources(fields, self._grid, self._constants),
-                )
-            )
-        return tuple(
-            {
-                name: np.concatenate([part[index][name] for part in parts])
-                for name in parts[0][index]
-                if self._known(name)
-            }
-            for index in (0, 1)
+    step = float(truth.attrs.get("time_step_seconds", 0))
+    chosen = {name: _shared_inits(dataset, init_time) for name, dataset in stores.items()}
+    found, skipped, constant = {}, {}, {}
+    for count, (name, dataset) in enumerate(chosen.items(), start=1):
+        ledger = Ledger(dataset, truth, form)
+        found[name] = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", step)))
+        skipped[name], constant[name] = ledger.skipped, unaccounted(dataset.attrs)
+        done(count, f"budgets of {name}")
+    if chosen:
+        init_time, lead_time = (
+            np.unique(np.concatenate([dataset[axis].values for dataset in chosen.values()]))
+            for axis in ("init_time", "lead_time")
         )
-
-    def _known(self, budget):
-        return budget not in self.skipped
+    ledger = Ledger(truth, truth, form)
+    found["truth"] = audit_truth(ledger, truth, init_time, lead_time, step)
+    skipped["truth"] = ledger.skipped
+    constant["truth"] = next((rates for rates in constant.values() if rates), {})
+    done(len(chosen) + 1, "budgets of the truth")
+    combined = xr.merge([combine(found, constant), records(chosen)], join="outer")
+    if "audit_source" in combined.coords:
+        combined = combined.sel(audit_source=[name for name in found if name in combined["audit_source"].values])
+    return combined, skipped
 
 
 def audit_forecast(ledger: Ledger, dataset: xr.Dataset, step_seconds: float) -> xr.Dataset:
@@ -84,27 +56,24 @@ def audit_forecast(ledger: Ledger, dataset: xr.Dataset, step_seconds: float) -> 
     so water and energy need leads that are one such step apart; otherwise they are skipped.
     """
     lead = dataset["lead_time"].values
-    seconds = np.diff(lead) / np.timedelta64(1, "s")
-    if not np.allclose(seconds, step_seconds):
-        for budget in ("water", "energy"):
-            ledger.skipped.setdefault(
-                budget, f"leads {seconds.min() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
-            )
+    seconds = _check_step(ledger, lead, step_seconds)
     rows = [
         _steps(*ledger.read({"init_time": index}, "lead_time"), seconds) for index in range(dataset.sizes["init_time"])
     ]
     return _dataset(rows, dataset["init_time"].values, lead)
 
 
-def audit_truth(ledger: Ledger, dataset: xr.Dataset, init_time: np.ndarray, lead_time: np.ndarray) -> xr.Dataset:
+def audit_truth(
+    ledger: Ledger, dataset: xr.Dataset, init_time: np.ndarray, lead_time: np.ndarray, step_seconds: float
+) -> xr.Dataset:
     """As `audit_forecast`, of the truth along the valid times of the given forecasts; NaN where it lacks a time."""
     position = {time: index for index, time in enumerate(dataset["time"].values)}
     where = np.array([[position.get(time, -1) for time in row] for row in valid_times(init_time, lead_time)])
     needed = np.unique(where[where >= 0])
     if not len(needed):
         return xr.Dataset()
+    seconds = _check_step(ledger, lead_time, step_seconds)
     total, source = ledger.read({"time": needed}, "time")
-    seconds = np.diff(lead_time) / np.timedelta64(1, "s")
     place = np.searchsorted(needed, np.maximum(where, 0))
     rows = []
     for row, found in zip(place, where >= 0, strict=True):
@@ -119,16 +88,16 @@ def audit_truth(ledger: Ledger, dataset: xr.Dataset, init_time: np.ndarray, lead
 def unaccounted(attributes: Mapping) -> dict[str, float]:
     """The constants that a scheme lets stand, by budget, from a store's attributes.
 
-    `unaccounted_heating` in W m-2; `unaccounted_moistening` in kg m-2 s-1, per second here as there.
+    `unaccounted_heating` in W m-2; `unaccounted_moistening` and `unaccounted_dry_mass` in kg m-2 s-1.
     """
-    names = {"energy": "unaccounted_heating", "water": "unaccounted_moistening"}
+    names = {"energy": "unaccounted_heating", "water": "unaccounted_moistening", "dry_air": "unaccounted_dry_mass"}
     return {budget: float(attributes[name]) for budget, name in names.items() if name in attributes}
 
 
-def combine(audits: dict[str, xr.Dataset], unaccounted: dict[str, dict[str, float]]) -> xr.Dataset:
+def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -> xr.Dataset:
     """One dataset of the audits of all sources, over the union of their initial times and leads.
 
-    `unaccounted`: source -> budget -> constant part of the residual that its scheme lets stand (as estimated from the
+    `rates`: source -> budget -> constant part of the residual that its scheme lets stand (as estimated from the
     training data), a rate in W m-2 or kg m-2 s-1; it is taken out of the relative residual alone. Returns, over
     `(source, budget, audit_init_time, audit_lead_time)`, `budget_total`, `budget_residual` and `budget_relative`.
     """
@@ -146,7 +115,7 @@ def combine(audits: dict[str, xr.Dataset], unaccounted: dict[str, dict[str, floa
     result = result.assign_coords(source=list(held), budget=names)
     lead = result["lead_time"].values
     seconds = np.concatenate([[np.nan], np.diff(lead) / np.timedelta64(1, "s")])
-    constant = np.array([[unaccounted.get(source, {}).get(budget, 0.0) for budget in names] for source in held])
+    constant = np.array([[rates.get(source, {}).get(budget, 0.0) for budget in names] for source in held])
     # Per step: energy residuals are rates, those of water are amounts.
     one, step = np.ones_like(seconds), seconds
     scale = _by_lead([step if budget == "energy" else one for budget in names])
@@ -166,14 +135,27 @@ def records(datasets: dict[str, xr.Dataset]) -> xr.Dataset:
     """
     parts = []
     for source, dataset in datasets.items():
-        names = [name for name in map(str, dataset.data_vars) if name.startswith(("correction_rms_", "residual_"))]
+        names = [name for name in map(str, dataset.data_vars) if name.startswith(RECORDS)]
         kept = dataset[[name for name in names if set(dataset[name].dims) == {"init_time", "lead_time"}]]
         if kept.data_vars:
             rms = np.sqrt((kept.astype(np.float64) ** 2).mean("init_time"))
-            for name in rms.data_vars:
-                rms[name].attrs = kept[name].attrs
             parts.append(rms.expand_dims(audit_source=[source]).rename(lead_time="audit_lead_time"))
     return xr.concat(parts, "audit_source", data_vars="all", join="outer") if parts else xr.Dataset()
+
+
+def _shared_inits(dataset: xr.Dataset, init_time: np.ndarray) -> xr.Dataset:
+    shared = np.isin(dataset["init_time"].values, init_time)
+    return dataset.isel(init_time=np.flatnonzero(shared)) if shared.any() else dataset
+
+
+def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> np.ndarray:
+    """Seconds between leads; what needs fluxes is skipped where they are not one step of the fluxes."""
+    seconds = np.diff(lead_time) / np.timedelta64(1, "s")
+    if not np.allclose(seconds, step_seconds):
+        reason = f"leads are {seconds.max() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
+        for budget in ("water", "energy"):
+            ledger.skipped.setdefault(budget, reason)
+    return seconds
 
 
 def _by_lead(rows):
@@ -196,14 +178,3 @@ def _dataset(rows, init_time, lead_time):
     dims = ("init_time", "lead_time")
     data = {name: (dims, np.stack([row[name] for row in rows])) for name in rows[0]}
     return xr.Dataset(data, {"init_time": init_time, "lead_time": lead_time})
-
-
-def _usable(name, dataset, static, along):
-    if name == "geopotential_at_surface":
-        return name in static or (name in dataset and along not in dataset[name].dims)
-    return name in dataset and along in dataset[name].dims
-
-
-def _ordered(array, axis, grid):
-    order = [axis, *(["level"] if "level" in array.dims else []), *grid.dims]
-    return values(array.transpose(*order)).astype(np.float64)

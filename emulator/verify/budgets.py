@@ -5,12 +5,16 @@ With area mean <.>, layer thickness dp and column integral I(x) = (1/g) sum x dp
 
 - dry air: M_d = <(p_s - p_top)/g - I(q)>, constant;
 - water: <W1> - <W0> = dt <E - P>, W = I(q);
-- energy: <H1> - <H0> = dt <F_top - F_sfc>, H = I(cp(q) T + L_v q + Phi_s + (u^2 + v^2)/2) in hydrostatic balance,
-  cp(q) = (1 - q) cp_d + q cp_v, F_sfc = net short wave + net long wave + sensible + latent - L_f snowfall,
-  fluxes downward positive (Sha et al. 2025, arXiv 2501.05648).
+- energy: <H1> - <H0> = dt <F_top - F_sfc>, fluxes downward positive,
+  F_sfc = net short wave + net long wave + sensible + latent - L_f snowfall, with one of two forms of H:
+  hydrostatic, H = I(cp T + L_v q + Phi_s + (u^2 + v^2)/2) (Sha et al. 2025, arXiv 2501.05648), where cp is that of dry
+  air or, "moist", (1 - q) cp_d + q cp_v; or total, H = I(cv T + L_v q + g z), z from the hypsometric equation and no
+  kinetic energy (Watt-Meyer et al. 2024, arXiv 2411.11268).
 
 q is vapour and, where the store has it, cloud water and ice.
 """
+
+import dataclasses
 
 import numpy as np
 
@@ -50,12 +54,27 @@ _FLUXES = {
 OPTIONAL = (*_WATER[1:], "mean_snowfall_rate")
 
 
+@dataclasses.dataclass(frozen=True)
+class EnergyForm:
+    """What energy means: `form` "hydrostatic" or "total"; `heat_capacity` "constant" or "moist", and `kinetic` whether the
+    winds count, in the hydrostatic form."""
+
+    form: str = "hydrostatic"
+    heat_capacity: str = "constant"
+    kinetic: bool = True
+
+
+HYDROSTATIC = EnergyForm()
+
+
 def needed(budget: str) -> tuple[str, ...]:
     """Variables without which a budget cannot be audited."""
     return _STATES[budget] + _FLUXES[budget]
 
 
-def totals(fields: dict[str, np.ndarray], levels: Levels, grid: Grid, constants: Constants) -> dict[str, np.ndarray]:
+def totals(
+    fields: dict[str, np.ndarray], levels: Levels, grid: Grid, constants: Constants, form: EnergyForm = HYDROSTATIC
+) -> dict[str, np.ndarray]:
     """Global means of dry air [kg m-2], water [kg m-2] and energy [J m-2], each `(...)`, as far as the fields allow.
 
     `fields`: name -> `(..., level, *space)`, or `(..., *space)` without levels; geopotential_at_surface `space`.
@@ -72,13 +91,50 @@ def totals(fields: dict[str, np.ndarray], levels: Levels, grid: Grid, constants:
         "water": grid.mean(np.sum(layer * water, axis=axis)),
     }
     if set(_STATES["energy"]) <= set(fields):
-        temperature, u, v = (np.asarray(fields[name], np.float64) for name in _STATES["energy"][2:5])
-        vapour = np.asarray(fields["specific_humidity"], np.float64)
-        capacity = (1 - vapour) * constants.heat_capacity_dry_air + vapour * constants.heat_capacity_water_vapour
-        energy = capacity * temperature + constants.latent_heat_vaporisation * vapour + (u**2 + v**2) / 2
-        surface = np.sum(layer, axis=axis) * np.asarray(fields["geopotential_at_surface"], np.float64)
-        result["energy"] = grid.mean(np.sum(layer * energy, axis=axis) + surface)
+        column = _energy(fields, layer, levels, constants, form)
+        result["energy"] = grid.mean(column)
     return result
+
+
+def _energy(fields, layer, levels, constants, form: EnergyForm) -> np.ndarray:
+    """Energy of every column, J m-2: `(..., *space)`; `layer` is its mass by level, kg m-2."""
+    temperature, u, v = (np.asarray(fields[name], np.float64) for name in _STATES["energy"][2:5])
+    vapour, surface = (
+        np.asarray(fields[name], np.float64) for name in ("specific_humidity", "geopotential_at_surface")
+    )
+    axis = -1 - surface.ndim
+    energy = constants.latent_heat_vaporisation * vapour
+    if form.form == "total":
+        capacity = constants.heat_capacity_dry_air - constants.gas_constant_dry_air
+        height = _height_energy(fields, surface, levels, constants)
+        return np.sum(layer * (energy + capacity * temperature), axis=axis) + height
+    capacity = constants.heat_capacity_dry_air
+    if form.heat_capacity == "moist":
+        capacity = (1 - vapour) * capacity + vapour * constants.heat_capacity_water_vapour
+    energy = energy + capacity * temperature
+    if form.kinetic:
+        energy = energy + (u**2 + v**2) / 2
+    return np.sum(layer * energy, axis=axis) + np.sum(layer, axis=axis) * surface
+
+
+def _height_energy(fields, surface, levels, constants) -> np.ndarray:
+    """`I(g z)` of every column, J m-2, layer by layer upwards; temperature is constant within a layer."""
+    pressure = np.asarray(fields["surface_pressure"], np.float64)
+    half = levels.interfaces(pressure)
+    axis = -1 - surface.ndim
+    gas = constants.gas_constant_dry_air
+    gas = gas + (constants.gas_constant_water_vapour - gas) * np.asarray(fields["specific_humidity"], np.float64)
+    virtual = np.moveaxis(gas * np.asarray(fields["temperature"], np.float64), axis, 0)
+    bottom, total = surface + 0 * pressure, 0.0
+    for index in reversed(range(len(levels))):
+        upper, lower = half[index], half[index + 1]
+        held = (upper > 0) & (
+            lower > upper
+        )  # a layer within the ground holds nothing; above the last there is no height
+        ratio = np.log(np.where(held, lower, 1.0) / np.where(held, upper, 1.0))
+        total = total + bottom * (lower - upper) + virtual[index] * (lower - upper - upper * ratio)
+        bottom = bottom + virtual[index] * ratio
+    return total / constants.gravity
 
 
 def sources(fields: dict[str, np.ndarray], grid: Grid, constants: Constants) -> dict[str, np.ndarray]:

@@ -88,7 +88,7 @@ def student_cdf(value: np.ndarray, freedom: float) -> np.ndarray:
 def student_quantile(probability: float, freedom: float) -> float:
     """The value below which Student's t lies with this probability, by bisection."""
     low, high = -1e3, 1e3
-    for _ in range(200):
+    for _ in range(80):
         middle = (low + high) / 2
         low, high = (middle, high) if student_cdf(middle, freedom) < probability else (low, middle)
     return (low + high) / 2

@@ -1,0 +1,179 @@
+import numpy as np
+import pytest
+import scores as oracle
+import xarray as xr
+from made_forecasts import made_forecast, made_truth
+
+from emulator.store import grid_of, levels_of
+from emulator.verify import climatology
+from emulator.verify.align import align
+from emulator.verify.assemble import assemble, merge
+from emulator.verify.channels import scored
+from emulator.verify.regions import region_weights
+from emulator.verify.score import score_variables, setting
+
+INITS = [16, 20, 24, 31, 38, 44]
+REGIONS = ["global", "tropics"]
+VARIABLES = ["temperature", "surface_pressure"]
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return made_truth(60)
+
+
+def score(truth, forecasts, variables=VARIABLES, regions=REGIONS):
+    grid = grid_of(truth)
+    chosen, _ = scored(truth, forecasts, grid, levels_of(truth), variables)
+    times = {name: (f["init_time"].values, f["lead_time"].values) for name, f in forecasts.items()}
+    alignment = align({time: i for i, time in enumerate(truth["time"].values)}, times)
+    plan = climatology.recipe(truth["time"], np.arange(16))
+    shared = setting(grid, region_weights(grid, regions), alignment)
+    members = [*(f.sizes.get("member", 1) for f in forecasts.values()), 1]
+    return assemble(score_variables(chosen, plan, shared), shared, list(forecasts), regions, members)
+
+
+@pytest.fixture(scope="module")
+def result(truth):
+    forecasts = {"good": made_forecast(truth, INITS, 8, 0.1), "bad": made_forecast(truth, INITS[1:], 8, 0.6, seed=1)}
+    return forecasts, score(truth, forecasts)
+
+
+def matching_truth(truth, forecast, name):
+    valid = forecast["init_time"] + forecast["lead_time"]
+    return truth[name].sel(time=valid).drop_vars("time")
+
+
+def test_scores_agree_with_the_scores_package(truth, result):
+    forecasts, found = result
+    weights = xr.DataArray(
+        grid_of(truth).area * grid_of(truth).area.size, truth["surface_pressure"].isel(time=0).coords
+    )
+    weights = weights.drop_vars("time")
+    for name, forecast in forecasts.items():
+        forecast = forecast.sel(init_time=found["init_time"]).astype(np.float64)
+        for variable in VARIABLES:
+            observed = matching_truth(truth, forecast, variable).astype(np.float64)
+            kept = ["lead_time", *(["level"] if "level" in observed.dims else [])]
+            ours = found.sel(forecast=name, region="global").isel(channel=found["variable"].values == variable)
+            options = {"preserve_dims": kept, "weights": weights}
+            theirs = oracle.continuous.rmse(forecast[variable], observed, **options)
+            np.testing.assert_allclose(ours["rmse"].squeeze(), theirs.transpose(*kept[::-1]), rtol=1e-10, atol=1e-12)
+            theirs = oracle.continuous.mae(forecast[variable], observed, **options)
+            np.testing.assert_allclose(ours["mae"].squeeze(), theirs.transpose(*kept[::-1]), rtol=1e-10, atol=1e-12)
+            theirs = oracle.continuous.additive_bias(forecast[variable], observed, **options)
+            np.testing.assert_allclose(ours["bias"].squeeze(), theirs.transpose(*kept[::-1]), rtol=1e-9, atol=1e-9)
+
+
+def test_persistence_and_climatology_are_what_they_say(truth, result):
+    _, found = result
+    grid = grid_of(truth)
+    pressure = truth["surface_pressure"].values.astype(np.float64)
+    errors = [grid.mean((pressure[i] - pressure[i + 8]) ** 2) for i in INITS[1:]]
+    last = found.sel(region="global", channel="surface_pressure").isel(lead_time=-1)
+    np.testing.assert_allclose(last["rmse"].sel(forecast="persistence"), np.sqrt(np.mean(errors)), rtol=1e-12)
+    hourly = np.stack([pressure[:16][h::4].mean(axis=0) for h in range(4)])
+    errors = [grid.mean((hourly[(i + 8) % 4] - pressure[i + 8]) ** 2) for i in INITS[1:]]
+    np.testing.assert_allclose(last["rmse"].sel(forecast="climatology"), np.sqrt(np.mean(errors)), rtol=1e-12)
+    np.testing.assert_array_equal(found["rmse"].sel(forecast="persistence").isel(lead_time=0), 0)
+
+
+def test_every_forecast_is_scored_on_the_same_initial_times(truth, result):
+    _, found = result
+    np.testing.assert_array_equal(found["init_time"], truth["time"].values[INITS[1:]])
+    assert (found["count"] == 5).all()
+    means = found["squared_error"].mean("init_time")
+    xr.testing.assert_allclose(np.sqrt(means).transpose(*found["rmse"].dims), found["rmse"].drop_attrs(), rtol=1e-12)
+
+
+def test_difference_and_its_sign(result):
+    _, found = result
+    at = {"region": "global", "channel": "surface_pressure"}
+    rmse = found["rmse"].sel(**at).isel(lead_time=1)
+    ours = found["difference"].sel(**at, forecast="good", baseline="climatology").isel(lead_time=1)
+    expected = 100 * (rmse.sel(forecast="good") / rmse.sel(forecast="climatology") - 1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+    assert ours < 0
+    assert (found["rmse_low"] <= found["rmse"] + 1e-12).all() and (found["rmse"] <= found["rmse_high"] + 1e-12).all()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_tasks_and_blocks_do_not_change_the_scores(truth, result, monkeypatch, parts):
+    forecasts, found = result
+    monkeypatch.setattr("emulator.verify.score.PARTS", parts)
+    monkeypatch.setattr("emulator.verify.sample.BLOCK_BYTES", 1)
+    again = score(truth, {n: f.chunk({"init_time": 1, "lead_time": 2}) for n, f in forecasts.items()})
+    for name in found.data_vars:
+        if found[name].dtype.kind == "f":
+            # Sums of both signs cancel: what counts is their size beside the largest.
+            atol = 1e-12 * float(np.abs(found[name]).max())
+            np.testing.assert_allclose(again[name], found[name], rtol=1e-12, atol=atol, err_msg=name)
+
+
+def test_parts_over_initial_times_merge_to_the_whole(truth, result):
+    forecasts, found = result
+    kept = [truth["time"].values[INITS[1:]][part] for part in (slice(0, 2), slice(2, 5))]
+    parts = [score(truth, {n: f.sel(init_time=times) for n, f in forecasts.items()}) for times in kept]
+    together = merge(parts)
+    for name in ("rmse", "acc", "bias", "activity", "difference", "difference_half_width", "rmse_high", "p_value"):
+        np.testing.assert_allclose(together[name], found[name], rtol=1e-12, atol=1e-13, err_msg=name)
+    with pytest.raises(ValueError, match="without common initial times"):
+        merge([parts[0], parts[0]])
+
+
+def test_maps_and_spectra(truth, result):
+    _, found = result
+    error = found["mean_error_map"].sel(forecast="bad", map_channel="surface_pressure").isel(map_lead=-1)
+    bias = found["bias"].sel(
+        forecast="bad", region="global", channel="surface_pressure", lead_time=error["map_lead"].values
+    )
+    np.testing.assert_allclose(grid_of(truth).mean(error.values), bias, rtol=1e-4)
+    power = found["power"].sel(source="truth", channel="surface_pressure").isel(spectrum_lead=0)
+    assert np.all(power >= 0) and power.argmax() == 0
+    same = found["power_ratio"].sel(source="truth")
+    np.testing.assert_allclose(same.where(same.notnull(), 1.0), 1.0)
+
+
+def test_failed_forecast_is_not_hidden_and_missing_truth_is_not_charged(truth):
+    forecast = made_forecast(truth, INITS, 4)
+    forecast["surface_pressure"][2, 3, 1, 1] = np.nan
+    holes = truth.copy(deep=True)
+    holes["temperature"][INITS[0] + 2] = np.nan
+    found = score(holes, {"a": forecast}).sel(region="global")
+    rmse = found["rmse"].sel(forecast="a", channel="surface_pressure")
+    np.testing.assert_array_equal(np.isnan(rmse), [False, False, False, True, False])
+    counts = found["count"].isel(channel=found["variable"].values == "temperature")
+    # As a valid time of the first, and as the initial time of none.
+    np.testing.assert_array_equal(counts.isel(lead_time=2), len(INITS) - 1)
+    assert np.isfinite(found["rmse"].isel(channel=found["variable"].values == "temperature")).all()
+
+
+def test_ensemble(truth):
+    forecast = made_forecast(truth, INITS, 4, 0.3, members=6)
+    found = score(truth, {"many": forecast, "one": forecast.isel(member=0)}, ["surface_pressure"])
+    at = found.sel(channel="surface_pressure", region="global").isel(lead_time=-1)
+    members = forecast["surface_pressure"].isel(lead_time=-1).astype(np.float64)
+    observed = matching_truth(truth, forecast, "surface_pressure").isel(lead_time=-1).astype(np.float64)
+    weights = xr.DataArray(grid_of(truth).area, members.isel(init_time=0, member=0).coords)
+    crps = oracle.probability.crps_for_ensemble(members, observed, "member", method="fair", preserve_dims="all")
+    np.testing.assert_allclose(at["crps"].sel(forecast="many"), (crps * weights).sum() / len(INITS), rtol=1e-10)
+    error = (members.mean("member") - observed) ** 2
+    np.testing.assert_allclose(
+        at["rmse"].sel(forecast="many"), np.sqrt((error * weights).sum() / len(INITS)), rtol=1e-10
+    )
+    spread = np.sqrt((members.var("member", ddof=1) * weights).sum() / len(INITS))
+    np.testing.assert_allclose(at["spread"].sel(forecast="many"), spread, rtol=1e-10)
+    # Noise of the same size in every member and none in the truth: the spread is sqrt(M) too large for the mean.
+    np.testing.assert_allclose(at["spread_skill"].sel(forecast="many"), np.sqrt(7), rtol=0.1)
+    np.testing.assert_allclose(at["crps"].sel(forecast="one"), at["mae"].sel(forecast="one"))
+
+
+def test_refusals(truth):
+    forecast = made_forecast(truth, INITS, 4)
+    with pytest.raises(ValueError, match="'vorticity' in the truth"):
+        score(truth, {"a": forecast}, ["vorticity"])
+    with pytest.raises(ValueError, match="share, got none"):
+        score(truth, {"a": forecast[["temperature"]].drop_vars("temperature")}, None)
+    wrong = forecast.assign(temperature=forecast["temperature"].assign_attrs(units="degC"))
+    with pytest.raises(ValueError, match="one unit"):
+        score(truth, {"a": wrong})
