@@ -33,7 +33,7 @@ STALLED = {
     torch.float32: 1e-6,
     torch.float64: 1e-11,
 }  # below it, stop as well when a step no longer halves the residual
-RIDGE = 1e-13  # on the scaled system, so that a budget without a free control stays unsolved instead of infinite
+RIDGE = 1e-13  # on the scaled system, which two budgets with the same free controls would make singular
 TINY = 1e-30
 
 
@@ -147,14 +147,16 @@ class Problem:
         self.precision = self.start[scheme.controls[0]].dtype
 
     def _spread(self, name: str) -> Tensor:
-        """Error variance of a control, constant or growing with the square of the value, mean as given."""
+        """Error variance of a control, constant, or in proportion to the value's size with the given mean.
+
+        A variance in proportion to the value makes the increment proportional to it as well: the multiplicative fix.
+        """
         field = self.base[name]
         variance = self.scheme.variance(name, field)
         if name not in self.scheme.options.relative:
             return variance
-        square = field * field
-        mean = self.air.mean_by_level(square)
-        return variance * square / (mean + TINY).to(field.dtype)
+        size = field.abs()
+        return variance * size / (self.air.mean_by_level(size) + TINY).to(field.dtype)
 
     def multiplier(self, multipliers: Tensor, index: int, levels: bool) -> Tensor:
         """Multiplier of one budget, float64, to broadcast with a level or surface field."""
@@ -201,11 +203,14 @@ class Problem:
         """Newton's step of the multipliers; `at_base` where the trial's fields are those of the linearisation."""
         with torch.no_grad():
             matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.free)
-            size = matrix.diagonal(dim1=1, dim2=2).abs().sqrt().clamp(min=TINY)
+            diagonal = matrix.diagonal(dim1=1, dim2=2).abs()
+            # A budget that no free control can change has an empty row; its multiplier stays where it is.
+            dead = diagonal < TINY
+            size = torch.where(dead, torch.ones_like(diagonal), diagonal.sqrt())
             scaled = matrix / (size.unsqueeze(1) * size.unsqueeze(2))
-            scaled = scaled + RIDGE * torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
-            inverse = torch.linalg.inv_ex(scaled).inverse
-        return (inverse @ (trial.residual / size).unsqueeze(2)).squeeze(2) / size
+            inverse = torch.linalg.inv_ex(scaled + torch.diag_embed(torch.where(dead, 1.0, RIDGE))).inverse
+        target = (trial.residual / size).masked_fill(dead, 0.0)
+        return (inverse @ target.unsqueeze(2)).squeeze(2) / size
 
     def solve(self) -> tuple[Trial, Tensor]:
         """The solution, and whether it was not found to the tolerance, `(batch,)`.
@@ -255,9 +260,9 @@ class Problem:
                 else:
                     part = plain * (a * b)
                 cells[i][j] = part if cells[i][j] is None else cells[i][j] + part
-        mean = self.air.mean if self.scheme.bands is None else None
-        zero = torch.zeros_like(self.base[self.scheme.controls[0]][:, 0] if layers is None else layers[:, 0])
+        surface = self.base[self.scheme.controls[0]]
+        zero = torch.zeros_like(surface[:, 0] if on_levels(self.scheme.controls[0]) else surface)
         filled = [[zero if part is None else part for part in row] for row in cells]
-        if mean is None:
+        if self.scheme.bands is not None:
             return self.scheme.bands.matrix(filled)
-        return torch.stack([torch.stack([mean(part) for part in row], dim=1) for row in filled], dim=1)
+        return torch.stack([torch.stack([self.air.mean(part) for part in row], dim=1) for row in filled], dim=1)

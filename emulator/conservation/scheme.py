@@ -29,7 +29,8 @@ class Options:
         where there is surface pressure and "humidity" elsewhere.
       humidity_from_level: index of the highest level that the dry-air form "humidity" may change.
       controls: fields the projection may change, None for its default.
-      relative: of these, the fields whose error grows with their value (multiplicative).
+      relative: of these, the fields whose error variance is proportional to their value: the projection scales them, and
+        leaves dry cells dry.
     """
 
     kind: str = "sequential"

@@ -1,0 +1,336 @@
+"""The projection against dense linear algebra, a quadratic programme, and the fixes it contains as special cases."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atmosphere, random_step
+from scipy.optimize import minimize
+
+from emulator.conservation import Atmosphere, Options, Water, build, fluxes
+from emulator.conservation.ensembles import prior_variance, reduced_variance
+from emulator.conservation.projection import REFERENCE_PRESSURE
+from emulator.grid import Grid
+from emulator.vertical import Levels
+
+GRAVITY = CONSTANTS.gravity
+
+
+def closed(budgets, controls, relative=(), levels="sigma", variances=VARIANCES, dtype=torch.float64, bound=True):
+    """A projection with the given controls and what it changed."""
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS[levels])
+    state0, state1 = random_step(atmosphere, dtype, noise=0.1)
+    for name in fluxes.NON_NEGATIVE:
+        if name in state1 and bound:
+            state1[name] = state1[name].clamp(min=0)
+    options = Options(kind="projection", budgets=budgets, controls=controls, relative=relative)
+    changed, record = build(options, atmosphere, state1, variances)(state0, state1)
+    return atmosphere, (state0, state1), changed, record
+
+
+def fix(budgets, levels="sigma", **options):
+    """The sequential fix of the same step."""
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS[levels])
+    state0, state1 = random_step(atmosphere, torch.float64, noise=0.1)
+    for name in fluxes.NON_NEGATIVE:
+        if name in state1:
+            state1[name] = state1[name].clamp(min=0)
+    return build(Options(budgets=budgets, **options), atmosphere, state1)(state0, state1)[0]
+
+
+def test_uniform_warming_is_a_special_case():
+    """One variance of temperature everywhere: one increment everywhere, the sequential fix."""
+    _, (_, state1), changed, _ = closed(("energy",), ("temperature",))
+    warming = changed["temperature"] - state1["temperature"]
+    torch.testing.assert_close(warming, warming[:, :1, :1, :1].expand_as(warming), rtol=1e-8, atol=0)
+    torch.testing.assert_close(changed["temperature"], fix(("energy",))["temperature"], rtol=1e-13, atol=0)
+
+
+def test_additive_flux_is_a_special_case():
+    _, (_, state1), changed, record = closed(("water",), (fluxes.EVAPORATION,))
+    added = changed[fluxes.EVAPORATION] - state1[fluxes.EVAPORATION]
+    torch.testing.assert_close(added, added[:, :1, :1].expand_as(added), rtol=1e-9, atol=0)
+    expected = -record["residual_before_water"] * Auditor(closed(("water",), (fluxes.EVAPORATION,))[0]).water(
+        random_step(make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"]), torch.float64, noise=0.1)[0]
+    )
+    torch.testing.assert_close(added[:, 0, 0], expected / STEP, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", [fluxes.PRECIPITATION, fluxes.EVAPORATION])
+def test_multiplicative_flux_is_a_special_case(name):
+    """A variance in proportion to the value: one ratio everywhere, the sequential fix."""
+    form = "precipitation" if name == fluxes.PRECIPITATION else "evaporation"
+    _, (_, state1), changed, _ = closed(("water",), (name,), relative=(name,))
+    ratio = changed[name][state1[name] != 0] / state1[name][state1[name] != 0]
+    assert float((ratio - ratio.mean()).abs().max()) > 1e-3  # two elements of the batch have two ratios
+    torch.testing.assert_close(changed[name], fix(("water",), water=form)[name], rtol=1e-9, atol=0)
+
+
+def test_dry_air_ratio_is_a_special_case():
+    """With surface pressure alone, a variance in proportion to it, and a dry atmosphere: `ps* = r ps`."""
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
+    state0, state1 = random_step(atmosphere, torch.float64)
+    for state in (state0, state1):
+        state["specific_humidity"] = torch.zeros_like(state["specific_humidity"])
+    shared = {"budgets": ("dry_air",)}
+    name = "surface_pressure"
+    joint = build(
+        Options(kind="projection", controls=(name,), relative=(name,), **shared), atmosphere, state1, VARIANCES
+    )
+    alone = build(Options(**shared), atmosphere, state1)
+    torch.testing.assert_close(joint(state0, state1)[0][name], alone(state0, state1)[0][name], rtol=1e-13, atol=0)
+
+
+def _dense(atmosphere, state0, state1, scheme):
+    """Water budget between fixed pressures as `G x = b` in flattened controls, with the norm's diagonal covariance."""
+    area, batch = atmosphere.area.reshape(-1).numpy(), len(state1["specific_humidity"])
+    cells, levels = len(area), len(atmosphere.levels)
+    layers = np.diff(atmosphere.levels.half_a)
+    x = np.concatenate(
+        [state1[n].reshape(batch, -1).numpy() for n in ("specific_humidity", fluxes.PRECIPITATION, fluxes.EVAPORATION)],
+        1,
+    )
+    row = np.concatenate([np.outer(layers / GRAVITY, area).reshape(-1), STEP * area, STEP * area])
+    start = state0["specific_humidity"].reshape(batch, -1).numpy()
+    target = start @ row[: start.shape[1]]
+    weights = np.outer(layers / REFERENCE_PRESSURE, area * cells).reshape(-1)
+    spread = [np.full(levels * cells, VARIANCES["specific_humidity"]) / weights]
+    spread += [np.full(cells, VARIANCES[n]) / (area * cells) for n in (fluxes.PRECIPITATION, fluxes.EVAPORATION)]
+    return x, row[None], target, np.concatenate(spread)
+
+
+def _water_between_pressures(batch=2, bound=False):
+    places = np.linspace(60, -60, 8), 45.0 * np.arange(8), 1 + 0.1 * np.arange(8)
+    atmosphere = make_atmosphere(Grid.points(*places), LEVELS["pressure"], surface_pressure=False)
+    state0, state1 = random_step(atmosphere, torch.float64, batch=batch)
+    if not bound:
+        state0["specific_humidity"] = state0["specific_humidity"] + 2e-3
+        state1["specific_humidity"] = state1["specific_humidity"] + 2e-3
+        state1[fluxes.PRECIPITATION] = state1[fluxes.PRECIPITATION].abs() + 2e-4
+    options = Options(kind="projection", budgets=("water",), relative=())
+    return atmosphere, state0, state1, build(options, atmosphere, state1, VARIANCES)
+
+
+def _flat(changed):
+    names = ("specific_humidity", fluxes.PRECIPITATION, fluxes.EVAPORATION)
+    return np.concatenate([changed[n].reshape(len(changed[n]), -1).numpy() for n in names], 1)
+
+
+def test_linear_budget_is_probconserv():
+    """`x - S G^T (G S G^T)^-1 (G x - b)` in dense matrices, mean and variance."""
+    atmosphere, state0, state1, scheme = _water_between_pressures()
+    x, matrix, target, spread = _dense(atmosphere, state0, state1, scheme)
+    gain = spread[:, None] * matrix.T @ np.linalg.inv(matrix * spread @ matrix.T)
+    expected = x - (gain @ (x @ matrix.T - target[:, None]).T).T
+    changed, record = scheme(state0, state1)
+    assert float(record["saturation_specific_humidity"].max()) == 0
+    np.testing.assert_allclose(_flat(changed) - x, expected - x, rtol=1e-8, atol=1e-18)
+
+    prior, posterior = prior_variance(scheme, state0, state1), reduced_variance(scheme, state0, state1)
+    np.testing.assert_allclose(_flat(prior)[0], spread, rtol=1e-12)
+    covariance = np.diag(spread) - gain @ matrix * spread
+    np.testing.assert_allclose(_flat(posterior)[0], np.diag(covariance), rtol=1e-9)
+    assert np.all(_flat(posterior) < spread)
+
+
+def test_variance_along_a_budget_vanishes():
+    """All that is uncertain being one number, knowing the budget leaves nothing; two numbers keep half of their variance."""
+    space = torch.full((1, 2), 0.5, dtype=torch.float64)
+    atmosphere = Atmosphere(space, LEVELS["pressure"], CONSTANTS, None, STEP, False)
+    state0, state1 = random_step(atmosphere, torch.float64, batch=1)
+    options = Options(kind="projection", budgets=("water",), controls=(fluxes.EVAPORATION,))
+    scheme = build(options, atmosphere, state1, VARIANCES)
+    prior = prior_variance(scheme, state0, state1)[fluxes.EVAPORATION]
+    posterior = reduced_variance(scheme, state0, state1)[fluxes.EVAPORATION]
+    torch.testing.assert_close(posterior, prior / 2, rtol=1e-12, atol=0)
+
+
+def test_bounds_solve_the_quadratic_programme():
+    """Against a general solver: least change in the norm, budget closed, nothing negative."""
+    atmosphere, state0, state1, scheme = _water_between_pressures(batch=1, bound=True)
+    state1["specific_humidity"] = state1["specific_humidity"] - 1e-3 * torch.rand(
+        state1["specific_humidity"].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    x, matrix, target, spread = _dense(atmosphere, state0, state1, scheme)
+    x, size = x[0], np.sqrt(spread)
+    bounded = np.arange(len(x)) < len(x) - atmosphere.area.numel()
+    row = matrix[0] * size / STEP  # controls in units of their error, the budget as a rate in mm a day
+    found = minimize(
+        lambda y: 0.5 * y @ y,
+        np.zeros_like(x),
+        jac=lambda y: y,
+        bounds=[(-value / s, None) if flag else (None, None) for value, s, flag in zip(x, size, bounded, strict=True)],
+        constraints={
+            "type": "eq",
+            "fun": lambda y: 86400 * (y @ row + (matrix[0] @ x - target[0]) / STEP),
+            "jac": lambda y: 86400 * row,
+        },
+        method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-14},
+    )
+    assert found.success, found.message
+    changed, record = scheme(state0, state1)
+    ours = (_flat(changed)[0] - x) / size
+    assert float(record["saturation_specific_humidity"]) > 0.05
+    assert _flat(changed)[0][bounded].min() == 0
+    np.testing.assert_allclose(ours, found.x, rtol=0, atol=1e-5 * np.abs(ours).max())
+    assert 0.5 * ours @ ours <= found.fun * (1 + 1e-9)
+
+
+def test_correction_does_not_depend_on_how_the_grid_divides_the_atmosphere():
+    """Every layer and every cell cut in two, with the same values: the same increments."""
+    coarse = Levels.sigma([0, 0.2, 0.5, 0.8, 1])
+    fine = Levels.sigma([0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1])
+    grid = GRIDS["gaussian"]()
+    area = torch.as_tensor(grid.area)
+    results = []
+    state0, state1 = random_step(Atmosphere(area, coarse, CONSTANTS, None, STEP), torch.float64, noise=0.1)
+    for levels, refine in ((coarse, False), (fine, True)):
+
+        def cut(field, refine=refine):
+            if not refine:
+                return field
+            field = field.repeat_interleave(2, dim=1) if field.ndim == 4 else field
+            return field.repeat_interleave(2, dim=-1)
+
+        shares = area.repeat_interleave(2, dim=-1) / 2 if refine else area
+        atmosphere = Atmosphere(shares, levels, CONSTANTS, None, STEP)
+        before, after = ({name: cut(value) for name, value in state.items()} for state in (state0, state1))
+        scheme = build(Options(kind="projection"), atmosphere, after, VARIANCES)
+        results.append({name: value[..., ::2] if refine else value for name, value in scheme(before, after)[0].items()})
+    for name, value in results[0].items():
+        refined = results[1][name][:, ::2] if value.ndim == 4 else results[1][name]
+        torch.testing.assert_close(refined, value, rtol=1e-12, atol=1e-17)
+
+
+def test_uncertain_fields_take_the_correction():
+    """The share of a control grows with its variance; levels with a small variance move little."""
+    levels = torch.linspace(0.1, 2, 8, dtype=torch.float64) ** 2
+    _, (_, state1), changed, _ = closed(("energy",), ("temperature",), variances=VARIANCES | {"temperature": levels})
+    warming = (changed["temperature"] - state1["temperature"])[0, :, 0, 0]
+    torch.testing.assert_close(warming / warming[-1], levels / levels[-1], rtol=1e-8, atol=0)
+
+
+def _banded(dtype=torch.float64):
+    grid = Grid.gaussian(12, 8)
+    atmosphere = make_atmosphere(grid, LEVELS["sigma"])
+    state0, state1 = random_step(atmosphere, dtype, noise=0.2)
+    edges = torch.tensor([-30.0, 30.0], dtype=torch.float64)
+    bands = torch.bucketize(torch.as_tensor(grid.latitude.copy()), edges).reshape(-1, 1).expand(12, 8)
+    state1[fluxes.DIVERGENCE] = (1e-5 * torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(1))).to(dtype)
+    return atmosphere, state0, state1, bands
+
+
+def test_water_closes_band_by_band():
+    atmosphere, state0, state1, bands = _banded()
+    scheme = build(Options(kind="projection"), atmosphere, state1, VARIANCES, bands=bands)
+    changed, record = scheme(state0, state1)
+    final = state1 | changed
+    columns = Water(atmosphere).columns(state0, final)
+    divergence = state1[fluxes.DIVERGENCE] - atmosphere.mean(state1[fluxes.DIVERGENCE]).reshape(-1, 1, 1)
+    for band in range(3):
+        mask = bands == band
+        torch.testing.assert_close(
+            atmosphere.mean((columns + STEP * divergence) * mask),
+            torch.zeros(2, dtype=torch.float64),
+            rtol=0,
+            atol=1e-12,
+        )
+    for name, value in Auditor(atmosphere).residuals(state0, final).items():
+        np.testing.assert_array_less(np.abs(value), 1e-12, err_msg=name)
+    plain = build(Options(kind="projection"), atmosphere, state1, VARIANCES)(state0, state1)[0]
+    open_columns = Water(atmosphere).columns(state0, state1 | plain) + STEP * divergence
+    assert float(atmosphere.mean(open_columns * (bands == 0)).abs().min()) > 1e-4
+    assert float(record["saturation_projection"].max()) == 0
+
+
+def test_one_band_is_the_globe():
+    atmosphere, state0, state1, bands = _banded()
+    whole = build(Options(kind="projection"), atmosphere, state1, VARIANCES, bands=torch.zeros_like(bands))
+    plain = build(Options(kind="projection"), atmosphere, state1, VARIANCES)
+    found, expected = (scheme(state0, state1)[0] for scheme in (whole, plain))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-18)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ozone:
+    """A tracer without sources, the example of docs/conservation.md."""
+
+    atmosphere: Atmosphere
+    name = "ozone"
+    units = "kg m-2"
+    tracer = "ozone_mass_mixing_ratio"
+    required = (tracer, "surface_pressure")
+
+    def columns(self, state0, state1):
+        before, after = (state[self.tracer] for state in (state0, state1))
+        pressures = (state["surface_pressure"] for state in (state0, state1))
+        return self.atmosphere.integral_change(after - before, (after + before) / 2, *pressures)
+
+    def residual(self, state0, state1, anchor=None):
+        return self.atmosphere.mean(self.columns(state0, state1))
+
+    def scale(self, state):
+        return self.atmosphere.mean(self.atmosphere.integral(state[self.tracer], state["surface_pressure"]))
+
+    def gradient(self, state):
+        growth = self.atmosphere.growth(state["surface_pressure"], state[self.tracer])
+        pressure = (state[self.tracer] * growth).sum(1) / self.atmosphere.constants.gravity
+        return {self.tracer: 1.0, "surface_pressure": pressure}
+
+
+def test_a_new_quantity_in_one_class():
+    atmosphere = make_atmosphere(GRIDS["points"](), LEVELS["hybrid"])
+    state0, state1 = random_step(atmosphere, torch.float64)
+    for number, state in enumerate((state0, state1)):
+        noise = torch.rand(
+            state["temperature"].shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64
+        )
+        state[Ozone.tracer] = 1e-6 * (1 + noise)
+    ozone = Ozone(atmosphere)
+    assert "ozone_mass_mixing_ratio" not in build(Options(kind="projection"), atmosphere, state1, VARIANCES).changes
+    controls = ("surface_pressure", "temperature", "specific_humidity", fluxes.PRECIPITATION, fluxes.EVAPORATION)
+    options = Options(kind="projection", controls=(*controls, Ozone.tracer))
+    scheme = build(options, atmosphere, state1, VARIANCES | {Ozone.tracer: 1e-14}, extra=(ozone,))
+    changed, record = scheme(state0, state1)
+    auditor, final = Auditor(atmosphere), state1 | changed
+    mass = [
+        auditor.mean(auditor.column(s[Ozone.tracer].numpy(), auditor.layers({n: v.numpy() for n, v in s.items()})[1]))
+        for s in (state0, final)
+    ]
+    np.testing.assert_allclose(mass[1], mass[0], rtol=1e-13)
+    assert float(record["residual_before_ozone"].abs().min()) > 1e-3
+    for name, value in auditor.residuals(state0, final).items():
+        np.testing.assert_array_less(np.abs(value), 1e-12, err_msg=name)
+    measured = build(Options(kind="none"), atmosphere, state1, extra=(ozone,))(state0, state1)[1]
+    torch.testing.assert_close(measured["residual_after_ozone"], record["residual_before_ozone"])
+
+
+def test_a_budget_without_a_free_control_is_reported():
+    """Nothing that could change dry mass: it stays open, the water closes, and the record tells."""
+    _, _, _, record = closed(("dry_air", "water"), (fluxes.EVAPORATION,))
+    torch.testing.assert_close(record["residual_after_dry_air"], record["residual_before_dry_air"])
+    assert float(record["residual_after_dry_air"].abs().min()) > 1e-8
+    assert float(record["residual_after_water"].abs().max()) < 1e-12
+    assert float(record["saturation_projection"].min()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "variances", "bands", "message"),
+    [
+        ({}, {}, None, "error variance of the control surface_pressure"),
+        ({}, VARIANCES | {"temperature": [1.0, 2.0]}, None, "8 error variances of temperature"),
+        ({}, VARIANCES | {"temperature": -1.0}, None, "finite error variances of temperature"),
+        ({}, VARIANCES | {"temperature": 0.0}, None, "not all zero"),
+        ({"controls": ("ozone_mass_mixing_ratio",)}, VARIANCES, None, "controls among the variables"),
+        ({}, VARIANCES, torch.zeros(3, 4), "band of every cell"),
+        ({}, VARIANCES, torch.zeros(8, 14), "divergence of a budget's transport"),
+    ],
+)
+def test_wrong_projections_are_refused(options, variances, bands, message):
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
+    _, state1 = random_step(atmosphere)
+    with pytest.raises(ValueError, match=message):
+        build(Options(kind="projection", **options), atmosphere, state1, variances, bands=bands)
