@@ -32,9 +32,10 @@ class Step(nn.Module):
 
     The network sees normalised fields and predicts the change of the prognostic fields, in units of the standard deviation
     of that change, and the normalised diagnostics. Two measures keep long rollouts bounded, and cost nothing where the
-    training data lie: the network's view of the state is clamped to the range of the training data widened by
-    `margin`, and the step starts from damped persistence instead of persistence: a relaxation towards the mean of the
-    training period at the rate that a linear forecast would choose, `1/2 (std of change / std about the mean)^2`.
+    training data lie. The step starts from damped persistence instead of persistence: a relaxation towards the mean of the
+    training period at the rate that a linear forecast would choose, `1/2 (std of change / std about the mean)^2`. And its
+    result is kept inside the envelope of the training data, cell by cell and widened by a margin; the corrections of the
+    budgets come after that.
 
     Args:
       network: `(batch, in, *space) -> (batch, prognostic + diagnostic, *space)`.
@@ -69,7 +70,7 @@ class Step(nn.Module):
 
     def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor) -> Tensor:
         """What the network sees, `(batch, in, *space)`."""
-        seen = self.state_scale(torch.minimum(torch.maximum(state, self.lower), self.upper))
+        seen = self.state_scale(state)
         told = torch.nan_to_num(self.forcing_scale(forcing))
         return torch.cat([seen, told, clock, self.static.expand(len(state), *self.static.shape)], dim=1)
 
@@ -78,6 +79,7 @@ class Step(nn.Module):
         predicted = self.network(self.inputs(state, forcing, clock)).float()
         change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
         following = state + (self.damping * (self.resting - state) + self.change_std * change)
+        following = torch.minimum(torch.maximum(following, self.lower), self.upper)
         diagnostic = self.diagnostic_scale.inverse(diagnosed)
         if self.scheme is None:
             return StepResult(following, diagnostic, {})
@@ -95,7 +97,7 @@ class StepBuffers:
     Attributes:
       state, diagnostic, forcing: normalisers.
       change_std: standard deviation of the step difference, `(channel, 1, 1)`.
-      lower, upper: range of the training data widened by the margin, `(channel, 1, 1)`.
+      lower, upper: envelope of the training data widened by the margin, `(channel, *space)`.
       damping: relaxation per step, `(channel, 1, 1)`, and resting: its target, `(channel, *space)`.
       static: features of the place: normalised static fields, and position, `(feature, *space)`.
     """
@@ -114,13 +116,15 @@ class StepBuffers:
     def blank(cls, layout: Layout, space: tuple[int, ...]) -> "StepBuffers":
         """Placeholders of the right shapes, for a checkpoint to fill."""
         count, ones = layout.prognostic.count, [1] * len(space)
-        column = torch.zeros(count, *ones)
         features = layout.static.count + 3
         return cls(
-            Normalizer.blank(count),
-            Normalizer.blank(layout.diagnostic.count),
-            Normalizer.blank(layout.forcing.count),
-            *(column.clone() for _ in range(4)),
-            torch.zeros(count, *space),
-            torch.zeros(features, *space),
+            state=Normalizer.blank(count),
+            diagnostic=Normalizer.blank(layout.diagnostic.count),
+            forcing=Normalizer.blank(layout.forcing.count),
+            change_std=torch.zeros(count, *ones),
+            lower=torch.zeros(count, *space),
+            upper=torch.zeros(count, *space),
+            damping=torch.zeros(count, *ones),
+            resting=torch.zeros(count, *space),
+            static=torch.zeros(features, *space),
         )

@@ -69,14 +69,12 @@ def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> St
     """Normalisation, bounds, damping and static features from the training period."""
     prognostic = samples.layout.prognostic
     space = [1] * len(samples.grid.shape)
-    lower, upper, change = (
-        channel_statistics(statistics, prognostic, name) for name in ("minimum", "maximum", "difference_std")
-    )
+    change = channel_statistics(statistics, prognostic, "difference_std")
     if not (change > 0).all():
         labels = [label for label, value in zip(prognostic.labels(), change.tolist(), strict=True) if not value > 0]
         raise ConfigError(f"Expected prognostic variables that change over the training period, {labels} do not")
-    widened = config.margin * (upper - lower)
-    resting, spread = resting_state(samples)
+    resting, spread, lowest, highest = envelope(samples)
+    widened = config.margin * (highest - lowest)
     damping = config.damping * 0.5 * (change / spread).square()
 
     def column(values):
@@ -87,28 +85,33 @@ def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> St
         diagnostic=Normalizer.of(statistics, samples.layout.diagnostic),
         forcing=Normalizer.of(statistics, samples.layout.forcing),
         change_std=column(change),
-        lower=column(lower - widened),
-        upper=column(upper + widened),
+        lower=lowest - widened,
+        upper=highest + widened,
         damping=column(damping.clamp(max=1.0)),
         resting=resting.float(),
         static=static_features(samples.dataset, samples.layout.static, samples.grid),
     )
 
 
-def resting_state(samples: Samples, most: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
-    """Time mean of the prognostic fields `(channel, *space)` and the area-mean std about it `(channel,)`, float64.
+def envelope(samples: Samples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Time mean `(channel, *space)`, area-mean std about it `(channel,)`, and lowest and highest `(channel, *space)` state.
 
-    Long periods are sampled at `most` evenly spaced times: the two need to be right to a few per cent only.
+    Mean and std in float64. They and the extremes need no weighting by season: a period of whole years is the user's choice.
     """
-    chosen = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int))
     area = torch.as_tensor(samples.grid.area)
-    total, square = 0.0, 0.0
-    for index in chosen:
-        field = samples.state(int(index)).double()
-        total, square = total + field, square + field.square()
-    mean = total / len(chosen)
-    variance = ((square / len(chosen) - mean.square()).clamp(min=0) * area).flatten(1).sum(1)
-    return mean, variance.sqrt()
+    lowest, highest = samples.state(0).clone(), samples.state(0).clone()
+    total, square = torch.zeros_like(lowest, dtype=torch.float64), torch.zeros_like(lowest, dtype=torch.float64)
+    for index in range(len(samples)):
+        if samples.missing[index]:
+            continue
+        field = samples.state(index)
+        lowest, highest = torch.minimum(lowest, field), torch.maximum(highest, field)
+        total += field
+        square += field.double().square()
+    count = int((~samples.missing).sum())
+    mean = total / count
+    variance = ((square / count - mean.square()).clamp(min=0) * area).flatten(1).sum(1)
+    return mean, variance.sqrt(), lowest, highest
 
 
 def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torch.Tensor:

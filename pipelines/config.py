@@ -213,9 +213,7 @@ class TrainConfig(Model):
         1.0, description="share of the optimal linear relaxation to the mean in the residual step"
     )
     ema: Fraction = Field(0.0, description="decay of the exponential moving average of the weights; 0 keeps none")
-    margin: float = Field(
-        0.1, ge=0, description="the network sees the training data's range widened by this share of it"
-    )
+    margin: float = Field(0.5, ge=0, description="states stay in the training data's local range, widened by this share")
     seed: int = 0
     cache_gigabytes: float = Field(3.0, ge=0, description="hold the period in memory when it needs at most this")
     save_every: Count = Field(250, description="updates between resumable checkpoints")
