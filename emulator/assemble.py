@@ -94,20 +94,11 @@ def _terms_of(pieces) -> dict[str, dict[str, list[Piece]]]:
         groups.setdefault(piece.name, {}).setdefault(piece.term, []).append(piece)
     for name, terms in list(groups.items()):
         if "" in terms:
-            groups[name] = {"": _of_one_vertical(name, terms[""])}
+            groups[name] = {"": terms[""]}
         elif set(terms) != {"down", "up"}:
             log.info("%s is left out: the sources have only its %sward part", name, next(iter(terms)))
             del groups[name]
     return groups
-
-
-def _of_one_vertical(name, pieces):
-    """Pressure levels alone where a file has a few sigma levels of the same field beside them, as GFS has."""
-    kinds = {piece.vertical for piece in pieces}
-    if "pressure" not in kinds or len(kinds) == 1:
-        return pieces
-    log.info("%s is taken on pressure levels; the sources have it on others too", name)
-    return [piece for piece in pieces if piece.vertical == "pressure"]
 
 
 def _common_grid(pieces) -> Grid:

@@ -91,6 +91,10 @@ def open_grib(path: str, wanted=None) -> list[xr.Dataset]:
     groups: dict[tuple, list[Message]] = {}
     for message in known:
         groups.setdefault((message.short, message.kind), []).append(message)
+    for short, kind in list(groups):
+        if kind in MODEL_LEVELS and (short, "pressure") in groups:  # GFS: a few sigma levels beside the pressure levels
+            log.info("%s is taken on pressure levels; %s has it on %s levels too", short, path, kind)
+            del groups[short, kind]
     return [_dataset(path, messages, latitude, longitude, half_levels) for messages in groups.values()]
 
 

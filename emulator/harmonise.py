@@ -24,7 +24,7 @@ from emulator.recognise import Match, recognise
 from emulator.sources import Source
 from emulator.store import FORECAST_NAMES
 from emulator.units import conversion, linear
-from emulator.variables import variable
+from emulator.variables import VARIABLES, variable
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
 CANONICAL = ("time", "lead_time", "member", "level", "latitude", "longitude", "cell")
@@ -43,7 +43,7 @@ class Options:
     interval_hours: float | None = None
     forecast: bool = False
     wanted: tuple[str, ...] | None = None
-    static: tuple[str, ...] = ()
+    static: tuple[str, ...] = tuple(name for name, entry in VARIABLES.items() if entry.role == "static")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
