@@ -133,11 +133,11 @@ def _renamed(source, options) -> xr.Dataset:
     for name in options.rename.values():
         variable(name)  # raises, with the nearest names
     for name in options.select:
-        if _canonical(name) not in ("level", "member") and (
+        if _canonical(name) not in ("level", "member", "lead_time") and (
             name in ALIGNED or name not in {*dataset.variables, *dataset.dims}
         ):
             raise ValueError(
-                f"Expected level, member or another dimension than time and place to select from in {source.path}, got "
+                f"Expected level, member, lead time or a dimension other than place to select from in {source.path}, got "
                 f"{name!r} (times are chosen by period)"
             )
     present = {old: new for old, new in options.rename.items() if old in dataset and old != new}
@@ -193,7 +193,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         averaged="time: mean" in array.attrs.get("cell_methods", ""),
         from_start=from_start,
     )
-    return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options.forecast)
+    return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 
 
 def _change(array, match, entry, options) -> tuple[float, float, bool]:
@@ -210,24 +210,30 @@ def _change(array, match, entry, options) -> tuple[float, float, bool]:
     return sign * scale, sign * offset, from_start
 
 
-def _by_step(piece: Piece, entry, present, forecast: bool) -> list[Piece]:
+def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
     """In an analysis a piece for each step of short forecasts (ERA5's fluxes come so), placed at its valid time.
 
-    In a forecast the same where steps are missing after some of the initial times, so that none is claimed.
+    In a forecast the same where steps are missing after some of the initial times, so that none is claimed. Where the
+    options select lead times (in hours), the others are left out: `0` makes an analysis of forecasts' initial states.
     """
-    leads = piece.coordinates.get("lead_time")
-    if leads is None or (forecast and (present is None or np.all(present))):
+    leads, forecast = piece.coordinates.get("lead_time"), options.forecast
+    wanted = next((v for name, v in options.select.items() if _canonical(name) == "lead_time"), None)
+    if leads is None or (forecast and wanted is None and (present is None or np.all(present))):
         return [piece]
-    if not forecast and entry.cell == "point" and np.any(leads != np.timedelta64(0)):
+    chosen = np.ones(len(leads), bool) if wanted is None else np.isin(leads / np.timedelta64(1, "h"), wanted)
+    if not chosen.any():
+        have = ", ".join(f"{lead / np.timedelta64(1, 'h'):g}" for lead in leads)
+        raise ValueError(f"Expected a lead time of {wanted} h of {piece.name}, got {have}")
+    if not forecast and entry.cell == "point" and np.any(leads[chosen] != np.timedelta64(0)):
         raise ValueError(
             f"Expected an analysis of {piece.name}, got a forecast up to {leads.max() / np.timedelta64(1, 'h'):g} h; set "
-            "kind: forecast"
+            "kind: forecast, or select: {lead_time: 0} for the initial states alone"
         )
     found = []
     inits = piece.coordinates["time"]
     for step, lead in enumerate(leads):
         kept = np.array([n for n in range(len(inits)) if present is None or present[n][step]], int)
-        if not len(kept):
+        if not len(kept) or not chosen[step]:
             continue
         index = {piece.dims["time"]: _as_slice(kept)} if "time" in piece.dims else {}
         if forecast:
@@ -248,6 +254,8 @@ def _select(array, options, axes: Axes):
     """The parts that the options select: levels and members by value, other dimensions as xarray does."""
     for name, wanted in options.select.items():
         canonical = _canonical(name)
+        if canonical == "lead_time":  # by `_by_step`, which knows what a step is
+            continue
         if canonical in axes.coordinates:
             values = axes.coordinates[canonical]
             kept = np.isin(np.round(values, 6), np.round(np.atleast_1d(np.asarray(wanted, np.float64)), 6))
