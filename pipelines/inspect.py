@@ -1,0 +1,82 @@
+"""What a store holds, on one screen."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+
+from emulator.store import ANALYSIS, FORECAST_NAMES, grid_of, levels_of, open_analysis, open_forecast, time_step_seconds
+
+SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
+
+
+def inspect(path: Path, width: int = 120) -> str:
+    """A screenful on an analysis or forecast store: grid, levels, period, gaps, variables, chunks, size, provenance.
+
+    Raises `ValueError` naming the path when there is no finished store.
+    """
+    with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
+        schema = raw.attrs.get("emulator_schema")
+    dataset = open_analysis(path) if schema == ANALYSIS else open_forecast(path)
+    console = Console(width=width, record=True, file=io.StringIO(), highlight=False)
+    size = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+    levels = levels_of(dataset)
+    lines = {
+        "store": f"{path} ({schema or 'of another tool'}, {size / 1e6:,.0f} MB)",
+        "grid": grid_of(dataset).describe(),
+        "levels": "none"
+        if levels is None
+        else f"{len(levels)} {levels.kind}: {', '.join(map(levels.label, _few(levels)))}",
+        "period": _period(dataset),
+        "source": dataset.attrs.get("source"),
+        "made by": dataset.attrs.get("checkpoint") and f"checkpoint {dataset.attrs['checkpoint'][:12]}",
+        "history": dataset.attrs.get("history"),
+    }
+    for name, text in lines.items():
+        if text:
+            console.print(f"[bold]{name:8}[/] {text}", soft_wrap=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("field", "units", "role", "dimensions", "shape", "chunk"):
+        table.add_column(column, no_wrap=True)
+    spatial = {n: f for n, f in dataset.data_vars.items() if {"latitude", "cell"} & set(f.dims)}
+    for name, field in sorted(spatial.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
+        chunk = field.encoding.get("preferred_chunks") or {}
+        shape, cut = (
+            " ".join(str(sizes.get(FORECAST_NAMES.get(d, [d])[0], sizes.get(d, n))) for d, n in field.sizes.items())
+            for sizes in ({}, chunk)
+        )
+        dims = " ".join(SHORT.get(str(d), str(d)) for d in field.dims)
+        table.add_row(str(name), field.attrs.get("units", ""), field.attrs.get("role", ""), dims, shape, cut)
+    console.print(table)
+    if others := sorted(str(n) for n in dataset.data_vars if n not in spatial):
+        console.print(f"[bold]also[/]     {', '.join(others)}")
+    return console.export_text()
+
+
+def _few(levels) -> list[int]:
+    """Positions of some levels: all when few, else first, middle and last."""
+    count = len(levels)
+    return list(range(count)) if count <= 8 else [0, count // 2, count - 1]
+
+
+def _period(dataset: xr.Dataset) -> str:
+    name = "init_time" if "init_time" in dataset.dims else "time"
+    times = dataset[name].values
+    text = (
+        f"{_short(times[0])} to {_short(times[-1])}, {len(times)} {'initial times' if name == 'init_time' else 'times'}"
+    )
+    step = time_step_seconds(dataset)
+    text += f", every {step / 3600:g} h" if step else ""
+    if name == "init_time":
+        lead = dataset["lead_time"].values[-1] / np.timedelta64(1, "h")
+        text += f" to {lead / 24:g} days"
+    if "missing" in dataset:
+        text += f", {int(dataset['missing'].sum())} missing"
+    return text
+
+
+def _short(time) -> str:
+    return str(time)[:16]
