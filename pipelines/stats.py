@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.calendar import select_period
+from emulator.netcdf import write_netcdf
 from emulator.statistics import Moments, as_dataset, merged, of_block, table
 from emulator.store import open_analysis, variables_by_role
 from pipelines.config import DaskConfig, StatsConfig, fingerprint
@@ -57,7 +58,9 @@ def stats(config: StatsConfig) -> None:
         raise ValueError(
             f"Expected values of {', '.join(empty)} on every level of {config.store}, got missing ones alone"
         )
-    _write(as_dataset({n: tables[n] for n in sorted(tables)}, store, _attributes(store, period, mark)), config.output)
+    write_netcdf(
+        as_dataset({n: tables[n] for n in sorted(tables)}, store, _attributes(store, period, mark)), config.output
+    )
     shutil.rmtree(_folder(config.output), ignore_errors=True)
     log.info("%s: %d fields, %s to %s", config.output, len(tables), period[0], period[-1])
 
@@ -79,16 +82,6 @@ def _attributes(store: xr.Dataset, period: np.ndarray, mark: str) -> dict:
         "store_fingerprint": str(store.attrs.get("fingerprint")),
         "fingerprint": mark,
     }
-
-
-def _write(dataset: xr.Dataset, output: Path) -> None:
-    partial = output.with_name(output.name + ".partial")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        dataset.to_netcdf(partial, engine="netcdf4")
-        os.replace(partial, output)
-    except OSError as error:
-        raise ValueError(f"Expected to write statistics to {output}, got: {error.strerror or error}") from error
 
 
 def _mark(output: Path) -> str | None:

@@ -1,12 +1,12 @@
 """Scores on disk: one NetCDF file, complete under its name or not there."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from emulator.netcdf import write_netcdf
 from emulator.verify.assemble import SCHEMA
 
 _LEADS = ("lead_time", "spectrum_lead", "map_lead", "audit_lead_time")
@@ -15,9 +15,6 @@ _COMPRESS_ABOVE = 10_000  # values
 
 def write_scores(scores: xr.Dataset, path: Path) -> None:
     """Writes the scores under a temporary name beside `path`, then renames."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
     scores = scores.assign_attrs(scores_schema=SCHEMA, Conventions="CF-1.11")
     encoding = {name: {"units": "hours", "dtype": "float64"} for name in _LEADS if name in scores.coords}
     for name, array in scores.data_vars.items():
@@ -25,8 +22,7 @@ def write_scores(scores: xr.Dataset, path: Path) -> None:
             scores[name] = array.astype(np.int8)
         if array.dtype.kind == "f" and array.size > _COMPRESS_ABOVE:
             encoding[str(name)] = {"zlib": True, "complevel": 2, "shuffle": True}
-    scores.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-    os.replace(temporary, path)
+    write_netcdf(scores, path, encoding)
 
 
 def open_scores(path: Path) -> xr.Dataset:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-import yaml
 
 from emulator import checkpoint
 from emulator.store import open_analysis, open_forecast
@@ -173,3 +172,21 @@ def test_a_killed_chain_goes_on_and_ends_with_the_same_forecasts(finished, tmp_p
     ours, theirs = (checkpoint.load(Path(f) / "run/train/checkpoint")[0] for f in (tmp_path, finished.parent))
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stage", ["ingest", "stats", "train", "rollout", "verify", "report"])
+def test_a_full_disk_ends_in_one_sentence_and_nothing_that_looks_finished(finished, stage, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    try:
+        output = disk / {"stats": "s.nc", "verify": "s.nc", "train": "train", "report": "report"}.get(stage, "s.zarr")
+        assert main([stage, str(finished), f"output={output}"]) == 1
+        said = capsys.readouterr().err.strip().splitlines()
+        assert "No space left" in said[-1] and "Traceback" not in "".join(said), said
+        finished_looking = output / "checkpoint" if stage == "train" else output
+        assert not finished_looking.exists() or (stage == "report" and not (output / "report.html").exists())
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
