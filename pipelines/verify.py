@@ -19,6 +19,7 @@ from emulator.verify.files import write_scores
 from emulator.verify.regions import DEFAULT_REGIONS, region_weights
 from emulator.verify.score import score_variables, setting
 from emulator.verify.spectra import spectrum_kind
+from emulator.verify.wind import wind_vectors
 from pipelines.config import VerifyConfig
 from pipelines.progress import progress
 
@@ -42,6 +43,7 @@ def verify(config: VerifyConfig) -> None:
     shared = setting(grid, region_weights(grid, regions, mask), alignment)
     with _scheduler(config), progress("verify", len(variables) + len(audited) + 1) as report:
         results = score_variables(variables, plan, shared, report)
+        results += wind_vectors(results)
         members = [dataset.sizes.get("member", 1) for dataset in forecasts.values()]
         members.append(truth.sizes.get("member", 1))  # persistence
         scores = assemble(results, shared, list(forecasts), list(regions), members)

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from emulator.report.display import BUDGET_NAMES, days, scientific, unit_and_factor, variable_name
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, svg
 from emulator.report.view import View
+from emulator.variables import VARIABLES
 
 WIDTH = 10.5
 
@@ -127,7 +128,8 @@ def correction_panel(view: View) -> Panel | None:
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     for axis, name in zip(axes, shown, strict=False):
-        unit, factor = unit_and_factor(str(view.scores[name].attrs.get("units", "")))
+        variable = VARIABLES.get(name.removeprefix("correction_rms_"))
+        unit, factor = unit_and_factor(variable.units if variable else "")
         for position, source in enumerate(sources(view)):
             if (name, source) in held:
                 values = view.scores[name].sel(audit_source=source).values[1:] * factor

@@ -22,6 +22,7 @@ _NAMES = {
     "u_component_of_wind": "Zonal wind",
     "v_component_of_wind": "Meridional wind",
     "wind_vector": "Wind vector",
+    "10m_wind_vector": "10 m wind vector",
     "specific_humidity": "Specific humidity",
     "surface_pressure": "Surface pressure",
     "mean_sea_level_pressure": "Sea-level pressure",

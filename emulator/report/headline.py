@@ -163,12 +163,12 @@ def budget_table(view: View) -> str:
             rows.append(
                 f'<tr>{head}<th scope="row">{html.escape(budget_panels.label(view, source))}</th>'
                 f"<td>{scientific(relative)}</td>"
-                f"<td>{number(budget_panels.mean_residual(view, source, budget))}</td>"
+                f"<td>{number(budget_panels.mean_residual(view, source, budget))} {per}</td>"
                 f"<td>{number(budget_panels.overall(view, source, budget, 'budget_residual'))} {per}</td>"
                 f"<td>{number(drift)} {budget_panels.drift_unit(budget)}</td></tr>"
             )
     return (
-        '<table class="budget"><thead><tr><th scope="col">Budget</th><th scope="col">Source</th>'
+        '<table class="budget"><thead><tr><th scope="col" class="text">Budget</th><th scope="col" class="text">Source</th>'
         '<th scope="col">Residual per step, relative (rms)</th><th scope="col">Mean residual</th>'
         '<th scope="col">Residual (rms)</th><th scope="col">Drift of the total per day</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"

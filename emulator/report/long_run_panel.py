@@ -5,10 +5,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emulator.report.display import days, unit_and_factor
-from emulator.report.style import BLUE, GREY, Panel, svg
+from emulator.report.style import BLUE, GREY, Panel, plain_ticks, svg
 from emulator.report.view import View
 
 BLOCK_BYTES = 2**26
+DEPARTURE_TICKS = tuple(m * 10.0**e for e in range(10) for m in (1, 2, 5))
 GRAVITY = 9.80665  # turns mass into the pressure it exerts, for display
 WANTED = ("temperature", "surface_pressure", "mean_total_precipitation_rate", "specific_humidity")
 
@@ -34,7 +35,10 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
     axis = grid[1, 0]
     largest = np.max([departure for _, departure in figures.values()], axis=0)
     axis.plot(lead, largest, color=BLUE)
+    reached = max(float(view.scores["climatology_extreme"].values[view.position(c)]) for c in channels)
+    axis.axhline(reached, color=GREY, linestyle="--", linewidth=1.0)
     axis.set(yscale="log", title="Largest departure [standard deviations]", xlabel="days", xlim=(0, lead[-1]))
+    plain_ticks(axis.yaxis, DEPARTURE_TICKS)
     _mass(grid[1, 1], dry_air, lead)
     for axis in grid[1, 2:]:
         axis.set_visible(False)
@@ -42,9 +46,10 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
     return Panel(
         f"A run of {lead[-1]:.0f} days",
         "Top: global means of the run (blue) and of the reference over its record (grey, shifted to the same calendar). "
-        "Bottom: the largest departure of any cell and field from its mean, in standard deviations; dry air as pressure.",
+        "Bottom: the largest departure of any cell and field from its mean, in standard deviations, "
+        "with the reference's own largest dashed; dry air as pressure.",
         "No forecast can be right after two weeks, but an emulator should keep to a plausible climate. A rising line of "
-        "departures is a model that blows up; about 10 is what the reference itself reaches.",
+        "departures far above the dashed one is a model that blows up.",
         svg(
             figure,
             f"Global means and largest departure over {lead[-1]:.0f} days; at the end {end:.3g} deviations.",
@@ -55,8 +60,8 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
 
 def _channels(view, run):
     held = [c for c in view.headline if view.variable(c) in run.data_vars]
-    order = [c for name in WANTED for c in held if view.variable(c) == name]
-    return list(dict.fromkeys([*order, *held]))
+    first = {view.variable(c): c for c in reversed(held)}  # one level of each variable
+    return [first[name] for name in (*WANTED, *(v for v in first if v not in WANTED)) if name in first]
 
 
 def _field(view, run, channel):

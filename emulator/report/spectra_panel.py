@@ -3,10 +3,9 @@
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from emulator.report.display import lead_label
-from emulator.report.style import PALE, Panel, svg
+from emulator.report.style import PALE, Panel, plain_ticks, svg
 from emulator.report.view import View
 
 SHOWN = 6
@@ -37,8 +36,8 @@ def spectra_panel(view: View) -> Panel | None:
         axis.set(xscale="log", yscale="log", title=view.title(channel), xlabel="wavenumber")
         low, high = axis.get_ylim()
         axis.set_ylim(min(max(low, 1e-2), 0.4), min(max(high, 2.5), 1e2))
-        _plain(axis.xaxis, WAVE_TICKS)
-        _plain(axis.yaxis, RATIO_TICKS)
+        plain_ticks(axis.xaxis, WAVE_TICKS)
+        plain_ticks(axis.yaxis, RATIO_TICKS)
     axes[0].set_ylabel("power relative to truth")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), handlelength=1.8)
@@ -54,10 +53,3 @@ def spectra_panel(view: View) -> Panel | None:
             "spectra",
         ),
     )
-
-
-def _plain(axis, ticks):
-    """Ticks written as numbers, only at the given places."""
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())

@@ -9,6 +9,7 @@ import re
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 # Okabe and Ito (2008): told apart by colour-blind readers and in greyscale print with the line styles below.
 BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -37,6 +38,7 @@ _SETTINGS = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#eceef1",
     "grid.linewidth": 0.7,
     "xtick.color": GREY,
@@ -83,6 +85,13 @@ def line_style(name: str, position: int) -> dict:
         return {"color": colour, "linestyle": dashes, "linewidth": width}
     turn = position % len(FORECAST_COLOURS)
     return {"color": FORECAST_COLOURS[turn], "linestyle": FORECAST_DASHES[turn], "linewidth": 1.9}
+
+
+def plain_ticks(axis, ticks) -> None:
+    """Ticks written as plain numbers, at the given places alone: for logarithmic axes of a few decades."""
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def svg(figure: Figure, alt: str, prefix: str) -> str:

@@ -61,7 +61,7 @@ table.card tbody td.gap { min-width:14px; } table.card tbody th { padding:3px 12
 table.card thead th { text-align:center; }
 .card td.inverse { color:#fff; }
 .mark { margin-left:3px; }
-table.budget th, table.budget thead th { text-align:left; } table.budget tbody th[scope=rowgroup] { font-weight:600; }
+table.budget thead th.text { text-align:left; padding-left:0; } table.budget tbody th[scope=rowgroup] { font-weight:600; }
 .note { font:14px/1.5 var(--sans); color:var(--soft); }
 ul.caveats { padding-left:20px; max-width:46em; }
 ul.caveats li { margin:4px 0; }

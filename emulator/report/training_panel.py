@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.style import BLUE, GREY, VERMILLION, Panel, svg
+from emulator.report.style import BLUE, GREY, VERMILLION, Panel, plain_ticks, svg
 
+LOSS_TICKS = tuple(m * 10.0**e for e in range(-6, 6) for m in (1, 2, 5))
 _STEP = ("update", "step", "iteration")
 _LOSS, _VALIDATION = ("loss", "train_loss"), ("validation_loss", "val_loss", "validation")
 
@@ -32,6 +33,7 @@ def training_panel(path: Path) -> Panel:
     if len(validation[0]):
         axis.plot(*validation, color=VERMILLION, marker="o", markersize=3, linestyle="--", label="validation")
     axis.set(yscale="log", xlabel="update", ylabel="loss", xlim=(0, loss[0][-1]))
+    plain_ticks(axis.yaxis, LOSS_TICKS)
     axis.legend(loc="upper right")
     return Panel(
         "Training",

@@ -86,7 +86,7 @@ class View:
         """
         ours = self.get("rmse", forecast, channel, region)
         theirs = self.get("rmse", "climatology", channel, region)
-        if not np.isfinite(theirs).any() or not np.isfinite(ours[-1:] + ours[:1]).any():
+        if not np.isfinite(theirs).any() or not np.isfinite(ours[0]):
             return float("nan"), False
         excess = np.where(np.isfinite(ours), ours - theirs, np.inf)
         above = np.flatnonzero(excess >= 0)

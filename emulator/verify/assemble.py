@@ -188,6 +188,7 @@ def _climate(results) -> xr.Dataset:
     data = {
         "climatology_mean": (("channel",), np.concatenate([r.mean for r in results])),
         "climatology_std": (("channel",), np.concatenate([r.deviation for r in results])),
+        "climatology_extreme": (("channel",), np.concatenate([r.extreme for r in results])),
     }
     return xr.Dataset(data)
 

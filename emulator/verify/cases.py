@@ -54,8 +54,10 @@ def _choose(held, shared) -> np.ndarray:
     lead = min(shared.map_leads, key=lambda index: abs(hours[index] - RANKED_AT_HOURS))
     errors = np.concatenate([r.sums.squared_error[:, 0, list(r.map_levels), 0, lead] for r in held], axis=1)
     complete = np.flatnonzero((shared.alignment.truth_valid[:, list(shared.map_leads)] >= 0).all(axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        score = np.nanmean(errors / np.nanmean(errors, axis=0), axis=1)[complete] if len(complete) else np.array([])
+    known = np.isfinite(errors)
+    typical = np.where(known, errors, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    relative = np.where(known, errors / np.where(typical > 0, typical, 1.0), 0.0)
+    score = np.where(known.all(axis=1), relative.mean(axis=1), np.nan)[complete]
     if not np.isfinite(score).any():
         return complete[:1].repeat(2)
     order = np.argsort(np.nan_to_num(score, nan=np.inf))

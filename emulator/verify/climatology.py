@@ -103,6 +103,7 @@ class Climatology:
 
     Attributes:
       mean, deviation: per level `(level,)`, over cells (by area) and the times of the record.
+      extreme: largest departure from `mean` of any cell at any time, in units of `deviation`, `(level,)`.
       series: area mean at every time of the record, `(time, level)`.
     """
 
@@ -115,6 +116,7 @@ class Climatology:
         total = np.zeros((len(self._hours), days, *shape))
         count = np.zeros((len(self._hours), days, *shape), np.int32)
         sums, squares, self.series = np.zeros(shape[0]), np.zeros(shape[0]), []
+        lowest, highest = np.full(shape[0], np.inf), np.full(shape[0], -np.inf)
         block = max(1, BLOCK_BYTES // (8 * int(np.prod(shape))))
         for start in range(0, len(plan.positions), block):
             part = slice(start, start + block)
@@ -124,6 +126,8 @@ class Climatology:
                 (plan.day[part] - 1 if days > 1 else 0 * plan.day[part]),
             )
             finite = np.isfinite(values)
+            lowest = np.minimum(lowest, np.where(finite, values, np.inf).min(axis=(0, 2)))
+            highest = np.maximum(highest, np.where(finite, values, -np.inf).max(axis=(0, 2)))
             values = np.where(finite, values, 0.0)
             for index, (hour, day) in enumerate(zip(*slots, strict=True)):
                 total[hour, day] += values[index]
@@ -136,6 +140,8 @@ class Climatology:
         samples = np.maximum(np.isfinite(self.series).sum(axis=0), 1)
         self.mean = sums / samples
         self.deviation = np.sqrt(np.maximum(squares / samples - self.mean**2, 0.0))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            self.extreme = np.maximum(highest - self.mean, self.mean - lowest) / self.deviation
         self._field = self._smooth(total, count)
 
     def _smooth(self, total: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ class VariableScores:
     sums: Sums
     mean: np.ndarray
     deviation: np.ndarray
+    extreme: np.ndarray
     series: np.ndarray
     map_levels: tuple[int, ...]
 
@@ -75,7 +76,9 @@ def _score_variable(variable, plan, shared) -> VariableScores:
     held = dask.delayed(expected, traverse=False)
     task = dask.delayed(_group, pure=False, traverse=False)
     parts = dask.compute(*[task(group, variable, held, shared, map_levels) for group in groups])
-    return VariableScores(variable, add_up(list(parts)), expected.mean, expected.deviation, expected.series, map_levels)
+    return VariableScores(
+        variable, add_up(list(parts)), expected.mean, expected.deviation, expected.extreme, expected.series, map_levels
+    )
 
 
 def _group(inits, variable, expected, shared, map_levels) -> Sums:

@@ -11,6 +11,7 @@ from emulator.verify.assemble import assemble, merge
 from emulator.verify.channels import scored
 from emulator.verify.regions import region_weights
 from emulator.verify.score import score_variables, setting
+from emulator.verify.wind import wind_vectors
 
 INITS = [16, 20, 24, 31, 38, 44]
 REGIONS = ["global", "tropics"]
@@ -177,3 +178,24 @@ def test_refusals(truth):
     wrong = forecast.assign(temperature=forecast["temperature"].assign_attrs(units="degC"))
     with pytest.raises(ValueError, match="one unit"):
         score(truth, {"a": wrong})
+
+
+def test_wind_vector_is_the_error_of_the_vector(truth):
+    forecast = made_forecast(truth, INITS, 4)
+    grid, names = grid_of(truth), ["u_component_of_wind", "v_component_of_wind"]
+    chosen, _ = scored(truth, {"a": forecast}, grid, levels_of(truth), names)
+    times = {"a": (forecast["init_time"].values, forecast["lead_time"].values)}
+    alignment = align({time: i for i, time in enumerate(truth["time"].values)}, times)
+    plan = climatology.recipe(truth["time"], np.arange(16))
+    shared = setting(grid, region_weights(grid, ["global"]), alignment)
+    results = score_variables(chosen, plan, shared)
+    found = assemble([*results, *wind_vectors(results)], shared, ["a"], ["global"], [1, 1])
+    at = found.sel(forecast="a", region="global").isel(channel=found["variable"].values == "wind_vector")
+    squares = sum(
+        (forecast[name].astype(np.float64) - matching_truth(truth, forecast, name).astype(np.float64)) ** 2
+        for name in names
+    )
+    expected = np.sqrt(grid.mean(squares.transpose("lead_time", "level", "init_time", ...)).mean(axis=-1))
+    np.testing.assert_allclose(at["rmse"], expected.T, rtol=1e-12)
+    assert np.isnan(at["bias"]).all() and (at["acc_pooled"].isel(lead_time=0) > 0.999).all()
+    assert not wind_vectors(results[:1])

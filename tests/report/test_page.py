@@ -1,0 +1,143 @@
+import html.parser
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from emulator.report import budget_panels, maps
+from emulator.report.page import render
+from emulator.report.style import figures
+from emulator.report.training_panel import training_panel
+from emulator.report.view import View
+
+VOID = {"meta", "link", "img", "br", "path", "use", "rect", "circle"}
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would fetch, which ids there are and are pointed at, and whether tags close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.ids, self.used, self.open, self.images, self.graphics = [], [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        for name in ("src", "href", "xlink:href", "data", "srcset", "poster"):
+            if name in attributes:
+                self.fetched.append(attributes[name])
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.used += re.findall(r"url\(#([^)]+)\)", " ".join(v or "" for v in attributes.values()))
+        self.used += [v[1:] for n, v in attributes.items() if n in ("href", "xlink:href") and v.startswith("#")]
+        self.images += [attributes] if tag == "img" else []
+        self.graphics += [attributes] if tag == "svg" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def text(scored):
+    from emulator.verify.files import open_scores
+
+    return render(View(open_scores(scored)), "A <small> planet & its forecasts", 1, {}, "Written today.")
+
+
+def test_page_needs_nothing_else(text):
+    page = Page(text)
+    assert page.open == []
+    outside = [link for link in page.fetched if not link.startswith(("#", "data:"))]
+    assert outside == []
+    assert "@import" not in text and not re.search(r"url\((?!#|data:)", text)
+    assert "<script" not in text
+    assert len(text) < 15e6
+
+
+def test_ids_are_unique_and_every_pointer_has_its_target(text):
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.used) <= set(page.ids)
+
+
+def test_figures_have_words_for_those_who_cannot_see_them(text):
+    page = Page(text)
+    assert len(page.graphics) >= 6 and len(page.images) == 2
+    assert all(len(graphic["aria-label"]) > 20 for graphic in page.graphics)
+    assert all(len(image["alt"]) > 20 for image in page.images)
+    assert text.count("<figure>") == text.count("How to read this")
+
+
+def test_sections_stand_in_order_and_titles_are_escaped(text):
+    titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
+    assert titles == ["Summary", "Forecast error", "Maps", "Spectra", "Conservation", "Caveats", "Provenance"]
+    assert "A &lt;small&gt; planet &amp; its forecasts" in text
+
+
+def test_numbers_in_figures_are_not_shortened(view):
+    with figures():
+        panel = budget_panels.correction_panel(view)
+    labels = re.findall(r"<text[^>]*>([^<]+)</text>", panel.markup)
+    assert any(re.fullmatch(r"0\.\d{4,}", label) for label in labels)  # 0.0002 stays 0.0002
+
+
+def test_drawing_twice_gives_the_same(view):
+    with figures():
+        first, second = (budget_panels.residual_panel(view).markup for _ in range(2))
+    assert first == second
+
+
+def test_drift_and_residual_are_reduced_over_initial_times(view):
+    total = view.scores["budget_total"].sel(audit_source="emulator", budget="dry_air").values
+    np.testing.assert_allclose(
+        budget_panels.drift(view, "emulator", "dry_air"), (total - total[:, :1]).mean(axis=0), rtol=1e-12
+    )
+    relative = view.scores["budget_relative"].sel(audit_source="uncorrected", budget="water").values
+    held = relative[np.isfinite(relative).any(axis=1)]
+    assert len(held) == 3
+    np.testing.assert_allclose(
+        budget_panels.step_rms(view, "uncorrected", "water")[1:], np.sqrt((held[:, 1:] ** 2).mean(axis=0)), rtol=1e-12
+    )
+
+
+def test_coast_comes_from_the_mask_and_never_from_the_network(view, monkeypatch):
+    import socket
+
+    def refuse(*_, **__):
+        raise AssertionError("a map opened a socket")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.delenv("CARTOPY_DATA_DIR", raising=False)
+    with figures():
+        panel = maps.case_panel(view, 1)
+    assert panel.markup.startswith("<img")
+    assert "median error" in panel.caption
+
+
+def test_training_curve(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(json.dumps({"update": u, "loss": 1 / u}) for u in range(1, 50)))
+    with figures():
+        assert "1 to 0.0204 over 49 updates" in training_panel(path).markup
+    path.write_text('{"update": 1}\nnot json')
+    with pytest.raises(ValueError, match="line 2"):
+        training_panel(path)
+    path.write_text('{"update": 1, "speed": 3}')
+    with pytest.raises(ValueError, match="with one of loss"):
+        training_panel(path)
+
+
+def test_report_needs_no_torch():
+    import subprocess
+
+    code = "import sys, emulator.report.page, emulator.verify.score, emulator.verify.audit; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,117 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from emulator.report.caveats import caveats
+from emulator.report.display import days, lead_label, number, percent, scientific
+from emulator.report.headline import budget_table, headline_table, verdict
+from emulator.report.tables import to_csv, to_json
+from emulator.report.view import View
+
+
+def test_numbers_are_written_for_people():
+    assert [number(v) for v in (0.01234, -4.5678, 123.4, 0, np.nan, 1.2e-7)] == [
+        "0.0123", "−4.57", "123", "0", "–", "1.20 × 10⁻⁷",
+    ]  # fmt: skip
+    assert percent(-0.3) == "0 %" and percent(-12.6) == "−13 %"
+    assert scientific(3.21e-9) == "3.2 × 10⁻⁹"
+    assert lead_label(np.timedelta64(6, "h")) == "6 h" and lead_label(np.timedelta64(60, "h")) == "2.5 days"
+    np.testing.assert_allclose(days(np.array([6, 36], "timedelta64[h]")), [0.25, 1.5])
+
+
+def with_rmse(view, channel, ours, climatology):
+    scores = view.scores.copy(deep=True)
+    at = view.position(channel)
+    scores["rmse"].loc[{"forecast": "emulator", "region": "global"}][at] = ours
+    scores["rmse"].loc[{"forecast": "climatology", "region": "global"}][at] = climatology
+    return View(scores)
+
+
+def test_useful_day_is_the_crossing_between_leads(view):
+    channel, count = view.headline[0], len(view.leads)
+    line = np.linspace(0, 12, count)  # reaches 10 after ten twelfths of the forecast
+    crossing = with_rmse(view, channel, line, 10.0).useful_until("emulator", channel)
+    np.testing.assert_allclose(crossing, (view.leads[-1] * 10 / 12, True))
+    assert with_rmse(view, channel, line, 20.0).useful_until("emulator", channel) == (view.leads[-1], False)
+    assert with_rmse(view, channel, line + 99, 20.0).useful_until("emulator", channel) == (0.0, True)
+    line[4:] = np.nan  # a forecast that blew up was useful until it did
+    assert with_rmse(view, channel, line, 20.0).useful_until("emulator", channel) == (view.leads[3], True)
+    nothing = with_rmse(view, channel, line, np.nan).useful_until("emulator", channel)
+    assert np.isnan(nothing[0]) and not nothing[1]
+
+
+def test_headline_has_the_fields_that_forecasters_look_at_first(view):
+    variables = [view.variable(channel) for channel in view.headline]
+    assert variables[:5] == [
+        "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity", "surface_pressure",
+    ]  # fmt: skip
+    table = headline_table(view)
+    assert table.count("<tr>") == 2 + len(view.headline)
+    assert "Temperature, 500 hPa" in table and "g/kg" in table and "hPa" in table
+
+
+def test_verdict_is_what_the_numbers_say(view):
+    first, budgets = verdict(view)
+    assert first.startswith("Over 5 forecasts, errors of emulator 3 days ahead are")
+    assert "of the dry air (reference" in budgets
+    scores = view.scores.copy(deep=True)
+    scores["rmse"].loc[{"forecast": "emulator"}] = 1e-9
+    assert "in every headline field to the last lead, day 3" in verdict(View(scores))[0]
+    scores["rmse"].loc[{"forecast": "emulator"}] = 1e9
+    assert "does not beat climatology at any lead" in verdict(View(scores))[0]
+    scores["difference"].loc[{"forecast": "emulator"}] = np.nan
+    assert "the forecast has failed" in verdict(View(scores))[0]
+
+
+def test_caveats_are_filled_in_by_what_happened(view):
+    text = " ".join(caveats(view))
+    assert "Only 5 initial times" in text
+    assert "no annual cycle" in text and "too short a record" in text
+    assert "8 x 16 gaussian" in text
+    assert "different numbers of initial times: 5 of emulator, 3 of uncorrected, 5 of truth" in text
+    scores = view.scores.copy(deep=True)
+    scores.attrs |= {"dropped_inits": json.dumps({"emulator": 7}), "missing_truth": 3, "climatology_overlap": 1}
+    scores["rmse"].loc[{"forecast": "emulator"}][:, :, 5] = np.nan
+    text = " ".join(caveats(View(scores)))
+    for part in ("7 initial times of emulator were left out", "lacks 3 valid times", "which favours it", "not finite"):
+        assert part in text
+
+
+def test_budget_table_lists_every_source_and_budget(view):
+    table = budget_table(view)
+    for text in ("Dry air", "Water", "Energy", "emulator", "uncorrected", "reference (truth)", "W/m²"):
+        assert text in table
+
+
+def test_csv_holds_every_score(view):
+    rows = list(csv.DictReader(io.StringIO(to_csv(view))))
+    scores = view.scores
+    assert len(rows) == scores["rmse"].size
+    row = next(
+        r
+        for r in rows
+        if (r["forecast"], r["variable"], r["region"], r["lead_hours"])
+        == ("emulator", "surface_pressure", "tropics", "24")
+    )
+    at = {
+        "forecast": "emulator",
+        "channel": "surface_pressure",
+        "region": "tropics",
+        "lead_time": np.timedelta64(24, "h"),
+    }
+    np.testing.assert_allclose(float(row["rmse"]), scores["rmse"].sel(**at), rtol=1e-7)
+    np.testing.assert_allclose(
+        float(row["difference_vs_persistence"]), scores["difference"].sel(**at, baseline="persistence"), rtol=1e-7
+    )
+    assert row["units"] == "Pa" and row["initial_times"] == "5"
+
+
+def test_json_is_strict_and_repeats_the_verdict(view):
+    content = json.loads(to_json(view), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert content["verdict"] == " ".join(verdict(view))
+    assert {entry["source"] for entry in content["budgets"]} == {"emulator", "uncorrected", "truth"}
+    assert content["headline"][0]["lead_days"] == 1.0
+    assert content["provenance"]["emulator"]["checkpoint"] == "abc"
