@@ -88,14 +88,17 @@ class Atmosphere:
                 raise ValueError(f"Expected one batch size, got {batch} and, for {name}, {field.shape[0]}")
 
     def mean(self, field: Tensor) -> Tensor:
-        """Area mean in float64: `(batch, *space)` -> `(batch,)`."""
-        area = self._copy("area", torch.float64, field.device)
-        return (field.reshape(field.shape[0], -1).to(torch.float64) * area.reshape(-1)).sum(-1)
+        """Area mean in float64: `(..., *space)` -> `(...)`."""
+        area = self.area_of(field).flatten()
+        return (field.flatten(-self.space).to(torch.float64) * area).sum(-1)
+
+    def area_of(self, field: Tensor) -> Tensor:
+        """`area` on the device of a field, float64 `(*space,)`."""
+        return self._copy("area", torch.float64, field.device)
 
     def mean_by_level(self, field: Tensor) -> Tensor:
         """Area means in float64, for broadcasting: `(batch, level, *space)` -> `(batch, level, 1, ...)`, or no level."""
-        area = self._copy("area", torch.float64, field.device)
-        return (field.to(torch.float64) * area).sum(tuple(range(-self.space, 0)), keepdim=True)
+        return (field.to(torch.float64) * self.area_of(field)).sum(tuple(range(-self.space, 0)), keepdim=True)
 
     def spread(self, values: Tensor, levels: bool) -> Tensor:
         """`(batch,)` with the axes of a level or surface field appended, for broadcasting."""

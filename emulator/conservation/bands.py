@@ -55,10 +55,19 @@ class Bands:
         """Amounts that the constraints' residuals are compared with: `(batch, budget)` -> `(batch, constraint)`."""
         return scales[:, self.owner] * self.shares.to(scales.device)
 
-    def field(self, multipliers: Tensor, index: int) -> Tensor:
-        """One budget's multiplier in every cell: `(batch, constraint)` -> `(batch, *space)`."""
-        mine = [number for number, owner in enumerate(self.owner) if owner == index]
-        return torch.tensordot(multipliers[:, mine], self._on(multipliers)[mine], dims=1)
+    def fields(self, multipliers: Tensor) -> Tensor:
+        """The budgets' multipliers in every cell: `(batch, constraint)` -> `(batch, budget, *space)`."""
+        masks = self._on(multipliers)
+        fields = []
+        for index in range(len(self.budgets)):
+            mine = [number for number, owner in enumerate(self.owner) if owner == index]
+            fields.append(torch.tensordot(multipliers[:, mine], masks[mine], dims=1))
+        return torch.stack(fields, dim=1)
+
+    def expand(self, gradients: Tensor, levels: bool) -> Tensor:
+        """Budgets' derivatives as the constraints': `(batch, budget, [level,] *space)` -> `(batch, constraint, ...)`."""
+        masks = self._on(gradients)
+        return gradients[:, self.owner] * (masks.unsqueeze(1) if levels else masks)
 
     def residuals(self, values: list[Tensor], state0: State, state1: State) -> Tensor:
         """Residuals of all constraints, `(batch, constraint)`, from the budgets' global ones, `(batch,)` each."""
@@ -75,14 +84,3 @@ class Bands:
                 air.mean(columns * mask) for mask, owner in zip(masks, self.owner, strict=True) if owner == index
             ]
         return torch.stack(result, dim=1)
-
-    def matrix(self, cells: list[list[Tensor]]) -> Tensor:
-        """Derivatives of all constraints, `(batch, constraint, constraint)`, from the budgets' products by cell."""
-        rows = []
-        masks = self._on(cells[0][0])
-        for i, left in zip(self.owner, masks, strict=True):
-            row = [
-                self.atmosphere.mean(cells[i][j] * (left * right)) for j, right in zip(self.owner, masks, strict=True)
-            ]
-            rows.append(torch.stack(row, dim=1))
-        return torch.stack(rows, dim=1)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from emulator.conservation.atmosphere import State, on_levels
-from emulator.conservation.projection import REFERENCE_PRESSURE, Problem, Projection
+from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem
+from emulator.conservation.projection import Projection
 
 
 def prior_variance(scheme: Projection, state0: State, state1: State) -> dict[str, Tensor]:

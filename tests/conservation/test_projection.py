@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from emulator.conservation import Atmosphere, Options, Water, build, fluxes
 from emulator.conservation.ensembles import prior_variance, reduced_variance
-from emulator.conservation.projection import REFERENCE_PRESSURE
+from emulator.conservation.multipliers import REFERENCE_PRESSURE
 from emulator.grid import Grid
 from emulator.vertical import Levels
 

@@ -1,0 +1,186 @@
+"""The multipliers of a projection: Newton's method on the few numbers that close the budgets.
+
+See `projection.py` for the problem and `docs/conservation.md` for the derivation.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from emulator.conservation import fluxes, rounding
+from emulator.conservation.atmosphere import State, on_levels
+
+if TYPE_CHECKING:
+    from emulator.conservation.projection import Projection
+
+REFERENCE_PRESSURE = 1e5  # Pa, p00: the column that a level field's variance is an average over
+ITERATIONS = 12
+# Relative residual at which Newton's method stops, a little above what rounding leaves on grids of a few hundred cells.
+TOLERANCE = {torch.float32: 1e-9, torch.float64: 1e-14}
+STALLED = {
+    torch.float32: 1e-6,
+    torch.float64: 1e-11,
+}  # below it, stop as well when a step no longer halves the residual
+RIDGE = 1e-13  # on the scaled system, which two budgets with the same free controls would make singular
+TINY = 1e-30
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Multipliers `(batch, constraint)`, the changed fields, cells off their bound, and the constraints' residuals."""
+
+    multipliers: Tensor
+    changed: State
+    free: dict[str, Tensor]
+    residual: Tensor
+
+
+class Problem:
+    """One projection: the prediction, the budgets linearised at it, and Newton's method on the multipliers.
+
+    `states` are the start of the step, the prediction, and the prediction with its negative values clipped.
+    """
+
+    def __init__(self, scheme: "Projection", states: tuple[State, State, State], anchor, scales: dict[str, Tensor]):
+        self.scheme, self.anchor, self.bands = scheme, anchor, scheme.bands
+        self.state0, self.start, self.base = states
+        self.air = scheme.atmosphere
+        self.right = [budget.gradient(self.base) for budget in scheme.solved]
+        self.spread = {name: self._spread(name) for name in scheme.controls}
+        sizes = torch.stack([scales[budget.name] for budget in scheme.solved], dim=1)
+        self.scales = sizes if self.bands is None else self.bands.scales(sizes)
+        self.precision = self.start[scheme.controls[0]].dtype
+
+    def _spread(self, name: str) -> Tensor:
+        """Error variance of a control, constant, or in proportion to the value's size with the given mean.
+
+        A variance in proportion to the value makes the increment proportional to it as well: the multiplicative fix.
+        """
+        field = self.base[name]
+        variance = self.scheme.variance(name, field)
+        if name not in self.scheme.options.relative:
+            return variance
+        size = field.abs()
+        return variance * size / (self.air.mean_by_level(size) + TINY).to(field.dtype)
+
+    def _reach(self, name: str) -> float:
+        """Minus the factor between a derivative by mass and an increment."""
+        return -REFERENCE_PRESSURE / self.air.constants.gravity if on_levels(name) else -1.0
+
+    def apply(self, multipliers: Tensor) -> tuple[State, dict[str, Tensor]]:
+        """Corrected controls with what follows from them, and the cells of bounded controls that are off the bound."""
+        by_budget = multipliers if self.bands is None else self.bands.fields(multipliers)
+        # Terms of different budgets nearly cancel: constant derivatives are added in float64 before they meet a field.
+        factors = [
+            [0.0 if isinstance(value, Tensor) else self._reach(name) * value for value in self._derivatives(name)]
+            for name in self.scheme.controls
+        ]
+        totals = torch.tensordot(by_budget, self.scheme.constant(factors, by_budget), dims=([1], [1]))
+        changed, free = {}, {}
+        for number, name in enumerate(self.scheme.controls):
+            field = self.start[name]
+            total = self._shaped(totals[..., number], name).to(field.dtype)
+            for index, value in enumerate(self._derivatives(name)):
+                if isinstance(value, Tensor):
+                    amount = self._shaped(self._reach(name) * by_budget[:, index], name)
+                    total = total + amount.to(field.dtype) * value
+            changed[name] = rounding.add(field, self.spread[name] * total)
+            if name in self.scheme.bounded:
+                free[name] = changed[name] > 0
+                changed[name] = changed[name].clamp(min=0)
+        latent_heat = self.air.constants.latent_heat_vaporisation
+        return changed | fluxes.linked(self.base, changed, latent_heat), free
+
+    def _derivatives(self, name: str, gradients=None) -> list:
+        """A control's derivative in every budget, 0 where it has none."""
+        return [gradient.get(name, 0.0) for gradient in (gradients or self.right)]
+
+    def _shaped(self, values: Tensor, name: str) -> Tensor:
+        """A multiplier, `(batch,)` or with bands `(batch, *space)`, to broadcast with its control."""
+        if self.bands is None:
+            return self.air.spread(values, on_levels(name))
+        return values.unsqueeze(1) if on_levels(name) else values
+
+    def evaluate(self, multipliers: Tensor) -> Trial:
+        """The fields for given multipliers, and how far they are from closing the budgets."""
+        changed, free = self.apply(multipliers)
+        state = self.base | changed
+        values = [budget.residual(self.state0, state, self.anchor) for budget in self.scheme.solved]
+        if self.bands is not None:
+            return Trial(multipliers, changed, free, self.bands.residuals(values, self.state0, state))
+        return Trial(multipliers, changed, free, torch.stack(values, dim=1))
+
+    def step(self, trial: Trial, at_base: bool = False) -> Tensor:
+        """Newton's step of the multipliers; `at_base` where the trial's fields are those of the linearisation."""
+        with torch.no_grad():
+            matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.free)
+            diagonal = matrix.diagonal(dim1=1, dim2=2).abs()
+            # A budget that no free control can change has an empty row; its multiplier stays where it is.
+            dead = diagonal < TINY
+            size = torch.where(dead, torch.ones_like(diagonal), diagonal.sqrt())
+            scaled = matrix / (size.unsqueeze(1) * size.unsqueeze(2))
+            inverse = torch.linalg.inv_ex(scaled + torch.diag_embed(torch.where(dead, 1.0, RIDGE))).inverse
+        target = (trial.residual / size).masked_fill(dead, 0.0)
+        return (inverse @ target.unsqueeze(2)).squeeze(2) / size
+
+    def solve(self) -> tuple[Trial, Tensor]:
+        """The solution, and whether it was not found to the tolerance, `(batch,)`.
+
+        Every element of the batch stops by itself, so that the result does not depend on the others.
+        """
+        trial = self.evaluate(torch.zeros_like(self.scales))
+        best = torch.full_like(self.scales[:, 0], torch.inf)
+        running = torch.ones_like(best, dtype=torch.bool)
+        for number in range(ITERATIONS):
+            worst = (trial.residual / self.scales).abs().amax(1)
+            stalled = (worst < STALLED[self.precision]) & (worst > best / 2)
+            running = running & (worst > TOLERANCE[self.precision]) & ~stalled
+            if not bool(running.any()):  # on a GPU the one point where the host waits
+                break
+            best = torch.minimum(best, worst)
+            step = self.step(trial, at_base=number == 0)
+            trial = self.evaluate(torch.where(running.unsqueeze(1), trial.multipliers + step, trial.multipliers))
+        return trial, running
+
+    def jacobian(self, state: State | None, free: dict[str, Tensor]) -> Tensor:
+        """Minus the derivative of the residuals by the multipliers at `state`, None standing for the linearisation's.
+
+        `(batch, constraint, constraint)` float64: the sum over controls of `<gradient variance gradient>`.
+        """
+        gradients = self.right if state is None else [budget.gradient(state) for budget in self.scheme.solved]
+        state = self.base if state is None else state
+        scale = REFERENCE_PRESSURE / self.air.constants.gravity**2
+        layers, matrix, columns, outer = None, None, [], []
+        for name in self.scheme.controls:
+            weight = self.spread[name] * free[name] if name in free else self.spread[name]
+            if on_levels(name):
+                if layers is None:
+                    layers = scale * self.air.thickness(self.air.surface_pressure(state), state[name])
+                weight = weight * layers
+            weight = weight.expand_as(state[name])
+            left, right = self._derivatives(name, gradients), self._derivatives(name)
+            if self.bands is None and not any(isinstance(value, Tensor) for value in (*left, *right)):
+                columns.append(weight.sum(1) if on_levels(name) else weight)
+                outer.append([[a * b for b in right] for a in left])
+            else:
+                part = self._product(weight, left, right)
+                matrix = part if matrix is None else matrix + part
+        if columns:
+            means = self.air.mean(torch.stack(columns, dim=1))
+            part = torch.tensordot(means, self.scheme.constant(outer, means), dims=1)
+            matrix = part if matrix is None else matrix + part
+        return matrix
+
+    def _product(self, weight: Tensor, left: list, right: list) -> Tensor:
+        """Mean of `left weight right` over all constraints: `(batch, constraint, constraint)`."""
+        levels = weight.ndim == self.air.space + 2
+
+        def stacked(values):
+            fields = [v if isinstance(v, Tensor) else weight.new_full((), v) for v in values]
+            fields = torch.stack([field.expand_as(weight) for field in fields], dim=1).to(torch.float64)
+            return (fields if self.bands is None else self.bands.expand(fields, levels)).flatten(2)
+
+        shares = (weight.to(torch.float64) * self.air.area_of(weight)).flatten(1).unsqueeze(1)
+        return (stacked(left) * shares) @ stacked(right).transpose(1, 2)
