@@ -58,8 +58,7 @@ def _legendre_table(grid, plan, kind, analysis):
     l (l + 1) for analysis.
     """
     theta, weights = latitudes(plan.nlat, *grid)
-    even, odd = plan.rows
-    rows = torch.cat([torch.arange(odd, even), torch.arange(odd)])  # the equator first
+    rows = torch.arange(plan.half).roll(plan.nlat % 2)  # the equator first
     theta, weights = theta[rows], weights[rows] * (2 * math.pi / plan.nlon)
     degrees, orders = torch.arange(plan.lmax), torch.arange(plan.lmax)
     if kind == "scalar":
@@ -73,49 +72,44 @@ def _legendre_table(grid, plan, kind, analysis):
     else:
         single = (orders == 0) | (2 * orders == plan.nlon)
         table = table * (2 - single.double())[:, None, None]
-    parts = []
-    for block in plan.blocks:
-        for q in (0, 1):
-            for a in (0, 1):
-                first = 2 * block.start
-                m = slice(first + a, first + a + 2 * block.orders[a], 2)
-                used = slice(even - plan.rows[plan.parity(a, q)], None)
-                parts.append(table[m, first + q :: 2, used].flatten())
+    parts = [table[block.start : block.stop, block.start + q :: 2].flatten() for block in plan.blocks for q in (0, 1)]
     return torch.cat(parts)
 
 
 def _fourier_table(plan):
-    """The four quarters of (cos, -sin), flat, float64; empty where the fast Fourier transform is used."""
-    if not plan.quarters:
+    """(cos, -sin) by parity of the order, then by part, then by order and folded longitude, flat, float64."""
+    if plan.fourier == "fast":
         return torch.zeros(0, dtype=torch.float64)
+    j = _folded_longitudes(plan)[: plan.nlon // 2]
+    angle = (torch.outer(torch.arange(plan.orders), j) % plan.nlon).double() * (2 * math.pi / plan.nlon)
+    parts = []
+    for a in (0, 1):
+        cosine, sine = torch.cos(angle[a::2]), -torch.sin(angle[a::2])
+        if plan.fourier == "quarter":
+            # after the second fold, the sines' part stands for the longitudes that come before the quarter turn
+            quarter = plan.nlon // 4
+            cosine = cosine[:, : quarter + 1 - a]
+            sine = sine[:, [*range(quarter, quarter + a), *range(1, quarter)]]
+        parts += [cosine.flatten(), sine.flatten()]
+    return torch.cat(parts)
+
+
+def _folded_longitudes(plan):
+    """Longitudes in the kernels' order."""
+    j = torch.arange(plan.nlon)
+    if plan.fourier != "quarter":
+        return j
     quarter = plan.nlon // 4
-    j = torch.arange(quarter + 1)
-    even, odd = torch.arange(0, plan.lmax, 2), torch.arange(1, plan.lmax, 2)
-
-    def angle(orders, longitudes):
-        return (torch.outer(orders, longitudes) % plan.nlon).double() * (2 * math.pi / plan.nlon)
-
-    last_first = torch.cat([j[-1:], j[1:-1]])
-    tables = (
-        torch.cos(angle(even, j)),
-        -torch.sin(angle(even, j[1:-1])),
-        torch.cos(angle(odd, j[:-1])),
-        -torch.sin(angle(odd, last_first)),
-    )
-    return torch.cat([table.flatten() for table in tables])
+    half = torch.cat([j[: quarter + 1], j[quarter + 1 : 2 * quarter].flip(0)])
+    return torch.cat([half, half + 2 * quarter])
 
 
 @functools.lru_cache(maxsize=32)
 def _cell_order(plan):
     """Index of every cell of the kernels' order in the field, and its inverse."""
-    even, odd = plan.rows
-    lat = [*range(odd, even), *range(odd), *range(plan.nlat - 1, even - 1, -1)]
-    lon = list(range(plan.nlon))
-    if plan.quarters:
-        quarter = plan.nlon // 4
-        half = [*range(quarter + 1), *range(2 * quarter - 1, quarter, -1)]
-        lon = half + [j + 2 * quarter for j in half]
-    index = (torch.tensor(lon)[:, None] + plan.nlon * torch.tensor(lat)[None]).flatten()
+    south = torch.arange(plan.half, plan.nlat).flip(0)
+    rows = torch.cat([torch.arange(plan.half).roll(plan.nlat % 2), south])
+    index = (_folded_longitudes(plan)[:, None] + plan.nlon * rows[None]).flatten()
     return index, torch.argsort(index)
 
 
@@ -127,18 +121,14 @@ def _coefficient_order(plan):
     """
     stored = []
     for block in plan.blocks:
+        orders = torch.arange(block.start, block.stop)
         for q in (0, 1):
-            rows = [
-                (2 * i + a, k)
-                for k in (0, 1)
-                for a in (0, 1)
-                for i in range(block.start, block.start + block.orders[a])
-            ]
-            degrees = range(2 * block.start + q, plan.lmax, 2)
-            stored += [(l * plan.lmax + m) * 2 + k for l in degrees for m, k in rows]
-    stored = torch.tensor(stored)
-    zero = int((stored // 2 // plan.lmax < stored // 2 % plan.lmax).nonzero()[0]) if plan.lmax > 1 else 0
-    dense = torch.full((2 * plan.lmax**2,), zero)
+            degrees = torch.arange(block.start + q, plan.lmax, 2)
+            entry = (degrees[:, None, None] * plan.lmax + orders) * 2 + torch.arange(2)[:, None]  # (l, part, m)
+            stored.append(entry.flatten())
+    stored = torch.cat(stored)
+    below = (stored // 2 // plan.lmax < stored // 2 % plan.lmax).nonzero()
+    dense = torch.full((2 * plan.lmax**2,), int(below[0]) if len(below) else 0)
     dense[stored] = torch.arange(len(stored))
     return stored, dense
 
@@ -319,8 +309,8 @@ def _nth(order, plan, n):
 
 
 def _block_width(lmax):
-    """Even orders in a block: about four blocks, but none so small that the calls cost more than the zeros they save."""
-    return max(12, -(-((lmax + 1) // 2) // 4))
+    """Orders in a block: few and large, for calls have their price, but enough to skip a third of the zeros at l < m."""
+    return lmax + lmax % 2 if lmax <= 40 else 2 * math.ceil(lmax / 6)
 
 
 def to_complex(coefficients: torch.Tensor) -> torch.Tensor:

@@ -1,20 +1,19 @@
 """The two products of the spherical transform, on cells and coefficients in the order that suits them.
 
-A transform with tables T (Legendre, with whatever weights) and F = (cos, -sin) of every order is `coefficients = T F x`
-or its transpose `x = F^T T^T coefficients`; analysis and synthesis differ in the tables alone, and each one's gradient
-is the other product with the same tables.
+A transform with Legendre tables T, whatever their weights, and F = (cos, -sin) is `coefficients = T F x`, or its
+transpose `x = F^T T^T coefficients`. Analysis and synthesis differ in T alone, and the gradient of either is the other
+product with the same tables.
 
-Cells, `(nlon * nlat, C)`, longitude outermost:
-  - rows: the equator where there is one, the northern rows, then the southern rows in mirrored order, so that the
-    hemispheres fold into even and odd parts (P_lm(-x) = (-1)^(l - m) P_lm(x)) by one sum and one difference;
-  - longitudes, where their number N is a multiple of 4: 0, 1 ... Q - 1, Q, 2Q - 1 ... Q + 1 with Q = N / 4, then the
-    same plus 2Q. Then x(j) +- x(j + 2Q) carries the even and odd orders, and reflection about Q splits cosines from
-    sines: the Fourier transform becomes four products of a quarter of its size.
-Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees; for each degree the rows: real
-parts of the even orders and of the odd ones, then the imaginary parts. A block starts at its lowest order, so that most
-of the zeros at l < m are never stored or multiplied.
+Cells, `(nlon * nlat, C)`, longitude outermost.
+  - Rows: the equator where there is one, the northern rows, the southern rows in mirrored order. The hemispheres fold
+    into even and odd parts by one sum and one difference, since P_lm(-x) = (-1)^(l - m) P_lm(x).
+  - Longitudes fold likewise, x(j) +- x(j + nlon / 2) carrying the even and the odd orders. Long rows fold once more
+    about a quarter turn, which parts cosines from sines; their longitudes are in the order 0, 1 ... Q - 1, Q, 2Q - 1 ...
+    Q + 1 with Q = nlon / 4, then the same plus 2Q.
+Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees, from the block's lowest order on
+(which skips most of l < m); for each degree the real parts of the block's orders, then the imaginary parts.
 
-Measured against the alternatives in docs/benchmarks.md.
+The choices are measured in docs/benchmarks.md.
 """
 
 import functools
@@ -22,21 +21,23 @@ from typing import NamedTuple
 
 import torch
 
+from emulator.precision import exact_products
+
 
 class OrderBlock(NamedTuple):
-    """Orders m = 2 i + a for i from `start`: `orders[a]` of them, with `degrees[q]` degrees l = 2 j + q from j = start."""
+    """Orders from `start` to `stop`, with `degrees[q]` degrees l = 2 j + q from j = start / 2 on."""
 
     start: int
-    orders: tuple[int, int]
+    stop: int
     degrees: tuple[int, int]
 
     @property
     def rows(self) -> int:
-        return 2 * sum(self.orders)
+        return 2 * (self.stop - self.start)
 
 
 class Plan(NamedTuple):
-    """Sizes of a transform. `width`: even orders in a block. `flipped`: tables of the opposite parity, as for dP/dtheta."""
+    """Sizes of a transform. `width`: orders in a block, even. `flipped`: tables of the opposite parity (dP / dtheta)."""
 
     nlat: int
     nlon: int
@@ -53,222 +54,227 @@ class Plan(NamedTuple):
         return sum(block.rows * sum(block.degrees) for block in self.blocks)
 
     @property
-    def rows(self) -> tuple[int, int]:
-        """Rows of the even and of the odd part."""
-        return self.nlat - self.nlat // 2, self.nlat // 2
+    def half(self) -> int:
+        """Rows of one hemisphere, the equator included."""
+        return (self.nlat + 1) // 2
 
     @property
-    def quarters(self) -> bool:
-        """Whether longitudes are folded twice; a fast Fourier transform wins for very long rows and serves odd sizes."""
-        return self.nlon % 4 == 0 and self.nlon <= 512
+    def orders(self) -> int:
+        """Orders rounded up to an even number."""
+        return self.lmax + self.lmax % 2
 
-    def parity(self, a: int, q: int) -> int:
-        """Part of the field, 0 even and 1 odd, that orders of parity a and degrees of parity q belong to."""
-        return (a + q + self.flipped) % 2
+    @property
+    def fourier(self) -> str:
+        """How longitudes are transformed: by products after one fold ("half") or two ("quarter"), or "fast" (FFT)."""
+        if self.nlon % 4 or self.nlon > 512:
+            return "fast"
+        return "quarter" if self.nlon >= 192 else "half"
 
 
 @functools.lru_cache(maxsize=64)
 def order_blocks(lmax: int, width: int) -> tuple[OrderBlock, ...]:
-    even, odd = (lmax + 1) // 2, lmax // 2
-    starts = [start for start in range(0, even, width) if start == 0 or start < odd]
-    ends = [*starts[1:], even]
     return tuple(
-        OrderBlock(s, (e - s, min(e, odd) - s), ((lmax + 1) // 2 - s, lmax // 2 - s))
-        for s, e in zip(starts, ends, strict=True)
+        OrderBlock(start, min(start + width, lmax), ((lmax + 1) // 2 - start // 2, lmax // 2 - start // 2))
+        for start in range(0, lmax, width)
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _table_shapes(plan: Plan):
-    shapes = [
-        (block.orders[a], block.degrees[q], plan.rows[plan.parity(a, q)])
-        for block in plan.blocks
-        for q in (0, 1)
-        for a in (0, 1)
-    ]
-    return shapes, [m * l * k for m, l, k in shapes]
-
-
 def _split_legendre(table, plan):
-    """Views `(order, degree, row)` of the flat table for every block, parity of degree and parity of order."""
-    shapes, sizes = _table_shapes(plan)
-    views = [part.view(shape) for part, shape in zip(table.split(sizes), shapes, strict=True)]
-    return [[views[n : n + 2], views[n + 2 : n + 4]] for n in range(0, len(views), 4)]
+    """Views `(order, degree, row)` of the flat table, for every block and parity of degree."""
+    shapes = [(b.stop - b.start, b.degrees[q], plan.half) for b in plan.blocks for q in (0, 1)]
+    parts = table.split([m * l * k for m, l, k in shapes])
+    views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return list(zip(views[::2], views[1::2], strict=True))
 
 
-def _split_fourier(table, plan):
-    """The four quarter matrices `(order, longitude)` and the rows of the folded field that they take."""
-    quarter = plan.nlon // 4
-    even, odd = (plan.lmax + 1) // 2, plan.lmax // 2
-    shapes = ((even, quarter + 1), (even, quarter - 1), (odd, quarter), (odd, quarter))
-    matrices = [p.view(s) for p, s in zip(table.split([m * n for m, n in shapes]), shapes, strict=True)]
-    ends = (0, quarter + 1, 2 * quarter, 3 * quarter, 4 * quarter)
-    return matrices, [slice(s, e) for s, e in zip(ends[:-1], ends[1:], strict=True)]
+def _fold(x, plan):
+    """`(nlon, nlat, C)` -> parts[parity of order][parity in latitude], each `(nlon / 2, row, C)`."""
+    turn, equator = plan.nlon // 2, plan.nlat % 2
+    sums = (x[:turn] + x[turn:], x[:turn] - x[turn:])
+    parts = [[x.new_empty(turn, plan.half, x.shape[2]) for _ in (0, 1)] for _ in (0, 1)]
+    for values, (even, odd) in zip(sums, parts, strict=True):
+        north, south = values[:, equator : plan.half], values[:, plan.half :]
+        torch.add(north, south, out=even[:, equator:])
+        torch.sub(north, south, out=odd[:, equator:])
+        if equator:
+            even[:, 0], odd[:, 0] = values[:, 0], 0
+    return parts
 
 
-def _fold_hemispheres(x, plan):
-    """`(nlon, nlat, C)` -> even and odd parts `(nlon, row, C)`."""
-    even_rows, odd_rows = plan.rows
-    equator = even_rows - odd_rows
-    north, south = x[:, equator:even_rows], x[:, even_rows:]
-    even = x.new_empty(plan.nlon, even_rows, x.shape[2])
-    if equator:
-        even[:, :1] = x[:, :1]
-    torch.add(north, south, out=even[:, equator:])
-    return even, north - south
-
-
-def _unfold_hemispheres(even, odd, plan):
-    even_rows, odd_rows = plan.rows
-    equator = even_rows - odd_rows
-    x = even.new_empty(plan.nlon, plan.nlat, even.shape[2])
-    if equator:
-        x[:, :1] = even[:, :1]
-    torch.add(even[:, equator:], odd, out=x[:, equator:even_rows])
-    torch.sub(even[:, equator:], odd, out=x[:, even_rows:])
+def _unfold(parts, plan):
+    """Transpose of `_fold`."""
+    turn, equator, channels = plan.nlon // 2, plan.nlat % 2, parts[0][0].shape[2]
+    x = parts[0][0].new_empty(plan.nlon, plan.nlat, channels)
+    sums = [x.new_empty(turn, plan.nlat, channels) for _ in (0, 1)]
+    for values, (even, odd) in zip(sums, parts, strict=True):
+        torch.add(even[:, equator:], odd[:, equator:], out=values[:, equator : plan.half])
+        torch.sub(even[:, equator:], odd[:, equator:], out=values[:, plan.half :])
+        if equator:
+            values[:, 0] = even[:, 0]
+    torch.add(*sums, out=x[:turn])
+    torch.sub(*sums, out=x[turn:])
     return x
 
 
-def _halves(source, target):
-    """Sum and difference of the two halves of the first axis: x(j) +- x(j + N / 2), its own transpose."""
-    half = len(source) // 2
-    torch.add(source[:half], source[half:], out=target[:half])
-    torch.sub(source[:half], source[half:], out=target[half:])
+def _reflect(source, a, transpose):
+    """Sums and differences about the quarter turn: first the cosines' part, then the sines'.
+
+    `(nlon / 2, ...)`; a: parity of the orders. For odd ones the cosines take the difference.
+    """
+    target = torch.empty_like(source)
+    middle = len(source) // 2
+    target[0], target[middle] = source[0], source[middle]
+    low, high = slice(1, middle), slice(middle + 1, None)
+    if a == 0:
+        torch.add(source[low], source[high], out=target[low])
+        torch.sub(source[low], source[high], out=target[high])
+    elif transpose:
+        torch.add(source[low], source[high], out=target[low])
+        torch.sub(source[high], source[low], out=target[high])
+    else:
+        torch.sub(source[low], source[high], out=target[low])
+        torch.add(source[low], source[high], out=target[high])
+    return target
 
 
-def _reflect(source, target, transpose):
-    """Sums and differences about the middle of each half; in the odd half the difference is the cosines' part."""
-    half = len(source) // 2
-    middle = half // 2
-    for start in (0, half):
-        target[start], target[start + middle] = source[start], source[start + middle]
-        low, high = slice(start + 1, start + middle), slice(start + middle + 1, start + half)
-        first, second = (torch.add, torch.sub) if start == 0 else (torch.sub, torch.add)
-        if transpose and start:
-            torch.add(source[low], source[high], out=target[low])
-            torch.sub(source[high], source[low], out=target[high])
-        else:
-            first(source[low], source[high], out=target[low])
-            second(source[low], source[high], out=target[high])
-
-
-def _fourier_quarters(part, fourier, plan):
-    """`(nlon, row, C)` -> for each parity of the order, real and imaginary `(order, row, C)`. Overwrites `part`."""
-    shape = part.shape[1:]
-    spare = torch.empty_like(part)
-    _halves(part, spare)
-    _reflect(spare, part, transpose=False)
-    matrices, rows = _split_fourier(fourier, plan)
-    flat = part.view(plan.nlon, -1)
-    products = [
-        torch.mm(matrix, flat[row]).view(len(matrix), *shape) for matrix, row in zip(matrices, rows, strict=True)
+def _fourier_products(table, plan):
+    """For each parity of the order, (rows of the spectrum, matrix, longitudes): rows are real, then imaginary parts."""
+    turn, orders = plan.nlon // 2, plan.orders // 2
+    if plan.fourier == "half":
+        matrices = table.view(2, 2 * orders, turn)
+        return [[(slice(None), matrix, slice(None))] for matrix in matrices]
+    cosine = (turn // 2 + 1, turn // 2)
+    matrices = table.split([n * orders for c in cosine for n in (c, turn - c)])
+    real, imaginary = slice(0, orders), slice(orders, None)
+    return [
+        [
+            (real, matrices[2 * a].view(orders, -1), slice(0, cosine[a])),
+            (imaginary, matrices[2 * a + 1].view(orders, -1), slice(cosine[a], None)),
+        ]
+        for a in (0, 1)
     ]
-    return [products[:2], products[2:]]
 
 
-def _inverse_quarters(spectrum, fourier, plan):
-    shape = spectrum[0][0].shape[1:]
-    matrices, rows = _split_fourier(fourier, plan)
-    folded = fourier.new_empty(plan.nlon, shape.numel())
-    for matrix, row, values in zip(matrices, rows, (*spectrum[0], *spectrum[1]), strict=True):
-        torch.mm(matrix.t(), values.flatten(1), out=folded[row])
-    folded = folded.view(plan.nlon, *shape)
-    spare = torch.empty_like(folded)
-    _reflect(folded, spare, transpose=True)
-    _halves(spare, folded)
-    return folded
+def _spectrum_rows(spectrum, a):
+    """The orders of parity a of a spectrum `(2, order, row, C)` as a matrix `(2 * order / 2, row * C)`, a view."""
+    return spectrum.view(spectrum.shape[0] * spectrum.shape[1] // 2, 2, -1)[:, a]
 
 
-def _fourier_fast(part, plan):
-    spectrum = torch.view_as_real(torch.fft.rfft(part, dim=0)[: plan.lmax])
-    return [[spectrum[a::2, ..., k].contiguous() for k in (0, 1)] for a in (0, 1)]
+def _to_spectra(x, table, plan):
+    """For each parity of degree q, `(2, order, row, C)`: of the part of the field that its degrees belong to."""
+    spectra = [x.new_empty(2, plan.orders, plan.half, x.shape[2]) for _ in (0, 1)]
+    if plan.fourier == "fast":
+        return _to_spectra_fast(x, spectra, plan)
+    parts = _fold(x, plan)
+    with exact_products():
+        for a, products in enumerate(_fourier_products(table, plan)):
+            for q in (0, 1):
+                part = parts[a][(a + q) % 2]
+                if plan.fourier == "quarter":
+                    part = _reflect(part, a, transpose=False)
+                target = _spectrum_rows(spectra[q], a)
+                for rows, matrix, longitudes in products:
+                    torch.mm(matrix, part[longitudes].flatten(1), out=target[rows])
+    return spectra
 
 
-def _inverse_fast(spectrum, plan):
-    full = spectrum[0][0].new_zeros(plan.nlon // 2 + 1, *spectrum[0][0].shape[1:], 2)
-    for a in (0, 1):
-        for k in (0, 1):
-            full[a : plan.lmax : 2, ..., k] = spectrum[a][k]
-    # irfft adds the conjugate of every order but the first and, for even lengths, the last
-    full[1 : (plan.nlon + 1) // 2] *= 0.5
-    return torch.fft.irfft(torch.view_as_complex(full), n=plan.nlon, dim=0, norm="forward")
+def _from_spectra(spectra, table, plan):
+    """Transpose of `_to_spectra`."""
+    if plan.fourier == "fast":
+        return _from_spectra_fast(spectra, plan)
+    turn, shape = plan.nlon // 2, spectra[0].shape[2:]
+    parts = [[None, None], [None, None]]
+    with exact_products():
+        for a, products in enumerate(_fourier_products(table, plan)):
+            for q in (0, 1):
+                part = table.new_empty(turn, shape.numel())
+                source = _spectrum_rows(spectra[q], a)
+                for rows, matrix, longitudes in products:
+                    torch.mm(matrix.t(), source[rows], out=part[longitudes])
+                part = part.view(turn, *shape)
+                parts[a][(a + q) % 2] = _reflect(part, a, transpose=True) if plan.fourier == "quarter" else part
+    return _unfold(parts, plan)
+
+
+def _to_spectra_fast(x, spectra, plan):
+    equator = plan.nlat % 2
+    north, south = x[:, : plan.half], torch.cat([x[:, :equator], x[:, plan.half :]], 1)
+    for p, part in enumerate((north + south, north - south)):
+        if equator and p == 0:
+            part[:, 0] *= 0.5
+        values = torch.view_as_real(torch.fft.rfft(part, dim=0)[: plan.lmax]).movedim(-1, 0)
+        for a in (0, 1):
+            spectra[(a + p) % 2][:, a : plan.lmax : 2] = values[:, a::2]
+    return spectra
+
+
+def _from_spectra_fast(spectra, plan):
+    parts = []
+    for p in (0, 1):
+        full = spectra[0].new_zeros(plan.nlon // 2 + 1, *spectra[0].shape[2:], 2)
+        for a in (0, 1):
+            full[a : plan.lmax : 2] = spectra[(a + p) % 2][:, a : plan.lmax : 2].movedim(0, -1)
+        # irfft adds the conjugate of every order but the first and, for even lengths, the last
+        full[1 : (plan.nlon + 1) // 2] *= 0.5
+        parts.append(torch.fft.irfft(torch.view_as_complex(full), n=plan.nlon, dim=0, norm="forward"))
+    even, odd = parts
+    equator = plan.nlat % 2
+    if equator:
+        odd[:, 0] = 0
+    return torch.cat([even + odd, (even - odd)[:, equator:]], 1)
 
 
 def to_coefficients(x, legendre, fourier, plan):
     """`(nlon * nlat, C)` cells -> `(count, C)` coefficients; all contiguous, of the tables' type."""
     plan = Plan(*plan)
     channels = x.shape[1]
-    parts = _fold_hemispheres(x.view(plan.nlon, plan.nlat, channels), plan)
-    if plan.quarters:
-        spectra = [_fourier_quarters(part, fourier, plan) for part in parts]
-    else:
-        spectra = [_fourier_fast(part, plan) for part in parts]
+    spectra = _to_spectra(x.view(plan.nlon, plan.nlat, channels), fourier, plan)
     out = x.new_empty(plan.count, channels)
     position = 0
-    for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
-        for q in (0, 1):
-            products = x.new_empty(block.rows, block.degrees[q], channels)
-            row = 0
-            for k in (0, 1):
-                for a in (0, 1):
-                    values = spectra[plan.parity(a, q)][a][k][block.start : block.start + block.orders[a]]
-                    torch.bmm(tables[q][a], values, out=products[row : row + block.orders[a]])
-                    row += block.orders[a]
-            size = block.rows * block.degrees[q]
-            out[position : position + size].view(block.degrees[q], block.rows, channels).copy_(products.transpose(0, 1))
-            position += size
+    with exact_products(small=plan.half < 40):
+        for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
+            for q in (0, 1):
+                orders, degrees = block.stop - block.start, block.degrees[q]
+                products = x.new_empty(2, orders, degrees, channels)
+                for k in (0, 1):
+                    values = spectra[(q + plan.flipped) % 2][k, block.start : block.stop]
+                    torch.bmm(tables[q], values, out=products[k])
+                size = block.rows * degrees
+                target = out[position : position + size].view(degrees, block.rows, channels)
+                target.copy_(products.view(block.rows, degrees, channels).transpose(0, 1))
+                position += size
     return out
 
 
 def to_cells(c, legendre, fourier, plan):
     """Transpose of `to_coefficients`: `(count, C)` -> `(nlon * nlat, C)`."""
     plan = Plan(*plan)
-    channels, orders = c.shape[1], ((plan.lmax + 1) // 2, plan.lmax // 2)
-    spectra = [[[c.new_empty(orders[a], rows, channels) for _ in (0, 1)] for a in (0, 1)] for rows in plan.rows]
+    channels = c.shape[1]
+    spectra = [c.new_empty(2, plan.orders, plan.half, channels) for _ in (0, 1)]
     position = 0
-    for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
-        for q in (0, 1):
-            size = block.rows * block.degrees[q]
-            values = c[position : position + size].view(block.degrees[q], block.rows, channels).transpose(0, 1)
-            position += size
-            row = 0
-            for k in (0, 1):
-                for a in (0, 1):
-                    result = spectra[plan.parity(a, q)][a][k][block.start : block.start + block.orders[a]]
-                    torch.bmm(tables[q][a].transpose(1, 2), values[row : row + block.orders[a]], out=result)
-                    row += block.orders[a]
-    if plan.quarters:
-        parts = [_inverse_quarters(spectrum, fourier, plan) for spectrum in spectra]
-    else:
-        parts = [_inverse_fast(spectrum, plan) for spectrum in spectra]
-    return _unfold_hemispheres(*parts, plan).view(-1, channels)
+    with exact_products(small=plan.half < 40):
+        for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
+            for q in (0, 1):
+                orders, degrees = block.stop - block.start, block.degrees[q]
+                size = block.rows * degrees
+                values = c[position : position + size].view(degrees, 2, orders, channels)
+                position += size
+                for k in (0, 1):
+                    target = spectra[(q + plan.flipped) % 2][k, block.start : block.stop]
+                    torch.bmm(tables[q].transpose(1, 2), values[:, k].transpose(0, 1), out=target)
+    if plan.orders > plan.lmax:
+        for spectrum in spectra:
+            spectrum[:, plan.lmax :] = 0
+    return _from_spectra(spectra, fourier, plan).view(-1, channels)
 
 
 # Operators rather than plain functions, so that torch.compile takes each transform as one node: traced, it would become
-# some hundred small ones, and `out=` on views is what saves the copies.
+# some fifty small ones, and `out=` on views is what saves the copies.
 _LIBRARY = torch.library.Library("emulator", "FRAGMENT")
 _LIBRARY.define("to_coefficients(Tensor x, Tensor legendre, Tensor fourier, int[] plan) -> Tensor")
 _LIBRARY.define("to_cells(Tensor c, Tensor legendre, Tensor fourier, int[] plan) -> Tensor")
-
-
-def _exact(kernel):
-    """The kernel in the tables' precision, whatever the process has set for matrix products (TF32, autocast)."""
-
-    def run(x, legendre, fourier, plan):
-        precision = torch.get_float32_matmul_precision()
-        if precision == "highest":
-            return kernel(x.contiguous(), legendre, fourier, plan)
-        torch.set_float32_matmul_precision("highest")
-        try:
-            return kernel(x.contiguous(), legendre, fourier, plan)
-        finally:
-            torch.set_float32_matmul_precision(precision)
-
-    return run
-
-
-_LIBRARY.impl("to_coefficients", _exact(to_coefficients), "CompositeExplicitAutograd")
-_LIBRARY.impl("to_cells", _exact(to_cells), "CompositeExplicitAutograd")
+_LIBRARY.impl("to_coefficients", to_coefficients, "CompositeExplicitAutograd")
+_LIBRARY.impl("to_cells", to_cells, "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("emulator::to_coefficients")
@@ -289,7 +295,7 @@ class Transform(torch.autograd.Function):
         ctx.save_for_backward(legendre, fourier)
         ctx.plan, ctx.inverse = plan, inverse
         operator = torch.ops.emulator.to_cells if inverse else torch.ops.emulator.to_coefficients
-        return operator(x, legendre, fourier, plan)
+        return operator(x.contiguous(), legendre, fourier, plan)
 
     @staticmethod
     def backward(ctx, gradient):

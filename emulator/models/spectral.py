@@ -16,11 +16,12 @@ FILTERS = ("complex", "real", "diagonal", "low_rank")
 
 
 def _pieces(plan):
-    """Position, degrees and slice of l for every run of degrees that is stored together."""
+    """(position, degrees, rows, first degree) of every run of degrees l = first, first + 2, ... stored together."""
     position = 0
     for block in plan.blocks:
         for q in (0, 1):
-            yield position, block.degrees[q], block.rows, block.start, q
+            if block.degrees[q]:
+                yield position, block.degrees[q], block.rows, block.start + q
             position += block.degrees[q] * block.rows
 
 
@@ -40,11 +41,9 @@ def mix(c, weight, plan, half):
     batch, width = c.shape[1], weight.shape[-1]
     out = c.new_empty(plan.count, batch, width)
     values, weight = (c.bfloat16(), weight.bfloat16()) if half else (c, weight)
-    for position, degrees, rows, start, q in _pieces(plan):
-        if not degrees:
-            continue
+    for position, degrees, rows, first in _pieces(plan):
         size = degrees * rows
-        matrix = weight[2 * start + q :: 2]
+        matrix = weight[first::2]
         part = values[position : position + size].view(degrees, rows * batch, -1)
         target = out[position : position + size].view(degrees, rows * batch, width)
         if weight.ndim == 3:
@@ -69,20 +68,18 @@ def mix_backward(g, c, weight, plan, half):
     flat = weight.flatten(2).to(dtype)
     g_values, values = g.to(dtype), c.to(dtype)
     sums = [flat.new_empty(0), flat.new_empty(0)]
-    for position, degrees, rows, start, q in _pieces(plan):
-        if not degrees:
-            continue
+    for position, degrees, rows, first in _pieces(plan):
         size = degrees * rows
         part = values[position : position + size].view(degrees, rows * batch, -1)
         g_part = g_values[position : position + size].view(degrees, rows * batch, -1)
         if weight.ndim == 4:
             g_part = _rotate(g_part)
         target = g_c[position : position + size].view(degrees, rows * batch, -1)
-        target.copy_(torch.bmm(g_part, flat[2 * start + q :: 2].transpose(1, 2)))
-        if start == 0:  # the first block has every degree
-            sums[q] = torch.bmm(part.transpose(1, 2), g_part)
+        target.copy_(torch.bmm(g_part, flat[first::2].transpose(1, 2)))
+        if first < 2:  # the first block has every degree
+            sums[first] = torch.bmm(part.transpose(1, 2), g_part)
         else:
-            sums[q][start:].baddbmm_(part.transpose(1, 2), g_part)
+            sums[first % 2][first // 2 :].baddbmm_(part.transpose(1, 2), g_part)
     for q in (0, 1):
         if len(sums[q]):
             g_weight[q::2] = sums[q].view(g_weight[q::2].shape)
@@ -124,9 +121,9 @@ class Mix(torch.autograd.Function):
 def by_degree(c, plan, function):
     """`function(part, degrees)` on every run of degrees, a slice of l: `part` is `(degree, 2, order, batch, channel)`."""
     results = []
-    for position, degrees, rows, start, q in _pieces(plan):
+    for position, degrees, rows, first in _pieces(plan):
         part = c[position : position + degrees * rows].view(degrees, 2, rows // 2, *c.shape[1:])
-        results.append(function(part, slice(2 * start + q, None, 2)).reshape(degrees * rows, c.shape[1], -1))
+        results.append(function(part, slice(first, None, 2)).reshape(degrees * rows, c.shape[1], -1))
     return torch.cat(results)
 
 
@@ -200,12 +197,12 @@ class DegreeGate(nn.Module):
     def forward(self, c: torch.Tensor) -> torch.Tensor:
         """`(count, batch, channel)` -> the same."""
         power = c.new_zeros(self.plan.lmax, *c.shape[1:])
-        for position, degrees, rows, start, q in _pieces(self.plan):
+        for position, degrees, rows, first in _pieces(self.plan):
             squares = c[position : position + degrees * rows].view(degrees, 2, rows // 2, *c.shape[1:]).square()
             total = 2 * squares.sum((1, 2))
-            if start == 0:
+            if first < 2:
                 total = total - squares[:, 0, 0]  # order 0 counts once
-            indices = torch.arange(2 * start + q, self.plan.lmax, 2, device=c.device)
+            indices = torch.arange(first, self.plan.lmax, 2, device=c.device)
             power = power.index_add(0, indices, total)
         level = torch.log1p(power / self.spans)
         gate = 2 * torch.sigmoid(self.scale[:, None] * (level - math.log(2.0)) + self.shift[:, None])
