@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = {
-    1: "constants variables grid vertical spherical spherical_kernels mesh insolation calendar",
+    1: "constants variables grid vertical spherical spherical_kernels precision mesh insolation calendar",
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed statistics"
     " axes coefficients fields assemble filling",
     3: "dataset forcing models conservation losses",

@@ -153,8 +153,6 @@ def test_bad_input_ends_in_one_sentence(finished, arguments, words, capsys, tmp_
 
 def test_a_killed_chain_goes_on_and_ends_with_the_same_forecasts(finished, tmp_path):
     """Kill -9 the chain at several moments; what it ends with is bit for bit what an uninterrupted run ends with."""
-    from conftest import tiny_experiment
-
     path = tiny_experiment(tmp_path)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for pattern in ("run/analysis.zarr*", "run/train/state-*", "run/forecast.zarr.partial/temperature/c/*"):
