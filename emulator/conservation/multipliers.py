@@ -70,7 +70,7 @@ class Problem:
         return -REFERENCE_PRESSURE / self.air.constants.gravity if on_levels(name) else -1.0
 
     def apply(self, multipliers: Tensor) -> tuple[State, dict[str, Tensor]]:
-        """Corrected controls with what follows from them, and the cells of bounded controls that are off the bound."""
+        """Corrected controls with what follows from them, and the cells of bounded controls that the bound leaves alone."""
         by_budget = multipliers if self.bands is None else self.bands.fields(multipliers)
         # Terms of different budgets nearly cancel: constant derivatives are added in float64 before they meet a field.
         factors = [
@@ -88,7 +88,7 @@ class Problem:
                     total = total + amount.to(field.dtype) * value
             changed[name] = rounding.add(field, self.spread[name] * total)
             if name in self.scheme.bounded:
-                free[name] = changed[name] > 0
+                free[name] = changed[name] >= 0
                 changed[name] = changed[name].clamp(min=0)
         latent_heat = self.air.constants.latent_heat_vaporisation
         return changed | fluxes.linked(self.base, changed, latent_heat), free

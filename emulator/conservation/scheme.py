@@ -30,7 +30,7 @@ class Options:
       humidity_from_level: index of the highest level that the dry-air form "humidity" may change.
       controls: fields the projection may change, None for its default.
       relative: of these, the fields whose error variance is proportional to their value: the projection scales them, and
-        leaves dry cells dry.
+        dry cells stay dry.
     """
 
     kind: str = "sequential"
@@ -45,7 +45,7 @@ class Options:
     temperature: str = "uniform"
     humidity_from_level: int = 0
     controls: tuple[str, ...] | None = None
-    relative: tuple[str, ...] = (fluxes.PRECIPITATION,)
+    relative: tuple[str, ...] = (fluxes.PRECIPITATION, fluxes.HUMIDITY)
     unaccounted: Unaccounted = dataclasses.field(default_factory=Unaccounted)
 
     def __post_init__(self):
