@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from tiny_experiment import tiny_experiment
 
 from emulator import checkpoint
 from emulator.store import open_analysis, open_forecast
