@@ -1,0 +1,109 @@
+"""The statistics stage: equal to NumPy on the store, over the period alone, and continued after a stop."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from source_files import TIMES, truth
+
+from emulator.statistics import STATISTICS
+from emulator.store import open_analysis
+from pipelines.config import IngestConfig, StatsConfig
+from pipelines.ingest import ingest
+from pipelines.stats import stats
+
+TRUTH = truth()
+
+
+@pytest.fixture
+def store(tmp_path):
+    data = TRUTH.assign(sea_surface_temperature=TRUTH.mean_sea_level_pressure.where(TRUTH.longitude < 180) / 350)
+    data.sea_surface_temperature.attrs = {"units": "K"}
+    data.to_netcdf(tmp_path / "a.nc")
+    ingest(IngestConfig(sources=[{"path": str(tmp_path / "a.nc")}], output=tmp_path / "a.zarr"))
+    return tmp_path / "a.zarr"
+
+
+def run(store, output, **settings):
+    stats(StatsConfig(store=store, output=output, **settings))
+    return xr.load_dataset(output)  # and closes it: the next run replaces the file
+
+
+def expected(field, area):
+    x = field.astype(np.float64)
+    weights = area * np.isfinite(x)
+    axes = [d for d in x.dims if d != "level"]
+    mean = (x.fillna(0) * weights).sum(axes) / weights.sum(axes)
+    return mean, np.sqrt((((x - mean) ** 2).fillna(0) * weights).sum(axes) / weights.sum(axes))
+
+
+@pytest.mark.parametrize("dask", [{}, {"threads": 1}])
+def test_statistics_of_a_period(tmp_path, store, dask):
+    end = str(TIMES[5])
+    found = run(store, tmp_path / "s.nc", period={"start": str(TIMES[1]), "end": end}, dask=dask)
+    part = open_analysis(store).isel(time=slice(1, 6)).load()
+    assert found.attrs["samples"] == 5 and found.attrs["period_end"][:16] == end[:16]
+    assert list(found.statistic.values) == list(STATISTICS)
+    moving = ("temperature", "mean_sea_level_pressure", "mean_total_precipitation_rate", "sea_surface_temperature")
+    assert set(found.data_vars) == {*moving, "geopotential_at_surface"}
+    for name in moving:
+        field = part[name]
+        mean, std = expected(field, part.cell_area)
+        change, spread = expected(field.astype(np.float64).diff("time"), part.cell_area)
+        axes = [d for d in field.dims if d != "level"]
+        rows = [mean, std, field.min(axes), field.max(axes), change, spread]
+        for statistic, row in zip(STATISTICS, rows, strict=True):
+            scale = float(np.abs(std).max())
+            np.testing.assert_allclose(found[name].sel(statistic=statistic), row, rtol=1e-10, atol=1e-10 * scale)
+    assert found.temperature.dims == ("statistic", "level") and found.temperature.dtype == np.float64
+    static = found.geopotential_at_surface
+    assert np.isnan(static.sel(statistic=["difference_mean", "difference_std"])).all()
+    np.testing.assert_allclose(
+        static.sel(statistic="mean"), float((part.geopotential_at_surface * part.cell_area).sum())
+    )
+
+
+def test_done_again_it_does_nothing_and_continued_it_does_the_rest(tmp_path, store, monkeypatch):
+    import pipelines.stats as module
+
+    output = tmp_path / "s.nc"
+    before = run(store, output)
+    stamp = output.stat().st_mtime_ns
+    run(store, output, dask={"threads": 1})
+    assert output.stat().st_mtime_ns == stamp
+    output.unlink()
+    seen = []
+    keep = module._keep
+
+    def stopped(path, mark, name, values):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(name)
+        keep(path, mark, name, values)
+
+    monkeypatch.setattr(module, "_keep", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, output)
+    assert not output.exists() and len(list((tmp_path / "s.nc.progress").iterdir())) == 2
+    again = []
+    monkeypatch.setattr(
+        module, "_keep", lambda path, mark, name, values: (again.append(name), keep(path, mark, name, values))
+    )
+    xr.testing.assert_identical(run(store, output), before)
+    assert not set(again) & set(seen) and len(again) + len(seen) == 4
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("s.nc")) == ["s.nc"]
+
+
+def test_what_cannot_be_described(tmp_path, store):
+    with pytest.raises(ValueError, match="Expected times from 2050"):
+        run(store, tmp_path / "s.nc", period={"start": "2050-01-01"})
+    with pytest.raises(ValueError, match="at least 2 times .* got 1"):
+        run(store, tmp_path / "s.nc", period={"end": str(TIMES[0])})
+    with pytest.raises(ValueError, match="Expected a store at .*none.zarr"):
+        run(tmp_path / "none.zarr", tmp_path / "s.nc")
+    gone = TRUTH.assign(sea_surface_temperature=TRUTH.mean_sea_level_pressure * np.nan)
+    gone.sea_surface_temperature.attrs = {"units": "K"}
+    gone.to_netcdf(tmp_path / "b.nc")
+    ingest(IngestConfig(sources=[{"path": str(tmp_path / "b.nc")}], output=tmp_path / "b.zarr"))
+    with pytest.raises(ValueError, match="values of sea_surface_temperature on every level"):
+        run(tmp_path / "b.zarr", tmp_path / "s.nc")
+    assert not (tmp_path / "s.nc").exists()
