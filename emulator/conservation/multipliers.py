@@ -90,8 +90,10 @@ class Problem:
             if name in self.scheme.bounded:
                 free[name] = changed[name] >= 0
                 changed[name] = changed[name].clamp(min=0)
-        latent_heat = self.air.constants.latent_heat_vaporisation
-        return changed | fluxes.linked(self.base, changed, latent_heat), free
+        return changed | self._linked(changed), free
+
+    def _linked(self, changed: State) -> State:
+        return fluxes.linked(self.base, changed, self.air.constants.latent_heat_vaporisation)
 
     def _derivatives(self, name: str, gradients=None) -> list:
         """A control's derivative in every budget, 0 where it has none."""
@@ -105,7 +107,9 @@ class Problem:
 
     def evaluate(self, multipliers: Tensor) -> Trial:
         """The fields for given multipliers, and how far they are from closing the budgets."""
-        changed, free = self.apply(multipliers)
+        return self._trial(multipliers, *self.apply(multipliers))
+
+    def _trial(self, multipliers: Tensor, changed: State, free: dict[str, Tensor]) -> Trial:
         state = self.base | changed
         values = [budget.residual(self.state0, state, self.anchor) for budget in self.scheme.solved]
         if self.bands is not None:
@@ -125,12 +129,17 @@ class Problem:
         target = (trial.residual / size).masked_fill(dead, 0.0)
         return (inverse @ target.unsqueeze(2)).squeeze(2) / size
 
-    def solve(self) -> tuple[Trial, Tensor]:
-        """The solution, and whether it was not found to the tolerance, `(batch,)`.
+    def first(self) -> Trial:
+        """The prediction itself, clipped at its bounds."""
+        free = {name: self.start[name] >= 0 for name in self.scheme.bounded}
+        changed = {name: self.base[name] for name in self.scheme.controls}
+        return self._trial(torch.zeros_like(self.scales), changed | self._linked(changed), free)
+
+    def solve(self, trial: Trial) -> tuple[Trial, Tensor]:
+        """The solution from a first trial, and whether it was not found to the tolerance, `(batch,)`.
 
         Every element of the batch stops by itself, so that the result does not depend on the others.
         """
-        trial = self.evaluate(torch.zeros_like(self.scales))
         best = torch.full_like(self.scales[:, 0], torch.inf)
         running = torch.ones_like(best, dtype=torch.bool)
         for number in range(ITERATIONS):

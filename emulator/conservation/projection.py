@@ -18,7 +18,7 @@ from emulator.conservation import fluxes
 from emulator.conservation.atmosphere import Atmosphere, State, on_levels
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Anchor, Budget
-from emulator.conservation.multipliers import Problem
+from emulator.conservation.multipliers import Problem, Trial
 from emulator.conservation.scheme import Correction, Options, Scheme
 from emulator.conservation.sequential import ColumnStep
 
@@ -89,22 +89,30 @@ class Projection(Scheme):
         base = state1 | clipped
         problem = Problem(self, (state0, state1, base), anchor, scales)
         with torch.no_grad():
-            trial, open_ = problem.solve()
-        residuals = {}
+            first = problem.first()
+            trial, open_ = problem.solve(first)
+        before, after = {}, {}
         if torch.is_grad_enabled():
             # One Newton step with the exact Jacobian has the derivative of the solution (implicit function theorem).
             trial = problem.evaluate(trial.multipliers)
             changed, free = problem.apply(trial.multipliers + problem.step(trial))
         else:
             changed, free = trial.changed, trial.free
-            if self.bands is None:
-                residuals = {budget.name: trial.residual[:, i] for i, budget in enumerate(self.solved)}
+            after = self._known(trial)
+        if all(bool(mask.all()) for mask in first.free.values()) and not self.clipped:
+            before = self._known(first)
         changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
             changed |= column(state0, state1 | changed, anchor)[0]
         saturations = {name: self._share(~mask) for name, mask in free.items()}
         saturations["projection"] = open_.to(torch.float64)
-        return Correction({name: changed[name] for name in self.changes}, saturations, residuals)
+        return Correction({name: changed[name] for name in self.changes}, saturations, before, after)
+
+    def _known(self, trial: Trial) -> dict[str, Tensor]:
+        """Residuals of a trial by budget, where its constraints are the budgets."""
+        if self.bands is not None:
+            return {}
+        return {budget.name: trial.residual[:, index].detach() for index, budget in enumerate(self.solved)}
 
     def _share(self, flag: Tensor) -> Tensor:
         """Area share of a flag, the mean over levels."""

@@ -86,11 +86,12 @@ def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[st
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What a scheme did: changed fields, saturations by what saturated, and final residuals where they are known."""
+    """What a scheme did: changed fields, saturations by what saturated, and residuals where they are known already."""
 
     changed: State = dataclasses.field(default_factory=dict)
     saturations: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    residuals: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    after: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Scheme:
@@ -154,12 +155,20 @@ class Scheme:
         if anchor is None or self.options.anchor == "previous":
             anchor = self._own_anchor(state0)
         with torch.autocast(state1[self.required[0]].device.type, enabled=False):
+            state0, state1 = self._prepared(state0, state1)
             with torch.no_grad():
                 scales = {name: budget.scale(state0) for name, budget in self.budgets.items()}
             correction = self.correct(state0, state1, anchor, scales)
             with torch.no_grad():
                 record = self._record(state0, state1, correction, anchor, scales)
         return correction.changed, record
+
+    def _prepared(self, state0: State, state1: State) -> tuple[State, State]:
+        """The states with what the energy's evaluations share, where nothing changes the winds."""
+        energy = self.budgets.get("energy")
+        if energy is None or set(energy.winds) & set(self.changes):
+            return state0, state1
+        return energy.prepare(state0, state1)
 
     def _own_anchor(self, state0: State) -> Anchor | None:
         if self._dry_air is None:
@@ -171,11 +180,10 @@ class Scheme:
         after = state1 | correction.changed
         record = {}
         for name, budget in self.budgets.items():
-            before = budget.residual(state0, state1, anchor)
-            left = before
-            if correction.changed:
-                known = correction.residuals.get(name)
-                left = budget.residual(state0, after, anchor) if known is None else known
+            before, left = correction.before.get(name), correction.after.get(name)
+            before = budget.residual(state0, state1, anchor) if before is None else before
+            if left is None:
+                left = budget.residual(state0, after, anchor) if correction.changed else before
             record[f"residual_before_{name}"] = before / scales[name]
             record[f"residual_after_{name}"] = left / scales[name]
         for name in self.changes:
