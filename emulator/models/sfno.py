@@ -245,14 +245,16 @@ class _Position(nn.Module):
 
     def __init__(self, kind, transform, channels):
         super().__init__()
-        self.kind = kind
-        if kind == "learned":
-            self.field = nn.Parameter(torch.randn(transform.nlat * transform.nlon, 1, channels) * 0.02)
+        self.kind, self.transform = kind, transform
+        if kind == "learned":  # in the order of latitudes and longitudes, which checkpoints can rely on
+            self.field = nn.Parameter(torch.randn(*transform.shape, channels) * 0.02)
         elif kind == "harmonics":
             self.register_buffer("field", _harmonics(transform, channels), persistent=False)
 
     def forward(self, x):
-        return x if self.kind == "none" else x + self.field
+        if self.kind == "none":
+            return x
+        return x + (self.transform.arrange(self.field)[:, None] if self.kind == "learned" else self.field)
 
 
 def _harmonics(transform, channels):

@@ -80,8 +80,7 @@ def _rename(name, value, net):
     if name == "pos_embed.position_embeddings":
         if net.options.position != "learned":
             return None, None
-        field = value[0].expand(-1, *net.outer.shape).permute(1, 2, 0)
-        return "position.field", net.outer.arrange(field)[:, None]
+        return "position.field", value[0].expand(-1, *net.outer.shape).permute(1, 2, 0)
     if name == "residual_projection.weight":
         return "residual.weight", value[..., 0, 0]
     part, _, rest = name.partition(".")
