@@ -22,6 +22,7 @@ from emulator.verify.spectra import spectrum_kind
 from emulator.verify.wind import wind_vectors
 from pipelines.config import VerifyConfig
 from pipelines.progress import progress
+from pipelines.run import provenance
 
 log = logging.getLogger(__name__)
 PERSISTENCE_DAYS = 10
@@ -116,15 +117,16 @@ def _series(truth, results, plan) -> xr.Dataset:
 
 
 def _attributes(config, truth, audited, alignment, plan) -> dict:
-    provenance = {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in audited.items()}
-    provenance["truth"] = {k: str(truth.attrs[k]) for k in PROVENANCE if k in truth.attrs}
+    stores = {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in audited.items()}
+    stores["truth"] = {k: str(truth.attrs[k]) for k in PROVENANCE if k in truth.attrs}
     valid = [
         str(truth["time"].values[i])
         for i in (alignment.truth_valid[alignment.truth_valid >= 0].min(), alignment.truth_valid.max())
     ]
     return {
         "config": config.model_dump_json(),
-        "provenance": json.dumps(provenance),
+        "run": json.dumps(provenance()),
+        "provenance": json.dumps(stores),
         "climatology": plan.describe(),
         "climatology_kind": plan.kind,
         "climatology_period": f"{truth['time'].values[plan.positions[0]]} to {truth['time'].values[plan.positions[-1]]}",

@@ -129,7 +129,8 @@ def correction_panel(view: View) -> Panel | None:
         axis.set_visible(False)
     for axis, name in zip(axes, shown, strict=False):
         variable = VARIABLES.get(name.removeprefix("correction_rms_"))
-        unit, factor = unit_and_factor(variable.units if variable else "")
+        units = variable.units if variable else ""
+        unit, factor = ("Pa", 1.0) if units == "Pa" else unit_and_factor(units)
         for position, source in enumerate(sources(view)):
             if (name, source) in held:
                 values = view.scores[name].sel(audit_source=source).values[1:] * factor

@@ -9,8 +9,9 @@ from emulator.report.style import BLUE, GREY, Panel, plain_ticks, svg
 from emulator.report.view import View
 
 BLOCK_BYTES = 2**26
-DEPARTURE_TICKS = tuple(m * 10.0**e for e in range(10) for m in (1, 2, 5))
+DEPARTURE_TICKS = tuple(m * 10.0**e for e in range(10) for m in (1, 2, 3, 5))
 GRAVITY = 9.80665  # turns mass into the pressure it exerts, for display
+MEANS = 4  # global means shown
 WANTED = ("temperature", "surface_pressure", "mean_total_precipitation_rate", "specific_humidity")
 
 
@@ -25,28 +26,22 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
     if not channels or len(lead) < 2:
         return None
     figures = {c: _reduce(_field(view, run, c), area, view, c) for c in channels}
-    count = min(3, len(channels))
+    shown = channels[:MEANS]
     figure = Figure(figsize=(10.5, 5.0))
-    grid = figure.subplots(2, max(count, 2))
-    for axis, channel in zip(grid[0], channels, strict=False):
+    panels = figure.subplots(2, 3).ravel()
+    for axis, channel in zip(panels, shown, strict=False):
         _global_mean(axis, view, channel, lead, figures[channel][0], run)
-    for axis in grid[0, count:]:
-        axis.set_visible(False)
-    axis = grid[1, 0]
     largest = np.max([departure for _, departure in figures.values()], axis=0)
-    axis.plot(lead, largest, color=BLUE)
     reached = max(float(view.scores["climatology_extreme"].values[view.position(c)]) for c in channels)
-    axis.axhline(reached, color=GREY, linestyle="--", linewidth=1.0)
-    axis.set(yscale="log", title="Largest departure [standard deviations]", xlabel="days", xlim=(0, lead[-1]))
-    plain_ticks(axis.yaxis, DEPARTURE_TICKS)
-    _mass(grid[1, 1], dry_air, lead)
-    for axis in grid[1, 2:]:
+    _departure(panels[len(shown)], lead, largest, reached)
+    _mass(panels[len(shown) + 1], dry_air, lead)
+    for axis in panels[len(shown) + 2 :]:
         axis.set_visible(False)
     end = float(largest[-1])
     return Panel(
         f"A run of {lead[-1]:.0f} days",
-        "Top: global means of the run (blue) and of the reference over its record (grey, shifted to the same calendar). "
-        "Bottom: the largest departure of any cell and field from its mean, in standard deviations, "
+        "Global means of the run (blue) and of the reference over its record (grey, where its calendar meets the run). "
+        "Last: the largest departure of any cell and field from its mean, in standard deviations, "
         "with the reference's own largest dashed; dry air as pressure.",
         "No forecast can be right after two weeks, but an emulator should keep to a plausible climate. A rising line of "
         "departures far above the dashed one is a model that blows up.",
@@ -101,6 +96,13 @@ def _global_mean(axis, view, channel, lead, means, run):
             axis.plot(moved[inside][order], record[inside][order], color=GREY, linewidth=0.7)
     axis.plot(lead, means * factor, color=BLUE, linewidth=1.2)
     axis.set(title=f"{view.title(channel)} [{unit}]", xlabel="days", xlim=(0, lead[-1]))
+
+
+def _departure(axis, lead, largest, reached):
+    axis.plot(lead, largest, color=BLUE, linewidth=1.2)
+    axis.axhline(reached, color=GREY, linestyle="--", linewidth=1.0)
+    axis.set(yscale="log", title="Largest departure [standard deviations]", xlabel="days", xlim=(0, lead[-1]))
+    plain_ticks(axis.yaxis, DEPARTURE_TICKS)
 
 
 def _mass(axis, dry_air, lead):

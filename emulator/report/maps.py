@@ -1,14 +1,11 @@
 """Maps: one forecast beside the truth, and the mean error. Never touches the network."""
 
-import os
-from pathlib import Path
-
-import cartopy.crs as ccrs
 import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.display import days, lead_label
-from emulator.report.style import DIVERGING, INK, SEQUENTIAL, Panel, png
+from emulator.report.map_frame import frame
+from emulator.report.style import DIVERGING, SEQUENTIAL, Panel, png
 from emulator.report.view import View
 
 WIDTH = 10.5
@@ -16,7 +13,6 @@ SHOWN = 6
 SKIPPED = ("v_component_of_wind",)  # shows the same waves as the zonal wind
 FROM_ZERO, WET = ("specific_humidity", "mean_total_precipitation_rate", "total_column_water_vapour"), "YlGnBu"
 SIGNED = ("u_component_of_wind", "v_component_of_wind", "vertical_velocity", "vorticity", "divergence")
-COAST = Path("shapefiles") / "natural_earth" / "physical" / "ne_110m_coastline.shp"
 
 
 def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | None:
@@ -27,8 +23,9 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
     lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
     channels = _channels(view)
     picked = scores.sel(case=case, map_channel=channels).isel(map_lead=lead)
+    shared = frame(scores)
     figure = Figure(figsize=(WIDTH, 1.42 * len(channels) + 0.3))
-    axes = figure.subplots(len(channels), 3, squeeze=False, subplot_kw={"projection": _projection(scores)})
+    axes = figure.subplots(len(channels), 3, squeeze=False, subplot_kw={"projection": shared.projection})
     for row, channel in enumerate(channels):
         factor = view.factor(channel)
         forecast, truth = (
@@ -44,7 +41,7 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
         styles = [field, field, _symmetric(forecast - truth, DIVERGING)]
         images = []
         for axis, values, style in zip(axes[row], (forecast, truth, forecast - truth), styles, strict=True):
-            images.append(_map(axis, values, scores, style))
+            images.append(shared.draw(axis, values, style))
         if row == 0:
             for axis, text in zip(axes[0], (view.main, "truth", "difference"), strict=True):
                 axis.set_title(text, loc="center")
@@ -83,14 +80,15 @@ def mean_error_panel(view: View, lead_days: float) -> Panel | None:
     channels = _channels(view)
     columns = min(3, len(channels))
     rows = -(-len(channels) // columns)
+    shared = frame(scores)
     figure = Figure(figsize=(WIDTH, 1.85 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": _projection(scores)}).ravel()
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": shared.projection}).ravel()
     for axis in axes[len(channels) :]:
         axis.set_visible(False)
     for axis, channel in zip(axes, channels, strict=False):
         values = scores["mean_error_map"].sel(forecast=view.main, map_channel=channel).isel(map_lead=lead).values
         values = values * view.factor(channel)
-        image = _map(axis, values, scores, _symmetric(values, DIVERGING))
+        image = shared.draw(axis, values, _symmetric(values, DIVERGING))
         axis.set_title(view.title(channel))
         _bar(figure, image, axis, view.units(channel))
     count = scores.sizes["init_time"]
@@ -107,52 +105,6 @@ def _channels(view):
     held = [str(name) for name in view.scores["map_channel"].values]
     wanted = [name for name in view.headline if name in held]
     return [name for name in wanted if view.variable(name) not in SKIPPED][:SHOWN] or wanted[:SHOWN]
-
-
-def _projection(scores):
-    longitude = scores["longitude"].values
-    return ccrs.Robinson() if longitude[-1] - longitude[0] > 300 else ccrs.PlateCarree()
-
-
-def _map(axis, values, scores, style):
-    latitude, longitude = scores["latitude"].values, scores["longitude"].values
-    image = axis.pcolormesh(
-        _edges(longitude, None), _edges(latitude, 90), values, transform=ccrs.PlateCarree(), rasterized=True, **style
-    )
-    axis.spines["geo"].set(linewidth=0.5, edgecolor=INK)
-    if np.ptp(longitude) > 300:
-        axis.set_global()
-    _coast(axis, scores)
-    return image
-
-
-def _coast(axis, scores):
-    """Coastlines from CARTOPY_DATA_DIR where it has them, else the half-way contour of the land-sea mask."""
-    folder = os.environ.get("CARTOPY_DATA_DIR")
-    if folder and (Path(folder) / COAST).exists():
-        from cartopy.io.shapereader import Reader
-
-        lines = list(Reader(str(Path(folder) / COAST)).geometries())
-        axis.add_geometries(lines, ccrs.PlateCarree(), facecolor="none", edgecolor=INK, linewidth=0.5)
-    elif "land_sea_mask" in scores and np.ptp(scores["land_sea_mask"].values) > 0:
-        longitude, mask = scores["longitude"].values, scores["land_sea_mask"].values
-        if longitude[0] + 360 - longitude[-1] < 1.5 * (longitude[1] - longitude[0]):
-            longitude, mask = np.append(longitude, longitude[0] + 360), np.concatenate([mask, mask[:, :1]], axis=1)
-        axis.contour(
-            longitude,
-            scores["latitude"].values,
-            mask,
-            levels=[0.5],
-            colors=[INK],
-            linewidths=0.5,
-            transform=ccrs.PlateCarree(),
-        )
-
-
-def _edges(centres, limit):
-    inner = (centres[1:] + centres[:-1]) / 2
-    edges = np.concatenate([[1.5 * centres[0] - centres[1] / 2], inner, [1.5 * centres[-1] - centres[-2] / 2]])
-    return edges if limit is None else np.clip(edges, -limit, limit)
 
 
 def _symmetric(values, colours):

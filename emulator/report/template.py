@@ -70,11 +70,12 @@ pre { background:var(--wash); border:1px solid var(--line); padding:12px 14px; o
 footer { color:var(--soft); font:13px/1.5 var(--sans); padding-top:22px; padding-bottom:44px; }
 @media (max-width:700px) {
   body { font-size:16px; } h1 { font-size:26px; } .verdict p { font-size:18px; } nav { position:static; }
+  figure { overflow-x:auto; } figure svg, figure img { min-width:680px; }
 }
 @media print {
   @page { size:A4; margin:16mm 14mm; }
   body { font-size:10.5pt; } nav, .skip { display:none; } main, header, footer { max-width:none; padding:0; }
-  header { padding-top:0; } h2 { break-after:avoid; margin-top:22pt; } h3 { break-after:avoid; }
+  header { padding-top:0; } h2 { break-after:avoid; margin-top:22pt; } h3, h3 + .note { break-after:avoid; }
   figure, table, li { break-inside:avoid; } .scroll { overflow:visible; }
   table { font-size:8pt; } tbody td, tbody th, thead th { padding:3px 4px; } a { color:inherit; text-decoration:none; }
   details:not([open]) { display:none; }

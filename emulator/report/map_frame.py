@@ -1,0 +1,120 @@
+"""The part of a map that all maps of a page share: projection, cell corners and coastlines, projected once.
+
+Handing every field to cartopy in degrees projects corners and coast again for each map and each pass of the layout, which
+took most of the report's time.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import cartopy.crs as ccrs
+import contourpy
+import numpy as np
+import xarray as xr
+from matplotlib.collections import LineCollection
+
+from emulator.report.style import INK
+
+COAST = Path("shapefiles") / "natural_earth" / "physical" / "ne_110m_coastline.shp"
+_DEGREES = ccrs.PlateCarree()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """Where the cells of a grid lie on the page.
+
+    Attributes:
+      projection: Robinson for the globe, with its seam on a cell edge; plate carree for a region.
+      columns: order of the grid's columns on the map, `(nlon,)`.
+      x, y: projected cell corners, `(nlat + 1, nlon + 1)`.
+      coast: projected lines, `(point, 2)` each.
+      whole: whether the map shows the globe.
+    """
+
+    projection: ccrs.Projection
+    columns: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    coast: list[np.ndarray]
+    whole: bool
+
+    def draw(self, axis, values: np.ndarray, style: dict):
+        """The field `(latitude, longitude)` and the coast on a cartopy axis; returns the image."""
+        image = axis.pcolormesh(self.x, self.y, values[:, self.columns], rasterized=True, **style)
+        axis.add_collection(LineCollection(self.coast, colors=[INK], linewidths=0.5))
+        axis.spines["geo"].set(linewidth=0.5, edgecolor=INK)
+        if self.whole:
+            axis.set_global()
+        else:
+            axis.set_xlim(self.x.min(), self.x.max())
+            axis.set_ylim(self.y.min(), self.y.max())
+        return image
+
+
+def frame(scores: xr.Dataset) -> Frame:
+    """The frame for the grid of a dataset of scores, coast from its land-sea mask or `CARTOPY_DATA_DIR`."""
+    latitude, longitude = scores["latitude"].values, scores["longitude"].values
+    rows = np.clip(_edges(latitude), -90, 90)
+    columns, edges = np.arange(len(longitude)), _edges(longitude)
+    whole = bool(edges[-1] - edges[0] > 359)
+    projection = _DEGREES
+    if whole:
+        # The seam is the cell edge nearest to the date line, so that no cell is cut in two.
+        seam = int(np.abs(edges - 180).argmin()) % len(longitude)
+        columns = np.roll(columns, -seam)
+        edges = np.linspace(edges[seam], edges[seam] + 360, len(longitude) + 1) - 360
+        projection = ccrs.Robinson(central_longitude=edges[0] + 180)
+    elif edges[-1] > 180:
+        projection = ccrs.PlateCarree(central_longitude=180)
+    corners = edges.copy()
+    corners[[0, -1]] += np.array([1e-6, -1e-6])  # a point on the seam itself may fall on either side
+    x, y = _project(projection, *np.meshgrid(corners, rows))
+    lines = _coastlines(scores, columns, edges)
+    coast = [np.stack(_project(projection, *line.T), axis=-1) for line in lines]
+    return Frame(projection, columns, x, y, coast, whole)
+
+
+def _project(projection, longitude, latitude):
+    points = projection.transform_points(_DEGREES, longitude, latitude)
+    return points[..., 0], points[..., 1]
+
+
+def _coastlines(scores, columns, edges) -> list[np.ndarray]:
+    """Lines of (longitude, latitude) within the map's columns."""
+    folder = os.environ.get("CARTOPY_DATA_DIR")
+    if folder and (Path(folder) / COAST).exists():
+        from cartopy.io.shapereader import Reader
+
+        lines = [
+            np.array(line.coords)[:, :2]
+            for shape in Reader(str(Path(folder) / COAST)).geometries()
+            for line in _parts(shape)
+        ]
+        return [piece for line in lines for piece in _within(line, edges)]
+    if "land_sea_mask" not in scores or not np.ptp(scores["land_sea_mask"].values) > 0:
+        return []
+    mask = scores["land_sea_mask"].values[:, columns]
+    centres = (edges[1:] + edges[:-1]) / 2
+    if edges[-1] - edges[0] > 359:  # the neighbours beyond the seam let the coast run up to it
+        mask = np.concatenate([mask[:, -1:], mask, mask[:, :1]], axis=1)
+        centres = np.concatenate([[centres[-1] - 360], centres, [centres[0] + 360]])
+    lines = contourpy.contour_generator(centres, scores["latitude"].values, np.nan_to_num(mask)).lines(0.5)
+    return [np.stack([np.clip(line[:, 0], edges[0] + 1e-6, edges[-1] - 1e-6), line[:, 1]], axis=-1) for line in lines]
+
+
+def _parts(shape):
+    return getattr(shape, "geoms", [shape])
+
+
+def _within(line, edges):
+    """The line with longitudes inside the map, cut where it crosses the seam."""
+    longitude = (line[:, 0] - edges[0]) % 360 + edges[0]
+    cuts = np.flatnonzero(np.abs(np.diff(longitude)) > 180) + 1
+    pieces = np.split(np.stack([longitude, line[:, 1]], axis=-1), cuts)
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _edges(centres):
+    inner = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[1.5 * centres[0] - centres[1] / 2], inner, [1.5 * centres[-1] - centres[-2] / 2]])
