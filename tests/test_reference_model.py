@@ -204,7 +204,8 @@ def test_means_and_states_are_those_of_the_models_own_snapshots(model, run):
         "mean_surface_latent_heat_flux": -snapshots["surface_exchange"].latent_heat_flux,
         "mean_surface_sensible_heat_flux": -snapshots["surface_exchange"].sensible_heat_flux,
         "mean_surface_net_short_wave_radiation_flux": snapshots["_shortwave_rad"].rsns,
-        "mean_surface_net_long_wave_radiation_flux": snapshots["_surface_flux"].rlds - snapshots["_surface_flux"].rlus,
+        "mean_surface_net_long_wave_radiation_flux": -snapshots["_longwave_rad"].ftop
+        - snapshots["_longwave_rad"].dfabs.sum(axis=1),
         "mean_top_net_short_wave_radiation_flux": snapshots["_shortwave_rad"].ftop,
         "mean_top_net_long_wave_radiation_flux": -snapshots["_longwave_rad"].ftop,
         "mean_top_downward_short_wave_radiation_flux": snapshots["_shortwave_rad"].fsol,
@@ -216,6 +217,40 @@ def test_means_and_states_are_those_of_the_models_own_snapshots(model, run):
         np.testing.assert_allclose(fields[name][4], expected, rtol=0, atol=2e-4 * scale, err_msg=name)
     temperature = np.swapaxes(np.asarray(last.temperature)[-1], -1, -2)[..., ::-1, :]
     np.testing.assert_allclose(fields["temperature"][4], temperature, atol=0.01)
+
+
+@pytest.mark.slow
+def test_heating_by_the_physics_is_the_difference_of_the_fluxes(model, run):
+    """cp dT + Lc dq, integrated over the atmosphere, is top minus surface flux, on steps with and without short wave."""
+    import jax
+    from jcm.date import DateData
+    from jcm.physics_interface import compute_physics_step_gridpoint
+
+    dynamics, physics, clock, count = run[0][-1]
+    thickness, constants = np.diff(model.levels.half_b)[:, None, None], model.constants
+
+    @jax.jit
+    def step(physics):
+        grid_state = model._model.dycore.to_physics_state(dynamics)
+        forcing = model._forcing.select(DateData(clock, count, 1800))
+        tendency, physics = compute_physics_step_gridpoint(
+            grid_state, forcing, model._model.terrain, physics, physics=model._model.physics, time_step=1800.0
+        )
+        return grid_state.normalized_surface_pressure, tendency, physics
+
+    for _ in range(3):
+        pressure, tendency, physics = step(physics)
+        heating = constants.heat_capacity_dry_air * np.asarray(tendency.temperature, np.float64)
+        heating = heating + constants.latent_heat_vaporisation * np.asarray(tendency.specific_humidity, np.float64)
+        column = (heating * thickness * np.asarray(pressure) * 1e5 / constants.gravity).sum(axis=0)
+        flux = {name: np.asarray(value, np.float64) for name, value in reference_model._fluxes(physics).items()}
+        top = sum(value for name, value in flux.items() if name.startswith("mean_top_net"))
+        surface = sum(value for name, value in flux.items() if name.startswith("mean_surface"))
+        mean = model.grid.mean([np.swapaxes(field, -1, -2)[::-1] for field in (column, top - surface)])
+        correction = np.asarray(physics["water_positivity_correction"]["specific_humidity_tendency"], np.float64)
+        water = (correction * thickness * np.asarray(pressure) * 1e5 / constants.gravity).sum(axis=0)
+        made = constants.latent_heat_vaporisation * model.grid.mean(np.swapaxes(water, -1, -2)[::-1])
+        assert mean[0] == pytest.approx(mean[1] + made, abs=0.02)
 
 
 @pytest.mark.slow
