@@ -28,7 +28,8 @@ from emulator.step import Step, StepBuffers
 from emulator.store import constants_of, grid_of, levels_of, time_step_seconds, variables_by_role
 from emulator.train import Phase, Recipe, StepLoss
 from emulator.vertical import Levels
-from pipelines.config import ConfigError, ConservationConfig, NetworkConfig, TrainConfig, parse
+from pipelines.config import ConfigError, ConservationConfig, NetworkConfig, TrainConfig
+from pipelines.load import parse
 
 log = logging.getLogger(__name__)
 STATIC = ("geopotential_at_surface", "land_sea_mask")

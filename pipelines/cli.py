@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
-from pipelines import config as configuration
+from pipelines import load
 
 EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
 
@@ -78,7 +78,7 @@ def _execute(options) -> None:
 
 def _stage(options) -> None:
     name = options.command
-    config = configuration.load_stage(name, options.config, options.overrides)
+    config = load.load_stage(name, options.config, options.overrides)
     if options.check:
         from pipelines.check import check_stage
 
@@ -89,7 +89,7 @@ def _stage(options) -> None:
 
 
 def _run(options) -> None:
-    experiment = configuration.load_experiment(options.config, options.overrides)
+    experiment = load.load_experiment(options.config, options.overrides)
     if options.check:
         from pipelines.check import check_experiment
 

@@ -1,21 +1,11 @@
-"""Every knob of every stage: strict, frozen models over passive YAML. Imports nothing from the library.
+"""Every knob of every stage: strict, frozen models over passive YAML, which `load.py` reads. Needs nothing of the library."""
 
-A YAML file may inherit with `base:` (a path beside it, at any depth), and the command line may override single values by
-dotted name. An unknown key is refused with its full path and the nearest right one.
-"""
-
-import difflib
-import hashlib
-import json
 import re
-import types
-import typing
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field
 
 
@@ -213,7 +203,9 @@ class TrainConfig(Model):
         1.0, description="share of the optimal linear relaxation to the mean in the residual step"
     )
     ema: Fraction = Field(0.0, description="decay of the exponential moving average of the weights; 0 keeps none")
-    margin: float = Field(0.5, ge=0, description="states stay in the training data's local range, widened by this share")
+    margin: float = Field(
+        0.5, ge=0, description="states stay in the training data's local range, widened by this share"
+    )
     seed: int = 0
     cache_gigabytes: float = Field(3.0, ge=0, description="hold the period in memory when it needs at most this")
     save_every: Count = Field(250, description="updates between resumable checkpoints")
@@ -274,7 +266,9 @@ class VerifyConfig(Model):
     regions: list[str] | None = Field(
         None, description="None: the globe, the tropics and both hemispheres beyond 20 degrees"
     )
-    energy: Literal["hydrostatic", "total"] = Field("hydrostatic", description="form of energy in the audit, as trained")
+    energy: Literal["hydrostatic", "total"] = Field(
+        "hydrostatic", description="form of energy in the audit, as trained"
+    )
     heat_capacity: Literal["constant", "moist"] = "constant"
     kinetic: bool = True
     dask: DaskConfig = DaskConfig()
@@ -316,175 +310,3 @@ STAGES: dict[str, type[Model]] = {
     "verify": VerifyConfig,
     "report": ReportConfig,
 }
-
-
-def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
-    """Where the stages of an experiment put and find their files, unless the YAML says otherwise."""
-    at = Path(raw["directory"])
-    asked = raw.get("rollout") if isinstance(raw.get("rollout"), dict) else {}
-    paths: dict[str, dict[str, Any]] = {
-        "simulate": {"directory": at / "simulation"},
-        "ingest": {"output": at / "analysis.zarr"},
-        "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
-        "train": {"store": at / "analysis.zarr", "statistics": at / "statistics.nc", "output": at / "train"},
-        "rollout": {
-            "store": at / "analysis.zarr",
-            "checkpoint": at / "train" / "checkpoint",
-            "output": at / "forecast.zarr",
-        },
-        "verify": {"truth": at / "analysis.zarr", "output": at / "scores.nc"},
-        "report": {"scores": at / "scores.nc", "output": at / "report"},
-    }
-    if asked:
-        paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
-    if asked.get("uncorrected_inits"):
-        paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}
-    if asked.get("long_run_days"):
-        paths["report"]["long_run"] = at / "long_run.zarr"
-    if isinstance(raw.get("train"), dict):
-        paths["report"]["metrics"] = at / "train" / "metrics.jsonl"
-    return paths
-
-
-def load_experiment(path: Path, overrides: typing.Sequence[str] = ()) -> Experiment:
-    """The experiment in a YAML file, with defaults for the paths between stages. Raises `ConfigError`."""
-    raw = _apply_overrides(read_yaml(path), overrides)
-    if "directory" not in raw:
-        raise ConfigError(f"Expected a key 'directory' (the run directory) in {path}, got {sorted(raw)}")
-    for stage, paths in _default_paths(raw).items():
-        if isinstance(raw.get(stage), dict):
-            raw[stage] = {**paths, **raw[stage]}
-    if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):
-        raw["ingest"]["sources"] = [{"path": str(Path(raw["simulate"]["directory"]) / "*.nc")}]
-    return parse(Experiment, raw, str(path))
-
-
-def load_stage(stage: str, path: Path, overrides: typing.Sequence[str] = ()) -> Model:
-    """One stage's configuration, from a file of its own or from its section of an experiment. Raises `ConfigError`."""
-    raw = read_yaml(path)
-    if "directory" in raw and any(name in raw for name in STAGES) and stage not in STAGES[stage].model_fields:
-        experiment = load_experiment(path, [f"{stage}.{override}" for override in overrides])
-        section = getattr(experiment, stage)
-        if section is None:
-            raise ConfigError(f"Expected a section '{stage}' in {path}, got {sorted(raw)}")
-        return section
-    return parse(STAGES[stage], _apply_overrides(raw, overrides), str(path))
-
-
-def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict:
-    """A YAML mapping with every `base:` merged in. Raises `ConfigError` naming the file."""
-    path = Path(path)
-    if path.resolve() in seen:
-        raise ConfigError(f"Expected `base:` files without a cycle, got {path} again")
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"Expected a readable configuration file, got {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Expected valid YAML in {path}, got: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"Expected a mapping at the top of {path}, got {type(raw).__name__}")
-    return _merge_bases(raw, path, (*seen, path.resolve()))
-
-
-def _merge_bases(node: Any, path: Path, seen: tuple[Path, ...]) -> Any:
-    if isinstance(node, list):
-        return [_merge_bases(item, path, seen) for item in node]
-    if not isinstance(node, dict):
-        return node
-    own = {key: _merge_bases(value, path, seen) for key, value in node.items() if key != "base"}
-    return _merge(read_yaml(path.parent / node["base"], seen), own) if "base" in node else own
-
-
-def _merge(base: dict, own: dict) -> dict:
-    merged = dict(base)
-    for key, value in own.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _apply_overrides(raw: dict, overrides: typing.Sequence[str]) -> dict:
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"Expected overrides of the form dotted.name=value, got {override!r}")
-        value = yaml.safe_load(text) if text else None
-        if isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
-            try:
-                value = float(value)
-            except ValueError:
-                pass
-        node: Any = raw
-        *parents, last = name.split(".")
-        for depth, parent in enumerate(parents):
-            if isinstance(node, list):
-                node = node[_index(parent, node, override)]
-                continue
-            if node.get(parent) is None:
-                node[parent] = {}
-            node = node[parent]
-            if not isinstance(node, dict | list):
-                raise ConfigError(
-                    f"Expected a section at {'.'.join(parents[: depth + 1])} for {override!r}, got {node!r}"
-                )
-        node[_index(last, node, override) if isinstance(node, list) else last] = value
-    return raw
-
-
-def _index(text: str, items: list, override: str) -> int:
-    if not text.isdigit() or int(text) >= len(items):
-        raise ConfigError(f"Expected an index below {len(items)} in {override!r}, got {text!r}")
-    return int(text)
-
-
-def parse(model: type[Model], raw: dict, where: str) -> Any:
-    """A validated model. Raises `ConfigError` with one sentence on the first faults."""
-    try:
-        return model.model_validate(raw)
-    except pydantic.ValidationError as error:
-        raise ConfigError("; ".join(_sentence(model, fault, where) for fault in error.errors()[:3])) from None
-
-
-def _sentence(model, fault, where) -> str:
-    path = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = sorted(_fields_at(model, fault["loc"][:-1]))
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.4)
-        prefix = "".join(f"{part}." for part in fault["loc"][:-1])
-        hint = f"; nearest: {prefix}{near[0]}" if near else f"; known: {', '.join(known)}"
-        return f"Unknown key {path} in {where}{hint}"
-    if fault["type"] == "missing":
-        return f"Missing key {path} in {where}"
-    return f"{fault['msg']} at {path} in {where}, got {fault['input']!r}"
-
-
-def _fields_at(model, location) -> list[str]:
-    """Names of the fields of the model that a location of pydantic's points into."""
-    models = [model]
-    for part in location:
-        found = []
-        for candidate in models:
-            field = candidate.model_fields.get(str(part))
-            found += _models_in(field.annotation) if field else [candidate] if isinstance(part, int) else []
-        models = found or models
-    return [name for candidate in models for name in candidate.model_fields]
-
-
-def _models_in(annotation) -> list[type[Model]]:
-    if isinstance(annotation, type) and issubclass(annotation, Model):
-        return [annotation]
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
-    return []
-
-
-def to_yaml(config: Model) -> str:
-    """The resolved configuration as YAML that loads to the same model."""
-    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
-
-
-def fingerprint(config: Model, *more: str) -> str:
-    """Hash of a configuration and of whatever else determines a stage's result."""
-    text = json.dumps(json.loads(config.model_dump_json()), sort_keys=True)
-    return hashlib.sha256("\n".join([text, *more]).encode()).hexdigest()[:16]

@@ -27,8 +27,9 @@ from emulator.store import (
     marks,
 )
 from emulator.variables import VARIABLES, variable
-from pipelines.config import DaskConfig, IngestConfig, Period, SourceConfig, fingerprint
+from pipelines.config import DaskConfig, IngestConfig, Period, SourceConfig
 from pipelines.engine import workers
+from pipelines.load import fingerprint
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)

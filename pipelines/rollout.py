@@ -14,7 +14,8 @@ from emulator.rollout import rollout as steps_of
 from emulator.step import Step
 from emulator.store import create_forecast, finish_forecast, open_analysis, open_forecast, write_forecast_init
 from pipelines import build
-from pipelines.config import RolloutConfig, fingerprint
+from pipelines.config import RolloutConfig
+from pipelines.load import fingerprint
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from pipelines.config import STAGES, Experiment, fingerprint, to_yaml
+from pipelines.config import STAGES, Experiment
+from pipelines.load import fingerprint, to_yaml
 
 log = logging.getLogger(__name__)
 PACKAGES = ("emulator", "torch", "torch-harmonics", "numpy", "xarray", "zarr", "dask", "jcm")

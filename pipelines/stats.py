@@ -13,8 +13,9 @@ from emulator.calendar import select_period
 from emulator.netcdf import write_netcdf
 from emulator.statistics import Moments, as_dataset, merged, of_block, table
 from emulator.store import open_analysis, variables_by_role
-from pipelines.config import DaskConfig, StatsConfig, fingerprint
+from pipelines.config import DaskConfig, StatsConfig
 from pipelines.engine import workers
+from pipelines.load import fingerprint
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from emulator.dataset import Samples
 from emulator.store import open_analysis
 from emulator.train import Trainer
 from pipelines import build
-from pipelines.config import TrainConfig, fingerprint
+from pipelines.config import TrainConfig
+from pipelines.load import fingerprint
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)

@@ -6,20 +6,8 @@ import pytest
 
 from emulator.conservation.scheme import Options
 from emulator.models.sfno import SFNOOptions
-from pipelines.config import (
-    STAGES,
-    ConfigError,
-    ConservationConfig,
-    Experiment,
-    SFNOConfig,
-    TrainConfig,
-    fingerprint,
-    load_experiment,
-    load_stage,
-    parse,
-    read_yaml,
-    to_yaml,
-)
+from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, SFNOConfig, TrainConfig
+from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
