@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import typing
 from pathlib import Path
 
@@ -20,6 +21,13 @@ def write(path, text):
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
 def test_every_shipped_file_loads(path):
     raw = read_yaml(path)
+    if "variants" in raw:
+        for changes in raw["variants"].values():
+            sections = [
+                f"{stage}.{key}={json.dumps(value)}" for stage in changes for key, value in changes[stage].items()
+            ]
+            load_experiment(path.parent / raw["experiment"], sections)
+        return
     if "directory" in raw and any(stage in raw for stage in STAGES):
         load_experiment(path)
         return
