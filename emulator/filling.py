@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.fields import Field, Plan
-from emulator.store import ANALYSIS, mark, seconds_between, write_forecast_init, write_region
+from emulator.store import ANALYSIS, digest, mark, matches, seconds_between, write_forecast_init, write_region
 from emulator.variables import VARIABLES
 
 REGION_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays well below a gigabyte
@@ -124,7 +124,12 @@ def fill(path, field: Field, region: Region, times: np.ndarray, shape: tuple[int
     values = field.read(0, region.stop - region.start, shape)
     check_values(field, values, times, field.slots >= 0)
     write_region(path, field.name, values, {"time": region.start})
-    mark(path, region.key)
+    mark(path, region.key, digest(values))
+
+
+def audit(path, region: Region) -> bool:
+    """Whether a marked region of an unfinished store holds what its source gave (see `emulator.zarr_regions.matches`)."""
+    return matches(path, region.key, region.name, {"time": slice(region.start, region.stop)})
 
 
 def fill_forecast(path, fields: Mapping[str, Field], region: Region, init, leads: np.ndarray, shape) -> None:

@@ -145,21 +145,35 @@ def _gauss_legendre(nlat):
     return np.degrees(np.arcsin(nodes))[::-1], weights[::-1] / 2
 
 
-def _latitude_weights(latitude) -> tuple[str, np.ndarray]:
-    """Kind of grid and the rows' shares of the covered area, `(nlat,)`, summing to 1."""
+def row_edges(latitude: np.ndarray) -> np.ndarray:
+    """Sines of the latitudes between which the rows lie, `(nlat + 1,)`, decreasing: their differences are exact areas.
+
+    On Gaussian latitudes those that give every row its quadrature weight; elsewhere half-way between rows, and the poles
+    where the outermost row is within one spacing of them (WeatherBench 2's rule).
+    """
     nodes, weights = _gauss_legendre(len(latitude))
     if len(latitude) >= 4 and np.abs(latitude - nodes).max() < GAUSSIAN_TOLERANCE:
-        return "gaussian", weights
+        edges = 1 - 2 * np.concatenate([[0.0], np.cumsum(weights)])
+        edges[-1] = -1.0
+        return edges
     inner = (latitude[1:] + latitude[:-1]) / 2
     north = latitude[0] + (latitude[0] - latitude[1]) / 2
     south = latitude[-1] - (latitude[-2] - latitude[-1]) / 2
     edges = np.clip(np.concatenate([[north], inner, [south]]), -90, 90)
     spacing = -np.diff(latitude)
-    # Outer edges sit at the poles when the outermost row is within one spacing of them (WeatherBench 2's rule).
     if 90 - latitude[0] <= spacing[0] * 1.001:
         edges[0] = 90
     if latitude[-1] + 90 <= spacing[-1] * 1.001:
         edges[-1] = -90
-    weights = -np.diff(np.sin(np.radians(edges)))
+    return np.sin(np.radians(edges))
+
+
+def _latitude_weights(latitude) -> tuple[str, np.ndarray]:
+    """Kind of grid and the rows' shares of the covered area, `(nlat,)`, summing to 1."""
+    nodes, weights = _gauss_legendre(len(latitude))
+    if len(latitude) >= 4 and np.abs(latitude - nodes).max() < GAUSSIAN_TOLERANCE:
+        return "gaussian", weights
+    weights = -np.diff(row_edges(latitude))
+    spacing = -np.diff(latitude)
     kind = "equiangular" if np.allclose(spacing, spacing.mean(), rtol=1e-3, atol=1e-4) else "regular"
     return kind, weights / weights.sum()

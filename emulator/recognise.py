@@ -29,6 +29,8 @@ ALIASES = {
     "tdps": "2m_dewpoint_temperature",
     "u10": "10m_u_component_of_wind",
     "v10": "10m_v_component_of_wind",
+    "si10": "10m_wind_speed",
+    "sfcwind": "10m_wind_speed",
     "uas": "10m_u_component_of_wind",
     "vas": "10m_v_component_of_wind",
     "ps": "surface_pressure",
@@ -107,7 +109,13 @@ TERMS = {
     ),
 }
 # These standard names say nothing of a height: without levels they are near-surface values only where one is recorded.
-NEAR_SURFACE = {"air_temperature": 2.0, "dew_point_temperature": 2.0, "eastward_wind": 10.0, "northward_wind": 10.0}
+NEAR_SURFACE = {
+    "air_temperature": 2.0,
+    "dew_point_temperature": 2.0,
+    "eastward_wind": 10.0,
+    "northward_wind": 10.0,
+    "wind_speed": 10.0,
+}
 
 _SHORT = {
     **{(v.short, v.levels): v.name for v in VARIABLES.values() if v.short},

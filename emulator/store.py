@@ -16,14 +16,19 @@ from emulator.variables import VARIABLES
 from emulator.vertical import Levels
 from emulator.zarr_regions import (  # noqa: F401  (the writing half of the public interface)
     DiskError,
+    OtherTemplate,
     create,
+    digest,
     discard,
+    erase,
     finish,
     finished_fingerprint,
     mark,
     marks,
+    matches,
     partial_path,
     progress_path,
+    unmark,
     write_region,
 )
 
@@ -251,7 +256,9 @@ def _check_coordinates(dataset, path, required):
 # --- forecasts ------------------------------------------------------------------------------------------------------
 
 
-def create_forecast(path, template: xr.Dataset, init_times, lead_times, attributes: Mapping) -> set[int]:
+def create_forecast(
+    path, template: xr.Dataset, init_times, lead_times, attributes: Mapping, shared: bool = False
+) -> set[int]:
     """Makes (or continues) an unfinished forecast store; returns the indices of the initial times already written.
 
     Args:
@@ -261,6 +268,7 @@ def create_forecast(path, template: xr.Dataset, init_times, lead_times, attribut
         `lead_time` are static and written now.
       init_times: datetime64 or cftime `(init,)`; lead_times: timedelta64 `(lead,)`, from 0.
       attributes: of the store; a different `fingerprint` starts an unfinished store over.
+      shared: as for `create`.
     """
     lead_times = np.asarray(lead_times, "timedelta64[ns]")
     fields = {}
@@ -282,7 +290,7 @@ def create_forecast(path, template: xr.Dataset, init_times, lead_times, attribut
     whole.attrs.pop("complete", None)
     largest = max((v.dtype.itemsize * v[0, 0].size for v in fields.values() if "lead_time" in v.dims), default=1)
     leads = int(np.clip(CHUNK_BYTES // largest, 1, len(lead_times)))
-    create(path, to_disk_names(whole), {"time": 1, "prediction_timedelta": leads})
+    create(path, to_disk_names(whole), {"time": 1, "prediction_timedelta": leads}, shared=shared)
     return {int(key.removeprefix("init-")) for key in marks(path)}
 
 

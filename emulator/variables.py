@@ -5,6 +5,7 @@ ECMWF sign: downward positive, so evaporation and surface heat losses are negati
 """
 
 import dataclasses
+import re
 from typing import Literal
 
 Role = Literal["prognostic", "forcing", "diagnostic", "static"]
@@ -126,6 +127,8 @@ _TABLE = (
         "2m_temperature", "K", "prognostic", standard_name="air_temperature", short="2t", minimum=150, maximum=360
     ),
     Variable("2m_dewpoint_temperature", "K", "prognostic", standard_name="dew_point_temperature", short="2d"),
+    Variable("wind_speed", "m s-1", "diagnostic", True, standard_name="wind_speed", short="ws", minimum=0, maximum=400),
+    Variable("10m_wind_speed", "m s-1", "diagnostic", standard_name="wind_speed", short="10si", minimum=0),
     Variable("10m_u_component_of_wind", "m s-1", "prognostic", standard_name="eastward_wind", short="10u"),
     Variable("10m_v_component_of_wind", "m s-1", "prognostic", standard_name="northward_wind", short="10v"),
     Variable(
@@ -178,7 +181,29 @@ _TABLE = (
     Variable("land_sea_mask", "1", "static", False, "fixed", "land_area_fraction", "lsm", 0, 1),
 )
 
-VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _TABLE}
+
+class _Table(dict):
+    """The table by name; asked for a layer mean (`temperature_mean_300_850`), it answers with the entry of that."""
+
+    def __missing__(self, name: str) -> Variable:
+        if (layer := layer_mean(name)) is None:
+            raise KeyError(name)
+        base = self[layer[0]]
+        return dataclasses.replace(base, name=name, role="diagnostic", levels=False, standard_name=None, short="")
+
+
+VARIABLES: dict[str, Variable] = _Table({variable.name: variable for variable in _TABLE})
+
+
+def layer_mean(name: str) -> tuple[str, float, float] | None:
+    """Variable, upper and lower pressure in hPa that the name of a layer mean says; None for any other name."""
+    found = re.fullmatch(r"(.+)_mean_(\d+)_(\d+)", name)
+    if found is None or found[1] not in _ON_LEVELS or not float(found[2]) < float(found[3]):
+        return None
+    return found[1], float(found[2]), float(found[3])
+
+
+_ON_LEVELS = {variable.name for variable in _TABLE if variable.levels}
 
 
 def variable(name: str) -> Variable:

@@ -1,14 +1,18 @@
 """A Zarr v3 store made once as an empty template, then filled region by region, in any order, by any process.
 
-Until it is finished a store lies at `<path>.partial`, with one empty file per finished region in `<path>.progress`. A
-process killed anywhere leaves those two, and the next run does only what is missing. `finish` renames: what lies at
-`<path>` is always whole.
+Until it is finished a store lies at `<path>.partial`, with one small file per finished region in `<path>.progress`, which
+holds the digest of the region's values. A process killed anywhere leaves those two, and the next run does only what is
+missing. Any number of processes may make, fill and finish one store at the same time: the template appears by a rename,
+chunks and marks are written beside and renamed, and two that write one region write the same. `finish` renames: what lies
+at `<path>` is always whole.
 """
 
 import hashlib
 import json
 import logging
+import os
 import shutil
+import uuid
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,11 +26,17 @@ from zarr.codecs import BloscCodec
 # level 5 gains nothing over level 3.
 COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4)
 
+UNFINISHED = "unfinished"  # attribute of the group: the digest of the recipe, until the store is finished
+
 log = logging.getLogger(__name__)
 
 
 class DiskError(ValueError):
     """The disk, and not the data, is at fault: what is written can be continued once there is room."""
+
+
+class OtherTemplate(ValueError):
+    """An unfinished store lies there that was begun from other sources or settings."""
 
 
 def partial_path(path) -> Path:
@@ -40,7 +50,12 @@ def progress_path(path) -> Path:
 
 
 def create(
-    path, template: xr.Dataset, chunks: Mapping[str, int], shards: Mapping[str, int] | None = None, fill: float = np.nan
+    path,
+    template: xr.Dataset,
+    chunks: Mapping[str, int],
+    shards: Mapping[str, int] | None = None,
+    fill: float = np.nan,
+    shared: bool = False,
 ) -> bool:
     """Makes an unfinished store with the template's coordinates and empty data variables; no field is computed.
 
@@ -50,36 +65,66 @@ def create(
         Data variables of one dimension, or without any of `chunks`, are written whole, now.
       chunks: size of a chunk along a dimension; dimensions left out are not cut.
       shards: size of a shard, a file of many chunks that has to be written by one process, along the same dimensions.
+      shared: other processes may fill the same store; one of another template is then refused and not started over.
 
     Returns True when an unfinished store with the same template lies there already and is continued. Raises
-    `ValueError` with one sentence when the folder cannot be written.
+    `OtherTemplate` as told under `shared`, and `DiskError` when the folder cannot be written.
     """
     recipe = _recipe(template, chunks, shards)
     partial, progress = partial_path(path), progress_path(path)
     try:
-        if partial.exists() and progress.exists():
-            if _read(progress / "recipe.json") == recipe:
-                return True
+        if recipe in _recipes_of(path):
+            _begin_marks(progress, recipe)
+            return True
+        if partial.exists() or progress.exists():
+            if shared:
+                raise OtherTemplate(
+                    f"Expected the unfinished store at {partial} to be of the same sources and settings, got another; remove "
+                    f"{partial.name} and {progress.name} to start over"
+                )
             log.warning("Starting %s over: the unfinished store there was made from other sources or settings", path)
-        for old in (progress, partial):
-            if old.exists():
-                shutil.rmtree(old)
+            discard(path)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        fixed = [name for name, v in template.data_vars.items() if v.ndim < 2 or not set(v.dims) & set(chunks)]
-        whole = template.drop_vars([n for n in template.data_vars if n not in fixed]).drop_encoding()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)
-            whole.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=_encoding(whole))
-            group = zarr.open_group(partial, mode="r+")
-            group.attrs["complete"] = False
-            for name in template.data_vars:
-                if name not in fixed:
-                    _create_array(group, name, template, chunks, shards or {}, fill)
-        progress.mkdir()
-        (progress / "recipe.json").write_text(recipe)  # last: without it the template is not continued
+        scratch = partial.with_name(f"{partial.name}-{uuid.uuid4().hex}")
+        try:
+            _write_template(scratch, template, chunks, shards or {}, fill, recipe)
+            scratch.rename(partial)
+        except OSError:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if recipe not in _recipes_of(path):  # else another process was faster
+                raise
+        _begin_marks(progress, recipe)
     except OSError as error:
         raise DiskError(f"Expected to write a store at {path}, got: {reason(error)}") from error
     return False
+
+
+def _recipes_of(path) -> set[str | None]:
+    """The digest of the recipe of an unfinished store: in its attributes until it is whole, then beside its marks alone."""
+    attributes = _attributes(partial_path(path))
+    if attributes is None:
+        return set()
+    return {attributes[UNFINISHED] if UNFINISHED in attributes else _read(progress_path(path) / "recipe")}
+
+
+def _begin_marks(progress: Path, recipe: str) -> None:
+    progress.mkdir(exist_ok=True)
+    scratch = progress / f"recipe.{uuid.uuid4().hex}.partial"
+    scratch.write_text(recipe)
+    os.replace(scratch, progress / "recipe")
+
+
+def _write_template(folder, template, chunks, shards, fill, recipe) -> None:
+    fixed = [name for name, v in template.data_vars.items() if v.ndim < 2 or not set(v.dims) & set(chunks)]
+    whole = template.drop_vars([n for n in template.data_vars if n not in fixed]).drop_encoding()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)
+        whole.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=_encoding(whole))
+        group = zarr.open_group(folder, mode="r+")
+        for name in template.data_vars:
+            if name not in fixed:
+                _create_array(group, name, template, chunks, shards, fill)
+        group.attrs.update({"complete": False, UNFINISHED: recipe})
 
 
 def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) -> None:
@@ -87,7 +132,12 @@ def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) 
 
     Raises `ValueError` with one sentence when the disk is full or what is read back differs.
     """
-    array = zarr.open_array(partial_path(path), path=name, mode="r+")
+    try:
+        array = zarr.open_array(partial_path(path), path=name, mode="r+")
+    except FileNotFoundError:
+        raise DiskError(
+            f"Expected the unfinished store of {path}, got nothing there: another process ended it"
+        ) from None
     dims = array.metadata.dimension_names
     values = np.asarray(values, array.dtype)
     where = tuple(slice(start.get(d, 0), start.get(d, 0) + n) for d, n in zip(dims, values.shape, strict=True))
@@ -104,14 +154,56 @@ def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) 
         )
 
 
-def mark(path, key: str) -> None:
-    """Records that the region `key` is written."""
-    (progress_path(path) / f"{key}.done").touch()
+def digest(values: np.ndarray) -> str:
+    """Digest of a region's values as they come back from a store: any NaN is the one that fills empty chunks."""
+    values = np.ascontiguousarray(values)
+    if values.dtype.kind == "f" and (gaps := np.isnan(values)).any():
+        values = np.where(gaps, values.dtype.type(np.nan), values)
+    return hashlib.blake2b(values, digest_size=16).hexdigest()
+
+
+def mark(path, key: str, text: str = "") -> None:
+    """Records that the region `key` is written; `text` is kept with it (the digest of its values)."""
+    target = progress_path(path) / f"{key}.done"
+    scratch = target.with_name(f"{key}.{uuid.uuid4().hex}.partial")
+    try:
+        scratch.write_text(text)
+        os.replace(scratch, target)
+    except OSError as error:
+        raise DiskError(f"Expected to mark {key} of {path} as written, got: {reason(error)}") from error
 
 
 def marks(path) -> set[str]:
     """The keys of all regions that are written."""
     return {file.name.removesuffix(".done") for file in progress_path(path).glob("*.done")}
+
+
+def matches(path, key: str, name: str, where: Mapping[str, slice]) -> bool:
+    """Whether what lies in the unfinished store at `where` of an array has the digest that its mark recorded.
+
+    True for a region that was marked without a digest. Chunks that cannot be decoded do not match.
+    """
+    recorded = _read(progress_path(path) / f"{key}.done")
+    if recorded == "":
+        return True
+    array = zarr.open_array(partial_path(path), path=name, mode="r")
+    try:
+        values = array[tuple(where.get(d, slice(None)) for d in array.metadata.dimension_names)]
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return recorded == digest(values)
+
+
+def unmark(path, key: str) -> None:
+    """Takes back that a region is written."""
+    (progress_path(path) / f"{key}.done").unlink(missing_ok=True)
+
+
+def erase(path, name: str, start: int) -> None:
+    """Removes the file that holds the first dimension's position `start` of an array: a broken one cannot be written to."""
+    array = zarr.open_array(partial_path(path), path=name, mode="r")
+    length = (array.shards or array.chunks)[0]
+    shutil.rmtree(partial_path(path) / name / "c" / str(start // length), ignore_errors=True)
 
 
 def discard(path) -> None:
@@ -129,26 +221,56 @@ def finish(path, expected: Iterable[str] = (), attributes: Mapping | None = None
     if missing := sorted(set(expected) - marks(path)):
         raise ValueError(f"Expected every region of {path} to be written, got {len(missing)} missing: {missing[:3]}")
     try:
-        group = zarr.open_group(partial, mode="r+")
-        group.attrs.update({**(attributes or {}), "complete": True})
+        for stray in partial.rglob("*.partial"):  # of processes that were killed while they wrote a chunk
+            stray.unlink(missing_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)
             zarr.consolidate_metadata(partial)
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
-        shutil.rmtree(progress_path(path))
+        metadata = json.loads((partial / "zarr.json").read_text())
+        kept = {key: value for key, value in metadata["attributes"].items() if key != UNFINISHED}
+        metadata["attributes"] = {**kept, **(attributes or {}), "complete": True}
+        scratch = partial / "zarr.json.partial"
+        scratch.write_text(json.dumps(metadata, indent=2))
+        os.replace(scratch, partial / "zarr.json")  # from here on the store is whole, and only has to be renamed
+        settle(path)
     except OSError as error:
         raise DiskError(f"Expected to finish the store at {path}, got: {reason(error)}") from error
 
 
+def settle(path) -> None:
+    """Puts a whole store in its place, where a process was killed before the rename. Does nothing otherwise."""
+    path, partial = Path(path), partial_path(path)
+    if (_attributes(partial) or {}).get("complete") is not True:
+        return
+    old = partial.with_name(f"{partial.name}-{uuid.uuid4().hex}")
+    if path.exists():
+        path.rename(old)
+    try:
+        partial.rename(path)
+    except FileNotFoundError:  # another process was faster, and what was at the path is the new store
+        if old.exists():
+            old.rename(path)
+        return
+    shutil.rmtree(progress_path(path), ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    for scratch in path.parent.glob(f"{partial.name}-*"):
+        if (_attributes(scratch) or {}).get("complete") is not True:  # a template that was never whole
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 def finished_fingerprint(path) -> str | None:
     """The `fingerprint` of the finished store at `path`, or None when there is none."""
+    settle(path)
+    attributes = _attributes(Path(path)) or {}
+    return attributes.get("fingerprint") if attributes.get("complete") is True else None
+
+
+def _attributes(folder: Path) -> dict | None:
+    """Attributes of a Zarr group; None where there is none."""
     try:
-        attributes = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
+        return json.loads((folder / "zarr.json").read_text())["attributes"]
     except (OSError, KeyError, json.JSONDecodeError):
         return None
-    return attributes.get("fingerprint") if attributes.get("complete") is True else None
 
 
 def reason(error: OSError) -> str:
@@ -161,11 +283,12 @@ def _read(file: Path) -> str | None:
 
 
 def _recipe(template, chunks, shards) -> str:
-    """Text that two templates share exactly when one may continue the other."""
+    """Digest that two templates share exactly when one may continue the other."""
     arrays = {name: [list(v.dims), list(v.shape), str(v.dtype)] for name, v in template.variables.items()}
     values = {name: _digest(c.values) for name, c in template.coords.items()}
     attributes = {key: str(value) for key, value in template.attrs.items()}
-    return json.dumps([arrays, values, attributes, dict(chunks), dict(shards or {})], sort_keys=True)
+    text = json.dumps([arrays, values, attributes, dict(chunks), dict(shards or {})], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(values: np.ndarray) -> str:

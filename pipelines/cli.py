@@ -10,7 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
+from emulator.interruption import Interrupted
 from pipelines import load
+from pipelines.signals import stopping_at_once
 
 EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
 
@@ -30,10 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Expected faults end in one sentence, not a traceback."""
     options = _parser().parse_args(arguments)
     _log_to_stderr(options.verbose)
-    from emulator.train import Interrupted
-
     try:
-        _execute(options)
+        with stopping_at_once():
+            options.action(options)
     except Interrupted as stop:
         logging.getLogger("emulator").warning("%s", stop)
         return EX_TEMPFAIL
@@ -65,6 +66,24 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
         command.add_argument("-v", "--verbose", action="store_true", help="debug messages and tracebacks")
         command.set_defaults(action=_run if name == "run" else _stage)
+        if name == "ingest":
+            command.add_argument(
+                "--part", type=_part, metavar="i/N", help="only the i-th of N shares; leaves the rest open"
+            )
+            command.add_argument("--append", action="store_true", help="keep what is at the output, add the new times")
+    commands.choices["run"].add_argument("--only", metavar="STAGE", help="one stage, whose inputs must be complete")
+    submit = commands.add_parser("submit", help="the chain as dependent Slurm jobs")
+    submit.add_argument("config", type=Path, help="YAML of an experiment")
+    submit.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="replace single values")
+    submit.add_argument("--site", type=Path, required=True, help="YAML of the cluster; see conf/site")
+    submit.add_argument("--dry-run", action="store_true", help="print the scripts; write and queue nothing")
+    submit.add_argument("-v", "--verbose", action="store_true")
+    submit.set_defaults(action=_submit)
+    status = commands.add_parser("status", help="state, progress and last log lines of every stage of a run")
+    status.add_argument("run", type=Path, help="the run directory")
+    status.add_argument("--lines", type=int, default=3, help="of each log")
+    status.add_argument("-v", "--verbose", action="store_true")
+    status.set_defaults(action=_status)
     inspect = commands.add_parser("inspect", help="what a store holds, on one screen")
     inspect.add_argument("store", type=Path)
     inspect.add_argument("-v", "--verbose", action="store_true")
@@ -72,8 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _execute(options) -> None:
-    options.action(options)
+def _part(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected i/N with 1 <= i <= N, got {text!r}")
+    return int(number), int(count)
 
 
 def _stage(options) -> None:
@@ -85,7 +107,8 @@ def _stage(options) -> None:
         for line in check_stage(name, config):
             print(line)
         return
-    importlib.import_module(f"pipelines.{name}").__dict__[name](config)
+    more = {"part": options.part, "append": options.append} if name == "ingest" else {}
+    importlib.import_module(f"pipelines.{name}").__dict__[name](config, **more)
 
 
 def _run(options) -> None:
@@ -98,7 +121,25 @@ def _run(options) -> None:
         return
     from pipelines.run import run
 
-    run(experiment)
+    run(experiment, options.only)
+
+
+def _submit(options) -> None:
+    from pipelines.site import load_site
+    from pipelines.submit import dry_run, submit
+
+    experiment, site = load.load_experiment(options.config, options.overrides), load_site(options.site)
+    if options.dry_run:
+        print(dry_run(experiment, site))
+        return
+    for name, number in submit(experiment, site).items():
+        print(f"{name}: job {number}")
+
+
+def _status(options) -> None:
+    from pipelines.status import as_text, status
+
+    print(as_text(status(options.run, options.lines)))
 
 
 def _inspect(options) -> None:

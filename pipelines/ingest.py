@@ -1,204 +1,171 @@
 """Any sources to an analysis store (or a forecast store) in canonical names, units, signs and order."""
 
-import datetime
-import json
 import logging
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-from emulator.assemble import assemble
-from emulator.coefficients import interfaces, of_selection
-from emulator.constants import ERA5, Constants
+from emulator.appending import kept_regions, link_regions
 from emulator.fields import Plan
-from emulator.filling import fill, fill_forecast, region_length, regions, template
-from emulator.harmonise import Options, Piece, pieces
-from emulator.sources import Source, find, identity, limit_caches, open_source
+from emulator.filling import Region, audit, fill, fill_forecast, regions
+from emulator.sources import find, identity, limit_caches
 from emulator.store import (
     DiskError,
+    OtherTemplate,
     create,
     create_forecast,
     discard,
+    erase,
     finish,
     finish_forecast,
     finished_fingerprint,
     marks,
+    progress_path,
+    unmark,
 )
-from emulator.variables import VARIABLES, variable
-from pipelines.config import DaskConfig, IngestConfig, Period, SourceConfig
+from pipelines.config import IngestConfig
 from pipelines.engine import workers
-from pipelines.load import fingerprint
+from pipelines.planning import Work, fingerprint_of, prepare
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)
 
 
-def ingest(config: IngestConfig) -> None:
+def ingest(config: IngestConfig, part: tuple[int, int] | None = None, append: bool = False) -> None:
     """Write the store, or what is missing of it.
 
     Regions are independent tasks: each is read, checked, written, read back and marked, so a killed stage goes on where it
-    was and ends with the same bytes. Raises `ValueError` with one sentence on bad input; nothing then lies at the output.
+    was and ends with the same bytes.
+
+    Args:
+      config: what to write, and from what.
+      part: `(i, n)`, 1 <= i <= n: only the i-th of n shares of the regions, and the store is left unfinished. Parts run in
+        any order, at the same time, or twice. Without it everything that is missing is written; regions that other
+        processes have written are compared with the digests of what their sources gave; and the store is finished.
+      append: the finished store at the output is the beginning of this one: its regions are taken over, and only new
+        times are read. The result is the store that would have been made at once.
+
+    Raises `ValueError` with one sentence on bad input; nothing finished then lies at the output.
     """
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ValueError(f"Expected a part i/N with 1 <= i <= N, got {part[0]}/{part[1]}")
     limit_caches()
     paths = [find(source.path) for source in config.sources]
-    mark = _fingerprint(config, [path for found in paths for path in found])
-    if (before := finished_fingerprint(config.output)) == mark:
+    files = [path for found in paths for path in found]
+    inputs = [identity(path) for path in files]
+    own = fingerprint_of(config, inputs)
+    before = finished_fingerprint(config.output)
+    if before == own:
         log.info("%s is complete for these sources and settings", config.output)
         return
-    opened = [
-        (s, [o for p in found for o in _open(p, s, config)]) for s, found in zip(config.sources, paths, strict=True)
-    ]
-    plan = _plan(opened, config)
-    sources = [source for _, found in opened for source in found]
-    plan, half_levels = _vertical(plan, sources)
-    attributes = _attributes(config, sources, paths) | {"fingerprint": mark}
-    if before is not None or Path(config.output).exists():
+    work = prepare(config, paths, own)
+    if not append and (before is not None or Path(config.output).exists()):
         log.warning("%s was made from other sources or settings and will be replaced", config.output)
-    length = region_length(plan, config.times_per_chunk, config.times_per_region)
-    _create(plan, config, template(plan, attributes, half_levels), length)
+    wanted = regions(work.plan, work.length)
+    kept = kept_regions(config.output, work.template, work.plan, wanted) if append and before is not None else []
     try:
-        _fill(plan, config, regions(plan, length))
-    except DiskError:
+        _create(work, config, inputs, shared=part is not None)
+        link_regions(config.output, kept)
+        written = _fill(
+            work.plan, config, wanted if part is None else _share(wanted, part), dict(zip(files, inputs, strict=True))
+        )
+        if part is None:
+            _finish(work.plan, config, wanted, written)
+    except ValueError as error:
+        if finished_fingerprint(config.output) == own:
+            log.info("%s was finished by another process", config.output)
+            return
+        if part is None and not isinstance(error, DiskError):
+            discard(config.output)  # a source has to change, and then nothing of this store would be kept
         raise
-    except ValueError:
-        discard(config.output)  # a source has to change, and then nothing of this store would be kept
-        raise
-    log.info("%s: %d times on %s", config.output, len(plan.times), plan.grid.describe())
+    _tell(config, work.plan, wanted, part)
 
 
-def _create(plan: Plan, config: IngestConfig, store, length: int) -> None:
-    if plan.leads is not None:
-        create_forecast(config.output, store, plan.times, plan.leads, store.attrs)
+def _share(wanted: list[Region], part: tuple[int, int]) -> list[Region]:
+    """Neighbours in time, which lie in the same files."""
+    number, count = part
+    return wanted[len(wanted) * (number - 1) // count : len(wanted) * number // count]
+
+
+def _tell(config: IngestConfig, plan: Plan, wanted: list[Region], part) -> None:
+    if part is None:
+        log.info("%s: %d times on %s", config.output, len(plan.times), plan.grid.describe())
         return
-    shards = {"time": length} if length > config.times_per_chunk else None
-    if create(config.output, store, {"time": config.times_per_chunk}, shards):
-        log.info("going on with the unfinished store at %s", config.output)
+    left = len({region.key for region in wanted} - marks(config.output)) if progress_path(config.output).exists() else 0
+    log.info(
+        "part %d/%d of %s is written; %s",
+        *part,
+        config.output,
+        f"{left} of {len(wanted)} regions are left to other parts"
+        if left
+        else "nothing is left but to finish it: ingest",
+    )
 
 
-def _fill(plan: Plan, config: IngestConfig, wanted) -> None:
+def _create(work: Work, config: IngestConfig, inputs: list[str], shared: bool) -> None:
+    """The empty store. Raises `OtherTemplate` naming the source that is another than when it was begun."""
+    plan, store = work.plan, work.template
+    record = progress_path(config.output) / "inputs"
+    try:
+        if plan.leads is not None:
+            create_forecast(config.output, store, plan.times, plan.leads, store.attrs, shared)
+        else:
+            shards = {"time": work.length} if work.length > config.times_per_chunk else None
+            if create(config.output, store, {"time": config.times_per_chunk}, shards, shared=shared):
+                log.info("going on with the unfinished store at %s", config.output)
+    except OtherTemplate as error:
+        before = record.read_text().splitlines() if record.exists() else inputs
+        if changed := [line.split(" ")[0] for line in inputs if line not in before]:
+            raise OtherTemplate(
+                f"Expected {changed[0]} as it was when the unfinished store was begun, got it changed: {error}"
+            ) from None
+        raise
+    try:
+        if not record.exists():
+            record.write_text("\n".join(inputs))
+    except OSError as error:
+        raise DiskError(f"Expected to write {record}, got: {error.strerror}") from error
+
+
+def _fill(plan: Plan, config: IngestConfig, wanted: list[Region], inputs: dict[str, str]) -> set[str]:
+    """Writes the regions that are not marked and returns their keys. Raises `ValueError` when a source changes meanwhile."""
     done = marks(config.output)
     left = [region for region in wanted if region.key not in done]
-    shape = plan.grid.shape
-
-    def task(region):
-        part = slice(region.start, region.stop)
-        if plan.leads is not None:
-            fields = {name: field.part(region.start, region.stop) for name, field in plan.fields.items()}
-            return (fill_forecast, config.output, fields, region, plan.times[region.start], plan.leads, shape)
-        field = plan.fields[region.name].part(region.start, region.stop)
-        return (fill, config.output, field, region, plan.times[part], shape)
-
     start = len(wanted) - len(left)
     with workers(config.dask) as over, progress("ingest", len(wanted), start) as report:
-        over(_call, [task(region) for region in left], lambda count: report(start + count, ""))
+        over(_call, [_task(plan, config, region) for region in left], lambda count: report(start + count, ""))
+    if changed := [path for path, before in inputs.items() if identity(path) != before]:
+        for region in left:
+            unmark(config.output, region.key)
+        raise ValueError(f"Expected {changed[0]} to stay as it is while it is read, got it changed; start again")
+    return {region.key for region in left}
+
+
+def _finish(plan: Plan, config: IngestConfig, wanted: list[Region], mine: set[str]) -> None:
+    """Compares what other processes have written with what its source gave, writes anew what differs, and finishes."""
+    others = [region for region in wanted if region.key not in mine]
+    with workers(config.dask if others else config.dask.model_copy(update={"workers": 0, "address": None})) as over:
+        good = over(audit, [(config.output, region) for region in others], lambda count: None)
+        wrong = [region for region, fits in zip(others, good, strict=True) if not fits]
+        for region in wrong:
+            log.warning("%s of %s is not what its source gave; written anew", region.key, config.output)
+            unmark(config.output, region.key)
+            erase(config.output, region.name, region.start)
+        over(_call, [_task(plan, config, region) for region in wrong], lambda count: None)
     if plan.leads is not None:
         finish_forecast(config.output)
     else:
         finish(config.output, [region.key for region in wanted])
 
 
+def _task(plan: Plan, config: IngestConfig, region: Region) -> tuple:
+    shape = plan.grid.shape
+    if plan.leads is not None:
+        fields = {name: field.part(region.start, region.stop) for name, field in plan.fields.items()}
+        return (fill_forecast, config.output, fields, region, plan.times[region.start], plan.leads, shape)
+    field = plan.fields[region.name].part(region.start, region.stop)
+    return (fill, config.output, field, region, plan.times[region.start : region.stop], shape)
+
+
 def _call(function: Callable, *arguments) -> None:
     limit_caches()  # here because this may be another process
     function(*arguments)
-
-
-def _open(path: str, source: SourceConfig, config: IngestConfig) -> list[Source]:
-    return open_source(path, source.engine, None if config.variables is None else tuple(config.variables))
-
-
-def _plan(opened, config: IngestConfig) -> Plan:
-    wanted = None if config.variables is None else tuple(variable(name).name for name in config.variables)
-    static = [name for name, entry in VARIABLES.items() if config.roles.get(name, entry.role) == "static"]
-    found: list[Piece] = []
-    for source, files in opened:
-        options = Options(
-            source.rename,
-            source.select,
-            source.units,
-            tuple(source.negate),
-            source.interval_hours,
-            config.kind == "forecast",
-            wanted,
-            tuple(static),
-        )
-        before = len(found)
-        for file in files:
-            found += pieces(file, options)
-        if len(found) == before:
-            names = sorted({str(name) for file in files for name in file.dataset.data_vars})
-            raise ValueError(
-                f"Expected variables of the table in {source.path}, got {', '.join(names[:12])}; see rename"
-            )
-    plan = assemble(
-        found, config.roles, lambda times: within(times, config.period), config.step_hours, config.missing == "keep"
-    )
-    have = {*plan.fields, *plan.static}
-    if missing := [name for name in wanted or () if name not in have]:
-        raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
-    return plan
-
-
-def within(times: np.ndarray, period: Period) -> np.ndarray:
-    """Which of some datetime64 or cftime values `(time,)` lie in a period; a bare date at its end is that whole day."""
-    kept = np.ones(len(times), bool)
-    for moment, is_end in ((period.start, False), (period.end, True)):
-        if moment is None:
-            continue
-        bare = not isinstance(moment, datetime.datetime)
-        values = (moment.year, moment.month, moment.day) + (() if bare else (moment.hour, moment.minute, moment.second))
-        if times.dtype == object:
-            import cftime
-
-            bound = cftime.datetime(*values, calendar=times[0].calendar)
-        else:
-            bound = np.datetime64(datetime.datetime(*values), "ns")
-        if is_end and bare:
-            kept &= times < bound + (datetime.timedelta(days=1) if times.dtype == object else np.timedelta64(1, "D"))
-        else:
-            kept &= (times <= bound) if is_end else (times >= bound)
-    return kept
-
-
-def _vertical(plan: Plan, sources: list[Source]):
-    """The kind of levels, settled, and their interface coefficients. Raises `ValueError` when those are needed and absent."""
-    import dataclasses
-
-    if plan.levels is None or plan.vertical == "pressure":
-        return plan, None
-    found = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
-    kinds = {str(source.dataset.attrs.get("vertical_coordinate", "")) for source in sources} - {""}
-    if plan.vertical == "unknown" and found is None and not kinds & {"hybrid", "sigma"}:
-        log.warning("The levels %s have no units; taken as hPa", " ".join(f"{level:g}" for level in plan.levels))
-        return dataclasses.replace(plan, vertical="pressure"), None
-    kind = "hybrid" if plan.vertical == "unknown" and not kinds else (kinds or {plan.vertical}).pop()
-    if found is None:
-        raise ValueError(
-            f"Expected interface coefficients of the {kind} levels (half_level_a and half_level_b, or CF bounds), got none "
-            f"in {sources[0].path}; a file that holds them can be one more source"
-        )
-    if kind == "hybrid" and np.all(found[0] == 0):
-        kind = "sigma"
-    return dataclasses.replace(plan, vertical=kind), of_selection(*found, plan.levels)
-
-
-def _attributes(config: IngestConfig, sources: list[Source], paths) -> dict[str, str]:
-    recorded = next((s.dataset.attrs["constants"] for s in sources if "constants" in s.dataset.attrs), None)
-    constants = Constants.from_json(recorded) if recorded else ERA5
-    constants = Constants.from_json(json.dumps(json.loads(constants.to_json()) | config.constants))
-    texts = {str(s.dataset.attrs[key]) for s in sources for key in ("source",) if key in s.dataset.attrs}
-    names = ", ".join(f"{Path(found[0]).name}{f' and {len(found) - 1} more' * (len(found) > 1)}" for found in paths)
-    past = [str(s.dataset.attrs["history"]) for s in sources[:1] if "history" in s.dataset.attrs]
-    return {
-        "Conventions": "CF-1.11",
-        "constants": constants.to_json(),
-        "source": "; ".join(sorted(texts)) or names,
-        "history": "\n".join([f"emulator {version('emulator')} ingest of {names}", *past]),
-    }
-
-
-def _fingerprint(config: IngestConfig, paths: list[str]) -> str:
-    """Of everything that the bytes of the store depend on: not of where it lies, nor of who computes it."""
-    plain = config.model_copy(update={"dask": DaskConfig(), "output": Path("store")})
-    return fingerprint(plain, *[identity(path) for path in paths])

@@ -8,9 +8,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = {
-    1: "constants variables grid vertical spherical spherical_kernels precision mesh insolation calendar",
+    1: "constants variables grid vertical spherical spherical_kernels precision mesh insolation calendar world"
+    " interruption",
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed statistics"
-    " axes coefficients fields assemble filling",
+    " axes coefficients fields assemble filling appending computed derive regrid",
     3: "dataset forcing models conservation losses",
     4: "step checkpoint",
     5: "rollout train",

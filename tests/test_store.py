@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import zarr
 from emulator import store
 from emulator.constants import ERA5, Constants
 from emulator.grid import Grid
+from emulator.zarr_regions import OtherTemplate
 
 GRID = Grid.gaussian(8)
 TIMES = np.datetime64("2001-01-01", "ns") + np.arange(6) * np.timedelta64(6, "h")
@@ -91,9 +93,68 @@ def test_creation_continues_the_same_and_starts_anything_else_over(tmp_path):
         assert not store.create(path, other, {"time": 1})
         assert store.marks(path) == set()
         write(path, other)
-    # A process killed while it makes the template leaves no recipe: nothing to continue.
-    (store.progress_path(path) / "recipe.json").unlink()
-    assert not store.create(path, other, {"time": 1})
+    for number in range(3):  # killed after the rename of the template, before the folder of marks was there
+        shutil.rmtree(store.progress_path(path))
+        assert store.create(path, other, {"time": 1}) and store.marks(path) == set()
+    with pytest.raises(OtherTemplate, match=r"same sources and settings, got another; remove a\.zarr\.partial and"):
+        store.create(path, analysis(), {"time": 1}, shared=True)
+    assert store.create(path, other, {"time": 1}, shared=True)
+
+
+@pytest.mark.parametrize("moment", ["rename", "rmtree"])
+def test_a_finish_that_was_cut_short_is_completed(tmp_path, monkeypatch, moment):
+    path = tmp_path / "a.zarr"
+    write(path, analysis())
+    store.finish(path)
+    write(path, analysis(fingerprint="new"))
+
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "rename") if moment == "rename" else (shutil, "rmtree")), killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.finish(path)
+    if moment == "rename":  # continued as well as settled
+        assert store.create(path, analysis(fingerprint="new"), {"time": 1}, shared=True)
+    assert store.finished_fingerprint(path) == "new"
+    store.finished_fingerprint(path)
+    assert store.open_analysis(path).attrs["fingerprint"] == "new"
+
+
+def test_what_killed_writers_leave_is_not_in_the_store(tmp_path):
+    path, whole = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    for each in (path, whole):
+        write(each, analysis())
+    stray = store.partial_path(path) / "temperature" / "c" / "0" / "0" / "0" / "0.0123.partial"
+    stray.write_bytes(b"half a chunk")
+    (tmp_path / "a.zarr.partial-0123").mkdir()
+    for each in (path, whole):
+        store.finish(each)
+    files = [
+        {str(f.relative_to(each)): f.read_bytes() for f in each.rglob("*") if f.is_file()} for each in (path, whole)
+    ]
+    assert files[0] == files[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
+
+
+def test_what_lies_in_a_region_is_compared_with_what_its_source_gave(tmp_path):
+    path, data = tmp_path / "a.zarr", analysis()
+    data["temperature"][0] = np.nan  # an empty chunk
+    store.create(path, data, {"time": 1})
+    for at in (0, 1):
+        values = data.temperature.values[[at]].copy()
+        values[np.isnan(values)] = np.uint32(0xFFC00001).view(np.float32)  # another NaN than the one of empty chunks
+        store.write_region(path, "temperature", values, {"time": at})
+        store.mark(path, f"{at}", store.digest(values))
+        assert store.matches(path, f"{at}", "temperature", {"time": slice(at, at + 1)})
+    store.write_region(path, "temperature", data.temperature.values[[2]], {"time": 1})
+    assert not store.matches(path, "1", "temperature", {"time": slice(1, 2)})
+    (chunk,) = (f for f in (store.partial_path(path) / "temperature" / "c" / "1").rglob("*") if f.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:40])
+    assert not store.matches(path, "1", "temperature", {"time": slice(1, 2)})
+    store.unmark(path, "1")
+    assert store.marks(path) == {"0"}
 
 
 def test_an_older_store_stays_until_the_new_one_is_whole(tmp_path):

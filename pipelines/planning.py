@@ -1,0 +1,150 @@
+"""From a configuration to the plan of a store: sources found, opened, recognised and put together; nothing is read yet."""
+
+import dataclasses
+import datetime
+import json
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.assemble import assemble
+from emulator.coefficients import interfaces, of_selection
+from emulator.constants import ERA5, Constants
+from emulator.fields import Plan
+from emulator.filling import region_length, template
+from emulator.harmonise import Options, Piece, pieces
+from emulator.sources import Source, open_source
+from emulator.variables import VARIABLES, variable
+from pipelines.config import DaskConfig, IngestConfig, Period, SourceConfig
+from pipelines.load import fingerprint
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Work:
+    """A store to be made: its plan, its empty template, and how many times are in a region."""
+
+    plan: Plan
+    template: xr.Dataset
+    length: int
+
+
+def prepare(config: IngestConfig, paths: list[list[str]], mark: str) -> Work:
+    """Opens the sources of a configuration, `paths` of each, and plans the store whose fingerprint is `mark`.
+
+    Raises `ValueError` with one sentence that names the file.
+    """
+    opened = [
+        (s, [o for p in found for o in _open(p, s, config)]) for s, found in zip(config.sources, paths, strict=True)
+    ]
+    plan = _plan(opened, config)
+    sources = [source for _, found in opened for source in found]
+    plan, half_levels = _vertical(plan, sources)
+    attributes = _attributes(config, sources, paths) | {"fingerprint": mark}
+    length = region_length(plan, config.times_per_chunk, config.times_per_region)
+    return Work(plan, template(plan, attributes, half_levels), length)
+
+
+def _open(path: str, source: SourceConfig, config: IngestConfig) -> list[Source]:
+    return open_source(path, source.engine, None if config.variables is None else tuple(config.variables))
+
+
+def _plan(opened, config: IngestConfig) -> Plan:
+    wanted = None if config.variables is None else tuple(variable(name).name for name in config.variables)
+    static = [name for name, entry in VARIABLES.items() if config.roles.get(name, entry.role) == "static"]
+    found: list[Piece] = []
+    for source, files in opened:
+        options = Options(
+            source.rename,
+            source.select,
+            source.units,
+            tuple(source.negate),
+            source.interval_hours,
+            config.kind == "forecast",
+            wanted,
+            tuple(static),
+        )
+        before = len(found)
+        for file in files:
+            found += pieces(file, options)
+        if len(found) == before:
+            names = sorted({str(name) for file in files for name in file.dataset.data_vars})
+            raise ValueError(
+                f"Expected variables of the table in {source.path}, got {', '.join(names[:12])}; see rename"
+            )
+    plan = assemble(
+        found, config.roles, lambda times: within(times, config.period), config.step_hours, config.missing == "keep"
+    )
+    have = {*plan.fields, *plan.static}
+    if missing := [name for name in wanted or () if name not in have]:
+        raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
+    return plan
+
+
+def within(times: np.ndarray, period: Period) -> np.ndarray:
+    """Which of some datetime64 or cftime values `(time,)` lie in a period; a bare date at its end is that whole day."""
+    kept = np.ones(len(times), bool)
+    for moment, is_end in ((period.start, False), (period.end, True)):
+        if moment is None:
+            continue
+        bare = not isinstance(moment, datetime.datetime)
+        values = (moment.year, moment.month, moment.day) + (() if bare else (moment.hour, moment.minute, moment.second))
+        if times.dtype == object:
+            import cftime
+
+            bound = cftime.datetime(*values, calendar=times[0].calendar)
+        else:
+            bound = np.datetime64(datetime.datetime(*values), "ns")
+        if is_end and bare:
+            kept &= times < bound + (datetime.timedelta(days=1) if times.dtype == object else np.timedelta64(1, "D"))
+        else:
+            kept &= (times <= bound) if is_end else (times >= bound)
+    return kept
+
+
+def _vertical(plan: Plan, sources: list[Source]):
+    """The kind of levels, settled, and their interface coefficients. Raises `ValueError` when those are needed and absent."""
+    if plan.levels is None or plan.vertical == "pressure":
+        return plan, None
+    found = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
+    kinds = {str(source.dataset.attrs.get("vertical_coordinate", "")) for source in sources} - {""}
+    if plan.vertical == "unknown" and found is None and not kinds & {"hybrid", "sigma"}:
+        log.warning("The levels %s have no units; taken as hPa", " ".join(f"{level:g}" for level in plan.levels))
+        return dataclasses.replace(plan, vertical="pressure"), None
+    kind = "hybrid" if plan.vertical == "unknown" and not kinds else (kinds or {plan.vertical}).pop()
+    if found is None:
+        raise ValueError(
+            f"Expected interface coefficients of the {kind} levels (half_level_a and half_level_b, or CF bounds), got none "
+            f"in {sources[0].path}; a file that holds them can be one more source"
+        )
+    if kind == "hybrid" and np.all(found[0] == 0):
+        kind = "sigma"
+    return dataclasses.replace(plan, vertical=kind), of_selection(*found, plan.levels)
+
+
+def _attributes(config: IngestConfig, sources: list[Source], paths) -> dict[str, str]:
+    recorded = next((s.dataset.attrs["constants"] for s in sources if "constants" in s.dataset.attrs), None)
+    constants = Constants.from_json(recorded) if recorded else ERA5
+    constants = Constants.from_json(json.dumps(json.loads(constants.to_json()) | config.constants))
+    texts = {str(s.dataset.attrs[key]) for s in sources for key in ("source",) if key in s.dataset.attrs}
+    names = ", ".join(f"{Path(found[0]).name}{f' and {len(found) - 1} more' * (len(found) > 1)}" for found in paths)
+    past = [str(s.dataset.attrs["history"]) for s in sources[:1] if "history" in s.dataset.attrs]
+    return {
+        "Conventions": "CF-1.11",
+        "constants": constants.to_json(),
+        "source": "; ".join(sorted(texts)) or names,
+        "history": "\n".join([f"emulator {version('emulator')} ingest of {names}", *past]),
+    }
+
+
+def fingerprint_of(config: IngestConfig, inputs: list[str]) -> str:
+    """Of everything that the bytes of the store depend on: not of where it lies, nor of who computes it.
+
+    `inputs`: `emulator.sources.identity` of every source.
+    """
+    plain = config.model_copy(update={"dask": DaskConfig(), "output": Path("store")})
+    return fingerprint(plain, *inputs)
