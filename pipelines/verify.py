@@ -1,144 +1,132 @@
-"""Verify: forecast stores and a truth store to one file of scores."""
+"""Verify: forecast stores and a truth to one file of scores; in parts, and with later initial times added."""
 
-import json
 import logging
+from pathlib import Path
 
 import dask
 import numpy as np
 import xarray as xr
 
-from emulator.store import grid_of, levels_of, open_analysis, open_forecast
-from emulator.verify import climatology
-from emulator.verify.align import Alignment, align, check_grids
 from emulator.verify.assemble import assemble
 from emulator.verify.audit import audit_stores
 from emulator.verify.budgets import EnergyForm
 from emulator.verify.cases import case_maps
-from emulator.verify.channels import scored
-from emulator.verify.files import write_scores
-from emulator.verify.regions import DEFAULT_REGIONS, region_weights
+from emulator.verify.files import open_scores, part_path, write_scores
+from emulator.verify.merging import merge
+from emulator.verify.regions import region_weights
 from emulator.verify.score import score_variables, setting
-from emulator.verify.spectra import spectrum_kind
 from emulator.verify.wind import wind_vectors
 from pipelines.config import VerifyConfig
 from pipelines.progress import progress
-from pipelines.run import provenance
+from pipelines.verify_inputs import Inputs, attributes, open_inputs
 
 log = logging.getLogger(__name__)
-PERSISTENCE_DAYS = 10
-PROVENANCE = ("source", "checkpoint", "conservation", "fingerprint", "training_period", "title", "history")
 
 
 def verify(config: VerifyConfig) -> None:
-    """Score the forecasts and audit their budgets. Raises `ValueError` in one sentence; nothing half-written stays."""
-    truth = open_analysis(config.truth)
-    forecasts = {name: open_forecast(path) for name, path in config.forecasts.items()}
-    audited = forecasts | {name: open_forecast(path) for name, path in config.audit.items()}
-    grid = check_grids({"the truth": grid_of(truth)} | {name: grid_of(dataset) for name, dataset in audited.items()})
-    column = levels_of(truth)
-    variables, skipped = scored(truth, forecasts, grid, column, config.variables, config.levels)
-    alignment = _alignment(truth, forecasts, config)
-    plan, overlap = _climatology(truth, alignment, config)
-    regions = config.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
-    mask = truth["land_sea_mask"].values if "land_sea_mask" in truth else None
-    shared = setting(grid, region_weights(grid, regions, mask), alignment)
-    with _scheduler(config), progress("verify", len(variables) + len(audited) + 1) as report:
-        results = score_variables(variables, plan, shared, report)
+    """Score the forecasts and audit their budgets. Raises `ValueError` in one sentence; nothing half-written stays.
+
+    With `part: i/N` only every N-th initial time is scored, into a file of its own; the part that finds all others there
+    adds them up. With `append` the initial times that the output already has are left alone.
+    """
+    inputs = open_inputs(config)
+    if config.part is not None:
+        _verify_part(config, inputs)
+        return
+    old = open_scores(config.output) if config.append and Path(config.output).exists() else None
+    todo = np.arange(len(inputs.alignment.init_time))
+    if old is not None:
+        todo = np.flatnonzero(~np.isin(inputs.alignment.init_time, old["init_time"].values))
+        if not len(todo):
+            log.info("%s: has all %d initial times already", config.output, len(inputs.alignment.init_time))
+            return
+    scores = _score(config, inputs, todo)
+    if old is not None:
+        scores = merge([old, scores])
+    write_scores(_with_cases(scores, inputs, old), config.output)
+    log.info(
+        "%s: %d channels, %d initial times", config.output, scores.sizes["channel"], scores.sizes["init_time"]
+    )
+
+
+def _verify_part(config: VerifyConfig, inputs: Inputs) -> None:
+    number, count = (int(text) for text in config.part.split("/"))
+    path = part_path(config.output, number, count)
+    todo = np.array_split(np.arange(len(inputs.alignment.init_time)), count)[number - 1]
+    if not len(todo):
+        raise ValueError(
+            f"Expected at most {len(inputs.alignment.init_time)} parts, one initial time each, got {config.part}"
+        )
+    if not _is_written(path, inputs.alignment.init_time[todo], inputs):
+        scores = _score(config, inputs, todo)
+        write_scores(scores, path)
+        log.info("%s: %d initial times", path, len(todo))
+    parts = [part_path(config.output, n, count) for n in range(1, count + 1)]
+    if missing := [part.name for part in parts if not part.exists()]:
+        log.info("%d of %d parts are still to come: %s", len(missing), count, ", ".join(missing[:4]))
+        return
+    scores = merge([open_scores(part) for part in parts])
+    write_scores(_with_cases(scores, inputs, None), config.output)
+    for part in parts:
+        part.unlink(missing_ok=True)
+    log.info("%s: %d parts, %d initial times", config.output, count, scores.sizes["init_time"])
+
+
+def _is_written(path: Path, init_time: np.ndarray, inputs: Inputs) -> bool:
+    """Whether a part was made of the same initial times by the same configuration before."""
+    if not path.exists():
+        return False
+    held = open_scores(path)
+    same = np.array_equal(held["init_time"].values, init_time) and held.attrs.get("sample") == inputs.sample
+    if same:
+        log.info("%s is complete", path)
+    return same
+
+
+def _score(config: VerifyConfig, inputs: Inputs, todo: np.ndarray) -> xr.Dataset:
+    """Scores and audits of the initial times at the positions `todo`, without cases to look at."""
+    truth, alignment = inputs.truth, inputs.alignment.at(todo)
+    weights = region_weights(inputs.grid, inputs.regions, inputs.mask)
+    step = float(truth.attrs.get("time_step_seconds", 0))
+    members = [dataset.sizes.get("member", 1) for dataset in inputs.forecasts.values()]
+    members.append(truth.sizes.get("member", 1))  # persistence
+    shared = setting(inputs.grid, weights, alignment, tuple(config.events), max(members), step)
+    with _scheduler(config), progress("verify", len(inputs.variables) + len(inputs.audited) + 1) as report:
+        results = score_variables(inputs.variables, inputs.plan, shared, report)
         results += wind_vectors(results)
-        members = [dataset.sizes.get("member", 1) for dataset in forecasts.values()]
-        members.append(truth.sizes.get("member", 1))  # persistence
-        scores = assemble(results, shared, list(forecasts), list(regions), members)
+        scores = assemble(results, shared, list(inputs.forecasts), list(inputs.regions), members)
         budgets, unaudited = audit_stores(
             truth,
-            audited,
+            inputs.audited,
             alignment.init_time,
             alignment.lead_time,
             EnergyForm(config.energy, config.heat_capacity, config.kinetic),
-            lambda count, name: report(len(variables) + count, name),
+            lambda count, name: report(len(inputs.variables) + count, name),
+            strict=len(todo) < len(inputs.alignment.init_time),
         )
-    parts = [scores, _series(truth, results, plan), case_maps(results, shared, list(forecasts)), budgets]
-    scores = xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="drop")
-    if mask is not None:
-        scores["land_sea_mask"] = (grid.dims, mask.astype(np.float32))
-    scores.attrs = _attributes(config, truth, audited, alignment, plan)
-    scores.attrs |= {
-        "grid": grid.describe(),
-        "not_scored": json.dumps(skipped),
-        "budgets_skipped": json.dumps(unaudited),
-        "climatology_overlap": int(overlap),
-    }
-    write_scores(scores, config.output)
-    log.info("%s: %d channels, %d initial times", config.output, scores.sizes["channel"], len(alignment.init_time))
-
-
-def _alignment(truth: xr.Dataset, forecasts: dict, config: VerifyConfig) -> Alignment:
-    times = {name: (dataset["init_time"].values, dataset["lead_time"].values) for name, dataset in forecasts.items()}
-    if not times:
-        times = {"persistence": (truth["time"].values, _persistence_leads(truth, config))}
-    return align(_present(truth), times, config.period.start, config.period.end)
-
-
-def _present(truth: xr.Dataset) -> dict:
-    """Time -> position, of the times that the truth has."""
-    missing = truth["missing"].values if "missing" in truth else np.zeros(truth.sizes["time"], bool)
-    return {time: index for index, time in enumerate(truth["time"].values) if not missing[index]}
-
-
-def _persistence_leads(truth: xr.Dataset, config: VerifyConfig) -> np.ndarray:
-    hours = config.persistence_lead_hours
-    if not hours:
-        step = float(truth.attrs.get("time_step_seconds", 0)) / 3600
-        if truth.sizes["time"] < 2 or not step:
-            raise ValueError(
-                f"Expected at least 2 times in {config.truth} to score persistence, got {truth.sizes['time']}"
-            )
-        count = min(truth.sizes["time"] - 1, int(PERSISTENCE_DAYS * 24 / step))
-        hours = step * np.arange(1, count + 1)
-    return np.round(np.asarray(hours, np.float64) * 3.6e12).astype("timedelta64[ns]")
-
-
-def _climatology(truth: xr.Dataset, alignment: Alignment, config: VerifyConfig) -> tuple[climatology.Recipe, bool]:
-    """The climatology's recipe, and whether its record holds times that are verified."""
-    held = np.array(sorted(_present(truth).values()))
-    chosen = climatology.record(
-        truth["time"].values[held], alignment.init_time[0], config.climatology.start, config.climatology.end
-    )
-    plan = climatology.recipe(truth["time"], held[chosen])
-    verified = np.unique(alignment.truth_valid[alignment.truth_valid >= 0])
-    return plan, bool(len(np.intersect1d(plan.positions, verified)))
-
-
-def _series(truth, results, plan) -> xr.Dataset:
-    """Global means of every channel over the climatology's record."""
     series = np.concatenate([result.series for result in results], axis=1)
-    return xr.Dataset(
-        {"record_mean": (("record_time", "channel"), series)}, {"record_time": truth["time"].values[plan.positions]}
+    record = xr.Dataset(
+        {"record_mean": (("record_time", "channel"), series)},
+        {"record_time": truth["time"].values[inputs.plan.positions]},
     )
+    scores = xr.merge([scores, record, budgets], compat="no_conflicts", join="outer", combine_attrs="drop")
+    if inputs.mask is not None:
+        scores["land_sea_mask"] = (inputs.grid.dims, inputs.mask.astype(np.float32))
+    scores.attrs = attributes(config, inputs, alignment, unaudited)
+    return scores
 
 
-def _attributes(config, truth, audited, alignment, plan) -> dict:
-    stores = {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in audited.items()}
-    stores["truth"] = {k: str(truth.attrs[k]) for k in PROVENANCE if k in truth.attrs}
-    valid = [
-        str(truth["time"].values[i])
-        for i in (alignment.truth_valid[alignment.truth_valid >= 0].min(), alignment.truth_valid.max())
-    ]
-    return {
-        "config": config.model_dump_json(),
-        "run": json.dumps(provenance()),
-        "provenance": json.dumps(stores),
-        "climatology": plan.describe(),
-        "climatology_kind": plan.kind,
-        "climatology_period": f"{truth['time'].values[plan.positions[0]]} to {truth['time'].values[plan.positions[-1]]}",
-        "dropped_inits": json.dumps(alignment.dropped_inits),
-        "dropped_leads": json.dumps(alignment.dropped_leads),
-        "missing_truth": alignment.missing_truth,
-        "valid_period": " to ".join(valid),
-        "time_step_seconds": float(truth.attrs.get("time_step_seconds", 0)),
-        "rmse_convention": "root after the mean over initial times",
-        "spectrum_kind": spectrum_kind(grid_of(truth)) or "none",
-        "acc_convention": "WeatherBench 2: ratio per initial time, then mean; anomalies not centred",
-    }
+def _with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None) -> xr.Dataset:
+    """The scores with cases to look at, chosen among all initial times where the stores still hold them."""
+    held = np.flatnonzero(np.isin(inputs.alignment.init_time, scores["init_time"].values))
+    if old is not None and len(held) < scores.sizes["init_time"]:
+        cases = old[[name for name in ("case_forecast", "case_truth", "case_init") if name in old]]
+    else:
+        shared = setting(inputs.grid, np.ones((1, *inputs.grid.shape)), inputs.alignment.at(held))
+        cases = case_maps(scores, inputs.variables, shared, list(inputs.forecasts))
+    return xr.merge(
+        [scores, cases], compat="no_conflicts", join="outer", combine_attrs="override"
+    )
 
 
 def _scheduler(config: VerifyConfig):

@@ -30,6 +30,16 @@ class Alignment:
     dropped_inits: dict[str, int]
     dropped_leads: dict[str, int]
 
+    def at(self, index) -> "Alignment":
+        """The same for some of the initial times, by position."""
+        index = np.asarray(index, np.int64)
+        return dataclasses.replace(
+            self,
+            init_time=self.init_time[index],
+            truth_init=self.truth_init[index],
+            truth_valid=self.truth_valid[index],
+        )
+
     @property
     def missing_truth(self) -> int:
         """Pairs of initial time and lead whose valid time the truth lacks."""
@@ -90,6 +100,23 @@ def check_grids(grids: dict[str, Grid]) -> Grid:
                 "regrid one of them first"
             )
     return grid
+
+
+def check_calendars(times: dict[str, np.ndarray]) -> None:
+    """Raises `ValueError` naming two stores whose times are on different calendars: their dates do not mean the same."""
+    names = {name: _calendar(values) for name, values in times.items() if len(values)}
+    (first, calendar), *rest = names.items()
+    for name, other in rest:
+        if other != calendar:
+            raise ValueError(f"Expected one calendar for all stores, got {calendar} in {first} and {other} in {name}")
+
+
+def _calendar(times) -> str:
+    values = np.asarray(times)
+    if values.dtype != object:
+        return "standard"
+    calendar = getattr(values[0], "calendar", "standard")
+    return "standard" if calendar in ("gregorian", "proleptic_gregorian", "standard") else str(calendar)
 
 
 def check_units(variable: str, arrays: dict[str, xr.DataArray]) -> str:

@@ -3,13 +3,25 @@
 import numpy as np
 import xarray as xr
 
-from emulator.verify import metrics, significance, spectra
+from emulator.verify import events, metrics, precipitation, spectra
 from emulator.verify.channels import channel_name, headline_ranks, short_name
+from emulator.verify.ensemble import ENSEMBLE_STATISTICS
+from emulator.verify.intervals import intervals
 from emulator.verify.sample import BASELINES
 from emulator.verify.score import VariableScores
-from emulator.verify.statistics import ENSEMBLE_STATISTICS, STATISTICS
+from emulator.verify.statistics import STATISTICS
 
 DIMS = ("forecast", "channel", "region", "lead_time")
+MAP_DIMS = ("forecast", "map_channel", "map_lead")
+POWER_DIMS = ("source", "channel", "spectrum_lead", "wavenumber")
+EVENT_DIMS = ("forecast", "map_channel", "event", "region", "lead_time")
+EXTRA_DIMS = {
+    **dict.fromkeys(events.EVENT_STATISTICS, EVENT_DIMS),
+    **dict.fromkeys(events.RELIABILITY, (*EVENT_DIMS, "probability_bin")),
+    **dict.fromkeys(("fss_difference", "fss_power"), (*EVENT_DIMS, "window")),
+    "rank": ("forecast", "map_channel", "region", "lead_time", "rank"),
+    "seeps": ("forecast", "map_channel", "region", "lead_time"),
+}
 SCHEMA = "scores-1"
 
 
@@ -28,50 +40,67 @@ def assemble(
             "region": list(regions),
             "lead_time": shared.alignment.lead_time,
             "init_time": shared.alignment.init_time,
+            "gap_source": [*forecasts, "truth"],
             **_channels(results),
         }
     )
     sums["members"] = ("forecast", [*members, 1][: len(forecasts)])
-    return xr.merge([derive(sums), *_extras(results, shared, forecasts)], compat="no_conflicts", join="outer")
+    parts = [sums, _climate(results), _maps(results, shared), _extra(results, shared), _power(results, shared, forecasts)]
+    return derive(xr.merge(parts, compat="no_conflicts", join="outer"))
 
 
 def derive(sums: xr.Dataset) -> xr.Dataset:
-    """Metrics, intervals and significance from the sums of a dataset of scores; the sums stay in it, to be merged."""
+    """Metrics, maps, spectra, intervals and significance from the sums of a dataset of scores; the sums stay in it."""
     mean = xr.Dataset(
         {name: sums[f"sum_{name}"] / sums["count"].where(sums["count"] > 0) for name in _statistics(sums)}
     )
     result = xr.merge([sums, metrics.scores(mean, sums["members"])])
-    for name in ("rmse", "bias", "mae", "crps", "spread"):
+    for name in ("rmse", "rmse_unbiased", "bias", "mae", "crps", "crps_ecdf", "spread", "energy_score"):
         if name in result:
             result[name].attrs["units"] = "of the channel"
-    return result.assign(_intervals(result))
+    result = result.assign(intervals(result))
+    if "sum_error_map" in sums:
+        error = sums["sum_error_map"] / sums["map_count"].where(sums["map_count"] > 0)
+        result["mean_error_map"] = error.astype(np.float32).assign_attrs(long_name="mean error")
+    if "sum_power" in sums:
+        result = result.assign(_spectra(sums))
+    return result.assign(_event_scores(sums))
 
 
-def merge(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Scores over the initial times of all parts: sums added, then derived anew. Raises `ValueError` if any is shared.
+def _spectra(sums) -> dict:
+    count = sums["power_count"]
+    power = (sums["sum_power"] / count.where(count > 0)).transpose(*POWER_DIMS)
+    ratio = spectra.ratio(power.values, power.values[-1:])
+    effective = np.apply_along_axis(spectra.effective_wavenumber, -1, ratio)
+    return {"power": power, "power_ratio": (POWER_DIMS, ratio), "effective_wavenumber": (POWER_DIMS[:-1], effective)}
 
-    Maps, spectra and audits stay those of the first part.
-    """
-    first, *rest = parts
-    total = first
-    for part in rest:
-        if shared := set(total["init_time"].values.tolist()) & set(part["init_time"].values.tolist()):
-            raise ValueError(f"Expected parts without common initial times, got {len(shared)} in two of them")
-        total = total.drop_dims("init_time").assign(
-            {name: total[name] + part[name] for name in total.data_vars if _is_sum(name)}
-            | {"squared_error": xr.concat([total["squared_error"], part["squared_error"]], "init_time")}
+
+def _event_scores(sums) -> dict:
+    """Scores of events, rain and ranks, each at the channels of maps."""
+    if "map_channel" not in sums.dims:
+        return {}
+    count = sums["count"].sel(channel=sums["map_channel"].values).rename(channel="map_channel")
+    count = count.drop_vars([c for c in count.coords if c not in count.dims]).where(lambda x: x > 0)
+    mean = xr.Dataset({name: sums[f"sum_{name}"] / count for name in EXTRA_DIMS if f"sum_{name}" in sums})
+    result = {}
+    if "hit" in mean:
+        level = sums["event"]
+        result |= dict(events.event_scores(mean, xr.where(level >= 0.5, 1 - level, level)).data_vars)
+    if "seeps" in mean:
+        result["seeps"] = mean["seeps"].assign_attrs(long_name="SEEPS (Rodwell et al. 2010), 0 is perfect")
+    if "fss_power" in mean:
+        ratio = mean["fss_difference"] / mean["fss_power"].where(mean["fss_power"] > 0)
+        result["fss"] = (1 - ratio).assign_attrs(long_name="fraction skill score (Roberts and Lean 2008)")
+    if "rank" in mean:
+        result["rank_histogram"] = mean["rank"].assign_attrs(
+            long_name="share of cells and times at which the truth has each rank among the members, ties shared"
         )
-    sums = total.sortby("init_time")
-    keep = [name for name in sums.data_vars if _is_sum(name) or name in ("squared_error", "members")]
-    return sums.drop_vars([n for n in metrics.METRICS if n in sums]).assign(derive(sums[keep]).data_vars)
-
-
-def _is_sum(name):
-    return str(name).startswith("sum_") or name == "count"
+    return result
 
 
 def _statistics(sums):
-    return [name.removeprefix("sum_") for name in map(str, sums.data_vars) if name.startswith("sum_")]
+    wanted = (*STATISTICS, *ENSEMBLE_STATISTICS)
+    return [name for name in wanted if f"sum_{name}" in sums]
 
 
 def _sums(results) -> xr.Dataset:
@@ -83,6 +112,7 @@ def _sums(results) -> xr.Dataset:
     data["count"] = (DIMS[1:], np.concatenate([r.sums.count for r in results], axis=0))
     errors = np.concatenate([r.sums.squared_error for r in results], axis=2)
     data["squared_error"] = (("init_time", *DIMS), errors)
+    data["gap_count"] = ("gap_source", sum(r.sums.gaps for r in results))
     return xr.Dataset(data)
 
 
@@ -101,89 +131,6 @@ def _channels(results) -> dict:
     }
 
 
-def _intervals(data: xr.Dataset) -> dict:
-    """Bootstrap interval of the RMSE; difference to each baseline in percent of its RMSE with interval and p-value.
-
-    From the mean difference D of squared errors: RMSE - RMSE_0 = D / (RMSE + RMSE_0), whose denominator is held fixed in
-    the interval.
-    """
-    error = data["squared_error"].transpose("init_time", *DIMS).values
-    low, high = _complete(error, significance.bootstrap_rmse)
-    rmse = data["rmse"].transpose(*DIMS).values
-    baselines = [name for name in BASELINES if name in data["forecast"].values]
-    shape = (len(baselines), *rmse.shape)
-    difference, half, p_value = (np.full(shape, np.nan) for _ in range(3))
-    for row, name in enumerate(baselines):
-        at = int(np.flatnonzero(data["forecast"].values == name)[0])
-        middle, width, p = _complete(error - error[:, at : at + 1], significance.mean_interval)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scale = 100 / np.where(rmse[at] > 0, (rmse + rmse[at]) * rmse[at], np.nan)
-            difference[row], half[row], p_value[row] = middle * scale, width * scale, p
-        p_value[row, at] = np.nan
-    dims = ("baseline", *DIMS)
-    note = {"units": "%", "long_name": "RMSE minus the baseline's, relative to the baseline's"}
-    return {
-        "rmse_low": (DIMS, low, {"long_name": "lower end of the 95 % interval of the RMSE, block bootstrap"}),
-        "rmse_high": (DIMS, high, {"long_name": "upper end of the 95 % interval of the RMSE, block bootstrap"}),
-        "difference": (dims, difference, note),
-        "difference_half_width": (
-            dims,
-            half,
-            {"units": "%", "long_name": "half-width of the 95 % interval, Geer (2016)"},
-        ),
-        "p_value": (dims, p_value, {"long_name": "two-sided p-value of no difference"}),
-        "significant": (
-            dims,
-            significance.false_discovery(p_value),
-            {"long_name": "difference significant at a false discovery rate of 5 % (Benjamini-Hochberg)"},
-        ),
-        "baseline": ("baseline", baselines),
-    }
-
-
-def _complete(series, function):
-    """`function` over initial times, cell by cell where some cells lack some initial times."""
-    missing = np.isnan(series)
-    if not missing.any() or np.all(missing.all(axis=0) | ~missing.any(axis=0)):
-        return function(series)
-    count = missing.sum(axis=0)
-    results = None
-    for gaps in np.unique(count):
-        # Cells with the same number of initial times are worked out together: gaps are squeezed out in order of time.
-        cells = np.flatnonzero(count.ravel() == gaps)
-        columns = series.reshape(len(series), -1)[:, cells]
-        order = np.argsort(np.isnan(columns), axis=0, kind="stable")
-        part = (
-            function(np.take_along_axis(columns, order, axis=0)[: len(series) - gaps]) if gaps < len(series) else None
-        )
-        if results is None:
-            results = [np.full(count.size, np.nan) for _ in range(3)]
-        for index in range(0 if part is None else len(part)):
-            results[index][cells] = part[index]
-    used = 2 if function is significance.bootstrap_rmse else 3
-    return tuple(values.reshape(count.shape) for values in results[:used])
-
-
-def _extras(results, shared, forecasts) -> list[xr.Dataset]:
-    extras = [_climate(results), _maps(results, shared, forecasts)]
-    if shared.spectrum_leads:
-        leads = shared.alignment.lead_time[list(shared.spectrum_leads)]
-        total = np.concatenate([r.sums.power for r in results], axis=1)
-        count = np.concatenate([r.sums.power_count for r in results], axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            power = total / np.where(count > 0, count, np.nan)[None, ..., None]
-        dims = ("source", "channel", "spectrum_lead", "wavenumber")
-        ratio = spectra.ratio(power, power[-1:])
-        effective = np.apply_along_axis(spectra.effective_wavenumber, -1, ratio)
-        extras.append(
-            xr.Dataset(
-                {"power": (dims, power), "power_ratio": (dims, ratio), "effective_wavenumber": (dims[:-1], effective)},
-                {"source": [*forecasts, "truth"], "spectrum_lead": leads, "wavenumber": np.arange(power.shape[-1])},
-            )
-        )
-    return extras
-
-
 def _climate(results) -> xr.Dataset:
     data = {
         "climatology_mean": (("channel",), np.concatenate([r.mean for r in results])),
@@ -193,23 +140,57 @@ def _climate(results) -> xr.Dataset:
     return xr.Dataset(data)
 
 
-def _maps(results, shared, forecasts) -> xr.Dataset:
+def _power(results, shared, forecasts) -> xr.Dataset:
+    if not shared.spectrum_leads:
+        return xr.Dataset()
+    total = np.concatenate([r.sums.power for r in results], axis=1)
+    count = np.concatenate([r.sums.power_count for r in results], axis=0)
+    leads = shared.alignment.lead_time[list(shared.spectrum_leads)]
+    coordinates = {
+        "source": [*forecasts, "truth"],
+        "spectrum_lead": leads,
+        "wavenumber": np.arange(total.shape[-1]),
+    }
+    return xr.Dataset({"sum_power": (POWER_DIMS, total), "power_count": (POWER_DIMS[1:3], count)}, coordinates)
+
+
+def _maps(results, shared) -> xr.Dataset:
     held = [r for r in results if r.map_levels]
     if not held:
         return xr.Dataset()
-    count = np.concatenate([r.sums.map_count for r in held], axis=0)
-    total = np.concatenate([r.sums.error_map for r in held], axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = total / np.where(count > 0, count, np.nan)
     grid = shared.grid
-    shape = (*error.shape[:-1], *grid.shape)
+    total = np.concatenate([r.sums.error_map for r in held], axis=1)
+    count = np.concatenate([r.sums.map_count for r in held], axis=0)
     names = [channel_name(r.variable, level) for r in held for level in r.map_levels]
     coordinates = {"map_channel": names, "map_lead": shared.alignment.lead_time[list(shared.map_leads)]}
     horizontal = {"latitude": grid.latitude, "longitude": grid.longitude}
     if grid.kind == "points":
         horizontal = {name: ("cell", value) for name, value in horizontal.items()}
-    dims = ("forecast", "map_channel", "map_lead", *grid.dims)
     return xr.Dataset(
-        {"mean_error_map": (dims, error.reshape(shape).astype(np.float32), {"long_name": "mean error"})},
+        {
+            "sum_error_map": ((*MAP_DIMS, *grid.dims), total.reshape(*total.shape[:-1], *grid.shape)),
+            "map_count": ((*MAP_DIMS[1:], *grid.dims), count.reshape(*count.shape[:-1], *grid.shape)),
+        },
         coordinates | horizontal,
     )
+
+
+def _extra(results, shared) -> xr.Dataset:
+    held = [r for r in results if r.map_levels]
+    data = {}
+    for name, dims in EXTRA_DIMS.items():
+        known = [r.sums.extra[name] for r in held if name in r.sums.extra]
+        if not known:
+            continue
+        parts = [
+            r.sums.extra.get(name, np.full((len(known[0]), len(r.map_levels), *known[0].shape[2:]), np.nan))
+            for r in held
+        ]
+        data[f"sum_{name}"] = (dims, np.concatenate(parts, axis=1))
+    coordinates = {
+        "event": list(shared.events),
+        "probability_bin": np.linspace(0, 1, events.BINS),
+        "window": list(precipitation.WINDOWS),
+    }
+    used = {d for dims, _ in data.values() for d in dims}
+    return xr.Dataset(data, {name: values for name, values in coordinates.items() if name in used})

@@ -1,5 +1,6 @@
 """The audit of forecast stores and of the truth over the same times: what each step leaves of every budget."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -19,14 +20,16 @@ def audit_stores(
     lead_time: np.ndarray,
     form: budgets.EnergyForm = budgets.HYDROSTATIC,
     done: Callable[[int, str], None] = lambda count, name: None,
+    strict: bool = False,
 ) -> tuple[xr.Dataset, dict[str, dict[str, str]]]:
     """Budgets of every forecast store, and last of the truth along the same valid times, as `combine` describes.
 
-    Of a store those initial times are audited that are in `init_time`, all where none is; without stores the truth is
-    audited along `init_time` and `lead_time`. Also returns what was skipped: source -> budget -> reason.
+    Of a store those initial times are audited that are in `init_time`; where none is, all, or with `strict` none. Without
+    stores the truth is audited along `init_time` and `lead_time`. Also returns what was skipped: source -> budget -> reason.
     """
     step = float(truth.attrs.get("time_step_seconds", 0))
-    chosen = {name: _shared_inits(dataset, init_time) for name, dataset in stores.items()}
+    chosen = {name: _shared_inits(dataset, init_time, strict) for name, dataset in stores.items()}
+    chosen = {name: dataset for name, dataset in chosen.items() if dataset.sizes["init_time"]}
     found, skipped, constant = {}, {}, {}
     for count, (name, dataset) in enumerate(chosen.items(), start=1):
         ledger = Ledger(dataset, truth, form)
@@ -129,23 +132,54 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
 
 
 def records(datasets: dict[str, xr.Dataset]) -> xr.Dataset:
-    """What the conservation schemes recorded in their stores, `(init_time, lead_time)`, averaged over initial times.
+    """What the conservation schemes recorded in their stores, at every initial time.
 
-    `<record>` over `(audit_source, audit_lead_time)`: root mean square of corrections and of relative residuals.
+    `step_<record>` over `(audit_source, audit_init_time, audit_lead_time)`, the mean over members of the square where there
+    are some, float64; and of those `<record>` over `(audit_source, audit_lead_time)`, as `mean_records` says.
     """
     parts = []
     for source, dataset in datasets.items():
         names = [name for name in map(str, dataset.data_vars) if name.startswith(RECORDS)]
-        kept = dataset[[name for name in names if set(dataset[name].dims) == {"init_time", "lead_time"}]]
+        kept = dataset[[name for name in names if {"init_time", "lead_time"} <= set(dataset[name].dims)]]
+        kept = kept.drop_dims([d for d in kept.dims if d not in ("init_time", "lead_time", "member")])
         if kept.data_vars:
-            rms = np.sqrt((kept.astype(np.float64) ** 2).mean("init_time"))
-            parts.append(rms.expand_dims(audit_source=[source]).rename(lead_time="audit_lead_time"))
-    return xr.concat(parts, "audit_source", data_vars="all", join="outer") if parts else xr.Dataset()
+            square = kept.astype(np.float64) ** 2
+            rms = np.sqrt(square.mean("member") if "member" in square.dims else square).drop_vars("member", errors="ignore")
+            rms = rms.rename({name: f"step_{name}" for name in rms.data_vars})
+            rms = rms.transpose("init_time", "lead_time").rename(init_time="audit_init_time", lead_time="audit_lead_time")
+            parts.append(rms.expand_dims(audit_source=[source]))
+    if not parts:
+        return xr.Dataset()
+    return mean_records(xr.concat(parts, "audit_source", data_vars="all", join="outer").load())
 
 
-def _shared_inits(dataset: xr.Dataset, init_time: np.ndarray) -> xr.Dataset:
+def mean_records(steps: xr.Dataset) -> xr.Dataset:
+    """`steps` with the root mean square over initial times of every `step_<record>` beside it, as `<record>`."""
+    named = {str(n): str(n).removeprefix("step_") for n in steps.data_vars if str(n).startswith("step_")}
+    return steps.assign({record: np.sqrt((steps[name] ** 2).mean("audit_init_time")) for name, record in named.items()})
+
+
+def merge_audits(parts: list[xr.Dataset]) -> xr.Dataset:
+    """The audits in datasets of scores over different initial times as one."""
+    held = [part for part in parts if "audit_init_time" in part.dims]
+    if not held:
+        return xr.Dataset()
+    names = list(dict.fromkeys(str(n) for part in held for n in part.data_vars if "audit_init_time" in part[n].dims))
+    order = list(dict.fromkeys(str(s) for part in held for s in part["audit_source"].values))
+    along = [part[[n for n in names if n in part]] for part in held]
+    joined = xr.concat(along, "audit_init_time", data_vars="all", join="outer", coords="minimal", compat="override")
+    joined = joined.sel(audit_source=[*(o for o in order if o != "truth"), *(o for o in order if o == "truth")])
+    result = mean_records(joined.sortby("audit_init_time"))
+    for name in ("unaccounted", "budget_units", "total_units"):
+        fixed = [part[name] for part in held if name in part]
+        if fixed:
+            result[name] = functools.reduce(xr.DataArray.combine_first, fixed)
+    return result
+
+
+def _shared_inits(dataset: xr.Dataset, init_time: np.ndarray, strict: bool) -> xr.Dataset:
     shared = np.isin(dataset["init_time"].values, init_time)
-    return dataset.isel(init_time=np.flatnonzero(shared)) if shared.any() else dataset
+    return dataset.isel(init_time=np.flatnonzero(shared)) if shared.any() or strict else dataset
 
 
 def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> np.ndarray:

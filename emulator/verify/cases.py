@@ -3,28 +3,26 @@
 import numpy as np
 import xarray as xr
 
-from emulator.verify.channels import channel_name
-from emulator.verify.score import VariableScores
+from emulator.verify.channels import ScoredVariable, channel_name, headline_ranks
 
 CASES = ("typical", "worst")
 RANKED_AT_HOURS = 72
 
 
-def case_maps(results: list[VariableScores], shared, names: list[str]) -> xr.Dataset:
+def case_maps(scores: xr.Dataset, variables: list[ScoredVariable], shared, names: list[str]) -> xr.Dataset:
     """Fields of the first forecast (or of persistence) and of the truth for two initial times, at the leads of maps.
 
     The initial times are the median and the worst by the squared error of the headline channels, each relative to its
-    mean, at the lead nearest to 72 h. Empty without headline channels.
+    mean, at the lead nearest to 72 h, among those of `shared.alignment`. Empty without headline channels.
     """
-    held = [r for r in results if r.map_levels]
-    inits = _choose(held, shared) if held else []
+    held = [(variable, sorted(headline_ranks(variable))) for variable in variables if headline_ranks(variable)]
+    inits = _choose(scores, held, shared) if held else []
     if not len(inits):
         return xr.Dataset()
     alignment, grid = shared.alignment, shared.grid
     leads = list(shared.map_leads)
     forecast, truth, channels = [], [], []
-    for result in held:
-        variable, levels = result.variable, list(result.map_levels)
+    for variable, levels in held:
         channels += [channel_name(variable, level) for level in levels]
         truth.append(np.stack([variable.truth.analysis(alignment.truth_valid[i, leads])[:, levels] for i in inits]))
         forecast.append(np.stack([_forecast(variable, names, alignment, i, leads)[:, levels] for i in inits]))
@@ -49,11 +47,14 @@ def _forecast(variable, names, alignment, init, leads):
     return variable.forecasts[names[0]].forecast(alignment.init_time[init], alignment.lead_time[leads]).mean(axis=0)
 
 
-def _choose(held, shared) -> np.ndarray:
-    hours = shared.alignment.lead_time / np.timedelta64(1, "h")
+def _choose(scores, held, shared) -> np.ndarray:
+    alignment = shared.alignment
+    hours = alignment.lead_time / np.timedelta64(1, "h")
     lead = min(shared.map_leads, key=lambda index: abs(hours[index] - RANKED_AT_HOURS))
-    errors = np.concatenate([r.sums.squared_error[:, 0, list(r.map_levels), 0, lead] for r in held], axis=1)
-    complete = np.flatnonzero((shared.alignment.truth_valid[:, list(shared.map_leads)] >= 0).all(axis=1))
+    channels = [channel_name(variable, level) for variable, levels in held for level in levels]
+    errors = scores["squared_error"].isel(forecast=0, region=0, lead_time=lead)
+    errors = errors.sel(channel=channels, init_time=alignment.init_time).transpose("init_time", "channel").values
+    complete = np.flatnonzero((alignment.truth_valid[:, list(shared.map_leads)] >= 0).all(axis=1))
     known = np.isfinite(errors)
     typical = np.where(known, errors, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     relative = np.where(known, errors / np.where(typical > 0, typical, 1.0), 0.0)
@@ -61,4 +62,5 @@ def _choose(held, shared) -> np.ndarray:
     if not np.isfinite(score).any():
         return complete[:1].repeat(2)
     order = np.argsort(np.nan_to_num(score, nan=np.inf))
+    order = order[: int(np.isfinite(score).sum())]
     return complete[[order[(len(order) - 1) // 2], order[-1]]]

@@ -45,6 +45,23 @@ class ScoredVariable:
     labels: tuple[str, ...]
     pressures: tuple[float, ...]
 
+    def at_levels(self, index: list[int]) -> "ScoredVariable":
+        """The same variable on some of its levels, by position."""
+        if self.levels is None:
+            return self
+
+        def only(field):
+            return dataclasses.replace(field, levels=tuple(field.levels[i] for i in index))
+
+        return dataclasses.replace(
+            self,
+            truth=only(self.truth),
+            forecasts={name: only(field) for name, field in self.forecasts.items()},
+            levels=self.levels[index],
+            labels=tuple(self.labels[i] for i in index),
+            pressures=tuple(self.pressures[i] for i in index),
+        )
+
 
 def scored(
     truth: xr.Dataset,

@@ -18,6 +18,7 @@ COVERED = 0.98  # share of the days of the year that a daily climatology must fi
 FULL_WINDOW = 61  # days, WeatherBench 2
 SHORTEST_DAYS = 30
 BLOCK_BYTES = 2**27
+KEEP_BYTES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +106,22 @@ class Climatology:
       mean, deviation: per level `(level,)`, over cells (by area) and the times of the record.
       extreme: largest departure from `mean` of any cell at any time, in units of `deviation`, `(level,)`.
       series: area mean at every time of the record, `(time, level)`.
+      record: the record itself at the levels `keep`, float32 `(time, level, cell)`; None without any or above `KEEP_BYTES`.
     """
 
-    def __init__(self, read: Callable[[np.ndarray], np.ndarray], plan: Recipe, area: np.ndarray):
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        plan: Recipe,
+        area: np.ndarray,
+        keep: tuple[int, ...] = (),
+    ):
         """`read`: positions in time -> truth `(time, level, cell)`, called in blocks; `area`: `(cell,)`."""
         self._plan = plan
         self._hours = np.unique(plan.hour)
         shape = read(plan.positions[:1]).shape[1:]
+        held = bool(keep) and 4 * len(plan.positions) * len(keep) * shape[1] <= KEEP_BYTES
+        self.record = np.empty((len(plan.positions), len(keep), shape[1]), np.float32) if held else None
         days = DAYS if plan.kind == "daily" else 1
         total = np.zeros((len(self._hours), days, *shape))
         count = np.zeros((len(self._hours), days, *shape), np.int32)
@@ -125,6 +135,8 @@ class Climatology:
                 np.searchsorted(self._hours, plan.hour[part]),
                 (plan.day[part] - 1 if days > 1 else 0 * plan.day[part]),
             )
+            if self.record is not None:
+                self.record[part] = values[:, list(keep)]
             finite = np.isfinite(values)
             lowest = np.minimum(lowest, np.where(finite, values, np.inf).min(axis=(0, 2)))
             highest = np.maximum(highest, np.where(finite, values, -np.inf).max(axis=(0, 2)))
@@ -143,6 +155,10 @@ class Climatology:
         with np.errstate(invalid="ignore", divide="ignore"):
             self.extreme = np.maximum(highest - self.mean, self.mean - lowest) / self.deviation
         self._field = self._smooth(total, count)
+
+    def forget(self) -> None:
+        """Lets go of the fields; what was reduced over cells stays."""
+        self._field, self.record = None, None
 
     def _smooth(self, total: np.ndarray, count: np.ndarray) -> np.ndarray:
         """Climatology `(hour, day, level, cell)` from sums and counts, in the place of the sums.

@@ -25,6 +25,12 @@ def write_scores(scores: xr.Dataset, path: Path) -> None:
     write_netcdf(scores, path, encoding)
 
 
+def part_path(path: Path, number: int, count: int) -> Path:
+    """Where part `number` of `count` of the scores at `path` lies until all are there."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.part-{number}-of-{count}{path.suffix}")
+
+
 def open_scores(path: Path) -> xr.Dataset:
     """The scores in memory. Raises `ValueError`, in one sentence, when there are none or they break the schema."""
     if not Path(path).exists():

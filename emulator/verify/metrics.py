@@ -11,6 +11,9 @@ METRICS = {
     "acc_pooled": "anomaly correlation, pooled form: covariance and variances averaged over initial times, then the ratio",
     "activity": "standard deviation of the anomaly relative to the truth's; below 1 the forecast is too smooth",
     "crps": "fair continuous ranked probability score of the ensemble",
+    "crps_ecdf": "continuous ranked probability score of the empirical distribution; larger than the fair one",
+    "rmse_unbiased": "rmse of the ensemble mean without the part that is due to the number of members",
+    "energy_score": "fair energy score, norm: root of the area mean of the square",
     "spread": "ensemble standard deviation, root of the mean variance (ddof 1)",
     "spread_skill": "sqrt((M + 1) / M) spread / rmse of the ensemble mean; 1 for a reliable ensemble of M members",
 }
@@ -36,6 +39,9 @@ def scores(mean: xr.Dataset, members: xr.DataArray) -> xr.Dataset:
         spread = np.sqrt(mean["variance"])
         result |= {
             "crps": mean["crps"],
+            "crps_ecdf": mean["crps"] + mean["mean_difference"] / (2 * members),
+            "rmse_unbiased": np.sqrt((mean["squared_error"] - mean["variance"] / members).clip(0)),
+            "energy_score": mean["energy_score"],
             "spread": spread,
             "spread_skill": _ratio(np.sqrt((members + 1) / members) * spread, rmse),
         }

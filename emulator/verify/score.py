@@ -12,14 +12,18 @@ from emulator.grid import Grid
 from emulator.verify import climatology, spectra
 from emulator.verify.align import Alignment, valid_times
 from emulator.verify.channels import ScoredVariable, headline_ranks
-from emulator.verify.sample import Setting, sample
-from emulator.verify.sums import Sums, add_up
+from emulator.verify.precipitation import PRECIPITATION, dry_rate, seeps_climate
+from emulator.verify.sample import Reference, Setting, sample
+from emulator.verify.seasonal_slots import SlotFields, Slots, quantiles
+from emulator.verify.sums import Sums, add_up, stack_levels
 
 log = logging.getLogger(__name__)
 
 SPECTRUM_HOURS = (6, 24, 72, 120, 240)
 MAP_HOURS = (24, 72, 120, 240)
+EVENTS = (0.05, 0.95)  # climatological probabilities of the thresholds
 PARTS = 8  # tasks per variable; each holds one sum in memory
+CLIMATOLOGY_BYTES = 2**29  # of the levels that are scored together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,8 +39,15 @@ class VariableScores:
     map_levels: tuple[int, ...]
 
 
-def setting(grid: Grid, weights: np.ndarray, alignment: Alignment) -> Setting:
-    """The shared setting of all samples; `weights` `(region, *grid.shape)`."""
+def setting(
+    grid: Grid,
+    weights: np.ndarray,
+    alignment: Alignment,
+    events: tuple[float, ...] = EVENTS,
+    members: int = 1,
+    step_seconds: float = 0.0,
+) -> Setting:
+    """The shared setting of all samples; `weights` `(region, *grid.shape)`, the rest as in `Setting`."""
     valid = valid_times(alignment.init_time, alignment.lead_time)
     flat = xr.DataArray(valid.ravel(), dims="time")
     hour, day = climatology.hour_of_day(flat), climatology.day_of_year(flat)
@@ -48,6 +59,9 @@ def setting(grid: Grid, weights: np.ndarray, alignment: Alignment) -> Setting:
         day.reshape(valid.shape),
         _leads_near(alignment.lead_time, SPECTRUM_HOURS) if spectra.spectrum_kind(grid) else (),
         _leads_near(alignment.lead_time, MAP_HOURS),
+        tuple(events),
+        members,
+        step_seconds,
     )
 
 
@@ -67,24 +81,58 @@ def score_variables(
 
 
 def _score_variable(variable, plan, shared) -> VariableScores:
-    area = shared.grid.area.ravel()
-    expected = climatology.Climatology(variable.truth.analysis, plan, area)
-    map_levels = tuple(headline_ranks(variable))
     inits = np.arange(len(shared.alignment.init_time))
     inits = inits[(shared.alignment.truth_valid >= 0).any(axis=1)]
     groups = np.array_split(inits, min(PARTS, len(inits)))
-    held = dask.delayed(expected, traverse=False)
     task = dask.delayed(_group, pure=False, traverse=False)
-    parts = dask.compute(*[task(group, variable, held, shared, map_levels) for group in groups])
-    return VariableScores(
-        variable, add_up(list(parts)), expected.mean, expected.deviation, expected.extreme, expected.series, map_levels
-    )
+    headline, found, known = tuple(sorted(headline_ranks(variable))), [], []
+    for levels in _level_groups(variable, plan, shared):
+        part = variable.at_levels(levels)
+        map_levels = tuple(levels.index(level) for level in headline if level in levels)
+        reference = _reference(part, plan, shared, map_levels)
+        held = dask.delayed(reference, traverse=False)
+        found.append(add_up(list(dask.compute(*[task(group, part, held, shared, map_levels) for group in groups]))))
+        known.append(reference.climatology)
+        reference.climatology.forget()
+    known = [np.concatenate([getattr(k, name) for k in known], -1) for name in ("mean", "deviation", "extreme", "series")]
+    return VariableScores(variable, stack_levels(found), *known, headline)
 
 
-def _group(inits, variable, expected, shared, map_levels) -> Sums:
+def _level_groups(variable, plan, shared) -> list[list[int]]:
+    """Levels that are scored together: as many as keep the climatology within `CLIMATOLOGY_BYTES`."""
+    cells = int(np.prod(shared.grid.shape))
+    days = climatology.DAYS if plan.kind == "daily" else 1
+    size = 12 * len(np.unique(plan.hour)) * days * cells
+    count = variable.truth.level_count
+    step = max(1, CLIMATOLOGY_BYTES // size)
+    return [list(range(start, min(start + step, count))) for start in range(0, count, step)]
+
+
+def _reference(variable, plan, shared, map_levels) -> Reference:
+    """Climatology of some levels, and what events and rain need at those of `map_levels`."""
+    area = shared.grid.area.ravel()
+    expected = climatology.Climatology(variable.truth.analysis, plan, area, map_levels)
+    rainy = variable.name == PRECIPITATION and shared.step_seconds > 0
+    if not map_levels or not (shared.events or rainy):
+        return Reference(expected)
+
+    def read(index):
+        if expected.record is not None:
+            return expected.record[index]
+        return variable.truth.analysis(plan.positions[index])[:, list(map_levels)].astype(np.float32)
+
+    valid = shared.alignment.truth_valid >= 0
+    slots, when = Slots(plan, read), (shared.hour[valid], shared.day[valid])
+    thresholds = SlotFields(slots, *when, lambda s: quantiles(s, shared.events)) if shared.events else None
+    dry = dry_rate(shared.step_seconds) if rainy else 0.0
+    rain = SlotFields(slots, *when, lambda s: seeps_climate(s, dry)) if rainy else None
+    return Reference(expected, thresholds, rain)
+
+
+def _group(inits, variable, reference, shared, map_levels) -> Sums:
     result = None
     for init in inits:
-        part = sample(int(init), variable.forecasts, variable.truth, expected, shared, map_levels)
+        part = sample(int(init), variable.forecasts, variable.truth, reference, shared, map_levels)
         result = part if result is None else result + part
     return result
 

@@ -16,7 +16,6 @@ STATISTICS = (
     "anomaly_correlation",
 )
 ROW_BYTES = 2**19  # of each field worked on at a time: what stays in a core's cache
-ENSEMBLE_STATISTICS = ("crps", "variance")
 
 
 def area_means(field: np.ndarray, weights: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -66,25 +65,3 @@ def _row_statistics(forecast, truth, climatology, mask, weights):
         "anomaly_product": product,
         "anomaly_correlation": correlation,
     }
-
-
-def ensemble_statistics(members, truth, weights, mask=None) -> dict[str, np.ndarray]:
-    """Fair CRPS and ensemble variance: `members` `(member, ..., cell)`, `truth` `(..., cell)` -> `(..., region)` each."""
-    return {
-        "crps": area_means(fair_crps(members, truth), weights, mask),
-        "variance": area_means(members.var(axis=0, ddof=1), weights, mask),
-    }
-
-
-def fair_crps(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Fair continuous ranked probability score, `(member, ...)` and `(...)` -> `(...)`, in the field's unit.
-
-    (1/M) sum |x_m - o| - 1/(2 M (M-1)) sum sum |x_i - x_j| (Ferro 2014); the double sum by ranks, O(M log M).
-    Raises `ValueError` for fewer than 2 members.
-    """
-    count = len(members)
-    if count < 2:
-        raise ValueError(f"Expected at least 2 members for the fair CRPS, got {count}")
-    rank = (2.0 * np.arange(1, count + 1) - count - 1).reshape(-1, *[1] * truth.ndim)
-    pairs = np.sum(rank * np.sort(members, axis=0), axis=0)  # half the double sum
-    return np.mean(np.abs(members - truth), axis=0) - pairs / (count * (count - 1))

@@ -18,6 +18,8 @@ class Sums:
       power_count: `(level, lead)`, initial times in `power`.
       error_map: `(forecast, level, lead, cell)` summed errors at the leads of maps.
       map_count: `(level, lead, cell)`, initial times in `error_map`.
+      gaps: `(forecast + 1,)`, cells without a finite forecast where there is truth, and last those without truth.
+      extra: statistic -> `(forecast, level, ...)` at the levels of maps, summed over `init`: events, ranks, rain.
     """
 
     init: np.ndarray
@@ -28,6 +30,8 @@ class Sums:
     power_count: np.ndarray
     error_map: np.ndarray
     map_count: np.ndarray
+    gaps: np.ndarray
+    extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: "Sums") -> "Sums":
         """The sums over both sets of initial times. Raises `ValueError` when they share one."""
@@ -44,6 +48,8 @@ class Sums:
             self.power_count + other.power_count,
             self.error_map + other.error_map,
             self.map_count + other.map_count,
+            self.gaps + other.gaps,
+            {name: total + other.extra[name] for name, total in self.extra.items()},
         )
 
 
@@ -54,3 +60,31 @@ def add_up(parts: list[Sums]) -> Sums:
     while len(parts) > 1:
         parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + (parts[-1:] if len(parts) % 2 else [])
     return parts[0]
+
+
+def stack_levels(parts: list[Sums]) -> Sums:
+    """Sums of different levels of one variable, over the same initial times, as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(name, axis):
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else np.concatenate(values, axis=axis)
+
+    def named(name):
+        names = list(dict.fromkeys(key for part in parts for key in getattr(part, name)))
+        held = {key: [getattr(part, name)[key] for part in parts if key in getattr(part, name)] for key in names}
+        return {key: np.concatenate(values, axis=1) for key, values in held.items()}
+
+    return Sums(
+        parts[0].init,
+        named("totals"),
+        joined("count", 0),
+        joined("squared_error", 2),
+        joined("power", 1),
+        joined("power_count", 0),
+        joined("error_map", 1),
+        joined("map_count", 0),
+        sum(part.gaps for part in parts),
+        named("extra"),
+    )

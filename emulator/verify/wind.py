@@ -43,6 +43,7 @@ def _vector(name: str, u: VariableScores, v: VariableScores) -> VariableScores:
         one.power_count,
         maps,
         one.map_count[:0],
+        np.zeros_like(one.gaps),
     )
     missing = np.full_like(u.mean, np.nan)
     variable = dataclasses.replace(u.variable, name=name)

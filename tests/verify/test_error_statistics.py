@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from emulator.grid import Grid
 from emulator.verify import metrics
-from emulator.verify.statistics import STATISTICS, area_means, ensemble_statistics, error_statistics, fair_crps
+from emulator.verify.ensemble import ensemble_statistics, fair_crps
+from emulator.verify.statistics import STATISTICS, area_means, error_statistics
 
 GRID = Grid.equiangular(6, 12)
 CELLS = int(np.prod(GRID.shape))

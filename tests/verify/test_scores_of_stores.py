@@ -7,8 +7,9 @@ from made_forecasts import made_forecast, made_truth
 from emulator.store import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import align
-from emulator.verify.assemble import assemble, merge
+from emulator.verify.assemble import assemble
 from emulator.verify.channels import scored
+from emulator.verify.merging import merge
 from emulator.verify.regions import region_weights
 from emulator.verify.score import score_variables, setting
 from emulator.verify.wind import wind_vectors
@@ -29,8 +30,8 @@ def score(truth, forecasts, variables=VARIABLES, regions=REGIONS):
     times = {name: (f["init_time"].values, f["lead_time"].values) for name, f in forecasts.items()}
     alignment = align({time: i for i, time in enumerate(truth["time"].values)}, times)
     plan = climatology.recipe(truth["time"], np.arange(16))
-    shared = setting(grid, region_weights(grid, regions), alignment)
     members = [*(f.sizes.get("member", 1) for f in forecasts.values()), 1]
+    shared = setting(grid, region_weights(grid, regions), alignment, members=max(members), step_seconds=21600.0)
     return assemble(score_variables(chosen, plan, shared), shared, list(forecasts), regions, members)
 
 
