@@ -233,8 +233,9 @@ class _Tables(torch.nn.Module):
         return dense.unflatten(0, (self.lmax, self.lmax, 2))
 
     def _transform(self, x, table, inverse=False, plan=None):
-        flat = x.flatten(1).to(table.dtype)
-        return Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse).unflatten(1, x.shape[1:])
+        flat = x.reshape(len(x), -1).to(table.dtype)
+        y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse)
+        return y.view(len(y), *x.shape[1:])
 
 
 class SphericalTransform(_Tables):

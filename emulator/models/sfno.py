@@ -141,7 +141,7 @@ class SFNO(nn.Module):
         """
         self._check(x, condition)
         x = self.outer.arrange(x.permute(2, 3, 0, 1))
-        h = self.position(self.encoder(x).float())
+        h = self.position(_full(self.encoder(x)))
         for block in self.blocks:
             if self.options.checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, condition, use_reentrant=False)
@@ -149,7 +149,7 @@ class SFNO(nn.Module):
                 h = block(h, condition)
         if self.options.big_skip == "concat":
             h = torch.cat([h, x], -1)
-        h = self.decoder(h).float()
+        h = _full(self.decoder(h))
         if self.options.big_skip == "add":
             h = h + (x if self.residual is None else self.residual(x))
         return self.outer.restore(h).permute(2, 3, 0, 1).contiguous()
@@ -209,7 +209,7 @@ class Block(nn.Module):
             x = _plus(self.norm(x, condition), self.inner_skip, inner)
         if self.mlp is not None:
             x = self.mlp(x)
-        return _plus(self.drop_path(x), self.outer_skip, kept).float()
+        return _full(_plus(self.drop_path(x), self.outer_skip, kept))
 
 
 def _skip(kind, options):
@@ -217,6 +217,11 @@ def _skip(kind, options):
         return None
     width = options.embed_dim
     return nn.Identity() if kind == "identity" else Linear(width, width, precision=options.mlp_precision)
+
+
+def _full(x):
+    """At least single precision: what leaves a layer of half precision goes on in float32, float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _plus(x, skip, kept):
