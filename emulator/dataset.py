@@ -32,6 +32,19 @@ class Batch:
     forcing: Tensor
     clock: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """On a device; itself where it is there already."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+
+    def split(self, parts: int) -> list["Batch"]:
+        """In equal parts of its samples, in order. Raises `ValueError` where they do not divide."""
+        if len(self.state) % parts:
+            raise ValueError(f"Expected samples that divide into {parts} parts, got {len(self.state)}")
+        return [Batch(*part) for part in zip(*(tensor.chunk(parts) for tensor in self._tensors()), strict=True)]
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.state, self.diagnostic, self.forcing, self.clock
+
 
 class Samples:
     """Windows of a store's consecutive times, read on demand or held in memory when they fit.

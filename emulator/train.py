@@ -1,16 +1,14 @@
-"""The training loop: autoregressive windows, AdamW with warm-up and cosine, exact resumption.
+"""The training loop: autoregressive windows, AdamW with warm-up and cosine, exact resumption, one process or many.
 
 Everything that decides the result is a function of the update's number and the saved state: the order of samples, the
 learning rate and the phase. So a run that is killed and started again ends with the same bits.
 """
 
 import concurrent.futures
-import dataclasses
-import json
+import contextlib
 import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -18,127 +16,112 @@ from torch import Tensor
 
 from emulator import checkpoint
 from emulator.dataset import Batch, Samples, shuffled
-from emulator.losses import ScaledError
-from emulator.step import Step, StepResult
+from emulator.distributed import from_first, highest, local, mean_over, replicate, shard, share, wait_for_all, whole
+from emulator.interruption import Interrupted
+from emulator.step import Step
+from emulator.training.journal import Journal
+from emulator.training.recipe import Phase, Recipe
+from emulator.training.saved import gather, restore
+from emulator.training.validation import Best, Validation
+from emulator.training.window import Manner, StepLoss, Window
+from emulator.world import World
 
+__all__ = ["Diverged", "Interrupted", "Phase", "Recipe", "StepLoss", "Trainer"]
 log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
-    """The loss is not finite; the message names the update and the variables."""
-
-
-class Interrupted(RuntimeError):
-    """Stopped on request after saving; starting again goes on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    updates: int
-    rollout_steps: int
-    batch_size: int
-    lr_scale: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How to train: phases in order, one warm-up and cosine decay over all of them."""
-
-    phases: tuple[Phase, ...]
-    lr: float
-    final_lr: float
-    warmup: int
-    betas: tuple[float, float]
-    weight_decay: float
-    clip: float
-    ema: float
-    seed: int
-    save_every: int
-    log_every: int
-
-    @property
-    def updates(self) -> int:
-        return sum(phase.updates for phase in self.phases)
-
-    def locate(self, update: int) -> tuple[int, int]:
-        """Phase that an update belongs to, and its number within the phase."""
-        for index, phase in enumerate(self.phases):
-            if update < phase.updates:
-                return index, update
-            update -= phase.updates
-        raise ValueError(f"Expected an update below {self.updates}")
-
-    def learning_rate(self, update: int) -> float:
-        ramp = min(1.0, (update + 1) / max(1, self.warmup))
-        done = max(0.0, (update - self.warmup) / max(1, self.updates - self.warmup))
-        cosine = self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
-        return ramp * cosine * self.phases[self.locate(update)[0]].lr_scale
-
-
-@dataclasses.dataclass(frozen=True)
-class StepLoss:
-    """Loss of one predicted step: the error of its fields, and the soft penalty on its budgets where there is one."""
-
-    error: ScaledError
-    penalty: Callable | None = None
-
-    def __call__(self, step: Step, state: Tensor, result: StepResult, truth: tuple[Tensor, Tensor], anchor) -> Tensor:
-        """From `state` to `result`, whose true state and diagnostics are `truth`; all in physical units."""
-        value = self.error(result.state, result.diagnostic, *truth)
-        if self.penalty is None:
-            return value
-        after = step.fields(result.state, result.diagnostic)
-        return value + self.penalty(step.fields(state), after, anchor).mean().float()
+    """The loss is not finite; the message names the update, the variables and the last good state."""
 
 
 class Trainer:
     """A step being trained, with everything that a resumed run needs.
 
     Args:
-      step, loss, samples: the emulator, its loss, and its data.
+      step, loss, samples: the emulator, its loss, and its data; step and loss on the device of this process.
       recipe: how to train.
-      directory: receives `state-N/` (resumable), `metrics.jsonl` (deterministic) and `timing.jsonl`.
+      directory: receives `state-N/` (resumable), `metrics.jsonl` (deterministic), `timing.jsonl`, and with a validation
+        `validation.jsonl` and `best/` (the weights of the best one).
       identity: hash of configuration and data; a state of another identity is not resumed.
+      validation: held-out times, or None.
+      world: the processes that train together, whose group has been started; `sharded` spreads the network over them
+        (FSDP) instead of giving each a copy (DDP).
     """
 
-    def __init__(self, step: Step, loss: StepLoss, samples: Samples, recipe: Recipe, directory: Path, identity: str):
-        self.step, self.loss, self.samples, self.recipe = step, loss, samples, recipe
-        self.directory, self.identity = Path(directory), identity
-        self.update = 0
+    def __init__(
+        self,
+        step: Step,
+        loss: StepLoss,
+        samples: Samples,
+        recipe: Recipe,
+        directory: Path,
+        identity: str,
+        validation: Validation | None = None,
+        world: World = World(),  # noqa: B008 (frozen)
+        sharded: bool = False,
+    ):
+        self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
+        self.directory, self.identity, self.world = Path(directory), identity, world
+        self.device = next(step.parameters()).device
+        self.update, self.best, self.retried = 0, Best(), 0
         self._unlogged: list[dict[str, Tensor | float]] = []
+        self._journal = Journal(self.directory, world.rank == 0)
+        window = Window(step, loss)
+        self._run_window = (shard if sharded else replicate)(window, step.network, world, self.device)
         decayed = [p for p in step.parameters() if p.dim() > 1]
         others = [p for p in step.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
         self.average = {n: p.detach().clone() for n, p in step.named_parameters()} if recipe.ema else {}
+        for phase in recipe.phases:
+            share(range(phase.batch_size // phase.accumulate), world)
 
     def run(self, on_log: Callable[[dict], None] = lambda row: None, should_stop: Callable[[], bool] = lambda: False):
         """Train to the end. Raises `Interrupted` after saving when `should_stop()` turns true, or `Diverged`."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._resume()
+        while True:
+            try:
+                self._run(on_log, should_stop)
+                break
+            except Diverged as error:
+                if self.retried >= self.recipe.retries:
+                    raise
+                self._go_back(error)
+        self.step.eval()
+
+    def _run(self, on_log, should_stop) -> None:
         self.step.train()
         started, first, waited = time.perf_counter(), self.update, 0.0
         with concurrent.futures.ThreadPoolExecutor(1, "loader") as pool:
-            upcoming = pool.submit(self._batch, self.update) if self.update < self.recipe.updates else None
-            while self.update < self.recipe.updates:
+            upcoming = pool.submit(self._batch, self.update) if not self.finished else None
+            while not self.finished:
                 mark = time.perf_counter()
-                batch = upcoming.result()
+                batch = upcoming.result().to(self.device)
                 waited += time.perf_counter() - mark
                 if self.update + 1 < self.recipe.updates:
                     upcoming = pool.submit(self._batch, self.update + 1)
-                self._unlogged.append(self._learn(batch))
+                row = self._learn(batch)
                 self.update += 1
-                if self.update % self.recipe.log_every == 0 or self.update == self.recipe.updates:
-                    spent = time.perf_counter() - started
-                    on_log(self._log(spent, self.update - first, waited))
-                if self.update % self.recipe.save_every == 0 or self.update == self.recipe.updates:
+                row, stop = self._agree(row, should_stop())
+                self._unlogged.append(row)
+                last = self.update == self.recipe.updates
+                if self.update % self.recipe.log_every == 0 or last:
+                    on_log(self._log(time.perf_counter() - started, self.update - first, waited))
+                if self.validation and (self.update % self.validation.every == 0 or last):
+                    self._validate()
+                if self.update % self.recipe.save_every == 0 or self.finished or stop:
                     self._save()
-                if should_stop():
-                    self._save()
+                if stop and not self.finished:
                     raise Interrupted(
                         f"stopped after update {self.update} of {self.recipe.updates}; start again to go on"
                     )
-        self.step.eval()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are done, or validations have stopped to improve."""
+        patience = self.validation.patience if self.validation else 0
+        return self.update >= self.recipe.updates or bool(patience and self.best.since >= patience)
 
     def _batch(self, update: int) -> Batch:
         index, within = self.recipe.locate(update)
@@ -149,40 +132,89 @@ class Trainer:
                 f"Expected windows of {phase.rollout_steps} steps, the period has {len(self.samples)} times"
             )
         chosen = shuffled(len(starts), phase.batch_size, within, (self.recipe.seed, index))
-        return self.samples.batch(starts[chosen], phase.rollout_steps)
+        return self.samples.batch(starts[share(chosen, self.world)], self.recipe.steps(update))
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
-        steps = batch.diagnostic.shape[1]
-        state, total, record = batch.state[:, 0], 0.0, {}
-        anchor = self.step.anchor(state)
-        for k in range(steps):
-            result = self.step(state, batch.forcing[:, k], batch.clock[:, k], anchor)
-            truth = batch.state[:, k + 1], batch.diagnostic[:, k]
-            total = total + self.loss(self.step, state, result, truth, anchor) / steps
-            state, anchor, record = result.state, result.anchor, result.record
+        phase = self.recipe.phase(self.update)
+        manner = Manner(
+            tuple(self.recipe.taught(self.update)),
+            phase.gradient_steps,
+            self.recipe.precision,
+            self.recipe.checkpoint_steps,
+        )
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip)
-        rate = self.recipe.learning_rate(self.update)
+        rows = []
+        for number, part in enumerate(batch.split(phase.accumulate)):
+            with self._run_window.collecting(number + 1 < phase.accumulate):
+                total, result = self._run_window(part, manner)
+                (total / phase.accumulate if phase.accumulate > 1 else total).backward()
+            record = {name: value.detach().abs().mean() for name, value in result.record.items()}
+            rows.append({"loss": total.detach()} | record)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip))
+        rate = self.recipe.learning_rate(self.update) * 0.5**self.retried
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if not torch.isfinite(total):
+        loss = mean_over(torch.stack([row["loss"] for row in rows]).mean() if len(rows) > 1 else rows[0]["loss"])
+        if not torch.isfinite(loss) or not torch.isfinite(norm):
             raise Diverged(self._diagnose(result))
         self.optimizer.step()
         with torch.no_grad():
             for name, parameter in self.step.named_parameters() if self.average else ():
-                self.average[name].lerp_(parameter, 1 - self.recipe.ema)
-        summary = {name: value.detach().abs().mean() for name, value in record.items()}
-        return {"loss": total.detach(), "gradient_norm": norm.detach()} | summary
+                local(self.average[name]).lerp_(local(parameter), 1 - self.recipe.ema)
+        means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
+        return {"loss": loss, "gradient_norm": norm.detach()} | {n: v for n, v in means.items() if n != "loss"}
+
+    def _agree(self, row: dict[str, Tensor], stop: bool) -> tuple[dict[str, Tensor], bool]:
+        """The means of a row over all processes, and whether any of them has been asked to stop."""
+        if self.world.size == 1:
+            return row, stop
+        values = torch.stack([*(value.double() for value in row.values()), torch.tensor(float(stop)).to(self.device)])
+        *means, stops = mean_over(values).unbind()
+        return dict(zip(row, means, strict=True)), bool(stops > 0)
 
     def _diagnose(self, result) -> str:
         labels = [*self.step.layout.prognostic.labels(), *self.step.layout.diagnostic.labels()]
         fields = torch.cat([result.state, result.diagnostic], dim=1)
-        finite = torch.isfinite(fields).flatten(2).all(-1).all(0)
-        bad = [label for label, good in zip(labels, finite.tolist(), strict=True) if not good]
+        wrong = ~torch.isfinite(fields).flatten(2).all(-1).all(0)
+        bad = [label for label, flag in zip(labels, highest(wrong.float()).tolist(), strict=True) if flag]
         last = checkpoint.numbered(self.directory, "state")
         where = f"the last good state is {last[-1]}" if last else "no state was saved yet"
         return f"the loss is not finite at update {self.update} (variables: {', '.join(bad[:5]) or 'none'}); {where}"
+
+    def _go_back(self, error: Diverged) -> None:
+        """Go on from the last good state with half the learning rate; that is saved, so that a restart keeps to it."""
+        retried = self.retried + 1
+        log.warning("%s; going back to it with the learning rate times %g", error, 0.5**retried)
+        self._resume()
+        self.retried = retried
+        self._save()
+
+    def _validate(self) -> None:
+        with self.averaged():
+            row = self.validation(self.step, self.world, self.device, self.recipe.precision)
+            better = self.best.take(row["skill"], self.update)
+            tensors = {n: whole(t) for n, t in self.step.state_dict().items()} if better else {}
+        self.step.train()
+        if better and self.world.rank == 0:
+            checkpoint.save(self.directory / "best", tensors, {"update": self.update, "identity": self.identity} | row)
+        self._journal.add("validation.jsonl", {"update": self.update} | row | {"best": better})
+        log.info("validation after update %d: skill %.4f%s", self.update, row["skill"], ", the best" * better)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The step with its averaged weights, where an average is kept, in evaluation mode."""
+        held = {n: p.detach().clone() for n, p in self.step.named_parameters()} if self.average else {}
+        self.step.eval()
+        try:
+            self._put(self.average)
+            yield
+        finally:
+            self._put(held)
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.step.named_parameters() if weights else ():
+                local(parameter).copy_(local(weights[name]))
 
     def _log(self, spent: float, done: int, waited: float) -> dict:
         index, _ = self.recipe.locate(self.update - 1)
@@ -191,7 +223,7 @@ class Trainer:
         row = {
             "update": self.update,
             "phase": index,
-            "learning_rate": self.recipe.learning_rate(self.update - 1),
+            "learning_rate": self.recipe.learning_rate(self.update - 1) * 0.5**self.retried,
         } | means
         phase = self.recipe.phases[index]
         timing = {
@@ -201,28 +233,53 @@ class Trainer:
             "data_wait_share": round(waited / spent, 5),
             "remaining_seconds": round(spent / done * (self.recipe.updates - self.update), 1),
         }
-        for name, line in (("metrics.jsonl", row), ("timing.jsonl", timing)):
-            with open(self.directory / name, "a") as stream:
-                stream.write(json.dumps(line) + "\n")
+        self._journal.add("metrics.jsonl", row)
+        self._journal.add("timing.jsonl", timing)
         return row | timing | {"updates": self.recipe.updates}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The step's state with averaged weights where an average is kept."""
-        return {name: self.average.get(name, tensor) for name, tensor in self.step.state_dict().items()}
+        """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""
+        return {name: whole(self.average.get(name, tensor)) for name, tensor in self.step.state_dict().items()}
 
     def _save(self) -> None:
-        saved = {f"step/{n}": t for n, t in self.step.state_dict().items()}
-        saved |= {f"average/{n}": t for n, t in self.average.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            saved |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
-        path = self.directory / f"state-{self.update:08d}"
+        saved = gather(self.step, self.average, self.optimizer)
         # float -> JSON -> float is exact, so a resumed run logs the same means
         self._unlogged = [{name: float(value) for name, value in row.items()} for row in self._unlogged]
-        metadata = {"update": self.update, "identity": self.identity, "unlogged": self._unlogged}
-        checkpoint.save(path, saved, metadata)
-        checkpoint.rotate(self.directory, "state", keep=2)
+        if self.world.rank == 0:
+            metadata = {
+                "update": self.update,
+                "identity": self.identity,
+                "unlogged": self._unlogged,
+                "best": self.best.to_json(),
+                "retried": self.retried,
+            }
+            checkpoint.save(self.directory / f"state-{self.update:08d}", saved, metadata)
+            checkpoint.rotate(self.directory, "state", keep=self.recipe.keep)
+        wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
 
     def _resume(self) -> None:
+        """Go on from the newest whole state. The first process chooses it: the others may see the folder later."""
+        found, saved, metadata = -1, {}, {}
+        if self.world.rank == 0:
+            found, saved, metadata = self._newest()
+        chosen = from_first(found)
+        if chosen < 0:
+            if self.world.rank == 0:
+                checkpoint.rotate(self.directory, "state", keep=1)
+                self._journal.cut(0)
+            return
+        if self.world.rank > 0:
+            saved, metadata = checkpoint.load(self.directory / f"state-{chosen:08d}")
+        self.average = restore(saved, self.step, self.optimizer)
+        self.update, self._unlogged = metadata["update"], metadata["unlogged"]
+        self.best = Best.from_json(metadata["best"]) if "best" in metadata else Best()
+        self.retried = metadata.get("retried", 0)
+        self._journal.cut(self.update)
+        wait_for_all()
+        log.info("resuming after update %d", self.update)
+
+    def _newest(self) -> tuple[int, dict[str, Tensor], dict]:
+        """Update, tensors and metadata of the newest whole state of this training; update -1 where there is none."""
         for path in reversed(checkpoint.numbered(self.directory, "state")):
             try:
                 saved, metadata = checkpoint.load(path)
@@ -232,33 +289,5 @@ class Trainer:
             if metadata.get("identity") != self.identity:
                 log.warning("%s belongs to another configuration or data; training starts afresh", path)
                 break
-            self._restore(saved, metadata)
-            log.info("resuming after update %d", self.update)
-            return
-        for old in checkpoint.numbered(self.directory, "state"):
-            checkpoint.rotate(old.parent, "state", keep=1)
-        self._truncate_logs(0)
-
-    def _restore(self, saved: dict[str, Tensor], metadata: dict) -> None:
-        def under(prefix):
-            return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
-
-        self.step.load_state_dict(under("step/"))
-        self.average = under("average/")
-        state = self.optimizer.state_dict()
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in under("optimizer/").items():
-            index, _, key = name.partition("/")
-            moments.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-        self.update, self._unlogged = metadata["update"], metadata["unlogged"]
-        self._truncate_logs(self.update)
-
-    def _truncate_logs(self, update: int) -> None:
-        """Drop what a killed run logged after its last save, so that the resumed one writes it again."""
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            path = self.directory / name
-            if path.exists():
-                rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
-                kept = [line for line in rows if json.loads(line)["update"] <= update]
-                path.write_text("".join(line + "\n" for line in kept))
+            return metadata["update"], saved, metadata
+        return -1, {}, {}

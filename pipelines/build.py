@@ -26,7 +26,9 @@ from emulator.models.sfno import SFNO, SFNOOptions
 from emulator.normalize import Normalizer, channel_statistics
 from emulator.step import Step, StepBuffers
 from emulator.store import constants_of, grid_of, levels_of, time_step_seconds, variables_by_role
-from emulator.train import Phase, Recipe, StepLoss
+from emulator.training.recipe import Phase, Recipe
+from emulator.training.validation import Validation
+from emulator.training.window import StepLoss
 from emulator.vertical import Levels
 from pipelines.config import ConfigError, ConservationConfig, NetworkConfig, TrainConfig
 from pipelines.load import parse
@@ -141,7 +143,7 @@ def loss(samples: Samples, statistics: xr.Dataset, config: TrainConfig, penalty:
 def recipe(config: TrainConfig) -> Recipe:
     optimizer = config.optimizer
     return Recipe(
-        phases=tuple(Phase(p.updates, p.rollout_steps, p.batch_size, p.lr_scale) for p in config.phases),
+        phases=tuple(Phase(**phase.model_dump()) for phase in config.phases),
         lr=optimizer.lr,
         final_lr=optimizer.final_lr,
         warmup=optimizer.warmup_steps,
@@ -152,7 +154,21 @@ def recipe(config: TrainConfig) -> Recipe:
         seed=config.seed,
         save_every=config.save_every,
         log_every=config.log_every,
+        keep=config.keep,
+        precision=config.precision,
+        checkpoint_steps=config.checkpoint_steps,
+        retries=config.retries,
     )
+
+
+def validation(dataset: xr.Dataset, config: TrainConfig, error: torch.nn.Module, channels: Layout) -> Validation | None:
+    """What a training validates on, if anything. Raises `ValueError` for a period that the store lacks."""
+    asked = config.validation
+    if asked is None:
+        return None
+    cache = int(config.cache_gigabytes * 1e9)
+    samples = Samples(dataset, channels, asked.period.start, asked.period.end, cache)
+    return Validation(samples, error, asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience)
 
 
 def metadata(config: TrainConfig, samples: Samples, scheme_state: dict) -> dict:

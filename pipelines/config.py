@@ -77,6 +77,33 @@ class SourceConfig(Model):
     interval_hours: Positive | None = Field(None, description="what accumulations cover, where the source does not say")
 
 
+class GridConfig(Model):
+    """The grid of the store, when it is to be another than the sources'."""
+
+    kind: Literal["gaussian", "equiangular"] = "equiangular"
+    rows: int = Field(ge=4)
+    columns: Count | None = Field(None, description="None: twice the rows, less two with poles")
+    poles: bool = Field(False, description="rows at the poles (equiangular alone)")
+    method: Literal["conservative", "bilinear"] = "conservative"
+    bilinear: list[str] = Field(default_factory=list, description="variables for bilinear interpolation")
+
+
+class VerticalConfig(Model):
+    """Other levels than the sources': one of the three."""
+
+    pressure: list[Positive] | None = Field(None, description="hPa, from hybrid or sigma levels, by log pressure")
+    layers: Count | None = Field(
+        None, description="as many layers of about equal numbers of levels, mass-weighted means"
+    )
+    edges: list[int] | None = Field(None, description="layers between these interfaces, from 0 to the number of levels")
+
+    @pydantic.model_validator(mode="after")
+    def _one(self):
+        if sum(value is not None for value in (self.pressure, self.layers, self.edges)) != 1:
+            raise ValueError("Expected one of pressure, layers and edges")
+        return self
+
+
 class IngestConfig(Model):
     """Sources to one analysis store, or to a forecast store (`kind: forecast`)."""
 
@@ -90,7 +117,16 @@ class IngestConfig(Model):
     roles: dict[str, Literal["prognostic", "forcing", "diagnostic", "static"]] = Field(default_factory=dict)
     constants: dict[str, float] = Field(default_factory=dict)
     period: Period = Period()
-    missing: Literal["refuse", "keep"] = "refuse"
+    grid: GridConfig | None = Field(None, description="None: the sources'; sources on several grids need one")
+    vertical: VerticalConfig | None = None
+    derive: list[str] = Field(
+        default_factory=list,
+        description="wind_speed, total_column_water, temperature_mean_300_850, ...; see docs/data.md",
+    )
+    missing: Literal["refuse", "keep", "interpolate"] = Field(
+        "refuse", description="times that no source has; interpolated ones are recorded, longer gaps refused"
+    )
+    longest_gap: Count = Field(2, description="times in a row that may be interpolated")
     times_per_chunk: Count = 1
     times_per_region: Count | None = Field(None, description="times in a file and a task; None: about 64 MB of a field")
     dask: DaskConfig = DaskConfig()
@@ -178,8 +214,24 @@ class PhaseConfig(Model):
 
     updates: Count
     rollout_steps: Count = 1
-    batch_size: Count = 4
+    batch_size: Count = Field(4, description="over all processes")
     lr_scale: Positive = 1.0
+    random_steps: bool = Field(False, description="every update draws its number of steps from 1 to rollout_steps")
+    gradient_steps: int = Field(0, ge=0, description="gradients reach no more steps back; 0: through the whole window")
+    teacher: Fraction = Field(0.0, description="probability that a step starts from the truth, not the network's state")
+    accumulate: Count = Field(1, description="parts that a batch is computed in, for less memory")
+
+
+class ValidationConfig(Model):
+    """Validation while training on times that it does not see: one step, and short rollouts, whose skill chooses."""
+
+    period: Period
+    every: Count = Field(250, description="updates between validations")
+    windows: Count = Field(16, description="initial times, spread evenly over the period")
+    steps: Count = Field(12, description="length of the rollouts")
+    batch_size: Count = Field(4, description="of each process")
+    patience: int = Field(0, ge=0, description="end after so many validations without a better one; 0: never")
+    choose: Literal["best", "last"] = Field("best", description="weights of the best rollouts, or the last ones")
 
 
 class TrainConfig(Model):
@@ -189,7 +241,7 @@ class TrainConfig(Model):
     statistics: Path
     output: Path
     period: Period = Period()
-    validation: Period | None = None
+    validation: ValidationConfig | None = None
     prognostic: list[str] | None = Field(None, description="None: by the roles in the store")
     diagnostic: list[str] | None = None
     forcing: list[str] | None = None
@@ -208,8 +260,19 @@ class TrainConfig(Model):
     )
     seed: int = 0
     cache_gigabytes: float = Field(3.0, ge=0, description="hold the period in memory when it needs at most this")
+    precision: Precision = Field(
+        "float32", description="of the network's products; budgets and losses are never halved"
+    )
+    compile: bool = Field(False, description="torch.compile the network")
+    checkpoint_steps: bool = Field(
+        False, description="compute steps again in the backward pass: less memory, a third slower"
+    )
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the network, or a part of it")
     save_every: Count = Field(250, description="updates between resumable checkpoints")
+    keep: Count = Field(2, description="resumable checkpoints to keep; the one before serves where the last is damaged")
+    retries: int = Field(0, ge=0, description="after divergence go back to the last good checkpoint with half the rate")
     log_every: Count = 20
+    tensorboard: bool = Field(False, description="write the log for TensorBoard too; needs the package tensorboard")
     threads: int | None = None
 
 

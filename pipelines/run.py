@@ -10,8 +10,10 @@ import platform
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from pipelines.config import STAGES, Experiment
+from emulator.world import world_of
+from pipelines.config import STAGES, ConfigError, Experiment, Model
 from pipelines.load import fingerprint, to_yaml
 
 log = logging.getLogger(__name__)
@@ -20,35 +22,85 @@ PACKAGES = ("emulator", "torch", "torch-harmonics", "numpy", "xarray", "zarr", "
 OUTPUTS = {"simulate": "directory"}  # every other stage writes to its `output`
 
 
-def run(experiment: Experiment) -> None:
-    """Run every stage that the experiment has, in order.
+class Link(NamedTuple):
+    """One stage of an experiment's chain.
 
-    A stage is skipped when its configuration, and everything before it, is what it was when its output was completed, and
-    the output is still there. A changed stage is run again, and so is all that follows.
+    Attributes:
+      stage, config: its name and configuration.
+      fingerprint: hash of the configuration and of everything before it.
+      mark: the file that holds the fingerprint of the inputs that the output was completed for.
+      output: what the stage leaves.
     """
-    directory = Path(experiment.directory)
-    marks = directory / ".stages"
-    marks.mkdir(parents=True, exist_ok=True)
-    _write(directory / "experiment.yaml", to_yaml(experiment))
-    _write(directory / "provenance.json", json.dumps(provenance(), indent=1))
-    before = ""
+
+    stage: str
+    config: Model
+    fingerprint: str
+    mark: Path
+    output: Path
+
+    @property
+    def complete(self) -> bool:
+        return _marked(self.mark) == self.fingerprint and self.output.exists()
+
+
+def chain(experiment: Experiment) -> list[Link]:
+    """The stages that the experiment has, in order."""
+    directory, before, links = Path(experiment.directory), "", []
     for stage in STAGES:
         config = getattr(experiment, stage)
         if config is None:
             continue
         before = fingerprint(config, stage, before, _external(stage, config, directory))
-        mark, output = marks / f"{stage}.json", Path(getattr(config, OUTPUTS.get(stage, "output")))
-        if _marked(mark) == before and output.exists():
-            log.info("%s: complete, skipped", stage)
+        output = Path(getattr(config, OUTPUTS.get(stage, "output")))
+        links.append(Link(stage, config, before, directory / ".stages" / f"{stage}.json", output))
+    return links
+
+
+def run(experiment: Experiment, only: str | None = None) -> None:
+    """Run every stage that the experiment has, in order, or `only` one of them.
+
+    A stage is skipped when its configuration, and everything before it, is what it was when its output was completed, and
+    the output is still there. A changed stage is run again, and so is all that follows. Of several processes that run a
+    stage together, the first alone writes what is written here. Raises `ConfigError` where `only` names no stage of the
+    experiment or a stage before it is not complete.
+    """
+    links = chain(experiment)
+    if only is not None:
+        links = [_ready(links, only, experiment)]
+    first = world_of(os.environ).rank == 0
+    if first:
+        record(experiment)
+    for link in links:
+        if link.complete:
+            log.info("%s: complete, skipped", link.stage)
             continue
-        log.info("%s: starting", stage)
+        log.info("%s: starting", link.stage)
         started = time.monotonic()
-        importlib.import_module(f"pipelines.{stage}").__dict__[stage](config)
+        importlib.import_module(f"pipelines.{link.stage}").__dict__[link.stage](link.config)
         seconds = time.monotonic() - started
-        _write(mark, json.dumps({"fingerprint": before, "seconds": round(seconds, 1)}))
-        log.info("%s: done in %.0f s", stage, seconds)
-    if experiment.report is not None:
-        log.info("report: %s", Path(experiment.report.output) / "report.html")
+        if first:
+            _write(link.mark, json.dumps({"fingerprint": link.fingerprint, "seconds": round(seconds, 1)}))
+        log.info("%s: done in %.0f s", link.stage, seconds)
+    if links[-1].stage == "report":
+        log.info("report: %s", links[-1].output / "report.html")
+
+
+def record(experiment: Experiment) -> None:
+    """Write the resolved configuration and the versions into the run directory."""
+    directory = Path(experiment.directory)
+    (directory / ".stages").mkdir(parents=True, exist_ok=True)
+    _write(directory / "experiment.yaml", to_yaml(experiment))
+    _write(directory / "provenance.json", json.dumps(provenance(), indent=1))
+
+
+def _ready(links: list[Link], only: str, experiment: Experiment) -> Link:
+    names = [link.stage for link in links]
+    if only not in names:
+        raise ConfigError(f"Expected one of the experiment's stages {', '.join(names)}, got {only!r}")
+    number = names.index(only)
+    if unfinished := [link.stage for link in links[:number] if not link.complete]:
+        raise ConfigError(f"Expected {', '.join(unfinished)} complete in {experiment.directory} before {only}")
+    return links[number]
 
 
 def provenance() -> dict:
@@ -98,6 +150,6 @@ def _marked(path: Path) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".partial")
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.partial")  # jobs of one array may write side by side
     scratch.write_text(text)
     os.replace(scratch, path)

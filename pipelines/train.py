@@ -1,8 +1,10 @@
 """Train a network on a store: resumable at any moment, a self-contained checkpoint at the end."""
 
+import contextlib
 import hashlib
 import logging
-import signal
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -10,24 +12,35 @@ import xarray as xr
 
 from emulator import checkpoint
 from emulator.dataset import Samples
+from emulator.distributed import device_of, processes
 from emulator.store import open_analysis
 from emulator.train import Trainer
+from emulator.world import World, world_of
 from pipelines import build
-from pipelines.config import TrainConfig
+from pipelines.config import ConfigError, TrainConfig
 from pipelines.load import fingerprint
 from pipelines.progress import progress
+from pipelines.signals import stopping_when_asked
 
 log = logging.getLogger(__name__)
-NOT_IDENTITY = {"output", "save_every", "log_every", "cache_gigabytes", "threads"}
+NOT_IDENTITY = {"output", "save_every", "keep", "log_every", "cache_gigabytes", "threads", "parallel", "tensorboard"}
 
 
 def train(config: TrainConfig) -> None:
     """Train, or go on with a training that was stopped, and write `output/checkpoint`.
 
-    Raises `emulator.train.Interrupted` after saving on SIGTERM or SIGUSR1, and `emulator.train.Diverged`.
+    Several processes that were started together (`torchrun`, `srun`) train one network; the first writes. Raises
+    `Interrupted` after saving on SIGTERM or SIGUSR1, and `emulator.train.Diverged`.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    world = world_of(os.environ)
+    device = device_of(world)
+    with processes(world, device):
+        _train(config, world, device)
+
+
+def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     dataset, statistics = open_analysis(config.store), open_statistics(config.statistics)
     layout = build.layout(dataset, config)
     cache = int(config.cache_gigabytes * 1e9)
@@ -35,15 +48,60 @@ def train(config: TrainConfig) -> None:
     torch.manual_seed(config.seed)
     network = build.network(config.network, layout, samples.grid)
     conservation = build.conservation(config.conservation, samples, statistics)
-    step = build.Step(network, layout, build.buffers(samples, statistics, config), conservation.scheme)
+    step = build.Step(network, layout, build.buffers(samples, statistics, config), conservation.scheme).to(device)
     log.info("%s with %d parameters", config.network.kind, sum(p.numel() for p in network.parameters()))
     recipe, output = build.recipe(config), Path(config.output)
     loss = build.loss(samples, statistics, config, conservation.penalty)
-    trainer = Trainer(step, loss, samples, recipe, output, identity(config, dataset))
-    stop = _stop_signals()
-    with progress("train", recipe.updates) as report:
-        trainer.run(lambda row: report(row["update"], _remark(row)), lambda: bool(stop))
-    checkpoint.save(output / "checkpoint", trainer.tensors(), build.metadata(config, samples, conservation.saved))
+    loss.error.to(device)
+    if config.compile:
+        network.compile()
+    trainer = Trainer(
+        step,
+        loss,
+        samples,
+        recipe,
+        output,
+        identity(config, dataset),
+        build.validation(dataset, config, loss.error, layout),
+        world,
+        config.parallel == "fsdp",
+    )
+    total = recipe.updates
+    with stopping_when_asked() as asked, progress("train", total) as report, _board(config, world) as board:
+        trainer.run(lambda row: (report(row["update"], _remark(row)), board(row)), asked)
+    metadata = build.metadata(config, samples, conservation.saved)
+    tensors = trainer.tensors()
+    if world.rank == 0:
+        chosen, about = _chosen(config, trainer, tensors)
+        checkpoint.save(output / "checkpoint", chosen, metadata | about)
+
+
+def _chosen(config: TrainConfig, trainer: Trainer, tensors: dict) -> tuple[dict, dict]:
+    """The weights to keep, with what the checkpoint says of the choice."""
+    if config.validation is None or config.validation.choose == "last" or trainer.best.update < 0:
+        return tensors, {"update": trainer.update}
+    best, row = checkpoint.load(trainer.directory / "best")
+    log.info("the weights after update %d have the best rollouts: skill %.4f", row["update"], row["skill"])
+    return best, {"update": row["update"], "validation": {n: v for n, v in row.items() if isinstance(v, float)}}
+
+
+@contextlib.contextmanager
+def _board(config: TrainConfig, world: World) -> Iterator[Callable[[dict], None]]:
+    """Yields what writes rows of the log for TensorBoard, or nothing. Raises `ConfigError` where the package is absent."""
+    if not config.tensorboard or world.rank > 0:
+        yield lambda row: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("Expected the package tensorboard for train.tensorboard, it is not installed") from None
+    with SummaryWriter(Path(config.output) / "tensorboard") as writer:
+
+        def write(row: dict) -> None:
+            for name, value in row.items():
+                writer.add_scalar(name, value, row["update"])
+
+        yield write
 
 
 def open_statistics(path: Path) -> xr.Dataset:
@@ -72,14 +130,3 @@ def identity(config: TrainConfig, dataset: xr.Dataset) -> str:
 def _remark(row: dict) -> str:
     rate, wait = row["samples_per_second"], row["data_wait_share"]
     return f"loss {row['loss']:.4f}, {rate:.1f} samples/s, data wait {wait:.1%}, {row['remaining_seconds']:.0f} s left"
-
-
-def _stop_signals() -> list[int]:
-    """A list that receives SIGTERM and SIGUSR1 (preemption, time limit) so that the loop can save and stop."""
-    received: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        try:
-            signal.signal(number, lambda got, frame: received.append(got))
-        except ValueError:  # not the main thread, as in a test
-            break
-    return received

@@ -11,10 +11,10 @@ LAYERS = {
     1: "constants variables grid vertical spherical spherical_kernels precision mesh insolation calendar world"
     " interruption",
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed statistics"
-    " axes coefficients fields assemble filling appending computed derive regrid",
+    " axes coefficients fields assemble filling appending computed derive regrid relevel",
     3: "dataset forcing models conservation losses",
     4: "step checkpoint",
-    5: "rollout train",
+    5: "rollout train training",
     6: "verify report",
 }
 LAYER = {name: number for number, names in LAYERS.items() for name in names.split()}

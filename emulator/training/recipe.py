@@ -1,0 +1,99 @@
+"""How to train: phases, learning rate, and everything that an update's number decides."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
+
+    Attributes:
+      updates: its length. batch_size: samples of an update, over all processes. lr_scale: factor of the learning rate.
+      rollout_steps: autoregressive steps of a window; with `random_steps`, the most, and every update draws 1 to that.
+      gradient_steps: the state is cut from its past after so many steps, so that gradients reach no further back (1: no
+        backpropagation through time); 0 never cuts.
+      teacher: probability that a step starts from the truth instead of the network's own state.
+      accumulate: parts that a batch is computed in, one after the other, for less memory.
+    """
+
+    updates: int
+    rollout_steps: int
+    batch_size: int
+    lr_scale: float
+    random_steps: bool = False
+    gradient_steps: int = 0
+    teacher: float = 0.0
+    accumulate: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to train: phases in order, one warm-up and cosine decay over all of them.
+
+    Attributes:
+      ema: decay of the average of the weights, 0 for none. clip: largest norm of the gradient.
+      keep: resumable states that are kept, the newest. precision: of the network, "float32" or "bfloat16".
+      checkpoint_steps: steps of a window are computed again in the backward pass instead of stored.
+      retries: how often a run that diverged goes back to the last good state with half the learning rate.
+    """
+
+    phases: tuple[Phase, ...]
+    lr: float
+    final_lr: float
+    warmup: int
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float
+    ema: float
+    seed: int
+    save_every: int
+    log_every: int
+    keep: int = 2
+    precision: str = "float32"
+    checkpoint_steps: bool = False
+    retries: int = 0
+
+    def __post_init__(self):
+        for phase in self.phases:
+            if phase.batch_size % phase.accumulate:
+                raise ValueError(
+                    f"Expected a batch that divides into {phase.accumulate} parts, got {phase.batch_size} samples"
+                )
+
+    @property
+    def updates(self) -> int:
+        return sum(phase.updates for phase in self.phases)
+
+    def locate(self, update: int) -> tuple[int, int]:
+        """Phase that an update belongs to, and its number within the phase."""
+        for index, phase in enumerate(self.phases):
+            if update < phase.updates:
+                return index, update
+            update -= phase.updates
+        raise ValueError(f"Expected an update below {self.updates}")
+
+    def phase(self, update: int) -> Phase:
+        return self.phases[self.locate(update)[0]]
+
+    def learning_rate(self, update: int) -> float:
+        ramp = min(1.0, (update + 1) / max(1, self.warmup))
+        done = max(0.0, (update - self.warmup) / max(1, self.updates - self.warmup))
+        cosine = self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
+        return ramp * cosine * self.phase(update).lr_scale
+
+    def steps(self, update: int) -> int:
+        """Steps of the windows of an update."""
+        phase = self.phase(update)
+        if not phase.random_steps:
+            return phase.rollout_steps
+        return int(np.random.default_rng([self.seed, update, 1]).integers(1, phase.rollout_steps + 1))
+
+    def taught(self, update: int) -> list[bool]:
+        """For every step of an update's windows whether it starts from the truth; the first one does anyway."""
+        phase, steps = self.phase(update), self.steps(update)
+        if not phase.teacher:
+            return [False] * steps
+        return (np.random.default_rng([self.seed, update, 2]).random(steps) < phase.teacher).tolist()

@@ -1,0 +1,97 @@
+"""Validation while training: the error of one step and of short rollouts on times that training does not see."""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from emulator.dataset import Samples
+from emulator.distributed import mean_over, share
+from emulator.step import Step
+from emulator.world import World
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """When to validate, on what, and what follows.
+
+    Attributes:
+      samples: the held-out times. error: `(state, diagnostic, true state, true diagnostic) -> scalar`.
+      every: updates between validations; the last update validates too.
+      windows: number of initial times, spread evenly; steps: length of the rollouts from them; batch_size: at a time.
+      patience: the run ends early when so many validations in a row found no better rollouts; 0 never.
+    """
+
+    samples: Samples
+    error: nn.Module
+    every: int
+    windows: int
+    steps: int
+    batch_size: int
+    patience: int = 0
+
+    def starts(self, world: World) -> np.ndarray:
+        """Initial times of all processes' windows: as many for each. Raises `ValueError` for too short a period."""
+        starts = self.samples.starts(self.steps)
+        count = min(self.windows, len(starts)) // world.size * world.size
+        if not count:
+            raise ValueError(
+                f"Expected {world.size} validation windows of {self.steps} steps, the period has {len(self.samples)} times"
+            )
+        return starts[np.linspace(0, len(starts) - 1, count).round().astype(int)]
+
+    def __call__(self, step: Step, world: World, device: torch.device, precision: str = "float32") -> dict[str, float]:
+        """Mean errors, in the loss's units: of one step, of the rollouts' last step, and the skill of the latter.
+
+        The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts: 1 is perfect, 0 no better than
+        persistence, negative worse. All processes ask together and get the same numbers.
+        """
+        chosen = share(self.starts(world), world)
+        sums = torch.zeros(3, dtype=torch.float64)
+        for first in range(0, len(chosen), self.batch_size):
+            part = chosen[first : first + self.batch_size]
+            batch = self.samples.batch(part, self.steps).to(device)
+            state = batch.state[:, 0]
+            anchor = step.anchor(state)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                for k in range(self.steps):
+                    result = step(state, batch.forcing[:, k], batch.clock[:, k], anchor)
+                    truth = batch.state[:, k + 1], batch.diagnostic[:, k]
+                    state, anchor = result.state, result.anchor
+                    if k == 0:
+                        sums[0] += len(part) * float(self.error(result.state, result.diagnostic, *truth))
+                sums[1] += len(part) * float(self.error(result.state, truth[1], *truth))
+                sums[2] += len(part) * float(self.error(batch.state[:, 0], truth[1], *truth))
+        one, last, persistence = (mean_over(sums) / len(chosen)).tolist()
+        return {
+            "one_step": one,
+            "rollout": last,
+            "rollout_persistence": persistence,
+            "skill": 1 - math.sqrt(last / persistence) if persistence > 0 else 0.0,
+        }
+
+
+@dataclasses.dataclass
+class Best:
+    """The best validation so far: its skill and update, and how many came after it. What a resumed run needs of it."""
+
+    skill: float = -math.inf
+    update: int = -1
+    since: int = 0
+
+    def take(self, skill: float, update: int) -> bool:
+        """Whether a validation is the best so far; one that is not finite never is."""
+        if math.isfinite(skill) and skill > self.skill:
+            self.skill, self.update, self.since = skill, update, 0
+            return True
+        self.since += 1
+        return False
+
+    def to_json(self) -> dict:
+        return {"skill": self.skill if math.isfinite(self.skill) else None, "update": self.update, "since": self.since}
+
+    @classmethod
+    def from_json(cls, saved: dict) -> "Best":
+        return cls(-math.inf if saved["skill"] is None else saved["skill"], saved["update"], saved["since"])

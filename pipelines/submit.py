@@ -1,0 +1,133 @@
+"""An experiment as a chain of dependent Slurm jobs, whose scripts lie readable in the run directory."""
+
+import json
+import logging
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines import slurm
+from pipelines.check import check_experiment
+from pipelines.config import ConfigError, Experiment
+from pipelines.run import Link, chain, record
+from pipelines.sbatch import Job, Places, script
+from pipelines.site import SiteConfig
+
+log = logging.getLogger(__name__)
+SPLIT = ()  # stages whose work an array of jobs can share
+
+
+def submit(experiment: Experiment, site: SiteConfig) -> dict[str, int]:
+    """Check the experiment, write the scripts, queue them; returns the jobs' numbers by name.
+
+    Stages that are complete are left out. Raises `ConfigError` before anything is queued: for what `--check` refuses, or
+    while jobs of the same run directory wait or work, since two trainings must not write into one directory. When Slurm
+    refuses a script in the middle of the chain, the jobs before it are cancelled and `SlurmError` is raised.
+    """
+    for line in check_experiment(experiment):
+        log.info("%s", line)
+    where = places(experiment)
+    known = [number for _, number in queue(where.run).jobs.values()]
+    if busy := [job for job, found in slurm.states(known).items() if any(_alive(entry) for entry in found)]:
+        raise ConfigError(
+            f"Expected no waiting or working jobs of {where.run}, got {', '.join(map(str, busy))}; "
+            f"to stop them: scancel {' '.join(map(str, busy))}"
+        )
+    jobs = plan(experiment, site)
+    if not jobs:
+        log.info("every stage of %s is complete", where.run)
+        return {}
+    record(experiment)
+    shutil.rmtree(where.notes, ignore_errors=True)
+    for folder in (where.notes, where.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    for job in jobs:
+        _write(where.script(job.name), script(job, site, where))
+    queued: dict[str, int] = {}
+    try:
+        for job in jobs:
+            after, after_any = ([queued[name] for name in names] for names in (job.after, job.after_any))
+            queued[job.name] = slurm.submit(where.script(job.name), after, after_any)
+            log.info("%s: job %d", job.name, queued[job.name])
+    except slurm.SlurmError:
+        if queued:
+            slurm.cancel(list(queued.values()))
+        raise
+    entries = {job.name: [job.stage, queued[job.name]] for job in jobs}
+    _write(where.folder / "jobs.json", json.dumps({"start": str(where.start), "jobs": entries}, indent=1))
+    return queued
+
+
+def dry_run(experiment: Experiment, site: SiteConfig) -> str:
+    """What `submit` would write and queue, as text."""
+    where = places(experiment)
+    parts = []
+    for job in plan(experiment, site):
+        waits = [f"{name} to succeed" for name in job.after] + [f"{name} to end" for name in job.after_any]
+        parts.append(
+            f"# ---- {where.script(job.name)}, waits for {', '.join(waits) or 'nothing'}\n" + script(job, site, where)
+        )
+    return "\n".join(parts) or f"# every stage of {where.run} is complete"
+
+
+def plan(experiment: Experiment, site: SiteConfig) -> list[Job]:
+    """The jobs of the stages that are not complete, in order, each behind the one before."""
+    where = places(experiment)
+    jobs: list[Job] = []
+    for link in chain(experiment):
+        if link.complete:
+            continue
+        jobs += _jobs(link, site, where, (jobs[-1].name,) if jobs else ())
+    return jobs
+
+
+def _jobs(link: Link, site: SiteConfig, where: Places, after: tuple[str, ...]) -> list[Job]:
+    stage, need = link.stage, site.resources(link.stage)
+    if stage != "train" and need.nodes * need.tasks_per_node > 1:
+        raise ConfigError(
+            f"Expected one task for the stage {stage}, the site gives it {need.nodes * need.tasks_per_node}"
+        )
+    experiment = shlex.quote(str(where.run / "experiment.yaml"))
+    command = f"run {experiment} --only {stage}"
+    found: list[Job] = []
+    if stage in SPLIT and need.array > 1:
+        parts = f"{stage} {experiment} --part $SLURM_ARRAY_TASK_ID/{need.array}"
+        found.append(Job(f"{stage}-parts", stage, parts, need, need.array, after))
+        after = (found[-1].name,)
+    found.append(Job(stage, stage, command, need, after=after))
+    if stage == "train" and not site.requeue:
+        for number in range(1, site.continuations + 1):
+            found.append(Job(f"train-{number}", stage, command, need, after_any=(found[-1].name,)))
+    return found
+
+
+def places(experiment: Experiment) -> Places:
+    return Places(Path(experiment.directory).absolute(), Path.cwd())
+
+
+class Queue(NamedTuple):
+    """What was queued last for a run directory: where from, and stage and number of every job by name."""
+
+    start: Path
+    jobs: dict[str, tuple[str, int]]
+
+
+def queue(run: Path) -> Queue:
+    """What was queued last for a run directory; no jobs where nothing was."""
+    try:
+        saved = json.loads((Path(run) / "slurm" / "jobs.json").read_text())
+    except FileNotFoundError:
+        return Queue(Path.cwd(), {})
+    return Queue(Path(saved["start"]), {name: (stage, number) for name, (stage, number) in saved["jobs"].items()})
+
+
+def _alive(entry: slurm.JobState) -> bool:
+    return entry.state in slurm.WAITS_OR_WORKS and entry.reason != "DependencyNeverSatisfied"
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(path.name + ".partial")
+    scratch.write_text(text)
+    os.replace(scratch, path)

@@ -1,0 +1,18 @@
+# Sourced by every job: what has to happen on this cluster before the program can run. Edit.
+# module load python/3.11 cuda
+source .venv/bin/activate
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun takes them from nowhere else since Slurm 22.05
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+# export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0   # the interface between nodes, where it is not found
+
+# run STAGE EXPERIMENT: one stage as a job step. Exit code 75 means: stopped after saving; the job then goes back into the
+# queue, unless somebody cancelled it.
+run() {
+    trap : TERM USR1 # the program saves and stops; this shell lives on
+    local code=0
+    srun --kill-on-bad-exit=1 emulator run "$2" --only "$1" || code=$?
+    if [ "$code" -eq 75 ] && scontrol show job "$SLURM_JOB_ID" | grep -q "JobState=RUNNING"; then
+        scontrol requeue "$SLURM_JOB_ID" && sleep 60
+    fi
+    exit "$code"
+}

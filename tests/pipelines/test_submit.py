@@ -1,0 +1,133 @@
+"""What is written for Slurm, and what is made of its answers, without a Slurm."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tiny_experiment import tiny_experiment
+
+from pipelines.cli import main
+from pipelines.config import ConfigError
+from pipelines.load import load_experiment
+from pipelines.run import chain
+from pipelines.sbatch import Places, script
+from pipelines.site import SiteConfig, load_site
+from pipelines.slurm import JobState
+from pipelines.status import _of_stage, as_text, status
+from pipelines.submit import places, plan
+
+ROOT = Path(__file__).resolve().parents[2]
+SITES = sorted((ROOT / "conf" / "site").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
+def test_every_site_gives_scripts_that_bash_can_read(path, tmp_path):
+    experiment, site = load_experiment(tiny_experiment(tmp_path)), load_site(path)
+    jobs = plan(experiment, site)
+    assert [job.stage for job in jobs if not job.array > 1] == [
+        "ingest",
+        "stats",
+        "train",
+        "rollout",
+        "verify",
+        "report",
+    ]
+    for job in jobs:
+        text = script(job, site, places(experiment))
+        assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+        assert text.startswith("#!/bin/bash\n") and str(tmp_path / "run" / "experiment.yaml") in text
+
+
+def test_a_dry_run_prints_the_scripts_and_writes_nothing(tmp_path, capsys):
+    path = tiny_experiment(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["submit", str(path), "--site", str(ROOT / "conf/site/gpu_cluster.yaml"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "#SBATCH --gpus-per-node=4" in said and "waits for stats to succeed" in said and "--only train" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_jobs_ask_for_what_the_site_says(tmp_path):
+    experiment = load_experiment(tiny_experiment(tmp_path))
+    site = SiteConfig(
+        account="a",
+        partition="p",
+        options=["--mail-type=FAIL"],
+        setup=["module load x"],
+        environment={"A": "two words"},
+        requeue=False,
+        continuations=2,
+        default={"cpus_per_task": 3},
+        stages={"train": {"nodes": 2, "time": "1-00:00:00", "options": ["--constraint=a100"]}},
+    )
+    jobs = {job.name: job for job in plan(experiment, site)}
+    assert jobs["train-1"].after_any == ("train",) and jobs["train-2"].after_any == ("train-1",)
+    assert jobs["rollout"].after == ("train-2",)
+    text = script(jobs["train"], site, places(experiment))
+    for line in (
+        "account=a",
+        "partition=p",
+        "nodes=2",
+        "cpus-per-task=3",
+        "time=1-00:00:00",
+        "constraint=a100",
+        "no-requeue",
+    ):
+        assert f"#SBATCH --{line}\n" in text, line
+    assert "module load x\n" in text and "export A='two words'\n" in text and "scontrol requeue" not in text
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("stages: {train: {time: 24:00:00}}", "time limit in quotes"),
+        ("stages: {trian: {}}", "trian"),
+        ("acount: x", "nearest: account"),
+        ("default: {time: soon}", "hours:minutes:seconds"),
+        ("stages: {train: {nods: 2}}", "nods"),
+    ],
+)
+def test_mistakes_in_a_site_file_are_named(tmp_path, text, message):
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_site(path)
+
+
+def test_several_tasks_of_a_stage_that_is_one_task_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="one task for the stage verify"):
+        plan(load_experiment(tiny_experiment(tmp_path)), SiteConfig(stages={"verify": {"tasks_per_node": 2}}))
+
+
+@pytest.mark.parametrize(
+    "entry, notes, log, state, words",
+    [
+        (JobState("PENDING", "Dependency", 0, 0, ""), "", "", "waiting", "Dependency"),
+        (JobState("RUNNING", "None", 2, 0, "01:00"), "t 7 started", "a\nb", "running", "started again 2 times"),
+        (JobState("FAILED", "NonZeroExitCode", 0, 1, ""), "", "x\nerror: run: Expected y\n", "failed", "Expected y"),
+        (JobState("TIMEOUT", "TimeLimit", 0, 0, ""), "", "", "failed", "TIMEOUT TimeLimit"),
+        (None, "t 7 started\nt 7 ended 1", "error: run: Expected z", "failed", "Expected z"),
+        (None, "t 7 started\nt 7 ended 75", "", "failed", "not queued again"),
+        (None, "t 7 started", "", "failed", "without a word"),
+        (None, "", "", "open", ""),
+    ],
+)
+def test_a_stage_is_told_from_slurm_its_notes_and_its_log(tmp_path, entry, notes, log, state, words):
+    experiment = load_experiment(tiny_experiment(tmp_path))
+    where = Places(tmp_path / "run", tmp_path)
+    where.notes.mkdir(parents=True)
+    where.logs.mkdir()
+    if notes:
+        (where.notes / "stats").write_text(notes)
+    (where.notes / "stats-later").write_text("t 9 ended 0")
+    (where.logs / "stats-7.log").write_text(log)
+    link = next(link for link in chain(experiment) if link.stage == "stats")
+    found = _of_stage(link, [("stats", 7)], {7: [entry]} if entry else {}, where, "", 3)
+    assert found.state == state and words in found.detail, found
+
+
+def test_status_needs_a_run_directory_and_says_what_was_never_started(finished, tmp_path):
+    with pytest.raises(ConfigError, match="experiment.yaml"):
+        status(tmp_path)
+    said = as_text(status(finished.parent / "run"))
+    assert said.count("complete") == 6 and "took" in said
