@@ -93,7 +93,10 @@ class Trainer:
     def _run(self, on_log, should_stop) -> None:
         self.step.train()
         started, first, waited = time.perf_counter(), self.update, 0.0
-        with concurrent.futures.ThreadPoolExecutor(1, "loader") as pool:
+        # A loader with worker threads of its own makes more OpenMP threads than cores; libgomp then puts them to sleep between
+        # all parallel regions, which takes 1.6 times the time of an update on two cores (0.27 s instead of 0.17 s).
+        one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
+        with concurrent.futures.ThreadPoolExecutor(1, "loader", **one_thread) as pool:
             upcoming = pool.submit(self._batch, self.update) if not self.finished else None
             while not self.finished:
                 mark = time.perf_counter()
