@@ -22,6 +22,7 @@ def assemble(
     within: Callable[[np.ndarray], np.ndarray],
     step_hours: float | None = None,
     keep_missing: bool = False,
+    longest_gap: int = 0,
 ) -> Plan:
     """The plan of a store from all pieces of all sources.
 
@@ -32,6 +33,7 @@ def assemble(
       step_hours: step of the store; None takes the one of the sources. A longer one takes snapshots at whole multiples
         of it after midnight and averages the means in between.
       keep_missing: leave slots that no source has empty instead of refusing them.
+      longest_gap: interpolate up to so many missing times in a row (of an analysis).
 
     Raises `ValueError` naming the file, the field and the time: mixed grids or levels, a field twice or missing, an
     irregular time axis, means that do not fill the step.
@@ -57,14 +59,18 @@ def assemble(
         name: {key: _term(name, key, found, leads, members, levels, within) for key, found in sorted(terms.items())}
         for name, terms in sorted(moving.items())
     }
-    axis = _Axis.of(built, forecast, step_hours, keep_missing)
+    axis = _Axis.of(built, forecast, step_hours, keep_missing or longest_gap > 0)
     fields = {name: _field(name, role[name], list(terms.values()), axis, leads) for name, terms in built.items()}
     axis, fields = _without_first_windows(axis, fields)
-    missing = np.any([field.slots < 0 for field in fields.values()], axis=0)
+    if longest_gap and not forecast:
+        fields = {name: field.filled(longest_gap) for name, field in fields.items()}
+    missing = np.any([~field.present for field in fields.values()], axis=0)
+    interpolated = np.any([field.interpolated for field in fields.values()], axis=0)
     if not keep_missing:
         for field in fields.values():
             _check_present(field, axis)
-    return Plan(axis.times, leads, members, levels, vertical, grid, fields, static, axis.step, missing)
+    interpolated = interpolated if interpolated.any() else None
+    return Plan(axis.times, leads, members, levels, vertical, grid, fields, static, axis.step, missing, interpolated)
 
 
 def _without_first_windows(axis, fields):
@@ -79,7 +85,7 @@ def _without_first_windows(axis, fields):
 
 
 def _check_present(field, axis):
-    if (lacking := field.slots < 0).any():
+    if (lacking := ~field.present).any():
         before = f" (and the {field.window - 1} means before it)" if field.window > 1 else ""
         pieces = field.terms[0].pieces
         raise ValueError(

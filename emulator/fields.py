@@ -67,6 +67,7 @@ class Field:
       averaged: a mean over the step rather than a snapshot.
       from_start: accumulated since the initial time (forecasts).
       lead_seconds: `(lead,)` of a forecast, else None.
+      between: for times to interpolate the slots before and after, -1 elsewhere, and the share of the latter: each `(time,)`.
     """
 
     name: str
@@ -79,36 +80,72 @@ class Field:
     averaged: bool
     from_start: bool = False
     lead_seconds: np.ndarray | None = None
+    between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def interpolated(self) -> np.ndarray:
+        """`(time,)`: which values are interpolated in time."""
+        return np.zeros(len(self.slots), bool) if self.between is None else self.between[0] >= 0
+
+    @property
+    def present(self) -> np.ndarray:
+        """`(time,)`: which times have values, interpolated or not."""
+        return (self.slots >= 0) | self.interpolated
 
     def read(self, start: int, stop: int, shape: tuple[int, ...], leads: np.ndarray | None = None) -> np.ndarray:
         """Times `start` to `stop` (and leads) as stored: `(time, [lead,] [member,] [level,] *space)` float32."""
         chosen = np.arange(1) if leads is None else leads
-        before = chosen[:1] - 1 if self.from_start and chosen[0] > 0 else chosen[:0]
         wanted = self.slots[start:stop]
         good = np.flatnonzero(wanted >= 0)
-        out: np.ndarray | None = None
-        for term in self.terms:
-            size = (len(term.members), len(term.levels), *shape)
-            read = np.concatenate([before, chosen])
-            values = np.full((stop - start, len(read), *size), np.nan, np.float32)
-            if len(good):
-                slots = (wanted[good, None] - np.arange(self.window)[::-1]).ravel()
-                some = term.read(slots, read, shape)
-                some = some.reshape(len(good), self.window, *some.shape[1:])
-                values[good] = some[:, 0] if self.window == 1 else some.mean(axis=1, dtype=np.float64)
-            out = values if out is None else out + values
-        if self.from_start:
-            out = self._rates(out, chosen, len(before))
+        found = self._at(wanted[good], chosen, shape)
+        out = np.full((stop - start, *found.shape[1:]), np.nan, np.float32)
+        out[good] = found
+        if len(gaps := np.flatnonzero(self.interpolated[start:stop])):
+            earlier, later, share = (part[start:stop][gaps] for part in self.between)
+            share = share.reshape(-1, *[1] * (out.ndim - 1))
+            out[gaps] = (1 - share) * self._at(earlier, chosen, shape) + share * self._at(later, chosen, shape)
         drop = [axis for axis, kept in ((1, leads is not None), (2, self.has_member), (3, self.has_level)) if not kept]
         return out.squeeze(tuple(drop)).astype(np.float32, copy=False)
 
+    def _at(self, wanted: np.ndarray, chosen: np.ndarray, shape) -> np.ndarray:
+        """Values whose last slots are `wanted`, at the chosen leads: `(time, lead, member, level, *space)`."""
+        before = chosen[:1] - 1 if self.from_start and chosen[0] > 0 else chosen[:0]
+        read = np.concatenate([before, chosen])
+        out: np.ndarray | None = None
+        for term in self.terms:
+            values = np.zeros((0, len(read), len(term.members), len(term.levels), *shape), np.float32)
+            if len(wanted):
+                slots = (wanted[:, None] - np.arange(self.window)[::-1]).ravel()
+                some = term.read(slots, read, shape)
+                some = some.reshape(len(wanted), self.window, *some.shape[1:])
+                values = some[:, 0] if self.window == 1 else some.mean(axis=1, dtype=np.float64).astype(np.float32)
+            out = values if out is None else out + values
+        return self._rates(out, chosen, len(before)) if self.from_start else out
+
     def part(self, start: int, stop: int) -> "Field":
         """The field at times `start` to `stop` of the store alone."""
-        wanted = self.slots[start:stop]
-        good = wanted[wanted >= 0]
+        used = [self.slots[start:stop]]
+        if self.between is not None:
+            used += [part[start:stop] for part in self.between[:2]]
+        good = np.unique(np.concatenate(used))
+        good = good[good >= 0]
         slots = np.unique((good[:, None] - np.arange(self.window)).ravel())
-        moved = np.where(wanted >= 0, np.searchsorted(slots, wanted), -1)
-        return dataclasses.replace(self, terms=[term.part(slots) for term in self.terms], slots=moved)
+        moved = [np.where(wanted >= 0, np.searchsorted(slots, wanted), -1) for wanted in used]
+        between = None if self.between is None else (*moved[1:], self.between[2][start:stop])
+        terms = [term.part(slots) for term in self.terms]
+        return dataclasses.replace(self, terms=terms, slots=moved[0], between=between)
+
+    def filled(self, longest: int) -> "Field":
+        """The field with gaps of at most `longest` times interpolated linearly in time. Longer ones stay gaps."""
+        there = np.flatnonzero(self.slots >= 0)
+        earlier, later = np.full(len(self.slots), -1), np.full(len(self.slots), -1)
+        share = np.zeros(len(self.slots))
+        for first, last in zip(there[:-1], there[1:], strict=True):
+            if 1 < last - first <= longest + 1:
+                gap = slice(first + 1, last)
+                earlier[gap], later[gap] = self.slots[first], self.slots[last]
+                share[gap] = np.arange(1, last - first) / (last - first)
+        return dataclasses.replace(self, between=(earlier, later, share)) if (earlier >= 0).any() else self
 
     def _rates(self, totals, chosen, before) -> np.ndarray:
         """Accumulations since the initial time as means over the step that ends at each lead; NaN at lead 0."""
@@ -125,7 +162,12 @@ class Field:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything that a store will hold. `missing`: `(time,)` slots that no source has; `leads` is None in an analysis."""
+    """Everything that a store will hold; `leads` is None in an analysis.
+
+    Attributes:
+      missing: `(time,)`, times at which a field has no values.
+      interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
+    """
 
     times: np.ndarray
     leads: np.ndarray | None
@@ -137,3 +179,4 @@ class Plan:
     static: Mapping[str, np.ndarray]
     step_seconds: float
     missing: np.ndarray
+    interpolated: np.ndarray | None = None

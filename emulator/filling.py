@@ -40,12 +40,16 @@ def template(plan: Plan, attributes: Mapping[str, str], half_levels=None) -> xr.
         variables |= {name: ("half_level", values, {"units": units}) for name, (units, values) in names.items()}
     if plan.missing.any() and plan.leads is None:
         variables["missing"] = ("time", plan.missing, {"long_name": "no source has this time"})
+    if plan.interpolated is not None:
+        variables["interpolated"] = ("time", plan.interpolated, {"long_name": "a field is interpolated to this time"})
     steps = seconds_between(plan.leads) if plan.leads is not None else np.array([plan.step_seconds])
     own = {"emulator_schema": ANALYSIS, "time_step_seconds": float(steps[0]) if len(set(steps)) == 1 else 0.0}
     if plan.levels is not None:
         own["vertical_coordinate"] = plan.vertical
     if plan.missing.any():
         own["missing_times"] = int(plan.missing.sum())
+    if plan.interpolated is not None:
+        own["interpolated_times"] = int(plan.interpolated.sum())
     return xr.Dataset(variables, coordinates, {**own, **attributes})
 
 
@@ -122,7 +126,7 @@ def fill(path, field: Field, region: Region, times: np.ndarray, shape: tuple[int
     Raises `ValueError` naming the field and the time for missing or impossible values.
     """
     values = field.read(0, region.stop - region.start, shape)
-    check_values(field, values, times, field.slots >= 0)
+    check_values(field, values, times, field.present)
     write_region(path, field.name, values, {"time": region.start})
     mark(path, region.key, digest(values))
 

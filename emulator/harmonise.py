@@ -4,6 +4,7 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 
@@ -20,7 +21,9 @@ from emulator.axes import (
     on_the_sphere,
     time_coordinates,
 )
+from emulator.grid import Grid
 from emulator.recognise import Match, recognise
+from emulator.regrid import Regridder
 from emulator.sources import Source
 from emulator.store import FORECAST_NAMES
 from emulator.units import conversion, linear
@@ -28,6 +31,8 @@ from emulator.variables import VARIABLES, variable
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
 CANONICAL = ("time", "lead_time", "member", "level", "latitude", "longitude", "cell")
+
+REGRID_BYTES = 64 << 20  # of the source's values, float64
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,7 @@ class Piece:
       vertical: "pressure", "sigma", "hybrid" or "unknown" for fields with levels, else None.
       averaged: the source says that these are means over time.
       from_start: the values are accumulated since the initial time.
+      regrid: from the source's grid to that of `coordinates`; None where they are one.
     """
 
     name: str
@@ -75,6 +81,7 @@ class Piece:
     vertical: str | None
     averaged: bool = False
     from_start: bool = False
+    regrid: Regridder | None = None
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.
@@ -82,6 +89,33 @@ class Piece:
         Axes are `(time, lead_time, member, level, latitude, longitude)`, of size 1 where the source has no such dimension;
         on point grids the last two are one, `cell`.
         """
+        if self.regrid is None:
+            return self._read(times, leads)
+        one = 8 * int(
+            np.prod([len(self.coordinates.get(d, [0])) for d in ("member", "level")] + [*self.regrid.source_shape])
+        )
+        one *= 1 if leads is None else len(leads)
+        block = max(1, REGRID_BYTES // one)  # a few times as much is needed while it is regridded
+        parts = [self.regrid(self._read(times[n : n + block], leads)) for n in range(0, len(times), block)]
+        return np.concatenate(parts).astype(np.float32)
+
+    def on(self, grid: Grid, method: str) -> "Piece":
+        """The same on a grid. Raises `ValueError` naming the file where it cannot be regridded to it."""
+        if "cell_area" in self.coordinates:
+            raise ValueError(
+                f"Expected a grid of rows and columns to regrid {self.name} from, got points in {self.path}"
+            )
+        own = _grid_of(self.coordinates["latitude"].tobytes(), self.coordinates["longitude"].tobytes())
+        if own.same_as(grid):
+            return self
+        place = {"latitude": grid.latitude, "longitude": grid.longitude}
+        try:
+            regrid = _regridder(own, grid, method)
+        except ValueError as error:
+            raise ValueError(f"{error} ({self.name} in {self.path})") from None
+        return dataclasses.replace(self, coordinates={**self.coordinates, **place}, regrid=regrid)
+
+    def _read(self, times, leads=None) -> np.ndarray:
         wanted = {"time": np.asarray(times), "lead_time": np.asarray([0] if leads is None else leads)}
         index, after = {}, {}
         for dim, raw in self.dims.items():
@@ -109,6 +143,16 @@ class Piece:
         if self.scale != 1 or self.offset != 0:
             values = values * np.float64(self.scale) + self.offset
         return values
+
+
+@functools.lru_cache(maxsize=16)
+def _grid_of(latitude: bytes, longitude: bytes) -> Grid:
+    return Grid.from_coordinates(np.frombuffer(latitude), np.frombuffer(longitude))
+
+
+@functools.lru_cache(maxsize=16)
+def _regridder(source: Grid, target: Grid, method: str) -> Regridder:
+    return Regridder(source, target, method)
 
 
 def pieces(source: Source, options: Options) -> list[Piece]:

@@ -34,36 +34,52 @@ def workers(config: DaskConfig) -> Iterator[Map]:
         yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
 
 
+def _attempt(function: Callable, *arguments) -> tuple:
+    """A task's result and its error: the others of its batch end before the error is raised, and leave nothing behind."""
+    try:
+        return function(*arguments), None
+    except Exception as error:  # raised again by the caller
+        return None, error
+
+
 def _in_batches(function, arguments, report, threads) -> list:
     results: list = []
     size = 4 * threads
     for start in range(0, len(arguments), size):
-        tasks = [dask.delayed(function, pure=False, traverse=False)(*a) for a in arguments[start : start + size]]
-        results += dask.compute(*tasks, scheduler="threads", num_workers=threads)
+        batch = [
+            dask.delayed(_attempt, pure=False, traverse=False)(function, *a) for a in arguments[start : start + size]
+        ]
+        for result, error in dask.compute(*batch, scheduler="threads", num_workers=threads):
+            if error is not None:
+                raise error
+            results.append(result)
         report(len(results))
     return results
 
 
 def _on_cluster(client, function, arguments, report) -> list:
     """A bounded number of tasks are on their way at a time, so that a million of them need no memory here."""
-    from distributed import as_completed
+    from distributed import as_completed, wait
 
     results: list = [None] * len(arguments)
     waiting = iter(enumerate(arguments))
     ahead = 4 * max(1, sum(client.nthreads().values()))
-    queue, number = as_completed(), {}
+    queue, running = as_completed(), {}
 
     def submit() -> None:
         for index, task in waiting:
             future = client.submit(function, *task, pure=False)
-            number[future.key] = index
+            running[future.key] = index, future
             queue.add(future)
             return
 
     for _ in range(ahead):
         submit()
     for done, future in enumerate(queue, start=1):
-        results[number.pop(future.key)] = future.result()
+        index, _ = running.pop(future.key)
+        if future.status == "error":
+            wait([other for _, other in running.values()])
+        results[index] = future.result()
         report(done)
         submit()
     return results

@@ -12,13 +12,17 @@ import xarray as xr
 
 from emulator.assemble import assemble
 from emulator.coefficients import interfaces, of_selection
+from emulator.computed import with_fields
 from emulator.constants import ERA5, Constants
+from emulator.derive import SURFACE_PRESSURE, derive, needed
 from emulator.fields import Plan
 from emulator.filling import region_length, template
+from emulator.grid import Grid
 from emulator.harmonise import Options, Piece, pieces
+from emulator.relevel import even_edges, to_layers, to_pressure
 from emulator.sources import Source, open_source
 from emulator.variables import VARIABLES, variable
-from pipelines.config import DaskConfig, IngestConfig, Period, SourceConfig
+from pipelines.config import DaskConfig, GridConfig, IngestConfig, Period, SourceConfig
 from pipelines.load import fingerprint
 
 log = logging.getLogger(__name__)
@@ -41,20 +45,20 @@ def prepare(config: IngestConfig, paths: list[list[str]], mark: str) -> Work:
     opened = [
         (s, [o for p in found for o in _open(p, s, config)]) for s, found in zip(config.sources, paths, strict=True)
     ]
-    plan = _plan(opened, config)
     sources = [source for _, found in opened for source in found]
-    plan, half_levels = _vertical(plan, sources)
     attributes = _attributes(config, sources, paths) | {"fingerprint": mark}
+    plan, half_levels = _vertical(_plan(opened, config), sources)
+    plan, half_levels = _changed(plan, half_levels, config, Constants.from_json(attributes["constants"]).gravity)
     length = region_length(plan, config.times_per_chunk, config.times_per_region)
     return Work(plan, template(plan, attributes, half_levels), length)
 
 
 def _open(path: str, source: SourceConfig, config: IngestConfig) -> list[Source]:
-    return open_source(path, source.engine, None if config.variables is None else tuple(config.variables))
+    return open_source(path, source.engine, _wanted(config))
 
 
 def _plan(opened, config: IngestConfig) -> Plan:
-    wanted = None if config.variables is None else tuple(variable(name).name for name in config.variables)
+    wanted = _wanted(config)
     static = [name for name, entry in VARIABLES.items() if config.roles.get(name, entry.role) == "static"]
     found: list[Piece] = []
     for source, files in opened:
@@ -76,13 +80,57 @@ def _plan(opened, config: IngestConfig) -> Plan:
             raise ValueError(
                 f"Expected variables of the table in {source.path}, got {', '.join(names[:12])}; see rename"
             )
+    if config.grid is not None:
+        found = _on_grid(found, config.grid)
     plan = assemble(
-        found, config.roles, lambda times: within(times, config.period), config.step_hours, config.missing == "keep"
+        found,
+        config.roles,
+        lambda times: within(times, config.period),
+        config.step_hours,
+        config.missing == "keep",
+        config.longest_gap if config.missing == "interpolate" else 0,
     )
-    have = {*plan.fields, *plan.static}
-    if missing := [name for name in wanted or () if name not in have]:
+    have = {*plan.fields, *plan.static, *config.derive}
+    if missing := [name for name in config.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
     return plan
+
+
+def _wanted(config: IngestConfig) -> tuple[str, ...] | None:
+    """Canonical names to read from the sources: those to keep, and those that others are computed from."""
+    inputs = needed(config.derive)
+    if config.variables is None:
+        return None
+    names = {variable(name).name for name in config.variables} - set(config.derive)
+    return tuple(sorted(names | inputs | ({SURFACE_PRESSURE} if config.vertical else set())))
+
+
+def _on_grid(found: list[Piece], asked: GridConfig) -> list[Piece]:
+    if asked.kind == "gaussian":
+        grid = Grid.gaussian(asked.rows, asked.columns)
+    else:
+        grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)
+    bilinear = {variable(name).name for name in asked.bilinear}
+    return [piece.on(grid, "bilinear" if piece.name in bilinear else asked.method) for piece in found]
+
+
+def _changed(plan: Plan, half_levels, config: IngestConfig, gravity: float):
+    """The plan with derived variables, on the levels asked for, without what was only needed on the way."""
+    plan = derive(plan, config.derive, half_levels, gravity)
+    if (asked := config.vertical) is not None:
+        if asked.pressure is not None:
+            plan, half_levels = to_pressure(plan, half_levels, asked.pressure), None
+        else:
+            count = 0 if plan.levels is None else len(plan.levels)
+            plan, half_levels = to_layers(plan, half_levels, asked.edges or even_edges(count, asked.layers))
+    if config.variables is not None:
+        kept = {variable(name).name for name in config.variables} | set(config.derive)
+        plan = with_fields(plan, {name: field for name, field in plan.fields.items() if name in kept})
+        if not any(field.has_level for field in plan.fields.values()):
+            plan, half_levels = dataclasses.replace(plan, levels=None, vertical=None), None
+    roles = {name: role for name, role in config.roles.items() if name in config.derive}
+    fields = {n: dataclasses.replace(f, role=roles[n]) if n in roles else f for n, f in plan.fields.items()}
+    return with_fields(plan, fields), half_levels
 
 
 def within(times: np.ndarray, period: Period) -> np.ndarray:
