@@ -173,6 +173,40 @@ def test_a_killed_chain_goes_on_and_ends_with_the_same_forecasts(finished, tmp_p
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0)
 
 
+# Runs a stage, and kills the process when the Nth file is about to be given its final name.
+KILLED_AT_RENAME = """
+import os, signal, sys
+count, renamed, replace = int(sys.argv.pop(1)), [], os.replace
+def killed(*paths, **options):
+    renamed.append(paths)
+    if len(renamed) == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(*paths, **options)
+os.replace = os.rename = killed
+from pipelines.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("stage, at", [("stats", 1), ("stats", 3), ("verify", 1), ("report", 3)])
+def test_a_stage_killed_while_it_names_its_files_ends_the_same_when_started_again(finished, stage, at, tmp_path):
+    run = finished.parent / "run"
+    name = {"stats": "statistics.nc", "verify": "scores.nc", "report": "report"}[stage]
+    output, last = tmp_path / name, tmp_path / name / "report.html" if stage == "report" else tmp_path / name
+    command = [stage, str(finished), f"output={output}"]
+    child = subprocess.run([sys.executable, "-c", KILLED_AT_RENAME, str(at), *command], stderr=subprocess.DEVNULL)
+    assert child.returncode == -signal.SIGKILL
+    assert not last.exists()
+    assert main(command) == 0
+    if stage == "report":
+        assert (output / "scores.csv").read_bytes() == (run / name / "scores.csv").read_bytes()
+        assert [p.name for p in sorted(output.iterdir())] == [p.name for p in sorted((run / name).iterdir())]
+    else:
+        with xr.open_dataset(output) as ours, xr.open_dataset(run / name) as theirs:
+            xr.testing.assert_equal(ours.load(), theirs.load())
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("stage", ["ingest", "stats", "train", "rollout", "verify", "report"])
 def test_a_full_disk_ends_in_one_sentence_and_nothing_that_looks_finished(finished, stage, tmp_path, capsys):
     disk = tmp_path / "disk"
