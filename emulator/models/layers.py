@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+_ONEDNN = torch.backends.mkldnn.is_available()  # asked once: torch.compile cannot trace the question
+
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """`(..., in)` -> `(..., out)` as `torch.nn.functional.linear`, in whichever way is fastest for the device.
@@ -14,7 +16,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     place of MKL): 190 against 80 GFLOP/s on one core of a Zen 5, equal on Intel. With one thread torch makes that choice
     for a batch of 16 or more, hence the shape.
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not _ONEDNN:
         return F.linear(x, weight, bias)
     points = x.numel() // x.shape[-1]
     batch = math.gcd(points, 16)

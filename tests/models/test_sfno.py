@@ -484,4 +484,4 @@ def test_compiled_network_gives_the_same_output_and_gradient():
         y.square().sum().backward()
         results.append([y.detach(), *(p.grad for p in net.parameters())])
     for found, expected in zip(*results, strict=True):
-        assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert_close(found, expected, rtol=1e-3, atol=1e-5 * max(g.abs().max().item() for g in results[0]))
