@@ -59,7 +59,10 @@ def until(condition, run: Path, seconds: float = 240):
 
 
 def settled(run: Path) -> bool:
-    return not set(states(run).values()) & {"running", "waiting"}
+    """No stage waits or works, and no job is still on its way out."""
+    known = slurm.states(number for _, number in queue(run).jobs.values())
+    leaving = any(entry.state in ("RUNNING", "COMPLETING") for entries in known.values() for entry in entries)
+    return not leaving and not set(states(run).values()) & {"running", "waiting"}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,7 @@ def untrained(chained):
     return before
 
 
-@pytest.mark.parametrize("name", ["USR1", "TERM"])
+@pytest.mark.parametrize("name", ["USR1", pytest.param("TERM", marks=pytest.mark.slow)])
 def test_a_training_that_is_told_to_stop_goes_back_into_the_queue_and_ends_with_the_same_bits(chained, untrained, name):
     run = chained.parent / "run"
     (job,) = submit(load_experiment(chained), site()).values()
@@ -116,6 +119,7 @@ def test_a_training_that_is_told_to_stop_goes_back_into_the_queue_and_ends_with_
     assert (run / "train" / "metrics.jsonl").read_bytes() == (untrained / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_cancelled_training_stays_cancelled_and_a_busy_run_is_not_submitted_twice(chained, untrained):
     run = chained.parent / "run"
     (job,) = submit(load_experiment(chained), site()).values()
@@ -133,6 +137,7 @@ def test_a_cancelled_training_stays_cancelled_and_a_busy_run_is_not_submitted_tw
     assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
 
 
+@pytest.mark.slow
 def test_where_requeueing_is_forbidden_queued_jobs_go_on(chained, untrained):
     run = chained.parent / "run"
     first, second = submit(load_experiment(chained), site(requeue=False, continuations=1)).values()
