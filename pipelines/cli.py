@@ -27,6 +27,9 @@ ABOUT = {
     "run": "the whole chain, skipping what is complete",
 }
 
+SHARED = ("ingest", "verify")  # stages whose work can be cut into independent shares
+APPENDING = ("ingest", "verify")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Expected faults end in one sentence, not a traceback."""
@@ -34,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     _log_to_stderr(options.verbose)
     try:
         with stopping_at_once():
-            options.action(options)
+            return options.action(options) or 0
     except Interrupted as stop:
         logging.getLogger("emulator").warning("%s", stop)
         return EX_TEMPFAIL
@@ -47,7 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/]: {options.command}: ", end="")
         print(_sentence(error), file=sys.stderr)
         return 1
-    return 0
 
 
 def _sentence(error: BaseException) -> str:
@@ -66,10 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
         command.add_argument("-v", "--verbose", action="store_true", help="debug messages and tracebacks")
         command.set_defaults(action=_run if name == "run" else _stage)
-        if name == "ingest":
+        if name in SHARED:
             command.add_argument(
                 "--part", type=_part, metavar="i/N", help="only the i-th of N shares; leaves the rest open"
             )
+        if name in APPENDING:
             command.add_argument("--append", action="store_true", help="keep what is at the output, add the new times")
     commands.choices["run"].add_argument("--only", metavar="STAGE", help="one stage, whose inputs must be complete")
     submit = commands.add_parser("submit", help="the chain as dependent Slurm jobs")
@@ -84,6 +87,20 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--lines", type=int, default=3, help="of each log")
     status.add_argument("-v", "--verbose", action="store_true")
     status.set_defaults(action=_status)
+    report = commands.choices["report"]
+    report.usage = "emulator report CONFIG [dotted.name=value ...]  |  emulator report [NAME=]SCORES [NAME=]SCORES ..."
+    report.add_argument("--output", type=Path, default=Path("comparison"), help="folder, where models are compared")
+    report.add_argument("--title", default="Comparison of forecasts", help="of the page, where models are compared")
+    report.set_defaults(action=_report)
+    gate = commands.add_parser("gate", help="exit code 1 where scores are significantly worse than a baseline's")
+    gate.add_argument("scores", type=Path, help="scores.json of a report")
+    gate.add_argument("baseline", type=Path, help="scores.json to compare with")
+    gate.add_argument(
+        "--tolerance", type=float, default=0.0, metavar="PERCENT", help="growth of the RMSE that is let pass"
+    )
+    gate.add_argument("--rate", type=float, default=0.05, help="false discovery rate")
+    gate.add_argument("-v", "--verbose", action="store_true")
+    gate.set_defaults(action=_gate)
     inspect = commands.add_parser("inspect", help="what a store holds, on one screen")
     inspect.add_argument("store", type=Path)
     inspect.add_argument("-v", "--verbose", action="store_true")
@@ -107,7 +124,8 @@ def _stage(options) -> None:
         for line in check_stage(name, config):
             print(line)
         return
-    more = {"part": options.part, "append": options.append} if name == "ingest" else {}
+    more = {"part": options.part} if name in SHARED else {}
+    more |= {"append": options.append} if name in APPENDING else {}
     importlib.import_module(f"pipelines.{name}").__dict__[name](config, **more)
 
 
@@ -140,6 +158,28 @@ def _status(options) -> None:
     from pipelines.status import as_text, status
 
     print(as_text(status(options.run, options.lines)))
+
+
+def _report(options) -> None:
+    """One report from a configuration, or several files of scores compared."""
+    if options.config.suffix in (".yaml", ".yml"):
+        _stage(options)
+        return
+    from pipelines.report import compare
+
+    compare([str(options.config), *options.overrides], options.output, options.title)
+
+
+def _gate(options) -> int:
+    from emulator.report.gate import judge, read
+
+    found = judge(read(options.scores), read(options.baseline), options.rate, options.tolerance)
+    failed = [finding for finding in found if finding.verdict in ("worse", "missing")]
+    for finding in found:
+        if finding.verdict != "same":
+            print(finding.line())
+    print(f"{len(failed)} of {len(found)} scores are significantly worse or missing")
+    return 1 if failed else 0
 
 
 def _inspect(options) -> None:

@@ -327,10 +327,6 @@ class VerifyConfig(Model):
     events: list[Fraction] = Field(
         [0.05, 0.95], description="quantiles of the climatology that events lie below (up to 0.5) or above; empty: none"
     )
-    part: str | None = Field(
-        None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="i/N: one of N shares of the initial times, into its own file"
-    )
-    append: bool = Field(False, description="keep the scores that the output has, and add initial times that it lacks")
     variables: list[str] | None = None
     levels: list[float] | None = Field(None, description="of these the nearest in the stores, in their own unit")
     regions: list[str] | None = Field(

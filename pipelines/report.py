@@ -12,7 +12,8 @@ from emulator.report.tables import to_csv, to_json
 from emulator.report.training_panel import training_panel
 from emulator.report.view import View
 from emulator.store import grid_of, open_forecast
-from emulator.verify.files import open_scores
+from emulator.verify.compare import combine
+from emulator.verify.files import open_scores, write_scores
 from emulator.verify.ledger import Ledger
 from pipelines.config import ReportConfig
 
@@ -24,7 +25,40 @@ def report(config: ReportConfig) -> None:
     view = View(open_scores(config.scores))
     with figures():
         panels = {"long_run": _long_run(view, config.long_run), "training": _training(config.metrics)}
-    written = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {config.scores}."
+    _write_page(view, config, panels, str(config.scores))
+
+
+def compare(models: list[str], output: Path, title: str = "Comparison of forecasts") -> None:
+    """A page, and the files beside it, of several models that were verified apart, the first as the reference.
+
+    `models`: files of scores or folders that hold a `scores.nc`, each as `path` or `name=path`. Raises `ValueError`,
+    naming the difference, when they were not scored on the same sample.
+    """
+    paths = _labelled(models)
+    if len(paths) < 2:
+        raise ValueError(f"Expected at least 2 files of scores under different names, got {', '.join(models)}")
+    scores = combine({name: open_scores(path) for name, path in paths.items()})
+    config = ReportConfig(scores=next(iter(paths.values())), output=output, title=title)
+    _write_page(View(scores), config, {}, ", ".join(map(str, paths.values())))
+    write_scores(scores, Path(output) / "scores.nc")
+
+
+def _labelled(models: list[str]) -> dict[str, Path]:
+    """Name -> file of scores; without a name that of the folder, or of the file where it is not `scores.nc`."""
+    found = {}
+    for model in models:
+        name, equals, text = model.partition("=")
+        path = Path(text if equals else model)
+        path = path / "scores.nc" if path.is_dir() else path
+        label = name if equals else path.resolve().parent.name if path.name == "scores.nc" else path.stem
+        if label in found:
+            raise ValueError(f"Expected a different name for each model, got {label!r} twice; write name=path")
+        found[label] = path
+    return found
+
+
+def _write_page(view: View, config: ReportConfig, panels: dict, source: str) -> None:
+    written = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {source}."
     files = {
         "scores.csv": to_csv(view),
         "scores.json": to_json(view),

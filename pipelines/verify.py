@@ -23,17 +23,17 @@ from pipelines.verify_inputs import Inputs, attributes, open_inputs
 log = logging.getLogger(__name__)
 
 
-def verify(config: VerifyConfig) -> None:
+def verify(config: VerifyConfig, part: tuple[int, int] | None = None, append: bool = False) -> None:
     """Score the forecasts and audit their budgets. Raises `ValueError` in one sentence; nothing half-written stays.
 
-    With `part: i/N` only every N-th initial time is scored, into a file of its own; the part that finds all others there
-    adds them up. With `append` the initial times that the output already has are left alone.
+    With `part` `(i, N)` only the i-th of N shares of the initial times is scored, into a file of its own; the part that
+    finds all others there adds them up. With `append` the initial times that the output already has are left alone.
     """
     inputs = open_inputs(config)
-    if config.part is not None:
-        _verify_part(config, inputs)
+    if part is not None:
+        _verify_part(config, inputs, *part)
         return
-    old = open_scores(config.output) if config.append and Path(config.output).exists() else None
+    old = open_scores(config.output) if append and Path(config.output).exists() else None
     todo = np.arange(len(inputs.alignment.init_time))
     if old is not None:
         todo = np.flatnonzero(~np.isin(inputs.alignment.init_time, old["init_time"].values))
@@ -44,18 +44,15 @@ def verify(config: VerifyConfig) -> None:
     if old is not None:
         scores = merge([old, scores])
     write_scores(_with_cases(scores, inputs, old), config.output)
-    log.info(
-        "%s: %d channels, %d initial times", config.output, scores.sizes["channel"], scores.sizes["init_time"]
-    )
+    log.info("%s: %d channels, %d initial times", config.output, scores.sizes["channel"], scores.sizes["init_time"])
 
 
-def _verify_part(config: VerifyConfig, inputs: Inputs) -> None:
-    number, count = (int(text) for text in config.part.split("/"))
+def _verify_part(config: VerifyConfig, inputs: Inputs, number: int, count: int) -> None:
     path = part_path(config.output, number, count)
     todo = np.array_split(np.arange(len(inputs.alignment.init_time)), count)[number - 1]
     if not len(todo):
         raise ValueError(
-            f"Expected at most {len(inputs.alignment.init_time)} parts, one initial time each, got {config.part}"
+            f"Expected at most {len(inputs.alignment.init_time)} parts, one initial time each, got {count}"
         )
     if not _is_written(path, inputs.alignment.init_time[todo], inputs):
         scores = _score(config, inputs, todo)
@@ -124,9 +121,7 @@ def _with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None) -> x
     else:
         shared = setting(inputs.grid, np.ones((1, *inputs.grid.shape)), inputs.alignment.at(held))
         cases = case_maps(scores, inputs.variables, shared, list(inputs.forecasts))
-    return xr.merge(
-        [scores, cases], compat="no_conflicts", join="outer", combine_attrs="override"
-    )
+    return xr.merge([scores, cases], compat="no_conflicts", join="outer", combine_attrs="override")
 
 
 def _scheduler(config: VerifyConfig):

@@ -59,9 +59,7 @@ def open_inputs(config: VerifyConfig) -> Inputs:
     plan, overlap = _climatology(truth, alignment, config)
     regions = config.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
     mask = truth["land_sea_mask"].values if "land_sea_mask" in truth else None
-    inputs = Inputs(
-        truth, forecasts, audited, grid, mask, tuple(regions), variables, skipped, alignment, plan, overlap
-    )
+    inputs = Inputs(truth, forecasts, audited, grid, mask, tuple(regions), variables, skipped, alignment, plan, overlap)
     return dataclasses.replace(inputs, sample=_sample(config, inputs))
 
 

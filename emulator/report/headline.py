@@ -20,6 +20,35 @@ def verdict(view: View) -> list[str]:
     return [skill, budgets] if budgets else [skill]
 
 
+def comparison_verdict(view: View) -> list[str]:
+    """One sentence for every forecast but the first: where it is better and worse than the first."""
+    at = view.table_leads((1, 3, 5, 10))
+    sentences = []
+    for other in view.forecasts[1:]:
+        better = worse = total = 0
+        cuts = []
+        for channel in view.headline:
+            difference = view.against("difference", view.main, other, channel)
+            sure = view.against("significant", view.main, other, channel)
+            for lead in at:
+                if np.isfinite(difference[lead]):
+                    total += 1
+                    cuts.append(difference[lead])
+                    better += bool(sure[lead]) and difference[lead] < 0
+                    worse += bool(sure[lead]) and difference[lead] > 0
+        if not total:
+            sentences.append(f"{other} has no finite scores to compare with {view.main}.")
+            continue
+        middle = float(np.median(cuts))
+        size = f"{abs(middle):.1f} % {'smaller' if middle < 0 else 'larger'} than those of {view.main} (median)"
+        rest = total - better - worse
+        sentences.append(
+            f"Errors of {other} are {size}: significantly smaller in {better} of {total} headline scores, larger in {worse}, "
+            f"undecided in {rest}."
+        )
+    return sentences
+
+
 def _against_persistence(view) -> str:
     at = view.table_leads((3, 1, 5, 10))[0]
     cuts, better, worse = [], 0, 0

@@ -7,8 +7,8 @@ import numpy as np
 
 from emulator.report import budget_panels, curves, maps
 from emulator.report.caveats import caveats
-from emulator.report.headline import budget_table, headline_table, region_table, verdict
-from emulator.report.scorecard import scorecard
+from emulator.report.headline import budget_table, comparison_verdict, headline_table, region_table, verdict
+from emulator.report.scorecard import comparison, scorecard
 from emulator.report.spectra_panel import spectra_panel
 from emulator.report.style import Panel, figures
 from emulator.report.template import FIGURE, PAGE, SECTION, STYLE, TABLE
@@ -20,6 +20,7 @@ def render(view: View, title: str, map_lead_days: float, panels: dict[str, Panel
     with figures():
         sections = [
             ("summary", "Summary", _summary(view)),
+            ("comparison", "Comparison", _comparison(view)),
             ("error", "Forecast error", _error(view)),
             ("maps", "Maps", [maps.case_panel(view, map_lead_days), maps.mean_error_panel(view, map_lead_days)]),
             ("spectra", "Spectra", [spectra_panel(view)]),
@@ -72,11 +73,29 @@ def _summary(view) -> list:
         "“Useful to” is the day on which the RMSE reaches climatology's."
     )
     return [
-        '<div class="verdict">' + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in verdict(view)) + "</div>",
+        '<div class="verdict">'
+        + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in [*comparison_verdict(view), *verdict(view)])
+        + "</div>",
         TABLE.substitute(label="Headline scores", markup=headline_table(view)),
         f'<p class="note">{note}</p>',
         f'<dl class="facts">{pairs}</dl>',
     ]
+
+
+def _comparison(view) -> list:
+    if len(view.forecasts) < 2:
+        return []
+    note = (
+        f"Blue: smaller error than {view.main}; orange: larger. A dot marks differences that are significant at a false "
+        "discovery rate of 5 %: pairs by initial time, Student's t with the autoregressive inflation of Geer (2016). Full "
+        "colour at 20 %."
+    )
+    cards = [
+        TABLE.substitute(label=f"{other} against {view.main}", markup=comparison(view, other))
+        for other in view.forecasts[1:]
+    ]
+    sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in comparison_verdict(view))
+    return [sentences, f'<p class="note">{html.escape(note)}</p>', *cards]
 
 
 def _facts(view) -> list[tuple[str, str]]:

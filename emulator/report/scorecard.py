@@ -4,11 +4,11 @@ import html
 
 import numpy as np
 
-from emulator.report.display import signed
+from emulator.report.display import region_name, signed
 from emulator.report.view import View
 
 LEADS = (0.5, 1, 2, 3, 5, 7, 10)
-FULL_COLOUR = 60.0  # percent
+FULL_COLOUR, COMPARED_COLOUR = 60.0, 20.0  # percent; models differ by less than a model and its baselines
 
 
 def scorecard(view: View) -> str:
@@ -28,16 +28,42 @@ def scorecard(view: View) -> str:
     )
 
 
+def comparison(view: View, other: str) -> str:
+    """HTML table of the RMSE of `other` against the first forecast, in percent: regions side by side, leads as columns."""
+    leads = view.table_leads(LEADS[1:])
+    top = "<td></td>".join(
+        f'<th scope="colgroup" colspan="{len(leads)}">{html.escape(region_name(region))}</th>'
+        for region in view.regions
+    )
+    under = "<td></td>".join(
+        "".join(f'<th scope="col">{_day(view.leads[i])}</th>' for i in leads) for _ in view.regions
+    )
+    rows = []
+    for channel in map(str, view.scores["channel"].values):
+        groups = []
+        for region in view.regions:
+            difference = view.against("difference", view.main, other, channel, region)
+            sure = view.against("significant", view.main, other, channel, region)
+            groups.append("".join(_cell(difference[i], bool(sure[i]), COMPARED_COLOUR) for i in leads))
+        cells = '<td class="gap"></td>'.join(groups)
+        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{cells}</tr>')
+    return (
+        f'<table class="card"><caption>RMSE of {html.escape(other)} against {html.escape(view.main)}, '
+        "difference in %</caption>"
+        f"<thead><tr><td></td>{top}</tr><tr><td></td>{under}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
 def _cells(view, baseline, channel, leads):
     difference = view.against("difference", baseline, view.main, channel)
     sure = view.against("significant", baseline, view.main, channel)
     return "".join(_cell(difference[i], bool(sure[i])) for i in leads)
 
 
-def _cell(value, sure):
+def _cell(value, sure, full=FULL_COLOUR):
     if not np.isfinite(value):
         return "<td>–</td>"
-    share = min(abs(value) / FULL_COLOUR, 1.0)
+    share = min(abs(value) / full, 1.0)
     colour = "0,114,178" if value < 0 else "213,94,0"
     ink = ' class="inverse"' if share > 0.75 else ""
     mark = '<span class="mark" title="significant">•</span>' if sure else ""

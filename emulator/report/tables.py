@@ -20,6 +20,9 @@ METRICS = (
     "acc_pooled",
     "activity",
     "crps",
+    "crps_ecdf",
+    "rmse_unbiased",
+    "energy_score",
     "spread",
     "spread_skill",
 )
@@ -80,12 +83,41 @@ def to_json(view: View) -> str:
         "verdict": " ".join(verdict(view)),
         "initial_times": int(view.scores.sizes["init_time"]),
         "headline": headline,
+        "sample": _sample(view),
+        "init_times": [str(time) for time in view.scores["init_time"].values],
+        "series": _series(view),
         "budgets": _budgets(view) if budget_panels.has_budgets(view) else [],
         "climatology": view.scores.attrs.get("climatology"),
         "provenance": view.note("provenance"),
         "config": view.note("config"),
     }
     return json.dumps(content, indent=1, allow_nan=False)
+
+
+def _sample(view) -> dict:
+    """What two scores must share to be compared."""
+    sample = view.note("sample")
+    return {key: sample.get(key) for key in ("grid", "truth", "climatology")}
+
+
+def _series(view) -> list[dict]:
+    """Squared errors at every initial time, of the headline channels at the leads of the tables, in all regions."""
+    error = view.scores["squared_error"].transpose("forecast", "channel", "region", "lead_time", "init_time")
+    return [
+        {
+            "forecast": name,
+            "channel": channel,
+            "region": region,
+            "lead_days": float(view.leads[lead]),
+            "squared_error": [
+                _value(v) for v in error.sel(forecast=name, region=region).values[view.position(channel), lead]
+            ],
+        }
+        for name in view.forecasts or view.baselines[:1]
+        for channel in view.headline
+        for region in view.regions
+        for lead in view.table_leads()
+    ]
 
 
 def _budgets(view):

@@ -45,7 +45,13 @@ def assemble(
         }
     )
     sums["members"] = ("forecast", [*members, 1][: len(forecasts)])
-    parts = [sums, _climate(results), _maps(results, shared), _extra(results, shared), _power(results, shared, forecasts)]
+    parts = [
+        sums,
+        _climate(results),
+        _maps(results, shared),
+        _extra(results, shared),
+        _power(results, shared, forecasts),
+    ]
     return derive(xr.merge(parts, compat="no_conflicts", join="outer"))
 
 

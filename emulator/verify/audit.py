@@ -144,9 +144,13 @@ def records(datasets: dict[str, xr.Dataset]) -> xr.Dataset:
         kept = kept.drop_dims([d for d in kept.dims if d not in ("init_time", "lead_time", "member")])
         if kept.data_vars:
             square = kept.astype(np.float64) ** 2
-            rms = np.sqrt(square.mean("member") if "member" in square.dims else square).drop_vars("member", errors="ignore")
+            rms = np.sqrt(square.mean("member") if "member" in square.dims else square).drop_vars(
+                "member", errors="ignore"
+            )
             rms = rms.rename({name: f"step_{name}" for name in rms.data_vars})
-            rms = rms.transpose("init_time", "lead_time").rename(init_time="audit_init_time", lead_time="audit_lead_time")
+            rms = rms.transpose("init_time", "lead_time").rename(
+                init_time="audit_init_time", lead_time="audit_lead_time"
+            )
             parts.append(rms.expand_dims(audit_source=[source]))
     if not parts:
         return xr.Dataset()

@@ -77,5 +77,3 @@ def complete(series, function):
             results[index][cells] = part[index]
     used = 2 if function is significance.bootstrap_rmse else 3
     return tuple(values.reshape(count.shape) for values in results[:used])
-
-

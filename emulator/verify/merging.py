@@ -17,7 +17,17 @@ FIXED = (
     "members",
     "land_sea_mask",
 )
-COORDINATES = ("forecast", "channel", "region", "lead_time", "event", "map_channel", "map_lead", "latitude", "longitude")
+COORDINATES = (
+    "forecast",
+    "channel",
+    "region",
+    "lead_time",
+    "event",
+    "map_channel",
+    "map_lead",
+    "latitude",
+    "longitude",
+)
 
 
 def is_sum(name) -> bool:

@@ -94,7 +94,9 @@ def _score_variable(variable, plan, shared) -> VariableScores:
         found.append(add_up(list(dask.compute(*[task(group, part, held, shared, map_levels) for group in groups]))))
         known.append(reference.climatology)
         reference.climatology.forget()
-    known = [np.concatenate([getattr(k, name) for k in known], -1) for name in ("mean", "deviation", "extreme", "series")]
+    known = [
+        np.concatenate([getattr(k, name) for k in known], -1) for name in ("mean", "deviation", "extreme", "series")
+    ]
     return VariableScores(variable, stack_levels(found), *known, headline)
 
 

@@ -48,9 +48,7 @@ class Slots:
 class SlotFields:
     """Fields made from the samples of each slot, looked up by hour and day."""
 
-    def __init__(
-        self, slots: Slots, hour: np.ndarray, day: np.ndarray, make: Callable[[np.ndarray], np.ndarray]
-    ):
+    def __init__(self, slots: Slots, hour: np.ndarray, day: np.ndarray, make: Callable[[np.ndarray], np.ndarray]):
         """`hour`, `day`: all that will be asked for; `make`: samples `(n, level, cell)` -> `(..., level, cell)` float32."""
         self._slots = dataclasses.replace(slots, read=_forgotten)
         wanted = np.unique(slots.number(hour, day))

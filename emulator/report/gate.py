@@ -1,0 +1,124 @@
+"""The gate for continuous integration: is a model significantly worse than the one before it?"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from emulator.verify.significance import false_discovery, mean_interval
+
+BUDGET_FACTOR, BUDGET_FLOOR = 10.0, 1e-7  # a residual is worse when it grows tenfold, above what rounding leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One score against the baseline's.
+
+    Attributes:
+      what: field, region and lead; change: of the RMSE in percent, or the factor of a residual.
+      p_value: of no difference, NaN for budgets; verdict: "better", "worse", "same" or "missing".
+    """
+
+    what: str
+    change: float
+    p_value: float
+    verdict: str
+
+    def line(self) -> str:
+        sure = f", p = {self.p_value:.2g}" if np.isfinite(self.p_value) else ""
+        return f"{self.verdict:8}{self.change:+9.2f} %  {self.what}{sure}"
+
+
+def read(path: Path) -> dict:
+    """The content of a `scores.json`. Raises `ValueError` for a file that the report did not write."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"Expected scores at {path}, got: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected JSON at {path}, got: {error}") from None
+    if not isinstance(content, dict) or "series" not in content:
+        raise ValueError(f"Expected scores.json of a report, with 'series', at {path}; got none there")
+    return content
+
+
+def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0.0) -> list[Finding]:
+    """Every score of the baseline against the same score now, the worst first.
+
+    Squared errors are paired by initial time (Student's t with the inflation of Geer 2016); `rate` is the false discovery
+    rate over all of them. A significant growth of the RMSE by more than `tolerance` percent is "worse". Raises
+    `ValueError`, naming the difference, when the two were not scored on the same sample.
+    """
+    for key in ("sample", "init_times"):
+        if scores.get(key) != baseline.get(key):
+            ours, theirs = _short(scores.get(key)), _short(baseline.get(key))
+            raise ValueError(
+                f"Expected scores of the same {key.replace('_', ' ')} as the baseline's {theirs}, got {ours}"
+            )
+    if len(scores["init_times"]) < 4:
+        raise ValueError(f"Expected at least 4 initial times to judge, got {len(scores['init_times'])}")
+    now = _by_place(scores)
+    rows = []
+    for place, old in _by_place(baseline).items():
+        if not np.isfinite(old).all():
+            continue
+        new = now.get(place)
+        if new is None or not np.isfinite(new).all():
+            rows.append((place, np.nan, np.nan))
+            continue
+        _, _, p_value = mean_interval((new - old)[:, None])
+        rows.append((place, 100 * (np.sqrt(new.mean() / old.mean()) - 1) if old.mean() > 0 else 0.0, float(p_value[0])))
+    sure = false_discovery(np.array([row[2] for row in rows]), rate)
+    found = [_finding(row, bool(s), tolerance) for row, s in zip(rows, sure, strict=True)]
+    found += _budgets(scores, baseline)
+    order = {"missing": 0, "worse": 1, "better": 2, "same": 3}
+    return sorted(found, key=lambda f: (order[f.verdict], -abs(f.change) if np.isfinite(f.change) else 0))
+
+
+def _finding(row, sure, tolerance) -> Finding:
+    place, change, p_value = row
+    what = f"RMSE of {place[1]}, {place[2]}, day {place[3]:g}" + (f" ({place[0]})" if place[0] else "")
+    if not np.isfinite(change):
+        return Finding(what, change, p_value, "missing")
+    verdict = "same" if not sure or abs(change) <= tolerance else "worse" if change > 0 else "better"
+    return Finding(what, change, p_value, verdict)
+
+
+def _by_place(content) -> dict:
+    """Squared errors by forecast, channel, region and lead; a lone forecast goes without its name."""
+    names = {entry["forecast"] for entry in content["series"]}
+    return {
+        ("" if len(names) == 1 else e["forecast"], e["channel"], e["region"], e["lead_days"]): np.array(
+            [np.nan if v is None else v for v in e["squared_error"]], np.float64
+        )
+        for e in content["series"]
+    }
+
+
+def _budgets(scores, baseline) -> list[Finding]:
+    def residuals(content):
+        sources = [b["source"] for b in content.get("budgets", [])]
+        return {
+            b["budget"]: b["relative_residual_per_step_rms"]
+            for b in content.get("budgets", [])
+            if b["source"] == sources[0] and b["relative_residual_per_step_rms"] is not None
+        }
+
+    now, found = residuals(scores), []
+    for budget, old in residuals(baseline).items():
+        new = now.get(budget)
+        what = f"residual of {budget.replace('_', ' ')} per step"
+        if new is None:
+            found.append(Finding(what, np.nan, np.nan, "missing"))
+            continue
+        worse = new > BUDGET_FLOOR and new > BUDGET_FACTOR * old
+        change = 100 * (new / old - 1) if old > 0 else 0.0
+        found.append(Finding(what, change, np.nan, "worse" if worse else "same"))
+    return found
+
+
+def _short(value) -> str:
+    if isinstance(value, list):
+        return f"{value[0]} to {value[-1]} ({len(value)})" if value else "none"
+    return repr(value)

@@ -1,0 +1,133 @@
+"""Several models side by side, and the gate: agreement with scoring them together, and every refusal."""
+
+import json
+
+import numpy as np
+import pytest
+from made_scores import made_analysis, made_forecast_store
+
+from emulator.report.gate import judge, read
+from emulator.verify.compare import combine
+from emulator.verify.files import open_scores
+from pipelines.cli import main
+from pipelines.config import ReportConfig, VerifyConfig
+from pipelines.report import compare, report
+from pipelines.verify import verify
+
+INITS = [28, 30, 32, 34, 36, 38, 40, 42, 44, 46]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Scores of a good and a bad forecast, each verified alone, and of both together; variables alone keep it small."""
+    folder = tmp_path_factory.mktemp("runs")
+    truth = made_analysis(folder / "analysis.zarr")
+    for name, error in (("good", 0.2), ("bad-model", 0.35)):
+        made_forecast_store(folder / f"{name}.zarr", truth, INITS, 12, error)
+
+    def scored(path, forecasts, **options):
+        settings = {
+            "forecasts": {name: folder / f"{store}.zarr" for name, store in forecasts.items()},
+            "truth": folder / "analysis.zarr",
+            "output": path,
+            "variables": ["temperature", "surface_pressure"],
+            "regions": ["global", "tropics"],
+            "climatology": {"end": "2001-01-07"},
+        }
+        verify(VerifyConfig(**(settings | options)))
+
+    scored(folder / "a" / "scores.nc", {"emulator": "good"})
+    scored(folder / "b" / "scores.nc", {"emulator": "bad-model"})
+    scored(folder / "both.nc", {"a": "good", "b": "bad-model"})
+    scored(folder / "fewer" / "scores.nc", {"emulator": "good"}, period={"end": "2001-01-10"})
+    scored(folder / "other" / "scores.nc", {"emulator": "good"}, climatology={"end": "2001-01-06"})
+    for name in "ab":
+        report(ReportConfig(scores=folder / name / "scores.nc", output=folder / name))
+    return folder
+
+
+def test_models_verified_apart_score_as_if_verified_together(runs):
+    found = combine({name: open_scores(runs / name / "scores.nc") for name in "ab"})
+    together = open_scores(runs / "both.nc")
+    assert list(found["forecast"].values) == list(together["forecast"].values)
+    assert list(found["baseline"].values) == ["persistence", "climatology", "a"]
+    for name in ("rmse", "rmse_high", "acc", "difference", "difference_half_width", "p_value", "significant", "sedi"):
+        order = together[name].dims
+        np.testing.assert_allclose(found[name].transpose(*order), together[name], rtol=1e-12, atol=1e-12, err_msg=name)
+    for name in ("power_ratio", "budget_residual", "mean_error_map"):
+        np.testing.assert_allclose(
+            found[name].transpose(*together[name].dims), together[name], rtol=1e-6, atol=1e-9, err_msg=name
+        )
+
+
+def test_the_difference_is_that_of_paired_errors(runs):
+    found = open_scores(runs / "both.nc").sel(region="global", channel="surface_pressure").isel(lead_time=6)
+    worse = found["difference"].sel(baseline="a", forecast="b")
+    expected = 100 * (found["rmse"].sel(forecast="b") / found["rmse"].sel(forecast="a") - 1)
+    np.testing.assert_allclose(worse, expected, rtol=1e-12)
+    assert worse > 0 and found["significant"].sel(baseline="a", forecast="b")
+    assert worse - found["difference_half_width"].sel(baseline="a", forecast="b") > 0
+
+
+def test_page_of_two_models(runs, tmp_path, capsys):
+    assert main(["report", str(runs / "a"), f"bad={runs / 'b' / 'scores.nc'}", "--output", str(tmp_path / "c")]) == 0
+    assert {"report.html", "scores.csv", "scores.json", "scores.nc"} <= {p.name for p in (tmp_path / "c").iterdir()}
+    text = (tmp_path / "c" / "report.html").read_text()
+    assert "Errors of bad are" in text and "significantly smaller in 0 of" in text
+    assert "RMSE of bad against a, difference in %" in text
+    content = json.loads((tmp_path / "c" / "scores.json").read_text())
+    assert {entry["forecast"] for entry in content["series"]} == {"a", "bad"}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("fewer", "scored on the same init times, got 10 and .* verify them together"),
+        ("other", "scored with the same climatology, got"),
+    ],
+)
+def test_scores_that_are_not_comparable_are_refused(runs, tmp_path, other, message):
+    with pytest.raises(ValueError, match=message):
+        compare([str(runs / "a"), str(runs / other)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_model_or_one_name_is_no_comparison(runs, tmp_path):
+    with pytest.raises(ValueError, match="at least 2"):
+        compare([str(runs / "a")], tmp_path)
+    with pytest.raises(ValueError, match="different name for each model, got 'a' twice"):
+        compare([str(runs / "a"), str(runs / "a")], tmp_path)
+
+
+def test_gate_lets_pass_what_is_as_good_and_stops_what_is_worse(runs, capsys):
+    a, b = (str(runs / name / "scores.json") for name in "ab")
+    assert main(["gate", a, a]) == 0
+    assert main(["gate", b, a]) == 1
+    out = capsys.readouterr().out
+    assert "worse" in out and "RMSE of" in out
+    assert main(["gate", a, b]) == 0  # better everywhere
+    assert main(["gate", b, a, "--tolerance", "1000"]) == 0
+    found = judge(read(b), read(a))
+    assert found[0].verdict == "worse" and found[0].change > 50 and found[0].p_value < 1e-3
+
+
+def test_gate_stops_a_leak_and_a_failed_forecast(runs):
+    a = read(runs / "a" / "scores.json")
+    leaking = json.loads(json.dumps(a))
+    leaking["budgets"][0]["relative_residual_per_step_rms"] = 1e-3
+    a["budgets"][0]["relative_residual_per_step_rms"] = 1e-9
+    assert [f.what for f in judge(leaking, a) if f.verdict == "worse"] == ["residual of dry air per step"]
+    broken = json.loads(json.dumps(a))
+    broken["series"][0]["squared_error"][2] = None
+    assert [f.verdict for f in judge(broken, a)][0] == "missing"
+
+
+def test_gate_refuses_other_samples(runs, tmp_path, capsys):
+    report(ReportConfig(scores=runs / "fewer" / "scores.nc", output=tmp_path))
+    assert main(["gate", str(tmp_path / "scores.json"), str(runs / "a" / "scores.json")]) == 1
+    assert "the same init times as the baseline's" in capsys.readouterr().err
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(ValueError, match="scores.json of a report"):
+        read(tmp_path / "no.json")
+    with pytest.raises(ValueError, match="No such file"):
+        read(tmp_path / "none.json")
