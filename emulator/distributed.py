@@ -6,6 +6,7 @@ One process alone starts no process group, and every function here leaves its ar
 import contextlib
 import datetime
 import logging
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -154,7 +155,9 @@ def replicate(module: nn.Module, network: nn.Module, world: World, device: torch
     if world.size == 1:
         return Alone(module)
     ids = [device.index] if device.type == "cuda" else None
-    return Replicated(nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False))
+    with warnings.catch_warnings():  # newer torch has another name for it, which older torch does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return Replicated(nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False))
 
 
 def shard(module: nn.Module, network: nn.Module, world: World, device: torch.device) -> Alone:
