@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 
 from emulator.interruption import Interrupted
 from pipelines import load
-from pipelines.signals import stopping_at_once
+from pipelines.signals import ignore, stopping_at_once
 
 EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
 
@@ -27,7 +27,7 @@ ABOUT = {
     "run": "the whole chain, skipping what is complete",
 }
 
-SHARED = ("ingest", "verify")  # stages whose work can be cut into independent shares
+SHARED = ("ingest", "rollout", "verify")  # stages whose work can be cut into independent shares
 APPENDING = ("ingest", "verify")
 
 
@@ -36,9 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _log_to_stderr(options.verbose)
     try:
-        with stopping_at_once():
+        with stopping_at_once(restore=arguments is not None):
             return options.action(options) or 0
     except Interrupted as stop:
+        if arguments is None:  # this process ends now
+            ignore()
         logging.getLogger("emulator").warning("%s", stop)
         return EX_TEMPFAIL
     except KeyboardInterrupt:
