@@ -103,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--rate", type=float, default=0.05, help="false discovery rate")
     gate.add_argument("-v", "--verbose", action="store_true")
     gate.set_defaults(action=_gate)
+    doctor = commands.add_parser("doctor", help="devices, versions, rates of products and between processes")
+    doctor.add_argument("-v", "--verbose", action="store_true")
+    doctor.set_defaults(action=_doctor)
     inspect = commands.add_parser("inspect", help="what a store holds, on one screen")
     inspect.add_argument("store", type=Path)
     inspect.add_argument("-v", "--verbose", action="store_true")
@@ -182,6 +185,13 @@ def _gate(options) -> int:
             print(finding.line())
     print(f"{len(failed)} of {len(found)} scores are significantly worse or missing")
     return 1 if failed else 0
+
+
+def _doctor(options) -> None:
+    from pipelines.doctor import doctor
+
+    for line in doctor():
+        print(line)
 
 
 def _inspect(options) -> None:

@@ -83,7 +83,7 @@ def options(job: Job, site: SiteConfig, places: Places) -> list[str]:
         "account": site.account,
         "partition": need.partition or site.partition,
         "qos": site.qos,
-        "array": f"0-{job.array - 1}" if job.array > 1 else None,
+        "array": f"1-{job.array}" if job.array > 1 else None,
         "nodes": need.nodes,
         "ntasks-per-node": need.tasks_per_node,
         "cpus-per-task": need.cpus_per_task,

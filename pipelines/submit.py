@@ -16,7 +16,7 @@ from pipelines.sbatch import Job, Places, script
 from pipelines.site import SiteConfig
 
 log = logging.getLogger(__name__)
-SPLIT = ()  # stages whose work an array of jobs can share
+SPLIT = ("ingest", "rollout")  # stages whose work an array of jobs can share
 
 
 def submit(experiment: Experiment, site: SiteConfig) -> dict[str, int]:

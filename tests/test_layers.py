@@ -10,11 +10,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
     1: "constants variables grid vertical spherical spherical_kernels precision mesh insolation calendar world"
     " interruption",
-    2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed statistics"
-    " axes coefficients fields assemble filling appending computed derive regrid relevel",
+    2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed rates statistics"
+    " axes coefficients fields assemble filling appending computed derive regrid relevel"
+    " background thinning forecast_netcdf forecast_grib",
     3: "dataset forcing models conservation losses",
     4: "step checkpoint",
-    5: "rollout train training",
+    5: "rollout train training perturb",
     6: "verify report",
 }
 LAYER = {name: number for number, names in LAYERS.items() for name in names.split()}

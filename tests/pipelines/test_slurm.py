@@ -83,11 +83,21 @@ def test_the_whole_chain_runs_as_dependent_jobs(chained):
     assert (run / "report" / "report.html").exists()
     jobs = queue(run).jobs
     numbers = [number for _, number in jobs.values()]
-    assert list(jobs) == ["ingest", "stats", "train", "rollout", "verify", "report"] and numbers == sorted(numbers)
+    assert list(jobs) == [
+        "ingest-parts",
+        "ingest",
+        "stats",
+        "train",
+        "rollout",
+        "verify",
+        "report",
+    ] and numbers == sorted(numbers)
     for name in jobs:
         assert subprocess.run(["bash", "-n", run / "slurm" / f"{name}.sbatch"]).returncode == 0
     log = next((run / "slurm" / "logs").glob("train-*.log")).read_text()
     assert "process 0 of 2" in log and "process 1 of 2" in log
+    parts = [path.read_text() for path in sorted((run / "slurm" / "logs").glob("ingest-parts-*.log"))]
+    assert len(parts) == 2 and "part 1/2" in parts[0] and "part 2/2" in parts[1]
     assert submit(load_experiment(chained), site()) == {}
 
 
@@ -190,5 +200,5 @@ def test_a_script_that_slurm_refuses_leaves_nothing_queued(cluster, tmp_path):
     with pytest.raises(slurm.SlurmError, match="partition"):
         submit(load_experiment(path), wrong.model_copy(update={"stages": stages}))
     assert not (tmp_path / "run" / "slurm" / "jobs.json").exists()
-    asked = ["squeue", "--noheader", "--states=PENDING,RUNNING", "--name=ingest.run"]
+    asked = ["squeue", "--noheader", "--states=PENDING,RUNNING", "--name=ingest-parts.run"]
     assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout == ""

@@ -1,0 +1,76 @@
+"""What this machine, and the processes that were started together on it, have to offer: devices, versions, rates."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+
+from emulator.distributed import device_of, processes
+from emulator.rates import copy_rate, exchange_latency, exchange_rate, product_rate
+from emulator.world import World, world_of
+from pipelines.run import provenance
+
+EXTRAS = {"jcm": "gcm", "cfgrib": "grib", "gcsfs": "cloud", "dask_jobqueue": "slurm", "tensorboard": "tensorboard"}
+
+
+def doctor() -> list[str]:
+    """Lines to print; only the first of several processes has any. Measures for a few seconds, all processes together."""
+    world = world_of(os.environ)
+    device = device_of(world)
+    with processes(world, device, 120):
+        places = _places(world, device)
+        lines = [*_machine(), *_device(device), *_between(world, device)]
+    return [*lines[:2], *places, *lines[2:]] if world.rank == 0 else []
+
+
+def _machine() -> Iterator[str]:
+    found = provenance()
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    yield f"program   commit {found['commit']}, Python {found['python']}; {versions}"
+    extras = [extra for module, extra in EXTRAS.items() if importlib.util.find_spec(module)]
+    yield f"extras    {', '.join(extras) or 'none'}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    yield f"machine   {platform.machine()}, {cores} of {os.cpu_count()} cores for this process, {memory:.0f} GB"
+    slurm = shutil.which("sbatch")
+    job = f", in job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+    yield f"slurm     {f'{slurm}{job}' if slurm else 'no sbatch here'}"
+
+
+def _device(device: torch.device) -> Iterator[str]:
+    if device.type == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        yield f"device    {about.name}, {about.total_memory / 1e9:.0f} GB; CUDA {torch.version.cuda}"
+    else:
+        yield f"device    CPU, {torch.get_num_threads()} threads; CUDA {'not ' * (not torch.cuda.is_available())}available"
+    rates = {name: product_rate(device, getattr(torch, name)) for name in ("float32", "bfloat16")}
+    yield "products  " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
+    yield f"memory    {copy_rate(device) / 1e9:,.1f} GB/s read and written by a copy"
+
+
+def _between(world: World, device: torch.device) -> Iterator[str]:
+    available = [name for name in ("nccl", "gloo", "mpi") if getattr(dist, f"is_{name}_available")()]
+    if world.size == 1:
+        yield f"network   one process (srun or torchrun start more); backends {', '.join(available)}"
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    interface = os.environ.get(f"{backend.upper()}_SOCKET_IFNAME", "chosen by itself")
+    yield f"network   {world.size} processes by {backend}, interface {interface}, meeting at {world.address}:{world.port}"
+    rate, latency = exchange_rate(world, device), exchange_latency(world, device)
+    yield f"          sum over all: {rate / 1e9:.2f} GB/s, {latency * 1e6:.0f} microseconds for one number"
+
+
+def _places(world: World, device: torch.device) -> list[str]:
+    """Where every process runs."""
+    if world.size == 1:
+        return []
+    text = f"{world.rank} on {socket.gethostname()} ({device})".encode()[:128].ljust(128)
+    own = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    every = [torch.empty_like(own) for _ in range(world.size)]
+    dist.all_gather(every, own)
+    return [f"process   {bytes(each.tolist()).decode(errors='replace').strip()}" for each in every]
