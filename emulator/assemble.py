@@ -87,10 +87,14 @@ def _without_first_windows(axis, fields):
 def _check_present(field, axis):
     if (lacking := ~field.present).any():
         before = f" (and the {field.window - 1} means before it)" if field.window > 1 else ""
-        pieces = field.terms[0].pieces
+        first, term = axis.times[np.argmax(lacking)], field.terms[0]
+        at = np.flatnonzero(term.times == first)
+        owner = np.unique(term.owner[at]) if len(at) else np.zeros(0, int)
+        partly = [term.pieces[n].path for n in owner[owner >= 0]]  # has it on some levels or for some members
+        paths = partly or [piece.path for piece in term.pieces]
         raise ValueError(
-            f"Expected {field.name} at every time, got nothing complete for {axis.times[np.argmax(lacking)]}{before}, "
-            f"{int(lacking.sum())} times in all ({pieces[0].path}{', ...' if len(pieces) > 1 else ''})"
+            f"Expected {field.name} at every time, got nothing complete for {first}{before}, "
+            f"{int(lacking.sum())} times in all ({paths[0]}{', ...' if len(paths) > 1 else ''})"
         )
 
 

@@ -168,8 +168,9 @@ def check_values(field: Field, values: np.ndarray, times, there: np.ndarray) -> 
             at = int(np.argmax(count > 0))
             raise ValueError(
                 f"Expected values of {field.name} everywhere, got {int(count[at])} missing ones at {times[at]} "
-                f"({_paths(field)}); a field with gaps can be a forcing (roles)"
+                f"({_paths(field, at)}); a field with gaps can be a forcing (roles)"
             )
+        _check_zeros(field, values, times)
     with np.errstate(invalid="ignore"):
         finite = values[np.isfinite(values)] if np.isnan(values).any() else values
     if not finite.size:
@@ -178,12 +179,38 @@ def check_values(field: Field, values: np.ndarray, times, there: np.ndarray) -> 
     slack = max(1e-6, 1e-2 * max(abs(low), abs(high)))
     for bound, outside in ((entry.minimum, low), (entry.maximum, high)):
         if bound is not None and ((outside < bound - slack) if bound == entry.minimum else (outside > bound + slack)):
+            at = int(np.argwhere(values == np.float32(outside))[0][0])
             raise ValueError(
                 f"Expected {field.name} in {entry.units} between {entry.minimum} and {entry.maximum}, got {outside:.6g} "
-                f"from {times[0]} on ({_paths(field)}); are its units or its sign others?"
+                f"at {times[at]} ({_paths(field, at)}); are its units or its sign others?"
             )
 
 
-def _paths(field) -> str:
-    paths = sorted({piece.path for term in field.terms for piece in term.pieces})
+def _check_zeros(field: Field, values: np.ndarray, times) -> None:
+    """A missing chunk of a Zarr store reads as its fill value, which is 0 unless its maker chose NaN.
+
+    Clouds and humidity may be 0 on a whole level; then they are so at every time.
+    """
+    flat = values.reshape(len(values), *values.shape[1 : 1 + field.has_member + field.has_level], -1)
+    if not (flat[..., 0] == 0).any():
+        return
+    zero = (flat == 0).all(axis=-1)
+    at_once = {"geopotential", "u_component_of_wind", "v_component_of_wind"} if field.has_level else set()
+    odd = zero if field.name in at_once and flat.shape[-1] > 1 else zero & ~zero.all(axis=0)
+    if odd.any():
+        at = int(np.argwhere(odd)[0][0])
+        raise ValueError(
+            f"Expected values of {field.name} everywhere, got nothing but zeros at {times[at]} ({_paths(field, at)}); is a "
+            "part of the source missing?"
+        )
+
+
+def _paths(field, at: int) -> str:
+    """The files that a time of a field comes from; all of its files where that is not known."""
+    found = []
+    for term in field.terms:
+        slot = field.slots[at] if isinstance(field, Field) and at < len(field.slots) else -1  # of leads it is not known
+        owner = np.unique(term.owner[slot]) if 0 <= slot < len(term.owner) else np.zeros(0, int)
+        found += [term.pieces[n].path for n in owner[owner >= 0]] or [piece.path for piece in term.pieces]
+    paths = sorted(set(found))
     return paths[0] if len(paths) == 1 else f"{paths[0]}, ..." if paths else "no source"

@@ -24,7 +24,7 @@ from emulator.axes import (
 from emulator.grid import Grid
 from emulator.recognise import Match, recognise
 from emulator.regrid import Regridder
-from emulator.sources import Source
+from emulator.sources import Source, reaching
 from emulator.store import FORECAST_NAMES
 from emulator.units import conversion, linear
 from emulator.variables import VARIABLES, variable
@@ -32,6 +32,7 @@ from emulator.variables import VARIABLES, variable
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
 CANONICAL = ("time", "lead_time", "member", "level", "latitude", "longitude", "cell")
 
+EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
 REGRID_BYTES = 64 << 20  # of the source's values, float64
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Piece:
       vertical: "pressure", "sigma", "hybrid" or "unknown" for fields with levels, else None.
       averaged: the source says that these are means over time.
       from_start: the values are accumulated since the initial time.
+      otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
     """
 
@@ -81,6 +83,7 @@ class Piece:
     vertical: str | None
     averaged: bool = False
     from_start: bool = False
+    otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
 
     def read(self, times, leads=None) -> np.ndarray:
@@ -126,11 +129,18 @@ class Piece:
             index[raw] = _as_slice(ordered)
             after[dim] = back
         try:
-            part = self.array.isel(index)
-            values = part.transpose(*[self.dims[d] for d in CANONICAL if d in self.dims]).values
+            return self._ordered(index, after)
         except (OSError, RuntimeError, ValueError, IndexError) as error:
             text = " ".join(str(error).split())
             raise ValueError(f"Expected to read {self.name} from {self.path}, got: {text}") from error
+
+    def _ordered(self, index, after) -> np.ndarray:
+        with reaching(self.path):
+            raw = [self.dims[d] for d in CANONICAL if d in self.dims]
+            values = self.array.isel(index).transpose(*raw).values
+            for other in self.otherwise:
+                if (gaps := np.isnan(values)).any():
+                    values = np.where(gaps, other.isel(index).transpose(*raw).values, values)
         shape = []
         for dim in CANONICAL:
             if dim in self.dims:
@@ -217,6 +227,11 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         add_times(axes, dataset, array, options.forecast)
     array = _select(array, options, axes)
     others = [d for d in array.dims if d not in axes.dims.values()]
+    otherwise = ()
+    if EXPERIMENT in others and array.dtype.kind == "f":
+        array, *rest = (array.isel({EXPERIMENT: n}) for n in range(array.sizes[EXPERIMENT]))
+        others.remove(EXPERIMENT)
+        otherwise = tuple(other.squeeze(others, drop=True).variable for other in rest)
     if large := [d for d in others if array.sizes[d] > 1]:
         raise ValueError(
             f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
@@ -236,6 +251,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         vertical=axes.vertical,
         averaged="time: mean" in array.attrs.get("cell_methods", ""),
         from_start=from_start,
+        otherwise=otherwise,
     )
     return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 
@@ -290,7 +306,8 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
                 "time": inits[kept] + lead
             }
             dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
-        found.append(dataclasses.replace(piece, array=piece.array.isel(index), dims=dims, coordinates=coordinates))
+        parts = {"array": piece.array.isel(index), "otherwise": tuple(other.isel(index) for other in piece.otherwise)}
+        found.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
     return found
 
 

@@ -1,5 +1,6 @@
 """Opens a source of any format: NetCDF 3 and 4, GRIB 1 and 2, Zarr 2 and 3, on disk or at a URL; reads no field yet."""
 
+import contextlib
 import dataclasses
 import glob
 import logging
@@ -25,14 +26,36 @@ class Source:
     dataset: xr.Dataset
 
 
+@contextlib.contextmanager
+def reaching(path: str):
+    """Turns whatever a protocol's library raises for a URL into one sentence; of local files all errors pass."""
+    try:
+        yield
+    except ValueError as error:
+        if "://" not in path or path in str(error):
+            raise
+        raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error
+    except (
+        Exception
+    ) as error:  # botocore's and aiohttp's are neither OSError nor ValueError, and not installed everywhere
+        if "://" not in path:
+            raise
+        raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def find(patterns: str | Iterable[str]) -> list[str]:
     """Paths and URLs that the patterns stand for, sorted within each. Raises `ValueError` for one without a file."""
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if "://" in pattern and "*" in pattern:
-            system, path = fsspec.core.url_to_fs(pattern)
-            protocol = pattern.split("://", 1)[0]
-            paths = [f"{protocol}://{p}" for p in sorted(system.glob(path))]
+            with reaching(pattern):
+                system, path = fsspec.core.url_to_fs(pattern)
+                protocol = pattern.split("://", 1)[0]
+                paths = [f"{protocol}://{p}" for p in sorted(system.glob(path))]
         elif "://" in pattern:
             paths = [pattern]
         else:
@@ -44,7 +67,15 @@ def find(patterns: str | Iterable[str]) -> list[str]:
 
 
 def identity(path: str) -> str:
-    """Path, size and date of a file, or of a store's metadata: equal when the source has not changed."""
+    """Path, size and date of a file, or of a store's metadata: equal when the source has not changed.
+
+    Raises `ValueError` naming the path when nothing can be reached there.
+    """
+    with reaching(path):
+        return _identity(path)
+
+
+def _identity(path: str) -> str:
     system, inner = fsspec.core.url_to_fs(path)
     for name in ("", *(f"/{file}" for file in ZARR_FILES)):
         try:
@@ -71,7 +102,11 @@ def open_source(path: str, engine: str = "auto", wanted=None) -> list[Source]:
     Packed integers are unpacked by the file's own scale, missing values become NaN, times are decoded (cftime for calendars
     other than the standard one). Raises `ValueError` with one sentence naming the path when it cannot be read.
     """
-    engine = _engine(path) if engine == "auto" else engine
+    with reaching(path):
+        return _opened(path, _engine(path) if engine == "auto" else engine, wanted)
+
+
+def _opened(path: str, engine: str, wanted) -> list[Source]:
     if engine == "zarr":
         return [Source(path, _open_xarray(path, "zarr", path))]
     local = path
@@ -94,8 +129,7 @@ def _open_xarray(location, engine, path) -> xr.Dataset:
             warnings.simplefilter("ignore", category=xr.SerializationWarning)
             return xr.open_dataset(location, engine=engine, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise ValueError(f"Expected {engine or 'NetCDF'} data that opens at {path}, got: {text}") from error
+        raise ValueError(f"Expected {engine or 'NetCDF'} data that opens at {path}, got: {_short(error)}") from error
 
 
 def _engine(path: str) -> str:

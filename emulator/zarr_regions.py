@@ -239,7 +239,12 @@ def finish(path, expected: Iterable[str] = (), attributes: Mapping | None = None
 
 def settle(path) -> None:
     """Puts a whole store in its place, where a process was killed before the rename. Does nothing otherwise."""
-    path, partial = Path(path), partial_path(path)
+    path, partial, progress = Path(path), partial_path(path), progress_path(path)
+    if not partial.exists():
+        if (_attributes(path) or {}).get("complete") is True:  # killed after the rename: what is left is of no use
+            for left in (progress, *path.parent.glob(f"{partial.name}-*")):
+                shutil.rmtree(left, ignore_errors=True)
+        return
     if (_attributes(partial) or {}).get("complete") is not True:
         return
     old = partial.with_name(f"{partial.name}-{uuid.uuid4().hex}")
@@ -251,8 +256,8 @@ def settle(path) -> None:
         if old.exists():
             old.rename(path)
         return
-    shutil.rmtree(progress_path(path), ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    for left in (progress, old):
+        shutil.rmtree(left, ignore_errors=True)
     for scratch in path.parent.glob(f"{partial.name}-*"):
         if (_attributes(scratch) or {}).get("complete") is not True:  # a template that was never whole
             shutil.rmtree(scratch, ignore_errors=True)

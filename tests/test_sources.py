@@ -238,10 +238,10 @@ def test_what_cannot_be_understood(change, options, message):
 
 
 def test_an_unknown_dimension_and_a_curvilinear_grid():
-    data = TRUTH.expand_dims(expver=[1, 5])
-    with pytest.raises(ValueError, match="expver of size 2"):
+    data = TRUTH.expand_dims(model=[1, 5])
+    with pytest.raises(ValueError, match="model of size 2"):
         pieces(Source("a.nc", data), Options())
-    found = pieces(Source("a.nc", data), Options(select={"expver": 5}))
+    found = pieces(Source("a.nc", data), Options(select={"model": 5}))
     np.testing.assert_array_equal(read(next(p for p in found if p.name == "temperature")), TRUTH.temperature.values)
     curved = TRUTH.rename(latitude="y", longitude="x").drop_vars(["x", "y"])
     curved = curved.assign_coords(latitude=(("y", "x"), np.zeros((7, 12))), longitude=(("y", "x"), np.zeros((7, 12))))

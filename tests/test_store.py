@@ -119,6 +119,7 @@ def test_a_finish_that_was_cut_short_is_completed(tmp_path, monkeypatch, moment)
         assert store.create(path, analysis(fingerprint="new"), {"time": 1}, shared=True)
     assert store.finished_fingerprint(path) == "new"
     store.finished_fingerprint(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
     assert store.open_analysis(path).attrs["fingerprint"] == "new"
 
 

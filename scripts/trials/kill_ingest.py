@@ -51,16 +51,16 @@ def run_killed(arguments: list[str], seconds: float, output: Path) -> tuple[bool
     """Runs and kills after `seconds`: whether it had ended, and how many regions marked before were written again."""
     progress = output.with_name(output.name + ".progress")
     before = {f.name: f.stat().st_mtime_ns for f in progress.glob("*.done")}
-    child = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     try:
-        child.wait(timeout=seconds)
+        said = child.communicate(timeout=seconds)[1]
     except subprocess.TimeoutExpired:
         child.send_signal(signal.SIGKILL)
         child.wait()
         after = {f.name: f.stat().st_mtime_ns for f in progress.glob("*.done")}
         return False, sum(after.get(name, stamp) != stamp for name, stamp in before.items())
     if child.returncode:
-        raise SystemExit(f"{' '.join(arguments)} ended with {child.returncode}")
+        raise SystemExit(f"{' '.join(arguments)} ended with {child.returncode}: {said}")
     return True, 0
 
 
@@ -82,7 +82,8 @@ def trial(config: Path, folder: Path, whole: dict, longest: float, chance: rando
                 raise SystemExit("a store that was not whole lay at the output")
     same = bytes_of(output) == whole
     left = [f.name for f in folder.iterdir() if f.name.startswith("killed.zarr") and f != output]
-    shutil.rmtree(output)
+    for name in (output.name, *left):
+        shutil.rmtree(folder / name)
     return {"kills": len(kills), "seconds": kills, "written_again": again, "same": same, "left": left, "parts": parts}
 
 
@@ -114,7 +115,8 @@ def main() -> int:
             if options.json:
                 print(json.dumps({"trial": number, **found}), flush=True)
             else:
-                print(f"trial {number:2d}: {found['kills']:2d} kills, same bytes: {found['same']}", flush=True)
+                more = f", {found['written_again']} written again, left: {found['left'] or 'nothing'}"
+                print(f"trial {number:2d}: {found['kills']:2d} kills, same bytes: {found['same']}{more}", flush=True)
         line = {"trials": options.trials, "kills": kills, "failed": failed, "undisturbed_seconds": round(longest, 2)}
         print(json.dumps(line) if options.json else f"{options.trials} trials, {kills} kills, {failed} failed")
     return 1 if failed else 0

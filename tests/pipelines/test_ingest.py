@@ -119,7 +119,7 @@ def test_killed_and_started_again_it_gives_the_same_bytes(tmp_path):
     run(tmp_path / "a.nc", tmp_path / "whole.zarr", times_per_region=1)
     output, progress = tmp_path / "killed.zarr", tmp_path / "killed.zarr.progress"
     child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "a.nc"), str(output)])
-    while child.poll() is None and len(list(progress.glob("*.done"))) < 5:
+    while child.poll() is None and (len(list(progress.glob("*.done"))) < 5 or not list(progress.glob("temperature.*"))):
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL

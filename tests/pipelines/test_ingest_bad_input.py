@@ -1,0 +1,110 @@
+"""Sources that are broken in ways that only reading shows: one sentence that names the file, and nothing finished."""
+
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from source_files import TIMES, truth
+
+from pipelines.config import IngestConfig
+from pipelines.ingest import ingest
+
+TRUTH = truth()
+CHUNKS = {name: {"chunks": (1, *TRUTH[name].shape[1:])} for name in ("temperature", "mean_sea_level_pressure")}
+
+
+def refused(tmp_path, sources, message, name, **settings):
+    sources = [{"path": str(path)} for path in (sources if isinstance(sources, list) else [sources])]
+    with pytest.raises(ValueError, match=message) as caught:
+        ingest(IngestConfig(sources=sources, output=tmp_path / "out.zarr", **settings))
+    assert name in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith("out.zarr")]
+
+
+@pytest.mark.parametrize("form", ["NETCDF3_64BIT", "NETCDF4"])
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.97])
+def test_a_truncated_netcdf(tmp_path, form, share):
+    encoding = {} if form != "NETCDF4" else {name: {"zlib": True} for name in TRUTH.data_vars}
+    TRUTH.to_netcdf(tmp_path / "a.nc", format=form, encoding=encoding)
+    whole = (tmp_path / "a.nc").read_bytes()
+    (tmp_path / "a.nc").write_bytes(whole[: int(share * len(whole))])
+    refused(tmp_path, tmp_path / "a.nc", "Expected", "a.nc")
+
+
+@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("fault", ["missing", "corrupt", "short", "empty"])
+def test_a_zarr_with_a_bad_chunk(tmp_path, version, fault):
+    TRUTH.to_zarr(tmp_path / "a.zarr", zarr_format=version, encoding=CHUNKS)
+    chunk = tmp_path / "a.zarr" / "temperature" / ("4.0.0.0" if version == 2 else "c/4/0/0/0")
+    data = chunk.read_bytes()
+    if fault == "missing":
+        chunk.unlink()
+    else:
+        chunk.write_bytes({"corrupt": data[:20] + bytes(len(data) - 20), "short": data[:30], "empty": b""}[fault])
+    message = "missing ones at 2001-02-28T00" if fault == "missing" else "Expected to read temperature from"
+    refused(tmp_path, tmp_path / "a.zarr", message, "a.zarr")
+
+
+def test_a_missing_chunk_that_reads_as_zeros(tmp_path):
+    """The fill value of Zarr 3 itself is 0; wind may be 0 somewhere, but not everywhere at one time."""
+    wind = TRUTH.rename(temperature="u_component_of_wind")[["u_component_of_wind"]] - 250
+    wind["u_component_of_wind"].attrs["units"] = "m s-1"
+    wind.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    shutil.rmtree(tmp_path / "a.zarr" / "u_component_of_wind")
+    array = zarr.open_group(tmp_path / "a.zarr").create_array(
+        "u_component_of_wind",
+        shape=(8, 3, 7, 12),
+        chunks=(1, 3, 7, 12),
+        dtype="f4",
+        dimension_names=("time", "level", "latitude", "longitude"),
+        attributes={"units": "m s-1"},
+    )
+    array[:] = wind.u_component_of_wind.values
+    shutil.rmtree(tmp_path / "a.zarr" / "u_component_of_wind" / "c" / "5")
+    refused(
+        tmp_path, tmp_path / "a.zarr", "nothing but zeros at 2001-02-28T06.* is a part of the source missing", "a.zarr"
+    )
+
+
+def test_times_that_are_in_two_files(tmp_path):
+    for number, part in enumerate((slice(0, 5), slice(4, 8))):
+        TRUTH.isel(time=part).to_netcdf(tmp_path / f"{number}.nc")
+    refused(tmp_path, tmp_path / "*.nc", r"once for 2001-02-28T00.* got it in .*1\.nc and in .*0\.nc", "1.nc")
+
+
+def test_grids_that_differ_between_files(tmp_path):
+    TRUTH.isel(time=slice(0, 5)).to_netcdf(tmp_path / "0.nc")
+    TRUTH.isel(time=slice(5, 8)).assign_coords(longitude=TRUTH.longitude + 1.0).to_netcdf(tmp_path / "1.nc")
+    refused(tmp_path, tmp_path / "*.nc", "Expected one grid", "1.nc")
+
+
+@pytest.mark.parametrize(("units", "message"), [("degC", "between 50 and 400|got -"), ("m s-1", "convert to 'K'")])
+def test_units_that_disagree_between_files(tmp_path, units, message):
+    """Kelvin that is called Celsius in one of the files does not pass, nor what cannot be a temperature at all."""
+    TRUTH.isel(time=slice(0, 5)).to_netcdf(tmp_path / "0.nc")
+    other = TRUTH.isel(time=slice(5, 8)).copy()
+    other["temperature"] = other.temperature.assign_attrs(units=units)
+    other.to_netcdf(tmp_path / "1.nc")
+    refused(tmp_path, tmp_path / "*.nc", message, "1.nc", times_per_region=8)
+
+
+def test_levels_that_disagree_between_files(tmp_path):
+    TRUTH.isel(time=slice(0, 5)).to_netcdf(tmp_path / "0.nc")
+    TRUTH.isel(time=slice(5, 8), level=[0, 1]).to_netcdf(tmp_path / "1.nc")
+    refused(tmp_path, tmp_path / "*.nc", "temperature", "1.nc")
+
+
+def test_calendars_that_disagree_between_files(tmp_path):
+    TRUTH.isel(time=slice(0, 5)).to_netcdf(tmp_path / "0.nc")
+    times = xr.date_range("2001-03-01", periods=3, freq="6h", calendar="noleap", use_cftime=True)
+    TRUTH.isel(time=slice(5, 8)).assign_coords(time=times).to_netcdf(tmp_path / "1.nc")
+    refused(tmp_path, tmp_path / "*.nc", "Expected one calendar", ".nc")
+
+
+def test_an_hour_that_is_shifted_in_one_file(tmp_path):
+    TRUTH.isel(time=slice(0, 5)).to_netcdf(tmp_path / "0.nc")
+    TRUTH.isel(time=slice(5, 8)).assign_coords(time=TIMES[5:] + np.timedelta64(1, "h")).to_netcdf(tmp_path / "1.nc")
+    refused(tmp_path, tmp_path / "*.nc", "uniform time axis, got a step of 6 h and 7 h", ".nc")
