@@ -160,8 +160,8 @@ def grid_of(dataset: xr.Dataset) -> Grid:
 
 def levels_of(dataset: xr.Dataset) -> Levels | None:
     """The vertical levels; None without a dimension `level`, and for a single pressure level, which makes no column."""
-    if "level" not in dataset.dims:
-        return None
+    if "level" not in dataset.dims or dataset.attrs.get("levels_selected"):
+        return None  # a selection of levels makes no column
     kind, values = dataset.attrs.get("vertical_coordinate", "pressure"), np.asarray(dataset["level"].values, np.float64)
     if kind == "pressure":
         return Levels.pressure(values) if len(values) > 1 else None

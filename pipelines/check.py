@@ -13,7 +13,7 @@ INPUTS = {
     "stats": ("store",),
     "train": ("store", "statistics"),
     "rollout": ("store", "checkpoint"),
-    "verify": ("truth", "forecasts", "audit"),
+    "verify": ("truth", "forecasts", "audit", "long_runs"),
     "report": ("scores",),
 }
 
@@ -37,6 +37,8 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
     for name in INPUTS[stage]:
         value = getattr(config, name)
         for path in value.values() if isinstance(value, dict) else [value]:
+            if path is None:
+                continue
             if not Path(path).exists() and "://" not in str(path):
                 if not any(parent in made for parent in (Path(path), *Path(path).parents)):
                     raise ConfigError(f"Expected {stage}.{name} at {path}, got nothing there")
@@ -128,6 +130,11 @@ def _rollout(config, made) -> str:
 def _verify(config, made) -> str:
     from emulator.store import grid_of, open_analysis, open_forecast
 
+    if config.observations is not None:
+        from pipelines.verify_inputs import open_inputs
+
+        inputs = open_inputs(config)
+        return f"{', '.join(config.forecasts)} against {len(inputs.grid.latitude)} stations of {config.observations.path}"
     truth = grid_of(open_analysis(config.truth))
     for name, path in config.forecasts.items():
         grid = grid_of(open_forecast(path))

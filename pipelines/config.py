@@ -209,6 +209,14 @@ class OptimizerConfig(Model):
     clip: Positive = 1.0
 
 
+class LossConfig(Model):
+    """Error of a step, in units of a typical change; `spectral` weights its square by (1 + l (l + 1))^power."""
+
+    kind: Literal["mse", "l1", "huber", "spectral"] = "mse"
+    delta: Positive = Field(1.0, description="of huber: where the square ends")
+    power: float = Field(0.5, description="of spectral: above 0 small scales count more")
+
+
 class PhaseConfig(Model):
     """A stretch of training with one number of autoregressive steps."""
 
@@ -249,6 +257,7 @@ class TrainConfig(Model):
     conservation: ConservationConfig = ConservationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     phases: list[PhaseConfig] = Field(default_factory=lambda: [PhaseConfig(updates=1000)], min_length=1)
+    loss: LossConfig = LossConfig()
     variable_weights: dict[str, Positive] = Field(default_factory=dict, description="weight in the loss, by variable")
     diagnostic_weight: Positive = Field(0.2, description="weight of the diagnostics that variable_weights leaves out")
     damping: Fraction = Field(
@@ -279,12 +288,60 @@ class TrainConfig(Model):
 # --- rollout, verify, report ----------------------------------------------------------------------------------------
 
 
+class EnsembleConfig(Model):
+    """How the members of an ensemble differ. Amplitudes are in units of the standard deviation of a step's change."""
+
+    members: int = Field(ge=2)
+    kind: Literal["none", "noise", "bred", "lagged"] = Field(
+        "noise", description="none: members differ by checkpoint or by the network's own noise alone"
+    )
+    control: bool = Field(False, description="the first member starts from the analysis itself (noise, bred)")
+    amplitude: Positive = 0.3
+    slope: float = Field(3.0, description="power of the noise falls as wavenumber to this power")
+    lowest_wavenumber: int = Field(1, ge=0)
+    spectrum: list[float] | None = Field(None, description="power per total wavenumber from 0, in place of the slope")
+    vertical_correlation: Fraction = Field(0.8, description="of the noise on neighbouring levels")
+    seed: int = Field(0, ge=0)
+    lag_hours: Positive = Field(6, description="between the starts of lagged members")
+    cycles: Count = Field(6, description="of breeding")
+    cycle_hours: Positive = 12
+
+
+class CascadeConfig(Model):
+    """A checkpoint that takes over at a lead."""
+
+    checkpoint: Path
+    from_days: Positive
+
+
+class ThinConfig(Model):
+    """What of the forecasts is written."""
+
+    variables: list[str] | None = None
+    levels: list[float] | None = Field(None, description="the nearest, in the store's own unit")
+    region: str | None = Field(None, description="a region of the verification, as its smallest box")
+    every_hours: Positive | None = Field(None, description="None: every step")
+    mean: Literal["none", "every", "monthly"] = Field(
+        "none", description="means over every_hours or calendar months in place of snapshots"
+    )
+
+
 class RolloutConfig(Model):
     """Forecasts from many initial times."""
 
     store: Path
     checkpoint: Path
     output: Path
+    cascade: list[CascadeConfig] = Field(default_factory=list, description="checkpoints that take over later")
+    member_checkpoints: list[Path] = Field(
+        default_factory=list, description="more checkpoints: members take turns among all of them"
+    )
+    ensemble: EnsembleConfig | None = None
+    thin: ThinConfig = ThinConfig()
+    also: list[Literal["netcdf", "grib"]] = Field(
+        default_factory=list, description="other formats: one file an initial time, in a folder beside the output"
+    )
+    beyond_store: bool = Field(False, description="let forecasts run past the store, with forcing of the same season")
     period: Period = Period()
     every_hours: Count = 36
     maximum_inits: Count | None = None
@@ -304,6 +361,17 @@ class RolloutConfig(Model):
         return {"uncorrected": beside / "uncorrected.zarr", "long_run": beside / "long_run.zarr"} | values
 
 
+class ObservationsConfig(Model):
+    """Point observations as the truth."""
+
+    path: Path = Field(description="METAR table (.parquet), CSV, or verif's text (.txt)")
+    tolerance_minutes: Positive = Field(30, description="around the full hour")
+    quality: list[str] = Field(["V", "S", "C", "G"], description="flags of MADIS that are kept")
+    stations: list[str] | None = None
+    method: Literal["bilinear", "nearest"] = "bilinear"
+    lapse_rate: float = Field(0.0065, ge=0, description="K per m, carries 2 m temperature to the station's height")
+
+
 class VerifyConfig(Model):
     """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
 
@@ -313,7 +381,11 @@ class VerifyConfig(Model):
     audit: dict[str, Path] = Field(
         default_factory=dict, description="more forecast stores whose budgets are audited, without being scored"
     )
-    truth: Path
+    long_runs: dict[str, Path] = Field(
+        default_factory=dict, description="forecast stores of long runs, whose climate is compared with the truth's"
+    )
+    truth: Path | None = None
+    observations: ObservationsConfig | None = Field(None, description="in place of a truth store")
     output: Path
     period: Period = Field(Period(), description="initial times to score")
     climatology: Period = Field(
@@ -338,6 +410,12 @@ class VerifyConfig(Model):
     heat_capacity: Literal["constant", "moist"] = "constant"
     kinetic: bool = True
     dask: DaskConfig = DaskConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _one_truth(self) -> "VerifyConfig":
+        if (self.truth is None) == (self.observations is None):
+            raise ValueError("Expected either truth or observations")
+        return self
 
 
 class ReportConfig(Model):

@@ -41,6 +41,7 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}
     if asked.get("long_run_days"):
         paths["report"]["long_run"] = at / "long_run.zarr"
+        paths["verify"]["long_runs"] = {"emulator": at / "long_run.zarr"}
     if isinstance(raw.get("train"), dict):
         paths["report"]["metrics"] = at / "train" / "metrics.jsonl"
     return paths

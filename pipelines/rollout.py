@@ -1,69 +1,115 @@
 """Forecasts from many initial times, written as a Zarr store that other tools open."""
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
+from emulator.background import BackgroundWriter
 from emulator.calendar import select_period
-from emulator.forcing import Forcing
-from emulator.rollout import rollout as steps_of
 from emulator.step import Step
 from emulator.store import create_forecast, finish_forecast, open_analysis, open_forecast, write_forecast_init
+from emulator.thinning import month_ends, thinned
+from emulator.world import world_of
+from emulator.zarr_regions import marks, progress_path
 from pipelines import build
 from pipelines.config import RolloutConfig
+from pipelines.exporting import export
+from pipelines.forecasting import Position, Run, Schedule
 from pipelines.load import fingerprint
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)
-BLOCK_BYTES = 256 << 20
+RESTART = "restart-{:06d}.safetensors"
 
 
-def rollout(config: RolloutConfig) -> None:
+def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     """Write the forecasts, those of the uncorrected network, and the long run, as far as the configuration asks.
 
-    Each initial time is written once; a stopped stage goes on with the next. Raises `ConfigError` when the checkpoint does
+    Each initial time is written once; a stopped stage goes on where it was, also inside a forecast, and ends with the same
+    numbers. With `part` `(i, N)`, or as one of several processes that a launcher has started, only every N-th group of
+    initial times is computed; whoever writes the last one finishes the store. Raises `ConfigError` when a checkpoint does
     not match the store.
     """
+    world = world_of(os.environ)
+    share = part or (world.rank + 1, world.size)
     dataset = open_analysis(config.store)
-    step, metadata = build.load_step(config.checkpoint)
-    build.check_match(metadata, dataset, config.checkpoint, config.store)
+    models, metadata = load_models(config, dataset)
     steps = round(config.lead_days * 86400 / metadata["step_seconds"])
     inits = initial_times(dataset, config, steps)
-    attributes = forecast_attributes(dataset, metadata)
-    run = Run(step, dataset, config.batch_size)
-    _write(run, config.output, inits, steps, 1, attributes, config)
+    attributes = forecast_attributes(dataset, metadata, config)
+    run = Run(models, dataset, config.batch_size, config.ensemble)
+    _write(run, config.output, inits, schedule_of(config, run, inits, steps), attributes, config, share, config.thin)
     if config.uncorrected_inits:
         chosen = np.unique(
             np.linspace(0, len(inits) - 1, min(config.uncorrected_inits, len(inits))).round().astype(int)
         )
-        plain = Run(Step.without_scheme(step), dataset, config.batch_size)
-        _write(
-            plain,
-            config.uncorrected,
-            [inits[i] for i in chosen],
-            steps,
-            1,
-            attributes | {"conservation": "none"},
-            config,
-        )
+        plain = Run([[(0, Step.without_scheme(run.step))]], dataset, config.batch_size)
+        some, attributes_of_plain = [inits[i] for i in chosen], attributes | {"conservation": "none"}
+        _write(plain, config.uncorrected, some, Schedule.every(steps), attributes_of_plain, config, share)
     if config.long_run_days:
         every = max(1, round(86400 / metadata["step_seconds"]))
-        _write(run, config.long_run, inits[:1], every * config.long_run_days, every, attributes, config)
+        alone = Run(models[:1], dataset, config.batch_size)
+        daily = Schedule.every(every * config.long_run_days, every)
+        _write(alone, config.long_run, inits[:1], daily, attributes, config, share)
+    for kind in config.also:
+        if Path(config.output).exists():
+            export(config.output, kind)
+
+
+def load_models(config: RolloutConfig, dataset: xr.Dataset) -> tuple[list[list[tuple[int, Step]]], dict]:
+    """The models of the members, each a cascade by lead, and the first checkpoint's metadata. Raises `ConfigError`."""
+    first, metadata = build.load_step(config.checkpoint)
+    build.check_match(metadata, dataset, config.checkpoint, config.store)
+
+    def load(path):
+        step, saved = build.load_step(path)
+        build.check_match(saved, dataset, path, config.store)
+        if step.layout != first.layout:
+            raise build.ConfigError(f"Expected {path} with the channels of {config.checkpoint}, got others")
+        return step
+
+    later = [(round(c.from_days * 86400 / metadata["step_seconds"]), load(c.checkpoint)) for c in config.cascade]
+    if [start for start, _ in later] != sorted({start for start, _ in later}):
+        raise build.ConfigError(f"Expected cascade.from_days to increase, got {[c.from_days for c in config.cascade]}")
+    models = [[(0, first), *later]] + [[(0, load(path))] for path in config.member_checkpoints]
+    members = config.ensemble.members if config.ensemble else 1
+    if len(models) > members:
+        raise build.ConfigError(f"Expected at least {len(models)} members for {len(models)} checkpoints, got {members}")
+    return models, metadata
+
+
+def schedule_of(config: RolloutConfig, run: Run, inits: list, steps: int) -> Schedule:
+    """The steps to write. Raises `ConfigError` for a spacing that is not whole steps, or months that differ."""
+    thin = config.thin
+    if thin.mean == "monthly":
+        found = {month_ends(init, steps, run.forcing.step_seconds, run.forcing.later) for init in inits}
+        if len(found) > 1 or not next(iter(found)):
+            raise build.ConfigError(
+                "Expected forecasts over whole calendar months that start together for monthly means, got "
+                f"{len(inits)} initial times of {config.lead_days:g} days"
+            )
+        return Schedule(next(iter(found)), mean=True)
+    stride = 1.0 if thin.every_hours is None else thin.every_hours * 3600 / run.forcing.step_seconds
+    if stride < 1 or abs(stride - round(stride)) > 1e-9:
+        raise build.ConfigError(
+            f"Expected thin.every_hours as a multiple of {run.forcing.step_seconds / 3600:g}, got {thin.every_hours:g}"
+        )
+    return Schedule.every(steps, round(stride), mean=thin.mean == "every")
 
 
 def initial_times(dataset: xr.Dataset, config: RolloutConfig, steps: int) -> list:
-    """Initial times of the period, `every_hours` apart, whose whole forecast lies within the store."""
+    """Initial times of the period, `every_hours` apart, whose whole forecast lies within the store unless `beyond_store`."""
     times = select_period(dataset, config.period.start, config.period.end)["time"].values
     all_times = dataset["time"].values
     step_hours = dataset.attrs["time_step_seconds"] / 3600
     stride = round(config.every_hours / step_hours)
     if stride < 1 or abs(stride * step_hours - config.every_hours) > 1e-9:
         raise build.ConfigError(f"Expected every_hours as a multiple of {step_hours:g}, got {config.every_hours}")
-    last = len(all_times) - 1 - steps
+    last = len(all_times) - 1 - (0 if config.beyond_store else steps)
     first = int(np.searchsorted(all_times, times[0]))
     missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
     chosen = [i for i in range(first, first + len(times), stride) if i <= last and not missing[i]]
@@ -75,9 +121,11 @@ def initial_times(dataset: xr.Dataset, config: RolloutConfig, steps: int) -> lis
     return [all_times[i] for i in chosen[: config.maximum_inits]]
 
 
-def forecast_attributes(dataset: xr.Dataset, metadata: dict) -> dict:
+def forecast_attributes(dataset: xr.Dataset, metadata: dict, config: RolloutConfig) -> dict:
     kept = ("vertical_coordinate", "constants", "source", "history")
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
+    if config.ensemble:
+        attributes["ensemble"] = config.ensemble.model_dump_json()
     return attributes | {
         "title": "emulator forecast",
         "time_step_seconds": metadata["step_seconds"],
@@ -88,98 +136,112 @@ def forecast_attributes(dataset: xr.Dataset, metadata: dict) -> dict:
     }
 
 
-class Run:
-    """Forecasts of one step module, as blocks of consecutive leads under names.
-
-    Args:
-      step: the emulator. dataset: the analysis store with initial states and forcing. batch_size: forecasts at a time.
-    """
-
-    def __init__(self, step: Step, dataset: xr.Dataset, batch_size: int):
-        self.step, self.dataset, self.batch_size = step.eval(), dataset, batch_size
-        self.forcing = Forcing(dataset, step.layout.forcing)
-
-    def blocks(self, times: list, steps: int, every: int) -> Iterator[dict[str, np.ndarray]]:
-        """Fields `(time, lead, ..., *space)` and records `(time, lead)` of leads 0, every, 2 every, ... steps, in blocks."""
-        layout = self.step.layout
-        part = self.dataset.sel(time=times)
-
-        def read(channels):
-            fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32)) for n in channels.names}
-            return channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.grid.shape)
-
-        state, diagnostic = read(layout.prognostic), read(layout.diagnostic)
-        size = 4 * len(times) * (state[0].numel() + diagnostic[0].numel())
-        most = max(1, BLOCK_BYTES // size)
-        held = [(state, diagnostic, {})]
-        told = (self.forcing.told([self.forcing.later(time, k) for time in times]) for k in range(steps))
-        for number, result in enumerate(steps_of(self.step, state, told), start=1):
-            if number % every:
-                continue
-            if len(held) == most:
-                yield self._named(held)
-                held = []
-            held.append((result.state, result.diagnostic, result.record))
-        yield self._named(held)
-
-    def _named(self, held) -> dict[str, np.ndarray]:
-        layout = self.step.layout
-        out: dict[str, np.ndarray] = {}
-        for channels, part in ((layout.prognostic, 0), (layout.diagnostic, 1)):
-            if channels.count:
-                stacked = torch.stack([entry[part] for entry in held], dim=1).flatten(0, 1)
-                for name, field in channels.unpack(stacked).items():
-                    out[name] = field.numpy().reshape(-1, len(held), *field.shape[1:])
-        names = {name for entry in held for name in entry[2]}
-        zeros = torch.zeros(len(held[0][0]))
-        for name in sorted(names):
-            out[name] = torch.stack([entry[2].get(name, zeros).float() for entry in held], dim=1).numpy()
-        return out
-
-
-def _write(run: Run, path: Path, inits: list, steps: int, every: int, attributes: dict, config: RolloutConfig) -> None:
+def _write(
+    run: Run,
+    path: Path,
+    inits: list,
+    schedule: Schedule,
+    attributes: dict,
+    config: RolloutConfig,
+    share: tuple[int, int],
+    thin=None,
+) -> None:
     mark = fingerprint(config, str(path.name), attributes["checkpoint"], str(run.dataset.attrs.get("fingerprint")))
     if _is_complete(path, mark):
         log.info("%s is complete", path)
         return
-    seconds = run.forcing.step_seconds * every
-    leads = np.round(np.arange(steps // every + 1) * seconds * 1e9).astype("timedelta64[ns]")
-    first = next(run.blocks(inits[:1], every, every))
-    template = _dataset(run, {name: field[0] for name, field in first.items()}, leads)
+    leads = np.round(np.array(schedule.numbers) * run.forcing.step_seconds * 1e9).astype("timedelta64[ns]")
+    shape = Schedule(schedule.ends[:1], schedule.mean)
+    first: dict[str, np.ndarray] = {}
+    for _, block in run.blocks(inits[:1], shape):  # the records of a step are not in the block of lead 0
+        first |= block
+    template = _dataset(run, {name: field[0] for name, field in first.items()}, leads, thin, schedule.mean)
     done = create_forecast(path, template, inits, leads, attributes | {"fingerprint": mark})
-    left = [i for i in range(len(inits)) if i not in done]
-    with progress(Path(path).stem, len(left) * len(leads)) as report:
+    size, (number, count) = run.group_size, share
+    groups = [list(range(start, min(start + size, len(inits)))) for start in range(0, len(inits), size)]
+    mine = groups[number - 1 :: count]
+    left = [group for group in mine if not done.issuperset(group)]
+    with progress(Path(path).stem, sum(map(len, left)) * len(leads)) as report, BackgroundWriter() as writer:
         finished = 0
-        for start in range(0, len(left), run.batch_size):
-            chosen = left[start : start + run.batch_size]
-            at = 0
-            for block in run.blocks([inits[i] for i in chosen], steps, every):
-                count = next(iter(block.values())).shape[1]
-                last = at + count == len(leads)
-                for row, index in enumerate(chosen):
-                    part = {name: field[row] for name, field in block.items()}
-                    write_forecast_init(path, _dataset(run, part, leads[at : at + count]), index, done=last)
-                at += count
-                finished += count * len(chosen)
+        for group in left:
+            restart = progress_path(path) / RESTART.format(group[0])
+            position, at = Position.load(restart), 0
+            if position is not None:
+                at = schedule.numbers.index(position.number) + 1
+                log.info("%s: going on from lead %s", path, leads[at - 1].astype("timedelta64[h]"))
+            for here, block in run.blocks([inits[i] for i in group], schedule, position):
+                length = next(iter(block.values())).shape[1]
+                last = at + length == len(leads)
+                writer.submit(_store, run, path, group, block, leads[at : at + length], (thin, schedule.mean), last)
+                writer.submit(restart.unlink, True) if last else writer.submit(here.save, restart)
+                at += length
+                finished += length * len(group)
                 report(finished, f"{len(inits)} initial times")
+    _finish(path, len(inits))
+
+
+def _store(run, path, group, block, leads, options, last) -> None:
+    for row, index in enumerate(group):
+        part = {name: field[row] for name, field in block.items()}
+        write_forecast_init(path, _dataset(run, part, leads, *options), index, done=last)
+
+
+def _finish(path: Path, count: int) -> None:
+    """Makes the store whole when all is written, by whichever process is the last."""
+    if not progress_path(path).exists() or len(marks(path)) < count:
+        log.info("%s: other parts are still to be written", path)
+        return
+    try:
+        (progress_path(path) / "finishing").mkdir()
+    except FileExistsError:
+        if Path(path).exists():
+            return
+        log.warning("%s: another process was finishing it, and is taken to have stopped", path)
+    except FileNotFoundError:
+        return  # another process has just finished it
     finish_forecast(path)
 
 
-def _dataset(run: Run, fields: dict[str, np.ndarray], leads: np.ndarray) -> xr.Dataset:
-    """Fields `(lead, ..., *space)` of one forecast with the store's coordinates, static fields and attributes."""
+def _dataset(
+    run: Run, fields: Mapping[str, np.ndarray], leads: np.ndarray, thin=None, mean: bool = False
+) -> xr.Dataset:
+    """Fields `(lead, [member,] ..., *space)` of one forecast with the store's coordinates, static fields and attributes."""
     source = run.dataset
+    front = ("lead_time", "member") if run.ensemble else ("lead_time",)
     data = {}
     for name, values in fields.items():
         if name in source:
-            dims = tuple("lead_time" if d == "time" else d for d in source[name].dims)
-            data[name] = (dims, values, source[name].attrs)
+            dims = (*front, *(d for d in source[name].dims if d not in ("time", "member")))
+            attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else {})
+            data[name] = (dims, values, attributes)
         else:
-            data[name] = (("lead_time",), values, {"long_name": name.replace("_", " ")})
+            data[name] = (front, values, {"long_name": name.replace("_", " ")})
     static = ["half_level_a", "half_level_b", "cell_area", *build.STATIC]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
     coordinates = {n: source[n].variable for n in ("level", "latitude", "longitude") if n in source.coords}
     length = next(iter(fields.values())).shape[0]
-    return xr.Dataset(data, {"lead_time": leads[:length], **coordinates})
+    coordinates["lead_time"] = leads[:length]
+    if run.ensemble:
+        coordinates["member"] = np.arange(run.members)
+    dataset = xr.Dataset(data, coordinates)
+    if mean:
+        dataset.attrs["time_mean"] = 1
+    if thin is None:
+        return dataset
+    return thinned(dataset, thin.variables, thin.levels, _inside(run.forcing.grid, thin.region))
+
+
+def _inside(grid, name: str | None) -> np.ndarray | None:
+    if name is None:
+        return None
+    from emulator.verify.regions import REGIONS
+
+    if name not in REGIONS:
+        raise build.ConfigError(f"Expected thin.region among {', '.join(REGIONS)}, got {name!r}")
+    inside = REGIONS[name].contains(*grid.mesh())
+    if not inside.any():
+        raise build.ConfigError(f"Expected cells in the region {name!r}, got none on {grid.describe()}")
+    return inside
 
 
 def _is_complete(path: Path, mark: str) -> bool:

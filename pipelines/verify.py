@@ -12,8 +12,8 @@ from emulator.verify.audit import audit_stores
 from emulator.verify.budgets import EnergyForm
 from emulator.verify.cases import case_maps
 from emulator.verify.files import open_scores, part_path, write_scores
+from emulator.verify.long_runs import long_run_scores
 from emulator.verify.merging import merge
-from emulator.verify.regions import region_weights
 from emulator.verify.score import score_variables, setting
 from emulator.verify.wind import wind_vectors
 from pipelines.config import VerifyConfig
@@ -83,11 +83,10 @@ def _is_written(path: Path, init_time: np.ndarray, inputs: Inputs) -> bool:
 def _score(config: VerifyConfig, inputs: Inputs, todo: np.ndarray) -> xr.Dataset:
     """Scores and audits of the initial times at the positions `todo`, without cases to look at."""
     truth, alignment = inputs.truth, inputs.alignment.at(todo)
-    weights = region_weights(inputs.grid, inputs.regions, inputs.mask)
     step = float(truth.attrs.get("time_step_seconds", 0))
     members = [dataset.sizes.get("member", 1) for dataset in inputs.forecasts.values()]
     members.append(truth.sizes.get("member", 1))  # persistence
-    shared = setting(inputs.grid, weights, alignment, tuple(config.events), max(members), step)
+    shared = setting(inputs.grid, inputs.weights, alignment, tuple(config.events), max(members), step)
     with _scheduler(config), progress("verify", len(inputs.variables) + len(inputs.audited) + 1) as report:
         results = score_variables(inputs.variables, inputs.plan, shared, report)
         results += wind_vectors(results)
@@ -114,14 +113,16 @@ def _score(config: VerifyConfig, inputs: Inputs, todo: np.ndarray) -> xr.Dataset
 
 
 def _with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None) -> xr.Dataset:
-    """The scores with cases to look at, chosen among all initial times where the stores still hold them."""
+    """The scores with the climate of long runs, and with cases to look at, chosen among all initial times where the stores
+    still hold them."""
     held = np.flatnonzero(np.isin(inputs.alignment.init_time, scores["init_time"].values))
     if old is not None and len(held) < scores.sizes["init_time"]:
         cases = old[[name for name in ("case_forecast", "case_truth", "case_init") if name in old]]
     else:
         shared = setting(inputs.grid, np.ones((1, *inputs.grid.shape)), inputs.alignment.at(held))
         cases = case_maps(scores, inputs.variables, shared, list(inputs.forecasts))
-    return xr.merge([scores, cases], compat="no_conflicts", join="outer", combine_attrs="override")
+    climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid)
+    return xr.merge([scores, cases, climate], compat="no_conflicts", join="outer", combine_attrs="override")
 
 
 def _scheduler(config: VerifyConfig):

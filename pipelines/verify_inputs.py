@@ -10,14 +10,26 @@ from emulator.grid import Grid
 from emulator.store import grid_of, levels_of, open_analysis, open_forecast
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
+from emulator.verify.at_points import at_points
 from emulator.verify.channels import ScoredVariable, scored
-from emulator.verify.regions import DEFAULT_REGIONS
+from emulator.verify.regions import DEFAULT_REGIONS, region_weights
 from emulator.verify.spectra import spectrum_kind
+from emulator.verify.stations import is_table, open_observations, open_station_forecast, station_weights
 from pipelines.config import VerifyConfig
 from pipelines.run import provenance
 
 PERSISTENCE_DAYS = 10
-PROVENANCE = ("source", "checkpoint", "conservation", "fingerprint", "training_period", "title", "history", "ensemble")
+PROVENANCE = (
+    "source",
+    "checkpoint",
+    "conservation",
+    "fingerprint",
+    "training_period",
+    "title",
+    "history",
+    "ensemble",
+    "height_correction",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,10 +38,11 @@ class Inputs:
 
     Attributes:
       truth: analysis; forecasts: name -> forecast to score; audited: those and more whose budgets are audited.
-      mask: land-sea mask `grid.shape` or None; regions: names.
+      mask: land-sea mask `grid.shape` or None; regions: names; weights: `(region, *grid.shape)`.
       variables: what is scored; skipped: variable -> why it is not.
       alignment: all initial times and leads; plan: the climatology's recipe.
       overlap: whether the climatology's record holds verified times.
+      long_runs: name -> long run whose climate is scored.
       sample: JSON of what has to be equal for scores to be added up.
     """
 
@@ -39,28 +52,69 @@ class Inputs:
     grid: Grid
     mask: np.ndarray | None
     regions: tuple[str, ...]
+    weights: np.ndarray
     variables: list[ScoredVariable]
     skipped: dict[str, str]
     alignment: Alignment
     plan: climatology.Recipe
     overlap: bool
     sample: str = ""
+    long_runs: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
 
 
 def open_inputs(config: VerifyConfig) -> Inputs:
     """Opens and checks everything. Raises `ValueError` in one sentence that names what differs."""
-    truth = open_analysis(config.truth)
-    forecasts = {name: open_forecast(path) for name, path in config.forecasts.items()}
-    audited = forecasts | {name: open_forecast(path) for name, path in config.audit.items()}
-    grid = check_grids({"the truth": grid_of(truth)} | {name: grid_of(dataset) for name, dataset in audited.items()})
+    if config.observations is not None:
+        truth, forecasts = _at_stations(config)
+        audited, long_runs = {}, {}
+    else:
+        truth = open_analysis(config.truth)
+        forecasts = {name: open_forecast(path) for name, path in config.forecasts.items()}
+        audited = forecasts | {name: open_forecast(path) for name, path in config.audit.items()}
+        long_runs = {name: open_forecast(path) for name, path in config.long_runs.items()}
+    grid = check_grids(
+        {"the truth": grid_of(truth)} | {n: grid_of(d) for n, d in (forecasts | audited | long_runs).items()}
+    )
     check_calendars({"the truth": truth["time"].values} | {n: d["init_time"].values for n, d in forecasts.items()})
     variables, skipped = scored(truth, forecasts, grid, levels_of(truth), config.variables, config.levels)
     alignment = _alignment(truth, forecasts, config)
     plan, overlap = _climatology(truth, alignment, config)
-    regions = config.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
     mask = truth["land_sea_mask"].values if "land_sea_mask" in truth else None
-    inputs = Inputs(truth, forecasts, audited, grid, mask, tuple(regions), variables, skipped, alignment, plan, overlap)
+    if config.observations is not None:
+        regions, weights = station_weights(truth["station"].values)
+    else:
+        regions = config.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
+        weights = region_weights(grid, regions, mask)
+    inputs = Inputs(
+        truth, forecasts, audited, grid, mask, tuple(regions), weights, variables, skipped, alignment, plan, overlap
+    )
+    inputs = dataclasses.replace(inputs, long_runs=long_runs)
     return dataclasses.replace(inputs, sample=_sample(config, inputs))
+
+
+def _at_stations(config: VerifyConfig) -> tuple[xr.Dataset, dict[str, xr.Dataset]]:
+    """Observations, and the forecasts at the stations that they and every table of station forecasts have."""
+    options = config.observations
+    truth = open_observations(options.path, options.tolerance_minutes, options.quality, options.stations)
+    tables = {name: open_station_forecast(path) for name, path in config.forecasts.items() if is_table(path)}
+    shared = [s for s in truth["station"].values if all(s in t["station"].values for t in tables.values())]
+    if not shared:
+        raise ValueError(f"Expected a station that {options.path} and all forecasts have, got none")
+    truth = _only(truth, shared)
+    forecasts = {}
+    for name, path in config.forecasts.items():
+        if name in tables:
+            found = _only(tables[name], shared)
+            forecasts[name] = found.assign_coords({n: truth[n].variable for n in ("latitude", "longitude")})
+        else:
+            forecasts[name] = at_points(open_forecast(path), truth, options.method, options.lapse_rate)
+    return truth, forecasts
+
+
+def _only(dataset: xr.Dataset, stations: list[str]) -> xr.Dataset:
+    names = list(dataset["station"].values)
+    dataset = dataset.isel(cell=[names.index(s) for s in stations])
+    return dataset.assign(cell_area=("cell", np.full(len(stations), 1 / len(stations))))
 
 
 def _alignment(truth: xr.Dataset, forecasts: dict, config: VerifyConfig) -> Alignment:
@@ -82,7 +136,7 @@ def _persistence_leads(truth: xr.Dataset, config: VerifyConfig) -> np.ndarray:
         step = float(truth.attrs.get("time_step_seconds", 0)) / 3600
         if truth.sizes["time"] < 2 or not step:
             raise ValueError(
-                f"Expected at least 2 times in {config.truth} to score persistence, got {truth.sizes['time']}"
+                f"Expected at least 2 times in {_path(config)} to score persistence, got {truth.sizes['time']}"
             )
         count = min(truth.sizes["time"] - 1, int(PERSISTENCE_DAYS * 24 / step))
         hours = step * np.arange(1, count + 1)
@@ -104,13 +158,17 @@ def _sample(config: VerifyConfig, inputs: Inputs) -> str:
     truth, forecasts = inputs.truth, inputs.forecasts
     content = {
         "grid": inputs.grid.describe(),
-        "truth": str(truth.attrs.get("fingerprint") or config.truth),
+        "truth": str(truth.attrs.get("fingerprint") or _path(config)),
         "climatology": f"{inputs.plan.describe()} from {_period(truth, inputs.plan)}",
         "energy": [config.energy, config.heat_capacity, config.kinetic],
         "models": {name: str(d.attrs.get("checkpoint", "")) for name, d in forecasts.items()},
         "members": {name: d.sizes.get("member", 1) for name, d in forecasts.items()},
     }
     return json.dumps(content)
+
+
+def _path(config: VerifyConfig):
+    return config.truth if config.observations is None else config.observations.path
 
 
 def _period(truth, plan) -> str:
@@ -120,7 +178,8 @@ def _period(truth, plan) -> str:
 def attributes(config: VerifyConfig, inputs: Inputs, alignment: Alignment, unaudited: dict) -> dict:
     """Attributes of the scores of the initial times of `alignment`."""
     truth, plan = inputs.truth, inputs.plan
-    stores = {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in inputs.audited.items()}
+    known = inputs.forecasts | inputs.audited
+    stores = {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in known.items()}
     stores["truth"] = {k: str(truth.attrs[k]) for k in PROVENANCE if k in truth.attrs}
     held = alignment.truth_valid[alignment.truth_valid >= 0]
     return {

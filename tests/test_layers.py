@@ -13,7 +13,7 @@ LAYERS = {
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed rates statistics"
     " axes coefficients fields assemble filling appending computed derive regrid relevel"
     " background thinning forecast_netcdf forecast_grib",
-    3: "dataset forcing models conservation losses",
+    3: "dataset forcing models conservation losses spectral_loss ensemble_loss",
     4: "step checkpoint",
     5: "rollout train training perturb",
     6: "verify report",

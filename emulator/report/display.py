@@ -32,6 +32,7 @@ _NAMES = {
 }
 REGION_NAMES = {
     "global": "Globe",
+    "stations": "All stations",
     "northern-hemisphere": "North of 20° N",
     "southern-hemisphere": "South of 20° S",
     "tropics": "Tropics, 20° S–20° N",

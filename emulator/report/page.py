@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from emulator.report import budget_panels, curves, maps
+from emulator.report import budget_panels, climate_panel, curves, maps
 from emulator.report.caveats import caveats
 from emulator.report.headline import budget_table, comparison_verdict, headline_table, region_table, verdict
 from emulator.report.scorecard import comparison, scorecard
@@ -25,7 +25,7 @@ def render(view: View, title: str, map_lead_days: float, panels: dict[str, Panel
             ("maps", "Maps", [maps.case_panel(view, map_lead_days), maps.mean_error_panel(view, map_lead_days)]),
             ("spectra", "Spectra", [spectra_panel(view)]),
             ("conservation", "Conservation", _conservation(view)),
-            ("long-run", "Long run", [panels.get("long_run")]),
+            ("long-run", "Long run", [panels.get("long_run"), *_climate(view)]),
             ("training", "Training", [panels.get("training")]),
             ("caveats", "Caveats", [_caveats(view)]),
             ("provenance", "Provenance", [_provenance(view)]),
@@ -141,6 +141,13 @@ def _conservation(view) -> list:
         budget_panels.drift_panel(view),
         budget_panels.correction_panel(view),
     ]
+
+
+def _climate(view) -> list:
+    if not climate_panel.has_climate(view):
+        return []
+    table = TABLE.substitute(label="Climate of the long runs", markup=climate_panel.climate_table(view))
+    return [table, climate_panel.bias_maps(view), climate_panel.climate_lines(view)]
 
 
 def _caveats(view) -> str:

@@ -119,7 +119,7 @@ def test_gate_stops_a_leak_and_a_failed_forecast(runs):
     assert [f.what for f in judge(leaking, a) if f.verdict == "worse"] == ["residual of dry air per step"]
     broken = json.loads(json.dumps(a))
     broken["series"][0]["squared_error"][2] = None
-    assert [f.verdict for f in judge(broken, a)][0] == "missing"
+    assert judge(broken, a)[0].verdict == "missing"
 
 
 def test_gate_refuses_other_samples(runs, tmp_path, capsys):

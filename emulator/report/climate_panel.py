@@ -1,0 +1,153 @@
+"""The climate of long runs: mean bias, variability, annual cycle, zonal means, tails and blocking."""
+
+import html
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from emulator.report.display import number
+from emulator.report.map_frame import frame
+from emulator.report.style import DIVERGING, FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, Panel, png, svg
+from emulator.report.view import View
+
+WIDTH = 10.5
+SHOWN = 6
+MONTHS = "JFMAMJJASOND"
+
+
+def has_climate(view: View) -> bool:
+    return "climate_bias_map" in view.scores
+
+
+def climate_table(view: View) -> str:
+    """HTML table: bias, its pattern, variability, trend and tails of every run and field."""
+    scores, rows = view.scores, []
+    for run in map(str, scores["climate_run"].values):
+        for channel in _channels(view):
+            at = scores.sel(climate_run=run, climate_channel=channel)
+            if not np.isfinite(at["climate_bias_rmse"]):
+                continue
+            factor, unit = view.factor(channel), view.units(channel)
+            slope, error = (float(at[f"climate_trend{n}_per_year"]) * factor for n in ("", "_error"))
+            sure = abs(slope) > 2 * error
+            low, high = (
+                float(
+                    (at["climate_quantile"].isel(climate_record=0) - at["climate_quantile"].isel(climate_record=1)).sel(
+                        tail=q
+                    )
+                )
+                * factor
+                for q in (0.001, 0.999)
+            )
+            rows.append(
+                f'<tr><th scope="row">{html.escape(view.title(channel))} <span class="unit">{html.escape(unit)}</span></th>'
+                f"<td>{html.escape(run)}</td><td>{number(float(at['climate_bias_mean']) * factor)}</td>"
+                f'<td class="value">{number(float(at["climate_bias_rmse"]) * factor)}</td>'
+                f"<td>{float(at['climate_deviation_ratio']):.2f}</td>"
+                f'<td class="{"worse" if sure else "unsure"}">{number(slope)} ± {number(2 * error)}</td>'
+                f"<td>{number(low)}</td><td>{number(high)}</td></tr>"
+            )
+    head = "".join(
+        f'<th scope="col">{text}</th>'
+        for text in (
+            "Run",
+            "Mean bias",
+            "Bias, root mean square",
+            "Variability, ratio",
+            "Drift per year ± 2 s.e.",
+            "Lowest 0.1 %, difference",
+            "Highest 0.1 %, difference",
+        )
+    )
+    return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def bias_maps(view: View) -> Panel | None:
+    """Time-mean bias of the first run; None on points."""
+    scores = view.scores
+    if scores["climate_bias_map"].dims[-1] == "cell":
+        return None
+    channels = _channels(view)[:SHOWN]
+    columns = min(3, len(channels))
+    rows = -(-len(channels) // columns)
+    shared = frame(scores)
+    figure = Figure(figsize=(WIDTH, 1.85 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": shared.projection}).ravel()
+    for axis in axes[len(channels) :]:
+        axis.set_visible(False)
+    run = str(scores["climate_run"].values[0])
+    for axis, channel in zip(axes, channels, strict=False):
+        at = scores["climate_bias_map"].sel(climate_run=run, climate_channel=channel).values * view.factor(channel)
+        widest = float(np.nanpercentile(np.abs(at), 99.5)) or 1e-12
+        image = shared.draw(axis, at, {"cmap": DIVERGING, "vmin": -widest, "vmax": widest})
+        axis.set_title(view.title(channel))
+        bar = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.015, aspect=18, extend="both")
+        bar.outline.set_linewidth(0.4)
+        bar.ax.tick_params(labelsize=7, width=0.5)
+        bar.set_label(view.units(channel), fontsize=7.5)
+    length = float(scores["climate_days"].sel(climate_run=run))
+    return Panel(
+        "Mean bias of the long run",
+        f"{run}, {length:.0f} days: mean of the run minus mean of the truth's record over the same months and hours.",
+        "Red where the run is too high on average. This is the run's own climate: after two weeks it no longer knows the "
+        "weather that it started from. A run of a year also shows that year's chance; of ten years little of it is left.",
+        png(figure, f"Maps of the mean bias of {run} for {', '.join(view.title(c) for c in channels)}."),
+    )
+
+
+def climate_lines(view: View) -> Panel:
+    """Zonal means, annual cycle and blocking of the runs beside the truth."""
+    scores, channels = view.scores, _channels(view)[:2]
+    zonal, blocking = "climate_zonal_mean" in scores, "climate_blocking" in scores
+    columns = len(channels) * (1 + zonal) + blocking
+    figure = Figure(figsize=(WIDTH, 2.9))
+    axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    runs, named = list(map(str, scores["climate_run"].values)), {}
+    for channel in channels:
+        factor = view.factor(channel)
+        label = view.title(channel).replace(", ", "\n") + f" [{view.units(channel)}]"
+        if zonal:
+            axis = axes.pop(0)
+            field = scores["climate_zonal_mean"].sel(climate_channel=channel) * factor
+            _draw(axis, np.sin(np.radians(scores["latitude"].values)), field, runs, named)
+            axis.set(title=label, xlabel="latitude")
+            axis.set_xticks(np.sin(np.radians([-60, -30, 0, 30, 60])), ["60S", "30S", "0", "30N", "60N"])
+        axis = axes.pop(0)
+        field = scores["climate_annual_cycle"].sel(climate_channel=channel) * factor
+        _draw(axis, np.arange(12), field, runs, named)
+        axis.set(title=label, xlabel="month")
+        axis.set_xticks(range(0, 12, 2), MONTHS[::2])
+    if blocking:
+        axis = axes.pop(0)
+        _draw(axis, scores["longitude"].values, 100 * scores["climate_blocking"], runs, named)
+        axis.set(title="Blocking\n[% of days]", xlabel="longitude", ylim=(0, None))
+        axis.set_xticks([0, 90, 180, 270], ["0", "90E", "180", "90W"])
+    for axis in figure.axes:
+        axis.title.set_fontsize(8.5)
+        axis.tick_params(labelsize=7.5)
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=len(named), handlelength=2.6)
+    return Panel(
+        "Zonal means, annual cycle" + (" and blocking" if blocking else ""),
+        "Means over the months that run and truth share; sine of latitude, so that equal widths are equal areas."
+        + (" Blocking of the northern flow by Tibaldi and Molteni (1990)." if blocking else ""),
+        "The run should lie on the truth. A zonal mean that is too flat has lost the contrast between equator and poles; an "
+        "annual cycle that is too flat means that the run does not feel the season."
+        + (" Blocks are long-lived highs that steer storms away; models usually have too few." if blocking else ""),
+        svg(figure, f"Zonal mean and annual cycle of {', '.join(runs)} and the truth.", "climate"),
+    )
+
+
+def _draw(axis, x, field, runs, named) -> None:
+    truth = field.isel(climate_run=0, climate_record=1).values
+    axis.axhline(0, color=PALE, linewidth=0.8) if truth.min() < 0 < truth.max() else None
+    named["truth"] = axis.plot(x, truth, color=INK, linestyle=(0, (1, 1.4)), linewidth=1.6)[0]
+    for position, run in enumerate(runs):
+        values = field.sel(climate_run=run).isel(climate_record=0).values
+        style = {"color": FORECAST_COLOURS[position % 6], "linestyle": FORECAST_DASHES[position % 6]}
+        named[run] = axis.plot(x, values, marker="." if np.isfinite(values).sum() < 3 else None, **style)[0]
+    axis.set_xlim(x.min(), x.max())
+
+
+def _channels(view) -> list[str]:
+    held = [str(name) for name in view.scores["climate_channel"].values]
+    return [name for name in view.headline if name in held] or held

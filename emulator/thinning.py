@@ -1,0 +1,55 @@
+"""Less output: some variables, levels or a region, and means over days or months."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+
+def thinned(
+    dataset: xr.Dataset,
+    variables: Sequence[str] | None = None,
+    levels: Sequence[float] | None = None,
+    inside: np.ndarray | None = None,
+) -> xr.Dataset:
+    """The dataset with some variables (and everything that is recorded by time alone), levels and cells.
+
+    `levels` are the nearest in the store's own unit; `inside` `(latitude, longitude)` or `(cell,)` marks the region, of
+    which the smallest box of rows and columns is kept. Raises `ValueError` for a variable that the dataset lacks.
+    """
+    if variables is not None:
+        if absent := [name for name in variables if name not in dataset]:
+            raise ValueError(f"Expected variables of the forecast to write, it has none named {', '.join(absent)}")
+        space = {"latitude", "longitude", "cell"}
+        kept = [n for n, v in dataset.data_vars.items() if n in variables or not space & set(v.dims)]
+        dataset = dataset[[*kept, *(n for n in ("cell_area",) if n in dataset and n not in kept)]]
+    if levels is not None and "level" in dataset.dims:
+        held = np.asarray(dataset["level"].values, np.float64)
+        index = np.unique([int(np.abs(held - value).argmin()) for value in levels])
+        dataset = dataset.isel(level=index).assign_attrs(levels_selected=1)
+    if inside is not None:
+        if "cell" in dataset.dims:
+            dataset = dataset.isel(cell=np.flatnonzero(inside))
+        else:
+            rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+            dataset = dataset.isel(latitude=rows, longitude=columns)
+        if "cell_area" in dataset:
+            dataset["cell_area"] = dataset["cell_area"] / dataset["cell_area"].sum()
+    return dataset
+
+
+def month_ends(first, steps: int, step_seconds: float, later) -> tuple[int, ...]:
+    """Numbers of the steps that end a calendar month, for a run of `steps` steps from the time `first`.
+
+    `later`: `(time, steps) -> time`. The last month is left out unless it is whole.
+    """
+
+    def month(number):
+        # a step belongs to the month of its start
+        when = later(first, number - 1)
+        if isinstance(when, np.datetime64):
+            return when.astype("datetime64[M]").astype(int)
+        return 12 * when.year + when.month
+
+    ends = [number for number in range(1, steps + 1) if month(number) != month(number + 1)]
+    return tuple(ends)

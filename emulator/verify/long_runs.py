@@ -1,0 +1,138 @@
+"""Climate scores of whole stores: every headline field of long runs against the truth's record."""
+
+import numpy as np
+import xarray as xr
+
+from emulator.grid import Grid
+from emulator.store import constants_of, levels_of
+from emulator.verify.align import valid_times
+from emulator.verify.channels import channel_name, headline_ranks, scored
+from emulator.verify.climate import (
+    MONTHS,
+    SEASONS,
+    TAILS,
+    blocking_frequency,
+    climate_of,
+    climate_scores,
+    geopotential_at,
+    month_of,
+)
+from emulator.verify.climatology import hour_of_day
+from emulator.verify.fields import values
+
+BLOCKING_PRESSURE = 5e4  # Pa
+HYDROSTATIC = ("temperature", "surface_pressure", "geopotential_at_surface")
+
+
+def long_run_scores(
+    truth: xr.Dataset, runs: dict[str, xr.Dataset], grid: Grid, variables: list[str] | None = None
+) -> xr.Dataset:
+    """`climate_<score>` over `(climate_run, climate_channel, ...)` of the first initial time of every run; see `climate`.
+
+    The truth's record is taken at the hours of day that a run has, so that the diurnal cycle is no error. Fields that a run
+    lacks are NaN. Raises `ValueError` for a run without a shared field, or one that is not finite.
+    """
+    parts = []
+    for name, run in runs.items():
+        run = run.isel(init_time=0)
+        run = run.isel(member=0) if "member" in run.dims else run
+        valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
+        days = run["lead_time"].values / np.timedelta64(1, "D")
+        hours = np.unique(hour_of_day(xr.DataArray(valid, dims="time")))
+        held = np.flatnonzero(np.isin(hour_of_day(truth["time"]), hours))
+        if "missing" in truth:
+            held = held[~truth["missing"].values[held].astype(bool)]
+        chosen, _ = scored(truth, {name: run.expand_dims("init_time")}, grid, levels_of(truth), variables)
+        found = {}
+        for variable in chosen:
+            found |= _variable(variable, name, (valid, days), (truth["time"].values, held), grid)
+        if not found:
+            raise ValueError(f"Expected a headline field in the long run {name!r}, got none that the truth has too")
+        part = xr.concat([_dataset(v, grid) for v in found.values()], "climate_channel")
+        part = part.assign_coords(climate_channel=list(found))
+        blocking = [_blocking(run, truth, grid, None), _blocking(truth, truth, grid, held)]
+        if all(b is not None for b in blocking):
+            part["climate_blocking"] = (("climate_record", "longitude"), np.stack(blocking))
+        part["climate_days"] = ((), float(days[-1]))
+        parts.append(part.expand_dims(climate_run=[name]))
+    result = xr.concat(parts, "climate_run", join="outer", data_vars="all") if parts else xr.Dataset()
+    if not parts:
+        return result
+    fixed = {"climate_record": ["run", "truth"], "month": np.arange(1, MONTHS + 1), "season": list(SEASONS)}
+    return result.assign_coords(fixed | {"tail": list(TAILS)})
+
+
+def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
+    (valid, days), (times, held) = run_time, truth_time
+    area, result = grid.area.ravel(), {}
+    for level in sorted(headline_ranks(variable)):
+        one = variable.at_levels([level])
+        ours, theirs = one.forecasts[run], one.truth
+
+        def read_run(part, ours=ours):
+            return ours.forecast(ours.array["init_time"].values[0], ours.array["lead_time"].values[part])[0, :, 0]
+
+        def read_truth(part, theirs=theirs):
+            return theirs.analysis(held[part])[:, 0]
+
+        limits = _limits(read_truth, len(held))
+        record = climate_of(read_truth, month_of(times[held]), area, limits)
+        climate = climate_of(read_run, month_of(valid), area, limits)
+        result[channel_name(variable, level)] = climate_scores(climate, record, grid, days)
+    return result
+
+
+def _limits(read, count) -> tuple[float, float]:
+    """Range of the histogram: that of some of the truth's fields, widened by half."""
+    some = [read(slice(i, i + 1)) for i in np.unique(np.linspace(0, count - 1, min(count, 12)).astype(int))]
+    low, high = min(float(np.nanmin(s)) for s in some), max(float(np.nanmax(s)) for s in some)
+    widen = (high - low) / 2 or 1.0
+    return low - widen, high + widen
+
+
+def _dataset(scores: dict, grid: Grid) -> xr.Dataset:
+    names = {"record": "climate_record", "probability": "tail"}
+    data = {f"climate_{n}": (tuple(names.get(d, d) for d in dims), v) for n, (dims, v) in scores.items()}
+    place = {"latitude": grid.latitude, "longitude": grid.longitude}
+    if grid.kind == "points":
+        place = {n: ("cell", v) for n, v in place.items()}
+    return xr.Dataset(data, place)
+
+
+def _blocking(dataset: xr.Dataset, truth: xr.Dataset, grid: Grid, held) -> np.ndarray | None:
+    """Blocking frequency, from 500 hPa geopotential or else by the hydrostatic equation; None without either."""
+    if grid.kind == "points" or not grid.is_global() or "level" not in dataset.dims:
+        return None
+    axis = "time" if held is not None else "lead_time"
+    count = dataset.sizes[axis] if held is None else len(held)
+    levels, constants = levels_of(dataset), constants_of(truth)
+
+    def picked(name, part):
+        index = held[part] if held is not None else part
+        array = dataset[name].isel({axis: index})
+        array = array.isel(member=0) if "member" in array.dims else array
+        order = [axis, *(["level"] if "level" in array.dims else []), *grid.dims]
+        found = values(array.transpose(*order)).astype(np.float64)
+        return found.reshape(*found.shape[: len(order) - 2], -1)
+
+    def direct(part, at):
+        return picked("geopotential", part)[:, at]
+
+    def hydrostatic(part):
+        fields = {n: picked(n, part) for n in ("temperature", "surface_pressure")}
+        if "specific_humidity" in dataset:
+            fields["specific_humidity"] = picked("specific_humidity", part)
+        ground = (dataset if "geopotential_at_surface" in dataset else truth)["geopotential_at_surface"]
+        fields["geopotential_at_surface"] = ground.values.astype(np.float64).ravel()
+        gases = constants.gas_constant_dry_air, constants.gas_constant_water_vapour
+        return geopotential_at(fields, levels, BLOCKING_PRESSURE, *gases)
+
+    if dataset.attrs.get("vertical_coordinate", "pressure") == "pressure":
+        near = np.flatnonzero(np.isclose(dataset["level"].values, BLOCKING_PRESSURE / 100))
+        if not len(near) or "geopotential" not in dataset:
+            return None
+        return blocking_frequency(lambda part: direct(part, int(near[0])), count, grid, constants.gravity)
+    known = [n for n in HYDROSTATIC if n in dataset or (n == "geopotential_at_surface" and n in truth)]
+    if levels is None or len(known) < len(HYDROSTATIC):
+        return None
+    return blocking_frequency(hydrostatic, count, grid, constants.gravity)
