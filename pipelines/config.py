@@ -175,7 +175,54 @@ class SFNOConfig(Model):
     zero_output: bool = False
 
 
-NetworkConfig = SFNOConfig
+class GraphConfig(Model):
+    """Message passing on an icosahedral mesh; see `emulator.mesh.MeshOptions` and `emulator.models.graph.GraphOptions`."""
+
+    kind: Literal["graph"] = "graph"
+    refinement: int = Field(4, ge=0, le=8, description="halvings of the icosahedron: 10 * 4^n + 2 nodes")
+    multi: bool = Field(True, description="edges of all refinements (GraphCast), or of the finest alone (Keisler)")
+    radius: float = Field(0.6, ge=0.58, le=4, description="reach of a cell, as a share of the longest finest edge")
+    file: Path | None = Field(None, description="where the graph is kept; made there if absent; None: in memory")
+    width: Count = 128
+    rounds: Count = 8
+    precision: Precision = "float32"
+    checkpointing: bool = False
+    zero_output: bool = False
+
+
+class UNetConfig(Model):
+    """U-Net with convolutions around the sphere; the fields are those of `emulator.models.unet.UNetOptions`."""
+
+    kind: Literal["unet"] = "unet"
+    width: Count = 48
+    depth: Count = 3
+    blocks: Count = 1
+    checkpointing: bool = False
+    zero_output: bool = False
+
+
+class TorchHarmonicsConfig(Model):
+    """torch-harmonics' own SFNO, a baseline; options by its names."""
+
+    kind: Literal["torch_harmonics"] = "torch_harmonics"
+    embed_dim: Count = 64
+    num_layers: Count = 4
+    scale_factor: Count = 1
+    mlp_ratio: Positive = 2.0
+    normalization_layer: Literal["instance_norm", "layer_norm", "none"] = "instance_norm"
+    residual_prediction: bool = False
+
+
+def _kind_given(value: Any) -> Any:
+    """A network without a kind is an SFNO."""
+    return {"kind": "sfno"} | value if isinstance(value, dict) else value
+
+
+NetworkConfig = Annotated[
+    SFNOConfig | GraphConfig | UNetConfig | TorchHarmonicsConfig,
+    Field(discriminator="kind"),
+    pydantic.BeforeValidator(_kind_given),
+]
 
 
 class ConservationConfig(Model):
@@ -422,7 +469,7 @@ class ReportConfig(Model):
     """One HTML page from the scores and the stores behind them."""
 
     scores: Path
-    output: Path = Field(description="folder; receives report.html, scores.json and scores.csv")
+    output: Path = Field(description="folder; receives report.html, scores.json, scores.csv and scores.nc")
     title: str = "Forecast verification"
     long_run: Path | None = Field(None, description="forecast store of one long run")
     metrics: Path | None = Field(None, description="metrics.jsonl of the training")

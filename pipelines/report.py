@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,11 +22,15 @@ log = logging.getLogger(__name__)
 
 
 def report(config: ReportConfig) -> None:
-    """Write report.html, scores.json and scores.csv into the output folder. Raises `ValueError` in one sentence."""
+    """Write report.html and scores as JSON, CSV and NetCDF into the output folder. Raises `ValueError` in one sentence."""
     view = View(open_scores(config.scores))
     with figures():
         panels = {"long_run": _long_run(view, config.long_run), "training": _training(config.metrics)}
     _write_page(view, config, panels, str(config.scores))
+    beside = Path(config.output) / "scores.nc"
+    if beside.resolve() != Path(config.scores).resolve():
+        shutil.copyfile(config.scores, beside.with_name("scores.nc.partial"))
+        os.replace(beside.with_name("scores.nc.partial"), beside)
 
 
 def compare(models: list[str], output: Path, title: str = "Comparison of forecasts") -> None:

@@ -37,6 +37,7 @@ def caveats(view: View) -> list[str]:
                 found.append(f"{number} {what} of {name} were left out: not in every forecast, or without truth.")
     if missing := int(attributes.get("missing_truth", 0)):
         found.append(f"The truth lacks {missing} valid times; leads then average over fewer forecasts.")
+    found += _gaps(view)
     found += _budget_caveats(view)
     if skipped := view.note("not_scored"):
         found.append(f"Not scored, because not in every store: {', '.join(sorted(skipped))}.")
@@ -44,6 +45,21 @@ def caveats(view: View) -> list[str]:
         f"Grid {attributes.get('grid', 'unknown')}: scores on another grid are not comparable with these. RMSE takes the "
         "root after the mean over initial times; anomaly correlation is WeatherBench 2's form."
     )
+    return found
+
+
+def _gaps(view):
+    """What was missing cell by cell, and what became of it."""
+    if "gap_count" not in view.scores:
+        return []
+    gaps = view.scores["gap_count"]
+    found, truth = [], int(gaps.sel(gap_source="truth"))
+    if truth:
+        found.append(f"{truth} values of the truth are missing; those cells have no weight.")
+    for name in view.forecasts:
+        count = int(gaps.sel(gap_source=name))
+        if count:
+            found.append(f"{count} values of {name} are not finite where there is truth: those scores are missing.")
     return found
 
 

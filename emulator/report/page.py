@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 
-from emulator.report import budget_panels, climate_panel, curves, maps
+from emulator.report import budget_panels, climate_panel, curves, ensemble_panels, extremes_panel, maps
 from emulator.report.caveats import caveats
 from emulator.report.headline import budget_table, comparison_verdict, headline_table, region_table, verdict
 from emulator.report.scorecard import comparison, scorecard
 from emulator.report.spectra_panel import spectra_panel
+from emulator.report.strata import strata_table
 from emulator.report.style import Panel, figures
 from emulator.report.template import FIGURE, PAGE, SECTION, STYLE, TABLE
 from emulator.report.view import View
@@ -22,7 +23,9 @@ def render(view: View, title: str, map_lead_days: float, panels: dict[str, Panel
             ("summary", "Summary", _summary(view)),
             ("comparison", "Comparison", _comparison(view)),
             ("error", "Forecast error", _error(view)),
-            ("maps", "Maps", [maps.case_panel(view, map_lead_days), maps.mean_error_panel(view, map_lead_days)]),
+            ("ensemble", "Ensemble", _ensemble(view)),
+            ("extremes", "Extremes", [extremes_panel.extremes_panel(view), extremes_panel.rain_panel(view)]),
+            ("maps", "Maps", _maps(view, map_lead_days)),
             ("spectra", "Spectra", [spectra_panel(view)]),
             ("conservation", "Conservation", _conservation(view)),
             ("long-run", "Long run", [panels.get("long_run"), *_climate(view)]),
@@ -123,6 +126,8 @@ def _error(view) -> list:
     parts = [curves.error_panel(view), curves.correlation_panel(view), curves.bias_panel(view)]
     if len(view.regions) > 1:
         parts.append(TABLE.substitute(label="Error by region", markup=region_table(view)))
+    if by_time := strata_table(view):
+        parts.append(TABLE.substitute(label="Error by season and hour", markup=by_time))
     if view.forecasts:
         card = TABLE.substitute(label="Scorecard", markup=scorecard(view))
         parts.append(
@@ -130,6 +135,21 @@ def _error(view) -> list:
             "differences that are significant at a false discovery rate of 5 %.</p>" + card
         )
     return parts
+
+
+def _ensemble(view) -> list:
+    if not ensemble_panels.ensembles(view):
+        return []
+    panels = (ensemble_panels.spread_panel, ensemble_panels.rank_panel, ensemble_panels.reliability_panel)
+    return [panel(view) for panel in panels]
+
+
+def _maps(view, lead_days) -> list:
+    return [
+        maps.case_panel(view, lead_days),
+        maps.mean_error_panel(view, lead_days),
+        maps.case_panel(view, lead_days, "worst"),
+    ]
 
 
 def _conservation(view) -> list:

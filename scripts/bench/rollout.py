@@ -1,0 +1,159 @@
+"""Rate of a long rollout with corrections and written output, against the embedded model's own rate on the same cores.
+
+Takes the checkpoint and the store of a run directory (by default the quickstart's), rolls it out from its first initial time
+with daily output to Zarr, and counts simulated years a day of wall time, without the first steps. `peer` is the embedded
+model (JAX-GCM, T31, 8 levels) on the same number of threads, compiled before it is timed. Then the same rollout without
+writing: `ratio` of the case "writing" is computing alone over computing and writing. `--years 10` runs all ten years; peak
+memory after a tenth and at the end shows that it does not grow.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import emulator
+
+
+def loaded(run: Path):
+    from emulator.store import open_analysis
+    from pipelines import build
+    from pipelines.forecasting import Run
+
+    if not (run / "analysis.zarr").exists() or not (run / "train" / "checkpoint").exists():
+        raise SystemExit(
+            f"Expected analysis.zarr and train/checkpoint in {run}; run conf/quickstart.yaml first or give --run"
+        )
+    dataset = open_analysis(run / "analysis.zarr")
+    step, metadata = build.load_step(run / "train" / "checkpoint")
+    return Run([[(0, step)]], dataset, 1), metadata
+
+
+def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
+    """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
+    from emulator.background import BackgroundWriter
+    from emulator.store import create_forecast, finish_forecast
+    from pipelines.forecasting import Schedule
+    from pipelines.rollout import _dataset, _store
+
+    schedule = Schedule.every(days * every, every)
+    inits = [run.dataset["time"].values[-1]]
+    leads = np.round(np.array(schedule.numbers) * run.forcing.step_seconds * 1e9).astype("timedelta64[ns]")
+    fields = {}
+    for _, block in run.blocks(inits, Schedule(schedule.ends[:1])):
+        fields |= block
+    if path is not None:
+        template = _dataset(run, {n: f[0] for n, f in fields.items()}, leads)
+        create_forecast(path, template, inits, leads, {"fingerprint": "bench"})
+    at, early, start = 0, 0.0, time.perf_counter()
+    with BackgroundWriter() as writer:
+        for _, block in run.blocks(inits, schedule):
+            length = next(iter(block.values())).shape[1]
+            if path is not None:
+                last = at + length == len(leads)
+                writer.submit(_store, run, path, [0], block, leads[at : at + length], (None, False), last)
+            at += length
+            if not early and at >= len(leads) / 10:
+                early = peak()
+    if path is not None:
+        finish_forecast(path)
+    seconds = time.perf_counter() - start
+    return days / 365.25 / seconds * 86400, early, peak()
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def embedded_rate(days: int) -> float | None:
+    """Simulated years a day of the embedded model; None where it is not installed."""
+    try:
+        from emulator.reference_model import Settings, build
+
+        model = build(Settings())
+    except ImportError:
+        return None
+    state = model.initial_state()
+    state, _ = model.advance_day(state)  # compiles
+    start = time.perf_counter()
+    for _ in range(days):
+        state, _ = model.advance_day(state)
+    return days / 365.25 / (time.perf_counter() - start) * 86400
+
+
+def cases(options):
+    run, metadata = loaded(options.run)
+    every = round(86400 / metadata["step_seconds"])
+    days = round(options.years * 365.25)
+    rollout_rate(run, 5, every, None)  # warms up
+    short = min(days, 60)
+    pairs = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for number in range(options.repeats):
+            alone, *_ = rollout_rate(run, short, every, None)
+            written, *_ = rollout_rate(run, short, every, Path(folder) / f"{number}.zarr")
+            pairs.append((alone, written))
+        rate, early, end = rollout_rate(run, days, every, Path(folder) / "long.zarr")
+    theirs = embedded_rate(options.embedded_days) if options.embedded_days else None
+    grid = " x ".join(map(str, run.forcing.grid.shape))
+    yield {
+        "case": f"{options.years:g} years, {grid}, 6 h, corrections, daily output",
+        "ours": rate,
+        "peer": theirs,
+        "ratio": rate / theirs if theirs else None,
+        "unit": "simulated years a day",
+    }
+    alone, written = (float(np.median(column)) for column in zip(*pairs, strict=True))
+    yield {
+        "case": "writing: rate with daily output over the rate without",
+        "ours": written,
+        "peer": alone,
+        "ratio": float(np.median([w / a for a, w in pairs])),
+        "unit": "simulated years a day",
+    }
+    yield {
+        "case": "peak memory at the end over that after a tenth",
+        "ours": end,
+        "peer": early,
+        "ratio": early / end,
+        "unit": "GiB",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/quickstart"), help="run directory with a trained checkpoint"
+    )
+    parser.add_argument("--years", type=float, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--embedded-days", type=int, default=5, help="0 leaves the embedded model out")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--folder", type=Path, help="where the stores are written for the time of the run")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    machine = {
+        "machine": f"{platform.machine()}, {options.threads} threads",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "emulator": getattr(emulator, "__version__", "unknown"),
+    }
+    print(json.dumps(machine) if options.json else ", ".join(f"{k} {v}" for k, v in machine.items()))
+    for case in cases(options):
+        if options.json:
+            print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in case.items()}), flush=True)
+        else:
+            other = f"{case['peer']:9.2f}" if case["peer"] else "        -"
+            ratio = f"{case['ratio']:6.2f}" if case["ratio"] else "     -"
+            print(f"{case['ours']:9.2f} {other} {case['unit']:22} ratio {ratio}  {case['case']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
