@@ -1,5 +1,6 @@
-"""What the machine gives: rate of matrix products, and bandwidth and latency between processes."""
+"""What the machine gives: rate of matrix products, bandwidth and latency between processes, and memory in use."""
 
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -46,6 +47,13 @@ def exchange_latency(world: World, device: torch.device, repeats: int = 50) -> f
         raise ValueError("Expected two processes or more to measure between, got one")
     value = torch.zeros(1, device=device)
     return _median(lambda: dist.all_reduce(value), device, repeats)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held so far: of the GPU's memory on a GPU, else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _median(work: Callable[[], object], device: torch.device, repeats: int) -> float:

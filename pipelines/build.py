@@ -24,6 +24,8 @@ from emulator.grid import Grid
 from emulator.losses import ScaledError, channel_weights
 from emulator.models.sfno import SFNO, SFNOOptions
 from emulator.normalize import Normalizer, channel_statistics
+from emulator.spectral_loss import SpectralError
+from emulator.spherical import SphericalTransform
 from emulator.step import Step, StepBuffers
 from emulator.store import constants_of, grid_of, levels_of, time_step_seconds, variables_by_role
 from emulator.training.recipe import Phase, Recipe
@@ -131,13 +133,28 @@ def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torc
 
 
 def loss(samples: Samples, statistics: xr.Dataset, config: TrainConfig, penalty: Penalty | None = None) -> StepLoss:
+    asked, grid = config.loss, samples.grid
+    if asked.kind != "spectral":
+        return StepLoss(error(samples, statistics, config, asked.kind, asked.delta), penalty)
+    if grid.kind not in ("gaussian", "equiangular"):
+        raise ConfigError(f"Expected a Gaussian or equiangular grid for the spectral loss, got {grid.describe()}")
+    transform = SphericalTransform(*grid.shape, grid.kind, _has_poles(grid))
+    return StepLoss(SpectralError(error(samples, statistics, config), transform, asked.power), penalty)
+
+
+def error(samples: Samples, statistics: xr.Dataset, config: TrainConfig, kind="mse", delta=1.0) -> ScaledError:
+    """The error of a step, weighted by area, variable and level."""
     channels = samples.layout
     weights = channel_weights(channels, config.variable_weights, config.diagnostic_weight)
     scales = (
         channel_statistics(statistics, channels.prognostic, "difference_std"),
         channel_statistics(statistics, channels.diagnostic, "std"),
     )
-    return StepLoss(ScaledError(torch.as_tensor(samples.grid.area), *scales, *weights), penalty)
+    return ScaledError(torch.as_tensor(samples.grid.area), *scales, *weights, kind, delta)
+
+
+def _has_poles(grid: Grid) -> bool:
+    return grid.kind == "equiangular" and bool(abs(grid.latitude[0]) > 90 - 1e-6)
 
 
 def recipe(config: TrainConfig) -> Recipe:

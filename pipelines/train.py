@@ -62,7 +62,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         recipe,
         output,
         identity(config, dataset),
-        build.validation(dataset, config, loss.error, layout),
+        build.validation(dataset, config, build.error(samples, statistics, config).to(device), layout),
         world,
         config.parallel == "fsdp",
     )

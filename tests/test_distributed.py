@@ -116,7 +116,7 @@ with processes(world, torch.device("cpu"), 60):
     phases = [dataclasses.replace(p, batch_size=4, **json.loads({phase!r})) for p in recipe.phases]
     phases = (dataclasses.replace(phases[0], updates=14), *phases[1:])
     recipe = dataclasses.replace(recipe, phases=phases)
-    made = trainer(small_planet(), Path({directory!r}), recipe, norm="layer", world=world, sharded={sharded})
+    made = trainer(small_planet(), Path({directory!r}), recipe, network={{"norm": "layer"}}, world=world, sharded={sharded})
     try:
         made.run(should_stop=lambda: world.rank == {who} and made.update == {stop})
     except Interrupted:

@@ -31,12 +31,12 @@ CONFIG = TrainConfig(
 RECIPE = dataclasses.replace(build.recipe(CONFIG), save_every=5, log_every=2, warmup=3)
 
 
-def trainer(planet, directory, recipe=RECIPE, identity="same", norm="instance", **more):
+def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, **more):
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
     statistics = numpy_statistics(planet)
     samples = Samples(dataset, build.layout(dataset, CONFIG))
     torch.manual_seed(0)
-    network = build.network(CONFIG.network.model_copy(update={"norm": norm}), samples.layout, samples.grid)
+    network = build.network(CONFIG.network.model_copy(update=network or {}), samples.layout, samples.grid)
     scheme = build.conservation(CONFIG.conservation, samples, statistics).scheme
     step = Step(network, samples.layout, build.buffers(samples, statistics, CONFIG), scheme)
     return Trainer(step, build.loss(samples, statistics, CONFIG), samples, recipe, directory, identity, **more)

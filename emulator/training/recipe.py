@@ -97,3 +97,7 @@ class Recipe:
         if not phase.teacher:
             return [False] * steps
         return (np.random.default_rng([self.seed, update, 2]).random(steps) < phase.teacher).tolist()
+
+    def seed_of(self, update: int, rank: int) -> int:
+        """Seed of what a network draws in an update, as for stochastic depth."""
+        return int(np.random.SeedSequence([self.seed, update, rank, 3]).generate_state(1, np.uint32)[0])

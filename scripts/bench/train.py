@@ -1,0 +1,131 @@
+"""Training: updates a second of one process against two, the share of the time spent waiting for data, and the share of
+the machine's rate of matrix products. The fields are closed-form waves on the quickstart's grid, read from memory.
+
+`ours` of the scaling is samples a second of two processes of half the threads, `peer` of one process of all of them, with
+the same global batch.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import measure
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from small_planet import numpy_statistics, small_planet  # noqa: E402
+
+from emulator.dataset import Samples  # noqa: E402
+from emulator.distributed import device_of, processes  # noqa: E402
+from emulator.step import Step  # noqa: E402
+from emulator.train import Trainer  # noqa: E402
+from emulator.world import world_of  # noqa: E402
+from pipelines import build  # noqa: E402
+from pipelines.config import TrainConfig  # noqa: E402
+
+UPDATES, WARM, BATCH = 14, 4, 4
+
+
+def trainer(directory: Path, world, device) -> Trainer:
+    """The quickstart's network and corrections on waves of 48 x 96 cells and 8 levels."""
+    planet = small_planet(times=40, nlat=48, levels=8).assign_attrs(time_step_seconds=21600.0)
+    phases = [{"updates": UPDATES, "batch_size": BATCH}]
+    network = {"embed_dim": 64, "blocks": 4, "scale_factor": 1.5}
+    paths = dict.fromkeys(("store", "statistics", "output"), "none")
+    config = TrainConfig(**paths, network=network, phases=phases, save_every=10**6, log_every=1)
+    statistics = numpy_statistics(planet)
+    samples = Samples(planet, build.layout(planet, config))
+    torch.manual_seed(0)
+    net = build.network(config.network, samples.layout, samples.grid)
+    kept = build.conservation(config.conservation, samples, statistics)
+    step = Step(net, samples.layout, build.buffers(samples, statistics, config), kept.scheme).to(device)
+    loss = build.loss(samples, statistics, config)
+    loss.error.to(device)
+    return Trainer(step, loss, samples, build.recipe(config), directory, "bench", world=world)
+
+
+def one(arguments, case: dict) -> dict | None:
+    """Train as the process that the environment says; the first one reports."""
+    world = world_of(os.environ)
+    torch.set_num_threads(case["threads"])
+    device = device_of(world) if arguments.device != "cpu" else torch.device("cpu")
+    with tempfile.TemporaryDirectory() as directory, processes(world, device, 120):
+        made, marks = trainer(Path(directory), world, device), []
+        made.run(lambda row: marks.append((time.perf_counter(), row["data_wait_share"])))
+    steps = sorted(b[0] - a[0] for a, b in zip(marks[WARM:], marks[WARM + 1 :], strict=False))
+    if world.rank:
+        return None
+    result = {"samples_per_second": BATCH / steps[len(steps) // 2], "data_wait_share": marks[-1][1]}
+    return result | ({"operations": operations(made)} if world.size == 1 else {})
+
+
+def operations(made: Trainer) -> float:
+    """Additions and multiplications of the matrix products of one update, as torch's profiler counts them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    batch = made._batch(0).to(made.device)
+    made.update = 0
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as found:
+        made._learn(batch)
+    products = ("mm", "bmm", "addmm", "baddbmm")
+    return float(
+        sum(event.flops for event in found.key_averages() if event.key.split("::")[-1].rstrip("_") in products)
+    )
+
+
+def together(arguments, size: int) -> dict:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port = str(opened.getsockname()[1])
+    threads = max(1, arguments.threads // size)
+    command = [sys.executable, __file__, "--device", arguments.device, "--one", json.dumps({"threads": threads})]
+    started = []
+    for rank in range(size):
+        world = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        world |= {"OMP_NUM_THREADS": str(threads), "LOCAL_RANK": str(rank)}
+        started.append(subprocess.Popen(command, env=os.environ | world, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit(f"a training in {size} processes failed")
+    return json.loads(said[0].splitlines()[-1])
+
+
+def rows(arguments):
+    limit = measure.product_rate(device=arguments.device) * 1e9
+    alone, two = together(arguments, 1), together(arguments, 2)
+    ours, peer = two["samples_per_second"], alone["samples_per_second"]
+    scaling = {"case": "two processes against one, same batch", "ours": round(ours, 2), "peer": round(peer, 2)}
+    yield scaling | {"ratio": round(ours / peer, 3), "unit": "samples/s"}
+    for name, found in (("one process", alone), ("two processes", two)):
+        wait = found["data_wait_share"]
+        yield {
+            "case": f"share of time waiting for data, {name}",
+            "ours": wait,
+            "peer": None,
+            "ratio": None,
+            "unit": "1",
+        }
+    rate = alone["operations"] / BATCH * peer
+    share = {"case": "matrix products of an update against the machine's rate", "ours": round(rate / 1e9, 2)}
+    yield share | {"peer": round(limit / 1e9, 2), "ratio": round(rate / limit, 3), "unit": "GFLOP/s"}
+
+
+def main() -> None:
+    arguments = measure.parser(__doc__).parse_args()
+    measure.prepare(arguments)
+    if arguments.one:
+        result = one(arguments, json.loads(arguments.one))
+        if result is not None:
+            print(json.dumps(result))
+        return
+    measure.report(arguments, rows(arguments))
+
+
+if __name__ == "__main__":
+    main()

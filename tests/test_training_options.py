@@ -1,0 +1,215 @@
+"""What a recipe may ask of training, and validation beside it: same gradients, same choice, same bits after a stop."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_planet import numpy_statistics
+from test_train import CONFIG, RECIPE, same_state, trainer, whole  # noqa: F401
+
+from emulator import checkpoint
+from emulator.dataset import Batch
+from emulator.rollout import rollout
+from emulator.train import Interrupted, Phase
+from emulator.training.validation import Best, Validation
+from emulator.training.window import Manner, Window
+from emulator.world import World
+from pipelines import build
+
+
+def rows_of(directory, name="metrics.jsonl"):
+    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+
+def shortened(*phases, **more):
+    return dataclasses.replace(RECIPE, phases=phases, **more)
+
+
+def validated(planet, directory, recipe=RECIPE, every=4, patience=0):
+    """A trainer with a validation on the same planet's later times."""
+    made = trainer(planet, directory, recipe)
+    error = build.error(made.samples, numpy_statistics(planet), CONFIG)
+    made.validation = Validation(made.samples, error, every, windows=5, steps=3, batch_size=2, patience=patience)
+    return made
+
+
+def test_validation_scores_the_averaged_weights_and_leaves_the_training_alone(planet, whole, tmp_path):
+    made = validated(planet, tmp_path)
+    made.run()
+    same_state(tmp_path, whole)
+    rows = rows_of(tmp_path, "validation.jsonl")
+    assert [row["update"] for row in rows] == [4, 8, 12, 16, 18]
+    assert rows[-1]["one_step"] < rows[0]["one_step"] and rows[-1]["skill"] > rows[0]["skill"]
+    assert made.best.skill == max(row["skill"] for row in rows)
+    best, about = checkpoint.load(tmp_path / "best")
+    assert about["update"] == made.best.update and best.keys() == made.step.state_dict().keys()
+    if made.best.update == 18:
+        for name, tensor in made.tensors().items():
+            torch.testing.assert_close(best[name], tensor, rtol=0, atol=0)
+
+
+def test_validation_agrees_with_rollouts_step_by_step(planet, tmp_path):
+    made = validated(planet, tmp_path)
+    made.step.eval()
+    found = made.validation(made.step, World(), torch.device("cpu"))
+    starts = made.samples.starts(3)[np.linspace(0, len(made.samples.starts(3)) - 1, 5).round().astype(int)]
+    totals = np.zeros(3)
+    for start in starts:
+        batch = made.samples.batch([start], 3)
+        told = ((batch.forcing[:, k], batch.clock[:, k]) for k in range(3))
+        for k, result in enumerate(rollout(made.step, batch.state[:, 0], told)):
+            truth = batch.state[:, k + 1], batch.diagnostic[:, k]
+            if k == 0:
+                totals[0] += float(made.validation.error(result.state, result.diagnostic, *truth))
+        totals[1] += float(made.validation.error(result.state, truth[1], *truth))
+        totals[2] += float(made.validation.error(batch.state[:, 0], truth[1], *truth))
+    assert [found[n] for n in ("one_step", "rollout", "rollout_persistence")] == pytest.approx(totals / 5, rel=1e-4)
+    assert found["skill"] == pytest.approx(1 - (totals[1] / totals[2]) ** 0.5, rel=1e-3)
+
+
+def test_a_run_that_is_stopped_between_validations_ends_with_the_same_choice(planet, tmp_path):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    validated(planet, straight).run()
+    first = validated(planet, stopped)
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 10)
+    validated(planet, stopped).run()
+    same_state(stopped, straight)
+    assert (stopped / "validation.jsonl").read_bytes() == (straight / "validation.jsonl").read_bytes()
+    ours, theirs = (checkpoint.load(folder / "best") for folder in (stopped, straight))
+    assert ours[1] == theirs[1] and all(torch.equal(tensor, theirs[0][name]) for name, tensor in ours[0].items())
+
+
+def test_training_ends_early_when_rollouts_stop_to_improve(planet, tmp_path):
+    made = validated(planet, tmp_path, dataclasses.replace(RECIPE, lr=1e-9, final_lr=1e-9, ema=0.0), patience=2)
+    made.validation = dataclasses.replace(made.validation, every=2)
+    made.best = Best(skill=1.0)  # what no forecast reaches
+    made.run()
+    assert made.update == 4 and made.best.since == 2
+    again = validated(planet, tmp_path, dataclasses.replace(RECIPE, lr=1e-9, final_lr=1e-9, ema=0.0), patience=2)
+    again.run()
+    assert again.update == 4
+
+
+def test_after_divergence_the_run_goes_back_with_half_the_rate(planet, tmp_path, caplog):
+    made = trainer(planet, tmp_path, dataclasses.replace(RECIPE, retries=1))
+    learn, spoiled = made._learn, []
+
+    def poisoned(batch):
+        if made.update == 8 and not spoiled:
+            spoiled.append(True)
+            batch.state[0, 0, 0] = float("nan")
+        return learn(batch)
+
+    made._learn = poisoned
+    made.run()
+    assert "update 8" in caplog.text and "times 0.5" in caplog.text and made.update == 18
+    rates = {row["update"]: row["learning_rate"] for row in rows_of(tmp_path)}
+    assert rates[4] == RECIPE.learning_rate(3) and rates[10] == RECIPE.learning_rate(9) / 2
+    assert checkpoint.load(checkpoint.numbered(tmp_path, "state")[-1])[1]["retried"] == 1
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):
+    phase = Phase(1, 1, 4, 1.0)
+    gradients = []
+    for parts in (1, 2, 4):
+        made = trainer(planet, tmp_path / str(parts), shortened(dataclasses.replace(phase, accumulate=parts), clip=1e9))
+        made._learn(made._batch(0))
+        gradients.append({n: p.grad.clone() for n, p in made.step.named_parameters()})
+    scale = max(float(g.abs().max()) for g in gradients[0].values())
+    for other in gradients[1:]:
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-6 * scale, msg=name)
+    with pytest.raises(ValueError, match="divides into 3 parts, got 4"):
+        shortened(dataclasses.replace(phase, accumulate=3))
+
+
+def gradient_of(made, manner):
+    made.step.zero_grad()
+    total, _ = Window(made.step, made._run_window._module.loss)(made.samples.batch([3, 9], 3), manner)
+    total.backward()
+    return {name: p.grad.clone() for name, p in made.step.named_parameters()}, float(total)
+
+
+def test_cutting_the_gradient_changes_it_and_not_the_loss(planet, tmp_path):
+    made = trainer(planet, tmp_path)
+    full, loss = gradient_of(made, Manner())
+    cut, same = gradient_of(made, Manner(gradient_steps=1))
+    far, again = gradient_of(made, Manner(gradient_steps=5))
+    assert loss == same == again
+    assert any(not torch.allclose(full[name], cut[name]) for name in full)
+    assert all(torch.equal(full[name], far[name]) for name in full)
+
+
+def test_steps_that_are_computed_again_give_the_same_gradient(planet, tmp_path):
+    made = trainer(planet, tmp_path)
+    full, loss = gradient_of(made, Manner())
+    again, same = gradient_of(made, Manner(checkpoint_steps=True))
+    assert loss == same
+    for name, gradient in full.items():
+        torch.testing.assert_close(again[name], gradient, msg=name)
+
+
+def test_a_taught_step_starts_from_the_truth(planet, tmp_path):
+    made = trainer(planet, tmp_path)
+    _, taught = gradient_of(made, Manner(taught=(False, True, True)))
+    batch, single = made.samples.batch([3, 9], 3), 0.0
+    for k in range(3):
+        one = Batch(
+            batch.state[:, k : k + 2], *(t[:, k : k + 1] for t in (batch.diagnostic, batch.forcing, batch.clock))
+        )
+        single += float(Window(made.step, made._run_window._module.loss)(one, Manner())[0]) / 3
+    assert taught == pytest.approx(single, rel=1e-5)
+
+
+def test_random_windows_and_teaching_are_functions_of_the_update(planet, tmp_path):
+    recipe = shortened(Phase(400, 4, 2, 1.0, random_steps=True, teacher=0.25))
+    steps = [recipe.steps(update) for update in range(400)]
+    assert set(steps) == {1, 2, 3, 4} and steps == [recipe.steps(update) for update in range(400)]
+    assert min(steps.count(n) for n in (1, 2, 3, 4)) > 60
+    taught = [flag for update in range(400) for flag in recipe.taught(update)]
+    assert len(taught) == sum(steps) and 0.2 < sum(taught) / len(taught) < 0.3
+    straight = dataclasses.replace(recipe, phases=(dataclasses.replace(recipe.phases[0], updates=8),))
+    first = trainer(planet, tmp_path / "stopped", straight)
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 3)
+    trainer(planet, tmp_path / "stopped", straight).run()
+    trainer(planet, tmp_path / "straight", straight).run()
+    same_state(tmp_path / "stopped", tmp_path / "straight")
+
+
+def test_half_precision_trains_and_keeps_the_budgets_closed(planet, tmp_path):
+    made = trainer(planet, tmp_path, dataclasses.replace(RECIPE, precision="bfloat16"))
+    made.run()
+    rows = rows_of(tmp_path)
+    assert rows[5]["loss"] < rows[0]["loss"] and rows[-1]["residual_after_energy"] < 1e-8
+    assert all(p.dtype == torch.float32 for p in made.step.parameters())
+
+
+def test_older_states_are_dropped_and_as_many_kept_as_asked(planet, tmp_path):
+    trainer(planet, tmp_path, dataclasses.replace(RECIPE, keep=3, save_every=4)).run()
+    assert [path.name for path in checkpoint.numbered(tmp_path, "state")] == [f"state-{n:08d}" for n in (12, 16, 18)]
+
+
+def test_all_states_damaged_starts_afresh_and_ends_with_the_same_bits(planet, whole, tmp_path):
+    first = trainer(planet, tmp_path)
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 11)
+    for path in checkpoint.numbered(tmp_path, "state"):
+        (path / checkpoint.TENSORS).write_bytes(b"")
+    trainer(planet, tmp_path).run()
+    same_state(tmp_path, whole)
+
+
+def test_random_branches_are_the_same_after_a_stop(planet, tmp_path):
+    """Stochastic depth draws from the update's own seed."""
+    options = {"network": {"drop_path": 0.5, "blocks": 2}}
+    first = trainer(planet, tmp_path / "stopped", **options)
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 7)
+    torch.rand(5)
+    trainer(planet, tmp_path / "stopped", **options).run()
+    trainer(planet, tmp_path / "straight", **options).run()
+    same_state(tmp_path / "stopped", tmp_path / "straight")
