@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from emulator.calendar import select_period
 from emulator.channels import Channels, Layout
+from emulator.chunk_reader import StoreReader
 from emulator.forcing import clock_of, is_snapshot
-from emulator.store import grid_of, time_step_seconds
+from emulator.store import grid_of, seconds_between, time_step_seconds
+
+READ_BYTES = 64 << 20  # at a time, by Zarr
 
 log = logging.getLogger(__name__)
 
@@ -46,87 +50,173 @@ class Batch:
         return self.state, self.diagnostic, self.forcing, self.clock
 
 
-class Samples:
-    """Windows of a store's consecutive times, read on demand or held in memory when they fit.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part:
+    """Consecutive times of one store: `first` is the position in time of its first in the store, `reader` reads that."""
 
-    A window never crosses a missing slot or the end of the period. Forcing that is a snapshot is taken at the start of a
-    step, forcing that is a mean over the step at its end.
+    dataset: xr.Dataset
+    reader: StoreReader | None
+    first: int
+
+
+class Samples:
+    """Windows of consecutive times of one or several stores, read on demand or held in memory when they fit.
+
+    A window never crosses a missing slot, the end of the period, or the seam of two stores that do not follow one another.
+    Forcing that is a snapshot is taken at the start of a step, forcing that is a mean over the step at its end.
 
     Args:
-      dataset: an analysis store opened with `emulator.store.open_analysis`.
+      dataset: an analysis store opened with `emulator.store.open_analysis`, or several in the order of time, alike in
+        grid, levels and step.
       layout: the channels to read.
       start, end: the period, both included; None is open.
       cache_bytes: hold the period in memory if it needs at most this many bytes.
+      stores: where the datasets lie, one path each; chunks are then read and decompressed without Zarr's detours where the
+        layout allows (`emulator.chunk_reader`). The datasets have to be those of the stores, unchanged.
+      threads: that read and decompress at the same time.
     """
 
-    def __init__(self, dataset: xr.Dataset, layout: Layout, start=None, end=None, cache_bytes: int = 3 << 30):
-        if start is not None or end is not None:
-            dataset = select_period(dataset, start, end)
-        if dataset.sizes["time"] < 2:
-            raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {dataset.sizes['time']}")
-        self.dataset, self.layout, self.grid = dataset, layout, grid_of(dataset)
-        self.step_hours = time_step_seconds(dataset) / 3600
-        self.times = dataset["time"].values
-        self.missing = (
-            dataset["missing"].values.astype(bool) if "missing" in dataset else np.zeros(len(self.times), bool)
+    def __init__(
+        self,
+        dataset: xr.Dataset | Sequence[xr.Dataset],
+        layout: Layout,
+        start=None,
+        end=None,
+        cache_bytes: int = 3 << 30,
+        stores: Sequence | None = None,
+        threads: int = 1,
+    ):
+        datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
+        readers = [None] * len(datasets) if stores is None else [StoreReader(path, threads) for path in stores]
+        self._parts = _parts_within(datasets, readers, start, end)
+        self.dataset, self.layout = self._parts[0].dataset, layout
+        self.grid, self.step_hours = (
+            grid_of(self.dataset),
+            max(time_step_seconds(part.dataset) / 3600 for part in self._parts),
         )
+        self.times = np.concatenate([part.dataset["time"].values for part in self._parts])
+        if len(self.times) < 2:
+            raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
+        self._breaks = _breaks(self._parts, self.times, self.step_hours)
+        self.missing = np.concatenate([_missing(part.dataset) for part in self._parts])
+        self._edges = np.cumsum([0, *(part.dataset.sizes["time"] for part in self._parts)])
         self._at_start = is_snapshot(layout.forcing)
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
         self._cache = None
         if size <= cache_bytes:
             log.info("holding %d times x %d channels in memory (%.2f GB)", len(self.times), count, size / 1e9)
+            everything = np.arange(len(self.times))
             self._cache = {
-                name: self._read_cached(getattr(layout, name)) for name in ("prognostic", "diagnostic", "forcing")
+                name: self._read(getattr(layout, name), everything) for name in ("prognostic", "diagnostic", "forcing")
             }
 
     def __len__(self) -> int:
         return len(self.times)
 
-    def _read_cached(self, channels: Channels) -> Tensor:
-        out = torch.empty((len(self.times), channels.count, *self.grid.shape))
-        block = max(1, (64 << 20) // (4 * max(1, channels.count) * int(np.prod(self.grid.shape))))
-        for start in range(0, len(self.times), block):
-            out[start : start + block] = self._read(channels, slice(start, start + block))
+    def _read(self, channels: Channels, times: np.ndarray) -> Tensor:
+        """Fields at some positions in time, `(time, channel, *space)`."""
+        out = torch.empty((len(times), channels.count, *self.grid.shape))
+        owner = np.searchsorted(self._edges, times, side="right") - 1
+        for number in np.unique(owner):
+            rows = np.flatnonzero(owner == number)
+            part, local = self._parts[number], times[rows] - self._edges[number]
+            if part.reader is not None and part.reader.can_read(channels.names):
+                self._read_chunks(part, channels, local, rows, out)
+            else:
+                self._read_zarr(part, channels, local, rows, out)
         return out
 
-    def _read(self, channels: Channels, times: slice) -> Tensor:
-        """Fields of some times, `(time, channel, *space)`."""
-        part = self.dataset.isel(time=times)
-        out = torch.empty((part.sizes["time"], channels.count, *self.grid.shape))
-        for name, where in channels.slices.items():
-            values = np.asarray(part[name].values, np.float32)
-            out[:, where] = torch.from_numpy(values.reshape(len(out), -1, *self.grid.shape))
-        return out
+    def _read_chunks(self, part: _Part, channels: Channels, local, rows, out: Tensor) -> None:
+        wanted = [
+            (name, part.first + int(time), int(row), where.start, where.stop)
+            for time, row in zip(local, rows, strict=True)
+            for name, where in channels.slices.items()
+        ]
+        part.reader.read(wanted, out.numpy())
+
+    def _read_zarr(self, part: _Part, channels: Channels, local, rows, out: Tensor) -> None:
+        block = max(1, READ_BYTES // (4 * max(1, channels.count) * int(np.prod(self.grid.shape))))
+        follow = np.flatnonzero(np.diff(local) != 1) + 1  # a slice is read faster than scattered times
+        for run in np.split(np.arange(len(local)), follow):
+            for first in range(0, len(run), block):
+                some = run[first : first + block]
+                chosen = part.dataset.isel(time=slice(int(local[some[0]]), int(local[some[-1]]) + 1))
+                for name, where in channels.slices.items():
+                    values = np.asarray(chosen[name].values, np.float32)
+                    out[rows[some], where] = torch.from_numpy(values.reshape(len(some), -1, *self.grid.shape))
 
     def starts(self, steps: int) -> np.ndarray:
-        """Indices of the times from which `steps` steps can be taken without crossing a missing slot."""
+        """Indices of the times from which `steps` steps can be taken without crossing a missing slot or a seam."""
         bad = np.concatenate([[0], np.cumsum(self.missing)])
+        seams = np.concatenate([[0], np.cumsum(self._breaks)])  # between a time and the next
         first = np.arange(len(self.times) - steps)
-        return first[bad[first + steps + 1] == bad[first]]
+        return first[(bad[first + steps + 1] == bad[first]) & (seams[first + steps] == seams[first])]
 
     def batch(self, starts, steps: int) -> Batch:
         """The windows of `steps` steps that begin at the given indices."""
-        parts = [self._window(int(start), steps) for start in starts]
-        return Batch(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
+        starts = np.asarray(starts, int)
+        whole = starts[:, None] + np.arange(steps + 1)  # (batch, time)
+        state = self._fields("prognostic", whole)
+        diagnostic = self._fields("diagnostic", whole[:, 1:])
+        forcing = self._fields("forcing", whole)
+        where = self._at_start.view(1, 1, -1, *[1] * len(self.grid.shape))
+        forcing = torch.where(where, forcing[:, :-1], forcing[:, 1:])
+        clock = [clock_of(self.times[s : s + steps], self.step_hours, self.grid) for s in starts]
+        return Batch(state, diagnostic, forcing, torch.stack(clock))
 
     def state(self, index: int) -> Tensor:
         """Prognostic fields at one time, `(channel, *space)`."""
-        if self._cache is not None:
-            return self._cache["prognostic"][index]
-        return self._read(self.layout.prognostic, slice(index, index + 1))[0]
+        return self._fields("prognostic", np.array([[index]]))[0, 0]
 
-    def _window(self, start: int, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        whole = slice(start, start + steps + 1)
+    def _fields(self, group: str, times: np.ndarray) -> Tensor:
+        """`(batch, time, channel, *space)` for positions `(batch, time)`."""
         if self._cache is not None:
-            state, diagnostic, forcing = (self._cache[g][whole] for g in ("prognostic", "diagnostic", "forcing"))
-        else:
-            state, diagnostic, forcing = (
-                self._read(getattr(self.layout, g), whole) for g in ("prognostic", "diagnostic", "forcing")
+            return self._cache[group][torch.from_numpy(times)]
+        channels = getattr(self.layout, group)
+        return self._read(channels, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
+
+
+def _parts_within(datasets, readers, start, end) -> list[_Part]:
+    """The parts of stores that lie in the period. Raises `ValueError` where none does, or the stores are not alike."""
+    if len(readers) != len(datasets):
+        raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(readers)}")
+    parts, outside = [], None
+    for dataset, reader in zip(datasets, readers, strict=True):
+        try:
+            chosen = select_period(dataset, start, end)
+        except ValueError as error:
+            outside = error
+            continue
+        first = int(np.searchsorted(dataset["time"].values, chosen["time"].values[0]))
+        parts.append(_Part(chosen, reader, first))
+    if not parts:
+        raise outside
+    for part in parts[1:]:
+        same = grid_of(part.dataset).same_as(grid_of(parts[0].dataset))
+        levels = [p.dataset["level"].values if "level" in p.dataset else None for p in (parts[0], part)]
+        if not (same and np.array_equal(*levels)):
+            raise ValueError(
+                f"Expected stores of one grid and the same levels, got {grid_of(parts[0].dataset).describe()} and "
+                f"{grid_of(part.dataset).describe()}"
             )
-        where = self._at_start.view(1, -1, *[1] * len(self.grid.shape))
-        forcing = torch.where(where, forcing[:-1], forcing[1:]) if self._at_start.any() else forcing[1:]
-        return state, diagnostic[1:], forcing, clock_of(self.times[start : start + steps], self.step_hours, self.grid)
+    return parts
+
+
+def _breaks(parts, times, step_hours) -> np.ndarray:
+    """Where a time is not one step before the next, `(time - 1,)`. Raises `ValueError` for overlaps and several steps."""
+    steps = {time_step_seconds(part.dataset) / 3600 for part in parts if part.dataset.sizes["time"] > 1}
+    if len(steps) > 1:
+        raise ValueError(f"Expected stores of one time step, got {', '.join(f'{step:g} h' for step in sorted(steps))}")
+    between = seconds_between(times) / 3600
+    if (between <= 0).any():
+        at = int(np.argmax(between <= 0))
+        raise ValueError(f"Expected stores in the order of time, got {times[at]} and then {times[at + 1]}")
+    return np.abs(between - step_hours) > 1e-6
+
+
+def _missing(dataset) -> np.ndarray:
+    return dataset["missing"].values.astype(bool) if "missing" in dataset else np.zeros(dataset.sizes["time"], bool)
 
 
 def shuffled(count: int, batch_size: int, update: int, seed: tuple[int, ...]) -> np.ndarray:
