@@ -22,7 +22,6 @@ from emulator.constants import Constants
 from emulator.dataset import Samples
 from emulator.grid import Grid
 from emulator.losses import ScaledError, channel_weights
-from emulator.models.sfno import SFNO, SFNOOptions
 from emulator.normalize import Normalizer, channel_statistics
 from emulator.spectral_loss import SpectralError
 from emulator.spherical import SphericalTransform
@@ -34,6 +33,7 @@ from emulator.training.window import StepLoss
 from emulator.vertical import Levels
 from pipelines.config import ConfigError, ConservationConfig, NetworkConfig, TrainConfig
 from pipelines.load import parse
+from pipelines.networks import make_network
 
 log = logging.getLogger(__name__)
 STATIC = ("geopotential_at_surface", "land_sea_mask")
@@ -61,13 +61,7 @@ def network(config: NetworkConfig, channels: Layout, grid: Grid) -> torch.nn.Mod
     inputs = channels.prognostic.count + channels.forcing.count + channels.static.count
     inputs += CLOCK_FEATURES + PLACE_FEATURES
     outputs = channels.prognostic.count + channels.diagnostic.count
-    if grid.kind not in ("gaussian", "equiangular") or not grid.is_global():
-        raise ConfigError(
-            f"Expected a global Gaussian or equiangular grid for the network {config.kind!r}, got {grid.describe()}"
-        )
-    options = SFNOOptions(**config.model_dump(exclude={"kind"}))
-    poles = grid.kind == "equiangular" and bool(abs(grid.latitude[0]) > 90 - 1e-6)
-    return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=poles, options=options)
+    return make_network(config, inputs, outputs, grid)
 
 
 def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> StepBuffers:

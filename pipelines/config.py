@@ -274,6 +274,8 @@ class PhaseConfig(Model):
     random_steps: bool = Field(False, description="every update draws its number of steps from 1 to rollout_steps")
     gradient_steps: int = Field(0, ge=0, description="gradients reach no more steps back; 0: through the whole window")
     teacher: Fraction = Field(0.0, description="probability that a step starts from the truth, not the network's state")
+    replay: float = Field(0.0, ge=0, lt=1, description="share of samples that go on from the network's own last states")
+    replay_most: Count = Field(16, description="windows in a row that a sample may go on")
     accumulate: Count = Field(1, description="parts that a batch is computed in, for less memory")
 
 

@@ -101,6 +101,9 @@ def _merge(base: dict, own: dict) -> dict:
     merged = dict(base)
     for key, value in own.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        if both and key == "network":  # a network of another kind takes nothing from the base's
+            kind = merged[key].get("kind", "sfno")
+            both = value.get("kind", kind) == kind
         merged[key] = _merge(merged[key], value) if both else value
     return merged
 
@@ -148,11 +151,13 @@ def parse(model: type[Model], raw: dict, where: str) -> Any:
 
 
 def _sentence(model, fault, where) -> str:
-    path = ".".join(str(part) for part in fault["loc"])
+    _, shown = _walk(model, fault["loc"])
+    path = ".".join(shown)
     if fault["type"] == "extra_forbidden":
-        known = sorted(_fields_at(model, fault["loc"][:-1]))
+        models, _ = _walk(model, fault["loc"][:-1])
+        known = sorted(name for candidate in models for name in candidate.model_fields)
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.4)
-        prefix = "".join(f"{part}." for part in fault["loc"][:-1])
+        prefix = "".join(f"{part}." for part in shown[:-1])
         hint = f"; nearest: {prefix}{near[0]}" if near else f"; known: {', '.join(known)}"
         return f"Unknown key {path} in {where}{hint}"
     if fault["type"] == "missing":
@@ -160,16 +165,22 @@ def _sentence(model, fault, where) -> str:
     return f"{fault['msg']} at {path} in {where}, got {fault['input']!r}"
 
 
-def _fields_at(model, location) -> list[str]:
-    """Names of the fields of the model that a location of pydantic's points into."""
-    models = [model]
+def _walk(model, location) -> tuple[list[type[Model]], list[str]]:
+    """Models that a location of pydantic's points into, and its parts as a user wrote them."""
+    models, shown = [model], []
     for part in location:
+        # among several models pydantic names the kind that it chose, which is no key of the file
+        chosen = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+        if len(models) > 1 and chosen:
+            models = chosen
+            continue
+        shown.append(str(part))
         found = []
         for candidate in models:
             field = candidate.model_fields.get(str(part))
             found += _models_in(field.annotation) if field else [candidate] if isinstance(part, int) else []
         models = found or models
-    return [name for candidate in models for name in candidate.model_fields]
+    return models, shown
 
 
 def _models_in(annotation) -> list[type[Model]]:

@@ -1,0 +1,70 @@
+"""Network kinds: from a configuration and a grid to `(batch, in, *space) -> (batch, out, *space)`.
+
+A new network is a module of `emulator/models`, a class of options in `pipelines/config.py` and a function here.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from emulator.grid import Grid
+from emulator.mesh import MeshOptions, graph_of
+from emulator.models.graph import GraphNetwork, GraphOptions
+from emulator.models.sfno import SFNO, SFNOOptions
+from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
+from emulator.models.unet import UNet, UNetOptions
+from pipelines.config import ConfigError, GraphConfig, NetworkConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
+
+
+def make_network(config: NetworkConfig, inputs: int, outputs: int, grid: Grid) -> torch.nn.Module:
+    """The network of a configuration, freshly initialised. Raises `ConfigError` where it does not fit the grid."""
+    try:
+        return KINDS[config.kind](config, inputs, outputs, grid)
+    except ValueError as error:
+        raise ConfigError(f"The network {config.kind!r} does not fit {grid.describe()}: {error}") from error
+
+
+def has_poles(grid: Grid) -> bool:
+    """Whether a latitude-longitude grid has rows at the poles."""
+    return bool(abs(grid.latitude[0]) > 90 - 1e-6)
+
+
+def _spectral(config, inputs, outputs, grid, network, options):
+    if grid.kind not in ("gaussian", "equiangular") or not grid.is_global():
+        raise ConfigError(
+            f"Expected a global Gaussian or equiangular grid for the network {config.kind!r}, got {grid.describe()}"
+        )
+    poles = grid.kind == "equiangular" and has_poles(grid)
+    chosen = options(**config.model_dump(exclude={"kind"}))
+    return network(inputs, outputs, *grid.shape, grid=grid.kind, poles=poles, options=chosen)
+
+
+def _sfno(config: SFNOConfig, inputs, outputs, grid):
+    return _spectral(config, inputs, outputs, grid, SFNO, SFNOOptions)
+
+
+def _torch_harmonics(config: TorchHarmonicsConfig, inputs, outputs, grid):
+    return _spectral(config, inputs, outputs, grid, TorchHarmonicsSFNO, TorchHarmonicsOptions)
+
+
+def _graph(config: GraphConfig, inputs, outputs, grid):
+    if not grid.is_global():
+        raise ConfigError(f"Expected a global grid for the network {config.kind!r}, got {grid.describe()}")
+    graph = graph_of(grid, MeshOptions(config.refinement, config.multi, config.radius), config.file)
+    options = config.model_dump(exclude={"kind", "refinement", "multi", "radius", "file"})
+    return GraphNetwork(inputs, outputs, graph, GraphOptions(**options))
+
+
+def _unet(config: UNetConfig, inputs, outputs, grid):
+    if grid.kind == "points" or not grid.is_global():
+        raise ConfigError(f"Expected a global latitude-longitude grid for the network 'unet', got {grid.describe()}")
+    options = UNetOptions(**config.model_dump(exclude={"kind"}))
+    return UNet(inputs, outputs, *grid.shape, poles=has_poles(grid), options=options)
+
+
+KINDS: dict[str, Callable[..., torch.nn.Module]] = {
+    "sfno": _sfno,
+    "graph": _graph,
+    "unet": _unet,
+    "torch_harmonics": _torch_harmonics,
+}
