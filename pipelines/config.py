@@ -317,7 +317,12 @@ class TrainConfig(Model):
         0.5, ge=0, description="states stay in the training data's local range, widened by this share"
     )
     seed: int = 0
+    later_stores: list[Path] = Field(
+        default_factory=list,
+        description="stores like the first that go on after it; windows cross the seam where they meet",
+    )
     cache_gigabytes: float = Field(3.0, ge=0, description="hold the period in memory when it needs at most this")
+    loader_threads: Count = Field(2, description="that read and decompress, when the period is not held in memory")
     precision: Precision = Field(
         "float32", description="of the network's products; budgets and losses are never halved"
     )

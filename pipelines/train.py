@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from pipelines.signals import stopping_when_asked
 
 log = logging.getLogger(__name__)
 NOT_IDENTITY = {"output", "save_every", "keep", "log_every", "cache_gigabytes", "threads", "parallel", "tensorboard"}
+NOT_IDENTITY |= {"loader_threads"}
 
 
 def train(config: TrainConfig) -> None:
@@ -44,7 +45,10 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     dataset, statistics = open_analysis(config.store), open_statistics(config.statistics)
     layout = build.layout(dataset, config)
     cache = int(config.cache_gigabytes * 1e9)
-    samples = Samples(dataset, layout, config.period.start, config.period.end, cache)
+    paths = [config.store, *config.later_stores]
+    stores = [dataset, *(open_analysis(path) for path in config.later_stores)]
+    period = config.period
+    samples = Samples(stores, layout, period.start, period.end, cache, paths, config.loader_threads)
     torch.manual_seed(config.seed)
     network = build.network(config.network, layout, samples.grid)
     conservation = build.conservation(config.conservation, samples, statistics)
@@ -61,7 +65,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         samples,
         recipe,
         output,
-        identity(config, dataset),
+        identity(config, stores),
         build.validation(dataset, config, build.error(samples, statistics, config).to(device), layout),
         world,
         config.parallel == "fsdp",
@@ -116,7 +120,7 @@ def open_statistics(path: Path) -> xr.Dataset:
     return loaded
 
 
-def identity(config: TrainConfig, dataset: xr.Dataset) -> str:
+def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
     """Hash of what decides the trained weights: a state of another identity is not resumed."""
     decides = config.model_copy(
         update={name: type(config).model_fields[name].default for name in NOT_IDENTITY - {"output"}}
@@ -124,7 +128,7 @@ def identity(config: TrainConfig, dataset: xr.Dataset) -> str:
     decides = decides.model_copy(update={"output": Path()})
     with open(config.statistics, "rb") as stream:
         statistics = hashlib.file_digest(stream, "sha256").hexdigest()
-    return fingerprint(decides, str(dataset.attrs.get("fingerprint")), statistics)
+    return fingerprint(decides, *(str(store.attrs.get("fingerprint")) for store in stores), statistics)
 
 
 def _remark(row: dict) -> str:
