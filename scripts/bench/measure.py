@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 
 import torch
-
-import emulator
 
 
 def parser(about: str) -> argparse.ArgumentParser:
@@ -41,7 +40,7 @@ def machine(arguments: argparse.Namespace, **more) -> dict:
     on = f"{arguments.threads} threads of {_processor()}"
     if arguments.device != "cpu":
         on = torch.cuda.get_device_name(arguments.device)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "emulator": emulator.__version__}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "emulator": version("emulator")}
     return {"machine": on, **versions, **more}
 
 

@@ -1,0 +1,120 @@
+"""A training step of the SFNO against torch-harmonics' and fme's: seconds, peak memory, share of the machine's product rate.
+
+Forward, backward and Adam; 40 channels in and out, Gaussian grid, scale factor 1, batch 1. Against torch-harmonics ours
+computes the same function; against fme it has the same parts (nonlinear encoder and decoder, norms, linear inner skip, the
+input handed to the decoder, a learned position). Each network runs in a process of its own. Peers: `pip install fme`.
+"""
+
+import json
+import sys
+
+import measure
+import torch
+
+from emulator.models.sfno import SFNO, SFNOOptions
+
+CHANNELS = 40
+SIZES = ((64, 64, 4), (96, 128, 8))  # rows, embed, blocks
+PUBLISHED = {
+    "encoder_layers": 0,
+    "pre_norm": "none",
+    "activation": False,
+    "inner_skip": "none",
+    "big_skip": "none",
+}
+HALF = {"mlp_precision": "bfloat16", "filter_precision": "bfloat16"}
+DESIGNS = {"torch-harmonics": PUBLISHED, "fme": {"position": "learned"}}
+
+
+def make(case):
+    nlat, embed, blocks = case["nlat"], case["embed"], case["blocks"]
+    shape = (nlat, 2 * nlat)
+    if case["who"] == "ours":
+        chosen = DESIGNS[case["design"]] | (HALF if case["half"] else {})
+        options = SFNOOptions(embed_dim=embed, blocks=blocks, **chosen)
+        return SFNO(CHANNELS, CHANNELS, *shape, options=options)
+    if case["who"] == "torch-harmonics":
+        from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
+
+        return TorchHarmonicsSFNO(CHANNELS, CHANNELS, *shape, options=TorchHarmonicsOptions(embed, blocks))
+    from fme.ace.registry.sfno import SphericalFourierNeuralOperatorBuilder
+    from fme.core.dataset_info import DatasetInfo
+
+    builder = SphericalFourierNeuralOperatorBuilder(
+        scale_factor=1,
+        embed_dim=embed,
+        num_layers=blocks,
+        filter_type="linear",
+        operator_type="dhconv",
+        spectral_layers=3,
+    )
+    return builder.build(CHANNELS, CHANNELS, DatasetInfo(img_shape=shape))
+
+
+def one(case, repeats, device):
+    x = torch.randn(1, CHANNELS, case["nlat"], 2 * case["nlat"], device=device)
+    network = make(case).to(device)
+    result = measure.training_step(network, x, repeats)
+    with torch.no_grad():
+        network.eval()(x)
+        result["inference"] = min(measure.seconds(lambda: network(x), device) for _ in range(3))
+    return result
+
+
+def flops(case) -> float:
+    """Operations of a training step of ours, by count of the products alone, forward and backward.
+
+    Backward, linear layers and filters cost twice their forward, the transforms once: their tables are constant.
+    """
+    net = make(case | {"who": "ours"})
+    plan, width, cells = net.outer.plan, net.options.embed_dim, net.outer.nlat * net.outer.nlon
+    legendre = 4 * net.outer.analysis_table.numel() * width
+    fourier = 4 * net.outer.fourier.numel() * plan.half * width
+    transforms = 2 * net.options.blocks * (legendre + fourier)
+    mixing = 4 * plan.count * width * width * net.options.blocks
+    linear = sum(2 * cells * m.weight.numel() for m in net.modules() if isinstance(m, torch.nn.Linear))
+    return 2 * transforms + 3 * (mixing + linear)
+
+
+def rows(arguments):
+    rate = measure.product_rate(device=arguments.device)
+    half = measure.product_rate(torch.bfloat16, device=arguments.device)
+    yield {"case": "matrix products, float32", "ours": round(rate, 1), "peer": None, "ratio": None, "unit": "GF/s"}
+    yield {"case": "matrix products, bfloat16", "ours": round(half, 1), "peer": None, "ratio": None, "unit": "GF/s"}
+    for nlat, embed, blocks in SIZES[: arguments.sizes]:
+        case = {"nlat": nlat, "embed": embed, "blocks": blocks}
+        for design in DESIGNS:
+            peer = measure.alone(__file__, {**case, "who": design}, arguments)
+            count = flops({**case, "design": design, "half": False})
+            for half in (False, True):
+                ours = measure.alone(__file__, {**case, "who": "ours", "design": design, "half": half}, arguments)
+                if "failed" in ours:
+                    raise RuntimeError(ours["failed"])
+                precision = "bfloat16 products" if half else "float32"
+                name = f"{nlat} x {2 * nlat}, embed {embed}, {blocks} blocks, {precision}, {design}"
+                more = {"parameters": [ours["parameters"], peer.get("parameters")]}
+                if "failed" in peer:
+                    more["peer_failed"] = peer["failed"]
+                if not half:
+                    more["gflop"] = round(count / 1e9, 2)
+                    more["share"] = round(count / ours["seconds"] / 1e9 / rate, 3)
+                    if "seconds" in peer:
+                        more["peer_share"] = round(count / peer["seconds"] / 1e9 / rate, 3)
+                yield measure.row(f"step, {name}", round(ours["seconds"], 4), peer.get("seconds"), "s", **more)
+                yield measure.row(f"inference, {name}", round(ours["inference"], 4), peer.get("inference"), "s")
+                yield measure.row(f"memory, {name}", ours["peak_mib"], peer.get("peak_mib"), "MiB")
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.add_argument("--sizes", type=int, default=2, choices=(1, 2), help="the small network alone, or both")
+    arguments = parser.parse_args()
+    measure.prepare(arguments)
+    if arguments.one:
+        print(json.dumps(one(json.loads(arguments.one), arguments.repeats, arguments.device)))
+        return
+    measure.report(arguments, rows(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
