@@ -80,6 +80,15 @@ def from_first(number: int) -> int:
     return int(box)
 
 
+def joined(part: Tensor) -> Tensor:
+    """The parts of all processes, of one shape, one after the other along the first axis, in order of rank."""
+    if not dist.is_initialized():
+        return part
+    parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
+
+
 def wait_for_all() -> None:
     """Returns when every process has come here."""
     mean_over(torch.zeros(1))

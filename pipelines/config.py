@@ -141,6 +141,18 @@ class StatsConfig(Model):
     dask: DaskConfig = DaskConfig()
 
 
+class ClimatologyConfig(Model):
+    """Means by hour and day of the year, smoothed over a triangular window."""
+
+    store: Path
+    output: Path
+    period: Period = Period()
+    variables: list[str] | None = Field(None, description="None: all that change in time")
+    window: int = Field(61, ge=3, le=365, description="days, odd; the two at its ends weigh nothing")
+    memory_gigabytes: Positive = Field(2.0, description="for the sums of one field; less takes its levels one after another")
+    dask: DaskConfig = DaskConfig()
+
+
 # --- train ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import torch
 from small_planet import numpy_statistics
-from test_train import CONFIG, RECIPE, same_state, trainer, whole  # noqa: F401
+from test_train import CONFIG, RECIPE, same_state, trainer
+from test_train import whole as whole_run
 
 from emulator import checkpoint
 from emulator.dataset import Batch
 from emulator.rollout import rollout
 from emulator.train import Interrupted, Phase
+from emulator.training.replay import Replay
 from emulator.training.validation import Best, Validation
 from emulator.training.window import Manner, Window
 from emulator.world import World
 from pipelines import build
+
+whole = whole_run  # the fixture of an undisturbed run
 
 
 def rows_of(directory, name="metrics.jsonl"):
@@ -116,7 +120,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):
     gradients = []
     for parts in (1, 2, 4):
         made = trainer(planet, tmp_path / str(parts), shortened(dataclasses.replace(phase, accumulate=parts), clip=1e9))
-        made._learn(made._batch(0))
+        made._learn(made._order.batch(0))
         gradients.append({n: p.grad.clone() for n, p in made.step.named_parameters()})
     scale = max(float(g.abs().max()) for g in gradients[0].values())
     for other in gradients[1:]:
@@ -130,7 +134,7 @@ def gradient_of(made, manner):
     made.step.zero_grad()
     total, _ = Window(made.step, made._run_window._module.loss)(made.samples.batch([3, 9], 3), manner)
     total.backward()
-    return {name: p.grad.clone() for name, p in made.step.named_parameters()}, float(total)
+    return {name: p.grad.clone() for name, p in made.step.named_parameters()}, total.item()
 
 
 def test_cutting_the_gradient_changes_it_and_not_the_loss(planet, tmp_path):
@@ -212,4 +216,54 @@ def test_random_branches_are_the_same_after_a_stop(planet, tmp_path):
     torch.rand(5)
     trainer(planet, tmp_path / "stopped", **options).run()
     trainer(planet, tmp_path / "straight", **options).run()
+    same_state(tmp_path / "stopped", tmp_path / "straight")
+
+
+def test_samples_go_on_where_their_place_of_the_batch_ended():
+    fresh = {u: np.array([10 * u, 10 * u + 5]) for u in range(200)}
+    replay = Replay(0.75, 4, 1, 3, fresh.get, lambda update: 2, lambda time: time % 50)
+    ages, last, went_on = np.zeros(2, int), np.zeros(2, int), 0
+    for update in range(3, 200):
+        starts, onward = replay.plan(update)
+        if update == 3:
+            assert not onward.any()
+        for place in range(2):
+            expected = last[place] + 2 if onward[place] else fresh[update][place]
+            assert starts[place] == expected
+            assert not onward[place] or starts[place] % 50
+        ages = np.where(onward, ages + 1, 0)
+        assert ages.max() < 4
+        last, went_on = starts, went_on + onward.sum()
+    assert 0.4 < went_on / (2 * 197) < 0.75
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        Replay(1, 4, 1, 0, fresh.get, lambda update: 1, lambda time: True)
+
+
+def test_a_sample_that_goes_on_starts_from_the_networks_own_state(planet, tmp_path):
+    made = trainer(planet, tmp_path, shortened(Phase(12, 1, 2, 1.0, replay=0.8), Phase(4, 1, 2, 1.0)))
+    learn, seen = made._learn, []
+
+    def watched(batch):
+        before = made.carried
+        truth = batch.state[:, 0].clone()
+        row = learn(batch)
+        onward = made._order.onward(made.update) if made.update < 12 else np.zeros(2, bool)
+        for place in range(2):
+            start = before[place] if onward[place] else truth[place]
+            assert torch.equal(batch.state[place, 0], start)
+            seen.append(onward[place])
+        return row
+
+    made._learn = watched
+    made.run()
+    assert 5 < sum(seen) < 24 and made.carried is None
+
+
+def test_replayed_samples_are_the_same_after_a_stop(planet, tmp_path):
+    recipe = shortened(Phase(12, 2, 2, 1.0, replay=0.8))
+    first = trainer(planet, tmp_path / "stopped", recipe)
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 7)
+    trainer(planet, tmp_path / "stopped", recipe).run()
+    trainer(planet, tmp_path / "straight", recipe).run()
     same_state(tmp_path / "stopped", tmp_path / "straight")

@@ -16,6 +16,8 @@ class Phase:
       gradient_steps: the state is cut from its past after so many steps, so that gradients reach no further back (1: no
         backpropagation through time); 0 never cuts.
       teacher: probability that a step starts from the truth instead of the network's own state.
+      replay: probability that a sample goes on from where the network itself ended in the update before, at most
+        `replay_most` windows in a row.
       accumulate: parts that a batch is computed in, one after the other, for less memory.
     """
 
@@ -26,6 +28,8 @@ class Phase:
     random_steps: bool = False
     gradient_steps: int = 0
     teacher: float = 0.0
+    replay: float = 0.0
+    replay_most: int = 16
     accumulate: int = 1
 
 

@@ -69,7 +69,7 @@ def operations(made: Trainer) -> float:
     """Additions and multiplications of the matrix products of one update, as torch's profiler counts them."""
     from torch.profiler import ProfilerActivity, profile
 
-    batch = made._batch(0).to(made.device)
+    batch = made._order.batch(0).to(made.device)
     made.update = 0
     with profile(activities=[ProfilerActivity.CPU], with_flops=True) as found:
         made._learn(batch)
