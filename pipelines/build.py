@@ -58,10 +58,14 @@ def layout(dataset: xr.Dataset, config: TrainConfig) -> Layout:
 
 def network(config: NetworkConfig, channels: Layout, grid: Grid) -> torch.nn.Module:
     """The network of a configuration, freshly initialised. Raises `ConfigError` where it does not fit the grid."""
-    inputs = channels.prognostic.count + channels.forcing.count + channels.static.count
-    inputs += CLOCK_FEATURES + PLACE_FEATURES
     outputs = channels.prognostic.count + channels.diagnostic.count
-    return make_network(config, inputs, outputs, grid)
+    return make_network(config, input_count(channels), outputs, grid)
+
+
+def input_count(channels: Layout) -> int:
+    """Channels that a network sees."""
+    given = channels.prognostic.count + channels.forcing.count + channels.static.count
+    return given + CLOCK_FEATURES + PLACE_FEATURES
 
 
 def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> StepBuffers:

@@ -99,7 +99,7 @@ def _stats(config, made) -> str:
 def _train(config, made) -> str:
     from emulator.calendar import select_period
     from emulator.store import grid_of, open_analysis
-    from pipelines import build
+    from pipelines import build, estimate
 
     dataset = select_period(open_analysis(config.store), config.period.start, config.period.end)
     layout, recipe = build.layout(dataset, config), build.recipe(config)
@@ -107,11 +107,11 @@ def _train(config, made) -> str:
     if dataset.sizes["time"] <= longest:
         raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {dataset.sizes['time']}")
     network = build.network(config.network, layout, grid_of(dataset))
-    parameters = sum(p.numel() for p in network.parameters())
+    cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape)
     return (
-        f"{config.network.kind} with {parameters:,} parameters, {layout.prognostic.count} prognostic, "
+        f"{config.network.kind} with {cost.parameters:,} parameters, {layout.prognostic.count} prognostic, "
         f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid_of(dataset).describe()}; "
-        f"{recipe.updates} updates on {dataset.sizes['time']} times"
+        f"{recipe.updates} updates on {dataset.sizes['time']} times; {cost.describe(recipe.phases)}"
     )
 
 

@@ -103,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("--rate", type=float, default=0.05, help="false discovery rate")
     gate.add_argument("-v", "--verbose", action="store_true")
     gate.set_defaults(action=_gate)
+    models = commands.add_parser("models", help="kinds of networks, their options and parameter counts")
+    models.add_argument("-v", "--verbose", action="store_true")
+    models.set_defaults(action=_models)
     doctor = commands.add_parser("doctor", help="devices, versions, rates of products and between processes")
     doctor.add_argument("-v", "--verbose", action="store_true")
     doctor.set_defaults(action=_doctor)
@@ -192,6 +195,12 @@ def _doctor(options) -> None:
 
     for line in doctor():
         print(line)
+
+
+def _models(options) -> None:
+    from pipelines.models import models
+
+    print(models())
 
 
 def _inspect(options) -> None:

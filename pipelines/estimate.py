@@ -1,0 +1,85 @@
+"""What a network will need, found before a job is queued: parameters, activation memory, seconds per update."""
+
+import dataclasses
+import os
+import time
+
+import torch
+
+ADAM_BYTES = 16  # float32: weight, gradient and two moments of a parameter
+TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one sample of one network step needs.
+
+    Attributes:
+      parameters: their number. activations: bytes that its backward pass keeps of a sample, 0 where not measured.
+      seconds: forward and backward of a sample on this machine, NaN where not measured.
+    """
+
+    parameters: int
+    activations: int
+    seconds: float
+
+    def memory(self, batch_size: int, steps: int) -> int:
+        """Bytes of weights, gradients, moments and the activations of a window."""
+        return ADAM_BYTES * self.parameters + self.activations * batch_size * steps
+
+    def describe(self, phases) -> str:
+        """One phrase: the most memory and the seconds per update of every phase."""
+        if not self.activations:
+            return "too large for this machine to measure its memory and time"
+        most = max(self.memory(p.batch_size, p.rollout_steps) for p in phases)
+        paces = [
+            f"{self.seconds * p.batch_size * p.rollout_steps:.2g} s ({p.rollout_steps} x {p.batch_size})"
+            for p in phases
+        ]
+        threads = torch.get_num_threads()
+        return (
+            f"{self.activations / 2**20:.0f} MiB of activations a sample and step, {most / 2**30:.2g} GiB with weights, "
+            f"gradients and moments; {', '.join(paces)} per update (steps x batch) on {threads} threads here"
+        )
+
+
+def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...]) -> Cost:
+    """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory."""
+    parameters = sum(p.numel() for p in network.parameters())
+    x = torch.zeros(1, inputs, *space)
+    if ADAM_BYTES * parameters + 100 * x.nbytes > 0.5 * available_memory():
+        return Cost(parameters, 0, float("nan"))
+    kept = activations(network, x)
+    taken = []
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        network(x).sum().backward()
+        taken.append(time.perf_counter() - start)
+    network.zero_grad(set_to_none=True)
+    return Cost(parameters, kept, min(taken))
+
+
+def activations(network: torch.nn.Module, x: torch.Tensor) -> int:
+    """Bytes that a forward pass keeps for its backward pass, without the network's own parameters and tables."""
+    own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = network(x)
+    total = sum(kept.values())
+    del y
+    return total
+
+
+def available_memory() -> int:
+    """Bytes of memory that this machine has free, as far as it tells."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 2**33
