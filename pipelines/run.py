@@ -67,7 +67,12 @@ def run(experiment: Experiment, only: str | None = None) -> None:
     links = chain(experiment)
     if only is not None:
         links = [_ready(links, only, experiment)]
-    first = world_of(os.environ).rank == 0
+    world = world_of(os.environ)
+    first = world.rank == 0
+    if alone := [link.stage for link in links if link.stage != "train" and world.size > 1 and not link.complete]:
+        raise ConfigError(
+            f"Expected one process for {', '.join(alone)}, got {world.size}; several can run --only train together"
+        )
     if first:
         record(experiment)
     for link in links:

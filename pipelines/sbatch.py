@@ -121,10 +121,11 @@ def _body(job: Job, site: SiteConfig, places: Places) -> list[str]:
     return [
         *lines,
         f"# {REQUEUE}: stopped after saving. A job that somebody cancelled is no longer running, and is left alone.",
+        *(['me="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"'] if job.array > 1 else ['me="$SLURM_JOB_ID"']),
         f'if [ "$code" -eq {REQUEUE} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {site.most_restarts} ] &&',
-        '    scontrol show job "$SLURM_JOB_ID" | grep -q "JobState=RUNNING"; then',
+        '    scontrol show job "$me" | grep -q "JobState=RUNNING"; then',
         "    note requeued",
-        '    scontrol requeue "$SLURM_JOB_ID" && sleep 60',
+        '    scontrol requeue "$me" && sleep 60',
         "fi",
         'exit "$code"',
     ]

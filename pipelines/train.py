@@ -38,6 +38,9 @@ def train(config: TrainConfig) -> None:
     world = world_of(os.environ)
     device = device_of(world)
     with processes(world, device):
+        if world.rank:  # what the processes do alike, the first one tells
+            for name in ("emulator", "pipelines"):
+                logging.getLogger(name).setLevel(logging.WARNING)
         _train(config, world, device)
 
 

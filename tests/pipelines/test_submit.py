@@ -9,7 +9,7 @@ from tiny_experiment import tiny_experiment
 from pipelines.cli import main
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
-from pipelines.run import chain
+from pipelines.run import chain, run
 from pipelines.sbatch import Places, script
 from pipelines.site import SiteConfig, load_site
 from pipelines.slurm import JobState
@@ -131,3 +131,31 @@ def test_status_needs_a_run_directory_and_says_what_was_never_started(finished, 
         status(tmp_path)
     said = as_text(status(finished.parent / "run"))
     assert said.count("complete") == 6 and "took" in said
+
+
+def test_several_processes_may_share_training_alone(tmp_path, monkeypatch):
+    path = tiny_experiment(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"one process for ingest, .* got 2"):
+        run(load_experiment(path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_stage_alone_needs_those_before_it(tmp_path):
+    experiment = load_experiment(tiny_experiment(tmp_path))
+    with pytest.raises(ConfigError, match="Expected ingest, stats complete in .* before train"):
+        run(experiment, only="train")
+    with pytest.raises(ConfigError, match="stages ingest, stats, .* got 'simulate'"):
+        run(experiment, only="simulate")
+
+
+def test_a_task_of_an_array_requeues_itself_and_not_the_array(tmp_path):
+    experiment = load_experiment(tiny_experiment(tmp_path))
+    site = SiteConfig(stages={"ingest": {"array": 3}})
+    parts, last = plan(experiment, site)[:2]
+    assert (parts.name, parts.array, last.name, last.after) == ("ingest-parts", 3, "ingest", ("ingest-parts",))
+    text = script(parts, site, places(experiment))
+    assert "#SBATCH --array=1-3\n" in text and "--part $SLURM_ARRAY_TASK_ID/3" in text
+    assert 'me="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"' in text
+    assert 'me="$SLURM_JOB_ID"' in script(last, site, places(experiment))
