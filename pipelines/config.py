@@ -138,18 +138,9 @@ class StatsConfig(Model):
     store: Path
     output: Path
     period: Period = Period()
-    dask: DaskConfig = DaskConfig()
-
-
-class ClimatologyConfig(Model):
-    """Means by hour and day of the year, smoothed over a triangular window."""
-
-    store: Path
-    output: Path
-    period: Period = Period()
-    variables: list[str] | None = Field(None, description="None: all that change in time")
-    window: int = Field(61, ge=3, le=365, description="days, odd; the two at its ends weigh nothing")
-    memory_gigabytes: Positive = Field(2.0, description="for the sums of one field; less takes its levels one after another")
+    climatology: Path | None = Field(None, description="store of means by hour and day of the year to write beside")
+    climatology_window: int = Field(61, ge=3, le=365, description="days of its triangular window, odd")
+    memory_gigabytes: Positive = Field(2.0, description="for one field's sums; less takes its levels one after another")
     dask: DaskConfig = DaskConfig()
 
 

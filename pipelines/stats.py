@@ -13,6 +13,7 @@ from emulator.calendar import select_period
 from emulator.netcdf import write_netcdf
 from emulator.statistics import Moments, as_dataset, merged, of_block, table
 from emulator.store import open_analysis, variables_by_role
+from pipelines.climatology import climatology
 from pipelines.config import DaskConfig, StatsConfig
 from pipelines.engine import workers
 from pipelines.load import fingerprint
@@ -23,12 +24,20 @@ BLOCK_BYTES = 32 << 20  # of float32; a block takes a few times that as float64
 
 
 def stats(config: StatsConfig) -> None:
-    """Write the statistics. Fields that are done are kept beside the output, so a killed stage goes on with the next.
+    """Write the statistics, and the climatology where one is asked for.
 
-    Raises `ValueError` when the period holds no times, or a network's field no values at all.
+    Fields that are done are kept beside the output, so a killed stage goes on with the next. Raises `ValueError` when the
+    period holds no times, or a network's field no values at all.
     """
+    _statistics(config)
+    if config.climatology is not None:
+        climatology(config)
+
+
+def _statistics(config: StatsConfig) -> None:
     store = open_analysis(config.store)
-    plain = config.model_copy(update={"dask": DaskConfig(), "output": Path("statistics"), "store": Path("store")})
+    paths = {"output": Path("statistics"), "store": Path("store"), "climatology": None}
+    plain = config.model_copy(update={"dask": DaskConfig(), "climatology_window": 61, "memory_gigabytes": 2.0, **paths})
     mark = fingerprint(plain, str(store.attrs.get("fingerprint")))
     if _mark(config.output) == mark:
         log.info("%s is complete for this store and period", config.output)

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from source_files import TIMES, truth
 
+from emulator.climatology import Sums
 from emulator.statistics import STATISTICS
 from emulator.store import open_analysis
 from pipelines.config import IngestConfig, StatsConfig
@@ -107,3 +108,30 @@ def test_what_cannot_be_described(tmp_path, store):
     with pytest.raises(ValueError, match="values of sea_surface_temperature on every level"):
         run(tmp_path / "b.zarr", tmp_path / "s.nc")
     assert not (tmp_path / "s.nc").exists()
+
+
+def test_the_climatology_beside_the_statistics(tmp_path):
+    """Of a year and a half of one field: equal to the sums of a whole, in any pieces, by threads or one thread."""
+    times = np.datetime64("2001-01-01", "ns") + np.arange(550) * np.timedelta64(1, "D")
+    data = truth(times).drop_vars("mean_total_precipitation_rate")
+    data.to_netcdf(tmp_path / "a.nc")
+    ingest(IngestConfig(sources=[{"path": str(tmp_path / "a.nc")}], output=tmp_path / "a.zarr"))
+    settings = {"store": tmp_path / "a.zarr", "output": tmp_path / "s.nc"}
+    stats(StatsConfig(**settings, climatology=tmp_path / "c.zarr"))
+    found = xr.open_zarr(tmp_path / "c.zarr", chunks=None)
+    assert dict(found.temperature.sizes) == {"hour": 1, "dayofyear": 366, "level": 3, "latitude": 7, "longitude": 12}
+    for name in ("temperature", "mean_sea_level_pressure"):
+        expected = Sums.of(data[name].values, times, np.array([0])).climatology()
+        np.testing.assert_allclose(found[name].values, expected, rtol=1e-6)
+    before = (tmp_path / "c.zarr" / "zarr.json").stat().st_mtime_ns
+    stats(StatsConfig(**settings, climatology=tmp_path / "c.zarr", dask={"threads": 1}))
+    assert (tmp_path / "c.zarr" / "zarr.json").stat().st_mtime_ns == before
+    stats(StatsConfig(**settings, climatology=tmp_path / "d.zarr", memory_gigabytes=1e-4))  # a level at a time
+    files = [
+        {str(f.relative_to(p)): f.read_bytes() for f in p.rglob("*") if f.is_file()}
+        for p in (tmp_path / "c.zarr", tmp_path / "d.zarr")
+    ]
+    assert files[0] == files[1]
+    with pytest.raises(ValueError, match="at least a year .* got 59 days"):
+        stats(StatsConfig(**settings, climatology=tmp_path / "e.zarr", period={"end": "2001-02-28"}))
+    assert not (tmp_path / "e.zarr").exists()
