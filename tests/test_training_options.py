@@ -13,12 +13,13 @@ from test_train import whole as whole_run
 from emulator import checkpoint
 from emulator.dataset import Batch
 from emulator.rollout import rollout
-from emulator.train import Interrupted, Phase
+from emulator.train import Interrupted, Phase, Trainer
 from emulator.training.replay import Replay
 from emulator.training.validation import Best, Validation
 from emulator.training.window import Manner, Window
 from emulator.world import World
 from pipelines import build
+from pipelines.config import LossConfig
 
 whole = whole_run  # the fixture of an undisturbed run
 
@@ -267,3 +268,24 @@ def test_replayed_samples_are_the_same_after_a_stop(planet, tmp_path):
     trainer(planet, tmp_path / "stopped", recipe).run()
     trainer(planet, tmp_path / "straight", recipe).run()
     same_state(tmp_path / "stopped", tmp_path / "straight")
+
+
+@pytest.mark.parametrize("kind", ["l1", "huber", "spectral"])
+def test_every_loss_of_the_configuration_trains(planet, tmp_path, kind):
+    made = trainer(planet, tmp_path)
+    config = CONFIG.model_copy(update={"loss": LossConfig(kind=kind)})
+    loss = build.loss(made.samples, numpy_statistics(planet), config)
+    again = Trainer(made.step, loss, made.samples, RECIPE, tmp_path, "same")
+    again.run()
+    rows = rows_of(tmp_path)
+    assert rows[5]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike(planet, tmp_path):
+    plain, compiled = trainer(planet, tmp_path / "plain"), trainer(planet, tmp_path / "compiled")
+    compiled.step.network.compile()
+    assert compiled.step.state_dict().keys() == plain.step.state_dict().keys()
+    first, second = (made._learn(made._order.batch(0)) for made in (plain, compiled))
+    torch.testing.assert_close(second["loss"], first["loss"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(second["gradient_norm"], first["gradient_norm"], rtol=1e-3, atol=0)
