@@ -89,6 +89,7 @@ class Run:
         self.dataset, self.batch_size = dataset, batch_size
         self.ensemble: EnsembleConfig | None = ensemble
         self.forcing = Forcing(dataset, self.step.layout.forcing)
+        self.records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
 
     @property
     def members(self) -> int:
@@ -190,9 +191,9 @@ class Run:
                 stacked = torch.stack([entry[part] for entry in held], dim=1).flatten(0, 1)
                 for name, field in channels.unpack(stacked).items():
                     out[name] = shaped(field.numpy().reshape(-1, len(held), *field.shape[1:]))
-        names = {name for entry in held for name in entry[2]}
+        self.records |= {name for entry in held for name in entry[2]}
         zeros = torch.zeros(len(held[0][0]))
-        for name in sorted(names):
+        for name in sorted(self.records):  # 0 at lead 0, also in a block of its own
             out[name] = shaped(torch.stack([entry[2].get(name, zeros).float() for entry in held], dim=1).numpy())
         return out
 

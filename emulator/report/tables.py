@@ -36,7 +36,7 @@ def to_csv(view: View) -> str:
     order = ("forecast", "channel", "region", "lead_time")
     columns = {name: scores[name].transpose(*order).values for name in metrics}
     for name in COMPARISONS:
-        for baseline in view.baselines:
+        for baseline in map(str, scores["baseline"].values):
             columns[f"{name}_vs_{baseline}"] = scores[name].sel(baseline=baseline).transpose(*order).values
     count = scores["count"].transpose(*order[1:]).values
     buffer = io.StringIO()

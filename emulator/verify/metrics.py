@@ -36,11 +36,12 @@ def scores(mean: xr.Dataset, members: xr.DataArray) -> xr.Dataset:
         "activity": np.sqrt(_ratio(mean["forecast_anomaly_squared"], mean["truth_anomaly_squared"])),
     }
     if "crps" in mean:
-        spread = np.sqrt(mean["variance"])
+        several = members > 1
+        spread = np.sqrt(mean["variance"]).where(several)
         result |= {
             "crps": mean["crps"],
             "crps_ecdf": mean["crps"] + mean["mean_difference"] / (2 * members),
-            "rmse_unbiased": np.sqrt((mean["squared_error"] - mean["variance"] / members).clip(0)),
+            "rmse_unbiased": np.sqrt((mean["squared_error"] - mean["variance"] / members).clip(0)).where(several),
             "energy_score": mean["energy_score"],
             "spread": spread,
             "spread_skill": _ratio(np.sqrt((members + 1) / members) * spread, rmse),

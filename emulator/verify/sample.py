@@ -152,7 +152,10 @@ def _judge(result, sources, observed, present, where, setting, reference):
             statistics = event_statistics(probability, happened, len(source), setting.weights, mask)
             if "fss_power" in result.extra:
                 both = (x if mask is None else np.where(mask[:, None], x, 0.0) for x in (probability, happened))
-                statistics |= fss_statistics(*both, setting.grid, setting.weights)
+                wet = [x[:, setting.upper] for x in both]  # the lack of rain is no event that has a place
+                for name, values in fss_statistics(*wet, setting.grid, setting.weights).items():
+                    statistics[name] = np.full((*values.shape[:1], len(setting.events), *values.shape[2:]), np.nan)
+                    statistics[name][:, setting.upper] = values
             # (lead, event, level, region, ...) -> (level, event, region, lead, ...)
             found |= {n: np.moveaxis(v, (2, 1, 3, 0), (0, 1, 2, 3)) for n, v in statistics.items()}
         if climate is not None:

@@ -1,0 +1,147 @@
+"""What cannot be verified ends in one sentence, or in a gap that the report marks and counts."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from emulator.report.caveats import caveats
+from emulator.report.view import View
+from emulator.verify.files import open_scores
+from pipelines.config import ReportConfig, VerifyConfig
+from pipelines.report import report
+from pipelines.verify import verify
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from made_scores import made_analysis, made_forecast_store
+
+INITS = [30, 34, 38, 42, 46]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stores")
+    made_forecast_store(folder / "forecast.zarr", made_analysis(folder / "analysis.zarr"), INITS, 8, 0.2)
+    return folder
+
+
+def changed(stores, path, change, kind="forecast") -> Path:
+    """A copy of a store with something changed."""
+    dataset = change(xr.open_zarr(stores / f"{kind}.zarr", decode_timedelta=True).load())
+    for array in dataset.variables.values():
+        array.encoding = {}
+    dataset.to_zarr(path, zarr_format=3)
+    return path
+
+
+def config(stores, output, **options) -> VerifyConfig:
+    settings = {
+        "forecasts": {"emulator": stores / "forecast.zarr"},
+        "truth": stores / "analysis.zarr",
+        "output": output,
+        "variables": ["temperature", "surface_pressure"],
+        "regions": ["global"],
+        "climatology": {"end": "2001-01-07"},
+    }
+    return VerifyConfig(**(settings | options))
+
+
+def shifted(days):
+    return lambda d: d.assign_coords(time=d["time"].values + np.timedelta64(days, "D"))
+
+
+def other_calendar(dataset):
+    times = xr.date_range("2001-01-08", periods=dataset.sizes["time"], freq="D", calendar="noleap", use_cftime=True)
+    return dataset.assign_coords(time=times)
+
+
+def in_celsius(dataset):
+    dataset["temperature"] = (dataset["temperature"] - 273.15).assign_attrs(units="degC")
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shifted(400), "Expected a truth that covers the forecasts' initial and valid times"),
+        (other_calendar, "Expected one calendar for all stores, got standard in the truth and noleap in emulator"),
+        (in_celsius, "Expected temperature in one unit, got 'K' in truth and 'degC' in emulator"),
+        (lambda d: d.isel(latitude=slice(0, 6)), "Expected one grid for all stores"),
+        (lambda d: d.drop_vars("temperature"), "Expected 'temperature' in the truth and in every forecast"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(stores, tmp_path, change, message):
+    path = changed(stores, tmp_path / "f.zarr", change)
+    with pytest.raises(ValueError, match=message):
+        verify(config(stores, tmp_path / "scores.nc", forecasts={"emulator": path}))
+    assert not (tmp_path / "scores.nc").exists()
+
+
+def test_forecasts_without_a_common_time_or_lead_are_refused(stores, tmp_path):
+    late = changed(
+        stores, tmp_path / "late.zarr", lambda d: d.assign_coords(time=d["time"].values + np.timedelta64(6, "h"))
+    )
+    both = {"a": stores / "forecast.zarr", "b": late}
+    with pytest.raises(ValueError, match="common initial times, got .* in a; .* in b"):
+        verify(config(stores, tmp_path / "s.nc", forecasts=both))
+    odd = changed(
+        stores,
+        tmp_path / "odd.zarr",
+        lambda d: d.assign_coords(prediction_timedelta=d["prediction_timedelta"].values + np.timedelta64(1, "h")),
+    )
+    with pytest.raises(ValueError, match="common leads"):
+        verify(config(stores, tmp_path / "s.nc", forecasts={"a": stores / "forecast.zarr", "b": odd}))
+
+
+def test_missing_leads_are_dropped_and_counted(stores, tmp_path):
+    short = changed(stores, tmp_path / "short.zarr", lambda d: d.isel(prediction_timedelta=slice(0, 5)))
+    verify(config(stores, tmp_path / "s.nc", forecasts={"long": stores / "forecast.zarr", "short": short}))
+    scores = open_scores(tmp_path / "s.nc")
+    assert scores.sizes["lead_time"] == 5
+    assert "4 leads of long were left out: not in every forecast, or without truth." in caveats(View(scores))
+
+
+def test_a_truth_that_ends_before_the_last_leads_leaves_a_counted_gap(stores, tmp_path):
+    short = changed(stores, tmp_path / "a.zarr", lambda d: d.isel(time=slice(0, 50)), "analysis")
+    verify(config(stores, tmp_path / "s.nc", truth=short))
+    scores = open_scores(tmp_path / "s.nc")
+    count = scores["count"].sel(channel="surface_pressure", region="global").values
+    np.testing.assert_array_equal(count, [5, 5, 5, 5, 4, 4, 4, 4, 3])  # the last initial time has 3 leads, the next 7
+    assert any(text.startswith("The truth lacks 6 valid times") for text in caveats(View(scores)))
+
+
+def test_holes_in_truth_and_forecast_are_told_apart_and_counted(stores, tmp_path):
+    def holes(dataset):
+        dataset["temperature"][46, 0, 2, 3] = np.nan  # verified at one lead of three initial times, and initial for one
+        return dataset
+
+    def broken(dataset):
+        dataset["surface_pressure"][1, 4, 2, 2] = np.inf
+        return dataset
+
+    truth = changed(stores, tmp_path / "a.zarr", holes, "analysis")
+    forecast = changed(stores, tmp_path / "f.zarr", broken)
+    verify(config(stores, tmp_path / "s.nc", truth=truth, forecasts={"emulator": forecast}))
+    scores = open_scores(tmp_path / "s.nc")
+    assert int(scores["gap_count"].sel(gap_source="emulator")) == 1
+    assert int(scores["gap_count"].sel(gap_source="truth")) == 3
+    at = scores["rmse"].sel(forecast="emulator", region="global")
+    assert np.isnan(at.sel(channel="surface_pressure")).values.tolist() == [i == 4 for i in range(9)]
+    assert np.isfinite(at.isel(channel=0)).all()
+    found = caveats(View(scores))
+    assert "3 values of the truth are missing; those cells have no weight." in found
+    assert "1 values of emulator are not finite where there is truth: those scores are missing." in found
+    report(ReportConfig(scores=tmp_path / "s.nc", output=tmp_path / "r"))
+    assert "those scores are missing" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_a_member_dimension_of_one_is_a_single_forecast(stores, tmp_path):
+    one = changed(stores, tmp_path / "one.zarr", lambda d: d.expand_dims(number=[0], axis=2))
+    verify(config(stores, tmp_path / "one.nc", forecasts={"emulator": one}))
+    verify(config(stores, tmp_path / "plain.nc"))
+    found, plain = open_scores(tmp_path / "one.nc"), open_scores(tmp_path / "plain.nc")
+    np.testing.assert_allclose(found["rmse"], plain["rmse"], rtol=1e-12)
+    assert "spread" not in found and "rank_histogram" not in found
+    report(ReportConfig(scores=tmp_path / "one.nc", output=tmp_path / "r"))
