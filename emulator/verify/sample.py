@@ -91,7 +91,11 @@ def sample(
         sources = [field.forecast(alignment.init_time[init], alignment.lead_time[part]) for field in forecasts.values()]
         sources += [np.broadcast_to(start[:, None], (len(start), *observed.shape)), expected[None]]
         result.gaps[-1] += np.count_nonzero(~np.isfinite(observed))
-        result.gaps[:-1] += [np.count_nonzero(present & ~np.isfinite(source).all(axis=0)) for source in sources]
+        for index, source in enumerate(sources):
+            finite = np.isfinite(source)
+            if not finite.all():
+                result.gaps[index] += np.count_nonzero(present & ~finite.all(axis=0))
+                sources[index] = np.where(finite, source, np.nan)  # infinite is no number either
         seen = present.any(axis=-1)
         count = (present.astype(np.float64) @ (setting.weights > 0).T) > 0  # (lead, level, region)
         result.count[:, :, part] += np.moveaxis(count, 0, -1)
