@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(action=_doctor)
     inspect = commands.add_parser("inspect", help="what a store holds, on one screen")
     inspect.add_argument("store", type=Path)
+    inspect.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sample maps of its fields")
     inspect.add_argument("-v", "--verbose", action="store_true")
     inspect.set_defaults(action=_inspect)
     return parser
@@ -207,6 +208,10 @@ def _inspect(options) -> None:
     from pipelines.inspect import inspect
 
     print(inspect(options.store))
+    if options.plot:
+        from pipelines.inspect import plot
+
+        print(f"{plot(options.store, options.plot)} maps in {options.plot}")
 
 
 def _log_to_stderr(verbose: bool) -> None:

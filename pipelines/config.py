@@ -56,13 +56,24 @@ class SimulateConfig(Model):
 # --- ingest and statistics ------------------------------------------------------------------------------------------
 
 
+class DaskSlurmConfig(Model):
+    """Dask's workers as Slurm jobs, one each; needs the extra `slurm` (dask-jobqueue)."""
+
+    partition: str | None = None
+    account: str | None = None
+    walltime: str = Field("01:00:00", description="of a worker; unfinished regions go to others")
+    options: list[str] = Field(default_factory=list, description="more of sbatch's options, such as --qos=low")
+    setup: list[str] = Field(default_factory=list, description="shell lines before a worker starts")
+
+
 class DaskConfig(Model):
-    """Where Dask works: a local cluster of `workers` processes, or the scheduler at `address`."""
+    """Where Dask works: a local cluster of `workers` processes, Slurm jobs, or the scheduler at `address`."""
 
     workers: int = Field(0, ge=0, description="0: threads of this process")
     threads: Count = 2
     memory: str | None = None
     address: str | None = None
+    slurm: DaskSlurmConfig | None = None
 
 
 class SourceConfig(Model):

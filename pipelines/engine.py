@@ -1,4 +1,4 @@
-"""Where Dask works: threads of this process, a local cluster, or a scheduler that is already there."""
+"""Where Dask works: threads of this process, a local cluster, Slurm jobs, or a scheduler that is already there."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import dask
 
 from pipelines.config import DaskConfig
+
+CONNECT_SECONDS = 20
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +19,21 @@ Map = Callable[[Callable, Sequence[tuple], Callable[[int], None]], list]
 @contextmanager
 def workers(config: DaskConfig) -> Iterator[Map]:
     """Yields a `map` over independent tasks; the first one that fails raises its error here."""
-    if config.address is None and config.workers == 0:
+    if config.address is None and config.slurm is None and config.workers == 0:
         yield lambda function, arguments, report: _in_batches(function, arguments, report, config.threads)
         return
     from distributed import Client, LocalCluster
 
     if config.address is not None:
-        with Client(config.address) as client:
+        with _client(config.address) as client:
             log.info("Dask: %s", config.address)
+            yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
+        return
+    if config.slurm is not None:
+        with _slurm_cluster(config) as cluster, Client(cluster) as client:
+            cluster.scale(jobs=config.workers)
+            log.info("Dask: %d Slurm jobs of %d threads", config.workers, config.threads)
+            client.wait_for_workers(1)
             yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
         return
     memory = config.memory or "auto"
@@ -32,6 +41,38 @@ def workers(config: DaskConfig) -> Iterator[Map]:
     with LocalCluster(**options, dashboard_address=None) as cluster, Client(cluster) as client:
         log.info("Dask: %d workers of %d threads", config.workers, config.threads)
         yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
+
+
+def _client(address: str):
+    """A client of a scheduler that is already there. Raises `ValueError` with one sentence when none answers."""
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"Expected a Dask scheduler that answers at {address}, got: {text}") from None
+
+
+def _slurm_cluster(config: DaskConfig):
+    """Workers as Slurm jobs. Raises `ValueError` without the package that submits them, or without any worker."""
+    if config.workers == 0:
+        raise ValueError("Expected at least one of dask.workers to submit to Slurm, got 0")
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise ValueError("Expected dask-jobqueue for dask.slurm; install the extra emulator[slurm]") from None
+    asked = config.slurm
+    return SLURMCluster(
+        cores=config.threads,
+        processes=1,
+        memory=config.memory or "8GB",
+        queue=asked.partition,
+        account=asked.account,
+        walltime=asked.walltime,
+        job_extra_directives=list(asked.options),
+        job_script_prologue=list(asked.setup),
+    )
 
 
 def _attempt(function: Callable, *arguments) -> tuple:

@@ -18,9 +18,7 @@ def inspect(path: Path, width: int = 120) -> str:
 
     Raises `ValueError` naming the path when there is no finished store.
     """
-    with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
-        schema = raw.attrs.get("emulator_schema")
-    dataset = open_analysis(path) if schema == ANALYSIS else open_forecast(path)
+    schema, dataset = _open(path)
     console = Console(width=width, record=True, file=io.StringIO(), highlight=False)
     size = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
     levels = levels_of(dataset)
@@ -56,6 +54,20 @@ def inspect(path: Path, width: int = 120) -> str:
     return console.export_text()
 
 
+def plot(path: Path, target: Path) -> int:
+    """Draws sample maps of a store into a PNG; returns how many. Raises `ValueError` as `inspect` does."""
+    from pipelines.inspect_maps import draw_maps  # a second for cartopy, only where maps are drawn
+
+    return draw_maps(_open(path)[1], Path(target))
+
+
+def _open(path: Path) -> tuple[str | None, xr.Dataset]:
+    """The schema of a store, and the store."""
+    with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
+        schema = raw.attrs.get("emulator_schema")
+    return schema, open_analysis(path) if schema == ANALYSIS else open_forecast(path)
+
+
 def _few(levels) -> list[int]:
     """Positions of some levels: all when few, else first, middle and last."""
     count = len(levels)
@@ -73,8 +85,9 @@ def _period(dataset: xr.Dataset) -> str:
     if name == "init_time":
         lead = dataset["lead_time"].values[-1] / np.timedelta64(1, "h")
         text += f" to {lead / 24:g} days"
-    if "missing" in dataset:
-        text += f", {int(dataset['missing'].sum())} missing"
+    for kind in ("missing", "interpolated"):
+        if kind in dataset:
+            text += f", {int(dataset[kind].sum())} {kind}"
     return text
 
 
