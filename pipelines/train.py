@@ -20,6 +20,7 @@ from pipelines import build
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.load import fingerprint
 from pipelines.progress import progress
+from pipelines.run import provenance
 from pipelines.signals import stopping_when_asked
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     tensors = trainer.tensors()
     if world.rank == 0:
         chosen, about = _chosen(config, trainer, tensors)
-        checkpoint.save(output / "checkpoint", chosen, metadata | about)
+        checkpoint.save(output / "checkpoint", chosen, metadata | about | {"provenance": provenance()})
 
 
 def _chosen(config: TrainConfig, trainer: Trainer, tensors: dict) -> tuple[dict, dict]:
