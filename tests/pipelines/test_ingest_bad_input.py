@@ -8,6 +8,7 @@ import xarray as xr
 import zarr
 from source_files import TIMES, truth
 
+from emulator.store import open_analysis
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest
 
@@ -108,3 +109,17 @@ def test_an_hour_that_is_shifted_in_one_file(tmp_path):
     TRUTH.isel(time=slice(0, 5)).to_netcdf(tmp_path / "0.nc")
     TRUTH.isel(time=slice(5, 8)).assign_coords(time=TIMES[5:] + np.timedelta64(1, "h")).to_netcdf(tmp_path / "1.nc")
     refused(tmp_path, tmp_path / "*.nc", "uniform time axis, got a step of 6 h and 7 h", ".nc")
+
+
+def test_a_level_with_next_to_no_humidity_may_be_dry_at_a_time(tmp_path):
+    """Some models have none at all in the stratosphere now and then; zeros on a moist level are a fault."""
+    humidity = (TRUTH[["temperature"]] / 3e4).rename(temperature="specific_humidity").assign_attrs(TRUTH.attrs)
+    humidity["specific_humidity"] = humidity.specific_humidity * xr.DataArray([1e-6, 1, 1], dims="level")
+    humidity["specific_humidity"].attrs["units"] = "kg kg-1"
+    humidity.specific_humidity[3, 0] = 0
+    humidity.to_netcdf(tmp_path / "a.nc")
+    ingest(IngestConfig(sources=[{"path": str(tmp_path / "a.nc")}], output=tmp_path / "a.zarr"))
+    assert float(open_analysis(tmp_path / "a.zarr").specific_humidity[3, 0].max()) == 0
+    humidity.specific_humidity[3, 1] = 0
+    humidity.to_netcdf(tmp_path / "b.nc")
+    refused(tmp_path, tmp_path / "b.nc", "nothing but zeros at 2001-02-27T18", "b.nc")
