@@ -9,12 +9,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.calendar import select_period
+from emulator.calendar import day_and_hour, select_period
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import StoreReader
-from emulator.forcing import clock_of, is_snapshot
+from emulator.forcing import is_snapshot
+from emulator.insolation import clock_features
 from emulator.store import grid_of, seconds_between, time_step_seconds
 
+CLOCK_BYTES = 256 << 20
 READ_BYTES = 64 << 20  # at a time, by Zarr
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,8 @@ class Samples:
         self.missing = np.concatenate([_missing(part.dataset) for part in self._parts])
         self._edges = np.cumsum([0, *(part.dataset.sizes["time"] for part in self._parts)])
         self._at_start = is_snapshot(layout.forcing)
+        self._day, self._hour = day_and_hour(self.times)
+        self._mesh, self._clocks = self.grid.mesh(), {}
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
         self._cache = None
@@ -162,8 +166,19 @@ class Samples:
         forcing = self._fields("forcing", whole)
         where = self._at_start.view(1, 1, -1, *[1] * len(self.grid.shape))
         forcing = torch.where(where, forcing[:, :-1], forcing[:, 1:])
-        clock = [clock_of(self.times[s : s + steps], self.step_hours, self.grid) for s in starts]
-        return Batch(state, diagnostic, forcing, torch.stack(clock))
+        clock = torch.stack([self._clock(int(time)) for time in whole[:, :-1].ravel()])
+        return Batch(state, diagnostic, forcing, clock.view(len(starts), steps, *clock.shape[1:]))
+
+    def _clock(self, index: int) -> Tensor:
+        """Clock features of the step that starts at a time, `(5, *space)`; kept, as far as there is room for them."""
+        found = self._clocks.get(index)
+        if found is None:
+            part = slice(index, index + 1)
+            features = clock_features(self._day[part], self._hour[part], self.step_hours, *self._mesh)
+            found = torch.from_numpy(features)[0]
+            if (len(self._clocks) + 1) * found.nbytes <= CLOCK_BYTES:
+                self._clocks[index] = found
+        return found
 
     def state(self, index: int) -> Tensor:
         """Prognostic fields at one time, `(channel, *space)`."""

@@ -39,6 +39,20 @@ def test_windows_hold_what_the_store_holds(planet, cache):
     assert batch.clock.shape == (2, 2, 5, 12, 24)
 
 
+def test_the_clock_is_that_of_every_step(planet, monkeypatch):
+    """Bit by bit, whether it is kept or computed anew."""
+    from emulator.forcing import clock_of
+
+    for room in (0, 1 << 30):
+        monkeypatch.setattr("emulator.dataset.CLOCK_BYTES", room)
+        samples = Samples(planet, layout_of(planet))
+        for _ in range(2):
+            batch = samples.batch([4, 9], 3)
+            for row, start in enumerate((4, 9)):
+                expected = clock_of(planet["time"].values[start : start + 3], 6.0, samples.grid)
+                torch.testing.assert_close(batch.clock[row], expected, rtol=0, atol=0)
+
+
 def test_periods_are_inclusive_and_an_empty_one_is_refused(planet):
     samples = Samples(planet, layout_of(planet), "2001-01-02", "2001-01-03")
     assert len(samples) == 8 and len(samples.starts(2)) == 6

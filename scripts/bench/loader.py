@@ -26,6 +26,7 @@ from emulator.channels import Channels, Layout
 from emulator.dataset import Samples
 from emulator.grid import Grid
 from emulator.store import create, finish, open_analysis, write_region
+from emulator.zarr_regions import COMPRESSOR
 
 UPPER = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
 SURFACE = (
@@ -110,6 +111,30 @@ def write_anemoi(path: Path, values: dict[str, np.ndarray], grid: Grid) -> None:
             "variables_metadata": {name: {} for name in names},
         }
     )
+
+
+def fme_reader(folder: Path, values: dict[str, np.ndarray], data: xr.Dataset):
+    """fme's loader on its own layout, a variable for every level with the same codec, chunks and shards; None without it."""
+    try:
+        from fme.core.dataset.schedule import IntSchedule
+        from fme.core.dataset.xarray import XarrayDataConfig, XarrayDataset
+    except ImportError:
+        return None
+    flat = {}
+    for name, array in values.items():
+        levels = array.reshape(len(array), -1, *array.shape[-2:])
+        flat |= {f"{name}_{n}": (("time", "lat", "lon"), levels[:, n]) for n in range(levels.shape[1])}
+    place = {"time": data["time"].values, "lat": data["latitude"].values, "lon": data["longitude"].values}
+    shape = next(iter(flat.values()))[1].shape
+    layout = {"chunks": (1, *shape[1:]), "shards": (SHARD, *shape[1:]), "compressors": [COMPRESSOR]}
+    store = xr.Dataset(flat, place)
+    store.to_zarr(folder / "fme.zarr", zarr_format=3, consolidated=True, encoding={n: layout for n in flat})
+    config = XarrayDataConfig(data_path=str(folder), file_pattern="fme.zarr", engine="zarr")
+    dataset = XarrayDataset(config, list(flat), IntSchedule.from_constant(2))
+    found = dataset[3][0][f"{UPPER[0]}_2"]
+    if not np.array_equal(found[0].numpy(), values[UPPER[0]][3, 2]):
+        raise SystemExit("fme's loader gives other values")
+    return lambda start: dataset[start]
 
 
 def raw_reader(path: Path, threads: int):
@@ -199,10 +224,13 @@ def ways_of(folder: Path, values, grid: Grid, threads: int) -> dict:
         write_anemoi(folder / "anemoi.zarr", values, grid)
         other = open_dataset(str(folder / "anemoi.zarr"))
         first = opened[UPPER[0]].values[3, 2].ravel()
-        assert np.array_equal(np.asarray(other[3])[2, 0], first)  # the same fields
+        if not np.array_equal(np.asarray(other[3])[2, 0], first):
+            raise SystemExit("anemoi-datasets gives other values")
         ways["anemoi-datasets open_dataset"] = lambda start: other[start : start + 2]
     except ImportError:
         pass
+    if (other_reader := fme_reader(folder, values, data)) is not None:
+        ways["fme XarrayDataset"] = other_reader
     return ways
 
 
