@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.report import maps
 from emulator.report.style import GREY, PALE, Panel, line_style, svg
 from emulator.report.view import View
 
@@ -24,7 +25,7 @@ def extremes_panel(view: View) -> Panel | None:
             axis = axes[row, column]
             axis.axhline(row, color=PALE, linewidth=1.2)
             for position, name in enumerate([*view.forecasts, "persistence"]):
-                for level in levels:
+                for level in levels if view.variable(channel) not in maps.FROM_ZERO else levels[-1:]:
                     at = view.scores[score].sel(forecast=name, map_channel=channel, event=level, region=view.regions[0])
                     style = line_style(name, position)
                     if len(levels) > 1 and level < 0.5:

@@ -37,6 +37,7 @@ def spectra_panel(view: View) -> Panel | None:
         low, high = axis.get_ylim()
         axis.set_ylim(min(max(low, 1e-2), 0.4), min(max(high, 2.5), 1e2))
         plain_ticks(axis.xaxis, WAVE_TICKS)
+        axis.tick_params(labelbottom=True)
         plain_ticks(axis.yaxis, RATIO_TICKS)
     axes[0].set_ylabel("power relative to truth")
     handles, labels = axes[0].get_legend_handles_labels()

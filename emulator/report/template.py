@@ -56,6 +56,7 @@ table.headline td.value, td.value { font-weight:600; }
 .interval { display:block; font-weight:400; font-size:11.5px; color:var(--soft); }
 .unit { color:var(--soft); font-size:12.5px; }
 .better { color:var(--blue); } .worse { color:var(--red); } .unsure { color:var(--soft); }
+table.narrow { width:auto; } table.narrow td, table.narrow thead th { padding-left:28px; }
 table.card { width:auto; font-size:13px; } table.card tbody td { min-width:50px; text-align:center; padding:3px 4px; }
 table.card tbody td.gap { min-width:14px; } table.card tbody th { padding:3px 12px 3px 0; }
 table.card thead th { text-align:center; }
