@@ -109,7 +109,7 @@ def _idle(environment: dict[str, str]) -> bool:
     return done.stdout.strip() == "idle"
 
 
-def _until(condition, what: str, folder: Path, seconds: float = 40) -> None:
+def _until(condition, what: str, folder: Path, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

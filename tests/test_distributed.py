@@ -136,7 +136,7 @@ def train(directory, size, sharded=False, stop=-1, who=0, recipe=None, phase=Non
         world = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment = {**os.environ, **world, "OMP_NUM_THREADS": "1"}
         launched.append(subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=TESTS.parent))
-    return [process.wait(200) for process in launched]
+    return [process.wait(280) for process in launched]
 
 
 def state(directory):

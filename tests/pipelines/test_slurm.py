@@ -23,7 +23,7 @@ from pipelines.status import as_text, status
 from pipelines.submit import queue, submit
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def states(run: Path) -> dict[str, str]:
     return {entry.stage: entry.state for entry in status(run)}
 
 
-def until(condition, run: Path, seconds: float = 240):
+def until(condition, run: Path, seconds: float = 900):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, as_text(status(run, lines=8))
