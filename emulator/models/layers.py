@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.precision import exact_products
+
 _ONEDNN = torch.backends.mkldnn.is_available()  # asked once: torch.compile cannot trace the question
 
 
@@ -14,17 +16,42 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
 
     In float32 on CPU, a 1x1 convolution in the channels-last layout is the same product by another library (oneDNN in
     place of MKL): 190 against 80 GFLOP/s on one core of a Zen 5, equal on Intel. With one thread torch makes that choice
-    for a batch of 16 or more, hence the shape.
+    for a batch of 16 or more, hence the shape; other numbers of points ask for the library by name.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32 or not _ONEDNN:
         return F.linear(x, weight, bias)
     points = x.numel() // x.shape[-1]
     batch = math.gcd(points, 16)
-    if batch < 16 or points < 1024:
+    if points < 1024 or (batch < 16 and torch.compiler.is_compiling()):
         return F.linear(x, weight, bias)
+    if batch < 16:
+        return _Product.apply(x.reshape(points, -1), weight, bias).view(*x.shape[:-1], -1)
     image = x.reshape(batch, points // batch, 1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(image, weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+
+
+class _Product(torch.autograd.Function):
+    """Linear layer on `(point, in)` in float32 by the faster library, forward and backward."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        ctx.biased = bias is not None
+        with exact_products():
+            return F.linear(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        needed, g_x, g_weight = ctx.needs_input_grad, None, None
+        with exact_products():
+            if needed[0]:
+                g_x = torch.mm(g, weight)
+            if needed[1]:
+                g_weight = torch.mm(g.t(), x)
+        return g_x, g_weight, g.sum(0) if ctx.biased else None
 
 
 class Linear(nn.Linear):

@@ -200,12 +200,12 @@ def test_every_rotation_commutes_with_the_whole_real_network_as_the_grid_is_refi
     """With GELU and norms the error is aliasing alone: it falls with resolution for fields of fixed degree."""
     options = dataclasses.replace(SMALL, filter="real", spectral_layers=2, norm="area_instance", embed_dim=4, blocks=2)
     errors = []
-    for nlat in (16, 32, 64):
+    for nlat in (12, 24, 40):
         net = network(options, shape=(nlat, 2 * nlat)).double()
         with torch.no_grad():
             for name, parameter in net.named_parameters():
                 generator = torch.Generator().manual_seed(len(name))
-                shape = (64, *parameter.shape[1:]) if "filters" in name or "gates" in name else parameter.shape
+                shape = (40, *parameter.shape[1:]) if "filters" in name or "gates" in name else parameter.shape
                 drawn = torch.randn(shape, generator=generator, dtype=torch.float64) * 0.2
                 parameter.copy_(drawn[: len(parameter)])
                 if "filters" in name or "gates" in name:
@@ -219,7 +219,7 @@ def test_every_rotation_commutes_with_the_whole_real_network_as_the_grid_is_refi
         with torch.no_grad():
             expected = turn(net(x))
             errors.append(((net(turn(x)) - expected).abs().max() / expected.std()).item())
-    assert errors[2] < 1e-9 or (errors[1] < 0.2 * errors[0] and errors[2] < 0.05 * errors[1]), errors
+    assert errors[1] < 0.01 * errors[0] and errors[2] < 0.01 * errors[1], errors
 
 
 def test_gate_and_real_filter_see_only_what_a_rotation_leaves():
@@ -467,11 +467,18 @@ def test_area_norm_does_not_depend_on_where_the_rows_crowd():
     assert_close(y.detach(), (sine**2 - 1 / 3) / math.sqrt(4 / 45), rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("points", [5, 1024, 1040, 4096])
+@pytest.mark.parametrize("points", [5, 1024, 1041, 4096])
 def test_linear_layer_is_torchs_whichever_library_it_takes(points):
     x, weight, bias = fields(points, 3, 7), fields(5, 7, seed=2), fields(5, seed=3)
     expected = (x.double() @ weight.double().T + bias.double()).float()
     assert_close(linear(x, weight, bias), expected, rtol=1e-5, atol=1e-5)
+    upstream = fields(points, 3, 5, seed=4)
+    given = [t.requires_grad_() for t in (x, weight, bias)]
+    found = torch.autograd.grad((linear(*given) * upstream).sum(), given)
+    exact = [t.detach().double().requires_grad_() for t in given]
+    slopes = torch.autograd.grad((torch.nn.functional.linear(*exact) * upstream.double()).sum(), exact)
+    for a, b in zip(found, slopes, strict=True):
+        assert_close(a, b.float(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
