@@ -13,7 +13,6 @@ from importlib.metadata import version
 
 import torch
 
-
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _clock = {"now": time.perf_counter}
 
