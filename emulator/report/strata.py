@@ -38,8 +38,8 @@ def strata_table(view: View, lead_days: float = 3) -> str | None:
         unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""
         rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th>{"".join(cells)}</tr>')
     return (
-        f'<table class="narrow"><caption>RMSE at day {view.leads[lead]:g} by season of the valid time and hour of the initial '
-        "time</caption>"
+        f'<table class="narrow"><caption>RMSE at day {view.leads[lead]:g} by season of the valid time and hour of the '
+        "initial time</caption>"
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 

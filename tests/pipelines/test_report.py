@@ -37,7 +37,12 @@ def test_page_with_everything_and_its_numbers_beside_it(scored, tmp_path):
             scores=scored, output=tmp_path / "r", long_run=tmp_path / "long.zarr", metrics=tmp_path / "metrics.jsonl"
         )
     )
-    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["report.html", "scores.csv", "scores.json", "scores.nc"]
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
+        "report.html",
+        "scores.csv",
+        "scores.json",
+        "scores.nc",
+    ]
     text = (tmp_path / "r" / "report.html").read_text()
     assert "A run of 14 days" in text and "Loss over 29 updates" in text
     assert json.loads((tmp_path / "r" / "scores.json").read_text())["verdict"]

@@ -1,0 +1,115 @@
+"""Panels of ensembles, extremes, strata and long runs: what they say is what the scores hold."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from made_scores import made_analysis, made_forecast_store
+
+from emulator.report import climate_panel, ensemble_panels, extremes_panel
+from emulator.report.page import render
+from emulator.report.strata import strata_table
+from emulator.report.style import figures
+from emulator.report.view import View
+from emulator.verify.files import open_scores
+from pipelines.config import VerifyConfig
+from pipelines.verify import verify
+
+INITS = [28, 31, 34, 37, 40, 44]
+
+
+def long_run(truth: xr.Dataset, path, warmer: float) -> None:
+    """The truth's own days as one forecast, warmer by a constant."""
+    run = truth.drop_vars("sea_surface_temperature").isel(time=slice(0, None, 4))
+    run = run.rename(time="prediction_timedelta")
+    count = run.sizes["prediction_timedelta"]
+    run = run.assign_coords(prediction_timedelta=np.arange(count).astype("timedelta64[D]").astype("timedelta64[ns]"))
+    static = [n for n in run.data_vars if "prediction_timedelta" not in run[n].dims]
+    kept = run[static]
+    run = run.drop_vars(static).expand_dims(time=truth["time"].values[:1]).assign(kept.data_vars)
+    run["temperature"] = (run["temperature"] + warmer).assign_attrs(truth["temperature"].attrs)
+    run.attrs = truth.attrs | {"emulator_schema": "forecast-1"}
+    for array in run.variables.values():
+        array.encoding = {}
+    run.to_zarr(path, zarr_format=3)
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ensemble")
+    truth = made_analysis(folder / "analysis.zarr")
+    made_forecast_store(folder / "one.zarr", truth, INITS, 12, 0.2)
+    store = xr.open_zarr(folder / "one.zarr", decode_timedelta=True).load()
+    fields = ["temperature", "surface_pressure", "mean_total_precipitation_rate"]
+    rng = np.random.default_rng(0)
+    noise = xr.DataArray(
+        rng.standard_normal((5, *store["surface_pressure"].shape)), dims=("number", *store["surface_pressure"].dims)
+    )
+    many = xr.Dataset()
+    for name in fields:
+        size = 0.3 * float(store[name].std())
+        field = (store[name] + size * noise).transpose("time", "prediction_timedelta", "number", ...)
+        many[name] = field.astype(np.float32).assign_attrs(store[name].attrs)
+    many = many.assign(half_level_a=store["half_level_a"], half_level_b=store["half_level_b"]).assign_attrs(store.attrs)
+    for array in many.variables.values():
+        array.encoding = {}
+    many.to_zarr(folder / "many.zarr", zarr_format=3)
+    long_run(truth, folder / "long.zarr", 1.5)
+    verify(
+        VerifyConfig(
+            forecasts={"ensemble": folder / "many.zarr"},
+            long_runs={"ensemble": folder / "long.zarr"},
+            truth=folder / "analysis.zarr",
+            output=folder / "scores.nc",
+            variables=fields,
+            climatology={"end": "2001-01-07"},
+        )
+    )
+    return open_scores(folder / "scores.nc")
+
+
+def test_the_page_of_an_ensemble_has_its_panels(scores):
+    text = render(View(scores), "An ensemble", 3, {})
+    for title in (
+        "Spread and error of the ensemble",
+        "Where the truth ranks among the members",
+        "Probabilities of extremes",
+        "Extremes.",
+        "Mean bias of the long run",
+        "Zonal means, annual cycle and blocking",
+        "The worst forecast beside the truth",
+    ):
+        assert title in text, title
+    assert "http://" not in text.replace("http://www.w3.org", "") and "<script" not in text
+
+
+def test_a_single_forecast_has_no_ensemble_panels(view):
+    assert ensemble_panels.ensembles(view) == []
+    with figures():
+        assert extremes_panel.extremes_panel(view) is not None
+    assert not climate_panel.has_climate(view)
+
+
+def test_the_climate_of_a_warmer_run_is_warmer_by_as_much(scores):
+    at = scores.sel(climate_run="ensemble", climate_channel="temperature 500 hPa (sigma 0.5)")
+    np.testing.assert_allclose(at["climate_bias_mean"], 1.5, rtol=1e-4)
+    np.testing.assert_allclose(at["climate_bias_rmse"], 1.5, rtol=1e-4)
+    np.testing.assert_allclose(at["climate_deviation_ratio"], 1.0, rtol=1e-4)
+    np.testing.assert_allclose(at["climate_zonal_mean"].diff("climate_record"), -1.5, rtol=1e-3)
+    pressure = scores.sel(climate_run="ensemble", climate_channel="surface_pressure")
+    np.testing.assert_allclose(pressure["climate_bias_map"], 0, atol=1e-2)
+    table = climate_panel.climate_table(View(scores))
+    assert "1.50" in table and "Variability, ratio" in table
+
+
+def test_error_by_hour_adds_up_to_the_whole(scores):
+    view = View(scores)
+    table = strata_table(view)
+    assert "from 00 UTC" in table and "from 18 UTC" in table
+    error = (
+        scores["squared_error"].sel(forecast="ensemble", region="global", channel="surface_pressure").isel(lead_time=-1)
+    )
+    hours = error["init_time"].dt.hour
+    parts = [error[hours == h] for h in np.unique(hours)]
+    whole = np.sqrt(sum(float(p.sum()) for p in parts) / error.size)
+    rmse = scores["rmse"].sel(forecast="ensemble", region="global", channel="surface_pressure").isel(lead_time=-1)
+    np.testing.assert_allclose(whole, rmse, rtol=1e-12)
