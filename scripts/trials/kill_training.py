@@ -83,7 +83,7 @@ def trial(experiment: Path, whole: dict[int, Path], folder: Path, chance: random
     output, happened = folder / f"trial{number}", []
     for _ in range(chance.choice((1, 2))):
         done = updates_logged(output)
-        after = chance.randrange(done, UPDATES)
+        after = chance.randrange(done, max(done + 1, UPDATES))
         kind = signal.SIGTERM if number % 5 == 2 and not happened else signal.SIGKILL
         happened.append(disturb(start(experiment, output, size), output, after, chance, kind))
     codes = finish(start(experiment, output, size))
