@@ -9,7 +9,7 @@ import numpy as np
 
 from emulator.fields import Field, Plan, Term
 from emulator.grid import Grid
-from emulator.harmonise import Piece
+from emulator.piece import Piece
 from emulator.store import seconds_between
 from emulator.variables import VARIABLES
 

@@ -42,6 +42,12 @@ class Batch:
         """On a device; itself where it is there already."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
 
+    def pinned(self) -> "Batch":
+        """In page-locked memory, from which copies to a GPU run beside its work; itself on a machine without one."""
+        if not torch.cuda.is_available():
+            return self
+        return Batch(*(tensor.pin_memory() for tensor in self._tensors()))
+
     def split(self, parts: int) -> list["Batch"]:
         """In equal parts of its samples, in order. Raises `ValueError` where they do not divide."""
         if len(self.state) % parts:
@@ -158,7 +164,7 @@ class Samples:
         return first[(bad[first + steps + 1] == bad[first]) & (seams[first + steps] == seams[first])]
 
     def batch(self, starts, steps: int) -> Batch:
-        """The windows of `steps` steps that begin at the given indices."""
+        """The windows of `steps` steps that begin at the given indices, in page-locked memory where there is a GPU."""
         starts = np.asarray(starts, int)
         whole = starts[:, None] + np.arange(steps + 1)  # (batch, time)
         state = self._fields("prognostic", whole)
@@ -167,7 +173,7 @@ class Samples:
         where = self._at_start.view(1, 1, -1, *[1] * len(self.grid.shape))
         forcing = torch.where(where, forcing[:, :-1], forcing[:, 1:])
         clock = torch.stack([self._clock(int(time)) for time in whole[:, :-1].ravel()])
-        return Batch(state, diagnostic, forcing, clock.view(len(starts), steps, *clock.shape[1:]))
+        return Batch(state, diagnostic, forcing, clock.view(len(starts), steps, *clock.shape[1:])).pinned()
 
     def _clock(self, index: int) -> Tensor:
         """Clock features of the step that starts at a time, `(5, *space)`; kept, as far as there is room for them."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from emulator.grid import Grid
-from emulator.harmonise import Piece
+from emulator.piece import Piece
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,7 +18,8 @@ from emulator.derive import SURFACE_PRESSURE, derive, needed
 from emulator.fields import Plan
 from emulator.filling import region_length, template
 from emulator.grid import Grid
-from emulator.harmonise import Options, Piece, pieces
+from emulator.harmonise import Options, pieces
+from emulator.piece import Piece
 from emulator.relevel import even_edges, to_layers, to_pressure
 from emulator.sources import Source, open_source
 from emulator.variables import VARIABLES, variable

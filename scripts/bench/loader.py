@@ -41,13 +41,13 @@ PACKAGES = ("numpy", "zarr", "zarrs", "numcodecs", "xarray", "torch", "anemoi-da
 SHARD = 64
 
 
-def fields(grid: Grid, times: int) -> dict[str, np.ndarray]:
+def fields(grid: Grid, times: int, names=(*UPPER, *SURFACE)) -> dict[str, np.ndarray]:
     """Waves of decreasing amplitude with noise in the last digits: compresses like reanalysis, by a third."""
     chance = np.random.default_rng(0)
     latitude, longitude = (np.radians(a).astype(np.float32) for a in grid.mesh())
     waves = [np.sin(k * longitude + 0.7 * k) * np.cos(latitude) ** k / k for k in range(1, 20, 3)]
     found = {}
-    for name in (*UPPER, *SURFACE):
+    for name in names:
         shape = (times, len(LEVELS)) if name in UPPER else (times,)
         weights = chance.normal(size=(*shape, len(waves))).astype(np.float32)
         values = 280 + 10 * np.tensordot(weights, np.stack(waves), axes=1).astype(np.float32)
