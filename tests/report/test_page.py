@@ -71,7 +71,7 @@ def test_ids_are_unique_and_every_pointer_has_its_target(text):
 
 def test_figures_have_words_for_those_who_cannot_see_them(text):
     page = Page(text)
-    assert len(page.graphics) >= 6 and len(page.images) == 2
+    assert len(page.graphics) >= 6 and len(page.images) == 3
     assert all(len(graphic["aria-label"]) > 20 for graphic in page.graphics)
     assert all(len(image["alt"]) > 20 for image in page.images)
     assert text.count("<figure>") == text.count("How to read this")
@@ -79,7 +79,16 @@ def test_figures_have_words_for_those_who_cannot_see_them(text):
 
 def test_sections_stand_in_order_and_titles_are_escaped(text):
     titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", text)
-    assert titles == ["Summary", "Forecast error", "Maps", "Spectra", "Conservation", "Caveats", "Provenance"]
+    assert titles == [
+        "Summary",
+        "Forecast error",
+        "Extremes",
+        "Maps",
+        "Spectra",
+        "Conservation",
+        "Caveats",
+        "Provenance",
+    ]
     assert "A &lt;small&gt; planet &amp; its forecasts" in text
 
 
