@@ -95,7 +95,9 @@ def test_model_levels_to_pressure_levels_and_to_thicker_layers(tmp_path, planet)
 def test_gaps_are_interpolated_and_recorded(tmp_path):
     """A field linear in time comes back; a gap that is too long, or at the end of a field, is refused."""
     slope = xr.DataArray(np.arange(8.0), dims="time")
-    data = TRUTH.assign(temperature=(TRUTH.temperature[0].drop_vars("time") + slope * 2.0).transpose(*TRUTH.temperature.dims))
+    data = TRUTH.assign(
+        temperature=(TRUTH.temperature[0].drop_vars("time") + slope * 2.0).transpose(*TRUTH.temperature.dims)
+    )
     data["temperature"].attrs["units"] = "K"
     data = data.astype(np.float32)
     data[["temperature"]].isel(time=[0, 1, 4, 5, 7]).to_netcdf(tmp_path / "t.nc")

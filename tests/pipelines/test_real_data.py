@@ -51,7 +51,9 @@ def test_era5_members_from_grib(shared_data, tmp_path):
     directory = run(tmp_path, source, verify={}, report={})
     check_persistence(directory, ["temperature", "geopotential"])
     store = open_analysis(directory / "analysis.zarr")
-    assert dict(store.sizes) | {"time": 4, "member": 10, "level": 2, "latitude": 61, "longitude": 120} == dict(store.sizes)
+    assert dict(store.sizes) | {"time": 4, "member": 10, "level": 2, "latitude": 61, "longitude": 120} == dict(
+        store.sizes
+    )
     # 500 hPa lies between 4900 and 5900 m, and is colder than 850 hPa
     height = store["geopotential"].sel(level=500).values / 9.80665
     assert 4600 < height.min() and height.max() < 6000
