@@ -57,7 +57,9 @@ def make(folder: Path, inits: int) -> None:
             data,
             {"time": times[[RECORD + 2 * index]], "prediction_timedelta": leads, "number": np.arange(MEMBERS)} | place,
         )
-        options = {"encoding": {n: {"chunks": (1, 4, MEMBERS, NLAT, NLON)} for n in VARIABLES}, "zarr_format": 3}
+        encoding = {n: {"chunks": (1, 4, MEMBERS, NLAT, NLON)} for n in VARIABLES}
+        encoding["time"] = {"units": "hours since 2020-01-01", "dtype": "int64"}
+        options = {"encoding": encoding, "zarr_format": 3}
         part.to_zarr(
             folder / "forecast.zarr", **(options if index == 0 else {"append_dim": "time"}), consolidated=False
         )
@@ -88,7 +90,7 @@ def ours(folder: Path, threads: int) -> dict:
         found = assemble(
             _without_maps(score_variables, variables, plan, shared), shared, ["model"], ["global"], [MEMBERS, 1]
         )
-    at = found.sel(forecast="model", region="global")
+    at = found.sel(forecast="model", region="global", channel=list(VARIABLES))
     return {
         name: at[name].transpose("channel", "lead_time").values.tolist() for name in ("rmse", "bias", "acc", "crps")
     }

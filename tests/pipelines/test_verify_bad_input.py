@@ -138,7 +138,13 @@ def test_holes_in_truth_and_forecast_are_told_apart_and_counted(stores, tmp_path
 
 
 def test_a_member_dimension_of_one_is_a_single_forecast(stores, tmp_path):
-    one = changed(stores, tmp_path / "one.zarr", lambda d: d.expand_dims(number=[0], axis=2))
+    def with_number(dataset):
+        fields = ("temperature", "surface_pressure")
+        return dataset.assign(
+            {n: dataset[n].expand_dims(number=[0], axis=2).assign_attrs(dataset[n].attrs) for n in fields}
+        )
+
+    one = changed(stores, tmp_path / "one.zarr", with_number)
     verify(config(stores, tmp_path / "one.nc", forecasts={"emulator": one}))
     verify(config(stores, tmp_path / "plain.nc"))
     found, plain = open_scores(tmp_path / "one.nc"), open_scores(tmp_path / "plain.nc")
