@@ -28,24 +28,60 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 from tiny_experiment import tiny_experiment  # noqa: E402
 
+import pipelines.train  # noqa: E402, F401 (what the children would import, one by one)
+from pipelines.cli import main as main_of_program  # noqa: E402
+
 UPDATES = 120
 
 
-def start(experiment: Path, output: Path, size: int) -> list[subprocess.Popen]:
+class Child:
+    """A process that runs `emulator train`, forked from this one, which has imported everything: a start takes no time."""
+
+    def __init__(self, experiment: Path, output: Path, world: dict[str, str]):
+        self.pid, self.code = os.fork(), None
+        if self.pid:
+            return
+        os.environ.update(world)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        code = 1
+        try:
+            code = main_of_program(["train", str(experiment), f"output={output}"])
+        finally:
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def wait(self, seconds: float) -> int:
+        end = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > end:
+                self.send_signal(signal.SIGKILL)
+                raise SystemExit(f"process {self.pid} did not end within {seconds} s")
+            time.sleep(0.005)
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def start(experiment: Path, output: Path, size: int) -> list[Child]:
     """The training in one process, or in several that meet at a free port."""
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = str(opened.getsockname()[1])
-    command = [sys.executable, "-m", "pipelines.cli", "train", str(experiment), f"output={output}"]
-    started = []
-    for rank in range(size):
-        world = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(world if size > 1 else {})}
-        started.append(subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL))
-    return started
+    worlds = [
+        {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for rank in range(size)
+    ]
+    return [Child(experiment, output, world if size > 1 else {}) for world in worlds]
 
 
-def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[int]:
+def finish(processes: list[Child], seconds: float = 300) -> list[int]:
     return [process.wait(seconds) for process in processes]
 
 
@@ -100,6 +136,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a trial")
     options = parser.parse_args()
     chance = random.Random(options.seed)
+    torch.set_num_threads(1)  # a fork takes no threads along
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         experiment = tiny_experiment(folder)
