@@ -41,7 +41,8 @@ def at_points(dataset: xr.Dataset, points: xr.Dataset, method: str = "bilinear",
 def _interpolated(field: xr.DataArray, grid: Grid, index, weight) -> xr.DataArray:
     """`index` `(corner, cell)` into the flat grid and `weight` of the same shape -> the field over `cell`."""
     front = [d for d in field.dims if d not in grid.dims]
-    field = field.transpose(*front, *grid.dims)
+    if field.dims != (*front, *grid.dims):
+        field = field.load().transpose(*front, *grid.dims)  # a lazily transposed array is read point by point
     count = field.sizes[front[0]] if front else 1
     parts = []
     for start in range(count):  # one initial time at a time: memory stays bounded

@@ -25,16 +25,20 @@ class Field:
 
     def analysis(self, positions) -> np.ndarray:
         """Fields at the given positions in time, `(time, level, cell)`; the mean over members where there are some."""
-        block = self._block(self.array.isel(time=np.asarray(positions)), "time")
+        block = self._block(self.array.isel(time=compact(positions)), "time")
         return block.mean(axis=0) if block.shape[0] > 1 else block[0]
 
     def analysis_members(self, position: int) -> np.ndarray:
         """Every member at one time, `(member, level, cell)`."""
-        return self._block(self.array.isel(time=[position]), "time")[:, 0]
+        return self._block(self.array.isel(time=compact([position])), "time")[:, 0]
 
     def forecast(self, init, lead_time: np.ndarray) -> np.ndarray:
         """One forecast at the given leads, `(member, lead, level, cell)`."""
-        return self._block(self.array.sel(init_time=init, lead_time=lead_time), "lead_time")
+        start = self.array.indexes["init_time"].get_indexer([init])
+        leads = self.array.indexes["lead_time"].get_indexer(lead_time)
+        if start[0] < 0 or (leads < 0).any():
+            raise KeyError(f"no forecast from {init} at all of the leads {lead_time}")
+        return self._block(self.array.isel(init_time=int(start[0]), lead_time=compact(leads)), "lead_time")
 
     @property
     def level_count(self) -> int:
@@ -42,12 +46,25 @@ class Field:
 
     def _block(self, array, axis):
         if self.levels is not None:
-            array = array.isel(level=list(self.levels))
+            array = array.isel(level=compact(self.levels))
         order = (*(d for d in ("member",) if d in array.dims), axis, *(["level"] if self.levels is not None else []))
-        array = array.transpose(*order, *self.grid.dims)
+        order = (*order, *self.grid.dims)
+        # Read first, transposed in memory: xarray reads a lazily transposed array point by point, ten times as slowly.
+        block = values(array).transpose([array.dims.index(d) for d in order])
         members = array.sizes.get("member", 1)
         shape = (members, array.sizes[axis], self.level_count, int(np.prod(self.grid.shape)))
-        return values(array).astype(np.float64).reshape(shape)
+        return block.astype(np.float64, order="C").reshape(shape)
+
+
+def compact(positions) -> slice | np.ndarray:
+    """Positions as a slice where they are evenly spaced and rising, which Zarr reads faster than a list."""
+    index = np.asarray(positions, np.int64)
+    steps = np.unique(np.diff(index))
+    if len(index) == 1:
+        return slice(int(index[0]), int(index[0]) + 1)
+    if len(steps) == 1 and steps[0] > 0:
+        return slice(int(index[0]), int(index[-1]) + 1, int(steps[0]))
+    return index
 
 
 def scored_variables(dataset: xr.Dataset, grid: Grid, along: str) -> list[str]:
