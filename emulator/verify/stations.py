@@ -89,6 +89,8 @@ def read_table(path, quality: Sequence[str] = GOOD):
         return _csv(pandas.read_csv(path), path)
     except (pandas.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a table at {path}, got: {' '.join(str(error).split())}") from None
+    except ImportError:
+        raise ValueError(f"Expected pyarrow to read {path}, it is not installed: the extra observations") from None
 
 
 def station_weights(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
