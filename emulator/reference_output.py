@@ -1,13 +1,13 @@
 """The embedded model's output as CF NetCDF in canonical names, written under a temporary name and then renamed."""
 
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from emulator.netcdf import write_netcdf
 from emulator.reference_model import ReferenceModel
 from emulator.variables import variable
 
@@ -48,15 +48,13 @@ def to_dataset(model: ReferenceModel, fields: dict[str, np.ndarray], times: list
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
-    """Write `path` in one move: a file under its final name is complete.
+    """Write `path` in one move: a file under its final name is complete. Raises `OSError` saying why when it cannot.
 
     Uncompressed: deflate at its lowest level makes the file a third smaller and costs an eighth of the simulation's time.
     """
     time = {"units": "hours since 1970-01-01 00:00:00", "calendar": "proleptic_gregorian", "dtype": "int64"}
     encoding = {name: {"_FillValue": None} for name in dataset.variables} | {"time": time}
-    partial = path.with_name(path.stem + ".partial")
-    dataset.to_netcdf(partial, engine="netcdf4", encoding=encoding)
-    os.replace(partial, path)
+    write_netcdf(dataset, path, encoding)
 
 
 def _attributes(model: ReferenceModel) -> dict:

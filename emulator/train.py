@@ -287,7 +287,7 @@ class Trainer:
                 log.warning("%s; trying the state before it", error)
                 continue
             if metadata.get("identity") != self.identity:
-                log.warning("%s belongs to another configuration or data; training starts afresh", path)
-                break
+                log.warning("%s belongs to another configuration or data and is passed over", path)
+                continue
             return metadata["update"], saved, metadata
         return -1, {}, {}
