@@ -95,6 +95,11 @@ class Grid:
         step = np.abs(np.diff(self.latitude)).max()
         return bool(wraps and 90 - self.latitude[0] <= step and self.latitude[-1] + 90 <= step)
 
+    @property
+    def has_poles(self) -> bool:
+        """Whether a latitude-longitude grid has rows at the poles."""
+        return self.kind == "equiangular" and bool(abs(self.latitude[0]) > 90 - 1e-6)
+
     def same_as(self, other: "Grid", tolerance: float = GAUSSIAN_TOLERANCE) -> bool:
         """Whether both grids have the same cells, to a tolerance in degrees."""
         return (

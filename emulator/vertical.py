@@ -61,6 +61,16 @@ class Levels:
         half = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]]) * 100.0
         return cls("pressure", values, half, np.zeros_like(half))
 
+    def to_json(self) -> dict:
+        """For a checkpoint; `from_json` is the inverse."""
+        values = dataclasses.asdict(self)
+        return {name: value if isinstance(value, str) else value.tolist() for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, saved: dict) -> "Levels":
+        """Levels as `to_json` gave them."""
+        return cls(saved["kind"], *(np.asarray(saved[name]) for name in ("values", "half_a", "half_b")))
+
     def __len__(self) -> int:
         return len(self.values)
 

@@ -118,11 +118,11 @@ def _train(config, made) -> str:
 def _rollout(config, made) -> str:
     from emulator.checkpoint import describe
     from emulator.store import open_analysis
-    from pipelines import build
+    from pipelines import checkpoints
     from pipelines.rollout import initial_times
 
     dataset, saved = open_analysis(config.store), describe(config.checkpoint)
-    build.check_match(saved, dataset, config.checkpoint, config.store)
+    checkpoints.check_match(saved, dataset, config.checkpoint, config.store)
     steps = round(config.lead_days * 86400 / saved["step_seconds"])
     return f"{len(initial_times(dataset, config, steps))} forecasts of {config.lead_days:g} days into {config.output}"
 
@@ -134,7 +134,9 @@ def _verify(config, made) -> str:
         from pipelines.verify_inputs import open_inputs
 
         inputs = open_inputs(config)
-        return f"{', '.join(config.forecasts)} against {len(inputs.grid.latitude)} stations of {config.observations.path}"
+        return (
+            f"{', '.join(config.forecasts)} against {len(inputs.grid.latitude)} stations of {config.observations.path}"
+        )
     truth = grid_of(open_analysis(config.truth))
     for name, path in config.forecasts.items():
         grid = grid_of(open_forecast(path))

@@ -1,6 +1,6 @@
 """Network kinds: from a configuration and a grid to `(batch, in, *space) -> (batch, out, *space)`.
 
-A new network is a module of `emulator/models`, a class of options in `pipelines/config.py` and a function here.
+A new network is a module of `emulator/models`, a class of options in `pipelines/config/networks.py` and a function here.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,13 @@ def make_network(config: NetworkConfig, inputs: int, outputs: int, grid: Grid) -
         raise ConfigError(f"The network {config.kind!r} does not fit {grid.describe()}: {error}") from error
 
 
-def has_poles(grid: Grid) -> bool:
-    """Whether a latitude-longitude grid has rows at the poles."""
-    return bool(abs(grid.latitude[0]) > 90 - 1e-6)
-
-
 def _spectral(config, inputs, outputs, grid, network, options):
     if grid.kind not in ("gaussian", "equiangular") or not grid.is_global():
         raise ConfigError(
             f"Expected a global Gaussian or equiangular grid for the network {config.kind!r}, got {grid.describe()}"
         )
-    poles = grid.kind == "equiangular" and has_poles(grid)
     chosen = options(**config.model_dump(exclude={"kind"}))
-    return network(inputs, outputs, *grid.shape, grid=grid.kind, poles=poles, options=chosen)
+    return network(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=chosen)
 
 
 def _sfno(config: SFNOConfig, inputs, outputs, grid):
@@ -59,7 +53,7 @@ def _unet(config: UNetConfig, inputs, outputs, grid):
     if grid.kind == "points" or not grid.is_global():
         raise ConfigError(f"Expected a global latitude-longitude grid for the network 'unet', got {grid.describe()}")
     options = UNetOptions(**config.model_dump(exclude={"kind"}))
-    return UNet(inputs, outputs, *grid.shape, poles=has_poles(grid), options=options)
+    return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options)
 
 
 KINDS: dict[str, Callable[..., torch.nn.Module]] = {

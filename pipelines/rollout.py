@@ -15,8 +15,9 @@ from emulator.store import create_forecast, finish_forecast, open_analysis, open
 from emulator.thinning import month_ends, thinned
 from emulator.world import world_of
 from emulator.zarr_regions import marks, progress_path
-from pipelines import build
-from pipelines.config import RolloutConfig
+from pipelines import checkpoints
+from pipelines.build import STATIC
+from pipelines.config import ConfigError, RolloutConfig
 from pipelines.exporting import export
 from pipelines.forecasting import Position, Run, Schedule
 from pipelines.load import fingerprint
@@ -62,23 +63,23 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
 
 def load_models(config: RolloutConfig, dataset: xr.Dataset) -> tuple[list[list[tuple[int, Step]]], dict]:
     """The models of the members, each a cascade by lead, and the first checkpoint's metadata. Raises `ConfigError`."""
-    first, metadata = build.load_step(config.checkpoint)
-    build.check_match(metadata, dataset, config.checkpoint, config.store)
+    first, metadata = checkpoints.load_step(config.checkpoint)
+    checkpoints.check_match(metadata, dataset, config.checkpoint, config.store)
 
     def load(path):
-        step, saved = build.load_step(path)
-        build.check_match(saved, dataset, path, config.store)
+        step, saved = checkpoints.load_step(path)
+        checkpoints.check_match(saved, dataset, path, config.store)
         if step.layout != first.layout:
-            raise build.ConfigError(f"Expected {path} with the channels of {config.checkpoint}, got others")
+            raise ConfigError(f"Expected {path} with the channels of {config.checkpoint}, got others")
         return step
 
     later = [(round(c.from_days * 86400 / metadata["step_seconds"]), load(c.checkpoint)) for c in config.cascade]
     if [start for start, _ in later] != sorted({start for start, _ in later}):
-        raise build.ConfigError(f"Expected cascade.from_days to increase, got {[c.from_days for c in config.cascade]}")
+        raise ConfigError(f"Expected cascade.from_days to increase, got {[c.from_days for c in config.cascade]}")
     models = [[(0, first), *later]] + [[(0, load(path))] for path in config.member_checkpoints]
     members = config.ensemble.members if config.ensemble else 1
     if len(models) > members:
-        raise build.ConfigError(f"Expected at least {len(models)} members for {len(models)} checkpoints, got {members}")
+        raise ConfigError(f"Expected at least {len(models)} members for {len(models)} checkpoints, got {members}")
     return models, metadata
 
 
@@ -88,14 +89,14 @@ def schedule_of(config: RolloutConfig, run: Run, inits: list, steps: int) -> Sch
     if thin.mean == "monthly":
         found = {month_ends(init, steps, run.forcing.step_seconds, run.forcing.later) for init in inits}
         if len(found) > 1 or not next(iter(found)):
-            raise build.ConfigError(
+            raise ConfigError(
                 "Expected forecasts over whole calendar months that start together for monthly means, got "
                 f"{len(inits)} initial times of {config.lead_days:g} days"
             )
         return Schedule(next(iter(found)), mean=True)
     stride = 1.0 if thin.every_hours is None else thin.every_hours * 3600 / run.forcing.step_seconds
     if stride < 1 or abs(stride - round(stride)) > 1e-9:
-        raise build.ConfigError(
+        raise ConfigError(
             f"Expected thin.every_hours as a multiple of {run.forcing.step_seconds / 3600:g}, got {thin.every_hours:g}"
         )
     return Schedule.every(steps, round(stride), mean=thin.mean == "every")
@@ -108,13 +109,13 @@ def initial_times(dataset: xr.Dataset, config: RolloutConfig, steps: int) -> lis
     step_hours = dataset.attrs["time_step_seconds"] / 3600
     stride = round(config.every_hours / step_hours)
     if stride < 1 or abs(stride * step_hours - config.every_hours) > 1e-9:
-        raise build.ConfigError(f"Expected every_hours as a multiple of {step_hours:g}, got {config.every_hours}")
+        raise ConfigError(f"Expected every_hours as a multiple of {step_hours:g}, got {config.every_hours}")
     last = len(all_times) - 1 - (0 if config.beyond_store else steps)
     first = int(np.searchsorted(all_times, times[0]))
     missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
     chosen = [i for i in range(first, first + len(times), stride) if i <= last and not missing[i]]
     if not chosen:
-        raise build.ConfigError(
+        raise ConfigError(
             f"Expected initial times from {times[0]} to {times[-1]} with {config.lead_days:g} days of {config.store} after "
             f"them, which ends at {all_times[-1]}; got none"
         )
@@ -216,7 +217,7 @@ def _dataset(
             data[name] = (dims, values, attributes)
         else:
             data[name] = (front, values, {"long_name": name.replace("_", " ")})
-    static = ["half_level_a", "half_level_b", "cell_area", *build.STATIC]
+    static = ["half_level_a", "half_level_b", "cell_area", *STATIC]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
     coordinates = {n: source[n].variable for n in ("level", "latitude", "longitude") if n in source.coords}
     length = next(iter(fields.values())).shape[0]
@@ -237,10 +238,10 @@ def _inside(grid, name: str | None) -> np.ndarray | None:
     from emulator.verify.regions import REGIONS
 
     if name not in REGIONS:
-        raise build.ConfigError(f"Expected thin.region among {', '.join(REGIONS)}, got {name!r}")
+        raise ConfigError(f"Expected thin.region among {', '.join(REGIONS)}, got {name!r}")
     inside = REGIONS[name].contains(*grid.mesh())
     if not inside.any():
-        raise build.ConfigError(f"Expected cells in the region {name!r}, got none on {grid.describe()}")
+        raise ConfigError(f"Expected cells in the region {name!r}, got none on {grid.describe()}")
     return inside
 
 

@@ -13,10 +13,11 @@ import xarray as xr
 from emulator import checkpoint
 from emulator.dataset import Samples
 from emulator.distributed import device_of, processes
+from emulator.step import Step
 from emulator.store import open_analysis
 from emulator.train import Trainer
 from emulator.world import World, world_of
-from pipelines import build
+from pipelines import build, checkpoints, conserve
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.load import fingerprint
 from pipelines.progress import progress
@@ -55,8 +56,8 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     samples = Samples(stores, layout, period.start, period.end, cache, paths, config.loader_threads)
     torch.manual_seed(config.seed)
     network = build.network(config.network, layout, samples.grid)
-    conservation = build.conservation(config.conservation, samples, statistics)
-    step = build.Step(network, layout, build.buffers(samples, statistics, config), conservation.scheme).to(device)
+    conservation = conserve.conservation(config.conservation, samples, statistics)
+    step = Step(network, layout, build.buffers(samples, statistics, config), conservation.scheme).to(device)
     log.info("%s with %d parameters", config.network.kind, sum(p.numel() for p in network.parameters()))
     recipe, output = build.recipe(config), Path(config.output)
     loss = build.loss(samples, statistics, config, conservation.penalty)
@@ -77,7 +78,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     total = recipe.updates
     with stopping_when_asked() as asked, progress("train", total) as report, _board(config, world) as board:
         trainer.run(lambda row: (report(row["update"], _remark(row)), board(row)), asked)
-    metadata = build.metadata(config, samples, conservation.saved)
+    metadata = checkpoints.metadata(config, samples, conservation.saved)
     tensors = trainer.tensors()
     if world.rank == 0:
         chosen, about = _chosen(config, trainer, tensors)

@@ -8,7 +8,7 @@ from emulator.losses import channel_weights
 from emulator.normalize import Normalizer
 from emulator.rollout import rollout
 from emulator.step import Step
-from pipelines import build
+from pipelines import build, conserve
 from pipelines.config import ConservationConfig, TrainConfig
 
 CONFIG = TrainConfig(
@@ -43,7 +43,7 @@ class Constant(torch.nn.Module):
 def make(parts, value=0.0, kind="none"):
     samples, statistics, buffers = parts
     layout = samples.layout
-    scheme = build.conservation(ConservationConfig(kind=kind), samples, statistics).scheme
+    scheme = conserve.conservation(ConservationConfig(kind=kind), samples, statistics).scheme
     return Step(Constant(layout.prognostic.count + layout.diagnostic.count, value), layout, buffers, scheme)
 
 

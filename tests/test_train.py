@@ -16,7 +16,7 @@ from emulator import checkpoint
 from emulator.dataset import Samples
 from emulator.step import Step
 from emulator.train import Diverged, Interrupted, Phase, Recipe, Trainer
-from pipelines import build
+from pipelines import build, conserve
 from pipelines.config import TrainConfig
 
 CONFIG = TrainConfig(
@@ -37,7 +37,7 @@ def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, **m
     samples = Samples(dataset, build.layout(dataset, CONFIG))
     torch.manual_seed(0)
     network = build.network(CONFIG.network.model_copy(update=network or {}), samples.layout, samples.grid)
-    scheme = build.conservation(CONFIG.conservation, samples, statistics).scheme
+    scheme = conserve.conservation(CONFIG.conservation, samples, statistics).scheme
     step = Step(network, samples.layout, build.buffers(samples, statistics, CONFIG), scheme)
     return Trainer(step, build.loss(samples, statistics, CONFIG), samples, recipe, directory, identity, **more)
 
@@ -157,7 +157,7 @@ def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp
     statistics = numpy_statistics(planet)
     samples = Samples(dataset, build.layout(dataset, CONFIG))
     soft = CONFIG.conservation.model_copy(update={"kind": "none", "penalty": 0.1})
-    kept = build.conservation(soft, samples, statistics)
+    kept = conserve.conservation(soft, samples, statistics)
     assert kept.scheme is None
     torch.manual_seed(0)
     network = build.network(CONFIG.network, samples.layout, samples.grid)

@@ -23,7 +23,7 @@ import emulator
 
 def loaded(run: Path):
     from emulator.store import open_analysis
-    from pipelines import build
+    from pipelines import checkpoints
     from pipelines.forecasting import Run
 
     if not (run / "analysis.zarr").exists() or not (run / "train" / "checkpoint").exists():
@@ -31,7 +31,7 @@ def loaded(run: Path):
             f"Expected analysis.zarr and train/checkpoint in {run}; run conf/quickstart.yaml first or give --run"
         )
     dataset = open_analysis(run / "analysis.zarr")
-    step, metadata = build.load_step(run / "train" / "checkpoint")
+    step, metadata = checkpoints.load_step(run / "train" / "checkpoint")
     return Run([[(0, step)]], dataset, 1), metadata
 
 

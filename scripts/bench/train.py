@@ -26,7 +26,7 @@ from emulator.distributed import device_of, processes  # noqa: E402
 from emulator.step import Step  # noqa: E402
 from emulator.train import Trainer  # noqa: E402
 from emulator.world import world_of  # noqa: E402
-from pipelines import build  # noqa: E402
+from pipelines import build, conserve  # noqa: E402
 from pipelines.config import TrainConfig  # noqa: E402
 
 UPDATES, WARM, BATCH = 14, 4, 4
@@ -43,7 +43,7 @@ def trainer(directory: Path, world, device) -> Trainer:
     samples = Samples(planet, build.layout(planet, config))
     torch.manual_seed(0)
     net = build.network(config.network, samples.layout, samples.grid)
-    kept = build.conservation(config.conservation, samples, statistics)
+    kept = conserve.conservation(config.conservation, samples, statistics)
     step = Step(net, samples.layout, build.buffers(samples, statistics, config), kept.scheme).to(device)
     loss = build.loss(samples, statistics, config)
     loss.error.to(device)

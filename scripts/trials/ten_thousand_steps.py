@@ -19,7 +19,7 @@ from emulator.rollout import rollout
 from emulator.step import Step
 from emulator.store import constants_of, levels_of, open_analysis
 from emulator.verify import budgets
-from pipelines import build, load
+from pipelines import checkpoints, load
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     experiment = load.load_experiment(options.run / "experiment.yaml")
     dataset = open_analysis(experiment.rollout.store)
-    step, _ = build.load_step(experiment.rollout.checkpoint)
+    step, _ = checkpoints.load_step(experiment.rollout.checkpoint)
     for name, variant in {"with its scheme": step, "without corrections": Step.without_scheme(step)}.items():
         found = follow(variant.eval(), dataset, options.steps)
         if options.json:

@@ -17,7 +17,7 @@ from tiny_experiment import tiny_experiment
 
 from emulator import checkpoint
 from emulator.store import open_analysis, open_forecast
-from pipelines import build
+from pipelines import checkpoints
 from pipelines.cli import main
 
 
@@ -100,7 +100,7 @@ def test_check_passes_and_writes_nothing(finished, stage, capsys):
 
 def test_a_loaded_checkpoint_gives_the_written_forecast(finished):
     run = finished.parent / "run"
-    step, metadata = build.load_step(run / "train" / "checkpoint")
+    step, metadata = checkpoints.load_step(run / "train" / "checkpoint")
     assert metadata["config"]["network"]["embed_dim"] == 12
     forecast, truth = open_forecast(run / "forecast.zarr"), open_analysis(run / "analysis.zarr")
     from emulator.forcing import Forcing

@@ -114,9 +114,9 @@ def test_bred_members_have_the_amplitude_and_differ(finished, tmp_path):
 
 
 def forecasting_step(finished):
-    from pipelines import build
+    from pipelines import checkpoints
 
-    return build.load_step(config(finished, "x").checkpoint)
+    return checkpoints.load_step(config(finished, "x").checkpoint)
 
 
 def test_checkpoints_take_turns_among_members_and_take_over_by_lead(finished, plain, tmp_path):

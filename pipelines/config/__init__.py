@@ -1,0 +1,90 @@
+"""Every knob of every stage: passive models over YAML, which `pipelines.load` reads. Needs nothing of the library."""
+
+from pathlib import Path
+
+from pipelines.config.base import ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
+from pipelines.config.data import (
+    GridConfig,
+    IngestConfig,
+    SimulateConfig,
+    SourceConfig,
+    StatsConfig,
+    VerticalConfig,
+)
+from pipelines.config.forecasts import (
+    CascadeConfig,
+    EnsembleConfig,
+    ObservationsConfig,
+    ReportConfig,
+    RolloutConfig,
+    ThinConfig,
+    VerifyConfig,
+)
+from pipelines.config.networks import GraphConfig, NetworkConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
+from pipelines.config.training import (
+    ConservationConfig,
+    LossConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+
+__all__ = [
+    "STAGES",
+    "CascadeConfig",
+    "ConfigError",
+    "ConservationConfig",
+    "Count",
+    "DaskConfig",
+    "DaskSlurmConfig",
+    "EnsembleConfig",
+    "Experiment",
+    "GraphConfig",
+    "GridConfig",
+    "IngestConfig",
+    "LossConfig",
+    "Model",
+    "NetworkConfig",
+    "ObservationsConfig",
+    "OptimizerConfig",
+    "Period",
+    "PhaseConfig",
+    "ReportConfig",
+    "RolloutConfig",
+    "SFNOConfig",
+    "SimulateConfig",
+    "SourceConfig",
+    "StatsConfig",
+    "ThinConfig",
+    "TorchHarmonicsConfig",
+    "TrainConfig",
+    "UNetConfig",
+    "ValidationConfig",
+    "VerifyConfig",
+    "VerticalConfig",
+]
+
+
+class Experiment(Model):
+    """A chain of stages over one run directory; absent stages are skipped."""
+
+    directory: Path
+    simulate: SimulateConfig | None = None
+    ingest: IngestConfig | None = None
+    stats: StatsConfig | None = None
+    train: TrainConfig | None = None
+    rollout: RolloutConfig | None = None
+    verify: VerifyConfig | None = None
+    report: ReportConfig | None = None
+
+
+STAGES: dict[str, type[Model]] = {
+    "simulate": SimulateConfig,
+    "ingest": IngestConfig,
+    "stats": StatsConfig,
+    "train": TrainConfig,
+    "rollout": RolloutConfig,
+    "verify": VerifyConfig,
+    "report": ReportConfig,
+}

@@ -1,0 +1,56 @@
+"""What all configurations share: strict and frozen models, named kinds of number, periods, and where Dask works."""
+
+import re
+from datetime import date, datetime
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one sentence for a person."""
+
+
+class Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _bare_date(value: Any) -> Any:
+    """Text of a date without a time stays a date: as a period's end it means the whole day."""
+    return date.fromisoformat(value) if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) else value
+
+
+Moment = Annotated[datetime | date, pydantic.BeforeValidator(_bare_date)]
+
+
+class Period(Model):
+    """Times from `start` to `end`, both included; None is open."""
+
+    start: Moment | None = None
+    end: Moment | None = None
+
+
+class DaskSlurmConfig(Model):
+    """Dask's workers as Slurm jobs, one each; needs the extra `slurm` (dask-jobqueue)."""
+
+    partition: str | None = None
+    account: str | None = None
+    walltime: str = Field("01:00:00", description="of a worker; unfinished regions go to others")
+    options: list[str] = Field(default_factory=list, description="more of sbatch's options, such as --qos=low")
+    setup: list[str] = Field(default_factory=list, description="shell lines before a worker starts")
+
+
+class DaskConfig(Model):
+    """Where Dask works: a local cluster of `workers` processes, Slurm jobs, or the scheduler at `address`."""
+
+    workers: int = Field(0, ge=0, description="0: threads of this process")
+    threads: Count = 2
+    memory: str | None = None
+    address: str | None = None
+    slurm: DaskSlurmConfig | None = None

@@ -1,0 +1,150 @@
+"""Configuration of the stages that make and judge forecasts: rollout, verify, report."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from pipelines.config.base import Count, DaskConfig, Fraction, Model, Period, Positive
+
+
+class EnsembleConfig(Model):
+    """How the members of an ensemble differ. Amplitudes are in units of the standard deviation of a step's change."""
+
+    members: int = Field(ge=2)
+    kind: Literal["none", "noise", "bred", "lagged"] = Field(
+        "noise", description="none: members differ by checkpoint or by the network's own noise alone"
+    )
+    control: bool = Field(False, description="the first member starts from the analysis itself (noise, bred)")
+    amplitude: Positive = 0.3
+    slope: float = Field(3.0, description="power of the noise falls as wavenumber to this power")
+    lowest_wavenumber: int = Field(1, ge=0)
+    spectrum: list[float] | None = Field(None, description="power per total wavenumber from 0, in place of the slope")
+    vertical_correlation: Fraction = Field(0.8, description="of the noise on neighbouring levels")
+    seed: int = Field(0, ge=0)
+    lag_hours: Positive = Field(6, description="between the starts of lagged members")
+    cycles: Count = Field(6, description="of breeding")
+    cycle_hours: Positive = 12
+
+
+class CascadeConfig(Model):
+    """A checkpoint that takes over at a lead."""
+
+    checkpoint: Path
+    from_days: Positive
+
+
+class ThinConfig(Model):
+    """What of the forecasts is written."""
+
+    variables: list[str] | None = None
+    levels: list[float] | None = Field(None, description="the nearest, in the store's own unit")
+    region: str | None = Field(None, description="a region of the verification, as its smallest box")
+    every_hours: Positive | None = Field(None, description="None: every step")
+    mean: Literal["none", "every", "monthly"] = Field(
+        "none", description="means over every_hours or calendar months in place of snapshots"
+    )
+
+
+class RolloutConfig(Model):
+    """Forecasts from many initial times."""
+
+    store: Path
+    checkpoint: Path
+    output: Path
+    cascade: list[CascadeConfig] = Field(default_factory=list, description="checkpoints that take over later")
+    member_checkpoints: list[Path] = Field(
+        default_factory=list, description="more checkpoints: members take turns among all of them"
+    )
+    ensemble: EnsembleConfig | None = None
+    thin: ThinConfig = ThinConfig()
+    also: list[Literal["netcdf", "grib"]] = Field(
+        default_factory=list, description="other formats: one file an initial time, in a folder beside the output"
+    )
+    beyond_store: bool = Field(False, description="let forecasts run past the store, with forcing of the same season")
+    period: Period = Period()
+    every_hours: Count = 36
+    maximum_inits: Count | None = None
+    lead_days: Positive = 10
+    uncorrected_inits: int = Field(0, ge=0, description="forecasts of the same network without corrections to add")
+    uncorrected: Path | None = Field(None, description="their store; by default uncorrected.zarr beside the output")
+    long_run_days: int = Field(0, ge=0, description="length of one long run with daily output to add")
+    long_run: Path | None = Field(None, description="its store; by default long_run.zarr beside the output")
+    batch_size: Count = 8
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _beside_the_output(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "output" not in values:
+            return values
+        beside = Path(values["output"]).parent
+        return {"uncorrected": beside / "uncorrected.zarr", "long_run": beside / "long_run.zarr"} | values
+
+
+class ObservationsConfig(Model):
+    """Point observations as the truth."""
+
+    path: Path = Field(description="METAR table (.parquet), CSV, or verif's text (.txt)")
+    tolerance_minutes: Positive = Field(30, description="around the full hour")
+    quality: list[str] = Field(["V", "S", "C", "G"], description="flags of MADIS that are kept")
+    stations: list[str] | None = None
+    method: Literal["bilinear", "nearest"] = "bilinear"
+    lapse_rate: float = Field(0.0065, ge=0, description="K per m, carries 2 m temperature to the station's height")
+
+
+class VerifyConfig(Model):
+    """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
+
+    forecasts: dict[str, Path] = Field(
+        default_factory=dict, description="name in the report: forecast store; scored on the initial times they share"
+    )
+    audit: dict[str, Path] = Field(
+        default_factory=dict, description="more forecast stores whose budgets are audited, without being scored"
+    )
+    long_runs: dict[str, Path] = Field(
+        default_factory=dict, description="forecast stores of long runs, whose climate is compared with the truth's"
+    )
+    truth: Path | None = None
+    observations: ObservationsConfig | None = Field(None, description="in place of a truth store")
+    output: Path
+    period: Period = Field(Period(), description="initial times to score")
+    climatology: Period = Field(
+        Period(),
+        description="period of the truth that the climatology is made from; open: before the first initial time",
+    )
+    persistence_lead_hours: list[Positive] = Field(
+        default_factory=list,
+        description="leads to score persistence at when there are no forecasts; empty: up to 10 days",
+    )
+    events: list[Fraction] = Field(
+        [0.05, 0.95], description="quantiles of the climatology that events lie below (up to 0.5) or above; empty: none"
+    )
+    variables: list[str] | None = None
+    levels: list[float] | None = Field(None, description="of these the nearest in the stores, in their own unit")
+    regions: list[str] | None = Field(
+        None, description="None: the globe, the tropics and both hemispheres beyond 20 degrees"
+    )
+    energy: Literal["hydrostatic", "total"] = Field(
+        "hydrostatic", description="form of energy in the audit, as trained"
+    )
+    heat_capacity: Literal["constant", "moist"] = "constant"
+    kinetic: bool = True
+    dask: DaskConfig = DaskConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _one_truth(self) -> "VerifyConfig":
+        if (self.truth is None) == (self.observations is None):
+            raise ValueError("Expected either truth or observations")
+        return self
+
+
+class ReportConfig(Model):
+    """One HTML page from the scores and the stores behind them."""
+
+    scores: Path
+    output: Path = Field(description="folder; receives report.html, scores.json, scores.csv and scores.nc")
+    title: str = "Forecast verification"
+    long_run: Path | None = Field(None, description="forecast store of one long run")
+    metrics: Path | None = Field(None, description="metrics.jsonl of the training")
+    map_lead_days: Positive = 3

@@ -1,0 +1,126 @@
+"""What keeps the budgets of a training or a checkpoint, from configuration, store and statistics."""
+
+import dataclasses
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+
+from emulator.channels import Layout
+from emulator.conservation import build as build_scheme
+from emulator.conservation.anchors import Unaccounted, truth_residuals
+from emulator.conservation.atmosphere import Atmosphere
+from emulator.conservation.checks import check_means, check_units
+from emulator.conservation.penalties import Penalty
+from emulator.conservation.scheme import Options, Scheme, make_budgets
+from emulator.constants import Constants
+from emulator.dataset import Samples
+from emulator.grid import Grid
+from emulator.store import constants_of, levels_of, time_step_seconds
+from emulator.vertical import Levels
+from pipelines.config import ConservationConfig
+
+log = logging.getLogger(__name__)
+
+
+class Conservation(NamedTuple):
+    """What keeps the budgets of a training: hard corrections, soft penalty, and what a checkpoint keeps of them."""
+
+    scheme: Scheme | None
+    penalty: Penalty | None
+    saved: dict
+
+
+def conservation(config: ConservationConfig, samples: Samples, statistics: xr.Dataset) -> Conservation:
+    """Scheme and penalty, with constant residuals and tolerances estimated from the training data.
+
+    Raises `ValueError` for a flux of the wrong unit or sign, or one that a budget lacks.
+    """
+    if not config.budgets or (config.kind == "none" and not config.penalty):
+        return Conservation(None, None, {})
+    channels, dataset = samples.layout, samples.dataset
+    atmosphere = Atmosphere(
+        area=torch.as_tensor(samples.grid.area),
+        levels=levels_of(dataset),
+        constants=constants_of(dataset),
+        geopotential_at_surface=_orography(dataset),
+        step_seconds=time_step_seconds(dataset),
+        has_surface_pressure="surface_pressure" in channels.prognostic.names,
+    )
+    names = (*channels.prognostic.names, *channels.diagnostic.names)
+    check_units({name: dict(dataset[name].attrs) for name in names})
+    check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
+    orography = atmosphere.geopotential_at_surface
+    saved = {
+        "variances": {
+            name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
+            for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
+            for name in group.names
+        },
+        "orography": None if orography is None else orography.tolist(),
+    }
+    found = truth_residuals(
+        make_budgets(_options(config, {}), atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
+    )
+    log.info(
+        "residuals of the training data per step: %s",
+        ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
+    )
+    rates = dataclasses.asdict(found.unaccounted())
+    saved |= {f"unaccounted_{name}": rates[name] for name in config.unaccounted}
+    penalty = None
+    if config.penalty:
+        budgets = make_budgets(_options(config, saved), atmosphere, names)
+        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, config.penalty))
+    if config.kind == "none":
+        return Conservation(None, penalty, {})
+    return Conservation(_make_scheme(config, saved, atmosphere, names), penalty, saved)
+
+
+def restore_scheme(saved: dict, config: ConservationConfig, grid: Grid) -> Scheme | None:
+    """The scheme of a checkpoint."""
+    if not saved["scheme"]:
+        return None
+    channels, orography = Layout.from_json(saved["layout"]), saved["scheme"]["orography"]
+    atmosphere = Atmosphere(
+        area=torch.as_tensor(grid.area),
+        levels=saved["levels"] and Levels.from_json(saved["levels"]),
+        constants=Constants(**saved["constants"]),
+        geopotential_at_surface=None if orography is None else torch.tensor(orography, dtype=torch.float32),
+        step_seconds=saved["step_seconds"],
+        has_surface_pressure="surface_pressure" in channels.prognostic.names,
+    )
+    names = (*channels.prognostic.names, *channels.diagnostic.names)
+    return _make_scheme(config, saved["scheme"], atmosphere, names)
+
+
+def _make_scheme(config: ConservationConfig, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
+    variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
+    return build_scheme(_options(config, saved), atmosphere, names, variances)
+
+
+def _options(config: ConservationConfig, saved: dict) -> Options:
+    values = config.model_dump(exclude={"unaccounted", "penalty"})
+    values["budgets"] = tuple(values["budgets"])
+    values["controls"] = None if values["controls"] is None else tuple(values["controls"])
+    rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
+    return Options(**values, unaccounted=Unaccounted(**rates))
+
+
+def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
+    """Consecutive true states by name, evenly over the period, as `truth_residuals` takes them."""
+    starts = samples.starts(1)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int))]
+    prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
+    for first in range(0, len(chosen), batch_size):
+        batch = samples.batch(chosen[first : first + batch_size], 1)
+        after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
+        yield prognostic.unpack(batch.state[:, 0]), after
+
+
+def _orography(dataset: xr.Dataset) -> torch.Tensor | None:
+    if "geopotential_at_surface" not in dataset:
+        return None
+    return torch.from_numpy(np.asarray(dataset["geopotential_at_surface"].values, np.float32))
