@@ -1,6 +1,5 @@
 """One forecast as GRIB 2 through ecCodes, with the keys that other tools read."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import xarray as xr
 from emulator.grid import Grid
 from emulator.store import grid_of
 from emulator.variables import VARIABLES
+from emulator.whole_file import whole_file
 
 # ECMWF parameter numbers; those above 235000 are means over the step.
 PARAMETERS = {
@@ -82,17 +82,10 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
         raise ValueError(
             f"Expected the standard calendar for GRIB, got {getattr(init, 'calendar', type(init).__name__)}"
         )
-    partial, count = path.with_name(path.name + ".partial"), 0
-    try:
-        with open(partial, "wb") as file:
-            for name in (n for n in map(str, forecast.data_vars) if n in PARAMETERS):
-                count += _write_variable(eccodes, file, forecast, name, grid)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    count = 0
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        for name in (n for n in map(str, forecast.data_vars) if n in PARAMETERS):
+            count += _write_variable(eccodes, file, forecast, name, grid)
     return count
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import xarray as xr
 
+from emulator.whole_file import whole_file
+
 SPARE_BYTES = 1 << 20  # the HDF5 library fails without a reason when less than about this is left
 
 
@@ -18,13 +20,11 @@ def write_netcdf(dataset: xr.Dataset, path: Path, encoding: Mapping | None = Non
     file is then removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        dataset.to_netcdf(partial, engine="netcdf4", encoding=dict(encoding or {}))
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        if shutil.disk_usage(path.parent).free < SPARE_BYTES + dataset.nbytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise OSError(f"could not write {path}: {' '.join(str(error).split())}") from error
+    with whole_file(path) as partial:
+        try:
+            dataset.to_netcdf(partial, engine="netcdf4", encoding=dict(encoding or {}))
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)  # before the disk is measured
+            if shutil.disk_usage(path.parent).free < SPARE_BYTES + dataset.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise OSError(f"could not write {path}: {' '.join(str(error).split())}") from error

@@ -1,7 +1,6 @@
 """Report: one HTML page from the scores and the stores behind them, with the numbers beside it."""
 
 import logging
-import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from emulator.store import grid_of, open_forecast
 from emulator.verify.compare import combine
 from emulator.verify.files import open_scores, write_scores
 from emulator.verify.ledger import Ledger
+from emulator.whole_file import whole_file
 from pipelines.config import ReportConfig
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ def report(config: ReportConfig) -> None:
     _write_page(view, config, panels, str(config.scores))
     beside = Path(config.output) / "scores.nc"
     if beside.resolve() != Path(config.scores).resolve():
-        shutil.copyfile(config.scores, beside.with_name("scores.nc.partial"))
-        os.replace(beside.with_name("scores.nc.partial"), beside)
+        with whole_file(beside) as partial:
+            shutil.copyfile(config.scores, partial)
 
 
 def compare(models: list[str], output: Path, title: str = "Comparison of forecasts") -> None:
@@ -70,11 +70,9 @@ def _write_page(view: View, config: ReportConfig, panels: dict, source: str) -> 
         "report.html": render(view, config.title, config.map_lead_days, panels, written),
     }
     folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        temporary = folder / f"{name}.partial"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / name)
+        with whole_file(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     log.info("%s: %.1f MB", folder / "report.html", len(files["report.html"]) / 1e6)
 
 

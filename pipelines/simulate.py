@@ -2,12 +2,12 @@
 
 import json
 import logging
-import os
 from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from emulator.whole_file import whole_file
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.progress import progress
 
@@ -43,12 +43,12 @@ def simulate(config: SimulateConfig) -> None:
                 report(day + 1, "" if kept else "spin-up")
             if kept:
                 _write_chunk(model, days, done, config)
-            partial = config.directory / "restart.partial"
-            model.save_state(state, partial)
-            os.replace(partial, config.directory / f"restart_{stop:06d}.npz")
-            if restart:
-                restart.unlink(missing_ok=True)
-            done, restart = stop, config.directory / f"restart_{stop:06d}.npz"
+            before, restart = restart, config.directory / f"restart_{stop:06d}.npz"
+            with whole_file(restart) as partial:
+                model.save_state(state, partial)
+            if before:
+                before.unlink(missing_ok=True)
+            done = stop
 
 
 def _stops(config: SimulateConfig) -> list[int]:
@@ -78,9 +78,8 @@ def _claim(config: SimulateConfig) -> None:
     path = config.directory / "simulation.json"
     wanted = json.loads(config.model_dump_json(exclude={"directory"}))
     if not path.exists():
-        partial = path.with_name("simulation.partial")
-        partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
         return
     held = json.loads(path.read_text())
     for name in sorted(wanted.keys() | held.keys()):

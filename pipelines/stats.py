@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from emulator.calendar import select_period
 from emulator.netcdf import write_netcdf
 from emulator.statistics import Moments, as_dataset, merged, of_block, table
 from emulator.store import open_analysis, variables_by_role
+from emulator.whole_file import whole_file
 from pipelines.climatology import climatology
 from pipelines.config import DaskConfig, StatsConfig
 from pipelines.engine import workers
@@ -114,11 +114,5 @@ def _kept(output: Path, mark: str) -> dict[str, np.ndarray]:
 
 
 def _keep(output: Path, mark: str, name: str, values: np.ndarray) -> None:
-    folder = _folder(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f"{name}.partial"
-        scratch.write_text(json.dumps({"name": name, "mark": mark, "table": values.tolist()}))
-        os.replace(scratch, folder / f"{name}.json")
-    except OSError as error:
-        raise ValueError(f"Expected to write statistics to {output}, got: {error.strerror or error}") from error
+    with whole_file(_folder(output) / f"{name}.json") as partial:
+        partial.write_text(json.dumps({"name": name, "mark": mark, "table": values.tolist()}))

@@ -1,5 +1,7 @@
-"""One tiny experiment, run once from sources to report, for all tests of the stages."""
+"""For all tests of the stages: one tiny experiment, run once from sources to report, and a disk of any size."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,21 @@ def finished(tmp_path_factory) -> Path:
     path = tiny_experiment(tmp_path_factory.mktemp("tiny"))
     assert main(["run", str(path)]) == 0
     return path
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts a small disk, by mount's options; a second call changes them."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        first = [] if os.path.ismount(folder) else ["-t", "tmpfs", "tmpfs"]
+        options = options if first else f"remount,{options}"
+        if subprocess.run(["mount", *first, "-o", options, str(folder)], capture_output=True).returncode:
+            pytest.skip("a small disk can only be mounted by root")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", "-l", str(folder)], check=True)

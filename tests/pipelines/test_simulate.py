@@ -7,16 +7,19 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.constants import Constants
 from emulator.grid import Grid
 from emulator.variables import variable
+from pipelines.cli import main
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.simulate import _stops, simulate
 
 SHORT = {"days": 3, "spin_up_days": 1, "chunk_days": 2, "truncation": 21}
+CHUNKS = ("speedy_20010102.nc", "speedy_20010104.nc")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_a_complete_folder_is_left_alone(tmp_path, monkeypatch):
 
 def test_files(finished):
     names = sorted(path.name for path in finished.iterdir())
-    assert names == ["restart_000004.npz", "simulation.json", "speedy_20010102.nc", "speedy_20010104.nc"]
+    assert names == ["restart_000004.npz", "simulation.json", *CHUNKS]
     with xr.open_mfdataset(
         sorted(finished.glob("*.nc")), data_vars="minimal", coords="minimal", compat="override"
     ) as data:
@@ -106,10 +109,36 @@ def test_stopped_and_started_again_it_ends_the_same(finished, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         simulate(config)
     monkeypatch.setattr(ReferenceModel, "advance_day", whole)
-    (tmp_path / "speedy_20010102.partial").write_bytes(b"half a file")
+    (tmp_path / "speedy_20010102.nc.partial").write_bytes(b"half a file")
     simulate(config)
     _assert_same(finished, tmp_path)
     assert [path.name for path in tmp_path.glob("restart*")] == ["restart_000004.npz"]
+
+
+def test_on_a_full_disk_it_says_which_file_and_goes_on_when_there_is_room(finished, disk, tmp_path, capsys):
+    """The disk is full at the claim, at the first restart file, at the first chunk and at the last restart file."""
+    folder = disk("size=4k")
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(4096))
+    simulation = folder / "simulation"
+    path = tmp_path / "simulate.yaml"
+    path.write_text(yaml.safe_dump(SHORT | {"directory": str(simulation)}))
+    for size, file, before in [
+        ("4k", "simulation.json", set()),
+        ("100k", "restart_000001.npz", {"simulation.json"}),
+        ("4m", "speedy_20010102.nc", {"simulation.json", "restart_000001.npz"}),
+        ("8m", "restart_000004.npz", {"simulation.json", "restart_000003.npz", *CHUNKS}),
+    ]:
+        disk(f"size={size}")
+        assert main(["simulate", str(path)]) == 1
+        said = capsys.readouterr().err.strip().splitlines()
+        assert said[-1].endswith(f"No space left on device: {simulation / file}"), said
+        assert "Traceback" not in "".join(said)
+        assert {path.name for path in simulation.iterdir()} == before
+        ballast.unlink(missing_ok=True)
+    disk("size=32m")
+    assert main(["simulate", str(path)]) == 0
+    _assert_same(finished, simulation)
 
 
 @pytest.mark.slow
