@@ -86,21 +86,23 @@ def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> St
 def envelope(samples: Samples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Time mean `(channel, *space)`, area-mean std about it `(channel,)`, and lowest and highest `(channel, *space)` state.
 
-    Mean and std in float64. They and the extremes need no weighting by season: a period of whole years is the user's choice.
+    Of the times that are there, not of missing slots. Mean and std in float64. They and the extremes need no weighting by
+    season: a period of whole years is the user's choice. Raises `ValueError` when every time is missing.
     """
-    area = torch.as_tensor(samples.grid.area)
-    lowest, highest = samples.state(0).clone(), samples.state(0).clone()
-    total, square = torch.zeros_like(lowest, dtype=torch.float64), torch.zeros_like(lowest, dtype=torch.float64)
-    for index in range(len(samples)):
-        if samples.missing[index]:
-            continue
-        field = samples.state(index)
+    present = np.flatnonzero(~samples.missing)
+    if not len(present):
+        raise ValueError(
+            f"Expected a state to train on from {samples.times[0]} to {samples.times[-1]}, all are missing"
+        )
+    area, first = torch.as_tensor(samples.grid.area), samples.state(int(present[0]))
+    lowest, highest, total, square = first, first, first.double(), first.double().square()
+    for index in present[1:]:
+        field = samples.state(int(index))
         lowest, highest = torch.minimum(lowest, field), torch.maximum(highest, field)
         total += field
         square += field.double().square()
-    count = int((~samples.missing).sum())
-    mean = total / count
-    variance = ((square / count - mean.square()).clamp(min=0) * area).flatten(1).sum(1)
+    mean = total / len(present)
+    variance = ((square / len(present) - mean.square()).clamp(min=0) * area).flatten(1).sum(1)
     return mean, variance.sqrt(), lowest, highest
 
 

@@ -78,6 +78,29 @@ def test_a_prediction_of_one_is_one_standard_deviation_of_the_change(parts):
     np.testing.assert_allclose(change[0, :4].amax((1, 2)), wanted, rtol=1e-3)
 
 
+@pytest.mark.parametrize("missing", [[0], [0, 1, 7, 47], []])
+def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
+    """Closed form: mean, spread and extremes over the other times, whatever lies in the missing slots (here NaN)."""
+    absent = np.isin(np.arange(planet.sizes["time"]), missing)
+    holes = planet.assign_attrs(time_step_seconds=21600.0).assign(missing=("time", absent))
+    moving = [name for name in holes if "time" in holes[name].dims and name != "missing"]
+    holes = holes.assign({name: holes[name].where(~holes["missing"]) for name in moving})
+    samples = Samples(holes, build.layout(holes, CONFIG))
+    whole = torch.stack([samples.state(index) for index in np.flatnonzero(~absent)]).double()
+    mean, spread, lowest, highest = build.envelope(samples)
+    torch.testing.assert_close(mean, whole.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(lowest.double(), whole.min(0).values, rtol=0, atol=0)
+    torch.testing.assert_close(highest.double(), whole.max(0).values, rtol=0, atol=0)
+    variance = ((whole - whole.mean(0)).square().mean(0) * torch.as_tensor(samples.grid.area)).flatten(1).sum(1)
+    torch.testing.assert_close(spread, variance.sqrt(), rtol=1e-6, atol=1e-12)
+
+
+def test_a_period_without_any_state_is_refused(planet):
+    empty = planet.assign_attrs(time_step_seconds=21600.0).assign(missing=("time", np.ones(48, bool)))
+    with pytest.raises(ValueError, match="all are missing"):
+        build.envelope(Samples(empty, build.layout(empty, CONFIG)))
+
+
 def test_states_stay_in_the_envelope_of_the_training_data(parts):
     samples, _, buffers = parts
     batch = samples.batch([4], 1)
