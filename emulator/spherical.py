@@ -19,7 +19,8 @@ import torch
 from torch_harmonics.legendre import dlegpoly, legpoly
 from torch_harmonics.quadrature import precompute_latitudes
 
-from emulator.spherical_kernels import Plan, Transform
+from emulator import native
+from emulator.spherical_kernels import Plan, Transform, longitude_order
 
 GRIDS = ("gaussian", "equiangular")
 
@@ -80,7 +81,7 @@ def _fourier_table(plan):
     """(cos, -sin) by parity of the order, then by part, then by order and folded longitude, flat, float64."""
     if plan.fourier == "fast":
         return torch.zeros(0, dtype=torch.float64)
-    j = _folded_longitudes(plan)[: plan.nlon // 2]
+    j = torch.tensor(longitude_order(plan))[: plan.nlon // 2]
     angle = (torch.outer(torch.arange(plan.orders), j) % plan.nlon).double() * (2 * math.pi / plan.nlon)
     parts = []
     for a in (0, 1):
@@ -94,22 +95,12 @@ def _fourier_table(plan):
     return torch.cat(parts)
 
 
-def _folded_longitudes(plan):
-    """Longitudes in the kernels' order."""
-    j = torch.arange(plan.nlon)
-    if plan.fourier != "quarter":
-        return j
-    quarter = plan.nlon // 4
-    half = torch.cat([j[: quarter + 1], j[quarter + 1 : 2 * quarter].flip(0)])
-    return torch.cat([half, half + 2 * quarter])
-
-
 @functools.lru_cache(maxsize=32)
 def _cell_order(plan):
     """Index of every cell of the kernels' order in the field, and its inverse."""
     south = torch.arange(plan.half, plan.nlat).flip(0)
     rows = torch.cat([torch.arange(plan.half).roll(plan.nlat % 2), south])
-    index = (_folded_longitudes(plan)[:, None] + plan.nlon * rows[None]).flatten()
+    index = (torch.tensor(longitude_order(plan))[:, None] + plan.nlon * rows[None]).flatten()
     return index, torch.argsort(index)
 
 
@@ -210,8 +201,7 @@ class _Tables(torch.nn.Module):
 
     def arrange(self, field: torch.Tensor) -> torch.Tensor:
         """`(nlat, nlon, *channels)` -> cells in the kernels' order, `(cell, *channels)`."""
-        if tuple(field.shape[:2]) != self.shape:
-            raise ValueError(f"Expected a field of shape {(*self.shape, '*channels')}, got {tuple(field.shape)}")
+        _check_shape("a field", field, self.shape)
         return _Reorder.apply(field.flatten(0, 1), self.cell_index, self.cell_inverse)
 
     def restore(self, cells: torch.Tensor) -> torch.Tensor:
@@ -220,11 +210,7 @@ class _Tables(torch.nn.Module):
 
     def pack(self, coefficients: torch.Tensor) -> torch.Tensor:
         """`(lmax, lmax, 2, *channels)` -> coefficients in the kernels' order, `(count, *channels)`."""
-        expected = (self.lmax, self.lmax, 2)
-        if tuple(coefficients.shape[:3]) != expected:
-            raise ValueError(
-                f"Expected coefficients of shape {(*expected, '*channels')}, got {tuple(coefficients.shape)}"
-            )
+        _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
         return _Reorder.apply(coefficients.flatten(0, 2), self.coefficient_index, self.coefficient_inverse)
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
@@ -236,6 +222,21 @@ class _Tables(torch.nn.Module):
         flat = x.reshape(len(x), -1).to(table.dtype)
         y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse)
         return y.view(len(y), *x.shape[1:])
+
+    def _analysis(self, field, table, plan):
+        """Of a field in its ordinary order, which compiled kernels read as it is."""
+        if not native.serves(table, self.nlon):
+            return self.unpack(self._transform(self.arrange(field), table, plan=plan))
+        _check_shape("a field", field, self.shape)
+        coefficients = self._transform(field.flatten(0, 1), table, plan=plan._replace(natural=True))
+        return coefficients.unflatten(0, (self.lmax, self.lmax, 2))
+
+    def _synthesis(self, coefficients, table, plan):
+        if not native.serves(table, self.nlon):
+            return self.restore(self._transform(self.pack(coefficients), table, True, plan))
+        _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
+        field = self._transform(coefficients.flatten(0, 2), table, True, plan._replace(natural=True))
+        return field.unflatten(0, self.shape)
 
 
 class SphericalTransform(_Tables):
@@ -256,11 +257,11 @@ class SphericalTransform(_Tables):
 
     def analysis(self, field: torch.Tensor) -> torch.Tensor:
         """Coefficients `(lmax, lmax, 2, *channels)` of a field `(nlat, nlon, *channels)`."""
-        return self.unpack(self.analyse(self.arrange(field)))
+        return self._analysis(field, self.analysis_table, self.plan)
 
     def synthesis(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Field `(nlat, nlon, *channels)` of coefficients `(lmax, lmax, 2, *channels)`."""
-        return self.restore(self.synthesise(self.pack(coefficients)))
+        return self._synthesis(coefficients, self.synthesis_table, self.plan)
 
     def analyse(self, cells: torch.Tensor) -> torch.Tensor:
         """`(cell, *channels)` -> `(count, *channels)`, both in the kernels' order."""
@@ -288,17 +289,22 @@ class VectorTransform(_Tables):
 
     def analysis(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Spheroidal and toroidal coefficients, each `(lmax, lmax, 2, *channels)`, of eastward and northward wind."""
-        cells = self.arrange(torch.stack([-v, u], 2))  # colatitude grows southward
-        by_theta = self.unpack(self._transform(cells, self.analysis_theta, plan=self.flipped))
-        by_phi = _times_i(self.unpack(self._transform(cells, self.analysis_phi)))
+        wind = torch.stack([-v, u], 2)  # colatitude grows southward
+        by_theta = self._analysis(wind, self.analysis_theta, self.flipped)
+        by_phi = _times_i(self._analysis(wind, self.analysis_phi, self.plan))
         return by_theta[:, :, :, 0] - by_phi[:, :, :, 1], -by_phi[:, :, :, 0] - by_theta[:, :, :, 1]
 
     def synthesis(self, spheroidal: torch.Tensor, toroidal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Eastward and northward wind, each `(nlat, nlon, *channels)`, of the two parts' coefficients."""
         both = torch.stack([spheroidal, toroidal], 3)
-        by_theta = self.restore(self._transform(self.pack(both), self.synthesis_theta, True, self.flipped))
-        by_phi = self.restore(self._transform(self.pack(_times_i(both)), self.synthesis_phi, True))
+        by_theta = self._synthesis(both, self.synthesis_theta, self.flipped)
+        by_phi = self._synthesis(_times_i(both), self.synthesis_phi, self.plan)
         return by_phi[:, :, 0] - by_theta[:, :, 1], -(by_theta[:, :, 0] + by_phi[:, :, 1])
+
+
+def _check_shape(what, x, expected):
+    if tuple(x.shape[: len(expected)]) != expected:
+        raise ValueError(f"Expected {what} of shape {(*expected, '*channels')}, got {tuple(x.shape)}")
 
 
 def _times_i(c):

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 
+from emulator import native
 from emulator.precision import exact_products
 
 
@@ -37,13 +38,18 @@ class OrderBlock(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Sizes of a transform. `width`: orders in a block, even. `flipped`: tables of the opposite parity (dP / dtheta)."""
+    """Sizes of a transform. `width`: orders in a block, even. `flipped`: tables of the opposite parity (dP / dtheta).
+
+    `natural`: fields and coefficients in their ordinary order, `(nlat, nlon, C)` and `(lmax, lmax, 2, C)`, not in the
+    kernels'; the compiled kernels alone take these.
+    """
 
     nlat: int
     nlon: int
     lmax: int
     width: int
     flipped: bool = False
+    natural: bool = False
 
     @property
     def blocks(self) -> tuple[OrderBlock, ...]:
@@ -51,6 +57,9 @@ class Plan(NamedTuple):
 
     @property
     def count(self) -> int:
+        """Coefficients of a channel."""
+        if self.natural:
+            return 2 * self.lmax**2
         return sum(block.rows * sum(block.degrees) for block in self.blocks)
 
     @property
@@ -69,6 +78,17 @@ class Plan(NamedTuple):
         if self.nlon % 4 or self.nlon > 512:
             return "fast"
         return "quarter" if self.nlon >= 192 else "half"
+
+
+@functools.lru_cache(maxsize=32)
+def longitude_order(plan: Plan) -> tuple[int, ...]:
+    """Longitude at each place of the kernels' order."""
+    j = tuple(range(plan.nlon))
+    if plan.fourier != "quarter":
+        return j
+    quarter = plan.nlon // 4
+    half = j[: quarter + 1] + j[2 * quarter - 1 : quarter : -1]
+    return half + tuple(i + 2 * quarter for i in half)
 
 
 @functools.lru_cache(maxsize=64)
@@ -160,9 +180,18 @@ def _spectrum_rows(spectrum, a):
     return spectrum.view(spectrum.shape[0] * spectrum.shape[1] // 2, 2, -1)[:, a]
 
 
+def _places(plan, channels):
+    if plan.natural:
+        return native.natural_places(plan.nlat, plan.nlon, channels)
+    return native.folded_places(plan.nlat, channels, longitude_order(plan))
+
+
 def _to_spectra(x, table, plan):
     """For each parity of degree q, `(2, order, row, C)`: of the part of the field that its degrees belong to."""
     spectra = [x.new_empty(2, plan.orders, plan.half, x.shape[2]) for _ in (0, 1)]
+    if native.serves(x, plan.nlon):
+        native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=False)
+        return spectra
     if plan.fourier == "fast":
         return _to_spectra_fast(x, spectra, plan)
     parts = _fold(x, plan)
@@ -180,6 +209,10 @@ def _to_spectra(x, table, plan):
 
 def _from_spectra(spectra, table, plan):
     """Transpose of `_to_spectra`."""
+    if native.serves(spectra[0], plan.nlon):
+        x = spectra[0].new_empty(plan.nlon, plan.nlat, spectra[0].shape[3])
+        native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=True)
+        return x
     if plan.fourier == "fast":
         return _from_spectra_fast(spectra, plan)
     turn, shape = plan.nlon // 2, spectra[0].shape[2:]
@@ -230,6 +263,9 @@ def to_coefficients(x, legendre, fourier, plan):
     channels = x.shape[1]
     spectra = _to_spectra(x.view(plan.nlon, plan.nlat, channels), fourier, plan)
     out = x.new_empty(plan.count, channels)
+    if native.serves(x, plan.nlon):
+        native.legendre(out, spectra, legendre, plan.lmax, plan.width, plan.flipped, plan.natural, False)
+        return out
     position = 0
     with exact_products(small=plan.half < 40):
         for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
@@ -251,6 +287,9 @@ def to_cells(c, legendre, fourier, plan):
     plan = Plan(*plan)
     channels = c.shape[1]
     spectra = [c.new_empty(2, plan.orders, plan.half, channels) for _ in (0, 1)]
+    if native.serves(c, plan.nlon):
+        native.legendre(c, spectra, legendre, plan.lmax, plan.width, plan.flipped, plan.natural, True)
+        return _from_spectra(spectra, fourier, plan).view(-1, channels)
     position = 0
     with exact_products(small=plan.half < 40):
         for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):

@@ -1,5 +1,6 @@
 # Sourced: makes .venv with Python >= 3.11 if it is not there, installs this package with the extras $1
-# (one,two), and activates it. A stamp skips the installation while pyproject.toml is the one it was made from.
+# (one,two), and activates it. A stamp skips the installation while pyproject.toml
+# and the compiled sources are those it was made from.
 extras="$1"
 for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
     if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 &&
@@ -15,7 +16,7 @@ fi
 if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv --clear .venv || { echo "Could not make .venv: install Python's venv module (Debian: python3-venv)" >&2; exit 1; }
 fi
-stamp=".venv/installed-$extras-$(cksum < pyproject.toml | cut -d' ' -f1)"
+stamp=".venv/installed-$extras-$(cat pyproject.toml emulator/native/*.[ch] | cksum | cut -d' ' -f1)"
 if [ ! -e "$stamp" ]; then
     echo "Installing emulator[$extras] into .venv (a few minutes, several gigabytes)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"

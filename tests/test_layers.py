@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = {
-    1: "constants variables grid vertical spherical spherical_kernels precision mesh insolation calendar world"
+    1: "constants variables grid vertical spherical spherical_kernels native precision mesh insolation calendar world"
     " interruption whole_file",
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed rates statistics"
     " axes coefficients fields assemble filling appending computed derive regrid relevel chunk_reader climatology"

@@ -1,0 +1,195 @@
+"""The spherical transform's two steps compiled, where a C compiler was at hand when the package was installed.
+
+`spherical.c` serves float32 in the processor's memory; everywhere else, and without it, torch's matrix products do the
+same (docs/benchmarks.md says what either takes). It runs on the threads of torch's own OpenMP, because a second pool would
+compete for the cores with the waiting threads of the first.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+LONGEST = 4096  # a thread keeps two sequences of vectors on its stack: 1 MiB
+RADICES = (8, 4, 5, 3, 2)
+
+
+class _Fourier(ctypes.Structure):
+    """`struct fourier` of spherical.c."""
+
+    _fields_ = [
+        ("cells", ctypes.c_void_p),
+        ("spectra", ctypes.c_void_p * 2),
+        ("twiddles", ctypes.c_void_p),
+        ("radices", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("places", "north", "south")),
+        *((name, ctypes.c_int) for name in ("longitudes", "truncation", "orders", "has_equator", "backward", "joined")),
+        *((name, ctypes.c_long) for name in ("channels", "spectrum_step", "next")),
+    ]
+
+
+class _Legendre(ctypes.Structure):
+    """`struct legendre` of spherical.c."""
+
+    _fields_ = [
+        ("coefficients", ctypes.c_void_p),
+        ("spectra", ctypes.c_void_p * 2),
+        ("table", ctypes.c_void_p),
+        *((name, ctypes.c_int) for name in ("degrees", "orders", "width", "half", "flipped", "backward", "dense")),
+        *((name, ctypes.c_long) for name in ("channels", "next")),
+    ]
+
+
+class _Library(NamedTuple):
+    fourier: ctypes._CFuncPtr
+    legendre: ctypes._CFuncPtr
+    region: ctypes.c_void_p | None  # what starts torch's threads; None: one thread
+
+
+@functools.cache
+def _library() -> _Library | None:
+    found = importlib.util.find_spec("emulator.native._spherical")
+    if found is None or found.origin is None:
+        return None
+    try:
+        library = ctypes.CDLL(found.origin)
+        functions = library.emulator_fourier, library.emulator_legendre
+    except (OSError, AttributeError):  # made for another machine
+        return None
+    for function, structure in zip(functions, (_Fourier, _Legendre), strict=True):
+        function.restype = None
+        function.argtypes = [ctypes.POINTER(structure), ctypes.c_void_p, ctypes.c_uint]
+    try:
+        region = ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except (AttributeError, OSError, TypeError):
+        region = None
+    return _Library(*functions, region)
+
+
+def available() -> bool:
+    """Whether the compiled kernels are there."""
+    return _library() is not None
+
+
+def serves(x: torch.Tensor, longitudes: int) -> bool:
+    """Whether the compiled kernels transform `x`."""
+    return (
+        x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and longitudes <= LONGEST
+        and factors(longitudes) is not None
+        and _library() is not None
+    )
+
+
+@functools.cache
+def factors(longitudes: int) -> tuple[int, ...] | None:
+    """Radices of the passes, or None where another prime than 2, 3 and 5 divides the number of longitudes."""
+    found, rest = [], longitudes
+    for radix in RADICES:
+        while rest % radix == 0:
+            found.append(radix)
+            rest //= radix
+    return tuple(found) if rest == 1 else None
+
+
+@functools.cache
+def _twiddles(longitudes: int) -> np.ndarray:
+    """`(cos, -sin)` of 2 pi p k / n for the passes in turn: n is what is left of the length, p < n / radix, 0 < k < radix."""
+    length, parts = longitudes, []
+    for radix in factors(longitudes):
+        angle = np.outer(np.arange(length // radix), np.arange(1, radix)) * (2 * math.pi / length)
+        parts.append(np.stack([np.cos(angle), -np.sin(angle)], -1).ravel())
+        length //= radix
+    return np.concatenate(parts).astype(np.float32)
+
+
+@functools.cache
+def _radices(longitudes: int) -> np.ndarray:
+    return np.array(factors(longitudes), np.intc)
+
+
+class Places(NamedTuple):
+    """Where cells lie in memory, in floats: longitudes from the first one's cells, rows of a hemisphere, mirrored rows.
+
+    `joined`: the rows follow each other, so that vectors may reach from one into the next.
+    """
+
+    longitudes: np.ndarray
+    north: np.ndarray
+    south: np.ndarray
+    joined: bool
+
+
+@functools.lru_cache(maxsize=64)
+def natural_places(nlat: int, nlon: int, channels: int) -> Places:
+    """Of a field `(nlat, nlon, C)`."""
+    half, equator, row = (nlat + 1) // 2, nlat % 2, nlon * channels
+    north = np.roll(np.arange(half), equator)  # the equator first
+    return Places(np.arange(nlon) * channels, north * row, (nlat - 1 - north) * row, False)
+
+
+@functools.lru_cache(maxsize=64)
+def folded_places(nlat: int, channels: int, order: tuple[int, ...]) -> Places:
+    """Of cells `(nlon, nlat, C)`, longitudes in the given order, the southern rows mirrored behind the northern ones."""
+    half, equator = (nlat + 1) // 2, nlat % 2
+    rows = np.arange(half) * channels
+    return Places(np.argsort(order) * (nlat * channels), rows, rows + (half - equator) * channels, True)
+
+
+def _addresses(spectra):
+    return (ctypes.c_void_p * 2)(*(spectrum.data_ptr() for spectrum in spectra))
+
+
+def fourier(cells, spectra, places: Places, nlat: int, truncation: int, backward: bool) -> None:
+    """Fill the two `spectra`, `(2, order, row, C)`, from `cells`, or `backward` the cells from spectra; all contiguous."""
+    library, nlon = _library(), len(places.longitudes)
+    _, orders, half, channels = spectra[0].shape
+    task = _Fourier(
+        cells=cells.data_ptr(),
+        spectra=_addresses(spectra),
+        twiddles=_twiddles(nlon).ctypes.data,
+        radices=_radices(nlon).ctypes.data,
+        places=places.longitudes.ctypes.data,
+        north=places.north.ctypes.data,
+        south=places.south.ctypes.data,
+        longitudes=nlon,
+        truncation=truncation,
+        orders=orders,
+        has_equator=nlat % 2,
+        backward=backward,
+        joined=places.joined,
+        channels=channels,
+        spectrum_step=half * channels,
+    )
+    library.fourier(ctypes.byref(task), library.region, torch.get_num_threads())
+
+
+def legendre(
+    coefficients, spectra, table, degrees: int, width: int, flipped: bool, dense: bool, backward: bool
+) -> None:
+    """Fill `coefficients`, `(count, C)`, from the two spectra, or `backward` the orders below `degrees` of the spectra.
+
+    `width`: orders in a block; `flipped`: the table's functions have the opposite parity; `dense`: coefficients are
+    `(degree, order, part, C)` rather than in blocks. All contiguous.
+    """
+    library = _library()
+    _, orders, half, channels = spectra[0].shape
+    task = _Legendre(
+        coefficients=coefficients.data_ptr(),
+        spectra=_addresses(spectra),
+        table=table.data_ptr(),
+        degrees=degrees,
+        orders=orders,
+        width=width,
+        half=half,
+        flipped=flipped,
+        backward=backward,
+        dense=dense,
+        channels=channels,
+    )
+    library.legendre(ctypes.byref(task), library.region, torch.get_num_threads())

@@ -1,0 +1,122 @@
+/* Products of one order's Legendre functions with the columns of its spectrum, included once for every instruction set.
+ *
+ * Tiles of ROWS x VECTORS accumulators stay in registers. Degrees below the order, where the functions vanish, are skipped
+ * exactly; the channels of a latitude are contiguous, so that nothing is packed or copied first. */
+
+#define V KERNEL(vector)
+#define U KERNEL(unaligned)
+#define INLINE static inline __attribute__((always_inline))
+
+/* to[i, c] = sum_k a[i * ai + k * ak] from[k, c] for `rows` i and `vectors` vectors of c, the last of `lanes` channels. */
+INLINE void KERNEL(tile)(int rows, int vectors, int lanes, int depth, const float *a, long ai, long ak, const float *from,
+                         long from_step, float *to, long to_step)
+{
+    V sum[ROWS][VECTORS];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vectors; v++)
+            sum[i][v] = (V){0};
+    for (int k = 0; k < depth; k++) {
+        V value[VECTORS];
+        for (int v = 0; v < vectors; v++) {
+            if (lanes == LANES || v < vectors - 1)
+                value[v] = *(const U *)(from + k * from_step + v * LANES);
+            else {
+                value[v] = (V){0};
+                memcpy(&value[v], from + k * from_step + v * LANES, sizeof(float) * lanes);
+            }
+        }
+        for (int i = 0; i < rows; i++) {
+            const float factor = a[i * ai + k * ak];
+            for (int v = 0; v < vectors; v++)
+                sum[i][v] += value[v] * factor;
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vectors; v++) {
+            if (lanes == LANES || v < vectors - 1)
+                *(U *)(to + i * to_step + v * LANES) = sum[i][v];
+            else
+                memcpy(to + i * to_step + v * LANES, &sum[i][v], sizeof(float) * lanes);
+        }
+}
+
+/* All rows of one strip of columns; `vectors` and `lanes` are constants where this is expanded. */
+INLINE void KERNEL(strip)(int vectors, int lanes, int rows, int depth, const float *a, long ai, long ak,
+                          const float *from, long from_step, float *to, long to_step)
+{
+    int i = 0;
+    for (; i + ROWS <= rows; i += ROWS)
+        KERNEL(tile)(ROWS, vectors, lanes, depth, a + i * ai, ai, ak, from, from_step, to + i * to_step, to_step);
+    for (; i + 2 <= rows; i += 2)
+        KERNEL(tile)(2, vectors, lanes, depth, a + i * ai, ai, ak, from, from_step, to + i * to_step, to_step);
+    for (; i < rows; i++)
+        KERNEL(tile)(1, vectors, lanes, depth, a + i * ai, ai, ak, from, from_step, to + i * to_step, to_step);
+}
+
+static void KERNEL(product)(long columns, int rows, int depth, const float *a, long ai, long ak, const float *from,
+                            long from_step, float *to, long to_step)
+{
+    long c = 0;
+    for (; c + VECTORS * LANES <= columns; c += VECTORS * LANES)
+        KERNEL(strip)(VECTORS, LANES, rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
+    for (; c + LANES <= columns; c += LANES)
+        KERNEL(strip)(1, LANES, rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
+    if (c < columns)
+        KERNEL(strip)(1, (int)(columns - c), rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
+}
+
+static void KERNEL(legendre)(void *argument)
+{
+    struct legendre *f = argument;
+    const long channels = f->channels, half = f->half;
+    for (;;) {
+        const int order = (int)__atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
+        if (order >= f->degrees)
+            return;
+        const float *table = f->table;
+        float *coefficients = f->coefficients;
+        int start = 0, stop, count[2];
+        for (;; start = stop) {
+            stop = start + f->width < f->degrees ? start + f->width : f->degrees;
+            for (int q = 0; q < 2; q++)
+                count[q] = (f->degrees + 1 - q) / 2 - start / 2;
+            if (order < stop)
+                break;
+            table += (stop - start) * (long)(count[0] + count[1]) * half;
+            coefficients += 2 * (stop - start) * (long)(count[0] + count[1]) * channels;
+        }
+        const int orders = stop - start, place = order - start;
+        for (int q = 0; q < 2; q++) {
+            int first = (order - q + 1) / 2 - start / 2; /* the lowest degree that is not below the order */
+            if (first < 0)
+                first = 0;
+            if (first > count[q])
+                first = count[q];
+            const float *functions = table + ((long)place * count[q] + first) * half;
+            for (int part = 0; part < 2; part++) {
+                float *spectrum = f->spectra[(q + f->flipped) & 1] + ((long)part * f->orders + order) * half * channels;
+                float *column = coefficients + ((long)part * orders + place) * channels;
+                long step = 2 * (long)orders * channels;
+                if (f->dense) {
+                    step = 4 * (long)f->degrees * channels;
+                    column = f->coefficients + (2 * ((long)(start / 2 * 2 + q) * f->degrees + order) + part) * channels;
+                }
+                if (f->backward) {
+                    KERNEL(product)(channels, half, count[q] - first, functions, 1, half, column + first * step, step,
+                                    spectrum, channels);
+                } else {
+                    for (int j = f->dense ? -(start / 2) : 0; j < first; j++)
+                        memset(column + j * step, 0, sizeof(float) * channels);
+                    KERNEL(product)(channels, count[q] - first, half, functions, half, 1, spectrum, channels,
+                                    column + first * step, step);
+                }
+            }
+            table += (long)orders * count[q] * half;
+            coefficients += 2 * (long)orders * count[q] * channels;
+        }
+    }
+}
+
+#undef V
+#undef U
+#undef INLINE

@@ -1,0 +1,96 @@
+/* The two steps of the spherical transform on float32, for `emulator/native`. Plain C, no Python.
+ *
+ * Spectra are `(part, order, row, channel)` with the rows of a hemisphere, the equator first where there is one; one is for
+ * even and one for odd degrees. Cells may lie in any order of longitudes and rows. Coefficients lie in the order of
+ * `emulator/spherical_kernels.py` (blocks of orders, in them the even, then the odd degrees, for each degree the real, then
+ * the imaginary parts of the block's orders), or `(degree, order, part, channel)`. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16  /* columns in a vector: a cache line */
+#define PORTION 4 /* vectors of columns that a thread takes at a time for its Fourier transforms */
+
+struct fourier {
+    float *cells, *spectra[2];
+    const float *twiddles; /* (cos, -sin) of every pass in turn */
+    const int *radices;    /* of every pass; their product is the number of longitudes */
+    const long *places;    /* of every longitude in the cells, in floats as all that follow */
+    const long *north, *south; /* of every row of the hemisphere and of its mirror image */
+    int longitudes, truncation, orders, has_equator, backward;
+    int joined; /* whether the rows between two longitudes follow each other, so that vectors may reach across them */
+    long channels, spectrum_step;
+    long next; /* the first column that no thread has taken */
+};
+
+struct legendre {
+    float *coefficients, *spectra[2];
+    const float *table; /* for every block and parity of degree: `(order, degree, row)` */
+    int degrees, orders, width, half, flipped, backward;
+    int dense; /* whether coefficients are `(degree, order, part, channel)` */
+    long channels;
+    long next; /* the first order that no thread has taken */
+};
+
+/* ROWS x VECTORS accumulators of the products: as many as the instruction set's registers hold, 4 x 4 as fast as 6 x 4 */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define KERNEL(name) name##_avx512
+#define ROWS 4
+#define VECTORS 4
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx2,fma")
+#include "fourier_kernel.h"
+#include "legendre_kernel.h"
+#pragma GCC pop_options
+#undef KERNEL
+#undef VECTORS
+#define KERNEL(name) name##_avx2
+#define VECTORS 1
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#include "fourier_kernel.h"
+#include "legendre_kernel.h"
+#pragma GCC pop_options
+#undef KERNEL
+#undef ROWS
+#undef VECTORS
+#endif
+#define KERNEL(name) name##_plain
+#define ROWS 2
+#define VECTORS 1
+#include "fourier_kernel.h"
+#include "legendre_kernel.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define BEST(name)                                                                                                     \
+    (__builtin_cpu_supports("avx512f")                                       ? name##_avx512                          \
+     : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? name##_avx2                                  \
+                                                                             : name##_plain)
+#else
+#define BEST(name) name##_plain
+#endif
+
+typedef void (*task)(void *);
+/* GOMP_parallel of the OpenMP that the caller's threads belong to, or NULL for one thread */
+typedef void (*region)(task, void *, unsigned, unsigned);
+
+static void run(task work, void *argument, region parallel, unsigned threads)
+{
+    if (parallel && threads > 1)
+        parallel(work, argument, threads, 0);
+    else
+        work(argument);
+}
+
+void emulator_fourier(struct fourier *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(fourier), f, parallel, threads);
+}
+
+void emulator_legendre(struct legendre *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(legendre), f, parallel, threads);
+}

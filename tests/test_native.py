@@ -1,0 +1,133 @@
+"""The compiled kernels of the spherical transform against torch's products, which the other tests hold to an oracle."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator import native
+from emulator.spherical import SphericalTransform, VectorTransform
+
+pytestmark = pytest.mark.skipif(
+    not native.available() and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
+)
+
+
+def test_kernels_are_there_where_a_compiler_is():
+    assert native.available()
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Calls a function as if nothing had been compiled."""
+
+    def call(function, *arguments):
+        with monkeypatch.context() as patched:
+            patched.setattr(native, "_library", lambda: None)
+            return function(*arguments)
+
+    return call
+
+
+def relative(a, b):
+    return float((a - b).abs().max() / b.abs().max())
+
+
+sizes = st.tuples(
+    st.integers(3, 40),
+    st.sampled_from([4, 6, 8, 9, 10, 12, 15, 16, 20, 24, 25, 30, 32, 36, 45, 48, 64, 72, 128, 192, 200, 240]),
+    st.integers(1, 40),
+    st.floats(0, 1),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes)
+def test_every_size_agrees_with_the_products_both_ways(size):
+    nlat, nlon, channels, share = size
+    lmax = 1 + int(share * (min(nlat, nlon // 2 + 1) - 1))
+    transform = SphericalTransform(nlat, nlon, "gaussian", lmax=lmax)
+    field = torch.randn(nlat, nlon, channels, generator=torch.Generator().manual_seed(nlat * nlon))
+    library = native._library
+    found = [transform.analysis(field), transform.analyse(transform.arrange(field))]
+    found += [transform.synthesis(found[0]), transform.synthesise(found[1])]
+    native._library = lambda: None
+    try:
+        expected = [transform.analysis(field), transform.analyse(transform.arrange(field))]
+        expected += [transform.synthesis(expected[0]), transform.synthesise(expected[1])]
+    finally:
+        native._library = library
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert relative(ours, theirs) < 3e-6
+
+
+def test_winds_agree_with_the_products(without):
+    transform = VectorTransform(33, 64, "equiangular", poles=True)
+    u, v = torch.randn(2, 33, 64, 5)
+    for ours, theirs in zip(transform.analysis(u, v), without(transform.analysis, u, v), strict=True):
+        assert relative(ours, theirs) < 2e-6
+    parts = transform.analysis(u, v)
+    for ours, theirs in zip(transform.synthesis(*parts), without(transform.synthesis, *parts), strict=True):
+        assert relative(ours, theirs) < 2e-6
+
+
+def test_gradients_are_the_products(without):
+    transform = SphericalTransform(20, 40, "gaussian")
+    field = torch.randn(20, 40, 3, requires_grad=True)
+    weights = torch.randn(20, 40, 3)
+
+    def gradient():
+        loss = (transform.synthesis(transform.analysis(field) * 0.7) * weights).sum()
+        return torch.autograd.grad(loss, field)[0]
+
+    assert relative(gradient(), without(gradient)) < 2e-6
+
+
+@pytest.mark.parametrize("channels", [1, 16, 50])
+def test_bits_do_not_depend_on_the_number_of_threads(channels):
+    transform = SphericalTransform(45, 90, "gaussian")
+    field = torch.randn(45, 90, channels)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            coefficients = transform.analysis(field)
+            results.append((coefficients, transform.synthesis(coefficients)))
+    finally:
+        torch.set_num_threads(before)
+    for coefficients, back in results[1:]:
+        assert torch.equal(coefficients, results[0][0])
+        assert torch.equal(back, results[0][1])
+
+
+def test_channels_do_not_depend_on_their_neighbours():
+    transform = SphericalTransform(24, 48, "gaussian")
+    field = torch.randn(24, 48, 37)
+    together = transform.analysis(field)
+    for channel in (0, 15, 16, 36):
+        alone = transform.analysis(field[..., channel : channel + 1].contiguous())
+        assert relative(together[..., channel : channel + 1], alone) < 1e-6
+
+
+def test_factors_are_those_of_the_length():
+    for length in range(1, 400):
+        found = native.factors(length)
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        assert (found is None) == (rest > 1)
+        assert found is None or torch.tensor(found).prod() == length
+
+
+def test_lengths_that_the_kernels_do_not_know_and_other_types_are_left_to_torch():
+    assert not native.serves(torch.zeros(1), 14)
+    assert not native.serves(torch.zeros(1, dtype=torch.float64), 16)
+    assert not native.serves(torch.zeros(1, device="meta"), 16)
+    transform = SphericalTransform(8, 14, "gaussian", lmax=6)
+    smooth = transform.synthesis(transform.analysis(torch.randn(8, 14, 2)))
+    assert relative(transform.synthesis(transform.analysis(smooth)), smooth) < 2e-6
