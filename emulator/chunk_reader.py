@@ -32,7 +32,7 @@ class ChunkReader:
 
     def __init__(self, store: Path, name: str):
         array = zarr.open_array(store, path=name, mode="r")
-        self._folder, self._name = Path(store) / name / "c", name
+        self._folder, self._name = str(Path(store) / name / "c"), name
         self.shape, self._fill = array.shape, np.float32(array.fill_value)
         codecs = array.metadata.codecs
         self._per_shard = 0
@@ -43,8 +43,8 @@ class ChunkReader:
         plain = kinds == [BytesCodec, BloscCodec] and array.metadata.chunk_key_encoding.name == "default"
         if not (plain and array.dtype == np.dtype("<f4") and array.chunks == (1, *array.shape[1:])):
             raise ValueError(f"Expected {name} in {store} as float32 chunks of one time, got chunks {array.chunks}")
-        self._tail = [0] * (len(array.shape) - 1)
-        self._indices: dict[int, np.ndarray] = {}
+        self._tail = "/0" * (len(array.shape) - 1)
+        self._indices: dict[int, list[list[int]]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -64,7 +64,7 @@ class ChunkReader:
         Raises `ValueError` naming the file for a chunk that cannot be decompressed.
         """
         shard = time // self._per_shard if self._per_shard else time
-        path = self._folder.joinpath(*map(str, [shard, *self._tail]))
+        path = f"{self._folder}/{shard}{self._tail}"
         try:
             file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:  # all of its values are the fill value
@@ -72,7 +72,7 @@ class ChunkReader:
             return
         try:
             if self._per_shard:
-                offset, length = (int(n) for n in self._index(file, shard)[time % self._per_shard])
+                offset, length = self._index(file, path, shard)[time % self._per_shard]
                 if offset == EMPTY:
                     out.fill(self._fill)
                     return
@@ -85,19 +85,23 @@ class ChunkReader:
 
     def _decompress(self, data, out, path) -> None:
         try:
-            size = int.from_bytes(data[4:8], "little")  # of what Blosc's header says that it holds
-            if len(data) < BLOSC_HEADER or size != out.nbytes:
-                raise ValueError(f"{size} bytes for {out.nbytes}")
+            # What Blosc's header says that it holds, and takes: Blosc itself would read past the end of less.
+            size, taken = (int.from_bytes(data[at : at + 4], "little") for at in (4, 12))
+            if len(data) < BLOSC_HEADER or size != out.nbytes or taken != len(data):
+                raise ValueError(f"{len(data)} bytes that hold {size}, for {out.nbytes}")
             blosc.decompress(data, out)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Expected a chunk of {self._name} that decompresses in {path}, got: {error}") from error
 
-    def _index(self, file: int, shard: int) -> np.ndarray:
-        """Offsets and lengths of the chunks of a shard, which stand at its end before a checksum: `(chunk, 2)`."""
+    def _index(self, file: int, path: str, shard: int) -> list[list[int]]:
+        """Offsets and lengths of the chunks of a shard, which stand at its end before a checksum."""
         if (found := self._indices.get(shard)) is None:
-            size = 16 * self._per_shard
-            data = os.pread(file, size, os.fstat(file).st_size - size - 4)
-            found = np.frombuffer(data, "<u8").reshape(self._per_shard, 2)
+            size, whole = 16 * self._per_shard, os.fstat(file).st_size
+            data = os.pread(file, size, max(0, whole - size - 4))
+            table = np.frombuffer(data[: len(data) // 16 * 16], "<u8").reshape(-1, 2)
+            if len(table) < self._per_shard or (table[table[:, 0] != EMPTY] > whole).any():
+                raise ValueError(f"Expected {self._per_shard} chunks of {self._name} in {path}, got a broken file")
+            found = table.tolist()
             with self._lock:
                 self._indices[shard] = found
         return found

@@ -9,12 +9,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.calendar import day_and_hour, select_period
+from emulator.calendar import day_and_hour
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import StoreReader
 from emulator.forcing import is_snapshot
 from emulator.insolation import clock_features
-from emulator.store import grid_of, seconds_between, time_step_seconds
+from emulator.record import Record
+from emulator.reused import ReusedMemory
+from emulator.store import grid_of
 
 CLOCK_BYTES = 256 << 20
 READ_BYTES = 64 << 20  # at a time, by Zarr
@@ -58,15 +60,6 @@ class Batch:
         return self.state, self.diagnostic, self.forcing, self.clock
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Part:
-    """Consecutive times of one store: `first` is the position in time of its first in the store, `reader` reads that."""
-
-    dataset: xr.Dataset
-    reader: StoreReader | None
-    first: int
-
-
 class Samples:
     """Windows of consecutive times of one or several stores, read on demand or held in memory when they fit.
 
@@ -95,22 +88,19 @@ class Samples:
         threads: int = 1,
     ):
         datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
-        readers = [None] * len(datasets) if stores is None else [StoreReader(path, threads) for path in stores]
-        self._parts = _parts_within(datasets, readers, start, end)
-        self.dataset, self.layout = self._parts[0].dataset, layout
-        self.grid, self.step_hours = (
-            grid_of(self.dataset),
-            max(time_step_seconds(part.dataset) / 3600 for part in self._parts),
-        )
-        self.times = np.concatenate([part.dataset["time"].values for part in self._parts])
+        if stores is not None and len(stores) != len(datasets):
+            raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(stores)}")
+        groups = (layout.prognostic, layout.diagnostic, layout.forcing, layout.static)
+        record = Record.of(datasets, start, end, [name for channels in groups for name in channels.names])
+        self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
+        self._readers = [None if stores is None else StoreReader(stores[s.store], threads) for s in record.stretches]
+        self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600
+        self.times, self.missing = record.times, record.missing
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
-        self._breaks = _breaks(self._parts, self.times, self.step_hours)
-        self.missing = np.concatenate([_missing(part.dataset) for part in self._parts])
-        self._edges = np.cumsum([0, *(part.dataset.sizes["time"] for part in self._parts)])
         self._at_start = is_snapshot(layout.forcing)
         self._day, self._hour = day_and_hour(self.times)
-        self._mesh, self._clocks = self.grid.mesh(), {}
+        self._mesh, self._clocks, self._memory = self.grid.mesh(), {}, ReusedMemory()
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
         self._cache = None
@@ -126,32 +116,27 @@ class Samples:
 
     def _read(self, channels: Channels, times: np.ndarray) -> Tensor:
         """Fields at some positions in time, `(time, channel, *space)`."""
-        out = torch.empty((len(times), channels.count, *self.grid.shape))
-        owner = np.searchsorted(self._edges, times, side="right") - 1
+        out = self._memory.tensor((len(times), channels.count, *self.grid.shape))
+        if not channels.count:
+            return out
+        owner = np.searchsorted(self._record.edges, times, side="right") - 1
         for number in np.unique(owner):
             rows = np.flatnonzero(owner == number)
-            part, local = self._parts[number], times[rows] - self._edges[number]
-            if part.reader is not None and part.reader.can_read(channels.names):
-                self._read_chunks(part, channels, local, rows, out)
+            stretch, reader = self._record.stretches[number], self._readers[number]
+            local = times[rows] - self._record.edges[number]
+            if reader is not None and reader.can_read(channels.names):
+                _read_chunks(reader, channels, stretch.first + local, rows, out)
             else:
-                self._read_zarr(part, channels, local, rows, out)
+                self._read_zarr(stretch.dataset, channels, local, rows, out)
         return out
 
-    def _read_chunks(self, part: _Part, channels: Channels, local, rows, out: Tensor) -> None:
-        wanted = [
-            (name, part.first + int(time), int(row), where.start, where.stop)
-            for time, row in zip(local, rows, strict=True)
-            for name, where in channels.slices.items()
-        ]
-        part.reader.read(wanted, out.numpy())
-
-    def _read_zarr(self, part: _Part, channels: Channels, local, rows, out: Tensor) -> None:
+    def _read_zarr(self, dataset: xr.Dataset, channels: Channels, local, rows, out: Tensor) -> None:
         block = max(1, READ_BYTES // (4 * max(1, channels.count) * int(np.prod(self.grid.shape))))
         follow = np.flatnonzero(np.diff(local) != 1) + 1  # a slice is read faster than scattered times
         for run in np.split(np.arange(len(local)), follow):
             for first in range(0, len(run), block):
                 some = run[first : first + block]
-                chosen = part.dataset.isel(time=slice(int(local[some[0]]), int(local[some[-1]]) + 1))
+                chosen = dataset.isel(time=slice(int(local[some[0]]), int(local[some[-1]]) + 1))
                 for name, where in channels.slices.items():
                     values = np.asarray(chosen[name].values, np.float32)
                     out[rows[some], where] = torch.from_numpy(values.reshape(len(some), -1, *self.grid.shape))
@@ -159,7 +144,7 @@ class Samples:
     def starts(self, steps: int) -> np.ndarray:
         """Indices of the times from which `steps` steps can be taken without crossing a missing slot or a seam."""
         bad = np.concatenate([[0], np.cumsum(self.missing)])
-        seams = np.concatenate([[0], np.cumsum(self._breaks)])  # between a time and the next
+        seams = np.concatenate([[0], np.cumsum(self._record.breaks)])  # between a time and the next
         first = np.arange(len(self.times) - steps)
         return first[(bad[first + steps + 1] == bad[first]) & (seams[first + steps] == seams[first])]
 
@@ -198,46 +183,13 @@ class Samples:
         return self._read(channels, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
 
 
-def _parts_within(datasets, readers, start, end) -> list[_Part]:
-    """The parts of stores that lie in the period. Raises `ValueError` where none does, or the stores are not alike."""
-    if len(readers) != len(datasets):
-        raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(readers)}")
-    parts, outside = [], None
-    for dataset, reader in zip(datasets, readers, strict=True):
-        try:
-            chosen = select_period(dataset, start, end)
-        except ValueError as error:
-            outside = error
-            continue
-        first = int(np.searchsorted(dataset["time"].values, chosen["time"].values[0]))
-        parts.append(_Part(chosen, reader, first))
-    if not parts:
-        raise outside
-    for part in parts[1:]:
-        same = grid_of(part.dataset).same_as(grid_of(parts[0].dataset))
-        levels = [p.dataset["level"].values if "level" in p.dataset else None for p in (parts[0], part)]
-        if not (same and np.array_equal(*levels)):
-            raise ValueError(
-                f"Expected stores of one grid and the same levels, got {grid_of(parts[0].dataset).describe()} and "
-                f"{grid_of(part.dataset).describe()}"
-            )
-    return parts
-
-
-def _breaks(parts, times, step_hours) -> np.ndarray:
-    """Where a time is not one step before the next, `(time - 1,)`. Raises `ValueError` for overlaps and several steps."""
-    steps = {time_step_seconds(part.dataset) / 3600 for part in parts if part.dataset.sizes["time"] > 1}
-    if len(steps) > 1:
-        raise ValueError(f"Expected stores of one time step, got {', '.join(f'{step:g} h' for step in sorted(steps))}")
-    between = seconds_between(times) / 3600
-    if (between <= 0).any():
-        at = int(np.argmax(between <= 0))
-        raise ValueError(f"Expected stores in the order of time, got {times[at]} and then {times[at + 1]}")
-    return np.abs(between - step_hours) > 1e-6
-
-
-def _missing(dataset) -> np.ndarray:
-    return dataset["missing"].values.astype(bool) if "missing" in dataset else np.zeros(dataset.sizes["time"], bool)
+def _read_chunks(reader: StoreReader, channels: Channels, times, rows, out: Tensor) -> None:
+    wanted = [
+        (name, int(time), int(row), where.start, where.stop)
+        for time, row in zip(times, rows, strict=True)
+        for name, where in channels.slices.items()
+    ]
+    reader.read(wanted, out.numpy())
 
 
 def shuffled(count: int, batch_size: int, update: int, seed: tuple[int, ...]) -> np.ndarray:

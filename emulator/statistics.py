@@ -99,6 +99,13 @@ def of_block(array: xr.Variable, start: int, stop: int, end: int, area: np.ndarr
     return Moments.of(values[: stop - start], area, has_level), _of_changes(array, values, area)
 
 
+def of_seam(before: xr.Variable, last: int, after: xr.Variable, first: int, area: np.ndarray):
+    """Moments of no values, and of the change from the time `last` of one store to the time `first` of the next."""
+    values = [np.asarray(array.isel(time=[at]).values) for array, at in ((before, last), (after, first))]
+    changes = _of_changes(before, np.concatenate(values).astype(np.float64), area)
+    return Moments.none(before.sizes.get("level")), changes
+
+
 def _of_changes(array, values, area):
     if len(values) < 2:
         return Moments.none(array.sizes.get("level"))

@@ -1,6 +1,7 @@
 """Configuration -> the parts of a training: channels, network, normalisation, loss, recipe, validation."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -161,11 +162,14 @@ def recipe(config: TrainConfig) -> Recipe:
     )
 
 
-def validation(dataset: xr.Dataset, config: TrainConfig, error: torch.nn.Module, channels: Layout) -> Validation | None:
-    """What a training validates on, if anything. Raises `ValueError` for a period that the store lacks."""
+def validation(
+    stores: Sequence[xr.Dataset], config: TrainConfig, error: torch.nn.Module, channels: Layout
+) -> Validation | None:
+    """What a training validates on, if anything. Raises `ValueError` for a period that the stores lack."""
     asked = config.validation
     if asked is None:
         return None
     cache = int(config.cache_gigabytes * 1e9)
-    samples = Samples(dataset, channels, asked.period.start, asked.period.end, cache)
+    paths = [config.store, *config.later_stores]
+    samples = Samples(stores, channels, asked.period.start, asked.period.end, cache, paths, config.loader_threads)
     return Validation(samples, error, asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience)

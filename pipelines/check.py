@@ -10,8 +10,8 @@ from pipelines.config import STAGES, ConfigError, Experiment, Model
 INPUTS = {
     "simulate": (),
     "ingest": (),
-    "stats": ("store",),
-    "train": ("store", "statistics"),
+    "stats": ("store", "later_stores"),
+    "train": ("store", "later_stores", "statistics"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs"),
     "report": ("scores",),
@@ -36,7 +36,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
     pending = []
     for name in INPUTS[stage]:
         value = getattr(config, name)
-        for path in value.values() if isinstance(value, dict) else [value]:
+        for path in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
             if path is None:
                 continue
             if not Path(path).exists() and "://" not in str(path):
@@ -89,29 +89,34 @@ def _ingest(config, made) -> str:
 
 
 def _stats(config, made) -> str:
-    from emulator.calendar import select_period
+    return f"{len(_record(config).times)} times of {', '.join(map(str, (config.store, *config.later_stores)))}"
+
+
+def _record(config, names=None):
+    from emulator.record import Record
     from emulator.store import open_analysis
 
-    part = select_period(open_analysis(config.store), config.period.start, config.period.end)
-    return f"{part.sizes['time']} times of {config.store}"
+    stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
+    return Record.of(stores, config.period.start, config.period.end, names)
 
 
 def _train(config, made) -> str:
-    from emulator.calendar import select_period
     from emulator.store import grid_of, open_analysis
     from pipelines import build, estimate
 
-    dataset = select_period(open_analysis(config.store), config.period.start, config.period.end)
+    dataset = open_analysis(config.store)
     layout, recipe = build.layout(dataset, config), build.recipe(config)
+    names = [name for group in ("prognostic", "diagnostic", "forcing") for name in getattr(layout, group).names]
+    count = len(_record(config, names).times)
     longest = max(phase.rollout_steps for phase in recipe.phases)
-    if dataset.sizes["time"] <= longest:
-        raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {dataset.sizes['time']}")
+    if count <= longest:
+        raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {count}")
     network = build.network(config.network, layout, grid_of(dataset))
     cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape)
     return (
         f"{config.network.kind} with {cost.parameters:,} parameters, {layout.prognostic.count} prognostic, "
         f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid_of(dataset).describe()}; "
-        f"{recipe.updates} updates on {dataset.sizes['time']} times; {cost.describe(recipe.phases)}"
+        f"{recipe.updates} updates on {count} times; {cost.describe(recipe.phases)}"
     )
 
 

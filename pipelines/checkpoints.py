@@ -26,7 +26,7 @@ def metadata(config: TrainConfig, samples: Samples, scheme_state: dict) -> dict:
         "schema": "checkpoint-1",
         "config": json.loads(config.model_dump_json()),
         "layout": samples.layout.to_json(),
-        "grid": {"latitude": samples.grid.latitude.tolist(), "longitude": samples.grid.longitude.tolist()},
+        "grid": grid_to_json(samples.grid),
         "levels": levels and levels.to_json(),
         "constants": json.loads(constants_of(dataset).to_json()),
         "step_seconds": time_step_seconds(dataset),
@@ -44,7 +44,7 @@ def load_step(path: Path) -> tuple[Step, dict]:
             f"Expected a checkpoint of schema checkpoint-1 at {path}, got {saved.get('schema')!r}"
         )
     config = parse(TrainConfig, saved["config"], str(path))
-    channels, grid = Layout.from_json(saved["layout"]), _grid(saved)
+    channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
     net = network(config.network, channels, grid)
     step = Step(
         net, channels, StepBuffers.blank(channels, grid.shape), restore_scheme(saved, config.conservation, grid)
@@ -53,8 +53,17 @@ def load_step(path: Path) -> tuple[Step, dict]:
     return step.eval(), saved
 
 
-def _grid(saved: dict) -> Grid:
-    return Grid.from_coordinates(saved["grid"]["latitude"], saved["grid"]["longitude"])
+def grid_to_json(grid: Grid) -> dict:
+    """Coordinates, from which areas follow; those of points are kept too."""
+    found = {"latitude": grid.latitude.tolist(), "longitude": grid.longitude.tolist()}
+    return found | ({"area": grid.area.tolist()} if grid.kind == "points" else {})
+
+
+def grid_from_json(found: dict) -> Grid:
+    """What `grid_to_json` made."""
+    if "area" in found:
+        return Grid.points(found["latitude"], found["longitude"], found["area"])
+    return Grid.from_coordinates(found["latitude"], found["longitude"])
 
 
 def check_match(saved: dict, dataset: xr.Dataset, checkpoint_path: Path, store_path: Path) -> None:
@@ -65,7 +74,7 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_path: Path, store_p
             f"Expected {what} {expected} as checkpoint {checkpoint_path} has, store {store_path} has {got}"
         )
 
-    grid, other = _grid(saved), grid_of(dataset)
+    grid, other = grid_from_json(saved["grid"]), grid_of(dataset)
     if not grid.same_as(other):
         refuse("the grid", grid.describe(), other.describe())
     seconds = time_step_seconds(dataset)

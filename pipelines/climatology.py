@@ -1,13 +1,14 @@
 """The climatology store of an analysis store: hour and day of the year, 61-day triangular window."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from emulator.calendar import select_period
 from emulator.climatology import DAYS, Sums, hour_and_day
+from emulator.record import Record
 from emulator.store import (
     create,
     finish,
@@ -34,43 +35,51 @@ def climatology(config: StatsConfig) -> None:
     Every value of the store is read once where the sums of a whole field fit into `memory_gigabytes`. Raises `ValueError`
     for a period that covers less than a year.
     """
-    store = open_analysis(config.store)
+    stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
+    store, origin = stores[0], ", ".join(str(each.attrs.get("fingerprint")) for each in stores)
     output, window = config.climatology, config.climatology_window
-    paths = {"output": Path("s"), "store": Path("s"), "climatology": Path("c")}
+    paths = {"output": Path("s"), "store": Path("s"), "later_stores": [], "climatology": Path("c")}
     plain = config.model_copy(update={"dask": DaskConfig(), "memory_gigabytes": 1.0, **paths})
-    own = fingerprint(plain, str(store.attrs.get("fingerprint")))
+    own = fingerprint(plain, origin)
     if finished_fingerprint(output) == own:
         log.info("%s is complete for this store and period", output)
         return
-    part = select_period(store, config.period.start, config.period.end)
-    hours, days = hour_and_day(part["time"].values)
+    record = Record.of(stores, config.period.start, config.period.end)
+    parts = [stretch.dataset for stretch in record.stretches]
+    hours, days = hour_and_day(record.times)
     if len(np.unique(days)) < 355:  # 360-day calendars lack six days of a leap year
         raise ValueError(
             f"Expected a period of at least a year for a climatology of {config.store}, got {len(np.unique(days))} days of "
-            f"the year from {part['time'].values[0]} to {part['time'].values[-1]}"
+            f"the year from {record.times[0]} to {record.times[-1]}"
         )
     hours = np.unique(hours)
     roles = variables_by_role(store)
     names = [name for role in ("prognostic", "forcing", "diagnostic") for name in roles[role]]
-    create(
-        output,
-        _template(part, names, hours, own, window),
-        {"dayofyear": 1, "level": 1},
-        {"dayofyear": DAYS, "level": 1},
-    )
-    pieces = [piece for name in names for piece in _pieces(part[name], len(hours), config.memory_gigabytes)]
+    template = _template(parts[0], names, hours)
+    template.attrs = {
+        "emulator_schema": SCHEMA,
+        "fingerprint": own,
+        "window_days": window,
+        "period_start": str(record.times[0]),
+        "period_end": str(record.times[-1]),
+        "store_fingerprint": origin,
+    }
+    create(output, template, {"dayofyear": 1, "level": 1}, {"dayofyear": DAYS, "level": 1})
+    pieces = [piece for name in names for piece in _pieces(parts[0][name], len(hours), config.memory_gigabytes)]
     done = marks(output)
     left = [piece for piece in pieces if _key(*piece) not in done]
     with workers(config.dask) as over, progress("climatology", len(pieces), len(pieces) - len(left)) as report:
         for number, (name, levels) in enumerate(left, start=len(pieces) - len(left) + 1):
-            array = part[name] if levels is None else part[name].isel(level=levels)
-            values = _sums(array, hours, over).climatology(window).astype(np.float32)
+            chosen = {} if levels is None else {"level": levels}
+            values = (
+                _sums([part[name].isel(chosen) for part in parts], hours, over).climatology(window).astype(np.float32)
+            )
             start = {} if levels is None else {"level": levels.start}
             write_region(output, name, values, start)
             mark(output, _key(name, levels))
             report(number, name)
     finish(output, [_key(*piece) for piece in pieces])
-    log.info("%s: %d fields, %s to %s", output, len(names), part["time"].values[0], part["time"].values[-1])
+    log.info("%s: %d fields, %s to %s", output, len(names), record.times[0], record.times[-1])
 
 
 def _pieces(field: xr.DataArray, hours: int, gigabytes: float) -> list[tuple[str, slice | None]]:
@@ -88,12 +97,18 @@ def _key(name: str, levels: slice | None) -> str:
     return name if levels is None else f"{name}.{levels.start:04d}-{levels.stop:04d}"
 
 
-def _sums(field: xr.DataArray, hours: np.ndarray, over) -> Sums:
+def _sums(fields: Sequence[xr.DataArray], hours: np.ndarray, over) -> Sums:
     """Blocks are read by the workers and added up here, in their order: the result does not depend on who read what."""
+    rest = fields[0].isel(time=0).shape
+    found = Sums(hours, np.zeros((len(hours), DAYS, *rest)), np.zeros((len(hours), DAYS, *[1] * len(rest)), np.int32))
+    for field in fields:
+        found = _added_field(found, field, over)
+    return found
+
+
+def _added_field(found: Sums, field: xr.DataArray, over) -> Sums:
     times = field["time"].values
     length = max(1, BLOCK_BYTES // (4 * field.isel(time=0).size))
-    rest = field.isel(time=0).shape
-    found = Sums(hours, np.zeros((len(hours), DAYS, *rest)), np.zeros((len(hours), DAYS, *[1] * len(rest)), np.int32))
     for first in range(0, len(times), 4 * length):
         edges = range(first, min(first + 4 * length, len(times)), length)
         tasks = [(field.variable, start, min(start + length, len(times))) for start in edges]
@@ -117,7 +132,7 @@ def _added(sums: Sums, values: np.ndarray, times: np.ndarray) -> Sums:
     return sums
 
 
-def _template(part: xr.Dataset, names, hours, own: str, window: int) -> xr.Dataset:
+def _template(part: xr.Dataset, names, hours) -> xr.Dataset:
     fields = {}
     for name in names:
         dims = ("hour", "dayofyear", *part[name].dims[1:])
@@ -127,12 +142,4 @@ def _template(part: xr.Dataset, names, hours, own: str, window: int) -> xr.Datas
     fields["cell_area"] = part["cell_area"].variable
     kept = {n: c.variable for n, c in part.coords.items() if n != "time" and "time" not in c.dims}
     coordinates = {"hour": hours.astype(np.int64), "dayofyear": np.arange(1, DAYS + 1), **kept}
-    attributes = {
-        "emulator_schema": SCHEMA,
-        "fingerprint": own,
-        "window_days": window,
-        "period_start": str(part["time"].values[0]),
-        "period_end": str(part["time"].values[-1]),
-        "store_fingerprint": str(part.attrs.get("fingerprint")),
-    }
-    return xr.Dataset(fields, coordinates, attributes)
+    return xr.Dataset(fields, coordinates)

@@ -43,6 +43,7 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         paths["report"]["long_run"] = at / "long_run.zarr"
         paths["verify"]["long_runs"] = {"emulator": at / "long_run.zarr"}
     if isinstance(raw.get("train"), dict):
+        paths["stats"]["later_stores"] = raw["train"].get("later_stores") or []
         paths["report"]["metrics"] = at / "train" / "metrics.jsonl"
     return paths
 

@@ -133,10 +133,13 @@ def _commit() -> str:
 
 
 def _external(stage: str, config, directory: Path) -> str:
-    """Sizes and dates of the local sources of an ingest that no earlier stage makes."""
-    if stage != "ingest":
-        return ""
+    """Sizes and dates of what no earlier stage makes: the local sources of an ingest, stores that go on after the first."""
     found = []
+    for store in getattr(config, "later_stores", ()):
+        file = Path(store) / "zarr.json"
+        found += [f"{file} {file.stat().st_mtime_ns}"] if file.exists() else []
+    if stage != "ingest":
+        return "\n".join(found)
     for source in config.sources:
         for pattern in [source.path] if isinstance(source.path, str) else source.path:
             path = Path(pattern)

@@ -3,14 +3,15 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from emulator.calendar import select_period
 from emulator.netcdf import write_netcdf
-from emulator.statistics import Moments, as_dataset, merged, of_block, table
+from emulator.record import Record
+from emulator.statistics import Moments, as_dataset, merged, of_block, of_seam, table
 from emulator.store import open_analysis, variables_by_role
 from emulator.whole_file import whole_file
 from pipelines.climatology import climatology
@@ -35,31 +36,28 @@ def stats(config: StatsConfig) -> None:
 
 
 def _statistics(config: StatsConfig) -> None:
-    store = open_analysis(config.store)
-    paths = {"output": Path("statistics"), "store": Path("store"), "climatology": None}
+    stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
+    store = stores[0]
+    paths = {"output": Path("statistics"), "store": Path("store"), "later_stores": [], "climatology": None}
     plain = config.model_copy(update={"dask": DaskConfig(), "climatology_window": 61, "memory_gigabytes": 2.0, **paths})
-    mark = fingerprint(plain, str(store.attrs.get("fingerprint")))
+    mark = fingerprint(plain, *(str(each.attrs.get("fingerprint")) for each in stores))
     if _mark(config.output) == mark:
         log.info("%s is complete for this store and period", config.output)
         return
-    times = store["time"].values
-    period = select_period(store, config.period.start, config.period.end)["time"].values
-    first = int(np.searchsorted(times, period[0]))
-    last = first + len(period)
+    record = Record.of(stores, config.period.start, config.period.end)
+    period = record.times
     if len(period) < 2:
         raise ValueError(f"Expected at least 2 times of {config.store} in the period, got {len(period)}: {period[0]}")
     area = store["cell_area"].values
     roles = variables_by_role(store)
     moving = [name for role in ("prognostic", "forcing", "diagnostic") for name in roles[role]]
     done = _kept(config.output, mark)
-    blocks = {name: _blocks(store[name], first, last) for name in moving if name not in done}
-    with workers(config.dask) as over, progress("stats", sum(map(len, blocks.values()))) as report:
+    tasks = {name: _tasks(record, stores, name, area) for name in moving if name not in done}
+    with workers(config.dask) as over, progress("stats", sum(map(len, tasks.values()))) as report:
         before = 0
-        for name, edges in blocks.items():
-            array = store[name].variable
-            tasks = [(array, start, stop, last, area) for start, stop in edges]
-            parts = over(of_block, tasks, lambda count, before=before: report(before + count, ""))
-            before += len(edges)
+        for name, own in tasks.items():
+            parts = over(_moments, own, lambda count, before=before: report(before + count, ""))
+            before += len(own)
             _keep(config.output, mark, name, table(*merged(parts)))
     tables = _kept(config.output, mark)
     for name in roles["static"]:
@@ -69,10 +67,27 @@ def _statistics(config: StatsConfig) -> None:
             f"Expected values of {', '.join(empty)} on every level of {config.store}, got missing ones alone"
         )
     write_netcdf(
-        as_dataset({n: tables[n] for n in sorted(tables)}, store, _attributes(store, period, mark)), config.output
+        as_dataset({n: tables[n] for n in sorted(tables)}, store, _attributes(stores, period, mark)), config.output
     )
     shutil.rmtree(_folder(config.output), ignore_errors=True)
     log.info("%s: %d fields, %s to %s", config.output, len(tables), period[0], period[-1])
+
+
+def _moments(function: Callable, *arguments) -> tuple[Moments, Moments]:
+    return function(*arguments)
+
+
+def _tasks(record: Record, stores: Sequence[xr.Dataset], name: str, area: np.ndarray) -> list[tuple]:
+    """A field's blocks of times, store by store, and the changes from a store to the next where the two meet."""
+    tasks: list[tuple] = []
+    before = None
+    for stretch, start in zip(record.stretches, record.edges, strict=False):
+        array, last = stores[stretch.store][name], stretch.first + stretch.dataset.sizes["time"]
+        if before is not None and not record.breaks[start - 1]:
+            tasks.append((of_seam, *before, array.variable, stretch.first, area))
+        tasks += [(of_block, array.variable, *edges, last, area) for edges in _blocks(array, stretch.first, last)]
+        before = array.variable, last - 1
+    return tasks
 
 
 def _blocks(array, first: int, last: int) -> list[tuple[int, int]]:
@@ -83,13 +98,13 @@ def _blocks(array, first: int, last: int) -> list[tuple[int, int]]:
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def _attributes(store: xr.Dataset, period: np.ndarray, mark: str) -> dict:
+def _attributes(stores: Sequence[xr.Dataset], period: np.ndarray, mark: str) -> dict:
     return {
         "period_start": str(period[0]),
         "period_end": str(period[-1]),
         "samples": len(period),
-        "time_step_seconds": store.attrs["time_step_seconds"],
-        "store_fingerprint": str(store.attrs.get("fingerprint")),
+        "time_step_seconds": stores[0].attrs["time_step_seconds"],
+        "store_fingerprint": ", ".join(str(each.attrs.get("fingerprint")) for each in stores),
         "fingerprint": mark,
     }
 

@@ -71,7 +71,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         recipe,
         output,
         identity(config, stores),
-        build.validation(dataset, config, build.error(samples, statistics, config).to(device), layout),
+        build.validation(stores, config, build.error(samples, statistics, config).to(device), layout),
         world,
         config.parallel == "fsdp",
     )

@@ -107,6 +107,18 @@ def test_a_broken_chunk_is_named(tmp_path, planet):
         ChunkReader.of(path, "temperature").read(0, np.empty(planet.temperature.shape[1:], np.float32))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_named(tmp_path, planet, share):
+    """What then stands where the index should be points anywhere."""
+    path = make(tmp_path / "a.zarr", planet, shard=4)
+    file = path / "temperature" / "c" / "0" / "0" / "0" / "0"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=r"Expected a .* of temperature .* c/0/0/0/0|temperature .*c/0/0/0/0"):
+        for time in range(4):
+            ChunkReader.of(path, "temperature").read(time, np.empty(planet.temperature.shape[1:], np.float32))
+
+
 def test_it_is_sent_to_other_processes(tmp_path, planet):
     path = make(tmp_path / "a.zarr", planet, shard=4)
     reader = StoreReader(path, threads=2)

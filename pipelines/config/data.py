@@ -94,6 +94,9 @@ class StatsConfig(Model):
     """Mean, standard deviation and standard deviation of the step difference over the training period."""
 
     store: Path
+    later_stores: list[Path] = Field(
+        default_factory=list, description="stores like the first that go on after it, as for training"
+    )
     output: Path
     period: Period = Period()
     climatology: Path | None = Field(None, description="store of means by hour and day of the year to write beside")

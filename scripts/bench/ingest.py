@@ -1,6 +1,6 @@
 """How fast NetCDF becomes a store: against `xarray.open_mfdataset(...).to_zarr(...)` with the same chunks and codec.
 
-Both read the same files and write one time a chunk with Blosc (zstd, shuffle) on the same disk, each in a process of its own
+Both read the same files and write one time a chunk with Blosc (lz4, shuffle) on the same disk, each in a process of its own
 with as many threads, in turns; medians. `ratio` is our rate over xarray's. The memory is the largest of the process, whole.
 """
 

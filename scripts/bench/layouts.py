@@ -25,7 +25,7 @@ from emulator.chunk_reader import ChunkReader
 from emulator.grid import Grid
 
 TIMES = 64
-SHIPPED = "1 time, shards of 64, blosc zstd 3 shuffle"
+SHIPPED = "1 time, shards of 64, blosc lz4 5 shuffle"
 CODECS = {
     "blosc zstd 3 shuffle": BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4),
     "blosc zstd 1 shuffle": BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=4),
@@ -38,10 +38,10 @@ CODECS = {
 # times a chunk, levels a chunk, times a shard (0: a file for each chunk), codec
 LAYOUTS = [
     *[(1, len(LEVELS), 64, codec) for codec in CODECS],
-    *[(1, len(LEVELS), shard, "blosc zstd 3 shuffle") for shard in (0, 8)],
-    (1, 1, 64, "blosc zstd 3 shuffle"),
-    (4, len(LEVELS), 64, "blosc zstd 3 shuffle"),
-    (16, len(LEVELS), 64, "blosc zstd 3 shuffle"),
+    *[(1, len(LEVELS), shard, "blosc lz4 5 shuffle") for shard in (0, 8)],
+    (1, 1, 64, "blosc lz4 5 shuffle"),
+    (4, len(LEVELS), 64, "blosc lz4 5 shuffle"),
+    (16, len(LEVELS), 64, "blosc lz4 5 shuffle"),
 ]
 
 

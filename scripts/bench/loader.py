@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -249,7 +250,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16, help="in a turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; default: the temporary one")
+    parser.add_argument("--peers", default="", help="folder with installed peers (pip install --target)")
     options = parser.parse_args()
+    if options.peers:
+        sys.path.append(options.peers)  # last, so that it adds packages and replaces none
     about = {
         "machine": platform.machine(),
         "cores": os.cpu_count(),

@@ -111,6 +111,12 @@ def test_paths_between_stages_default_to_the_run_directory(tmp_path):
     assert experiment.rollout.checkpoint == experiment.train.output / "checkpoint"
 
 
+def test_statistics_are_those_of_the_stores_that_are_trained_on(tmp_path):
+    path = write(tmp_path / "e.yaml", "directory: r\nstats: {}\ntrain: {later_stores: [b.zarr, c.zarr]}")
+    assert load_experiment(path).stats.later_stores == [Path("b.zarr"), Path("c.zarr")]
+    assert load_experiment(path, ["stats.later_stores=[b.zarr]"]).stats.later_stores == [Path("b.zarr")]
+
+
 def test_the_run_directory_moves_everything(tmp_path):
     moved = to_yaml(load_experiment(CONF / "quickstart.yaml", [f"directory={tmp_path}"]))
     assert "runs/quickstart" not in moved and moved.count(str(tmp_path)) > 10

@@ -135,3 +135,76 @@ def test_the_climatology_beside_the_statistics(tmp_path):
     with pytest.raises(ValueError, match="at least a year .* got 59 days"):
         stats(StatsConfig(**settings, climatology=tmp_path / "e.zarr", period={"end": "2001-02-28"}))
     assert not (tmp_path / "e.zarr").exists()
+
+
+def made_store(folder, name, times, **settings):
+    truth(times).to_netcdf(folder / f"{name}.nc")
+    ingest(IngestConfig(sources=[{"path": str(folder / f"{name}.nc")}], output=folder / f"{name}.zarr", **settings))
+    return folder / f"{name}.zarr"
+
+
+@pytest.mark.parametrize("pause", [0, 3])
+def test_several_stores_are_one_record(tmp_path, pause):
+    """Where they meet the change from one to the next counts; where time has passed between them it does not."""
+    times = np.datetime64("2001-02-27", "ns") + np.arange(20 + pause) * np.timedelta64(6, "h")
+    kept = np.delete(times, slice(9, 9 + pause))
+    parts = kept[:9], kept[9:16], kept[16:]
+    stores = [made_store(tmp_path, n, part) for n, part in zip("abc", parts, strict=True)]
+    period = {"start": str(times[2])[:16]}
+    found = run(stores[0], tmp_path / "s.nc", later_stores=stores[1:], period=period)
+    data = xr.concat(
+        [open_analysis(store)[["temperature", "mean_sea_level_pressure"]] for store in stores], "time"
+    ).isel(time=slice(2, None))
+    area = open_analysis(stores[0]).cell_area
+    assert found.attrs["samples"] == len(kept) - 2 and found.attrs["period_end"] == str(kept[-1])
+    for name in ("temperature", "mean_sea_level_pressure"):
+        field = data[name].astype(np.float64)
+        change = field.diff("time").values
+        steps = np.diff(kept[2:]) == np.timedelta64(6, "h")
+        assert steps.all() == (pause == 0)
+        mean, std = expected(field, area)
+        np.testing.assert_allclose(found[name].sel(statistic="mean"), mean, rtol=1e-10)
+        np.testing.assert_allclose(found[name].sel(statistic="std"), std, rtol=1e-10)
+        change = xr.DataArray(change[steps], dims=field.dims)
+        mean, std = expected(change, area)
+        scale = float(std.max())
+        np.testing.assert_allclose(found[name].sel(statistic="difference_mean"), mean, rtol=1e-10, atol=1e-10 * scale)
+        np.testing.assert_allclose(found[name].sel(statistic="difference_std"), std, rtol=1e-10)
+
+
+def test_several_stores_are_one_climatology(tmp_path):
+    times = np.datetime64("2001-01-01", "ns") + np.arange(500) * np.timedelta64(1, "D")
+    parts = [made_store(tmp_path, n, part) for n, part in (("a", times[:200]), ("b", times[200:]))]
+    sources = [{"path": [str(tmp_path / "a.nc"), str(tmp_path / "b.nc")]}]
+    ingest(IngestConfig(sources=sources, output=tmp_path / "c.zarr"))
+    parts.append(tmp_path / "c.zarr")
+    settings = {"period": {"start": "2001-02-01"}}
+    run(parts[0], tmp_path / "s.nc", later_stores=[parts[1]], climatology=tmp_path / "one.zarr", **settings)
+    run(parts[2], tmp_path / "t.nc", climatology=tmp_path / "two.zarr", **settings)
+    one, two = (xr.open_zarr(tmp_path / f"{name}.zarr", chunks=None) for name in ("one", "two"))
+    np.testing.assert_array_equal(one.temperature.values, two.temperature.values)
+    assert one.attrs["period_end"] == two.attrs["period_end"] == str(times[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "Expected stores in the order of time"),
+        ({"step": 12}, "Expected stores of one time step, got 6 h, 12 h"),
+        (
+            {"constants": {"gravity": 9.8}},
+            r"Expected stores with the same physical constants, got others .*a\.zarr and .*b\.zarr",
+        ),
+        ({"roles": {"mean_sea_level_pressure": "static"}}, "Expected mean_sea_level_pressure on .* in every store"),
+        ({"variables": ["temperature"]}, r"Expected .* in every store, got none in .*b\.zarr"),
+        ({"grid": {"rows": 6}}, "Expected stores of one grid"),
+    ],
+)
+def test_stores_that_are_no_record(tmp_path, change, message):
+    first = made_store(tmp_path, "a", TIMES)
+    begin = TIMES[-1] + np.timedelta64(6, "h") if change else TIMES[4]
+    times = begin + np.arange(4) * np.timedelta64(change.pop("step", 6), "h")
+    second = made_store(tmp_path, "b", times, **change)
+    with pytest.raises(ValueError, match=message):
+        run(first, tmp_path / "s.nc", later_stores=[second])
+    assert not (tmp_path / "s.nc").exists()
