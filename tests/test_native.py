@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator import native
+from emulator.models.spectral import SpectralFilter
 from emulator.spherical import SphericalTransform, VectorTransform
 
 pytestmark = pytest.mark.skipif(
@@ -131,3 +132,28 @@ def test_lengths_that_the_kernels_do_not_know_and_other_types_are_left_to_torch(
     transform = SphericalTransform(8, 14, "gaussian", lmax=6)
     smooth = transform.synthesis(transform.analysis(torch.randn(8, 14, 2)))
     assert relative(transform.synthesis(transform.analysis(smooth)), smooth) < 2e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(3, 50), st.integers(1, 3), st.integers(1, 40))
+def test_mixing_and_its_gradients_are_the_products(lmax, batch, channels):
+    plan = SphericalTransform(lmax, 2 * lmax, "gaussian", lmax=lmax).plan
+    transform = SphericalTransform(lmax, 2 * lmax, "gaussian", lmax=lmax)
+    torch.manual_seed(lmax)
+    mixing = SpectralFilter(plan, channels)
+    field = torch.randn(lmax, 2 * lmax, batch, channels)
+    weights = transform.arrange(torch.randn(field.shape))
+
+    def results():
+        at = transform.arrange(field).requires_grad_()
+        filtered = transform.synthesise(mixing(transform.analyse(at)))
+        return filtered.detach(), *torch.autograd.grad((filtered * weights).sum(), (at, mixing.weight))
+
+    library, found = native._library, results()
+    native._library = lambda: None
+    try:
+        expected = results()
+    finally:
+        native._library = library
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative(ours, theirs) < 5e-6

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import nn
 
+from emulator import native
 from emulator.spherical_kernels import Plan
 
 FILTERS = ("complex", "real", "diagonal", "low_rank")
@@ -40,6 +41,9 @@ def mix(c, weight, plan, half):
     plan = Plan(*plan)
     batch, width = c.shape[1], weight.shape[-1]
     out = c.new_empty(plan.count, batch, width)
+    if weight.ndim == 4 and not half and native.mixes(c):
+        native.mixing(c.contiguous(), weight.contiguous(), out, plan.lmax, plan.width)
+        return out
     values, weight = (c.bfloat16(), weight.bfloat16()) if half else (c, weight)
     for position, degrees, rows, first in _pieces(plan):
         size = degrees * rows
@@ -63,8 +67,11 @@ def mix_backward(g, c, weight, plan, half):
     """Gradients of `mix` with respect to the coefficients and the weights."""
     plan = Plan(*plan)
     batch, dtype = c.shape[1], torch.bfloat16 if half else c.dtype
-    g_c = torch.empty_like(c)
+    g_c = c.new_empty(c.shape)
     g_weight = torch.empty_like(weight)
+    if weight.ndim == 4 and not half and native.mixes(c):
+        native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.lmax, plan.width)
+        return g_c, g_weight
     flat = weight.flatten(2).to(dtype)
     g_values, values = g.to(dtype), c.to(dtype)
     sums = [flat.new_empty(0), flat.new_empty(0)]

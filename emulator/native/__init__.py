@@ -44,9 +44,20 @@ class _Legendre(ctypes.Structure):
     ]
 
 
+class _Mixing(ctypes.Structure):
+    """`struct mixing` of spherical.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("from_", "weight", "to", "g_from", "g_weight", "turned")),
+        *((name, ctypes.c_int) for name in ("degrees", "width", "batch")),
+        *((name, ctypes.c_long) for name in ("inputs", "outputs", "next")),
+    ]
+
+
 class _Library(NamedTuple):
     fourier: ctypes._CFuncPtr
     legendre: ctypes._CFuncPtr
+    mixing: ctypes._CFuncPtr
     region: ctypes.c_void_p | None  # what starts torch's threads; None: one thread
 
 
@@ -57,10 +68,10 @@ def _library() -> _Library | None:
         return None
     try:
         library = ctypes.CDLL(found.origin)
-        functions = library.emulator_fourier, library.emulator_legendre
+        functions = library.emulator_fourier, library.emulator_legendre, library.emulator_mixing
     except (OSError, AttributeError):  # made for another machine
         return None
-    for function, structure in zip(functions, (_Fourier, _Legendre), strict=True):
+    for function, structure in zip(functions, (_Fourier, _Legendre, _Mixing), strict=True):
         function.restype = None
         function.argtypes = [ctypes.POINTER(structure), ctypes.c_void_p, ctypes.c_uint]
     try:
@@ -75,15 +86,14 @@ def available() -> bool:
     return _library() is not None
 
 
+def mixes(x: torch.Tensor) -> bool:
+    """Whether the compiled kernels take `x`."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and _library() is not None
+
+
 def serves(x: torch.Tensor, longitudes: int) -> bool:
     """Whether the compiled kernels transform `x`."""
-    return (
-        x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and longitudes <= LONGEST
-        and factors(longitudes) is not None
-        and _library() is not None
-    )
+    return longitudes <= LONGEST and factors(longitudes) is not None and mixes(x)
 
 
 @functools.cache
@@ -193,3 +203,29 @@ def legendre(
         channels=channels,
     )
     library.legendre(ctypes.byref(task), library.region, torch.get_num_threads())
+
+
+def mixing(c, weight, out, degrees: int, width: int) -> None:
+    """Fill `out`, `(count, batch, C')`, with coefficients `(count, batch, C)` times weights `(l, C, 2, C')`."""
+    _mix(c, weight, out, degrees, width, None, None, None)
+
+
+def mixing_backward(g, c, weight, g_c, g_weight, degrees: int, width: int) -> None:
+    """Fill `g_c` and `g_weight` with the gradients of `mixing` for that of its result, `g`. All contiguous."""
+    _mix(c, weight, g, degrees, width, g_c, g_weight, torch.empty_like(weight))
+
+
+def _mix(c, weight, out, degrees, width, *gradients):
+    library = _library()
+    task = _Mixing(
+        c.data_ptr(),
+        weight.data_ptr(),
+        out.data_ptr(),
+        *(None if x is None else x.data_ptr() for x in gradients),
+        degrees=degrees,
+        width=width,
+        batch=c.shape[1],
+        inputs=c.shape[2],
+        outputs=out.shape[2],
+    )
+    library.mixing(ctypes.byref(task), library.region, torch.get_num_threads())

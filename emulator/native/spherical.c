@@ -1,4 +1,4 @@
-/* The two steps of the spherical transform on float32, for `emulator/native`. Plain C, no Python.
+/* The two steps of the spherical transform, and the mixing of channels between them, on float32, for `emulator/native`. Plain C, no Python.
  *
  * Spectra are `(part, order, row, channel)` with the rows of a hemisphere, the equator first where there is one; one is for
  * even and one for odd degrees. Cells may lie in any order of longitudes and rows. Coefficients lie in the order of
@@ -33,34 +33,57 @@ struct legendre {
     long next; /* the first order that no thread has taken */
 };
 
+struct mixing {
+    const float *from, *weight; /* `(row, batch, input)`; `(degree, input, 2, output)` */
+    float *to;                  /* `(row, batch, output)`; for gradients, those of the result */
+    float *g_from, *g_weight;   /* NULL for the mixing itself */
+    float *turned;              /* for gradients: room for as many floats as the weights */
+    int degrees, width, batch;
+    long inputs, outputs;
+    long next; /* the number of degrees that threads have taken */
+};
+
 /* ROWS x VECTORS accumulators of the products: as many as the instruction set's registers hold, 4 x 4 as fast as 6 x 4 */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define KERNEL(name) name##_avx512
 #define ROWS 4
 #define VECTORS 4
+#define MIXING_ROWS 4
+#define MIXING_VECTORS 2
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx2,fma")
 #include "fourier_kernel.h"
 #include "legendre_kernel.h"
+#include "mixing_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef VECTORS
+#undef MIXING_ROWS
+#undef MIXING_VECTORS
 #define KERNEL(name) name##_avx2
 #define VECTORS 1
+#define MIXING_ROWS 2
+#define MIXING_VECTORS 1
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #include "fourier_kernel.h"
 #include "legendre_kernel.h"
+#include "mixing_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef ROWS
 #undef VECTORS
+#undef MIXING_ROWS
+#undef MIXING_VECTORS
 #endif
 #define KERNEL(name) name##_plain
 #define ROWS 2
 #define VECTORS 1
+#define MIXING_ROWS 1
+#define MIXING_VECTORS 1
 #include "fourier_kernel.h"
 #include "legendre_kernel.h"
+#include "mixing_kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BEST(name)                                                                                                     \
@@ -93,4 +116,10 @@ void emulator_legendre(struct legendre *f, region parallel, unsigned threads)
 {
     f->next = 0;
     run(BEST(legendre), f, parallel, threads);
+}
+
+void emulator_mixing(struct mixing *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(mixing), f, parallel, threads);
 }
