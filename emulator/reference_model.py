@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import logging
+import zipfile
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -190,17 +191,20 @@ class ReferenceModel:
             np.savez(file, **arrays)
 
     def load_state(self, path) -> Any:
-        """The state of an `.npz` file. Raises `ValueError` when its arrays are not those of this model."""
+        """The state of an `.npz` file. Raises `ValueError` when it is damaged or its arrays are not those of this model."""
         import jax
         import jax.numpy as jnp
 
         template = self.initial_state()
         leaves, structure = jax.tree_util.tree_flatten_with_path(template)
-        with np.load(path, allow_pickle=False) as arrays:
-            expected = [f"{index:03d}{jax.tree_util.keystr(key)}" for index, (key, _) in enumerate(leaves)]
-            if list(arrays.files) != expected:
-                raise ValueError(f"Expected the arrays of this model's state in {path}, got {arrays.files[:3]}, ...")
-            values = [arrays[name] for name in expected]
+        expected = [f"{index:03d}{jax.tree_util.keystr(key)}" for index, (key, _) in enumerate(leaves)]
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found, values = arrays.files, list(arrays.values())
+        except (EOFError, ValueError, zipfile.BadZipFile):
+            raise ValueError(f"Expected a model's state in {path}, it is damaged: delete it to go on without") from None
+        if found != expected:
+            raise ValueError(f"Expected the arrays of this model's state in {path}, got {found[:3]}, ...")
         for name, value, (_, leaf) in zip(expected, values, leaves, strict=True):
             if value.shape != np.shape(leaf):
                 raise ValueError(f"Expected {name} of shape {np.shape(leaf)} in {path}, got {value.shape}")

@@ -1,5 +1,6 @@
 """The stage simulate: what it writes, what it refuses, and that it ends the same however it was stopped."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from emulator.grid import Grid
 from emulator.variables import variable
 from pipelines.cli import main
 from pipelines.config import ConfigError, SimulateConfig
-from pipelines.simulate import _stops, simulate
+from pipelines.simulate import _stops, files, simulate
 
 SHORT = {"days": 3, "spin_up_days": 1, "chunk_days": 2, "truncation": 21}
 CHUNKS = ("speedy_20010102.nc", "speedy_20010104.nc")
@@ -41,7 +42,7 @@ def test_stops_cover_the_simulation(days, spin_up, chunk):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("days", 4), ("spin_up_days", 2), ("start", "2001-02-01"), ("truncation", 31)]
+    ("name", "value"), [("days", 2), ("spin_up_days", 2), ("start", "2001-02-01"), ("truncation", 31)]
 )
 def test_another_simulation_in_the_folder_is_refused(tmp_path, monkeypatch, name, value):
     monkeypatch.setitem(sys.modules, "emulator.reference_model", None)
@@ -53,14 +54,27 @@ def test_another_simulation_in_the_folder_is_refused(tmp_path, monkeypatch, name
 
 def test_a_complete_folder_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "emulator.reference_model", None)
-    (tmp_path / "restart_000004.npz").touch()
-    simulate(SimulateConfig(directory=tmp_path, **SHORT))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["restart_000004.npz", "simulation.json"]
+    config = SimulateConfig(directory=tmp_path, **SHORT)
+    for path in files(config)[1:]:
+        path.touch()
+    simulate(config)
+    assert sorted(tmp_path.iterdir()) == sorted(files(config))
+    files(config)[-1].unlink()  # a chunk that is lost is simulated again, and all that follows it
+    with pytest.raises(ImportError):
+        simulate(config)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"days": 3'])
+def test_a_damaged_record_ends_in_one_sentence(tmp_path, content):
+    (tmp_path / "simulation.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"simulation.json, it is damaged"):
+        simulate(SimulateConfig(directory=tmp_path, **SHORT))
 
 
 def test_files(finished):
     names = sorted(path.name for path in finished.iterdir())
-    assert names == ["restart_000004.npz", "simulation.json", *CHUNKS]
+    restarts = ["restart_000003.npz", "restart_000004.npz"]  # the last chunk is short: more days begin before it
+    assert names == [*restarts, "simulation.json", *CHUNKS]
     with xr.open_mfdataset(
         sorted(finished.glob("*.nc")), data_vars="minimal", coords="minimal", compat="override"
     ) as data:
@@ -112,7 +126,31 @@ def test_stopped_and_started_again_it_ends_the_same(finished, tmp_path, monkeypa
     (tmp_path / "speedy_20010102.nc.partial").write_bytes(b"half a file")
     simulate(config)
     _assert_same(finished, tmp_path)
-    assert [path.name for path in tmp_path.glob("restart*")] == ["restart_000004.npz"]
+    assert {path.name for path in tmp_path.glob("restart*")} == {path.name for path in finished.glob("restart*")}
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_a_simulation_goes_on_to_more_days_as_if_it_had_been_that_long(finished, tmp_path, monkeypatch, days):
+    """From the end of a whole chunk, and from inside one: not one bit differs, and no day before it is simulated again."""
+    from emulator.reference_model import ReferenceModel
+
+    simulate(SimulateConfig(directory=tmp_path, **(SHORT | {"days": days})))
+    whole, done = ReferenceModel.advance_day, []
+    monkeypatch.setattr(ReferenceModel, "advance_day", lambda self, state: done.append(1) or whole(self, state))
+    simulate(SimulateConfig(directory=tmp_path, **SHORT))
+    _assert_same(finished, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in finished.iterdir()}
+    assert len(done) == {1: 3, 2: 1}[days]
+
+
+def test_a_damaged_restart_file_ends_in_one_sentence(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "restart_000004.npz").unlink()
+    restart = tmp_path / "restart_000003.npz"
+    for content in (b"", restart.read_bytes()[:1000]):
+        restart.write_bytes(content)
+        with pytest.raises(ValueError, match="restart_000003.npz, it is damaged"):
+            simulate(SimulateConfig(directory=tmp_path, **SHORT))
 
 
 def test_on_a_full_disk_it_says_which_file_and_goes_on_when_there_is_room(finished, disk, tmp_path, capsys):
