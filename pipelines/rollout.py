@@ -1,5 +1,7 @@
 """Forecasts from many initial times, written as a Zarr store that other tools open."""
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -17,14 +19,13 @@ from emulator.world import world_of
 from emulator.zarr_regions import marks, progress_path
 from pipelines import checkpoints
 from pipelines.build import STATIC
-from pipelines.config import ConfigError, RolloutConfig
+from pipelines.config import ConfigError, RolloutConfig, ThinConfig
 from pipelines.exporting import export
 from pipelines.forecasting import Position, Run, Schedule
-from pipelines.load import fingerprint
 from pipelines.progress import progress
 
 log = logging.getLogger(__name__)
-RESTART = "restart-{:06d}.safetensors"
+RESTART = "restart-{:06d}-{:d}.safetensors"  # first initial time and batch size of a group
 
 
 def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
@@ -38,49 +39,56 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     world = world_of(os.environ)
     share = part or (world.rank + 1, world.size)
     dataset = open_analysis(config.store)
-    models, metadata = load_models(config, dataset)
+    models, weights, metadata = load_models(config, dataset)
     steps = round(config.lead_days * 86400 / metadata["step_seconds"])
     inits = initial_times(dataset, config, steps)
-    attributes = forecast_attributes(dataset, metadata, config)
+    attributes = forecast_attributes(dataset, metadata)
     run = Run(models, dataset, config.batch_size, config.ensemble)
-    _write(run, config.output, inits, schedule_of(config, run, inits, steps), attributes, config, share, config.thin)
+    own = attributes | ({"ensemble": config.ensemble.model_dump_json()} if config.ensemble else {})
+    _write(config.output, run, weights, inits, schedule_of(config, run, inits, steps), own, share, config.thin)
     if config.uncorrected_inits:
         chosen = np.unique(
             np.linspace(0, len(inits) - 1, min(config.uncorrected_inits, len(inits))).round().astype(int)
         )
         plain = Run([[(0, Step.without_scheme(run.step))]], dataset, config.batch_size)
-        some, attributes_of_plain = [inits[i] for i in chosen], attributes | {"conservation": "none"}
-        _write(plain, config.uncorrected, some, Schedule.every(steps), attributes_of_plain, config, share)
+        some, own = [inits[i] for i in chosen], attributes | {"conservation": "none"}
+        _write(config.uncorrected, plain, [weights[0][:1]], some, Schedule.every(steps), own, share)
     if config.long_run_days:
         every = max(1, round(86400 / metadata["step_seconds"]))
         alone = Run(models[:1], dataset, config.batch_size)
         daily = Schedule.every(every * config.long_run_days, every)
-        _write(alone, config.long_run, inits[:1], daily, attributes, config, share)
+        _write(config.long_run, alone, weights[:1], inits[:1], daily, attributes, share)
     for kind in config.also:
         if Path(config.output).exists():
             export(config.output, kind)
 
 
-def load_models(config: RolloutConfig, dataset: xr.Dataset) -> tuple[list[list[tuple[int, Step]]], dict]:
-    """The models of the members, each a cascade by lead, and the first checkpoint's metadata. Raises `ConfigError`."""
+def load_models(config: RolloutConfig, dataset: xr.Dataset) -> tuple[list[list[tuple[int, Step]]], list[list], dict]:
+    """The models of the members, each a cascade by lead; as many digests of weights; the first checkpoint's metadata.
+
+    Raises `ConfigError`.
+    """
     first, metadata = checkpoints.load_step(config.checkpoint)
     checkpoints.check_match(metadata, dataset, config.checkpoint, config.store)
 
-    def load(path):
+    def load(path, from_days=0.0):
         step, saved = checkpoints.load_step(path)
         checkpoints.check_match(saved, dataset, path, config.store)
         if step.layout != first.layout:
             raise ConfigError(f"Expected {path} with the channels of {config.checkpoint}, got others")
-        return step
+        start = round(from_days * 86400 / metadata["step_seconds"])
+        return (start, step), (start, saved["sha256"])
 
-    later = [(round(c.from_days * 86400 / metadata["step_seconds"]), load(c.checkpoint)) for c in config.cascade]
-    if [start for start, _ in later] != sorted({start for start, _ in later}):
+    cascade = [((0, first), (0, metadata["sha256"])), *(load(c.checkpoint, c.from_days) for c in config.cascade)]
+    starts = [start for (start, _), _ in cascade]
+    if starts != sorted(set(starts)):
         raise ConfigError(f"Expected cascade.from_days to increase, got {[c.from_days for c in config.cascade]}")
-    models = [[(0, first), *later]] + [[(0, load(path))] for path in config.member_checkpoints]
+    found = [cascade, *([load(path)] for path in config.member_checkpoints)]
     members = config.ensemble.members if config.ensemble else 1
-    if len(models) > members:
-        raise ConfigError(f"Expected at least {len(models)} members for {len(models)} checkpoints, got {members}")
-    return models, metadata
+    if len(found) > members:
+        raise ConfigError(f"Expected at least {len(found)} members for {len(found)} checkpoints, got {members}")
+    models, weights = ([[pair[part] for pair in model] for model in found] for part in (0, 1))
+    return models, weights, metadata
 
 
 def schedule_of(config: RolloutConfig, run: Run, inits: list, steps: int) -> Schedule:
@@ -122,11 +130,9 @@ def initial_times(dataset: xr.Dataset, config: RolloutConfig, steps: int) -> lis
     return [all_times[i] for i in chosen[: config.maximum_inits]]
 
 
-def forecast_attributes(dataset: xr.Dataset, metadata: dict, config: RolloutConfig) -> dict:
+def forecast_attributes(dataset: xr.Dataset, metadata: dict) -> dict:
     kept = ("vertical_coordinate", "constants", "source", "history")
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
-    if config.ensemble:
-        attributes["ensemble"] = config.ensemble.model_dump_json()
     return attributes | {
         "title": "emulator forecast",
         "time_step_seconds": metadata["step_seconds"],
@@ -138,16 +144,16 @@ def forecast_attributes(dataset: xr.Dataset, metadata: dict, config: RolloutConf
 
 
 def _write(
-    run: Run,
     path: Path,
+    run: Run,
+    weights: list[list],
     inits: list,
     schedule: Schedule,
     attributes: dict,
-    config: RolloutConfig,
     share: tuple[int, int],
-    thin=None,
+    thin: ThinConfig | None = None,
 ) -> None:
-    mark = fingerprint(config, str(path.name), attributes["checkpoint"], str(run.dataset.attrs.get("fingerprint")))
+    mark = _mark(run, weights, inits, schedule, attributes, thin)
     if _is_complete(path, mark):
         log.info("%s is complete", path)
         return
@@ -165,7 +171,7 @@ def _write(
     with progress(Path(path).stem, sum(map(len, left)) * len(leads)) as report, BackgroundWriter() as writer:
         finished = 0
         for group in left:
-            restart = progress_path(path) / RESTART.format(group[0])
+            restart = progress_path(path) / RESTART.format(group[0], run.batch_size)
             position, at = Position.load(restart), 0
             if position is not None:
                 at = schedule.numbers.index(position.number) + 1
@@ -179,6 +185,13 @@ def _write(
                 finished += length * len(group)
                 report(finished, f"{len(inits)} initial times")
     _finish(path, len(inits))
+
+
+def _mark(run: Run, weights, inits, schedule: Schedule, attributes: dict, thin) -> str:
+    """Hash of what decides the numbers in a store: not where things lie, how much is done at a time, or the other stores."""
+    ends, thinning = [*schedule.ends, schedule.mean], thin and thin.model_dump_json()
+    content = [run.dataset.attrs.get("fingerprint"), weights, [str(init) for init in inits], ends, attributes, thinning]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 
 def _store(run, path, group, block, leads, options, last) -> None:

@@ -76,7 +76,7 @@ class RolloutConfig(Model):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _beside_the_output(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "output" not in values:
+        if not isinstance(values, dict) or not isinstance(values.get("output"), str | Path):
             return values
         beside = Path(values["output"]).parent
         return {"uncorrected": beside / "uncorrected.zarr", "long_run": beside / "long_run.zarr"} | values

@@ -1,6 +1,7 @@
 """Rollout: ensembles, thinning, parts, restarts inside a forecast, failed writes, and other formats read back."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -179,6 +180,50 @@ def test_a_run_that_was_stopped_anywhere_ends_bit_for_bit_the_same(finished, tmp
     if block == 1:
         assert stops[0] == 0 and max(stops) > 0  # went on inside a forecast
     assert_equal(open_forecast(output).load(), whole)
+
+
+def test_a_run_that_was_stopped_goes_on_in_other_batches(finished, plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(forecasting, "BLOCK_BYTES", 1)
+    blocks = forecasting.Run.blocks
+
+    def stopping(self, times, schedule, position=None):
+        for number, pair in enumerate(blocks(self, times, schedule, position)):
+            yield pair
+            if len(schedule.ends) > 1 and number == 2:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(forecasting.Run, "blocks", stopping)
+        rollout.rollout(config(finished, tmp_path / "f.zarr", batch_size=2))
+    assert list((tmp_path / "f.zarr.progress").glob("restart-*"))
+    found = run(finished, tmp_path / "f.zarr", batch_size=3)
+    assert set(found.variables) == set(plain.variables)
+    for name in ("temperature", "surface_pressure"):
+        np.testing.assert_allclose(found[name], plain[name], rtol=1e-5, err_msg=name)
+
+
+def test_only_stores_whose_numbers_change_are_written_again(finished, tmp_path):
+    """Each of the three by what decides its own numbers: not by the batches, by where things lie, or by the others."""
+    names = ("f.zarr", "uncorrected.zarr", "long_run.zarr")
+    inside = {"uncorrected_inits": 2, "long_run_days": 1, "maximum_inits": 2, "lead_days": 0.5}
+    inside |= {"uncorrected": tmp_path / names[1], "long_run": tmp_path / names[2]}
+
+    def changed(**options) -> set[str]:
+        before = {name: (tmp_path / name).stat().st_ino for name in names if (tmp_path / name).exists()}
+        rollout.rollout(config(finished, tmp_path / "f.zarr", **(inside | options)))
+        return {name for name in names if (tmp_path / name).stat().st_ino != before.get(name)}
+
+    assert changed() == set(names)
+    other = tmp_path / "elsewhere"
+    shutil.copytree(finished.parent / "run" / "train" / "checkpoint", other)
+    assert changed(batch_size=2, checkpoint=other, also=["netcdf"]) == set()
+    assert changed(long_run_days=2) == {"long_run.zarr"}
+    inside["long_run_days"] = 2
+    assert changed(ensemble=NOISE) == {"f.zarr"}
+    assert changed(ensemble=NOISE | {"seed": 4}) == {"f.zarr"}
+    assert changed(uncorrected_inits=1) == {"f.zarr", "uncorrected.zarr"}  # single forecasts again
+    assert changed(uncorrected_inits=1, lead_days=0.25) == {"f.zarr", "uncorrected.zarr"}
+    assert changed(uncorrected_inits=1, lead_days=0.25, thin={"variables": ["temperature"]}) == {"f.zarr"}
 
 
 def test_a_failed_write_stops_the_rollout(finished, tmp_path, monkeypatch):
