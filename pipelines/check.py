@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.config import STAGES, ConfigError, Experiment, Model
+from pipelines.outputs import files
 
 INPUTS = {
     "simulate": (),
@@ -50,13 +51,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
 
 
 def _outputs(stage: str, config: Model) -> list[Path]:
-    outputs = [Path(config.directory if stage == "simulate" else config.output)]
-    if stage == "train":
-        outputs.append(Path(config.output) / "checkpoint")
-    if stage == "rollout":
-        outputs += [config.uncorrected] if config.uncorrected_inits else []
-        outputs += [config.long_run] if config.long_run_days else []
-    return outputs
+    return [Path(config.directory if stage == "simulate" else config.output), *files(stage, config)]
 
 
 def _check_writable(stage: str, output: Path) -> None:

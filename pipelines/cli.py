@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import sys
@@ -25,6 +26,11 @@ ABOUT = {
     "verify": "scores of forecasts against the truth",
     "report": "one HTML page of scores, maps and budgets",
     "run": "the whole chain, skipping what is complete",
+}
+
+OVERRIDES = {
+    True: "replace single values of the experiment: train.seed=1 directory=DIR",
+    False: "replace single values, in the stage's section: seed=1, or from the experiment's top: train.seed=1 directory=DIR",
 }
 
 SHARED = ("ingest", "rollout", "verify")  # stages whose work can be cut into independent shares
@@ -66,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, about in ABOUT.items():
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("config", type=Path, help="YAML of the stage, or of an experiment that has it")
-        command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="replace single values")
+        command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help=OVERRIDES[name == "run"])
         command.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
         command.add_argument("-v", "--verbose", action="store_true", help="debug messages and tracebacks")
         command.set_defaults(action=_run if name == "run" else _stage)
@@ -91,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(action=_status)
     report = commands.choices["report"]
     report.usage = "emulator report CONFIG [dotted.name=value ...]  |  emulator report [NAME=]SCORES [NAME=]SCORES ..."
-    report.add_argument("--output", type=Path, default=Path("comparison"), help="folder, where models are compared")
-    report.add_argument("--title", default="Comparison of forecasts", help="of the page, where models are compared")
+    report.add_argument("--output", type=Path, help="folder of the page; of compared models by default comparison")
+    report.add_argument("--title", help="of the page")
     report.set_defaults(action=_report)
     gate = commands.add_parser("gate", help="exit code 1 where scores are significantly worse than a baseline's")
     gate.add_argument("scores", type=Path, help="scores.json of a report")
@@ -171,12 +177,14 @@ def _status(options) -> None:
 
 def _report(options) -> None:
     """One report from a configuration, or several files of scores compared."""
+    chosen = {name: str(getattr(options, name)) for name in ("output", "title") if getattr(options, name) is not None}
     if options.config.suffix in (".yaml", ".yml"):
+        options.overrides += [f"{name}={json.dumps(value)}" for name, value in chosen.items()]
         _stage(options)
         return
     from pipelines.report import compare
 
-    compare([str(options.config), *options.overrides], options.output, options.title)
+    compare([str(options.config), *options.overrides], Path(chosen.pop("output", "comparison")), **chosen)
 
 
 def _gate(options) -> int:

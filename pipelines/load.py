@@ -7,8 +7,10 @@ dotted name. An unknown key is refused with its full path and the nearest right 
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,29 +50,38 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     return paths
 
 
-def load_experiment(path: Path, overrides: typing.Sequence[str] = ()) -> Experiment:
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment in a YAML file, with defaults for the paths between stages. Raises `ConfigError`."""
     raw = _apply_overrides(read_yaml(path), overrides)
-    if "directory" not in raw:
-        raise ConfigError(f"Expected a key 'directory' (the run directory) in {path}, got {sorted(raw)}")
+    if not isinstance(raw.get("directory"), str):
+        got = repr(raw["directory"]) if "directory" in raw else sorted(map(str, raw))
+        raise ConfigError(f"Expected a key 'directory' (the run directory) in {path}, got {got}")
     for stage, paths in _default_paths(raw).items():
         if isinstance(raw.get(stage), dict):
             raw[stage] = {**paths, **raw[stage]}
     if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):
-        raw["ingest"]["sources"] = [{"path": str(Path(raw["simulate"]["directory"]) / "*.nc")}]
-    return parse(Experiment, raw, str(path))
+        raw["ingest"]["sources"] = [{"path": f"{raw['simulate']['directory']}/*.nc"}]
+    experiment = parse(Experiment, raw, str(path))
+    if not any(getattr(experiment, stage) for stage in STAGES):
+        raise ConfigError(f"Expected at least one stage of {', '.join(STAGES)} in {path}, got none")
+    return experiment
 
 
-def load_stage(stage: str, path: Path, overrides: typing.Sequence[str] = ()) -> Model:
-    """One stage's configuration, from a file of its own or from its section of an experiment. Raises `ConfigError`."""
+def load_stage(stage: str, path: Path, overrides: Sequence[str] = ()) -> Model:
+    """One stage's configuration, from a file of its own or from its section of an experiment. Raises `ConfigError`.
+
+    Of an experiment, names that begin with `directory` or a stage are meant from the top (`train.seed`), others within
+    the stage's section (`seed`).
+    """
     raw = read_yaml(path)
-    if "directory" in raw and any(name in raw for name in STAGES) and stage not in STAGES[stage].model_fields:
-        experiment = load_experiment(path, [f"{stage}.{override}" for override in overrides])
-        section = getattr(experiment, stage)
-        if section is None:
-            raise ConfigError(f"Expected a section '{stage}' in {path}, got {sorted(raw)}")
-        return section
-    return parse(STAGES[stage], _apply_overrides(raw, overrides), str(path))
+    if not any(name in raw for name in STAGES):
+        return parse(STAGES[stage], _apply_overrides(raw, overrides), str(path))
+    from_top = [re.split(r"[.=]", override)[0] in Experiment.model_fields for override in overrides]
+    full = [o if top else f"{stage}.{o}" for o, top in zip(overrides, from_top, strict=True)]
+    section = getattr(load_experiment(path, full), stage)
+    if section is None:
+        raise ConfigError(f"Expected a section '{stage}' in {path}, got {', '.join(map(str, raw))}")
+    return section
 
 
 def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict:
@@ -79,14 +90,21 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     if path.resolve() in seen:
         raise ConfigError(f"Expected `base:` files without a cycle, got {path} again")
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = _parsed(path.read_text(), str(path))
     except OSError as error:
         raise ConfigError(f"Expected a readable configuration file, got {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Expected valid YAML in {path}, got: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Expected valid YAML in {path}, got: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"Expected a mapping at the top of {path}, got {type(raw).__name__}")
     return _merge_bases(raw, path, (*seen, path.resolve()))
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a day that no month has is a ValueError
+        raise ConfigError(f"Expected valid YAML in {where}, got: {' '.join(str(error).split())}") from None
 
 
 def _merge_bases(node: Any, path: Path, seen: tuple[Path, ...]) -> Any:
@@ -95,7 +113,11 @@ def _merge_bases(node: Any, path: Path, seen: tuple[Path, ...]) -> Any:
     if not isinstance(node, dict):
         return node
     own = {key: _merge_bases(value, path, seen) for key, value in node.items() if key != "base"}
-    return _merge(read_yaml(path.parent / node["base"], seen), own) if "base" in node else own
+    if "base" not in node:
+        return own
+    if not isinstance(node["base"], str):
+        raise ConfigError(f"Expected the path of a file after `base:` in {path}, got {node['base']!r}")
+    return _merge(read_yaml(path.parent / node["base"], seen), own)
 
 
 def _merge(base: dict, own: dict) -> dict:
@@ -109,12 +131,12 @@ def _merge(base: dict, own: dict) -> dict:
     return merged
 
 
-def _apply_overrides(raw: dict, overrides: typing.Sequence[str]) -> dict:
+def _apply_overrides(raw: dict, overrides: Sequence[str]) -> dict:
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise ConfigError(f"Expected overrides of the form dotted.name=value, got {override!r}")
-        value = yaml.safe_load(text) if text else None
+        value = _parsed(text, f"the override {override!r} (text with ': ' needs quotes inside)") if text else None
         if isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
             try:
                 value = float(value)
@@ -197,7 +219,7 @@ def to_yaml(config: Model) -> str:
     return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
 
 
-def fingerprint(config: Model, *more: str) -> str:
-    """Hash of a configuration and of whatever else determines a stage's result."""
-    text = json.dumps(json.loads(config.model_dump_json()), sort_keys=True)
+def fingerprint(config: Model, *more: str, without: Collection[str] = ()) -> str:
+    """Hash of a configuration, `without` some of its keys, and of whatever else determines a stage's result."""
+    text = json.dumps(json.loads(config.model_dump_json(exclude=set(without))), sort_keys=True)
     return hashlib.sha256("\n".join([text, *more]).encode()).hexdigest()[:16]

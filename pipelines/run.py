@@ -1,6 +1,5 @@
 """The chain of an experiment's stages; what is complete for the same inputs and configuration is skipped."""
 
-import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -10,50 +9,14 @@ import platform
 import subprocess
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from emulator.world import world_of
-from pipelines.config import STAGES, ConfigError, Experiment, Model
-from pipelines.load import fingerprint, to_yaml
+from pipelines.chain import Link, chain
+from pipelines.config import ConfigError, Experiment
+from pipelines.load import to_yaml
 
 log = logging.getLogger(__name__)
 PACKAGES = ("emulator", "torch", "torch-harmonics", "numpy", "xarray", "zarr", "dask", "jcm")
-
-OUTPUTS = {"simulate": "directory"}  # every other stage writes to its `output`
-
-
-class Link(NamedTuple):
-    """One stage of an experiment's chain.
-
-    Attributes:
-      stage, config: its name and configuration.
-      fingerprint: hash of the configuration and of everything before it.
-      mark: the file that holds the fingerprint of the inputs that the output was completed for.
-      output: what the stage leaves.
-    """
-
-    stage: str
-    config: Model
-    fingerprint: str
-    mark: Path
-    output: Path
-
-    @property
-    def complete(self) -> bool:
-        return _marked(self.mark) == self.fingerprint and self.output.exists()
-
-
-def chain(experiment: Experiment) -> list[Link]:
-    """The stages that the experiment has, in order."""
-    directory, before, links = Path(experiment.directory), "", []
-    for stage in STAGES:
-        config = getattr(experiment, stage)
-        if config is None:
-            continue
-        before = fingerprint(config, stage, before, _external(stage, config, directory))
-        output = Path(getattr(config, OUTPUTS.get(stage, "output")))
-        links.append(Link(stage, config, before, directory / ".stages" / f"{stage}.json", output))
-    return links
 
 
 def run(experiment: Experiment, only: str | None = None) -> None:
@@ -87,7 +50,7 @@ def run(experiment: Experiment, only: str | None = None) -> None:
             _write(link.mark, json.dumps({"fingerprint": link.fingerprint, "seconds": round(seconds, 1)}))
         log.info("%s: done in %.0f s", link.stage, seconds)
     if links[-1].stage == "report":
-        log.info("report: %s", links[-1].output / "report.html")
+        log.info("report: %s", Path(links[-1].config.output).resolve() / "report.html")
 
 
 def record(experiment: Experiment) -> None:
@@ -130,31 +93,6 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-
-def _external(stage: str, config, directory: Path) -> str:
-    """Sizes and dates of what no earlier stage makes: the local sources of an ingest, stores that go on after the first."""
-    found = []
-    for store in getattr(config, "later_stores", ()):
-        file = Path(store) / "zarr.json"
-        found += [f"{file} {file.stat().st_mtime_ns}"] if file.exists() else []
-    if stage != "ingest":
-        return "\n".join(found)
-    for source in config.sources:
-        for pattern in [source.path] if isinstance(source.path, str) else source.path:
-            path = Path(pattern)
-            if "://" in pattern or directory.resolve() in path.resolve().parents:
-                continue
-            files = sorted(path.parent.glob(path.name)) if path.parent.exists() else []
-            found += [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
-
-
-def _marked(path: Path) -> str | None:
-    try:
-        return json.loads(path.read_text()).get("fingerprint")
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines import slurm
+from pipelines.chain import Link, chain, marked
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
-from pipelines.run import Link, chain
 from pipelines.sbatch import REQUEUE, Places
 from pipelines.submit import queue
 
@@ -59,8 +59,7 @@ def as_text(found: list[StageState]) -> str:
 def _of_stage(link: Link, jobs, known, where: Places, broken: str, lines: int) -> StageState:
     stage = link.stage
     if link.complete:
-        seconds = json.loads(link.mark.read_text()).get("seconds")
-        return StageState(stage, "complete", f"took {seconds:.0f} s", [])
+        return StageState(stage, "complete", f"took {marked(link.mark).get('seconds', 0):.0f} s", [])
     if not jobs:
         return StageState(stage, "open", _progress(link), [])
     entries = [
@@ -140,7 +139,7 @@ def _progress(link: Link) -> str:
     """How far a training is, from its own log."""
     if link.stage != "train":
         return ""
-    path = link.output / "timing.jsonl"
+    path = Path(link.config.output) / "timing.jsonl"
     try:
         row = json.loads(_last_lines(path)[-1])
     except (FileNotFoundError, IndexError, json.JSONDecodeError):

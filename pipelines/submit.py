@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines import slurm
+from pipelines.chain import Link, chain
 from pipelines.check import check_experiment
 from pipelines.config import ConfigError, Experiment
-from pipelines.run import Link, chain, record
+from pipelines.run import record
 from pipelines.sbatch import Job, Places, script
 from pipelines.site import SiteConfig
 

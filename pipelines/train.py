@@ -25,8 +25,9 @@ from pipelines.run import provenance
 from pipelines.signals import stopping_when_asked
 
 log = logging.getLogger(__name__)
-NOT_IDENTITY = {"output", "save_every", "keep", "log_every", "cache_gigabytes", "threads", "parallel", "tensorboard"}
-NOT_IDENTITY |= {"loader_threads"}
+# Where things lie, and what changes the speed or what is kept: none of it changes the weights.
+NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "keep", "log_every", "tensorboard"}
+NOT_IDENTITY |= {"cache_gigabytes", "loader_threads", "threads", "parallel"}
 
 
 def train(config: TrainConfig) -> None:
@@ -126,14 +127,12 @@ def open_statistics(path: Path) -> xr.Dataset:
 
 
 def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
-    """Hash of what decides the trained weights: a state of another identity is not resumed."""
-    decides = config.model_copy(
-        update={name: type(config).model_fields[name].default for name in NOT_IDENTITY - {"output"}}
-    )
-    decides = decides.model_copy(update={"output": Path()})
+    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed."""
     with open(config.statistics, "rb") as stream:
         statistics = hashlib.file_digest(stream, "sha256").hexdigest()
-    return fingerprint(decides, *(str(store.attrs.get("fingerprint")) for store in stores), statistics)
+    return fingerprint(
+        config, *(str(store.attrs.get("fingerprint")) for store in stores), statistics, without=NOT_IDENTITY
+    )
 
 
 def _remark(row: dict) -> str:

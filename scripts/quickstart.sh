@@ -4,4 +4,3 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh gcm
 emulator run conf/quickstart.yaml "$@"
-echo "The report lies in $PWD/runs/quickstart/report/report.html"

@@ -114,7 +114,7 @@ def test_kill_nine_and_again_gives_the_same_bits(planet, whole, tmp_path):
         if int(line) >= 8:
             break
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it ended by itself"
     time.sleep(0.1)
     trainer(planet, tmp_path).run()
     same_state(tmp_path, whole)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,10 @@ from tiny_experiment import tiny_experiment
 from emulator import checkpoint
 from emulator.store import open_analysis, open_forecast
 from pipelines import checkpoints
+from pipelines.chain import chain
 from pipelines.cli import main
+from pipelines.load import load_experiment, load_stage
+from pipelines.train import identity
 
 
 def test_every_stage_leaves_its_file(finished):
@@ -73,21 +77,128 @@ def test_written_budgets_are_closed(finished):
     assert dry[0] < 1e-7 < dry[1]
 
 
-def test_a_second_run_does_nothing(finished, caplog):
+def test_a_second_run_does_nothing(finished):
     before = {p: p.stat().st_mtime_ns for p in (finished.parent / "run").rglob("*") if p.is_file()}
-    caplog.set_level("INFO", "pipelines")
     assert main(["run", str(finished)]) == 0
     changed = {p.name for p, t in before.items() if p.stat().st_mtime_ns != t}
     assert changed <= {"experiment.yaml", "provenance.json"}
 
 
-def test_a_changed_stage_alone_is_run_again(finished):
-    run = finished.parent / "run"
-    stages = {p.stem: p.stat().st_mtime_ns for p in (run / ".stages").iterdir()}
-    assert main(["run", str(finished), "report.title=Another title"]) == 0
-    again = {p.stem: p.stat().st_mtime_ns for p in (run / ".stages").iterdir()}
-    assert {name for name in stages if stages[name] != again[name]} == {"report"}
-    assert "Another title" in (run / "report" / "report.html").read_text()
+def _started(said: str) -> list[str]:
+    """Stages that were run, by the log."""
+    return re.findall(r"(\w+): starting$", said, re.MULTILINE)
+
+
+@pytest.fixture
+def moved(finished, tmp_path) -> Path:
+    """A copy of the finished run in another directory."""
+    shutil.copytree(finished.parent / "run", tmp_path / "moved")
+    return tmp_path / "moved"
+
+
+def test_a_changed_stage_alone_is_run_again(finished, moved, capsys):
+    assert main(["run", str(finished), f"directory={moved}", "report.title=Another title"]) == 0
+    said = capsys.readouterr().err
+    assert _started(said) == ["report"]
+    assert said.strip().endswith(f"report: {moved / 'report' / 'report.html'}")  # where it was asked for
+    assert "Another title" in (moved / "report" / "report.html").read_text()
+
+
+def test_a_report_goes_where_its_options_say(finished, tmp_path):
+    title = "A: b: 1"
+    assert main(["report", str(finished), "--output", str(tmp_path / "page"), "--title", title]) == 0
+    assert title in (tmp_path / "page" / "report.html").read_text()
+
+
+def test_a_run_that_was_moved_is_complete_where_it_is_now(finished, moved, capsys, monkeypatch):
+    assert main(["run", str(finished), f"directory={moved}"]) == 0
+    assert _started(capsys.readouterr().err) == []
+    monkeypatch.chdir(moved.parent)
+    assert main(["run", str(finished), "directory=./moved/../moved"]) == 0
+    assert _started(capsys.readouterr().err) == []
+
+
+def test_a_training_that_was_moved_goes_on_where_it_was(finished, moved, capsys):
+    """Also when its checkpoint has to be written again: what the data are decides, not where they lie."""
+    trained = checkpoint.load(moved / "train" / "checkpoint")[0]
+    shutil.rmtree(moved / "train" / "checkpoint")
+    assert main(["run", str(finished), f"directory={moved}"]) == 0
+    said = capsys.readouterr().err
+    assert "resuming after update 36" in said and "another configuration" not in said
+    for name, tensor in checkpoint.load(moved / "train" / "checkpoint")[0].items():
+        torch.testing.assert_close(tensor, trained[name], rtol=0, atol=0)
+
+
+def test_the_identity_of_a_training_is_that_of_its_data(finished, moved):
+    here, there = (load_stage("train", finished, [f"directory={d}"]) for d in (finished.parent / "run", moved))
+    stores = [open_analysis(here.store)]
+    assert identity(here, stores) == identity(there, stores)
+    assert identity(here, stores) != identity(here.model_copy(update={"seed": 5}), stores)
+    assert identity(here, stores) != identity(here, [stores[0].assign_attrs(fingerprint="other")])
+    with open(moved / "statistics.nc", "ab") as stream:
+        stream.write(b"more")
+    assert identity(here, stores) != identity(there, stores)
+
+
+@pytest.mark.parametrize(
+    ("stage", "lost"),
+    [
+        ("train", "train/checkpoint"),
+        ("rollout", "uncorrected.zarr"),
+        ("rollout", "long_run.zarr"),
+        ("report", "report/report.html"),
+    ],
+)
+def test_a_stage_without_one_of_its_files_is_run_again(finished, moved, capsys, stage, lost):
+    path = moved / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    others = [p for p in moved.glob("*.zarr") if p.exists()]
+    before = {p: p.stat().st_ino for p in others}
+    assert main(["run", str(finished), f"directory={moved}"]) == 0
+    assert _started(capsys.readouterr().err) == [stage] and path.exists()
+    assert {p: p.stat().st_ino for p in others} == before  # the stores that are there are left alone
+
+
+def test_a_changed_source_in_a_globbed_folder_or_inside_a_store_is_noticed(tmp_path):
+    path = tiny_experiment(tmp_path)
+    with xr.open_dataset(tmp_path / "source" / "part0.nc") as planet:
+        planet.to_zarr(tmp_path / "a" / "planet.zarr", consolidated=False)
+    (tmp_path / "b").mkdir()
+    patterns = [str(tmp_path / "sour*" / "*.nc"), str(tmp_path / "a" / "*.zarr"), str(tmp_path / "[ab]" / "none*.nc")]
+
+    def ingest():
+        return chain(load_experiment(path, [f"ingest.sources=[{{path: {json.dumps(patterns)}}}]"]))[0].fingerprint
+
+    found = [ingest(), ingest()]
+    assert found[0] == found[1]
+    os.utime(tmp_path / "source" / "part0.nc", (1, 1))
+    found.append(ingest())
+    os.utime(tmp_path / "a" / "planet.zarr" / "zarr.json", (1, 1))
+    found.append(ingest())
+    (tmp_path / "b" / "none1.nc").touch()
+    found.append(ingest())
+    assert len(set(found)) == 4
+
+
+def test_what_no_stage_makes_is_told_by_its_date(finished, moved):
+    """Statistics from elsewhere: when they change, the training is not complete, though its configuration is the same."""
+    elsewhere = moved.parent / "elsewhere.nc"
+    shutil.copy(moved / "statistics.nc", elsewhere)
+
+    def train():
+        links = chain(load_experiment(finished, [f"directory={moved}", f"train.statistics={elsewhere}"]))
+        return next(link.fingerprint for link in links if link.stage == "train")
+
+    before = train()
+    os.utime(elsewhere, (1, 1))
+    assert train() != before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_damaged_mark_is_no_mark(finished, moved, capsys, text):
+    (moved / ".stages" / "stats.json").write_text(text)
+    assert main(["run", str(finished), f"directory={moved}"]) == 0
+    assert _started(capsys.readouterr().err) == ["stats"]
 
 
 @pytest.mark.parametrize("stage", ["ingest", "stats", "train", "rollout", "verify", "report", "run"])
@@ -163,7 +274,7 @@ def test_a_killed_chain_goes_on_and_ends_with_the_same_forecasts(finished, tmp_p
         while process.poll() is None and not list(tmp_path.glob(pattern)):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, f"it ended by itself before {pattern}"
     assert main(["run", str(path)]) == 0
     for name in ("forecast.zarr", "uncorrected.zarr", "long_run.zarr"):
         ours, theirs = (open_forecast(folder / "run" / name).load() for folder in (tmp_path, finished.parent))
@@ -183,7 +294,10 @@ def killed(*paths, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return replace(*paths, **options)
 os.replace = os.rename = killed
+from pipelines.chain import chain
 from pipelines.cli import main
+from pipelines.load import load_experiment, load_stage
+from pipelines.train import identity
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -63,6 +63,14 @@ def test_every_shipped_file_loads(path):
         ("directory: r\ntrain: {phases: [{}]}", r"Missing key train.phases.0.updates"),
         ("directory: r\ntrain: {optimizer: {lr: -1}}", r"greater than 0 at train.optimizer.lr .* got -1"),
         ("train: {}", r"Expected a key 'directory'"),
+        ("directory: r", r"Expected at least one stage of simulate, .*e.yaml"),
+        ("directory: 3\ntrain: {}", r"Expected a key 'directory' .* got 3"),
+        ("base: 3\ndirectory: r", r"Expected the path of a file after `base:` in .*e.yaml, got 3"),
+        ("directory: r\ntrain: {base: [a]}", r"after `base:` in .*e.yaml, got \['a'\]"),
+        ("directory: r\nsimulate: {directory: 3}\ningest: {}", r"simulate.directory"),
+        ("directory: r\nrollout: {output: 3}", r"rollout.output"),
+        ("directory: r\nstats: {period: {end: 2001-02-30}}", r"Expected valid YAML in .*e.yaml.*day"),
+        ("3: r", r"Expected a key 'directory'"),
         ("- a", r"Expected a mapping"),
         ("a: [", r"Expected valid YAML"),
     ],
@@ -90,6 +98,31 @@ def test_overrides_replace_single_values(tmp_path):
         load_stage("train", path, ["phases.1.updates=3"])
     with pytest.raises(ConfigError, match="nearest: train.seed"):
         load_stage("train", path, ["sed=3"])
+
+
+def test_an_override_that_is_no_yaml_is_shown(tmp_path):
+    path = write(tmp_path / "e.yaml", "directory: r\nreport: {}")
+    with pytest.raises(ConfigError, match=r"'report.title=A: b: c' \(text with ': ' needs quotes inside\)"):
+        load_experiment(path, ["report.title=A: b: c"])
+    assert load_experiment(path, ["report.title='A: b: c'"]).report.title == "A: b: c"
+
+
+def test_overrides_of_a_stage_hold_within_its_section_or_from_the_top(tmp_path):
+    path = write(tmp_path / "e.yaml", "directory: r\nsimulate: {}\ntrain: {seed: 1}\nrollout: {}")
+    assert load_stage("train", path, ["train.seed=2"]) == load_stage("train", path, ["seed=2"])
+    assert load_stage("train", path, ["train={seed: 2}"]) == load_stage("train", path, ["seed=2"])
+    assert load_stage("train", path, ["directory=/tmp/x"]).store == Path("/tmp/x/analysis.zarr")
+    assert load_stage("rollout", path, ["train.seed=2", "lead_days=3"]).lead_days == 3
+    assert load_stage("simulate", path, ["directory=x"]).directory == Path("x/simulation")
+    with pytest.raises(ConfigError, match="nearest: train.seed"):
+        load_stage("train", path, ["train.sed=3"])
+    with pytest.raises(ConfigError, match="a section 'verify'"):
+        load_stage("verify", path)
+
+
+def test_a_stages_own_file_may_name_a_directory(tmp_path):
+    path = write(tmp_path / "s.yaml", "directory: r\ndays: 3")
+    assert load_stage("simulate", path, ["directory=x"]).directory == Path("x")
 
 
 def test_bases_are_merged_and_cycles_refused(tmp_path):

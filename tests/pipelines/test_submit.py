@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from tiny_experiment import tiny_experiment
 
+from pipelines.chain import chain
 from pipelines.cli import main
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
-from pipelines.run import chain, run
+from pipelines.run import run
 from pipelines.sbatch import Places, script
 from pipelines.site import SiteConfig, load_site
 from pipelines.slurm import JobState
