@@ -143,20 +143,29 @@ def test_the_identity_of_a_training_is_that_of_its_data(finished, moved):
 @pytest.mark.parametrize(
     ("stage", "lost"),
     [
+        ("ingest", "analysis.zarr"),
+        ("stats", "statistics.nc"),
         ("train", "train/checkpoint"),
+        ("rollout", "forecast.zarr"),
         ("rollout", "uncorrected.zarr"),
         ("rollout", "long_run.zarr"),
-        ("report", "report/report.html"),
+        ("verify", "scores.nc"),
+        *(("report", f"report/{name}") for name in ("report.html", "scores.csv", "scores.json", "scores.nc")),
     ],
 )
-def test_a_stage_without_one_of_its_files_is_run_again(finished, moved, capsys, stage, lost):
-    path = moved / lost
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    others = [p for p in moved.glob("*.zarr") if p.exists()]
-    before = {p: p.stat().st_ino for p in others}
+def test_a_stage_without_one_of_its_files_is_not_complete(finished, moved, stage, lost):
+    links = chain(load_experiment(finished, [f"directory={moved}"]))
+    assert all(link.complete for link in links)
+    (moved / lost).rename(moved / "away")
+    assert [link.stage for link in links if not link.complete] == [stage]
+
+
+def test_only_the_store_that_is_lost_is_written_again(finished, moved, capsys):
+    shutil.rmtree(moved / "uncorrected.zarr")
+    before = {p: p.stat().st_ino for p in moved.glob("*.zarr")}
     assert main(["run", str(finished), f"directory={moved}"]) == 0
-    assert _started(capsys.readouterr().err) == [stage] and path.exists()
-    assert {p: p.stat().st_ino for p in others} == before  # the stores that are there are left alone
+    assert _started(capsys.readouterr().err) == ["rollout"] and (moved / "uncorrected.zarr").exists()
+    assert {p: p.stat().st_ino for p in before} == before
 
 
 def test_a_changed_source_in_a_globbed_folder_or_inside_a_store_is_noticed(tmp_path):
