@@ -60,13 +60,12 @@ def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> St
     """Normalisation, bounds, damping and static features from the training period."""
     prognostic = samples.layout.prognostic
     space = [1] * len(samples.grid.shape)
-    change = channel_statistics(statistics, prognostic, "difference_std")
-    if not (change > 0).all():
-        labels = [label for label, value in zip(prognostic.labels(), change.tolist(), strict=True) if not value > 0]
-        raise ConfigError(f"Expected prognostic variables that change over the training period, {labels} do not")
+    change = changes(statistics, prognostic)
+    if still := [label for label, value in zip(prognostic.labels(), change.tolist(), strict=True) if value == 0]:
+        log.info("never change over the training period, and are held as they are: %s", ", ".join(still))
     resting, spread, lowest, highest = envelope(samples)
     widened = config.margin * (highest - lowest)
-    damping = config.damping * 0.5 * (change / spread).square()
+    damping = torch.where(change > 0, config.damping * 0.5 * (change / spread).square(), 0.0)
 
     def column(values):
         return values.float().view(-1, *space)
@@ -82,6 +81,20 @@ def buffers(samples: Samples, statistics: xr.Dataset, config: TrainConfig) -> St
         resting=resting.float(),
         static=static_features(samples.dataset, samples.layout.static, samples.grid),
     )
+
+
+def changes(statistics: xr.Dataset, prognostic: Channels) -> torch.Tensor:
+    """Std of a step's change by channel, float64 `(channel,)`; 0 for a level that never changes, as of cloud water aloft.
+
+    Raises `ConfigError` for a variable of which no level changes.
+    """
+    change = channel_statistics(statistics, prognostic, "difference_std")
+    if still := [name for name, where in prognostic.slices.items() if not (change[where] > 0).any()]:
+        raise ConfigError(
+            f"Expected prognostic variables that change over the training period, {', '.join(still)} does not: leave it "
+            "out of train.prognostic"
+        )
+    return change
 
 
 def envelope(samples: Samples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -97,7 +97,8 @@ def _record(config, names=None):
 
 def _train(config, made) -> str:
     from emulator.store import grid_of, open_analysis
-    from pipelines import build, estimate
+    from pipelines import build, conserve, estimate
+    from pipelines.train import open_statistics
 
     dataset = open_analysis(config.store)
     layout, recipe = build.layout(dataset, config), build.recipe(config)
@@ -106,6 +107,9 @@ def _train(config, made) -> str:
     longest = max(phase.rollout_steps for phase in recipe.phases)
     if count <= longest:
         raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {count}")
+    statistics = open_statistics(config.statistics)
+    build.changes(statistics, layout.prognostic)
+    conserve.prepared(config.conservation, dataset, layout, statistics)
     network = build.network(config.network, layout, grid_of(dataset))
     cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape)
     return (

@@ -14,13 +14,13 @@ from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
 from emulator.conservation.penalties import Penalty
-from emulator.conservation.scheme import Options, Scheme, make_budgets
+from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
 from emulator.constants import Constants
 from emulator.dataset import Samples
 from emulator.grid import Grid
-from emulator.store import constants_of, levels_of, time_step_seconds
+from emulator.store import constants_of, grid_of, levels_of, time_step_seconds
 from emulator.vertical import Levels
-from pipelines.config import ConservationConfig
+from pipelines.config import ConfigError, ConservationConfig
 
 log = logging.getLogger(__name__)
 
@@ -36,31 +36,13 @@ class Conservation(NamedTuple):
 def conservation(config: ConservationConfig, samples: Samples, statistics: xr.Dataset) -> Conservation:
     """Scheme and penalty, with constant residuals and tolerances estimated from the training data.
 
-    Raises `ValueError` for a flux of the wrong unit or sign, or one that a budget lacks.
+    Raises `ValueError` as `prepared` does.
     """
-    if not config.budgets or (config.kind == "none" and not config.penalty):
+    ready = prepared(config, samples.dataset, samples.layout, statistics)
+    if ready is None:
         return Conservation(None, None, {})
-    channels, dataset = samples.layout, samples.dataset
-    atmosphere = Atmosphere(
-        area=torch.as_tensor(samples.grid.area),
-        levels=levels_of(dataset),
-        constants=constants_of(dataset),
-        geopotential_at_surface=_orography(dataset),
-        step_seconds=time_step_seconds(dataset),
-        has_surface_pressure="surface_pressure" in channels.prognostic.names,
-    )
-    names = (*channels.prognostic.names, *channels.diagnostic.names)
-    check_units({name: dict(dataset[name].attrs) for name in names})
-    check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
-    orography = atmosphere.geopotential_at_surface
-    saved = {
-        "variances": {
-            name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
-            for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
-            for name in group.names
-        },
-        "orography": None if orography is None else orography.tolist(),
-    }
+    atmosphere, saved = ready
+    names = _names(samples.layout)
     found = truth_residuals(
         make_budgets(_options(config, {}), atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
     )
@@ -79,6 +61,63 @@ def conservation(config: ConservationConfig, samples: Samples, statistics: xr.Da
     return Conservation(_make_scheme(config, saved, atmosphere, names), penalty, saved)
 
 
+def prepared(
+    config: ConservationConfig, dataset: xr.Dataset, channels: Layout, statistics: xr.Dataset
+) -> tuple[Atmosphere, dict] | None:
+    """What the budgets are formed with, and what a checkpoint keeps before residuals are estimated; None for no budgets.
+
+    Reads no fields but the orography. Raises `ConfigError` where channels or levels lack what a budget needs, saying which
+    and what would do, and `ValueError` for a flux of the wrong unit or sign.
+    """
+    if not config.budgets or (config.kind == "none" and not config.penalty):
+        return None
+    names = _names(channels)
+    without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if config.penalty else "")
+    try:
+        atmosphere = _atmosphere(dataset, channels)
+        make_budgets(_options(config, {}), atmosphere, names)
+    except LackingVariables as error:
+        # without surface pressure dry air would be corrected through humidity, which few would choose knowingly
+        left = [name for name in config.budgets if name not in error.lacking and atmosphere.has_surface_pressure]
+        fewer = f"train.conservation.budgets=[{','.join(left)}] or " if left else ""
+        raise ConfigError(f"{error}; give them, or train with {fewer}{without}") from None
+    except ValueError as error:
+        raise ConfigError(f"{error}; or train with {without}") from None
+    check_units({name: dict(dataset[name].attrs) for name in names})
+    check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
+    orography = atmosphere.geopotential_at_surface
+    saved = {
+        "variances": {
+            name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
+            for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
+            for name in group.names
+        },
+        "orography": None if orography is None else orography.tolist(),
+    }
+    if config.kind != "none":
+        _make_scheme(config, saved, atmosphere, names)  # refuses options that do not go together
+    return atmosphere, saved
+
+
+def _atmosphere(dataset: xr.Dataset, channels: Layout) -> Atmosphere:
+    levels = levels_of(dataset)
+    if levels is None:
+        raise ValueError("Expected levels that make up columns, which every budget needs, the store has none")
+    return Atmosphere(
+        area=torch.as_tensor(grid_of(dataset).area),
+        levels=levels,
+        constants=constants_of(dataset),
+        geopotential_at_surface=_orography(dataset),
+        step_seconds=time_step_seconds(dataset),
+        has_surface_pressure="surface_pressure" in channels.prognostic.names,
+    )
+
+
+def _names(channels: Layout) -> tuple[str, ...]:
+    """Fields that a step ends with: what budgets may be formed from."""
+    return (*channels.prognostic.names, *channels.diagnostic.names)
+
+
 def restore_scheme(saved: dict, config: ConservationConfig, grid: Grid) -> Scheme | None:
     """The scheme of a checkpoint."""
     if not saved["scheme"]:
@@ -92,8 +131,7 @@ def restore_scheme(saved: dict, config: ConservationConfig, grid: Grid) -> Schem
         step_seconds=saved["step_seconds"],
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
     )
-    names = (*channels.prognostic.names, *channels.diagnostic.names)
-    return _make_scheme(config, saved["scheme"], atmosphere, names)
+    return _make_scheme(config, saved["scheme"], atmosphere, _names(channels))
 
 
 def _make_scheme(config: ConservationConfig, saved: dict, atmosphere: Atmosphere, names) -> Scheme:

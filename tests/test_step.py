@@ -78,6 +78,28 @@ def test_a_prediction_of_one_is_one_standard_deviation_of_the_change(parts):
     np.testing.assert_allclose(change[0, :4].amax((1, 2)), wanted, rtol=1e-3)
 
 
+def test_a_level_that_never_changes_is_held_and_a_variable_that_never_does_is_refused(planet):
+    """Cloud water at 50 hPa is 0 in every analysis; the network's change of it counts for nothing."""
+    dataset = planet.assign_attrs(time_step_seconds=21600.0).copy(deep=True)
+    dataset["specific_humidity"][:, 0] = 0.0
+    statistics = numpy_statistics(dataset)
+    samples = Samples(dataset, build.layout(dataset, CONFIG))
+    step = make((samples, statistics, build.buffers(samples, statistics, CONFIG)), value=5.0)
+    batch = samples.batch([4], 1)
+    after = step(batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0])
+    assert torch.isfinite(after.state).all()
+    humidity = step.fields(after.state)["specific_humidity"]
+    assert (humidity[:, 0] == 0).all() and (
+        humidity[:, 1:] != step.fields(batch.state[:, 0])["specific_humidity"][:, 1:]
+    ).any()
+    error = build.error(samples, statistics, CONFIG)
+    assert torch.isfinite(error(after.state, after.diagnostic, batch.state[:, 1], batch.diagnostic[:, 0]))
+
+    dataset["specific_humidity"][:] = 1e-3
+    with pytest.raises(ValueError, match="specific_humidity does not: leave it out of train.prognostic"):
+        build.changes(numpy_statistics(dataset), samples.layout.prognostic)
+
+
 @pytest.mark.parametrize("missing", [[0], [0, 1, 7, 47], []])
 def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
     """Closed form: mean, spread and extremes over the other times, whatever lies in the missing slots (here NaN)."""

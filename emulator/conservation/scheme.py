@@ -61,10 +61,21 @@ class Options:
             raise ValueError(f"Expected budgets among {BUDGETS}, got {unknown}")
 
 
+class LackingVariables(ValueError):
+    """Budgets that cannot be formed; `lacking` has the names of the absent variables by budget."""
+
+    def __init__(self, lacking: dict[str, list[str]]):
+        self.lacking = lacking
+        first, *others = (f"{', '.join(names)}{{}}, which the budget {name} needs" for name, names in lacking.items())
+        super().__init__(
+            "; ".join([f"Expected {first.format(' among the variables')}", *(o.format("") for o in others)])
+        )
+
+
 def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[str, Budget]:
     """The chosen budgets by name, for a model that knows the named `variables`.
 
-    Raises `ValueError` naming the variables a budget lacks.
+    Raises `LackingVariables` naming what each budget lacks.
     """
     variables = set(variables)
     species = tuple(name for name in fluxes.WATER_SPECIES if name in variables) or (fluxes.HUMIDITY,)
@@ -78,9 +89,9 @@ def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[st
         "column_water": lambda: ColumnWater(water),
     }
     budgets = {name: makers[name]() for name in BUDGETS if name in options.budgets}
-    for name, budget in budgets.items():
-        if missing := [required for required in budget.required if required not in variables]:
-            raise ValueError(f"Expected {', '.join(missing)} among the variables, which the budget {name} needs")
+    lacking = {name: [need for need in budget.required if need not in variables] for name, budget in budgets.items()}
+    if lacking := {name: names for name, names in lacking.items() if names}:
+        raise LackingVariables(lacking)
     return budgets
 
 
