@@ -19,7 +19,7 @@ import torch
 from torch_harmonics.legendre import dlegpoly, legpoly
 from torch_harmonics.quadrature import precompute_latitudes
 
-from emulator import native
+from emulator.native import transform as native
 from emulator.spherical_kernels import Plan, Transform, longitude_order
 
 GRIDS = ("gaussian", "equiangular")

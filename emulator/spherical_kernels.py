@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from emulator import native
+from emulator.native import transform as native
 from emulator.precision import exact_products
 
 

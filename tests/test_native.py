@@ -7,17 +7,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator import native
+from emulator.models.layers import InstanceNorm
 from emulator.models.spectral import SpectralFilter
+from emulator.native import library
+from emulator.native import transform as native
+from emulator.native.layers import gelu_backward
 from emulator.spherical import SphericalTransform, VectorTransform
 
 pytestmark = pytest.mark.skipif(
-    not native.available() and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
+    library.load() is None and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
 )
 
 
 def test_kernels_are_there_where_a_compiler_is():
-    assert native.available()
+    assert library.load() is not None
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def without(monkeypatch):
 
     def call(function, *arguments):
         with monkeypatch.context() as patched:
-            patched.setattr(native, "_library", lambda: None)
+            patched.setattr(library, "load", lambda: None)
             return function(*arguments)
 
     return call
@@ -51,15 +54,15 @@ def test_every_size_agrees_with_the_products_both_ways(size):
     lmax = 1 + int(share * (min(nlat, nlon // 2 + 1) - 1))
     transform = SphericalTransform(nlat, nlon, "gaussian", lmax=lmax)
     field = torch.randn(nlat, nlon, channels, generator=torch.Generator().manual_seed(nlat * nlon))
-    library = native._library
+    load = library.load
     found = [transform.analysis(field), transform.analyse(transform.arrange(field))]
     found += [transform.synthesis(found[0]), transform.synthesise(found[1])]
-    native._library = lambda: None
+    library.load = lambda: None
     try:
         expected = [transform.analysis(field), transform.analyse(transform.arrange(field))]
         expected += [transform.synthesis(expected[0]), transform.synthesise(expected[1])]
     finally:
-        native._library = library
+        library.load = load
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
         assert relative(ours, theirs) < 3e-6
@@ -149,11 +152,35 @@ def test_mixing_and_its_gradients_are_the_products(lmax, batch, channels):
         filtered = transform.synthesise(mixing(transform.analyse(at)))
         return filtered.detach(), *torch.autograd.grad((filtered * weights).sum(), (at, mixing.weight))
 
-    library, found = native._library, results()
-    native._library = lambda: None
+    load, found = library.load, results()
+    library.load = lambda: None
     try:
         expected = results()
     finally:
-        native._library = library
+        library.load = load
     for ours, theirs in zip(found, expected, strict=True):
         assert relative(ours, theirs) < 5e-6
+
+
+def test_gradient_of_gelu_is_that_of_the_error_function():
+    x = torch.cat([torch.linspace(-14, 14, 20001), torch.tensor([0.0, -0.0, 1e-30, -1e-30, 90.0, -90.0, 1e4, -1e4])])
+    exact = x.double().requires_grad_()
+    torch.nn.functional.gelu(exact).sum().backward()
+    found = gelu_backward(torch.full_like(x, 2.0), x)
+    assert float((found - 2 * exact.grad).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("columns", [1, 16, 70])
+def test_gradient_of_the_instance_norm_is_torchs(columns):
+    torch.manual_seed(columns)
+    x = (torch.randn(1003, columns) * 3 + 5).requires_grad_()
+    scale, shift, g = (
+        torch.randn(columns).requires_grad_(),
+        torch.randn(columns).requires_grad_(),
+        torch.randn(1003, columns),
+    )
+    found = torch.autograd.grad(InstanceNorm.apply(x, scale, shift, 1e-6), (x, scale, shift), g)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, scale, shift)]
+    expected = torch.autograd.grad(InstanceNorm.apply(*exact, 1e-6), exact, g.double())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative(ours, theirs) < 1e-5

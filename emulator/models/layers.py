@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.native.layers import gelu_backward, norm_backward
+from emulator.native.library import takes
 from emulator.precision import exact_products
 
 _ONEDNN = torch.backends.mkldnn.is_available()  # asked once: torch.compile cannot trace the question
@@ -72,6 +74,27 @@ class Linear(nn.Linear):
         return F.linear(x.to(dtype), self.weight.to(dtype), bias)
 
 
+class _GELU(torch.autograd.Function):
+    """GELU with a compiled gradient, four times as fast as torch's on CPU."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return F.gelu(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return gelu_backward(g.contiguous(), *ctx.saved_tensors)
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU (Hendrycks and Gimpel 2016) by the error function."""
+    if torch.compiler.is_compiling() or not (takes(x) and x.is_contiguous()):
+        return F.gelu(x)
+    return _GELU.apply(x)
+
+
 class MLP(nn.Module):
     """Linear layers with GELU between them: `widths[0]` -> ... -> `widths[-1]` channels."""
 
@@ -85,7 +108,7 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers[:-1]:
-            x = F.gelu(layer(x))
+            x = gelu(layer(x))
         return self.layers[-1](x)
 
 
@@ -106,6 +129,8 @@ class InstanceNorm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         x, scale, mean, rstd = ctx.saved_tensors
+        if takes(x, g, scale) and x.is_contiguous():
+            return *norm_backward(g.contiguous(), x, scale.contiguous(), mean, rstd), None
         ones = g.new_ones(1, len(g))
         g_shift = torch.mm(ones, g)[0]
         g_scale = (torch.mm(ones, g * x)[0] - mean * g_shift) * rstd

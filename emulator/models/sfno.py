@@ -11,11 +11,10 @@ import math
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.models.layers import MLP, DropPath, Linear, Norm
+from emulator.models.layers import MLP, DropPath, Linear, Norm, gelu
 from emulator.models.spectral import DegreeGate, SpectralFilter
 from emulator.spherical import SphericalTransform, latitudes, truncation
 
@@ -204,7 +203,7 @@ class Block(nn.Module):
             c = mixing(gate(c))
         x = self.synthesis.synthesise(c)
         if self.options.activation:
-            x = self.norm(F.gelu(_plus(x, self.inner_skip, inner)), condition)
+            x = self.norm(gelu(_plus(x, self.inner_skip, inner)), condition)
         else:
             x = _plus(self.norm(x, condition), self.inner_skip, inner)
         if self.mlp is not None:

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import nn
 
-from emulator import native
+from emulator.native import library
+from emulator.native import transform as native
 from emulator.spherical_kernels import Plan
 
 FILTERS = ("complex", "real", "diagonal", "low_rank")
@@ -41,7 +42,7 @@ def mix(c, weight, plan, half):
     plan = Plan(*plan)
     batch, width = c.shape[1], weight.shape[-1]
     out = c.new_empty(plan.count, batch, width)
-    if weight.ndim == 4 and not half and native.mixes(c):
+    if weight.ndim == 4 and not half and library.takes(c, weight):
         native.mixing(c.contiguous(), weight.contiguous(), out, plan.lmax, plan.width)
         return out
     values, weight = (c.bfloat16(), weight.bfloat16()) if half else (c, weight)
@@ -69,7 +70,7 @@ def mix_backward(g, c, weight, plan, half):
     batch, dtype = c.shape[1], torch.bfloat16 if half else c.dtype
     g_c = c.new_empty(c.shape)
     g_weight = torch.empty_like(weight)
-    if weight.ndim == 4 and not half and native.mixes(c):
+    if weight.ndim == 4 and not half and library.takes(c, weight):
         native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.lmax, plan.width)
         return g_c, g_weight
     flat = weight.flatten(2).to(dtype)

@@ -1,4 +1,4 @@
-/* The two steps of the spherical transform, and the mixing of channels between them, on float32, for `emulator/native`. Plain C, no Python.
+/* The two steps of the spherical transform, the mixing of channels between them and two gradients, on float32, for `emulator/native`. Plain C, no Python.
  *
  * Spectra are `(part, order, row, channel)` with the rows of a hemisphere, the equator first where there is one; one is for
  * even and one for odd degrees. Cells may lie in any order of longitudes and rows. Coefficients lie in the order of
@@ -11,9 +11,11 @@
 
 #define LANES 16  /* columns in a vector: a cache line */
 #define PORTION 4 /* vectors of columns that a thread takes at a time for its Fourier transforms */
+#define GELU_PORTION 16384
+#define NORM_PORTION 256
 
 struct fourier {
-    float *cells, *spectra[2];
+    float *cells, *spectra[2]; /* even and odd degrees */
     const float *twiddles; /* (cos, -sin) of every pass in turn */
     const int *radices;    /* of every pass; their product is the number of longitudes */
     const long *places;    /* of every longitude in the cells, in floats as all that follow */
@@ -43,6 +45,21 @@ struct mixing {
     long next; /* the number of degrees that threads have taken */
 };
 
+struct gelu {
+    const float *x, *gradient;
+    float *to;
+    long count;
+    long next; /* the first number that no thread has taken */
+};
+
+struct norm {
+    const float *x, *gradient;          /* `(cell, column)` */
+    const float *scale, *mean, *rstd;   /* of every column */
+    float *to, *g_scale, *g_shift;
+    long cells, columns;
+    long next; /* the first column that no thread has taken */
+};
+
 /* ROWS x VECTORS accumulators of the products: as many as the instruction set's registers hold, 4 x 4 as fast as 6 x 4 */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define KERNEL(name) name##_avx512
@@ -55,6 +72,7 @@ struct mixing {
 #include "fourier_kernel.h"
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
+#include "layers_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef VECTORS
@@ -69,6 +87,7 @@ struct mixing {
 #include "fourier_kernel.h"
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
+#include "layers_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef ROWS
@@ -84,6 +103,7 @@ struct mixing {
 #include "fourier_kernel.h"
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
+#include "layers_kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BEST(name)                                                                                                     \
@@ -122,4 +142,16 @@ void emulator_mixing(struct mixing *f, region parallel, unsigned threads)
 {
     f->next = 0;
     run(BEST(mixing), f, parallel, threads);
+}
+
+void emulator_gelu_backward(struct gelu *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(gelu), f, parallel, threads);
+}
+
+void emulator_norm_backward(struct norm *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(norm), f, parallel, threads);
 }

@@ -1,0 +1,47 @@
+"""The library of compiled kernels, if there is one, and how its functions are called."""
+
+import ctypes
+import functools
+import importlib.util
+
+import torch
+
+
+def task(name: str, pointers: str, whole: str, long: str) -> type[ctypes.Structure]:
+    """A structure of kernels.c: pointers, then ints, then longs, the last of which counts what threads have taken."""
+    fields = [(field, ctypes.c_void_p) for field in pointers.split()]
+    fields += [(field, ctypes.c_int) for field in whole.split()]
+    fields += [(field, ctypes.c_long) for field in (*long.split(), "next")]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """The library, or None where no compiler was at hand at installation or it was made for another machine."""
+    found = importlib.util.find_spec("emulator.native._kernels")
+    if found is None or found.origin is None:
+        return None
+    try:
+        return ctypes.CDLL(found.origin)
+    except OSError:
+        return None
+
+
+@functools.cache
+def _region() -> ctypes.c_void_p | None:
+    """What starts a parallel region on torch's own threads; without it one thread does all."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+def takes(*tensors: torch.Tensor) -> bool:
+    """Whether compiled kernels are there for these: float32 in the processor's memory."""
+    return load() is not None and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+
+
+def call(function: str, argument: ctypes.Structure) -> None:
+    """Run a function of the library on torch's number of threads."""
+    library = load()
+    getattr(library, function)(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))
