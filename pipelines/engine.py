@@ -1,14 +1,20 @@
 """Where Dask works: threads of this process, a local cluster, Slurm jobs, or a scheduler that is already there."""
 
+import contextlib
+import itertools
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 
+from pipelines import slurm
 from pipelines.config import DaskConfig
 
 CONNECT_SECONDS = 20
+POLL_SECONDS = 5  # between looks whether Slurm's jobs are still there, while no task ends
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +30,7 @@ def workers(config: DaskConfig) -> Iterator[Map]:
         return
     from distributed import Client, LocalCluster
 
+    threads = config.workers * config.threads
     if config.address is not None:
         with _client(config.address) as client:
             log.info("Dask: %s", config.address)
@@ -31,16 +38,24 @@ def workers(config: DaskConfig) -> Iterator[Map]:
         return
     if config.slurm is not None:
         with _slurm_cluster(config) as cluster, Client(cluster) as client:
+            _check_script(cluster.job_script())
             cluster.scale(jobs=config.workers)
-            log.info("Dask: %d Slurm jobs of %d threads", config.workers, config.threads)
-            client.wait_for_workers(1)
-            yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
+            log.info("Dask: %d Slurm jobs of %d threads, waiting for the first", config.workers, config.threads)
+
+            def alive() -> None:
+                _check_jobs(client, cluster)
+
+            while not client.nthreads():
+                with contextlib.suppress(TimeoutError):
+                    client.wait_for_workers(1, timeout=POLL_SECONDS)
+                alive()
+            yield lambda function, arguments, report: _on_cluster(client, function, arguments, report, threads, alive)
         return
     memory = config.memory or "auto"
     options = {"n_workers": config.workers, "threads_per_worker": config.threads, "memory_limit": memory}
     with LocalCluster(**options, dashboard_address=None) as cluster, Client(cluster) as client:
         log.info("Dask: %d workers of %d threads", config.workers, config.threads)
-        yield lambda function, arguments, report: _on_cluster(client, function, arguments, report)
+        yield lambda function, arguments, report: _on_cluster(client, function, arguments, report, threads)
 
 
 def _client(address: str):
@@ -98,29 +113,55 @@ def _in_batches(function, arguments, report, threads) -> list:
     return results
 
 
-def _on_cluster(client, function, arguments, report) -> list:
-    """A bounded number of tasks are on their way at a time, so that a million of them need no memory here."""
-    from distributed import as_completed, wait
+def _check_script(text: str) -> None:
+    """Raises `ValueError` with Slurm's words where it would not take the jobs: they would be waited for without end."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "dask-worker.sh"
+        script.write_text(text)
+        try:
+            slurm.check(script)
+        except slurm.SlurmError as error:
+            raise ValueError(f"Expected Slurm to take Dask's jobs, got: {' '.join(str(error).split())}") from None
+
+
+def _check_jobs(client, cluster) -> None:
+    """Raises `ValueError` when no worker is left and no job that could become one."""
+    jobs = [int(job.job_id) for job in list(cluster.workers.values()) if getattr(job, "job_id", None)]
+    if client.nthreads() or not jobs:
+        return
+    known = slurm.states(jobs)
+    if any(entry.state in slurm.WAITS_OR_WORKS for entries in known.values() for entry in entries):
+        return
+    ends = ", ".join(f"{job} {entry.state}" for job, entries in known.items() for entry in entries)
+    raise ValueError(f"Expected Dask's jobs on Slurm to work, got all of them ended ({ends or jobs}); see their output")
+
+
+def _on_cluster(client, function, arguments, report, threads=0, alive: Callable[[], None] | None = None) -> list:
+    """A bounded number of tasks are on their way at a time, so that a million of them need no memory here.
+
+    `threads` are those to expect: more workers may come than there are at first. `alive` raises an error when none can.
+    """
+    from distributed import wait
 
     results: list = [None] * len(arguments)
     waiting = iter(enumerate(arguments))
-    ahead = 4 * max(1, sum(client.nthreads().values()))
-    queue, running = as_completed(), {}
-
-    def submit() -> None:
-        for index, task in waiting:
-            future = client.submit(function, *task, pure=False)
-            running[future.key] = index, future
-            queue.add(future)
-            return
-
-    for _ in range(ahead):
-        submit()
-    for done, future in enumerate(queue, start=1):
-        index, _ = running.pop(future.key)
-        if future.status == "error":
-            wait([other for _, other in running.values()])
-        results[index] = future.result()
+    ahead = 4 * max(1, threads, sum(client.nthreads().values()))
+    running: dict = {}
+    done = 0
+    while True:
+        for index, task in itertools.islice(waiting, ahead - len(running)):
+            running[client.submit(function, *task, pure=False)] = index
+        if not running:
+            return results
+        try:
+            ended = wait(list(running), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            if alive is not None:
+                alive()
+            continue
+        for future in ended:
+            if future.status == "error":
+                wait(list(running))
+            results[running.pop(future)] = future.result()
+            done += 1
         report(done)
-        submit()
-    return results

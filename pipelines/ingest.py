@@ -22,7 +22,7 @@ from emulator.store import (
     progress_path,
     unmark,
 )
-from pipelines.config import IngestConfig
+from pipelines.config import DaskConfig, IngestConfig
 from pipelines.engine import workers
 from pipelines.planning import Work, fingerprint_of, prepare
 from pipelines.progress import progress
@@ -143,7 +143,7 @@ def _fill(plan: Plan, config: IngestConfig, wanted: list[Region], inputs: dict[s
 def _finish(plan: Plan, config: IngestConfig, wanted: list[Region], mine: set[str]) -> None:
     """Compares what other processes have written with what its source gave, writes anew what differs, and finishes."""
     others = [region for region in wanted if region.key not in mine]
-    with workers(config.dask if others else config.dask.model_copy(update={"workers": 0, "address": None})) as over:
+    with workers(config.dask if others else DaskConfig(threads=config.dask.threads)) as over:
         good = over(audit, [(config.output, region) for region in others], lambda count: None)
         wrong = [region for region, fits in zip(others, good, strict=True) if not fits]
         for region in wrong:

@@ -47,6 +47,11 @@ def submit(script: Path, after: Iterable[int] = (), after_any: Iterable[int] = (
     return int(answer.strip().split(";")[0])
 
 
+def check(script: Path) -> None:
+    """Asks Slurm whether it would take a script. Raises `SlurmError` with its words where it would not."""
+    _ask(["sbatch", "--test-only", str(script)])
+
+
 def cancel(jobs: Sequence[int]) -> None:
     _ask(["scancel", *map(str, jobs)])
 
