@@ -74,6 +74,20 @@ class Levels:
     def __len__(self) -> int:
         return len(self.values)
 
+    def same_as(self, other: "Levels") -> bool:
+        """Whether both are the same levels between the same interfaces, to the rounding of files."""
+        if self.kind != other.kind or len(self) != len(other):
+            return False
+        pairs = ((self.values, other.values, 0), (self.half_a, other.half_a, 1.0), (self.half_b, other.half_b, 1e-5))
+        return all(np.allclose(own, their, rtol=1e-4, atol=atol) for own, their, atol in pairs)
+
+    def describe(self) -> str:
+        """One phrase for messages; sigma and hybrid levels by the interfaces that define them."""
+        if self.kind == "pressure":
+            return f"{len(self)} pressure at {', '.join(f'{value:.4g}' for value in self.values)} hPa"
+        interfaces = (self.half_a + self.half_b * 1e5) / 100
+        return f"{len(self)} {self.kind} between {', '.join(f'{p:.4g}' for p in interfaces)} hPa (surface at 1000 hPa)"
+
     def thickness(self, surface_pressure, cut: bool = True):
         """Layer thickness in Pa, non-negative: `(..., *space)` -> `(level, ..., *space)`.
 
