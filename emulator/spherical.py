@@ -19,6 +19,7 @@ import torch
 from torch_harmonics.legendre import dlegpoly, legpoly
 from torch_harmonics.quadrature import precompute_latitudes
 
+from emulator.native import library
 from emulator.native import transform as native
 from emulator.spherical_kernels import Plan, Transform, longitude_order
 
@@ -163,6 +164,7 @@ class _Tables(torch.nn.Module):
         if not 0 < lmax <= nlon // 2 + 1:
             raise ValueError(f"Expected between 1 and {nlon // 2 + 1} degrees for {nlon} longitudes, got {lmax}")
         self.nlat, self.nlon, self.grid, self.poles, self.lmax = nlat, nlon, grid, poles, lmax
+        self._known = native.knows(nlon)
         self.plan = Plan(nlat, nlon, lmax, _block_width(lmax))
         self._recipes = {"fourier": ("fourier", functools.partial(_fourier_table, self.plan))}
         for name, order in (("cell", _cell_order), ("coefficient", _coefficient_order)):
@@ -225,14 +227,14 @@ class _Tables(torch.nn.Module):
 
     def _analysis(self, field, table, plan):
         """Of a field in its ordinary order, which compiled kernels read as it is."""
-        if not native.serves(table, self.nlon):
+        if not (self._known and library.takes(table)):
             return self.unpack(self._transform(self.arrange(field), table, plan=plan))
         _check_shape("a field", field, self.shape)
         coefficients = self._transform(field.flatten(0, 1), table, plan=plan._replace(natural=True))
         return coefficients.unflatten(0, (self.lmax, self.lmax, 2))
 
     def _synthesis(self, coefficients, table, plan):
-        if not native.serves(table, self.nlon):
+        if not (self._known and library.takes(table)):
             return self.restore(self._transform(self.pack(coefficients), table, True, plan))
         _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
         field = self._transform(coefficients.flatten(0, 2), table, True, plan._replace(natural=True))

@@ -84,7 +84,7 @@ class Trainer:
         decayed = [p for p in step.parameters() if p.dim() > 1]
         others = [p for p in step.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
         self.average = average.begin(step, recipe.ema)
         self._order = Order(samples, recipe, world)
         if validation:

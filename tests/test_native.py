@@ -15,12 +15,12 @@ from emulator.native.layers import gelu_backward
 from emulator.spherical import SphericalTransform, VectorTransform
 
 pytestmark = pytest.mark.skipif(
-    library.load() is None and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
+    library.LIBRARY is None and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
 )
 
 
 def test_kernels_are_there_where_a_compiler_is():
-    assert library.load() is not None
+    assert library.LIBRARY is not None
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def without(monkeypatch):
 
     def call(function, *arguments):
         with monkeypatch.context() as patched:
-            patched.setattr(library, "load", lambda: None)
+            patched.setattr(library, "LIBRARY", None)
             return function(*arguments)
 
     return call
@@ -54,15 +54,15 @@ def test_every_size_agrees_with_the_products_both_ways(size):
     lmax = 1 + int(share * (min(nlat, nlon // 2 + 1) - 1))
     transform = SphericalTransform(nlat, nlon, "gaussian", lmax=lmax)
     field = torch.randn(nlat, nlon, channels, generator=torch.Generator().manual_seed(nlat * nlon))
-    load = library.load
+    there = library.LIBRARY
     found = [transform.analysis(field), transform.analyse(transform.arrange(field))]
     found += [transform.synthesis(found[0]), transform.synthesise(found[1])]
-    library.load = lambda: None
+    library.LIBRARY = None
     try:
         expected = [transform.analysis(field), transform.analyse(transform.arrange(field))]
         expected += [transform.synthesis(expected[0]), transform.synthesise(expected[1])]
     finally:
-        library.load = load
+        library.LIBRARY = there
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
         assert relative(ours, theirs) < 3e-6
@@ -152,12 +152,12 @@ def test_mixing_and_its_gradients_are_the_products(lmax, batch, channels):
         filtered = transform.synthesise(mixing(transform.analyse(at)))
         return filtered.detach(), *torch.autograd.grad((filtered * weights).sum(), (at, mixing.weight))
 
-    load, found = library.load, results()
-    library.load = lambda: None
+    there, found = library.LIBRARY, results()
+    library.LIBRARY = None
     try:
         expected = results()
     finally:
-        library.load = load
+        library.LIBRARY = there
     for ours, theirs in zip(found, expected, strict=True):
         assert relative(ours, theirs) < 5e-6
 

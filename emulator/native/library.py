@@ -15,8 +15,7 @@ def task(name: str, pointers: str, whole: str, long: str) -> type[ctypes.Structu
     return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
-@functools.cache
-def load() -> ctypes.CDLL | None:
+def _load() -> ctypes.CDLL | None:
     """The library, or None where no compiler was at hand at installation or it was made for another machine."""
     found = importlib.util.find_spec("emulator.native._kernels")
     if found is None or found.origin is None:
@@ -25,6 +24,9 @@ def load() -> ctypes.CDLL | None:
         return ctypes.CDLL(found.origin)
     except OSError:
         return None
+
+
+LIBRARY = _load()  # a name rather than a function, which torch.compile would try to trace
 
 
 @functools.cache
@@ -38,10 +40,9 @@ def _region() -> ctypes.c_void_p | None:
 
 def takes(*tensors: torch.Tensor) -> bool:
     """Whether compiled kernels are there for these: float32 in the processor's memory."""
-    return load() is not None and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+    return LIBRARY is not None and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
 
 
 def call(function: str, argument: ctypes.Structure) -> None:
     """Run a function of the library on torch's number of threads."""
-    library = load()
-    getattr(library, function)(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))
+    getattr(LIBRARY, function)(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))

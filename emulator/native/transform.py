@@ -26,9 +26,14 @@ _Mixing = library.task(
 )
 
 
+def knows(longitudes: int) -> bool:
+    """Whether the compiled kernels transform rows of this length."""
+    return longitudes <= LONGEST and factors(longitudes) is not None
+
+
 def serves(x: torch.Tensor, longitudes: int) -> bool:
     """Whether the compiled kernels transform `x`."""
-    return longitudes <= LONGEST and factors(longitudes) is not None and library.takes(x)
+    return library.takes(x) and knows(longitudes)
 
 
 @functools.cache
