@@ -33,16 +33,23 @@ class Batch:
       diagnostic: means over (or values at the end of) each step, `(batch, steps, channel, *space)`.
       forcing: `(batch, steps, channel, *space)`.
       clock: features of each step, `(batch, steps, 5, *space)`.
+      noise: of a stochastic network, `(batch, steps, channel, *space)`, or None.
     """
 
     state: Tensor
     diagnostic: Tensor
     forcing: Tensor
     clock: Tensor
+    noise: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """On a device; itself where it is there already."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+
+    def for_members(self, members: int, noise: Tensor | None) -> "Batch":
+        """Every sample `members` times, one after the other, with noise `(batch * members, steps, channel, *space)`."""
+        rows = self._tensors() if members == 1 else [t.repeat_interleave(members, 0) for t in self._tensors()]
+        return Batch(*rows[:4], noise)
 
     def pinned(self) -> "Batch":
         """In page-locked memory, from which copies to a GPU run beside its work; itself on a machine without one."""
@@ -56,8 +63,9 @@ class Batch:
             raise ValueError(f"Expected samples that divide into {parts} parts, got {len(self.state)}")
         return [Batch(*part) for part in zip(*(tensor.chunk(parts) for tensor in self._tensors()), strict=True)]
 
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.state, self.diagnostic, self.forcing, self.clock
+    def _tensors(self) -> list[Tensor]:
+        tensors = [self.state, self.diagnostic, self.forcing, self.clock]
+        return tensors if self.noise is None else [*tensors, self.noise]
 
 
 class Samples:

@@ -6,13 +6,52 @@ whether the fields of a member belong together.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from emulator.losses import ScaledError
+
+KINDS = ("crps", "energy")
+
+
+class EnsembleError(nn.Module):
+    """A proper score of the members of every sample, area and channels weighted as `ScaledError` does.
+
+    Without spread, the CRPS is the absolute error (`ScaledError` of kind "l1") and the energy score the root of the squared
+    one, so that predicting "no change" scores about the mean channel weight or less.
+
+    Args:
+      error: what gives scales and weights: of kind "l1" for the CRPS, of kind "mse" for the energy score.
+      kind: "crps" (of every value) or "energy" (of whole states). members: of a sample, 2 or more.
+    Raises `ValueError` for another kind or fewer members.
+    """
+
+    def __init__(self, error: ScaledError, kind: str, members: int):
+        super().__init__()
+        wanted = {"crps": "l1", "energy": "mse"}.get(kind)
+        if error.kind != wanted or members < 2:
+            raise ValueError(
+                f"Expected crps of an l1 error or energy of an mse error, and 2 members or more, got {kind!r} of "
+                f"{error.kind!r} with {members} members"
+            )
+        self.kind, self.members = kind, members
+        weight = error.factor * error.unit if kind == "crps" else error.factor
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, state: Tensor, diagnostic: Tensor, true_state: Tensor, true_diagnostic: Tensor) -> Tensor:
+        """Mean over the samples; all `(sample * members, channel, *space)`, the truth the same for a sample's members."""
+        values = torch.cat([state, diagnostic], 1).unflatten(0, (-1, self.members)).transpose(0, 1)
+        truth = torch.cat([true_state[:: self.members], true_diagnostic[:: self.members]], 1)
+        if self.kind == "energy":
+            return fair_energy_score(values, truth, self.weight).mean()
+        return (fair_crps(values, truth) * self.weight).sum() / len(truth)
 
 
 def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
     """Fair CRPS of every value: `(member, *shape)` and `(*shape)` to `(*shape)`. Raises `ValueError` below 2 members."""
     count = _count(members, truth)
     skill = (members - truth).abs().mean(0)
+    if count == 2:  # 6 times as fast as sorting, and members that are equal get no gradient from one another
+        return skill - (members[0] - members[1]).abs() / 2
     # sum over pairs of sorted members: each counts once for every member below it, and once less for every one above
     ordered = members.sort(dim=0).values
     rank = torch.arange(count, device=members.device, dtype=members.dtype)

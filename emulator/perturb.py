@@ -1,6 +1,5 @@
-"""Initial conditions of ensembles: Gaussian noise on the sphere with a given spectrum, and bred vectors."""
+"""Initial conditions of ensembles: Gaussian noise on the sphere, and bred vectors."""
 
-import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,59 +7,8 @@ import torch
 from torch import Tensor
 
 from emulator.channels import Channels
-from emulator.grid import Grid
-from emulator.spherical import SphericalTransform
+from emulator.random_fields import SphericalNoise
 from emulator.step import Step
-
-
-def power_law(degrees: int, slope: float = 3.0, lowest: int = 1) -> np.ndarray:
-    """Power per total wavenumber 0 ... degrees - 1, falling as `(l + 1) ** -slope` from `lowest` on, summing to 1."""
-    wavenumber = np.arange(degrees)
-    power = np.where(wavenumber >= lowest, (wavenumber + 1.0) ** -slope, 0.0)
-    return power / power.sum()
-
-
-class SphericalNoise:
-    """Isotropic Gaussian random fields with the same expected spectrum and unit variance everywhere on the sphere.
-
-    Coefficients of degree l are independent with variance `4 pi p_l / (2l + 1)` for every order, which gives `p_l` of the
-    mean square to total wavenumber l (Marinucci and Peccati 2011, ch. 5).
-
-    Args:
-      grid: global, Gaussian or equal-angle.
-      power: share of the variance per total wavenumber `(degree,)`, summing to 1; None: `power_law` over all degrees.
-    Raises `ValueError` for another grid, or a spectrum that is negative, empty or longer than the grid can hold.
-    """
-
-    def __init__(self, grid: Grid, power: Sequence[float] | None = None):
-        if grid.kind not in ("gaussian", "equiangular") or not grid.is_global():
-            raise ValueError(f"Expected a global Gaussian or equal-angle grid for noise, got {grid.describe()}")
-        poles = bool(grid.kind == "equiangular" and abs(grid.latitude[0]) > 90 - 1e-6)
-        self._transform = SphericalTransform(*grid.shape, grid.kind, poles)
-        degrees = self._transform.lmax
-        share = np.asarray(power_law(degrees) if power is None else power, np.float64)
-        if share.ndim != 1 or len(share) > degrees or not np.all(share >= 0) or not share.sum() > 0:
-            raise ValueError(
-                f"Expected non-negative powers of at most {degrees} wavenumbers on {grid.describe()}, got {share.shape} "
-                f"from {share.min(initial=0):g}"
-            )
-        share = np.pad(share / share.sum(), (0, degrees - len(share)))
-        self._size = np.sqrt(4 * np.pi * share / (2 * np.arange(degrees) + 1))
-
-    def draw(self, generator: np.random.Generator, count: int) -> Tensor:
-        """`count` independent fields, `(count, nlat, nlon)` float32."""
-        degrees = len(self._size)
-        values = generator.standard_normal((count, degrees, degrees, 2)) * self._size[:, None, None]
-        values[:, :, 1:] *= np.sqrt(0.5)  # real and imaginary part share the variance of orders above 0
-        values[:, :, 0, 1] = 0.0
-        values *= np.tri(degrees)[:, :, None]
-        coefficients = torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, 0, -1))).float()
-        return self._transform.synthesis(coefficients).movedim(-1, 0).contiguous()
-
-
-def generator_of(seed: int, time, member: int) -> np.random.Generator:
-    """Random numbers of one member of one initial time: the same whatever else is computed, where and in which order."""
-    return np.random.default_rng([seed, zlib.crc32(str(time).encode()), member])
 
 
 def noise(

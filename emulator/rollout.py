@@ -8,18 +8,19 @@ from torch import Tensor
 from emulator.step import Step, StepResult
 
 
-def rollout(step: Step, state: Tensor, told: Iterable[tuple[Tensor, Tensor]], anchor=None) -> Iterator[StepResult]:
-    """Forecast from `state`, one step for each (forcing, clock) pair.
+def rollout(step: Step, state: Tensor, told: Iterable[tuple[Tensor, ...]], anchor=None) -> Iterator[StepResult]:
+    """Forecast from `state`, one step for each (forcing, clock) pair, or (forcing, clock, noise) of a stochastic network.
 
     Args:
       step: the emulator.
       state: prognostic fields at the initial time, physical units, `(batch, channel, *space)`.
-      told: for every step the forcing `(batch, channel, *space)` and the clock features `(batch, 5, *space)`.
+      told: for every step the forcing `(batch, channel, *space)`, the clock features `(batch, 5, *space)` and the noise
+        `(batch, channel, *space)`, if any.
       anchor: what the budgets are pinned to; by default the initial state's.
     """
     with torch.no_grad():
         anchor = step.anchor(state) if anchor is None else anchor
-        for forcing, clock in told:
-            result = step(state, forcing, clock, anchor)
+        for forcing, clock, *noise in told:
+            result = step(state, forcing, clock, anchor, *noise)
             state, anchor = result.state, result.anchor
             yield result

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from emulator.channels import Layout
+from emulator.network_noise import NetworkNoise
 from emulator.normalize import Normalizer
+from emulator.scalars import Scalars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +44,22 @@ class Step(nn.Module):
       layout: names of the channels.
       buffers: see `StepBuffers`.
       scheme: conservation scheme or None, called outside autocast with fields by name.
+      noise: of a stochastic network, the fields that callers draw for every step and member; else None.
+      scalars: of a network that is conditioned on some, what they are; else None.
     """
 
-    def __init__(self, network: nn.Module, layout: Layout, buffers: "StepBuffers", scheme=None):
+    def __init__(
+        self,
+        network: nn.Module,
+        layout: Layout,
+        buffers: "StepBuffers",
+        scheme=None,
+        noise: NetworkNoise | None = None,
+        scalars: Scalars | None = None,
+    ):
         super().__init__()
         self.network, self.layout, self.scheme = network, layout, scheme
+        self.noise, self.scalars = noise, scalars
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
         self.forcing_scale = buffers.forcing
         for name in ("change_std", "lower", "upper", "damping", "resting", "static"):
@@ -74,9 +87,21 @@ class Step(nn.Module):
         told = torch.nan_to_num(self.forcing_scale(forcing))
         return torch.cat([seen, told, clock, self.static.expand(len(state), *self.static.shape)], dim=1)
 
-    def forward(self, state: Tensor, forcing: Tensor, clock: Tensor, anchor=None) -> StepResult:
-        """One step from `state`; arguments as one time of `emulator.dataset.Batch`."""
-        predicted = self.network(self.inputs(state, forcing, clock)).float()
+    def forward(
+        self, state: Tensor, forcing: Tensor, clock: Tensor, anchor=None, noise: Tensor | None = None
+    ) -> StepResult:
+        """One step from `state`; arguments as one time of `emulator.dataset.Batch`.
+
+        Raises `ValueError` for noise that the network does not take, and for none where it takes some.
+        """
+        more = {} if noise is None else {"noise": noise}
+        if (self.noise is None) != (noise is None):
+            raise ValueError(
+                f"Expected {'no ' * (self.noise is None)}noise for this network's step, got {len(more)} of it"
+            )
+        if self.scalars is not None:
+            more["condition"] = self.scalars(self.forcing_scale(forcing), clock)
+        predicted = self.network(self.inputs(state, forcing, clock), **more).float()
         change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
         following = state + (self.damping * (self.resting - state) + self.change_std * change)
         following = torch.minimum(torch.maximum(following, self.lower), self.upper)

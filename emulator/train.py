@@ -86,7 +86,7 @@ class Trainer:
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
         self.average = average.begin(step, recipe.ema)
-        self._order = Order(samples, recipe, world)
+        self._order = Order(samples, recipe, world, step.noise)
         if validation:
             validation.starts(world)
 

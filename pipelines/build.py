@@ -10,9 +10,12 @@ import xarray as xr
 from emulator.channels import Channels, Layout
 from emulator.conservation.penalties import Penalty
 from emulator.dataset import Samples
+from emulator.ensemble_loss import EnsembleError
 from emulator.grid import Grid
 from emulator.losses import ScaledError, channel_weights
+from emulator.network_noise import NetworkNoise
 from emulator.normalize import Normalizer, channel_statistics
+from emulator.scalars import Scalars
 from emulator.spectral_loss import SpectralError
 from emulator.spherical import SphericalTransform
 from emulator.step import StepBuffers
@@ -48,6 +51,18 @@ def network(config: NetworkConfig, channels: Layout, grid: Grid) -> torch.nn.Mod
     """The network of a configuration, freshly initialised. Raises `ConfigError` where it does not fit the grid."""
     outputs = channels.prognostic.count + channels.diagnostic.count
     return make_network(config, input_count(channels), outputs, grid)
+
+
+def conditions(config: NetworkConfig, channels: Layout, grid: Grid) -> tuple[NetworkNoise | None, Scalars | None]:
+    """What a network is told besides its input: noise and scalars, each None where it asks for none. `ConfigError`."""
+    noise, names = getattr(config, "noise", None), getattr(config, "condition", None)
+    try:
+        return (
+            NetworkNoise(grid, noise.length_scales, noise.channels) if noise else None,
+            Scalars(names, channels.forcing) if names else None,
+        )
+    except ValueError as error:
+        raise ConfigError(f"The network {config.kind!r} cannot be told what it asks for: {error}") from error
 
 
 def input_count(channels: Layout) -> int:
@@ -135,6 +150,9 @@ def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torc
 
 def loss(samples: Samples, statistics: xr.Dataset, config: TrainConfig, penalty: Penalty | None = None) -> StepLoss:
     asked, grid = config.loss, samples.grid
+    if config.members > 1:
+        scaled = error(samples, statistics, config, "l1" if asked.kind == "crps" else "mse")
+        return StepLoss(EnsembleError(scaled, asked.kind, config.members), penalty)
     if asked.kind != "spectral":
         return StepLoss(error(samples, statistics, config, asked.kind, asked.delta), penalty)
     if grid.kind not in ("gaussian", "equiangular"):
@@ -172,17 +190,22 @@ def recipe(config: TrainConfig) -> Recipe:
         precision=config.precision,
         checkpoint_steps=config.checkpoint_steps,
         retries=config.retries,
+        members=config.members,
     )
 
 
 def validation(
     stores: Sequence[xr.Dataset], config: TrainConfig, error: torch.nn.Module, channels: Layout
 ) -> Validation | None:
-    """What a training validates on, if anything. Raises `ValueError` for a period that the stores lack."""
+    """What a training validates on, if anything, by a squared error, or a score of ensembles where it trains by one.
+
+    Raises `ValueError` for a period that the stores lack.
+    """
     asked = config.validation
     if asked is None:
         return None
     cache = int(config.cache_gigabytes * 1e9)
     paths = [config.store, *config.later_stores]
     samples = Samples(stores, channels, asked.period.start, asked.period.end, cache, paths, config.loader_threads)
-    return Validation(samples, error, asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience)
+    how = asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience
+    return Validation(samples, error, *how, members=config.members, squared=config.members == 1)

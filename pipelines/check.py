@@ -111,11 +111,13 @@ def _train(config, made) -> str:
     build.changes(statistics, layout.prognostic)
     conserve.prepared(config.conservation, dataset, layout, statistics)
     network = build.network(config.network, layout, grid_of(dataset))
-    cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape)
+    noise, scalars = build.conditions(config.network, layout, grid_of(dataset))
+    told = noise.count if noise else 0, scalars.count if scalars else 0
+    cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape, *told)
     return (
         f"{config.network.kind} with {cost.parameters:,} parameters, {layout.prognostic.count} prognostic, "
         f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid_of(dataset).describe()}; "
-        f"{recipe.updates} updates on {count} times; {cost.describe(recipe.phases)}"
+        f"{recipe.updates} updates on {count} times; {cost.describe(recipe.phases, config.members)}"
     )
 
 

@@ -12,7 +12,7 @@ from emulator.grid import Grid
 from emulator.step import Step, StepBuffers
 from emulator.store import constants_of, grid_of, levels_of, time_step_seconds
 from emulator.vertical import Levels
-from pipelines.build import network
+from pipelines.build import conditions, network
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.conserve import restore_scheme
 from pipelines.load import parse
@@ -45,9 +45,8 @@ def load_step(path: Path) -> tuple[Step, dict]:
     config = parse(TrainConfig, saved["config"], str(path))
     channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
     net = network(config.network, channels, grid)
-    step = Step(
-        net, channels, StepBuffers.blank(channels, grid.shape), restore_scheme(saved, config.conservation, grid)
-    )
+    buffers, scheme = StepBuffers.blank(channels, grid.shape), restore_scheme(saved, config.conservation, grid)
+    step = Step(net, channels, buffers, scheme, *conditions(config.network, channels, grid))
     step.load_state_dict(tensors)
     return step.eval(), saved
 

@@ -27,13 +27,15 @@ class Cost:
         """Bytes of weights, gradients, moments and the activations of a window."""
         return ADAM_BYTES * self.parameters + self.activations * batch_size * steps
 
-    def describe(self, phases) -> str:
-        """One phrase: the most memory and the seconds per update of every phase."""
+    def describe(self, phases, members: int = 1) -> str:
+        """One phrase: the most memory and the seconds per update of every phase, for so many members of a sample."""
         if not self.activations:
             return "too large for this machine to measure its memory and time"
-        most = max(self.memory(p.batch_size, p.rollout_steps) for p in phases)
+        most = max(self.memory(p.batch_size * members, p.rollout_steps) for p in phases)
         paces = [
-            f"{self.seconds * p.batch_size * p.rollout_steps:.2g} s ({p.rollout_steps} x {p.batch_size})"
+            f"{self.seconds * p.batch_size * members * p.rollout_steps:.2g} s ({p.rollout_steps} x {p.batch_size}"
+            + f" x {members} members)" * (members > 1)
+            + ")" * (members == 1)
             for p in phases
         ]
         threads = torch.get_num_threads()
@@ -43,23 +45,28 @@ class Cost:
         )
 
 
-def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...]) -> Cost:
-    """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory."""
+def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> Cost:
+    """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory.
+
+    `noise` and `scalars` are the numbers of random fields and of scalars that the network is told besides its inputs.
+    """
     parameters = sum(p.numel() for p in network.parameters())
     x = torch.zeros(1, inputs, *space)
     if ADAM_BYTES * parameters + 100 * x.nbytes > 0.5 * available_memory():
         return Cost(parameters, 0, float("nan"))
-    kept = activations(network, x)
+    told = {"noise": torch.zeros(1, noise, *space)} if noise else {}
+    told |= {"condition": torch.zeros(1, scalars)} if scalars else {}
+    kept = activations(network, x, **told)
     taken = []
     for _ in range(TRIES):
         start = time.perf_counter()
-        network(x).sum().backward()
+        network(x, **told).sum().backward()
         taken.append(time.perf_counter() - start)
     network.zero_grad(set_to_none=True)
     return Cost(parameters, kept, min(taken))
 
 
-def activations(network: torch.nn.Module, x: torch.Tensor) -> int:
+def activations(network: torch.nn.Module, x: torch.Tensor, **told: torch.Tensor) -> int:
     """Bytes that a forward pass keeps for its backward pass, without the network's own parameters and tables."""
     own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
     kept: dict[int, int] = {}
@@ -71,7 +78,7 @@ def activations(network: torch.nn.Module, x: torch.Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = network(x)
+        y = network(x, **told)
     total = sum(kept.values())
     del y
     return total

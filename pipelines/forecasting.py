@@ -14,7 +14,9 @@ from torch import Tensor
 
 from emulator.conservation.budgets import Anchor
 from emulator.forcing import Forcing
-from emulator.perturb import SphericalNoise, bred, generator_of, noise, perturbed, power_law
+from emulator.network_noise import forecast_key
+from emulator.perturb import bred, noise, perturbed
+from emulator.random_fields import SphericalNoise, generator_of, power_law
 from emulator.rollout import rollout as steps_of
 from emulator.step import Step
 from pipelines.config import ConfigError, EnsembleConfig
@@ -152,8 +154,9 @@ class Run:
             results = []
             for index, row in enumerate(rows):
                 step = self._model(int(row[0]), number)
-                pair = tuple(part[row] if len(rows) > 1 else part for part in told)
-                (result,) = steps_of(step, states[index], [pair], anchors[index])
+                given = tuple(part[row] if len(rows) > 1 else part for part in told)
+                given += self._noise(step, [(times[r // self.members], r % self.members) for r in row], number)
+                (result,) = steps_of(step, states[index], [given], anchors[index])
                 states[index], anchors[index] = result.state, result.anchor
                 results.append(result)
             entry = self._joined(results, rows)
@@ -163,6 +166,13 @@ class Run:
                 masses = [None if anchor is None else anchor.dry_mass for anchor in anchors]
                 yield Position(number, list(states), masses), _over(total, number - last) if schedule.mean else entry
                 total, last = None, number
+
+    def _noise(self, step: Step, rows, number: int) -> tuple[Tensor, ...]:
+        """What a stochastic network is told for a step, counted from 1, of some (initial time, member); else nothing."""
+        if step.noise is None:
+            return ()
+        seed = self.ensemble.seed if self.ensemble else 0
+        return (step.noise.rows(forecast_key(seed, time, int(member), number) for time, member in rows),)
 
     def _joined(self, results, rows) -> tuple:
         if len(rows) == 1:
@@ -224,7 +234,7 @@ class Run:
             power = options.spectrum
             self._source = SphericalNoise(grid, power)
             if power is None:
-                degrees = len(self._source._size)
+                degrees = self._source.degrees
                 self._source = SphericalNoise(grid, power_law(degrees, options.slope, options.lowest_wavenumber))
         return torch.stack(
             [
@@ -272,12 +282,19 @@ class Run:
         return torch.cat([state[None], *late])
 
     def _carried(self, batch: Tensor, start, steps: int) -> Tensor:
-        """States `(row, channel, *space)` from `start` carried on by some steps."""
+        """States `(row, channel, *space)` from `start` carried on by some steps, all with the noise of its first member.
+
+        So bred vectors differ by how they began, and a lagged member is the forecast that had started then.
+        """
+
+        def told(step):
+            fields = self.forcing.told([self.forcing.later(start, step)])
+            return *fields, *self._noise(self.step, [(start, 0)], step + 1)
+
         parts = []
         for rows in batch.split(self.batch_size):
-            told = (self.forcing.told([self.forcing.later(start, k)]) for k in range(steps))
-            told = (tuple(part.expand(len(rows), *part.shape[1:]) for part in pair) for pair in told)
-            for result in steps_of(self.step, rows, told):
+            given = (tuple(part.expand(len(rows), *part.shape[1:]) for part in told(k)) for k in range(steps))
+            for result in steps_of(self.step, rows, given):
                 last = result.state
             parts.append(last)
         return torch.cat(parts)

@@ -13,6 +13,7 @@ from emulator.models.graph import GraphNetwork, GraphOptions
 from emulator.models.sfno import SFNO, SFNOOptions
 from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
 from emulator.models.unet import UNet, UNetOptions
+from emulator.scalars import scalar_count
 from pipelines.config import ConfigError, GraphConfig, NetworkConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
 
 
@@ -24,12 +25,22 @@ def make_network(config: NetworkConfig, inputs: int, outputs: int, grid: Grid) -
         raise ConfigError(f"The network {config.kind!r} does not fit {grid.describe()}: {error}") from error
 
 
+def _own(config: NetworkConfig, *others: str) -> dict:
+    """The options of the network itself: without those of others, and counts in place of what it is told besides."""
+    options = config.model_dump(exclude={"kind", "noise", "condition", *others})
+    if getattr(config, "noise", None) is not None:
+        options["noise_channels"] = config.noise.count
+    if getattr(config, "condition", None):
+        options["condition_dim"] = scalar_count(config.condition)
+    return options
+
+
 def _spectral(config, inputs, outputs, grid, network, options):
     if grid.kind not in ("gaussian", "equiangular") or not grid.is_global():
         raise ConfigError(
             f"Expected a global Gaussian or equiangular grid for the network {config.kind!r}, got {grid.describe()}"
         )
-    chosen = options(**config.model_dump(exclude={"kind"}))
+    chosen = options(**_own(config))
     return network(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=chosen)
 
 
@@ -45,14 +56,14 @@ def _graph(config: GraphConfig, inputs, outputs, grid):
     if not grid.is_global():
         raise ConfigError(f"Expected a global grid for the network {config.kind!r}, got {grid.describe()}")
     graph = graph_of(grid, MeshOptions(config.refinement, config.multi, config.radius), config.file)
-    options = config.model_dump(exclude={"kind", "refinement", "multi", "radius", "file"})
+    options = _own(config, "refinement", "multi", "radius", "file")
     return GraphNetwork(inputs, outputs, graph, GraphOptions(**options))
 
 
 def _unet(config: UNetConfig, inputs, outputs, grid):
     if grid.kind == "points" or not grid.is_global():
         raise ConfigError(f"Expected a global latitude-longitude grid for the network 'unet', got {grid.describe()}")
-    options = UNetOptions(**config.model_dump(exclude={"kind"}))
+    options = UNetOptions(**_own(config))
     return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options)
 
 

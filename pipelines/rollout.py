@@ -88,6 +88,12 @@ def load_models(config: RolloutConfig, dataset: xr.Dataset) -> tuple[list[list[t
     if len(found) > members:
         raise ConfigError(f"Expected at least {len(found)} members for {len(found)} checkpoints, got {members}")
     models, weights = ([[pair[part] for pair in model] for model in found] for part in (0, 1))
+    alike = config.ensemble is not None and config.ensemble.kind == "none" and len(models) == 1
+    if alike and all(step.noise is None for _, step in models[0]):
+        raise ConfigError(
+            f"Expected a network with noise, or member_checkpoints, for an ensemble of kind none; {config.checkpoint} has no "
+            "noise, and all members would be the same"
+        )
     return models, weights, metadata
 
 

@@ -58,11 +58,13 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     torch.manual_seed(config.seed)
     network = build.network(config.network, layout, samples.grid)
     conservation = conserve.conservation(config.conservation, samples, statistics)
-    step = Step(network, layout, build.buffers(samples, statistics, config), conservation.scheme).to(device)
+    buffers, told = build.buffers(samples, statistics, config), build.conditions(config.network, layout, samples.grid)
+    step = Step(network, layout, buffers, conservation.scheme, *told).to(device)
     log.info("%s with %d parameters", config.network.kind, sum(p.numel() for p in network.parameters()))
     recipe, output = build.recipe(config), Path(config.output)
     loss = build.loss(samples, statistics, config, conservation.penalty)
     loss.error.to(device)
+    judge = loss.error if config.members > 1 else build.error(samples, statistics, config)
     if config.compile:
         network.compile()
     trainer = Trainer(
@@ -72,7 +74,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         recipe,
         output,
         identity(config, stores),
-        build.validation(stores, config, build.error(samples, statistics, config).to(device), layout),
+        build.validation(stores, config, judge.to(device), layout),
         world,
         config.parallel == "fsdp",
     )

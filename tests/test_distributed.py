@@ -105,7 +105,7 @@ from emulator.distributed import device_of, from_first, highest, mean_over, proc
 from emulator.train import Interrupted
 from emulator.world import world_of
 from small_planet import small_planet
-from test_train import RECIPE, trainer
+from test_train import CONFIG, RECIPE, STOCHASTIC, trainer
 import os
 world = world_of(os.environ)
 with processes(world, torch.device("cpu"), 60):
@@ -116,7 +116,8 @@ with processes(world, torch.device("cpu"), 60):
     phases = [dataclasses.replace(p, batch_size=4, **json.loads({phase!r})) for p in recipe.phases]
     phases = (dataclasses.replace(phases[0], updates=14), *phases[1:])
     recipe = dataclasses.replace(recipe, phases=phases)
-    made = trainer(small_planet(), Path({directory!r}), recipe, network={{"norm": "layer"}}, world=world, sharded={sharded})
+    options = dict(network={{"norm": "layer"}}, config={config}, world=world, sharded={sharded})
+    made = trainer(small_planet(), Path({directory!r}), recipe, **options)
     try:
         made.run(should_stop=lambda: world.rank == {who} and made.update == {stop})
     except Interrupted:
@@ -124,12 +125,12 @@ with processes(world, torch.device("cpu"), 60):
 """
 
 
-def train(directory, size, sharded=False, stop=-1, who=0, recipe=None, phase=None) -> list[int]:
+def train(directory, size, sharded=False, stop=-1, who=0, recipe=None, phase=None, config="CONFIG") -> list[int]:
     """Train in `size` processes; the process `who` asks for a stop after update `stop`. Gives the exit codes."""
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
-    values = {"recipe": json.dumps(recipe or {}), "phase": json.dumps(phase or {})}
+    values = {"recipe": json.dumps(recipe or {}), "phase": json.dumps(phase or {}), "config": config}
     code = PROCESS.format(tests=str(TESTS), directory=str(directory), sharded=sharded, stop=stop, who=who, **values)
     launched = []
     for rank in range(size):

@@ -13,8 +13,8 @@ LAYERS = {
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed rates statistics"
     " axes coefficients fields assemble filling appending computed derive regrid relevel chunk_reader climatology"
     " piece zarr_marks record reused"
-    " background thinning forecast_netcdf forecast_grib",
-    3: "dataset forcing models conservation losses spectral_loss ensemble_loss",
+    " background thinning forecast_netcdf forecast_grib random_fields",
+    3: "dataset forcing models conservation losses spectral_loss ensemble_loss network_noise scalars",
     4: "step checkpoint",
     5: "rollout train training perturb",
     6: "verify report",

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.ensemble_loss import fair_crps, fair_energy_score
+from emulator.ensemble_loss import EnsembleError, fair_crps, fair_energy_score
 from emulator.grid import Grid
 from emulator.losses import ScaledError
 from emulator.spectral_loss import SpectralError
@@ -122,3 +122,64 @@ def test_the_energy_score_of_one_value_is_the_crps():
 def test_one_member_is_no_ensemble():
     with pytest.raises(ValueError, match="2 members or more"):
         fair_crps(torch.zeros(1, 3), torch.zeros(3))
+
+
+def ensemble_error(kind, members=3):
+    return EnsembleError(error(kind={"crps": "l1", "energy": "mse"}[kind]), kind, members)
+
+
+@pytest.mark.parametrize("kind", ["crps", "energy"])
+def test_a_loss_of_ensembles_is_the_score_of_scaled_and_weighted_values(kind):
+    state, diagnostic, true_state, true_diagnostic = fields(batch=6)
+    truth = [part[::3].repeat_interleave(3, 0) for part in (true_state, true_diagnostic)]
+    found = ensemble_error(kind)(state, diagnostic, *truth)
+    scale = torch.cat(SCALES).view(-1, 1, 1)
+    weight = (torch.cat(WEIGHTS) / torch.cat(WEIGHTS).sum()).view(-1, 1, 1) * AREA.float()
+    by_sample = []
+    for sample in range(2):
+        rows = slice(3 * sample, 3 * sample + 3)
+        members = torch.cat([state, diagnostic], 1)[rows] / scale
+        true = torch.cat(truth, 1)[3 * sample] / scale
+        if kind == "crps":
+            by_sample.append((fair_crps(members, true) * weight).sum())
+        else:
+            by_sample.append(fair_energy_score(members[:, None], true[None], weight)[0])
+    torch.testing.assert_close(found, torch.stack(by_sample).mean(), rtol=1e-5, atol=0)
+
+
+def test_of_members_that_agree_the_crps_is_the_absolute_error_and_the_energy_score_the_root_of_the_squared_one():
+    given = [part.repeat_interleave(3, 0) for part in fields(batch=1)]
+    torch.testing.assert_close(ensemble_error("crps")(*given), error(kind="l1")(*given))
+    torch.testing.assert_close(ensemble_error("energy")(*given), error()(*given).sqrt())
+
+
+def test_a_loss_of_ensembles_refuses_what_it_cannot_score():
+    for wrong, kind, members in ((error(), "crps", 2), (error(kind="l1"), "energy", 2), (error(kind="l1"), "crps", 1)):
+        with pytest.raises(ValueError, match="Expected crps of an l1 error or energy of an mse error"):
+            EnsembleError(wrong, kind, members)
+
+
+@pytest.mark.parametrize("kind", ["crps", "energy"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_gradient_vanishes_on_average_for_a_calibrated_ensemble_and_pulls_back_every_other(kind, count):
+    """d/dm and d/ds of the score of members m + s e_i, for a truth from N(0, 1): zero at m = 0, s = 1, for any count."""
+    torch.manual_seed(4)
+    draws = 200_000
+    truth, noise = torch.randn(draws, 1, 1), torch.randn(count, draws, 1, 1)
+    if kind == "energy":
+        truth, noise = truth.expand(-1, 3, -1) * 1.0, torch.randn(count, draws, 3, 1)
+        truth = torch.randn_like(truth)
+    weight = torch.full(truth.shape[1:], 1 / truth[0].numel())
+
+    def gradient(mean, spread):
+        # one parameter a draw, so that the gradients' own scatter tells how near to zero their mean has to be
+        at = [torch.full((draws, 1, 1), value, requires_grad=True) for value in (mean, spread)]
+        members = at[0] + at[1] * noise
+        score = fair_crps(members, truth) if kind == "crps" else fair_energy_score(members, truth, weight)
+        return [(g.mean().item(), g.std().item() / math.sqrt(draws)) for g in torch.autograd.grad(score.sum(), at)]
+
+    for mean, error in gradient(0.0, 1.0):
+        assert abs(mean) < 4 * error
+    for values, which, sign in (((0.0, 0.5), 1, -1), ((0.0, 1.5), 1, 1), ((0.4, 1.0), 0, 1), ((-0.4, 1.0), 0, -1)):
+        mean, error = gradient(*values)[which]
+        assert sign * mean > 20 * error

@@ -4,7 +4,8 @@ import torch
 
 from emulator.channels import Channels
 from emulator.grid import Grid
-from emulator.perturb import SphericalNoise, bred, generator_of, noise, perturbed, power_law, size_of
+from emulator.perturb import bred, noise, perturbed, size_of
+from emulator.random_fields import SphericalNoise, generator_of, power_law
 from emulator.verify.spectra import power_spectrum
 
 

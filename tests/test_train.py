@@ -28,18 +28,24 @@ CONFIG = TrainConfig(
     phases=[{"updates": 12, "batch_size": 3}, {"updates": 6, "rollout_steps": 2, "batch_size": 2}],
     ema=0.9,
 )
+STOCHASTIC = TrainConfig(
+    **CONFIG.model_dump(exclude={"network", "loss"}),
+    network={"embed_dim": 8, "blocks": 2, "noise": {"channels": 2}, "norm": "layer"},
+    loss={"kind": "crps", "members": 2},
+)
 RECIPE = dataclasses.replace(build.recipe(CONFIG), save_every=5, log_every=2, warmup=3)
 
 
-def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, **more):
+def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, config=CONFIG, **more):
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
     statistics = numpy_statistics(planet)
-    samples = Samples(dataset, build.layout(dataset, CONFIG))
+    samples = Samples(dataset, build.layout(dataset, config))
     torch.manual_seed(0)
-    network = build.network(CONFIG.network.model_copy(update=network or {}), samples.layout, samples.grid)
-    scheme = conserve.conservation(CONFIG.conservation, samples, statistics).scheme
-    step = Step(network, samples.layout, build.buffers(samples, statistics, CONFIG), scheme)
-    return Trainer(step, build.loss(samples, statistics, CONFIG), samples, recipe, directory, identity, **more)
+    network = build.network(config.network.model_copy(update=network or {}), samples.layout, samples.grid)
+    scheme = conserve.conservation(config.conservation, samples, statistics).scheme
+    told = build.conditions(config.network, samples.layout, samples.grid)
+    step = Step(network, samples.layout, build.buffers(samples, statistics, config), scheme, *told)
+    return Trainer(step, build.loss(samples, statistics, config), samples, recipe, directory, identity, **more)
 
 
 def same_state(a, b):

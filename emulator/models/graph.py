@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.mesh import EDGE_FEATURES, NODE_FEATURES, Edges, MeshGraph
-from emulator.models.layers import Linear
+from emulator.models.layers import Linear, NoiseModulation, check_noise
 from emulator.models.messages import EdgeIndex, Interaction, Perceptron
 
 Precision = Literal["float32", "bfloat16"]
@@ -28,6 +28,7 @@ class GraphOptions:
       precision: of the matrix products; sums over edges, norms and states stay in float32.
       checkpointing: rounds are computed again in the backward pass instead of stored.
       zero_output: the last layer starts at zero, so that the output does.
+      noise_channels: random fields that scale and shift the embedded cells, before they send and when they receive.
     """
 
     width: int = 128
@@ -35,6 +36,7 @@ class GraphOptions:
     precision: Precision = "float32"
     checkpointing: bool = False
     zero_output: bool = False
+    noise_channels: int = 0
 
     def __post_init__(self):
         for name in ("width", "rounds"):
@@ -59,6 +61,7 @@ class GraphNetwork(nn.Module):
         self.in_channels, self.out_channels, self.cells = in_channels, out_channels, graph.cells
         width, precision, nodes = options.width, options.precision, len(graph.nodes)
         self.cell_in = Perceptron(in_channels, width, precision)
+        self.noise = NoiseModulation(options.noise_channels, width) if options.noise_channels else None
         self.node_in = Perceptron(NODE_FEATURES, width, precision)
         self.register_buffer("nodes", torch.as_tensor(graph.nodes), persistent=False)
         self.encode = _Edges(graph.encode, graph.cells, nodes, 1, options)
@@ -69,15 +72,21 @@ class GraphNetwork(nn.Module):
         if options.zero_output:
             nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`. Raises `ValueError` for other shapes."""
+    def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`, with `noise` `(batch, noise_channels, *space)`.
+
+        Raises `ValueError` for other shapes.
+        """
         space = x.shape[2:]
+        check_noise(noise, x, self.options.noise_channels)
         if x.ndim < 3 or x.shape[1] != self.in_channels or space.numel() != self.cells:
             raise ValueError(
                 f"Expected an input of shape ('batch', {self.in_channels}, *space) with {self.cells} cells, got "
                 f"{tuple(x.shape)}"
             )
         cells = self.cell_in(x.flatten(2).permute(2, 0, 1).contiguous())
+        if self.noise is not None:
+            cells = self.noise(cells, noise.flatten(2).permute(2, 0, 1).contiguous())
         nodes = self.node_in(self.nodes)[:, None].expand(-1, len(x), -1).contiguous()
         nodes = self.encode(cells, nodes)
         nodes = self.process(nodes, nodes)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.models.layers import MLP, DropPath, Linear, Norm, gelu
+from emulator.models.layers import MLP, DropPath, Linear, NoiseModulation, Norm, check_noise, gelu
 from emulator.models.spectral import DegreeGate, SpectralFilter
 from emulator.spherical import SphericalTransform, latitudes, truncation
 
@@ -42,7 +42,8 @@ class SFNOOptions:
       activation: GELU between filter and MLP. inner_skip: around the filter. outer_skip: around the block.
       big_skip: "concat" hands the input to the decoder, "add" adds it to the output, "none".
       position: "harmonics" (of low degree, added to the encoded state), "learned" (a field, added likewise), "none".
-      condition_dim: scalars per sample (lead, time of the year, CO2, ...) that scale and shift every normalised state.
+      condition_dim: scalars per sample (time of the year, CO2, ...) that scale and shift every normalised state.
+      noise_channels: random fields that scale and shift, cell by cell, what every block's MLP takes in.
       checkpointing: blocks are computed again in the backward pass instead of stored.
       drop_path: probability that a sample skips the last block's branch, growing from 0 at the first block.
       zero_output: the decoder starts at zero, so that the output does (or equals the input, with a big skip of "add").
@@ -67,6 +68,7 @@ class SFNOOptions:
     big_skip: Literal["none", "concat", "add"] = "concat"
     position: Literal["none", "harmonics", "learned"] = "none"
     condition_dim: int = 0
+    noise_channels: int = 0
     checkpointing: bool = False
     drop_path: float = 0.0
     zero_output: bool = False
@@ -79,7 +81,7 @@ class SFNOOptions:
         for name in ("embed_dim", "blocks", "scale_factor", "rank", "spectral_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
-        for name in ("mlp_ratio", "encoder_layers", "condition_dim"):
+        for name in ("mlp_ratio", "encoder_layers", "condition_dim", "noise_channels"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Expected {name} of at least 0, got {getattr(self, name)}")
         if self.truncation is not None and not 0 < self.truncation <= 1:
@@ -133,19 +135,23 @@ class SFNO(nn.Module):
             for n in range(options.blocks)
         )
 
-    def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`.
 
-        `condition`: `(batch, condition_dim)` where the options ask for one. Raises `ValueError` for other shapes.
+        `condition`: `(batch, condition_dim)` and `noise`: `(batch, noise_channels, nlat, nlon)`, where the options ask for
+        them. Raises `ValueError` for other shapes.
         """
-        self._check(x, condition)
+        self._check(x, condition, noise)
         x = self.outer.arrange(x.permute(2, 3, 0, 1))
+        fields = self._noise_of_blocks(noise)
         h = self.position(_full(self.encoder(x)))
-        for block in self.blocks:
+        for block, field in zip(self.blocks, fields, strict=True):
             if self.options.checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, condition, use_reentrant=False)
+                h = checkpoint(block, h, condition, field, use_reentrant=False)
             else:
-                h = block(h, condition)
+                h = block(h, condition, field)
         if self.options.big_skip == "concat":
             h = torch.cat([h, x], -1)
         h = _full(self.decoder(h))
@@ -153,7 +159,16 @@ class SFNO(nn.Module):
             h = h + (x if self.residual is None else self.residual(x))
         return self.outer.restore(h).permute(2, 3, 0, 1).contiguous()
 
-    def _check(self, x, condition):
+    def _noise_of_blocks(self, noise):
+        """For every block the noise `(cell, batch, channel)` on the grid that it ends on, or None."""
+        if noise is None:
+            return [None] * len(self.blocks)
+        outer = self.outer.arrange(noise.permute(2, 3, 0, 1))
+        same = self.inner is self.outer
+        inner = outer if same else self.inner.synthesise(self.outer.analyse(outer))
+        return [outer if block.synthesis is self.outer else inner for block in self.blocks]
+
+    def _check(self, x, condition, noise):
         expected = (self.in_channels, *self.outer.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
@@ -161,6 +176,7 @@ class SFNO(nn.Module):
         came = None if condition is None else tuple(condition.shape)
         if came != wanted:
             raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
+        check_noise(noise, x, self.options.noise_channels)
 
 
 class Block(nn.Module):
@@ -180,6 +196,7 @@ class Block(nn.Module):
         )
         self.gates = nn.ModuleList(DegreeGate(analysis.plan, width) for _ in self.filters[1:])
         self.norm = Norm(options.norm, width, _areas(synthesis), options.condition_dim)
+        self.noise = NoiseModulation(options.noise_channels, width) if options.noise_channels else None
         self.inner_skip, self.outer_skip = _skip(options.inner_skip, options), _skip(options.outer_skip, options)
         self.mlp = None
         if options.mlp_ratio:
@@ -187,8 +204,10 @@ class Block(nn.Module):
             self.mlp = MLP(widths, bias_last=False, precision=options.mlp_precision)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """`(cell, batch, channel)` on the grid of `analysis` -> the same on the grid of `synthesis`."""
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(cell, batch, channel)` on the grid of `analysis` -> the same on the grid of `synthesis`, which is the noise's."""
         kept = x
         if self.options.pre_norm != "none":
             x = self.pre_norm(x, condition)
@@ -203,12 +222,16 @@ class Block(nn.Module):
             c = mixing(gate(c))
         x = self.synthesis.synthesise(c)
         if self.options.activation:
-            x = self.norm(gelu(_plus(x, self.inner_skip, inner)), condition)
+            x = self._normalised(gelu(_plus(x, self.inner_skip, inner)), condition, noise)
         else:
-            x = _plus(self.norm(x, condition), self.inner_skip, inner)
+            x = _plus(self._normalised(x, condition, noise), self.inner_skip, inner)
         if self.mlp is not None:
             x = self.mlp(x)
         return _full(_plus(self.drop_path(x), self.outer_skip, kept))
+
+    def _normalised(self, x, condition, noise):
+        x = self.norm(x, condition)
+        return x if self.noise is None else self.noise(x, noise)
 
 
 def _skip(kind, options):

@@ -1,24 +1,30 @@
 """Which samples an update trains on: functions of its number, so that a resumed run needs no state of a loader."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from emulator.dataset import Batch, Samples, shuffled
 from emulator.distributed import share
+from emulator.network_noise import NetworkNoise, update_key
 from emulator.training.recipe import Recipe
 from emulator.training.replay import Replay
 from emulator.world import World
 
 
 class Order:
-    """The samples of every update, and this process's share of them.
+    """The samples of every update with the noise of their members, and this process's share of them.
+
+    A sample's members are rows of the batch, one after the other. `noise` is None for a network that takes none.
 
     Raises `ValueError` for a batch that the processes cannot share, and for a period without a window of a phase's length.
     """
 
-    def __init__(self, samples: Samples, recipe: Recipe, world: World):
-        self.samples, self.recipe, self.world = samples, recipe, world
+    def __init__(self, samples: Samples, recipe: Recipe, world: World, noise: NetworkNoise | None = None):
+        self.samples, self.recipe, self.world, self.noise = samples, recipe, world, noise
         self._starts, self._replays = [], []
         for index, phase in enumerate(recipe.phases):
             share(range(phase.batch_size // phase.accumulate), world)
@@ -31,16 +37,28 @@ class Order:
             self._replays.append(self._replay(index) if phase.replay else None)
 
     def batch(self, update: int) -> Batch:
-        """This process's samples of an update."""
+        """This process's rows of an update."""
         index, _ = self.recipe.locate(update)
         replay = self._replays[index]
         chosen = replay.plan(update)[0] if replay else self._fresh(index, update)
-        return self.samples.batch(share(chosen, self.world), self.recipe.steps(update))
+        batch = self.samples.batch(share(chosen, self.world), self.recipe.steps(update))
+        members, noise = self.recipe.members, None
+        if members == 1 and self.noise is None:
+            return batch
+        if self.noise is not None:
+            noise = self._drawn(update, share(range(len(chosen)), self.world))
+        return batch.for_members(members, noise).pinned()
+
+    def _drawn(self, update: int, places: Sequence[int]) -> Tensor:
+        """Noise of all members and steps of the samples at some places, `(row, steps, channel, *space)`."""
+        seed, steps = self.recipe.seed, range(1, self.recipe.steps(update) + 1)
+        rows = [(place, member) for place in places for member in range(self.recipe.members)]
+        return torch.stack([self.noise.rows(update_key(seed, update, *row, step) for step in steps) for row in rows])
 
     def onward(self, update: int) -> np.ndarray | None:
-        """Which of this process's samples go on from the network's own states, `(batch,)`; None where none ever do."""
+        """Which of this process's rows go on from the network's own states, `(row,)`; None where none ever do."""
         replay = self._replays[self.recipe.locate(update)[0]]
-        return share(replay.plan(update)[1], self.world) if replay else None
+        return share(replay.plan(update)[1], self.world).repeat(self.recipe.members) if replay else None
 
     def _fresh(self, index: int, update: int) -> np.ndarray:
         starts, size = self._starts[index], self.recipe.phases[index].batch_size

@@ -42,6 +42,7 @@ class Recipe:
       keep: resumable states that are kept, the newest. precision: of the network, "float32" or "bfloat16".
       checkpoint_steps: steps of a window are computed again in the backward pass instead of stored.
       retries: how often a run that diverged goes back to the last good state with half the learning rate.
+      members: forecasts of every sample that a score of ensembles compares; 1 for other losses.
     """
 
     phases: tuple[Phase, ...]
@@ -59,6 +60,7 @@ class Recipe:
     precision: str = "float32"
     checkpoint_steps: bool = False
     retries: int = 0
+    members: int = 1
 
     def __post_init__(self):
         for phase in self.phases:

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from emulator.dataset import Samples
 from emulator.distributed import mean_over, share
+from emulator.network_noise import forecast_key
 from emulator.step import Step
 from emulator.world import World
 
@@ -18,10 +19,12 @@ class Validation:
     """When to validate, on what, and what follows.
 
     Attributes:
-      samples: the held-out times. error: `(state, diagnostic, true state, true diagnostic) -> scalar`.
+      samples: the held-out times. error: `(state, diagnostic, true state, true diagnostic) -> scalar`; `squared` tells
+        whether it is in squared units.
       every: updates between validations; the last update validates too.
       windows: number of initial times, spread evenly; steps: length of the rollouts from them; batch_size: at a time.
       patience: the run ends early when so many validations in a row found no better rollouts; 0 never.
+      members: forecasts from every initial time, for an error of ensembles.
     """
 
     samples: Samples
@@ -31,6 +34,8 @@ class Validation:
     steps: int
     batch_size: int
     patience: int = 0
+    members: int = 1
+    squared: bool = True
 
     def starts(self, world: World) -> np.ndarray:
         """Initial times of all processes' windows: as many for each. Raises `ValueError` for too short a period."""
@@ -45,19 +50,21 @@ class Validation:
     def __call__(self, step: Step, world: World, device: torch.device, precision: str = "float32") -> dict[str, float]:
         """Mean errors, in the loss's units: of one step, of the rollouts' last step, and the skill of the latter.
 
-        The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts: 1 is perfect, 0 no better than
-        persistence, negative worse. All processes ask together and get the same numbers.
+        The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts, without the root for an error that
+        is not squared: 1 is perfect, 0 no better than persistence, negative worse. All processes ask together and get the
+        same numbers. The noise of a stochastic network is the same at every validation.
         """
         chosen = share(self.starts(world), world)
         sums = torch.zeros(3, dtype=torch.float64)
         for first in range(0, len(chosen), self.batch_size):
             part = chosen[first : first + self.batch_size]
-            batch = self.samples.batch(part, self.steps).to(device)
+            batch = self.samples.batch(part, self.steps).for_members(self.members, self._noise(step, part)).to(device)
             state = batch.state[:, 0]
             anchor = step.anchor(state)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 for k in range(self.steps):
-                    result = step(state, batch.forcing[:, k], batch.clock[:, k], anchor)
+                    noise = None if batch.noise is None else batch.noise[:, k]
+                    result = step(state, batch.forcing[:, k], batch.clock[:, k], anchor, noise)
                     truth = batch.state[:, k + 1], batch.diagnostic[:, k]
                     state, anchor = result.state, result.anchor
                     if k == 0:
@@ -65,12 +72,21 @@ class Validation:
                 sums[1] += len(part) * float(self.error(result.state, truth[1], *truth))
                 sums[2] += len(part) * float(self.error(batch.state[:, 0], truth[1], *truth))
         one, last, persistence = (mean_over(sums) / len(chosen)).tolist()
+        ratio = last / persistence if persistence > 0 else 1.0
         return {
             "one_step": one,
             "rollout": last,
             "rollout_persistence": persistence,
-            "skill": 1 - math.sqrt(last / persistence) if persistence > 0 else 0.0,
+            "skill": 1 - (math.sqrt(ratio) if self.squared else ratio),
         }
+
+    def _noise(self, step: Step, starts: np.ndarray) -> Tensor | None:
+        """Of the members of the windows that begin at some times, `(row, steps, channel, *space)`."""
+        if step.noise is None:
+            return None
+        rows = [(self.samples.times[start], member) for start in starts for member in range(self.members)]
+        numbers = range(1, self.steps + 1)
+        return torch.stack([step.noise.rows(forecast_key(0, *row, k) for k in numbers) for row in rows])
 
 
 @dataclasses.dataclass

@@ -55,15 +55,16 @@ class Window(nn.Module):
                 anchor = self.step.anchor(state)
             elif k and manner.gradient_steps and k % manner.gradient_steps == 0:
                 state = state.detach()
-            result = self._step(state, batch.forcing[:, k], batch.clock[:, k], anchor, manner)
+            noise = None if batch.noise is None else batch.noise[:, k]
+            result = self._step(state, batch.forcing[:, k], batch.clock[:, k], anchor, noise, manner)
             truth = batch.state[:, k + 1], batch.diagnostic[:, k]
             total = total + self.loss(self.step, state, result, truth, anchor) / steps
             state, anchor = result.state, result.anchor
         return total, result
 
-    def _step(self, state, forcing, clock, anchor, manner: Manner) -> StepResult:
+    def _step(self, state, forcing, clock, anchor, noise, manner: Manner) -> StepResult:
         half = manner.precision == "bfloat16"
         with torch.autocast(state.device.type, torch.bfloat16, enabled=half):
             if manner.checkpoint_steps and torch.is_grad_enabled():
-                return checkpoint(self.step, state, forcing, clock, anchor, use_reentrant=False)
-            return self.step(state, forcing, clock, anchor)
+                return checkpoint(self.step, state, forcing, clock, anchor, noise, use_reentrant=False)
+            return self.step(state, forcing, clock, anchor, noise)

@@ -20,7 +20,14 @@ from pipelines.config.forecasts import (
     ThinConfig,
     VerifyConfig,
 )
-from pipelines.config.networks import GraphConfig, NetworkConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
+from pipelines.config.networks import (
+    GraphConfig,
+    NetworkConfig,
+    NoiseConfig,
+    SFNOConfig,
+    TorchHarmonicsConfig,
+    UNetConfig,
+)
 from pipelines.config.training import (
     ConservationConfig,
     LossConfig,
@@ -46,6 +53,7 @@ __all__ = [
     "LossConfig",
     "Model",
     "NetworkConfig",
+    "NoiseConfig",
     "ObservationsConfig",
     "OptimizerConfig",
     "Period",

@@ -12,6 +12,22 @@ Precision = Literal["float32", "bfloat16"]
 Skip = Literal["none", "identity", "linear"]
 
 
+class NoiseConfig(Model):
+    """Gaussian random fields on the sphere, new at every step, that make a network stochastic (docs/models.md)."""
+
+    length_scales: list[Annotated[float, Field(ge=0)]] = Field(
+        [2000.0, 500.0], min_length=1, description="km, at which the correlation has fallen to 0.61; 0: white noise"
+    )
+    channels: Count = Field(4, description="independent fields of every length scale")
+
+    @property
+    def count(self) -> int:
+        return len(self.length_scales) * self.channels
+
+
+Noise = Annotated[NoiseConfig | None, Field(description="random fields that scale and shift normalised features")]
+
+
 class SFNOConfig(Model):
     """Spherical Fourier neural operator; the fields are those of `emulator.models.sfno.SFNOOptions`."""
 
@@ -34,6 +50,10 @@ class SFNOConfig(Model):
     outer_skip: Skip = "identity"
     big_skip: Literal["none", "concat", "add"] = "concat"
     position: Literal["none", "harmonics", "learned"] = "none"
+    noise: Noise = None
+    condition: list[str] = Field(
+        default_factory=list, description="time_of_year, or forcing without levels, to scale and shift all features by"
+    )
     checkpointing: bool = False
     drop_path: Fraction = 0.0
     zero_output: bool = False
@@ -49,6 +69,7 @@ class GraphConfig(Model):
     file: Path | None = Field(None, description="where the graph is kept; made there if absent; None: in memory")
     width: Count = 128
     rounds: Count = 8
+    noise: Noise = None
     precision: Precision = "float32"
     checkpointing: bool = False
     zero_output: bool = False
@@ -61,6 +82,7 @@ class UNetConfig(Model):
     width: Count = 48
     depth: Count = 3
     blocks: Count = 1
+    noise: Noise = None
     checkpointing: bool = False
     zero_output: bool = False
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import pydantic
 from pydantic import Field
 
 from pipelines.config.base import Count, Fraction, Model, Period, Positive
@@ -41,9 +42,13 @@ class OptimizerConfig(Model):
 
 
 class LossConfig(Model):
-    """Error of a step, in units of a typical change; `spectral` weights its square by (1 + l (l + 1))^power."""
+    """Error of a step, in units of a typical change; `spectral` weights its square by (1 + l (l + 1))^power.
 
-    kind: Literal["mse", "l1", "huber", "spectral"] = "mse"
+    `crps` and `energy` are fair scores of several members, for networks with noise (docs/models.md).
+    """
+
+    kind: Literal["mse", "l1", "huber", "spectral", "crps", "energy"] = "mse"
+    members: int = Field(2, ge=2, description="of crps and energy: forecasts of every sample")
     delta: Positive = Field(1.0, description="of huber: where the square ends")
     power: float = Field(0.5, description="of spectral: above 0 small scales count more")
 
@@ -121,3 +126,16 @@ class TrainConfig(Model):
     log_every: Count = 20
     tensorboard: bool = Field(False, description="write the log for TensorBoard too; needs the package tensorboard")
     threads: int | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _members_that_differ(self) -> "TrainConfig":
+        if self.loss.kind in ("crps", "energy") and getattr(self.network, "noise", None) is None:
+            raise ValueError(
+                f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
+            )
+        return self
+
+    @property
+    def members(self) -> int:
+        """Forecasts of every sample."""
+        return self.loss.members if self.loss.kind in ("crps", "energy") else 1
