@@ -60,11 +60,15 @@ HYBRID = Levels.hybrid([0, 2e4, 1e4, 0, 0], [0, 0, 0.4, 0.75, 1])
         (lambda s: s.assign(temperature=s["temperature"][:, 0]), "temperature on 4 levels", "has 0"),
         (
             lambda s: with_levels(s, Levels.sigma([0, 0.2, 0.5, 0.8, 1])),
-            "4 sigma at 0.125, 0.375",
-            "sigma at 0.1, 0.35",
+            "4 sigma between 0, 250, 500",
+            "sigma between 0, 200, 500",
         ),
-        (lambda s: with_levels(s, HYBRID), "levels 4 sigma at 0.125", "4 hybrid between 0, 200, 500, 750, 1000 hPa"),
-        (lambda s: with_levels(s, UPPER), "levels 4 sigma", "has 4 sigma"),
+        (
+            lambda s: with_levels(s, HYBRID),
+            "levels 4 sigma between 0, 250",
+            "4 hybrid between 0, 200, 500, 750, 1000 hPa",
+        ),
+        (lambda s: with_levels(s, UPPER), "levels 4 sigma between 0, 250", "sigma between 50, 250"),
         (lambda s: s.assign_attrs(levels_selected=1), "levels 4 sigma", "none that make up columns"),
     ],
 )
@@ -98,5 +102,5 @@ def test_the_command_refuses_before_it_writes(finished, store, tmp_path, capsys,
     command = ["rollout", str(finished), f"store={tmp_path / 'other.zarr'}", f"output={tmp_path / 'f.zarr'}", *more]
     assert main(command) == 1
     said = capsys.readouterr().err.strip().splitlines()
-    assert "4 sigma at" in said[-1] and "4 hybrid between" in said[-1] and "Traceback" not in "".join(said)
+    assert "4 sigma between" in said[-1] and "4 hybrid between" in said[-1] and "Traceback" not in "".join(said)
     assert [path.name for path in tmp_path.iterdir()] == ["other.zarr"]
