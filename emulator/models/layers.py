@@ -75,7 +75,7 @@ class Linear(nn.Linear):
 
 
 class _GELU(torch.autograd.Function):
-    """GELU with a compiled gradient, four times as fast as torch's on CPU."""
+    """GELU with a compiled gradient, 1.7 times as fast as torch's on CPU; forward torch's own is as fast."""
 
     @staticmethod
     def forward(ctx, x):
