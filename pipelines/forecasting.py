@@ -1,14 +1,13 @@
 """Forecasts of a group of initial times and members: states in, blocks of named fields out, resumable at every block."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from emulator.perturb import bred, noise, perturbed
 from emulator.random_fields import SphericalNoise, generator_of, power_law
 from emulator.rollout import rollout as steps_of
 from emulator.step import Step
+from emulator.whole_file import whole_file
 from pipelines.config import ConfigError, EnsembleConfig
 
 BLOCK_BYTES = 1 << 27
@@ -56,12 +56,14 @@ class Position:
     masses: list[Tensor | None]
 
     def save(self, path: Path) -> None:
-        """Written beside and renamed: whole or not there."""
+        """Written beside and renamed: whole or not there. Raises `OSError` when the disk is full."""
         tensors = {f"state{i}": state.contiguous() for i, state in enumerate(self.states)}
         tensors |= {f"mass{i}": mass for i, mass in enumerate(self.masses) if mass is not None}
-        scratch = path.with_name(path.name + ".partial")
-        save_file(tensors, scratch, {"number": str(self.number)})
-        os.replace(scratch, path)
+        with whole_file(path) as partial:
+            try:
+                save_file(tensors, partial, {"number": str(self.number)})
+            except SafetensorError as error:
+                raise OSError(f"could not write {path}: {error}") from error
 
     @classmethod
     def load(cls, path: Path) -> "Position | None":

@@ -235,7 +235,7 @@ def _dataset(
             attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else {})
             data[name] = (dims, values, attributes)
         else:
-            data[name] = (front, values, {"long_name": name.replace("_", " ")})
+            data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
     static = ["half_level_a", "half_level_b", "cell_area", *STATIC]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
     coordinates = {n: source[n].variable for n in ("level", "latitude", "longitude") if n in source.coords}
@@ -249,6 +249,12 @@ def _dataset(
     if thin is None:
         return dataset
     return thinned(dataset, thin.variables, thin.levels, _inside(run.forcing.grid, thin.region))
+
+
+def _record_units(name: str, source: xr.Dataset) -> str:
+    """Units of what the conservation scheme records: corrections in their variable's, residuals and saturations in shares."""
+    changed = name.removeprefix("correction_rms_")
+    return source[changed].attrs["units"] if changed != name else "1"
 
 
 def _inside(grid, name: str | None) -> np.ndarray | None:

@@ -38,6 +38,31 @@ def plain(finished, tmp_path_factory):
     return run(finished, tmp_path_factory.mktemp("plain") / "forecast.zarr")
 
 
+def test_everything_in_a_forecast_store_has_units(finished, plain):
+    truth = open_analysis(finished.parent / "run" / "analysis.zarr")
+    for name, field in plain.data_vars.items():
+        if name.startswith("correction_rms_"):
+            assert field.attrs["units"] == truth[name.removeprefix("correction_rms_")].attrs["units"], name
+        elif name.startswith(("residual_", "saturation_")):
+            assert field.attrs["units"] == "1", name
+        else:
+            assert field.attrs["units"] == truth[name].attrs["units"], name
+    assert plain["correction_rms_temperature"].attrs["units"] == "K"
+    assert plain["correction_rms_mean_total_precipitation_rate"].attrs["units"] == "kg m-2 s-1"
+
+
+def test_where_a_group_stands_is_whole_or_not_there(disk):
+    """On a full disk the sentence names the file, and nothing of it stays."""
+    folder = disk("size=64k")
+    stand = forecasting.Position(3, [torch.zeros(1000)], [None])
+    stand.save(folder / "restart")
+    big = forecasting.Position(4, [torch.zeros(100_000)], [None])
+    with pytest.raises(OSError, match="restart"):
+        big.save(folder / "restart")
+    assert [path.name for path in folder.iterdir()] == ["restart"]
+    assert forecasting.Position.load(folder / "restart").number == 3
+
+
 NOISE = {"members": 4, "kind": "noise", "amplitude": 0.5, "seed": 3}
 
 
