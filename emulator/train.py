@@ -124,7 +124,7 @@ class Trainer:
                 self._unlogged.append(row)
                 last = self.update == self.recipe.updates
                 if self.update % self.recipe.log_every == 0 or last:
-                    on_log(self._log(time.perf_counter() - started, self.update - first, waited))
+                    on_log(self._log(time.perf_counter() - started, first, waited))
                 if self.validation and (self.update % self.validation.every == 0 or last):
                     self._validate()
                 if self.update % self.recipe.save_every == 0 or self.finished or stop:
@@ -211,27 +211,32 @@ class Trainer:
         self._journal.add("validation.jsonl", {"update": self.update} | row | {"best": better})
         log.info("validation after update %d: skill %.4f%s", self.update, row["skill"], ", the best" * better)
 
-    def _log(self, spent: float, done: int, waited: float) -> dict:
-        index, _ = self.recipe.locate(self.update - 1)
+    def _log(self, spent: float, first: int, waited: float) -> dict:
+        """Row of the log after `spent` seconds of this process, which began with the update `first`."""
+        recipe = self.recipe
+        index, _ = recipe.locate(self.update - 1)
         rows, self._unlogged = self._unlogged, []
         means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
         row = {
             "update": self.update,
             "phase": index,
-            "learning_rate": self.recipe.learning_rate(self.update - 1) * 0.5**self.retried,
+            "learning_rate": recipe.learning_rate(self.update - 1) * 0.5**self.retried,
         } | means
-        phase = self.recipe.phases[index]
+        samples = recipe.sum(lambda phase: phase.batch_size, first, self.update)
+        done, left = (
+            recipe.sum(lambda p: p.work, *span) for span in ((first, self.update), (self.update, recipe.updates))
+        )
         timing = {
             "update": self.update,
             "seconds": round(spent, 3),
-            "samples_per_second": round(done * phase.batch_size / spent, 3),
+            "samples_per_second": round(samples / spent, 3),
             "data_wait_share": round(waited / spent, 5),
-            "remaining_seconds": round(spent / done * (self.recipe.updates - self.update), 1),
+            "remaining_seconds": round(spent / done * left, 1),
             "peak_memory_gb": round(peak_memory(self.device) / 1e9, 3),
         }
         self._journal.add("metrics.jsonl", row)
         self._journal.add("timing.jsonl", timing)
-        return row | timing | {"updates": self.recipe.updates}
+        return row | timing | {"updates": recipe.updates}
 
     def tensors(self) -> dict[str, Tensor]:
         """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""

@@ -1,5 +1,6 @@
 """Progress of a long stage: a live bar when a person watches, plain lines when not."""
 
+import datetime
 import logging
 import sys
 import time
@@ -7,35 +8,50 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 log = logging.getLogger(__name__)
 LINE_EVERY_SECONDS = 15.0
 
-Report = Callable[[int, str], None]
+Report = Callable[..., None]
 
 
 @contextmanager
 def progress(title: str, total: int, start: int = 0) -> Iterator[Report]:
-    """Yields `report(done, text)`, where `done` counts up to `total` and `text` is a short remark such as the loss."""
+    """Yields `report(done, text="", left=None)`, where `done` counts from `start` up to `total`.
+
+    `text` is a short remark such as the loss. `left` are the seconds still to go, for a stage that knows better than that
+    all counts take equally long.
+    """
+    began = time.monotonic()
+
+    def seconds_left(done: int, left: float | None) -> float | None:
+        if left is None and done > start:
+            return (time.monotonic() - began) * (total - done) / (done - start)
+        return left
+
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        columns += (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+        columns += (TextColumn("{task.fields[left]}"), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-            task = bar.add_task(title, total=total, completed=start, text="")
-            yield lambda done, text="": bar.update(task, completed=done, text=text)
-        return
-    began, last = time.monotonic(), [0.0]
-    origin: list[int] = []
+            task = bar.add_task(title, total=total, completed=start, text="", left="")
 
-    def line(done: int, text: str = "") -> None:
+            def move(done: int, text: str = "", left: float | None = None) -> None:
+                seconds = seconds_left(done, left)
+                told = "" if seconds is None else f"left {datetime.timedelta(seconds=round(seconds))}"
+                bar.update(task, completed=done, text=text, left=told)
+
+            yield move
+        return
+    last = [0.0]
+
+    def line(done: int, text: str = "", left: float | None = None) -> None:
         now = time.monotonic()
-        origin.append(done) if not origin else None
         if now - last[0] < LINE_EVERY_SECONDS and done < total:
             return
         last[0] = now
-        rate = (done - origin[0]) / max(now - began, 1e-9)
-        left = f", about {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        log.info("%s %d of %d%s%s", title, done, total, left, f"; {text}" if text else "")
+        seconds = seconds_left(done, left)
+        told = f", about {seconds:.0f} s left" if seconds is not None and done < total else ""
+        log.info("%s %d of %d%s%s", title, done, total, told, f"; {text}" if text else "")
 
     yield line

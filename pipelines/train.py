@@ -80,7 +80,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     )
     total = recipe.updates
     with stopping_when_asked() as asked, progress("train", total) as report, _board(config, world) as board:
-        trainer.run(lambda row: (report(row["update"], _remark(row)), board(row)), asked)
+        trainer.run(lambda row: (report(row["update"], _remark(row), row["remaining_seconds"]), board(row)), asked)
     metadata = checkpoints.metadata(config, samples, conservation.saved)
     tensors = trainer.tensors()
     if world.rank == 0:
@@ -139,4 +139,4 @@ def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
 
 def _remark(row: dict) -> str:
     rate, wait = row["samples_per_second"], row["data_wait_share"]
-    return f"loss {row['loss']:.4f}, {rate:.1f} samples/s, data wait {wait:.1%}, {row['remaining_seconds']:.0f} s left"
+    return f"loss {row['loss']:.4f}, {rate:.1f} samples/s, data wait {wait:.1%}"

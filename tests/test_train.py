@@ -10,6 +10,8 @@ import time
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from small_planet import numpy_statistics
 
 from emulator import checkpoint
@@ -150,6 +152,28 @@ def test_learning_rate_warms_up_and_decays():
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1.0
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
     assert rates[80] / rates[79] < 0.6 and rates[-1] < 1e-3
+
+
+def test_the_time_that_is_left_counts_steps_of_samples_and_not_updates(whole):
+    """12 updates of 3 samples over one step, then 6 of 2 samples over two: 36 and 24 steps of work."""
+    done = {2: 6, 12: 36, 14: 44, 18: 60}
+    for row in map(json.loads, (whole / "timing.jsonl").read_text().splitlines()):
+        if row["update"] in done:
+            left = row["seconds"] * (60 - done[row["update"]]) / done[row["update"]]
+            assert row["remaining_seconds"] == pytest.approx(left, abs=0.06, rel=1e-2)
+            samples = 3 * min(row["update"], 12) + 2 * max(0, row["update"] - 12)
+            assert row["samples_per_second"] * row["seconds"] == pytest.approx(samples, rel=1e-2)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.data())
+def test_sums_over_updates_are_those_of_their_phases(lengths, data):
+    phases = tuple(Phase(n, k + 1, 2, 1.0, random_steps=k % 2 == 1) for k, n in enumerate(lengths))
+    recipe = dataclasses.replace(RECIPE, phases=phases)
+    first = data.draw(st.integers(0, recipe.updates))
+    last = data.draw(st.integers(first, recipe.updates))
+    expected = sum(recipe.phase(update).work for update in range(first, last))
+    assert recipe.sum(lambda phase: phase.work, first, last) == pytest.approx(expected)
+    assert Phase(1, 3, 4, 1.0).work == 12 and Phase(1, 3, 4, 1.0, random_steps=True).work == 8
 
 
 def test_too_short_a_period_is_refused(planet, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,6 +32,12 @@ class Phase:
     replay: float = 0.0
     replay_most: int = 16
     accumulate: int = 1
+
+    @property
+    def work(self) -> float:
+        """Model steps of an update over all its samples, what its time grows with; the mean where steps are drawn."""
+        steps = (1 + self.rollout_steps) / 2 if self.random_steps else self.rollout_steps
+        return steps * self.batch_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +90,15 @@ class Recipe:
 
     def phase(self, update: int) -> Phase:
         return self.phases[self.locate(update)[0]]
+
+    def sum(self, of: Callable[[Phase], float], first: int, last: int) -> float:
+        """Sum of a number that each phase gives its updates, over the updates from `first` up to `last`."""
+        total, begin = 0.0, 0
+        for phase in self.phases:
+            end = begin + phase.updates
+            total += of(phase) * max(0, min(last, end) - max(first, begin))
+            begin = end
+        return total
 
     def learning_rate(self, update: int) -> float:
         ramp = min(1.0, (update + 1) / max(1, self.warmup))
