@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
             ignore()
         logging.getLogger("emulator").warning("%s", stop)
         return EX_TEMPFAIL
-    except KeyboardInterrupt:
-        print("interrupted; start again to go on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted; start again to go on", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
         if options.verbose:

@@ -1,6 +1,10 @@
-"""SIGTERM and SIGUSR1: preemption, the end of a job's time limit, an administrator. Both mean: save and stop."""
+"""SIGTERM and SIGUSR1: preemption, the end of a job's time limit, an administrator. Both mean: save and stop.
+
+So does Ctrl-C (SIGINT) where a loop asks; a second one, and the first elsewhere, ends at once.
+"""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 
@@ -34,16 +38,33 @@ def ignore() -> None:
 
 @contextlib.contextmanager
 def stopping_when_asked() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether a signal has come, for a loop that saves before it stops."""
+    """Yields a function that tells whether a signal has come, for a loop that saves before it stops.
+
+    The loop's `Interrupted` becomes a `KeyboardInterrupt` with the same words where it was Ctrl-C: what is queued again
+    when told to stop is not what a person has stopped.
+    """
     received: list[int] = []
-    with _handled(lambda number, frame: received.append(number), True):
-        yield lambda: bool(received)
+
+    def note(number, frame):
+        if number == signal.SIGINT:
+            if signal.SIGINT in received:
+                raise KeyboardInterrupt
+            os.write(2, b"\nsaving; Ctrl-C again ends at once\n")  # a handler may not log: the log may be being written
+        received.append(number)
+
+    with _handled(note, True, (*STOP, signal.SIGINT)):
+        try:
+            yield lambda: bool(received)
+        except Interrupted as stop:
+            if signal.SIGINT in received:
+                raise KeyboardInterrupt(str(stop)) from None
+            raise
 
 
 @contextlib.contextmanager
-def _handled(handler, restore: bool) -> Iterator[None]:
+def _handled(handler, restore: bool, numbers: tuple[int, ...] = STOP) -> Iterator[None]:
     before: dict[int, object] = {}
-    for number in STOP:
+    for number in numbers:
         try:
             before[number] = signal.signal(number, handler)
         except ValueError:  # not the main thread, as in a test

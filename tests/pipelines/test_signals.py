@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1 end every stage with the code that requeues, whenever and however often they come."""
+"""SIGTERM and SIGUSR1 end every stage with the code that requeues, whenever and however often they come; Ctrl-C does not."""
 
 import os
 import signal
@@ -32,6 +32,49 @@ def test_a_loop_asks_and_then_the_handlers_around_it_come_back():
             os.kill(os.getpid(), signal.SIGTERM)
             assert asked()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_ctrl_c_is_asked_for_once_and_ends_at_once_the_second_time(capfd):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="after update 3"), stopping_when_asked() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked()
+        raise Interrupted("stopped after update 3")
+    assert "Ctrl-C again ends at once" in capfd.readouterr().err
+    with pytest.raises(KeyboardInterrupt, match="^$"), stopping_when_asked() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        raise AssertionError("it went on")
+    with pytest.raises(Interrupted), stopping_when_asked() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
+        raise Interrupted("stopped")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_saves_the_training_and_it_goes_on(tmp_path):
+    path = tiny_experiment(tmp_path)
+    path.write_text(path.read_text().replace("updates: 30", "updates: 4000").replace("save_every: 10", "log_every: 2"))
+
+    def stopped_after(sign: str) -> list[str]:
+        """The lines of a run that is stopped once it has said `sign`."""
+        command = [sys.executable, "-m", "pipelines.cli", "run", str(path)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        lines = []
+        for line in process.stderr:
+            lines.append(line.strip())
+            if sign in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait() == 130 and "Traceback" not in "".join(lines), lines
+        return lines
+
+    said = stopped_after("train 2 of 4006")[-1]
+    (state,) = (tmp_path / "run" / "train").glob("state-*")
+    update = int(state.name.removeprefix("state-"))
+    assert said == f"stopped after update {update} of 4006; start again to go on"
+    again = stopped_after(f"resuming after update {update}")
+    assert again[-1].startswith("stopped after update ")
 
 
 def test_a_second_signal_does_not_disturb_the_first():
