@@ -72,16 +72,25 @@ def describe(directory: Path) -> dict:
         raise CheckpointError(f"Expected JSON in {path}, it is damaged: {error}") from None
 
 
-def rotate(directory: Path, prefix: str, keep: int) -> None:
-    """Remove all but the `keep` newest of the numbered checkpoints `prefix-NNN` in a folder."""
-    for old in numbered(directory, prefix)[:-keep]:
+def rotate(directory: Path, prefix: str, keep: int, identity: str | None = None) -> None:
+    """Remove all but the `keep` newest of the numbered checkpoints `prefix-NNN` in a folder, or of those of an identity."""
+    for old in numbered(directory, prefix, identity)[:-keep]:
         shutil.rmtree(old)
 
 
-def numbered(directory: Path, prefix: str) -> list[Path]:
-    """The numbered checkpoints of a folder, oldest first."""
+def numbered(directory: Path, prefix: str, identity: str | None = None) -> list[Path]:
+    """The numbered checkpoints of a folder, oldest first; with an `identity` without those that record another."""
     found = [p for p in Path(directory).glob(f"{prefix}-*") if p.name.rpartition("-")[2].isdigit()]
+    found = [p for p in found if identity is None or _identity(p) in (identity, None)]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _identity(directory: Path) -> str | None:
+    """What a checkpoint records as its identity; None where it is damaged."""
+    try:
+        return describe(directory).get("identity")
+    except CheckpointError:
+        return None
 
 
 def _digest(path: Path) -> str:

@@ -188,7 +188,7 @@ class Trainer:
         fields = torch.cat([result.state, result.diagnostic], dim=1)
         wrong = ~torch.isfinite(fields).flatten(2).all(-1).all(0)
         bad = [label for label, flag in zip(labels, highest(wrong.float()).tolist(), strict=True) if flag]
-        last = checkpoint.numbered(self.directory, "state")
+        last = checkpoint.numbered(self.directory, "state", self.identity)
         where = f"the last good state is {last[-1]}" if last else "no state was saved yet"
         return f"the loss is not finite at update {self.update} (variables: {', '.join(bad[:5]) or 'none'}); {where}"
 
@@ -257,7 +257,7 @@ class Trainer:
                 "retried": self.retried,
             }
             checkpoint.save(self.directory / f"state-{self.update:08d}", saved, metadata)
-            checkpoint.rotate(self.directory, "state", keep=self.recipe.keep)
+            checkpoint.rotate(self.directory, "state", self.recipe.keep, self.identity)
         wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
 
     def _resume(self) -> bool:

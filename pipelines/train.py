@@ -93,6 +93,11 @@ def _chosen(config: TrainConfig, trainer: Trainer, tensors: dict) -> tuple[dict,
     if config.validation is None or config.validation.choose == "last" or trainer.best.update < 0:
         return tensors, {"update": trainer.update}
     best, row = checkpoint.load(trainer.directory / "best")
+    if (row["identity"], row["update"]) != (trainer.identity, trainer.best.update):
+        raise checkpoint.CheckpointError(
+            f"Expected the weights after update {trainer.best.update} of this training in {trainer.directory / 'best'}, got "
+            f"those after update {row['update']} of another, which took their place; remove {trainer.directory}"
+        )
     log.info("the weights after update %d have the best rollouts: skill %.4f", row["update"], row["skill"])
     return best, {"update": row["update"], "validation": {n: v for n, v in row.items() if isinstance(v, float)}}
 

@@ -60,3 +60,12 @@ def test_rotation_keeps_the_newest_by_number(tmp_path):
         checkpoint.save(tmp_path / f"state-{number}", TENSORS, {})
     checkpoint.rotate(tmp_path, "state", keep=2)
     assert [p.name for p in checkpoint.numbered(tmp_path, "state")] == ["state-10", "state-100"]
+
+
+def test_rotation_of_one_identity_leaves_the_others(tmp_path):
+    for number, identity in ((1, "a"), (2, "a"), (3, "b"), (4, "a"), (5, "b")):
+        checkpoint.save(tmp_path / f"state-{number}", TENSORS, {"identity": identity})
+    (tmp_path / "state-2" / checkpoint.METADATA).write_text("{")  # damaged: nobody's, and of no use
+    checkpoint.rotate(tmp_path, "state", 1, "a")
+    assert [p.name for p in checkpoint.numbered(tmp_path, "state")] == ["state-3", "state-4", "state-5"]
+    assert [p.name for p in checkpoint.numbered(tmp_path, "state", "b")] == ["state-3", "state-5"]

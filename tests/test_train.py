@@ -103,6 +103,38 @@ def test_another_configuration_starts_afresh(planet, whole, tmp_path, caplog):
     same_state(tmp_path, whole)
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_newer_states_of_another_training_neither_stop_a_resumption_nor_push_its_states_out(
+    planet, whole, tmp_path, keep, caplog
+):
+    """Own states up to update 5, those of another configuration up to 16 beside them: stopped at 5, 7 and 10, then on."""
+    recipe = dataclasses.replace(RECIPE, keep=keep)
+    for identity, stop_at in [("other", 15), ("other", 16), ("same", 5), ("same", 7), ("same", 10)]:
+        made = trainer(planet, tmp_path, recipe, identity)
+        with pytest.raises(Interrupted):
+            made.run(should_stop=lambda made=made, stop_at=stop_at: made.update == stop_at)
+        states = [checkpoint.describe(path) for path in checkpoint.numbered(tmp_path, "state")]
+        assert stop_at in [state["update"] for state in states if state["identity"] == identity]
+        assert len([state for state in states if state["identity"] == "same"]) <= keep
+    assert 16 in [state["update"] for state in states if state["identity"] == "other"]
+    caplog.set_level("INFO", "emulator.train")
+    caplog.clear()
+    last = trainer(planet, tmp_path, recipe)
+    last.run()
+    assert "state-00000016 belongs to another configuration" in caplog.text and "after update 10" in caplog.text
+    same_state(tmp_path, whole)
+
+
+def test_divergence_names_its_own_last_state(planet, tmp_path):
+    for identity, stop_at in (("other", 9), ("same", 3)):
+        made = trainer(planet, tmp_path, identity=identity)
+        with pytest.raises(Interrupted):
+            made.run(should_stop=lambda made=made, stop_at=stop_at: made.update == stop_at)
+    made.step.change_std[0] = float("nan")
+    with pytest.raises(Diverged, match="the last good state is .*state-00000003"):
+        made._learn(made._order.batch(3))
+
+
 KILLED = """
 import sys
 from pathlib import Path

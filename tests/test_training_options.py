@@ -19,7 +19,8 @@ from emulator.training.validation import Best, Validation
 from emulator.training.window import Manner, Window
 from emulator.world import World
 from pipelines import build
-from pipelines.config import LossConfig
+from pipelines.config import LossConfig, Period, ValidationConfig
+from pipelines.train import _chosen
 
 whole = whole_run  # the fixture of an undisturbed run
 
@@ -53,6 +54,19 @@ def test_validation_scores_the_averaged_weights_and_leaves_the_training_alone(pl
     if made.best.update == 18:
         for name, tensor in made.tensors().items():
             torch.testing.assert_close(best[name], tensor, rtol=0, atol=0)
+
+
+def test_the_best_weights_of_another_training_are_not_taken_for_ones_own(planet, tmp_path):
+    made = validated(planet, tmp_path, shortened(Phase(4, 1, 2, 1.0)))
+    made.run()
+    config = CONFIG.model_copy(update={"validation": ValidationConfig(period=Period())})
+    weights, about = _chosen(config, made, {})
+    assert about["update"] == 4
+    checkpoint.save(tmp_path / "best", weights, checkpoint.describe(tmp_path / "best") | {"identity": "other"})
+    with pytest.raises(
+        checkpoint.CheckpointError, match="of this training in .*best, got those after update 4 of another"
+    ):
+        _chosen(config, made, {})
 
 
 def test_validation_agrees_with_rollouts_step_by_step(planet, tmp_path):
