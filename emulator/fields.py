@@ -43,6 +43,12 @@ class Term:
     def read(self, slots: np.ndarray, leads: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Values at slots and leads, NaN where no piece has them: `(slot, lead, member, level, *shape)`, float32."""
         owner = self.owner[np.ix_(slots, leads)]
+        if owner.size and (number := owner.flat[0]) >= 0 and (owner == number).all():
+            piece = self.pieces[number]
+            place = self.place[np.ix_(slots, leads)]
+            values = piece.read(place[:, 0, 0], place[0, :, 1])
+            if values.shape == (*owner.shape, *shape):  # all from one source: nothing to put together
+                return values.astype(np.float32, copy=False)
         out = np.full((*owner.shape, *shape), np.nan, np.float32)
         for number in np.unique(owner[owner >= 0]):
             piece = self.pieces[number]
@@ -98,8 +104,10 @@ class Field:
         wanted = self.slots[start:stop]
         good = np.flatnonzero(wanted >= 0)
         found = self._at(wanted[good], chosen, shape)
-        out = np.full((stop - start, *found.shape[1:]), np.nan, np.float32)
-        out[good] = found
+        out = found
+        if len(good) < stop - start:
+            out = np.full((stop - start, *found.shape[1:]), np.nan, np.float32)
+            out[good] = found
         if len(gaps := np.flatnonzero(self.interpolated[start:stop])):
             earlier, later, share = (part[start:stop][gaps] for part in self.between)
             share = share.reshape(-1, *[1] * (out.ndim - 1))

@@ -22,6 +22,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
+from emulator.chunk_reader import ChunkReader
 from emulator.zarr_marks import (  # noqa: F401  (the marks belong to the same interface)
     DiskError,
     digest,
@@ -145,13 +146,34 @@ def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) 
         raise ValueError(f"Expected a region of {name} within {array.shape} {dims}, got {where} for {path}")
     try:
         array[where] = values
-        back = array[where]
+        good = _reads_back(path, name, array, values, where)
     except OSError as error:
         raise DiskError(f"Expected to write {name} to {path}, got: {reason(error)}") from error
-    if not np.array_equal(back, values, equal_nan=values.dtype.kind == "f"):
+    if not good:
         raise ValueError(
             f"Expected to read back what was written of {name} at {dict(start)} in {path}, got other values"
         )
+
+
+def _reads_back(path, name, array, values, where) -> bool:
+    """Whether what was written is there, read time by time without Zarr's detours where the layout allows."""
+    whole = all(part == slice(0, size) for part, size in zip(where[1:], array.shape[1:], strict=True))
+    reader = ChunkReader.of(partial_path(path), name) if whole and array.ndim > 1 else None
+    if reader is None:
+        return _same(array[where], values)
+    back = np.empty(array.shape[1:], np.float32)
+    for time, expected in enumerate(values, start=where[0].start):
+        reader.read(time, back)
+        if not _same(back, expected):
+            return False
+    return True
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Bits are compared first, which is ten times as fast; a NaN may come back as another one."""
+    if one.dtype == other.dtype == np.float32 and np.array_equal(one.view(np.uint32), other.view(np.uint32)):
+        return True
+    return np.array_equal(one, other, equal_nan=other.dtype.kind == "f")
 
 
 def discard(path) -> None:
