@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import xarray as xr
 
+from emulator.rings import ring_areas
 from emulator.store import FORECAST_NAMES
 from emulator.units import linear
 
@@ -79,7 +80,7 @@ def add_horizontal(axes: Axes, dataset, array) -> None:
 
 
 def _cell_area(dataset, latitude, longitude) -> np.ndarray:
-    """Areas of the cells of a point grid: recorded, or of the spherical polygons between the recorded corners."""
+    """Areas of the cells of a point grid: recorded, of the polygons between recorded corners, or of a known grid."""
     for name, candidate in dataset.variables.items():
         if (name in ("cell_area", "areacella") or candidate.attrs.get("standard_name") == "cell_area") and (
             candidate.dims == latitude.dims
@@ -87,6 +88,8 @@ def _cell_area(dataset, latitude, longitude) -> np.ndarray:
             return np.asarray(candidate.values, np.float64)
     corners = [dataset.variables.get(c.attrs.get("bounds")) for c in (latitude, longitude)]
     if any(c is None or c.ndim != 2 for c in corners):
+        if (area := ring_areas(np.asarray(latitude.values, np.float64))) is not None:
+            return area
         raise ValueError("Expected cell areas or cell corners with a point grid, got neither")
     return polygon_areas(*(np.asarray(c.values, np.float64) for c in corners))
 

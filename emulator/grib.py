@@ -31,7 +31,8 @@ SURFACES = (
     "atmosphere",
     "atmosphereSingleLayer",
 )
-REFUSED_GRIDS = {"sh": "spectral coefficients", "reduced_gg": "a reduced Gaussian grid"}
+REFUSED_GRIDS = {"sh": "spectral coefficients"}
+POINT_GRIDS = {"reduced_gg": "a reduced Gaussian grid", "healpix": "a HEALPix grid"}
 MISSING = 9.969e36
 
 log = logging.getLogger(__name__)
@@ -72,13 +73,13 @@ class Message:
         return f"{self.short}{level}{member} from {str(self.init)[:16]} at {self.end_hours:g} h"
 
 
-def open_grib(path: str, wanted=None) -> list[xr.Dataset]:
+def open_grib(path: str, wanted=None, points: bool = False) -> list[xr.Dataset]:
     """The variables of the table in a GRIB file, lazily, one dataset for each of them (and kind of level).
 
     Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time. Attributes:
     `GRIB_shortName`, `units`, `vertical` (pressure, hybrid, sigma or surface), `interval_hours` where the messages are
     accumulations or means over one interval, `from_start` where they run from the initial time. `wanted`: canonical names
-    to read; None for all.
+    to read; None for all. With `points` reduced Gaussian and HEALPix grids are read too: their last dimension is `cell`.
 
     Raises `ValueError` naming the file for broken messages, grids that are neither latitude-longitude nor full Gaussian,
     several grids, two fields for one place, and missing fields.
@@ -86,7 +87,7 @@ def open_grib(path: str, wanted=None) -> list[xr.Dataset]:
     known = [m for m in _messages(path) if _is_known(m, wanted)]
     if not known:
         raise ValueError(f"Expected GRIB messages of variables in the table, got none in {path}")
-    _check_grids(known, path)
+    _check_grids(known, path, points)
     latitude, longitude, half_levels = _geometry(path, known)
     groups: dict[tuple, list[Message]] = {}
     for message in known:
@@ -99,6 +100,7 @@ def open_grib(path: str, wanted=None) -> list[xr.Dataset]:
 
 
 def _dataset(path, messages, latitude, longitude, half_levels) -> xr.Dataset:
+    first = messages[0]
     axes = [sorted({m.place()[axis] for m in messages}) for axis in range(4)]
     position = [{value: i for i, value in enumerate(axis)} for axis in axes]
     table = np.full([len(axis) for axis in axes], -1)
@@ -108,23 +110,24 @@ def _dataset(path, messages, latitude, longitude, half_levels) -> xr.Dataset:
             kinds = f" ({messages[other].data_type} and {message.data_type})"
             raise ValueError(f"Expected one field for {message.describe()} in {path}, got two{kinds}")
         table[where] = number
-    first = messages[0]
     offsets = np.array([(m.offset, m.index) for m in messages] + [(-1, 0)])[table]
-    array = indexing.LazilyIndexedArray(GribArray(path, offsets, (len(latitude), len(longitude))))
+    space = ("cell",) if first.grid in POINT_GRIDS else ("latitude", "longitude")
+    size = (len(latitude),) if len(space) == 1 else (len(latitude), len(longitude))
+    array = indexing.LazilyIndexedArray(GribArray(path, offsets, size))
     attributes = {
         "GRIB_shortName": first.short,
         "units": first.units,
         "vertical": first.kind if first.kind in ("pressure", *MODEL_LEVELS) else "surface",
         **_interval(messages),
     }
-    dims = ("number", "time", "step", "level", "latitude", "longitude")
+    dims = ("number", "time", "step", "level", *space)
     coordinates = {
         "number": axes[0],
         "time": np.array(axes[1]),
         "step": (np.array(axes[2]) * 3600e9).astype("timedelta64[ns]"),
         "level": axes[3],
-        "latitude": latitude,
-        "longitude": longitude,
+        "latitude": (space[0], latitude),
+        "longitude": (space[-1], longitude),
     }
     dataset = xr.Dataset({first.short: (dims, array, attributes)}, coordinates)
     dataset["level"].attrs = {"units": "hPa"} if first.kind == "pressure" else {}
@@ -161,9 +164,15 @@ def _is_known(message: Message, wanted) -> bool:
     return any(wanted is None or match.name in wanted for match in matches)
 
 
-def _check_grids(known, path):
+def _check_grids(known, path, points):
     for message in known:
-        if message.grid not in ("regular_ll", "regular_gg"):
+        if message.grid in POINT_GRIDS:
+            if not points:
+                raise ValueError(
+                    f"Expected a latitude-longitude or full Gaussian grid in {path}, got {POINT_GRIDS[message.grid]} for "
+                    f"{message.describe()}; interpolate it first, or take its cells as points (points: true of the source)"
+                )
+        elif message.grid not in ("regular_ll", "regular_gg"):
             what = REFUSED_GRIDS.get(message.grid, f"the grid type {message.grid}")
             raise ValueError(
                 f"Expected a latitude-longitude or full Gaussian grid in {path}, got {what} for {message.describe()}; "
@@ -285,18 +294,22 @@ def _geometry(path, known):
     model = [m for m in known if m.kind in MODEL_LEVELS]
     message = (model or known)[0]
     with _handle(path, message.offset, message.index) as handle:
-        if eccodes.codes_get(handle, "alternativeRowScanning", int):
+        if message.grid not in POINT_GRIDS and eccodes.codes_get(handle, "alternativeRowScanning", int):
             raise ValueError(f"Expected rows that all run in one direction in {path}, got alternating ones")
         mesh = [_arranged(eccodes, handle, eccodes.codes_get_array(handle, k)) for k in ("latitudes", "longitudes")]
         half = None
         if model and eccodes.codes_get(handle, "PVPresent", int):
             pv = np.asarray(eccodes.codes_get_array(handle, "pv"), np.float64)
             half = pv[: len(pv) // 2], pv[len(pv) // 2 :]
+    if mesh[0].ndim == 1:
+        return *mesh, half
     return mesh[0][:, 0], mesh[1][0], half
 
 
 def _arranged(eccodes, handle, values) -> np.ndarray:
-    """Values in the order of the message as `(row, column)`."""
+    """Values in the order of the message as `(row, column)`, or `(cell,)` of a grid of points."""
+    if eccodes.codes_get(handle, "gridType", str) in POINT_GRIDS:
+        return np.asarray(values)
     rows, columns = eccodes.codes_get(handle, "Nj", int), eccodes.codes_get(handle, "Ni", int)
     if eccodes.codes_get(handle, "jPointsAreConsecutive", int):
         return np.asarray(values).reshape(columns, rows).T
@@ -304,9 +317,9 @@ def _arranged(eccodes, handle, values) -> np.ndarray:
 
 
 class GribArray(BackendArray):
-    """Fields of a file as one lazy array `(number, time, step, level, row, column)`; NaN where there is no message."""
+    """Fields of a file as one lazy array `(number, time, step, level, *space)`; NaN where there is no message."""
 
-    def __init__(self, path: str, offsets: np.ndarray, grid: tuple[int, int]):
+    def __init__(self, path: str, offsets: np.ndarray, grid: tuple[int, ...]):
         self.path, self.offsets = path, offsets
         self.shape = (*offsets.shape[:-1], *grid)
         self.dtype = np.dtype(np.float32)
@@ -319,11 +332,11 @@ class GribArray(BackendArray):
         wide = tuple(slice(k, k + 1) if isinstance(k, int | np.integer) else k for k in key)
         index = [np.arange(n)[k] for n, k in zip(self.shape, wide, strict=True)]
         chosen = self.offsets[np.ix_(*index[:4])]
-        out = np.full((*chosen.shape[:-1], len(index[4]), len(index[5])), np.nan, np.float32)
+        out = np.full((*chosen.shape[:-1], *map(len, index[4:])), np.nan, np.float32)
         for where in np.ndindex(chosen.shape[:-1]):
             offset, number = (int(n) for n in chosen[where])
             if offset >= 0:
-                out[where] = self._field(offset, number)[np.ix_(index[4], index[5])]
+                out[where] = self._field(offset, number)[np.ix_(*index[4:])]
         squeezed = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
         return out.squeeze(squeezed)
 

@@ -145,7 +145,8 @@ def _check_coordinates(latitude, longitude):
 
 
 @functools.lru_cache(maxsize=8)
-def _gauss_legendre(nlat):
+def gauss_legendre(nlat: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian latitudes in degrees from the north, and their shares of the sphere, each `(nlat,)`."""
     nodes, weights = np.polynomial.legendre.leggauss(nlat)
     return np.degrees(np.arcsin(nodes))[::-1], weights[::-1] / 2
 
@@ -156,7 +157,7 @@ def row_edges(latitude: np.ndarray) -> np.ndarray:
     On Gaussian latitudes those that give every row its quadrature weight; elsewhere half-way between rows, and the poles
     where the outermost row is within one spacing of them (WeatherBench 2's rule).
     """
-    nodes, weights = _gauss_legendre(len(latitude))
+    nodes, weights = gauss_legendre(len(latitude))
     if len(latitude) >= 4 and np.abs(latitude - nodes).max() < GAUSSIAN_TOLERANCE:
         edges = 1 - 2 * np.concatenate([[0.0], np.cumsum(weights)])
         edges[-1] = -1.0
@@ -175,7 +176,7 @@ def row_edges(latitude: np.ndarray) -> np.ndarray:
 
 def _latitude_weights(latitude) -> tuple[str, np.ndarray]:
     """Kind of grid and the rows' shares of the covered area, `(nlat,)`, summing to 1."""
-    nodes, weights = _gauss_legendre(len(latitude))
+    nodes, weights = gauss_legendre(len(latitude))
     if len(latitude) >= 4 and np.abs(latitude - nodes).max() < GAUSSIAN_TOLERANCE:
         return "gaussian", weights
     weights = -np.diff(row_edges(latitude))

@@ -96,17 +96,18 @@ def limit_caches() -> None:
     netCDF4.set_chunk_cache(8 << 20)
 
 
-def open_source(path: str, engine: str = "auto", wanted=None) -> list[Source]:
-    """The content of one file, store or URL. `wanted`: canonical names that GRIB messages are looked through for.
+def open_source(path: str, engine: str = "auto", wanted=None, points: bool = False) -> list[Source]:
+    """The content of one file, store or URL. `wanted`: canonical names that GRIB messages are looked through for;
+    `points`: take GRIB's reduced grids as lists of points.
 
     Packed integers are unpacked by the file's own scale, missing values become NaN, times are decoded (cftime for calendars
     other than the standard one). Raises `ValueError` with one sentence naming the path when it cannot be read.
     """
     with reaching(path):
-        return _opened(path, _engine(path) if engine == "auto" else engine, wanted)
+        return _opened(path, _engine(path) if engine == "auto" else engine, wanted, points)
 
 
-def _opened(path: str, engine: str, wanted) -> list[Source]:
+def _opened(path: str, engine: str, wanted, points) -> list[Source]:
     if engine == "zarr":
         return [Source(path, _open_xarray(path, "zarr", path))]
     local = path
@@ -114,7 +115,7 @@ def _opened(path: str, engine: str, wanted) -> list[Source]:
         local = fsspec.open_local(f"simplecache::{path}")
     if engine == "grib":
         try:
-            return [Source(path, dataset) for dataset in open_grib(local, wanted)]
+            return [Source(path, dataset) for dataset in open_grib(local, wanted, points)]
         except OSError as error:
             raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
     return [Source(path, _open_xarray(local, None, path))]

@@ -55,7 +55,7 @@ def prepare(config: IngestConfig, paths: list[list[str]], mark: str) -> Work:
 
 
 def _open(path: str, source: SourceConfig, config: IngestConfig) -> list[Source]:
-    return open_source(path, source.engine, _wanted(config))
+    return open_source(path, source.engine, _wanted(config), source.points)
 
 
 def _plan(opened, config: IngestConfig) -> Plan:
