@@ -15,7 +15,8 @@ from emulator.rates import copy_rate, exchange_latency, exchange_rate, product_r
 from emulator.world import World, world_of
 from pipelines.run import provenance
 
-EXTRAS = {"jcm": "gcm", "cfgrib": "grib", "gcsfs": "cloud", "dask_jobqueue": "slurm", "tensorboard": "tensorboard"}
+EXTRAS = {"jcm": "gcm", "cfgrib": "grib", "gcsfs": "cloud", "dask_jobqueue": "slurm"}
+EXTRAS |= {name: name for name in ("tensorboard", "mlflow")}
 
 
 def doctor() -> list[str]:

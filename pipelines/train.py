@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,8 @@ from emulator.store import open_analysis
 from emulator.train import Trainer
 from emulator.world import World, world_of
 from pipelines import build, checkpoints, conserve
-from pipelines.config import ConfigError, TrainConfig
+from pipelines.boards import boards
+from pipelines.config import TrainConfig
 from pipelines.load import fingerprint
 from pipelines.progress import progress
 from pipelines.run import provenance
@@ -27,7 +28,7 @@ from pipelines.signals import stopping_when_asked
 log = logging.getLogger(__name__)
 # Where things lie, and what changes the speed or what is kept: none of it changes the weights.
 NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "keep", "log_every", "tensorboard"}
-NOT_IDENTITY |= {"cache_gigabytes", "loader_threads", "threads", "parallel"}
+NOT_IDENTITY |= {"mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
 
 
 def train(config: TrainConfig) -> None:
@@ -79,8 +80,9 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         config.parallel == "fsdp",
     )
     total = recipe.updates
-    with stopping_when_asked() as asked, progress("train", total) as report, _board(config, world) as board:
-        trainer.run(lambda row: (report(row["update"], _remark(row), row["remaining_seconds"]), board(row)), asked)
+    board = boards(config, trainer.identity) if world.rank == 0 else contextlib.nullcontext(lambda row: None)
+    with stopping_when_asked() as asked, progress("train", total) as report, board as write:
+        trainer.run(lambda row: (report(row["update"], _remark(row), row["remaining_seconds"]), write(row)), asked)
     metadata = checkpoints.metadata(config, samples, conservation.saved)
     tensors = trainer.tensors()
     if world.rank == 0:
@@ -100,25 +102,6 @@ def _chosen(config: TrainConfig, trainer: Trainer, tensors: dict) -> tuple[dict,
         )
     log.info("the weights after update %d have the best rollouts: skill %.4f", row["update"], row["skill"])
     return best, {"update": row["update"], "validation": {n: v for n, v in row.items() if isinstance(v, float)}}
-
-
-@contextlib.contextmanager
-def _board(config: TrainConfig, world: World) -> Iterator[Callable[[dict], None]]:
-    """Yields what writes rows of the log for TensorBoard, or nothing. Raises `ConfigError` where the package is absent."""
-    if not config.tensorboard or world.rank > 0:
-        yield lambda row: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError("Expected the package tensorboard for train.tensorboard, it is not installed") from None
-    with SummaryWriter(Path(config.output) / "tensorboard") as writer:
-
-        def write(row: dict) -> None:
-            for name, value in row.items():
-                writer.add_scalar(name, value, row["update"])
-
-        yield write
 
 
 def open_statistics(path: Path) -> xr.Dataset:

@@ -124,7 +124,10 @@ class TrainConfig(Model):
     keep: Count = Field(2, description="resumable checkpoints to keep; the one before serves where the last is damaged")
     retries: int = Field(0, ge=0, description="after divergence go back to the last good checkpoint with half the rate")
     log_every: Count = 20
-    tensorboard: bool = Field(False, description="write the log for TensorBoard too; needs the package tensorboard")
+    tensorboard: bool = Field(False, description="write the log for TensorBoard too; needs the extra tensorboard")
+    mlflow: bool = Field(
+        False, description="write it for MLflow too, into output/mlruns or MLFLOW_TRACKING_URI; needs the extra mlflow"
+    )
     threads: int | None = None
 
     @pydantic.model_validator(mode="after")

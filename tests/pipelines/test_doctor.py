@@ -1,17 +1,21 @@
 """What the doctor says, alone and of two processes."""
 
+import importlib.util
 import os
 import re
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
+import pipelines.doctor
 from emulator.rates import exchange_latency, exchange_rate, product_rate
 from emulator.world import World
+from pipelines.doctor import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +42,25 @@ def test_two_processes_say_where_they_are_and_what_lies_between_them():
     assert f"torch {torch.__version__.partition(chr(43))[0]}" in first and "2 processes by" in first
     products, between = re.search(r"float32 ([\d,]+) GFLOP/s", first), re.search(r"([\d.]+) GB/s, (\d+) micro", first)
     assert int(products[1].replace(",", "")) >= 1 and float(between[1]) > 0 and int(between[2]) > 0
+
+
+def test_one_process_names_its_extras_cores_and_memory(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jcm" else find(name))
+    said = {line.split()[0]: line for line in pipelines.doctor.doctor()}
+    named = said["extras"].split(maxsplit=1)[1].split(", ")
+    assert "gcm" not in named and named == [
+        extra for module, extra in EXTRAS.items() if importlib.util.find_spec(module)
+    ]
+    assert f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores" in said["machine"]
+    total = next(int(line.split()[1]) * 1024 for line in open("/proc/meminfo") if line.startswith("MemTotal"))
+    assert f"{total / 1e9:.0f} GB" in said["machine"]
+    assert "one process" in said["network"] and f"{torch.get_num_threads()} threads" in said["device"]
+
+
+def test_every_extra_that_a_stage_may_lack_is_one_of_the_packages():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(EXTRAS.values()) <= set(extras)
 
 
 def test_products_are_counted_as_additions_and_multiplications():
