@@ -73,6 +73,7 @@ def create(
     """
     recipe = _recipe(template, chunks, shards)
     partial, progress = partial_path(path), progress_path(path)
+    check_replaceable(path)
     try:
         if recipe in _recipes_of(path):
             _begin_marks(progress, recipe)
@@ -98,6 +99,17 @@ def create(
     except OSError as error:
         raise DiskError(f"Expected to write a store at {path}, got: {reason(error)}") from error
     return False
+
+
+def check_replaceable(path) -> None:
+    """Raises `DiskError` where something lies at `path` that is no store of this program: it would be deleted."""
+    path = Path(path)
+    if not os.path.lexists(path) or "complete" in (_attributes(path) or {}):
+        return
+    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+        return
+    what = "a folder that is none" if path.is_dir() else "a file"
+    raise DiskError(f"Expected a store of this program or nothing at {path}, got {what}; name another output or remove it")
 
 
 def _recipes_of(path) -> set[str | None]:

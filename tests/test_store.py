@@ -12,7 +12,7 @@ import zarr
 from emulator import store
 from emulator.constants import ERA5, Constants
 from emulator.grid import Grid
-from emulator.zarr_regions import OtherTemplate
+from emulator.zarr_regions import OtherTemplate, create
 
 GRID = Grid.gaussian(8)
 TIMES = np.datetime64("2001-01-01", "ns") + np.arange(6) * np.timedelta64(6, "h")
@@ -354,3 +354,29 @@ def test_a_store_without_leads_is_no_forecast(tmp_path):
     with pytest.raises(ValueError, match="prediction_timedelta or lead_time"):
         store.open_forecast(tmp_path / "b.zarr")
     shutil.rmtree(tmp_path / "b.zarr")
+
+
+@pytest.mark.parametrize("kind", ["file", "device", "folder", "link", "foreign store"])
+def test_what_is_no_store_of_ours_is_never_replaced(tmp_path, kind):
+    path, kept = tmp_path / "a.zarr", tmp_path / "kept"
+    kept.mkdir()
+    if kind == "file":
+        path.write_text("a year's work")
+    elif kind == "device":
+        path.symlink_to("/dev/null")
+    elif kind == "folder":
+        path.mkdir()
+        (path / "notes.txt").write_text("a year's work")
+    elif kind == "link":
+        path.symlink_to(kept)
+    else:
+        xr.Dataset({"x": ("t", [1.0])}).to_zarr(path, zarr_format=3)
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"Expected a store of this program or nothing at .*a\.zarr, got a f"):
+        create(path, analysis(), chunks={"time": 1})
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+
+
+def test_an_empty_folder_may_become_a_store(tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    assert create(tmp_path / "a.zarr", analysis(), chunks={"time": 1}) is False

@@ -30,6 +30,10 @@ def neural_lam():
     package = types.ModuleType("neural_lam")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["neural_lam"] = package
+    from torch_geometric import inspector
+
+    named = inspector.type_repr  # which knows no `X | None` before Python 3.14, and neural-lam 0.7 is annotated with it
+    inspector.type_repr = lambda kind, names: repr(kind) if isinstance(kind, types.UnionType) else named(kind, names)
     from neural_lam.gnn_layers import InteractionNet
 
     return InteractionNet, sys.modules["neural_lam.utils"].make_mlp
