@@ -46,6 +46,9 @@ def assemble(
     role = {name: roles.get(name) or VARIABLES[name].role for name in groups}
     static = {name: _static(groups[name], grid) for name in sorted(groups) if role[name] == "static"}
     moving = {name: terms for name, terms in groups.items() if role[name] != "static"}
+    if not groups:
+        half = ", ".join(sorted({f"the {p.term}ward part of {p.name} ({p.path})" for p in pieces}))
+        raise ValueError(f"Expected both parts of a net flux in the sources, got only {half}")
     if not moving:
         raise ValueError("Expected variables that change in time in the sources, got static ones alone")
     levels, vertical = _common_levels(moving)
@@ -144,7 +147,8 @@ def _common_levels(moving):
             raise ValueError(f"Expected one kind of levels, got {' and '.join(sorted(kinds))} for {name}")
         kind = next(iter(kinds), kind)
         if levels is not None and not np.array_equal(axis, levels):
-            text = f"{list(map(float, levels))} for {where}, {list(map(float, axis))} for {name}"
+            odd = ", ".join(f"{v:g}" for v in sorted({*levels} ^ {*axis})[:8])  # whole lists would hide them
+            text = f"{len(levels)} for {where} and {len(axis)} for {name} ({pieces[0].path}), {odd} for one alone"
             raise ValueError(
                 f"Expected the same levels for all fields, got {text}; choose with select: {{level: [...]}}"
             )

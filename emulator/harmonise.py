@@ -79,6 +79,8 @@ def _renamed(source, options) -> xr.Dataset:
             )
     present = {old: new for old, new in options.rename.items() if old in dataset and old != new}
     clash = [new for new in present.values() if new in dataset.variables]
+    for name in {*options.units} & {*map(str, dataset.coords)}:
+        dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
     return dataset.drop_vars(clash).rename(present)
 
 

@@ -17,6 +17,7 @@ from emulator.vertical import Levels
 from emulator.zarr_regions import (  # noqa: F401  (the writing half of the public interface)
     DiskError,
     OtherTemplate,
+    check_replaceable,
     create,
     digest,
     discard,

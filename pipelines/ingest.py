@@ -11,6 +11,7 @@ from emulator.sources import find, identity, limit_caches
 from emulator.store import (
     DiskError,
     OtherTemplate,
+    check_replaceable,
     create,
     create_forecast,
     discard,
@@ -51,6 +52,9 @@ def ingest(config: IngestConfig, part: tuple[int, int] | None = None, append: bo
     limit_caches()
     paths = [find(source.path) for source in config.sources]
     files = [path for found in paths for path in found]
+    check_replaceable(config.output)
+    if any("://" not in path and Path(path).resolve() == Path(config.output).resolve() for path in files):
+        raise ValueError(f"Expected an output beside the sources, got {config.output} for both")
     inputs = [identity(path) for path in files]
     own = fingerprint_of(config, inputs)
     before = finished_fingerprint(config.output)

@@ -27,6 +27,7 @@ from pipelines.config import DaskConfig, GridConfig, IngestConfig, Period, Sourc
 from pipelines.load import fingerprint
 
 log = logging.getLogger(__name__)
+HIGHEST_PRESSURE = 200.0  # hPa; models have fewer levels, and most records on pressure levels reach further down
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,6 +163,11 @@ def _vertical(plan: Plan, sources: list[Source]):
     found = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
     kinds = {str(source.dataset.attrs.get("vertical_coordinate", "")) for source in sources} - {""}
     if plan.vertical == "unknown" and found is None and not kinds & {"hybrid", "sigma"}:
+        if len(plan.levels) > 1 and plan.levels.max() < HIGHEST_PRESSURE:
+            raise ValueError(
+                f"Expected units of the levels {plan.levels[0]:g} to {plan.levels[-1]:g} in {sources[0].path}, got none, and "
+                "they may be hPa or numbers of model levels; say which: units: {level: hPa} or {level: hybrid_sigma_pressure}"
+            )
         log.warning("The levels %s have no units; taken as hPa", " ".join(f"{level:g}" for level in plan.levels))
         return dataclasses.replace(plan, vertical="pressure"), None
     kind = "hybrid" if plan.vertical == "unknown" and not kinds else (kinds or {plan.vertical}).pop()

@@ -30,7 +30,9 @@ class SourceConfig(Model):
     engine: Literal["auto", "netcdf", "grib", "zarr"] = "auto"
     rename: dict[str, str] = Field(default_factory=dict, description="name in the source: canonical name")
     select: dict[str, Any] = Field(default_factory=dict, description="dimension: value or list of values to keep")
-    units: dict[str, str] = Field(default_factory=dict, description="units where the source records none or wrong ones")
+    units: dict[str, str] = Field(
+        default_factory=dict, description="units of variables, or of level, where the source records none or wrong ones"
+    )
     points: bool = Field(False, description="take GRIB's reduced Gaussian and HEALPix grids as lists of points")
     negate: list[str] = Field(default_factory=list, description="variables whose sign is opposite to ECMWF's")
     interval_hours: Positive | None = Field(None, description="what accumulations cover, where the source does not say")

@@ -70,6 +70,61 @@ def test_a_missing_chunk_that_reads_as_zeros(tmp_path):
     )
 
 
+@pytest.mark.parametrize("there", ["a file", "a folder", "a store of others"])
+def test_what_lies_at_the_output_is_not_lost(tmp_path, there):
+    """It would be replaced by the store: a mistyped output must not cost anyone their data."""
+    TRUTH.to_netcdf(tmp_path / "a.nc")
+    output = tmp_path / "mine"
+    if there == "a file":
+        output.write_text("precious")
+    elif there == "a folder":
+        (output / "inner").mkdir(parents=True)
+        (output / "inner" / "thesis.txt").write_text("precious")
+    else:
+        TRUTH.to_zarr(output, zarr_format=3, consolidated=False)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match="store of this program or nothing at .*mine, got a f"):
+        ingest(IngestConfig(sources=[{"path": str(tmp_path / "a.nc")}], output=output))
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_store_does_not_replace_its_own_source(tmp_path):
+    TRUTH.to_netcdf(tmp_path / "a.nc")
+    ingest(IngestConfig(sources=[{"path": str(tmp_path / "a.nc")}], output=tmp_path / "a.zarr"))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    settings = {"sources": [{"path": str(tmp_path / "a.zarr")}], "variables": ["temperature"]}
+    with pytest.raises(ValueError, match=r"output beside the sources, got .*a\.zarr for both"):
+        ingest(IngestConfig(output=tmp_path / "a.zarr", **settings))
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    (tmp_path / "b.zarr").mkdir()  # an empty folder is nobody's loss
+    ingest(IngestConfig(output=tmp_path / "b.zarr", **settings))
+    assert set(open_analysis(tmp_path / "b.zarr").data_vars) == {"temperature", "cell_area"}
+
+
+def test_levels_that_may_be_pressures_or_numbers(tmp_path):
+    """10 to 137 without units were taken as hPa, though they are model levels."""
+    data = TRUTH[["temperature"]].assign_coords(level=[10.0, 60.0, 137.0])
+    data.to_netcdf(tmp_path / "a.nc")
+    refused(tmp_path, tmp_path / "a.nc", r"units of the levels 10 to 137 .* units: {level: hPa}", "a.nc")
+    source = {"path": str(tmp_path / "a.nc"), "units": {"level": "hPa"}}
+    ingest(IngestConfig(sources=[source], output=tmp_path / "a.zarr"))
+    assert open_analysis(tmp_path / "a.zarr").attrs["vertical_coordinate"] == "pressure"
+    source["units"] = {"level": "hybrid_sigma_pressure"}
+    with pytest.raises(ValueError, match="interface coefficients of the hybrid levels"):
+        ingest(IngestConfig(sources=[source], output=tmp_path / "b.zarr"))
+
+
+def test_half_of_a_net_flux(tmp_path):
+    flux = TRUTH[["mean_sea_level_pressure"]].rename(mean_sea_level_pressure="rsut") / 1e3
+    flux["rsut"].attrs = {
+        "units": "W m-2",
+        "standard_name": "toa_outgoing_shortwave_flux",
+        "cell_methods": "time: mean",
+    }
+    flux.to_netcdf(tmp_path / "a.nc")
+    refused(tmp_path, tmp_path / "a.nc", "both parts of a net flux .* got only the upward part of mean_top_net", "a.nc")
+
+
 def test_times_that_are_in_two_files(tmp_path):
     for number, part in enumerate((slice(0, 5), slice(4, 8))):
         TRUTH.isel(time=part).to_netcdf(tmp_path / f"{number}.nc")
