@@ -109,7 +109,9 @@ def check_replaceable(path) -> None:
     if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
         return
     what = "a folder that is none" if path.is_dir() else "a file"
-    raise DiskError(f"Expected a store of this program or nothing at {path}, got {what}; name another output or remove it")
+    raise DiskError(
+        f"Expected a store of this program or nothing at {path}, got {what}; name another output or remove it"
+    )
 
 
 def _recipes_of(path) -> set[str | None]:
