@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from emulator.distributed import device_of, processes
+from emulator.native import library
 from emulator.rates import copy_rate, exchange_latency, exchange_rate, product_rate
 from emulator.world import World, world_of
 from pipelines.run import provenance
@@ -35,6 +36,9 @@ def _machine() -> Iterator[str]:
     yield f"program   commit {found['commit']}, Python {found['python']}; {versions}"
     extras = [extra for module, extra in EXTRAS.items() if importlib.util.find_spec(module)]
     yield f"extras    {', '.join(extras) or 'none'}"
+    slower = "none: no C compiler at installation; torch does the same more slowly"
+    compiled = "compiled, for float32 on CPU" if library.LIBRARY else slower
+    yield f"kernels   {compiled}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield f"machine   {platform.machine()}, {cores} of {os.cpu_count()} cores for this process, {memory:.0f} GB"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import pipelines.doctor
+from emulator.native import library
 from emulator.rates import exchange_latency, exchange_rate, product_rate
 from emulator.world import World
 from pipelines.doctor import EXTRAS
@@ -55,6 +56,7 @@ def test_one_process_names_its_extras_cores_and_memory(monkeypatch):
     assert f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores" in said["machine"]
     total = next(int(line.split()[1]) * 1024 for line in open("/proc/meminfo") if line.startswith("MemTotal"))
     assert f"{total / 1e9:.0f} GB" in said["machine"]
+    assert ("compiled" in said["kernels"]) == (library.LIBRARY is not None)
     assert "one process" in said["network"] and f"{torch.get_num_threads()} threads" in said["device"]
 
 
