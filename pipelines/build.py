@@ -58,7 +58,7 @@ def conditions(config: NetworkConfig, channels: Layout, grid: Grid) -> tuple[Net
     noise, names = getattr(config, "noise", None), getattr(config, "condition", None)
     try:
         return (
-            NetworkNoise(grid, noise.length_scales, noise.channels) if noise else None,
+            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation) if noise else None,
             Scalars(names, channels.forcing) if names else None,
         )
     except ValueError as error:

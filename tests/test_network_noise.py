@@ -89,6 +89,31 @@ def test_every_number_of_a_key_matters_and_purposes_do_not_meet():
     assert len({field.numpy().tobytes() for field in fields}) == len(keys)
 
 
+def test_noise_with_a_memory_is_an_autoregression_of_unit_variance():
+    grid, steps = Grid.gaussian(12), 4
+    noise = NetworkNoise(grid, [2000.0], 2, 0.8)
+    fields = torch.stack([noise.rows((n, step, 9) for step in range(1, steps + 1)) for n in range(DRAWS)]).numpy()
+    at = fields[:, :, 0, ::3, ::5].reshape(DRAWS, steps, -1)
+    np.testing.assert_allclose(at.var(0), 1, atol=5 * np.sqrt(2 / DRAWS))
+    for apart in range(1, steps):
+        found = (at[:, apart:] * at[:, :-apart]).mean((0, 2))
+        np.testing.assert_allclose(found, 0.8**apart, atol=0.06)
+    found = power_spectrum(fields[:, -1, 1], grid).mean(0)
+    np.testing.assert_allclose(found, of_length(12, 2000 / RADIUS), rtol=0.15)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 7)), min_size=1, max_size=9), st.booleans())
+def test_noise_with_a_memory_has_the_same_bits_from_whichever_step_it_goes_on(asked, small):
+    """In any order, after a restart, and where earlier steps could not be held."""
+    straight, other = (NetworkNoise(GRIDS[0], [2000.0], 1, 0.6) for _ in range(2))
+    expected = {(m, k): straight.draw(forecast_key(0, TIME, m, k)) for m in range(3) for k in range(1, 8)}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("emulator.network_noise.HELD_BYTES", 1 if small else 1 << 20)
+        for member, step in asked:
+            assert torch.equal(other.draw(forecast_key(0, TIME, member, step)), expected[member, step])
+
+
 def test_few_degrees_are_drawn_for_long_scales():
     assert NetworkNoise(Grid.gaussian(64), [3000.0], 1)._size.shape[1] < 20
     assert NetworkNoise(Grid.gaussian(64), [3000.0, 0.0], 1)._size.shape[1] == 64
@@ -100,5 +125,8 @@ def test_bad_lengths_and_grids_are_refused():
     for lengths, channels in (([], 1), ([-1.0], 1), ([100.0], 0)):
         with pytest.raises(ValueError, match="length scales of at least 0 and at least one channel"):
             NetworkNoise(GRIDS[0], lengths, channels)
+    for correlation in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="at least 0 and below 1"):
+            NetworkNoise(GRIDS[0], [1000.0], 1, correlation)
     with pytest.raises(ValueError, match="global Gaussian or equal-angle"):
         NetworkNoise(Grid.from_coordinates([10.0, 5.0, 0.0], [0.0, 5.0]), [1000.0], 1)

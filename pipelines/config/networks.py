@@ -19,6 +19,7 @@ class NoiseConfig(Model):
         [2000.0, 500.0], min_length=1, description="km, at which the correlation has fallen to 0.61; 0: white noise"
     )
     channels: Count = Field(4, description="independent fields of every length scale")
+    correlation: float = Field(0.0, ge=0, lt=1, description="of a step's fields with those of the step before")
 
     @property
     def count(self) -> int:
