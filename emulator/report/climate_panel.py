@@ -5,9 +5,9 @@ import html
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.report.difference_maps import difference_maps
 from emulator.report.display import number
-from emulator.report.map_frame import frame
-from emulator.report.style import DIVERGING, FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, Panel, png, svg
+from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, Panel, png, svg
 from emulator.report.view import View
 
 WIDTH = 10.5
@@ -68,23 +68,9 @@ def bias_maps(view: View) -> Panel | None:
     if scores["climate_bias_map"].dims[-1] == "cell":
         return None
     channels = _channels(view)[:SHOWN]
-    columns = min(3, len(channels))
-    rows = -(-len(channels) // columns)
-    shared = frame(scores)
-    figure = Figure(figsize=(WIDTH, 1.85 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": shared.projection}).ravel()
-    for axis in axes[len(channels) :]:
-        axis.set_visible(False)
     run = str(scores["climate_run"].values[0])
-    for axis, channel in zip(axes, channels, strict=False):
-        at = scores["climate_bias_map"].sel(climate_run=run, climate_channel=channel).values * view.factor(channel)
-        widest = float(np.nanpercentile(np.abs(at), 99.5)) or 1e-12
-        image = shared.draw(axis, at, {"cmap": DIVERGING, "vmin": -widest, "vmax": widest})
-        axis.set_title(view.title(channel))
-        bar = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.015, aspect=18, extend="both")
-        bar.outline.set_linewidth(0.4)
-        bar.ax.tick_params(labelsize=7, width=0.5)
-        bar.set_label(view.units(channel), fontsize=7.5)
+    at = scores["climate_bias_map"].sel(climate_run=run)
+    figure = difference_maps(view, {channel: at.sel(climate_channel=channel).values for channel in channels})
     length = float(scores["climate_days"].sel(climate_run=run))
     return Panel(
         "Mean bias of the long run",

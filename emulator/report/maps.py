@@ -3,12 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.report.difference_maps import WIDTH, colour_bar, difference_maps, symmetric
 from emulator.report.display import days, lead_label
 from emulator.report.map_frame import frame
 from emulator.report.style import DIVERGING, SEQUENTIAL, Panel, png
 from emulator.report.view import View
 
-WIDTH = 10.5
 SHOWN = 6
 SKIPPED = ("v_component_of_wind",)  # shows the same waves as the zonal wind
 FROM_ZERO, WET = ("specific_humidity", "mean_total_precipitation_rate", "total_column_water_vapour"), "YlGnBu"
@@ -33,12 +33,12 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
         )
         both = np.concatenate([forecast, truth])
         if view.variable(channel) in SIGNED:
-            field = _symmetric(both, "PuOr_r")
+            field = symmetric(both, "PuOr_r")
         else:
             low, high = np.nanpercentile(both, [0.5, 99.5])
             wet = view.variable(channel) in FROM_ZERO
             field = {"cmap": WET if wet else SEQUENTIAL, "vmin": 0 if wet else low, "vmax": high}
-        styles = [field, field, _symmetric(forecast - truth, DIVERGING)]
+        styles = [field, field, symmetric(forecast - truth, DIVERGING)]
         images = []
         for axis, values, style in zip(axes[row], (forecast, truth, forecast - truth), styles, strict=True):
             images.append(shared.draw(axis, values, style))
@@ -55,8 +55,8 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
             transform=axes[row, 0].transAxes,
             fontsize=8.5,
         )
-        _bar(figure, images[0], axes[row, :2], view.units(channel))
-        _bar(figure, images[2], axes[row, 2], view.units(channel))
+        colour_bar(figure, images[0], axes[row, :2], view.units(channel))
+        colour_bar(figure, images[2], axes[row, 2], view.units(channel))
     start = np.datetime_as_string(scores["case_init"].sel(case=case).values, "h").replace("T", " ") + " UTC"
     when = f"{start}, lead {lead_label(scores['map_lead'].values[lead])}"
     kind = "A typical forecast" if case == "typical" else "The worst forecast"
@@ -77,20 +77,9 @@ def mean_error_panel(view: View, lead_days: float) -> Panel | None:
     if "mean_error_map" not in scores or scores["mean_error_map"].dims[-1] == "cell":
         return None
     lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
+    at = scores["mean_error_map"].sel(forecast=view.main).isel(map_lead=lead)
     channels = _channels(view)
-    columns = min(3, len(channels))
-    rows = -(-len(channels) // columns)
-    shared = frame(scores)
-    figure = Figure(figsize=(WIDTH, 1.85 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": shared.projection}).ravel()
-    for axis in axes[len(channels) :]:
-        axis.set_visible(False)
-    for axis, channel in zip(axes, channels, strict=False):
-        values = scores["mean_error_map"].sel(forecast=view.main, map_channel=channel).isel(map_lead=lead).values
-        values = values * view.factor(channel)
-        image = shared.draw(axis, values, _symmetric(values, DIVERGING))
-        axis.set_title(view.title(channel))
-        _bar(figure, image, axis, view.units(channel))
+    figure = difference_maps(view, {channel: at.sel(map_channel=channel).values for channel in channels})
     count = scores.sizes["init_time"]
     return Panel(
         "Mean error",
@@ -105,15 +94,3 @@ def _channels(view):
     held = [str(name) for name in view.scores["map_channel"].values]
     wanted = [name for name in view.headline if name in held]
     return [name for name in wanted if view.variable(name) not in SKIPPED][:SHOWN] or wanted[:SHOWN]
-
-
-def _symmetric(values, colours):
-    widest = float(np.nanpercentile(np.abs(values), 99.5)) or 1e-12
-    return {"cmap": colours, "vmin": -widest, "vmax": widest}
-
-
-def _bar(figure, image, axes, unit):
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.015, aspect=18, extend="both")
-    bar.outline.set_linewidth(0.4)
-    bar.ax.tick_params(labelsize=7, width=0.5)
-    bar.set_label(unit, fontsize=7.5)

@@ -1,4 +1,4 @@
-"""A folder that cannot be written ends every stage with one sentence; files are whole under their names or not there."""
+"""A folder that cannot be written ends every stage with one sentence."""
 
 import importlib.util
 import os
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from emulator.whole_file import whole_file
 from pipelines.cli import main
 
 NAMES = {"stats": "s.nc", "verify": "s.nc", "train": "train", "report": "report"}
@@ -50,14 +49,3 @@ def test_a_folder_that_cannot_be_written_ends_in_one_sentence(finished, stage, l
     if stage != "simulate" or importlib.util.find_spec("jcm"):
         assert main([*command, "--check"]) == 1
         assert f"{locked} is not writable" in _said(capsys)
-
-
-def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path):
-    path = tmp_path / "new" / "file"
-    with whole_file(path) as partial:
-        partial.write_text("old")
-        assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as partial:
-        partial.write_text("half of the n")
-        raise KeyboardInterrupt
-    assert [p.name for p in path.parent.iterdir()] == ["file"] and path.read_text() == "old"
