@@ -12,8 +12,8 @@ import xarray as xr
 
 from emulator.fields import Plan
 from emulator.filling import Region
-from emulator.store import mark, marks, open_analysis, partial_path
-from emulator.zarr_regions import DiskError, reason
+from emulator.store import open_analysis
+from emulator.zarr_marks import DiskError, mark, marks, partial_path, reason
 
 OWN = {"fingerprint", "history", "source", "missing_times", "interpolated_times", "complete", "time_step_seconds"}
 

@@ -8,8 +8,10 @@ import numpy as np
 import xarray as xr
 
 from emulator.fields import Field, Plan
-from emulator.store import ANALYSIS, digest, mark, matches, seconds_between, write_forecast_init, write_region
+from emulator.store import ANALYSIS, seconds_between, write_forecast_init
 from emulator.variables import VARIABLES
+from emulator.zarr_marks import digest, mark, matches
+from emulator.zarr_regions import write_region
 
 REGION_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays well below a gigabyte
 

@@ -14,24 +14,8 @@ from emulator.constants import ERA5, Constants
 from emulator.grid import Grid
 from emulator.variables import VARIABLES
 from emulator.vertical import Levels
-from emulator.zarr_regions import (  # noqa: F401  (the writing half of the public interface)
-    DiskError,
-    OtherTemplate,
-    check_replaceable,
-    create,
-    digest,
-    discard,
-    erase,
-    finish,
-    finished_fingerprint,
-    mark,
-    marks,
-    matches,
-    partial_path,
-    progress_path,
-    unmark,
-    write_region,
-)
+from emulator.zarr_marks import mark, marks, partial_path
+from emulator.zarr_regions import create, finish, write_region
 
 ANALYSIS = "analysis-1"
 FORECAST = "forecast-1"

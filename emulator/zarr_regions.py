@@ -23,19 +23,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from emulator.chunk_reader import ChunkReader
-from emulator.zarr_marks import (  # noqa: F401  (the marks belong to the same interface)
-    DiskError,
-    digest,
-    erase,
-    mark,
-    marks,
-    matches,
-    partial_path,
-    progress_path,
-    read_text,
-    reason,
-    unmark,
-)
+from emulator.zarr_marks import DiskError, marks, partial_path, progress_path, read_text, reason
 
 # With its bytes shuffled a chunk of ERA5 shrinks 1.40 times by lz4 and 1.54 times by zstd 3, which takes 4 times as long to
 # decompress (2.1 against 8.0 GB/s on one core) and 7 times as long to compress: reading waits for the processor.

@@ -9,16 +9,9 @@ import xarray as xr
 
 from emulator.climatology import DAYS, Sums, hour_and_day
 from emulator.record import Record
-from emulator.store import (
-    create,
-    finish,
-    finished_fingerprint,
-    mark,
-    marks,
-    open_analysis,
-    variables_by_role,
-    write_region,
-)
+from emulator.store import open_analysis, variables_by_role
+from emulator.zarr_marks import mark, marks
+from emulator.zarr_regions import create, finish, finished_fingerprint, write_region
 from pipelines.config import DaskConfig, StatsConfig
 from pipelines.engine import workers
 from pipelines.load import fingerprint

@@ -8,21 +8,9 @@ from emulator.appending import kept_regions, link_regions
 from emulator.fields import Plan
 from emulator.filling import Region, audit, fill, fill_forecast, regions
 from emulator.sources import find, identity, limit_caches
-from emulator.store import (
-    DiskError,
-    OtherTemplate,
-    check_replaceable,
-    create,
-    create_forecast,
-    discard,
-    erase,
-    finish,
-    finish_forecast,
-    finished_fingerprint,
-    marks,
-    progress_path,
-    unmark,
-)
+from emulator.store import create_forecast, finish_forecast
+from emulator.zarr_marks import DiskError, erase, marks, progress_path, unmark
+from emulator.zarr_regions import OtherTemplate, check_replaceable, create, discard, finish, finished_fingerprint
 from pipelines.config import DaskConfig, IngestConfig
 from pipelines.engine import workers
 from pipelines.planning import Work, fingerprint_of, prepare

@@ -16,7 +16,7 @@ from emulator.step import Step
 from emulator.store import create_forecast, finish_forecast, open_analysis, open_forecast, write_forecast_init
 from emulator.thinning import month_ends, thinned
 from emulator.world import world_of
-from emulator.zarr_regions import marks, progress_path
+from emulator.zarr_marks import marks, progress_path
 from pipelines import checkpoints
 from pipelines.build import STATIC
 from pipelines.config import ConfigError, RolloutConfig, ThinConfig

@@ -13,7 +13,8 @@ from small_planet import small_planet
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import ChunkReader, StoreReader
 from emulator.dataset import Samples
-from emulator.store import create, finish, open_analysis, write_region
+from emulator.store import open_analysis
+from emulator.zarr_regions import create, finish, write_region
 
 TIMES = 13
 

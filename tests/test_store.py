@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from emulator import store
+from emulator import store, zarr_marks, zarr_regions
 from emulator.constants import ERA5, Constants
 from emulator.grid import Grid
 from emulator.zarr_regions import OtherTemplate, create
@@ -49,12 +49,12 @@ def analysis(times=TIMES, **attributes):
 
 
 def write(path, data, shards=None):
-    continued = store.create(path, data, {"time": 1}, shards)
+    continued = zarr_regions.create(path, data, {"time": 1}, shards)
     for start in range(0, data.sizes["time"], 2):
-        if f"region-{start}" not in store.marks(path):
+        if f"region-{start}" not in zarr_marks.marks(path):
             values = data.temperature.values[start : start + 2]
-            store.write_region(path, "temperature", values, {"time": start})
-            store.mark(path, f"region-{start}")
+            zarr_regions.write_region(path, "temperature", values, {"time": start})
+            zarr_marks.mark(path, f"region-{start}")
     return continued
 
 
@@ -66,46 +66,46 @@ def test_a_store_holds_what_was_written(tmp_path, shards):
     assert not path.exists()
     with pytest.raises(ValueError, match=r"finished store.*a\.zarr.*unfinished"):
         store.open_analysis(path)
-    store.finish(path, [f"region-{start}" for start in (0, 2, 4)])
+    zarr_regions.finish(path, [f"region-{start}" for start in (0, 2, 4)])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr"]
     opened = store.open_analysis(path)
     xr.testing.assert_identical(opened.drop_attrs(), data.drop_attrs())
     assert opened.temperature.attrs == data.temperature.attrs
     assert opened.attrs == {**data.attrs, "complete": True}
-    assert store.finished_fingerprint(path) == "abc"
+    assert zarr_regions.finished_fingerprint(path) == "abc"
     assert zarr.open_array(path, path="temperature").chunks == (1, 3, 8, 16)
 
 
 def test_an_unwritten_region_is_neither_finished_nor_zero(tmp_path):
     path = tmp_path / "a.zarr"
-    store.create(path, analysis(), {"time": 1})
+    zarr_regions.create(path, analysis(), {"time": 1})
     with pytest.raises(ValueError, match="1 missing"):
-        store.finish(path, ["region-0"])
-    assert np.isnan(zarr.open_array(store.partial_path(path), path="temperature")[:]).all()
+        zarr_regions.finish(path, ["region-0"])
+    assert np.isnan(zarr.open_array(zarr_marks.partial_path(path), path="temperature")[:]).all()
 
 
 def test_creation_continues_the_same_and_starts_anything_else_over(tmp_path):
     path = tmp_path / "a.zarr"
     assert not write(path, analysis())
     assert write(path, analysis())
-    assert store.marks(path) == {"region-0", "region-2", "region-4"}
+    assert zarr_marks.marks(path) == {"region-0", "region-2", "region-4"}
     for other in (analysis(fingerprint="other"), analysis(TIMES + np.timedelta64(1, "h"))):
-        assert not store.create(path, other, {"time": 1})
-        assert store.marks(path) == set()
+        assert not zarr_regions.create(path, other, {"time": 1})
+        assert zarr_marks.marks(path) == set()
         write(path, other)
     for number in range(3):  # killed after the rename of the template, before the folder of marks was there
-        shutil.rmtree(store.progress_path(path))
-        assert store.create(path, other, {"time": 1}) and store.marks(path) == set()
+        shutil.rmtree(zarr_marks.progress_path(path))
+        assert zarr_regions.create(path, other, {"time": 1}) and zarr_marks.marks(path) == set()
     with pytest.raises(OtherTemplate, match=r"same sources and settings, got another; remove a\.zarr\.partial and"):
-        store.create(path, analysis(), {"time": 1}, shared=True)
-    assert store.create(path, other, {"time": 1}, shared=True)
+        zarr_regions.create(path, analysis(), {"time": 1}, shared=True)
+    assert zarr_regions.create(path, other, {"time": 1}, shared=True)
 
 
 @pytest.mark.parametrize("moment", ["rename", "rmtree"])
 def test_a_finish_that_was_cut_short_is_completed(tmp_path, monkeypatch, moment):
     path = tmp_path / "a.zarr"
     write(path, analysis())
-    store.finish(path)
+    zarr_regions.finish(path)
     write(path, analysis(fingerprint="new"))
 
     def killed(*arguments, **named):
@@ -114,11 +114,11 @@ def test_a_finish_that_was_cut_short_is_completed(tmp_path, monkeypatch, moment)
     with monkeypatch.context() as patch:
         patch.setattr(*((Path, "rename") if moment == "rename" else (shutil, "rmtree")), killed)
         with pytest.raises(KeyboardInterrupt):
-            store.finish(path)
+            zarr_regions.finish(path)
     if moment == "rename":  # continued as well as settled
-        assert store.create(path, analysis(fingerprint="new"), {"time": 1}, shared=True)
-    assert store.finished_fingerprint(path) == "new"
-    store.finished_fingerprint(path)
+        assert zarr_regions.create(path, analysis(fingerprint="new"), {"time": 1}, shared=True)
+    assert zarr_regions.finished_fingerprint(path) == "new"
+    zarr_regions.finished_fingerprint(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
     assert store.open_analysis(path).attrs["fingerprint"] == "new"
 
@@ -127,11 +127,11 @@ def test_what_killed_writers_leave_is_not_in_the_store(tmp_path):
     path, whole = tmp_path / "a.zarr", tmp_path / "b.zarr"
     for each in (path, whole):
         write(each, analysis())
-    stray = store.partial_path(path) / "temperature" / "c" / "0" / "0" / "0" / "0.0123.partial"
+    stray = zarr_marks.partial_path(path) / "temperature" / "c" / "0" / "0" / "0" / "0.0123.partial"
     stray.write_bytes(b"half a chunk")
     (tmp_path / "a.zarr.partial-0123").mkdir()
     for each in (path, whole):
-        store.finish(each)
+        zarr_regions.finish(each)
     files = [
         {str(f.relative_to(each)): f.read_bytes() for f in each.rglob("*") if f.is_file()} for each in (path, whole)
     ]
@@ -142,29 +142,29 @@ def test_what_killed_writers_leave_is_not_in_the_store(tmp_path):
 def test_what_lies_in_a_region_is_compared_with_what_its_source_gave(tmp_path):
     path, data = tmp_path / "a.zarr", analysis()
     data["temperature"][0] = np.nan  # an empty chunk
-    store.create(path, data, {"time": 1})
+    zarr_regions.create(path, data, {"time": 1})
     for at in (0, 1):
         values = data.temperature.values[[at]].copy()
         values[np.isnan(values)] = np.uint32(0xFFC00001).view(np.float32)  # another NaN than the one of empty chunks
-        store.write_region(path, "temperature", values, {"time": at})
-        store.mark(path, f"{at}", store.digest(values))
-        assert store.matches(path, f"{at}", "temperature", {"time": slice(at, at + 1)})
-    store.write_region(path, "temperature", data.temperature.values[[2]], {"time": 1})
-    assert not store.matches(path, "1", "temperature", {"time": slice(1, 2)})
-    (chunk,) = (f for f in (store.partial_path(path) / "temperature" / "c" / "1").rglob("*") if f.is_file())
+        zarr_regions.write_region(path, "temperature", values, {"time": at})
+        zarr_marks.mark(path, f"{at}", zarr_marks.digest(values))
+        assert zarr_marks.matches(path, f"{at}", "temperature", {"time": slice(at, at + 1)})
+    zarr_regions.write_region(path, "temperature", data.temperature.values[[2]], {"time": 1})
+    assert not zarr_marks.matches(path, "1", "temperature", {"time": slice(1, 2)})
+    (chunk,) = (f for f in (zarr_marks.partial_path(path) / "temperature" / "c" / "1").rglob("*") if f.is_file())
     chunk.write_bytes(chunk.read_bytes()[:40])
-    assert not store.matches(path, "1", "temperature", {"time": slice(1, 2)})
-    store.unmark(path, "1")
-    assert store.marks(path) == {"0"}
+    assert not zarr_marks.matches(path, "1", "temperature", {"time": slice(1, 2)})
+    zarr_marks.unmark(path, "1")
+    assert zarr_marks.marks(path) == {"0"}
 
 
 def test_an_older_store_stays_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "a.zarr"
     write(path, analysis())
-    store.finish(path)
+    zarr_regions.finish(path)
     write(path, analysis(fingerprint="new"))
     assert store.open_analysis(path).attrs["fingerprint"] == "abc"
-    store.finish(path)
+    zarr_regions.finish(path)
     assert store.open_analysis(path).attrs["fingerprint"] == "new"
 
 
@@ -210,7 +210,7 @@ def spoil(path, change):
 def test_a_store_that_breaks_the_schema_is_refused(tmp_path, change, message):
     path = tmp_path / "a.zarr"
     write(path, analysis())
-    store.finish(path)
+    zarr_regions.finish(path)
     spoil(path, change)
     with pytest.raises(ValueError, match=message) as caught:
         store.open_analysis(path)
@@ -226,7 +226,7 @@ def test_no_store_no_zarr_and_an_irregular_axis(tmp_path):
     times = TIMES.copy()
     times[3:] += np.timedelta64(6, "h")
     write(tmp_path / "gap.zarr", analysis(times))
-    store.finish(tmp_path / "gap.zarr")
+    zarr_regions.finish(tmp_path / "gap.zarr")
     with pytest.raises(ValueError, match=r"2001-01-01T12.*2001-01-02T00.*12 h"):
         store.open_analysis(tmp_path / "gap.zarr")
 
@@ -234,14 +234,14 @@ def test_no_store_no_zarr_and_an_irregular_axis(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"(?i)write a store at .*file exists"):
-        store.create(tmp_path / "file" / "a.zarr", analysis(), {"time": 1})
+        zarr_regions.create(tmp_path / "file" / "a.zarr", analysis(), {"time": 1})
 
 
 def test_a_region_outside_the_store(tmp_path):
     data = analysis()
-    store.create(tmp_path / "a.zarr", data, {"time": 1})
+    zarr_regions.create(tmp_path / "a.zarr", data, {"time": 1})
     with pytest.raises(ValueError, match="Expected a region of temperature within"):
-        store.write_region(tmp_path / "a.zarr", "temperature", data.temperature.values, {"time": 1})
+        zarr_regions.write_region(tmp_path / "a.zarr", "temperature", data.temperature.values, {"time": 1})
 
 
 # --- forecasts ------------------------------------------------------------------------------------------------------

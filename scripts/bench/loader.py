@@ -26,8 +26,8 @@ from numcodecs import blosc
 from emulator.channels import Channels, Layout
 from emulator.dataset import Samples
 from emulator.grid import Grid
-from emulator.store import create, finish, open_analysis, write_region
-from emulator.zarr_regions import COMPRESSOR
+from emulator.store import open_analysis
+from emulator.zarr_regions import COMPRESSOR, create, finish, write_region
 
 UPPER = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
 SURFACE = (
