@@ -84,7 +84,8 @@ class Trainer:
         decayed = [p for p in step.parameters() if p.dim() > 1]
         others = [p for p in step.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+        fused = not any(p.is_complex() for p in step.parameters())  # torch has no fused kernel for those
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
         self.average = average.begin(step, recipe.ema)
         self._order = Order(samples, recipe, world, step.noise)
         if validation:
