@@ -19,7 +19,7 @@ from emulator.dataset import Samples
 from emulator.step import Step
 from emulator.train import Diverged, Interrupted, Phase, Recipe, Trainer
 from pipelines import build, conserve
-from pipelines.config import TrainConfig
+from pipelines.config import TorchHarmonicsConfig, TrainConfig
 
 CONFIG = TrainConfig(
     store="x",
@@ -229,3 +229,11 @@ def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp
     Trainer(step, loss, samples, recipe, tmp_path, "soft").run()
     rows = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1] < rows[0] / 2
+
+
+def test_a_network_with_complex_weights_is_trained_too(planet, tmp_path):
+    config = CONFIG.model_copy(update={"network": TorchHarmonicsConfig(embed_dim=8, num_layers=1)})
+    small = trainer(planet, tmp_path, config=config)
+    assert any(p.is_complex() for p in small.step.parameters())
+    small.run()
+    assert small.update == RECIPE.updates
