@@ -149,11 +149,15 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
 @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
 def test_two_processes_go_on_after_a_stop_with_the_same_bits(tmp_path, sharded):
     options = {"recipe": {"members": 2}, "config": "STOCHASTIC", "sharded": sharded}
-    assert train(tmp_path / "alone", 1, **options | {"sharded": False}) == [0]
+    alone = options | {"sharded": False}
+    assert train(tmp_path / "begun alone", 1, stop=1, **alone) == [75]
+    assert train(tmp_path / "begun", 2, stop=1, **options) == [75, 75]
+    assert_near(tmp_path / "begun", tmp_path / "begun alone")
+    assert train(tmp_path / "alone", 1, **alone) == [0]
     assert train(tmp_path / "two", 2, **options) == [0, 0]
     # The CRPS turns its gradient round where two members cross: as long as they hardly differ, rounding decides which
-    # side some values are on.
-    assert_near(tmp_path / "two", tmp_path / "alone", 3e-4)
+    # side some values are on. (Another seed moves the weights of the noise by 2e-2.)
+    assert_near(tmp_path / "two", tmp_path / "alone", 2e-3)
     assert train(tmp_path / "stopped", 2, stop=7, who=1, **options) == [75, 75]
     assert train(tmp_path / "stopped", 2, **options) == [0, 0]
     ours, theirs = state(tmp_path / "stopped")[0], state(tmp_path / "two")[0]
