@@ -104,7 +104,7 @@ def open_source(path: str, engine: str = "auto", wanted=None, points: bool = Fal
     other than the standard one). Raises `ValueError` with one sentence naming the path when it cannot be read.
     """
     with reaching(path):
-        return _opened(path, _engine(path) if engine == "auto" else engine, wanted, points)
+        return _opened(path, format_of(path) if engine == "auto" else engine, wanted, points)
 
 
 def _opened(path: str, engine: str, wanted, points) -> list[Source]:
@@ -133,8 +133,8 @@ def _open_xarray(location, engine, path) -> xr.Dataset:
         raise ValueError(f"Expected {engine or 'NetCDF'} data that opens at {path}, got: {_short(error)}") from error
 
 
-def _engine(path: str) -> str:
-    """The format: of a folder by its metadata, of a file by its first bytes."""
+def format_of(path: str) -> str:
+    """The format, "zarr", "netcdf" or "grib": of a folder by its metadata, of a file by its first bytes."""
     if path.rstrip("/").endswith(".zarr"):
         return "zarr"
     if "://" in path:

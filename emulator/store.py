@@ -46,14 +46,19 @@ def open_analysis(path, chunks=None) -> xr.Dataset:
 
     Raises `ValueError` with one sentence, naming the path, when it is absent, unfinished or breaks the schema.
     """
-    dataset = _open_zarr(path, chunks)
+    dataset = open_zarr(path, chunks)
     _check_schema(dataset, path, ANALYSIS)
+    return check_times(dataset, path)
+
+
+def check_times(dataset: xr.Dataset, path) -> xr.Dataset:
+    """The analysis, with `time_step_seconds` as its axis has it. Raises `ValueError` where coordinates or step are wrong."""
     _check_coordinates(dataset, path, ("time",))
     step = _uniform_step(dataset["time"].values, "time", path)
     recorded = dataset.attrs.get("time_step_seconds", step)
     if abs(recorded - step) > 1e-6:
         raise ValueError(f"Expected time_step_seconds = {step:g} as the time axis of {path} has it, got {recorded:g}")
-    return dataset
+    return dataset if "time_step_seconds" in dataset.attrs else dataset.assign_attrs(time_step_seconds=step)
 
 
 def open_forecast(path, chunks=None) -> xr.Dataset:
@@ -63,10 +68,14 @@ def open_forecast(path, chunks=None) -> xr.Dataset:
     in any order, and levels in Pa or hPa, are put in order by name. Lead times are timedeltas. Raises `ValueError` with
     one sentence, naming the path.
     """
-    dataset = _open_zarr(path, chunks)
+    dataset = open_zarr(path, chunks)
     if "emulator_schema" in dataset.attrs:
         _check_schema(dataset, path, FORECAST)
-    dataset = from_disk_names(dataset, path)
+    return check_forecast(from_disk_names(dataset, path), path)
+
+
+def check_forecast(dataset: xr.Dataset, path) -> xr.Dataset:
+    """The forecasts under in-memory names. Raises `ValueError` where coordinates or the order of times are wrong."""
     _check_coordinates(dataset, path, ("init_time", "lead_time"))
     for name in ("init_time", "lead_time"):
         values = dataset[name].values
@@ -202,7 +211,8 @@ def _uniform_step(times, name, path) -> float:
     return float(steps[0])
 
 
-def _open_zarr(path, chunks) -> xr.Dataset:
+def open_zarr(path, chunks=None) -> xr.Dataset:
+    """Any Zarr store, names as on disk. Raises `ValueError`, naming the path, for one that is absent or does not open."""
     local = "://" not in str(path)
     if local and not Path(path).exists():
         if partial_path(path).exists():

@@ -40,7 +40,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
         for path in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
             if path is None:
                 continue
-            if not Path(path).exists() and "://" not in str(path):
+            if not Path(path).exists() and "://" not in str(path) and not glob.glob(str(path)):
                 if not any(parent in made for parent in (Path(path), *Path(path).parents)):
                     raise ConfigError(f"Expected {stage}.{name} at {path}, got nothing there")
                 pending.append(str(path))
@@ -134,7 +134,8 @@ def _rollout(config, made) -> str:
 
 
 def _verify(config, made) -> str:
-    from emulator.store import grid_of, open_analysis, open_forecast
+    from emulator.foreign import open_any_forecast, open_truth
+    from emulator.store import grid_of
 
     if config.observations is not None:
         from pipelines.verify_inputs import open_inputs
@@ -143,9 +144,9 @@ def _verify(config, made) -> str:
         return (
             f"{', '.join(config.forecasts)} against {len(inputs.grid.latitude)} stations of {config.observations.path}"
         )
-    truth = grid_of(open_analysis(config.truth))
+    truth = grid_of(open_truth(config.truth))
     for name, path in config.forecasts.items():
-        grid = grid_of(open_forecast(path))
+        grid = grid_of(open_any_forecast(path))
         if not grid.same_as(truth):
             raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
     return f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"

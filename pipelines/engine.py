@@ -25,7 +25,7 @@ Map = Callable[[Callable, Sequence[tuple], Callable[[int], None]], list]
 @contextmanager
 def workers(config: DaskConfig) -> Iterator[Map]:
     """Yields a `map` over independent tasks; the first one that fails raises its error here."""
-    if config.address is None and config.slurm is None and config.workers == 0:
+    if _is_here(config):
         yield lambda function, arguments, report: _in_batches(function, arguments, report, config.threads)
         return
     from distributed import Client, LocalCluster
@@ -56,6 +56,24 @@ def workers(config: DaskConfig) -> Iterator[Map]:
     with LocalCluster(**options, dashboard_address=None) as cluster, Client(cluster) as client:
         log.info("Dask: %d workers of %d threads", config.workers, config.threads)
         yield lambda function, arguments, report: _on_cluster(client, function, arguments, report, threads)
+
+
+@contextmanager
+def scheduler(config: DaskConfig) -> Iterator[int]:
+    """Where `dask.compute` works inside the block, as `workers` has it; yields how many tasks go on at a time."""
+    with workers(config):
+        if _is_here(config):
+            with dask.config.set(scheduler="threads", num_workers=config.threads):
+                yield config.threads
+            return
+        from distributed import default_client
+
+        # A client is Dask's scheduler for as long as it lives.
+        yield max(config.workers * config.threads, sum(default_client().nthreads().values()))
+
+
+def _is_here(config: DaskConfig) -> bool:
+    return config.address is None and config.slurm is None and config.workers == 0
 
 
 def _client(address: str):

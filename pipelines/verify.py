@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-import dask
 import numpy as np
 import xarray as xr
 
+from emulator.verify.align import valid_times
 from emulator.verify.assemble import assemble
 from emulator.verify.audit import audit_stores
 from emulator.verify.budgets import EnergyForm
@@ -17,6 +17,7 @@ from emulator.verify.merging import merge
 from emulator.verify.score import score_variables, setting
 from emulator.verify.wind import wind_vectors
 from pipelines.config import VerifyConfig
+from pipelines.engine import scheduler
 from pipelines.progress import progress
 from pipelines.verify_inputs import Inputs, attributes, open_inputs
 
@@ -27,7 +28,8 @@ def verify(config: VerifyConfig, part: tuple[int, int] | None = None, append: bo
     """Score the forecasts and audit their budgets. Raises `ValueError` in one sentence; nothing half-written stays.
 
     With `part` `(i, N)` only the i-th of N shares of the initial times is scored, into a file of its own; the part that
-    finds all others there adds them up. With `append` the initial times that the output already has are left alone.
+    finds all others there adds them up. With `append` the initial times that the output already has are left alone, and
+    those whose last leads lie beyond the truth's end wait for a later run.
     """
     inputs = open_inputs(config)
     if part is not None:
@@ -35,16 +37,35 @@ def verify(config: VerifyConfig, part: tuple[int, int] | None = None, append: bo
         return
     old = open_scores(config.output) if append and Path(config.output).exists() else None
     todo = np.arange(len(inputs.alignment.init_time))
-    if old is not None:
-        todo = np.flatnonzero(~np.isin(inputs.alignment.init_time, old["init_time"].values))
+    if append:
+        todo = _to_append(config, inputs, old)
         if not len(todo):
-            log.info("%s: has all %d initial times already", config.output, len(inputs.alignment.init_time))
             return
     scores = _score(config, inputs, todo)
     if old is not None:
         scores = merge([old, scores])
     write_scores(_with_cases(scores, inputs, old), config.output)
     log.info("%s: %d channels, %d initial times", config.output, scores.sizes["channel"], scores.sizes["init_time"])
+
+
+def _to_append(config: VerifyConfig, inputs: Inputs, old: xr.Dataset | None) -> np.ndarray:
+    """Positions of the initial times that the output lacks and whose leads the truth has reached.
+
+    What is added is never made again, so an initial time that lacks its last leads would lack them for good.
+    """
+    alignment = inputs.alignment
+    new = ~np.isin(alignment.init_time, [] if old is None else old["init_time"].values)
+    end = inputs.truth["time"].values[-1]
+    reached = (valid_times(alignment.init_time, alignment.lead_time) <= end).all(axis=1)
+    if late := int((new & ~reached).sum()):
+        log.info("%s: %d initial times wait for a truth beyond %s", config.output, late, end)
+    elif not new.any():
+        log.info("%s: has all %d initial times already", config.output, len(new))
+    if old is None and not (new & reached).any():
+        raise ValueError(
+            f"Expected a truth as far as the last lead of an initial time to append, got one that ends at {end}"
+        )
+    return np.flatnonzero(new & reached)
 
 
 def _verify_part(config: VerifyConfig, inputs: Inputs, number: int, count: int) -> None:
@@ -62,7 +83,13 @@ def _verify_part(config: VerifyConfig, inputs: Inputs, number: int, count: int) 
     if missing := [part.name for part in parts if not part.exists()]:
         log.info("%d of %d parts are still to come: %s", len(missing), count, ", ".join(missing[:4]))
         return
-    scores = merge([open_scores(part) for part in parts])
+    try:
+        scores = merge([open_scores(part) for part in parts])
+    except ValueError:
+        if all(part.exists() for part in parts) or not Path(config.output).exists():
+            raise
+        log.info("%s: another process has added the parts up", config.output)
+        return
     write_scores(_with_cases(scores, inputs, None), config.output)
     for part in parts:
         part.unlink(missing_ok=True)
@@ -87,8 +114,9 @@ def _score(config: VerifyConfig, inputs: Inputs, todo: np.ndarray) -> xr.Dataset
     members = [dataset.sizes.get("member", 1) for dataset in inputs.forecasts.values()]
     members.append(truth.sizes.get("member", 1))  # persistence
     shared = setting(inputs.grid, inputs.weights, alignment, tuple(config.events), max(members), step)
-    with _scheduler(config), progress("verify", len(inputs.variables) + len(inputs.audited) + 1) as report:
-        results = score_variables(inputs.variables, inputs.plan, shared, report)
+    steps = len(inputs.variables) + len(inputs.audited) + 1
+    with scheduler(config.dask) as threads, progress("verify", steps) as report:
+        results = score_variables(inputs.variables, inputs.plan, shared, report, threads)
         results += wind_vectors(results)
         scores = assemble(results, shared, list(inputs.forecasts), list(inputs.regions), members)
         budgets, unaudited = audit_stores(
@@ -123,18 +151,3 @@ def _with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None) -> x
         cases = case_maps(scores, inputs.variables, shared, list(inputs.forecasts))
     climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid)
     return xr.merge([scores, cases, climate], compat="no_conflicts", join="outer", combine_attrs="override")
-
-
-def _scheduler(config: VerifyConfig):
-    """Dask's scheduler for the work inside: threads here, local processes, or the cluster at an address."""
-    if config.dask.address or config.dask.workers:
-        from dask.distributed import Client
-
-        if config.dask.address:
-            return Client(config.dask.address)
-        return Client(
-            n_workers=config.dask.workers,
-            threads_per_worker=config.dask.threads,
-            memory_limit=config.dask.memory or "auto",
-        )
-    return dask.config.set(scheduler="threads", num_workers=config.dask.threads)

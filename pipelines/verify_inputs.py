@@ -6,8 +6,9 @@ import json
 import numpy as np
 import xarray as xr
 
+from emulator.foreign import open_any_forecast, open_truth
 from emulator.grid import Grid
-from emulator.store import grid_of, levels_of, open_analysis, open_forecast
+from emulator.store import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
 from emulator.verify.at_points import at_points
@@ -68,10 +69,10 @@ def open_inputs(config: VerifyConfig) -> Inputs:
         truth, forecasts = _at_stations(config)
         audited, long_runs = {}, {}
     else:
-        truth = open_analysis(config.truth)
-        forecasts = {name: open_forecast(path) for name, path in config.forecasts.items()}
-        audited = forecasts | {name: open_forecast(path) for name, path in config.audit.items()}
-        long_runs = {name: open_forecast(path) for name, path in config.long_runs.items()}
+        truth = open_truth(config.truth)
+        forecasts = {name: open_any_forecast(path) for name, path in config.forecasts.items()}
+        audited = forecasts | {name: open_any_forecast(path) for name, path in config.audit.items()}
+        long_runs = {name: open_any_forecast(path) for name, path in config.long_runs.items()}
     grid = check_grids(
         {"the truth": grid_of(truth)} | {n: grid_of(d) for n, d in (forecasts | audited | long_runs).items()}
     )
@@ -107,7 +108,7 @@ def _at_stations(config: VerifyConfig) -> tuple[xr.Dataset, dict[str, xr.Dataset
             found = _only(tables[name], shared)
             forecasts[name] = found.assign_coords({n: truth[n].variable for n in ("latitude", "longitude")})
         else:
-            forecasts[name] = at_points(open_forecast(path), truth, options.method, options.lapse_rate)
+            forecasts[name] = at_points(open_any_forecast(path), truth, options.method, options.lapse_rate)
     return truth, forecasts
 
 

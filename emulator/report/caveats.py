@@ -41,6 +41,8 @@ def caveats(view: View) -> list[str]:
     found += _budget_caveats(view)
     if skipped := view.note("not_scored"):
         found.append(f"Not scored, because not in every store: {', '.join(sorted(skipped))}.")
+    if left_out := view.note("not_compared"):
+        found.append(f"Not compared, because not scored for every model: {', '.join(sorted(left_out))}.")
     found.append(
         f"Grid {attributes.get('grid', 'unknown')}: scores on another grid are not comparable with these. RMSE takes the "
         "root after the mean over initial times; anomaly correlation is WeatherBench 2's form."

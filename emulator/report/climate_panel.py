@@ -6,12 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.difference_maps import difference_maps
-from emulator.report.display import number
+from emulator.report.display import number, percent
 from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, Panel, png, svg
 from emulator.report.view import View
+from emulator.verify.climate_difference import comparable
 
 WIDTH = 10.5
-SHOWN = 6
+SHOWN, ROWS, COLUMNS = 6, 3, 3  # maps of one run; runs and fields of several
 MONTHS = "JFMAMJJASOND"
 
 
@@ -62,22 +63,84 @@ def climate_table(view: View) -> str:
     return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
+def climate_verdict(view: View) -> list[str]:
+    """One sentence for every run but the first that covers the same times, and one for every run that does not."""
+    if "climate_difference" not in view.scores:
+        return []
+    scores, sentences = view.scores, []
+    first, *others = map(str, scores["climate_run"].values)
+    alike = dict(zip(map(str, scores["climate_run"].values), comparable(scores), strict=True))
+    for run in others:
+        at = scores.sel(climate_run=run)
+        if not alike[run]:
+            ours, theirs = (str(scores["climate_sample"].sel(climate_run=r).values) for r in (run, first))
+            sentences.append(f"The climate of {run} is not compared with that of {first}: {ours}, and {theirs}.")
+            continue
+        change = at["climate_difference"].sel(climate_channel=_channels(view)).values
+        sure = at["climate_significant"].sel(climate_channel=_channels(view)).values.astype(bool)[np.isfinite(change)]
+        change = change[np.isfinite(change)]
+        if not len(change):
+            sentences.append(f"{run} and {first} have no field in common whose climate could be compared.")
+            continue
+        middle = float(np.median(change))
+        better, worse = int((sure & (change < 0)).sum()), int((sure & (change > 0)).sum())
+        sentences.append(
+            f"Biases of {run} are {abs(middle):.0f} % {'smaller' if middle < 0 else 'larger'} than those of {first} (median; "
+            f"root mean square over globe and months): significantly smaller in {better} of {len(change)} fields, larger in "
+            f"{worse}, undecided in {len(change) - better - worse}."
+        )
+    return sentences
+
+
+def difference_table(view: View) -> str | None:
+    """HTML table: bias of every further run against the first run's, by field; None with less than two runs."""
+    if "climate_difference" not in view.scores:
+        return None
+    scores = view.scores
+    first, *others = (
+        str(r) for r, alike in zip(scores["climate_run"].values, comparable(scores), strict=True) if alike
+    )
+    if not others:
+        return None
+    rows = []
+    for channel in _channels(view):
+        cells = []
+        for run in others:
+            at = scores.sel(climate_run=run, climate_channel=channel)
+            change, half = float(at["climate_difference"]), float(at["climate_difference_half_width"])
+            if not np.isfinite(change):
+                cells.append("<td>–</td>")
+                continue
+            kind = ("better" if change < 0 else "worse") if bool(at["climate_significant"]) else "unsure"
+            width = f'<span class="interval">± {half:.0f}</span>' if np.isfinite(half) else ""
+            cells.append(f'<td class="{kind}">{percent(change)}{width}</td>')
+        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{"".join(cells)}</tr>')
+    head = "".join(f'<th scope="col">{html.escape(run)}</th>' for run in others)
+    return (
+        f"<table><caption>Bias of the long runs against that of {html.escape(first)}: root mean square over globe and "
+        "months, difference with its 95 % interval from the months as pairs; coloured where significant</caption>"
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
 def bias_maps(view: View) -> Panel | None:
-    """Time-mean bias of the first run; None on points."""
+    """Time-mean bias of the long runs: a row for each run where there are several; None on points."""
     scores = view.scores
     if scores["climate_bias_map"].dims[-1] == "cell":
         return None
-    channels = _channels(view)[:SHOWN]
-    run = str(scores["climate_run"].values[0])
-    at = scores["climate_bias_map"].sel(climate_run=run)
-    figure = difference_maps(view, {channel: at.sel(climate_channel=channel).values for channel in channels})
-    length = float(scores["climate_days"].sel(climate_run=run))
+    runs = [str(run) for run in scores["climate_run"].values][:ROWS]
+    several = len(runs) > 1
+    channels = _channels(view)[: COLUMNS if several else SHOWN]
+    at = scores["climate_bias_map"].sel(climate_run=runs if several else runs[0])
+    fields = {channel: at.sel(climate_channel=channel).values for channel in channels}
+    figure = difference_maps(view, fields, runs if several else ())
+    lengths = ", ".join(f"{run}, {float(scores['climate_days'].sel(climate_run=run)):.0f} days" for run in runs)
     return Panel(
-        "Mean bias of the long run",
-        f"{run}, {length:.0f} days: mean of the run minus mean of the truth's record over the same months and hours.",
+        "Mean bias of the long run" + ("s" if several else ""),
+        f"{lengths}: mean of the run minus mean of the truth's record over the same months and hours.",
         "Red where the run is too high on average. This is the run's own climate: after two weeks it no longer knows the "
         "weather that it started from. A run of a year also shows that year's chance; of ten years little of it is left.",
-        png(figure, f"Maps of the mean bias of {run} for {', '.join(view.title(c) for c in channels)}."),
+        png(figure, f"Maps of the mean bias of {', '.join(runs)} for {', '.join(view.title(c) for c in channels)}."),
     )
 
 

@@ -1,6 +1,6 @@
 """Maps of differences: one for each channel, red above 0 and blue below."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,19 +12,23 @@ from emulator.report.view import View
 WIDTH = 10.5
 
 
-def difference_maps(view: View, fields: Mapping[str, np.ndarray]) -> Figure:
-    """Maps of differences `(latitude, longitude)` by channel, in the channels' units, three in a row around white at 0."""
-    columns = min(3, len(fields))
-    rows = -(-len(fields) // columns)
+def difference_maps(view: View, fields: Mapping[str, np.ndarray], of: Sequence[str] = ()) -> Figure:
+    """Maps of differences `(latitude, longitude)` by channel, in the channels' units, three in a row around white at 0.
+
+    With names in `of`, fields are `(name, latitude, longitude)`: every name has its maps, in the same colours for a channel.
+    """
+    places = [(channel, index) for index in range(max(1, len(of))) for channel in fields]
+    columns = min(3, len(fields) if of else len(places))
+    rows = -(-len(fields) // columns) * max(1, len(of))
     shared = frame(view.scores)
     figure = Figure(figsize=(WIDTH, 1.85 * rows))
     axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": shared.projection}).ravel()
-    for axis in axes[len(fields) :]:
+    for axis in axes[len(places) :]:
         axis.set_visible(False)
-    for axis, (channel, values) in zip(axes, fields.items(), strict=False):
-        values = values * view.factor(channel)
-        image = shared.draw(axis, values, symmetric(values, DIVERGING))
-        axis.set_title(view.title(channel))
+    for axis, (channel, index) in zip(axes, places, strict=False):
+        values = fields[channel] * view.factor(channel)
+        image = shared.draw(axis, values[index] if of else values, symmetric(values, DIVERGING))
+        axis.set_title("\n".join([view.title(channel), *of[index : index + 1]]))
         colour_bar(figure, image, axis, view.units(channel))
     return figure
 

@@ -167,7 +167,10 @@ def _climate(view) -> list:
     if not climate_panel.has_climate(view):
         return []
     table = TABLE.substitute(label="Climate of the long runs", markup=climate_panel.climate_table(view))
-    return [table, climate_panel.bias_maps(view), climate_panel.climate_lines(view)]
+    sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in climate_panel.climate_verdict(view))
+    between = climate_panel.difference_table(view)
+    between = between and TABLE.substitute(label="Climate of the long runs against the first", markup=between)
+    return [sentences, between, table, climate_panel.bias_maps(view), climate_panel.climate_lines(view)]
 
 
 def _caveats(view) -> str:

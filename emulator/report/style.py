@@ -54,6 +54,7 @@ _SETTINGS = {
     "lines.linewidth": 1.7,
     "lines.solid_capstyle": "round",
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a name may hold dollars
     "svg.fonttype": "none",  # text stays text: small, selectable, searchable
     "svg.hashsalt": "emulator",  # the same figure gives the same file
     "path.simplify": True,

@@ -87,6 +87,7 @@ def to_json(view: View) -> str:
         "init_times": [str(time) for time in view.scores["init_time"].values],
         "series": _series(view),
         "budgets": _budgets(view) if budget_panels.has_budgets(view) else [],
+        "climate": _climate(view) if "climate_sample" in view.scores else [],
         "climatology": view.scores.attrs.get("climatology"),
         "provenance": view.note("provenance"),
         "config": view.note("config"),
@@ -131,6 +132,22 @@ def _budgets(view):
         }
         for source in budget_panels.sources(view)
         for budget in map(str, view.scores["budget"].values)
+    ]
+
+
+def _climate(view) -> list[dict]:
+    """Scores of the long runs, field by field, in the units of the stores."""
+    names = [
+        name
+        for name, array in view.scores.data_vars.items()
+        if set(array.dims) == {"climate_run", "climate_channel"} and array.dtype.kind in "fiub"
+    ]
+    return [
+        {"run": run, "channel": channel, "sample": str(at["climate_sample"].values)}
+        | {str(name).removeprefix("climate_"): _value(float(at[name])) for name in names}
+        for run in map(str, view.scores["climate_run"].values)
+        for channel in map(str, view.scores["climate_channel"].values)
+        for at in (view.scores.sel(climate_run=run, climate_channel=channel),)
     ]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.grid import Grid
+from emulator.variables import VARIABLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +121,29 @@ def _calendar(times) -> str:
 
 
 def check_units(variable: str, arrays: dict[str, xr.DataArray]) -> str:
-    """The common units of one variable, or "" when no store names them. Raises `ValueError` where they differ."""
+    """The common units of one variable, or "" when no store names them. Raises `ValueError` where they differ.
+
+    Spellings do not count: `m**2 s**-2` is `m2 s-2`. The table's spelling is returned where it means the same.
+    """
     units = {name: str(array.attrs["units"]) for name, array in arrays.items() if array.attrs.get("units")}
     (first, unit), *rest = units.items() or [("", "")]
+    if variable in VARIABLES and _same_units(unit, VARIABLES[variable].units):
+        unit = VARIABLES[variable].units
     for name, other in rest:
-        if other != unit:
+        if not _same_units(other, unit):
             raise ValueError(f"Expected {variable} in one unit, got {unit!r} in {first} and {other!r} in {name}")
     return unit
+
+
+def _same_units(one: str, other: str) -> bool:
+    if one == other or not one or not other:
+        return one == other
+    from emulator.units import linear  # half a second, only for spellings that differ
+
+    try:
+        return linear(one, other) == (1.0, 0.0)
+    except ValueError:
+        return False
 
 
 def common_levels(variable: str, arrays: dict[str, xr.DataArray]) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import xarray as xr
 from emulator.grid import Grid
 from emulator.variables import VARIABLES
 from emulator.verify.align import check_units, common_levels
-from emulator.verify.fields import Field, scored_variables
+from emulator.verify.fields import Field, scored_variables, store_of
 from emulator.vertical import Levels
 
 # Variable, pressure in hPa: what a forecaster looks at first. The nearest level within `NEAR` of it is taken.
@@ -102,6 +102,7 @@ def _variable(name, truth, forecasts, grid, column, wanted) -> ScoredVariable:
         for store, array in arrays.items()
     }
     fields = {store: Field(array, grid, places[store]) for store, array in arrays.items()}
+    fields["truth"] = dataclasses.replace(fields["truth"], store=store_of(truth))
     labels, pressures = [""], [np.nan]
     if levels is not None:
         index = [int(np.abs(truth["level"].values - value).argmin()) for value in levels]

@@ -12,7 +12,7 @@ import xarray as xr
 
 from emulator.grid import Grid
 
-BLOCK_BYTES = 2**26
+BLOCK_BYTES = 2**24  # of one field in a block; a dozen copies of it are alive at a time
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 TAILS = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.999)
 BINS = 400  # of the histogram that quantiles come from, over the range of the truth widened by half
@@ -108,6 +108,8 @@ def climate_scores(run: Climate, truth: Climate, grid: Grid, days: np.ndarray) -
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(variances[1] > 0, np.sqrt(variances[0] / variances[1]), np.nan)
     seasonal = [_season_bias(run, truth, season, months) for season in range(4)]
+    monthly = np.full(MONTHS, np.nan)
+    monthly[months] = (run.monthly[months] - truth.monthly[months]) ** 2 @ area
     cycle = [np.full(MONTHS, np.nan), np.full(MONTHS, np.nan)]
     for row, record in enumerate((run, truth)):
         cycle[row][months] = record.monthly[months] @ area
@@ -116,6 +118,7 @@ def climate_scores(run: Climate, truth: Climate, grid: Grid, days: np.ndarray) -
         "bias_map": (grid.dims, bias.reshape(grid.shape)),
         "bias_rmse": ((), np.sqrt(bias**2 @ area)),
         "bias_mean": ((), bias @ area),
+        "month_bias_squared": (("month",), monthly),
         "season_bias_rmse": (("season",), np.array([np.sqrt(b**2 @ area) for b in seasonal])),
         "deviation_ratio_map": (grid.dims, ratio.reshape(grid.shape)),
         "deviation_ratio": ((), np.sqrt((variances[0] @ area) / (variances[1] @ area))),
@@ -196,10 +199,15 @@ def blocked(height: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     return found
 
 
-def blocking_frequency(read: Callable[[slice], np.ndarray], times: int, grid: Grid, gravity: float) -> np.ndarray:
-    """Share of times at which each longitude is blocked, `(longitude,)`; `read` gives 500 hPa geopotential `(time, cell)`."""
+def blocking_frequency(
+    read: Callable[[slice], np.ndarray], times: int, grid: Grid, gravity: float, levels: int = 1
+) -> np.ndarray:
+    """Share of times at which each longitude is blocked, `(longitude,)`; `read` gives 500 hPa geopotential `(time, cell)`.
+
+    `levels`: that `read` works on at a time, for blocks of bounded memory.
+    """
     total = np.zeros(len(grid.longitude))
-    block = max(1, BLOCK_BYTES // (8 * grid.area.size))
+    block = max(1, BLOCK_BYTES // (8 * grid.area.size * levels))
     for start in range(0, times, block):
         part = slice(start, min(start + block, times))
         height = np.asarray(read(part), np.float64).reshape(-1, *grid.shape) / gravity

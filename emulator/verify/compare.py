@@ -6,12 +6,15 @@ import numpy as np
 import xarray as xr
 
 from emulator.verify.assemble import derive
+from emulator.verify.climate_difference import climate_differences
 from emulator.verify.merging import is_sum
+from emulator.verify.same_truth import same_truth
 from emulator.verify.sample import BASELINES
 
 SAME = ("region", "lead_time", "init_time", "event", "map_lead")
 CONVENTIONS = ("grid", "truth", "climatology")
-NAMES = ("forecast", "source", "gap_source", "audit_source")
+NAMES = ("forecast", "source", "gap_source", "audit_source", "climate_run")
+DIFFERENCES = ("climate_difference", "climate_p_value", "climate_significant")
 PER_INIT = ("squared_error",)
 KEPT = ("climatology_mean", "climatology_std", "climatology_extreme", "record_mean", "land_sea_mask")
 
@@ -38,6 +41,7 @@ def combine(models: dict[str, xr.Dataset]) -> xr.Dataset:
         else:
             data[variable] = xr.concat(held, axis, join="outer", coords="minimal", compat="override")
     total = derive(_ordered(xr.Dataset(data), first))
+    total = total.assign(climate_differences(total))
     audits = [v for v in total.data_vars if "audit_source" in total[v].dims]
     total = total.assign({v: total[v].astype(np.float64) for v in audits})
     return total.assign_attrs(_attributes(models, channels))
@@ -54,7 +58,7 @@ def _check(name, first, other, scores) -> None:
             )
     one, two = (json.loads(s.attrs.get("sample", "{}")) for s in (first, scores))
     for key in CONVENTIONS:
-        if one.get(key) != two.get(key):
+        if one.get(key) != two.get(key) and not (key == "truth" and same_truth(first, scores)):
             raise ValueError(f"Expected {where} scored with the same {key}, got {one.get(key)!r} and {two.get(key)!r}")
     for key in ("rmse_convention", "acc_convention"):
         if first.attrs.get(key) != scores.attrs.get(key):
@@ -82,6 +86,7 @@ def _prepared(label, scores, channels, whole) -> xr.Dataset:
         if is_sum(v)
         or v in (*PER_INIT, "members")
         or "audit_source" in scores[v].dims
+        or ("climate_run" in scores[v].dims and not v.startswith(DIFFERENCES))
         or (whole and (v in KEPT or v.startswith("case_") or v.endswith("_units")))
     ]
     if not whole:
@@ -91,6 +96,10 @@ def _prepared(label, scores, channels, whole) -> xr.Dataset:
         if axis not in part.dims:
             continue
         names = [str(n) for n in part[axis].values]
+        if axis == "climate_run":
+            runs = {n: label if len(names) == 1 else f"{label} {n}" for n in names}
+            part = part.assign_coords({axis: [runs[n] for n in names]})
+            continue
         if axis == "audit_source":
             renamed |= {n: f"{n} of {label}" for n in names if n not in renamed and n not in (*BASELINES, "truth")}
         wanted = [n for n in names if n in renamed or whole]

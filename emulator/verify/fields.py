@@ -1,10 +1,13 @@
 """One variable of a store as plain float64 blocks, whatever the order and kind of its dimensions."""
 
 import dataclasses
+import functools
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from emulator.chunk_reader import ChunkReader
 from emulator.grid import Grid
 
 
@@ -17,20 +20,26 @@ def values(array: xr.DataArray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Field:
-    """Blocks of one variable; `levels` are positions on its `level` dimension, None where it has none."""
+    """Blocks of one variable.
+
+    Attributes:
+      levels: positions on its `level` dimension, None where it has none.
+      store: folder of the analysis store that `array` is a whole variable of, where its chunks may be read straight.
+    """
 
     array: xr.DataArray
     grid: Grid
     levels: tuple[int, ...] | None
+    store: str = ""
 
     def analysis(self, positions) -> np.ndarray:
         """Fields at the given positions in time, `(time, level, cell)`; the mean over members where there are some."""
-        block = self._block(self.array.isel(time=compact(positions)), "time")
+        block = self._times(positions)
         return block.mean(axis=0) if block.shape[0] > 1 else block[0]
 
     def analysis_members(self, position: int) -> np.ndarray:
         """Every member at one time, `(member, level, cell)`."""
-        return self._block(self.array.isel(time=compact([position])), "time")[:, 0]
+        return self._times([position])[:, 0]
 
     def forecast(self, init, lead_time: np.ndarray) -> np.ndarray:
         """One forecast at the given leads, `(member, lead, level, cell)`."""
@@ -44,6 +53,15 @@ class Field:
     def level_count(self) -> int:
         return 1 if self.levels is None else len(self.levels)
 
+    def _times(self, positions) -> np.ndarray:
+        reader = _reader(self.store, str(self.array.name), _date(self.store)) if self.store else None
+        if reader is None or reader.shape != self.array.shape:
+            return self._block(self.array.isel(time=compact(positions)), "time")
+        found = np.empty((len(positions), *reader.shape[1:]), np.float32)
+        for place, position in enumerate(positions):
+            reader.read(int(position), found[place])
+        return self._block(xr.DataArray(found, dims=self.array.dims), "time")
+
     def _block(self, array, axis):
         if self.levels is not None:
             array = array.isel(level=compact(self.levels))
@@ -54,6 +72,23 @@ class Field:
         members = array.sizes.get("member", 1)
         shape = (members, array.sizes[axis], self.level_count, int(np.prod(self.grid.shape)))
         return block.astype(np.float64, order="C").reshape(shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _reader(store: str, name: str, date: int) -> ChunkReader | None:
+    return ChunkReader.of(store, name)
+
+
+def _date(store: str) -> int:
+    """Of the store's metadata: a store that was made anew has another, and other places of its chunks."""
+    return (Path(store) / "zarr.json").stat().st_mtime_ns
+
+
+def store_of(dataset: xr.Dataset) -> str:
+    """The folder of a dataset that is an analysis store of ours, as `open_analysis` gave it; "" for any other."""
+    source = str(dataset.encoding.get("source", ""))
+    own = "emulator_schema" in dataset.attrs and "://" not in source and (Path(source) / "zarr.json").is_file()
+    return source if own else ""
 
 
 def compact(positions) -> slice | np.ndarray:

@@ -37,7 +37,7 @@ def open_scores(path: Path) -> xr.Dataset:
         raise ValueError(f"Expected scores at {path}, got nothing there")
     try:
         with xr.open_dataset(path, engine="netcdf4", decode_timedelta=True) as dataset:
-            scores = dataset.load()
+            scores = dataset.load().drop_encoding()  # units of time that fit other initial times
     except (OSError, ValueError) as error:
         raise ValueError(f"Expected scores in NetCDF at {path}, got: {' '.join(str(error).split())}") from error
     if scores.attrs.get("scores_schema") != SCHEMA:

@@ -17,6 +17,7 @@ from emulator.verify.climate import (
     geopotential_at,
     month_of,
 )
+from emulator.verify.climate_difference import climate_differences
 from emulator.verify.climatology import hour_of_day
 from emulator.verify.fields import values
 
@@ -54,12 +55,20 @@ def long_run_scores(
         if all(b is not None for b in blocking):
             part["climate_blocking"] = (("climate_record", "longitude"), np.stack(blocking))
         part["climate_days"] = ((), float(days[-1]))
+        part["climate_sample"] = ((), _sample(valid, hours))
         parts.append(part.expand_dims(climate_run=[name]))
     result = xr.concat(parts, "climate_run", join="outer", data_vars="all") if parts else xr.Dataset()
     if not parts:
         return result
     fixed = {"climate_record": ["run", "truth"], "month": np.arange(1, MONTHS + 1), "season": list(SEASONS)}
-    return result.assign_coords(fixed | {"tail": list(TAILS)})
+    result = result.assign_coords(fixed | {"tail": list(TAILS)})
+    return result.assign(climate_differences(result))
+
+
+def _sample(valid, hours) -> str:
+    """What two runs have to share for their climates to be compared."""
+    first, last = (str(time)[:10] for time in valid[[0, -1]])
+    return f"{len(valid)} times from {first} to {last} at {', '.join(f'{hour:02d}' for hour in hours)} UTC"
 
 
 def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
@@ -131,8 +140,10 @@ def _blocking(dataset: xr.Dataset, truth: xr.Dataset, grid: Grid, held) -> np.nd
         near = np.flatnonzero(np.isclose(dataset["level"].values, BLOCKING_PRESSURE / 100))
         if not len(near) or "geopotential" not in dataset:
             return None
-        return blocking_frequency(lambda part: direct(part, int(near[0])), count, grid, constants.gravity)
+        return blocking_frequency(
+            lambda part: direct(part, int(near[0])), count, grid, constants.gravity, len(dataset["level"])
+        )
     known = [n for n in HYDROSTATIC if n in dataset or (n == "geopotential_at_surface" and n in truth)]
     if levels is None or len(known) < len(HYDROSTATIC):
         return None
-    return blocking_frequency(hydrostatic, count, grid, constants.gravity)
+    return blocking_frequency(hydrostatic, count, grid, constants.gravity, len(levels))

@@ -96,8 +96,9 @@ def sample(
             if not finite.all():
                 result.gaps[index] += np.count_nonzero(present & ~finite.all(axis=0))
                 sources[index] = np.where(finite, source, np.nan)  # infinite is no number either
-        seen = present.any(axis=-1)
-        count = (present.astype(np.float64) @ (setting.weights > 0).T) > 0  # (lead, level, region)
+        inside = setting.weights > 0
+        every = present.all()
+        count = np.ones((*present.shape[:2], len(inside)), bool) if every else present.astype(float) @ inside.T > 0
         result.count[:, :, part] += np.moveaxis(count, 0, -1)
         for index, source in enumerate(sources):
             _score(result, index, source, observed, expected, present, part, setting)
@@ -107,7 +108,8 @@ def sample(
             picked = [source[:, :, levels] for source in sources]
             _judge(result, picked, observed[:, levels], present[:, levels], (part, levels, when), setting, reference)
         if setting.spectrum_leads:
-            _analyse(result, [*sources, observed[None]], seen & present.all(axis=-1), part, setting)
+            whole = np.ones(present.shape[:2], bool) if every else present.all(axis=-1)
+            _analyse(result, [*sources, observed[None]], whole, part, setting)
     return result
 
 
@@ -181,18 +183,22 @@ def _judge(result, sources, observed, present, where, setting, reference):
 
 
 def _analyse(result, sources, whole, part, setting):
-    for place, lead in enumerate(setting.spectrum_leads):
-        found = np.flatnonzero(part == lead)
-        if not len(found):
-            continue
-        at = found[0]
-        result.power_count[:, place] += whole[at]
-        for index, source in enumerate(sources):
-            fields = source[:, at].reshape(*source.shape[:1], -1, *setting.grid.shape)
-            power = spectra.power_spectrum(fields, setting.grid).mean(
-                axis=0
-            )  # over members: each has a member's spectrum
-            result.power[index, :, place] += np.where(whole[at][:, None], power, 0.0)
+    """Spectra of all sources at those leads of a block that have them, by one transform."""
+    found = [
+        (place, int(at)) for place, lead in enumerate(setting.spectrum_leads) for at in np.flatnonzero(part == lead)
+    ]
+    if not found:
+        return
+    places, at = map(list, zip(*found, strict=True))
+    fields = np.concatenate([source[:, at] for source in sources])  # (member of any source, place, level, cell)
+    power = spectra.power_spectrum(fields.reshape(*fields.shape[:-1], *setting.grid.shape), setting.grid)
+    result.power_count[:, places] += whole[at].T
+    first = 0
+    for index, source in enumerate(sources):
+        members = power[first : first + len(source)]
+        first += len(source)
+        mean = members.mean(axis=0)  # each has a member's spectrum
+        result.power[index][:, places] += np.moveaxis(np.where(whole[at][..., None], mean, 0.0), 0, 1)
 
 
 def _empty(init, sources, truth, setting, map_levels, reference) -> Sums:

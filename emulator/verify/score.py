@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SPECTRUM_HOURS = (6, 24, 72, 120, 240)
 MAP_HOURS = (24, 72, 120, 240)
 EVENTS = (0.05, 0.95)  # climatological probabilities of the thresholds
-PARTS = 8  # tasks per variable; each holds one sum in memory
+PARTS = 8  # fewest tasks per variable; each holds one sum in memory
 CLIMATOLOGY_BYTES = 2**29  # of the levels that are scored together
 
 
@@ -70,20 +70,24 @@ def score_variables(
     plan: climatology.Recipe,
     shared: Setting,
     done: Callable[[int, str], None] = lambda count, name: None,
+    threads: int = 1,
 ) -> list[VariableScores]:
-    """Scores one variable after the other, the initial times of each in parallel by Dask's current scheduler."""
+    """Scores one variable after the other, the initial times of each in parallel by Dask's current scheduler.
+
+    `threads`: tasks that go on at a time; twice as many are made, and at least `PARTS`.
+    """
     results = []
     for variable in variables:
-        results.append(_score_variable(variable, plan, shared))
+        results.append(_score_variable(variable, plan, shared, max(PARTS, 2 * threads)))
         log.debug("scored %s", variable.name)
         done(len(results), variable.name)
     return results
 
 
-def _score_variable(variable, plan, shared) -> VariableScores:
+def _score_variable(variable, plan, shared, parts=PARTS) -> VariableScores:
     inits = np.arange(len(shared.alignment.init_time))
     inits = inits[(shared.alignment.truth_valid >= 0).any(axis=1)]
-    groups = np.array_split(inits, min(PARTS, len(inits)))
+    groups = np.array_split(inits, min(parts, len(inits)))
     task = dask.delayed(_group, pure=False, traverse=False)
     headline, found, known = tuple(sorted(headline_ranks(variable))), [], []
     for levels in _level_groups(variable, plan, shared):
@@ -103,8 +107,8 @@ def _score_variable(variable, plan, shared) -> VariableScores:
 def _level_groups(variable, plan, shared) -> list[list[int]]:
     """Levels that are scored together: as many as keep the climatology within `CLIMATOLOGY_BYTES`."""
     cells = int(np.prod(shared.grid.shape))
-    days = climatology.DAYS if plan.kind == "daily" else 1
-    size = 12 * len(np.unique(plan.hour)) * days * cells
+    valid = shared.alignment.truth_valid >= 0
+    size = 8 * cells * climatology.slots(plan, (shared.hour[valid], shared.day[valid]))
     count = variable.truth.level_count
     step = max(1, CLIMATOLOGY_BYTES // size)
     return [list(range(start, min(start + step, count))) for start in range(0, count, step)]
@@ -113,7 +117,9 @@ def _level_groups(variable, plan, shared) -> list[list[int]]:
 def _reference(variable, plan, shared, map_levels) -> Reference:
     """Climatology of some levels, and what events and rain need at those of `map_levels`."""
     area = shared.grid.area.ravel()
-    expected = climatology.Climatology(variable.truth.analysis, plan, area, map_levels)
+    valid = shared.alignment.truth_valid >= 0
+    when = shared.hour[valid], shared.day[valid]
+    expected = climatology.Climatology(variable.truth.analysis, plan, area, map_levels, when)
     rainy = variable.name == PRECIPITATION and shared.step_seconds > 0
     if not map_levels or not (shared.events or rainy):
         return Reference(expected)
@@ -123,8 +129,7 @@ def _reference(variable, plan, shared, map_levels) -> Reference:
             return expected.record[index]
         return variable.truth.analysis(plan.positions[index])[:, list(map_levels)].astype(np.float32)
 
-    valid = shared.alignment.truth_valid >= 0
-    slots, when = Slots(plan, read), (shared.hour[valid], shared.day[valid])
+    slots = Slots(plan, read)
     thresholds = SlotFields(slots, *when, lambda s: quantiles(s, shared.events)) if shared.events else None
     dry = dry_rate(shared.step_seconds) if rainy else 0.0
     rain = SlotFields(slots, *when, lambda s: seeps_climate(s, dry)) if rainy else None

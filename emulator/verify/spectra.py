@@ -57,9 +57,8 @@ def total_spectrum(field: np.ndarray, grid: Grid) -> np.ndarray:
     field = np.asarray(field, np.float64)
     nlat, nlon = field.shape[-2:]
     rows = np.moveaxis(np.fft.rfft(field.reshape(-1, nlat, nlon), axis=-1) / nlon, 0, -1)  # (nlat, m, field)
-    nodes, weights = np.polynomial.legendre.leggauss(nlat)
-    nodes, weights = nodes[::-1], weights[::-1]
-    carry = None if grid.kind == "gaussian" else [_to_gaussian(grid.latitude, nodes, parity) for parity in (0, 1)]
+    _, weights = _quadrature(nlat)
+    carry = None if grid.kind == "gaussian" else _to_gaussian(tuple(grid.latitude.tolist()))
     power = np.zeros((nlat, rows.shape[-1]))
     for order in range(min(nlat, nlon // 2 + 1)):
         row = rows[:, order] if carry is None else carry[order % 2] @ rows[:, order]
@@ -72,16 +71,19 @@ def total_spectrum(field: np.ndarray, grid: Grid) -> np.ndarray:
 
 def _functions(order: int, nlat: int) -> np.ndarray:
     """`_legendre` at the Gaussian latitudes, kept for grids whose whole table is below 30 MB."""
-    return _kept(order, nlat) if nlat <= 192 else _legendre(order, nlat, _nodes(nlat))
+    return _kept(order, nlat) if nlat <= 192 else _legendre(order, nlat, _quadrature(nlat)[0])
 
 
 @functools.lru_cache(maxsize=400)
 def _kept(order, nlat):
-    return _legendre(order, nlat, _nodes(nlat))
+    return _legendre(order, nlat, _quadrature(nlat)[0])
 
 
-def _nodes(nlat):
-    return np.polynomial.legendre.leggauss(nlat)[0][::-1]
+@functools.lru_cache(maxsize=8)
+def _quadrature(nlat: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian nodes (sines of latitude, north first) and weights. Kept: they took as long as the whole transform."""
+    nodes, weights = np.polynomial.legendre.leggauss(nlat)
+    return nodes[::-1], weights[::-1]
 
 
 def _legendre(order: int, count: int, x: np.ndarray) -> np.ndarray:
@@ -115,17 +117,18 @@ def _is_fourier(latitude: np.ndarray) -> bool:
     return bool(poles or offset)
 
 
-def _to_gaussian(latitude: np.ndarray, nodes: np.ndarray, parity: int) -> np.ndarray:
-    """Matrix `(nlat, nlat)` from equal-angle rows to Gaussian ones, for even (0) or odd (1) zonal wavenumbers."""
-    source, target = np.radians(90 - latitude), np.arccos(nodes)
+@functools.lru_cache(maxsize=4)
+def _to_gaussian(latitude: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices `(nlat, nlat)` from equal-angle rows to Gaussian ones, for even and for odd zonal wavenumbers."""
     count = len(latitude)
+    source, target = np.radians(90 - np.array(latitude)), np.arccos(_quadrature(count)[0])
     poles = np.isclose(latitude[0], 90, atol=1e-3)
-    if parity == 0:
-        waves, function = np.arange(count), np.cos
-    else:
-        waves, function = np.arange(1, count - 1 if poles else count + 1), np.sin
-    at_source, at_target = function(np.outer(source, waves)), function(np.outer(target, waves))
-    return at_target @ np.linalg.pinv(at_source)
+    even, odd = np.arange(count), np.arange(1, count - 1 if poles else count + 1)
+    matrices = []
+    for waves, function in ((even, np.cos), (odd, np.sin)):
+        at_source, at_target = function(np.outer(source, waves)), function(np.outer(target, waves))
+        matrices.append(at_target @ np.linalg.pinv(at_source))
+    return tuple(matrices)
 
 
 def ratio(power: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import date, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -27,6 +28,14 @@ def _bare_date(value: Any) -> Any:
 
 
 Moment = Annotated[datetime | date, pydantic.BeforeValidator(_bare_date)]
+
+
+def _url_or_path(value: Any) -> Any:
+    """A URL stays text: as a path it would lose one of its slashes."""
+    return value if isinstance(value, str) and "://" in value else Path(value) if isinstance(value, str) else value
+
+
+Location = Annotated[Path | str, pydantic.BeforeValidator(_url_or_path)]
 
 
 class Period(Model):

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
-from pipelines.config.base import Count, DaskConfig, Fraction, Model, Period, Positive
+from pipelines.config.base import Count, DaskConfig, Fraction, Location, Model, Period, Positive
+
+TAKEN = ("persistence", "climatology", "truth")  # names that the scores use themselves
 
 
 class EnsembleConfig(Model):
@@ -96,16 +98,19 @@ class ObservationsConfig(Model):
 class VerifyConfig(Model):
     """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
 
-    forecasts: dict[str, Path] = Field(
-        default_factory=dict, description="name in the report: forecast store; scored on the initial times they share"
+    forecasts: dict[str, Location] = Field(
+        default_factory=dict,
+        description="name in the report: forecasts in Zarr or NetCDF; scored on the initial times they share",
     )
-    audit: dict[str, Path] = Field(
+    audit: dict[str, Location] = Field(
         default_factory=dict, description="more forecast stores whose budgets are audited, without being scored"
     )
-    long_runs: dict[str, Path] = Field(
+    long_runs: dict[str, Location] = Field(
         default_factory=dict, description="forecast stores of long runs, whose climate is compared with the truth's"
     )
-    truth: Path | None = None
+    truth: Location | None = Field(
+        None, description="analysis store, or another tool's Zarr or NetCDF (a path, a pattern or a URL)"
+    )
     observations: ObservationsConfig | None = Field(None, description="in place of a truth store")
     output: Path
     period: Period = Field(Period(), description="initial times to score")
@@ -136,6 +141,27 @@ class VerifyConfig(Model):
     def _one_truth(self) -> "VerifyConfig":
         if (self.truth is None) == (self.observations is None):
             raise ValueError("Expected either truth or observations")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _names_of_their_own(self) -> "VerifyConfig":
+        for name in (*self.forecasts, *self.audit, *self.long_runs):
+            if name in TAKEN or not name.strip():
+                raise ValueError(f"Expected names of forecasts other than {', '.join(TAKEN)}, got {name!r}")
+        if both := sorted(set(self.forecasts) & set(self.audit)):
+            raise ValueError(f"Expected names in audit that forecasts does not have, got {both[0]!r} in both")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _each_once(self) -> "VerifyConfig":
+        for key in ("events", "regions", "variables"):
+            values = getattr(self, key) or []
+            if twice := sorted({v for v in values if values.count(v) > 1}):
+                raise ValueError(f"Expected each of {key} once, got {twice[0]!r} more than once")
+        if outside := [e for e in self.events if e in (0, 1)]:
+            raise ValueError(
+                f"Expected events at quantiles between 0 and 1, got {outside[0]:g}, beyond which nothing or everything lies"
+            )
         return self
 
 

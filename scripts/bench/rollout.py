@@ -38,7 +38,7 @@ def loaded(run: Path):
 def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
     """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
     from emulator.background import BackgroundWriter
-    from emulator.store import create_forecast, finish_forecast
+    from emulator.store import create_forecast, finish_forecast, progress_path
     from pipelines.forecasting import Schedule
     from pipelines.rollout import _dataset, _store
 
@@ -53,11 +53,12 @@ def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, 
         create_forecast(path, template, inits, leads, {"fingerprint": "bench"})
     at, early, start = 0, 0.0, time.perf_counter()
     with BackgroundWriter() as writer:
-        for _, block in run.blocks(inits, schedule):
+        for here, block in run.blocks(inits, schedule):
             length = next(iter(block.values())).shape[1]
             if path is not None:
                 last = at + length == len(leads)
                 writer.submit(_store, run, path, [0], block, leads[at : at + length], (None, False), last)
+                writer.submit(here.save, progress_path(path) / "restart.safetensors")  # as the stage does
             at += length
             if not early and at >= len(leads) / 10:
                 early = peak()

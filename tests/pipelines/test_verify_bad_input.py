@@ -151,3 +151,76 @@ def test_a_member_dimension_of_one_is_a_single_forecast(stores, tmp_path):
     np.testing.assert_allclose(found["rmse"], plain["rmse"], rtol=1e-12)
     assert "spread" not in found and "rank_histogram" not in found
     report(ReportConfig(scores=tmp_path / "one.nc", output=tmp_path / "r"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"forecasts": {"persistence": "f.zarr"}}, "names of forecasts other than persistence, climatology, truth"),
+        ({"forecasts": {" ": "f.zarr"}}, "names of forecasts other than"),
+        (
+            {"forecasts": {"a": "f.zarr"}, "audit": {"a": "g.zarr"}},
+            "names in audit that forecasts does not have, got 'a'",
+        ),
+        ({"events": [0.05, 0.05]}, "each of events once, got 0.05"),
+        ({"events": [0.0]}, "events at quantiles between 0 and 1, got 0"),
+        ({"regions": ["global", "global"]}, "each of regions once, got 'global'"),
+    ],
+)
+def test_configurations_that_contradict_themselves(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        VerifyConfig(**({"truth": "t.zarr", "output": tmp_path / "s.nc"} | options))
+
+
+def test_names_are_text_and_nothing_else(stores, tmp_path):
+    name = "my $a_b$ <script>alert(1)</script> & \\frac{"
+    verify(config(stores, tmp_path / "s.nc", forecasts={name: stores / "forecast.zarr"}))
+    report(ReportConfig(scores=tmp_path / "s.nc", output=tmp_path / "r", title="<b>$title$</b>"))
+    text = (tmp_path / "r" / "report.html").read_text()
+    assert "<script>" not in text and "<b>$" not in text and "my $a_b$ &lt;script&gt;" in text
+
+
+def blank(dataset):
+    for name in ("temperature", "surface_pressure"):
+        dataset[name] = dataset[name] * np.nan
+    return dataset
+
+
+def huge(dataset):
+    dataset["temperature"] = (dataset["temperature"] * 1e30).assign_attrs(units="K")
+    return dataset
+
+
+def constant(dataset):
+    for name in ("temperature", "surface_pressure"):
+        dataset[name] = (dataset[name] * 0 + 250).assign_attrs(dataset[name].attrs)
+    return dataset
+
+
+@pytest.mark.parametrize("change", [blank, huge, constant], ids=lambda f: f.__name__)
+def test_a_forecast_that_has_failed_still_gets_its_page(stores, tmp_path, change):
+    path = changed(stores, tmp_path / "f.zarr", change)
+    verify(config(stores, tmp_path / "s.nc", forecasts={"emulator": path}))
+    report(ReportConfig(scores=tmp_path / "s.nc", output=tmp_path / "r"))
+    text = (tmp_path / "r" / "report.html").read_text()
+    if change is blank:
+        assert "the forecast has failed" in text and "not finite where there is truth" in text
+    scores = open_scores(tmp_path / "s.nc").sel(forecast="emulator", region="global", channel="surface_pressure")
+    assert np.isnan(scores["rmse"]).all() == (change is blank)
+
+
+def test_a_truth_that_never_changes_has_no_skill_to_show(stores, tmp_path):
+    truth = changed(stores, tmp_path / "a.zarr", constant, "analysis")
+    verify(config(stores, tmp_path / "s.nc", truth=truth))
+    scores = open_scores(tmp_path / "s.nc")
+    assert np.isnan(scores["acc"]).all() and np.isfinite(scores["rmse"]).all()
+    report(ReportConfig(scores=tmp_path / "s.nc", output=tmp_path / "r"))
+
+
+@pytest.mark.parametrize("leads", [slice(0, 1), slice(3, 4)], ids=["the analysis alone", "one lead"])
+def test_one_initial_time_and_one_lead(stores, tmp_path, leads):
+    path = changed(stores, tmp_path / "f.zarr", lambda d: d.isel(time=slice(0, 1), prediction_timedelta=leads))
+    verify(config(stores, tmp_path / "s.nc", forecasts={"emulator": path}))
+    report(ReportConfig(scores=tmp_path / "s.nc", output=tmp_path / "r"))
+    text = (tmp_path / "r" / "report.html").read_text()
+    assert "Only 1 initial times: no intervals or significance can be given." in text

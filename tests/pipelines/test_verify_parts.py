@@ -91,14 +91,32 @@ def test_the_file_holds_what_an_ensemble_is_judged_by(whole):
     assert (emulator["crps_ecdf"] >= emulator["crps"] - 1e-15).where(emulator["crps"].notnull(), True).all()
 
 
-@pytest.mark.parametrize("count", [2, 7])
-def test_parts_in_any_order_add_up_to_the_whole(stores, whole, tmp_path, count):
-    output = tmp_path / "scores.nc"
-    for number in [*range(count, 0, -1)]:
+@pytest.mark.parametrize("order", [(2, 1), (3, 1, 2), (5, 7, 1, 4, 2, 6, 3)])
+def test_parts_in_any_order_add_up_to_the_whole(stores, whole, tmp_path, order):
+    output, count = tmp_path / "scores.nc", len(order)
+    for number in order:
         assert not output.exists()
         verify(config(stores, output), part=(number, count))
     assert_same(open_scores(output), whole)
     assert [p.name for p in tmp_path.iterdir()] == ["scores.nc"]
+
+
+@pytest.mark.slow
+def test_a_cluster_of_processes_gives_the_whole_at_once_and_in_parts(stores, whole, tmp_path):
+    processes = {"workers": 2, "threads": 1}
+    verify(config(stores, tmp_path / "cluster.nc", dask=processes))
+    assert_same(open_scores(tmp_path / "cluster.nc"), whole)
+    for number in (2, 3, 1):  # one part by the cluster, the others by threads
+        options = {"dask": processes} if number == 3 else {}
+        verify(config(stores, tmp_path / "parts.nc", **options), part=(number, 3))
+    assert_same(open_scores(tmp_path / "parts.nc"), whole)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_sentence(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.engine.CONNECT_SECONDS", 0.5)
+    with pytest.raises(ValueError, match="scheduler that answers at tcp://127.0.0.1:9"):
+        verify(config(stores, tmp_path / "s.nc", dask={"address": "tcp://127.0.0.1:9"}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_part_that_is_there_is_not_made_again(stores, whole, tmp_path, monkeypatch):
@@ -133,6 +151,62 @@ def test_later_initial_times_are_added_without_making_the_old_ones_again(stores,
         assert held == whole[name].sizes, name
     verify(config(stores, output), append=True)
     assert calls == [3]
+
+
+def grown(stores, path, times) -> Path:
+    """The truth up to a time, as ingest had left it before it was continued."""
+    store = xr.open_zarr(stores / "analysis.zarr").load().isel(time=slice(0, times))
+    store.attrs["fingerprint"] = f"{times} times"
+    for array in store.variables.values():
+        array.encoding = {}
+    store.to_zarr(path, zarr_format=3)
+    return path
+
+
+def test_a_truth_that_has_grown_is_the_same_truth(stores, whole, tmp_path):
+    """Month by month: initial times whose last leads have no truth yet wait for it."""
+    output = tmp_path / "scores.nc"
+    verify(config(stores, output, truth=grown(stores, tmp_path / "a.zarr", 45)), append=True)
+    assert open_scores(output).sizes["init_time"] == 5  # 38 + 6 is reached, 40 + 6 is not
+    verify(config(stores, output, truth=grown(stores, tmp_path / "b.zarr", 60)), append=True)
+    found = open_scores(output)
+    for name in ("rmse", "acc", "crps", "brier", "power", "budget_residual", "count", "difference_half_width"):
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-10, atol=1e-12, err_msg=name)
+    other = xr.open_zarr(tmp_path / "b.zarr").load()
+    other["temperature"] = other["temperature"] + np.float32(0.01)
+    other.attrs["fingerprint"] = "another"
+    for array in other.variables.values():
+        array.encoding = {}
+    other.to_zarr(tmp_path / "other.zarr", zarr_format=3)
+    (tmp_path / "scores.nc").unlink()
+    verify(config(stores, output, "early_members.zarr", truth=tmp_path / "a.zarr"), append=True)
+    with pytest.raises(ValueError, match="Expected scores of the same truth, got '45 times' and 'another'"):
+        verify(config(stores, output, truth=tmp_path / "other.zarr"), append=True)
+
+
+def test_a_truth_that_reaches_no_last_lead_has_nothing_to_append(stores, tmp_path):
+    with pytest.raises(ValueError, match="as far as the last lead of an initial time to append"):
+        verify(config(stores, tmp_path / "s.nc", truth=grown(stores, tmp_path / "a.zarr", 35)), append=True)
+    assert not (tmp_path / "s.nc").exists()
+
+
+def test_parts_that_another_process_adds_up_first(stores, whole, tmp_path, monkeypatch):
+    """Two processes that finish together both find all parts: the slower one sees them vanish."""
+    output = tmp_path / "scores.nc"
+    verify(config(stores, output), part=(1, 2))
+    module = __import__("pipelines.verify", fromlist=["x"])
+    read = module.open_scores
+
+    def too_late(path):
+        monkeypatch.setattr(module, "open_scores", read)
+        whole.to_netcdf(output)
+        for part in tmp_path.glob("*.part-*"):
+            part.unlink()
+        return read(path)
+
+    monkeypatch.setattr(module, "open_scores", too_late)
+    verify(config(stores, output), part=(2, 2))
+    assert output.exists()
 
 
 def test_appending_to_scores_of_another_kind_is_refused(stores, tmp_path):

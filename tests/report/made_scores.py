@@ -49,6 +49,22 @@ def made_forecast_store(path: Path, truth: xr.Dataset, inits, leads: int, error:
     forecast.to_zarr(path, zarr_format=3)
 
 
+def long_run(truth: xr.Dataset, path, warmer: float) -> None:
+    """The truth's own days as one forecast, warmer by a constant."""
+    run = truth.drop_vars("sea_surface_temperature").isel(time=slice(0, None, 4))
+    run = run.rename(time="prediction_timedelta")
+    count = run.sizes["prediction_timedelta"]
+    run = run.assign_coords(prediction_timedelta=np.arange(count).astype("timedelta64[D]").astype("timedelta64[ns]"))
+    static = [n for n in run.data_vars if "prediction_timedelta" not in run[n].dims]
+    kept = run[static]
+    run = run.drop_vars(static).expand_dims(time=truth["time"].values[:1]).assign(kept.data_vars)
+    run["temperature"] = (run["temperature"] + warmer).assign_attrs(truth["temperature"].attrs)
+    run.attrs = truth.attrs | {"emulator_schema": "forecast-1"}
+    for array in run.variables.values():
+        array.encoding = {}
+    run.to_zarr(path, zarr_format=3)
+
+
 def made_scores(folder: Path, **options) -> Path:
     """`scores.nc` in `folder`, with the stores that it came from beside it."""
     truth = made_analysis(folder / "analysis.zarr")

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from made_scores import made_analysis, made_forecast_store
+import xarray as xr
+from made_scores import long_run, made_analysis, made_forecast_store
 
 from emulator.report.gate import judge, read
 from emulator.verify.compare import combine
-from emulator.verify.files import open_scores
+from emulator.verify.files import open_scores, write_scores
 from pipelines.cli import main
 from pipelines.config import ReportConfig, VerifyConfig
 from pipelines.report import compare, report
@@ -90,6 +91,61 @@ def test_scores_that_are_not_comparable_are_refused(runs, tmp_path, other, messa
     with pytest.raises(ValueError, match=message):
         compare([str(runs / "a"), str(runs / other)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def with_climate(folder, name, long, scored_as):
+    """Scores of a model whose long run is `long`, verified alone."""
+    settings = {
+        "forecasts": {"emulator": folder / f"{scored_as}.zarr"},
+        "long_runs": {"emulator": long},
+        "truth": folder / "analysis.zarr",
+        "output": folder / name / "scores.nc",
+        "variables": ["temperature", "surface_pressure"],
+        "regions": ["global", "tropics"],
+        "climatology": {"end": "2001-01-07"},
+    }
+    verify(VerifyConfig(**settings))
+    return folder / name / "scores.nc"
+
+
+def test_climates_of_models_verified_apart_are_set_side_by_side(runs, tmp_path):
+    truth = xr.open_zarr(runs / "analysis.zarr").load()
+    for array in truth.variables.values():
+        array.encoding = {}
+    long_run(truth, tmp_path / "cold.zarr", -0.5)
+    long_run(truth, tmp_path / "warm.zarr", 1.5)
+    short = truth.isel(time=slice(0, 20))
+    long_run(short, tmp_path / "short.zarr", 0.1)
+    paths = {
+        name: with_climate(runs, f"climate-{name}", tmp_path / f"{name}.zarr", store)
+        for name, store in (("cold", "good"), ("warm", "bad-model"), ("short", "bad-model"))
+    }
+    found = combine({name: open_scores(paths[name]) for name in ("cold", "warm")})
+    assert found["climate_run"].values.tolist() == ["cold", "warm"]
+    at = found.sel(climate_channel="temperature 500 hPa (sigma 0.5)")
+    np.testing.assert_allclose(at["climate_bias_mean"], [-0.5, 1.5], rtol=1e-4)
+    np.testing.assert_allclose(at["climate_difference"], [0.0, 200.0], rtol=1e-3, atol=1e-9)
+    compare([f"{n}={paths[n]}" for n in ("cold", "warm")], tmp_path / "page")
+    text = (tmp_path / "page" / "report.html").read_text()
+    assert "Biases of warm are" in text and "larger than those of cold" in text
+    content = json.loads((tmp_path / "page" / "scores.json").read_text())
+    biases = {(e["run"], e["channel"]): e["bias_mean"] for e in content["climate"]}
+    np.testing.assert_allclose(biases["warm", "temperature 500 hPa (sigma 0.5)"], 1.5, rtol=1e-4)
+    compare([f"{n}={paths[n]}" for n in ("cold", "short")], tmp_path / "other")
+    text = (tmp_path / "other" / "report.html").read_text()
+    assert "The climate of short is not compared with that of cold: 5 times from 2001-01-01 to 2001-01-05" in text
+    one = compare([f"warm={paths['warm']}", f"a={runs / 'a'}"], tmp_path / "one")  # a model without a long run
+    assert one is None and "Mean bias of the long run." in (tmp_path / "one" / "report.html").read_text()
+
+
+def test_fields_that_only_one_model_has_are_named(runs, tmp_path):
+    scored = open_scores(runs / "b" / "scores.nc")
+    fewer = scored.sel(channel=[c for c in scored["channel"].values if c != "surface_pressure"])
+    fewer = fewer.sel(map_channel=[c for c in fewer["map_channel"].values if c != "surface_pressure"])
+    write_scores(fewer, tmp_path / "fewer.nc")
+    compare([str(runs / "a"), str(tmp_path / "fewer.nc")], tmp_path / "page")
+    text = (tmp_path / "page" / "report.html").read_text()
+    assert "Not compared, because not scored for every model: surface_pressure." in text
 
 
 def test_one_model_or_one_name_is_no_comparison(runs, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from made_scores import made_analysis, made_forecast_store
+from made_scores import long_run, made_analysis, made_forecast_store
 
 from emulator.report import climate_panel, ensemble_panels, extremes_panel
 from emulator.report.page import render
@@ -15,22 +15,6 @@ from pipelines.config import VerifyConfig
 from pipelines.verify import verify
 
 INITS = [28, 31, 34, 37, 40, 44]
-
-
-def long_run(truth: xr.Dataset, path, warmer: float) -> None:
-    """The truth's own days as one forecast, warmer by a constant."""
-    run = truth.drop_vars("sea_surface_temperature").isel(time=slice(0, None, 4))
-    run = run.rename(time="prediction_timedelta")
-    count = run.sizes["prediction_timedelta"]
-    run = run.assign_coords(prediction_timedelta=np.arange(count).astype("timedelta64[D]").astype("timedelta64[ns]"))
-    static = [n for n in run.data_vars if "prediction_timedelta" not in run[n].dims]
-    kept = run[static]
-    run = run.drop_vars(static).expand_dims(time=truth["time"].values[:1]).assign(kept.data_vars)
-    run["temperature"] = (run["temperature"] + warmer).assign_attrs(truth["temperature"].attrs)
-    run.attrs = truth.attrs | {"emulator_schema": "forecast-1"}
-    for array in run.variables.values():
-        array.encoding = {}
-    run.to_zarr(path, zarr_format=3)
 
 
 @pytest.fixture(scope="module")

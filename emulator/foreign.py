@@ -1,0 +1,117 @@
+"""Truths and forecasts of other tools, opened where they lie: Zarr, or NetCDF files, under the names of their dimensions.
+
+What stores of ours record and others do not (roles, fingerprints, interfaces of layers) is absent, and whoever reads does
+without. Fields keep their names and units: what has to be converted goes through ingest.
+"""
+
+from pathlib import Path
+
+import xarray as xr
+
+from emulator.sources import find, format_of, open_source
+from emulator.store import (
+    FORECAST_NAMES,
+    check_forecast,
+    check_times,
+    from_disk_names,
+    in_order,
+    open_analysis,
+    open_forecast,
+    open_zarr,
+)
+
+ALONG = ("time", "valid_time")
+
+
+def open_truth(path) -> xr.Dataset:
+    """The truth at `path`, lazily: an analysis store, or another tool's Zarr store or NetCDF files (a path or a pattern).
+
+    Fields `(time, [member,] [level,] latitude, longitude)`, north first, longitudes in [0, 360), levels from the top, with
+    `time_step_seconds` among the attributes. Raises `ValueError` with one sentence, naming the path, for what does not
+    open, a forecast, or times that are not evenly spaced.
+    """
+    if not _is_zarr(path):
+        dataset = _joined([_named(_opened(file), file) for file in find(str(path))], "time", path)
+    else:
+        dataset = open_zarr(path)
+        if "emulator_schema" in dataset.attrs:
+            return open_analysis(path)
+        dataset = _named(dataset, path)
+    return check_times(dataset.assign_attrs(source=dataset.attrs.get("source", str(path))), path)
+
+
+def open_any_forecast(path) -> xr.Dataset:
+    """The forecasts at `path`, lazily, as `open_forecast` gives them: a Zarr store, or NetCDF files (a path or a pattern).
+
+    A NetCDF file holds initial times and leads as dimensions, or one forecast along valid time with CF's
+    `forecast_reference_time` and `forecast_period`, as rollout's `also: [netcdf]` writes it. Raises as `open_forecast`.
+    """
+    if _is_zarr(path):
+        return open_forecast(path)
+    parts = [from_disk_names(_one_forecast(_opened(file)), file) for file in find(str(path))]
+    return check_forecast(_joined(parts, "init_time", path), path)
+
+
+def _is_zarr(path) -> bool:
+    text = str(path)
+    if any(c in text for c in "*?[") or text.endswith((".nc", ".nc4", ".cdf", ".netcdf")):
+        return False
+    if "://" in text or not Path(text).is_file():
+        return True  # a folder, a URL, or nothing: the store's own words
+    if format_of(text) == "grib":
+        raise ValueError(f"Expected Zarr or NetCDF at {text}, got GRIB; make a store of it by emulator ingest")
+    return False
+
+
+def _opened(file: str) -> xr.Dataset:
+    if format_of(file) == "grib":
+        raise ValueError(f"Expected Zarr or NetCDF at {file}, got GRIB; make a store of it by emulator ingest")
+    (source,) = open_source(file)
+    return source.dataset.chunk()  # Dask arrays: joining files reads nothing
+
+
+def _named(dataset: xr.Dataset, path) -> xr.Dataset:
+    """An analysis under in-memory names, in order."""
+    leads = [name for name in FORECAST_NAMES["lead_time"] if name in dataset.dims]
+    if leads:
+        raise ValueError(f"Expected a truth with one time axis at {path}, got a forecast with {leads[0]}")
+    names = {}
+    for ours in ("level", "latitude", "longitude", "member"):
+        found = [name for name in FORECAST_NAMES[ours] if name in dataset.dims]
+        if found and found[0] != ours:
+            names[found[0]] = ours
+    along = [name for name in ALONG if name in dataset.dims]
+    if not along:
+        raise ValueError(
+            f"Expected a dimension {' or '.join(ALONG)} in {path}, got {', '.join(map(str, dataset.dims))}"
+        )
+    names |= {along[0]: "time"} if along[0] != "time" else {}
+    clashes = [ours for theirs, ours in names.items() if ours in dataset.variables]
+    return in_order(dataset.drop_vars(clashes).rename(names))
+
+
+def _one_forecast(dataset: xr.Dataset) -> xr.Dataset:
+    """A file along valid time with a scalar initial time has its leads as the dimension."""
+    period, reference = "forecast_period", "forecast_reference_time"
+    if period in dataset.variables and dataset[period].dims == ("time",) and reference in dataset.variables:
+        dataset = dataset.set_coords([period, reference]).swap_dims(time=period).drop_vars("time")
+        dataset = dataset.drop_vars([n for n in ("time_bounds", "time_bnds") if n in dataset.variables])
+    return dataset
+
+
+def _joined(parts: list[xr.Dataset], axis: str, path) -> xr.Dataset:
+    if len(parts) == 1:
+        return parts[0]
+    moving = [name for name, array in parts[0].data_vars.items() if axis in array.dims]
+    lacking = [name for name in moving for part in parts if name not in part]
+    if lacking:
+        raise ValueError(f"Expected {lacking[0]} in all of the files {path}, got some without")
+    try:
+        joined = xr.concat(
+            [part[moving] for part in parts], axis, join="exact", coords="minimal", compat="override",
+            combine_attrs="override",
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"Expected files {path} on one grid with the same leads and levels, got: {error}") from None
+    fixed = parts[0].drop_vars(moving)
+    return joined.sortby(axis).assign({n: a for n, a in fixed.data_vars.items() if axis not in a.dims})

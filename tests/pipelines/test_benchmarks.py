@@ -1,0 +1,51 @@
+"""The benchmarks and trials of rollout and verification run from end to end, small."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lines(script, *options) -> list[dict]:
+    command = [sys.executable, str(ROOT / "scripts" / script), "--json", *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_the_long_rollout(finished, tmp_path):
+    options = ("--run", finished.parent / "run", "--years", 0.05, "--repeats", 1, "--embedded-days", 0)
+    machine, rate, writing, memory = lines("bench/rollout.py", *options, "--threads", 1, "--folder", tmp_path)
+    assert machine["torch"] and rate["ours"] > 0 and rate["peer"] is None
+    assert writing["ratio"] > 0 and memory["ours"] >= memory["peer"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "bench" / "rollout.py"), "--run", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "Expected analysis.zarr and train/checkpoint" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_verification_against_xskillscore(tmp_path):
+    pytest.importorskip("xskillscore")
+    _, seconds, processor, memory = lines("bench/verify.py", "--inits", 1, "--threads", 1, "--folder", tmp_path)
+    assert seconds["ratio"] > 0 and processor["ratio"] > 0 and memory["ours"] > 0
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_store(tmp_path):
+    """Four times the store, the same memory."""
+    found = []
+    for size in (0.2, 0.8):
+        command = [sys.executable, str(ROOT / "scripts" / "trials" / "verify_large_store.py"), "--gib", str(size)]
+        done = subprocess.run([*command, "--threads", "1", "--folder", str(tmp_path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(float(done.stdout.split("peak memory ")[1].split()[0]))
+    assert found[1] < found[0] + 0.25
