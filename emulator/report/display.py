@@ -87,14 +87,14 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def scientific(value: float, digits: int = 1) -> str:
-    """`3.2 × 10⁻⁹`."""
+    """`3.2 × 10⁻⁹`, with spaces that no line breaks at."""
     if not np.isfinite(value):
         return "–"
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa} × 10{raised}".replace("-", "−")
+    return f"{mantissa}\u00a0×\u00a010{raised}".replace("-", "−")
 
 
 def percent(value: float) -> str:

@@ -14,10 +14,10 @@ from emulator.report.view import View
 
 def test_numbers_are_written_for_people():
     assert [number(v) for v in (0.01234, -4.5678, 123.4, 0, np.nan, 1.2e-7)] == [
-        "0.0123", "−4.57", "123", "0", "–", "1.20 × 10⁻⁷",
+        "0.0123", "−4.57", "123", "0", "–", "1.20\u00a0×\u00a010⁻⁷",
     ]  # fmt: skip
     assert percent(-0.3) == "0 %" and percent(-12.6) == "−13 %"
-    assert scientific(3.21e-9) == "3.2 × 10⁻⁹"
+    assert scientific(3.21e-9) == "3.2\u00a0×\u00a010⁻⁹"
     assert lead_label(np.timedelta64(6, "h")) == "6 h" and lead_label(np.timedelta64(60, "h")) == "2.5 days"
     np.testing.assert_allclose(days(np.array([6, 36], "timedelta64[h]")), [0.25, 1.5])
 
