@@ -233,6 +233,8 @@ def _log_to_stderr(verbose: bool) -> None:
     level = logging.DEBUG if verbose or os.environ.get("EMULATOR_DEBUG") else logging.INFO
     for name in ("emulator", "pipelines"):
         logging.getLogger(name).setLevel(level)
+    # s3fs and gcsfs leave sessions to be collected, which tells asyncio to complain in the middle of what is said here
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":
