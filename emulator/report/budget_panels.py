@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.display import BUDGET_NAMES, days, scientific, unit_and_factor, variable_name
-from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, svg
+from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, power_ticks, span, svg
 from emulator.report.view import View
 from emulator.variables import VARIABLES
 
@@ -62,9 +62,10 @@ def residual_panel(view: View) -> Panel:
             (line,) = axis.plot(lead, values, label=label(view, source), **line_style(source, position))
             lines.append(line)
         axis.set_yscale("log")
+        power_ticks(axis.yaxis)
         axis.set_title(BUDGET_NAMES[budget])
         axis.set_xlabel("lead [days]")
-        axis.set_xlim(0, lead[-1])
+        span(axis, 0, lead[-1])
     axes[0].set_ylabel("residual per step, relative")
     named = {line.get_label(): line for line in lines}
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
@@ -101,7 +102,7 @@ def drift_panel(view: View) -> Panel:
         axis.axhline(0, color=GREY, linewidth=0.6)
         axis.set_title(f"{BUDGET_NAMES[budget]} [{unit}]")
         axis.set_xlabel("lead [days]")
-        axis.set_xlim(0, lead[-1])
+        span(axis, 0, lead[-1])
     axes[0].set_ylabel("change since lead 0")
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
     return Panel(
@@ -136,7 +137,7 @@ def correction_panel(view: View) -> Panel | None:
                 values = view.scores[name].sel(audit_source=source).values[1:] * factor
                 axis.plot(lead[1:], values, color=FORECAST_COLOURS[position % len(FORECAST_COLOURS)])
         axis.set_title(variable_name(name.removeprefix("correction_rms_")) + (f" [{unit}]" if unit else ""))
-        axis.set_xlim(0, lead[-1])
+        span(axis, 0, lead[-1])
         axis.set_ylim(0)
         axis.set_xlabel("lead [days]")
     return Panel(

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.difference_maps import difference_maps
-from emulator.report.display import number, percent
+from emulator.report.display import number, percent, relative
 from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, Panel, png, svg
 from emulator.report.view import View
 from emulator.verify.climate_difference import comparable
@@ -31,6 +31,7 @@ def climate_table(view: View) -> str:
             factor, unit = view.factor(channel), view.units(channel)
             slope, error = (float(at[f"climate_trend{n}_per_year"]) * factor for n in ("", "_error"))
             sure = abs(slope) > 2 * error
+            drift = f"{number(slope)} ± {number(2 * error)}" if np.isfinite(slope) else "–"
             low, high = (
                 float(
                     (at["climate_quantile"].isel(climate_record=0) - at["climate_quantile"].isel(climate_record=1)).sel(
@@ -45,7 +46,7 @@ def climate_table(view: View) -> str:
                 f"<td>{html.escape(run)}</td><td>{number(float(at['climate_bias_mean']) * factor)}</td>"
                 f'<td class="value">{number(float(at["climate_bias_rmse"]) * factor)}</td>'
                 f"<td>{float(at['climate_deviation_ratio']):.2f}</td>"
-                f'<td class="{"worse" if sure else "unsure"}">{number(slope)} ± {number(2 * error)}</td>'
+                f'<td class="{"worse" if sure else "unsure"}">{drift}</td>'
                 f"<td>{number(low)}</td><td>{number(high)}</td></tr>"
             )
     head = "".join(
@@ -85,7 +86,7 @@ def climate_verdict(view: View) -> list[str]:
         middle = float(np.median(change))
         better, worse = int((sure & (change < 0)).sum()), int((sure & (change > 0)).sum())
         sentences.append(
-            f"Biases of {run} are {abs(middle):.0f} % {'smaller' if middle < 0 else 'larger'} than those of {first} (median; "
+            f"Biases of {run} are {relative(middle)} those of {first} (median; "
             f"root mean square over globe and months): significantly smaller in {better} of {len(change)} fields, larger in "
             f"{worse}, undecided in {len(change) - better - worse}."
         )

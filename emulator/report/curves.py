@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.display import number
-from emulator.report.style import GREY, PALE, Panel, line_style, svg
+from emulator.report.style import GREY, PALE, Panel, line_style, span, svg
 from emulator.report.view import View
 
 COLUMNS, SHOWN = 3, 6
@@ -88,7 +88,7 @@ def bias_panel(view: View) -> Panel:
                 )
             elif column == 0:
                 axis.set_ylabel("activity ratio", fontsize=7.5)
-            axis.set_xlim(view.leads[0], view.leads[-1])
+            span(axis, view.leads[0], view.leads[-1])
     figure.supxlabel("lead [days]", fontsize=8.5)
     _legend(figure, grid.ravel())
     return Panel(
@@ -114,7 +114,7 @@ def _multiples(view):
 def _finish(axis, view, channel, unit=None, zero=False):
     unit = view.units(channel) if unit is None else unit
     axis.set_title(view.title(channel) + (f" [{unit}]" if unit else ""))
-    axis.set_xlim(min(view.leads[0], 0), view.leads[-1])
+    span(axis, min(view.leads[0], 0), view.leads[-1])
     if zero:
         axis.set_ylim(0, _upper(view, channel))
     axis.set_xlabel("lead [days]")

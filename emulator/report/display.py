@@ -41,6 +41,7 @@ REGION_NAMES = {
 }
 BUDGET_NAMES = {"dry_air": "Dry air", "water": "Water", "energy": "Energy"}
 BUDGET_TOTALS = {"dry_air": "dry air", "water": "water", "energy": "atmosphere's energy"}
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def unit_and_factor(units: str) -> tuple[str, float]:
@@ -93,8 +94,14 @@ def scientific(value: float, digits: int = 1) -> str:
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.{digits}e}".split("e")
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    raised = str(int(exponent)).translate(RAISED)
     return f"{mantissa}\u00a0×\u00a010{raised}".replace("-", "−")
+
+
+def relative(change: float, digits: int = 0) -> str:
+    """A change in percent as words before `those of`: `3 % smaller than`, or `as large as` where it rounds to nothing."""
+    text = f"{abs(change):.{digits}f}"
+    return "as large as" if float(text) == 0 else f"{text} % {'smaller' if change < 0 else 'larger'} than"
 
 
 def percent(value: float) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.display import number
-from emulator.report.style import FORECAST_COLOURS, GREY, PALE, Panel, line_style, svg
+from emulator.report.style import FORECAST_COLOURS, GREY, PALE, Panel, line_style, span, svg
 from emulator.report.view import View
 from emulator.verify.events import roc
 
@@ -37,7 +37,7 @@ def spread_panel(view: View) -> Panel:
             dashed = style | {"linewidth": 1.0, "linestyle": (0, (6, 2)), "alpha": 0.75}
             named[f"{name}: CRPS"] = axis.plot(view.leads, crps, **dashed)[0]
         axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel="lead [days]", ylim=(0, None))
-        axis.set_xlim(min(view.leads[0], 0), view.leads[-1])
+        span(axis, min(view.leads[0], 0), view.leads[-1])
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=min(len(named), 3), handlelength=2.6)
     at = view.table_leads()[0]
     name = ensembles(view)[0]

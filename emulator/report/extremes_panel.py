@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report import maps
-from emulator.report.style import GREY, PALE, Panel, line_style, svg
+from emulator.report.style import GREY, PALE, Panel, line_style, span, svg
 from emulator.report.view import View
 
 WIDTH, SHOWN = 10.5, 6
@@ -33,7 +33,7 @@ def extremes_panel(view: View) -> Panel | None:
                     kind = f"{name}, {'highest' if level >= 0.5 else 'lowest'} {100 * min(level, 1 - level):g} %"
                     named[kind] = axis.plot(view.leads, at.values, **style)[0]
             axis.tick_params(labelsize=7)
-            axis.set_xlim(view.leads[0], view.leads[-1])
+            span(axis, view.leads[0], view.leads[-1])
             if row == 0:
                 axis.set_title(view.title(channel).replace(", ", "\n"), fontsize=8.5)
                 axis.set_ylim(-0.05, 1.02)

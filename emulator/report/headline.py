@@ -5,7 +5,7 @@ import html
 import numpy as np
 
 from emulator.report import budget_panels
-from emulator.report.display import BUDGET_NAMES, BUDGET_TOTALS, number, percent, region_name, scientific
+from emulator.report.display import BUDGET_NAMES, BUDGET_TOTALS, number, percent, region_name, relative, scientific
 from emulator.report.view import View
 
 
@@ -40,7 +40,7 @@ def comparison_verdict(view: View) -> list[str]:
             sentences.append(f"{other} has no finite scores to compare with {view.main}.")
             continue
         middle = float(np.median(cuts))
-        size = f"{abs(middle):.1f} % {'smaller' if middle < 0 else 'larger'} than those of {view.main} (median)"
+        size = f"{relative(middle, 1)} those of {view.main} (median)"
         rest = total - better - worse
         sentences.append(
             f"Errors of {other} are {size}: significantly smaller in {better} of {total} headline scores, larger in {worse}, "

@@ -5,11 +5,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emulator.report.display import days, unit_and_factor
-from emulator.report.style import BLUE, GREY, Panel, plain_ticks, svg
+from emulator.report.style import BLUE, DECADES, GREY, Panel, plain_ticks, svg
 from emulator.report.view import View
 
 BLOCK_BYTES = 2**26
-DEPARTURE_TICKS = tuple(m * 10.0**e for e in range(10) for m in (1, 2, 3, 5))
 GRAVITY = 9.80665  # turns mass into the pressure it exerts, for display
 MEANS = 4  # global means shown
 WANTED = ("temperature", "surface_pressure", "mean_total_precipitation_rate", "specific_humidity")
@@ -102,7 +101,7 @@ def _departure(axis, lead, largest, reached):
     axis.plot(lead, largest, color=BLUE, linewidth=1.2)
     axis.axhline(reached, color=GREY, linestyle="--", linewidth=1.0)
     axis.set(yscale="log", title="Largest departure [standard deviations]", xlabel="days", xlim=(0, lead[-1]))
-    plain_ticks(axis.yaxis, DEPARTURE_TICKS)
+    plain_ticks(axis.yaxis, DECADES)
 
 
 def _mass(axis, dry_air, lead):

@@ -9,7 +9,7 @@ from emulator.report import budget_panels, climate_panel, curves, ensemble_panel
 from emulator.report.caveats import caveats
 from emulator.report.headline import budget_table, comparison_verdict, headline_table, region_table, verdict
 from emulator.report.scorecard import comparison, scorecard
-from emulator.report.spectra_panel import spectra_panel
+from emulator.report.spectra_panel import spectra_panels
 from emulator.report.strata import strata_table
 from emulator.report.style import Panel, figures
 from emulator.report.template import FIGURE, PAGE, SECTION, STYLE, TABLE
@@ -26,7 +26,7 @@ def render(view: View, title: str, map_lead_days: float, panels: dict[str, Panel
             ("ensemble", "Ensemble", _ensemble(view)),
             ("extremes", "Extremes", [extremes_panel.extremes_panel(view), extremes_panel.rain_panel(view)]),
             ("maps", "Maps", _maps(view, map_lead_days)),
-            ("spectra", "Spectra", [spectra_panel(view)]),
+            ("spectra", "Spectra", spectra_panels(view)),
             ("conservation", "Conservation", _conservation(view)),
             ("long-run", "Long run", [panels.get("long_run"), *_climate(view)]),
             ("training", "Training", [panels.get("training")]),

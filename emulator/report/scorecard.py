@@ -8,6 +8,7 @@ from emulator.report.display import region_name, signed
 from emulator.report.view import View
 
 LEADS = (0.5, 1, 2, 3, 5, 7, 10)
+WIDE = 14  # columns beyond which a card is set smaller, to fit the page
 FULL_COLOUR, COMPARED_COLOUR = 60.0, 20.0  # percent; models differ by less than a model and its baselines
 
 
@@ -47,8 +48,9 @@ def comparison(view: View, other: str) -> str:
             groups.append("".join(_cell(difference[i], bool(sure[i]), COMPARED_COLOUR) for i in leads))
         cells = '<td class="gap"></td>'.join(groups)
         rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{cells}</tr>')
+    kind = "card wide" if len(view.regions) * len(leads) > WIDE else "card"
     return (
-        f'<table class="card"><caption>RMSE of {html.escape(other)} against {html.escape(view.main)}, '
+        f'<table class="{kind}"><caption>RMSE of {html.escape(other)} against {html.escape(view.main)}, '
         "difference in %</caption>"
         f"<thead><tr><td></td>{top}</tr><tr><td></td>{under}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )

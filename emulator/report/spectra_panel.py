@@ -8,15 +8,20 @@ from emulator.report.display import lead_label
 from emulator.report.style import PALE, Panel, plain_ticks, svg
 from emulator.report.view import View
 
-SHOWN = 6
+SHOWN, FORECASTS = 6, 3
 WAVE_TICKS, RATIO_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
-def spectra_panel(view: View) -> Panel | None:
-    """Ratio of power to the truth's per wavenumber at several leads; None where the scores hold no spectra."""
-    if "power" not in view.scores or not view.forecasts:
-        return None
-    ratios = view.scores["power_ratio"].sel(source=view.main)
+def spectra_panels(view: View) -> list[Panel]:
+    """A panel for each of the first few forecasts; none where the scores hold no spectra."""
+    if "power" not in view.scores:
+        return []
+    return [_panel(view, name, f"spectra{number}") for number, name in enumerate(view.forecasts[:FORECASTS])]
+
+
+def _panel(view: View, name: str, prefix: str) -> Panel:
+    """Ratio of power to the truth's per wavenumber at several leads."""
+    ratios = view.scores["power_ratio"].sel(source=name)
     leads = view.scores["spectrum_lead"].values
     shown = view.headline[:SHOWN]
     columns = min(3, len(shown))
@@ -44,13 +49,13 @@ def spectra_panel(view: View) -> Panel | None:
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), handlelength=1.8)
     kind = view.scores.attrs.get("spectrum_kind", "total")
     return Panel(
-        "Spectra",
-        f"Power of {view.main} per {kind} wavenumber, relative to the truth's, by lead.",
+        "Spectra" + (f" of {name}" if len(view.forecasts) > 1 else ""),
+        f"Power of {name} per {kind} wavenumber, relative to the truth's, by lead.",
         "Wavenumber 1 spans the globe; high wavenumbers are small features. Below one the forecast has lost detail of that "
         "size, above one it makes noise. A good forecast stays near one at every lead.",
         svg(
             figure,
-            f"Power spectra of {view.main} relative to the truth for {', '.join(map(view.title, shown))}.",
-            "spectra",
+            f"Power spectra of {name} relative to the truth for {', '.join(map(view.title, shown))}.",
+            prefix,
         ),
     )

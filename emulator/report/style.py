@@ -5,11 +5,14 @@ import contextlib
 import dataclasses
 import html
 import io
+import math
 import re
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from emulator.report.display import RAISED
 
 # Okabe and Ito (2008): told apart by colour-blind readers and in greyscale print with the line styles below.
 BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -21,6 +24,7 @@ NAMED = {
     "climatology": (GREY, (0, (1, 1.6)), 1.5),
     "truth": (INK, (0, (1, 1.4)), 1.6),
 }
+DECADES = tuple(m * 10.0**e for e in range(-9, 10) for m in (1, 2, 3, 5))  # of an axis of a few decades
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 
 _SETTINGS = {
@@ -93,6 +97,21 @@ def plain_ticks(axis, ticks) -> None:
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
+
+
+def span(axis, low: float, high: float) -> None:
+    """Limits in x; a single lead gets a day around it."""
+    axis.set_xlim(low, high) if high > low else axis.set_xlim(low - 0.5, high + 0.5)
+
+
+def power_ticks(axis) -> None:
+    """Powers of ten on a logarithmic axis of many decades, as plain text: matplotlib's own need its mathematics."""
+    axis.set_major_formatter(FuncFormatter(_power_of_ten))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _power_of_ten(value: float, _=None) -> str:
+    return f"10{f'{round(math.log10(value)):d}'.translate(RAISED)}" if value > 0 else ""
 
 
 def svg(figure: Figure, alt: str, prefix: str) -> str:

@@ -59,6 +59,9 @@ table.headline td.value, td.value { font-weight:600; }
 table.narrow { width:auto; } table.narrow td, table.narrow thead th { padding-left:28px; }
 table.card { width:auto; font-size:13px; } table.card tbody td { min-width:50px; text-align:center; padding:3px 4px; }
 table.card tbody td.gap { min-width:14px; } table.card tbody th { padding:3px 12px 3px 0; }
+table.card.wide { font-size:11.5px; } table.card.wide tbody td { min-width:30px; padding:3px 1px; }
+table.card.wide tbody td.gap { min-width:8px; } table.card.wide thead th { padding-left:1px; padding-right:1px; }
+table.card.wide .mark { margin-left:1px; }
 table.card thead th { text-align:center; }
 .card td.inverse { color:#fff; }
 .mark { margin-left:3px; }
@@ -78,7 +81,9 @@ footer { color:var(--soft); font:13px/1.5 var(--sans); padding-top:22px; padding
   body { font-size:10.5pt; } nav, .skip { display:none; } main, header, footer { max-width:none; padding:0; }
   header { padding-top:0; } h2 { break-after:avoid; margin-top:22pt; } h3, h3 + .note { break-after:avoid; }
   figure, table, li { break-inside:avoid; } .scroll { overflow:visible; }
-  table { font-size:8pt; } tbody td, tbody th, thead th { padding:3px 4px; } a { color:inherit; text-decoration:none; }
+  table { font-size:8pt; } table.card.wide { font-size:6pt; }
+  table.card.wide tbody td { min-width:0; }
+  tbody td, tbody th, thead th { padding:3px 4px; } a { color:inherit; text-decoration:none; }
   details:not([open]) { display:none; }
   * { -webkit-print-color-adjust:exact; print-color-adjust:exact; }
 }

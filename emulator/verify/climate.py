@@ -17,6 +17,10 @@ SEASONS = ("DJF", "MAM", "JJA", "SON")
 TAILS = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.999)
 BINS = 400  # of the histogram that quantiles come from, over the range of the truth widened by half
 MONTHS = 12
+MIDDLES = np.array(
+    [15.5, 45.5, 75.5, 106, 136.5, 167, 197.5, 228.5, 259, 289.5, 320, 350.5]
+)  # of months, of a leap year
+TWO_YEARS = 730 - 1.0  # days between the first and the last of daily samples
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,8 +98,10 @@ def climate_of(
     return Climate(count, total, square, centre, histogram, edges, series)
 
 
-def climate_scores(run: Climate, truth: Climate, grid: Grid, days: np.ndarray) -> dict[str, tuple]:
-    """Scores of one field as `name -> (dims, values)`; `days` `(time,)` are those of the run.
+def climate_scores(
+    run: Climate, truth: Climate, grid: Grid, days: np.ndarray, date: np.ndarray | None = None
+) -> dict[str, tuple]:
+    """Scores of one field as `name -> (dims, values)`; `days` `(time,)` are those of the run, `date` their days of the year.
 
     Means and variances are over the months that both records have. Maps are `(*space)`, zonal means `(latitude,)`.
     """
@@ -113,7 +119,7 @@ def climate_scores(run: Climate, truth: Climate, grid: Grid, days: np.ndarray) -
     cycle = [np.full(MONTHS, np.nan), np.full(MONTHS, np.nan)]
     for row, record in enumerate((run, truth)):
         cycle[row][months] = record.monthly[months] @ area
-    slope, error = trend(days, deseasonalised(run.series, days))
+    slope, error = trend(days, deseasonalised(run.series, days, date, truth.monthly @ area))
     result = {
         "bias_map": (grid.dims, bias.reshape(grid.shape)),
         "bias_rmse": ((), np.sqrt(bias**2 @ area)),
@@ -139,13 +145,17 @@ def _season_bias(run, truth, season, months) -> np.ndarray:
     return run.mean(np.array(own)) - truth.mean(np.array(own)) if own else missing
 
 
-def deseasonalised(series: np.ndarray, days: np.ndarray) -> np.ndarray:
-    """A series less its annual cycle (two harmonics fitted together with a line, of which the line is left in).
+def deseasonalised(series: np.ndarray, days: np.ndarray, date=None, cycle=None) -> np.ndarray:
+    """A series less its annual cycle.
 
-    Of less than two years the cycle cannot be told from a trend: the series is then returned as it is.
+    From two years on two harmonics are fitted together with a line, of which the line is left in. Before, the cycle cannot
+    be told from a trend: that of the truth is taken, `cycle` `(12,)` by month, linear between the middles of months at the
+    days of the year `date` (1 ... 366). NaN where the truth lacks a month; without `date` the series is returned as it is.
     """
-    if days[-1] - days[0] < 730:
-        return series
+    if days[-1] - days[0] < TWO_YEARS:
+        if date is None:
+            return series
+        return series - np.interp(date, MIDDLES, cycle, period=366)
     phase = 2 * np.pi * days / 365.25
     waves = np.stack([f(k * phase) for k in (1, 2) for f in (np.cos, np.sin)], axis=1)
     design = np.concatenate([np.ones((len(days), 1)), (days - days.mean())[:, None], waves], axis=1)
@@ -155,7 +165,7 @@ def deseasonalised(series: np.ndarray, days: np.ndarray) -> np.ndarray:
 
 def trend(days: np.ndarray, series: np.ndarray) -> tuple[float, float]:
     """Slope per day by least squares, and its standard error by the residuals' autocorrelation (Santer et al. 2000)."""
-    if len(series) < 3:
+    if len(series) < 3 or not np.isfinite(series).all():
         return float("nan"), float("nan")
     x = days - days.mean()
     slope = float(x @ (series - series.mean()) / (x @ x))

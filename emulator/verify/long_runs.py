@@ -18,7 +18,7 @@ from emulator.verify.climate import (
     month_of,
 )
 from emulator.verify.climate_difference import climate_differences
-from emulator.verify.climatology import hour_of_day
+from emulator.verify.climatology import day_of_year, hour_of_day
 from emulator.verify.fields import values
 
 BLOCKING_PRESSURE = 5e4  # Pa
@@ -74,6 +74,7 @@ def _sample(valid, hours) -> str:
 def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
     (valid, days), (times, held) = run_time, truth_time
     area, result = grid.area.ravel(), {}
+    date = day_of_year(xr.DataArray(valid, dims="time"))
     for level in sorted(headline_ranks(variable)):
         one = variable.at_levels([level])
         ours, theirs = one.forecasts[run], one.truth
@@ -87,7 +88,7 @@ def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
         limits = _limits(read_truth, len(held))
         record = climate_of(read_truth, month_of(times[held]), area, limits)
         climate = climate_of(read_run, month_of(valid), area, limits)
-        result[channel_name(variable, level)] = climate_scores(climate, record, grid, days)
+        result[channel_name(variable, level)] = climate_scores(climate, record, grid, days, date)
     return result
 
 

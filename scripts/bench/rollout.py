@@ -38,7 +38,8 @@ def loaded(run: Path):
 def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
     """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
     from emulator.background import BackgroundWriter
-    from emulator.store import create_forecast, finish_forecast, progress_path
+    from emulator.store import create_forecast, finish_forecast
+    from emulator.zarr_regions import progress_path
     from pipelines.forecasting import Schedule
     from pipelines.rollout import _dataset, _store
 

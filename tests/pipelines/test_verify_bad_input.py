@@ -177,6 +177,7 @@ def test_names_are_text_and_nothing_else(stores, tmp_path):
     verify(config(stores, tmp_path / "s.nc", forecasts={name: stores / "forecast.zarr"}))
     report(ReportConfig(scores=tmp_path / "s.nc", output=tmp_path / "r", title="<b>$title$</b>"))
     text = (tmp_path / "r" / "report.html").read_text()
+    assert "mathdefault" not in text and "10⁻" in text  # nor do the axes need what dollars mean to matplotlib
     assert "<script>" not in text and "<b>$" not in text and "my $a_b$ &lt;script&gt;" in text
 
 

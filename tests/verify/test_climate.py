@@ -116,6 +116,21 @@ def test_trend_and_its_error():
     np.testing.assert_array_equal(deseasonalised(cycle[:400], days[:400]), cycle[:400])
 
 
+@pytest.mark.parametrize("start", [0, 80, 200])
+def test_a_year_of_a_run_has_the_drift_that_its_annual_cycle_does_not_explain(start):
+    """The cycle of a single year looks like a trend of several K a year, unless the truth's is taken out."""
+    days = np.arange(365.0)
+    date = (start + np.arange(365)) % 365 + 1
+    values = 280 + 8 * np.cos(2 * np.pi * (date - 20) / 365)
+    months = np.array([values[month_of(TIME[date - 1]) == m].mean() for m in range(12)])
+    plain = trend(days, values)[0] * 365
+    drift = trend(days, deseasonalised(values + 0.002 * days, days, date, months))[0]
+    np.testing.assert_allclose(drift, 0.002, atol=0.0015)
+    assert start == 200 or abs(plain) > 2
+    months[3] = np.nan
+    assert np.isnan(trend(days, deseasonalised(values, days, date, months))).all()
+
+
 def test_blocking_is_found_where_the_flow_is_reversed():
     latitude, longitude = np.linspace(90, -90, 73), np.arange(0, 360, 5.0)
     zonal = 5500 - 15 * np.abs(latitude)[:, None] * np.ones(len(longitude))
