@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from emulator.constants import Constants
+from emulator.native import columns as native
 from emulator.variables import VARIABLES
 from emulator.vertical import Levels
 
@@ -89,8 +90,22 @@ class Atmosphere:
 
     def mean(self, field: Tensor) -> Tensor:
         """Area mean in float64: `(..., *space)` -> `(...)`."""
-        area = self.area_of(field).flatten()
-        return (field.flatten(-self.space).to(torch.float64) * area).sum(-1)
+        # Not a product with a matrix, whose bits would depend on the rest of the batch.
+        return (field.flatten(-self.space).to(torch.float64) * self.area_of(field).flatten()).sum(-1)
+
+    def mean_square(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean of `(x - y)^2` over the sphere and the levels, if any: `(batch,)` float64, without gradients."""
+        levels = x.shape[1] if x.ndim == self.space + 2 else 1
+        if native.serves(x, y):
+            return native.departure(x, y, self.area_of(x), levels)
+        squares = self.mean((x.detach() - y.detach()) ** 2)
+        return squares.mean(1) if squares.ndim > 1 else squares
+
+    def share(self, flag: Tensor) -> Tensor:
+        """Area share in which a flag is set, the mean over levels: `(batch,)` float64."""
+        if flag.ndim == self.space + 2:
+            return self.mean(flag.sum(1, dtype=torch.int8 if flag.shape[1] < 128 else torch.int32)) / flag.shape[1]
+        return self.mean(flag)
 
     def area_of(self, field: Tensor) -> Tensor:
         """`area` on the device of a field, float64 `(*space,)`."""
@@ -98,7 +113,45 @@ class Atmosphere:
 
     def mean_by_level(self, field: Tensor) -> Tensor:
         """Area means in float64, for broadcasting: `(batch, level, *space)` -> `(batch, level, 1, ...)`, or no level."""
-        return (field.to(torch.float64) * self.area_of(field)).sum(tuple(range(-self.space, 0)), keepdim=True)
+        if field.ndim == self.space + 2 and native.serves(field):
+            means = _LevelMeans.apply(field, self)
+        else:
+            means = self.mean(field)
+        return means.reshape(means.shape + (1,) * self.space)
+
+    def mean_by_layer(self, field: Tensor | None, state: State, where: Tensor | None, like: Tensor) -> Tensor:
+        """Area means of `x_k dp_k`, or of `dp_k` alone, over the cells in which `where` is not negative, if it is given.
+
+        `(batch, level, *space)` of the shape of `like` -> `(batch, level)` float64, without gradients.
+        """
+        pressure = self.surface_pressure(state)
+        if native.serves(field, pressure, where, like):
+            return self.plan().by_layer(field, pressure, len(like), where)
+        layers = self.thickness(pressure, like)
+        layers = layers if field is None else layers * field
+        return self.mean((layers if where is None else layers * (where >= 0)).expand_as(like))
+
+    def unit_layers(self) -> native.Plan:
+        """Layers of thickness 1 for compiled means, level by level."""
+        if "unit layers" not in self._copies:
+            half = np.arange(len(self.levels) + 1.0)
+            area = self.area.cpu().numpy().ravel()
+            self._copies["unit layers"] = native.Plan((half, 0 * half), False, area, None, (0, 0, 0, 1))
+        return self._copies["unit layers"]
+
+    def plan(self, heat_capacity: float = 0.0, latent_heat: float = 0.0, moist: float = 0.0) -> native.Plan:
+        """The atmosphere for compiled column integrals of `cp T + L q + s q T`, made once for each."""
+        key = (heat_capacity, latent_heat, moist)
+        if key not in self._copies:
+            orography = self.geopotential_at_surface
+            self._copies[key] = native.Plan(
+                (self.levels.half_a, self.levels.half_b),
+                self.levels.kind == "pressure" and self.has_surface_pressure,
+                self.area.cpu().numpy().ravel(),
+                None if orography is None else orography.cpu().numpy().ravel(),
+                (heat_capacity, latent_heat, moist, 1 / self.constants.gravity),
+            )
+        return self._copies[key]
 
     def spread(self, values: Tensor, levels: bool) -> Tensor:
         """`(batch,)` with the axes of a level or surface field appended, for broadcasting."""
@@ -208,6 +261,20 @@ class Atmosphere:
         if self.levels.kind == "pressure":
             return (exact - float(half_a[0])).clamp(min=0)
         return exact * float(half_b[-1] - half_b[0]) + float(half_a[-1] - half_a[0])
+
+
+class _LevelMeans(torch.autograd.Function):
+    """Area means of a level field, `(batch, level)` float64, in one pass."""
+
+    @staticmethod
+    def forward(ctx, field, atmosphere):
+        ctx.atmosphere, ctx.shape = atmosphere, field.shape
+        return atmosphere.unit_layers().by_layer(field, None, len(field))
+
+    @staticmethod
+    def backward(ctx, g):
+        area = ctx.atmosphere.area.to(torch.float32).flatten()
+        return (g.to(torch.float32).unsqueeze(-1) * area).reshape(ctx.shape), None
 
 
 def _steps_of(field: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from emulator.conservation import fluxes
+from emulator.conservation import amounts, fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
 
 
@@ -64,6 +64,8 @@ class DryAir:
 
     def mass(self, state: State) -> Tensor:
         """Global mean dry mass, kg m-2: `(batch,)` float64."""
+        if found := amounts.known(self, state):
+            return found.air - found.water
         air, gravity = self.atmosphere, self.atmosphere.constants.gravity
         pressure = air.surface_pressure(state)
         water = fluxes.total(state, self.species)
@@ -86,6 +88,8 @@ class DryAir:
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         """Dry mass at the end minus the reference, which is the anchor's or else that of `state0`, and the creep."""
         if anchor is None:
+            if amounts.known(self, state1):
+                return self.mass(state1) - self.mass(state0) - self.creep * self.atmosphere.step_seconds
             return self.atmosphere.mean(self.columns(state0, state1))
         return self.mass(state1) - anchor.dry_mass - self.creep * self.atmosphere.step_seconds
 
@@ -100,6 +104,8 @@ class DryAir:
 
     def response(self, state: State) -> Tensor:
         """Growth of a column's dry mass with its surface pressure, kg m-2 Pa-1: `(batch, *space)`."""
+        if found := amounts.known(self, state):
+            return found.growth[:, 0] - found.growth[:, 1]
         water = fluxes.total(state, self.species)
         growth = self.atmosphere.growth(state["surface_pressure"], water)
         return ((1 - water) * growth).sum(1) / self.atmosphere.constants.gravity
@@ -123,14 +129,21 @@ class Water:
     def columns(self, state0: State, state1: State) -> Tensor:
         seconds = self.atmosphere.step_seconds
         water = [fluxes.total(state, self.species) for state in (state0, state1)]
-        # Evaporation is negative, so that E - P is minus the sum of both.
-        gained = -(state1[fluxes.EVAPORATION] + state1[fluxes.PRECIPITATION]) + self.moistening
-        return _column_change(self.atmosphere, *water, state0, state1) - seconds * gained
+        return _column_change(self.atmosphere, *water, state0, state1) - seconds * self.gain(state1)
+
+    def gain(self, state: State) -> Tensor:
+        """`E - P` and what is unaccounted, kg m-2 s-1: `(batch, *space)`. Evaporation is negative."""
+        return self.moistening - (state[fluxes.EVAPORATION] + state[fluxes.PRECIPITATION])
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
-        return self.atmosphere.mean(self.columns(state0, state1))
+        air = self.atmosphere
+        if found := amounts.known(self, state1):
+            return found.water - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
+        return air.mean(self.columns(state0, state1))
 
     def scale(self, state: State) -> Tensor:
+        if found := amounts.known(self, state):
+            return found.water
         water = fluxes.total(state, self.species)
         return self.atmosphere.mean(self.atmosphere.integral(water, self.atmosphere.surface_pressure(state)))
 
@@ -139,6 +152,8 @@ class Water:
         result: dict[str, Tensor | float] = dict.fromkeys(self.species, 1.0)
         result |= {fluxes.PRECIPITATION: seconds, fluxes.EVAPORATION: seconds}
         if air.has_surface_pressure:
+            if found := amounts.known(self, state):
+                return result | {"surface_pressure": found.growth[:, 1]}
             water = fluxes.total(state, self.species)
             growth = air.growth(state["surface_pressure"], water)
             result["surface_pressure"] = (water * growth).sum(1) / air.constants.gravity

@@ -16,7 +16,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from emulator.conservation import fluxes
+from emulator.conservation import amounts, fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor
 
@@ -135,16 +135,20 @@ class Energy:
         if after is not None and orography is not None:
             moved = air.column_pressure(after, after) - air.column_pressure(before, before)
             gained = gained + orography * (moved / air.constants.gravity).to(gained.dtype)
-        if self._has_top:
+        if self.has_top:
             gained = gained - (self._top_work(state1) - self._top_work(state0))
-        return gained - seconds * (self.net_top(state1) - self.net_surface(state1) + self.heating)
+        return gained - seconds * self.gain(state1)
+
+    def gain(self, state: State) -> Tensor:
+        """`F_top - F_sfc` and what is unaccounted, W m-2: `(batch, *space)`."""
+        return self.net_top(state) - self.net_surface(state) + self.heating
 
     def heat_capacity_of(self, state: State) -> Tensor | float:
         """Derivative of the energy by temperature, J kg-1 K-1, a number or `(batch, level, *space)`."""
         capacity = self.atmosphere.constants.heat_capacity_dry_air
         if self.moist:
             capacity = capacity + self.moist * state[fluxes.HUMIDITY]
-        return capacity - self._top_share(state) * self._gas(state) if self._has_top else capacity
+        return capacity - self._top_share(state) * self._gas(state) if self.has_top else capacity
 
     def net_top(self, state: State) -> Tensor:
         """Net downward flux at the top, W m-2: `(batch, *space)`."""
@@ -158,9 +162,14 @@ class Energy:
         return result
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
-        return self.atmosphere.mean(self.columns(state0, state1))
+        air = self.atmosphere
+        if found := amounts.known(self, state1):
+            return found.energy - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
+        return air.mean(self.columns(state0, state1))
 
     def scale(self, state: State) -> Tensor:
+        if found := amounts.known(self, state):
+            return found.energy
         air = self.atmosphere
         pressure = air.surface_pressure(state)
         column = air.integral(self.content(state), pressure)
@@ -168,7 +177,7 @@ class Energy:
         if orography is not None:
             mass = air.column_pressure(pressure, column).to(column.dtype) / air.constants.gravity
             column = column + orography * mass
-        return air.mean(column - self._top_work(state) if self._has_top else column)
+        return air.mean(column - self._top_work(state) if self.has_top else column)
 
     def gradient(self, state: State) -> dict[str, Tensor | float]:
         air, constants = self.atmosphere, self.atmosphere.constants
@@ -185,6 +194,8 @@ class Energy:
         if self.snow:
             fusion = -air.step_seconds * constants.latent_heat_fusion
             result[fluxes.PRECIPITATION] = fusion * fluxes.snow_share(state)
+        if found := amounts.known(self, state):
+            return result | ({"surface_pressure": found.growth[:, 2]} if air.has_surface_pressure else {})
         if air.has_surface_pressure:
             growth = air.growth(state["surface_pressure"], temperature)
             moved = (self.content(state) * growth).sum(1)
@@ -192,12 +203,13 @@ class Energy:
             if orography is not None:
                 moved = moved + orography * growth.sum(1)
             result["surface_pressure"] = moved / constants.gravity
-        if self._has_top:
+        if self.has_top:
             self._add_top_gradient(state, result)
         return result
 
     @property
-    def _has_top(self) -> bool:
+    def has_top(self) -> bool:
+        """Whether the levels end below zero pressure, where the total form has a term at the top."""
         levels = self.atmosphere.levels
         return self.form == "total" and (levels.half_a[0] > 0 or levels.half_b[0] > 0)
 

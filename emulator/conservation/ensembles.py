@@ -29,7 +29,7 @@ def prior_variance(scheme: Projection, state0: State, state1: State) -> dict[str
         if on_levels(name):
             layers = air.thickness(air.surface_pressure(state1), state1[name]).to(torch.float64)
             weight = share * layers / REFERENCE_PRESSURE
-        result[name] = (problem.spread[name] / weight).expand_as(state1[name])
+        result[name] = (problem.spread(name) / weight).expand_as(state1[name])
     return result
 
 
@@ -51,7 +51,7 @@ def reduced_variance(scheme: Projection, state0: State, state1: State) -> dict[s
         for name in scheme.controls:
             levels = on_levels(name)
             scale = REFERENCE_PRESSURE / scheme.atmosphere.constants.gravity if levels else 1.0
-            reach = scale * problem.spread[name].to(torch.float64)
+            reach = scale * problem.spread(name).to(torch.float64)
             owners = [index for index, gradient in enumerate(problem.right) if name in gradient]
             known = torch.zeros_like(result[name])
             for i, j in itertools.product(owners, owners):

@@ -3,6 +3,7 @@
 See `projection.py` for the problem and `docs/conservation.md` for the derivation.
 """
 
+import copy
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -29,11 +30,14 @@ TINY = 1e-30
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Multipliers `(batch, constraint)`, the changed fields, cells off their bound, and the constraints' residuals."""
+    """Multipliers `(batch, constraint)`, the changed fields, and the constraints' residuals.
+
+    `raw`: bounded controls as they would be without their bound, negative in the cells that drop out.
+    """
 
     multipliers: Tensor
     changed: State
-    free: dict[str, Tensor]
+    raw: State
     residual: Tensor
 
 
@@ -48,29 +52,37 @@ class Problem:
         self.state0, self.start, self.base = states
         self.air = scheme.atmosphere
         self.right = [budget.gradient(self.base) for budget in scheme.solved]
-        self.spread = {name: self._spread(name) for name in scheme.controls}
+        self.sizes = {name: self._size(name) for name in scheme.controls}
+        self.variances = {name: self._variance(name) for name in scheme.controls}
         sizes = torch.stack([scales[budget.name] for budget in scheme.solved], dim=1)
         self.scales = sizes if self.bands is None else self.bands.scales(sizes)
         self.precision = self.start[scheme.controls[0]].dtype
 
-    def _spread(self, name: str) -> Tensor:
-        """Error variance of a control, constant, or in proportion to the value's size with the given mean.
+    def _size(self, name: str) -> Tensor | None:
+        """What a relative control's error variance is proportional to, its own size; None for the others."""
+        if name not in self.scheme.options.relative:
+            return None
+        return self.base[name] if name in self.scheme.bounded else self.base[name].abs()
+
+    def _variance(self, name: str) -> Tensor:
+        """Error variance of a control by level, or per unit of its size with the given mean.
 
         A variance in proportion to the value makes the increment proportional to it as well: the multiplicative fix.
         """
-        field = self.base[name]
-        variance = self.scheme.variance(name, field)
-        if name not in self.scheme.options.relative:
-            return variance
-        size = field.abs()
-        return variance * size / (self.air.mean_by_level(size) + TINY).to(field.dtype)
+        size, variance = self.sizes[name], self.scheme.variance(name, self.base[name])
+        return variance if size is None else variance / (self.air.mean_by_level(size) + TINY).to(size.dtype)
+
+    def spread(self, name: str) -> Tensor:
+        """Error variance of a control; broadcasts to its shape."""
+        size, variance = self.sizes[name], self.variances[name]
+        return variance if size is None else variance * size
 
     def _reach(self, name: str) -> float:
         """Minus the factor between a derivative by mass and an increment."""
         return -REFERENCE_PRESSURE / self.air.constants.gravity if on_levels(name) else -1.0
 
-    def apply(self, multipliers: Tensor) -> tuple[State, dict[str, Tensor]]:
-        """Corrected controls with what follows from them, and the cells of bounded controls that the bound leaves alone."""
+    def increments(self, multipliers: Tensor) -> State:
+        """What the multipliers add to the controls, but for their bounds."""
         by_budget = multipliers if self.bands is None else self.bands.fields(multipliers)
         # Terms of different budgets nearly cancel: constant derivatives are added in float64 before they meet a field.
         factors = [
@@ -78,19 +90,27 @@ class Problem:
             for name in self.scheme.controls
         ]
         totals = torch.tensordot(by_budget, self.scheme.constant(factors, by_budget), dims=([1], [1]))
-        changed, free = {}, {}
+        added = {}
         for number, name in enumerate(self.scheme.controls):
-            field = self.start[name]
-            total = self._shaped(totals[..., number], name).to(field.dtype)
+            size, dtype = self.sizes[name], self.start[name].dtype
+            total = self._shaped(totals[..., number], name).to(dtype)
             for index, value in enumerate(self._derivatives(name)):
                 if isinstance(value, Tensor):
                     amount = self._shaped(self._reach(name) * by_budget[:, index], name)
-                    total = total + amount.to(field.dtype) * value
-            changed[name] = rounding.add(field, self.spread[name] * total)
+                    total = torch.addcmul(total, amount.to(dtype), value)
+            total = self.variances[name] * total
+            added[name] = total if size is None else total * size
+        return added
+
+    def apply(self, multipliers: Tensor) -> tuple[State, State]:
+        """Corrected controls with what follows from them, and the bounded ones as they would be without their bound."""
+        changed, raw = {}, {}
+        for name, increment in self.increments(multipliers).items():
+            changed[name] = rounding.add(self.start[name], increment)
             if name in self.scheme.bounded:
-                free[name] = changed[name] >= 0
+                raw[name] = changed[name]
                 changed[name] = changed[name].clamp(min=0)
-        return changed | self._linked(changed), free
+        return changed | self._linked(changed), raw
 
     def _linked(self, changed: State) -> State:
         return fluxes.linked(self.base, changed, self.air.constants.latent_heat_vaporisation)
@@ -109,17 +129,17 @@ class Problem:
         """The fields for given multipliers, and how far they are from closing the budgets."""
         return self._trial(multipliers, *self.apply(multipliers))
 
-    def _trial(self, multipliers: Tensor, changed: State, free: dict[str, Tensor]) -> Trial:
+    def _trial(self, multipliers: Tensor, changed: State, raw: State) -> Trial:
         state = self.base | changed
         values = [budget.residual(self.state0, state, self.anchor) for budget in self.scheme.solved]
         if self.bands is not None:
-            return Trial(multipliers, changed, free, self.bands.residuals(values, self.state0, state))
-        return Trial(multipliers, changed, free, torch.stack(values, dim=1))
+            return Trial(multipliers, changed, raw, self.bands.residuals(values, self.state0, state))
+        return Trial(multipliers, changed, raw, torch.stack(values, dim=1))
 
     def step(self, trial: Trial, at_base: bool = False) -> Tensor:
         """Newton's step of the multipliers; `at_base` where the trial's fields are those of the linearisation."""
         with torch.no_grad():
-            matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.free)
+            matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.raw)
             diagonal = matrix.diagonal(dim1=1, dim2=2).abs()
             # A budget that no free control can change has an empty row; its multiplier stays where it is.
             dead = diagonal < TINY
@@ -129,11 +149,31 @@ class Problem:
         target = (trial.residual / size).masked_fill(dead, 0.0)
         return (inverse @ target.unsqueeze(2)).squeeze(2) / size
 
+    def moved(self, trial: Trial) -> State:
+        """The fields of a trial that solves the problem, moved by one more Newton step to first order in it."""
+        fixed = self._detached()
+        changed = {}
+        for name, increment in fixed.increments(self.step(trial)).items():
+            raw = trial.raw.get(name)
+            changed[name] = trial.changed[name] + (increment if raw is None else increment * (raw >= 0))
+        return changed | self._linked(changed)
+
+    def _detached(self) -> "Problem":
+        """The same problem as far as increments go, without gradients."""
+        other = copy.copy(self)
+        other.right = [
+            {name: value.detach() if isinstance(value, Tensor) else value for name, value in gradient.items()}
+            for gradient in self.right
+        ]
+        other.sizes = {name: None if size is None else size.detach() for name, size in self.sizes.items()}
+        other.variances = {name: variance.detach() for name, variance in self.variances.items()}
+        return other
+
     def first(self) -> Trial:
         """The prediction itself, clipped at its bounds."""
-        free = {name: self.start[name] >= 0 for name in self.scheme.bounded}
+        raw = {name: self.start[name] for name in self.scheme.bounded}
         changed = {name: self.base[name] for name in self.scheme.controls}
-        return self._trial(torch.zeros_like(self.scales), changed | self._linked(changed), free)
+        return self._trial(torch.zeros_like(self.scales), changed | self._linked(changed), raw)
 
     def solve(self, trial: Trial) -> tuple[Trial, Tensor]:
         """The solution from a first trial, and whether it was not found to the tolerance, `(batch,)`.
@@ -153,34 +193,49 @@ class Problem:
             trial = self.evaluate(torch.where(running.unsqueeze(1), trial.multipliers + step, trial.multipliers))
         return trial, running
 
-    def jacobian(self, state: State | None, free: dict[str, Tensor]) -> Tensor:
+    def jacobian(self, state: State | None, raw: State) -> Tensor:
         """Minus the derivative of the residuals by the multipliers at `state`, None standing for the linearisation's.
 
         `(batch, constraint, constraint)` float64: the sum over controls of `<gradient variance gradient>`.
         """
         gradients = self.right if state is None else [budget.gradient(state) for budget in self.scheme.solved]
         state = self.base if state is None else state
-        scale = REFERENCE_PRESSURE / self.air.constants.gravity**2
-        layers, matrix, columns, outer = None, None, [], []
+        matrix, means, outer = 0.0, [], []
         for name in self.scheme.controls:
-            weight = self.spread[name] * free[name] if name in free else self.spread[name]
-            if on_levels(name):
-                if layers is None:
-                    layers = scale * self.air.thickness(self.air.surface_pressure(state), state[name])
-                weight = weight * layers
-            weight = weight.expand_as(state[name])
             left, right = self._derivatives(name, gradients), self._derivatives(name)
             if self.bands is None and not any(isinstance(value, Tensor) for value in (*left, *right)):
-                columns.append(weight.sum(1) if on_levels(name) else weight)
+                means.append(self._mean_weight(name, state, raw.get(name)))
                 outer.append([[a * b for b in right] for a in left])
             else:
-                part = self._product(weight, left, right)
-                matrix = part if matrix is None else matrix + part
-        if columns:
-            means = self.air.mean(torch.stack(columns, dim=1))
-            part = torch.tensordot(means, self.scheme.constant(outer, means), dims=1)
-            matrix = part if matrix is None else matrix + part
+                matrix = matrix + self._product(self._weight(name, state, raw.get(name)), left, right)
+        if means:
+            means = torch.stack(means, dim=1)
+            matrix = matrix + torch.tensordot(means, self.scheme.constant(outer, means), dims=1)
         return matrix
+
+    @property
+    def _layer_scale(self) -> float:
+        """Weight of a level field's variance in the Jacobian, per Pa of its layer."""
+        return REFERENCE_PRESSURE / self.air.constants.gravity**2
+
+    def _weight(self, name: str, state: State, raw: Tensor | None) -> Tensor:
+        """A control's variance where its bound leaves it alone, by mass: of the control's shape."""
+        weight = self.spread(name) if raw is None else self.spread(name) * (raw >= 0)
+        if on_levels(name):
+            layers = self.air.thickness(self.air.surface_pressure(state), state[name])
+            weight = weight * (self._layer_scale * layers)
+        return weight.expand_as(state[name])
+
+    def _mean_weight(self, name: str, state: State, raw: Tensor | None) -> Tensor:
+        """The mean of `_weight`, the sum over levels, `(batch,)` float64, from one pass over the field."""
+        like, size, variance = state[name], self.sizes[name], self.variances[name].to(torch.float64)
+        variance = variance.flatten(1) if variance.ndim else variance.reshape(1, 1)
+        if on_levels(name):
+            means = self.air.mean_by_layer(size, state, raw, like)
+            return self._layer_scale * (means * variance).sum(1)
+        if raw is not None:
+            size = (raw >= 0) * (1.0 if size is None else size)
+        return (variance[:, 0] if size is None else self.air.mean(size) * variance[:, 0]).expand(len(like))
 
     def _product(self, weight: Tensor, left: list, right: list) -> Tensor:
         """Mean of `left weight right` over all constraints: `(batch, constraint, constraint)`."""

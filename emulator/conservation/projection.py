@@ -93,18 +93,19 @@ class Projection(Scheme):
             trial, open_ = problem.solve(first)
         before, after = {}, {}
         if torch.is_grad_enabled():
-            # One Newton step with the exact Jacobian has the derivative of the solution (implicit function theorem).
+            # One Newton step with the exact Jacobian has the derivative of the solution (implicit function theorem). Its
+            # value is rounding, so that it may be added to the fields, and what it multiplies needs no derivative.
             trial = problem.evaluate(trial.multipliers)
-            changed, free = problem.apply(trial.multipliers + problem.step(trial))
+            changed = problem.moved(trial)
         else:
-            changed, free = trial.changed, trial.free
+            changed = trial.changed
             after = self._known(trial)
-        if all(bool(mask.all()) for mask in first.free.values()) and not self.clipped:
+        if not self.clipped and all(bool((raw >= 0).all()) for raw in first.raw.values()):
             before = self._known(first)
         changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
             changed |= column(state0, state1 | changed, anchor)[0]
-        saturations = {name: self._share(~mask) for name, mask in free.items()}
+        saturations = {name: self.atmosphere.share(raw < 0) for name, raw in trial.raw.items()}
         saturations["projection"] = open_.to(torch.float64)
         return Correction({name: changed[name] for name in self.changes}, saturations, before, after)
 
@@ -113,8 +114,3 @@ class Projection(Scheme):
         if self.bands is not None:
             return {}
         return {budget.name: trial.residual[:, index].detach() for index, budget in enumerate(self.solved)}
-
-    def _share(self, flag: Tensor) -> Tensor:
-        """Area share of a flag, the mean over levels."""
-        value = flag.to(torch.float32)
-        return self.atmosphere.mean(value.mean(1) if value.ndim == self.atmosphere.space + 2 else value)

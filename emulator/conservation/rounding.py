@@ -12,6 +12,8 @@ import functools
 import torch
 from torch import Tensor
 
+from emulator.native import columns as native
+
 GOLDEN_RATIO = 0.6180339887498949
 EXPONENT_BITS = 0x7F800000  # of an IEEE float32
 MANTISSA_UNIT = 2.0**-23
@@ -24,6 +26,10 @@ def add(field: Tensor, increment: Tensor) -> Tensor:
     """
     if field.dtype != torch.float32:
         return field + increment
+    if native.serves(field, increment):
+        pattern = _pattern(tuple(field.shape[1:]), field.device)
+        traced = torch.is_grad_enabled() and (field.requires_grad or increment.requires_grad)
+        return _Dither.apply(field, increment, pattern) if traced else native.dither(field, increment, pattern)
     unit = (field.detach().view(torch.int32) & EXPONENT_BITS).view(torch.float32)
     pattern = _pattern(tuple(field.shape[1:]), field.device)
     return field + torch.addcmul(increment, unit, pattern)
@@ -35,3 +41,16 @@ def _pattern(shape: tuple[int, ...], device: torch.device) -> Tensor:
     index = torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.float64)
     values = 0.998 * (torch.frac(index * GOLDEN_RATIO) - 0.5) * MANTISSA_UNIT
     return values.to(torch.float32).reshape(shape).to(device)
+
+
+class _Dither(torch.autograd.Function):
+    """The same sum in one pass."""
+
+    @staticmethod
+    def forward(ctx, field, increment, pattern):
+        ctx.shape = increment.shape
+        return native.dither(field, increment, pattern)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g, g.sum_to_size(ctx.shape), None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from emulator.conservation import fluxes
+from emulator.conservation.amounts import OnePass
 from emulator.conservation.anchors import ANCHORS, Unaccounted, make_anchor
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
@@ -120,6 +121,7 @@ class Scheme:
         self.options, self.atmosphere, self.budgets = options, atmosphere, budgets
         self.required = tuple(dict.fromkeys(name for budget in budgets.values() for name in budget.required))
         self._dry_air = budgets.get("dry_air")
+        self._one_pass = _one_pass(atmosphere, budgets)
 
     def anchor(self, state: State) -> Anchor | None:
         """What a rollout from `state` is held to; None without a dry-air budget. Refuses another planet's mass."""
@@ -163,10 +165,10 @@ class Scheme:
         """
         self.atmosphere.check_state(state0, [name for name in self.required if not _is_mean(name)])
         self.atmosphere.check_state(state1, self.required)
-        if anchor is None or self.options.anchor == "previous":
-            anchor = self._own_anchor(state0)
         with torch.autocast(state1[self.required[0]].device.type, enabled=False):
             state0, state1 = self._prepared(state0, state1)
+            if anchor is None or self.options.anchor == "previous":
+                anchor = self._own_anchor(state0)
             with torch.no_grad():
                 scales = {name: budget.scale(state0) for name, budget in self.budgets.items()}
             correction = self.correct(state0, state1, anchor, scales)
@@ -175,7 +177,9 @@ class Scheme:
         return correction.changed, record
 
     def _prepared(self, state0: State, state1: State) -> tuple[State, State]:
-        """The states with what the energy's evaluations share, where nothing changes the winds."""
+        """The states with what the budgets' evaluations share: of energy only where nothing changes the winds."""
+        if self._one_pass and (states := self._one_pass.begin(state0, state1)):
+            return states
         energy = self.budgets.get("energy")
         if energy is None or set(energy.winds) & set(self.changes):
             return state0, state1
@@ -198,11 +202,21 @@ class Scheme:
             record[f"residual_before_{name}"] = before / scales[name]
             record[f"residual_after_{name}"] = left / scales[name]
         for name in self.changes:
-            added = (correction.changed[name] - state1[name]) ** 2
-            if added.ndim == self.atmosphere.space + 2:
-                added = added.mean(1)
-            record[f"correction_rms_{name}"] = self.atmosphere.mean(added).sqrt()
+            record[f"correction_rms_{name}"] = self.atmosphere.mean_square(
+                correction.changed[name], state1[name]
+            ).sqrt()
         return record | {f"saturation_{name}": value.detach() for name, value in correction.saturations.items()}
+
+
+def _one_pass(atmosphere: Atmosphere, budgets: dict[str, Budget]) -> OnePass | None:
+    """The pass that dry air, water and energy share; energy only without its term at the top."""
+    water = [budget for budget in budgets.values() if type(budget) in (DryAir, Water)]
+    energy = [budget for budget in budgets.values() if type(budget) is Energy and not budget.has_top]
+    if not water + energy:
+        return None
+    species = water[0].species if water else (fluxes.HUMIDITY,)
+    winds, moist = (energy[0].winds, energy[0].moist) if energy else ((), 0.0)
+    return OnePass(atmosphere, water + energy, species, moist, ("temperature",) * len(energy), winds)
 
 
 def _is_mean(name: str) -> bool:

@@ -10,7 +10,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from emulator.conservation import fluxes, rounding
+from emulator.conservation import amounts, fluxes, rounding
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
 from emulator.conservation.energy import Energy
@@ -152,10 +152,18 @@ class EnergyStep:
         temperature = state["temperature"]
         missing = -self.budget.residual(state0, state, anchor)
         capacity = self.budget.heat_capacity_of(state)
-        pattern = torch.ones_like(temperature) if self.form == "uniform" else self._ratio_pattern(state, capacity)
-        response = air.mean(air.integral(capacity * pattern, air.surface_pressure(state)))
-        amount = air.spread(missing / response, True).to(temperature.dtype)
+        pattern = 1.0 if self.form == "uniform" else self._ratio_pattern(state, capacity)
+        amount = air.spread(missing / self._response(state, capacity * pattern), True).to(temperature.dtype)
         return {"temperature": rounding.add(temperature, amount * pattern)}, {}
+
+    def _response(self, state: State, content: Tensor | float) -> Tensor:
+        """Growth of the global energy with the amount of warming, J m-2 K-1: `(batch,)` float64."""
+        air, temperature = self.budget.atmosphere, state["temperature"]
+        if not isinstance(content, Tensor):
+            if found := amounts.known(self.budget, state):
+                return content * found.air
+            content = torch.full_like(temperature, content)
+        return air.mean(air.integral(content, air.surface_pressure(state)))
 
     def _ratio_pattern(self, state: State, capacity: Tensor | float) -> Tensor:
         """Change of temperature for a relative change of energy: `(batch, level, *space)`, K."""
@@ -211,9 +219,4 @@ class Sequential(Scheme):
 
     def _clipped_share(self, state: State) -> dict[str, Tensor]:
         """Area share of negative values, the mean over levels: by variable, `(batch,)`."""
-        shares = {}
-        for name in self.clipped:
-            negative = (state[name].detach() < 0).to(torch.float32)
-            negative = negative.mean(1) if negative.ndim == self.atmosphere.space + 2 else negative
-            shares[name] = self.atmosphere.mean(negative)
-        return shares
+        return {name: self.atmosphere.share(state[name].detach() < 0) for name in self.clipped}

@@ -1,4 +1,5 @@
-/* The two steps of the spherical transform, the mixing of channels between them and two gradients, on float32, for `emulator/native`. Plain C, no Python.
+/* The two steps of the spherical transform, the mixing of channels between them, two gradients and the column integrals of
+ * budgets, on float32, for `emulator/native`. Plain C, no Python.
  *
  * Spectra are `(part, order, row, channel)` with the rows of a hemisphere, the equator first where there is one; one is for
  * even and one for odd degrees. Cells may lie in any order of longitudes and rows. Coefficients lie in the order of
@@ -60,6 +61,43 @@ struct norm {
     long next; /* the first column that no thread has taken */
 };
 
+#define BLOCK 128 /* cells whose column sums a thread forms at a time */
+
+struct columns {
+    /* `(batch, level, cell)` with the step between batch elements below; NULL where there is none */
+    const float *pressure, *temperature, *east, *north, *vapour, *liquid, *ice;
+    const double *half_a, *half_b, *area, *orography;
+    const double *numbers; /* heat capacity, latent heat, energy by temperature and humidity, 1 / gravity */
+    double *sums;          /* `(batch, block, 3)`: air, water, energy; or `(batch, block, level)` */
+    float *slopes;         /* `(batch, 3, cell)`: derivatives by surface pressure */
+    const double *g_sums;  /* `(batch, 3)`, NULL for the sums themselves */
+    const float *g_slopes;
+    float *g_pressure, *g_temperature, *g_east, *g_north, *g_vapour, *g_condensed;
+    int levels;
+    int cut;      /* whether layers end at the ground, as on pressure levels */
+    int by_layer; /* whether to sum `vapour` times the layers' thickness where `ice` is not negative, level by level */
+    long batch, cells;
+    long pressure_step, temperature_step, east_step, north_step, vapour_step, liquid_step, ice_step;
+    long next; /* the first block that no thread has taken */
+};
+
+struct dither {
+    const float *x, *increment, *pattern;
+    float *to;
+    int everywhere; /* whether a level has one increment */
+    long batch, levels, cells, x_step, increment_step, increment_level;
+    long next; /* the first level that no thread has taken */
+};
+
+struct departure {
+    const float *x, *y;
+    const double *area;
+    double *sums; /* `(batch, block)` */
+    int levels;
+    long batch, cells, x_step, y_step;
+    long next; /* the first block that no thread has taken */
+};
+
 /* ROWS x VECTORS accumulators of the products: as many as the instruction set's registers hold, 4 x 4 as fast as 6 x 4 */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define KERNEL(name) name##_avx512
@@ -73,6 +111,7 @@ struct norm {
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
+#include "columns_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef VECTORS
@@ -88,6 +127,7 @@ struct norm {
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
+#include "columns_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef ROWS
@@ -104,6 +144,7 @@ struct norm {
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
+#include "columns_kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BEST(name)                                                                                                     \
@@ -154,4 +195,22 @@ void emulator_norm_backward(struct norm *f, region parallel, unsigned threads)
 {
     f->next = 0;
     run(BEST(norm), f, parallel, threads);
+}
+
+void emulator_columns(struct columns *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(columns), f, parallel, threads);
+}
+
+void emulator_dither(struct dither *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(dither), f, parallel, threads);
+}
+
+void emulator_departure(struct departure *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(departure), f, parallel, threads);
 }
