@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from numcodecs import blosc
+from numcodecs import Blosc, blosc
 from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec
 
 BLOSC_HEADER = 16  # bytes
+BLOSC_SHUFFLE = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 OPEN_FILES = 64  # at a time in a thread
 EMPTY = 2**64 - 1  # in the index of a shard: a chunk that was never written
 
@@ -29,22 +30,26 @@ log = logging.getLogger(__name__)
 class ChunkReader:
     """One array of a store, `(time, *rest)`, float32, in chunks of one time.
 
+    `fill` is the value where nothing was written, `per_file` how many times a file holds, `blosc` the chunks' compressor.
+
     Raises `ValueError` for an array of any other layout: see `of`.
     """
 
     def __init__(self, store: Path, name: str):
         array = zarr.open_array(store, path=name, mode="r")
         self._folder, self._name = str(Path(store) / name / "c"), name
-        self.shape, self._fill = array.shape, np.float32(array.fill_value)
+        self.shape, self.fill = array.shape, np.float32(array.fill_value)
         codecs = array.metadata.codecs
-        self._per_shard = 0
+        self.is_sharded, self.per_file = False, 1
         if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
-            self._per_shard = array.shards[0]
+            self.is_sharded, self.per_file = True, array.shards[0]
             codecs = codecs[0].codecs
         kinds = [type(codec) for codec in codecs]
         plain = kinds == [BytesCodec, BloscCodec] and array.metadata.chunk_key_encoding.name == "default"
         if not (plain and array.dtype == np.dtype("<f4") and array.chunks == (1, *array.shape[1:])):
             raise ValueError(f"Expected {name} in {store} as float32 chunks of one time, got chunks {array.chunks}")
+        c = codecs[1]
+        self.blosc = Blosc(c.cname.value, c.clevel, BLOSC_SHUFFLE[c.shuffle.value], c.blocksize, typesize=c.typesize)
         self._tail = "/0" * (len(array.shape) - 1)
         self._indices: dict[int, list[list[int]]] = {}
         self._lock = threading.Lock()
@@ -67,18 +72,21 @@ class ChunkReader:
         """
         _read_all([(self, time, out)])
 
+    def file(self, time: int) -> str:
+        """Path of the file that holds a position in time."""
+        return f"{self._folder}/{time // self.per_file}{self._tail}"
+
     def open(self, time: int) -> tuple[int, str, int, int] | None:
         """An open file with its path, and the chunk's offset and length there; None where all values are the fill value."""
-        shard = time // self._per_shard if self._per_shard else time
-        path = f"{self._folder}/{shard}{self._tail}"
+        path = self.file(time)
         try:
             file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            if not self._per_shard:
+            if not self.is_sharded:
                 return file, path, 0, os.fstat(file).st_size
-            offset, length = self._index(file, path, shard)[time % self._per_shard]
+            offset, length = self._index(file, path, time // self.per_file)[time % self.per_file]
             if offset != EMPTY:
                 return file, path, offset, length
         except BaseException:
@@ -90,7 +98,7 @@ class ChunkReader:
     def take(self, place: tuple[int, str, int, int] | None, out: np.ndarray) -> None:
         """The values at a place that `open` gave, into `out`; the file stays open."""
         if place is None:
-            out.fill(self._fill)
+            out.fill(self.fill)
             return
         file, path, offset, length = place
         self._decompress(os.pread(file, length, offset), out, path)
@@ -108,11 +116,11 @@ class ChunkReader:
     def _index(self, file: int, path: str, shard: int) -> list[list[int]]:
         """Offsets and lengths of the chunks of a shard, which stand at its end before a checksum."""
         if (found := self._indices.get(shard)) is None:
-            size, whole = 16 * self._per_shard, os.fstat(file).st_size
+            size, whole = 16 * self.per_file, os.fstat(file).st_size
             data = os.pread(file, size, max(0, whole - size - 4))
             table = np.frombuffer(data[: len(data) // 16 * 16], "<u8").reshape(-1, 2)
-            if len(table) < self._per_shard or (table[table[:, 0] != EMPTY] > whole).any():
-                raise ValueError(f"Expected {self._per_shard} chunks of {self._name} in {path}, got a broken file")
+            if len(table) < self.per_file or (table[table[:, 0] != EMPTY] > whole).any():
+                raise ValueError(f"Expected {self.per_file} chunks of {self._name} in {path}, got a broken file")
             found = table.tolist()
             with self._lock:
                 self._indices[shard] = found

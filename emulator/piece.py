@@ -12,6 +12,7 @@ from emulator.regrid import Regridder
 from emulator.sources import reaching
 
 CANONICAL = ("time", "lead_time", "member", "level", "latitude", "longitude", "cell")
+BLOCK_BYTES = 4 << 20  # of the source's values: a core's cache
 REGRID_BYTES = 64 << 20  # of the source's values, float64
 
 
@@ -56,7 +57,7 @@ class Piece:
         on point grids the last two are one, `cell`.
         """
         if self.regrid is None:
-            return self._read(times, leads)
+            return self._in_blocks(np.asarray(times), leads)
         one = 8 * int(
             np.prod([len(self.coordinates.get(d, [0])) for d in ("member", "level")] + [*self.regrid.source_shape])
         )
@@ -80,6 +81,36 @@ class Piece:
         except ValueError as error:
             raise ValueError(f"{error} ({self.name} in {self.path})") from None
         return dataclasses.replace(self, coordinates={**self.coordinates, **place}, regrid=regrid)
+
+    def _in_blocks(self, times: np.ndarray, leads) -> np.ndarray:
+        """Values that have to be unpacked or converted a few times at once: what is made on the way stays in the cache."""
+        block = len(times) if self._is_plain else self._block(times, leads)
+        if block >= len(times):
+            return self._read(times, leads)
+        out: np.ndarray | None = None
+        for first in range(0, len(times), block):
+            part = self._read(times[first : first + block], leads)
+            if out is None:
+                out = np.empty((len(times), *part.shape[1:]), np.float32)
+            out[first : first + block] = part
+        return out
+
+    @property
+    def _is_plain(self) -> bool:
+        marks = [self.array.encoding.get(name) for name in ("_FillValue", "missing_value")]
+        masked = any(mark is not None and not np.isnan(mark).all() for mark in marks)
+        return self.array.dtype == np.float32 and (self.scale, self.offset) == (1, 0) and not masked
+
+    def _block(self, times: np.ndarray, leads) -> int:
+        """How many times to read at once: whole chunks of the source, none of which is then decompressed twice."""
+        raw, whole = self.dims.get("time"), len(times)
+        chunks = self.array.encoding.get("preferred_chunks", {raw: 1})
+        if "://" in self.path or raw not in chunks or whole == 0:
+            return whole
+        one = self.array.dtype.itemsize * self.array[{raw: 0}].size
+        block = max(1, BLOCK_BYTES // max(1, one)) // chunks[raw] * chunks[raw] or chunks[raw]
+        aligned = chunks[raw] == 1 or (times[0] % chunks[raw] == 0 and (np.diff(times) == 1).all())
+        return block if aligned else whole
 
     def _read(self, times, leads=None) -> np.ndarray:
         wanted = {"time": np.asarray(times), "lead_time": np.asarray([0] if leads is None else leads)}

@@ -10,9 +10,12 @@ from collections.abc import Iterable
 
 import fsspec
 import xarray as xr
+from xarray.backends import NetCDF4BackendEntrypoint
 
 from emulator.grib import open_grib
+from emulator.hdf5_chunks import with_direct_chunks
 
+NAMES = {"netcdf4": "NetCDF", "zarr": "zarr"}
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata")
 
 log = logging.getLogger(__name__)
@@ -109,7 +112,7 @@ def open_source(path: str, engine: str = "auto", wanted=None, points: bool = Fal
 
 def _opened(path: str, engine: str, wanted, points) -> list[Source]:
     if engine == "zarr":
-        return [Source(path, _open_xarray(path, "zarr", path))]
+        return [Source(path, _decoded(path, "zarr", path))]
     local = path
     if "://" in path:
         local = fsspec.open_local(f"simplecache::{path}")
@@ -118,19 +121,35 @@ def _opened(path: str, engine: str, wanted, points) -> list[Source]:
             return [Source(path, dataset) for dataset in open_grib(local, wanted, points)]
         except OSError as error:
             raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    return [Source(path, _open_xarray(local, None, path))]
+    return [Source(path, _decoded(local, "netcdf4", path))]
 
 
-def _open_xarray(location, engine, path) -> xr.Dataset:
+def _decoded(location, engine, path) -> xr.Dataset:
     coder = xr.coders.CFDatetimeCoder(time_unit="ns")
-    options = {"decode_times": coder, "decode_timedelta": False, "chunks": None, "cache": False}
     try:
         with warnings.catch_warnings():
             # A variable with two fill values is masked by both, and times beyond datetime64 become cftime: both right.
             warnings.simplefilter("ignore", category=xr.SerializationWarning)
+            if engine == "netcdf4":
+                raw = with_direct_chunks(_undecoded(location), location)
+                return xr.decode_cf(raw, decode_times=coder, decode_timedelta=False)
+            options = {"decode_times": coder, "decode_timedelta": False, "chunks": None, "cache": False}
             return xr.open_dataset(location, engine=engine, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
-        raise ValueError(f"Expected {engine or 'NetCDF'} data that opens at {path}, got: {_short(error)}") from error
+        raise ValueError(f"Expected {NAMES[engine]} data that opens at {path}, got: {_short(error)}") from error
+
+
+def _undecoded(location: str) -> xr.Dataset:
+    """A NetCDF file as it is, by the engine itself: given its name, xarray loads every engine that is installed."""
+    return NetCDF4BackendEntrypoint().open_dataset(
+        location,
+        mask_and_scale=False,
+        decode_times=False,
+        concat_characters=False,
+        decode_coords=False,
+        use_cftime=None,
+        decode_timedelta=False,
+    )
 
 
 def format_of(path: str) -> str:

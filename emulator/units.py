@@ -24,6 +24,9 @@ SPELLINGS = {
     "c": "degC",
 }
 
+# What pint would say: its definitions take half a second to read, and most files need no others.
+COMMON = {("hPa", "Pa"): (100.0, 0.0), ("degrees_north", "Pa"): None, ("degrees_east", "Pa"): None}
+
 
 @functools.lru_cache(maxsize=1)
 def _registry():
@@ -49,6 +52,10 @@ def _unit(text: str):
 
 def linear(source: str, target: str) -> tuple[float, float] | None:
     """`(scale, offset)` with `target = scale * source + offset`; None when the units do not convert."""
+    if source.replace("**", "") == target:
+        return 1.0, 0.0
+    if (source, target) in COMMON:
+        return COMMON[source, target]
     source_unit, target_unit = _unit(source), _unit(target)
     if source_unit.dimensionality != target_unit.dimensionality or ("mol" in source) != ("mol" in target):
         return None  # a mole fraction and a mass fraction are both without dimension

@@ -23,6 +23,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from emulator.chunk_reader import ChunkReader
+from emulator.chunk_writer import write_chunks
 from emulator.zarr_marks import DiskError, marks, partial_path, progress_path, read_text, reason
 
 # With its bytes shuffled a chunk of ERA5 shrinks 1.40 times by lz4 and 1.54 times by zstd 3, which takes 4 times as long to
@@ -146,9 +147,12 @@ def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) 
     where = tuple(slice(start.get(d, 0), start.get(d, 0) + n) for d, n in zip(dims, values.shape, strict=True))
     if any(s.stop > n for s, n in zip(where, array.shape, strict=True)):
         raise ValueError(f"Expected a region of {name} within {array.shape} {dims}, got {where} for {path}")
+    values = np.ascontiguousarray(values)
+    layout = _layout(path, name, array, where)
     try:
-        array[where] = values
-        good = _reads_back(path, name, array, values, where)
+        if layout is None or not write_chunks(layout, where[0].start, values):
+            array[where] = values
+        good = _reads_back(layout, array, values, where)
     except OSError as error:
         raise DiskError(f"Expected to write {name} to {path}, got: {reason(error)}") from error
     if not good:
@@ -157,15 +161,19 @@ def write_region(path, name: str, values: np.ndarray, start: Mapping[str, int]) 
         )
 
 
-def _reads_back(path, name, array, values, where) -> bool:
-    """Whether what was written is there, read time by time without Zarr's detours where the layout allows."""
+def _layout(path, name, array, where) -> ChunkReader | None:
+    """How the times of an array lie in files, where Zarr's detours can be left out."""
     whole = all(part == slice(0, size) for part, size in zip(where[1:], array.shape[1:], strict=True))
-    reader = ChunkReader.of(partial_path(path), name) if whole and array.ndim > 1 else None
-    if reader is None:
+    return ChunkReader.of(partial_path(path), name) if whole and array.ndim > 1 else None
+
+
+def _reads_back(layout, array, values, where) -> bool:
+    """Whether what was written is there."""
+    if layout is None:
         return _same(array[where], values)
     back = np.empty(array.shape[1:], np.float32)
     for time, expected in enumerate(values, start=where[0].start):
-        reader.read(time, back)
+        layout.read(time, back)
         if not _same(back, expected):
             return False
     return True

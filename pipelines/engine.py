@@ -5,6 +5,7 @@ import itertools
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +27,7 @@ Map = Callable[[Callable, Sequence[tuple], Callable[[int], None]], list]
 def workers(config: DaskConfig) -> Iterator[Map]:
     """Yields a `map` over independent tasks; the first one that fails raises its error here."""
     if _is_here(config):
-        yield lambda function, arguments, report: _in_batches(function, arguments, report, config.threads)
+        yield lambda function, arguments, report: _in_threads(function, arguments, report, config.threads)
         return
     from distributed import Client, LocalCluster
 
@@ -108,27 +109,26 @@ def _slurm_cluster(config: DaskConfig):
     )
 
 
-def _attempt(function: Callable, *arguments) -> tuple:
-    """A task's result and its error: the others of its batch end before the error is raised, and leave nothing behind."""
-    try:
-        return function(*arguments), None
-    except Exception as error:  # raised again by the caller
-        return None, error
-
-
-def _in_batches(function, arguments, report, threads) -> list:
-    results: list = []
-    size = 4 * threads
-    for start in range(0, len(arguments), size):
-        batch = [
-            dask.delayed(_attempt, pure=False, traverse=False)(function, *a) for a in arguments[start : start + size]
-        ]
-        for result, error in dask.compute(*batch, scheduler="threads", num_workers=threads):
-            if error is not None:
-                raise error
-            results.append(result)
-        report(len(results))
-    return results
+def _in_threads(function, arguments, report, threads) -> list:
+    """In threads of this process, a bounded number of tasks ahead. After an error those that have begun end, and no other."""
+    results: list = [None] * len(arguments)
+    waiting = iter(enumerate(arguments))
+    running: dict = {}
+    done = 0
+    with ThreadPoolExecutor(threads, "worker") as pool:
+        while True:
+            for index, task in itertools.islice(waiting, 2 * threads - len(running)):
+                running[pool.submit(function, *task)] = index
+            if not running:
+                return results
+            try:
+                for future in wait(running, return_when="FIRST_COMPLETED").done:
+                    results[running.pop(future)] = future.result()
+                    done += 1
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            report(done)
 
 
 def _check_script(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from emulator import units
 from emulator.units import conversion, linear
 from emulator.variables import variable
 
@@ -56,3 +57,13 @@ def test_the_way_back_is_the_inverse():
     for source, target in (("degC", "K"), ("hPa", "Pa"), ("g/kg", "1")):
         (scale, offset), (back, shift) = linear(source, target), linear(target, source)
         assert back * (scale * 3.7 + offset) + shift == pytest.approx(3.7, rel=1e-12)
+
+
+def test_what_is_known_without_pint_is_what_pint_says(monkeypatch):
+    known = dict(units.COMMON)
+    monkeypatch.setattr(units, "COMMON", {})
+    assert {pair: linear(*pair) for pair in known} == known
+
+
+def test_powers_in_either_spelling():
+    assert linear("m**2 s**-2", "m2 s-2") == linear("m2 s-2", "m^2 s^-2") == (1.0, 0.0)

@@ -112,6 +112,7 @@ struct departure {
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
 #include "columns_kernel.h"
+#include "bytes_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef VECTORS
@@ -128,6 +129,7 @@ struct departure {
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
 #include "columns_kernel.h"
+#include "bytes_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef ROWS
@@ -145,6 +147,7 @@ struct departure {
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
 #include "columns_kernel.h"
+#include "bytes_kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BEST(name)                                                                                                     \
@@ -213,4 +216,13 @@ void emulator_departure(struct departure *f, region parallel, unsigned threads)
 {
     f->next = 0;
     run(BEST(departure), f, parallel, threads);
+}
+
+/* `count` numbers of 2 or 4 bytes; `to` is aligned to them */
+void emulator_unshuffle(const uint8_t *from, uint8_t *to, long count, long size)
+{
+    if (size == 4)
+        BEST(unshuffle4)(from, to, count);
+    else
+        BEST(unshuffle2)(from, to, count);
 }

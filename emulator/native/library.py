@@ -1,10 +1,11 @@
-"""The library of compiled kernels, if there is one, and how its functions are called."""
+"""How the functions of the compiled kernels are called on torch's threads."""
 
 import ctypes
 import functools
-import importlib.util
 
 import torch
+
+from emulator.native.compiled import LIBRARY
 
 
 def task(name: str, pointers: str, whole: str, long: str) -> type[ctypes.Structure]:
@@ -13,20 +14,6 @@ def task(name: str, pointers: str, whole: str, long: str) -> type[ctypes.Structu
     fields += [(field, ctypes.c_int) for field in whole.split()]
     fields += [(field, ctypes.c_long) for field in (*long.split(), "next")]
     return type(name, (ctypes.Structure,), {"_fields_": fields})
-
-
-def _load() -> ctypes.CDLL | None:
-    """The library, or None where no compiler was at hand at installation or it was made for another machine."""
-    found = importlib.util.find_spec("emulator.native._kernels")
-    if found is None or found.origin is None:
-        return None
-    try:
-        return ctypes.CDLL(found.origin)
-    except OSError:
-        return None
-
-
-LIBRARY = _load()  # a name rather than a function, which torch.compile would try to trace
 
 
 @functools.cache

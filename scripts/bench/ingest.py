@@ -76,11 +76,14 @@ def measured(way: str, folder: Path, output: Path, threads: int, shard: int) -> 
     """Seconds without the start of Python and its imports, and the largest memory in GB, of one way in its own process."""
     code = f"""
 import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})
-import ingest as bench, pipelines.ingest, emulator.zarr_regions, resource
+import dask.array, netCDF4
+import ingest as bench, pipelines.ingest, emulator.zarr_regions
 from pathlib import Path
 began = time.perf_counter()
 bench.{way}(Path({str(folder)!r}), Path({str(output)!r}), {threads}, {shard})
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+seconds = time.perf_counter() - began
+largest = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # getrusage counts the parent's too
+print(seconds, int(largest.split()[1]) * 1024 / 1e9)
 """
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True)
     seconds, memory = map(float, found.stdout.split())
