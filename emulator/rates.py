@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from torch.utils.flop_counter import FlopCounterMode
 
+from emulator.native import library
+from emulator.precision import exact_products
 from emulator.world import World
 
 
@@ -20,6 +23,18 @@ def product_rate(device: torch.device, dtype: torch.dtype, size: int | None = No
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = _median(lambda: torch.mm(a, b), device, repeats)
     return 2 * size**3 / seconds
+
+
+def count_products(work: Callable[[], object]) -> int:
+    """Operations of the matrix products and convolutions in `work`, forward and backward, as torch counts them.
+
+    Compiled kernels, which torch does not see, are set aside meanwhile. What is not a product counts nothing.
+    """
+    with exact_products():  # the first use makes products of its own to try them
+        pass
+    with library.set_aside(), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def copy_rate(device: torch.device, size_bytes: int = 1 << 26, repeats: int = 5) -> float:

@@ -17,9 +17,11 @@ The choices are measured in docs/benchmarks.md.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import torch
+from torch.utils.flop_counter import register_flop_formula
 
 from emulator.native import transform as native
 from emulator.precision import exact_products
@@ -324,6 +326,12 @@ def _(x, legendre, fourier, plan):
 @torch.library.register_fake("emulator::to_cells")
 def _(c, legendre, fourier, plan):
     return c.new_empty(plan[0] * plan[1], c.shape[1])
+
+
+@register_flop_formula([torch.ops.emulator.to_coefficients, torch.ops.emulator.to_cells])
+def _products(x, legendre, fourier, plan, *, out_shape=None):
+    """Operations, on the shapes of the arguments: every entry of a table meets the real and imaginary part of a channel."""
+    return 4 * x[1] * (math.prod(legendre) + Plan(*plan).half * math.prod(fourier))
 
 
 class Transform(torch.autograd.Function):

@@ -5,6 +5,7 @@ learning rate and the phase. So a run that is killed and started again ends with
 """
 
 import concurrent.futures
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from emulator.distributed import (
     whole,
 )
 from emulator.interruption import Interrupted
-from emulator.rates import peak_memory
+from emulator.rates import peak_memory, product_rate
 from emulator.step import Step
 from emulator.training import average
 from emulator.training.journal import Journal
@@ -58,6 +59,8 @@ class Trainer:
       validation: held-out times, or None.
       world: the processes that train together, whose group has been started; `sharded` spreads the network over them
         (FSDP) instead of giving each a copy (DDP).
+      products: operations of the network's matrix products for one sample and step, forward and backward, of which
+        `timing.jsonl` then gives the rate; 0 where not known.
     """
 
     def __init__(
@@ -71,8 +74,15 @@ class Trainer:
         validation: Validation | None = None,
         world: World = World(),  # noqa: B008 (frozen)
         sharded: bool = False,
+        products: int = 0,
     ):
-        self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
+        self.step, self.samples, self.recipe, self.validation, self.products = (
+            step,
+            samples,
+            recipe,
+            validation,
+            products,
+        )
         self.directory, self.identity, self.world = Path(directory), identity, world
         self.device = next(step.parameters()).device
         self.update, self.best, self.retried = 0, Best(), 0
@@ -235,9 +245,17 @@ class Trainer:
             "remaining_seconds": round(spent / done * left, 1),
             "peak_memory_gb": round(peak_memory(self.device) / 1e9, 3),
         }
+        if self.products:
+            achieved = self.products * self.recipe.members * done / self.world.size / spent
+            timing["gigaflop_per_second"] = round(achieved / 1e9, 2)
+            timing["product_rate_share"] = round(achieved / self._product_rate, 4)
         self._journal.add("metrics.jsonl", row)
         self._journal.add("timing.jsonl", timing)
         return row | timing | {"updates": recipe.updates}
+
+    @functools.cached_property
+    def _product_rate(self) -> float:
+        return product_rate(self.device, getattr(torch, self.recipe.precision))
 
     def tensors(self) -> dict[str, Tensor]:
         """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""

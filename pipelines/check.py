@@ -111,8 +111,7 @@ def _train(config, made) -> str:
     build.changes(statistics, layout.prognostic)
     conserve.prepared(config.conservation, dataset, layout, statistics)
     network = build.network(config.network, layout, grid_of(dataset))
-    noise, scalars = build.conditions(config.network, layout, grid_of(dataset))
-    told = noise.count if noise else 0, scalars.count if scalars else 0
+    told = (asked.count if asked else 0 for asked in build.conditions(config.network, layout, grid_of(dataset)))
     cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape, *told)
     return (
         f"{config.network.kind} with {cost.parameters:,} parameters, {layout.prognostic.count} prognostic, "

@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from emulator.rates import count_products
+
 ADAM_BYTES = 16  # float32: weight, gradient and two moments of a parameter
 TRIES = 3
 
@@ -54,8 +56,7 @@ def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise
     x = torch.zeros(1, inputs, *space)
     if ADAM_BYTES * parameters + 100 * x.nbytes > 0.5 * available_memory():
         return Cost(parameters, 0, float("nan"))
-    told = {"noise": torch.zeros(1, noise, *space)} if noise else {}
-    told |= {"condition": torch.zeros(1, scalars)} if scalars else {}
+    told = _told(space, noise, scalars)
     kept = activations(network, x, **told)
     taken = []
     for _ in range(TRIES):
@@ -64,6 +65,24 @@ def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise
         taken.append(time.perf_counter() - start)
     network.zero_grad(set_to_none=True)
     return Cost(parameters, kept, min(taken))
+
+
+def products(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> int:
+    """Operations of the network's matrix products and convolutions for one sample, forward and backward.
+
+    Arguments as those of `measure`; the network may lie on any device.
+    """
+    device = next(network.parameters()).device
+    with torch.device(device):
+        x, told = torch.zeros(1, inputs, *space), _told(space, noise, scalars)
+    count = count_products(lambda: network(x, **told).sum().backward())
+    network.zero_grad(set_to_none=True)
+    return count
+
+
+def _told(space, noise, scalars):
+    told = {"noise": torch.zeros(1, noise, *space)} if noise else {}
+    return told | ({"condition": torch.zeros(1, scalars)} if scalars else {})
 
 
 def activations(network: torch.nn.Module, x: torch.Tensor, **told: torch.Tensor) -> int:

@@ -17,7 +17,7 @@ from emulator.step import Step
 from emulator.store import open_analysis
 from emulator.train import Trainer
 from emulator.world import World, world_of
-from pipelines import build, checkpoints, conserve
+from pipelines import build, checkpoints, conserve, estimate
 from pipelines.boards import boards
 from pipelines.config import TrainConfig
 from pipelines.load import fingerprint
@@ -66,6 +66,8 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     loss = build.loss(samples, statistics, config, conservation.penalty)
     loss.error.to(device)
     judge = loss.error if config.members > 1 else build.error(samples, statistics, config)
+    more = (asked.count if asked else 0 for asked in told)
+    products = estimate.products(network, build.input_count(layout), samples.grid.shape, *more)
     if config.compile:
         network.compile()
     trainer = Trainer(
@@ -78,6 +80,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         build.validation(stores, config, judge.to(device), layout),
         world,
         config.parallel == "fsdp",
+        products,
     )
     total = recipe.updates
     board = boards(config, trainer.identity) if world.rank == 0 else contextlib.nullcontext(lambda row: None)
@@ -127,4 +130,7 @@ def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
 
 def _remark(row: dict) -> str:
     rate, wait = row["samples_per_second"], row["data_wait_share"]
-    return f"loss {row['loss']:.4f}, {rate:.1f} samples/s, data wait {wait:.1%}"
+    products = (
+        f", products at {row['product_rate_share']:.0%} of their best rate" if "product_rate_share" in row else ""
+    )
+    return f"loss {row['loss']:.4f}, {rate:.1f} samples/s, data wait {wait:.1%}{products}"

@@ -74,6 +74,15 @@ def test_the_loss_falls_and_the_log_tells_it(whole):
     assert all(0 <= row["data_wait_share"] < 1 and row["samples_per_second"] > 0 for row in timing)
 
 
+def test_the_rate_of_products_counts_every_sample_and_step(planet, tmp_path):
+    made = trainer(planet, tmp_path, products=10**10)
+    made.run()
+    row = json.loads((tmp_path / "timing.jsonl").read_text().splitlines()[-1])
+    work = 12 * 3 + 6 * 2 * 2
+    assert row["gigaflop_per_second"] * row["seconds"] == pytest.approx(work * 10, rel=0.05)
+    assert row["product_rate_share"] > 0
+
+
 @pytest.mark.parametrize("stop_at", [1, 5, 13])
 def test_a_stopped_run_ends_with_the_same_bits(planet, whole, tmp_path, stop_at):
     first = trainer(planet, tmp_path)

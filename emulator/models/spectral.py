@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import register_flop_formula
 
 from emulator.native import library
 from emulator.native import transform as native
@@ -109,6 +110,17 @@ def _(c, weight, plan, half):
 @torch.library.register_fake("emulator::mix_backward")
 def _(g, c, weight, plan, half):
     return torch.empty_like(c), torch.empty_like(weight)
+
+
+@register_flop_formula(torch.ops.emulator.mix)
+def _products(c, weight, plan, half, *, out_shape=None):
+    """Operations, on the shapes of the arguments: two for a real weight and four for a complex one."""
+    return (4 if len(weight) == 4 else 2) * math.prod(c) * weight[-1]
+
+
+@register_flop_formula(torch.ops.emulator.mix_backward)
+def _products_backward(g, c, weight, plan, half, *, out_shape=None):
+    return 2 * _products(c, weight, plan, half)
 
 
 class Mix(torch.autograd.Function):

@@ -12,6 +12,7 @@ import measure
 import torch
 
 from emulator.models.sfno import SFNO, SFNOOptions
+from pipelines.estimate import products
 
 CHANNELS = 40
 SIZES = ((64, 64, 4), (96, 128, 8))  # rows, embed, blocks
@@ -61,21 +62,6 @@ def one(case, repeats, device):
     return result
 
 
-def flops(case) -> float:
-    """Operations of a training step of ours, by count of the products alone, forward and backward.
-
-    Backward, linear layers and filters cost twice their forward, the transforms once: their tables are constant.
-    """
-    net = make(case | {"who": "ours"})
-    plan, width, cells = net.outer.plan, net.options.embed_dim, net.outer.nlat * net.outer.nlon
-    legendre = 4 * net.outer.analysis_table.numel() * width
-    fourier = 4 * net.outer.fourier.numel() * plan.half * width
-    transforms = 2 * net.options.blocks * (legendre + fourier)
-    mixing = 4 * plan.count * width * width * net.options.blocks
-    linear = sum(2 * cells * m.weight.numel() for m in net.modules() if isinstance(m, torch.nn.Linear))
-    return 2 * transforms + 3 * (mixing + linear)
-
-
 def rows(arguments):
     rate = measure.product_rate(device=arguments.device)
     half = measure.product_rate(torch.bfloat16, device=arguments.device)
@@ -85,7 +71,8 @@ def rows(arguments):
         case = {"nlat": nlat, "embed": embed, "blocks": blocks}
         for design in DESIGNS:
             peer = measure.alone(__file__, {**case, "who": design}, arguments)
-            count = flops({**case, "design": design, "half": False})
+            ours = make({**case, "who": "ours", "design": design, "half": False})
+            count = products(ours, CHANNELS, (nlat, 2 * nlat))
             for half in (False, True):
                 ours = measure.alone(__file__, {**case, "who": "ours", "design": design, "half": half}, arguments)
                 if "failed" in ours:

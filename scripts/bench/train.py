@@ -26,7 +26,7 @@ from emulator.distributed import device_of, processes  # noqa: E402
 from emulator.step import Step  # noqa: E402
 from emulator.train import Trainer  # noqa: E402
 from emulator.world import world_of  # noqa: E402
-from pipelines import build, conserve  # noqa: E402
+from pipelines import build, conserve, estimate  # noqa: E402
 from pipelines.config import TrainConfig  # noqa: E402
 
 UPDATES, WARM, BATCH = 14, 4, 4
@@ -66,17 +66,10 @@ def one(arguments, case: dict) -> dict | None:
 
 
 def operations(made: Trainer) -> float:
-    """Additions and multiplications of the matrix products of one update, as torch's profiler counts them."""
-    from torch.profiler import ProfilerActivity, profile
-
-    batch = made._order.batch(0).to(made.device)
-    made.update = 0
-    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as found:
-        made._learn(batch)
-    products = ("mm", "bmm", "addmm", "baddbmm")
-    return float(
-        sum(event.flops for event in found.key_averages() if event.key.split("::")[-1].rstrip("_") in products)
-    )
+    """Additions and multiplications of the matrix products of one update, the network's alone."""
+    step, phase = made.step, made.recipe.phases[0]
+    space = step.static.shape[1:]
+    return phase.work * estimate.products(step.network, build.input_count(step.layout), tuple(space))
 
 
 def together(arguments, size: int) -> dict:

@@ -6,11 +6,15 @@ import torch
 from torch import nn
 
 from emulator.grid import Grid
+from emulator.models.spectral import mix, mix_backward
+from emulator.native import library
+from emulator.rates import count_products
+from emulator.spherical_kernels import to_cells, to_coefficients
 from emulator.training.recipe import Phase
 from pipelines import estimate
 from pipelines.cli import main
 from pipelines.config import GraphConfig, SFNOConfig
-from pipelines.estimate import Cost, activations, measure
+from pipelines.estimate import Cost, activations, measure, products
 from pipelines.networks import KINDS, make_network
 
 
@@ -72,3 +76,24 @@ def test_the_command_lists_every_kind_with_its_options(capsys):
         assert f"\n{kind}  " in told
     assert "1,120,256 parameters" in told  # of torch-harmonics' network at the reference size, counted there
     assert "filter = complex   (complex | real | diagonal | low_rank)" in told
+
+
+def test_products_are_counted_forward_and_backward_whoever_makes_them():
+    """By hand for the linear layers; the transforms' and the filter's formulas by the products that stand in for kernels."""
+    grid, space, wide = Grid.gaussian(12), (12, 24), 16
+    bare = {"norm": "none", "pre_norm": "none", "inner_skip": "none", "big_skip": "none"}
+    config = SFNOConfig(embed_dim=wide, blocks=1, mlp_ratio=0, encoder_layers=0, **bare)
+    network = make_network(config, 5, 3, grid)
+    linear = 2 * 288 * wide * (2 * 5 + 3 * 3)  # the input wants no gradient
+    transform, weight = network.outer, network.blocks[0].filters[0].weight.detach()
+    plan, fourier = list(transform.plan), transform.fourier
+    x, c = torch.zeros(288, wide), torch.zeros(transform.plan.count, 1, wide)
+    both = count_products(lambda: to_coefficients(x, transform.analysis_table, fourier, plan))
+    both += count_products(lambda: to_cells(c[:, 0], transform.synthesis_table, fourier, plan))
+    mixing = count_products(lambda: mix(c, weight, plan, False))
+    mixing_back = count_products(lambda: mix_backward(c, c, weight, plan, False))
+    assert mixing_back == 2 * mixing > 0 < both
+    found = products(network, 5, space)
+    assert found == linear + 2 * both + mixing + mixing_back
+    with library.set_aside():
+        assert found == products(network, 5, space)
