@@ -21,7 +21,7 @@ import xarray as xr
 
 
 def write_sources(folder: Path, times: int, files: int) -> None:
-    """Random fields on pressure levels, six-hourly, in NetCDF files of consecutive times."""
+    """Random fields on pressure levels, six-hourly, in compressed NetCDF files of consecutive times."""
     random_numbers = np.random.default_rng(0)
     axis = np.datetime64("2001-01-01", "ns") + np.arange(times) * np.timedelta64(6, "h")
     latitude, longitude = np.linspace(90, -90, 37), np.arange(72) * 5.0
@@ -34,8 +34,9 @@ def write_sources(folder: Path, times: int, files: int) -> None:
             for name, (units, mean) in fields.items()
         }
         level = ("level", [200.0, 500, 700, 850, 1000], {"units": "hPa"})
+        encoding = {name: {"zlib": True, "complevel": 1, "chunksizes": (1, *shape[1:])} for name in data}
         xr.Dataset(data, {"time": part, "level": level, "latitude": latitude, "longitude": longitude}).to_netcdf(
-            folder / f"{number:03d}.nc"
+            folder / f"{number:03d}.nc", encoding=encoding
         )
 
 
