@@ -53,7 +53,7 @@ class OnePass:
         self.names |= zip(("vapour", "liquid", "ice"), species, strict=False)
         self._space = tuple(atmosphere.area.shape)
         constants = atmosphere.constants
-        self._plan = atmosphere.plan(constants.heat_capacity_dry_air, constants.latent_heat_vaporisation, moist)
+        self.plan = atmosphere.plan(constants.heat_capacity_dry_air, constants.latent_heat_vaporisation, moist)
 
     def begin(self, state0: State, state1: State) -> tuple[State, State] | None:
         """The states of a step, in which amounts are kept from now on; None where no kernels serve."""
@@ -65,7 +65,7 @@ class OnePass:
 
     def __call__(self, state: State) -> Amounts:
         fields = [state[name] for name in self.names.values()]
-        sums, growth = _Sums.apply(self._plan, tuple(self.names), *fields)
+        sums, growth = _Sums.apply(self.plan, tuple(self.names), *fields)
         return Amounts(*sums.unbind(1), growth.reshape(len(sums), 3, *self._space))
 
 

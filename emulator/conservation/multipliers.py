@@ -32,13 +32,19 @@ TINY = 1e-30
 class Trial:
     """Multipliers `(batch, constraint)`, the changed fields, and the constraints' residuals.
 
-    `raw`: bounded controls as they would be without their bound, negative in the cells that drop out.
+    `raw`: bounded controls as they would be without their bound, negative in the cells that drop out. `jacobian`: minus
+    the derivative of the residuals by the multipliers, `measured`: the sums it comes from, `squares`: mean squares of the
+    changes, `bound`: shares of the cells on a bound, both by control; all where they are known already.
     """
 
     multipliers: Tensor
     changed: State
     raw: State
     residual: Tensor
+    jacobian: Tensor | None = None
+    measured: Tensor | None = None
+    squares: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    bound: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Problem:
@@ -139,7 +145,9 @@ class Problem:
     def step(self, trial: Trial, at_base: bool = False) -> Tensor:
         """Newton's step of the multipliers; `at_base` where the trial's fields are those of the linearisation."""
         with torch.no_grad():
-            matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.raw)
+            matrix = trial.jacobian
+            if matrix is None:
+                matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.raw)
             diagonal = matrix.diagonal(dim1=1, dim2=2).abs()
             # A budget that no free control can change has an empty row; its multiplier stays where it is.
             dead = diagonal < TINY

@@ -18,6 +18,7 @@ from emulator.conservation import fluxes
 from emulator.conservation.atmosphere import Atmosphere, State, on_levels
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Anchor, Budget
+from emulator.conservation.compiled import Compiled
 from emulator.conservation.multipliers import Problem, Trial
 from emulator.conservation.scheme import Correction, Options, Scheme
 from emulator.conservation.sequential import ColumnStep
@@ -84,14 +85,21 @@ class Projection(Scheme):
             self._copies[key] = torch.tensor(numbers, dtype=torch.float64, device=like.device)
         return self._copies[key]
 
+    def kept(self, part: int, like: Tensor, make) -> Tensor:
+        """One of the constant tables that `make` gives, float64 on the device of `like`, made once."""
+        key = (make.__name__, part, like.device)
+        if key not in self._copies:
+            self._copies[key] = torch.tensor(make()[part], dtype=torch.float64, device=like.device)
+        return self._copies[key]
+
     def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> Correction:
         clipped = {name: state1[name].clamp(min=0) for name in (*self.bounded, *self.clipped)}
         base = state1 | clipped
         problem = Problem(self, (state0, state1, base), anchor, scales)
         with torch.no_grad():
             first = problem.first()
-            trial, open_ = problem.solve(first)
-        before, after = {}, {}
+            trial, open_ = (Compiled.of(problem) or problem).solve(first)
+        before, after, squares = {}, {}, {}
         if torch.is_grad_enabled():
             # One Newton step with the exact Jacobian has the derivative of the solution (implicit function theorem). Its
             # value is rounding, so that it may be added to the fields, and what it multiplies needs no derivative.
@@ -99,15 +107,18 @@ class Projection(Scheme):
             changed = problem.moved(trial)
         else:
             changed = trial.changed
-            after = self._known(trial)
+            after, squares = self._known(trial), trial.squares
         if not self.clipped and all(bool((raw >= 0).all()) for raw in first.raw.values()):
             before = self._known(first)
         changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
             changed |= column(state0, state1 | changed, anchor)[0]
-        saturations = {name: self.atmosphere.share(raw < 0) for name, raw in trial.raw.items()}
+        saturations = {
+            name: trial.bound[name] if name in trial.bound else self.atmosphere.share(raw < 0)
+            for name, raw in trial.raw.items()
+        }
         saturations["projection"] = open_.to(torch.float64)
-        return Correction({name: changed[name] for name in self.changes}, saturations, before, after)
+        return Correction({name: changed[name] for name in self.changes}, saturations, before, after, squares)
 
     def _known(self, trial: Trial) -> dict[str, Tensor]:
         """Residuals of a trial by budget, where its constraints are the budgets."""

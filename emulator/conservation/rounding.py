@@ -27,16 +27,16 @@ def add(field: Tensor, increment: Tensor) -> Tensor:
     if field.dtype != torch.float32:
         return field + increment
     if native.serves(field, increment):
-        pattern = _pattern(tuple(field.shape[1:]), field.device)
+        pattern = pattern_of(tuple(field.shape[1:]), field.device)
         traced = torch.is_grad_enabled() and (field.requires_grad or increment.requires_grad)
         return _Dither.apply(field, increment, pattern) if traced else native.dither(field, increment, pattern)
     unit = (field.detach().view(torch.int32) & EXPONENT_BITS).view(torch.float32)
-    pattern = _pattern(tuple(field.shape[1:]), field.device)
+    pattern = pattern_of(tuple(field.shape[1:]), field.device)
     return field + torch.addcmul(increment, unit, pattern)
 
 
 @functools.lru_cache(maxsize=32)
-def _pattern(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def pattern_of(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Weyl sequence within +-0.499 units in the last place of a number in [1, 2), as an additive recurrence over cells."""
     index = torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.float64)
     values = 0.998 * (torch.frac(index * GOLDEN_RATIO) - 0.5) * MANTISSA_UNIT

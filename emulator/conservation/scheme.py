@@ -98,12 +98,15 @@ def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[st
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What a scheme did: changed fields, saturations by what saturated, and residuals where they are known already."""
+    """What a scheme did: changed fields, saturations by what saturated; where they are known already, residuals before and
+    after by budget and mean squares of the changes by field.
+    """
 
     changed: State = dataclasses.field(default_factory=dict)
     saturations: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     after: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    squares: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Scheme:
@@ -202,9 +205,10 @@ class Scheme:
             record[f"residual_before_{name}"] = before / scales[name]
             record[f"residual_after_{name}"] = left / scales[name]
         for name in self.changes:
-            record[f"correction_rms_{name}"] = self.atmosphere.mean_square(
-                correction.changed[name], state1[name]
-            ).sqrt()
+            square = correction.squares.get(name)
+            if square is None:
+                square = self.atmosphere.mean_square(correction.changed[name], state1[name])
+            record[f"correction_rms_{name}"] = square.sqrt()
         return record | {f"saturation_{name}": value.detach() for name, value in correction.saturations.items()}
 
 

@@ -81,6 +81,25 @@ struct columns {
     long next; /* the first block that no thread has taken */
 };
 
+#define CONTROLS 5 /* surface pressure, temperature, humidity, precipitation, evaporation */
+/* Sums of a trial: 3 amounts, 4 weights, 2 means, 3 x 3 products of derivatives by surface pressure; and of every control
+ * the square of its change and the share of the cells on its bound, the sums over levels. */
+#define TRIAL 28
+
+struct trial {
+    const struct columns *columns; /* the fields that no multiplier moves */
+    const float *x[CONTROLS];      /* as predicted; NULL for what is no control */
+    const float *pattern[CONTROLS];
+    float *to[CONTROLS];
+    const double *variance[CONTROLS]; /* `(batch, level)` */
+    const double *totals; /* `(batch, control + 3)`: what is added per unit of variance; to pressure also along `slopes` */
+    const float *slopes;              /* `(batch, 3, cell)`: those of the linearisation */
+    double *sums;                     /* `(batch, block, TRIAL)` */
+    int relative[CONTROLS], bounded[CONTROLS];
+    long step[CONTROLS];
+    long next; /* the first block that no thread has taken */
+};
+
 struct dither {
     const float *x, *increment, *pattern;
     float *to;
@@ -216,6 +235,12 @@ void emulator_departure(struct departure *f, region parallel, unsigned threads)
 {
     f->next = 0;
     run(BEST(departure), f, parallel, threads);
+}
+
+void emulator_trial(struct trial *f, region parallel, unsigned threads)
+{
+    f->next = 0;
+    run(BEST(trial), f, parallel, threads);
 }
 
 /* `count` numbers of 2 or 4 bytes; `to` is aligned to them */
