@@ -3,7 +3,7 @@
 Between the first and the last layer a state is `(cell, batch, channel)`, its cells in the order of the transform's
 kernels: 1x1 convolutions are plain linear layers, batch and channels together are the columns of the transform's
 products, and nothing is permuted or copied between layers. Every layer but the transforms works on single cells, so
-their order does not matter to it.
+their order does not matter to it; the MLP's stencil, where it has one, finds the neighbours by itself.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from emulator.models.layers import MLP, DropPath, Linear, NoiseModulation, Norm, check_noise, gelu
 from emulator.models.spectral import DegreeGate, SpectralFilter
+from emulator.models.stencil import StencilMLP
 from emulator.spherical import SphericalTransform, latitudes, truncation
 
 Skip = Literal["none", "identity", "linear"]
@@ -36,6 +37,8 @@ class SFNOOptions:
       spectral_layers: filters in a block, with a gate on every degree's power between them.
       mlp_ratio: hidden width of a block's MLP over embed_dim, 0 for no MLP. mlp_precision: of every linear layer; the
         transforms and the state stay in float32.
+      stencil: cells in latitude and in longitude that the first layer of a block's MLP takes in, odd; 1 as published. The
+        filters are isotropic, so 3 is what gives a block slopes and their directions, as advection needs.
       encoder_layers: hidden layers of encoder and decoder: 0 in torch-harmonics, 1 in ACE.
       norm: "instance", "area_instance" (moments weighted by area), "layer" (over channels) or "none", before the MLP.
       pre_norm: the same before the transform: "branch" leaves the skips alone, "stream" includes them (as ACE does).
@@ -59,6 +62,7 @@ class SFNOOptions:
     spectral_layers: int = 1
     mlp_ratio: float = 2.0
     mlp_precision: Precision = "float32"
+    stencil: int = 1
     encoder_layers: int = 1
     norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
     pre_norm: Literal["none", "branch", "stream"] = "stream"
@@ -78,7 +82,7 @@ class SFNOOptions:
             value = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
-        for name in ("embed_dim", "blocks", "scale_factor", "rank", "spectral_layers"):
+        for name in ("embed_dim", "blocks", "scale_factor", "rank", "spectral_layers", "stencil"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
         for name in ("mlp_ratio", "encoder_layers", "condition_dim", "noise_channels"):
@@ -86,6 +90,8 @@ class SFNOOptions:
                 raise ValueError(f"Expected {name} of at least 0, got {getattr(self, name)}")
         if self.truncation is not None and not 0 < self.truncation <= 1:
             raise ValueError(f"Expected truncation above 0 and at most 1, got {self.truncation}")
+        if self.stencil > 1 and not self.mlp_ratio:
+            raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"Expected drop_path of at least 0 and below 1, got {self.drop_path}")
 
@@ -201,7 +207,10 @@ class Block(nn.Module):
         self.mlp = None
         if options.mlp_ratio:
             widths = (width, int(width * options.mlp_ratio), width)
-            self.mlp = MLP(widths, bias_last=False, precision=options.mlp_precision)
+            if options.stencil == 1:
+                self.mlp = MLP(widths, bias_last=False, precision=options.mlp_precision)
+            else:
+                self.mlp = StencilMLP(synthesis, widths, options.stencil, options.mlp_precision)
         self.drop_path = DropPath(drop_path)
 
     def forward(

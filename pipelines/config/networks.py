@@ -43,6 +43,7 @@ class SFNOConfig(Model):
     spectral_layers: Count = 1
     mlp_ratio: float = Field(2.0, ge=0)
     mlp_precision: Precision = "float32"
+    stencil: int = Field(1, ge=1, description="cells each way that a block's MLP takes in, odd; 3 learns much faster")
     encoder_layers: int = Field(1, ge=0)
     norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
     pre_norm: Literal["none", "branch", "stream"] = "stream"

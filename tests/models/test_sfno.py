@@ -109,8 +109,10 @@ def test_what_has_no_counterpart_is_refused(chosen, message):
 @pytest.mark.parametrize(
     "grid", [{}, {"grid": "equiangular"}, {"grid": "equiangular", "poles": True, "shape": (13, 24)}]
 )
-def test_turning_about_the_axis_commutes_with_the_network(kind, grid):
-    net = awaken(network(dataclasses.replace(SMALL, filter=kind, rank=3, spectral_layers=2), **grid))
+@pytest.mark.parametrize("stencil", [1, 3])
+def test_turning_about_the_axis_commutes_with_the_network(kind, grid, stencil):
+    options = dataclasses.replace(SMALL, filter=kind, rank=3, spectral_layers=2, stencil=stencil)
+    net = awaken(network(options, **grid))
     x = fields(2, 3, *net.outer.shape)
     with torch.no_grad():
         expected = net(x).roll(7, -1)
@@ -248,6 +250,8 @@ VARIANTS = [
     {"filter": "diagonal"},
     {"filter": "low_rank", "rank": 4},
     {"spectral_layers": 3},
+    {"stencil": 3},
+    {"stencil": 5, "scale_factor": 2, "mlp_ratio": 1},
     {"scale_factor": 2},
     {"scale_factor": 1.5, "filter": "real"},
     {"truncation": 0.6},

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from emulator.models.unet import UNet, UNetOptions, pad_sphere
+from emulator.models.padding import pad_sphere
+from emulator.models.unet import UNet, UNetOptions
 from emulator.spherical import latitudes
 
 SMALL = UNetOptions(width=6, depth=2)
