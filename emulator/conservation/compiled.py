@@ -5,7 +5,6 @@ and its Jacobian are linear in 18 sums over the sphere, which `emulator/native` 
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,9 +15,6 @@ from emulator.conservation.budgets import DryAir, Water
 from emulator.conservation.energy import Energy
 from emulator.conservation.multipliers import Problem, Trial
 from emulator.native import columns as native
-
-if TYPE_CHECKING:
-    pass
 
 CONTROLS = ("surface_pressure", "temperature", fluxes.HUMIDITY, fluxes.PRECIPITATION, fluxes.EVAPORATION)
 # Budgets by air, water and energy, which is the order of the kernels' sums.
