@@ -487,8 +487,9 @@ def test_linear_layer_is_torchs_whichever_library_it_takes(points):
 
 
 @pytest.mark.slow
-def test_compiled_network_gives_the_same_output_and_gradient():
-    net = awaken(network(dataclasses.replace(SMALL, blocks=1)))
+@pytest.mark.parametrize("stencil", [1, 3])
+def test_compiled_network_gives_the_same_output_and_gradient(stencil):
+    net = awaken(network(dataclasses.replace(SMALL, blocks=1, stencil=stencil)))
     x, results = fields(1, 3, 12, 24), []
     for function in (net, torch.compile(net, fullgraph=True)):
         net.zero_grad()
