@@ -7,6 +7,7 @@ import html
 import io
 import math
 import re
+import warnings
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -117,7 +118,10 @@ def _power_of_ten(value: float, _=None) -> str:
 def svg(figure: Figure, alt: str, prefix: str) -> str:
     """The figure as inline SVG that scales with the page; `prefix` keeps its ids apart from other figures'."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The browser draws the text, and finds what the first typeface here lacks in another one.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
