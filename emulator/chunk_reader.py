@@ -41,11 +41,16 @@ class ChunkReader:
         self.shape, self.fill = array.shape, np.float32(array.fill_value)
         codecs = array.metadata.codecs
         self.is_sharded, self.per_file = False, 1
+        keys = array.metadata.chunk_key_encoding
+        plain = (keys.name, keys.separator) == ("default", "/")
         if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
             self.is_sharded, self.per_file = True, array.shards[0]
-            codecs = codecs[0].codecs
-        kinds = [type(codec) for codec in codecs]
-        plain = kinds == [BytesCodec, BloscCodec] and array.metadata.chunk_key_encoding.name == "default"
+            shard, codecs = codecs[0], codecs[0].codecs
+            plain &= shard == ShardingCodec(chunk_shape=array.chunks, codecs=codecs)  # its index as usual, at the end
+            plain &= array.shards[1:] == array.shape[1:]
+        plain &= [type(codec) for codec in codecs] == [BytesCodec, BloscCodec] and codecs[0] == BytesCodec(
+            endian="little"
+        )
         if not (plain and array.dtype == np.dtype("<f4") and array.chunks == (1, *array.shape[1:])):
             raise ValueError(f"Expected {name} in {store} as float32 chunks of one time, got chunks {array.chunks}")
         c = codecs[1]

@@ -9,6 +9,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_planet import small_planet
+from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec
 
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import ChunkReader, StoreReader
@@ -17,6 +18,7 @@ from emulator.store import open_analysis
 from emulator.zarr_regions import create, finish, write_region
 
 TIMES = 13
+PACKED = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4)
 
 
 def make(path, data, times_per_chunk=1, shard=None, holes=()):
@@ -96,6 +98,31 @@ def test_other_layouts_are_left_to_zarr(tmp_path, planet, layout):
             encoding={v: {"chunks": (1, *data[v].shape[1:])} for v in ("temperature",)},
         )
     assert ChunkReader.of("memory://a.zarr" if layout == "a URL" else path, "temperature") is None
+
+
+def sharded(endian="little", **index):
+    codecs = (BytesCodec(endian=endian), PACKED)
+    return ShardingCodec(chunk_shape=(1, 3, 4), codecs=codecs, **index)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"serializer": BytesCodec(endian="big")},
+        {"chunk_key_encoding": {"name": "default", "separator": "."}},
+        {"shards": {"shape": (2, 3, 4), "index_location": "start"}},
+        {"chunks": (2, 3, 4), "serializer": sharded("big"), "compressors": []},
+        {"chunks": (2, 3, 4), "serializer": sharded(index_codecs=[BytesCodec()]), "compressors": []},
+        {"chunks": (2, 6, 4), "serializer": sharded(), "compressors": []},
+    ],
+    ids=["big-endian", "dots", "index first", "big-endian shards", "no checksum", "shards beyond the array"],
+)
+def test_what_others_have_laid_out_in_another_way_is_left_to_zarr(tmp_path, options):
+    """None of these differs in its chunks' shape, type or compression."""
+    options = {"chunks": (1, 3, 4), "compressors": [PACKED]} | options
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("t", shape=(4, 3, 4), dtype="f4", fill_value=np.nan, **options)[:] = 1
+    assert ChunkReader.of(tmp_path / "a.zarr", "t") is None
 
 
 def test_a_broken_chunk_is_named(tmp_path, planet):
