@@ -38,6 +38,7 @@ def with_direct_chunks(dataset: xr.Dataset, path: str) -> xr.Dataset:
     try:
         with open(path, "rb") as file, h5py.File(path, "r", locking="best-effort") as opened:
             state = _state(file.fileno())
+            path = os.path.abspath(path)
             found = {name: _direct(path, state, opened, str(name), v) for name, v in dataset.variables.items()}
     except OSError as error:
         log.debug("%s is read by its library: %s", path, error)
@@ -136,6 +137,8 @@ class _DirectArray(BackendArray):
                     return
                 else:
                     data = unshuffle(data, out.itemsize, np.empty(len(data), np.uint8))
+            if len(data) != out.nbytes:
+                raise ValueError(f"{len(data)} bytes for {out.nbytes}")
             into[:] = np.frombuffer(data, np.uint8)
         except (isal_zlib.error, RuntimeError, ValueError) as error:
             raise OSError(f"a chunk that cannot be decoded ({error})") from error

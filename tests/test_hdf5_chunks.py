@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import zlib
 
 import h5py
 import netCDF4
@@ -133,6 +134,29 @@ def test_it_travels_to_other_processes(tmp_path):
     (source,) = open_source(write(tmp_path / "a.nc", values, (2, 3, 5, 8), zlib=True))
     again = pickle.loads(pickle.dumps(source.dataset["t"].variable))
     np.testing.assert_array_equal(again[2:5].values, values[2:5])
+
+
+def test_the_folder_may_change_after_a_file_was_opened(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    write(tmp_path / "a.nc", values, (2, 3, 5, 8), zlib=True)
+    monkeypatch.chdir(tmp_path)
+    (source,) = open_source("a.nc")
+    monkeypatch.chdir("/")
+    assert is_direct(source.dataset["t"])
+    np.testing.assert_array_equal(source.dataset["t"].values, values)
+
+
+def test_a_chunk_of_one_byte_is_a_fault(tmp_path):
+    """Rather than the value of a whole chunk."""
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        variable = file.create_dataset("t", (8, 8), "u1", chunks=(4, 8), compression="gzip")
+        variable.id.write_direct_chunk((4, 0), zlib.compress(b"x"))
+        for n, dim in enumerate("yx"):
+            file.create_dataset(dim, data=np.arange(8)).make_scale(dim)
+            variable.dims[n].attach_scale(file[dim])
+    (source,) = open_source(str(tmp_path / "a.nc"))
+    with pytest.raises(OSError, match="1 bytes for 32"):
+        source.dataset["t"].load()
 
 
 def test_faults_are_told(tmp_path):
