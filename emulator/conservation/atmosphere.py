@@ -17,6 +17,7 @@ from emulator.variables import VARIABLES
 from emulator.vertical import Levels
 
 AREA_TOLERANCE = 1e-9
+SHARED_SUM = 1 << 15  # numbers from which torch splits one sum over its threads
 FIELD_TYPES = (torch.float32, torch.float64)
 
 State = dict[str, Tensor]
@@ -91,7 +92,11 @@ class Atmosphere:
     def mean(self, field: Tensor) -> Tensor:
         """Area mean in float64: `(..., *space)` -> `(...)`."""
         # Not a product with a matrix, whose bits would depend on the rest of the batch.
-        return (field.flatten(-self.space).to(torch.float64) * self.area_of(field).flatten()).sum(-1)
+        products = field.flatten(-self.space).to(torch.float64) * self.area_of(field).flatten()
+        if products.numel() == products.shape[-1] >= SHARED_SUM:
+            # Threads share a sum that is alone, and each of several has one to itself: twice the same keeps the bits.
+            return products.expand(2, *products.shape).sum(-1)[0]
+        return products.sum(-1)
 
     def mean_square(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean of `(x - y)^2` over the sphere and the levels, if any: `(batch,)` float64, without gradients."""
@@ -175,7 +180,7 @@ class Atmosphere:
         key = (name, dtype, device)
         if key not in self._copies:
             if hasattr(self, name):
-                self._copies[key] = getattr(self, name).to(device, dtype)
+                self._copies[key] = getattr(self, name).to(device, dtype).contiguous()
             else:
                 values = getattr(self.levels, name.replace("layer", "half"))
                 values = np.diff(values) if name.startswith("layer") else values

@@ -41,6 +41,8 @@ class Compiled(Problem):
             return None
         if any(type(budget) not in PARTS or budget not in kept.one_pass.budgets for budget in scheme.solved):
             return None
+        if any(budget.moist for budget in scheme.solved if isinstance(budget, Energy)):  # trials know no product q T
+            return None
         numbers = [name for name in scheme.controls if name != "surface_pressure"]
         if any(isinstance(gradient.get(name), Tensor) for gradient in problem.right for name in numbers):
             return None

@@ -85,7 +85,7 @@ class Plan:
         vapour = fields["vapour"]
         batch, cells = len(vapour), self._shared["cells"]
         sums = torch.empty(batch, -(-cells // BLOCK), 3, dtype=torch.float64)
-        slopes = torch.empty(batch, 3, cells)
+        slopes = vapour.new_empty(batch, 3, cells)
         self._run(fields, batch, sums=sums.data_ptr(), slopes=slopes.data_ptr())
         return sums.sum(1), slopes
 
@@ -93,7 +93,7 @@ class Plan:
         """Gradients of the `needed` fields for those of what `sums` gives; liquid and ice have the one of "condensed"."""
         batch, *shape = fields["vapour"].shape
         surface = (batch, *shape[1:])
-        results = {x: torch.empty(surface if x == "pressure" else (batch, *shape)) for x in needed}
+        results = {x: fields["vapour"].new_empty(surface if x == "pressure" else (batch, *shape)) for x in needed}
         g_sums = g_sums.contiguous()
         g_slopes = None if g_slopes is None else g_slopes.contiguous()
         pointers = {f"g_{name}": x.data_ptr() for name, x in results.items()}
@@ -162,7 +162,7 @@ class Trials:
         `totals`: `(batch, 5 + 3)` float64, what is added to each of `CONTROLS` per unit of variance, and to pressure along
         its derivatives of air, water and energy.
         """
-        moved = {name: torch.empty(control.field.shape) for name, control in self._controls.items()}
+        moved = {name: control.field.new_empty(control.field.shape) for name, control in self._controls.items()}
         sums = torch.empty(self._shape, dtype=torch.float64)
         pointers = {f"to_{CONTROLS.index(name)}": field.data_ptr() for name, field in moved.items()}
         task = _Trial(**self._values, **pointers, totals=totals.data_ptr(), sums=sums.data_ptr())
@@ -177,8 +177,8 @@ def dither(field: Tensor, increment: Tensor, pattern: Tensor) -> Tensor:
     everywhere = not any(increment.stride()[min(2, field.ndim - 1) :])  # in a row of cells
     if not everywhere:
         increment = whole(increment)
-    cells = field[0].numel() // rows[1]
-    to = torch.empty(field.shape)
+    cells = field.shape[1:].numel() // rows[1]
+    to = field.new_empty(field.shape)
     task = _Dither(
         *(tensor.data_ptr() for tensor in (field, increment, pattern, to)),
         everywhere=everywhere,

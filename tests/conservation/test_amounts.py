@@ -281,3 +281,61 @@ def test_other_types_and_energies_form_their_own_columns():
         scheme = build(options, atmosphere, state1)
         _, begun = scheme._prepared(state0, state1)
         assert tuple(known(scheme.budgets[name], begun) is not None for name in ("water", "energy")) == expected
+
+
+@pytest.mark.parametrize("energy", [("hydrostatic", "moist"), ("total", "constant")])
+def test_the_product_of_temperature_and_humidity_counts_where_surface_pressure_alone_moves(energy):
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
+    state0, state1 = random_step(atmosphere)
+    form, capacity = energy
+    options = Options("projection", ("energy",), form, capacity, controls=("surface_pressure",))
+    with torch.no_grad():  # a further step with gradients would hide what the trials get wrong
+        changed, record = build(options, atmosphere, state1, VARIANCES)(state0, state1)
+    assert float(record["residual_before_energy"].abs().min()) > 1e-4
+    assert float(record["residual_after_energy"].abs().max()) < 1e-7
+    budget = make_budgets(options, atmosphere, state1)["energy"]
+    states = exact(state0), exact(state1 | changed)
+    assert float((budget.residual(*states) / budget.scale(states[0])).abs().max()) < 1e-7
+
+
+def test_areas_in_another_order_of_memory_are_the_same():
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
+    states = random_step(atmosphere)
+    turned = dataclasses.replace(atmosphere, area=atmosphere.area.T.contiguous().T)
+    one, other = (build(Options(), air, states[1])(*states)[1] for air in (atmosphere, turned))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "projection"])
+def test_no_samples_and_another_default_type(kind):
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
+    states = random_step(atmosphere)
+    scheme = build(Options(kind=kind), atmosphere, states[1], VARIANCES)
+    expected, _ = scheme(*states)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found, _ = scheme(*states)
+    finally:
+        torch.set_default_dtype(before)
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=0)
+    nothing, _ = scheme(*({name: value[:0] for name, value in state.items()} for state in states))
+    assert {name: value.shape for name, value in nothing.items()} == {n: v[:0].shape for n, v in expected.items()}
+
+
+def test_means_over_many_cells_do_not_depend_on_threads_nor_on_the_batch():
+    atmosphere = make_atmosphere(Grid.equiangular(181, 360, poles=True), LEVELS["sigma"])
+    fields = torch.randn(3, *atmosphere.area.shape, generator=torch.Generator().manual_seed(0))
+    expected, before = atmosphere.mean(fields), torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(atmosphere.mean(fields), expected)
+            for number in range(3):
+                assert torch.equal(atmosphere.mean(fields[number : number + 1]), expected[number : number + 1])
+                assert torch.equal(atmosphere.mean(fields[number]), expected[number])
+    finally:
+        torch.set_num_threads(before)
