@@ -66,8 +66,10 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     loss = build.loss(samples, statistics, config, conservation.penalty)
     loss.error.to(device)
     judge = loss.error if config.members > 1 else build.error(samples, statistics, config)
-    more = (asked.count if asked else 0 for asked in told)
-    products = estimate.products(network, build.input_count(layout), samples.grid.shape, *more)
+    products, sharded = 0, config.parallel == "fsdp"
+    if not sharded:  # a network that is spread over processes may be too large to run whole in one
+        more = (asked.count if asked else 0 for asked in told)
+        products = estimate.products(network, build.input_count(layout), samples.grid.shape, *more)
     if config.compile:
         network.compile()
     trainer = Trainer(
@@ -79,7 +81,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         identity(config, stores),
         build.validation(stores, config, judge.to(device), layout),
         world,
-        config.parallel == "fsdp",
+        sharded,
         products,
     )
     total = recipe.updates
