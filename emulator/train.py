@@ -255,7 +255,8 @@ class Trainer:
 
     @functools.cached_property
     def _product_rate(self) -> float:
-        return product_rate(self.device, getattr(torch, self.recipe.precision))
+        size = 4096 if self.device.type == "cuda" else None  # the training's own memory is not to be told wrong by this
+        return product_rate(self.device, getattr(torch, self.recipe.precision), size)
 
     def tensors(self) -> dict[str, Tensor]:
         """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""
