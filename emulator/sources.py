@@ -38,9 +38,8 @@ def reaching(path: str):
         if "://" not in path or path in str(error):
             raise
         raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error
-    except (
-        Exception
-    ) as error:  # botocore's and aiohttp's are neither OSError nor ValueError, and not installed everywhere
+    # botocore's and aiohttp's errors are neither OSError nor ValueError, and those libraries not installed everywhere
+    except Exception as error:
         if "://" not in path:
             raise
         raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error

@@ -181,67 +181,26 @@ typedef void (*task)(void *);
 /* GOMP_parallel of the OpenMP that the caller's threads belong to, or NULL for one thread */
 typedef void (*region)(task, void *, unsigned, unsigned);
 
-static void run(task work, void *argument, region parallel, unsigned threads)
-{
-    if (parallel && threads > 1)
-        parallel(work, argument, threads, 0);
-    else
-        work(argument);
-}
+/* `emulator_NAME` works through a structure on so many threads, each of which takes portion after portion. */
+#define ENTRY(name, structure, kernel)                                                                                 \
+    void emulator_##name(struct structure *work, region parallel, unsigned threads)                                    \
+    {                                                                                                                  \
+        work->next = 0;                                                                                                \
+        if (parallel && threads > 1)                                                                                   \
+            parallel(BEST(kernel), work, threads, 0);                                                                  \
+        else                                                                                                           \
+            BEST(kernel)(work);                                                                                        \
+    }
 
-void emulator_fourier(struct fourier *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(fourier), f, parallel, threads);
-}
-
-void emulator_legendre(struct legendre *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(legendre), f, parallel, threads);
-}
-
-void emulator_mixing(struct mixing *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(mixing), f, parallel, threads);
-}
-
-void emulator_gelu_backward(struct gelu *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(gelu), f, parallel, threads);
-}
-
-void emulator_norm_backward(struct norm *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(norm), f, parallel, threads);
-}
-
-void emulator_columns(struct columns *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(columns), f, parallel, threads);
-}
-
-void emulator_dither(struct dither *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(dither), f, parallel, threads);
-}
-
-void emulator_departure(struct departure *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(departure), f, parallel, threads);
-}
-
-void emulator_trial(struct trial *f, region parallel, unsigned threads)
-{
-    f->next = 0;
-    run(BEST(trial), f, parallel, threads);
-}
+ENTRY(fourier, fourier, fourier)
+ENTRY(legendre, legendre, legendre)
+ENTRY(mixing, mixing, mixing)
+ENTRY(gelu_backward, gelu, gelu)
+ENTRY(norm_backward, norm, norm)
+ENTRY(columns, columns, columns)
+ENTRY(dither, dither, dither)
+ENTRY(departure, departure, departure)
+ENTRY(trial, trial, trial)
 
 /* `count` numbers of 2 or 4 bytes; `to` is aligned to them */
 void emulator_unshuffle(const uint8_t *from, uint8_t *to, long count, long size)
