@@ -22,13 +22,19 @@ def area_means(field: np.ndarray, weights: np.ndarray, mask: np.ndarray | None =
     """Weighted means over cells: `(..., cell)` and weights `(region, cell)` summing to 1 -> `(..., region)`.
 
     `mask`, `(..., cell)`, marks the cells that count; the weights are renormalised over them, and a region without any
-    gives NaN.
+    gives NaN. A cell that counts and is NaN makes the regions that hold it NaN, and no others.
     """
     if mask is None or mask.all():
-        return field @ weights.T
-    share = mask.astype(np.float64) @ weights.T
+        means, share = field @ weights.T, 1.0
+    else:
+        field = np.where(mask, field, 0.0)
+        means, share = field @ weights.T, mask.astype(np.float64) @ weights.T
+    if not np.isfinite(means).all():  # a product takes 0 times NaN for NaN: also where a region ends far from the cell
+        broken = ~np.isfinite(field)
+        means = np.where(broken, 0.0, field) @ weights.T
+        means[broken.astype(np.float64) @ (weights > 0).T > 0] = np.nan
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(mask, field, 0.0) @ weights.T / share
+        return means / share
 
 
 def error_statistics(forecast, truth, climatology, weights, mask=None) -> dict[str, np.ndarray]:

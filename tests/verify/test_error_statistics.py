@@ -88,6 +88,33 @@ def test_missing_truth_has_no_weight_and_a_failed_forecast_no_score():
     assert np.isfinite(failed["squared_error"][2, 0])
 
 
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_failed_cell_spoils_the_regions_that_hold_it_and_no_others(holes):
+    forecast, truth = fields(2, 4)
+    north, south = GRID.area * (GRID.mesh()[0] > 0), GRID.area * (GRID.mesh()[0] < 0)
+    weights = np.stack([w.ravel() / w.sum() for w in (GRID.area, north, south)])
+    mask = np.ones(truth.shape, bool)
+    if holes:
+        mask[:, 40] = False
+    broken = forecast.copy()
+    broken[1, 3] = np.nan  # in the north
+    members = np.stack([broken, forecast + 1, truth - 1])
+    for given, whole in (
+        (
+            error_statistics(broken, truth, 0 * truth, weights, mask),
+            error_statistics(forecast, truth, 0 * truth, weights, mask),
+        ),
+        (
+            ensemble_statistics(members, truth, weights, mask),
+            ensemble_statistics(np.stack([forecast, *members[1:]]), truth, weights, mask),
+        ),
+    ):
+        for name, values in given.items():
+            assert np.isnan(values[1, :2]).all() or name == "truth_anomaly_squared", name
+            np.testing.assert_allclose(values[:, 2], whole[name][:, 2], rtol=1e-12, atol=1e-14, err_msg=name)
+            assert np.isfinite(np.delete(values, 1, axis=0)).all(), name
+
+
 def test_rows_worked_on_in_pieces_give_the_same(monkeypatch):
     forecast, truth, climate = fields(3, 4, 5, seed=9)
     whole = error_statistics(forecast, truth, climate, GLOBAL)
