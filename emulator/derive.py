@@ -74,7 +74,7 @@ def _derived(plan, name, half_levels, gravity) -> Computed:
     if name == INSOLATION:
         if not plan.step_seconds:
             raise ValueError(f"Expected a time step to derive {name} for, got one time")
-        mesh = plan.grid.mesh()
+        mesh = plan.grid.open_mesh()
         function = functools.partial(_insolation, step_hours=plan.step_seconds / 3600, mesh=mesh)
         return _computed(plan, name, [], function, False)
     if name in WIND:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
     """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.insolation`)."""
-    return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.mesh()))
+    return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.open_mesh()))
 
 
 def is_snapshot(channels: Channels) -> Tensor:

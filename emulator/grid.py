@@ -81,6 +81,12 @@ class Grid:
             return self.latitude, self.longitude
         return tuple(np.meshgrid(self.latitude, self.longitude, indexing="ij"))
 
+    def open_mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude, degrees, that broadcast to `shape`: functions of one alone are found once a row or column."""
+        if self.kind == "points":
+            return self.latitude, self.longitude
+        return self.latitude[:, None], self.longitude[None]
+
     def mean(self, field: np.ndarray) -> np.ndarray:
         """Area-weighted mean over the trailing spatial axes, in float64: `(..., *shape)` -> `(...)`."""
         axes = tuple(range(-len(self.shape), 0))

@@ -21,17 +21,29 @@ def solar_position(day_of_year, hour):
 
 def insolation(day_of_year, hour, latitude, longitude):
     """Downward solar flux at the top of the atmosphere [W m-2], an instant: broadcasts its arguments (degrees)."""
-    declination, equation, distance = solar_position(day_of_year, hour)
-    phi = np.radians(latitude)
+    return _flux(solar_position(day_of_year, hour), hour, latitude, longitude)
+
+
+def _flux(position, hour, latitude, longitude):
+    """As `insolation`. Only the last three lines work on whole fields where latitude and longitude are rows and columns."""
+    declination, equation, distance = position
+    phi, strength = np.radians(latitude), SOLAR_CONSTANT * distance
     hour_angle = 2 * np.pi * (np.asarray(hour) / 24 - 0.5) + np.radians(longitude) + equation
-    cosine = np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(hour_angle)
-    return SOLAR_CONSTANT * distance * np.maximum(cosine, 0)
+    flux = np.asarray(strength * np.cos(phi) * np.cos(declination) * np.cos(hour_angle))
+    flux += strength * np.sin(phi) * np.sin(declination)
+    return np.maximum(flux, 0, out=flux)
 
 
 def mean_insolation(day_of_year, hour, step_hours, latitude, longitude, samples=6):
     """Mean of `insolation` over the step that starts at `hour`, by the midpoint rule with `samples` points."""
     offsets = (np.arange(samples) + 0.5) * (step_hours / samples)
-    return sum(insolation(day_of_year, hour + offset, latitude, longitude) for offset in offsets) / samples
+    day, hour = np.broadcast_arrays(day_of_year, hour)
+    hours = hour + offsets.reshape(-1, *[1] * hour.ndim)
+    positions = zip(*solar_position(day, hours), strict=True)
+    total = 0.0
+    for position, moment in zip(positions, hours, strict=True):
+        total += _flux(position, moment, latitude, longitude)
+    return total / samples
 
 
 CLOCK_FEATURES = ("insolation", "sin_local_time", "cos_local_time", "sin_day_of_year", "cos_day_of_year")
@@ -40,12 +52,16 @@ CLOCK_FEATURES = ("insolation", "sin_local_time", "cos_local_time", "sin_day_of_
 def clock_features(day_of_year, hour, step_hours, latitude, longitude) -> np.ndarray:
     """Features of the step that starts at each of some times, float32 `(time, 5, *space)`, in the order `CLOCK_FEATURES`.
 
-    `day_of_year` and `hour` are `(time,)`; `latitude` and `longitude` have the shape of the grid (`Grid.mesh()`). Insolation
-    is the mean over the step, in units of 400 W m-2 less 0.6: near zero mean and unit variance over the globe.
+    `day_of_year` and `hour` are `(time,)`; `latitude` and `longitude` broadcast to the shape of the grid
+    (`Grid.open_mesh()`). Insolation is the mean over the step, in units of 400 W m-2 less 0.6: near zero mean and unit
+    variance over the globe.
     """
-    space = [1] * np.ndim(latitude)
-    day, hour = (np.asarray(a, np.float64).reshape(-1, *space) for a in (day_of_year, hour))
-    sun = mean_insolation(day, hour, step_hours, latitude, longitude) / 400 - 0.6
+    space = np.broadcast_shapes(np.shape(latitude), np.shape(longitude))
+    day, hour = (np.asarray(a, np.float64).reshape(-1, *[1] * len(space)) for a in (day_of_year, hour))
     local = 2 * np.pi * (hour / 24 + np.asarray(longitude) / 360)
-    year = 2 * np.pi * (day - 1 + hour / 24) / 365.25 + 0 * local
-    return np.stack([sun, np.sin(local), np.cos(local), np.sin(year), np.cos(year)], axis=1).astype(np.float32)
+    year = 2 * np.pi * (day - 1 + hour / 24) / 365.25
+    features = np.empty((len(day), len(CLOCK_FEATURES), *space), np.float32)
+    features[:, 0] = mean_insolation(day, hour, step_hours, latitude, longitude) / 400 - 0.6
+    for n, (function, angle) in enumerate(((np.sin, local), (np.cos, local), (np.sin, year), (np.cos, year)), 1):
+        features[:, n] = function(angle)
+    return features

@@ -48,3 +48,18 @@ def test_clock_features_have_the_documented_shape_and_scale():
     np.testing.assert_allclose(features[:, 1] ** 2 + features[:, 2] ** 2, 1, rtol=1e-5)
     np.testing.assert_allclose(features[:, 3] ** 2 + features[:, 4] ** 2, 1, rtol=1e-5)
     assert abs(grid.mean(features[:, 0]).mean()) < 0.5
+
+
+def test_rows_and_columns_give_what_every_cell_gives():
+    """Also where a step reaches into the next day, and the values of a step do not depend on those beside it."""
+    grid = Grid.gaussian(12)
+    days, hours = np.array([1, 200, 366]), np.array([21.0, 3.5, 12.0])
+    found = clock_features(days, hours, 6.0, *grid.open_mesh())
+    np.testing.assert_array_equal(found, clock_features(days, hours, 6.0, *grid.mesh()))
+    for n in range(3):
+        alone = clock_features(days[n : n + 1], hours[n : n + 1], 6.0, *grid.open_mesh())
+        np.testing.assert_array_equal(found[n], alone[0])
+    points = Grid.points(*(a.ravel() for a in grid.mesh()), grid.area.ravel())
+    np.testing.assert_array_equal(clock_features(days, hours, 6.0, *points.open_mesh()).reshape(found.shape), found)
+    instants = [insolation(days[:, None, None], (hours + h)[:, None, None], *grid.mesh()) for h in (0.5, 1.5, 2.5, 3.5, 4.5, 5.5)]
+    np.testing.assert_allclose(found[:, 0], np.mean(instants, axis=0) / 400 - 0.6, atol=1e-6)
