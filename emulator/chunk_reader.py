@@ -2,8 +2,8 @@
 
 Zarr's own reader starts a task for every chunk and copies twice, which at 64 x 128 takes longer than decompressing. Here a
 chunk, which holds one time of a variable, is decompressed into the place where its values are wanted; several threads
-share the work, since reading and decompressing let other threads run. Stores of any other layout, at URLs or with other
-codecs are left to Zarr.
+share the work, in compiled code (`emulator.native.chunks`) where there is a compiler. Stores of any other layout, at URLs or
+with other codecs are left to Zarr.
 """
 
 import concurrent.futures
@@ -19,9 +19,12 @@ import zarr
 from numcodecs import Blosc, blosc
 from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec
 
+from emulator.native import chunks as native
+
 BLOSC_HEADER = 16  # bytes
 BLOSC_SHUFFLE = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 OPEN_FILES = 64  # at a time in a thread
+WHOLE = -1  # length of a chunk that is all of a file
 EMPTY = 2**64 - 1  # in the index of a shard: a chunk that was never written
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class ChunkReader:
             raise ValueError(f"Expected {name} in {store} as float32 chunks of one time, got chunks {array.chunks}")
         c = codecs[1]
         self.blosc = Blosc(c.cname.value, c.clevel, BLOSC_SHUFFLE[c.shuffle.value], c.blocksize, typesize=c.typesize)
+        self.chunk_bytes = 4 * int(np.prod(array.shape[1:]))
         self._tail = "/0" * (len(array.shape) - 1)
         self._indices: dict[int, list[list[int]]] = {}
         self._lock = threading.Lock()
@@ -81,24 +85,33 @@ class ChunkReader:
         """Path of the file that holds a position in time."""
         return f"{self._folder}/{time // self.per_file}{self._tail}"
 
+    def place(self, time: int) -> tuple[str, int, int] | None:
+        """Where a position in time lies: file, offset and length there; None where nothing was written."""
+        path = self.file(time)
+        if not self.is_sharded:
+            return path, 0, WHOLE
+        if (index := self._indices.get(time // self.per_file)) is None:
+            try:
+                file = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
+            try:
+                index = self._index(file, path, time // self.per_file)
+            finally:
+                os.close(file)
+        offset, length = index[time % self.per_file]
+        return None if offset == EMPTY else (path, offset, length)
+
     def open(self, time: int) -> tuple[int, str, int, int] | None:
         """An open file with its path, and the chunk's offset and length there; None where all values are the fill value."""
-        path = self.file(time)
+        if (place := self.place(time)) is None:
+            return None
+        path, offset, length = place
         try:
             file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        try:
-            if not self.is_sharded:
-                return file, path, 0, os.fstat(file).st_size
-            offset, length = self._index(file, path, time // self.per_file)[time % self.per_file]
-            if offset != EMPTY:
-                return file, path, offset, length
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
-        return None
+        return file, path, offset, os.fstat(file).st_size if length == WHOLE else length
 
     def take(self, place: tuple[int, str, int, int] | None, out: np.ndarray) -> None:
         """The values at a place that `open` gave, into `out`; the file stays open."""
@@ -120,15 +133,16 @@ class ChunkReader:
 
     def _index(self, file: int, path: str, shard: int) -> list[list[int]]:
         """Offsets and lengths of the chunks of a shard, which stand at its end before a checksum."""
-        if (found := self._indices.get(shard)) is None:
-            size, whole = 16 * self.per_file, os.fstat(file).st_size
-            data = os.pread(file, size, max(0, whole - size - 4))
-            table = np.frombuffer(data[: len(data) // 16 * 16], "<u8").reshape(-1, 2)
-            if len(table) < self.per_file or (table[table[:, 0] != EMPTY] > whole).any():
-                raise ValueError(f"Expected {self.per_file} chunks of {self._name} in {path}, got a broken file")
-            found = table.tolist()
-            with self._lock:
-                self._indices[shard] = found
+        size, whole = 16 * self.per_file, os.fstat(file).st_size
+        data = os.pread(file, size, max(0, whole - size - 4))
+        table = np.frombuffer(data[: len(data) // 16 * 16], "<u8").reshape(-1, 2)
+        # in floating point: the numbers of a broken file may be any
+        ends = table[table[:, 0] != EMPTY].astype(np.float64).sum(axis=1)
+        if len(table) < self.per_file or (ends > whole).any():
+            raise ValueError(f"Expected {self.per_file} chunks of {self._name} in {path}, got a broken file")
+        found = table.tolist()
+        with self._lock:
+            self._indices[shard] = found
         return found
 
 
@@ -165,9 +179,40 @@ class StoreReader:
         """Several variables at several times into `out`, `(n, channel, *space)` float32, C-contiguous.
 
         `wanted`: `(name, position in time, n, first channel, one past the last)` of each piece. They have to be readable:
-        see `can_read`.
+        see `can_read`. Raises `ValueError` for any other array, and naming the file for a chunk that cannot be decompressed.
         """
+        if not (out.dtype == np.float32 and out.flags.c_contiguous and out.flags.writeable):
+            raise ValueError(f"Expected C-contiguous float32 to read into, got {out.dtype} with strides {out.strides}")
         pieces = [(self._readers[name], time, out[n, first:last]) for name, time, n, first, last in wanted]
+        for reader, _, room in pieces:
+            if room.nbytes != reader.chunk_bytes:
+                raise ValueError(f"Expected room for {reader.shape[1:]} values, got {room.shape}")
+        if native.DECOMPRESS is None:
+            self._share(pieces)
+            return
+        for first in range(0, len(pieces), OPEN_FILES):
+            _read_all(self._left_over(pieces[first : first + OPEN_FILES]))
+
+    def _left_over(self, pieces) -> list:
+        """Reads pieces `(reader, time, out)` in compiled threads; returns those that have no chunk, or one that is broken."""
+        files: dict[str, int] = {}
+        places, to, read, left = [], [], [], []
+        for piece in pieces:
+            reader, time, out = piece
+            if (place := reader.place(time)) is None:
+                left.append(piece)
+                continue
+            path, offset, length = place
+            places.append((files.setdefault(path, len(files)), offset, length, out.nbytes))
+            to.append(out.__array_interface__["data"][0])
+            read.append(piece)
+        if read:
+            arrays = np.array(places, np.int64), np.array(to, np.int64)
+            pool = self._pool if self._threads > 1 else None
+            left += [read[n] for n in native.read(list(files), *arrays, self._threads, pool)]
+        return left
+
+    def _share(self, pieces) -> None:
         if self._threads == 1 or len(pieces) == 1:
             _read_all(pieces)
             return

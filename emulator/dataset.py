@@ -13,7 +13,7 @@ from emulator.calendar import day_and_hour
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import StoreReader
 from emulator.forcing import is_snapshot
-from emulator.insolation import clock_features
+from emulator.insolation import CLOCK_FEATURES, clock_features
 from emulator.record import Record
 from emulator.reused import ReusedMemory
 from emulator.store import grid_of
@@ -108,7 +108,7 @@ class Samples:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
         self._at_start = is_snapshot(layout.forcing)
         self._day, self._hour = day_and_hour(self.times)
-        self._mesh, self._clocks, self._memory = self.grid.mesh(), {}, ReusedMemory()
+        self._mesh, self._clocks, self._memory = self.grid.open_mesh(), {}, ReusedMemory()
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
         self._cache = None
@@ -165,16 +165,17 @@ class Samples:
         forcing = self._fields("forcing", whole)
         where = self._at_start.view(1, 1, -1, *[1] * len(self.grid.shape))
         forcing = torch.where(where, forcing[:, :-1], forcing[:, 1:])
-        clock = torch.stack([self._clock(int(time)) for time in whole[:, :-1].ravel()])
-        return Batch(state, diagnostic, forcing, clock.view(len(starts), steps, *clock.shape[1:])).pinned()
+        clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
+        for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1].ravel(), strict=True):
+            out[:] = self._clock(int(time))
+        return Batch(state, diagnostic, forcing, clock).pinned()
 
-    def _clock(self, index: int) -> Tensor:
+    def _clock(self, index: int) -> np.ndarray:
         """Clock features of the step that starts at a time, `(5, *space)`; kept, as far as there is room for them."""
         found = self._clocks.get(index)
         if found is None:
             part = slice(index, index + 1)
-            features = clock_features(self._day[part], self._hour[part], self.step_hours, *self._mesh)
-            found = torch.from_numpy(features)[0]
+            found = clock_features(self._day[part], self._hour[part], self.step_hours, *self._mesh)[0]
             if (len(self._clocks) + 1) * found.nbytes <= CLOCK_BYTES:
                 self._clocks[index] = found
         return found

@@ -82,7 +82,7 @@ class Grid:
         return tuple(np.meshgrid(self.latitude, self.longitude, indexing="ij"))
 
     def open_mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Latitude and longitude, degrees, that broadcast to `shape`: functions of one alone are found once a row or column."""
+        """As `mesh`, but only broadcasting to `shape`: functions of one of them are computed once a row or column."""
         if self.kind == "points":
             return self.latitude, self.longitude
         return self.latitude[:, None], self.longitude[None]

@@ -28,18 +28,17 @@ def _flux(position, hour, latitude, longitude):
     """As `insolation`. Only the last three lines work on whole fields where latitude and longitude are rows and columns."""
     declination, equation, distance = position
     phi, strength = np.radians(latitude), SOLAR_CONSTANT * distance
-    hour_angle = 2 * np.pi * (np.asarray(hour) / 24 - 0.5) + np.radians(longitude) + equation
-    flux = np.asarray(strength * np.cos(phi) * np.cos(declination) * np.cos(hour_angle))
-    flux += strength * np.sin(phi) * np.sin(declination)
+    hour_angle = np.radians(longitude) + (2 * np.pi * (np.asarray(hour) / 24 - 0.5) + equation)
+    flux = np.asarray(np.cos(phi) * (strength * np.cos(declination)) * np.cos(hour_angle))
+    flux += np.sin(phi) * (strength * np.sin(declination))
     return np.maximum(flux, 0, out=flux)
 
 
 def mean_insolation(day_of_year, hour, step_hours, latitude, longitude, samples=6):
     """Mean of `insolation` over the step that starts at `hour`, by the midpoint rule with `samples` points."""
     offsets = (np.arange(samples) + 0.5) * (step_hours / samples)
-    day, hour = np.broadcast_arrays(day_of_year, hour)
-    hours = hour + offsets.reshape(-1, *[1] * hour.ndim)
-    positions = zip(*solar_position(day, hours), strict=True)
+    hours = hour + offsets.reshape(-1, *[1] * max(np.ndim(hour), np.ndim(day_of_year)))
+    positions = zip(*solar_position(day_of_year, hours), strict=True)
     total = 0.0
     for position, moment in zip(positions, hours, strict=True):
         total += _flux(position, moment, latitude, longitude)
@@ -63,5 +62,5 @@ def clock_features(day_of_year, hour, step_hours, latitude, longitude) -> np.nda
     features = np.empty((len(day), len(CLOCK_FEATURES), *space), np.float32)
     features[:, 0] = mean_insolation(day, hour, step_hours, latitude, longitude) / 400 - 0.6
     for n, (function, angle) in enumerate(((np.sin, local), (np.cos, local), (np.sin, year), (np.cos, year)), 1):
-        features[:, n] = function(angle)
+        features[:, n] = function(angle).astype(np.float32)
     return features

@@ -1,6 +1,10 @@
-"""Reading chunks without Zarr's detours gives Zarr's values, in any layout of ours, and leaves all other layouts to it."""
+"""Reading chunks without Zarr's detours gives Zarr's values, in any layout of ours, and leaves all other layouts to it.
+
+Windows are read by the compiled threads and, as where there is no compiler, by Python's.
+"""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import ChunkReader, StoreReader
 from emulator.dataset import Samples
+from emulator.native import chunks as native
 from emulator.store import open_analysis
 from emulator.zarr_regions import create, finish, write_region
 
@@ -38,6 +43,20 @@ def make(path, data, times_per_chunk=1, shard=None, holes=()):
 @pytest.fixture(scope="module")
 def planet():
     return small_planet(times=TIMES)
+
+
+@pytest.fixture(params=["compiled", "python"])
+def route(request, monkeypatch):
+    if request.param == "python":
+        monkeypatch.setattr(native, "DECOMPRESS", None)
+    elif native.DECOMPRESS is None:
+        pytest.skip("no compiled kernels, or no function of Blosc's to be had")
+    return request.param
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: the kernels were not made")
+def test_blosc_can_be_called_where_a_compiler_is():
+    assert native.DECOMPRESS is not None
 
 
 def layout_of(planet):
@@ -66,7 +85,7 @@ def test_every_time_of_every_field(store, planet):
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, TIMES - 4), min_size=1, max_size=5), st.integers(1, 3), st.integers(1, 3))
-def test_windows_are_those_that_zarr_reads(store, planet, starts, steps, threads):
+def test_windows_are_those_that_zarr_reads(store, planet, route, starts, steps, threads):
     data, layout = open_analysis(store), layout_of(planet)
     expected = Samples(data, layout, cache_bytes=0).batch(starts, steps)
     for cache in (0, 1 << 30):
@@ -125,14 +144,51 @@ def test_what_others_have_laid_out_in_another_way_is_left_to_zarr(tmp_path, opti
     assert ChunkReader.of(tmp_path / "a.zarr", "t") is None
 
 
-def test_a_broken_chunk_is_named(tmp_path, planet):
-    path = make(tmp_path / "a.zarr", planet, shard=4)
+BREAKAGES = {
+    "no header": lambda data: data.__setitem__(slice(0, 40), bytes(40)),
+    "another size": lambda data: data.__setitem__(4, data[4] ^ 1),
+    "garbage inside": lambda data: data.__setitem__(slice(16, 4000), bytes(range(256)) * 15 + bytes(144)),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+@pytest.mark.parametrize("shard", [None, 4])
+def test_a_broken_chunk_is_named(tmp_path, planet, route, breakage, shard):
+    path = make(tmp_path / "a.zarr", planet, shard=shard)
     file = path / "temperature" / "c" / "0" / "0" / "0" / "0"
     data = bytearray(file.read_bytes())
-    data[:40] = bytes(40)
-    file.write_bytes(data)
-    with pytest.raises(ValueError, match=r"chunk of temperature that decompresses in .*c/0/0/0/0"):
+    size = len(data)
+    BREAKAGES[breakage](data)
+    file.write_bytes(data[:size])
+    message = r"chunk of temperature that decompresses in .*c/0/0/0/0"
+    with pytest.raises(ValueError, match=message):
         ChunkReader.of(path, "temperature").read(0, np.empty(planet.temperature.shape[1:], np.float32))
+    samples = Samples(open_analysis(path), layout_of(planet), cache_bytes=0, stores=[path], threads=2)
+    with pytest.raises(ValueError, match=message):
+        samples.batch([0, 6], 1)
+
+
+@pytest.mark.parametrize("shard", [None, 4])
+def test_a_file_that_shrinks_after_its_index_was_read_is_named(tmp_path, planet, route, shard):
+    path = make(tmp_path / "a.zarr", planet, shard=shard)
+    samples = Samples(open_analysis(path), layout_of(planet), cache_bytes=0, stores=[path], threads=2)
+    samples.batch([0], 1)
+    file = path / "temperature" / "c" / "0" / "0" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"chunk of temperature that decompresses in .*c/0/0/0/0"):
+        samples.batch([0], 1)
+
+
+def test_room_of_another_size_is_refused(store, planet, route):
+    """Addresses are handed to compiled code: nothing may be written beyond them."""
+    reader = StoreReader(store)
+    assert reader.can_read(["temperature"])
+    count, *space = planet.temperature.shape[1:]
+    for shape, dtype, last in (((2, count, *space), "f4", count - 1), ((2, count, *space), "f8", count)):
+        with pytest.raises(ValueError, match="Expected (room|C-contiguous)"):
+            reader.read([("temperature", 0, 0, 0, last)], np.empty(shape, dtype))
+    with pytest.raises(ValueError, match="Expected C-contiguous"):
+        reader.read([("temperature", 0, 0, 0, count)], np.empty((2, count, *space[::-1]), "f4").swapaxes(-1, -2))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

@@ -61,5 +61,6 @@ def test_rows_and_columns_give_what_every_cell_gives():
         np.testing.assert_array_equal(found[n], alone[0])
     points = Grid.points(*(a.ravel() for a in grid.mesh()), grid.area.ravel())
     np.testing.assert_array_equal(clock_features(days, hours, 6.0, *points.open_mesh()).reshape(found.shape), found)
-    instants = [insolation(days[:, None, None], (hours + h)[:, None, None], *grid.mesh()) for h in (0.5, 1.5, 2.5, 3.5, 4.5, 5.5)]
+    moments = [(days[:, None, None], (hours + offset)[:, None, None]) for offset in np.arange(6) + 0.5]
+    instants = [insolation(*moment, *grid.mesh()) for moment in moments]
     np.testing.assert_allclose(found[:, 0], np.mean(instants, axis=0) / 400 - 0.6, atol=1e-6)

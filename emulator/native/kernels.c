@@ -202,6 +202,8 @@ ENTRY(dither, dither, dither)
 ENTRY(departure, departure, departure)
 ENTRY(trial, trial, trial)
 
+#include "chunks_kernel.h"
+
 /* `count` numbers of 2 or 4 bytes; `to` is aligned to them */
 void emulator_unshuffle(const uint8_t *from, uint8_t *to, long count, long size)
 {

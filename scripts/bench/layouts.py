@@ -73,8 +73,9 @@ def readers(folder: Path, values: np.ndarray) -> dict:
     array = zarr.open_array(folder / "t", mode="r")
     found = {"zarr": lambda n: array[n]}
     try:
-        import zarrs  # noqa: F401
+        import zarrs
 
+        zarr.registry.register_pipeline(zarrs.ZarrsCodecPipeline)
         with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
             fast = zarr.open_array(folder / "t", mode="r")
         found["zarrs"] = lambda n: fast[n]
