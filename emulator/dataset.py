@@ -9,16 +9,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.calendar import day_and_hour
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import StoreReader
+from emulator.clock_memory import ClockMemory
 from emulator.forcing import is_snapshot
-from emulator.insolation import CLOCK_FEATURES, clock_features
+from emulator.insolation import CLOCK_FEATURES
 from emulator.record import Record
 from emulator.reused import ReusedMemory
 from emulator.store import grid_of
 
-CLOCK_BYTES = 256 << 20
 READ_BYTES = 64 << 20  # at a time, by Zarr
 
 log = logging.getLogger(__name__)
@@ -107,8 +106,7 @@ class Samples:
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
         self._at_start = is_snapshot(layout.forcing)
-        self._day, self._hour = day_and_hour(self.times)
-        self._mesh, self._clocks, self._memory = self.grid.open_mesh(), {}, ReusedMemory()
+        self._clocks, self._memory = ClockMemory(self.times, self.step_hours, self.grid), ReusedMemory()
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
         self._cache = None
@@ -167,18 +165,8 @@ class Samples:
         forcing = torch.where(where, forcing[:, :-1], forcing[:, 1:])
         clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1].ravel(), strict=True):
-            out[:] = self._clock(int(time))
+            self._clocks.write(int(time), out)
         return Batch(state, diagnostic, forcing, clock).pinned()
-
-    def _clock(self, index: int) -> np.ndarray:
-        """Clock features of the step that starts at a time, `(5, *space)`; kept, as far as there is room for them."""
-        found = self._clocks.get(index)
-        if found is None:
-            part = slice(index, index + 1)
-            found = clock_features(self._day[part], self._hour[part], self.step_hours, *self._mesh)[0]
-            if (len(self._clocks) + 1) * found.nbytes <= CLOCK_BYTES:
-                self._clocks[index] = found
-        return found
 
     def state(self, index: int) -> Tensor:
         """Prognostic fields at one time, `(channel, *space)`."""

@@ -21,45 +21,41 @@ def solar_position(day_of_year, hour):
 
 def insolation(day_of_year, hour, latitude, longitude):
     """Downward solar flux at the top of the atmosphere [W m-2], an instant: broadcasts its arguments (degrees)."""
-    return _flux(solar_position(day_of_year, hour), hour, latitude, longitude)
-
-
-def _flux(position, hour, latitude, longitude):
-    """As `insolation`. Only the last three lines work on whole fields where latitude and longitude are rows and columns."""
-    declination, equation, distance = position
-    phi, strength = np.radians(latitude), SOLAR_CONSTANT * distance
-    hour_angle = np.radians(longitude) + (2 * np.pi * (np.asarray(hour) / 24 - 0.5) + equation)
-    flux = np.asarray(np.cos(phi) * (strength * np.cos(declination)) * np.cos(hour_angle))
-    flux += np.sin(phi) * (strength * np.sin(declination))
-    return np.maximum(flux, 0, out=flux)
+    return mean_insolation(day_of_year, hour, 0.0, latitude, longitude, samples=1)
 
 
 def mean_insolation(day_of_year, hour, step_hours, latitude, longitude, samples=6):
     """Mean of `insolation` over the step that starts at `hour`, by the midpoint rule with `samples` points."""
     offsets = (np.arange(samples) + 0.5) * (step_hours / samples)
     hours = hour + offsets.reshape(-1, *[1] * max(np.ndim(hour), np.ndim(day_of_year)))
-    positions = zip(*solar_position(day_of_year, hours), strict=True)
-    total = 0.0
-    for position, moment in zip(positions, hours, strict=True):
-        total += _flux(position, moment, latitude, longitude)
-    return total / samples
+    declination, equation, distance = solar_position(day_of_year, hours)
+    strength = SOLAR_CONSTANT / samples * distance
+    high, flat = strength * np.sin(declination), strength * np.cos(declination)
+    turned = 2 * np.pi * (hours / 24 - 0.5) + equation
+    phi, longitude = np.radians(latitude), np.radians(longitude)
+    sine, cosine, total = np.sin(phi), np.cos(phi), 0.0
+    for n in range(samples):  # only the last three lines work on whole fields, where latitude and longitude are open
+        flux = np.asarray(cosine * flat[n] * np.cos(longitude + turned[n]))
+        flux += sine * high[n]
+        total += np.maximum(flux, 0, out=flux)
+    return total
 
 
 CLOCK_FEATURES = ("insolation", "sin_local_time", "cos_local_time", "sin_day_of_year", "cos_day_of_year")
 
 
-def clock_features(day_of_year, hour, step_hours, latitude, longitude) -> np.ndarray:
+def clock_features(day_of_year, hour, step_hours, latitude, longitude, out=None) -> np.ndarray:
     """Features of the step that starts at each of some times, float32 `(time, 5, *space)`, in the order `CLOCK_FEATURES`.
 
     `day_of_year` and `hour` are `(time,)`; `latitude` and `longitude` broadcast to the shape of the grid
-    (`Grid.open_mesh()`). Insolation is the mean over the step, in units of 400 W m-2 less 0.6: near zero mean and unit
-    variance over the globe.
+    (`Grid.open_mesh()`). The features are written to `out` where it is given. Insolation is the mean over the step, in units
+    of 400 W m-2 less 0.6: near zero mean and unit variance over the globe.
     """
     space = np.broadcast_shapes(np.shape(latitude), np.shape(longitude))
     day, hour = (np.asarray(a, np.float64).reshape(-1, *[1] * len(space)) for a in (day_of_year, hour))
     local = 2 * np.pi * (hour / 24 + np.asarray(longitude) / 360)
     year = 2 * np.pi * (day - 1 + hour / 24) / 365.25
-    features = np.empty((len(day), len(CLOCK_FEATURES), *space), np.float32)
+    features = np.empty((len(day), len(CLOCK_FEATURES), *space), np.float32) if out is None else out
     features[:, 0] = mean_insolation(day, hour, step_hours, latitude, longitude) / 400 - 0.6
     for n, (function, angle) in enumerate(((np.sin, local), (np.cos, local), (np.sin, year), (np.cos, year)), 1):
         features[:, n] = function(angle).astype(np.float32)

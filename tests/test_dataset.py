@@ -44,7 +44,7 @@ def test_the_clock_is_that_of_every_step(planet, monkeypatch):
     from emulator.forcing import clock_of
 
     for room in (0, 1 << 30):
-        monkeypatch.setattr("emulator.dataset.CLOCK_BYTES", room)
+        monkeypatch.setattr("emulator.clock_memory.BYTES", room)
         samples = Samples(planet, layout_of(planet))
         for _ in range(2):
             batch = samples.batch([4, 9], 3)
