@@ -1,4 +1,4 @@
-"""Scores against lead as small multiples: error, anomaly correlation, bias and activity."""
+"""Scores against lead as small multiples: error, CRPS, anomaly correlation, bias and activity."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,26 +13,8 @@ WIDTH = 10.5  # inches, the width of the page
 
 def error_panel(view: View) -> Panel:
     """RMSE against lead with intervals, baselines and the crossing of climatology."""
-    figure, axes = _multiples(view)
-    for axis, channel in zip(axes, view.headline, strict=False):
-        for position, name in enumerate(view.lines):
-            values = view.get("rmse", name, channel)
-            if name in view.forecasts:
-                low, high = view.get("rmse_low", name, channel), view.get("rmse_high", name, channel)
-                axis.fill_between(
-                    view.leads, low, high, color=line_style(name, position)["color"], alpha=0.18, linewidth=0
-                )
-            axis.plot(view.leads, values, label=name, **line_style(name, position))
-        if view.forecasts:
-            day, crosses = view.useful_until(view.main, channel)
-            if crosses and day > 0:
-                axis.axvline(day, color=GREY, linewidth=0.8, zorder=0)
-                axis.annotate(f"day {day:.1f}", (day, 0), (3, 3), textcoords="offset points", fontsize=8, color=GREY)
-        _finish(axis, view, channel, zero=True)
-    _legend(figure, axes)
-    alt = "Root mean square error against lead. " + " ".join(
-        _reading(view, channel) for channel in view.headline[:SHOWN]
-    )
+    figure, readings = _errors(view, "rmse")
+    alt = f"Root mean square error against lead. {readings}"
     return Panel(
         "Error against lead",
         f"Root mean square error over the {view.regions[0]} domain; ribbons are 95 % intervals (block bootstrap over initial "
@@ -43,6 +25,46 @@ def error_panel(view: View) -> Panel:
     )
 
 
+def crps_panel(view: View) -> Panel | None:
+    """CRPS against lead with intervals, baselines and the crossing of climatology; None without an ensemble."""
+    if "crps" not in view.scores:
+        return None
+    figure, readings = _errors(view, "crps")
+    return Panel(
+        "CRPS against lead",
+        f"Fair continuous ranked probability score over the {view.regions[0]} domain; ribbons are 95 % intervals (block "
+        "bootstrap over initial times). For a single forecast, and for both baselines, it is the mean absolute error.",
+        "The CRPS judges all members at once, in the unit of the field; lower is better. Where the error of the mean rewards "
+        "a smooth forecast, this rewards one that gives every outcome its right chance.",
+        svg(figure, f"Continuous ranked probability score against lead. {readings}", "crps"),
+    )
+
+
+def _errors(view, score) -> tuple[Figure, str]:
+    """Lines of a score in the unit of the field, and its values in words."""
+    figure, axes = _multiples(view)
+    for axis, channel in zip(axes, view.headline, strict=False):
+        for position, name in enumerate(view.lines):
+            _ribbon(axis, view, score, name, channel, position)
+            axis.plot(view.leads, view.get(score, name, channel), label=name, **line_style(name, position))
+        if view.forecasts:
+            day, crosses = view.useful_until(view.main, channel, score)
+            if crosses and day > 0:
+                axis.axvline(day, color=GREY, linewidth=0.8, zorder=0)
+                late = day > (view.leads[0] + view.leads[-1]) / 2
+                where = {"xytext": (-3 if late else 3, 3), "ha": "right" if late else "left"}
+                axis.annotate(f"day {day:.1f}", (day, 0), **where, textcoords="offset points", fontsize=8, color=GREY)
+        _finish(axis, view, channel, zero=score)
+    _legend(figure, axes)
+    return figure, " ".join(_reading(view, channel, score) for channel in view.headline[:SHOWN])
+
+
+def _ribbon(axis, view, score, name, channel, position) -> None:
+    if name in view.forecasts:
+        low, high = view.interval(score, name, channel)
+        axis.fill_between(view.leads, low, high, color=line_style(name, position)["color"], alpha=0.18, linewidth=0)
+
+
 def correlation_panel(view: View) -> Panel:
     """Anomaly correlation against lead."""
     figure, axes = _multiples(view)
@@ -51,14 +73,15 @@ def correlation_panel(view: View) -> Panel:
         for position, name in enumerate(view.lines):
             if name != "climatology":
                 values = view.get("acc", name, channel, scaled=False)
+                _ribbon(axis, view, "acc", name, channel, position)
                 axis.plot(view.leads, values, label=name, **line_style(name, position))
         _finish(axis, view, channel, unit="")
         axis.set_ylim(min(0, axis.get_ylim()[0]), 1.02)
     _legend(figure, axes)
     return Panel(
         "Anomaly correlation",
-        "Correlation of forecast and true departures from climatology (WeatherBench 2 form: per forecast, then the mean). "
-        "The pale line marks 0.6.",
+        "Correlation of forecast and true departures from climatology (WeatherBench 2 form: per forecast, then the mean); "
+        "ribbons are 95 % intervals. The pale line marks 0.6; climatology has none, by definition.",
         "1 is a perfect pattern, 0 none at all. Forecasters have long taken 0.6 as the limit up to which the position of "
         "highs and lows is useful.",
         svg(figure, f"Anomaly correlation against lead for {_names(view)}.", "correlation"),
@@ -111,19 +134,20 @@ def _multiples(view):
     return figure, axes[:count]
 
 
-def _finish(axis, view, channel, unit=None, zero=False):
+def _finish(axis, view, channel, unit=None, zero=None):
     unit = view.units(channel) if unit is None else unit
     axis.set_title(view.title(channel) + (f" [{unit}]" if unit else ""))
     span(axis, min(view.leads[0], 0), view.leads[-1])
     if zero:
-        axis.set_ylim(0, _upper(view, channel))
+        axis.set_ylim(0, _upper(view, channel, zero))
     axis.set_xlabel("lead [days]")
 
 
-def _upper(view, channel):
+def _upper(view, channel, score):
     """An upper limit that keeps the baselines readable when a forecast blows up."""
-    baselines = np.concatenate([view.get("rmse", name, channel) for name in view.baselines])
-    ours = np.concatenate([view.get("rmse_high", name, channel) for name in view.forecasts] or [baselines])
+    baselines = np.concatenate([view.get(score, name, channel) for name in view.baselines])
+    held = [(view.get(score, name, channel), view.interval(score, name, channel)[1]) for name in view.forecasts]
+    ours = np.concatenate([np.fmax(*pair) for pair in held] or [baselines])
     ours, baselines = ours[np.isfinite(ours)], baselines[np.isfinite(baselines)]
     top = baselines.max(initial=0.0)
     highest = max(ours.max(initial=0.0), top)
@@ -142,7 +166,7 @@ def _names(view):
     return ", ".join(view.lines)
 
 
-def _reading(view, channel):
+def _reading(view, channel, score):
     at = view.table_leads()[0]
-    parts = [f"{name} {number(view.get('rmse', name, channel)[at])}" for name in view.lines]
+    parts = [f"{name} {number(view.get(score, name, channel)[at])}" for name in view.lines]
     return f"{view.title(channel)} at {view.leads[at]:g} days: {', '.join(parts)} {view.units(channel)}."

@@ -1,4 +1,4 @@
-"""Ensembles: spread against error, CRPS, where the truth ranks among the members, and whether probabilities hold."""
+"""Ensembles: spread against error, where the truth ranks among the members, and whether probabilities hold."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ def ensembles(view: View) -> list[str]:
 
 
 def spread_panel(view: View) -> Panel:
-    """Spread and error of the ensemble mean against lead, with the CRPS."""
+    """Spread and error of the ensemble mean against lead."""
     channels = view.headline[:SHOWN]
     columns = min(COLUMNS, len(channels))
     figure, axes = _small_multiples(len(channels), columns)
@@ -30,12 +30,9 @@ def spread_panel(view: View) -> Panel:
             style = line_style(name, view.forecasts.index(name))
             count = int(view.scores["members"].sel(forecast=name))
             spread = view.get("spread", name, channel) * np.sqrt((count + 1) / count)
-            error, crps = view.get("rmse", name, channel), view.get("crps", name, channel)
-            named[f"{name}: error of the mean"] = axis.plot(view.leads, error, **style)[0]
+            named[f"{name}: error of the mean"] = axis.plot(view.leads, view.get("rmse", name, channel), **style)[0]
             thin = style | {"linewidth": 1.2, "linestyle": (0, (1, 1))}
             named[f"{name}: spread"] = axis.plot(view.leads, spread, **thin)[0]
-            dashed = style | {"linewidth": 1.0, "linestyle": (0, (6, 2)), "alpha": 0.75}
-            named[f"{name}: CRPS"] = axis.plot(view.leads, crps, **dashed)[0]
         axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel="lead [days]", ylim=(0, None))
         span(axis, min(view.leads[0], 0), view.leads[-1])
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=min(len(named), 3), handlelength=2.6)
@@ -44,12 +41,11 @@ def spread_panel(view: View) -> Panel:
     readings = ", ".join(f"{view.title(c)} {number(_ratio(view, name, c)[at])}" for c in channels)
     return Panel(
         "Spread and error of the ensemble",
-        "Error of the ensemble mean, ensemble spread (times the root of (M + 1)/M) and fair CRPS against lead. "
+        "Error of the ensemble mean, and ensemble spread (times the root of (M + 1)/M), against lead. "
         f"Spread over error of {name} at day {view.leads[at]:g}: {readings}.",
         "In a reliable ensemble the dotted line of the spread lies on the line of the error: it knows how wrong it may be. A "
-        "spread below the error is overconfidence. The CRPS judges all members at once, in the unit of the field; lower is "
-        "better.",
-        svg(figure, f"Ensemble spread, error of the mean and CRPS against lead. {readings}.", "spread"),
+        "spread below the error is overconfidence.",
+        svg(figure, f"Ensemble spread and error of the mean against lead. {readings}.", "spread"),
     )
 
 

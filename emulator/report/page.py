@@ -123,7 +123,7 @@ def _date(value) -> str:
 
 
 def _error(view) -> list:
-    parts = [curves.error_panel(view), curves.correlation_panel(view), curves.bias_panel(view)]
+    parts = [curves.error_panel(view), curves.crps_panel(view), curves.correlation_panel(view), curves.bias_panel(view)]
     if len(view.regions) > 1:
         parts.append(TABLE.substitute(label="Error by region", markup=region_table(view)))
     if by_time := strata_table(view):

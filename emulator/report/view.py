@@ -44,6 +44,16 @@ class View:
         values = array.isel(channel=self._index[channel]).values
         return values * self.factor(channel) if scaled else values
 
+    def interval(self, score: str, forecast: str, channel: str) -> tuple[np.ndarray, np.ndarray]:
+        """Both ends of a score's 95 % interval against lead, as `get`; NaN where the scores hold none for the channel."""
+        ends = [self.scores.get(f"{score}_{end}") for end in ("low", "high")]
+        axis = next((axis for axis in ("channel", "map_channel") if ends[0] is not None and axis in ends[0].dims), None)
+        if axis is None or channel not in ends[0][axis].values:
+            return (np.full(len(self.leads), np.nan),) * 2
+        factor = 1.0 if score == "acc" else self.factor(channel)
+        place = {"forecast": forecast, "region": self.regions[0], axis: channel}
+        return tuple(end.sel(place).values * factor for end in ends)
+
     def against(self, name: str, baseline: str, forecast: str, channel: str, region: str | None = None) -> np.ndarray:
         """`difference`, `difference_half_width`, `p_value` or `significant` against a baseline, `(lead,)`."""
         array = self.scores[name].sel(forecast=forecast, baseline=baseline, region=region or self.regions[0])
@@ -79,13 +89,12 @@ class View:
         found = [index for index in map(self.lead_index, wanted) if index is not None]
         return found or [len(self.leads) - 1]
 
-    def useful_until(self, forecast: str, channel: str, region: str | None = None) -> tuple[float, bool]:
-        """Days until the RMSE reaches climatology's, and whether it does within the forecast.
+    def useful_until(self, forecast: str, channel: str, score: str = "rmse") -> tuple[float, bool]:
+        """Days until the RMSE, or the CRPS, reaches climatology's, and whether it does within the forecast.
 
         Linear between leads. Without a crossing the last lead is given; NaN where the scores are missing.
         """
-        ours = self.get("rmse", forecast, channel, region)
-        theirs = self.get("rmse", "climatology", channel, region)
+        ours, theirs = (self.get(score, name, channel) for name in (forecast, "climatology"))
         if not np.isfinite(theirs).any() or not np.isfinite(ours[0]):
             return float("nan"), False
         excess = np.where(np.isfinite(ours), ours - theirs, np.inf)

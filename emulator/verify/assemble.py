@@ -6,8 +6,8 @@ import xarray as xr
 from emulator.verify import events, metrics, precipitation, spectra
 from emulator.verify.channels import channel_name, headline_ranks, short_name
 from emulator.verify.ensemble import ENSEMBLE_STATISTICS
-from emulator.verify.intervals import intervals
-from emulator.verify.sample import BASELINES
+from emulator.verify.intervals import intervals, intervals_of_means
+from emulator.verify.sample import BASELINES, EACH
 from emulator.verify.score import VariableScores
 from emulator.verify.statistics import STATISTICS
 
@@ -22,6 +22,7 @@ EXTRA_DIMS = {
     "rank": ("forecast", "map_channel", "region", "lead_time", "rank"),
     "seeps": ("forecast", "map_channel", "region", "lead_time"),
 }
+EACH_DIMS = ("init_time", "forecast", "map_channel", "region", "lead_time")
 SCHEMA = "scores-1"
 
 
@@ -33,7 +34,7 @@ def assemble(
     `shared` is the `sample.Setting` that made the results.
     """
     forecasts = [*names, *BASELINES]
-    sums = _sums(results)
+    sums = _sums(results, shared.members > 1)
     sums = sums.assign_coords(
         {
             "forecast": forecasts,
@@ -70,6 +71,7 @@ def derive(sums: xr.Dataset) -> xr.Dataset:
         result["mean_error_map"] = error.astype(np.float32).assign_attrs(long_name="mean error")
     if "sum_power" in sums:
         result = result.assign(_spectra(sums))
+    result = result.assign(intervals_of_means(result))
     return result.assign(_event_scores(sums))
 
 
@@ -109,8 +111,7 @@ def _statistics(sums):
     return [name for name in wanted if f"sum_{name}" in sums]
 
 
-def _sums(results) -> xr.Dataset:
-    ensemble = any(np.any(r.sums.totals["variance"] > 0) for r in results)
+def _sums(results, ensemble: bool) -> xr.Dataset:
     wanted = (*STATISTICS, *(ENSEMBLE_STATISTICS if ensemble else ()))
     data = {}
     for name in wanted:
@@ -193,6 +194,8 @@ def _extra(results, shared) -> xr.Dataset:
             for r in held
         ]
         data[f"sum_{name}"] = (dims, np.concatenate(parts, axis=1))
+    for name in EACH if held else ():
+        data[f"each_{name}"] = (EACH_DIMS, np.concatenate([r.sums.each[name] for r in held], axis=2))
     coordinates = {
         "event": list(shared.events),
         "probability_bin": np.linspace(0, 1, events.BINS),

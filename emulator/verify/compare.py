@@ -7,7 +7,7 @@ import xarray as xr
 
 from emulator.verify.assemble import derive
 from emulator.verify.climate_difference import climate_differences
-from emulator.verify.merging import is_sum
+from emulator.verify.merging import PER_INIT, is_sum
 from emulator.verify.same_truth import same_truth
 from emulator.verify.sample import BASELINES
 
@@ -15,7 +15,6 @@ SAME = ("region", "lead_time", "init_time", "event", "map_lead")
 CONVENTIONS = ("grid", "truth", "climatology")
 NAMES = ("forecast", "source", "gap_source", "audit_source", "climate_run")
 DIFFERENCES = ("climate_difference", "climate_p_value", "climate_significant")
-PER_INIT = ("squared_error",)
 KEPT = ("climatology_mean", "climatology_std", "climatology_extreme", "record_mean", "land_sea_mask")
 
 

@@ -8,8 +8,9 @@ import xarray as xr
 from emulator.verify.assemble import derive
 from emulator.verify.audit import merge_audits
 from emulator.verify.same_truth import same_truth
+from emulator.verify.sample import EACH
 
-PER_INIT = ("squared_error",)
+PER_INIT = ("squared_error", *(f"each_{name}" for name in EACH))
 FIXED = (
     "climatology_mean",
     "climatology_std",
@@ -54,7 +55,7 @@ def merge(parts: list[xr.Dataset]) -> xr.Dataset:
     for name in map(str, first.data_vars):
         if is_sum(name):
             sums[name] = _added([part[name] for part in parts])
-        elif name in PER_INIT:
+        elif name in PER_INIT and all(name in part for part in parts):  # older scores have the squared errors alone
             sums[name] = xr.concat([part[name] for part in parts], "init_time").sortby("init_time")
         elif name in FIXED:
             sums[name] = first[name]

@@ -17,6 +17,7 @@ from emulator.verify.statistics import STATISTICS, error_statistics
 from emulator.verify.sums import Sums
 
 BASELINES = ("persistence", "climatology")
+EACH = ("anomaly_correlation", "crps")  # kept apart for every initial time at the levels of maps, for their intervals
 BLOCK_BYTES = 2**27
 
 
@@ -101,7 +102,7 @@ def sample(
         count = np.ones((*present.shape[:2], len(inside)), bool) if every else present.astype(float) @ inside.T > 0
         result.count[:, :, part] += np.moveaxis(count, 0, -1)
         for index, source in enumerate(sources):
-            _score(result, index, source, observed, expected, present, part, setting)
+            _score(result, index, source, observed, expected, present, part, setting, map_levels)
             _draw(result, index, source, observed, present, part, setting, map_levels)
         if map_levels:
             levels = list(map_levels)
@@ -113,7 +114,7 @@ def sample(
     return result
 
 
-def _score(result, index, source, observed, expected, present, part, setting):
+def _score(result, index, source, observed, expected, present, part, setting, map_levels):
     mask = None if present.all() else present
     statistics = error_statistics(source.mean(axis=0), observed, expected, setting.weights, mask)
     if len(source) > 1:
@@ -128,6 +129,9 @@ def _score(result, index, source, observed, expected, present, part, setting):
         result.totals[name][index][:, :, part] += np.where(counted, values, 0.0)
         if name == "squared_error":
             result.squared_error[0, index][:, :, part] = np.where(counted, values, np.nan)
+        if name in EACH and map_levels:
+            chosen = list(map_levels)
+            result.each[name][0, index][:, :, part] = np.where(counted[chosen], values[chosen], np.nan)
 
 
 def _draw(result, index, source, observed, present, part, setting, map_levels):
@@ -217,6 +221,7 @@ def _empty(init, sources, truth, setting, map_levels, reference) -> Sums:
         np.zeros((len(map_levels), maps, cells), np.int64),
         np.zeros(sources + 1, np.int64),
         _empty_extra((sources, len(map_levels)), (regions, leads), setting, reference) if map_levels else {},
+        {name: np.full((1, sources, len(map_levels), regions, leads), np.nan) for name in EACH if map_levels},
     )
 
 

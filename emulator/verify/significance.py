@@ -47,23 +47,30 @@ def mean_interval(series: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray,
 def bootstrap_rmse(squared_error: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """Interval of the root mean square error: squared errors `(n, ...)` -> `(2, ...)`, lower and upper.
 
-    Moving circular blocks of n^(1/3) initial times are drawn and their squared errors averaged before the root. NaN for
-    fewer than 4 samples.
+    That of the mean, and then the root: sums are drawn, not roots.
     """
-    count = len(squared_error)
+    return np.sqrt(bootstrap_mean(squared_error, level, draws, seed))
+
+
+def bootstrap_mean(series: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """Interval of the mean of `(n, ...)` in order of initial time -> `(2, ...)`, lower and upper.
+
+    Moving circular blocks of n^(1/3) initial times are drawn and averaged. NaN for fewer than 4 samples.
+    """
+    count = len(series)
     if count < 4:
-        return np.full((2, *squared_error.shape[1:]), np.nan)
+        return np.full((2, *series.shape[1:]), np.nan)
     length = max(1, round(count ** (1 / 3)))
     starts = np.random.default_rng(seed).integers(0, count, (draws, -(-count // length)))
     picks = ((starts[..., None] + np.arange(length)) % count).reshape(draws, -1)[:, :count]
     share = np.zeros((draws, count))
     np.add.at(share, (np.arange(draws)[:, None], picks), 1.0 / count)
-    flat = squared_error.reshape(count, -1)
+    flat = series.reshape(count, -1)
     result = np.empty((2, flat.shape[1]))
     for start in range(0, flat.shape[1], 4096):  # bounded memory: draws x 4096
         means = share @ flat[:, start : start + 4096]
         result[:, start : start + 4096] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return np.sqrt(result).reshape(2, *squared_error.shape[1:])
+    return result.reshape(2, *series.shape[1:])
 
 
 def false_discovery(p_values: np.ndarray, rate: float = 0.05) -> np.ndarray:

@@ -20,6 +20,7 @@ class Sums:
       map_count: `(level, lead, cell)`, initial times in `error_map`.
       gaps: `(forecast + 1,)`, cells without a finite forecast where there is truth, and last those without truth.
       extra: statistic -> `(forecast, level, ...)` at the levels of maps, summed over `init`: events, ranks, rain.
+      each: statistic -> `(init, forecast, level, region, lead)` at the levels of maps, kept apart as `squared_error` is.
     """
 
     init: np.ndarray
@@ -32,6 +33,7 @@ class Sums:
     map_count: np.ndarray
     gaps: np.ndarray
     extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    each: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: "Sums") -> "Sums":
         """The sums over both sets of initial times. Raises `ValueError` when they share one."""
@@ -50,6 +52,7 @@ class Sums:
             self.map_count + other.map_count,
             self.gaps + other.gaps,
             {name: total + other.extra[name] for name, total in self.extra.items()},
+            {name: np.concatenate([values, other.each[name]])[order] for name, values in self.each.items()},
         )
 
 
@@ -71,10 +74,10 @@ def stack_levels(parts: list[Sums]) -> Sums:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else np.concatenate(values, axis=axis)
 
-    def named(name):
+    def named(name, axis=1):
         names = list(dict.fromkeys(key for part in parts for key in getattr(part, name)))
         held = {key: [getattr(part, name)[key] for part in parts if key in getattr(part, name)] for key in names}
-        return {key: np.concatenate(values, axis=1) for key, values in held.items()}
+        return {key: np.concatenate(values, axis=axis) for key, values in held.items()}
 
     return Sums(
         parts[0].init,
@@ -87,4 +90,5 @@ def stack_levels(parts: list[Sums]) -> Sums:
         joined("map_count", 0),
         sum(part.gaps for part in parts),
         named("extra"),
+        named("each", 2),
     )

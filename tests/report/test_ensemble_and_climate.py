@@ -54,6 +54,7 @@ def scores(tmp_path_factory):
 def test_the_page_of_an_ensemble_has_its_panels(scores):
     text = render(View(scores), "An ensemble", 3, {})
     for title in (
+        "CRPS against lead",
         "Spread and error of the ensemble",
         "Where the truth ranks among the members",
         "Probabilities of extremes",

@@ -99,7 +99,7 @@ def test_a_failed_cell_spoils_the_regions_that_hold_it_and_no_others(holes):
     broken = forecast.copy()
     broken[1, 3] = np.nan  # in the north
     members = np.stack([broken, forecast + 1, truth - 1])
-    for given, whole in (
+    for found, whole in (
         (
             error_statistics(broken, truth, 0 * truth, weights, mask),
             error_statistics(forecast, truth, 0 * truth, weights, mask),
@@ -109,7 +109,7 @@ def test_a_failed_cell_spoils_the_regions_that_hold_it_and_no_others(holes):
             ensemble_statistics(np.stack([forecast, *members[1:]]), truth, weights, mask),
         ),
     ):
-        for name, values in given.items():
+        for name, values in found.items():
             assert np.isnan(values[1, :2]).all() or name == "truth_anomaly_squared", name
             np.testing.assert_allclose(values[:, 2], whole[name][:, 2], rtol=1e-12, atol=1e-14, err_msg=name)
             assert np.isfinite(np.delete(values, 1, axis=0)).all(), name

@@ -12,6 +12,7 @@ from emulator.verify.channels import scored
 from emulator.verify.merging import merge
 from emulator.verify.regions import region_weights
 from emulator.verify.score import score_variables, setting
+from emulator.verify.significance import mean_interval
 from emulator.verify.wind import wind_vectors
 
 INITS = [16, 20, 24, 31, 38, 44]
@@ -117,7 +118,18 @@ def test_parts_over_initial_times_merge_to_the_whole(truth, result):
     kept = [truth["time"].values[INITS[1:]][part] for part in (slice(0, 2), slice(2, 5))]
     parts = [score(truth, {n: f.sel(init_time=times) for n, f in forecasts.items()}) for times in kept]
     together = merge(parts)
-    for name in ("rmse", "acc", "bias", "activity", "difference", "difference_half_width", "rmse_high", "p_value"):
+    names = (
+        "rmse",
+        "acc",
+        "bias",
+        "activity",
+        "difference",
+        "difference_half_width",
+        "rmse_high",
+        "p_value",
+        "acc_low",
+    )
+    for name in names:
         np.testing.assert_allclose(together[name], found[name], rtol=1e-12, atol=1e-13, err_msg=name)
     with pytest.raises(ValueError, match="without common initial times"):
         merge([parts[0], parts[0]])
@@ -168,6 +180,45 @@ def test_ensemble(truth):
     # Noise of the same size in every member and none in the truth: the spread is sqrt(M) too large for the mean.
     np.testing.assert_allclose(at["spread_skill"].sel(forecast="many"), np.sqrt(7), rtol=0.1)
     np.testing.assert_allclose(at["crps"].sel(forecast="one"), at["mae"].sel(forecast="one"))
+
+
+def test_intervals_of_correlation_and_crps_come_from_pairs(truth):
+    many = made_forecast(truth, INITS, 4, 0.3, members=6)
+    forecasts = {"many": many, "one": made_forecast(truth, INITS, 4, 0.4, seed=3)}
+    found = score(truth, forecasts, ["surface_pressure"])
+    at = found.sel(region="global", map_channel="surface_pressure")
+    for name, mean in (("anomaly_correlation", found["acc"]), ("crps", found["crps"])):
+        expected = mean.sel(region="global", channel="surface_pressure").transpose("forecast", "lead_time")
+        means = at[f"each_{name}"].mean("init_time", skipna=False).transpose("forecast", "lead_time")
+        np.testing.assert_allclose(means, expected, rtol=1e-12, err_msg=name)
+    for name in ("acc", "crps"):
+        value = found[name].sel(region="global", channel="surface_pressure", forecast=["many", "one"])
+        low, high = (at[f"{name}_{end}"].sel(forecast=["many", "one"]) for end in ("low", "high"))
+        assert (low <= value + 1e-12).all() and (value <= high + 1e-12).all() and (low < high).isel(lead_time=-1).all()
+    # The difference to a reference, at the last lead, by hand.
+    each = at["each_crps"].isel(lead_time=-1)
+    pairs = (each.sel(forecast="many") - each.sel(forecast="climatology")).values
+    mean, half, p_value = mean_interval(pairs)
+    scale = 100 / float(each.sel(forecast="climatology").mean())
+    last = at.sel(forecast="many", baseline="climatology").isel(lead_time=-1)
+    np.testing.assert_allclose(last["crps_difference"], mean * scale, rtol=1e-12)
+    np.testing.assert_allclose(last["crps_difference_half_width"], half * scale, rtol=1e-12)
+    np.testing.assert_allclose(last["crps_p_value"], p_value, rtol=1e-9, atol=1e-14)
+    assert last["crps_difference"] < 0 and last["crps_significant"]
+    kept = [truth["time"].values[INITS][part] for part in (slice(0, 1), slice(1, 6))]
+    together = merge(
+        [score(truth, {n: f.sel(init_time=t) for n, f in forecasts.items()}, ["surface_pressure"]) for t in kept]
+    )
+    for name in ("crps_low", "crps_high", "acc_high", "crps_difference", "crps_p_value"):
+        np.testing.assert_allclose(together[name], found[name], rtol=1e-11, atol=1e-13, err_msg=name)
+
+
+def test_a_failed_forecast_has_no_interval(truth):
+    forecast = made_forecast(truth, INITS, 4)
+    forecast["surface_pressure"][2, 3, 1, 1] = np.nan
+    found = score(truth, {"a": forecast}, ["surface_pressure"]).sel(region="global", forecast="a")
+    for name in ("rmse_low", "acc_high"):
+        np.testing.assert_array_equal(np.isnan(found[name]).squeeze(), [False, False, False, True, False], err_msg=name)
 
 
 def test_refusals(truth):
