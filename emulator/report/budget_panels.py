@@ -121,7 +121,11 @@ def correction_panel(view: View) -> Panel | None:
     if not held:
         return None
     lead = days(view.scores["audit_lead_time"].values)
-    shown = list(dict.fromkeys(name for name, _ in held))
+    changed = [name for name in names if np.nanmax(np.abs(view.scores[name].values), initial=0.0) > 0]
+    shown = [name for name in dict.fromkeys(name for name, _ in held) if name in changed]
+    untouched = [variable_name(name.removeprefix("correction_rms_")) for name in names if name not in changed]
+    if not shown:
+        return None
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3))
@@ -142,7 +146,8 @@ def correction_panel(view: View) -> Panel | None:
         axis.set_xlabel("lead [days]")
     return Panel(
         "Size of the corrections",
-        "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times.",
+        "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times."
+        + (f" Nothing was added to: {', '.join(untouched)}." if untouched else ""),
         "Closing a budget means nudging the network's fields. The nudge should be small beside the errors above, and should "
         "not grow with lead; if it does, the network is fighting the physics.",
         svg(figure, "Size of the conservation scheme's corrections against lead.", "correction"),

@@ -29,6 +29,13 @@ _NAMES = {
     "2m_temperature": "2 m temperature",
     "mean_total_precipitation_rate": "Precipitation",
     "mean_evaporation_rate": "Evaporation",
+    "mean_snowfall_rate": "Snowfall",
+    "mean_surface_net_short_wave_radiation_flux": "Net short wave, surface",
+    "mean_surface_net_long_wave_radiation_flux": "Net long wave, surface",
+    "mean_surface_sensible_heat_flux": "Sensible heat flux",
+    "mean_surface_latent_heat_flux": "Latent heat flux",
+    "mean_top_net_short_wave_radiation_flux": "Net short wave, top",
+    "mean_top_net_long_wave_radiation_flux": "Net long wave, top",
 }
 REGION_NAMES = {
     "global": "Globe",
@@ -113,6 +120,14 @@ def signed(value: float) -> str:
     """A signed whole number with a true minus, `0` without a sign."""
     rounded = round(float(value))
     return "0" if rounded == 0 else f"{rounded:+d}".replace("-", "−")
+
+
+def signed_days(gained: float, reached: bool) -> str:
+    """`+2.3`, `≥ +4` where the error is not reached within the forecast, a dash for what is missing."""
+    if not np.isfinite(gained):
+        return "–"
+    text = f"{gained:+.1f}".replace("-", "−") if reached else f"≥ {gained:+g}"
+    return "0" if text in ("+0.0", "−0.0") else text
 
 
 def region_name(region: str) -> str:

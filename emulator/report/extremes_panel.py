@@ -38,7 +38,7 @@ def extremes_panel(view: View) -> Panel | None:
                 axis.set_title(view.title(channel).replace(", ", "\n"), fontsize=8.5)
                 axis.set_ylim(-0.05, 1.02)
             else:
-                axis.set_ylim(0, 2)
+                axis.set_ylim(0, _often(view, channels, levels))
     axes[0, 0].set_ylabel("SEDI", fontsize=7.5)
     axes[1, 0].set_ylabel("frequency bias", fontsize=7.5)
     figure.supxlabel("lead [days]", fontsize=8.5)
@@ -55,6 +55,13 @@ def extremes_panel(view: View) -> Panel | None:
             "extremes",
         ),
     )
+
+
+def _often(view, channels, levels) -> float:
+    """Upper limit of the frequency bias: twice, or as far as the forecasts go, up to five times."""
+    shown = view.scores["frequency_bias"].sel(map_channel=channels, event=levels, region=view.regions[0])
+    values = shown.sel(forecast=[*view.forecasts, "persistence"]).values
+    return float(np.clip(1.05 * np.max(values[np.isfinite(values)], initial=0.0), 2.0, 5.0))
 
 
 def rain_panel(view: View) -> Panel | None:

@@ -5,7 +5,16 @@ import html
 import numpy as np
 
 from emulator.report import budget_panels
-from emulator.report.display import BUDGET_NAMES, BUDGET_TOTALS, number, percent, region_name, relative, scientific
+from emulator.report.comparison import difference_cell
+from emulator.report.display import (
+    BUDGET_NAMES,
+    BUDGET_TOTALS,
+    number,
+    percent,
+    region_name,
+    scientific,
+    signed_days,
+)
 from emulator.report.view import View
 
 
@@ -18,35 +27,6 @@ def verdict(view: View) -> list[str]:
     skill = " ".join(sentence for sentence in (_against_persistence(view), _against_climatology(view)) if sentence)
     budgets = _budgets(view) if budget_panels.has_budgets(view) else ""
     return [skill, budgets] if budgets else [skill]
-
-
-def comparison_verdict(view: View) -> list[str]:
-    """One sentence for every forecast but the first: where it is better and worse than the first."""
-    at = view.table_leads((1, 3, 5, 10))
-    sentences = []
-    for other in view.forecasts[1:]:
-        better = worse = total = 0
-        cuts = []
-        for channel in view.headline:
-            difference = view.against("difference", view.main, other, channel)
-            sure = view.against("significant", view.main, other, channel)
-            for lead in at:
-                if np.isfinite(difference[lead]):
-                    total += 1
-                    cuts.append(difference[lead])
-                    better += bool(sure[lead]) and difference[lead] < 0
-                    worse += bool(sure[lead]) and difference[lead] > 0
-        if not total:
-            sentences.append(f"{other} has no finite scores to compare with {view.main}.")
-            continue
-        middle = float(np.median(cuts))
-        size = f"{relative(middle, 1)} those of {view.main} (median)"
-        rest = total - better - worse
-        sentences.append(
-            f"Errors of {other} are {size}: significantly smaller in {better} of {total} headline scores, larger in {worse}, "
-            f"undecided in {rest}."
-        )
-    return sentences
 
 
 def _against_persistence(view) -> str:
@@ -118,12 +98,21 @@ def headline_table(view: View) -> str:
         cells = "".join(_cells(view, channel, lead) for lead in leads)
         unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""
         rows.append(
-            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, channel)}</td>{cells}</tr>'
+            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, channel)}</td>'
+            f"<td>{_gained(view, channel)}</td>{cells}</tr>"
         )
     return (
-        f'<table class="headline"><thead><tr><td></td><th scope="col">Useful</th>{head}</tr>'
-        f'<tr><td></td><th scope="col">to day</th>{under}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<table class="headline"><thead><tr><td></td><th scope="col">Useful</th><th scope="col">Days</th>{head}</tr>'
+        f'<tr><td></td><th scope="col">to day</th><th scope="col">gained</th>{under}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _gained(view, channel) -> str:
+    """How much later the forecast has the error that persistence has at the first lead of the table."""
+    if not view.forecasts or "persistence" not in view.baselines:
+        return "–"
+    return signed_days(*view.days_gained(view.main, "persistence", channel, view.table_leads()[0]))
 
 
 def _cells(view, channel, lead) -> str:
@@ -132,15 +121,9 @@ def _cells(view, channel, lead) -> str:
     interval = f'<span class="interval">{number(low)}–{number(high)}</span>' if np.isfinite(low) else ""
     cells = [f'<td class="value">{number(value)}{interval}</td>']
     for baseline in view.baselines:
-        difference = view.against("difference", baseline, view.main, channel)[lead]
-        half = view.against("difference_half_width", baseline, view.main, channel)[lead]
-        if baseline == view.main or not np.isfinite(difference):
-            cells.append("<td>–</td>")
-            continue
-        sure = bool(view.against("significant", baseline, view.main, channel)[lead])
-        kind = ("better" if difference < 0 else "worse") if sure else "unsure"
-        width = f'<span class="interval">± {half:.0f}</span>' if np.isfinite(half) else ""
-        cells.append(f'<td class="{kind}">{percent(difference)}{width}</td>')
+        names = ("difference", "difference_half_width", "significant")
+        difference, half, sure = (view.against(name, baseline, view.main, channel)[lead] for name in names)
+        cells.append(difference_cell(np.nan if baseline == view.main else difference, half, bool(sure)))
     return "".join(cells)
 
 

@@ -18,7 +18,7 @@ SIGNED = ("u_component_of_wind", "v_component_of_wind", "vertical_velocity", "vo
 def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | None:
     """Forecast, truth and their difference for the headline channels at one lead; None without maps in the scores."""
     scores = view.scores
-    if "case_forecast" not in scores or scores["case_forecast"].dims[-1] == "cell":
+    if "case_forecast" not in scores or scores["case_forecast"].dims[-1] == "cell" or case not in scores["case"]:
         return None
     lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
     channels = _channels(view)
@@ -59,8 +59,11 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
         colour_bar(figure, images[2], axes[row, 2], view.units(channel))
     start = np.datetime_as_string(scores["case_init"].sel(case=case).values, "h").replace("T", " ") + " UTC"
     when = f"{start}, lead {lead_label(scores['map_lead'].values[lead])}"
-    kind = "A typical forecast" if case == "typical" else "The worst forecast"
-    which = "the median" if case == "typical" else "the largest"
+    kind, which = {
+        "typical": ("A typical forecast", "the median"),
+        "best": ("The best forecast", "the smallest"),
+        "worst": ("The worst forecast", "the largest"),
+    }[case]
     names = ", ".join(view.title(channel) for channel in channels)
     return Panel(
         f"{kind} beside the truth",

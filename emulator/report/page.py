@@ -7,9 +7,10 @@ import numpy as np
 
 from emulator.report import budget_panels, climate_panel, curves, ensemble_panels, extremes_panel, maps
 from emulator.report.caveats import caveats
-from emulator.report.headline import budget_table, comparison_verdict, headline_table, region_table, verdict
+from emulator.report.comparison import comparison_table, comparison_verdict
+from emulator.report.headline import budget_table, headline_table, region_table, verdict
 from emulator.report.scorecard import comparison, scorecard
-from emulator.report.spectra_panel import spectra_panels
+from emulator.report.spectra_panel import resolution_table, spectra_panels
 from emulator.report.strata import strata_table
 from emulator.report.style import Panel, figures
 from emulator.report.template import FIGURE, PAGE, SECTION, STYLE, TABLE
@@ -26,7 +27,7 @@ def render(view: View, title: str, map_lead_days: float, panels: dict[str, Panel
             ("ensemble", "Ensemble", _ensemble(view)),
             ("extremes", "Extremes", [extremes_panel.extremes_panel(view), extremes_panel.rain_panel(view)]),
             ("maps", "Maps", _maps(view, map_lead_days)),
-            ("spectra", "Spectra", spectra_panels(view)),
+            ("spectra", "Spectra", _spectra(view)),
             ("conservation", "Conservation", _conservation(view)),
             ("long-run", "Long run", [panels.get("long_run"), *_climate(view)]),
             ("training", "Training", [panels.get("training")]),
@@ -73,14 +74,17 @@ def _summary(view) -> list:
     note = (
         "RMSE with its 95 % interval; differences in percent of the baseline's RMSE with the half-width of their 95 % "
         "interval. Blue is significantly better, orange significantly worse, grey undecided (false discovery rate 5 %). "
-        "“Useful to” is the day on which the RMSE reaches climatology's."
+        "“Useful to” is the day on which the RMSE reaches climatology's; “gained” how many days later than persistence the "
+        f"forecast has the error that persistence has on day {view.leads[view.table_leads()[0]]:g}."
     )
+    if ensembles := ensemble_panels.ensembles(view):
+        note += f" RMSE of {', '.join(ensembles)} is that of the ensemble mean."
     return [
         '<div class="verdict">'
         + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in [*comparison_verdict(view), *verdict(view)])
         + "</div>",
         TABLE.substitute(label="Headline scores", markup=headline_table(view)),
-        f'<p class="note">{note}</p>',
+        f'<p class="note">{html.escape(note)}</p>',
         f'<dl class="facts">{pairs}</dl>',
     ]
 
@@ -97,8 +101,17 @@ def _comparison(view) -> list:
         TABLE.substitute(label=f"{other} against {view.main}", markup=comparison(view, other))
         for other in view.forecasts[1:]
     ]
-    sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in comparison_verdict(view))
-    return [sentences, f'<p class="note">{html.escape(note)}</p>', *cards]
+    scores = ["rmse", *(["crps"] if "crps_difference" in view.scores else [])]
+    tables = [
+        TABLE.substitute(label=f"Headline scores of {other}", markup=comparison_table(view, other, score))
+        for other in view.forecasts[1:]
+        for score in scores
+    ]
+    about = (
+        f"Differences in percent of the error of {view.main} with the half-width of their 95 % interval. Days gained: how "
+        f"much later it has the error that {view.main} has on that day."
+    )
+    return [f'<p class="note">{html.escape(about)}</p>', *tables, f'<p class="note">{html.escape(note)}</p>', *cards]
 
 
 def _facts(view) -> list[tuple[str, str]]:
@@ -107,6 +120,8 @@ def _facts(view) -> list[tuple[str, str]]:
     return [
         ("Initial times", f"{scores.sizes['init_time']}, {inits[0]} to {inits[1]}"),
         ("Leads", f"{view.leads[0]:g} to {view.leads[-1]:g} days"),
+        *([("Members", _members(view))] if ensemble_panels.ensembles(view) else []),
+        ("Truth", _truth(view)),
         ("Grid", attributes.get("grid", "unknown")),
         ("Fields scored", f"{scores.sizes['channel']}"),
         ("Climatology", attributes.get("climatology", "unknown")),
@@ -114,7 +129,30 @@ def _facts(view) -> list[tuple[str, str]]:
             "Climatology from",
             " to ".join(_date(value) for value in attributes.get("climatology_period", "").split(" to ")),
         ),
+        ("Verified by", _software(view)),
     ]
+
+
+def _members(view) -> str:
+    sizes = {name: int(view.scores["members"].sel(forecast=name)) for name in view.forecasts}
+    return f"{sizes[view.main]}" if len(sizes) == 1 else ", ".join(f"{name} {size}" for name, size in sizes.items())
+
+
+def _truth(view) -> str:
+    """What the truth says of itself, else where it lies; of models that were verified apart, the first's."""
+    said = view.note("provenance").get("truth", {}).get("source")
+    config = view.note("config")
+    if "truth" not in config:
+        config = next((inner for inner in config.values() if isinstance(inner, dict)), {})
+    return str(said or config.get("truth") or (config.get("observations") or {}).get("path", "unknown"))
+
+
+def _software(view) -> str:
+    run = view.note("run")
+    if "versions" not in run:
+        run = next((inner for inner in run.values() if isinstance(inner, dict)), {})
+    version, commit = run.get("versions", {}).get("emulator", ""), run.get("commit")
+    return f"emulator {version}" + (f", commit {commit}" if commit else "")
 
 
 def _date(value) -> str:
@@ -148,8 +186,14 @@ def _maps(view, lead_days) -> list:
     return [
         maps.case_panel(view, lead_days),
         maps.mean_error_panel(view, lead_days),
+        maps.case_panel(view, lead_days, "best"),
         maps.case_panel(view, lead_days, "worst"),
     ]
+
+
+def _spectra(view) -> list:
+    table = resolution_table(view)
+    return [*spectra_panels(view), table and TABLE.substitute(label="Effective resolution", markup=table)]
 
 
 def _conservation(view) -> list:

@@ -1,14 +1,17 @@
 """Power spectra of the forecasts relative to the truth's."""
 
+import html
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.display import lead_label
+from emulator.report.display import lead_label, number
 from emulator.report.style import PALE, Panel, plain_ticks, svg
 from emulator.report.view import View
 
 SHOWN, FORECASTS = 6, 3
+CIRCUMFERENCE = 40030.0  # of the Earth, km: the wavelength of total wavenumber 1
 WAVE_TICKS, RATIO_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
@@ -16,7 +19,39 @@ def spectra_panels(view: View) -> list[Panel]:
     """A panel for each of the first few forecasts; none where the scores hold no spectra."""
     if "power" not in view.scores:
         return []
-    return [_panel(view, name, f"spectra{number}") for number, name in enumerate(view.forecasts[:FORECASTS])]
+    return [_panel(view, name, f"spectra{place}") for place, name in enumerate(view.forecasts[:FORECASTS])]
+
+
+def resolution_table(view: View) -> str | None:
+    """HTML table: how far up in wavenumber each forecast keeps half of the truth's power, at the leads of the spectra."""
+    if "effective_wavenumber" not in view.scores or not view.forecasts:
+        return None
+    leads = view.scores["spectrum_lead"].values
+    total = view.scores.attrs.get("spectrum_kind") == "total"
+    rows = []
+    for channel in view.headline[:SHOWN]:
+        for name in view.forecasts[:FORECASTS]:
+            at = view.scores["effective_wavenumber"].sel(source=name).isel(channel=view.position(channel))
+            truth = view.scores["effective_wavenumber"].sel(source="truth").isel(channel=view.position(channel))
+            cells = "".join(_reach(*pair, total) for pair in zip(at.values, truth.values, strict=True))
+            several = f"<td>{html.escape(name)}</td>" if len(view.forecasts) > 1 else ""
+            rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{several}{cells}</tr>')
+    head = "".join(f'<th scope="col">{lead_label(lead)}</th>' for lead in leads)
+    several = '<th scope="col">Forecast</th>' if len(view.forecasts) > 1 else ""
+    what = "wavelength in km" if total else "zonal wavenumber"
+    return (
+        f'<table class="narrow"><caption>Effective resolution: up to which {what} the forecast keeps half of the truth\'s '
+        f"power</caption><thead><tr><td></td>{several}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _reach(wavenumber: float, limit: float, total: bool) -> str:
+    """A cell: the wavelength or wavenumber, and whether it is all that the truth holds."""
+    if not np.isfinite(wavenumber):
+        return "<td>–</td>"
+    value = number(CIRCUMFERENCE / wavenumber, 2) if total else f"{wavenumber:g}"
+    note = "all" if wavenumber >= limit else f"wave {wavenumber:g} of {limit:g}"
+    return f'<td class="value">{value}<span class="interval">{note}</span></td>'
 
 
 def _panel(view: View, name: str, prefix: str) -> Panel:

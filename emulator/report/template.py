@@ -61,7 +61,7 @@ table.card { width:auto; font-size:13px; } table.card tbody td { min-width:50px;
 table.card tbody td.gap { min-width:14px; } table.card tbody th { padding:3px 12px 3px 0; }
 table.card.wide { font-size:11.5px; } table.card.wide tbody td { min-width:30px; padding:3px 1px; }
 table.card.wide tbody td.gap { min-width:8px; } table.card.wide thead th { padding-left:1px; padding-right:1px; }
-table.card.wide .mark { margin-left:1px; }
+table.card.wide .mark { margin-left:0; }
 table.card thead th { text-align:center; }
 .card td.inverse { color:#fff; }
 .mark { margin-left:3px; }

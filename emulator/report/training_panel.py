@@ -34,7 +34,7 @@ def training_panel(path: Path) -> Panel:
         axis.plot(*validation, color=VERMILLION, marker="o", markersize=3, linestyle="--", label="validation")
     axis.set(yscale="log", xlabel="update", ylabel="loss", xlim=(0, loss[0][-1]))
     plain_ticks(axis.yaxis, LOSS_TICKS)
-    axis.legend(loc="upper right")
+    figure.legend(loc="outside upper left", ncols=3)
     return Panel(
         "Training",
         f"Loss over {loss[0][-1]:g} updates.",

@@ -55,8 +55,11 @@ class View:
         return tuple(end.sel(place).values * factor for end in ends)
 
     def against(self, name: str, baseline: str, forecast: str, channel: str, region: str | None = None) -> np.ndarray:
-        """`difference`, `difference_half_width`, `p_value` or `significant` against a baseline, `(lead,)`."""
+        """`difference`, `difference_half_width`, `p_value` or `significant` against a baseline, `(lead,)`; of the CRPS as
+        `crps_difference`, ..., at the channels of maps."""
         array = self.scores[name].sel(forecast=forecast, baseline=baseline, region=region or self.regions[0])
+        if "map_channel" in array.dims:  # of the CRPS
+            return array.reindex(map_channel=[channel]).transpose("map_channel", "lead_time").values[0]
         return array.isel(channel=self._index[channel]).values
 
     def title(self, channel: str) -> str:
@@ -94,7 +97,21 @@ class View:
 
         Linear between leads. Without a crossing the last lead is given; NaN where the scores are missing.
         """
-        ours, theirs = (self.get(score, name, channel) for name in (forecast, "climatology"))
+        return self._until(*(self.get(score, name, channel) for name in (forecast, "climatology")))
+
+    def days_gained(
+        self, forecast: str, reference: str, channel: str, lead: int, score: str = "rmse"
+    ) -> tuple[float, bool]:
+        """How many days later the forecast has the error that the reference has at a lead, by position.
+
+        Negative where it has it earlier. Where the forecast ends before, its last lead counts, and False is returned.
+        """
+        level = self.get(score, reference, channel)[lead]
+        day, reached = self._until(self.get(score, forecast, channel), np.full(len(self.leads), level))
+        return day - float(self.leads[lead]), reached
+
+    def _until(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, bool]:
+        """Days until an error `(lead,)` reaches another, and whether it does."""
         if not np.isfinite(theirs).any() or not np.isfinite(ours[0]):
             return float("nan"), False
         excess = np.where(np.isfinite(ours), ours - theirs, np.inf)

@@ -1,19 +1,19 @@
-"""Single forecasts to look at: the typical one and the worst one, beside the truth."""
+"""Single forecasts to look at: the typical one, the best and the worst, beside the truth."""
 
 import numpy as np
 import xarray as xr
 
 from emulator.verify.channels import ScoredVariable, channel_name, headline_ranks
 
-CASES = ("typical", "worst")
+CASES = ("typical", "best", "worst")
 RANKED_AT_HOURS = 72
 
 
 def case_maps(scores: xr.Dataset, variables: list[ScoredVariable], shared, names: list[str]) -> xr.Dataset:
-    """Fields of the first forecast (or of persistence) and of the truth for two initial times, at the leads of maps.
+    """Fields of the first forecast (or of persistence) and of the truth for three initial times, at the leads of maps.
 
-    The initial times are the median and the worst by the squared error of the headline channels, each relative to its
-    mean, at the lead nearest to 72 h, among those of `shared.alignment`. Empty without headline channels.
+    The initial times are the median, the best and the worst by the squared error of the headline channels, each relative to
+    its mean, at the lead nearest to 72 h, among those of `shared.alignment`. Empty without headline channels.
     """
     held = [(variable, sorted(headline_ranks(variable))) for variable in variables if headline_ranks(variable)]
     inits = _choose(scores, held, shared) if held else []
@@ -60,7 +60,7 @@ def _choose(scores, held, shared) -> np.ndarray:
     relative = np.where(known, errors / np.where(typical > 0, typical, 1.0), 0.0)
     score = np.where(known.all(axis=1), relative.mean(axis=1), np.nan)[complete]
     if not np.isfinite(score).any():
-        return complete[:1].repeat(2)
+        return complete[:1].repeat(len(CASES))
     order = np.argsort(np.nan_to_num(score, nan=np.inf))
     order = order[: int(np.isfinite(score).sum())]
-    return complete[[order[(len(order) - 1) // 2], order[-1]]]
+    return complete[[order[(len(order) - 1) // 2], order[0], order[-1]]]

@@ -76,6 +76,7 @@ def test_page_of_two_models(runs, tmp_path, capsys):
     text = (tmp_path / "c" / "report.html").read_text()
     assert "Errors of bad are" in text and "significantly smaller in 0 of" in text
     assert "RMSE of bad against a, difference in %" in text
+    assert "<caption>RMSE of bad against a</caption>" in text and "Days gained at day 3" in text
     content = json.loads((tmp_path / "c" / "scores.json").read_text())
     assert {entry["forecast"] for entry in content["series"]} == {"a", "bad"}
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from emulator.report import budget_panels, maps
+from emulator.report.display import number
 from emulator.report.page import render
+from emulator.report.spectra_panel import resolution_table
 from emulator.report.style import figures
 from emulator.report.training_panel import training_panel
 from emulator.report.view import View
@@ -71,7 +73,7 @@ def test_ids_are_unique_and_every_pointer_has_its_target(text):
 
 def test_figures_have_words_for_those_who_cannot_see_them(text):
     page = Page(text)
-    assert len(page.graphics) >= 6 and len(page.images) == 3
+    assert len(page.graphics) >= 6 and len(page.images) == 4
     assert all(len(graphic["aria-label"]) > 20 for graphic in page.graphics)
     assert all(len(image["alt"]) > 20 for image in page.images)
     assert text.count("<figure>") == text.count("How to read this")
@@ -97,6 +99,29 @@ def test_numbers_in_figures_are_not_shortened(view):
         panel = budget_panels.correction_panel(view)
     labels = re.findall(r"<text[^>]*>([^<]+)</text>", panel.markup)
     assert any(re.fullmatch(r"0\.\d{4,}", label) for label in labels)  # 0.0002 stays 0.0002
+
+
+def test_a_field_that_no_correction_touched_is_named_and_has_no_empty_axes(view):
+    untouched = view.scores["correction_rms_temperature"] * 0
+    with figures():
+        panel = budget_panels.correction_panel(View(view.scores.assign(correction_rms_surface_pressure=untouched)))
+        nothing = budget_panels.correction_panel(View(view.scores.assign(correction_rms_temperature=untouched)))
+    assert "Nothing was added to: Surface pressure." in panel.caption and "Surface pressure" not in panel.markup
+    assert nothing is None
+
+
+def test_the_first_screen_names_truth_members_and_software(text, view):
+    summary = text[text.index('id="summary"') : text.index('id="error"')]
+    for fact in ("Initial times", "Leads", "Truth", "Grid", "Climatology", "Verified by"):
+        assert f"<dt>{fact}</dt>" in summary, fact
+    assert "emulator 0" in summary and "Days" in summary
+
+
+def test_effective_resolution_is_that_of_the_scores(view):
+    table = resolution_table(view)
+    at = view.scores["effective_wavenumber"].sel(source="emulator").isel(channel=view.position(view.headline[0]))
+    for wavenumber in at.values:
+        assert f">{number(40030 / wavenumber, 2)}<" in table
 
 
 def test_drawing_twice_gives_the_same(view):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emulator.report.caveats import caveats
-from emulator.report.display import days, lead_label, number, percent, scientific
+from emulator.report.display import days, lead_label, number, percent, scientific, signed_days
 from emulator.report.headline import budget_table, headline_table, verdict
 from emulator.report.tables import to_csv, to_json
 from emulator.report.view import View
@@ -41,6 +41,21 @@ def test_useful_day_is_the_crossing_between_leads(view):
     assert with_rmse(view, channel, line, 20.0).useful_until("emulator", channel) == (view.leads[3], True)
     nothing = with_rmse(view, channel, line, np.nan).useful_until("emulator", channel)
     assert np.isnan(nothing[0]) and not nothing[1]
+
+
+def test_days_gained_are_those_between_equal_errors(view):
+    channel, leads = view.headline[0], view.leads
+    scores = view.scores.copy(deep=True)
+    for name, line in (("emulator", leads / 2), ("persistence", leads), ("climatology", 3 * leads)):
+        scores["rmse"].loc[{"forecast": name, "region": "global"}][view.position(channel)] = line
+    made = View(scores)
+    lead = len(leads) // 2  # half the growth: the error of day d comes at 2 d
+    np.testing.assert_allclose(made.days_gained("emulator", "persistence", channel, lead), (leads[lead], True))
+    np.testing.assert_allclose(made.days_gained("emulator", "climatology", channel, lead)[0], leads[-1] - leads[lead])
+    assert not made.days_gained("emulator", "climatology", channel, lead)[1]
+    np.testing.assert_allclose(made.days_gained("climatology", "persistence", channel, lead)[0], -2 / 3 * leads[lead])
+    assert signed_days(1.26, True) == "+1.3" and signed_days(-0.5, True) == "−0.5" and signed_days(4.0, False) == "≥ +4"
+    assert signed_days(-0.04, True) == "0" and signed_days(np.nan, False) == "–"
 
 
 def test_headline_has_the_fields_that_forecasters_look_at_first(view):
