@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 TENSORS, METADATA = "weights.safetensors", "checkpoint.json"
+OWN_SUM = "record_sha256"  # of what the JSON says besides
 
 
 class CheckpointError(ValueError):
@@ -29,7 +30,7 @@ def save(directory: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch / TENSORS)
         record = metadata | {"sha256": _digest(scratch / TENSORS)}
-        (scratch / METADATA).write_text(json.dumps(record, indent=1))
+        (scratch / METADATA).write_text(json.dumps(record | {OWN_SUM: _sum(record)}, indent=1))
         for path in (scratch / TENSORS, scratch / METADATA, scratch):
             _flush(path)
         previous = directory.with_name(f".{directory.name}.previous")
@@ -37,6 +38,7 @@ def save(directory: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
         if directory.exists():
             os.rename(directory, previous)
         os.rename(scratch, directory)
+        _flush(directory.parent)  # the name outlives a loss of power too
         shutil.rmtree(previous, ignore_errors=True)
     except SafetensorError as error:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -65,17 +67,33 @@ def describe(directory: Path) -> dict:
     """A checkpoint's metadata alone. Raises `CheckpointError`."""
     path = Path(directory) / METADATA
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"Expected a checkpoint in {directory}, found no {METADATA}") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text at all
         raise CheckpointError(f"Expected JSON in {path}, it is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"Expected a JSON object in {path}, it is damaged: got {found!r}")
+    if found.pop(OWN_SUM, None) not in (None, _sum(found)):  # None: written before there was one
+        raise CheckpointError(f"Expected {path} as it was written, its checksum differs: the file is damaged")
+    return found
+
+
+def path_of(directory: Path, prefix: str, number: int) -> Path:
+    """Where a numbered checkpoint of a folder lies."""
+    return Path(directory) / f"{prefix}-{number:08d}"
 
 
 def rotate(directory: Path, prefix: str, keep: int, identity: str | None = None) -> None:
     """Remove all but the `keep` newest of the numbered checkpoints `prefix-NNN` in a folder, or of those of an identity."""
     for old in numbered(directory, prefix, identity)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)  # what a network disk does not let go of is tried again next time
+
+
+def sweep(directory: Path) -> None:
+    """Remove what saves that were killed have left half-written in a folder, where nobody saves meanwhile."""
+    for scratch in Path(directory).glob(".*.writing"):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def numbered(directory: Path, prefix: str, identity: str | None = None) -> list[Path]:
@@ -91,6 +109,12 @@ def _identity(directory: Path) -> str | None:
         return describe(directory).get("identity")
     except CheckpointError:
         return None
+
+
+def _sum(record: dict) -> str:
+    """Checksum of what a record says, however it is laid out."""
+    said = json.loads(json.dumps({name: value for name, value in record.items() if name != OWN_SUM}))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -63,22 +63,29 @@ class ScaledError(nn.Module):
         return within * (2 * size - within)
 
 
-def channel_weights(layout: Layout, by_variable: dict[str, float], diagnostic: float) -> tuple[Tensor, Tensor]:
-    """Weights of the prognostic and diagnostic channels: a variable's weight is shared by its levels' channels alike.
+def channel_weights(
+    layout: Layout, by_variable: dict[str, float], diagnostic: float, by_level: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weights of the prognostic and diagnostic channels, each `(channel,)`.
 
-    Raises `ValueError` for a weight of a variable that the network does not predict.
+    Args:
+      by_variable: the mean weight of a variable's channels; else 1 of prognostic and `diagnostic` of diagnostic ones.
+      by_level: `(level,)`, positive; within a variable the levels count in proportion to it. None: alike.
+    Raises `ValueError` for a weight of a variable that the network does not predict, and for weights of other levels.
     """
     names = (*layout.prognostic.names, *layout.diagnostic.names)
     if unknown := sorted(set(by_variable) - set(names)):
         raise ValueError(f"Expected weights of predicted variables {list(names)}, got {unknown}")
 
     def of(channels, default):
-        return torch.cat(
-            [
-                torch.full((w,), by_variable.get(n, default))
-                for n, w in zip(channels.names, channels.widths, strict=True)
-            ]
-            or [torch.zeros(0)]
-        )
+        parts = [torch.zeros(0)]
+        for name, levels in zip(channels.names, channels.levels, strict=True):
+            weight = torch.full((max(1, levels),), by_variable.get(name, default))
+            if levels and by_level is not None:
+                if len(by_level) != levels:
+                    raise ValueError(f"Expected weights of the {levels} levels of {name}, got {len(by_level)}")
+                weight = weight * (by_level / by_level.mean()).float()
+            parts.append(weight)
+        return torch.cat(parts)
 
     return of(layout.prognostic, 1.0), of(layout.diagnostic, diagnostic)

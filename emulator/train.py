@@ -17,8 +17,8 @@ from torch import Tensor
 from emulator import checkpoint
 from emulator.dataset import Batch, Samples
 from emulator.distributed import (
+    Replicated,
     from_first,
-    highest,
     joined,
     mean_over,
     replicate,
@@ -31,10 +31,11 @@ from emulator.interruption import Interrupted
 from emulator.rates import peak_memory, product_rate
 from emulator.step import Step
 from emulator.training import average
+from emulator.training.diagnosis import explain
 from emulator.training.journal import Journal
 from emulator.training.order import Order
 from emulator.training.recipe import Phase, Recipe
-from emulator.training.saved import gather, restore
+from emulator.training.saved import drop_outdone, gather, newest, restore
 from emulator.training.validation import Best, Validation
 from emulator.training.window import Manner, StepLoss, Window
 from emulator.world import World
@@ -44,7 +45,14 @@ log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
-    """The loss is not finite; the message names the update, the variables and the last good state."""
+    """The loss is not finite, or too large; the message names the update, the variables and the last good state.
+
+    `curable`: whether a lower rate may help, as it does not against faulty data.
+    """
+
+    def __init__(self, message: str, curable: bool = True):
+        super().__init__(message)
+        self.curable = curable
 
 
 class Trainer:
@@ -104,13 +112,15 @@ class Trainer:
     def run(self, on_log: Callable[[dict], None] = lambda row: None, should_stop: Callable[[], bool] = lambda: False):
         """Train to the end. Raises `Interrupted` after saving when `should_stop()` turns true, or `Diverged`."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._resume()
+        if not self._resume() and self.recipe.retries:
+            self._save()  # what the first updates can go back to
+        self._settle()
         while True:
             try:
                 self._run(on_log, should_stop)
                 break
             except Diverged as error:
-                if self.retried >= self.recipe.retries:
+                if self.retried >= self.recipe.retries or not error.curable:
                     raise
                 self._go_back(error)
         self.step.eval()
@@ -151,14 +161,26 @@ class Trainer:
         patience = self.validation.patience if self.validation else 0
         return self.update >= self.recipe.updates or bool(patience and self.best.since >= patience)
 
+    def _manner(self, update: int) -> Manner:
+        recipe = self.recipe
+        taught, back = tuple(recipe.taught(update)), recipe.phase(update).gradient_steps
+        return Manner(taught, back, recipe.precision, recipe.checkpoint_steps)
+
+    def _settle(self) -> None:
+        """Run the first update once for nothing where processes hold copies.
+
+        DDP arranges the gradients anew after the first backward pass that it sees, in the order in which that one made
+        them. With three processes or more the arrangement decides in which order they are added up, so a training that
+        goes on with another update, of another phase perhaps, would not end with the same bits.
+        """
+        if isinstance(self._run_window, Replicated) and not self.finished:
+            self.step.train()
+            first = self._order.batch(0).split(self.recipe.phase(0).accumulate)[0].to(self.device)
+            self._run_window(first, self._manner(0))[0].backward()
+            self.optimizer.zero_grad(set_to_none=True)
+
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
-        phase = self.recipe.phase(self.update)
-        manner = Manner(
-            tuple(self.recipe.taught(self.update)),
-            phase.gradient_steps,
-            self.recipe.precision,
-            self.recipe.checkpoint_steps,
-        )
+        phase, manner = self.recipe.phase(self.update), self._manner(self.update)
         torch.manual_seed(self.recipe.seed_of(self.update, self.world.rank))
         self.optimizer.zero_grad(set_to_none=True)
         onward = self._order.onward(self.update)
@@ -172,15 +194,15 @@ class Trainer:
                 (total / phase.accumulate if phase.accumulate > 1 else total).backward()
             record = {name: value.detach().abs().mean() for name, value in result.record.items()}
             rows.append({"loss": total.detach()} | record)
-            ends.append(result.state.detach())
-        self.carried = torch.cat(ends) if onward is not None else None
+            ends.append((result.state.detach(), result.diagnostic.detach()))
+        self.carried = torch.cat([state for state, _ in ends]) if onward is not None else None
         norm = whole(torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip))
         rate = self.recipe.learning_rate(self.update) * 0.5**self.retried
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = mean_over(torch.stack([row["loss"] for row in rows]).mean() if len(rows) > 1 else rows[0]["loss"])
-        if not torch.isfinite(loss) or not torch.isfinite(norm):
-            raise Diverged(self._diagnose(result))
+        if not torch.isfinite(norm) or not loss <= self.recipe.loss_limit:
+            raise self._diagnose(loss, batch, ends)
         self.optimizer.step()
         average.advance(self.average, self.step, self.recipe.ema)
         means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
@@ -194,14 +216,13 @@ class Trainer:
         *means, stops = mean_over(values).unbind()
         return dict(zip(row, means, strict=True)), bool(stops > 0)
 
-    def _diagnose(self, result) -> str:
-        labels = [*self.step.layout.prognostic.labels(), *self.step.layout.diagnostic.labels()]
-        fields = torch.cat([result.state, result.diagnostic], dim=1)
-        wrong = ~torch.isfinite(fields).flatten(2).all(-1).all(0)
-        bad = [label for label, flag in zip(labels, highest(wrong.float()).tolist(), strict=True) if flag]
+    def _diagnose(self, loss: Tensor, batch: Batch, ends: list[tuple[Tensor, Tensor]]) -> "Diverged":
+        """The error of an update that cannot be used, with the variables at fault."""
+        rows = self._order.starts(self.update), self.samples.times
+        (what, why), curable = explain(self.step, float(loss), self.recipe.loss_limit, batch, ends, *rows)
         last = checkpoint.numbered(self.directory, "state", self.identity)
         where = f"the last good state is {last[-1]}" if last else "no state was saved yet"
-        return f"the loss is not finite at update {self.update} (variables: {', '.join(bad[:5]) or 'none'}); {where}"
+        return Diverged(f"the loss is {what} at update {self.update} ({why}); {where}", curable)
 
     def _go_back(self, error: Diverged) -> None:
         """Go on from the last good state with half the learning rate; that is saved, so that a restart keeps to it."""
@@ -218,7 +239,8 @@ class Trainer:
         better = self.best.take(row["skill"], self.update)
         tensors = self.tensors() if better else {}
         if better and self.world.rank == 0:
-            checkpoint.save(self.directory / "best", tensors, {"update": self.update, "identity": self.identity} | row)
+            about = {"update": self.update, "identity": self.identity} | row
+            checkpoint.save(checkpoint.path_of(self.directory, "best", self.update), tensors, about)
         self._journal.add("validation.jsonl", {"update": self.update} | row | {"best": better})
         log.info("validation after update %d: skill %.4f%s", self.update, row["skill"], ", the best" * better)
 
@@ -276,15 +298,18 @@ class Trainer:
                 "best": self.best.to_json(),
                 "retried": self.retried,
             }
-            checkpoint.save(self.directory / f"state-{self.update:08d}", saved, metadata)
+            self._journal.settle()
+            checkpoint.save(checkpoint.path_of(self.directory, "state", self.update), saved, metadata)
             checkpoint.rotate(self.directory, "state", self.recipe.keep, self.identity)
+            drop_outdone(self.directory, self.identity)
         wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
 
     def _resume(self) -> bool:
         """Go on from the newest whole state, if there is one. The first process chooses it: others may see it later."""
         found, saved, metadata = -1, {}, {}
         if self.world.rank == 0:
-            found, saved, metadata = self._newest()
+            checkpoint.sweep(self.directory)
+            found, saved, metadata = newest(self.directory, self.identity)
         chosen = from_first(found)
         if chosen < 0:
             if self.world.rank == 0:
@@ -292,27 +317,12 @@ class Trainer:
                 self._journal.cut(0)
             return False
         if self.world.rank > 0:
-            saved, metadata = checkpoint.load(self.directory / f"state-{chosen:08d}")
+            saved, metadata = checkpoint.load(checkpoint.path_of(self.directory, "state", chosen))
         self.average = restore(saved, self.step, self.optimizer)
         self.update, self._unlogged = metadata["update"], metadata["unlogged"]
         self.carried = share(saved["carried"], self.world).to(self.device) if "carried" in saved else None
-        self.best = Best.from_json(metadata["best"]) if "best" in metadata else Best()
-        self.retried = metadata.get("retried", 0)
+        self.best, self.retried = Best.from_json(metadata["best"]), metadata["retried"]
         self._journal.cut(self.update)
         wait_for_all()
         log.info("resuming after update %d", self.update)
         return True
-
-    def _newest(self) -> tuple[int, dict[str, Tensor], dict]:
-        """Update, tensors and metadata of the newest whole state of this training; update -1 where there is none."""
-        for path in reversed(checkpoint.numbered(self.directory, "state")):
-            try:
-                saved, metadata = checkpoint.load(path)
-            except checkpoint.CheckpointError as error:
-                log.warning("%s; trying the state before it", error)
-                continue
-            if metadata.get("identity") != self.identity:
-                log.warning("%s belongs to another configuration or data and is passed over", path)
-                continue
-            return metadata["update"], saved, metadata
-        return -1, {}, {}

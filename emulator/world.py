@@ -55,10 +55,10 @@ def world_of(environment: Mapping[str, str]) -> World:
 
 def first_host(nodes: str) -> str:
     """The first name of Slurm's short form of a list of nodes, such as `gpu[003-004,7],login`."""
-    head = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?", nodes)
+    head = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
     if not head:
         raise ValueError(f"Expected names of nodes from Slurm, got {nodes!r}")
-    return "".join(part or "" for part in head.groups())
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", head[0])
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

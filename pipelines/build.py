@@ -19,7 +19,7 @@ from emulator.scalars import Scalars
 from emulator.spectral_loss import SpectralError
 from emulator.spherical import SphericalTransform
 from emulator.step import StepBuffers
-from emulator.store import variables_by_role
+from emulator.store import levels_of, variables_by_role
 from emulator.training.recipe import Phase, Recipe
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss
@@ -164,12 +164,25 @@ def loss(samples: Samples, statistics: xr.Dataset, config: TrainConfig, penalty:
 def error(samples: Samples, statistics: xr.Dataset, config: TrainConfig, kind="mse", delta=1.0) -> ScaledError:
     """The error of a step, weighted by area, variable and level."""
     channels = samples.layout
-    weights = channel_weights(channels, config.variable_weights, config.diagnostic_weight)
+    both = weights(samples.dataset, channels, config)
     scales = (
         channel_statistics(statistics, channels.prognostic, "difference_std"),
         channel_statistics(statistics, channels.diagnostic, "std"),
     )
-    return ScaledError(torch.as_tensor(samples.grid.area), *scales, *weights, kind, delta)
+    return ScaledError(torch.as_tensor(samples.grid.area), *scales, *both, kind, delta)
+
+
+def weights(dataset: xr.Dataset, channels: Layout, config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of the prognostic and diagnostic channels. Raises `ValueError` where the store has not what they ask for."""
+    asked, levels = config.level_weights, levels_of(dataset)
+    if asked == "mass" and levels is None:
+        raise ConfigError(f"Expected levels that make up columns in {config.store} for level_weights mass, got none")
+    by_level = None
+    if asked == "mass":  # of the air in a layer over a ground at 1000 hPa
+        by_level = torch.as_tensor(np.diff(levels.half_a + levels.half_b * 1e5))
+    elif asked != "alike":
+        by_level = torch.tensor(asked, dtype=torch.float64)
+    return channel_weights(channels, config.variable_weights, config.diagnostic_weight, by_level)
 
 
 def recipe(config: TrainConfig) -> Recipe:
@@ -190,6 +203,7 @@ def recipe(config: TrainConfig) -> Recipe:
         precision=config.precision,
         checkpoint_steps=config.checkpoint_steps,
         retries=config.retries,
+        **({} if config.loss_limit is None else {"loss_limit": config.loss_limit}),
         members=config.members,
     )
 

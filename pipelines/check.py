@@ -109,6 +109,7 @@ def _train(config, made) -> str:
         raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {count}")
     statistics = open_statistics(config.statistics)
     build.changes(statistics, layout.prognostic)
+    build.weights(dataset, layout, config)
     conserve.prepared(config.conservation, dataset, layout, statistics)
     network = build.network(config.network, layout, grid_of(dataset))
     told = (asked.count if asked else 0 for asked in build.conditions(config.network, layout, grid_of(dataset)))

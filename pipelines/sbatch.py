@@ -44,6 +44,11 @@ class Places:
         return self.folder / f"{job}.sbatch"
 
     @property
+    def jobs(self) -> Path:
+        """Stage and number of every job that was queued last."""
+        return self.folder / "jobs.json"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 
@@ -123,7 +128,7 @@ def _body(job: Job, site: SiteConfig, places: Places) -> list[str]:
         f"# {REQUEUE}: stopped after saving. A job that somebody cancelled is no longer running, and is left alone.",
         *(['me="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"'] if job.array > 1 else ['me="$SLURM_JOB_ID"']),
         f'if [ "$code" -eq {REQUEUE} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {site.most_restarts} ] &&',
-        '    scontrol show job "$me" | grep -q "JobState=RUNNING"; then',
+        '    [[ "$(scontrol show job "$me")" == *JobState=RUNNING* ]]; then',
         "    note requeued",
         '    scontrol requeue "$me" && sleep 60',
         "fi",

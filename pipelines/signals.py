@@ -41,7 +41,8 @@ def stopping_when_asked() -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether a signal has come, for a loop that saves before it stops.
 
     The loop's `Interrupted` becomes a `KeyboardInterrupt` with the same words where it was Ctrl-C: what is queued again
-    when told to stop is not what a person has stopped.
+    when told to stop is not what a person has stopped. A signal that the loop came to its end without heeding is sent again
+    afterwards: what comes after the loop is to stop, too.
     """
     received: list[int] = []
 
@@ -59,6 +60,8 @@ def stopping_when_asked() -> Iterator[Callable[[], bool]]:
             if signal.SIGINT in received:
                 raise KeyboardInterrupt(str(stop)) from None
             raise
+    if received:
+        signal.raise_signal(received[-1])
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from emulator.one_writer import one_writer
 from pipelines import slurm
 from pipelines.chain import Link, chain
 from pipelines.check import check_experiment
-from pipelines.config import ConfigError, Experiment
+from pipelines.config import ConfigError, Experiment, TrainConfig
 from pipelines.run import record
 from pipelines.sbatch import Job, Places, script
-from pipelines.site import SiteConfig
+from pipelines.site import Resources, SiteConfig
 
 log = logging.getLogger(__name__)
 SPLIT = ("ingest", "rollout")  # stages whose work an array of jobs can share
@@ -25,11 +26,17 @@ def submit(experiment: Experiment, site: SiteConfig) -> dict[str, int]:
 
     Stages that are complete are left out. Raises `ConfigError` before anything is queued: for what `--check` refuses, or
     while jobs of the same run directory wait or work, since two trainings must not write into one directory. When Slurm
-    refuses a script in the middle of the chain, the jobs before it are cancelled and `SlurmError` is raised.
+    refuses a script in the middle of the chain, or somebody stops this, the jobs before it are cancelled. Raises `SlurmError`
+    with Slurm's words, and `Busy` while another process submits the same run directory.
     """
     for line in check_experiment(experiment):
         log.info("%s", line)
     where = places(experiment)
+    with one_writer(where.folder, patience_seconds=0):  # of two people who submit at once, one
+        return _submit(experiment, site, where)
+
+
+def _submit(experiment: Experiment, site: SiteConfig, where: Places) -> dict[str, int]:
     known = [number for _, number in queue(where.run).jobs.values()]
     if busy := [job for job, found in slurm.states(known).items() if any(_alive(entry) for entry in found)]:
         raise ConfigError(
@@ -51,13 +58,14 @@ def submit(experiment: Experiment, site: SiteConfig) -> dict[str, int]:
         for job in jobs:
             after, after_any = ([queued[name] for name in names] for names in (job.after, job.after_any))
             queued[job.name] = slurm.submit(where.script(job.name), after, after_any)
+            entries = {entry.name: [entry.stage, queued[entry.name]] for entry in jobs if entry.name in queued}
+            _write(where.jobs, json.dumps({"start": str(where.start), "jobs": entries}, indent=1))
             log.info("%s: job %d", job.name, queued[job.name])
-    except slurm.SlurmError:
+    except BaseException:
         if queued:
             slurm.cancel(list(queued.values()))
+        where.jobs.unlink(missing_ok=True)
         raise
-    entries = {job.name: [job.stage, queued[job.name]] for job in jobs}
-    _write(where.folder / "jobs.json", json.dumps({"start": str(where.start), "jobs": entries}, indent=1))
     return queued
 
 
@@ -80,8 +88,26 @@ def plan(experiment: Experiment, site: SiteConfig) -> list[Job]:
     for link in chain(experiment):
         if link.complete:
             continue
+        if link.stage == "train":
+            _check_shares(link.config, site.resources("train"))
         jobs += _jobs(link, site, where, (jobs[-1].name,) if jobs else ())
     return jobs
+
+
+def _check_shares(config: TrainConfig, need: Resources) -> None:
+    """Raises `ConfigError` where the tasks of a training cannot share its batches: it would fail after all stages before."""
+    tasks = need.nodes * need.tasks_per_node
+    for number, phase in enumerate(config.phases):
+        if phase.batch_size // phase.accumulate % tasks:
+            parts = f" in {phase.accumulate} parts" if phase.accumulate > 1 else ""
+            raise ConfigError(
+                f"Expected train.phases.{number}.batch_size as a multiple of the training's {tasks} tasks, got "
+                f"{phase.batch_size}{parts}"
+            )
+    if config.validation is not None and config.validation.windows < tasks:
+        raise ConfigError(
+            f"Expected train.validation.windows of at least {tasks} tasks, got {config.validation.windows}"
+        )
 
 
 def _jobs(link: Link, site: SiteConfig, where: Places, after: tuple[str, ...]) -> list[Job]:
@@ -118,7 +144,7 @@ class Queue(NamedTuple):
 def queue(run: Path) -> Queue:
     """What was queued last for a run directory; no jobs where nothing was."""
     try:
-        saved = json.loads((Path(run) / "slurm" / "jobs.json").read_text())
+        saved = json.loads(Places(Path(run), Path.cwd()).jobs.read_text())
     except FileNotFoundError:
         return Queue(Path.cwd(), {})
     return Queue(Path(saved["start"]), {name: (stage, number) for name, (stage, number) in saved["jobs"].items()})

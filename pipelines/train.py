@@ -13,6 +13,7 @@ import xarray as xr
 from emulator import checkpoint
 from emulator.dataset import Samples
 from emulator.distributed import device_of, processes
+from emulator.one_writer import one_writer
 from emulator.step import Step
 from emulator.store import open_analysis
 from emulator.train import Trainer
@@ -29,13 +30,14 @@ log = logging.getLogger(__name__)
 # Where things lie, and what changes the speed or what is kept: none of it changes the weights.
 NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "keep", "log_every", "tensorboard"}
 NOT_IDENTITY |= {"mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
+NOT_IDENTITY |= {"retries", "loss_limit"}  # of a training that diverged they decide how it goes on, and that is saved
 
 
 def train(config: TrainConfig) -> None:
     """Train, or go on with a training that was stopped, and write `output/checkpoint`.
 
     Several processes that were started together (`torchrun`, `srun`) train one network; the first writes. Raises
-    `Interrupted` after saving on SIGTERM or SIGUSR1, and `emulator.train.Diverged`.
+    `Interrupted` after saving on SIGTERM or SIGUSR1, `emulator.train.Diverged`, and `Busy` where another training goes on.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -84,26 +86,27 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
         sharded,
         products,
     )
-    total = recipe.updates
-    board = boards(config, trainer.identity) if world.rank == 0 else contextlib.nullcontext(lambda row: None)
-    with stopping_when_asked() as asked, progress("train", total) as report, board as write:
-        trainer.run(lambda row: (report(row["update"], _remark(row), row["remaining_seconds"]), write(row)), asked)
-    metadata = checkpoints.metadata(config, samples, conservation.saved)
-    tensors = trainer.tensors()
-    if world.rank == 0:
-        chosen, about = _chosen(config, trainer, tensors)
-        checkpoint.save(output / "checkpoint", chosen, metadata | about | {"provenance": provenance()})
+    with one_writer(output) if world.rank == 0 else contextlib.nullcontext():
+        board = boards(config, trainer.identity) if world.rank == 0 else contextlib.nullcontext(lambda row: None)
+        with stopping_when_asked() as asked, progress("train", recipe.updates) as report, board as write:
+            trainer.run(lambda row: (report(row["update"], _remark(row), row["remaining_seconds"]), write(row)), asked)
+        metadata = checkpoints.metadata(config, samples, conservation.saved)
+        tensors = trainer.tensors()
+        if world.rank == 0:
+            chosen, about = _chosen(config, trainer, tensors)
+            checkpoint.save(output / "checkpoint", chosen, metadata | about | {"provenance": provenance()})
 
 
 def _chosen(config: TrainConfig, trainer: Trainer, tensors: dict) -> tuple[dict, dict]:
     """The weights to keep, with what the checkpoint says of the choice."""
     if config.validation is None or config.validation.choose == "last" or trainer.best.update < 0:
         return tensors, {"update": trainer.update}
-    best, row = checkpoint.load(trainer.directory / "best")
-    if (row["identity"], row["update"]) != (trainer.identity, trainer.best.update):
+    path = checkpoint.path_of(trainer.directory, "best", trainer.best.update)
+    best, row = checkpoint.load(path)
+    if row["identity"] != trainer.identity:
         raise checkpoint.CheckpointError(
-            f"Expected the weights after update {trainer.best.update} of this training in {trainer.directory / 'best'}, got "
-            f"those after update {row['update']} of another, which took their place; remove {trainer.directory}"
+            f"Expected the weights after update {trainer.best.update} of this training in {path}, got those of another, "
+            f"which took their place; remove {trainer.directory}"
         )
     log.info("the weights after update %d have the best rollouts: skill %.4f", row["update"], row["skill"])
     return best, {"update": row["update"], "validation": {n: v for n, v in row.items() if isinstance(v, float)}}

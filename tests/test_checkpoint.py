@@ -2,6 +2,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emulator import checkpoint
 
@@ -37,6 +39,36 @@ def test_damage_is_detected(tmp_path, cut):
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(checkpoint.CheckpointError, match="damaged"):
         checkpoint.load(tmp_path / "c")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([checkpoint.TENSORS, checkpoint.METADATA]), st.integers(0, 10**6), st.integers(0, 7))
+def test_a_bit_that_turned_is_detected_wherever_it_lies(tmp_path, name, place, bit):
+    metadata = {"update": 10, "unlogged": [{"loss": 0.1}], "identity": "a"}
+    checkpoint.save(tmp_path / "c", TENSORS, metadata)
+    content = bytearray((tmp_path / "c" / name).read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    (tmp_path / "c" / name).write_bytes(content)
+    try:
+        _, found = checkpoint.load(tmp_path / "c")
+    except checkpoint.CheckpointError as error:
+        assert "damaged" in str(error)
+    else:  # in the name of the checksum itself
+        assert found | metadata == found and checkpoint.OWN_SUM not in content.decode()
+
+
+def test_a_file_in_place_of_the_folder_is_no_checkpoint(tmp_path):
+    (tmp_path / "c").write_text("")
+    with pytest.raises(checkpoint.CheckpointError, match="found no checkpoint.json"):
+        checkpoint.load(tmp_path / "c")
+
+
+def test_what_killed_saves_left_is_swept_away(tmp_path):
+    checkpoint.save(tmp_path / "state-1", TENSORS, {})
+    (tmp_path / ".state-2.writing").mkdir()
+    (tmp_path / ".state-2.writing" / checkpoint.TENSORS).write_bytes(b"half")
+    checkpoint.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["state-1"]
 
 
 def test_absent_and_truncated_metadata_are_named(tmp_path):

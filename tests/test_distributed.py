@@ -67,6 +67,7 @@ def test_an_impossible_world_is_refused(environment, message):
         ("gpu[003-004,7],x", "gpu003"),
         ("n[7]", "n7"),
         ("r[1-2]-ib", "r1-ib"),
+        ("rack[2-3]n[07,09]", "rack2n07"),
         ("a-1,a[2-3]", "a-1"),
     ],
 )
@@ -113,7 +114,7 @@ with processes(world, torch.device("cpu"), 60):
     assert float(highest(torch.tensor([float(world.rank)]))) == world.size - 1
     assert float(mean_over(torch.tensor([float(world.rank)]))) == (world.size - 1) / 2
     recipe = dataclasses.replace(RECIPE, **json.loads({recipe!r}))
-    phases = [dataclasses.replace(p, batch_size=4, **json.loads({phase!r})) for p in recipe.phases]
+    phases = [dataclasses.replace(p, **{{"batch_size": 4, **json.loads({phase!r})}}) for p in recipe.phases]
     phases = (dataclasses.replace(phases[0], updates=14), *phases[1:])
     recipe = dataclasses.replace(recipe, phases=phases)
     options = dict(network={{"norm": "layer"}}, config={config}, world=world, sharded={sharded})
@@ -191,6 +192,18 @@ def test_a_stop_that_one_process_hears_stops_all_and_the_rest_gives_the_same_bit
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0, msg=name)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (together / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_more_processes_add_up_in_the_same_order_after_a_stop(tmp_path):
+    """With three the order of a sum decides its bits, and DDP chooses it by what it sees first: the second phase, here."""
+    three, stopped, straight = {"phase": {"batch_size": 3}}, tmp_path / "stopped", tmp_path / "straight"
+    assert train(straight, 3, **three) == [0] * 3
+    assert train(stopped, 3, stop=16, **three) == [75] * 3
+    assert train(stopped, 3, **three) == [0] * 3
+    for name, tensor in state(straight)[0].items():
+        torch.testing.assert_close(state(stopped)[0][name], tensor, rtol=0, atol=0, msg=name)
 
 
 TURNS = [((2, True), (1, False)), pytest.param((1, False), (2, True), marks=pytest.mark.slow)]

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emulator.channels import Channels, Layout
 from emulator.ensemble_loss import EnsembleError, fair_crps, fair_energy_score
 from emulator.grid import Grid
-from emulator.losses import ScaledError
+from emulator.losses import ScaledError, channel_weights
 from emulator.spectral_loss import SpectralError
 from emulator.spherical import SphericalTransform
 
@@ -183,3 +184,31 @@ def test_the_gradient_vanishes_on_average_for_a_calibrated_ensemble_and_pulls_ba
     for values, which, sign in (((0.0, 0.5), 1, -1), ((0.0, 1.5), 1, 1), ((0.4, 1.0), 0, 1), ((-0.4, 1.0), 0, -1)):
         mean, error = gradient(*values)[which]
         assert sign * mean > 20 * error
+
+
+LAYOUT = Layout(Channels(("t", "ps"), (3, 0)), Channels(("rain", "cloud"), (0, 3)), Channels((), ()), Channels((), ()))
+
+
+def test_levels_share_the_weight_of_their_variable_as_asked():
+    """The mean over a variable's levels stays the variable's weight, and a surface field keeps its own."""
+    by_level = torch.tensor([1.0, 2.0, 3.0])
+    prognostic, diagnostic = channel_weights(LAYOUT, {"t": 4.0}, 0.2, by_level)
+    torch.testing.assert_close(prognostic, torch.tensor([2.0, 4.0, 6.0, 1.0]))
+    torch.testing.assert_close(diagnostic, torch.tensor([0.2, 0.1, 0.2, 0.3]))
+    alike = channel_weights(LAYOUT, {"t": 4.0}, 0.2)
+    torch.testing.assert_close(torch.cat(alike), torch.tensor([4.0, 4.0, 4.0, 1.0, 0.2, 0.2, 0.2, 0.2]))
+    with pytest.raises(ValueError, match="3 levels of t, got 2"):
+        channel_weights(LAYOUT, {}, 0.2, by_level[:2])
+    with pytest.raises(ValueError, match="predicted variables .* got .'q'"):
+        channel_weights(LAYOUT, {"q": 1.0}, 0.2)
+
+
+def test_an_error_of_one_level_counts_by_that_levels_weight():
+    layout = Layout(Channels(("t",), (3,)), *[Channels((), ())] * 3)
+    weights = channel_weights(layout, {}, 0.2, torch.tensor([1.0, 2.0, 3.0]))
+    scaled = ScaledError(AREA, SCALES[0], torch.zeros(0), *weights)
+    state, none = torch.zeros(1, 3, *GRID.shape), torch.zeros(1, 0, *GRID.shape)
+    for level, share in enumerate((1 / 6, 2 / 6, 3 / 6)):
+        off = state.clone()
+        off[:, level] = SCALES[0][level]
+        torch.testing.assert_close(scaled(state, none, off, none), torch.tensor(share))

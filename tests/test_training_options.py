@@ -13,7 +13,7 @@ from test_train import whole as whole_run
 from emulator import checkpoint
 from emulator.dataset import Batch
 from emulator.rollout import rollout
-from emulator.train import Interrupted, Phase, Trainer
+from emulator.train import Diverged, Interrupted, Phase, Trainer
 from emulator.training.replay import Replay
 from emulator.training.validation import Best, Validation
 from emulator.training.window import Manner, Window
@@ -49,7 +49,7 @@ def test_validation_scores_the_averaged_weights_and_leaves_the_training_alone(pl
     assert [row["update"] for row in rows] == [4, 8, 12, 16, 18]
     assert rows[-1]["one_step"] < rows[0]["one_step"] and rows[-1]["skill"] > rows[0]["skill"]
     assert made.best.skill == max(row["skill"] for row in rows)
-    best, about = checkpoint.load(tmp_path / "best")
+    best, about = checkpoint.load(checkpoint.numbered(tmp_path, "best")[-1])
     assert about["update"] == made.best.update and best.keys() == made.step.state_dict().keys()
     if made.best.update == 18:
         for name, tensor in made.tensors().items():
@@ -62,9 +62,10 @@ def test_the_best_weights_of_another_training_are_not_taken_for_ones_own(planet,
     config = CONFIG.model_copy(update={"validation": ValidationConfig(period=Period())})
     weights, about = _chosen(config, made, {})
     assert about["update"] == 4
-    checkpoint.save(tmp_path / "best", weights, checkpoint.describe(tmp_path / "best") | {"identity": "other"})
+    (path,) = checkpoint.numbered(tmp_path, "best")
+    checkpoint.save(path, weights, checkpoint.describe(path) | {"identity": "other"})
     with pytest.raises(
-        checkpoint.CheckpointError, match="of this training in .*best, got those after update 4 of another"
+        checkpoint.CheckpointError, match="after update 4 of this training in .*best-00000004, got those of another"
     ):
         _chosen(config, made, {})
 
@@ -97,7 +98,7 @@ def test_a_run_that_is_stopped_between_validations_ends_with_the_same_choice(pla
     validated(planet, stopped).run()
     same_state(stopped, straight)
     assert (stopped / "validation.jsonl").read_bytes() == (straight / "validation.jsonl").read_bytes()
-    ours, theirs = (checkpoint.load(folder / "best") for folder in (stopped, straight))
+    ours, theirs = (checkpoint.load(checkpoint.numbered(folder, "best")[-1]) for folder in (stopped, straight))
     assert ours[1] == theirs[1] and all(torch.equal(tensor, theirs[0][name]) for name, tensor in ours[0].items())
 
 
@@ -114,20 +115,110 @@ def test_training_ends_early_when_rollouts_stop_to_improve(planet, tmp_path):
 
 def test_after_divergence_the_run_goes_back_with_half_the_rate(planet, tmp_path, caplog):
     made = trainer(planet, tmp_path, dataclasses.replace(RECIPE, retries=1))
-    learn, spoiled = made._learn, []
-
-    def poisoned(batch):
-        if made.update == 8 and not spoiled:
-            spoiled.append(True)
-            batch.state[0, 0, 0] = float("nan")
-        return learn(batch)
-
-    made._learn = poisoned
+    poison(made, 8, lambda batch: batch.clock.fill_(float("nan")))
     made.run()
     assert "update 8" in caplog.text and "times 0.5" in caplog.text and made.update == 18
     rates = {row["update"]: row["learning_rate"] for row in rows_of(tmp_path)}
     assert rates[4] == RECIPE.learning_rate(3) and rates[10] == RECIPE.learning_rate(9) / 2
     assert checkpoint.load(checkpoint.numbered(tmp_path, "state")[-1])[1]["retried"] == 1
+
+
+def poison(made, update, spoil):
+    """Has the batch of an update spoiled, once; gives the list of the updates at which that happened."""
+    learn, spoiled = made._learn, []
+
+    def poisoned(batch):
+        if made.update == update and not spoiled:
+            spoiled.append(update)
+            spoil(batch)
+        return learn(batch)
+
+    made._learn = poisoned
+    return spoiled
+
+
+def test_data_that_are_not_finite_are_named_with_their_time_and_not_tried_again(planet, tmp_path):
+    """In the truth alone, which no forecast shows, and in another part of the batch than the last."""
+    recipe = shortened(Phase(12, 1, 4, 1.0, accumulate=2), retries=3)
+    made = trainer(planet, tmp_path, recipe)
+    poison(made, 6, lambda batch: batch.state[0, 1, 2].fill_(float("nan")))
+    with pytest.raises(Diverged, match="update 6 .the data are not finite: temperature.2. at 2001-") as caught:
+        made.run()
+    time = np.datetime64(str(caught.value).split(" at ")[2].split(")")[0])
+    assert time == made.samples.times[made._order.starts(6)[0] + 1]
+    assert "state-00000005" in str(caught.value) and made.retried == 0
+
+
+def test_a_forecast_that_breaks_in_the_first_part_of_a_batch_is_named(planet, tmp_path):
+    made = trainer(planet, tmp_path, shortened(Phase(4, 1, 4, 1.0, accumulate=2)))
+    window, parts = made._run_window, []
+
+    class Broken(type(window)):
+        def __call__(self, *arguments):
+            total, result = window(*arguments)
+            parts.append(1)
+            if len(parts) == 1:
+                result.diagnostic[:, 1] = float("nan")
+                total = total * float("nan")
+            return total, result
+
+    made._run_window = Broken(window._module)
+    name = made.step.layout.diagnostic.labels()[1]
+    with pytest.raises(Diverged, match=f"not finite at update 0 .variables: {name}.; no state was saved"):
+        made.run()
+
+
+def test_a_loss_above_the_limit_is_divergence_and_the_largest_errors_are_named(planet, tmp_path):
+    made = trainer(planet, tmp_path, dataclasses.replace(RECIPE, loss_limit=1e4))
+    poison(made, 7, lambda batch: batch.state[1, 1, 3].add_(1e5))
+    with pytest.raises(Diverged, match=r"above 1e\+04, at update 7 .largest errors .*: temperature\[3\] by"):
+        made.run()
+
+
+def test_before_the_first_save_a_run_that_diverges_goes_back_to_its_beginning(planet, tmp_path):
+    made = trainer(planet, tmp_path, dataclasses.replace(RECIPE, retries=1, loss_limit=1e4))
+    poison(made, 3, lambda batch: batch.state[:, 1:].add_(1e5))
+    made.run()
+    assert made.update == 18 and made.retried == 1
+    rows = rows_of(tmp_path)
+    assert [row["update"] for row in rows] == list(range(2, 19, 2))
+    assert rows[0]["learning_rate"] == RECIPE.learning_rate(1) / 2
+
+
+def test_after_going_back_the_weights_of_the_best_validation_are_still_there(planet, tmp_path):
+    """Saved at 10, best at 8, better at 12, diverged at 13: from 10 on again, where 12 is no longer the best."""
+    made = validated(planet, tmp_path, dataclasses.replace(RECIPE, retries=1))
+    skills = iter([0.1, 0.2, 0.3, 0.0, 0.0, 0.0])
+    validation = made.validation
+
+    class Told:
+        every, patience, squared = validation.every, 0, True
+
+        def __call__(self, *arguments):
+            return validation(*arguments) | {"skill": next(skills)}
+
+    made.validation = Told()
+    made.recipe = dataclasses.replace(made.recipe, loss_limit=1e4)
+    poison(made, 13, lambda batch: batch.state[:, 1:].add_(1e5))
+    made.run()
+    assert made.best.update == 8 and made.retried == 1
+    config = CONFIG.model_copy(update={"validation": ValidationConfig(period=Period())})
+    assert _chosen(config, made, {})[1]["update"] == 8
+    assert [path.name for path in checkpoint.numbered(tmp_path, "best")] == ["best-00000008"]
+
+
+def test_damaged_states_do_not_push_out_the_good_ones(planet, tmp_path, caplog):
+    recipe = dataclasses.replace(RECIPE, keep=1)
+    first = trainer(planet, tmp_path, recipe)
+    with pytest.raises(Interrupted):
+        first.run(should_stop=lambda: first.update == 16)
+    (newest,) = checkpoint.numbered(tmp_path, "state")
+    (newest / checkpoint.METADATA).write_bytes(b'{"update": 16, "\xff')
+    second = trainer(planet, tmp_path, recipe)
+    with pytest.raises(Interrupted):
+        second.run(should_stop=lambda: second.update == 7)
+    assert [path.name for path in checkpoint.numbered(tmp_path, "state")] == ["state-00000007"]
+    assert "damaged" in caplog.text
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):

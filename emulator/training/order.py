@@ -36,11 +36,19 @@ class Order:
             self._starts.append(starts)
             self._replays.append(self._replay(index) if phase.replay else None)
 
-    def batch(self, update: int) -> Batch:
-        """This process's rows of an update."""
+    def _chosen(self, update: int) -> np.ndarray:
+        """Times from which all samples of an update start, `(batch,)`."""
         index, _ = self.recipe.locate(update)
         replay = self._replays[index]
-        chosen = replay.plan(update)[0] if replay else self._fresh(index, update)
+        return replay.plan(update)[0] if replay else self._fresh(index, update)
+
+    def starts(self, update: int) -> np.ndarray:
+        """Times from which this process's rows of an update start, as positions, `(row,)`."""
+        return share(self._chosen(update), self.world).repeat(self.recipe.members)
+
+    def batch(self, update: int) -> Batch:
+        """This process's rows of an update."""
+        chosen = self._chosen(update)
         batch = self.samples.batch(share(chosen, self.world), self.recipe.steps(update))
         members, noise = self.recipe.members, None
         if members == 1 and self.noise is None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -49,6 +50,7 @@ class Recipe:
       keep: resumable states that are kept, the newest. precision: of the network, "float32" or "bfloat16".
       checkpoint_steps: steps of a window are computed again in the backward pass instead of stored.
       retries: how often a run that diverged goes back to the last good state with half the learning rate.
+      loss_limit: a loss above it counts as divergence, as one that is not finite does.
       members: forecasts of every sample that a score of ensembles compares; 1 for other losses.
     """
 
@@ -67,6 +69,7 @@ class Recipe:
     precision: str = "float32"
     checkpoint_steps: bool = False
     retries: int = 0
+    loss_limit: float = sys.float_info.max
     members: int = 1
 
     def __post_init__(self):

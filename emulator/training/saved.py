@@ -1,11 +1,17 @@
 """A training's state as whole tensors by name, whoever holds their parts, and back: one process or many can go on with it."""
 
+import logging
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from emulator import checkpoint
 from emulator.distributed import part_of, whole
+
+log = logging.getLogger(__name__)
 
 
 def gather(step: nn.Module, average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -43,3 +49,31 @@ def restore(saved: dict[str, Tensor], step: nn.Module, optimizer: torch.optim.Op
 
 def _like(tensor: Tensor, owner: Tensor) -> Tensor:
     return part_of(tensor.to(owner.device), owner)
+
+
+def newest(directory: Path, identity: str) -> tuple[int, dict[str, Tensor], dict]:
+    """Update, tensors and metadata of the newest whole state of a training; update -1 where there is none.
+
+    Damaged ones are removed: kept, they would count among the newest that are to be kept.
+    """
+    for path in reversed(checkpoint.numbered(directory, "state")):
+        try:
+            saved, metadata = checkpoint.load(path)
+        except checkpoint.CheckpointError as error:
+            log.warning("%s; it is removed, trying the state before it", error)
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        if metadata.get("identity") != identity:
+            log.warning("%s belongs to another configuration or data and is passed over", path)
+            continue
+        return metadata["update"], saved, metadata
+    return -1, {}, {}
+
+
+def drop_outdone(directory: Path, identity: str) -> None:
+    """Remove the weights of validations that are the best of no state which is kept."""
+    states = [checkpoint.describe(path) for path in checkpoint.numbered(directory, "state", identity)]
+    wanted = {checkpoint.path_of(directory, "best", state["best"]["update"]) for state in states}
+    for path in checkpoint.numbered(directory, "best", identity):
+        if path not in wanted:
+            shutil.rmtree(path, ignore_errors=True)

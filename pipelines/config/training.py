@@ -67,6 +67,14 @@ class PhaseConfig(Model):
     replay_most: Count = Field(16, description="windows in a row that a sample may go on")
     accumulate: Count = Field(1, description="parts that a batch is computed in, for less memory")
 
+    @pydantic.model_validator(mode="after")
+    def _parts_of_equal_size(self) -> "PhaseConfig":
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"Expected batch_size {self.batch_size} to divide into {self.accumulate} parts (accumulate)"
+            )
+        return self
+
 
 class ValidationConfig(Model):
     """Validation while training on times that it does not see: one step, and short rollouts, whose skill chooses."""
@@ -97,6 +105,10 @@ class TrainConfig(Model):
     phases: list[PhaseConfig] = Field(default_factory=lambda: [PhaseConfig(updates=1000)], min_length=1)
     loss: LossConfig = LossConfig()
     variable_weights: dict[str, Positive] = Field(default_factory=dict, description="weight in the loss, by variable")
+    level_weights: Literal["alike", "mass"] | list[Positive] = Field(
+        "alike",
+        description="of a variable's levels from the top down: alike, by their share of the air, or one number each",
+    )
     diagnostic_weight: Positive = Field(0.2, description="weight of the diagnostics that variable_weights leaves out")
     damping: Fraction = Field(
         1.0, description="share of the optimal linear relaxation to the mean in the residual step"
@@ -123,6 +135,10 @@ class TrainConfig(Model):
     save_every: Count = Field(250, description="updates between resumable checkpoints")
     keep: Count = Field(2, description="resumable checkpoints to keep; the one before serves where the last is damaged")
     retries: int = Field(0, ge=0, description="after divergence go back to the last good checkpoint with half the rate")
+    loss_limit: Positive | None = Field(
+        None,
+        description="a loss above it counts as divergence; predicting no change scores about 1 by the squared error",
+    )
     log_every: Count = 20
     tensorboard: bool = Field(False, description="write the log for TensorBoard too; needs the extra tensorboard")
     mlflow: bool = Field(

@@ -11,7 +11,7 @@ run() {
     trap : TERM USR1 # the program saves and stops; this shell lives on
     local code=0
     srun --kill-on-bad-exit=1 emulator run "$2" --only "$1" || code=$?
-    if [ "$code" -eq 75 ] && scontrol show job "$SLURM_JOB_ID" | grep -q "JobState=RUNNING"; then
+    if [ "$code" -eq 75 ] && [[ "$(scontrol show job "$SLURM_JOB_ID")" == *JobState=RUNNING* ]]; then
         scontrol requeue "$SLURM_JOB_ID" && sleep 60
     fi
     exit "$code"

@@ -109,3 +109,14 @@ def test_a_chain_told_to_stop_exits_with_the_code_that_requeues_and_goes_on(tmp_
         assert list((tmp_path / "run" / "train").glob("state-*"))
         return
     assert main(["ingest", str(path)]) == 0
+
+
+def test_a_signal_that_comes_when_the_loop_has_ended_stops_what_follows():
+    with pytest.raises(Interrupted, match="SIGTERM"), stopping_at_once(restore=True):
+        with stopping_when_asked():
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the next stage began")
+    with pytest.raises(KeyboardInterrupt):
+        with stopping_when_asked():
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the next stage began")

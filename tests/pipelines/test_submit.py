@@ -1,11 +1,15 @@
 """What is written for Slurm, and what is made of its answers, without a Slurm."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_experiment import tiny_experiment
 
+from pipelines import slurm
 from pipelines.chain import chain
 from pipelines.cli import main
 from pipelines.config import ConfigError
@@ -15,15 +19,16 @@ from pipelines.sbatch import Places, script
 from pipelines.site import SiteConfig, load_site
 from pipelines.slurm import JobState
 from pipelines.status import _of_stage, as_text, status
-from pipelines.submit import places, plan
+from pipelines.submit import places, plan, queue, submit
 
 ROOT = Path(__file__).resolve().parents[2]
+EIGHT = [f"train.phases.{number}.batch_size=8" for number in (0, 1)]  # for as many tasks as the sites' trainings have
 SITES = sorted((ROOT / "conf" / "site").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
 def test_every_site_gives_scripts_that_bash_can_read(path, tmp_path):
-    experiment, site = load_experiment(tiny_experiment(tmp_path)), load_site(path)
+    experiment, site = load_experiment(tiny_experiment(tmp_path), EIGHT), load_site(path)
     jobs = plan(experiment, site)
     assert [job.stage for job in jobs if not job.array > 1] == [
         "ingest",
@@ -42,7 +47,7 @@ def test_every_site_gives_scripts_that_bash_can_read(path, tmp_path):
 def test_a_dry_run_prints_the_scripts_and_writes_nothing(tmp_path, capsys):
     path = tiny_experiment(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert main(["submit", str(path), "--site", str(ROOT / "conf/site/gpu_cluster.yaml"), "--dry-run"]) == 0
+    assert main(["submit", str(path), *EIGHT, "--site", str(ROOT / "conf/site/gpu_cluster.yaml"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "#SBATCH --gpus-per-node=4" in said and "waits for stats to succeed" in said and "--only train" in said
     assert sorted(tmp_path.rglob("*")) == before
@@ -149,6 +154,61 @@ def test_one_stage_alone_needs_those_before_it(tmp_path):
         run(experiment, only="train")
     with pytest.raises(ConfigError, match="stages ingest, stats, .* got 'simulate'"):
         run(experiment, only="simulate")
+
+
+@pytest.mark.parametrize(
+    "changes, tasks, words",
+    [
+        ({"phases": [{"updates": 3, "batch_size": 6}]}, 4, r"phases.0.batch_size as a multiple of .* 4 tasks, got 6"),
+        ({"phases": [{"updates": 3, "batch_size": 8, "accumulate": 4}]}, 4, "got 8 in 4 parts"),
+        ({"validation": {"period": {}, "windows": 3}}, 4, "windows of at least 4 tasks, got 3"),
+    ],
+)
+def test_batches_that_the_tasks_cannot_share_are_refused_before_anything_is_queued(tmp_path, changes, tasks, words):
+    path = tiny_experiment(tmp_path)
+    raw = yaml.safe_load(path.read_text())
+    raw["train"] |= changes
+    path.write_text(yaml.safe_dump(raw))
+    plan(load_experiment(path), SiteConfig())
+    with pytest.raises(ConfigError, match=words):
+        plan(load_experiment(path), SiteConfig(stages={"train": {"tasks_per_node": tasks}}))
+
+
+def test_of_two_people_who_submit_at_once_one_is_refused(tmp_path, monkeypatch):
+    """The second comes while the first is between two calls of sbatch; what the first has queued is on record by then."""
+    experiment, site, numbers = load_experiment(tiny_experiment(tmp_path)), SiteConfig(), iter(range(1, 99))
+    code = "import sys; from pathlib import Path; from emulator.one_writer import one_writer\n"
+    code += "with one_writer(Path(sys.argv[1]), 0): pass"
+
+    def queued(script, after, after_any):
+        number = next(numbers)
+        assert [entry[1] for entry in queue(tmp_path / "run").jobs.values()] == list(range(1, number))
+        if number == 2:  # locks are of processes, so the second person has to be one
+            said = subprocess.run(
+                [sys.executable, "-c", code, tmp_path / "run" / "slurm"], capture_output=True, text=True
+            )
+            assert "Busy" in said.stderr and f"process {os.getpid()} on " in said.stderr
+        return number
+
+    monkeypatch.setattr(slurm, "submit", queued)
+    monkeypatch.setattr(slurm, "states", lambda jobs: {})
+    assert len(submit(experiment, site)) == 6
+
+
+def test_a_submission_that_is_stopped_in_the_middle_leaves_nothing_queued(tmp_path, monkeypatch):
+    numbers, cancelled = iter((11, 12)), []
+
+    def queued(script, after, after_any):
+        if (number := next(numbers, None)) is None:
+            raise KeyboardInterrupt
+        return number
+
+    monkeypatch.setattr(slurm, "submit", queued)
+    monkeypatch.setattr(slurm, "states", lambda jobs: {})
+    monkeypatch.setattr(slurm, "cancel", cancelled.extend)
+    with pytest.raises(KeyboardInterrupt):
+        submit(load_experiment(tiny_experiment(tmp_path)), SiteConfig())
+    assert cancelled == [11, 12] and queue(tmp_path / "run").jobs == {}
 
 
 def test_a_task_of_an_array_requeues_itself_and_not_the_array(tmp_path):
