@@ -16,6 +16,7 @@ from emulator.verify.channels import ScoredVariable, scored
 from emulator.verify.regions import DEFAULT_REGIONS, region_weights
 from emulator.verify.spectra import spectrum_kind
 from emulator.verify.stations import is_table, open_observations, open_station_forecast, station_weights
+from emulator.verify.written import empty_inits
 from pipelines.config import VerifyConfig
 from pipelines.run import provenance
 
@@ -44,6 +45,7 @@ class Inputs:
       alignment: all initial times and leads; plan: the climatology's recipe.
       overlap: whether the climatology's record holds verified times.
       long_runs: name -> long run whose climate is scored.
+      empty: forecast -> how many initial times it has without any value, which are left out for all.
       sample: JSON of what has to be equal for scores to be added up.
     """
 
@@ -61,6 +63,7 @@ class Inputs:
     overlap: bool
     sample: str = ""
     long_runs: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
+    empty: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def open_inputs(config: VerifyConfig) -> Inputs:
@@ -78,7 +81,7 @@ def open_inputs(config: VerifyConfig) -> Inputs:
     )
     check_calendars({"the truth": truth["time"].values} | {n: d["init_time"].values for n, d in forecasts.items()})
     variables, skipped = scored(truth, forecasts, grid, levels_of(truth), config.variables, config.levels)
-    alignment = _alignment(truth, forecasts, config)
+    alignment, empty = _without_empty(_alignment(truth, forecasts, config), variables, forecasts)
     plan, overlap = _climatology(truth, alignment, config)
     mask = truth["land_sea_mask"].values if "land_sea_mask" in truth else None
     if config.observations is not None:
@@ -89,7 +92,7 @@ def open_inputs(config: VerifyConfig) -> Inputs:
     inputs = Inputs(
         truth, forecasts, audited, grid, mask, tuple(regions), weights, variables, skipped, alignment, plan, overlap
     )
-    inputs = dataclasses.replace(inputs, long_runs=long_runs)
+    inputs = dataclasses.replace(inputs, long_runs=long_runs, empty=empty)
     return dataclasses.replace(inputs, sample=_sample(config, inputs))
 
 
@@ -123,6 +126,22 @@ def _alignment(truth: xr.Dataset, forecasts: dict, config: VerifyConfig) -> Alig
     if not times:
         times = {"persistence": (truth["time"].values, _persistence_leads(truth, config))}
     return align(_present(truth), times, config.period.start, config.period.end)
+
+
+def _without_empty(alignment: Alignment, variables, forecasts: dict) -> tuple[Alignment, dict[str, int]]:
+    """The alignment without the initial times at which a forecast holds nothing, and how many of those each has.
+
+    Stores of ours are finished: every initial time of theirs is written. Raises `ValueError` when none is left.
+    """
+    marks = {
+        name: empty_inits(variables, name, alignment.init_time)
+        for name, dataset in forecasts.items()
+        if "emulator_schema" not in dataset.attrs
+    }
+    left = np.flatnonzero(~np.any([np.zeros(len(alignment.init_time), bool), *marks.values()], axis=0))
+    if not len(left):
+        raise ValueError(f"Expected values in the forecasts, got none at any initial time of {', '.join(marks)}")
+    return alignment.at(left), {name: int(empty.sum()) for name, empty in marks.items() if empty.any()}
 
 
 def _present(truth: xr.Dataset) -> dict:
@@ -194,6 +213,7 @@ def attributes(config: VerifyConfig, inputs: Inputs, alignment: Alignment, unaud
         "climatology_overlap": int(inputs.overlap),
         "dropped_inits": json.dumps(alignment.dropped_inits),
         "dropped_leads": json.dumps(alignment.dropped_leads),
+        "empty_inits": json.dumps(inputs.empty),
         "missing_truth": alignment.missing_truth,
         "valid_period": " to ".join(str(truth["time"].values[i]) for i in (held.min(), held.max())),
         "time_step_seconds": float(truth.attrs.get("time_step_seconds", 0)),

@@ -35,6 +35,8 @@ def caveats(view: View) -> list[str]:
         for name, number in view.note(kind).items():
             if number:
                 found.append(f"{number} {what} of {name} were left out: not in every forecast, or without truth.")
+    for name, number in view.note("empty_inits").items():
+        found.append(f"{number} initial times of {name} hold no value at all: taken as not there, and left out.")
     if missing := int(attributes.get("missing_truth", 0)):
         found.append(f"The truth lacks {missing} valid times; leads then average over fewer forecasts.")
     found += _gaps(view)

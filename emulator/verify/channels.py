@@ -88,7 +88,8 @@ def scored(
             )
     chosen = [name for name in everywhere if not variables or name in variables]
     if not chosen:
-        raise ValueError(f"Expected a variable that the truth and all forecasts share, got none: {skipped}")
+        reasons = "; ".join(f"{name} is {why}" for name, why in skipped.items()) or "no fields"
+        raise ValueError(f"Expected a variable that the truth and all forecasts share, got none: {reasons}")
     return [_variable(name, truth, forecasts, grid, column, levels) for name in chosen], skipped
 
 

@@ -122,7 +122,7 @@ def _attributes(models, channels) -> dict:
     result = dict(first.attrs)
     for key in ("config", "run"):
         result[key] = json.dumps({name: json.loads(s.attrs.get(key, "{}")) for name, s in models.items()})
-    for key in ("provenance", "dropped_inits", "dropped_leads", "budgets_skipped", "not_scored"):
+    for key in ("provenance", "dropped_inits", "dropped_leads", "empty_inits", "budgets_skipped", "not_scored"):
         gathered = {}
         for name, scores in models.items():
             forecasts = [str(f) for f in scores["forecast"].values if f not in BASELINES]

@@ -137,6 +137,31 @@ def test_holes_in_truth_and_forecast_are_told_apart_and_counted(stores, tmp_path
     assert "those scores are missing" in (tmp_path / "r" / "report.html").read_text()
 
 
+def test_initial_times_that_are_not_there_yet_are_left_out_counted_and_added_later(stores, tmp_path):
+    def unfinished(dataset):
+        fields = [n for n, array in dataset.data_vars.items() if {"time", "prediction_timedelta"} <= set(array.dims)]
+        for name in fields:
+            dataset[name][[1, 4]] = np.nan
+        dataset.attrs.pop("emulator_schema", None)
+        return dataset.drop_vars([n for n in fields if n not in ("temperature", "surface_pressure")])
+
+    path, output = changed(stores, tmp_path / "f.zarr", unfinished), tmp_path / "s.nc"
+    verify(config(stores, output, forecasts={"emulator": path}))
+    scores, whole = open_scores(output), xr.open_zarr(stores / "forecast.zarr")["time"].values
+    np.testing.assert_array_equal(scores["init_time"], whole[[0, 2, 3]])
+    assert np.isfinite(scores["rmse"]).all()
+    assert "2 initial times of emulator hold no value at all: taken as not there, and left out." in caveats(
+        View(scores)
+    )
+    verify(config(stores, output, forecasts={"emulator": stores / "forecast.zarr"}, regions=["global"]), append=True)
+    verify(config(stores, tmp_path / "whole.nc"))
+    added, once = open_scores(output), open_scores(tmp_path / "whole.nc")
+    np.testing.assert_allclose(added["rmse"], once["rmse"], rtol=1e-12)
+    nothing = changed(stores, tmp_path / "n.zarr", lambda d: unfinished(d).isel(time=[1, 4]))
+    with pytest.raises(ValueError, match="Expected values in the forecasts, got none at any initial time of emulator"):
+        verify(config(stores, tmp_path / "n.nc", forecasts={"emulator": nothing}))
+
+
 def test_a_member_dimension_of_one_is_a_single_forecast(stores, tmp_path):
     def with_number(dataset):
         fields = ("temperature", "surface_pressure")
