@@ -98,12 +98,12 @@ def headline_table(view: View) -> str:
         cells = "".join(_cells(view, channel, lead) for lead in leads)
         unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""
         rows.append(
-            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, channel)}</td>'
-            f"<td>{_gained(view, channel)}</td>{cells}</tr>"
+            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, channel)}'
+            f'<span class="interval">{_gained(view, channel)}</span></td>{cells}</tr>'
         )
     return (
-        f'<table class="headline"><thead><tr><td></td><th scope="col">Useful</th><th scope="col">Days</th>{head}</tr>'
-        f'<tr><td></td><th scope="col">to day</th><th scope="col">gained</th>{under}</tr></thead>'
+        f'<table class="headline"><thead><tr><td></td><th scope="col">Useful</th>{head}</tr>'
+        f'<tr><td></td><th scope="col">to day</th>{under}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
@@ -112,7 +112,7 @@ def _gained(view, channel) -> str:
     """How much later the forecast has the error that persistence has at the first lead of the table."""
     if not view.forecasts or "persistence" not in view.baselines:
         return "–"
-    return signed_days(*view.days_gained(view.main, "persistence", channel, view.table_leads()[0]))
+    return f"{signed_days(*view.days_gained(view.main, 'persistence', channel, view.table_leads()[0]))} d"
 
 
 def _cells(view, channel, lead) -> str:

@@ -114,7 +114,7 @@ def test_the_first_screen_names_truth_members_and_software(text, view):
     summary = text[text.index('id="summary"') : text.index('id="error"')]
     for fact in ("Initial times", "Leads", "Truth", "Grid", "Climatology", "Verified by"):
         assert f"<dt>{fact}</dt>" in summary, fact
-    assert "emulator 0" in summary and "Days" in summary
+    assert "emulator 0" in summary and "days gained" in summary
 
 
 def test_effective_resolution_is_that_of_the_scores(view):
