@@ -183,37 +183,43 @@ class StoreReader:
         """
         if not (out.dtype == np.float32 and out.flags.c_contiguous and out.flags.writeable):
             raise ValueError(f"Expected C-contiguous float32 to read into, got {out.dtype} with strides {out.strides}")
-        pieces = [(self._readers[name], time, out[n, first:last]) for name, time, n, first, last in wanted]
-        for reader, _, room in pieces:
-            if room.nbytes != reader.chunk_bytes:
-                raise ValueError(f"Expected room for {reader.shape[1:]} values, got {room.shape}")
-        if native.DECOMPRESS is None:
-            self._share(pieces)
-            return
-        for first in range(0, len(pieces), OPEN_FILES):
-            _read_all(self._left_over(pieces[first : first + OPEN_FILES]))
+        size = out.strides[1]
+        for name, _, n, first, last in wanted:
+            if not (0 <= n < len(out) and 0 <= first and last <= out.shape[1]):
+                raise ValueError(
+                    f"Expected places in an array of shape {out.shape}, got {n} and channels {first} to {last}"
+                )
+            if (last - first) * size != self._readers[name].chunk_bytes:
+                raise ValueError(f"Expected room for {self._readers[name].shape[1:]}, got {out[n, first:last].shape}")
+        left = wanted
+        if native.DECOMPRESS is not None:
+            left = []
+            for first in range(0, len(wanted), OPEN_FILES):
+                left += self._read_compiled(wanted[first : first + OPEN_FILES], out)
+        self._share([(self._readers[name], time, out[n, first:last]) for name, time, n, first, last in left])
 
-    def _left_over(self, pieces) -> list:
-        """Reads pieces `(reader, time, out)` in compiled threads; returns those that have no chunk, or one that is broken."""
+    def _read_compiled(self, wanted, out: np.ndarray) -> list:
+        """As `read`, without checks; returns what has no chunk, or one that is broken."""
         files: dict[str, int] = {}
         places, to, read, left = [], [], [], []
-        for piece in pieces:
-            reader, time, out = piece
-            if (place := reader.place(time)) is None:
+        start, (row, channel) = out.ctypes.data, out.strides[:2]
+        for piece in wanted:
+            name, time, n, first, last = piece
+            if (place := self._readers[name].place(time)) is None:
                 left.append(piece)
                 continue
             path, offset, length = place
-            places.append((files.setdefault(path, len(files)), offset, length, out.nbytes))
-            to.append(out.__array_interface__["data"][0])
+            places += (files.setdefault(path, len(files)), offset, length, (last - first) * channel)
+            to.append(start + n * row + first * channel)
             read.append(piece)
         if read:
-            arrays = np.array(places, np.int64), np.array(to, np.int64)
+            arrays = np.array(places, np.int64).reshape(-1, 4), np.array(to, np.int64)
             pool = self._pool if self._threads > 1 else None
             left += [read[n] for n in native.read(list(files), *arrays, self._threads, pool)]
         return left
 
     def _share(self, pieces) -> None:
-        if self._threads == 1 or len(pieces) == 1:
+        if self._threads == 1 or len(pieces) < 2:
             _read_all(pieces)
             return
         chunks = [pieces[n :: self._threads] for n in range(self._threads)]

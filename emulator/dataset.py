@@ -160,13 +160,18 @@ class Samples:
         whole = starts[:, None] + np.arange(steps + 1)  # (batch, time)
         state = self._fields("prognostic", whole)
         diagnostic = self._fields("diagnostic", whole[:, 1:])
-        forcing = self._fields("forcing", whole)
-        where = self._at_start.view(1, 1, -1, *[1] * len(self.grid.shape))
-        forcing = torch.where(where, forcing[:, :-1], forcing[:, 1:])
+        forcing = self._forcing(whole)
         clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1].ravel(), strict=True):
             self._clocks.write(int(time), out)
         return Batch(state, diagnostic, forcing, clock).pinned()
+
+    def _forcing(self, times: np.ndarray) -> Tensor:
+        if not self.layout.forcing.count:
+            return self._fields("forcing", times[:, 1:])
+        fields = self._fields("forcing", times)
+        where = self._at_start.view(1, 1, -1, *[1] * len(self.grid.shape))
+        return torch.where(where, fields[:, :-1], fields[:, 1:])
 
     def state(self, index: int) -> Tensor:
         """Prognostic fields at one time, `(channel, *space)`."""
@@ -174,9 +179,11 @@ class Samples:
 
     def _fields(self, group: str, times: np.ndarray) -> Tensor:
         """`(batch, time, channel, *space)` for positions `(batch, time)`."""
+        channels = getattr(self.layout, group)
+        if not channels.count:
+            return torch.empty((*times.shape, 0, *self.grid.shape))
         if self._cache is not None:
             return self._cache[group][torch.from_numpy(times)]
-        channels = getattr(self.layout, group)
         return self._read(channels, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
 
 

@@ -4,6 +4,7 @@ Blosc's own function is called, that of the library which numcodecs brings.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, wait
 
@@ -46,19 +47,18 @@ def read(paths: Sequence[str], places: np.ndarray, to: np.ndarray, threads: int,
       to: int64 `(chunk,)`: addresses of as many bytes.
       threads: that work, the caller's among them; `pool` has the others.
     """
-    encoded = [path.encode(errors="surrogateescape") for path in paths]
-    pointers = (ctypes.c_char_p * len(paths))(*encoded)
-    files, failed = np.empty(len(paths), np.intc), np.ones(len(places), np.intc)
-    memory = (ctypes.addressof(pointers), *(array.ctypes.data for array in (places, to, files, failed)))
-    work = _Chunks(*memory, DECOMPRESS, len(paths), len(places))
+    pointers = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
+    files, failed = (ctypes.c_int * len(paths))(), (ctypes.c_int * len(places))()
+    memory = ctypes.addressof(pointers), places.ctypes.data, to.ctypes.data
+    work = _Chunks(*memory, ctypes.addressof(files), ctypes.addressof(failed), DECOMPRESS, len(paths), len(places))
     reference = ctypes.byref(work)
     LIBRARY.emulator_chunks_open(reference)
     helping = []
     try:
-        if places[:, 3].sum() >= BYTES_FOR_HELP:
+        if threads > 1 and places[:, 3].sum() >= BYTES_FOR_HELP:
             helping = [pool.submit(LIBRARY.emulator_chunks, reference) for _ in range(min(threads, len(places)) - 1)]
         LIBRARY.emulator_chunks(reference)
     finally:
         wait(helping)  # whatever interrupts: they work in this memory
         LIBRARY.emulator_chunks_close(reference)
-    return np.flatnonzero(failed).tolist()
+    return [n for n, missing in enumerate(failed) if missing]
