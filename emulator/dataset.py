@@ -9,11 +9,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from emulator.calendar import day_and_hour
 from emulator.channels import Channels, Layout
 from emulator.chunk_reader import StoreReader
-from emulator.clock_memory import ClockMemory
 from emulator.forcing import is_snapshot
-from emulator.insolation import CLOCK_FEATURES
+from emulator.insolation import CLOCK_FEATURES, clock_features
 from emulator.record import Record
 from emulator.reused import ReusedMemory
 from emulator.store import grid_of
@@ -106,7 +106,8 @@ class Samples:
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
         self._at_start = is_snapshot(layout.forcing)
-        self._clocks, self._memory = ClockMemory(self.times, self.step_hours, self.grid), ReusedMemory()
+        self._day, self._hour = day_and_hour(self.times)
+        self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
         self._cache = None
@@ -163,7 +164,8 @@ class Samples:
         forcing = self._forcing(whole)
         clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1].ravel(), strict=True):
-            self._clocks.write(int(time), out)
+            part = slice(time, time + 1)
+            clock_features(self._day[part], self._hour[part], self.step_hours, *self._mesh, out=out[None])
         return Batch(state, diagnostic, forcing, clock).pinned()
 
     def _forcing(self, times: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@ import numpy as np
 from emulator.constants import SOLAR_CONSTANT
 from emulator.grid import Grid
 from emulator.insolation import clock_features, insolation, mean_insolation, solar_position
+from emulator.native import daylight
 
 
 def test_declination_at_solstices_and_equinoxes():
@@ -55,12 +56,25 @@ def test_rows_and_columns_give_what_every_cell_gives():
     grid = Grid.gaussian(12)
     days, hours = np.array([1, 200, 366]), np.array([21.0, 3.5, 12.0])
     found = clock_features(days, hours, 6.0, *grid.open_mesh())
-    np.testing.assert_array_equal(found, clock_features(days, hours, 6.0, *grid.mesh()))
+    np.testing.assert_allclose(found, clock_features(days, hours, 6.0, *grid.mesh()), rtol=0, atol=3e-7)
     for n in range(3):
         alone = clock_features(days[n : n + 1], hours[n : n + 1], 6.0, *grid.open_mesh())
         np.testing.assert_array_equal(found[n], alone[0])
     points = Grid.points(*(a.ravel() for a in grid.mesh()), grid.area.ravel())
-    np.testing.assert_array_equal(clock_features(days, hours, 6.0, *points.open_mesh()).reshape(found.shape), found)
+    at_points = clock_features(days, hours, 6.0, *points.open_mesh()).reshape(found.shape)
+    np.testing.assert_allclose(at_points, found, rtol=0, atol=3e-7)
     moments = [(days[:, None, None], (hours + offset)[:, None, None]) for offset in np.arange(6) + 0.5]
     instants = [insolation(*moment, *grid.mesh()) for moment in moments]
     np.testing.assert_allclose(found[:, 0], np.mean(instants, axis=0) / 400 - 0.6, atol=1e-6)
+
+
+def test_the_compiled_sum_is_numpys(monkeypatch):
+    chance = np.random.default_rng(0)
+    for rows, columns in ((1, 1), (5, 7), (64, 129)):
+        high, flat, turn = (chance.normal(size=(6, size)) for size in (rows, rows, columns))
+        found = daylight.summed(high, flat, turn)
+        with monkeypatch.context() as patched:
+            patched.setattr(daylight, "_KERNEL", None)
+            np.testing.assert_allclose(found, daylight.summed(high, flat, turn), rtol=0, atol=1e-14)
+        expected = np.maximum(high[:, :, None] + flat[:, :, None] * turn[:, None], 0).sum(0)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)

@@ -12,7 +12,7 @@ LAYERS = {
     " interruption whole_file one_writer",
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed rates statistics"
     " axes coefficients fields assemble filling appending computed derive regrid relevel chunk_reader chunk_writer"
-    " hdf5_chunks climatology clock_memory"
+    " hdf5_chunks climatology"
     " piece zarr_marks record reused rings foreign"
     " background thinning forecast_netcdf forecast_grib random_fields",
     3: "dataset forcing models conservation losses spectral_loss ensemble_loss network_noise scalars",

@@ -132,6 +132,7 @@ struct departure {
 #include "layers_kernel.h"
 #include "columns_kernel.h"
 #include "bytes_kernel.h"
+#include "daylight_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef VECTORS
@@ -149,6 +150,7 @@ struct departure {
 #include "layers_kernel.h"
 #include "columns_kernel.h"
 #include "bytes_kernel.h"
+#include "daylight_kernel.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef ROWS
@@ -167,6 +169,7 @@ struct departure {
 #include "layers_kernel.h"
 #include "columns_kernel.h"
 #include "bytes_kernel.h"
+#include "daylight_kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BEST(name)                                                                                                     \
@@ -201,6 +204,12 @@ ENTRY(columns, columns, columns)
 ENTRY(dither, dither, dither)
 ENTRY(departure, departure, departure)
 ENTRY(trial, trial, trial)
+
+void emulator_daylight(const double *high, const double *flat, const double *turn, double *total, long instants, long rows,
+                       long columns)
+{
+    BEST(daylight)(high, flat, turn, total, instants, rows, columns);
+}
 
 #include "chunks_kernel.h"
 
