@@ -1,4 +1,4 @@
-"""The multipliers of a projection: Newton's method on the few numbers that close the budgets.
+"""The multipliers of a projection: what they change, and how the budgets respond.
 
 See `projection.py` for the problem and `docs/conservation.md` for the derivation.
 """
@@ -10,41 +10,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from emulator.conservation import fluxes, rounding
+from emulator.conservation import fluxes, newton, rounding
 from emulator.conservation.atmosphere import State, on_levels
 
 if TYPE_CHECKING:
     from emulator.conservation.projection import Projection
 
 REFERENCE_PRESSURE = 1e5  # Pa, p00: the column that a level field's variance is an average over
-ITERATIONS = 12
-# Relative residual at which Newton's method stops, a little above what rounding leaves on grids of a few hundred cells.
-TOLERANCE = {torch.float32: 1e-9, torch.float64: 1e-14}
-STALLED = {
-    torch.float32: 1e-6,
-    torch.float64: 1e-11,
-}  # below it, stop as well when a step no longer halves the residual
-RIDGE = 1e-13  # on the scaled system, which two budgets with the same free controls would make singular
-TINY = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """Multipliers `(batch, constraint)`, the changed fields, and the constraints' residuals.
 
-    `raw`: bounded controls as they would be without their bound, negative in the cells that drop out. `jacobian`: minus
-    the derivative of the residuals by the multipliers, `measured`: the sums it comes from, `squares`: mean squares of the
-    changes, `bound`: shares of the cells on a bound, both by control; all where they are known already.
+    `raw`: bounded controls as they would be without their bound, negative in the cells that drop out. `at_base`: whether
+    the fields are those of the linearisation.
     """
 
     multipliers: Tensor
     changed: State
     raw: State
     residual: Tensor
-    jacobian: Tensor | None = None
-    measured: Tensor | None = None
-    squares: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    bound: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    at_base: bool = False
 
 
 class Problem:
@@ -76,7 +63,7 @@ class Problem:
         A variance in proportion to the value makes the increment proportional to it as well: the multiplicative fix.
         """
         size, variance = self.sizes[name], self.scheme.variance(name, self.base[name])
-        return variance if size is None else variance / (self.air.mean_by_level(size) + TINY).to(size.dtype)
+        return variance if size is None else variance / (self.air.mean_by_level(size) + newton.TINY).to(size.dtype)
 
     def spread(self, name: str) -> Tensor:
         """Error variance of a control; broadcasts to its shape."""
@@ -142,20 +129,11 @@ class Problem:
             return Trial(multipliers, changed, raw, self.bands.residuals(values, self.state0, state))
         return Trial(multipliers, changed, raw, torch.stack(values, dim=1))
 
-    def step(self, trial: Trial, at_base: bool = False) -> Tensor:
-        """Newton's step of the multipliers; `at_base` where the trial's fields are those of the linearisation."""
+    def step(self, trial: Trial) -> Tensor:
+        """Newton's step of the multipliers."""
         with torch.no_grad():
-            matrix = trial.jacobian
-            if matrix is None:
-                matrix = self.jacobian(None if at_base else self.base | trial.changed, trial.raw)
-            diagonal = matrix.diagonal(dim1=1, dim2=2).abs()
-            # A budget that no free control can change has an empty row; its multiplier stays where it is.
-            dead = diagonal < TINY
-            size = torch.where(dead, torch.ones_like(diagonal), diagonal.sqrt())
-            scaled = matrix / (size.unsqueeze(1) * size.unsqueeze(2))
-            inverse = torch.linalg.inv_ex(scaled + torch.diag_embed(torch.where(dead, 1.0, RIDGE))).inverse
-        target = (trial.residual / size).masked_fill(dead, 0.0)
-        return (inverse @ target.unsqueeze(2)).squeeze(2) / size
+            matrix = self.jacobian(None if trial.at_base else self.base | trial.changed, trial.raw)
+        return newton.solve(matrix, trial.residual)
 
     def moved(self, trial: Trial) -> State:
         """The fields of a trial that solves the problem, moved by one more Newton step to first order in it."""
@@ -181,25 +159,12 @@ class Problem:
         """The prediction itself, clipped at its bounds."""
         raw = {name: self.start[name] for name in self.scheme.bounded}
         changed = {name: self.base[name] for name in self.scheme.controls}
-        return self._trial(torch.zeros_like(self.scales), changed | self._linked(changed), raw)
+        trial = self._trial(torch.zeros_like(self.scales), changed | self._linked(changed), raw)
+        return dataclasses.replace(trial, at_base=True)
 
     def solve(self, trial: Trial) -> tuple[Trial, Tensor]:
-        """The solution from a first trial, and whether it was not found to the tolerance, `(batch,)`.
-
-        Every element of the batch stops by itself, so that the result does not depend on the others.
-        """
-        best = torch.full_like(self.scales[:, 0], torch.inf)
-        running = torch.ones_like(best, dtype=torch.bool)
-        for number in range(ITERATIONS):
-            worst = (trial.residual / self.scales).abs().amax(1)
-            stalled = (worst < STALLED[self.precision]) & (worst > best / 2)
-            running = running & (worst > TOLERANCE[self.precision]) & ~stalled
-            if not bool(running.any()):  # on a GPU the one point where the host waits
-                break
-            best = torch.minimum(best, worst)
-            step = self.step(trial, at_base=number == 0)
-            trial = self.evaluate(torch.where(running.unsqueeze(1), trial.multipliers + step, trial.multipliers))
-        return trial, running
+        """The solution from a first trial, and whether it was not found to the tolerance, `(batch,)`."""
+        return newton.iterate(trial, self.step, self.evaluate, self.scales, self.precision)
 
     def jacobian(self, state: State | None, raw: State) -> Tensor:
         """Minus the derivative of the residuals by the multipliers at `state`, None standing for the linearisation's.

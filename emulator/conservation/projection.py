@@ -11,19 +11,21 @@ out of the derivative, which is the active-set rule. The increments always start
 accumulates. Linear budgets without bounds need one step; it is then ProbConserv's update (Hansen et al. 2023).
 """
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.conservation import fluxes
+from emulator.conservation import fluxes, newton
 from emulator.conservation.atmosphere import Atmosphere, State, on_levels
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Anchor, Budget
-from emulator.conservation.compiled import Compiled
-from emulator.conservation.multipliers import Problem, Trial
+from emulator.conservation.compiled import CONTROLS, KIND, MEASURED, SIZES, Compiled, Solution, times
+from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, Trial
 from emulator.conservation.scheme import Correction, Options, Scheme
 from emulator.conservation.sequential import ColumnStep
-
-CONTROLS = ("surface_pressure", "temperature", fluxes.HUMIDITY, fluxes.PRECIPITATION, fluxes.EVAPORATION)
+from emulator.native import corrections as native
 
 
 class Projection(Scheme):
@@ -55,6 +57,7 @@ class Projection(Scheme):
         linked = fluxes.linked_names(changes, variables)
         self.changes = (*changes, *linked, *(name for step in self.columns for name in step.changes))
         self.required = tuple(dict.fromkeys((*self.required, *self.changes)))
+        self.compiled = CompiledProjection(self) if CompiledProjection.possible(self) else None
 
     def _variance(self, name: str, variances) -> Tensor:
         """A control's error variance, shaped to broadcast with its field."""
@@ -85,43 +88,108 @@ class Projection(Scheme):
             self._copies[key] = torch.tensor(numbers, dtype=torch.float64, device=like.device)
         return self._copies[key]
 
-    def kept(self, part: int, like: Tensor, make) -> Tensor:
-        """One of the constant tables that `make` gives, float64 on the device of `like`, made once."""
-        key = (make.__name__, part, like.device)
-        if key not in self._copies:
-            self._copies[key] = torch.tensor(make()[part], dtype=torch.float64, device=like.device)
-        return self._copies[key]
-
     def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> Correction:
         clipped = {name: state1[name].clamp(min=0) for name in (*self.bounded, *self.clipped)}
         base = state1 | clipped
         problem = Problem(self, (state0, state1, base), anchor, scales)
         with torch.no_grad():
             first = problem.first()
-            trial, open_ = (Compiled.of(problem) or problem).solve(first)
-        before, after, squares = {}, {}, {}
+            trial, open_ = problem.solve(first)
+        before, after = {}, {}
         if torch.is_grad_enabled():
             # One Newton step with the exact Jacobian has the derivative of the solution (implicit function theorem). Its
             # value is rounding, so that it may be added to the fields, and what it multiplies needs no derivative.
             trial = problem.evaluate(trial.multipliers)
             changed = problem.moved(trial)
         else:
-            changed = trial.changed
-            after, squares = self._known(trial), trial.squares
+            changed, after = trial.changed, self._known(trial)
         if not self.clipped and all(bool((raw >= 0).all()) for raw in first.raw.values()):
             before = self._known(first)
         changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
             changed |= column(state0, state1 | changed, anchor)[0]
-        saturations = {
-            name: trial.bound[name] if name in trial.bound else self.atmosphere.share(raw < 0)
-            for name, raw in trial.raw.items()
-        }
+        saturations = {name: self.atmosphere.share(raw < 0) for name, raw in trial.raw.items()}
         saturations["projection"] = open_.to(torch.float64)
-        return Correction({name: changed[name] for name in self.changes}, saturations, before, after, squares)
+        return Correction({name: changed[name] for name in self.changes}, saturations, before, after)
 
     def _known(self, trial: Trial) -> dict[str, Tensor]:
         """Residuals of a trial by budget, where its constraints are the budgets."""
         if self.bands is not None:
             return {}
         return {budget.name: trial.residual[:, index].detach() for index, budget in enumerate(self.solved)}
+
+
+class CompiledProjection(Compiled):
+    """The projection from the kernels' sums: its multipliers are the unknowns, and move every control."""
+
+    def __init__(self, scheme: Projection):
+        relative = [name for name in scheme.controls if name in scheme.options.relative]
+        bounded = [name for name in (*scheme.bounded, *scheme.clipped) if name in KIND]
+        modes = {KIND[name]: (native.SIZED * (name in relative), native.AFTER * (name in bounded)) for name in CONTROLS}
+        variances = {KIND[name]: variance for name, variance in scheme.variances.items()}
+        super().__init__(scheme, modes, variances, [KIND[name] for name in relative])
+        self.directions = self.rows @ self._by_amount()
+        self._relative, self._mean_sizes = self._places()
+
+    @staticmethod
+    def possible(scheme: Projection) -> bool:
+        return Compiled.possible(scheme) and scheme.bands is None and set(scheme.controls) <= set(CONTROLS)
+
+    def _by_amount(self) -> np.ndarray:
+        """What a multiplier of each amount adds to the totals: minus the amount's derivatives, `(5, TOTALS)`."""
+        constants = self.air.constants
+        result = np.zeros((5, native.TOTALS))
+        for amount in range(3):
+            result[amount, native.ALONG + amount] = -1
+        result[3, 3] = result[4, 4] = -1
+        reach = REFERENCE_PRESSURE / constants.gravity
+        result[1, 2] = -reach
+        result[2, 1] = -reach * constants.heat_capacity_dry_air
+        result[2, 2] = -reach * constants.latent_heat_vaporisation
+        return result
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Among the sums of sizes, which are of a relative control, and the place of the mean size of each."""
+        relative = np.zeros(self.weights.shape[1], dtype=bool)
+        places = np.arange(len(relative))
+        for kind in self.normalised:
+            if kind in SIZES:
+                mine = slice(18, 30) if kind == "pressure" else slice(SIZES[kind], SIZES[kind] + 1)
+                places[mine] = SIZES[kind]
+            else:
+                start = MEASURED + (0 if kind == "temperature" else 2 * self.levels)
+                mine = slice(start + self.levels, start + 2 * self.levels)
+                places[mine] = np.arange(start, start + self.levels)
+            relative[mine] = True
+        return relative, places
+
+    def solve(self, step: native.Correction, residual, scales: np.ndarray) -> Solution:
+        totals, weights = self.at_rest(len(scales))
+        first = step.start(totals, weights)
+        residual = residual(first)
+        weights = weights / np.where(self._relative, first[:, self._mean_sizes] + newton.TINY, 1.0)
+
+        def trial(multipliers: np.ndarray, totals: np.ndarray, sums: np.ndarray) -> _Sums:
+            return _Sums(multipliers, residual(sums), totals, sums)
+
+        def evaluate(multipliers: np.ndarray) -> _Sums:
+            totals = times(multipliers, self.directions)
+            return trial(multipliers, totals, step.trial(totals, weights))
+
+        def change(found: _Sums) -> np.ndarray:
+            return newton.solve(self.matrix(found.sums, weights, self.directions), found.residual)
+
+        start = trial(np.zeros_like(scales), totals, first)
+        last, open_ = newton.iterate(start, change, evaluate, scales, torch.float32)
+        saturations = {name: self.held(last.sums, name) for name in self.scheme.bounded}
+        saturations["projection"] = open_.astype(np.float64)
+        return Solution(first, last.sums, last.totals, self.directions[None], weights, saturations)
+
+
+class _Sums(NamedTuple):
+    """A trial: multipliers and residuals, `(batch, m)`, the totals they stand for, and the kernels' sums."""
+
+    multipliers: np.ndarray
+    residual: np.ndarray
+    totals: np.ndarray
+    sums: np.ndarray

@@ -99,14 +99,13 @@ def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[st
 @dataclasses.dataclass(frozen=True)
 class Correction:
     """What a scheme did: changed fields, saturations by what saturated; where they are known already, residuals before and
-    after by budget and mean squares of the changes by field.
+    after by budget.
     """
 
     changed: State = dataclasses.field(default_factory=dict)
     saturations: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     before: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     after: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    squares: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Scheme:
@@ -116,15 +115,17 @@ class Scheme:
       atmosphere, options, budgets: as given to `build`; budgets by name.
       required: fields that must be in the states.
       changes: fields a correction may change.
+      compiled: the whole correction from compiled kernels, where there is one for the scheme's budgets and forms.
     """
 
     changes: tuple[str, ...] = ()
+    compiled = None
 
     def __init__(self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget]):
         self.options, self.atmosphere, self.budgets = options, atmosphere, budgets
         self.required = tuple(dict.fromkeys(name for budget in budgets.values() for name in budget.required))
         self._dry_air = budgets.get("dry_air")
-        self._one_pass = _one_pass(atmosphere, budgets)
+        self.one_pass = _one_pass(atmosphere, budgets)
 
     def anchor(self, state: State) -> Anchor | None:
         """What a rollout from `state` is held to; None without a dry-air budget. Refuses another planet's mass."""
@@ -168,10 +169,13 @@ class Scheme:
         """
         self.atmosphere.check_state(state0, [name for name in self.required if not _is_mean(name)])
         self.atmosphere.check_state(state1, self.required)
+        own = anchor is None or self.options.anchor == "previous"
+        if self.compiled is not None and self.compiled.serves(state0, state1):
+            return self.compiled(state0, state1, self._given_anchor(state0) if own else anchor)
         with torch.autocast(state1[self.required[0]].device.type, enabled=False):
             state0, state1 = self._prepared(state0, state1)
-            if anchor is None or self.options.anchor == "previous":
-                anchor = self._own_anchor(state0)
+            if own:
+                anchor = self._given_anchor(state0) or self._own_anchor(state0)
             with torch.no_grad():
                 scales = {name: budget.scale(state0) for name, budget in self.budgets.items()}
             correction = self.correct(state0, state1, anchor, scales)
@@ -181,18 +185,22 @@ class Scheme:
 
     def _prepared(self, state0: State, state1: State) -> tuple[State, State]:
         """The states with what the budgets' evaluations share: of energy only where nothing changes the winds."""
-        if self._one_pass and (states := self._one_pass.begin(state0, state1)):
+        if self.one_pass and (states := self.one_pass.begin(state0, state1)):
             return states
         energy = self.budgets.get("energy")
         if energy is None or set(energy.winds) & set(self.changes):
             return state0, state1
         return energy.prepare(state0, state1)
 
-    def _own_anchor(self, state0: State) -> Anchor | None:
-        if self._dry_air is None:
+    def _given_anchor(self, state0: State) -> Anchor | None:
+        """The options' dry mass as an anchor, if they have one."""
+        if self._dry_air is None or self.options.anchor != "given":
             return None
-        mass = self._dry_air.mass(state0)
-        return Anchor(mass if self.options.anchor != "given" else torch.full_like(mass, self.options.dry_mass))
+        like = state0[self._dry_air.required[0]]
+        return Anchor(torch.full((len(like),), self.options.dry_mass, dtype=torch.float64, device=like.device))
+
+    def _own_anchor(self, state0: State) -> Anchor | None:
+        return None if self._dry_air is None else Anchor(self._dry_air.mass(state0))
 
     def _record(self, state0: State, state1: State, correction: "Correction", anchor, scales) -> dict[str, Tensor]:
         after = state1 | correction.changed
@@ -205,9 +213,7 @@ class Scheme:
             record[f"residual_before_{name}"] = before / scales[name]
             record[f"residual_after_{name}"] = left / scales[name]
         for name in self.changes:
-            square = correction.squares.get(name)
-            if square is None:
-                square = self.atmosphere.mean_square(correction.changed[name], state1[name])
+            square = self.atmosphere.mean_square(correction.changed[name], state1[name])
             record[f"correction_rms_{name}"] = square.sqrt()
         return record | {f"saturation_{name}": value.detach() for name, value in correction.saturations.items()}
 

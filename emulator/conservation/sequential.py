@@ -7,14 +7,17 @@ neither of the others depends. So all three close at the end.
 
 import dataclasses
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from emulator.conservation import amounts, fluxes, rounding
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
+from emulator.conservation.compiled import AIR, AMOUNTS, EVAPORATION, KIND, RAIN, WATER, Compiled, Solution
 from emulator.conservation.energy import Energy
 from emulator.conservation.scheme import Correction, Options, Scheme
+from emulator.native import corrections as native
 
 DRY_AIR_FORMS = ("ratio", "offset", "humidity")
 WATER_FORMS = ("precipitation", "evaporation")
@@ -105,28 +108,38 @@ class WaterStep:
     def changes(self) -> tuple[str, ...]:
         return (fluxes.PRECIPITATION, fluxes.EVAPORATION)
 
+    @property
+    def scaled(self) -> str:
+        """The flux that gets the ratio."""
+        return fluxes.PRECIPITATION if self.form == "precipitation" else fluxes.EVAPORATION
+
     def __call__(self, state0: State, state: State, anchor: Anchor) -> tuple[State, dict[str, Tensor]]:
         air = self.budget.atmosphere
-        scaled = fluxes.PRECIPITATION if self.form == "precipitation" else fluxes.EVAPORATION
+        scaled = self.scaled
         missing = -self.budget.residual(state0, state, anchor) / air.step_seconds
         # Fluxes as amounts: evaporation counts with its sign turned round.
         sign = 1.0 if scaled == fluxes.PRECIPITATION else -1.0
         mean = sign * air.mean(state[scaled])
-        needed = mean + sign * missing
-        wanted = needed / mean.clamp(min=TINY_RATE) - 1
-        factor = wanted.clamp(1 / self.limit - 1, self.limit - 1)
-        usable = mean > TINY_RATE
-        factor = torch.where(usable, factor, torch.zeros_like(factor))
-        rest = missing - sign * factor * mean
-        saturated = ~usable | (factor != wanted)
-        # Rounding of the division must not become a uniform drizzle.
-        rest = torch.where(saturated, rest, torch.zeros_like(rest))
+        factor, rest, saturated = self.split(sign, mean, missing)
         changed = {
             name: state[name] + air.spread(part, False).to(state[name].dtype)
             for name, part in ((fluxes.PRECIPITATION, rest.clamp(min=0)), (fluxes.EVAPORATION, rest.clamp(max=0)))
         }
         changed[scaled] = changed[scaled] + air.spread(factor, False).to(state[scaled].dtype) * state[scaled]
         return changed, {"water": saturated.to(torch.float64)}
+
+    def split(self, sign: float, mean, missing):
+        """What closes the budget: the ratio less 1, what is left over, kg m-2 s-1, and whether something is, `(batch,)`.
+
+        `mean`: of the scaled flux as an amount, whose `sign` is that of the flux; `missing`: of precipitation and
+        evaporation together. Both, and what comes out, tensors or arrays of NumPy.
+        """
+        wanted = (mean + sign * missing) / mean.clip(min=TINY_RATE) - 1
+        usable = mean > TINY_RATE
+        factor = wanted.clip(min=1 / self.limit - 1, max=self.limit - 1) * usable
+        saturated = ~usable | (factor != wanted)
+        # Rounding of the division must not become a uniform drizzle.
+        return factor, (missing - sign * factor * mean) * saturated, saturated
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -205,6 +218,7 @@ class Sequential(Scheme):
         changes = dict.fromkeys((*self.clipped, *(name for step in self.steps for name in step.changes)))
         self.changes = (*changes, *fluxes.linked_names(changes, variables))
         self.required = tuple(dict.fromkeys((*self.required, *self.changes)))
+        self.compiled = CompiledSequential(self) if CompiledSequential.possible(self) else None
 
     def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> Correction:
         changed: State = {name: state1[name].clamp(min=0) for name in self.clipped}
@@ -220,3 +234,58 @@ class Sequential(Scheme):
     def _clipped_share(self, state: State) -> dict[str, Tensor]:
         """Area share of negative values, the mean over levels: by variable, `(batch,)`."""
         return {name: self.atmosphere.share(state[name].detach() < 0) for name in self.clipped}
+
+
+class CompiledSequential(Compiled):
+    """The corrections from the kernels' sums: a ratio of surface pressure, one of a flux or a uniform flux, and a warming.
+
+    The amounts are linear in surface pressure, so that one pass closes all three. Every budget has one unknown.
+    """
+
+    def __init__(self, scheme: Sequential):
+        steps = {type(step): step for step in scheme.steps}
+        self.dry_air, self.water, self.energy = (steps.get(kind) for kind in (DryAirStep, WaterStep, EnergyStep))
+        modes = {kind: (0, native.FIRST) for kind in ("vapour", "rain")} | {"pressure": (native.SIGNED, 0)}
+        moving = [KIND[name] for step in scheme.steps for name in step.changes]
+        if self.water is not None:
+            self.scaled = self.water.scaled
+            modes[KIND[self.scaled]] = (native.SIGNED, modes.get(KIND[self.scaled], (0, 0))[1])
+        super().__init__(scheme, modes, {kind: torch.ones((), dtype=torch.float64) for kind in moving})
+
+    @staticmethod
+    def possible(scheme: Sequential) -> bool:
+        for step in scheme.steps:
+            linear = scheme.atmosphere.levels.kind != "pressure"
+            if isinstance(step, DryAirStep) and not (step.form == "ratio" and linear):
+                return False
+            if isinstance(step, EnergyStep) and step.form != "uniform":
+                return False
+        return Compiled.possible(scheme)
+
+    def solve(self, step: native.Correction, residual, scales: np.ndarray) -> Solution:
+        totals, weights = self.at_rest(len(scales))
+        first = step.start(totals, weights)
+        residual, response = residual(first), self.response(first, weights)
+        saturations = {name: self.held(first, name) for name in self.scheme.clipped}
+        amounts, number = first[:, : len(AMOUNTS)], 0
+        directions = np.zeros((len(scales), len(self.rows), native.TOTALS))
+        if self.dry_air is not None:
+            totals[:, 0] = -residual(amounts)[:, number] / (response[:, AIR, 0] - response[:, WATER, 0])
+            amounts = amounts + totals[:, :1] * response[:, :, 0]
+            directions[:, number, 0], number = 1, number + 1
+        if self.water is not None:
+            part, sign = (RAIN, 1.0) if self.scaled == fluxes.PRECIPITATION else (EVAPORATION, -1.0)
+            missing = -residual(amounts)[:, number] / self.air.step_seconds
+            totals[:, part], rest, saturated = self.water.split(sign, sign * amounts[:, part], missing)
+            totals[:, native.UNIFORM], totals[:, native.UNIFORM + 1] = np.maximum(rest, 0), np.minimum(rest, 0)
+            amounts = amounts + (response[:, :, 3:] * totals[:, None, 3:]).sum(2)
+            directions[:, number, part] = ~saturated
+            directions[:, number, native.UNIFORM] = saturated & (rest > 0)
+            directions[:, number, native.UNIFORM + 1] = saturated & ~(rest > 0)
+            saturations["water"], number = saturated.astype(np.float64), number + 1
+        if self.energy is not None:
+            capacity = self.air.constants.heat_capacity_dry_air
+            totals[:, 1] = -residual(amounts)[:, number] / (capacity * amounts[:, AIR])
+            directions[:, number, 1] = 1
+        last = step.trial(totals, weights)
+        return Solution(first, last, totals, directions, weights, saturations)

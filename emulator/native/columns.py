@@ -1,8 +1,5 @@
 """Column integrals of several contents in one pass over the fields, and what else a correction does to whole fields."""
 
-import ctypes
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,31 +18,17 @@ _Columns = library.task(
     ),
     "levels cut by_layer",
     " ".join(("batch cells", *(f"{x}_step" for x in _FIELDS))),
+    library.ENDS,
 )
 _Dither = library.task(
     "dither", "x increment pattern to", "everywhere", "batch levels cells x_step increment_step increment_level"
 )
-CONTROLS = ("pressure", "temperature", "vapour", "rain", "evaporation")
-_SUMS = 28  # of a trial, see kernels.c
-_each = range(len(CONTROLS))
-_Trial = library.task(
-    "trial",
-    " ".join(
-        (
-            "columns",
-            *(f"{name}_{n}" for name in ("x", "pattern", "to", "variance") for n in _each),
-            "totals slopes sums",
-        )
-    ),
-    " ".join(f"{name}_{n}" for name in ("relative", "bounded") for n in _each),
-    " ".join(f"step_{n}" for n in _each),
-)
-_Departure = library.task("departure", "x y area sums", "levels", "batch cells x_step y_step")
+_Departure = library.task("departure", "x y area sums", "levels", "batch cells x_step y_step", library.ENDS)
 
 
 def serves(*fields: Tensor | None) -> bool:
     """Whether the compiled kernels take these fields; a library from before there were some does not."""
-    return library.takes(*(x for x in fields if x is not None)) and hasattr(library.LIBRARY, "emulator_trial")
+    return library.takes(*(x for x in fields if x is not None)) and hasattr(library.LIBRARY, "emulator_correction")
 
 
 class Plan:
@@ -66,6 +49,11 @@ class Plan:
         self._shared = {name: values.ctypes.data for name, values in zip(names, self._arrays, strict=True)}
         self._shared |= {"levels": len(half[0]) - 1, "cut": cut, "cells": len(area)}
 
+    def __reduce__(self):
+        """Copies, and what is sent to another process, have arrays of their own to point to."""
+        half_a, half_b, *others = self._arrays
+        return Plan, ((half_a, half_b), bool(self._shared["cut"]), *others)
+
     def task(self, fields: dict[str, Tensor | None], batch: int, **more) -> tuple[object, dict[str, Tensor]]:
         """The structure of kernels.c, and the fields that it points to, which must outlive it."""
         fields = {name: whole(x) for name, x in fields.items() if x is not None}
@@ -77,16 +65,17 @@ class Plan:
         task, fields = self.task(fields, batch, **more)
         library.call("emulator_columns", task)
 
-    def sums(self, fields: dict[str, Tensor | None]) -> tuple[Tensor, Tensor]:
+    def sums(self, fields: dict[str, Tensor | None], derivatives: bool = True) -> tuple[Tensor, Tensor | None]:
         """Means of air, water and energy, `(batch, 3)` float64, and by cell their derivatives by surface pressure.
 
-        `fields` by the names of kernels.c, level fields `(batch, level, *space)`; the derivatives are `(batch, 3, cell)`.
+        `fields` by the names of kernels.c, level fields `(batch, level, *space)`; the derivatives, if they are asked for,
+        are `(batch, 3, cell)`.
         """
         vapour = fields["vapour"]
         batch, cells = len(vapour), self._shared["cells"]
         sums = torch.empty(batch, -(-cells // BLOCK), 3, dtype=torch.float64)
-        slopes = vapour.new_empty(batch, 3, cells)
-        self._run(fields, batch, sums=sums.data_ptr(), slopes=slopes.data_ptr())
+        slopes = vapour.new_empty(batch, 3, cells) if derivatives else None
+        self._run(fields, batch, sums=sums.data_ptr(), slopes=slopes.data_ptr() if derivatives else None)
         return sums.sum(1), slopes
 
     def gradients(self, fields, g_sums: Tensor, g_slopes: Tensor | None, needed) -> dict[str, Tensor]:
@@ -118,56 +107,6 @@ class Plan:
 def whole(field: Tensor) -> Tensor:
     """The field, each of whose batch elements lies in one piece."""
     return field if field.is_contiguous() or field[:1].is_contiguous() else field.contiguous()
-
-
-class Control(NamedTuple):
-    """A field that multipliers move: as predicted, its variance `(batch, level)` float64, and the pattern of its rounding.
-
-    `relative`: the variance is that per unit of the value's size; `bounded`: what is negative counts as 0.
-    """
-
-    field: Tensor
-    variance: Tensor
-    pattern: Tensor
-    relative: bool
-    bounded: bool
-
-
-class Trials:
-    """Controls for given multipliers, and what follows for the budgets, in one pass.
-
-    Args:
-      plan: of the budgets, whose energy has no product of temperature and humidity.
-      fields: those of `Plan.sums`, for what is no control.
-      controls: by the names of `CONTROLS`.
-      slopes: derivatives by surface pressure of the linearisation, `(batch, 3, cell)`.
-    """
-
-    def __init__(self, plan: Plan, fields, controls: dict[str, Control], slopes: Tensor):
-        batch, _, cells = slopes.shape
-        self._columns, self._kept = plan.task(fields, batch)
-        self._controls = {name: control._replace(field=whole(control.field)) for name, control in controls.items()}
-        self._slopes, self._shape = slopes, (batch, -(-cells // BLOCK), _SUMS)
-        values = {"columns": ctypes.addressof(self._columns), "slopes": slopes.data_ptr()}
-        for name, control in self._controls.items():
-            n = CONTROLS.index(name)
-            values |= {f"relative_{n}": control.relative, f"bounded_{n}": control.bounded}
-            values |= {f"x_{n}": control.field.data_ptr(), f"step_{n}": control.field.stride(0)}
-            values |= {f"pattern_{n}": control.pattern.data_ptr(), f"variance_{n}": control.variance.data_ptr()}
-        self._values = values
-
-    def __call__(self, totals: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The controls before their bounds, and the sums of kernels.c, `(batch, sum)` float64.
-
-        `totals`: `(batch, 5 + 3)` float64, what is added to each of `CONTROLS` per unit of variance, and to pressure along
-        its derivatives of air, water and energy.
-        """
-        moved = {name: control.field.new_empty(control.field.shape) for name, control in self._controls.items()}
-        sums = torch.empty(self._shape, dtype=torch.float64)
-        pointers = {f"to_{CONTROLS.index(name)}": field.data_ptr() for name, field in moved.items()}
-        task = _Trial(**self._values, **pointers, totals=totals.data_ptr(), sums=sums.data_ptr())
-        library.call("emulator_trial", task)
-        return moved, sums.sum(1)
 
 
 def dither(field: Tensor, increment: Tensor, pattern: Tensor) -> Tensor:

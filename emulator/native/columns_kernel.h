@@ -72,36 +72,61 @@ INLINE void KERNEL(narrow)(float *to, long offset, int count, const double *valu
             to[offset + i] = (float)values[i];
 }
 
+/* Air, water and energy of a column, or their derivatives, with one more layer. */
+INLINE void KERNEL(accumulate)(const double *layer, const double *water, const double *energy, double (*amount)[BLOCK])
+{
+    ALL {
+        amount[0][i] += layer[i];
+        amount[1][i] += water[i] * layer[i];
+        amount[2][i] += energy[i] * layer[i];
+    }
+}
+
+/* One level of a block: temperature, winds, humidity, liquid and ice. */
+struct KERNEL(cells) {
+    const float *t, *u, *v, *q, *l, *s;
+    float room[6][BLOCK];
+};
+
+INLINE void KERNEL(gather)(const struct columns *f, long batch, int k, long first, int count, struct KERNEL(cells) *x)
+{
+    const long at = k * f->cells + first;
+    x->t = KERNEL(level)(f->temperature, batch * f->temperature_step + at, count, x->room[0]);
+    x->u = KERNEL(level)(f->east, batch * f->east_step + at, count, x->room[1]);
+    x->v = KERNEL(level)(f->north, batch * f->north_step + at, count, x->room[2]);
+    x->q = KERNEL(level)(f->vapour, batch * f->vapour_step + at, count, x->room[3]);
+    x->l = KERNEL(level)(f->liquid, batch * f->liquid_step + at, count, x->room[4]);
+    x->s = KERNEL(level)(f->ice, batch * f->ice_step + at, count, x->room[5]);
+}
+
+/* Water and energy of a kilogram of air. */
+INLINE void KERNEL(contents)(const struct columns *f, const struct KERNEL(cells) *x, const double *orography,
+                             double *water, double *energy)
+{
+    const double capacity = f->numbers[0], latent = f->numbers[1], moist = f->numbers[2];
+    ALL {
+        const double t = x->t[i], u = x->u[i], v = x->v[i], q = x->q[i];
+        water[i] = q + x->l[i] + x->s[i];
+        energy[i] = capacity * t + (latent + moist * t) * q + 0.5 * (u * u + v * v) + orography[i];
+    }
+}
+
 /* Means of air, water and energy over the sphere and, cell by cell, their derivatives by surface pressure. */
 static void KERNEL(columns_block)(const struct columns *f, long batch, long first, int count, double *sums)
 {
-    const double capacity = f->numbers[0], latent = f->numbers[1], moist = f->numbers[2], inverse = f->numbers[3];
+    const double inverse = f->numbers[3];
     double ground[BLOCK], thickness[BLOCK], growth[BLOCK], area[BLOCK], orography[BLOCK];
-    double amount[3][BLOCK] = {{0}}, slope[3][BLOCK] = {{0}};
-    float room[6][BLOCK];
+    double water[BLOCK], energy[BLOCK], amount[3][BLOCK] = {{0}}, slope[3][BLOCK] = {{0}};
+    struct KERNEL(cells) x;
     KERNEL(padded)(f->area, first, count, area);
     KERNEL(padded)(f->orography, first, count, orography);
     KERNEL(ground)(f, batch, first, count, ground);
     for (int k = 0; k < f->levels; k++) {
-        const long at = k * f->cells + first;
-        const float *t = KERNEL(level)(f->temperature, batch * f->temperature_step + at, count, room[0]);
-        const float *u = KERNEL(level)(f->east, batch * f->east_step + at, count, room[1]);
-        const float *v = KERNEL(level)(f->north, batch * f->north_step + at, count, room[2]);
-        const float *q = KERNEL(level)(f->vapour, batch * f->vapour_step + at, count, room[3]);
-        const float *l = KERNEL(level)(f->liquid, batch * f->liquid_step + at, count, room[4]);
-        const float *s = KERNEL(level)(f->ice, batch * f->ice_step + at, count, room[5]);
+        KERNEL(gather)(f, batch, k, first, count, &x);
         KERNEL(layer)(f, k, ground, thickness, growth);
-        ALL {
-            const double water = (double)q[i] + l[i] + s[i];
-            const double energy = capacity * t[i] + (latent + moist * t[i]) * q[i] +
-                                  0.5 * ((double)u[i] * u[i] + (double)v[i] * v[i]) + orography[i];
-            amount[0][i] += thickness[i];
-            amount[1][i] += water * thickness[i];
-            amount[2][i] += energy * thickness[i];
-            slope[0][i] += growth[i];
-            slope[1][i] += water * growth[i];
-            slope[2][i] += energy * growth[i];
-        }
+        KERNEL(contents)(f, &x, orography, water, energy);
+        KERNEL(accumulate)(thickness, water, energy, amount);
+        KERNEL(accumulate)(growth, water, energy, slope);
     }
     for (int n = 0; n < 3; n++) {
         sums[n] = KERNEL(over)(amount[n], area) * inverse;
@@ -116,34 +141,28 @@ static void KERNEL(columns_back)(const struct columns *f, long batch, long first
     const double capacity = f->numbers[0], latent = f->numbers[1], moist = f->numbers[2], inverse = f->numbers[3];
     const double *g = f->g_sums + 3 * batch;
     double ground[BLOCK], thickness[BLOCK], growth[BLOCK], area[BLOCK], orography[BLOCK], pressure[BLOCK] = {0};
-    double warm[BLOCK], east[BLOCK], north[BLOCK], vapour[BLOCK], condensed[BLOCK];
-    float room[6][BLOCK], slopes[2][BLOCK];
+    double water[BLOCK], energy[BLOCK], warm[BLOCK], east[BLOCK], north[BLOCK], vapour[BLOCK], condensed[BLOCK];
+    float slopes[2][BLOCK];
+    struct KERNEL(cells) x;
     KERNEL(padded)(f->area, first, count, area);
     KERNEL(padded)(f->orography, first, count, orography);
     KERNEL(ground)(f, batch, first, count, ground);
     const float *g_water = KERNEL(level)(f->g_slopes, (batch * 3 + 1) * f->cells + first, count, slopes[0]);
     const float *g_energy = KERNEL(level)(f->g_slopes, (batch * 3 + 2) * f->cells + first, count, slopes[1]);
     for (int k = 0; k < f->levels; k++) {
-        const long at = k * f->cells + first, to = (batch * f->levels + k) * f->cells + first;
-        const float *t = KERNEL(level)(f->temperature, batch * f->temperature_step + at, count, room[0]);
-        const float *u = KERNEL(level)(f->east, batch * f->east_step + at, count, room[1]);
-        const float *v = KERNEL(level)(f->north, batch * f->north_step + at, count, room[2]);
-        const float *q = KERNEL(level)(f->vapour, batch * f->vapour_step + at, count, room[3]);
-        const float *l = KERNEL(level)(f->liquid, batch * f->liquid_step + at, count, room[4]);
-        const float *s = KERNEL(level)(f->ice, batch * f->ice_step + at, count, room[5]);
+        const long to = (batch * f->levels + k) * f->cells + first;
+        KERNEL(gather)(f, batch, k, first, count, &x);
         KERNEL(layer)(f, k, ground, thickness, growth);
+        KERNEL(contents)(f, &x, orography, water, energy);
         ALL {
-            const double water = (double)q[i] + l[i] + s[i];
-            const double energy = capacity * t[i] + (latent + moist * t[i]) * q[i] +
-                                  0.5 * ((double)u[i] * u[i] + (double)v[i] * v[i]) + orography[i];
             const double of_water = (g[1] * area[i] * thickness[i] + g_water[i] * growth[i]) * inverse;
             const double of_energy = (g[2] * area[i] * thickness[i] + g_energy[i] * growth[i]) * inverse;
-            pressure[i] += (g[0] + g[1] * water + g[2] * energy) * area[i] * growth[i] * inverse;
-            warm[i] = of_energy * (capacity + moist * q[i]);
-            vapour[i] = of_water + of_energy * (latent + moist * t[i]);
+            pressure[i] += (g[0] + g[1] * water[i] + g[2] * energy[i]) * area[i] * growth[i] * inverse;
+            warm[i] = of_energy * (capacity + moist * x.q[i]);
+            vapour[i] = of_water + of_energy * (latent + moist * x.t[i]);
             condensed[i] = of_water;
-            east[i] = of_energy * u[i];
-            north[i] = of_energy * v[i];
+            east[i] = of_energy * x.u[i];
+            north[i] = of_energy * x.v[i];
         }
         KERNEL(narrow)(f->g_temperature, to, count, warm);
         KERNEL(narrow)(f->g_vapour, to, count, vapour);
@@ -181,10 +200,8 @@ static void KERNEL(columns)(void *argument)
 {
     struct columns *f = argument;
     const long blocks = (f->cells + BLOCK - 1) / BLOCK;
-    for (;;) {
-        const long number = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
-        if (number >= f->batch * blocks)
-            return;
+    const long mine = seat(&f->blocks);
+    for (long number; (number = take(&f->blocks, mine, f->batch * blocks)) >= 0;) {
         const long batch = number / blocks, first = number % blocks * BLOCK;
         const int count = f->cells - first < BLOCK ? (int)(f->cells - first) : BLOCK;
         if (f->g_sums)
@@ -193,134 +210,6 @@ static void KERNEL(columns)(void *argument)
             KERNEL(layers_block)(f, batch, first, count, f->sums + number * f->levels);
         else
             KERNEL(columns_block)(f, batch, first, count, f->sums + number * 3);
-    }
-}
-
-/* A block of a control's level with its increment, and the size that its variance is a multiple of, 0 on its bound. */
-INLINE void KERNEL(moved)(const struct trial *f, int control, long batch, int k, int levels, long first, int count,
-                          const float *along, float *value, float *size, float *squares, float *bound)
-{
-    typedef int bits __attribute__((may_alias));
-    const long cells = f->columns->cells, at = k * cells + first;
-    float room[2][BLOCK], result[BLOCK];
-    const float *x = KERNEL(level)(f->x[control], batch * f->step[control] + at, count, room[0]);
-    const float *pattern = KERNEL(level)(f->pattern[control], at, count, room[1]);
-    const float variance = (float)f->variance[control][batch * levels + k];
-    const float everywhere = (float)(variance * f->totals[batch * (CONTROLS + 3) + control]);
-    if (f->relative[control])
-        ALL size[i] = f->bounded[control] ? (x[i] > 0 ? x[i] : 0) : __builtin_fabsf(x[i]);
-    else
-        ALL size[i] = 1;
-    ALL {
-        const bits exponent = ((const bits *)x)[i] & 0x7f800000;
-        float unit;
-        memcpy(&unit, &exponent, sizeof unit);
-        result[i] = x[i] + ((everywhere + variance * along[i]) * size[i] + unit * pattern[i]);
-    }
-    memcpy(f->to[control] + (batch * levels + k) * cells + first, result, sizeof(float) * count);
-    memcpy(value, result, sizeof result);
-    if (f->bounded[control])
-        ALL {
-            const int free = !(result[i] < 0);
-            value[i] = free ? result[i] : 0;
-            size[i] = free ? size[i] : 0;
-            bound[i] += free ? 0 : 1;
-        }
-    ALL squares[i] += (value[i] - x[i]) * (value[i] - x[i]);
-}
-
-/* The controls for given multipliers, the amounts of what results, and the sums of which a Newton step consists. */
-static void KERNEL(trial_block)(const struct trial *f, long batch, long first, int count, double *sums)
-{
-    static const float none[BLOCK];
-    const struct columns *c = f->columns;
-    const double capacity = c->numbers[0], latent = c->numbers[1], inverse = c->numbers[3];
-    double ground[BLOCK], thickness[BLOCK], growth[BLOCK], area[BLOCK], orography[BLOCK], sum[BLOCK];
-    float along[BLOCK], pressure[BLOCK], spread[BLOCK], temperature[BLOCK], vapour[BLOCK], size[BLOCK];
-    double amount[3][BLOCK] = {{0}}, slope[3][BLOCK] = {{0}}, weights[2][BLOCK] = {{0}};
-    float squares[CONTROLS][BLOCK] = {{0}}, bound[CONTROLS][BLOCK] = {{0}};
-    float room[5][BLOCK], slopes[3][BLOCK];
-    const float *linear[3];
-    KERNEL(padded)(c->area, first, count, area);
-    KERNEL(padded)(c->orography, first, count, orography);
-    if (f->x[0]) {
-        const double *to = f->totals + batch * (CONTROLS + 3) + CONTROLS;
-        for (int n = 0; n < 3; n++)
-            linear[n] = KERNEL(level)(f->slopes, (batch * 3 + n) * c->cells + first, count, slopes[n]);
-        ALL along[i] = (float)(to[0] * linear[0][i] + to[1] * linear[1][i] + to[2] * linear[2][i]);
-        KERNEL(moved)(f, 0, batch, 0, 1, first, count, along, pressure, spread, squares[0], bound[0]);
-        ALL ground[i] = pressure[i];
-    } else {
-        KERNEL(ground)(c, batch, first, count, ground);
-    }
-    for (int k = 0; k < c->levels; k++) {
-        const long at = k * c->cells + first;
-        const float *u = KERNEL(level)(c->east, batch * c->east_step + at, count, room[0]);
-        const float *v = KERNEL(level)(c->north, batch * c->north_step + at, count, room[1]);
-        const float *l = KERNEL(level)(c->liquid, batch * c->liquid_step + at, count, room[2]);
-        const float *s = KERNEL(level)(c->ice, batch * c->ice_step + at, count, room[3]);
-        KERNEL(layer)(c, k, ground, thickness, growth);
-        if (f->x[1]) {
-            KERNEL(moved)(f, 1, batch, k, c->levels, first, count, none, temperature, size, squares[1], bound[1]);
-            const double variance = f->variance[1][batch * c->levels + k];
-            ALL weights[0][i] += variance * size[i] * thickness[i];
-        } else {
-            const float *t = KERNEL(level)(c->temperature, batch * c->temperature_step + at, count, room[4]);
-            ALL temperature[i] = t[i];
-        }
-        if (f->x[2]) {
-            KERNEL(moved)(f, 2, batch, k, c->levels, first, count, none, vapour, size, squares[2], bound[2]);
-            const double variance = f->variance[2][batch * c->levels + k];
-            ALL weights[1][i] += variance * size[i] * thickness[i];
-        } else {
-            const float *q = KERNEL(level)(c->vapour, batch * c->vapour_step + at, count, room[4]);
-            ALL vapour[i] = q[i];
-        }
-        ALL {
-            const double water = (double)vapour[i] + l[i] + s[i];
-            const double energy = capacity * temperature[i] + latent * vapour[i] +
-                                  0.5 * ((double)u[i] * u[i] + (double)v[i] * v[i]) + orography[i];
-            amount[0][i] += thickness[i];
-            amount[1][i] += water * thickness[i];
-            amount[2][i] += energy * thickness[i];
-            slope[0][i] += growth[i];
-            slope[1][i] += water * growth[i];
-            slope[2][i] += energy * growth[i];
-        }
-    }
-    memset(sums, 0, sizeof(double) * TRIAL);
-    for (int n = 0; n < 3; n++)
-        sums[n] = KERNEL(over)(amount[n], area) * inverse;
-    for (int n = 0; n < 2; n++)
-        sums[3 + n] = KERNEL(over)(weights[n], area);
-    for (int n = 0; n < 2; n++)
-        if (f->x[3 + n]) {
-            KERNEL(moved)(f, 3 + n, batch, 0, 1, first, count, none, vapour, size, squares[3 + n], bound[3 + n]);
-            sums[5 + n] = f->variance[3 + n][batch] * KERNEL(over)(KERNEL(wide)(size, sum), area);
-            sums[7 + n] = KERNEL(over)(KERNEL(wide)(vapour, sum), area);
-        }
-    for (int n = 0; n < CONTROLS; n++) {
-        sums[18 + n] = KERNEL(over)(KERNEL(wide)(squares[n], sum), area);
-        sums[18 + CONTROLS + n] = KERNEL(over)(KERNEL(wide)(bound[n], sum), area);
-    }
-    for (int n = 0; f->x[0] && n < 3; n++) {
-        ALL sum[i] = f->variance[0][batch] * spread[i] * area[i] * linear[n][i] * inverse;
-        for (int m = 0; m < 3; m++)
-            sums[9 + 3 * m + n] = KERNEL(over)(slope[m], sum);
-    }
-}
-
-static void KERNEL(trial)(void *argument)
-{
-    struct trial *f = argument;
-    const long cells = f->columns->cells, blocks = (cells + BLOCK - 1) / BLOCK;
-    for (;;) {
-        const long number = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
-        if (number >= f->columns->batch * blocks)
-            return;
-        const long batch = number / blocks, first = number % blocks * BLOCK;
-        const int count = cells - first < BLOCK ? (int)(cells - first) : BLOCK;
-        KERNEL(trial_block)(f, batch, first, count, f->sums + number * TRIAL);
     }
 }
 
@@ -360,10 +249,8 @@ static void KERNEL(departure)(void *argument)
 {
     struct departure *f = argument;
     const long blocks = (f->cells + BLOCK - 1) / BLOCK;
-    for (;;) {
-        const long number = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
-        if (number >= f->batch * blocks)
-            return;
+    const long mine = seat(&f->blocks);
+    for (long number; (number = take(&f->blocks, mine, f->batch * blocks)) >= 0;) {
         const long batch = number / blocks, first = number % blocks * BLOCK;
         const int count = f->cells - first < BLOCK ? (int)(f->cells - first) : BLOCK;
         double squares[BLOCK] = {0}, area[BLOCK];
@@ -381,5 +268,3 @@ static void KERNEL(departure)(void *argument)
     }
 }
 
-#undef INLINE
-#undef ALL

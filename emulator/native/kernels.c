@@ -63,6 +63,27 @@ struct norm {
 
 #define BLOCK 128 /* cells whose column sums a thread forms at a time */
 
+/* Portions of work that threads take from two ends, every other thread from the front. From call to call on the same fields
+ * a portion then stays with a core, and so in its cache: with one end, two threads were hardly faster than one. */
+struct ends {
+    long seats, taken, front, back;
+};
+
+static long seat(struct ends *e)
+{
+    return __atomic_fetch_add(&e->seats, 1, __ATOMIC_RELAXED);
+}
+
+/* The next of `count` portions for the thread on a seat, or -1. */
+static long take(struct ends *e, long seat, long count)
+{
+    if (__atomic_fetch_add(&e->taken, 1, __ATOMIC_RELAXED) >= count)
+        return -1;
+    if (seat % 2)
+        return count - 1 - __atomic_fetch_add(&e->back, 1, __ATOMIC_RELAXED);
+    return __atomic_fetch_add(&e->front, 1, __ATOMIC_RELAXED);
+}
+
 struct columns {
     /* `(batch, level, cell)` with the step between batch elements below; NULL where there is none */
     const float *pressure, *temperature, *east, *north, *vapour, *liquid, *ice;
@@ -78,26 +99,50 @@ struct columns {
     int by_layer; /* whether to sum `vapour` times the layers' thickness where `ice` is not negative, level by level */
     long batch, cells;
     long pressure_step, temperature_step, east_step, north_step, vapour_step, liquid_step, ice_step;
-    long next; /* the first block that no thread has taken */
+    struct ends blocks;
 };
 
 #define CONTROLS 5 /* surface pressure, temperature, humidity, precipitation, evaporation */
-/* Sums of a trial: 3 amounts, 4 weights, 2 means, 3 x 3 products of derivatives by surface pressure; and of every control
- * the square of its change and the share of the cells on its bound, the sums over levels. */
-#define TRIAL 28
+#define ALONG 5    /* of the totals: after one for each control those of pressure along its derivatives, */
+#define UNIFORM 8  /* and what is added to precipitation and evaporation everywhere */
+#define TOTALS 10
+#define FLUXES 8
+enum { SIZED = 1, SIGNED }; /* whether a control's variance is per unit of its magnitude, or of its value */
+enum { FIRST = 1, AFTER };  /* whether a control's negative values are clipped before it moves, or afterwards */
 
-struct trial {
-    const struct columns *columns; /* the fields that no multiplier moves */
-    const float *x[CONTROLS];      /* as predicted; NULL for what is no control */
-    const float *pattern[CONTROLS];
-    float *to[CONTROLS];
-    const double *variance[CONTROLS]; /* `(batch, level)` */
-    const double *totals; /* `(batch, control + 3)`: what is added per unit of variance; to pressure also along `slopes` */
-    const float *slopes;              /* `(batch, 3, cell)`: those of the linearisation */
-    double *sums;                     /* `(batch, block, TRIAL)` */
-    int relative[CONTROLS], bounded[CONTROLS];
-    long step[CONTROLS];
-    long next; /* the first block that no thread has taken */
+/* Sums of a trial, means over the sphere: 3 amounts, precipitation, evaporation, the net flux; what clipping took from
+ * humidity, in columns, and from precipitation; of every control the square of its change and the share on its bound, sums
+ * over levels; the derivatives of the amounts by pressure times its size, 3, and these times those of the linearisation,
+ * 3 x 3; the sizes of precipitation, evaporation and pressure; the square of the change of the latent heat
+ * flux; then by level the size of temperature, that times the layer's
+ * thickness, and the same of humidity. The net flux and what clipping took are of the start. */
+#define MEASURED 34
+/* Sums of gradients by moved controls: of pressure times its size, and times that and its derivatives, 3; of precipitation
+ * times its size and of itself, the same of evaporation; then by level of temperature and of humidity times their sizes. */
+#define PULLED 8
+
+struct correction {
+    const struct columns *columns;        /* the fields as predicted */
+    const float *x[CONTROLS];             /* as predicted; NULL for what no budget counts */
+    const float *pattern[CONTROLS];       /* of the rounding; NULL for what does not move */
+    float *to[CONTROLS];                  /* after the move; NULL for what is not wanted */
+    const float *g_to[CONTROLS];          /* gradients of the moved controls */
+    float *g_x[CONTROLS];                 /* gradients of the predicted ones; NULL for what is not wanted */
+    const float *flux[FLUXES];            /* those whose sum, by `sign`, is a column's net gain of energy */
+    float *g_east, *g_north;
+    const float *heat;     /* the latent heat flux, which follows evaporation, */
+    float *to_heat;        /* and what becomes of it; NULL where it stays */
+    const double *totals;  /* `(batch, TOTALS)` */
+    const double *weights; /* of the sums of a trial: those of sizes have their control's variance, by level */
+    const double *means;   /* gradients of mean sizes: of pressure, precipitation, evaporation, and 2 by level */
+    const double *g_sums; /* `(batch, 5)`: of air, water, energy, precipitation, evaporation; NULL but for gradients */
+    float *slopes;        /* `(batch, 3, cell)`: derivatives by surface pressure at the start, where they are written */
+    double *sums;         /* `(batch, block, ...)` */
+    int relative[CONTROLS], bounded[CONTROLS], sign[FLUXES];
+    int start; /* whether this is the first trial */
+    int pull;  /* whether to sum the gradients of the moved controls */
+    long step[CONTROLS], g_step[CONTROLS], flux_step[FLUXES], heat_step;
+    struct ends blocks;
 };
 
 struct dither {
@@ -114,7 +159,7 @@ struct departure {
     double *sums; /* `(batch, block)` */
     int levels;
     long batch, cells, x_step, y_step;
-    long next; /* the first block that no thread has taken */
+    struct ends blocks;
 };
 
 /* ROWS x VECTORS accumulators of the products: as many as the instruction set's registers hold, 4 x 4 as fast as 6 x 4 */
@@ -131,6 +176,7 @@ struct departure {
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
 #include "columns_kernel.h"
+#include "correction_kernel.h"
 #include "bytes_kernel.h"
 #include "daylight_kernel.h"
 #pragma GCC pop_options
@@ -149,6 +195,7 @@ struct departure {
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
 #include "columns_kernel.h"
+#include "correction_kernel.h"
 #include "bytes_kernel.h"
 #include "daylight_kernel.h"
 #pragma GCC pop_options
@@ -168,6 +215,7 @@ struct departure {
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
 #include "columns_kernel.h"
+#include "correction_kernel.h"
 #include "bytes_kernel.h"
 #include "daylight_kernel.h"
 
@@ -185,25 +233,25 @@ typedef void (*task)(void *);
 typedef void (*region)(task, void *, unsigned, unsigned);
 
 /* `emulator_NAME` works through a structure on so many threads, each of which takes portion after portion. */
-#define ENTRY(name, structure, kernel)                                                                                 \
-    void emulator_##name(struct structure *work, region parallel, unsigned threads)                                    \
+#define ENTRY(name, kernel, portions)                                                                                  \
+    void emulator_##name(struct kernel *work, region parallel, unsigned threads)                                       \
     {                                                                                                                  \
-        work->next = 0;                                                                                                \
+        memset(&work->portions, 0, sizeof work->portions);                                                             \
         if (parallel && threads > 1)                                                                                   \
             parallel(BEST(kernel), work, threads, 0);                                                                  \
         else                                                                                                           \
             BEST(kernel)(work);                                                                                        \
     }
 
-ENTRY(fourier, fourier, fourier)
-ENTRY(legendre, legendre, legendre)
-ENTRY(mixing, mixing, mixing)
-ENTRY(gelu_backward, gelu, gelu)
-ENTRY(norm_backward, norm, norm)
-ENTRY(columns, columns, columns)
-ENTRY(dither, dither, dither)
-ENTRY(departure, departure, departure)
-ENTRY(trial, trial, trial)
+ENTRY(fourier, fourier, next)
+ENTRY(legendre, legendre, next)
+ENTRY(mixing, mixing, next)
+ENTRY(gelu_backward, gelu, next)
+ENTRY(norm_backward, norm, next)
+ENTRY(columns, columns, blocks)
+ENTRY(dither, dither, next)
+ENTRY(departure, departure, blocks)
+ENTRY(correction, correction, blocks)
 
 void emulator_daylight(const double *high, const double *flat, const double *turn, double *total, long instants, long rows,
                        long columns)

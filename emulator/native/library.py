@@ -9,12 +9,14 @@ import torch
 
 from emulator.native.compiled import LIBRARY
 
+ENDS = "seats taken front back"  # of the blocks of column integrals, as in kernels.c
 
-def task(name: str, pointers: str, whole: str, long: str) -> type[ctypes.Structure]:
-    """A structure of kernels.c: pointers, then ints, then longs, the last of which counts what threads have taken."""
+
+def task(name: str, pointers: str, whole: str, long: str, portions: str = "next") -> type[ctypes.Structure]:
+    """A structure of kernels.c: pointers, then ints, then longs, the last of which count what threads have taken."""
     fields = [(field, ctypes.c_void_p) for field in pointers.split()]
     fields += [(field, ctypes.c_int) for field in whole.split()]
-    fields += [(field, ctypes.c_long) for field in (*long.split(), "next")]
+    fields += [(field, ctypes.c_long) for field in (*long.split(), *portions.split())]
     return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
@@ -29,7 +31,7 @@ def _region() -> ctypes.c_void_p | None:
 
 def takes(*tensors: torch.Tensor) -> bool:
     """Whether compiled kernels are there for these: float32 in the processor's memory."""
-    return LIBRARY is not None and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+    return LIBRARY is not None and all(x.dtype is torch.float32 and x.is_cpu for x in tensors)
 
 
 def call(function: str, argument: ctypes.Structure) -> None:

@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Energy, Options, build, compiled, fluxes, make_budgets, rounding
+from emulator.conservation import Energy, Options, build, fluxes, make_budgets, rounding
 from emulator.conservation.amounts import known
-from emulator.conservation.multipliers import Problem
 from emulator.grid import Grid
 from emulator.native import library
 
@@ -114,87 +113,6 @@ def test_gradients_are_the_budgets_own(choice):
         assert (ours is None) == (theirs is None) or float((theirs if ours is None else ours).abs().max()) == 0
         if ours is not None and theirs is not None:
             torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=2e-6 * float(theirs.abs().max()))
-
-
-@pytest.mark.parametrize("kind", ["sequential", "projection"])
-@pytest.mark.parametrize("levels", sorted(LEVELS))
-def test_corrections_are_those_without_kernels(kind, levels, monkeypatch):
-    """Fields, records and gradients of a whole step."""
-    atmosphere = make_atmosphere(GRIDS["two blocks"](), LEVELS[levels])
-    states = random_step(atmosphere, batch=2)
-    scheme = build(Options(kind=kind), atmosphere, states[1], VARIANCES)
-
-    def results():
-        state0, state1 = ({n: v.clone().requires_grad_() for n, v in state.items()} for state in states)
-        changed, record = scheme(state0, state1)
-        loss = sum(((v - states[1][n]) / v.detach().std()).square().mean() for n, v in changed.items())
-        return changed, record, torch.autograd.grad(loss, [*state0.values(), *state1.values()], allow_unused=True)
-
-    with_kernels = results()
-    monkeypatch.setattr(library, "LIBRARY", None)
-    without = results()
-    for name, value in without[0].items():
-        torch.testing.assert_close(
-            with_kernels[0][name].detach(), value.detach(), rtol=2e-6, atol=1e-6 * float(value.detach().abs().max())
-        )
-    for name, value in without[1].items():
-        torch.testing.assert_close(with_kernels[1][name], value, rtol=1e-3, atol=1e-7)
-    for ours, theirs in zip(with_kernels[2], without[2], strict=True):
-        if theirs is not None and float(theirs.abs().max()) > 0:
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    choices,
-    st.sets(st.sampled_from(compiled.CONTROLS), min_size=1),
-    st.sets(st.sampled_from(compiled.CONTROLS)),
-    st.sampled_from([("dry_air", "water", "energy"), ("water", "energy"), ("dry_air",)]),
-)
-def test_trials_are_the_problems_own(choice, controls, relative, budgets):
-    """Fields, residuals and Jacobian for multipliers that push some cells to their bounds."""
-    choice = choice | {"energy": ("hydrostatic", "constant")}
-    atmosphere, options, state0, state1 = setting(choice)
-    if not atmosphere.has_surface_pressure:
-        controls = controls - {"surface_pressure"} or {"specific_humidity"}
-    known_names = {
-        name
-        for budget in make_budgets(Options(budgets=budgets), atmosphere, state1).values()
-        for name in budget.required
-    }
-    controls = tuple(name for name in compiled.CONTROLS if name in controls & known_names)
-    assume(controls)
-    options = dataclasses.replace(
-        options, kind="projection", budgets=budgets, controls=controls, relative=tuple(relative)
-    )
-    scheme = build(options, atmosphere, state1, VARIANCES)
-    begun = scheme._prepared(state0, state1)
-    scales = {name: budget.scale(begun[0]) for name, budget in scheme.budgets.items()}
-    clipped = {name: state1[name].clamp(min=0) for name in fluxes.NON_NEGATIVE if name in state1}
-    problem = Problem(scheme, (*begun, begun[1] | clipped), scheme.anchor(state0), scales)
-    first = problem.first()
-    fast = compiled.Compiled.of(problem)
-    fast.solve(first)  # which measures where the residuals start
-    steps = problem.step(first)
-    multipliers = steps * torch.tensor([1.0, 40.0, -3.0][: steps.shape[1]], dtype=torch.float64)
-    trial, found = problem.evaluate(multipliers), fast._whole(fast.evaluate(multipliers))
-    assert set(found.changed) == set(trial.changed)
-    for name, value in trial.changed.items():
-        # Both round sums in float32: in units of the larger of what is added and what comes out, a few of them.
-        scale = max(float(value.abs().max()), float(state1[name].abs().max()))
-        torch.testing.assert_close(found.changed[name], value, rtol=0, atol=4 * 2.0**-23 * scale)
-        if name in controls:
-            square = atmosphere.mean_square(found.changed[name], state1[name])
-            torch.testing.assert_close(found.squares[name], square, rtol=1e-5, atol=0)
-    for name, raw in found.raw.items():
-        torch.testing.assert_close(found.bound[name], atmosphere.share(raw < 0), rtol=1e-6, atol=1e-12)
-    relative_residual = (found.residual - trial.residual) / problem.scales
-    moved = (trial.residual - first.residual).abs() / problem.scales
-    torch.testing.assert_close(relative_residual, 0 * relative_residual, rtol=0, atol=1e-8 + 1e-5 * float(moved.max()))
-    jacobian = problem.jacobian(problem.base | trial.changed, trial.raw)
-    size = jacobian.diagonal(dim1=1, dim2=2).abs().sqrt() + 1e-30
-    units = size.unsqueeze(1) * size.unsqueeze(2)
-    torch.testing.assert_close(found.jacobian / units, jacobian / units, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
