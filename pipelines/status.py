@@ -77,11 +77,13 @@ def _of_stage(link: Link, jobs, known, where: Places, broken: str, lines: int) -
             return StageState(stage, "waiting", detail, [])
     if broken:
         return StageState(stage, "stopped", f"it needs {broken}", [])
-    for name, number, entry in reversed(entries):
-        if entry.state in slurm.ENDED_BADLY:
-            why = _error(where, name, number) or f"{entry.state} {entry.reason}".strip()
-            detail = ", ".join(filter(None, [f"job {number}, exit code {entry.code}: {why}", _progress(link)]))
-            return StageState(stage, "failed", detail, _tail(where, name, number, lines))
+    failed = [found for found in entries if found[2].state in slurm.ENDED_BADLY]
+    if failed:  # the last that failed by itself, and not because a job before it did, as behind an array
+        name, number, entry = max(failed, key=lambda found: ("Dependency" not in found[2].reason, failed.index(found)))
+        why = _error(where, name, number) or f"{entry.state} {entry.reason}".strip()
+        code = f", exit code {entry.code}" if entry.code else ""
+        detail = ", ".join(filter(None, [f"job {number}{code}: {why}", _progress(link)]))
+        return StageState(stage, "failed", detail, _tail(where, name, number, lines))
     return StageState(stage, "open", _progress(link), [])
 
 
@@ -109,7 +111,9 @@ def _names(name: str, path: Path) -> set[str]:
 
 
 def _logs(where: Places, name: str, number: int) -> list[Path]:
-    found = where.logs.glob(f"{name}-{number}*.log")
+    found = [
+        path for path in where.logs.glob(f"{name}-{number}*.log") if re.fullmatch(rf"{name}-{number}(_\d+)?", path.stem)
+    ]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 

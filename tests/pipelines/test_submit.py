@@ -132,6 +132,22 @@ def test_a_stage_is_told_from_slurm_its_notes_and_its_log(tmp_path, entry, notes
     assert found.state == state and words in found.detail, found
 
 
+def test_of_an_array_and_the_job_behind_it_the_one_that_failed_is_told(tmp_path):
+    experiment = load_experiment(tiny_experiment(tmp_path))
+    where = Places(tmp_path / "run", tmp_path)
+    where.notes.mkdir(parents=True)
+    where.logs.mkdir()
+    (where.logs / "ingest-parts-5_1.log").write_text("fine\n")
+    (where.logs / "ingest-parts-5_2.log").write_text("error: ingest: Expected y\n")
+    behind = JobState("CANCELLED", "DependencyNeverSatisfied", 0, 0, "")
+    tasks = [JobState("COMPLETED", "None", 0, 0, ""), JobState("FAILED", "NonZeroExitCode", 0, 1, "")]
+    link = next(link for link in chain(experiment) if link.stage == "ingest")
+    jobs = [("ingest-parts", 5), ("ingest", 6)]
+    found = _of_stage(link, jobs, {5: tasks, 6: [behind]}, where, "", 3)
+    assert found.state == "failed" and found.detail == "job 5, exit code 1: error: ingest: Expected y"
+    assert _of_stage(link, jobs, {5: tasks[:1], 6: [behind]}, where, "", 3).detail.startswith("job 6: CANCELLED")
+
+
 def test_status_needs_a_run_directory_and_says_what_was_never_started(finished, tmp_path):
     with pytest.raises(ConfigError, match="experiment.yaml"):
         status(tmp_path)
