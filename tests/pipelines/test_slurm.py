@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -191,6 +192,37 @@ def test_slurm_accepts_the_templates(cluster, path):
     done = subprocess.run(["sbatch", "--test-only", *known, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert subprocess.run(["bash", "-n", path]).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_templates_run_the_whole_chain_after_the_edits_that_they_ask_for(cluster, tmp_path):
+    """In a folder with a space; the arrays with two tasks, training as two tasks."""
+    home = tmp_path / "a project"
+    tiny_experiment(home)
+    shutil.copytree(ROOT / "scripts" / "slurm", home / "scripts" / "slurm")
+    asked = {"nodes": "1", "ntasks-per-node": "2", "cpus-per-task": "1", "mem": "0", "time": "20", "array": "1-2"}
+    for path in (home / "scripts" / "slurm").glob("*.sbatch"):
+        text = re.sub(r"(?m)^#SBATCH --gpus-per-node=.*\n", "", path.read_text())
+        for name, value in asked.items():
+            text = re.sub(rf"(?m)^#SBATCH --{name}=\S+", f"#SBATCH --{name}={value}", text)
+        path.write_text(text.replace("##SBATCH --partition=PARTITION", "#SBATCH --partition=test"))
+    (home / ".venv" / "bin").mkdir(parents=True)
+    (home / ".venv" / "bin" / "activate").write_text(f'export PYTHONPATH={ROOT} PATH="$PWD/.venv/bin:$PATH"\n')
+    program = home / ".venv" / "bin" / "emulator"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipelines.cli "$@"\n')
+    program.chmod(0o755)
+    command = "source .venv/bin/activate && bash scripts/slurm/chain.sh experiment.yaml"
+    said = subprocess.run(["bash", "-c", command], cwd=home, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    jobs = [int(line.split()[-1]) for line in said.stdout.splitlines() if ": job " in line]
+    assert len(jobs) == 8
+    end = time.monotonic() + 900
+    while any(entry.state in slurm.WAITS_OR_WORKS for entries in slurm.states(jobs).values() for entry in entries):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert set(states(home / "run").values()) == {"complete"}, "\n".join(p.read_text() for p in home.glob("*.log"))
+    assert len(list(home.glob("rollout-parts-*.log"))) == 2
+    assert "process 1 of 2" in next(home.glob("train-*.log")).read_text()
 
 
 def test_a_script_that_slurm_refuses_leaves_nothing_queued(cluster, tmp_path):
