@@ -102,7 +102,11 @@ def _chosen(config: TrainConfig, trainer: Trainer, tensors: dict) -> tuple[dict,
     if config.validation is None or config.validation.choose == "last" or trainer.best.update < 0:
         return tensors, {"update": trainer.update}
     path = checkpoint.path_of(trainer.directory, "best", trainer.best.update)
-    best, row = checkpoint.load(path)
+    try:
+        best, row = checkpoint.load(path)
+    except checkpoint.CheckpointError as error:  # to train all anew for them is not worth it
+        log.warning("%s; the weights after the last update are taken in place of the best", error)
+        return tensors, {"update": trainer.update}
     if row["identity"] != trainer.identity:
         raise checkpoint.CheckpointError(
             f"Expected the weights after update {trainer.best.update} of this training in {path}, got those of another, "

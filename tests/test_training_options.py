@@ -70,6 +70,17 @@ def test_the_best_weights_of_another_training_are_not_taken_for_ones_own(planet,
         _chosen(config, made, {})
 
 
+def test_damaged_weights_of_the_best_validation_are_replaced_by_the_last_ones(planet, tmp_path, caplog):
+    made = validated(planet, tmp_path, shortened(Phase(4, 1, 2, 1.0)))
+    made.run()
+    (path,) = checkpoint.numbered(tmp_path, "best")
+    (path / checkpoint.TENSORS).write_bytes(b"")
+    config = CONFIG.model_copy(update={"validation": ValidationConfig(period=Period())})
+    last = made.tensors()
+    assert _chosen(config, made, last) == (last, {"update": 4})
+    assert "damaged" in caplog.text and "the last update are taken" in caplog.text
+
+
 def test_validation_agrees_with_rollouts_step_by_step(planet, tmp_path):
     made = validated(planet, tmp_path)
     made.step.eval()
