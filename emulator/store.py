@@ -4,6 +4,7 @@ The only place that knows the names on disk. See docs/data.md for the schema.
 """
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -221,7 +222,10 @@ def open_zarr(path, chunks=None) -> xr.Dataset:
             )
         raise ValueError(f"Expected a store at {path}, got nothing there")
     try:
-        return xr.open_zarr(str(path), chunks=chunks, decode_timedelta=None)
+        with warnings.catch_warnings():
+            # Zarr 3 writes stores without consolidated metadata by default: nothing that a user has to act on.
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+            return xr.open_zarr(str(path), chunks=chunks, decode_timedelta=None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"Expected a Zarr store that opens at {path}, got {type(error).__name__}: {text}") from error

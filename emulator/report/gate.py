@@ -16,7 +16,7 @@ class Finding:
     """One score against the baseline's.
 
     Attributes:
-      what: field, region and lead; change: of the RMSE in percent, or the factor of a residual.
+      what: score, field, region and lead; change: in percent, of the RMSE, an ensemble's CRPS or a residual.
       p_value: of no difference, NaN for budgets; verdict: "better", "worse", "same" or "missing".
     """
 
@@ -46,9 +46,9 @@ def read(path: Path) -> dict:
 def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0.0) -> list[Finding]:
     """Every score of the baseline against the same score now, the worst first.
 
-    Squared errors are paired by initial time (Student's t with the inflation of Geer 2016); `rate` is the false discovery
-    rate over all of them. A significant growth of the RMSE by more than `tolerance` percent is "worse". Raises
-    `ValueError`, naming the difference, when the two were not scored on the same sample.
+    Squared errors, and an ensemble's CRPS, are paired by initial time (Student's t with the inflation of Geer 2016); `rate`
+    is the false discovery rate over all of them. A significant growth of the score by more than `tolerance` percent is
+    "worse". Raises `ValueError`, naming the difference, when the two were not scored on the same sample.
     """
     for key in ("sample", "init_times"):
         if scores.get(key) != baseline.get(key):
@@ -68,7 +68,8 @@ def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0
             rows.append((place, np.nan, np.nan))
             continue
         _, _, p_value = mean_interval((new - old)[:, None])
-        rows.append((place, 100 * (np.sqrt(new.mean() / old.mean()) - 1) if old.mean() > 0 else 0.0, float(p_value[0])))
+        ratio = new.mean() / old.mean() if old.mean() > 0 else 1.0
+        rows.append((place, 100 * ((np.sqrt(ratio) if place[0] == "RMSE" else ratio) - 1), float(p_value[0])))
     sure = false_discovery(np.array([row[2] for row in rows]), rate)
     found = [_finding(row, bool(s), tolerance) for row, s in zip(rows, sure, strict=True)]
     found += _budgets(scores, baseline)
@@ -78,7 +79,8 @@ def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0
 
 def _finding(row, sure, tolerance) -> Finding:
     place, change, p_value = row
-    what = f"RMSE of {place[1]}, {place[2]}, day {place[3]:g}" + (f" ({place[0]})" if place[0] else "")
+    score, forecast, channel, region, lead = place
+    what = f"{score} of {channel}, {region}, day {lead:g}" + (f" ({forecast})" if forecast else "")
     if not np.isfinite(change):
         return Finding(what, change, p_value, "missing")
     verdict = "same" if not sure or abs(change) <= tolerance else "worse" if change > 0 else "better"
@@ -86,13 +88,15 @@ def _finding(row, sure, tolerance) -> Finding:
 
 
 def _by_place(content) -> dict:
-    """Squared errors by forecast, channel, region and lead; a lone forecast goes without its name."""
+    """Values at every initial time by score, forecast, channel, region and lead; a lone forecast goes without its name."""
     names = {entry["forecast"] for entry in content["series"]}
     return {
-        ("" if len(names) == 1 else e["forecast"], e["channel"], e["region"], e["lead_days"]): np.array(
-            [np.nan if v is None else v for v in e["squared_error"]], np.float64
+        (score, "" if len(names) == 1 else e["forecast"], e["channel"], e["region"], e["lead_days"]): np.array(
+            [np.nan if v is None else v for v in e[key]], np.float64
         )
+        for score, key in (("RMSE", "squared_error"), ("CRPS", "crps"))
         for e in content["series"]
+        if key in e
     }
 
 

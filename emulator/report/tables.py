@@ -102,7 +102,7 @@ def _sample(view) -> dict:
 
 
 def _series(view) -> list[dict]:
-    """Squared errors at every initial time, of the headline channels at the leads of the tables, in all regions."""
+    """Squared errors, and an ensemble's CRPS, at every initial time: headline channels, leads of the tables, all regions."""
     error = view.scores["squared_error"].transpose("forecast", "channel", "region", "lead_time", "init_time")
     return [
         {
@@ -113,12 +113,25 @@ def _series(view) -> list[dict]:
             "squared_error": [
                 _value(v) for v in error.sel(forecast=name, region=region).values[view.position(channel), lead]
             ],
+            **_crps(view, name, channel, region, lead),
         }
         for name in view.forecasts or view.baselines[:1]
         for channel in view.headline
         for region in view.regions
         for lead in view.table_leads()
     ]
+
+
+def _crps(view, forecast, channel, region, lead) -> dict:
+    scores = view.scores
+    if (
+        "each_crps" not in scores
+        or channel not in scores["map_channel"]
+        or scores["members"].sel(forecast=forecast) < 2
+    ):
+        return {}
+    each = scores["each_crps"].sel(forecast=forecast, map_channel=channel, region=region).isel(lead_time=lead)
+    return {"crps": [_value(v) for v in each.transpose("init_time").values]}
 
 
 def _budgets(view):

@@ -1,14 +1,18 @@
 """Panels of ensembles, extremes, strata and long runs: what they say is what the scores hold."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 from made_scores import long_run, made_analysis, made_forecast_store
 
 from emulator.report import climate_panel, ensemble_panels, extremes_panel
+from emulator.report.gate import judge
 from emulator.report.page import render
 from emulator.report.strata import strata_table
 from emulator.report.style import figures
+from emulator.report.tables import to_json
 from emulator.report.view import View
 from emulator.verify.files import open_scores
 from pipelines.config import VerifyConfig
@@ -65,6 +69,20 @@ def test_the_page_of_an_ensemble_has_its_panels(scores):
     ):
         assert title in text, title
     assert "http://" not in text.replace("http://www.w3.org", "") and "<script" not in text
+
+
+def test_the_gate_sees_an_ensemble_that_has_lost_its_spread(scores):
+    before = json.loads(to_json(View(scores)))
+    each = scores["each_crps"]
+    members = scores["members"] > 1
+    noise = xr.ones_like(each) + 0.01 * np.arange(each.sizes["init_time"]).reshape([-1] + [1] * (each.ndim - 1))
+    after = json.loads(to_json(View(scores.assign(each_crps=xr.where(members, each * (1.2 + noise / 100), each)))))
+    found = {finding.what: finding for finding in judge(after, before)}
+    assert all(f.verdict == "same" for what, f in found.items() if not what.startswith("CRPS"))
+    at = scores.sel(forecast="ensemble", region="global", map_channel="surface_pressure", lead_time="72h")["each_crps"]
+    assert f"CRPS of surface_pressure, global, day {3:g}" in found and len(at) == len(INITS)
+    worse = [f for what, f in found.items() if what.startswith("CRPS")]
+    assert {f.verdict for f in worse} == {"worse"} and all(20 < f.change < 23 for f in worse)
 
 
 def test_a_single_forecast_has_no_ensemble_panels(view):
