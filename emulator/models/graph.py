@@ -5,6 +5,7 @@ are `(node, batch, channel)`. What depends on places alone (embedded edges and n
 """
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from emulator.mesh import EDGE_FEATURES, NODE_FEATURES, Edges, MeshGraph
 from emulator.models.layers import Linear, NoiseModulation, check_noise
-from emulator.models.messages import EdgeIndex, Interaction, Perceptron
+from emulator.models.messages import EdgeIndex, Interaction, Perceptron, exchange
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -26,7 +27,7 @@ class GraphOptions:
     Attributes:
       width: channels of nodes and edges. rounds: of messages on the mesh.
       precision: of the matrix products; sums over edges, norms and states stay in float32.
-      checkpointing: rounds are computed again in the backward pass instead of stored.
+      checkpointing: rounds are computed again in the backward pass, a few at a time, instead of stored.
       zero_output: the last layer starts at zero, so that the output does.
       noise_channels: random fields that scale and shift the embedded cells, before they send and when they receive.
     """
@@ -106,16 +107,17 @@ class _Edges(nn.Module):
         self.rounds = nn.ModuleList(  # the last round's edges go nowhere
             Interaction(index, options.width, n < rounds - 1, options.precision) for n in range(rounds)
         )
-        self.checkpointing = options.checkpointing
+        # rounds that are computed again together: edges are stored before each group, two numbers a round within one
+        self.together = max(1, round(math.sqrt(rounds / 2))) if options.checkpointing else 0
 
     def forward(self, senders, receivers):
         """`(node, batch, width)` twice -> the receivers."""
         edges = self.embed(self.features)[:, None]
-        for n, interaction in enumerate(self.rounds):
-            if n:
-                senders = receivers
-            if self.checkpointing and torch.is_grad_enabled():
-                receivers, edges = checkpoint(interaction, senders, receivers, edges, use_reentrant=False)
+        step = self.together if self.together and torch.is_grad_enabled() else len(self.rounds)
+        for start in range(0, len(self.rounds), step):
+            given = self.rounds[start : start + step], receivers if start else senders, receivers, edges
+            if step == self.together:
+                receivers, edges = checkpoint(exchange, *given, use_reentrant=False)
             else:
-                receivers, edges = interaction(senders, receivers, edges)
+                receivers, edges = exchange(*given)
         return receivers

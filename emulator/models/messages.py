@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.models import rounds
 from emulator.models.layers import Linear
+from emulator.native.messages import EPS, Tail
 from emulator.precision import exact_products
-
-EPS = 1e-5
 
 
 class EdgeIndex(nn.Module):
@@ -36,6 +36,7 @@ class EdgeIndex(nn.Module):
         self.sender_count, self.receiver_count = sender_count, receiver_count
         order = torch.argsort(senders, stable=True)
         buffers = {
+            "senders": senders,
             "receivers": receivers,
             # rows of the table [senders; receivers] that an edge adds up
             "ends": torch.stack([senders, receivers + sender_count], 1).flatten(),
@@ -188,11 +189,10 @@ class Perceptron(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.tail(self.first(x))
-
-    def tail(self, h: torch.Tensor) -> torch.Tensor:
-        """What follows the first linear layer."""
-        return _Perceptron.apply(h, self.second.weight, self.second.bias, self.norm.weight, self.norm.bias)
+        tail = Tail(self.second.weight, self.second.bias, self.norm.weight, self.norm.bias)
+        if self.first.precision == "float32" and rounds.serves(self.first.weight.t(), x):
+            return rounds.perceptron(x, self.first.weight, self.first.bias, tail)
+        return _Perceptron.apply(self.first(x), *tail)
 
 
 class Interaction(nn.Module):
@@ -215,6 +215,19 @@ class Interaction(nn.Module):
         self.sum_first = Linear(width, width, bias=False, precision=precision)
         self.node_second, self.node_norm = Linear(width, width), nn.LayerNorm(width, eps=EPS)
 
+    def weights(self) -> rounds.Weights:
+        return rounds.Weights(
+            self.edge_first.weight,
+            self.sender_first.weight,
+            self.receiver_first.weight,
+            self.receiver_first.bias,
+            Tail(self.edge_second.weight, self.edge_second.bias, self.edge_norm.weight, self.edge_norm.bias),
+            self.own_first.weight,
+            self.own_first.bias,
+            self.sum_first.weight,
+            Tail(self.node_second.weight, self.node_second.bias, self.node_norm.weight, self.node_norm.bias),
+        )
+
     def forward(self, senders, receivers, edges):
         """`(node, batch, width)` twice and `(edge, batch or 1, width)` -> receivers, and edges (None if not updated)."""
         dtype = torch.bfloat16 if self.precision == "bfloat16" else edges.dtype
@@ -234,3 +247,17 @@ class Interaction(nn.Module):
         h = self.own_first(receivers) + self.sum_first(sums)
         tail = self.node_second.weight, self.node_second.bias, self.node_norm.weight, self.node_norm.bias
         return receivers + _Perceptron.apply(h, *tail), edges
+
+
+def exchange(layers, senders, receivers, edges):
+    """Rounds of `Interaction` one after the other, `(node, batch, width)` twice and `(edge, batch or 1, width)`.
+
+    After the first round the receivers send. Returns receivers and edges, None if the last round does not update them.
+    """
+    weights = [layer.weights() for layer in layers]
+    known = all(layer.precision == "float32" for layer in layers) and all(layer.update_edges for layer in layers[:-1])
+    if known and rounds.serves(receivers, senders, edges, *weights[0].flat()):
+        return rounds.rounds(layers[0].index, senders, receivers, edges, weights, layers[-1].update_edges)
+    for n, layer in enumerate(layers):
+        receivers, edges = layer(receivers if n else senders, receivers, edges)
+    return receivers, edges

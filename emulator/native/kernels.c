@@ -61,6 +61,42 @@ struct norm {
     long next; /* the first column that no thread has taken */
 };
 
+#define MESSAGE_EPSILON 1e-5f /* of the norm's variance */
+#define MESSAGE_ROOM 6144 /* numbers of a tile of rows; a thread keeps three on its stack: 72 KiB */
+
+struct messages {
+    /* Rows are `(edge, batch)` with `width` numbers, a multiple of LANES; NULL for what there is none of. */
+    float *x;                                    /* what the first layer multiplies, rows of `inputs` numbers */
+    const float *start;                          /* its bias, or: */
+    const float *shared, *senders, *receivers;   /* `(edge,)`, `(node, batch)` twice: what else the first layer adds up */
+    const int64_t *origins, *targets;                   /* nodes of every edge; NULL: the edge's own number; none */
+    const float *first, *second; /* weights `(in, out)`; for gradients `(out, in)`, but of first `(in, out)` with start */
+    const float *bias, *scale, *shift;           /* of the second layer and of the norm */
+    const float *residual;                       /* added to messages, `(edge,)` with `shared` */
+    float *h, *normed, *rstd;                    /* kept for gradients; h, if not, is computed again from start and x */
+    float *sums, *result;                        /* `(receiver, batch)`; rows */
+    const float *g_sums, *g_rows;                /* gradients of messages by receiver and by row */
+    const float *after;                          /* x plus the messages, from which gradients get x back */
+    float *g_h, *g_receivers, *g_x;
+    float *room; /* for every part: gradients of second, first `(in, out)`, start, bias, scale, shift */
+    int width, inputs, backward, carry; /* carry: whether the gradient of x begins with `g_rows` */
+    long edges, batch, parts;
+    long next; /* the first part that no thread has taken */
+};
+
+#define MAPS 3
+
+struct maps { /* linear layers of the same rows; NULL for what there is none of */
+    const float *x;                          /* `(row, width)` */
+    const float *weight[MAPS], *bias[MAPS];  /* `(in, out)`; for gradients `(out, in)` */
+    float *y[MAPS];                          /* their results or, for gradients, those of the results */
+    float *g_x;                              /* added to */
+    float *room; /* for every part: gradients of every weight, then of every bias */
+    int width, count, backward;
+    long rows, parts;
+    long next; /* the first part that no thread has taken */
+};
+
 #define BLOCK 128 /* cells whose column sums a thread forms at a time */
 
 /* Portions of work that threads take from two ends, every other thread from the front. From call to call on the same fields
@@ -175,6 +211,7 @@ struct departure {
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
+#include "messages_kernel.h"
 #include "columns_kernel.h"
 #include "correction_kernel.h"
 #include "bytes_kernel.h"
@@ -194,6 +231,7 @@ struct departure {
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
+#include "messages_kernel.h"
 #include "columns_kernel.h"
 #include "correction_kernel.h"
 #include "bytes_kernel.h"
@@ -214,6 +252,7 @@ struct departure {
 #include "legendre_kernel.h"
 #include "mixing_kernel.h"
 #include "layers_kernel.h"
+#include "messages_kernel.h"
 #include "columns_kernel.h"
 #include "correction_kernel.h"
 #include "bytes_kernel.h"
@@ -248,6 +287,8 @@ ENTRY(legendre, legendre, next)
 ENTRY(mixing, mixing, next)
 ENTRY(gelu_backward, gelu, next)
 ENTRY(norm_backward, norm, next)
+ENTRY(messages, messages, next)
+ENTRY(maps, maps, next)
 ENTRY(columns, columns, blocks)
 ENTRY(dither, dither, next)
 ENTRY(departure, departure, blocks)
