@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from emulator.conservation import fluxes, newton, rounding
+from emulator.conservation import fluxes, newton
 from emulator.conservation.atmosphere import State, on_levels
 from emulator.conservation.budgets import Anchor, DryAir, Water
 from emulator.conservation.energy import Energy
@@ -203,13 +203,9 @@ class Step:
     def forward(self, fields) -> list[Tensor]:
         compiled, scheme = self.compiled, self.compiled.scheme
         state0, state1, energy = self.split(fields)
-        patterns = {}
-        for kind in compiled.moved:
-            field = state1[kind]
-            patterns[kind] = rounding.pattern_of(tuple(field.shape[1:]), field.device)
         gains = [(compiled.gains[name], field) for name, field in energy.items()]
         heat = energy[fluxes.LATENT_HEAT] if compiled.linked else None
-        self.kernels = native.Correction(compiled.plan, state1, gains, compiled.modes, patterns, heat)
+        self.kernels = native.Correction(compiled.plan, state1, gains, compiled.modes, compiled.moved, heat)
         before = compiled.plan.sums(state0, derivatives=False)[0].numpy()
         mass = before[:, AIR] - before[:, WATER]
         reference = mass if self.reference is None else self.reference.detach().numpy()

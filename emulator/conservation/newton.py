@@ -24,28 +24,43 @@ def solve(matrix, target):
     A row whose diagonal is zero, of a budget that no free control can change, has the solution 0. The matrix gets no
     gradient.
     """
-    of = torch if isinstance(matrix, Tensor) else np
+    if not isinstance(matrix, Tensor):
+        pairs = zip(matrix.tolist(), target.tolist(), strict=True)
+        return np.array([_eliminate(rows, values) for rows, values in pairs]).reshape(target.shape)
     with torch.no_grad():
-        diagonal = of.abs(of.diagonal(matrix, 0, 1, 2))
+        diagonal = matrix.diagonal(dim1=1, dim2=2).abs()
         dead = diagonal < TINY
-        size = of.where(dead, 1.0, diagonal) ** 0.5
-        scaled = matrix / (size[:, :, None] * size[:, None])
-        ridge = of.where(dead, 1.0, RIDGE)
-        for index in range(scaled.shape[1]):
-            scaled[:, index, index] += ridge[:, index]
-        inverse = _inverse(scaled)
-    return (inverse @ of.where(dead, 0.0, target / size)[:, :, None])[:, :, 0] / size
+        size = torch.where(dead, 1.0, diagonal).sqrt()
+        scaled = matrix / (size.unsqueeze(1) * size.unsqueeze(2))
+        inverse = torch.linalg.inv_ex(scaled + torch.diag_embed(torch.where(dead, 1.0, RIDGE))).inverse
+    target = (target / size).masked_fill(dead, 0.0)
+    return (inverse @ target.unsqueeze(2)).squeeze(2) / size
 
 
-def _inverse(matrix):
-    """Inverse of every matrix; not finite, rather than an error, where there is none."""
-    if isinstance(matrix, Tensor):
-        return torch.linalg.inv_ex(matrix).inverse
-    return torch.linalg.inv_ex(torch.from_numpy(matrix)).inverse.numpy()
+def _eliminate(matrix: list[list[float]], target: list[float]) -> list[float]:
+    """The same for one system, by Gauss and Jordan without pivots: what is scaled is nearly symmetric, or triangular.
+
+    In plain Python, since three equations take a library longer to be told than to solve.
+    """
+    count = range(len(target))
+    dead = [abs(matrix[n][n]) < TINY for n in count]
+    size = [1.0 if dead[n] else abs(matrix[n][n]) ** 0.5 for n in count]
+    rows = [[matrix[i][j] / (size[i] * size[j]) for j in count] for i in count]
+    right = [0.0 if dead[i] else target[i] / size[i] for i in count]
+    for n in count:
+        rows[n][n] += 1.0 if dead[n] else RIDGE
+    for n in count:
+        pivot = rows[n][n] or TINY
+        for i in count:
+            if i != n and rows[i][n] != 0:
+                factor = rows[i][n] / pivot
+                rows[i] = [x - factor * y for x, y in zip(rows[i], rows[n], strict=True)]
+                right[i] -= factor * right[n]
+    return [right[n] / (rows[n][n] or TINY) / size[n] for n in count]
 
 
 def iterate(trial, step, evaluate, scales, dtype: torch.dtype):
-    """The last trial from a first one, and whether it is not within the tolerance yet, `(batch,)`.
+    """The last trial from a first one, and whether it is short of the tolerance, `(batch,)`.
 
     Args:
       trial: has `multipliers` and `residual`, `(batch, m)`.
@@ -61,9 +76,9 @@ def iterate(trial, step, evaluate, scales, dtype: torch.dtype):
     for _ in range(ITERATIONS):
         worst = of.amax(of.abs(trial.residual / scales), 1)
         stalled = (worst < STALLED[dtype]) & (worst > best / 2)
-        running = running & (worst > TOLERANCE[dtype]) & ~stalled
+        running = running & (worst > TOLERANCE[dtype]) & ~stalled  # what is no number does not run
         if not bool(running.any()):  # on a GPU the one point where the host waits
             break
         best = of.minimum(best, worst)
         trial = evaluate(of.where(running[:, None], trial.multipliers + step(trial), trial.multipliers))
-    return trial, running
+    return trial, running | (worst != worst)

@@ -181,6 +181,7 @@ class CompiledProjection(Compiled):
 
         start = trial(np.zeros_like(scales), totals, first)
         last, open_ = newton.iterate(start, change, evaluate, scales, torch.float32)
+        last = evaluate(start.multipliers) if last is start else last
         saturations = {name: self.held(last.sums, name) for name in self.scheme.bounded}
         saturations["projection"] = open_.astype(np.float64)
         return Solution(first, last.sums, last.totals, self.directions[None], weights, saturations)

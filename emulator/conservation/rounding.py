@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emulator.native import columns as native
 
-GOLDEN_RATIO = 0.6180339887498949
+GOLDEN_STEP = 2654435769  # the golden ratio's share of 2^32, odd, so that 2^32 cells have different offsets
 EXPONENT_BITS = 0x7F800000  # of an IEEE float32
 MANTISSA_UNIT = 2.0**-23
 
@@ -37,10 +37,14 @@ def add(field: Tensor, increment: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def pattern_of(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Weyl sequence within +-0.499 units in the last place of a number in [1, 2), as an additive recurrence over cells."""
-    index = torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.float64)
-    values = 0.998 * (torch.frac(index * GOLDEN_RATIO) - 0.5) * MANTISSA_UNIT
-    return values.to(torch.float32).reshape(shape).to(device)
+    """Weyl sequence within +-0.499 units in the last place of a number in [1, 2), as an additive recurrence over cells.
+
+    In whole numbers of 32 bits, so that compiled kernels can form it on the way.
+    """
+    index = torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.int64)
+    wrapped = (index * GOLDEN_STEP + 2**31) % 2**32 - 2**31
+    values = wrapped.to(torch.float32) * (0.998 * 2.0**-32 * MANTISSA_UNIT)
+    return values.reshape(shape).to(device)
 
 
 class _Dither(torch.autograd.Function):

@@ -17,7 +17,8 @@ INLINE double KERNEL(variance)(const struct correction *f, int control, long bat
     return weights[control == 0 ? 18 : control < 3 ? first + k : 27 + control];
 }
 
-/* `value = x + (total + along) variance size + uniform`, rounded with the pattern's share of a unit in the last place. */
+/* `value = x + (total + along) variance size + uniform`, rounded with a share of a unit in the last place that the
+ * place in the field tells (`emulator/conservation/rounding.py`). */
 INLINE void KERNEL(move)(const struct correction *f, int control, long batch, int k, int levels, long first, int count,
                          const float *along, int slopes, struct KERNEL(control) *to, float *squares, float *bound)
 {
@@ -29,9 +30,9 @@ INLINE void KERNEL(move)(const struct correction *f, int control, long batch, in
     const float variance = (float)KERNEL(variance)(f, control, batch, k);
     const float everywhere = (float)(variance * totals[control]);
     const float uniform = control < 3 ? 0 : (float)totals[UNIFORM + control - 3];
-    float room[2][BLOCK], from[BLOCK];
-    const float *x = KERNEL(level)(f->x[control], batch * f->step[control] + at, count, room[0]);
-    const float *pattern = KERNEL(level)(f->pattern[control], at, count, room[1]);
+    float room[BLOCK], from[BLOCK];
+    const float *x = KERNEL(level)(f->x[control], batch * f->step[control] + at, count, room);
+    const uint32_t place = (uint32_t)at;
     ALL from[i] = clipped && x[i] < 0 ? 0 : x[i];
     if (relative == SIZED)
         ALL to->size[i] = held ? (x[i] > 0 ? x[i] : 0) : __builtin_fabsf(x[i]);
@@ -39,9 +40,10 @@ INLINE void KERNEL(move)(const struct correction *f, int control, long batch, in
         ALL to->size[i] = relative ? from[i] : 1;
     ALL {
         const bits exponent = ((const bits *)from)[i] & 0x7f800000;
+        const float pattern = (float)(int32_t)((place + (uint32_t)i + 1) * PATTERN_STEP) * PATTERN_SIZE;
         float unit;
         memcpy(&unit, &exponent, sizeof unit);
-        to->value[i] = from[i] + ((everywhere + variance * along[i]) * to->size[i] + (uniform + unit * pattern[i]));
+        to->value[i] = from[i] + ((everywhere + variance * along[i]) * to->size[i] + (uniform + unit * pattern));
     }
     if (slopes)
         ALL {
@@ -61,7 +63,7 @@ INLINE void KERNEL(move)(const struct correction *f, int control, long batch, in
     if (clipped)
         ALL bound[i] += x[i] < 0;
     ALL squares[i] += (to->value[i] - x[i]) * (to->value[i] - x[i]);
-    if (f->to[control])
+    if (f->to[control] && !f->start)
         memcpy(f->to[control] + (batch * levels + k) * f->columns->cells + first, to->value, sizeof(float) * count);
 }
 
@@ -120,7 +122,8 @@ INLINE double KERNEL(heated)(const struct correction *f, long batch, long first,
     const float latent = (float)f->columns->numbers[1];
     ALL to[i] = heat[i] + latent * (evaporation[i] - before[i]);
     ALL square[i] = ((double)to[i] - heat[i]) * ((double)to[i] - heat[i]);
-    memcpy(f->to_heat + batch * f->columns->cells + first, to, sizeof(float) * count);
+    if (!f->start)
+        memcpy(f->to_heat + batch * f->columns->cells + first, to, sizeof(float) * count);
     return KERNEL(over)(square, area);
 }
 

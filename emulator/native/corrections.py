@@ -27,7 +27,7 @@ def _numbered(names: str, count: int) -> str:
 
 _Correction = library.task(
     "correction",
-    f"columns {_numbered('x pattern to g_to g_x', len(CONTROLS))} {_numbered('flux', FLUXES)} "
+    f"columns {_numbered('x to g_to g_x', len(CONTROLS))} {_numbered('flux', FLUXES)} "
     "g_east g_north heat to_heat totals weights means g_sums slopes sums",
     f"{_numbered('relative bounded', len(CONTROLS))} {_numbered('sign', FLUXES)} start pull",
     f"{_numbered('step g_step', len(CONTROLS))} {_numbered('flux_step', FLUXES)} heat_step",
@@ -43,26 +43,26 @@ class Correction:
       fields: as for `Plan.sums`, and "rain" and "evaporation", `(batch, *space)`.
       gains: sign and field of the fluxes whose sum is a column's net gain of energy, 8 at most.
       modes: of every control, how its variance and its bound are meant: two numbers of the above, or 0.
-      patterns: those of the rounding, of the controls that move.
+      moving: the controls that are wanted.
       heat: the latent heat flux, if it follows evaporation.
     """
 
-    def __init__(self, plan: Plan, fields, gains, modes, patterns, heat: Tensor | None = None):
+    def __init__(self, plan: Plan, fields, gains, modes, moving, heat: Tensor | None = None):
         self.batch, self.space = len(fields["vapour"]), fields["vapour"].shape[2:]
         self.levels = fields["vapour"].shape[1]
         self._columns, held = plan.task({k: x for k, x in fields.items() if k not in CONTROLS[3:]}, self.batch)
         held |= {name: whole(fields[name]) for name in CONTROLS[3:] if name in fields}
         gains = [(sign, whole(flux)) for sign, flux in gains]
         self._blocks = -(-self.space.numel() // BLOCK)
-        self._kept = {"fields": held, "gains": gains, "patterns": patterns}  # what the structure points to
-        self._moved = {name: held[name].new_empty(held[name].shape) for name in patterns}
+        self._kept = {"fields": held, "gains": gains}  # what the structure points to
+        self._moved = {name: held[name].new_empty(held[name].shape) for name in moving}
         values = {"columns": ctypes.addressof(self._columns)}
         for n, name in enumerate(CONTROLS):
             values[f"relative_{n}"], values[f"bounded_{n}"] = modes.get(name, (0, 0))
             if name in held:
                 values |= {f"x_{n}": held[name].data_ptr(), f"step_{n}": held[name].stride(0)}
-            if name in patterns:
-                values |= {f"pattern_{n}": patterns[name].data_ptr(), f"to_{n}": self._moved[name].data_ptr()}
+            if name in self._moved:
+                values[f"to_{n}"] = self._moved[name].data_ptr()
         for n, (sign, flux) in enumerate(gains):
             values |= {f"sign_{n}": sign, f"flux_{n}": flux.data_ptr(), f"flux_step_{n}": flux.stride(0)}
         if heat is not None:
@@ -83,7 +83,10 @@ class Correction:
         return np.add.reduce(sums, axis=1)
 
     def start(self, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Sums of the fields as predicted but for their bounds: `trial` at totals of zero, before it can be called."""
+        """Sums of the fields as predicted but for their bounds: a `trial` at totals of zero, of which nothing is kept.
+
+        The others need what it finds.
+        """
         slopes = self._kept["slopes"] = self._kept["fields"]["vapour"].new_empty(self.batch, 3, *self.space)
         self._task.slopes, self._task.start = slopes.data_ptr(), True
         sums = self.trial(totals, weights)

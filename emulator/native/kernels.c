@@ -143,6 +143,8 @@ struct columns {
 #define UNIFORM 8  /* and what is added to precipitation and evaporation everywhere */
 #define TOTALS 10
 #define FLUXES 8
+#define PATTERN_STEP 2654435769u            /* the golden ratio's share of 2^32 */
+#define PATTERN_SIZE (0.998f * 0x1p-32f * 0x1p-23f) /* which becomes half a unit in the last place of 1, to either side */
 enum { SIZED = 1, SIGNED }; /* whether a control's variance is per unit of its magnitude, or of its value */
 enum { FIRST = 1, AFTER };  /* whether a control's negative values are clipped before it moves, or afterwards */
 
@@ -160,7 +162,6 @@ enum { FIRST = 1, AFTER };  /* whether a control's negative values are clipped b
 struct correction {
     const struct columns *columns;        /* the fields as predicted */
     const float *x[CONTROLS];             /* as predicted; NULL for what no budget counts */
-    const float *pattern[CONTROLS];       /* of the rounding; NULL for what does not move */
     float *to[CONTROLS];                  /* after the move; NULL for what is not wanted */
     const float *g_to[CONTROLS];          /* gradients of the moved controls */
     float *g_x[CONTROLS];                 /* gradients of the predicted ones; NULL for what is not wanted */
@@ -175,7 +176,7 @@ struct correction {
     float *slopes;        /* `(batch, 3, cell)`: derivatives by surface pressure at the start, where they are written */
     double *sums;         /* `(batch, block, ...)` */
     int relative[CONTROLS], bounded[CONTROLS], sign[FLUXES];
-    int start; /* whether this is the first trial */
+    int start; /* whether this is the first trial, at totals of zero, of which only the sums are wanted */
     int pull;  /* whether to sum the gradients of the moved controls */
     long step[CONTROLS], g_step[CONTROLS], flux_step[FLUXES], heat_step;
     struct ends blocks;

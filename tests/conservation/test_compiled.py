@@ -132,6 +132,17 @@ def test_usual_schemes_are_compiled(kind):
         close(changed[name], value, 4e-6)
 
 
+def test_kernels_round_as_every_addition_does():
+    """The same offsets in the same places: a warming arrives in the same cells."""
+    choice = {"kind": "sequential", "budgets": ("energy",), "controls": None}
+    scheme, state0, state1 = setting(choice, ("two blocks", "hybrid", 6))
+    found, _ = scheme(state0, state1)
+    with library.set_aside():
+        expected, _ = scheme(state0, state1)
+    assert float((found["temperature"] != expected["temperature"]).float().mean()) < 0.01
+    assert float((found["temperature"] != state1["temperature"]).float().mean()) > 0.5
+
+
 @pytest.mark.parametrize(
     "options",
     [
