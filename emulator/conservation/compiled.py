@@ -248,6 +248,7 @@ class Step:
                 values[f"correction_rms_{name}"] = sizes[:, number] / levels**0.5
         if compiled.linked:
             values[f"correction_rms_{fluxes.LATENT_HEAT}"] = np.sqrt(found.last[:, HEATED])
+        values |= scheme.shares(values)
         values |= {f"saturation_{name}": value for name, value in found.saturations.items()}
         return {name: torch.from_numpy(value) for name, value in values.items()}
 

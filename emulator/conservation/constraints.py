@@ -5,6 +5,8 @@ alone, `record` numbers for every batch element: residuals before and after, the
 saturation. Fields keep their type; run it outside autocast (it refuses half precision).
 """
 
+import torch
+
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.budgets import Budget
 from emulator.conservation.projection import Projection
@@ -21,14 +23,24 @@ def build(
       options: the choice.
       atmosphere: geometry and constants.
       variables: names of all fields of the states (prognostic and diagnostic).
-      variances: for the projection, error variance of one step by variable: a number or `(level,)`, the variable's units
-        squared; usually the squared `difference_std` of the statistics.
+      variances: error variance of one step by variable: a number or `(level,)`, the variable's units squared; usually the
+        squared `difference_std` of the statistics. The projection needs those of its controls; of every scheme's record they
+        are what sizes of corrections are compared with.
       extra: further budgets, which the projection closes and every scheme reports.
       bands: for the projection, the number of every cell's latitude band, `(*space,)`: see `Bands`.
 
     Raises:
       ValueError: naming the variables that a budget lacks, or the options that do not go together.
     """
+    scheme = _scheme(options, atmosphere, variables, variances, extra, bands)
+    known = {
+        name: float(torch.as_tensor(variances[name]).mean()) for name in scheme.changes if name in (variances or {})
+    }
+    scheme.errors = {name: variance**0.5 for name, variance in known.items() if variance > 0}
+    return scheme
+
+
+def _scheme(options: Options, atmosphere: Atmosphere, variables, variances, extra, bands) -> Scheme:
     budgets = make_budgets(options, atmosphere, variables)
     for budget in extra:
         if budget.name in budgets:

@@ -1,6 +1,8 @@
 """What all schemes share: the choice of budgets and knobs, the anchor, the record of what a correction did."""
 
 import dataclasses
+import types
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -116,10 +118,12 @@ class Scheme:
       required: fields that must be in the states.
       changes: fields a correction may change.
       compiled: the whole correction from compiled kernels, where there is one for the scheme's budgets and forms.
+      errors: what corrections are compared with, by field: the root mean square, over levels, of a step's deviation.
     """
 
     changes: tuple[str, ...] = ()
     compiled = None
+    errors: Mapping[str, float] = types.MappingProxyType({})
 
     def __init__(self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget]):
         self.options, self.atmosphere, self.budgets = options, atmosphere, budgets
@@ -162,13 +166,15 @@ class Scheme:
 
         Returns:
           The changed fields, and the record: `residual_before_<budget>` and `residual_after_<budget>` (relative),
-          `correction_rms_<variable>` (the variable's units) and `saturation_<what>`, each `(batch,)` float64, detached.
+          `correction_rms_<variable>` (the variable's units), `correction_share_<variable>` (of a step's deviation, where
+          `build` was told that) and `saturation_<what>`, each `(batch,)` float64, detached.
 
         Raises:
-          ValueError: for a missing field, another number of levels, another grid or half precision.
+          ValueError: for a missing field, another number of levels, another grid, half precision, or batches that differ.
         """
         self.atmosphere.check_state(state0, [name for name in self.required if not _is_mean(name)])
         self.atmosphere.check_state(state1, self.required)
+        self._check_batch(state0, state1, anchor)
         own = anchor is None or self.options.anchor == "previous"
         if self.compiled is not None and self.compiled.serves(state0, state1):
             return self.compiled(state0, state1, self._given_anchor(state0) if own else anchor)
@@ -182,6 +188,15 @@ class Scheme:
             with torch.no_grad():
                 record = self._record(state0, state1, correction, anchor, scales)
         return correction.changed, record
+
+    def _check_batch(self, state0: State, state1: State, anchor: Anchor | None) -> None:
+        stored = next((name for name in self.required if not _is_mean(name)), None)
+        batch = len(state1[self.required[0]])
+        if stored is not None and len(state0[stored]) != batch:
+            before = len(state0[stored])
+            raise ValueError(f"Expected one batch size in a step, got {before} at its start and {batch} at its end")
+        if anchor is not None and tuple(anchor.dry_mass.shape) != (batch,):
+            raise ValueError(f"Expected an anchor of {batch} dry masses, got {tuple(anchor.dry_mass.shape)}")
 
     def _prepared(self, state0: State, state1: State) -> tuple[State, State]:
         """The states with what the budgets' evaluations share: of energy only where nothing changes the winds."""
@@ -215,7 +230,12 @@ class Scheme:
         for name in self.changes:
             square = self.atmosphere.mean_square(correction.changed[name], state1[name])
             record[f"correction_rms_{name}"] = square.sqrt()
+        record |= self.shares(record)
         return record | {f"saturation_{name}": value.detach() for name, value in correction.saturations.items()}
+
+    def shares(self, record: dict) -> dict:
+        """The sizes of a record's corrections as shares of a step's deviation, by the names that they are recorded with."""
+        return {f"correction_share_{n}": record[f"correction_rms_{n}"] / error for n, error in self.errors.items()}
 
 
 def _one_pass(atmosphere: Atmosphere, budgets: dict[str, Budget]) -> OnePass | None:

@@ -147,6 +147,7 @@ def correction_panel(view: View) -> Panel | None:
     return Panel(
         "Size of the corrections",
         "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times."
+        + _shares(view, shown)
         + (f" Nothing was added to: {', '.join(untouched)}." if untouched else ""),
         "Closing a budget means nudging the network's fields. The nudge should be small beside the errors above, and should "
         "not grow with lead; if it does, the network is fighting the physics.",
@@ -183,6 +184,19 @@ def drift_unit(budget: str) -> str:
 
 def _drift_unit(budget):
     return {"dry_air": ("Pa", 9.80665), "water": ("kg/m²", 1.0), "energy": ("MJ/m²", 1e-6)}[budget]
+
+
+def _shares(view, names) -> str:
+    """How large corrections are at most beside a step's own deviation; nothing where no store tells."""
+    largest = {}
+    for name in names:
+        share = view.scores.get(name.replace("_rms_", "_share_"))
+        if share is not None and np.isfinite(share).any():
+            largest[variable_name(name.removeprefix("correction_rms_"))] = 100 * float(share.max())
+    if not largest:
+        return ""
+    told = ", ".join(f"{name} {percent:.2g} %" for name, percent in largest.items())
+    return f" At most, as a share of the deviation that a step has in the training data: {told}."
 
 
 def _recorded(view, name, source):

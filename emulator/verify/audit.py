@@ -10,7 +10,7 @@ from emulator.verify import budgets
 from emulator.verify.align import valid_times
 from emulator.verify.ledger import Ledger
 
-RECORDS = ("correction_rms_", "residual_before_", "residual_after_", "saturation_")
+RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")
 
 
 def audit_stores(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from planets import CONSTANTS, GRIDS, LEVELS, STEP, make_atmosphere, random_step
+from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, make_atmosphere, random_step
 
 from emulator.conservation import Atmosphere, Options, build
 
@@ -102,3 +102,15 @@ def test_wrong_states_are_refused(change, message):
         scheme(state0, change(state1))
     with pytest.raises(ValueError, match=message):
         scheme(change(state0), state1)
+
+
+@pytest.mark.parametrize("kind", ["none", "sequential", "projection"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batches_that_differ_are_refused(kind, dtype):
+    atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
+    state0, state1 = random_step(atmosphere, dtype, batch=3)
+    scheme = build(Options(kind), atmosphere, state1, VARIANCES)
+    with pytest.raises(ValueError, match="got 1 at its start and 3 at its end"):
+        scheme({name: value[:1] for name, value in state0.items()}, state1)
+    with pytest.raises(ValueError, match="an anchor of 3 dry masses"):
+        scheme(state0, state1, scheme.anchor({name: value[:1] for name, value in state0.items()}))

@@ -88,6 +88,9 @@ def _check(scheme, auditor, states, changed, record, dtype):
         )
         expected = auditor.mean(difference.numpy() ** 2).mean(1) ** 0.5
         np.testing.assert_allclose(record[f"correction_rms_{name}"], expected, rtol=1e-4, atol=1e-30)
+        if name in VARIANCES:
+            share = expected / VARIANCES[name] ** 0.5
+            np.testing.assert_allclose(record[f"correction_share_{name}"], share, rtol=1e-4, atol=1e-30)
     torch.testing.assert_close(
         final[fluxes.LATENT_HEAT] - state1[fluxes.LATENT_HEAT],
         (2.501e6 * (final[fluxes.EVAPORATION] - state1[fluxes.EVAPORATION])),

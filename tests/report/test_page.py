@@ -110,6 +110,15 @@ def test_a_field_that_no_correction_touched_is_named_and_has_no_empty_axes(view)
     assert nothing is None
 
 
+def test_corrections_are_told_as_shares_of_a_steps_deviation(view):
+    share = view.scores["correction_rms_temperature"] * 0 + 0.0031
+    with figures():
+        panel = budget_panels.correction_panel(View(view.scores.assign(correction_share_temperature=share)))
+        unknown = budget_panels.correction_panel(view)
+    assert "deviation that a step has in the training data: Temperature 0.31 %." in panel.caption
+    assert "deviation" not in unknown.caption
+
+
 def test_the_first_screen_names_truth_members_and_software(text, view):
     summary = text[text.index('id="summary"') : text.index('id="error"')]
     for fact in ("Initial times", "Leads", "Truth", "Grid", "Climatology", "Verified by"):
