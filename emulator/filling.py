@@ -173,11 +173,16 @@ def check_values(field: Field, values: np.ndarray, times, there: np.ndarray) -> 
                 f"({_paths(field, at)}); a field with gaps can be a forcing (roles)"
             )
         _check_zeros(field, values, times)
-    with np.errstate(invalid="ignore"):
-        finite = values[np.isfinite(values)] if np.isnan(values).any() else values
-    if not finite.size:
+    gaps = np.isnan(values)
+    known = values[~gaps] if gaps.any() else values
+    if not known.size:
         return
-    low, high = float(finite.min()), float(finite.max())
+    low, high = float(known.min()), float(known.max())
+    if not np.isfinite([low, high]).all():
+        at = int(np.argwhere(np.isinf(values))[0][0])
+        raise ValueError(
+            f"Expected finite values of {field.name}, got infinite ones at {times[at]} ({_paths(field, at)})"
+        )
     slack = max(1e-6, 1e-2 * max(abs(low), abs(high)))
     for bound, outside in ((entry.minimum, low), (entry.maximum, high)):
         if bound is not None and ((outside < bound - slack) if bound == entry.minimum else (outside > bound + slack)):

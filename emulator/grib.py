@@ -16,6 +16,7 @@ import xarray as xr
 from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
+from emulator.grid import GAUSSIAN_TOLERANCE
 from emulator.recognise import recognise
 
 PRESSURE = {"isobaricInhPa": 1.0, "isobaricInPa": 0.01}  # to hPa
@@ -178,9 +179,18 @@ def _check_grids(known, path, points):
                 f"Expected a latitude-longitude or full Gaussian grid in {path}, got {what} for {message.describe()}; "
                 "interpolate it first"
             )
-    if len(grids := {m.grid_hash: m for m in known}) > 1:
-        texts = [f"{m.shape[0]} x {m.shape[1]} ({m.describe()})" for m in grids.values()]
-        raise ValueError(f"Expected one grid in {path}, got {len(grids)}: {', '.join(texts[:3])}")
+    first, *others = {m.grid_hash: m for m in known}.values()
+    different = [m for m in others if m.grid != first.grid or m.shape != first.shape]
+    if others and not different:  # editions 1 and 2, or other shapes of the Earth: the cells may be the same
+        latitude, longitude = _mesh(path, first)
+        for message in others:
+            rows, columns = _mesh(path, message)
+            apart = np.abs((columns - longitude + 180) % 360 - 180)
+            if rows.shape != latitude.shape or max(np.abs(rows - latitude).max(), apart.max()) > GAUSSIAN_TOLERANCE:
+                different.append(message)
+    if different:
+        texts = [f"{m.shape[0]} x {m.shape[1]} ({m.describe()})" for m in (first, *different)]
+        raise ValueError(f"Expected one grid in {path}, got {len(texts)}: {', '.join(texts[:3])}")
 
 
 # --- ecCodes --------------------------------------------------------------------------------------------------------
@@ -293,17 +303,24 @@ def _geometry(path, known):
     eccodes = _eccodes(path)
     model = [m for m in known if m.kind in MODEL_LEVELS]
     message = (model or known)[0]
+    half = None
     with _handle(path, message.offset, message.index) as handle:
-        if message.grid not in POINT_GRIDS and eccodes.codes_get(handle, "alternativeRowScanning", int):
-            raise ValueError(f"Expected rows that all run in one direction in {path}, got alternating ones")
-        mesh = [_arranged(eccodes, handle, eccodes.codes_get_array(handle, k)) for k in ("latitudes", "longitudes")]
-        half = None
         if model and eccodes.codes_get(handle, "PVPresent", int):
             pv = np.asarray(eccodes.codes_get_array(handle, "pv"), np.float64)
             half = pv[: len(pv) // 2], pv[len(pv) // 2 :]
-    if mesh[0].ndim == 1:
-        return *mesh, half
-    return mesh[0][:, 0], mesh[1][0], half
+    return *_mesh(path, message), half
+
+
+def _mesh(path, message) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes of the rows and longitudes of the columns of a message in its order, or both of every cell of points."""
+    eccodes = _eccodes(path)
+    with _handle(path, message.offset, message.index) as handle:
+        if message.grid not in POINT_GRIDS and eccodes.codes_get(handle, "alternativeRowScanning", int):
+            raise ValueError(f"Expected rows that all run in one direction in {path}, got alternating ones")
+        rows, columns = (
+            _arranged(eccodes, handle, eccodes.codes_get_array(handle, k)) for k in ("latitudes", "longitudes")
+        )
+    return (rows, columns) if rows.ndim == 1 else (rows[:, 0], columns[0])
 
 
 def _arranged(eccodes, handle, values) -> np.ndarray:

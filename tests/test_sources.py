@@ -311,6 +311,22 @@ def test_grib_steps_of_short_forecasts_are_placed_at_their_valid_times(tmp_path)
         np.testing.assert_allclose(values[time], rain.values[number], rtol=1e-5)
 
 
+def test_both_editions_of_grib_in_one_file(tmp_path):
+    """They describe one grid in other bytes, as do other shapes of the Earth; another grid of as many cells is refused."""
+    path, field = tmp_path / "a.grib", TRUTH.temperature
+    write_grib(path, field.isel(time=[0]), "t", 1)
+    write_grib(path, field.isel(time=[1]), "t", 2)
+    write_grib(path, field.isel(time=[2]), "t", 2, shapeOfTheEarth=0)
+    (piece,) = options_of_grib(path)
+    values = piece.read([0, 1, 2])
+    np.testing.assert_allclose(values.squeeze(), field.values[:3], rtol=1e-4)
+    write_grib(path, field.isel(time=[3], longitude=slice(None)).assign_coords(longitude=field.longitude + 10), "t", 2)
+    with pytest.raises(
+        ValueError, match=r"Expected one grid in .*, got 2: 7 x 12 .*T00:00 at 0 h\), 7 x 12 .*T18:00 at 0 h"
+    ):
+        open_source(str(path))
+
+
 def test_grib_files_that_must_not_be_trusted(tmp_path):
     path = tmp_path / "a.grib"
     field = TRUTH.temperature.isel(time=[0])

@@ -178,3 +178,16 @@ def test_a_level_with_next_to_no_humidity_may_be_dry_at_a_time(tmp_path):
     humidity.specific_humidity[3, 1] = 0
     humidity.to_netcdf(tmp_path / "b.nc")
     refused(tmp_path, tmp_path / "b.nc", "nothing but zeros at 2001-02-27T18", "b.nc")
+
+
+@pytest.mark.parametrize("beside", [300.0, np.nan, -np.inf])
+def test_infinite_values_are_refused(tmp_path, beside):
+    """Also in a field that may have gaps: bounds that grow with the largest value let them pass."""
+    truth = TRUTH.transpose("time", ..., "latitude", "longitude")
+    water = np.full_like(truth["temperature"].isel(level=0, drop=True), 290)
+    water[2, 3, 4:6] = np.inf, beside
+    data = xr.Dataset(
+        {"sst": (("time", "latitude", "longitude"), water, {"units": "K"})}, truth.drop_vars("level").coords
+    )
+    data.to_netcdf(tmp_path / "a.nc")
+    refused(tmp_path, tmp_path / "a.nc", "Expected finite values of sea_surface_temperature, got .*T12", "a.nc")
