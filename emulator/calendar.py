@@ -26,3 +26,21 @@ def select_period(dataset: xr.Dataset, start=None, end=None, dimension: str = "t
             f"Expected times from {start or 'the beginning'} to {end or 'the end'}, the store holds {held}"
         )
     return part
+
+
+def in_nanoseconds(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with all times and leads among its coordinates in nanoseconds, whatever resolution its file recorded.
+
+    The same instants in other resolutions have other numbers, texts and, as objects, other types, so that what compares
+    them finds none shared. Dates that 64 bits cannot hold in nanoseconds (before 1678, after 2262) stay as they are.
+    """
+    found = {}
+    for name, coordinate in dataset.coords.items():
+        kind = coordinate.dtype.kind
+        if kind not in "mM" or coordinate.dtype == f"{kind}8[ns]":
+            continue
+        seconds = coordinate.values.astype(f"{kind}8[s]").astype(np.int64)
+        held = seconds[~np.isnat(coordinate.values)]
+        if np.abs(held).max(initial=0) < np.iinfo(np.int64).max // 10**9:
+            found[name] = (coordinate.dims, coordinate.values.astype(f"{kind}8[ns]"), coordinate.attrs)
+    return dataset.assign_coords(found) if found else dataset

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from emulator.calendar import in_nanoseconds
 from emulator.sources import find, format_of, open_source
 from emulator.store import (
     FORECAST_NAMES,
@@ -35,9 +36,9 @@ def open_truth(path) -> xr.Dataset:
     else:
         dataset = open_zarr(path)
         if "emulator_schema" in dataset.attrs:
-            return open_analysis(path)
+            return in_nanoseconds(open_analysis(path))
         dataset = _named(dataset, path)
-    return check_times(dataset.assign_attrs(source=dataset.attrs.get("source", str(path))), path)
+    return in_nanoseconds(check_times(dataset.assign_attrs(source=dataset.attrs.get("source", str(path))), path))
 
 
 def open_any_forecast(path) -> xr.Dataset:
@@ -47,9 +48,9 @@ def open_any_forecast(path) -> xr.Dataset:
     `forecast_reference_time` and `forecast_period`, as rollout's `also: [netcdf]` writes it. Raises as `open_forecast`.
     """
     if _is_zarr(path):
-        return open_forecast(path)
+        return in_nanoseconds(open_forecast(path))
     parts = [from_disk_names(_one_forecast(_opened(file)), file) for file in find(str(path))]
-    return check_forecast(_joined(parts, "init_time", path), path)
+    return in_nanoseconds(check_forecast(_joined(parts, "init_time", path), path))
 
 
 def _is_zarr(path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from emulator.calendar import in_nanoseconds
 from emulator.netcdf import write_netcdf
 from emulator.verify.assemble import SCHEMA
 
@@ -37,7 +38,7 @@ def open_scores(path: Path) -> xr.Dataset:
         raise ValueError(f"Expected scores at {path}, got nothing there")
     try:
         with xr.open_dataset(path, engine="netcdf4", decode_timedelta=True) as dataset:
-            scores = dataset.load().drop_encoding()  # units of time that fit other initial times
+            scores = in_nanoseconds(dataset.load().drop_encoding())  # units of time that fit other initial times
     except (OSError, ValueError) as error:
         raise ValueError(f"Expected scores in NetCDF at {path}, got: {' '.join(str(error).split())}") from error
     if scores.attrs.get("scores_schema") != SCHEMA:

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from small_planet import small_planet
 
+from emulator.verify.compare import combine
 from emulator.verify.files import open_scores
 from pipelines.config import VerifyConfig
 from pipelines.verify import verify
@@ -71,6 +72,35 @@ def test_stores_of_other_tools_under_other_names_score_the_same(stores, tmp_path
         np.testing.assert_allclose(other[name], one[name], rtol=1e-9, err_msg=name)
     skipped = json.loads(other.attrs["budgets_skipped"])["emulator"]
     assert skipped["dry_air"] == "missing specific_humidity"
+
+
+@pytest.mark.parametrize(("truth", "forecast"), [("ns", "us"), ("us", "s"), ("s", "ns")])
+def test_resolution_of_times_and_leads_makes_no_difference(stores, tmp_path, truth, forecast):
+    """Scores of stores whose axes are recorded otherwise are the same numbers, can be compared, and be appended to."""
+
+    def recorded(name, unit):
+        store = xr.open_zarr(stores / f"{name}.zarr", decode_timedelta=True).load()
+        axes = {c: store[c].values.astype(f"{store[c].dtype.kind}8[{unit}]") for c in store.coords if "time" in str(c)}
+        store = store.assign_coords(axes)
+        for array in store.variables.values():
+            array.encoding = {}
+        store.to_zarr(tmp_path / f"{name}-{unit}.zarr", zarr_format=3)
+        return tmp_path / f"{name}-{unit}.zarr"
+
+    def other(output, **options):
+        stores_ = {"truth": recorded("analysis", truth), "forecasts": {"emulator": recorded("forecast", forecast)}}
+        return config(stores, output, **(stores_ | options))
+
+    verify(config(stores, tmp_path / "plain.nc", period={"end": "2001-01-09"}))
+    again = other(tmp_path / "other.nc")
+    verify(again)
+    plain = tmp_path / "plain.nc"
+    verify(VerifyConfig(**(again.model_dump() | {"output": plain, "truth": stores / "analysis.zarr"})), append=True)
+    one, two = open_scores(plain), open_scores(tmp_path / "other.nc")
+    assert one.sizes["init_time"] == len(INITS)
+    np.testing.assert_allclose(two["rmse"], one["rmse"], rtol=1e-12)
+    assert combine({"a": one, "b": two}).sizes["forecast"] == 4
+    assert one.attrs["climatology_period"] == two.attrs["climatology_period"]
 
 
 @pytest.mark.slow
