@@ -73,7 +73,7 @@ class Regridder:
         """`(..., *source_shape)` -> `(..., *target_shape)`, float64.
 
         Missing values (NaN) are left out: a target cell is the mean of what has values in it, and missing where that is
-        less than `minimum_share` of it.
+        less than `minimum_share` of it. An infinite value is no missing one: the cells that it is part of become infinite.
         """
         values = np.asarray(values, np.float64)
         if values.shape[-2:] != self.source_shape:
@@ -84,7 +84,9 @@ class Regridder:
         share = self._apply(good.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             found = self._apply(np.where(good, values, 0.0)) / share
-        return np.where(share >= max(minimum_share, 1e-12) - 1e-9, found, np.nan)
+        found = np.where(share >= max(minimum_share, 1e-12) - 1e-9, found, np.nan)
+        infinite = np.isinf(values)
+        return np.where(self._apply(infinite.astype(np.float64)) > 0, np.inf, found) if infinite.any() else found
 
     @property
     def _complete(self) -> bool:

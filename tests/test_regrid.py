@@ -103,3 +103,16 @@ def test_what_does_not_fit_is_named():
         Regridder(points, GRIDS["T31"])
     with pytest.raises(ValueError, match=r"fields of \(48, 96\) to regrid, got \(32, 64\)"):
         Regridder(GRIDS["T31"], GRIDS["64x32"])(np.zeros((32, 64)))
+
+
+@pytest.mark.parametrize("method", ["conservative", "bilinear"])
+def test_infinite_values_are_not_taken_for_missing_ones(method):
+    regrid = Regridder(source := Grid.equiangular(12, 24), Grid.equiangular(6, 12), method)
+    field = np.ones(source.shape)
+    field[0, 4], field[4, 8], field[9, 10] = np.nan, np.inf, -np.inf
+    found, touched = regrid(field), regrid(np.isinf(field).astype(float)) > 0
+    assert touched.any() and not touched.all()
+    np.testing.assert_array_equal(np.isinf(found), touched)
+    known = ~touched & ~np.isnan(found)
+    assert known.sum() > 60
+    np.testing.assert_allclose(found[known], 1)
