@@ -155,6 +155,23 @@ def test_mixing_and_its_gradients_are_the_products(lmax, batch, channels):
         assert relative(ours, theirs) < 5e-6
 
 
+@pytest.mark.skipif(library.LIBRARY is None or not library.knows_half(), reason="no products of bfloat16")
+@pytest.mark.parametrize(("lmax", "batch", "channels"), [(5, 1, 16), (33, 2, 48), (50, 3, 64)])
+def test_mixing_in_half_precision_differs_by_its_rounding(lmax, batch, channels):
+    transform = SphericalTransform(lmax, 2 * lmax, "gaussian", lmax=lmax)
+    torch.manual_seed(lmax)
+    mixing = SpectralFilter(transform.plan, channels)
+    coefficients = transform.analyse(transform.arrange(torch.randn(lmax, 2 * lmax, batch, channels)))
+    direction = transform.analyse(transform.arrange(torch.randn(lmax, 2 * lmax, batch, channels)))
+    outcomes = []
+    for mixing.half in (False, True):
+        at = coefficients.clone().requires_grad_()
+        mixed = mixing(at)
+        outcomes.append((mixed, *torch.autograd.grad(mixed, (at, mixing.weight), direction)))
+    for full, half in zip(*outcomes, strict=True):
+        assert 1e-4 < (half - full).norm() / full.norm() < 4e-3  # each number is rounded to 2^-9 of itself
+
+
 def test_gradient_of_gelu_is_that_of_the_error_function():
     x = torch.cat([torch.linspace(-14, 14, 20001), torch.tensor([0.0, -0.0, 1e-30, -1e-30, 90.0, -90.0, 1e4, -1e4])])
     exact = x.double().requires_grad_()

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import register_flop_formula
 
-from emulator.native import library
 from emulator.native import transform as native
 from emulator.spherical_kernels import Plan
 
@@ -43,8 +42,8 @@ def mix(c, weight, plan, half):
     plan = Plan(*plan)
     batch, width = c.shape[1], weight.shape[-1]
     out = c.new_empty(plan.count, batch, width)
-    if weight.ndim == 4 and not half and library.takes(c, weight):
-        native.mixing(c.contiguous(), weight.contiguous(), out, plan.lmax, plan.width)
+    if native.mixes(c, weight, half):
+        native.mixing(c.contiguous(), weight.contiguous(), out, plan.lmax, plan.width, half)
         return out
     values, weight = (c.bfloat16(), weight.bfloat16()) if half else (c, weight)
     for position, degrees, rows, first in _pieces(plan):
@@ -71,8 +70,8 @@ def mix_backward(g, c, weight, plan, half):
     batch, dtype = c.shape[1], torch.bfloat16 if half else c.dtype
     g_c = c.new_empty(c.shape)
     g_weight = torch.empty_like(weight)
-    if weight.ndim == 4 and not half and library.takes(c, weight):
-        native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.lmax, plan.width)
+    if native.mixes(c, weight, half):
+        native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.lmax, plan.width, half)
         return g_c, g_weight
     flat = weight.flatten(2).to(dtype)
     g_values, values = g.to(dtype), c.to(dtype)

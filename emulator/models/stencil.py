@@ -7,6 +7,8 @@ from torch import nn
 
 from emulator.models.layers import Linear, gelu
 from emulator.models.padding import pad_sphere
+from emulator.models.perceptron import perceptron, serves
+from emulator.native.perceptron import Neighbours
 from emulator.spherical import SphericalTransform
 
 
@@ -33,71 +35,68 @@ class StencilMLP(nn.Module):
             raise ValueError(
                 f"Expected a stencil of an odd number of cells from 3 on within {transform.shape}, got {size}"
             )
-        self.transform, self.precision = transform, precision
+        self.transform, self.size, self.precision = transform, size, precision
         self.convolution = nn.Conv2d(widths[0], widths[1], size)
         nn.init.normal_(self.convolution.weight, std=math.sqrt(2 / (widths[0] * size**2)))
         nn.init.zeros_(self.convolution.bias)
         self.last = Linear(widths[1], widths[2], bias=False, precision=precision)
-        self._padded = transform.nlat + 2 * margin, transform.nlon + 2 * margin
-        indices, self._groups = _indices(transform, margin)
-        for name, index in indices.items():
-            self.register_buffer(name, index, persistent=False)
+        self._neighbours = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(cell, batch, channel)` -> the same."""
-        image = _Pad.apply(x, self.source, self.home, self.beyond, self.target, self._groups)
-        image = image.unflatten(1, self._padded).permute(0, 3, 1, 2)
-        dtype = image.dtype if self.precision == "float32" else torch.bfloat16
-        weight, bias = self.convolution.weight.to(dtype), self.convolution.bias.to(dtype)
-        y = nn.functional.conv2d(image.to(dtype), weight, bias).permute(0, 2, 3, 1).contiguous()
-        return self.transform.arrange(self.last(gelu(y)).permute(1, 2, 0, 3))
+        weight, bias = self.convolution.weight, self.convolution.bias
+        half = self.precision == "bfloat16"
+        if serves(x, half):
+            if self._neighbours is None:  # found once, and only where the compiled kernels take them
+                self._neighbours = neighbours(self.transform, self.size)
+            return perceptron(x, weight, bias, self.last.weight, neighbours=self._neighbours, half=half)
+        image = self.transform.restore(x).permute(2, 3, 0, 1)
+        image = pad_sphere(image, self.size // 2, self.transform.poles)
+        dtype = torch.bfloat16 if half else image.dtype
+        y = nn.functional.conv2d(image.to(dtype), weight.to(dtype), bias.to(dtype)).permute(2, 3, 0, 1)
+        return self.last(gelu(self.transform.arrange(y).contiguous()))
 
 
-def _indices(transform, margin):
-    """Which cell every place of the padded image takes, where each cell has its own place, and the places beyond the map.
+def neighbours(transform: SphericalTransform, size: int) -> Neighbours:
+    """Which cells a stencil takes in, tap by tap from the north-west, cells in the order of the transform.
 
-    Those come in groups in which no cell occurs twice, with the groups' sizes: sums over a group do not depend on the order.
+    Beyond a pole a stencil takes in a cell again which it has on this side, so that some taps meet a cell twice.
     """
-    cells = transform.nlat * transform.nlon
-    order = transform.restore(torch.arange(cells, dtype=torch.float64)[:, None])[..., 0]  # exact to 2^53
-    source = pad_sphere(order, margin, transform.poles).long()
-    places = torch.arange(source.numel()).view(source.shape)
-    inside = places[margin : margin + transform.nlat, margin : margin + transform.nlon].flatten()
-    source = source.flatten()
-    home = torch.empty(cells, dtype=torch.long)
-    home[source[inside]] = inside
-    groups, left = [], sorted(set(range(len(source))) - set(inside.tolist()))
-    while left:
-        seen, later = {}, []
-        for place in left:
-            cell = int(source[place])
-            if cell in seen:
-                later.append(place)
-            else:
-                seen[cell] = place
-        groups.append(list(seen.values()))
-        left = later
-    beyond = torch.tensor([place for group in groups for place in group], dtype=torch.long)
-    return {"source": source, "home": home, "beyond": beyond, "target": source[beyond]}, [
-        len(group) for group in groups
+    nlat, nlon = transform.nlat, transform.nlon
+    cells = nlat * nlon
+    order = transform.restore(torch.arange(cells, dtype=torch.float64)[:, None])[..., 0].long()  # exact to 2^53
+    image = pad_sphere(order, size // 2, transform.poles)
+    source = torch.empty(size**2, cells, dtype=torch.long)
+    for tap in range(size**2):
+        row, column = divmod(tap, size)
+        source[tap, order.flatten()] = image[row : row + nlat, column : column + nlon].flatten()
+    pairs = [(row, torch.arange(cells)) for row in source]
+    back, pairs = _takers(pairs, cells)
+    more = []
+    while any(len(taken) for taken, _ in pairs):
+        again, pairs = _takers(pairs, cells)
+        more += _grouped(again)
+    return Neighbours(source.int(), back.int(), tuple(more))
+
+
+def _takers(pairs, cells):
+    """`(tap, cell)`: who takes a cell in, -1 for nobody; of several one, and what is left, per tap (cells, who takes them)."""
+    back, left = torch.full((len(pairs), cells), -1), []
+    for row, (taken, by) in zip(back, pairs, strict=True):
+        row[taken] = by
+        rest = row[taken] != by
+        left.append((taken[rest], by[rest]))
+    return back, left
+
+
+def _grouped(extra):
+    """Taps that meet the same cells once more together: (taps, targets, sources `(tap, target)`)."""
+    groups = {}
+    for tap, row in enumerate(extra):
+        targets = (row >= 0).nonzero()[:, 0]
+        if len(targets):
+            groups.setdefault(tuple(targets.tolist()), []).append((tap, row[targets]))
+    return [
+        (tuple(tap for tap, _ in members), torch.tensor(targets).int(), torch.stack([row for _, row in members]).int())
+        for targets, members in groups.items()
     ]
-
-
-class _Pad(torch.autograd.Function):
-    """`(cell, batch, channel)` -> `(batch, place, channel)`, with the neighbours beyond the edges of the map."""
-
-    @staticmethod
-    def forward(ctx, x, source, home, beyond, target, groups):
-        ctx.save_for_backward(home, beyond, target)
-        ctx.groups = groups
-        return x.transpose(0, 1).index_select(1, source)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        home, *outside = ctx.saved_tensors
-        gradient = gradient.transpose(0, 1)
-        result = gradient.index_select(0, home)
-        for beyond, target in zip(*(index.split(ctx.groups) for index in outside), strict=True):
-            result.index_add_(0, target, gradient.index_select(0, beyond))
-        return result, None, None, None, None, None

@@ -40,9 +40,10 @@ struct mixing {
     const float *from, *weight; /* `(row, batch, input)`; `(degree, input, 2, output)` */
     float *to;                  /* `(row, batch, output)`; for gradients, those of the result */
     float *g_from, *g_weight;   /* NULL for the mixing itself */
-    float *turned;              /* for gradients: room for as many floats as the weights */
+    float *room;                /* of every thread */
     int degrees, width, batch;
-    long inputs, outputs;
+    long inputs, outputs; /* whole vectors for products of bfloat16 */
+    long room_size, threads; /* that have room */
     long next; /* the number of degrees that threads have taken */
 };
 
@@ -95,6 +96,28 @@ struct maps { /* linear layers of the same rows; NULL for what there is none of 
     int width, count, backward;
     long rows, parts;
     long next; /* the first part that no thread has taken */
+};
+
+#define TILE 32 /* rows that go through a perceptron together */
+
+struct perceptron {
+    const float *x;      /* `(cell, batch, inputs)` */
+    const void *first, *second;           /* weights as words, for gradients the transposed ones; no second for one layer */
+    const float *first_bias, *second_bias; /* in whole vectors, NULL for none */
+    const int *source;   /* `(tap, item)`: the cell that an item takes in, -1 for none; NULL for its own */
+    const int *target;   /* the cell that an item is, NULL for its own */
+    float *before;       /* `(cell, batch, hidden)`: what the activation takes */
+    float *to;           /* the result, or the gradient of x, NULL for none */
+    const float *gradient; /* of the result, NULL for the result itself */
+    float *g_before;     /* `(cell, batch, hidden)`, NULL for none */
+    float *sums;         /* gradients of weights and biases, `(chunk, sums_size)` */
+    float *room;         /* of every thread */
+    int taps, inputs, hidden, outputs, add; /* add: to what the result holds already */
+    long items, batch;
+    long chunk;          /* rows whose gradients of weights are summed together */
+    long sums_size, room_size;
+    long threads;        /* that have room */
+    long next;           /* the first chunk that no thread has taken */
 };
 
 #define BLOCK 128 /* cells whose column sums a thread forms at a time */
@@ -208,15 +231,7 @@ struct departure {
 #define MIXING_VECTORS 2
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx2,fma")
-#include "fourier_kernel.h"
-#include "legendre_kernel.h"
-#include "mixing_kernel.h"
-#include "layers_kernel.h"
-#include "messages_kernel.h"
-#include "columns_kernel.h"
-#include "correction_kernel.h"
-#include "bytes_kernel.h"
-#include "daylight_kernel.h"
+#include "instruction_set.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef VECTORS
@@ -228,15 +243,7 @@ struct departure {
 #define MIXING_VECTORS 1
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
-#include "fourier_kernel.h"
-#include "legendre_kernel.h"
-#include "mixing_kernel.h"
-#include "layers_kernel.h"
-#include "messages_kernel.h"
-#include "columns_kernel.h"
-#include "correction_kernel.h"
-#include "bytes_kernel.h"
-#include "daylight_kernel.h"
+#include "instruction_set.h"
 #pragma GCC pop_options
 #undef KERNEL
 #undef ROWS
@@ -249,15 +256,27 @@ struct departure {
 #define VECTORS 1
 #define MIXING_ROWS 1
 #define MIXING_VECTORS 1
-#include "fourier_kernel.h"
-#include "legendre_kernel.h"
+#include "instruction_set.h"
+#undef KERNEL
+#undef ROWS
+#undef VECTORS
+
+/* Products of bfloat16 numbers, where compiler and processor have them */
+#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 11
+#define HAS_HALF
+#include <immintrin.h>
+#define KERNEL(name) name##_half
+#define ROWS 4
+#define VECTORS 4
+#define GROUP 2
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512bf16,avx2,fma")
+#include "gelu_kernel.h"
+#include "product_kernel.h"
 #include "mixing_kernel.h"
-#include "layers_kernel.h"
-#include "messages_kernel.h"
-#include "columns_kernel.h"
-#include "correction_kernel.h"
-#include "bytes_kernel.h"
-#include "daylight_kernel.h"
+#include "perceptron_kernel.h"
+#pragma GCC pop_options
+#endif
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BEST(name)                                                                                                     \
@@ -294,11 +313,17 @@ ENTRY(columns, columns, blocks)
 ENTRY(dither, dither, next)
 ENTRY(departure, departure, blocks)
 ENTRY(correction, correction, blocks)
+ENTRY(perceptron, perceptron, next)
 
 void emulator_daylight(const double *high, const double *flat, const double *turn, double *total, long instants, long rows,
                        long columns)
 {
     BEST(daylight)(high, flat, turn, total, instants, rows, columns);
+}
+
+void emulator_pack(const float *from, long tap, long down, long across, long taps, long depth, long width, void *to)
+{
+    BEST(pack)(from, tap, down, across, taps, depth, width, to);
 }
 
 #include "chunks_kernel.h"
@@ -311,3 +336,25 @@ void emulator_unshuffle(const uint8_t *from, uint8_t *to, long count, long size)
     else
         BEST(unshuffle2)(from, to, count);
 }
+
+/* Whether there are products of bfloat16 numbers. */
+int emulator_has_half(void)
+{
+#ifdef HAS_HALF
+    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+#else
+    return 0;
+#endif
+}
+
+#ifdef HAS_HALF
+#undef BEST
+#define BEST(name) name##_half
+ENTRY(perceptron_half, perceptron, next)
+ENTRY(mixing_half, mixing, next)
+
+void emulator_pack_half(const float *from, long tap, long down, long across, long taps, long depth, long width, void *to)
+{
+    pack_half(from, tap, down, across, taps, depth, width, to);
+}
+#endif

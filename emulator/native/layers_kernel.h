@@ -8,42 +8,6 @@ typedef int KERNEL(whole) __attribute__((vector_size(4 * LANES)));
 #define W KERNEL(whole)
 #define INLINE static inline __attribute__((always_inline))
 
-/* exp(-u) for 0 <= u < 87: a power of two times a polynomial on [-log 2 / 2, log 2 / 2], to 2e-7 of itself. */
-INLINE V KERNEL(decay)(V u)
-{
-    const float shift = 12582912.0f; /* 1.5 * 2^23: the sum's last bits are a rounded whole number */
-    V rounded = u * -1.44269504088896f + shift, power = rounded - shift;
-    V r = -u - power * 0.693359375f + power * 2.12194440e-4f; /* less power * log 2 in two parts */
-    V e = r * (1.0f / 720) + 1.0f / 120;
-    e = e * r + 1.0f / 24;
-    e = e * r + 1.0f / 6;
-    e = e * r + 0.5f;
-    e = e * r + 1.0f;
-    e = e * r + 1.0f;
-    W bits = (W)rounded << 23;
-    return (V)((W)e + bits);
-}
-
-/* d/dx x Phi(x) = Phi(x) + x phi(x). Both come from one exponential, the normal distribution by formula 7.1.26 of
- * Abramowitz and Stegun (1964), within 8e-8. */
-INLINE V KERNEL(gelu_slope)(V x)
-{
-    const V limit = x - x + 86.0f;
-    V u = x * x * 0.5f;
-    u = (V)(((W)u & (u < limit)) | ((W)limit & ~(u < limit)));
-    const V e = KERNEL(decay)(u);
-    const W negative = x < 0.0f;
-    const V size = (V)((W)x & 0x7fffffff);
-    const V t = 1.0f / (size * 0.2316418882f + 1.0f);
-    V tail = t * 0.5307027145f - 0.7265760135f;
-    tail = tail * t + 0.7107068705f;
-    tail = tail * t - 0.142248368f;
-    tail = tail * t + 0.127414796f;
-    tail = tail * t * e;
-    const V cumulative = (V)(((W)tail & negative) | ((W)(1.0f - tail) & ~negative));
-    return cumulative + x * e * 0.3989422804f;
-}
-
 static void KERNEL(gelu)(void *argument)
 {
     struct gelu *f = argument;
@@ -53,13 +17,15 @@ static void KERNEL(gelu)(void *argument)
             return;
         const long last = first + GELU_PORTION < f->count ? first + GELU_PORTION : f->count;
         long n = first;
-        for (; n + LANES <= last; n += LANES)
-            *(U *)(f->to + n) = *(const U *)(f->gradient + n) * KERNEL(gelu_slope)(*(const U *)(f->x + n));
+        for (; n + LANES <= last; n += LANES) {
+            V value;
+            *(U *)(f->to + n) = *(const U *)(f->gradient + n) * KERNEL(gelu_slope)(*(const U *)(f->x + n), &value);
+        }
         if (n < last) {
-            V x = {0}, g = {0};
+            V x = {0}, g = {0}, value;
             memcpy(&x, f->x + n, sizeof(float) * (last - n));
             memcpy(&g, f->gradient + n, sizeof(float) * (last - n));
-            g *= KERNEL(gelu_slope)(x);
+            g *= KERNEL(gelu_slope)(x, &value);
             memcpy(f->to + n, &g, sizeof(float) * (last - n));
         }
     }

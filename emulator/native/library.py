@@ -39,6 +39,17 @@ def call(function: str, argument: ctypes.Structure) -> None:
     getattr(LIBRARY, function)(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))
 
 
+def plain(function: str, *arguments: int) -> int:
+    """Run a function of the library that takes addresses and numbers, on this thread."""
+    return getattr(LIBRARY, function)(*(ctypes.c_long(x) for x in arguments))
+
+
+@functools.cache
+def knows_half() -> bool:
+    """Whether the library and this processor have products of bfloat16."""
+    return bool(plain("emulator_has_half"))
+
+
 @contextlib.contextmanager
 def set_aside() -> Iterator[None]:
     """Torch's own operations in place of the kernels for the time of a `with` block, as an oracle or to be counted."""

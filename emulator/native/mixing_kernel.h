@@ -3,11 +3,12 @@
  * real[i, c] = sum_k a p - b q and imaginary[i, c] = sum_k a q + b p, with a = a[i ai + k ak] and b = sign * b[...] one
  * number each and p, q rows of channels: that is the mixing itself, and with sign = -1 its gradient of the weights. */
 
-typedef float KERNEL(vector) __attribute__((vector_size(4 * LANES)));
-typedef float KERNEL(unaligned) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define V KERNEL(vector)
 #define U KERNEL(unaligned)
+#define word KERNEL(word)
 #define INLINE static inline __attribute__((always_inline))
+
+#if GROUP == 1
 
 struct KERNEL(factors) {
     const float *a, *b, *p, *q;
@@ -86,23 +87,105 @@ static void KERNEL(complex_product)(int rows, long columns, const struct KERNEL(
         KERNEL(complex_strip)(1, (int)(columns - c), rows, f, c);
 }
 
+/* The weights of a degree as the products take them; for gradients the conjugate ones, outputs first. */
+static void KERNEL(mixing_weights)(const struct mixing *f, const float *weight, word *to)
+{
+    const long in = f->inputs, out = f->outputs;
+    if (f->g_weight)
+        for (long i = 0; i < in; i++)
+            for (long o = 0; o < out; o++) {
+                to[o * 2 * in + i] = weight[i * 2 * out + o];
+                to[o * 2 * in + in + i] = -weight[i * 2 * out + out + o];
+            }
+}
+
+/* Coefficients of a degree, imaginary parts `parts` rows behind the real ones, times its weights. */
+static void KERNEL(mix_degree)(const struct mixing *f, const float *c, const float *weight, const word *room, float *to,
+                               long parts, int valid)
+{
+    const long in = f->inputs, out = f->outputs;
+    struct KERNEL(factors) ahead = {c, c + parts * in, weight, weight + out, to, to + parts * out,
+                                    in, 1, 2 * out, out, 1.0f, (int)in, 0};
+    KERNEL(complex_product)(valid, out, &ahead);
+}
+
+static void KERNEL(mix_degree_back)(const struct mixing *f, const float *c, const float *g, const word *room, float *g_c,
+                                    float *g_weight, long parts, int valid, int add)
+{
+    const long in = f->inputs, out = f->outputs;
+    struct KERNEL(factors) weights = {c, c + parts * in, g, g + parts * out, g_weight, g_weight + out,
+                                      1, in, out, 2 * out, -1.0f, valid, add};
+    KERNEL(complex_product)((int)in, out, &weights);
+    struct KERNEL(factors) back = {g, g + parts * out, room, room + in, g_c, g_c + parts * in,
+                                   out, 1, 2 * in, in, 1.0f, (int)out, 0};
+    KERNEL(complex_product)(valid, in, &back);
+}
+#else
+/* A complex number is a word: (p, q) of a weight meets (a, -b) of a coefficient for the real part, (b, a) for the imaginary. */
+INLINE void KERNEL(complex_words)(const float *low, const float *high, uint32_t signs, long count, word *to)
+{
+    for (long n = 0; n < count; n += LANES)
+        _mm512_storeu_si512(to + n, _mm512_xor_si512(KERNEL(pairs)(low + n, high + n), _mm512_set1_epi32((int)signs)));
+}
+
+#define MINUS_LOW 0x8000u
+#define MINUS_HIGH 0x80000000u
+
+static void KERNEL(mixing_weights)(const struct mixing *f, const float *weight, word *to)
+{
+    const long in = f->inputs, out = f->outputs;
+    word *row = f->g_weight ? to + in * out : to;
+    for (long i = 0; i < in; i++) {
+        KERNEL(complex_words)(weight + i * 2 * out, weight + i * 2 * out + out, 0, out, row);
+        if (f->g_weight)
+            for (long o = 0; o < out; o++)
+                to[o * in + i] = row[o];
+        else
+            row += out;
+    }
+}
+
+static void KERNEL(mix_degree)(const struct mixing *f, const float *c, const float *weight, word *room, float *to,
+                               long parts, int valid)
+{
+    const long in = f->inputs, out = f->outputs;
+    word *words = room + in * out;
+    const float *imaginary = c + parts * in;
+    KERNEL(complex_words)(c, imaginary, MINUS_HIGH, valid * in, words);
+    KERNEL(layer_product)(valid, out, words, in, 1, room, out, (int)in, to, out, NULL, 0);
+    KERNEL(complex_words)(imaginary, c, 0, valid * in, words);
+    KERNEL(layer_product)(valid, out, words, in, 1, room, out, (int)in, to + parts * out, out, NULL, 0);
+}
+
+static void KERNEL(mix_degree_back)(const struct mixing *f, const float *c, const float *g, word *room, float *g_c,
+                                    float *g_weight, long parts, int valid, int add)
+{
+    const long in = f->inputs, out = f->outputs;
+    word *gradient = room + in * out, *words = gradient + valid * out;
+    const float *imaginary = c + parts * in, *g_imaginary = g + parts * out;
+    KERNEL(complex_words)(g, g_imaginary, 0, valid * out, gradient);
+    KERNEL(layer_product)(valid, in, gradient, out, 1, room, in, (int)out, g_c, in, NULL, 0);
+    KERNEL(complex_words)(g_imaginary, g, MINUS_HIGH, valid * out, words);
+    KERNEL(layer_product)(valid, in, words, out, 1, room, in, (int)out, g_c + parts * in, in, NULL, 0);
+    KERNEL(complex_words)(c, imaginary, 0, valid * in, words);
+    KERNEL(layer_product)((int)in, out, words, 1, in, gradient, out, valid, g_weight, 2 * out, NULL, add);
+    KERNEL(complex_words)(imaginary, c, MINUS_LOW, valid * in, words);
+    KERNEL(layer_product)((int)in, out, words, 1, in, gradient, out, valid, g_weight + out, 2 * out, NULL, add);
+}
+#endif
+
 static void KERNEL(mixing)(void *argument)
 {
     struct mixing *f = argument;
     const long in = f->inputs, out = f->outputs;
+    word *room = (word *)(f->room + f->room_size * __atomic_fetch_add(&f->threads, 1, __ATOMIC_RELAXED));
     for (;;) {
         const int degree = f->degrees - 1 - (int)__atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
         if (degree < 0)
             return;
         const float *weight = f->weight + degree * 2 * in * out;
         float *g_weight = f->g_weight ? f->g_weight + degree * 2 * in * out : NULL;
-        float *turned = f->turned ? f->turned + degree * 2 * in * out : NULL;
-        if (turned) /* the conjugate weights, outputs first: what takes gradients back to the coefficients */
-            for (long i = 0; i < in; i++)
-                for (long o = 0; o < out; o++) {
-                    turned[o * 2 * in + i] = weight[i * 2 * out + o];
-                    turned[o * 2 * in + in + i] = -weight[i * 2 * out + out + o];
-                }
+        KERNEL(mixing_weights)(f, weight, room);
         long position = 0;
         for (int start = 0, stop; start < f->degrees; start = stop) {
             stop = start + f->width < f->degrees ? start + f->width : f->degrees;
@@ -113,24 +196,14 @@ static void KERNEL(mixing)(void *argument)
                 const long place = position + (q ? even : 0) * rows + (degree / 2 - start / 2) * rows;
                 const long valid = (degree + 1 < stop ? degree + 1 - start : stop - start) * f->batch;
                 const float *c = f->from + place * in, *g = f->to + place * out;
-                if (g_weight) {
-                    struct KERNEL(factors) weights = {c, c + rows / 2 * in, g, g + rows / 2 * out, g_weight,
-                                                      g_weight + out, 1, in, out, 2 * out, -1.0f, (int)valid, start > 0};
-                    KERNEL(complex_product)((int)in, out, &weights);
-                    float *g_c = f->g_from + place * in;
-                    struct KERNEL(factors) back = {g, g + rows / 2 * out, turned, turned + in, g_c, g_c + rows / 2 * in,
-                                                   out, 1, 2 * in, in, 1.0f, (int)out, 0};
-                    KERNEL(complex_product)((int)valid, in, &back);
-                    memset(g_c + valid * in, 0, sizeof(float) * (rows / 2 - valid) * in);
-                    memset(g_c + (rows / 2 + valid) * in, 0, sizeof(float) * (rows / 2 - valid) * in);
-                } else {
-                    float *to = f->to + place * out;
-                    struct KERNEL(factors) ahead = {c, c + rows / 2 * in, weight, weight + out, to, to + rows / 2 * out,
-                                                    in, 1, 2 * out, out, 1.0f, (int)in, 0};
-                    KERNEL(complex_product)((int)valid, out, &ahead);
-                    memset(to + valid * out, 0, sizeof(float) * (rows / 2 - valid) * out);
-                    memset(to + (rows / 2 + valid) * out, 0, sizeof(float) * (rows / 2 - valid) * out);
-                }
+                float *result = g_weight ? f->g_from + place * in : f->to + place * out;
+                const long columns = g_weight ? in : out;
+                if (g_weight)
+                    KERNEL(mix_degree_back)(f, c, g, room, result, g_weight, rows / 2, (int)valid, start > 0);
+                else
+                    KERNEL(mix_degree)(f, c, weight, room, result, rows / 2, (int)valid);
+                memset(result + valid * columns, 0, sizeof(float) * (rows / 2 - valid) * columns);
+                memset(result + (rows / 2 + valid) * columns, 0, sizeof(float) * (rows / 2 - valid) * columns);
             } else if (start / 2 * 2 + q <= degree) { /* the degree just below the block's orders, stored as zeros */
                 float *to = (g_weight ? f->g_from : f->to) + (position + (q ? even : 0) * rows +
                                                               (degree / 2 - start / 2) * rows) * (g_weight ? in : out);
@@ -143,4 +216,7 @@ static void KERNEL(mixing)(void *argument)
 
 #undef V
 #undef U
+#undef word
 #undef INLINE
+#undef MINUS_LOW
+#undef MINUS_HIGH

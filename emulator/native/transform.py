@@ -9,6 +9,7 @@ import torch
 
 from emulator.native import library
 
+LANES = 16  # numbers in a vector of the kernels
 LONGEST = 4096  # a thread keeps two sequences of vectors on its stack: 1 MiB
 RADICES = (8, 4, 5, 3, 2)
 
@@ -22,7 +23,10 @@ _Legendre = library.task(
     "legendre", "coefficients even odd table", "degrees orders width half flipped backward dense", "channels"
 )
 _Mixing = library.task(
-    "mixing", "coefficients weight to g_coefficients g_weight turned", "degrees width batch", "inputs outputs"
+    "mixing",
+    "coefficients weight to g_coefficients g_weight room",
+    "degrees width batch",
+    "inputs outputs room_size threads",
 )
 
 
@@ -140,26 +144,38 @@ def legendre(
     library.call("emulator_legendre", task)
 
 
-def mixing(c, weight, out, degrees: int, width: int) -> None:
+def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
+    """Whether the compiled kernels multiply by complex weights, with products of bfloat16 if `half`."""
+    if weight.ndim != 4 or not library.takes(c, weight):
+        return False
+    return not half or library.knows_half() and c.shape[2] % LANES == weight.shape[3] % LANES == 0
+
+
+def mixing(c, weight, out, degrees: int, width: int, half: bool) -> None:
     """Fill `out`, `(count, batch, C')`, with coefficients `(count, batch, C)` times weights `(l, C, 2, C')`."""
-    _mix(c, weight, out, degrees, width, None, None, None)
+    _mix(c, weight, out, degrees, width, half, None, None)
 
 
-def mixing_backward(g, c, weight, g_c, g_weight, degrees: int, width: int) -> None:
+def mixing_backward(g, c, weight, g_c, g_weight, degrees: int, width: int, half: bool) -> None:
     """Fill `g_c` and `g_weight` with the gradients of `mixing` for that of its result, `g`. All contiguous."""
-    _mix(c, weight, g, degrees, width, g_c, g_weight, torch.empty_like(weight))
+    _mix(c, weight, g, degrees, width, half, g_c, g_weight)
 
 
-def _mix(c, weight, out, degrees, width, *gradients):
+def _mix(c, weight, out, degrees, width, half, *gradients):
+    batch, inputs, outputs = c.shape[1], c.shape[2], out.shape[2]
+    size = 2 * inputs * outputs + 2 * min(width, degrees) * batch * max(inputs, outputs)
+    room = torch.empty(torch.get_num_threads(), size + LANES)
     task = _Mixing(
         c.data_ptr(),
         weight.data_ptr(),
         out.data_ptr(),
         *(None if x is None else x.data_ptr() for x in gradients),
+        room=room.data_ptr(),
+        room_size=room.shape[1],
         degrees=degrees,
         width=width,
-        batch=c.shape[1],
-        inputs=c.shape[2],
-        outputs=out.shape[2],
+        batch=batch,
+        inputs=inputs,
+        outputs=outputs,
     )
-    library.call("emulator_mixing", task)
+    library.call("emulator_mixing_half" if half else "emulator_mixing", task)

@@ -61,7 +61,6 @@ def test_half_precision_is_near():
     expected = net(cells)
     net.precision = net.last.precision = "bfloat16"
     found = net(cells)
-    assert found.dtype == torch.bfloat16
     assert 0 < (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 

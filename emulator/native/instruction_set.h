@@ -1,0 +1,16 @@
+/* All kernels for one instruction set, which KERNEL names. */
+
+#include "fourier_kernel.h"
+#include "legendre_kernel.h"
+#include "gelu_kernel.h"
+#include "layers_kernel.h"
+#include "columns_kernel.h"
+#include "correction_kernel.h"
+#include "bytes_kernel.h"
+#include "daylight_kernel.h"
+#define GROUP 1
+#include "product_kernel.h"
+#include "mixing_kernel.h"
+#include "perceptron_kernel.h"
+#include "messages_kernel.h"
+#undef GROUP
