@@ -148,7 +148,7 @@ def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
     """Whether the compiled kernels multiply by complex weights, with products of bfloat16 if `half`."""
     if weight.ndim != 4 or not library.takes(c, weight):
         return False
-    return not half or library.knows_half() and c.shape[2] % LANES == weight.shape[3] % LANES == 0
+    return not half or (library.knows_half() and c.shape[2] % LANES == weight.shape[3] % LANES == 0)
 
 
 def mixing(c, weight, out, degrees: int, width: int, half: bool) -> None:
