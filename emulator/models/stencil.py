@@ -80,7 +80,7 @@ def neighbours(transform: SphericalTransform, size: int) -> Neighbours:
 
 
 def _takers(pairs, cells):
-    """`(tap, cell)`: who takes a cell in, of several one, -1 for nobody; and the pairs (cells, who takes them) that are left."""
+    """`(tap, cell)`: one who takes a cell in, -1 for nobody; and the pairs (cells, who takes them) that are left."""
     back, left = torch.full((len(pairs), cells), -1), []
     for row, (taken, by) in zip(back, pairs, strict=True):
         row[taken] = by

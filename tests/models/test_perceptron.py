@@ -35,7 +35,8 @@ def layers(x, first, first_bias, second=None, second_bias=None):
 def near(found, expected, limit):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape and ours.dtype == torch.float32
-        assert (ours - theirs).norm() <= limit * theirs.norm() + 1e-30
+        # GELU is good to 3e-7 of 1, which is all of it far below zero
+        assert (ours - theirs).norm() <= limit * theirs.norm() + 3e-6 * theirs.numel() ** 0.5
 
 
 @settings(max_examples=60, deadline=None)
