@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.assemble import assemble
+from emulator.axes import on_the_sphere
 from emulator.coefficients import interfaces, of_selection
 from emulator.computed import with_fields
 from emulator.constants import ERA5, Constants
@@ -79,6 +80,10 @@ def _plan(opened, config: IngestConfig) -> Plan:
             found += pieces(file, options)
         if len(found) == before:
             names = sorted({str(name) for file in files for name in file.dataset.data_vars})
+            if not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
+                raise ValueError(
+                    f"Expected variables with latitudes and longitudes in {source.path}, got none for {', '.join(names[:12])}"
+                )
             raise ValueError(
                 f"Expected variables of the table in {source.path}, got {', '.join(names[:12])}; see rename"
             )

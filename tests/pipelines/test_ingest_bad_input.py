@@ -191,3 +191,11 @@ def test_infinite_values_are_refused(tmp_path, beside):
     )
     data.to_netcdf(tmp_path / "a.nc")
     refused(tmp_path, tmp_path / "a.nc", "Expected finite values of sea_surface_temperature, got .*T12", "a.nc")
+
+
+def test_fields_without_places_are_told_from_unknown_ones(tmp_path):
+    field = xr.DataArray(np.full((4, 12), 280.0), dims=("time", "cell"), attrs={"units": "K"})
+    xr.Dataset({"t2m": field}, {"time": TIMES[:4]}).to_netcdf(tmp_path / "a.nc")
+    refused(
+        tmp_path, tmp_path / "a.nc", "Expected variables with latitudes and longitudes in .*, got none for t2m", "a.nc"
+    )
