@@ -43,7 +43,7 @@ def test_everything_in_a_forecast_store_has_units(finished, plain):
     for name, field in plain.data_vars.items():
         if name.startswith("correction_rms_"):
             assert field.attrs["units"] == truth[name.removeprefix("correction_rms_")].attrs["units"], name
-        elif name.startswith(("residual_", "saturation_")):
+        elif name.startswith(("correction_share_", "residual_", "saturation_")):
             assert field.attrs["units"] == "1", name
         else:
             assert field.attrs["units"] == truth[name].attrs["units"], name
