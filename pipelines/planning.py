@@ -80,7 +80,7 @@ def _plan(opened, config: IngestConfig) -> Plan:
             found += pieces(file, options)
         if len(found) == before:
             names = sorted({str(name) for file in files for name in file.dataset.data_vars})
-            if not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
+            if names and not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
                 raise ValueError(
                     f"Expected variables with latitudes and longitudes in {source.path}, got none for {', '.join(names[:12])}"
                 )
