@@ -100,7 +100,7 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
 
 
 class MLP(nn.Module):
-    """Linear layers with GELU between them: `widths[0]` -> ... -> `widths[-1]` channels."""
+    """Linear layers with GELU between them: `widths[0]` -> ... -> `widths[-1]` channels, added to a residual."""
 
     def __init__(self, widths, bias_last: bool = True, gain: float = 1.0, precision: str = "float32"):
         super().__init__()
@@ -110,14 +110,15 @@ class MLP(nn.Module):
             Linear(i, o, n < last or bias_last, 2.0 if n < last else gain, precision) for n, (i, o) in enumerate(pairs)
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         half = self.layers[0].precision == "bfloat16"
         if len(self.layers) == 2 and serves(x, half):
             first, second = self.layers
-            return perceptron(x, first.weight, first.bias, second.weight, second.bias, half=half)
+            return perceptron(x, first.weight, first.bias, second.weight, second.bias, residual, half=half)
         for layer in self.layers[:-1]:
             x = gelu(layer(x))
-        return self.layers[-1](x)
+        x = self.layers[-1](x)
+        return x if residual is None else residual + x
 
 
 class InstanceNorm(torch.autograd.Function):
@@ -225,8 +226,12 @@ class DropPath(nn.Module):
         super().__init__()
         self.probability = probability
 
+    @property
+    def active(self) -> bool:
+        return self.training and self.probability > 0
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.probability:
+        if not self.active:
             return x
         keep = torch.rand(x.shape[1], 1, device=x.device) >= self.probability
         return x * (keep / (1 - self.probability))

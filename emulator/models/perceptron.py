@@ -9,11 +9,10 @@ class Perceptron(torch.autograd.Function):
     """`(cell, batch, in)` float32, contiguous, in the processor's memory -> `(cell, batch, out)`; see `perceptron`."""
 
     @staticmethod
-    def forward(ctx, x, first, first_bias, second, second_bias, neighbours, half):
+    def forward(ctx, x, first, first_bias, second, second_bias, residual, neighbours, half):
         keep = any(ctx.needs_input_grad)
-        y, before = native.forward(
-            x, _by_tap(first), first_bias, None if second is None else second.t(), second_bias, neighbours, half, keep
-        )
+        turned = None if second is None else second.t()
+        y, before = native.forward(x, _by_tap(first), first_bias, turned, second_bias, residual, neighbours, half, keep)
         ctx.save_for_backward(x, before, first, second)
         ctx.neighbours, ctx.half = neighbours, half
         ctx.biased = first_bias is not None, second_bias is not None
@@ -33,6 +32,7 @@ class Perceptron(torch.autograd.Function):
             g_first_bias if ctx.biased[0] else None,
             None if g_second is None else g_second.t(),
             g_second_bias if ctx.biased[1] else None,
+            g if ctx.needs_input_grad[5] else None,
             None,
             None,
         )
@@ -54,10 +54,11 @@ def perceptron(
     first_bias: torch.Tensor | None,
     second: torch.Tensor | None = None,
     second_bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
     neighbours: native.Neighbours | None = None,
     half: bool = False,
 ) -> torch.Tensor:
-    """`(..., in)` -> `(..., out)`: a linear layer, or two with GELU between them.
+    """`(..., in)` -> `(..., out)`: a linear layer, or two with GELU between them, added to a residual where there is one.
 
     Weights are `(out, in)` as torch's, the first ones `(hidden, in, *stencil)` where cells take in their `neighbours`; then
     x is `(cell, batch, in)`. `half`: products of numbers rounded to bfloat16, summed in float32. What enters and leaves is
@@ -66,5 +67,8 @@ def perceptron(
     shape = x.shape
     if x.ndim != 3:
         x = x.reshape(-1, 1, shape[-1])
-    y = Perceptron.apply(x.contiguous(), first, first_bias, second, second_bias, neighbours, half)
-    return y.view(*shape[:-1], y.shape[-1])
+    biased = (first_bias if second is None else second_bias) is not None
+    inside = None if residual is None or biased else residual.contiguous()
+    y = Perceptron.apply(x.contiguous(), first, first_bias, second, second_bias, inside, neighbours, half)
+    y = y.view(*shape[:-1], y.shape[-1])
+    return y if residual is None or inside is not None else y + residual

@@ -235,6 +235,8 @@ class Block(nn.Module):
         else:
             x = _plus(self._normalised(x, condition, noise), self.inner_skip, inner)
         if self.mlp is not None:
+            if isinstance(self.outer_skip, nn.Identity) and not self.drop_path.active:
+                return _full(self.mlp(x, kept))
             x = self.mlp(x)
         return _full(_plus(self.drop_path(x), self.outer_skip, kept))
 

@@ -42,19 +42,21 @@ class StencilMLP(nn.Module):
         self.last = Linear(widths[1], widths[2], bias=False, precision=precision)
         self._neighbours = None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(cell, batch, channel)` -> the same."""
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`(cell, batch, channel)` -> the same, added to a residual where there is one."""
         weight, bias = self.convolution.weight, self.convolution.bias
         half = self.precision == "bfloat16"
         if serves(x, half):
             if self._neighbours is None:  # found once, and only where the compiled kernels take them
                 self._neighbours = neighbours(self.transform, self.size)
-            return perceptron(x, weight, bias, self.last.weight, neighbours=self._neighbours, half=half)
+            last = self.last.weight
+            return perceptron(x, weight, bias, last, residual=residual, neighbours=self._neighbours, half=half)
         image = self.transform.restore(x).permute(2, 3, 0, 1)
         image = pad_sphere(image, self.size // 2, self.transform.poles)
         dtype = torch.bfloat16 if half else image.dtype
         y = nn.functional.conv2d(image.to(dtype), weight.to(dtype), bias.to(dtype)).permute(2, 3, 0, 1)
-        return self.last(gelu(self.transform.arrange(y).contiguous()))
+        y = self.last(gelu(self.transform.arrange(y).contiguous()))
+        return y if residual is None else residual + y
 
 
 def neighbours(transform: SphericalTransform, size: int) -> Neighbours:

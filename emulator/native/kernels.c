@@ -104,6 +104,7 @@ struct perceptron {
     const float *x;      /* `(cell, batch, inputs)` */
     const void *first, *second;           /* weights as words, for gradients the transposed ones; no second for one layer */
     const float *first_bias, *second_bias; /* in whole vectors, NULL for none */
+    const float *residual; /* `(cell, batch, outputs)`: what the result is added to, in place of its bias; NULL for nothing */
     const int *source;   /* `(tap, item)`: the cell that an item takes in, -1 for none; NULL for its own */
     const int *target;   /* the cell that an item is, NULL for its own */
     float *before;       /* `(cell, batch, hidden)`: what the activation takes */

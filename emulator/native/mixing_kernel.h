@@ -168,9 +168,11 @@ static void KERNEL(mix_degree_back)(const struct mixing *f, const float *c, cons
     KERNEL(complex_words)(g_imaginary, g, MINUS_HIGH, valid * out, words);
     KERNEL(layer_product)(valid, in, words, out, 1, room, in, (int)out, g_c + parts * in, in, NULL, 0);
     KERNEL(complex_words)(c, imaginary, 0, valid * in, words);
-    KERNEL(layer_product)((int)in, out, words, 1, in, gradient, out, valid, g_weight, 2 * out, NULL, add);
+    KERNEL(layer_product)((int)in, out, words, 1, in, gradient, out, valid, g_weight, 2 * out, add ? g_weight : NULL,
+                          2 * out);
     KERNEL(complex_words)(imaginary, c, MINUS_LOW, valid * in, words);
-    KERNEL(layer_product)((int)in, out, words, 1, in, gradient, out, valid, g_weight + out, 2 * out, NULL, add);
+    KERNEL(layer_product)((int)in, out, words, 1, in, gradient, out, valid, g_weight + out, 2 * out,
+                          add ? g_weight + out : NULL, 2 * out);
 }
 #endif
 

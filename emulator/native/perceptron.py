@@ -10,7 +10,7 @@ LANES, TILE = 16, 32
 LONGEST = 1024  # rows whose gradients of weights are summed together, at the least
 _Perceptron = library.task(
     "perceptron",
-    "x first second first_bias second_bias source target before to gradient g_before sums room",
+    "x first second first_bias second_bias residual source target before to gradient g_before sums room",
     "taps inputs hidden outputs add",
     "items batch chunk sums_size room_size threads",
 )
@@ -59,8 +59,11 @@ def _run(half, rows, room, **fields):
     library.call("emulator_perceptron_half" if half else "emulator_perceptron", task)
 
 
-def forward(x, first, first_bias, second, second_bias, neighbours, half, keep):
-    """`(cell, batch, in)` -> the result `(cell, batch, out)` and, to `keep`, what the activation took."""
+def forward(x, first, first_bias, second, second_bias, residual, neighbours, half, keep):
+    """`(cell, batch, in)` -> the result `(cell, batch, out)` and, to `keep`, what the activation took.
+
+    `residual`: what the result is added to, where the last layer has no bias.
+    """
     items, batch, inputs = x.shape
     taps = len(first)
     middle, outputs = first.shape[2], (first if second is None else second).shape[-1]
@@ -76,6 +79,7 @@ def forward(x, first, first_bias, second, second_bias, neighbours, half, keep):
         second=None if second is None else pack(second[None], half),
         first_bias=_padded(first_bias),
         second_bias=_padded(second_bias),
+        residual=residual,
         source=None if neighbours is None else neighbours.source,
         before=before,
         to=to,

@@ -105,8 +105,15 @@ static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, lo
     word *words = (word *)(others + TILE * wide);
     const word *a = KERNEL(along_rows)(KERNEL(take_in)(f, first, count, room), deep, words);
     float *out = KERNEL(place)(f, f->to, f->outputs, first, count, others);
+    const float *start = f->second ? f->second_bias : f->first_bias;
+    if (f->residual) {
+        for (int r = 0; r < count; r++)
+            memcpy(out + r * wide, f->residual + (first + r) * f->outputs, sizeof(float) * f->outputs);
+        start = out;
+    }
+    const long step = f->residual ? wide : 0;
     if (!f->second) {
-        KERNEL(layer_product)(TILE, wide, a, WORDS(deep), 1, f->first, wide, WORDS(depth), out, wide, f->first_bias, 0);
+        KERNEL(layer_product)(TILE, wide, a, WORDS(deep), 1, f->first, wide, WORDS(depth), out, wide, start, step);
     } else {
         float *hidden = f->before ? KERNEL(place)(f, f->before, f->hidden, first, count, more) : more;
         KERNEL(layer_product)(TILE, middle, a, WORDS(deep), 1, f->first, middle, WORDS(depth), hidden, middle, f->first_bias, 0);
@@ -115,7 +122,7 @@ static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, lo
         for (long n = 0; n < TILE * middle; n += LANES)
             *(U *)(more + n) = KERNEL(gelu_value)(*(const U *)(hidden + n));
         a = KERNEL(along_rows)(more, middle, words);
-        KERNEL(layer_product)(TILE, wide, a, WORDS(middle), 1, f->second, wide, WORDS(f->hidden), out, wide, f->second_bias, 0);
+        KERNEL(layer_product)(TILE, wide, a, WORDS(middle), 1, f->second, wide, WORDS(f->hidden), out, wide, start, step);
     }
     KERNEL(put_rows)(f, out, f->to, f->outputs, first, count);
 }
@@ -152,12 +159,12 @@ static void KERNEL(perceptron_back)(const struct perceptron *f, float *room, lon
         gradient = slopes;
         a = KERNEL(down_columns)(hidden, middle, words);
         b = KERNEL(down_columns)(g, wide, others);
-        KERNEL(layer_product)(f->hidden, wide, a, 1, middle, b, wide, WORDS(TILE), second, wide, NULL, 1);
+        KERNEL(layer_product)(f->hidden, wide, a, 1, middle, b, wide, WORDS(TILE), second, wide, second, wide);
         KERNEL(column_sums)(g, wide, second_bias);
     }
     a = KERNEL(down_columns)(KERNEL(take_in)(f, first, count, room), deep, words);
     b = KERNEL(down_columns)(gradient, middle, others);
-    KERNEL(layer_product)(depth, middle, a, 1, deep, b, middle, WORDS(TILE), sums, middle, NULL, 1);
+    KERNEL(layer_product)(depth, middle, a, 1, deep, b, middle, WORDS(TILE), sums, middle, sums, middle);
     KERNEL(column_sums)(gradient, middle, first_bias);
     if (f->g_before)
         KERNEL(put_rows)(f, gradient, f->g_before, width, first, count);

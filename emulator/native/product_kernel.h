@@ -19,14 +19,14 @@ typedef float KERNEL(word) __attribute__((may_alias));
 #endif
 #define word KERNEL(word)
 
-/* c[r, n] = start + sum_k a[r ai + k ak] b[k, n]: start is what c holds (bias == c), a bias or nothing. */
+/* c[r, n] = start[r, n] + sum_k a[r ai + k ak] b[k, n]: start is what c holds already, a bias with a step of 0, or NULL. */
 INLINE void KERNEL(layer_product_tile)(int rows, int vectors, const word *a, long ai, long ak, const word *b, long b_step,
-                                 int depth, float *c, long c_step, const float *bias, int add)
+                                       int depth, float *c, long c_step, const float *start, long start_step)
 {
     V sum[ROWS][VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
-            sum[r][v] = add ? (V) * (const U *)(c + r * c_step + v * LANES) : bias ? (V) * (const U *)(bias + v * LANES) : (V){0};
+            sum[r][v] = start ? (V) * (const U *)(start + r * start_step + v * LANES) : (V){0};
     for (int k = 0; k < depth; k++, a += ak, b += b_step) {
         B bk[VECTORS];
         for (int v = 0; v < vectors; v++)
@@ -43,24 +43,28 @@ INLINE void KERNEL(layer_product_tile)(int rows, int vectors, const word *a, lon
 }
 
 INLINE void KERNEL(layer_product_strip)(int vectors, int rows, const word *a, long ai, long ak, const word *b, long b_step,
-                                  int depth, float *c, long c_step, const float *bias, int add)
+                                        int depth, float *c, long c_step, const float *start, long start_step)
 {
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
-        KERNEL(layer_product_tile)(ROWS, vectors, a + r * ai, ai, ak, b, b_step, depth, c + r * c_step, c_step, bias, add);
+        KERNEL(layer_product_tile)(ROWS, vectors, a + r * ai, ai, ak, b, b_step, depth, c + r * c_step, c_step,
+                                   start ? start + r * start_step : NULL, start_step);
     for (; r < rows; r++)
-        KERNEL(layer_product_tile)(1, vectors, a + r * ai, ai, ak, b, b_step, depth, c + r * c_step, c_step, bias, add);
+        KERNEL(layer_product_tile)(1, vectors, a + r * ai, ai, ak, b, b_step, depth, c + r * c_step, c_step,
+                                   start ? start + r * start_step : NULL, start_step);
 }
 
 /* Columns in whole vectors. */
-static void KERNEL(layer_product)(int rows, long columns, const word *a, long ai, long ak, const word *b, long b_step, int depth,
-                            float *c, long c_step, const float *bias, int add)
+static void KERNEL(layer_product)(int rows, long columns, const word *a, long ai, long ak, const word *b, long b_step,
+                                  int depth, float *c, long c_step, const float *start, long start_step)
 {
     long n = 0;
     for (; n + VECTORS * LANES <= columns; n += VECTORS * LANES)
-        KERNEL(layer_product_strip)(VECTORS, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step, bias ? bias + n : 0, add);
+        KERNEL(layer_product_strip)(VECTORS, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step,
+                                    start ? start + n : NULL, start_step);
     for (; n < columns; n += LANES)
-        KERNEL(layer_product_strip)(1, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step, bias ? bias + n : 0, add);
+        KERNEL(layer_product_strip)(1, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step, start ? start + n : NULL,
+                                    start_step);
 }
 
 #if GROUP == 2

@@ -123,6 +123,25 @@ def test_who_takes_a_cell_in_is_whom_it_takes_in_the_other_way(size, poles):
     assert len(back) == len(set(back)) and set(back) == ahead
 
 
+@pytest.mark.parametrize("outputs", [16, 5])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("hidden", [0, 20])
+def test_a_residual_is_added(hidden, bias, outputs):
+    torch.manual_seed(0)
+    x, residual = torch.randn(70, 2, 9), torch.randn(70, 2, outputs)
+    weights = [torch.randn(20, 9), torch.randn(20), torch.randn(outputs, 20)] if hidden else [torch.randn(outputs, 9)]
+    weights += [torch.randn(outputs) if bias else None]
+
+    def ours(x, residual, *weights):
+        return perceptron(x, *weights, residual=residual)
+
+    def theirs(x, residual, *weights):
+        return residual + layers(x, *weights)
+
+    doubles = (None if w is None else w.double() for w in (x, residual, *weights))
+    near(results(ours, x, residual, *weights), results(theirs, *doubles), 1e-6)
+
+
 def test_a_number_that_is_none_stays_in_its_row():
     x, weight = torch.randn(100, 1, 32), torch.randn(16, 32)
     x[17, 0, 3] = torch.nan
