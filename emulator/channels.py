@@ -70,9 +70,17 @@ class Channels:
             fields[name] = part if count else part.squeeze(axis)
         return fields
 
-    def replace(self, tensor: Tensor, changed: dict[str, Tensor]) -> Tensor:
-        """The channel tensor `(batch, channel, *space)` with some fields changed; names of other channels are ignored."""
+    def replace(self, tensor: Tensor, changed: dict[str, Tensor], in_place: bool = False) -> Tensor:
+        """The channel tensor `(batch, channel, *space)` with some fields changed; names of other channels are ignored.
+
+        `in_place`: the tensor itself, of which nobody needs the old values; moves half as much where half is changed.
+        """
         if not any(name in changed for name in self.names):
+            return tensor
+        if in_place:
+            for name, field in self.unpack(tensor).items():
+                if name in changed:
+                    field.copy_(changed[name])
             return tensor
         parts = tensor.split(self.widths, dim=1)
         new = [

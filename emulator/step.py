@@ -110,8 +110,9 @@ class Step(nn.Module):
             return StepResult(following, diagnostic, {})
         with torch.autocast(state.device.type, enabled=False):
             changed, record = self.scheme(self.fields(state), self.fields(following, diagnostic), anchor)
-        following = self.layout.prognostic.replace(following, changed)
-        diagnostic = self.layout.diagnostic.replace(diagnostic, changed)
+        mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
+        following = self.layout.prognostic.replace(following, changed, mine)
+        diagnostic = self.layout.diagnostic.replace(diagnostic, changed, mine)
         return StepResult(following, diagnostic, record, self.scheme.advance(anchor))
 
 

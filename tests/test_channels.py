@@ -59,3 +59,16 @@ def test_layout_survives_json(planet):
     )
     assert Layout.from_json(layout.to_json()) == layout
     assert layout.prognostic.levels == (4, 0)
+
+
+def test_fields_are_replaced_in_place_as_in_a_copy():
+    channels = Channels(("temperature", "surface_pressure", "specific_humidity"), (2, 0, 3))
+    tensor = torch.arange(2 * 6 * 4.0).reshape(2, 6, 4)
+    changed = {
+        "surface_pressure": -torch.ones(2, 4),
+        "specific_humidity": -torch.ones(2, 3, 4),
+        "other": torch.ones(()),
+    }
+    expected, given = channels.replace(tensor, changed), tensor.clone()
+    assert channels.replace(tensor, changed, in_place=True) is tensor
+    assert torch.equal(tensor, expected) and torch.equal(tensor[:, :2], given[:, :2]) and not torch.equal(tensor, given)
