@@ -1,14 +1,17 @@
 """Truths and forecasts of other tools, opened where they lie: Zarr, or NetCDF files, under the names of their dimensions.
 
 What stores of ours record and others do not (roles, fingerprints, interfaces of layers) is absent, and whoever reads does
-without. Fields keep their names and units: what has to be converted goes through ingest.
+without. Fields get the table's names by the rules of ingest where nothing has to be converted; what has to goes through
+ingest. Fields without units are taken to be in the table's, as WeatherBench 2 leaves them, and that is logged.
 """
 
+import logging
 from pathlib import Path
 
 import xarray as xr
 
 from emulator.calendar import in_nanoseconds
+from emulator.harmonise import matches
 from emulator.sources import find, format_of, open_source
 from emulator.store import (
     FORECAST_NAMES,
@@ -20,8 +23,13 @@ from emulator.store import (
     open_forecast,
     open_zarr,
 )
+from emulator.units import linear
+from emulator.variables import VARIABLES
 
 ALONG = ("time", "valid_time")
+SHOWN = 6
+
+log = logging.getLogger(__name__)
 
 
 def open_truth(path) -> xr.Dataset:
@@ -38,7 +46,8 @@ def open_truth(path) -> xr.Dataset:
         if "emulator_schema" in dataset.attrs:
             return in_nanoseconds(open_analysis(path))
         dataset = _named(dataset, path)
-    return in_nanoseconds(check_times(dataset.assign_attrs(source=dataset.attrs.get("source", str(path))), path))
+    dataset = check_times(dataset.assign_attrs(source=dataset.attrs.get("source", str(path))), path)
+    return in_nanoseconds(_under_canonical_names(dataset, path))
 
 
 def open_any_forecast(path) -> xr.Dataset:
@@ -48,9 +57,44 @@ def open_any_forecast(path) -> xr.Dataset:
     `forecast_reference_time` and `forecast_period`, as rollout's `also: [netcdf]` writes it. Raises as `open_forecast`.
     """
     if _is_zarr(path):
-        return in_nanoseconds(open_forecast(path))
+        dataset = open_forecast(path)
+        own = "emulator_schema" in dataset.attrs
+        return in_nanoseconds(dataset if own else _under_canonical_names(dataset, path))
     parts = [from_disk_names(_one_forecast(_opened(file)), file) for file in find(str(path))]
-    return in_nanoseconds(check_forecast(_joined(parts, "init_time", path), path))
+    dataset = check_forecast(_joined(parts, "init_time", path), path)
+    return in_nanoseconds(_under_canonical_names(dataset, path))
+
+
+def _under_canonical_names(dataset: xr.Dataset, path) -> xr.Dataset:
+    """Fields under the table's names, where theirs, GRIB's or CF's tell and their units are the table's."""
+    found: dict[str, list[str]] = {}
+    for name, array in dataset.data_vars.items():
+        known = matches(str(name), array) if {"latitude", "longitude"} <= set(array.dims) else []
+        if len(known) == 1 and not known[0].term and known[0].name != name and known[0].name not in dataset.variables:
+            found.setdefault(known[0].name, []).append(str(name))
+            units = array.attrs.get("units")
+            if known[0].sign < 0 or known[0].interval_hours or (units and not _as_in_the_table(units, known[0].name)):
+                found[known[0].name].append("")
+                log.info(
+                    "%s: %s is %s in %s, to be converted by emulator ingest: left out", path, name, known[0].name, units
+                )
+    dataset = dataset.rename({theirs[0]: ours for ours, theirs in found.items() if len(theirs) == 1})
+    bare = [
+        f"{name} [{VARIABLES[str(name)].units}]"
+        for name, array in dataset.data_vars.items()
+        if name in VARIABLES and VARIABLES[str(name)].units not in ("", "1") and not array.attrs.get("units")
+    ]
+    if bare:
+        more = f" and {len(bare) - SHOWN} more" if len(bare) > SHOWN else ""
+        log.warning("%s records no units: taken are %s%s", path, ", ".join(bare[:SHOWN]), more)
+    return dataset
+
+
+def _as_in_the_table(units: str, name: str) -> bool:
+    try:
+        return linear(str(units), VARIABLES[name].units) == (1.0, 0.0)
+    except ValueError:
+        return False
 
 
 def _is_zarr(path) -> bool:

@@ -55,7 +55,7 @@ def pieces(source: Source, options: Options) -> list[Piece]:
     for name, array in dataset.data_vars.items():
         if array.dtype.kind not in "fiu" or not on_the_sphere(array):
             continue
-        for match in _matches(str(name), array, options):
+        for match in [Match(str(name))] if name in options.rename.values() else matches(str(name), array):
             if options.wanted is None or match.name in options.wanted:
                 try:
                     found += _pieces_of(dataset, array, match, source.path, options)
@@ -88,9 +88,8 @@ def _canonical(name: str) -> str:
     return next((d for d, names in FORECAST_NAMES.items() if name == d or name in names), name)
 
 
-def _matches(name, array, options) -> list[Match]:
-    if name in options.rename.values():
-        return [Match(name)]
+def matches(name: str, array: xr.DataArray) -> list[Match]:
+    """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
     return recognise(name, array.attrs, level_coordinate(array) is not None, height)

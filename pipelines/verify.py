@@ -12,6 +12,7 @@ from emulator.verify.audit import audit_stores
 from emulator.verify.budgets import EnergyForm
 from emulator.verify.cases import case_maps
 from emulator.verify.files import open_scores, part_path, write_scores
+from emulator.verify.lacking import lacking
 from emulator.verify.long_runs import long_run_scores
 from emulator.verify.merging import merge
 from emulator.verify.score import score_variables, setting
@@ -45,6 +46,7 @@ def verify(config: VerifyConfig, part: tuple[int, int] | None = None, append: bo
     if old is not None:
         scores = merge([old, scores])
     write_scores(_with_cases(scores, inputs, old), config.output)
+    _warn(scores)
     log.info("%s: %d channels, %d initial times", config.output, scores.sizes["channel"], scores.sizes["init_time"])
 
 
@@ -91,6 +93,7 @@ def _verify_part(config: VerifyConfig, inputs: Inputs, number: int, count: int) 
         log.info("%s: another process has added the parts up", config.output)
         return
     write_scores(_with_cases(scores, inputs, None), config.output)
+    _warn(scores)
     for part in parts:
         part.unlink(missing_ok=True)
     log.info("%s: %d parts, %d initial times", config.output, count, scores.sizes["init_time"])
@@ -138,6 +141,11 @@ def _score(config: VerifyConfig, inputs: Inputs, todo: np.ndarray) -> xr.Dataset
         scores["land_sea_mask"] = (inputs.grid.dims, inputs.mask.astype(np.float32))
     scores.attrs = attributes(config, inputs, alignment, unaudited)
     return scores
+
+
+def _warn(scores: xr.Dataset) -> None:
+    for sentence in lacking(scores):
+        log.warning("%s", sentence)
 
 
 def _with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None) -> xr.Dataset:

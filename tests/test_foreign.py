@@ -86,6 +86,50 @@ def test_truths_of_other_tools_score_the_same(stores, plain, tmp_path, make):
         np.testing.assert_allclose(found[name], plain[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+def cf(dataset: xr.Dataset, names: dict, **units) -> xr.Dataset:
+    """A dataset under CF's standard names and short ones."""
+    dataset = dataset.rename(names)
+    for name in names.values():
+        dataset[name].attrs["units"] = units.get(name, dataset[name].attrs["units"])
+    dataset["t"].attrs["standard_name"] = "air_temperature"
+    return dataset
+
+
+def test_short_and_standard_names_are_known_as_to_ingest(stores, plain, tmp_path, caplog):
+    forecast = xr.open_zarr(stores / "bare_forecast.zarr", decode_timedelta=True).load()
+    names = {"temperature": "t", "surface_pressure": "sp"}
+    cf(forecast, names).to_netcdf(tmp_path / "cf.nc")
+    found = score(stores, tmp_path / "s.nc", stores / "bare.nc", tmp_path / "cf.nc")
+    np.testing.assert_allclose(found["rmse"], plain["rmse"], rtol=1e-6)
+    caplog.set_level("INFO")
+    other = open_any_forecast(_written(cf(forecast, names, sp="hPa"), tmp_path / "hpa.nc"))
+    assert "temperature" in other and "sp" in other and "surface_pressure" not in other
+    assert "sp is surface_pressure in hPa, to be converted by emulator ingest" in caplog.text
+    only = _written(cf(forecast, names, sp="hPa")[["sp"]], tmp_path / "sp.nc")
+    with pytest.raises(ValueError, match="share, got none: .*; emulator ingest .*kind: forecast.* makes a store"):
+        score(stores, tmp_path / "s.nc", stores / "bare.nc", only)
+
+
+def test_fields_without_units_are_taken_as_the_tables_and_said_to_be(stores, plain, tmp_path, caplog):
+    forecast = xr.open_zarr(stores / "bare_forecast.zarr", decode_timedelta=True).load()
+    for name in forecast.data_vars:
+        forecast[name].attrs.pop("units")
+    found = score(stores, tmp_path / "s.nc", stores / "bare.nc", _written(forecast, tmp_path / "f.nc"))
+    np.testing.assert_allclose(found["rmse"], plain["rmse"], rtol=1e-6)
+    assert "records no units: taken are surface_pressure [Pa], temperature [K]" in caplog.text
+    assert "are the units right" not in caplog.text
+    forecast["temperature"] = forecast["temperature"] - 273.15
+    score(stores, tmp_path / "s.nc", stores / "bare.nc", _written(forecast, tmp_path / "c.nc"))
+    assert "a is far from the truth in temperature 100 hPa" in caplog.text and "are the units right?" in caplog.text
+
+
+def _written(dataset: xr.Dataset, path: Path) -> Path:
+    for array in dataset.variables.values():
+        array.encoding = {}
+    dataset.to_netcdf(path)
+    return path
+
+
 def test_files_that_rollout_writes_in_netcdf_score_as_its_store(stores, plain, tmp_path):
     from emulator.forecast_netcdf import to_cf
     from emulator.store import open_forecast

@@ -2,7 +2,8 @@
 
 from emulator.report import budget_panels
 from emulator.report.display import BUDGET_NAMES
-from emulator.report.view import View
+from emulator.report.view import NOT_FINITE, View
+from emulator.verify.lacking import far_off
 
 FEW_INITS = 20
 
@@ -12,11 +13,11 @@ def caveats(view: View) -> list[str]:
     scores, attributes = view.scores, view.scores.attrs
     count = scores.sizes["init_time"]
     found = []
-    broken = [c for c in view.headline if view.forecasts and _not_finite(view, c)]
-    if broken:
-        found.append(
-            f"The forecast is not finite at some leads in {', '.join(map(view.title, broken))}; those scores are missing."
-        )
+    for name in view.forecasts:
+        if broken := [c for c in view.headline if NOT_FINITE in view.missing(name, c)]:
+            where = ", ".join(map(view.title, broken))
+            found.append(f"{name} is not finite at some leads in {where}; those scores are missing.")
+    found += [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in far_off(scores)]
     if count < 4:
         found.append(f"Only {count} initial times: no intervals or significance can be given.")
     elif count < FEW_INITS:
@@ -39,6 +40,11 @@ def caveats(view: View) -> list[str]:
         found.append(f"{number} initial times of {name} hold no value at all: taken as not there, and left out.")
     if missing := int(attributes.get("missing_truth", 0)):
         found.append(f"The truth lacks {missing} valid times; leads then average over fewer forecasts.")
+    if not (held := view.has_truth()).all():
+        without = ", ".join(f"{day:g}" for day in view.leads[~held])
+        found.append(
+            f"No initial time has a truth at day {without} of the forecast: nothing can be said of those leads."
+        )
     found += _gaps(view)
     found += _budget_caveats(view)
     if skipped := view.note("not_scored"):
@@ -65,11 +71,6 @@ def _gaps(view):
         if count:
             found.append(f"{count} values of {name} are not finite where there is truth: those scores are missing.")
     return found
-
-
-def _not_finite(view, channel):
-    rmse, counted = view.get("rmse", view.main, channel), view.get("rmse", view.baselines[0], channel)
-    return bool(((rmse != rmse) & (counted == counted)).any())
 
 
 def _period(attributes):

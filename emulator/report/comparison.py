@@ -1,22 +1,23 @@
 """Several forecasts against the first: a sentence for each, and the numbers behind it."""
 
 import html
+from collections import Counter
 
 import numpy as np
 
 from emulator.report.display import percent, relative, signed_days
-from emulator.report.view import View
+from emulator.report.view import NO_TRUTH, NOT_FINITE, View
 
 SCORES = {"rmse": ("RMSE", ""), "crps": ("CRPS", "crps_")}  # name on the page, prefix of its differences
 
 
 def comparison_verdict(view: View) -> list[str]:
     """One sentence for every forecast but the first: where it is better and worse than the first."""
-    at = view.table_leads((1, 3, 5, 10))
+    at = view.table_leads()
     sentences = []
     for other in view.forecasts[1:]:
         better = worse = total = 0
-        cuts = []
+        cuts, left_out = [], Counter()
         for channel in view.headline:
             difference = view.against("difference", view.main, other, channel)
             sure = view.against("significant", view.main, other, channel)
@@ -26,23 +27,34 @@ def comparison_verdict(view: View) -> list[str]:
                     cuts.append(difference[lead])
                     better += bool(sure[lead]) and difference[lead] < 0
                     worse += bool(sure[lead]) and difference[lead] > 0
+                elif why := _left_out(view, other, channel, lead):
+                    left_out[why] += 1
+        reasons = ", ".join(f"{count} ({why})" for why, count in left_out.items())
         if not total:
-            sentences.append(f"{other} has no finite scores to compare with {view.main}.")
+            because = f": {reasons}" if reasons else ""
+            sentences.append(f"{other} has no finite scores to compare with {view.main}{because}.")
             continue
         middle = float(np.median(cuts))
         size = f"{relative(middle, 1)} those of {view.main} (median)"
         rest = total - better - worse
         sentences.append(
             f"Errors of {other} are {size}: significantly smaller in {better} of {total} headline scores, larger in {worse}, "
-            f"undecided in {rest}."
+            f"undecided in {rest}." + (f" Not compared: {reasons}." if reasons else "")
         )
     return sentences
+
+
+def _left_out(view, other: str, channel: str, lead: int) -> str:
+    """Why a score of a pair is missing."""
+    reasons = {name: view.missing(name, channel)[lead] for name in (other, view.main)}
+    broken = " and ".join(name for name, why in reasons.items() if why == NOT_FINITE)
+    return f"not finite in {broken}" if broken else NO_TRUTH if any(reasons.values()) else ""
 
 
 def comparison_table(view: View, other: str, score: str = "rmse") -> str:
     """HTML table: headline scores of `other` in percent of the first forecast's with intervals, and the days gained."""
     name, prefix = SCORES[score]
-    leads, gained = view.table_leads(), view.table_leads((3, 1, 5, 10))[0]
+    leads, gained = view.table_leads(), view.judged_lead()
     head = "".join(f'<th scope="col">Day {view.leads[i]:g}</th>' for i in leads)
     rows = []
     for channel in view.headline:

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.display import number
+from emulator.report.display import lead_label, number
 from emulator.report.style import GREY, PALE, Panel, line_style, span, svg
 from emulator.report.view import View
 
@@ -167,6 +167,7 @@ def _names(view):
 
 
 def _reading(view, channel, score):
-    at = view.table_leads()[0]
+    at = view.judged_lead((1, 3, 5, 10))
     parts = [f"{name} {number(view.get(score, name, channel)[at])}" for name in view.lines]
-    return f"{view.title(channel)} at {view.leads[at]:g} days: {', '.join(parts)} {view.units(channel)}."
+    day = lead_label(view.scores["lead_time"].values[at])
+    return f"{view.title(channel)} at {day}: {', '.join(parts)} {view.units(channel)}."

@@ -35,7 +35,9 @@ def difference_maps(view: View, fields: Mapping[str, np.ndarray], of: Sequence[s
 
 def symmetric(values: np.ndarray, colours: str) -> dict:
     """Colours from minus to plus the size that one value in two hundred exceeds."""
-    widest = float(np.nanpercentile(np.abs(values), 99.5)) or 1e-12
+    held = np.abs(values[np.isfinite(values)])
+    widest = float(np.percentile(held, 99.5)) if held.size else 0.0
+    widest = widest or 1e-12
     return {"cmap": colours, "vmin": -widest, "vmax": widest}
 
 

@@ -36,7 +36,7 @@ def spread_panel(view: View) -> Panel:
         axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel="lead [days]", ylim=(0, None))
         span(axis, min(view.leads[0], 0), view.leads[-1])
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=min(len(named), 3), handlelength=2.6)
-    at = view.table_leads()[0]
+    at = view.judged_lead((1, 3, 5, 10))
     name = ensembles(view)[0]
     readings = ", ".join(f"{view.title(c)} {number(_ratio(view, name, c)[at])}" for c in channels)
     return Panel(
@@ -94,7 +94,7 @@ def reliability_panel(view: View) -> Panel | None:
         return None
     name, channels = ensembles(view)[0], _held(view)[:3]
     event = float(view.scores["event"].values[-1])
-    lead = view.table_leads((3, 1, 5, 10))[0]
+    lead = view.judged_lead()
     place = {"forecast": name, "event": event, "region": view.regions[0]}
     figure = Figure(figsize=(WIDTH, 2.9))
     axes = figure.subplots(1, len(channels) + 1, squeeze=False)[0]

@@ -83,7 +83,7 @@ def rain_panel(view: View) -> Panel | None:
             named[name] = axis.plot(view.leads, at.values, **line_style(name, position))[0]
         axis.set(title={"seeps": "SEEPS", "fss": "FSS, 5 x 5 cells"}[score], xlabel="lead [days]", ylim=(0, None))
     if "fss" in known:
-        axis, lead = axes[-1], view.table_leads((3, 1, 5, 10))[0]
+        axis, lead = axes[-1], view.judged_lead()
         for position, name in enumerate([*view.forecasts, "persistence"]):
             at = view.scores["fss"].sel(forecast=name, map_channel=channel, region=view.regions[0])
             values = at.isel(event=-1, lead_time=lead).values

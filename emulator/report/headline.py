@@ -15,7 +15,7 @@ from emulator.report.display import (
     scientific,
     signed_days,
 )
-from emulator.report.view import View
+from emulator.report.view import NOT_FINITE, View
 
 
 def verdict(view: View) -> list[str]:
@@ -30,25 +30,34 @@ def verdict(view: View) -> list[str]:
 
 
 def _against_persistence(view) -> str:
-    at = view.table_leads((3, 1, 5, 10))[0]
-    cuts, better, worse = [], 0, 0
+    at = view.judged_lead()
+    wanted = view.table_leads((3, 1, 5, 10))[0]
+    late = f"The truth does not reach {_ahead(view, wanted)} of any initial time. " if wanted != at else ""
+    cuts, better, worse, failed = [], 0, 0, 0
     for channel in view.headline:
+        failed += view.missing(view.main, channel)[at] == NOT_FINITE
         difference = view.against("difference", "persistence", view.main, channel)[at]
         if np.isfinite(difference):
             sure = bool(view.against("significant", "persistence", view.main, channel)[at])
             cuts.append(difference)
             better, worse = better + (sure and difference < 0), worse + (sure and difference > 0)
-    when = f"{view.leads[at]:g} day{'s' if view.leads[at] != 1 else ''} ahead"
+    when = _ahead(view, at)
     if not cuts:
-        return f"{view.main} has no finite scores {when}: the forecast has failed."
+        return f"{late}{view.main} has no finite scores {when}: the forecast has failed."
     middle = float(np.median(cuts))
     change = f"{abs(middle):.0f} % {'smaller' if middle < 0 else 'larger'} than persistence's"
-    tally = [f"significantly better in {better} of {len(cuts)} headline fields"]
+    tally = [f"significantly better in {better} of {len(cuts) + failed} headline fields"]
     tally += [f"worse in {worse}"] if worse else []
     unsure = len(cuts) - better - worse
     tally += [f"undecided in {unsure}"] if unsure else []
-    count = view.scores.sizes["init_time"]
-    return f"Over {count} forecasts, errors of {view.main} {when} are {change} (median; {', '.join(tally)})."
+    tally += [f"not finite in {failed}"] if failed else []
+    count, judged = view.scores.sizes["init_time"], max(int(view.truth_count(c)[at]) for c in view.headline)
+    over = f"{judged} of {count}" if judged < count else f"{count}"
+    return f"{late}Over {over} forecasts, errors of {view.main} {when} are {change} (median; {', '.join(tally)})."
+
+
+def _ahead(view, lead: int) -> str:
+    return f"{view.leads[lead]:g} day{'s' if view.leads[lead] != 1 else ''} ahead"
 
 
 def _against_climatology(view) -> str:
@@ -58,13 +67,21 @@ def _against_climatology(view) -> str:
     if not held:
         return ""
     if not any(crosses for _, crosses in held):
-        return f"It beats climatology in every headline field to the last lead, day {view.leads[-1]:g}."
+        return f"It beats climatology in every headline field to the last lead{_with_truth(view)}, day {_last(view):g}."
     first, last = min(day for day, _ in held), max(day for day, _ in held)
     if all(day == 0 for day, _ in held):
         return "It does not beat climatology at any lead."
     beyond = any(not crosses for _, crosses in held)
-    until = f"day {first:.1f} to {'the last lead, day ' + format(last, 'g') if beyond else format(last, '.1f')}"
-    return f"It beats climatology until {until}, depending on the field."
+    end = f"the last lead{_with_truth(view)}, day {last:g}" if beyond else f"{last:.1f}"
+    return f"It beats climatology until day {first:.1f} to {end}, depending on the field."
+
+
+def _last(view) -> float:
+    return float(view.leads[np.flatnonzero(view.has_truth())[-1]])
+
+
+def _with_truth(view) -> str:
+    return "" if view.has_truth()[-1] else " that has a truth"
 
 
 def _budgets(view) -> str:
@@ -109,17 +126,19 @@ def headline_table(view: View) -> str:
 
 
 def _gained(view, channel) -> str:
-    """How much later the forecast has the error that persistence has at the first lead of the table."""
+    """How much later the forecast has the error that persistence has on the first day of the table."""
     if not view.forecasts or "persistence" not in view.baselines:
         return "–"
-    return f"{signed_days(*view.days_gained(view.main, 'persistence', channel, view.table_leads()[0]))} d"
+    return f"{signed_days(*view.days_gained(view.main, 'persistence', channel, view.judged_lead((1, 3, 5, 10))))} d"
 
 
 def _cells(view, channel, lead) -> str:
     value = view.get("rmse", view.main, channel)[lead]
     low, high = view.get("rmse_low", view.main, channel)[lead], view.get("rmse_high", view.main, channel)[lead]
     interval = f'<span class="interval">{number(low)}–{number(high)}</span>' if np.isfinite(low) else ""
-    cells = [f'<td class="value">{number(value)}{interval}</td>']
+    why = view.missing(view.main, channel)[lead]
+    shown = f'<span class="interval">{why}</span>' if why else f"{number(value)}{interval}"
+    cells = [f'<td class="value">{shown}</td>']
     for baseline in view.baselines:
         names = ("difference", "difference_half_width", "significant")
         difference, half, sure = (view.against(name, baseline, view.main, channel)[lead] for name in names)
@@ -138,7 +157,7 @@ def _useful(view, channel) -> str:
 
 def region_table(view: View, lead_days: float = 3) -> str:
     """HTML table: RMSE of the main forecast, and its difference to persistence, by region at one lead."""
-    lead = int(np.abs(view.leads - lead_days).argmin())
+    lead = view.nearest_lead(lead_days)
     head = "".join(f'<th scope="col">{html.escape(region_name(region))}</th>' for region in view.regions)
     rows = []
     for channel in view.headline:

@@ -20,7 +20,7 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
     scores = view.scores
     if "case_forecast" not in scores or scores["case_forecast"].dims[-1] == "cell" or case not in scores["case"]:
         return None
-    lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
+    lead = _nearest(view, lead_days)
     channels = _channels(view)
     picked = scores.sel(case=case, map_channel=channels).isel(map_lead=lead)
     shared = frame(scores)
@@ -35,7 +35,8 @@ def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | N
         if view.variable(channel) in SIGNED:
             field = symmetric(both, "PuOr_r")
         else:
-            low, high = np.nanpercentile(both, [0.5, 99.5])
+            held = both[np.isfinite(both)]
+            low, high = np.percentile(held, [0.5, 99.5]) if held.size else (0.0, 1.0)
             wet = view.variable(channel) in FROM_ZERO
             field = {"cmap": WET if wet else SEQUENTIAL, "vmin": 0 if wet else low, "vmax": high}
         styles = [field, field, symmetric(forecast - truth, DIVERGING)]
@@ -79,7 +80,7 @@ def mean_error_panel(view: View, lead_days: float) -> Panel | None:
     scores = view.scores
     if "mean_error_map" not in scores or scores["mean_error_map"].dims[-1] == "cell":
         return None
-    lead = int(np.abs(days(scores["map_lead"].values) - lead_days).argmin())
+    lead = _nearest(view, lead_days)
     at = scores["mean_error_map"].sel(forecast=view.main).isel(map_lead=lead)
     channels = _channels(view)
     figure = difference_maps(view, {channel: at.sel(map_channel=channel).values for channel in channels})
@@ -91,6 +92,13 @@ def mean_error_panel(view: View, lead_days: float) -> Panel | None:
         "chance; what lines up with coasts, mountains or the tropics is usually not.",
         png(figure, f"Maps of the mean error of {view.main} for {', '.join(view.title(c) for c in channels)}."),
     )
+
+
+def _nearest(view, lead_days: float) -> int:
+    """Position of the nearest lead of maps that has a truth."""
+    leads = view.scores["map_lead"].values
+    held = view.has_truth()[np.isin(view.scores["lead_time"].values, leads)]
+    return int(np.where(held | ~held.any(), np.abs(days(leads) - lead_days), np.inf).argmin())
 
 
 def _channels(view):

@@ -75,7 +75,7 @@ def _summary(view) -> list:
         "RMSE with its 95 % interval; differences in percent of the baseline's RMSE with the half-width of their 95 % "
         "interval. Blue is significantly better, orange significantly worse, grey undecided (false discovery rate 5 %). "
         "“Useful to” is the day on which the RMSE reaches climatology's; below it the days gained: how much later than "
-        f"persistence the forecast has the error that persistence has on day {view.leads[view.table_leads()[0]]:g}."
+        f"persistence the forecast has the error that persistence has on day {view.leads[view.judged_lead((1, 3, 5, 10))]:g}."
     )
     if ensembles := ensemble_panels.ensembles(view):
         note += f" RMSE of {', '.join(ensembles)} is that of the ensemble mean."

@@ -14,7 +14,7 @@ SEASONS |= {"September to November": (9, 10, 11)}
 
 def strata_table(view: View, lead_days: float = 3) -> str | None:
     """HTML table: RMSE of the main forecast by season and by hour of the initial time; None for one of each."""
-    lead = int(np.abs(view.leads - lead_days).argmin())
+    lead = view.nearest_lead(lead_days)
     error = view.scores["squared_error"].isel(lead_time=lead).sel(region=view.regions[0])
     init = view.scores["init_time"].values
     groups = _groups(init, view.scores["lead_time"].values[lead])
@@ -30,9 +30,8 @@ def strata_table(view: View, lead_days: float = 3) -> str | None:
         ours, theirs = (at.sel(forecast=name).transpose("init_time").values for name in (view.main, "persistence"))
         cells = []
         for _, index in groups:
-            value, bar = (
-                np.sqrt(np.nanmean(x[index])) if np.isfinite(x[index]).any() else np.nan for x in (ours, theirs)
-            )
+            judged = index & np.isfinite(theirs)  # where there is a truth: a forecast that is missing there has failed
+            value, bar = (np.sqrt(np.mean(x[judged])) if judged.any() else np.nan for x in (ours, theirs))
             beside = f'<span class="interval">{percent(100 * (value / bar - 1))} vs pers.</span>' if bar > 0 else ""
             cells.append(f'<td class="value">{number(value * view.factor(channel))}{beside}</td>')
         unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""

@@ -8,6 +8,7 @@ import xarray as xr
 from emulator.report.display import channel_title, days, unit_and_factor
 
 BASELINES = ("persistence", "climatology")
+NO_TRUTH, NOT_FINITE = "no truth", "not finite"
 
 
 class View:
@@ -88,9 +89,36 @@ class View:
         return nearest if abs(self.leads[nearest] - wanted_days) <= tolerance else None
 
     def table_leads(self, wanted=(1, 3, 5, 10)) -> list[int]:
-        """Positions of the leads of the tables; the last lead where none of the wanted is held."""
+        """Positions of the leads of the tables; where less than two of the wanted are held the last lead too."""
         found = [index for index in map(self.lead_index, wanted) if index is not None]
-        return found or [len(self.leads) - 1]
+        last = len(self.leads) - 1
+        return found if len(found) > 1 or last in found else [*found, last]
+
+    def truth_count(self, channel: str) -> np.ndarray:
+        """At how many initial times the truth has the field, `(lead,)`."""
+        count = self.scores["count"].sel(region=self.regions[0]).transpose("channel", "lead_time")
+        return count.values[self._index[channel]]
+
+    def has_truth(self) -> np.ndarray:
+        """Whether the truth has any headline field, `(lead,)`: beyond its end there is nothing to judge."""
+        return np.any([self.truth_count(channel) > 0 for channel in self.headline], axis=0)
+
+    def missing(self, forecast: str, channel: str) -> list[str]:
+        """Why a forecast has no RMSE, by lead: `no truth`, `not finite`, or nothing where it has one."""
+        known = np.isfinite(self.get("rmse", forecast, channel))
+        pairs = zip(known, self.truth_count(channel) > 0, strict=True)
+        return ["" if ours else NOT_FINITE if truth else NO_TRUTH for ours, truth in pairs]
+
+    def judged_lead(self, wanted=(3, 1, 5, 10)) -> int:
+        """Position of the first of the wanted leads that has a truth; the last lead that has one where none has."""
+        held = self.has_truth()
+        found = [index for index in map(self.lead_index, wanted) if index is not None and held[index]]
+        return found[0] if found else int(np.flatnonzero(held)[-1]) if held.any() else len(self.leads) - 1
+
+    def nearest_lead(self, wanted_days: float) -> int:
+        """Position of the lead nearest to `wanted_days` among those that have a truth."""
+        held = self.has_truth()
+        return int(np.where(held | ~held.any(), np.abs(self.leads - wanted_days), np.inf).argmin())
 
     def useful_until(self, forecast: str, channel: str, score: str = "rmse") -> tuple[float, bool]:
         """Days until the RMSE, or the CRPS, reaches climatology's, and whether it does within the forecast.
@@ -106,21 +134,27 @@ class View:
 
         Negative where it has it earlier. Where the forecast ends before, its last lead counts, and False is returned.
         """
-        level = self.get(score, reference, channel)[lead]
-        day, reached = self._until(self.get(score, forecast, channel), np.full(len(self.leads), level))
+        theirs = self.get(score, reference, channel)
+        level = np.where(np.isfinite(theirs), theirs[lead], np.nan)
+        day, reached = self._until(self.get(score, forecast, channel), level)
         return day - float(self.leads[lead]), reached
 
     def _until(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, bool]:
-        """Days until an error `(lead,)` reaches another, and whether it does."""
-        if not np.isfinite(theirs).any() or not np.isfinite(ours[0]):
+        """Days until an error `(lead,)` reaches another, and whether it does.
+
+        Where the other is missing there is no truth to tell; where ours alone is missing the forecast has failed.
+        """
+        held = np.isfinite(theirs)
+        ours, theirs, leads = ours[held], theirs[held], self.leads[held]
+        if not held.any() or not np.isfinite(ours[0]):
             return float("nan"), False
         excess = np.where(np.isfinite(ours), ours - theirs, np.inf)
         above = np.flatnonzero(excess >= 0)
         if not len(above):
-            return float(self.leads[-1]), False
+            return float(leads[-1]), False
         first = int(above[0])
         if first == 0:
             return 0.0, True
         before, after = excess[first - 1], excess[first]
         share = 0.0 if np.isinf(after) else -before / (after - before)
-        return float(self.leads[first - 1] + share * (self.leads[first] - self.leads[first - 1])), True
+        return float(leads[first - 1] + share * (leads[first] - leads[first - 1])), True

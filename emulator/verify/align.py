@@ -131,7 +131,9 @@ def check_units(variable: str, arrays: dict[str, xr.DataArray]) -> str:
         unit = VARIABLES[variable].units
     for name, other in rest:
         if not _same_units(other, unit):
-            raise ValueError(f"Expected {variable} in one unit, got {unit!r} in {first} and {other!r} in {name}")
+            raise ValueError(
+                f"Expected {variable} in one unit, got {unit!r} in {first} and {other!r} in {name}; emulator ingest converts"
+            )
     return unit
 
 

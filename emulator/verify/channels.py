@@ -24,6 +24,7 @@ HEADLINE = (
     ("mean_total_precipitation_rate", None),
     ("temperature", 850.0),
 )
+REMEDY = "emulator ingest (kind: forecast for forecasts) makes a store with the table's names and units"
 NEAR = 1.25  # ratio of pressures
 
 
@@ -89,7 +90,7 @@ def scored(
     chosen = [name for name in everywhere if not variables or name in variables]
     if not chosen:
         reasons = "; ".join(f"{name} is {why}" for name, why in skipped.items()) or "no fields"
-        raise ValueError(f"Expected a variable that the truth and all forecasts share, got none: {reasons}")
+        raise ValueError(f"Expected a variable that the truth and all forecasts share, got none: {reasons}; {REMEDY}")
     return [_variable(name, truth, forecasts, grid, column, levels) for name in chosen], skipped
 
 

@@ -139,7 +139,9 @@ def _verif(text, path):
     if notes.get("variable") not in VERIF:
         raise ValueError(f"Expected '# variable:' among {', '.join(VERIF)} in {path}, got {notes.get('variable')!r}")
     name = VERIF[notes["variable"]]
-    units = notes.get("units", VARIABLES[name].units).replace("$", "").replace("^o", "deg")
+    if "units" not in notes:
+        raise ValueError(f"Expected a line '# units:' in {path}, got none")
+    units = notes["units"].replace("$", "").replace("^o", "deg")
     result = pandas.DataFrame(
         {
             "init_time": pandas.to_datetime(table["date"].astype(str), format="%Y%m%d"),
@@ -179,6 +181,12 @@ def _csv(table, path):
     table["station"] = table["station"].astype(str)
     if "elevation" not in table:
         table["elevation"] = np.nan
+    for name in (n for n in table.columns if n in VARIABLES):
+        if name not in units and VARIABLES[name].units != "1":
+            raise ValueError(
+                f"Expected units of {name} in {path}, got none; write them into the header, as in "
+                f"{name} [{VARIABLES[name].units}]"
+            )
     for name in (n for n in table.columns if n in VARIABLES and n in units):
         table[name] = _converted(table[name].astype(np.float64), units[name], name)
     keep = [n for n in table.columns if n in VARIABLES or n in (*moments[:1], "lead_time", *PLACE)]

@@ -1,6 +1,9 @@
 """What cannot be verified ends in one sentence, or in a gap that the report marks and counts."""
 
+import json
+import re
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from emulator.report.caveats import caveats
 from emulator.report.view import View
 from emulator.verify.files import open_scores
 from pipelines.config import ReportConfig, VerifyConfig
-from pipelines.report import report
+from pipelines.report import compare, report
 from pipelines.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
@@ -110,6 +113,75 @@ def test_a_truth_that_ends_before_the_last_leads_leaves_a_counted_gap(stores, tm
     count = scores["count"].sel(channel="surface_pressure", region="global").values
     np.testing.assert_array_equal(count, [5, 5, 5, 5, 4, 4, 4, 4, 3])  # the last initial time has 3 leads, the next 7
     assert any(text.startswith("The truth lacks 6 valid times") for text in caveats(View(scores)))
+
+
+def page_of(scores: Path, output: Path) -> tuple[str, str]:
+    """Verdict and page of a report that is made without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        report(ReportConfig(scores=scores, output=output))
+    return json.loads((output / "scores.json").read_text())["verdict"], (output / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def three_days(tmp_path_factory) -> Path:
+    """Forecasts to day 3 from initial times of which a truth of 40 times reaches none whole."""
+    folder = tmp_path_factory.mktemp("three_days")
+    truth = made_analysis(folder / "analysis.zarr")
+    made_forecast_store(folder / "forecast.zarr", truth, [28, 30, 32, 33, 34], 12, 0.2)
+    return folder
+
+
+def test_a_truth_that_ends_early_is_no_failure_of_the_forecast(three_days, tmp_path, caplog):
+    short = changed(three_days, tmp_path / "a.zarr", lambda d: d.isel(time=slice(0, 38)), "analysis")
+    verify(config(three_days, tmp_path / "s.nc", truth=short))
+    assert "no initial time has a truth at the leads 60 h, 66 h, 72 h: they are not scored" in caplog.text
+    scores = open_scores(tmp_path / "s.nc")
+    view = View(scores)
+    verdict, page = page_of(tmp_path / "s.nc", tmp_path / "r")
+    assert "failed" not in verdict
+    assert verdict.startswith(
+        "The truth does not reach 3 days ahead of any initial time. Over 4 of 5 forecasts, errors of emulator 1 day ahead are"
+    )
+    assert "no truth" in page and "No initial time has a truth at day 2.5, 2.75, 3 of the forecast" in page
+    for channel in view.headline:
+        assert view.missing("emulator", channel)[-3:] == ["no truth"] * 3 and not any(
+            view.missing("emulator", channel)[:-3]
+        )
+        day, _ = view.useful_until("emulator", channel)
+        assert day <= 2.25
+    whole = View(scores.isel(lead_time=slice(0, 10)))  # without the leads that have no truth nothing else is said
+    for channel in view.headline:
+        assert view.useful_until("emulator", channel) == whole.useful_until("emulator", channel)
+        first = view.judged_lead((1,))
+        assert view.days_gained("emulator", "persistence", channel, first) == whole.days_gained(
+            "emulator", "persistence", channel, first
+        )
+
+
+def test_a_forecast_that_is_not_finite_is_said_to_be_everywhere(three_days, tmp_path, caplog):
+    def broken(dataset):
+        dataset["surface_pressure"][2, 3:, 2, 3] = np.nan
+        return dataset
+
+    path = changed(three_days, tmp_path / "f.zarr", broken)
+    verify(config(three_days, tmp_path / "ok.nc"))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    verify(config(three_days, tmp_path / "nan.nc", forecasts={"emulator": path}))
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told == [
+        "emulator is not finite at 10 places where there is a truth: scores of surface_pressure are missing"
+    ]
+    verdict, page = page_of(tmp_path / "nan.nc", tmp_path / "r")
+    assert "headline fields" in verdict and "not finite in 1" in verdict
+    assert not re.search(r'<td class="value">[^0-9]*–?<span class="interval">[0-9.]+–', page)  # an interval of nothing
+    assert '<td class="value"><span class="interval">not finite</span></td>' in page
+    compare([f"ok={tmp_path / 'ok.nc'}", f"nan={tmp_path / 'nan.nc'}"], tmp_path / "c")
+    page = (tmp_path / "c" / "report.html").read_text()
+    fields = len(View(open_scores(tmp_path / "ok.nc")).headline)
+    assert f"of {2 * (fields - 1)} headline scores" in page  # days 1 and 3
+    assert "Not compared: 2 (not finite in nan)." in page
+    assert "nan is not finite at some leads in Surface pressure" in page
 
 
 def test_holes_in_truth_and_forecast_are_told_apart_and_counted(stores, tmp_path):

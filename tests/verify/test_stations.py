@@ -99,6 +99,7 @@ def test_verif_text_is_truth_and_forecast(tmp_path):
         ("c.txt", "# variable: X\ndate leadtime obs fcst\n20120101 0 1 2\n", "'# variable:' among T"),
         ("d.txt", "a b\n1 2\n", "verif's columns date, leadtime, obs, fcst"),
         ("e.csv", CSV.replace("[degC]", "[apples]"), "apples"),
+        ("f.csv", CSV.replace(" [degC]", ""), r"Expected units of 2m_temperature .* as in 2m_temperature \[K\]"),
     ],
 )
 def test_bad_tables_end_in_one_sentence(tmp_path, name, text, message):
