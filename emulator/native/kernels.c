@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <immintrin.h>
 
 #define LANES 16  /* columns in a vector: a cache line */
 #define PORTION 4 /* vectors of columns that a thread takes at a time for its Fourier transforms */

@@ -6,6 +6,7 @@ input handed to the decoder, a learned position). Each network runs in a process
 """
 
 import json
+import statistics
 import sys
 
 import measure
@@ -70,19 +71,22 @@ def rows(arguments):
     for nlat, embed, blocks in SIZES[: arguments.sizes]:
         case = {"nlat": nlat, "embed": embed, "blocks": blocks}
         for design in DESIGNS:
-            peer = measure.alone(__file__, {**case, "who": design}, arguments)
-            ours = make({**case, "who": "ours", "design": design, "half": False})
-            count = products(ours, CHANNELS, (nlat, 2 * nlat))
-            for half in (False, True):
-                ours = measure.alone(__file__, {**case, "who": "ours", "design": design, "half": half}, arguments)
+            cases = {
+                "peer": {**case, "who": design},
+                "float32": {**case, "who": "ours", "design": design, "half": False},
+                "bfloat16 products": {**case, "who": "ours", "design": design, "half": True},
+            }
+            found = in_turn(cases, arguments)
+            peer = found.pop("peer")
+            count = products(make(cases["float32"]), CHANNELS, (nlat, 2 * nlat))
+            for precision, ours in found.items():
                 if "failed" in ours:
                     raise RuntimeError(ours["failed"])
-                precision = "bfloat16 products" if half else "float32"
                 name = f"{nlat} x {2 * nlat}, embed {embed}, {blocks} blocks, {precision}, {design}"
                 more = {"parameters": [ours["parameters"], peer.get("parameters")]}
                 if "failed" in peer:
                     more["peer_failed"] = peer["failed"]
-                if not half:
+                if precision == "float32":
                     more["gflop"] = round(count / 1e9, 2)
                     more["share"] = round(count / ours["seconds"] / 1e9 / rate, 3)
                     if "seconds" in peer:
@@ -92,9 +96,25 @@ def rows(arguments):
                 yield measure.row(f"memory, {name}", ours["peak_mib"], peer.get("peak_mib"), "MiB")
 
 
+def in_turn(cases, arguments):
+    """The median of every number over rounds in which each case runs once: other programs disturb all of them alike."""
+    rounds = {name: [] for name in cases}
+    for _ in range(arguments.rounds):
+        for name, case in cases.items():
+            if not rounds[name] or "failed" not in rounds[name][0]:
+                rounds[name].append(measure.alone(__file__, case, arguments))
+    return {
+        name: all_of[0]
+        if "failed" in all_of[0]
+        else {key: statistics.median(r[key] for r in all_of) for key in all_of[0]}
+        for name, all_of in rounds.items()
+    }
+
+
 def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--sizes", type=int, default=2, choices=(1, 2), help="the small network alone, or both")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each case runs, in turn")
     arguments = parser.parse_args()
     measure.prepare(arguments)
     if arguments.one:
