@@ -10,53 +10,6 @@ typedef float KERNEL(half_vector) __attribute__((vector_size(2 * LANES)));
 #define W KERNEL(whole)
 #define INLINE static inline __attribute__((always_inline))
 
-/* to[i, c] = sum_k a[i * ai + k * ak] from[k, c], and with `add` what it held before. */
-INLINE void KERNEL(sum_tile)(int rows, int vectors, int depth, int add, const float *a, long ai, long ak,
-                             const float *from, long from_step, float *to, long to_step)
-{
-    V sum[ROWS][VECTORS];
-    for (int i = 0; i < rows; i++)
-        for (int v = 0; v < vectors; v++) {
-            sum[i][v] = (V){0};
-            if (add)
-                sum[i][v] = *(const U *)(to + i * to_step + v * LANES);
-        }
-    for (int k = 0; k < depth; k++) {
-        V value[VECTORS];
-        for (int v = 0; v < vectors; v++)
-            value[v] = *(const U *)(from + k * from_step + v * LANES);
-        for (int i = 0; i < rows; i++) {
-            const float factor = a[i * ai + k * ak];
-            for (int v = 0; v < vectors; v++)
-                sum[i][v] += value[v] * factor;
-        }
-    }
-    for (int i = 0; i < rows; i++)
-        for (int v = 0; v < vectors; v++)
-            *(U *)(to + i * to_step + v * LANES) = sum[i][v];
-}
-
-INLINE void KERNEL(sum_strip)(int vectors, int rows, int depth, int add, const float *a, long ai, long ak,
-                              const float *from, long from_step, float *to, long to_step)
-{
-    int i = 0;
-    for (; i + ROWS <= rows; i += ROWS)
-        KERNEL(sum_tile)(ROWS, vectors, depth, add, a + i * ai, ai, ak, from, from_step, to + i * to_step, to_step);
-    for (; i < rows; i++)
-        KERNEL(sum_tile)(1, vectors, depth, add, a + i * ai, ai, ak, from, from_step, to + i * to_step, to_step);
-}
-
-/* `columns` is a multiple of LANES. */
-static void KERNEL(row_product)(int rows, int columns, int depth, int add, const float *a, long ai, long ak,
-                                const float *from, long from_step, float *to, long to_step)
-{
-    int c = 0;
-    for (; c + VECTORS * LANES <= columns; c += VECTORS * LANES)
-        KERNEL(sum_strip)(VECTORS, rows, depth, add, a, ai, ak, from + c, from_step, to + c, to_step);
-    for (; c < columns; c += LANES)
-        KERNEL(sum_strip)(1, rows, depth, add, a, ai, ak, from + c, from_step, to + c, to_step);
-}
-
 INLINE float KERNEL(total)(V x)
 {
     union {
@@ -128,7 +81,8 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
                 }
             }
             if (f->x)
-                KERNEL(row_product)(rows, width, inputs, 1, f->x + first * inputs, inputs, 1, f->first, width, h, width);
+                KERNEL(layer_product)(rows, width, f->x + first * inputs, inputs, 1, f->first, width, inputs, h, width, h,
+                                      width);
             for (long n = 0; n < (long)rows * width; n += LANES) {
                 const V value = *(const U *)(h + n);
                 *(V *)(active + n) = value * KERNEL(sigmoid)(value);
@@ -141,7 +95,7 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
                 if (f->x)
                     __builtin_prefetch(f->x + (first + rows) * inputs + n, 0, 2);
             }
-            KERNEL(row_product)(rows, width, width, 0, active, width, 1, f->second, width, hidden, width);
+            KERNEL(layer_product)(rows, width, active, width, 1, f->second, width, width, hidden, width, NULL, 0);
             for (int n = 0; n < rows; n++) {
                 float *m = hidden + n * width;
                 const long row = first + n, edge = row / batch, sample = row - edge * batch;
@@ -243,7 +197,8 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
             if (!f->h) {
                 for (int n = 0; n < rows; n++)
                     memcpy(slope + n * width, f->start, sizeof(float) * width);
-                KERNEL(row_product)(rows, width, inputs, 1, f->x + first * inputs, inputs, 1, f->first, width, slope, width);
+                KERNEL(layer_product)(rows, width, f->x + first * inputs, inputs, 1, f->first, width, inputs, slope, width,
+                                      slope, width);
             }
             for (long n = 0; n < (long)rows * width; n += LANES) {
                 const V value = *(const U *)(h + n), s = KERNEL(sigmoid)(value), a = value * s;
@@ -257,8 +212,8 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                 if (f->g_rows)
                     __builtin_prefetch(f->g_rows + (first + rows) * width + n, 0, 2);
             }
-            KERNEL(row_product)(rows, width, width, 0, gradient, width, 1, f->second, width, g_h, width);
-            KERNEL(row_product)(width, width, rows, 1, gradient, 1, width, active, width, g_second, width);
+            KERNEL(layer_product)(rows, width, gradient, width, 1, f->second, width, width, g_h, width, NULL, 0);
+            KERNEL(layer_product)(width, width, gradient, 1, width, active, width, rows, g_second, width, g_second, width);
             for (int n = 0; n < rows; n++) {
                 const long row = first + n, edge = row / batch, sample = row - edge * batch;
                 float *g_receivers =
@@ -278,13 +233,15 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                     *(U *)(g_start + c) = sum;
                 }
             if (f->x)
-                KERNEL(row_product)(inputs, width, rows, 1, f->x + first * inputs, 1, inputs, g_h, width, g_first, width);
+                KERNEL(layer_product)(inputs, width, f->x + first * inputs, 1, inputs, g_h, width, rows, g_first, width,
+                                      g_first, width);
             if (!f->g_x)
                 continue;
             float *g_x = f->g_x + first * width;
             if (f->carry && f->g_x != f->g_rows)
                 memcpy(g_x, f->g_rows + first * width, sizeof(float) * rows * width);
-            KERNEL(row_product)(rows, width, width, f->carry, g_h, width, 1, f->first, width, g_x, width);
+            KERNEL(layer_product)(rows, width, g_h, width, 1, f->first, width, width, g_x, width, f->carry ? g_x : NULL,
+                                  width);
         }
     }
 }
@@ -314,7 +271,8 @@ INLINE void KERNEL(maps_ahead)(struct maps *f, int width)
                 if (f->bias[j])
                     for (int n = 0; n < rows; n++)
                         memcpy(y + n * width, f->bias[j], sizeof(float) * width);
-                KERNEL(row_product)(rows, width, width, f->bias[j] != NULL, x, width, 1, f->weight[j], width, y, width);
+                KERNEL(layer_product)(rows, width, x, width, 1, f->weight[j], width, width, y, width,
+                                      f->bias[j] ? y : NULL, width);
             }
         }
     }
@@ -337,8 +295,9 @@ INLINE void KERNEL(maps_back)(struct maps *f, int width)
             float *g_x = f->g_x + first * width;
             for (int j = 0; j < f->count; j++) {
                 const float *g = f->y[j] + first * width;
-                KERNEL(row_product)(rows, width, width, 1, g, width, 1, f->weight[j], width, g_x, width);
-                KERNEL(row_product)(width, width, rows, 1, g, 1, width, x, width, g_weight + j * square, width);
+                KERNEL(layer_product)(rows, width, g, width, 1, f->weight[j], width, width, g_x, width, g_x, width);
+                KERNEL(layer_product)(width, width, g, 1, width, x, width, rows, g_weight + j * square, width,
+                                      g_weight + j * square, width);
                 for (int c = 0; c < width; c += LANES) {
                     V sum = *(const U *)(g_bias + j * width + c);
                     for (int n = 0; n < rows; n++)
