@@ -59,8 +59,11 @@ struct norm {
     const float *x, *gradient;          /* `(cell, column)` */
     const float *scale, *mean, *rstd;   /* of every column */
     float *to, *g_scale, *g_shift;
+    float *sums;    /* `(portion, 2, column)` */
+    float *factors; /* `(3, column)` */
+    int summing;    /* whether this pass forms the sums or the gradient of x */
     long cells, columns;
-    long next; /* the first column that no thread has taken */
+    long next; /* the first portion that no thread has taken */
 };
 
 #define MESSAGE_EPSILON 1e-5f /* of the norm's variance */
@@ -308,7 +311,7 @@ ENTRY(fourier, fourier, next)
 ENTRY(legendre, legendre, next)
 ENTRY(mixing, mixing, next)
 ENTRY(gelu_backward, gelu, next)
-ENTRY(norm_backward, norm, next)
+ENTRY(norm_pass, norm, next)
 ENTRY(messages, messages, next)
 ENTRY(maps, maps, next)
 ENTRY(columns, columns, blocks)
@@ -316,6 +319,15 @@ ENTRY(dither, dither, next)
 ENTRY(departure, departure, blocks)
 ENTRY(correction, correction, blocks)
 ENTRY(perceptron, perceptron, next)
+
+void emulator_norm_backward(struct norm *work, region parallel, unsigned threads)
+{
+    work->summing = 1;
+    emulator_norm_pass(work, parallel, threads);
+    BEST(norm_factors)(work);
+    work->summing = 0;
+    emulator_norm_pass(work, parallel, threads);
+}
 
 void emulator_daylight(const double *high, const double *flat, const double *turn, double *total, long instants, long rows,
                        long columns)

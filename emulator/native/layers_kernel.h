@@ -31,47 +31,67 @@ static void KERNEL(gelu)(void *argument)
     }
 }
 
-/* One strip of columns: their sums of the gradient and of the gradient times x, then the gradient of x. */
-INLINE void KERNEL(norm_strip)(const struct norm *f, long column, int lanes)
+/* Sums over a portion of the cells, row by row as they lie in memory: of the gradient, and of the gradient times x. */
+static void KERNEL(norm_sums)(const struct norm *f, long portion)
 {
-    const long step = f->columns;
-    V sums = {0}, products = {0};
-    for (long first = 0; first < f->cells; first += NORM_PORTION) { /* in parts, for rounding */
-        const long last = first + NORM_PORTION < f->cells ? first + NORM_PORTION : f->cells;
-        V s[4] = {{0}}, p[4] = {{0}};
-        for (long n = first; n < last; n++) {
-            V g = {0}, x = {0};
-            if (lanes == LANES) {
-                g = *(const U *)(f->gradient + n * step + column);
-                x = *(const U *)(f->x + n * step + column);
-            } else {
-                memcpy(&g, f->gradient + n * step + column, sizeof(float) * lanes);
-                memcpy(&x, f->x + n * step + column, sizeof(float) * lanes);
+    const long step = f->columns, first = portion * NORM_PORTION;
+    const long last = first + NORM_PORTION < f->cells ? first + NORM_PORTION : f->cells;
+    float *sums = f->sums + 2 * portion * step, *products = sums + step;
+    memset(sums, 0, sizeof(float) * 2 * step);
+    for (long n = first; n < last; n += 4) {
+        const int rows = last - n < 4 ? (int)(last - n) : 4;
+        const float *g = f->gradient + n * step, *x = f->x + n * step;
+        long c = 0;
+        for (; c + LANES <= step; c += LANES) {
+            V s = *(const U *)(sums + c), p = *(const U *)(products + c);
+            for (int r = 0; r < rows; r++) {
+                const V gradient = *(const U *)(g + r * step + c);
+                s += gradient;
+                p += gradient * *(const U *)(x + r * step + c);
             }
-            s[n & 3] += g;
-            p[n & 3] += g * x;
+            *(U *)(sums + c) = s;
+            *(U *)(products + c) = p;
         }
-        sums += (s[0] + s[1]) + (s[2] + s[3]);
-        products += (p[0] + p[1]) + (p[2] + p[3]);
+        for (; c < step; c++)
+            for (int r = 0; r < rows; r++) {
+                sums[c] += g[r * step + c];
+                products[c] += g[r * step + c] * x[r * step + c];
+            }
     }
-    V scale = {0}, mean = {0}, rstd = {0};
-    memcpy(&scale, f->scale + column, sizeof(float) * lanes);
-    memcpy(&mean, f->mean + column, sizeof(float) * lanes);
-    memcpy(&rstd, f->rstd + column, sizeof(float) * lanes);
-    const V g_scale = (products - mean * sums) * rstd, factor = scale * rstd;
+}
+
+/* Gradients of scale and shift from the sums, and what takes x and its gradient to the gradient of x. */
+static void KERNEL(norm_factors)(const struct norm *f)
+{
+    const long portions = (f->cells + NORM_PORTION - 1) / NORM_PORTION, step = f->columns;
     const float count = 1.0f / (float)f->cells;
-    const V slope = -factor * rstd * g_scale * count, offset = -factor * sums * count - slope * mean;
-    memcpy(f->g_shift + column, &sums, sizeof(float) * lanes);
-    memcpy(f->g_scale + column, &g_scale, sizeof(float) * lanes);
-    for (long n = 0; n < f->cells; n++) {
-        const float *g = f->gradient + n * step + column, *x = f->x + n * step + column;
-        float *to = f->to + n * step + column;
-        if (lanes == LANES) {
-            *(U *)to = *(const U *)x * slope + offset + *(const U *)g * factor;
-        } else {
-            for (int i = 0; i < lanes; i++)
-                to[i] = x[i] * slope[i] + offset[i] + g[i] * factor[i];
+    for (long c = 0; c < step; c++) {
+        float sum = 0, product = 0;
+        for (long n = 0; n < portions; n++) {
+            sum += f->sums[2 * n * step + c];
+            product += f->sums[(2 * n + 1) * step + c];
         }
+        const float g_scale = (product - f->mean[c] * sum) * f->rstd[c], factor = f->scale[c] * f->rstd[c];
+        const float slope = -factor * f->rstd[c] * g_scale * count;
+        f->g_shift[c] = sum;
+        f->g_scale[c] = g_scale;
+        f->factors[c] = factor;
+        f->factors[step + c] = slope;
+        f->factors[2 * step + c] = -factor * sum * count - slope * f->mean[c];
+    }
+}
+
+/* The gradient of x in a portion of the cells. */
+static void KERNEL(norm_gradient)(const struct norm *f, long portion)
+{
+    const long step = f->columns, first = portion * NORM_PORTION;
+    const long last = first + NORM_PORTION < f->cells ? first + NORM_PORTION : f->cells;
+    const float *factor = f->factors, *slope = factor + step, *offset = slope + step;
+    for (long n = first; n < last; n++) {
+        const float *restrict g = f->gradient + n * step, *restrict x = f->x + n * step;
+        float *restrict to = f->to + n * step;
+        for (long c = 0; c < step; c++)
+            to[c] = x[c] * slope[c] + offset[c] + g[c] * factor[c];
     }
 }
 
@@ -79,13 +99,13 @@ static void KERNEL(norm)(void *argument)
 {
     struct norm *f = argument;
     for (;;) {
-        const long column = __atomic_fetch_add(&f->next, LANES, __ATOMIC_RELAXED);
-        if (column >= f->columns)
+        const long portion = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
+        if (portion * NORM_PORTION >= f->cells)
             return;
-        if (f->columns - column >= LANES)
-            KERNEL(norm_strip)(f, column, LANES);
+        if (f->summing)
+            KERNEL(norm_sums)(f, portion);
         else
-            KERNEL(norm_strip)(f, column, (int)(f->columns - column));
+            KERNEL(norm_gradient)(f, portion);
     }
 }
 
