@@ -1,5 +1,6 @@
 """Sample maps of a store: every field at one time, as a PNG for a person's first look."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from emulator.report.map_frame import frame
 from emulator.report.style import SEQUENTIAL
 from emulator.store import levels_of
 
-COLUMNS = 3
+COLUMNS, TITLE_WIDTH = 3, 44
 DIVERGING = "PuOr_r"
 FIXED = ("cell_area", "missing", "interpolated")
 
@@ -36,7 +37,7 @@ def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
             image = axis.scatter(dataset["longitude"].values, dataset["latitude"].values, c=values, s=2, **style)
         else:
             image = shared.draw(axis, values, style)
-        axis.set_title(title, fontsize=9)
+        axis.set_title("\n".join(textwrap.wrap(title, TITLE_WIDTH)), fontsize=9)
         figure.colorbar(image, ax=axis, shrink=0.8, label=units)
     for axis in axes[len(fields) :]:
         axis.set_visible(False)

@@ -169,7 +169,8 @@ def _write(
     for _, block in run.blocks(inits[:1], shape):  # the records of a step are not in the block of lead 0
         first |= block
     template = _dataset(run, {name: field[0] for name, field in first.items()}, leads, thin, schedule.mean)
-    done = create_forecast(path, template, inits, leads, attributes | {"fingerprint": mark})
+    told = {"prescribed": ", ".join(run.forcing.channels.names)}  # of the mark the checkpoint tells it
+    done = create_forecast(path, template, inits, leads, attributes | told | {"fingerprint": mark})
     size, (number, count) = run.group_size, share
     groups = [list(range(start, min(start + size, len(inits)))) for start in range(0, len(inits), size)]
     mine = groups[number - 1 :: count]

@@ -1,5 +1,6 @@
 """Verify: forecast stores and a truth to one file of scores; in parts, and with later initial times added."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from emulator.verify.assemble import assemble
 from emulator.verify.audit import audit_stores
 from emulator.verify.budgets import EnergyForm
 from emulator.verify.cases import case_maps
+from emulator.verify.channels import channel_name
 from emulator.verify.files import open_scores, part_path, write_scores
 from emulator.verify.lacking import lacking
 from emulator.verify.long_runs import long_run_scores
-from emulator.verify.merging import merge
+from emulator.verify.merging import COORDINATES, check_same, merge
+from emulator.verify.sample import BASELINES
 from emulator.verify.score import score_variables, setting
 from emulator.verify.wind import wind_vectors
 from pipelines.config import VerifyConfig
@@ -56,6 +59,8 @@ def _to_append(config: VerifyConfig, inputs: Inputs, old: xr.Dataset | None) -> 
     What is added is never made again, so an initial time that lacks its last leads would lack them for good.
     """
     alignment = inputs.alignment
+    if old is not None:
+        _check_same_setting(config, inputs, old)
     new = ~np.isin(alignment.init_time, [] if old is None else old["init_time"].values)
     end = inputs.truth["time"].values[-1]
     reached = (valid_times(alignment.init_time, alignment.lead_time) <= end).all(axis=1)
@@ -68,6 +73,24 @@ def _to_append(config: VerifyConfig, inputs: Inputs, old: xr.Dataset | None) -> 
             f"Expected a truth as far as the last lead of an initial time to append, got one that ends at {end}"
         )
     return np.flatnonzero(new & reached)
+
+
+def _check_same_setting(config: VerifyConfig, inputs: Inputs, old: xr.Dataset) -> None:
+    """Raises `ValueError` where the output was made otherwise, before anything is scored and also where nothing is new.
+
+    The truth may have grown: it is told by what it holds, when scores are added up.
+    """
+    channels = [channel_name(variable, at) for variable in inputs.variables for at in range(len(variable.labels))]
+    coordinates = {
+        "forecast": [*inputs.forecasts, *BASELINES],
+        "channel": channels,
+        "region": list(inputs.regions),
+        "lead_time": inputs.alignment.lead_time,
+        **({"event": list(config.events)} if config.events and "event" in old.coords else {}),
+    }
+    sample = json.loads(inputs.sample) | {"truth": json.loads(old.attrs.get("sample", "{}")).get("truth")}
+    now = xr.Dataset(coords=coordinates, attrs={"sample": json.dumps(sample)})
+    check_same(old.drop_vars([name for name in COORDINATES if name in old.coords and name not in coordinates]), now)
 
 
 def _verify_part(config: VerifyConfig, inputs: Inputs, number: int, count: int) -> None:

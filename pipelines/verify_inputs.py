@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 
 import numpy as np
 import xarray as xr
@@ -21,10 +22,12 @@ from pipelines.config import VerifyConfig
 from pipelines.run import provenance
 
 PERSISTENCE_DAYS = 10
+log = logging.getLogger(__name__)
 PROVENANCE = (
     "source",
     "checkpoint",
     "conservation",
+    "prescribed",
     "fingerprint",
     "training_period",
     "title",
@@ -171,7 +174,17 @@ def _climatology(truth: xr.Dataset, alignment: Alignment, config: VerifyConfig) 
     )
     plan = climatology.recipe(truth["time"], held[chosen])
     verified = np.unique(alignment.truth_valid[alignment.truth_valid >= 0])
-    return plan, bool(len(np.intersect1d(plan.positions, verified)))
+    overlap = bool(len(np.intersect1d(plan.positions, verified)))
+    if overlap and config.climatology.start is None and config.climatology.end is None:
+        log.warning(
+            "the truth has less than %d days before the first initial time %s: the climatology is made from all of it, "
+            "verified times included, which favours it; give a period under climatology",
+            climatology.SHORTEST_DAYS,
+            alignment.init_time[0],
+        )
+    elif overlap:
+        log.warning("the climatology's period holds verified times, which favours it")
+    return plan, overlap
 
 
 def _sample(config: VerifyConfig, inputs: Inputs) -> str:

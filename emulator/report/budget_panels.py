@@ -9,6 +9,7 @@ from emulator.report.view import View
 from emulator.variables import VARIABLES
 
 WIDTH = 10.5
+LARGE = 0.5  # share of the error from which a correction is called large
 
 
 def has_budgets(view: View) -> bool:
@@ -81,7 +82,7 @@ def residual_panel(view: View) -> Panel:
         "Air, water and energy do not come from nowhere. For each step the change of the global total is compared with what "
         "came in and went out; what is left over is the residual. The lower the line, the tighter the budget is closed. The "
         "reference's own line shows how well the data themselves obey the budget."
-        + (" " + _unaccounted(view) if _unaccounted(view) else ""),
+        + (f" {let_stand(view)}" if let_stand(view) else ""),
         svg(figure, "Relative budget residual per step against lead. " + "; ".join(readings) + ".", "residual"),
     )
 
@@ -148,6 +149,7 @@ def correction_panel(view: View) -> Panel | None:
         "Size of the corrections",
         "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times."
         + _shares(view, shown)
+        + _too_large(view, shown)
         + (f" Nothing was added to: {', '.join(untouched)}." if untouched else ""),
         "Closing a budget means nudging the network's fields. The nudge should be small beside the errors above, and should "
         "not grow with lead; if it does, the network is fighting the physics.",
@@ -199,12 +201,31 @@ def _shares(view, names) -> str:
     return f" At most, as a share of the deviation that a step has in the training data: {told}."
 
 
+def _too_large(view, names) -> str:
+    """Which corrections reach half of the forecast's error at the same lead, and how much of it; nothing where none does."""
+    found = []
+    for name in names:
+        variable = name.removeprefix("correction_rms_")
+        channels = [c for c in map(str, view.scores["channel"].values) if view.variable(c) == variable]
+        for source in (s for s in sources(view) if channels and s in view.forecasts and _recorded(view, name, s)):
+            squares = [view.get("rmse", source, channel, scaled=False) ** 2 for channel in channels]
+            error = dict(zip(view.scores["lead_time"].values, np.sqrt(np.mean(squares, axis=0)), strict=True))
+            correction = view.scores[name].sel(audit_source=source)
+            leads = [at for at in correction["audit_lead_time"].values if error.get(at, 0) > 0]
+            share = correction.sel(audit_lead_time=leads).values / np.array([error[at] for at in leads])
+            if np.isfinite(share).any() and (largest := np.nanmax(share)) >= LARGE:
+                who = f" of {source}" if len(view.forecasts) > 1 else ""
+                found.append(f"{variable_name(variable)}{who} up to {largest:.2g} times")
+    return f" Not small beside the forecast's error at the same lead: {', '.join(found)}." if found else ""
+
+
 def _recorded(view, name, source):
     values = view.scores[name].sel(audit_source=source).values
     return bool(np.isfinite(values).any())
 
 
-def _unaccounted(view) -> str:
+def let_stand(view: View) -> str:
+    """What of the absolute residuals is a constant of the training data; nothing where there is none."""
     held = view.scores["unaccounted"]
     if not np.any(held.values):
         return ""
@@ -215,6 +236,6 @@ def _unaccounted(view) -> str:
             if value:
                 texts.append(f"{value:.3g} {unit} of {BUDGET_NAMES[budget].lower()}".replace("-", "−"))
     return (
-        "The training data leave a constant part unexplained, which the scheme lets stand rather than forces to zero: "
-        f"{' and '.join(texts)}. It is taken out of the relative residuals of all lines."
+        f"The mean residuals hold {' and '.join(texts)}, which the training data themselves leave unexplained and the scheme "
+        "lets stand; the relative residuals are without it."
     )

@@ -1,11 +1,13 @@
 """What a reader must know before believing the numbers, written by the program from what it did."""
 
 from emulator.report import budget_panels
-from emulator.report.display import BUDGET_NAMES
+from emulator.report.display import BUDGET_NAMES, date_and_hour, variable_name
 from emulator.report.view import NOT_FINITE, View
+from emulator.verify.climatology import SHORTEST_DAYS
 from emulator.verify.lacking import far_off
 
 FEW_INITS = 20
+KNOWN_AHEAD = ("mean_top_downward_short_wave_radiation_flux",)
 
 
 def caveats(view: View) -> list[str]:
@@ -23,6 +25,7 @@ def caveats(view: View) -> list[str]:
     elif count < FEW_INITS:
         found.append(f"Only {count} initial times: the intervals are themselves uncertain.")
     found.append(f"Verified on one period, {_period(attributes)}: other seasons may score differently.")
+    found += _prescribed(view)
     if attributes.get("climatology_kind") == "mean":
         found.append(
             f"Climatology is the {attributes['climatology']}; it has no annual cycle, so beating it is easier, and "
@@ -31,7 +34,10 @@ def caveats(view: View) -> list[str]:
     else:
         found.append(f"Climatology: {attributes.get('climatology', 'unknown')}.")
     if attributes.get("climatology_overlap"):
-        found.append("The climatology was made from a period that holds verified times, which favours it.")
+        found.append(
+            "The climatology was made from a period that holds verified times, which favours it: where no period is given, "
+            f"and the truth has less than {SHORTEST_DAYS} days before the first initial time, it is made from all of it."
+        )
     for kind, what in (("dropped_inits", "initial times"), ("dropped_leads", "leads")):
         for name, number in view.note(kind).items():
             if number:
@@ -58,6 +64,20 @@ def caveats(view: View) -> list[str]:
     return found
 
 
+def _prescribed(view):
+    """Fields that a forecast was given at its valid times, as a real one could not be; the sun's place is known ahead."""
+    found = []
+    for name in view.forecasts:
+        given = view.note("provenance").get(name, {}).get("prescribed", "")
+        fields = [variable_name(f).lower() for f in given.split(", ") if f and f not in KNOWN_AHEAD]
+        if fields:
+            found.append(
+                f"{name} was told {', '.join(fields)} of its valid times from the analysis, which a forecast of the future "
+                "does not know."
+            )
+    return found
+
+
 def _gaps(view):
     """What was missing cell by cell, and what became of it."""
     if "gap_count" not in view.scores:
@@ -74,9 +94,7 @@ def _gaps(view):
 
 
 def _period(attributes):
-    return (
-        attributes.get("valid_period", "unknown").replace("T00:00:00.000000000", "").replace(":00:00.000000000", " h")
-    )
+    return " to ".join(date_and_hour(text) for text in attributes.get("valid_period", "unknown").split(" to "))
 
 
 def _budget_caveats(view):

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.display import lead_label, number
+from emulator.report.display import lead_label, number, over_region
 from emulator.report.style import GREY, PALE, Panel, line_style, span, svg
 from emulator.report.view import View
 
@@ -17,7 +17,7 @@ def error_panel(view: View) -> Panel:
     alt = f"Root mean square error against lead. {readings}"
     return Panel(
         "Error against lead",
-        f"Root mean square error over the {view.regions[0]} domain; ribbons are 95 % intervals (block bootstrap over initial "
+        f"Root mean square error {over_region(view.regions[0])}; ribbons are 95 % intervals (block bootstrap over initial "
         "times). A vertical line marks where the forecast stops beating climatology.",
         "Lower is better. Persistence says that tomorrow's weather is today's; climatology knows only the date. A forecast "
         "is worth having while its line stays below both. The root is taken after averaging over all forecasts.",
@@ -32,7 +32,7 @@ def crps_panel(view: View) -> Panel | None:
     figure, readings = _errors(view, "crps")
     return Panel(
         "CRPS against lead",
-        f"Fair continuous ranked probability score over the {view.regions[0]} domain; ribbons are 95 % intervals (block "
+        f"Fair continuous ranked probability score {over_region(view.regions[0])}; ribbons are 95 % intervals (block "
         "bootstrap over initial times). For a single forecast, and for both baselines, it is the mean absolute error.",
         "The CRPS judges all members at once, in the unit of the field; lower is better. Where the error of the mean rewards "
         "a smooth forecast, this rewards one that gives every outcome its right chance.",

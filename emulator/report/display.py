@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from emulator.verify.regions import REGIONS
+
 # SI unit in the stores: unit on the page, factor.
 _UNITS = {
     "kg kg-1": ("g/kg", 1e3),
@@ -131,5 +133,17 @@ def signed_days(gained: float, reached: bool) -> str:
 
 
 def region_name(region: str) -> str:
-    """`North of 20° N`, `East Asia`."""
-    return REGION_NAMES.get(region, region.replace("-", " ").title())
+    """`North of 20° N`, `East Asia`; the name of a station as it is."""
+    return REGION_NAMES.get(region, region.replace("-", " ").title() if region in REGIONS else region)
+
+
+def over_region(region: str) -> str:
+    """`over the globe`, `over all stations`, `over East Asia`: a region in a sentence."""
+    told = {"global": "the globe", "stations": "all stations", "tropics": "the tropics"}
+    return f"over {told.get(region, region_name(region))}"
+
+
+def date_and_hour(moment) -> str:
+    """`2002-04-25`, `2002-04-25 12:00`: a time, or its text, to the minute, midnight by its date alone."""
+    text = np.datetime_as_string(moment, "m") if isinstance(moment, np.datetime64) else str(moment)
+    return text[:16].replace("T", " ").removesuffix(" 00:00")

@@ -58,9 +58,16 @@ def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0
             )
     if len(scores["init_times"]) < 4:
         raise ValueError(f"Expected at least 4 initial times to judge, got {len(scores['init_times'])}")
-    now = _by_place(scores)
+    names, before = (list(dict.fromkeys(e["forecast"] for e in content["series"])) for content in (scores, baseline))
+    alone = len(names) == len(before) == 1
+    if lost := [name for name in before if name not in names and not alone]:
+        raise ValueError(
+            f"Expected the baseline's forecasts {', '.join(before)} among the scores, got {', '.join(names)}, without "
+            f"{', '.join(lost)}; forecasts are found by their names under forecasts of verify"
+        )
+    now = _by_place(scores, alone)
     rows = []
-    for place, old in _by_place(baseline).items():
+    for place, old in _by_place(baseline, alone).items():
         if not np.isfinite(old).all():
             continue
         new = now.get(place)
@@ -87,11 +94,10 @@ def _finding(row, sure, tolerance) -> Finding:
     return Finding(what, change, p_value, verdict)
 
 
-def _by_place(content) -> dict:
-    """Values at every initial time by score, forecast, channel, region and lead; a lone forecast goes without its name."""
-    names = {entry["forecast"] for entry in content["series"]}
+def _by_place(content, alone: bool) -> dict:
+    """Values at every initial time by score, forecast, channel, region and lead; where both are alone without its name."""
     return {
-        (score, "" if len(names) == 1 else e["forecast"], e["channel"], e["region"], e["lead_days"]): np.array(
+        (score, "" if alone else e["forecast"], e["channel"], e["region"], e["lead_days"]): np.array(
             [np.nan if v is None else v for v in e[key]], np.float64
         )
         for score, key in (("RMSE", "squared_error"), ("CRPS", "crps"))

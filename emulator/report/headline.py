@@ -24,7 +24,8 @@ def verdict(view: View) -> list[str]:
         return [
             "There was no forecast to judge: these are the errors of persistence, the bar that a forecast has to clear."
         ]
-    skill = " ".join(sentence for sentence in (_against_persistence(view), _against_climatology(view)) if sentence)
+    told = (_against_persistence(view), _never_better(view), _against_climatology(view))
+    skill = " ".join(sentence for sentence in told if sentence)
     budgets = _budgets(view) if budget_panels.has_budgets(view) else ""
     return [skill, budgets] if budgets else [skill]
 
@@ -54,6 +55,18 @@ def _against_persistence(view) -> str:
     count, judged = view.scores.sizes["init_time"], max(int(view.truth_count(c)[at]) for c in view.headline)
     over = f"{judged} of {count}" if judged < count else f"{count}"
     return f"{late}Over {over} forecasts, errors of {view.main} {when} are {change} (median; {', '.join(tally)})."
+
+
+def _never_better(view) -> str:
+    """Fields that are worse than persistence at every lead."""
+    late = view.leads > 0
+    worse = []
+    for channel in view.headline:
+        difference = view.against("difference", "persistence", view.main, channel)[late]
+        difference = difference[np.isfinite(difference)]
+        if len(difference) and (difference > 0).all():
+            worse.append(view.title(channel))
+    return f"Worse than persistence at every lead: {', '.join(worse)}." if worse else ""
 
 
 def _ahead(view, lead: int) -> str:
@@ -99,57 +112,63 @@ def _join(texts):
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def headline_table(view: View) -> str:
-    """HTML table: RMSE with interval, and differences to the baselines, of the headline channels at a few leads."""
+def headline_table(view: View, forecast: str | None = None) -> str:
+    """HTML table: RMSE with interval, and differences to the baselines, of the headline channels at a few leads.
+
+    Of the main forecast where none is named.
+    """
+    name = forecast or view.main
     leads = view.table_leads()
     head = "".join(
         f'<th scope="colgroup" colspan="{1 + len(view.baselines)}">Day {view.leads[i]:g}</th>' for i in leads
     )
     short = {"persistence": "pers.", "climatology": "clim."}
     under = "".join(
-        "<th scope='col'>RMSE</th>" + "".join(f"<th scope='col'>vs {short[name]}</th>" for name in view.baselines)
+        "<th scope='col'>RMSE</th>"
+        + "".join(f"<th scope='col'>vs {short[baseline]}</th>" for baseline in view.baselines)
         for _ in leads
     )
     rows = []
     for channel in view.headline:
-        cells = "".join(_cells(view, channel, lead) for lead in leads)
+        cells = "".join(_cells(view, name, channel, lead) for lead in leads)
         unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""
         rows.append(
-            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, channel)}'
-            f'<span class="interval">{_gained(view, channel)}</span></td>{cells}</tr>'
+            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, name, channel)}'
+            f'<span class="interval">{_gained(view, name, channel)}</span></td>{cells}</tr>'
         )
     return (
-        f'<table class="headline"><thead><tr><td></td><th scope="col">Useful</th>{head}</tr>'
+        f'<table class="headline"><caption>RMSE of {html.escape(name)}</caption>'
+        f'<thead><tr><td></td><th scope="col">Useful</th>{head}</tr>'
         f'<tr><td></td><th scope="col">to day</th>{under}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 
-def _gained(view, channel) -> str:
+def _gained(view, name, channel) -> str:
     """How much later the forecast has the error that persistence has on the first day of the table."""
     if not view.forecasts or "persistence" not in view.baselines:
         return "–"
-    return f"{signed_days(*view.days_gained(view.main, 'persistence', channel, view.judged_lead((1, 3, 5, 10))))} d"
+    return f"{signed_days(*view.days_gained(name, 'persistence', channel, view.judged_lead((1, 3, 5, 10))))} d"
 
 
-def _cells(view, channel, lead) -> str:
-    value = view.get("rmse", view.main, channel)[lead]
-    low, high = view.get("rmse_low", view.main, channel)[lead], view.get("rmse_high", view.main, channel)[lead]
+def _cells(view, name, channel, lead) -> str:
+    value = view.get("rmse", name, channel)[lead]
+    low, high = view.get("rmse_low", name, channel)[lead], view.get("rmse_high", name, channel)[lead]
     interval = f'<span class="interval">{number(low)}–{number(high)}</span>' if np.isfinite(low) else ""
-    why = view.missing(view.main, channel)[lead]
+    why = view.missing(name, channel)[lead]
     shown = f'<span class="interval">{why}</span>' if why else f"{number(value)}{interval}"
     cells = [f'<td class="value">{shown}</td>']
     for baseline in view.baselines:
         names = ("difference", "difference_half_width", "significant")
-        difference, half, sure = (view.against(name, baseline, view.main, channel)[lead] for name in names)
-        cells.append(difference_cell(np.nan if baseline == view.main else difference, half, bool(sure)))
+        difference, half, sure = (view.against(kind, baseline, name, channel)[lead] for kind in names)
+        cells.append(difference_cell(np.nan if baseline == name else difference, half, bool(sure)))
     return "".join(cells)
 
 
-def _useful(view, channel) -> str:
+def _useful(view, name, channel) -> str:
     if not view.forecasts:
         return "–"
-    day, crosses = view.useful_until(view.main, channel)
+    day, crosses = view.useful_until(name, channel)
     if not np.isfinite(day):
         return "–"
     return f"{day:.1f}" if crosses else f"≥ {day:g}"

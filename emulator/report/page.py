@@ -3,11 +3,10 @@
 import html
 import json
 
-import numpy as np
-
 from emulator.report import budget_panels, climate_panel, curves, ensemble_panels, extremes_panel, maps
 from emulator.report.caveats import caveats
 from emulator.report.comparison import comparison_table, comparison_verdict
+from emulator.report.display import date_and_hour
 from emulator.report.headline import budget_table, headline_table, region_table, verdict
 from emulator.report.scorecard import comparison, scorecard
 from emulator.report.spectra_panel import resolution_table, spectra_panels
@@ -83,7 +82,10 @@ def _summary(view) -> list:
         '<div class="verdict">'
         + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in [*comparison_verdict(view), *verdict(view)])
         + "</div>",
-        TABLE.substitute(label="Headline scores", markup=headline_table(view)),
+        *(
+            TABLE.substitute(label=f"Headline scores of {html.escape(name)}", markup=headline_table(view, name))
+            for name in view.forecasts or [view.main]
+        ),
         f'<p class="note">{html.escape(note)}</p>',
         f'<dl class="facts">{pairs}</dl>',
     ]
@@ -116,7 +118,7 @@ def _comparison(view) -> list:
 
 def _facts(view) -> list[tuple[str, str]]:
     attributes, scores = view.scores.attrs, view.scores
-    inits = [_date(value) for value in scores["init_time"].values[[0, -1]]]
+    inits = [date_and_hour(value) for value in scores["init_time"].values[[0, -1]]]
     return [
         ("Initial times", f"{scores.sizes['init_time']}, {inits[0]} to {inits[1]}"),
         ("Leads", f"{view.leads[0]:g} to {view.leads[-1]:g} days"),
@@ -127,7 +129,7 @@ def _facts(view) -> list[tuple[str, str]]:
         ("Climatology", attributes.get("climatology", "unknown")),
         (
             "Climatology from",
-            " to ".join(_date(value) for value in attributes.get("climatology_period", "").split(" to ")),
+            " to ".join(date_and_hour(value) for value in attributes.get("climatology_period", "").split(" to ")),
         ),
         ("Verified by", _software(view)),
     ]
@@ -153,11 +155,6 @@ def _software(view) -> str:
         run = next((inner for inner in run.values() if isinstance(inner, dict)), {})
     version, commit = run.get("versions", {}).get("emulator", ""), run.get("commit")
     return f"emulator {version}" + (f", commit {commit}" if commit else "")
-
-
-def _date(value) -> str:
-    text = np.datetime_as_string(value, "m") if isinstance(value, np.datetime64) else str(value)
-    return text[:16].replace("T00:00", "").replace("T", " ")
 
 
 def _error(view) -> list:
@@ -199,9 +196,11 @@ def _spectra(view) -> list:
 def _conservation(view) -> list:
     if not budget_panels.has_budgets(view):
         return []
+    let_stand = budget_panels.let_stand(view)
     return [
         budget_panels.residual_panel(view),
         TABLE.substitute(label="Budgets", markup=budget_table(view)),
+        let_stand and f'<p class="note">{html.escape(let_stand)}</p>',
         budget_panels.drift_panel(view),
         budget_panels.correction_panel(view),
     ]

@@ -49,7 +49,8 @@ thead tr:first-child th[colspan] { border-bottom:1px solid var(--line); text-ali
 thead tr:not(:only-child):not(:first-child) th { font-weight:400; color:var(--soft); }
 tbody th { font-weight:400; text-align:left; padding:6px 10px 6px 0; white-space:nowrap; }
 tbody td { text-align:right; padding:6px 7px; white-space:nowrap; }
-table.headline { font-size:13.5px; } table.headline thead th { padding:4px 7px; white-space:nowrap; }
+table.headline { font-size:13.5px; } table.headline thead th { padding:4px 5px; white-space:nowrap; }
+table.headline tbody td { padding:6px 5px; }
 tbody tr { border-bottom:1px solid #eceef1; }
 table.headline { border-bottom:1px solid var(--ink); }
 table.headline td.value, td.value { font-weight:600; }

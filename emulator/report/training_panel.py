@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from emulator.report.style import BLUE, GREY, VERMILLION, Panel, plain_ticks, svg
 
 LOSS_TICKS = tuple(m * 10.0**e for e in range(-6, 6) for m in (1, 2, 5))
+CLOSE_TICKS = tuple(m * 10.0**e for e in range(-6, 6) for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
 _STEP = ("update", "step", "iteration")
 _LOSS, _VALIDATION = ("loss", "train_loss"), ("validation_loss", "val_loss", "validation")
 
@@ -33,7 +34,8 @@ def training_panel(path: Path) -> Panel:
     if len(validation[0]):
         axis.plot(*validation, color=VERMILLION, marker="o", markersize=3, linestyle="--", label="validation")
     axis.set(yscale="log", xlabel="update", ylabel="loss", xlim=(0, loss[0][-1]))
-    plain_ticks(axis.yaxis, LOSS_TICKS)
+    low, high = axis.get_ylim()
+    plain_ticks(axis.yaxis, LOSS_TICKS if high > 20 * low else CLOSE_TICKS)
     figure.legend(loc="outside upper left", ncols=3)
     return Panel(
         "Training",

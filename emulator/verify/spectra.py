@@ -13,6 +13,7 @@ import numpy as np
 from emulator.grid import Grid
 
 NO_POWER = 1e-12
+CLIFF, FIRST_CLIFF = 0.1, 12
 
 
 def spectrum_kind(grid: Grid) -> str | None:
@@ -132,12 +133,30 @@ def _to_gaussian(latitude: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ratio(power: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Power relative to the truth's, `(..., wavenumber)`; NaN where the truth has none but rounding.
+    """Power relative to the truth's, `(..., wavenumber)`; NaN where the truth has none but rounding, or is truncated.
 
-    Below `NO_POWER` of its mean square, single-precision fields hold no more than noise, as beyond a model's truncation.
+    Below `NO_POWER` of its mean square, single-precision fields hold no more than noise. Beyond the truncation of the model
+    that made it, a truth holds what products and limits on the grid have left: too little to be a measure.
     """
+    held = truth > NO_POWER * truth.sum(axis=-1, keepdims=True)
+    held &= np.arange(truth.shape[-1]) <= truncation(truth)[..., None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(truth > NO_POWER * truth.sum(axis=-1, keepdims=True), power / truth, np.nan)
+        return np.where(held, power / truth, np.nan)
+
+
+def truncation(power: np.ndarray) -> np.ndarray:
+    """The last wavenumber before power falls off a cliff, `(..., wavenumber)` -> `(...)`; the last one where it does not.
+
+    A cliff is where all that follows stays below `CLIFF` of the median of the six wavenumbers before. Powers of the
+    wavenumber as steep as -5 fall by less from wavenumber `FIRST_CLIFF` on.
+    """
+    count = power.shape[-1]
+    last = np.full(power.shape[:-1], count - 1)
+    beyond = np.maximum.accumulate(power[..., ::-1], axis=-1)[..., ::-1]
+    for wave in range(count - 2, FIRST_CLIFF - 1, -1):
+        before = np.median(power[..., wave - 5 : wave + 1], axis=-1)
+        last = np.where(beyond[..., wave + 1] < CLIFF * before, wave, last)
+    return last
 
 
 def effective_wavenumber(ratio: np.ndarray, threshold: float = 0.5) -> float:

@@ -116,7 +116,8 @@ class VerifyConfig(Model):
     period: Period = Field(Period(), description="initial times to score")
     climatology: Period = Field(
         Period(),
-        description="period of the truth that the climatology is made from; open: before the first initial time",
+        description="period of the truth that the climatology is made from; open: before the first "
+        "initial time, or all of it where that is less than 30 days",
     )
     persistence_lead_hours: list[Positive] = Field(
         default_factory=list,

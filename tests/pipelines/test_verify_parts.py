@@ -217,6 +217,16 @@ def test_appending_to_scores_of_another_kind_is_refused(stores, tmp_path):
         verify(config(stores, output, regions=["global"]), append=True)
     with pytest.raises(ValueError, match="scores of the same climatology, got 'mean by hour of day over 7 days"):
         verify(config(stores, output, climatology={"end": "2001-01-05"}), append=True)
+    others = {
+        "climatology": {"climatology": {"end": "2001-01-05"}},
+        "energy": {"energy": "total"},
+        "channel": {"variables": ["temperature"]},
+        "event": {"events": [0.1]},
+    }
+    for name, options in others.items():  # refused too when no initial time is new
+        with pytest.raises(ValueError, match=f"scores of the same {name}"):
+            verify(config(stores, output, "early_members.zarr", **options), append=True)
+    verify(config(stores, output, "early_members.zarr"), append=True)
     assert output.read_bytes() == before
 
 

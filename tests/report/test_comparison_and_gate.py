@@ -179,6 +179,23 @@ def test_gate_stops_a_leak_and_a_failed_forecast(runs):
     assert judge(broken, a)[0].verdict == "missing"
 
 
+def test_gate_finds_forecasts_by_name_where_there_are_several(runs, tmp_path, capsys):
+    report(ReportConfig(scores=runs / "both.nc", output=tmp_path))
+    both, one = read(tmp_path / "scores.json"), read(runs / "a" / "scores.json")
+    renamed = json.loads(json.dumps(both).replace('"forecast": "b"', '"forecast": "c"'))
+    with pytest.raises(
+        ValueError, match="forecasts a, c among the scores, got a, b, without c; forecasts are found by"
+    ):
+        judge(both, renamed)
+    (tmp_path / "renamed.json").write_text(json.dumps(renamed))
+    assert main(["gate", str(tmp_path / "scores.json"), str(tmp_path / "renamed.json")]) == 1
+    said = capsys.readouterr()
+    assert "missing" not in said.out and said.err.count("Expected the baseline's forecasts") == 1
+    assert {f.verdict for f in judge(both, both)} == {"same"}
+    other = json.loads(json.dumps(one).replace('"forecast": "emulator"', '"forecast": "later"'))
+    assert {f.verdict for f in judge(other, one)} == {"same"}  # lone forecasts are each other's successors
+
+
 def test_gate_refuses_other_samples(runs, tmp_path, capsys):
     report(ReportConfig(scores=runs / "fewer" / "scores.nc", output=tmp_path))
     assert main(["gate", str(tmp_path / "scores.json"), str(runs / "a" / "scores.json")]) == 1

@@ -110,6 +110,25 @@ def test_a_field_that_no_correction_touched_is_named_and_has_no_empty_axes(view)
     assert nothing is None
 
 
+def test_a_correction_that_is_not_small_beside_the_error_is_named(view):
+    channels = [c for c in view.headline if view.variable(c) == "temperature"]
+    squares = [view.get("rmse", "emulator", str(c), scaled=False) ** 2 for c in view.scores["channel"].values
+               if view.variable(str(c)) == "temperature"]  # fmt: skip
+    assert channels and len(squares) > 1
+    error = np.sqrt(np.mean(squares, axis=0))
+    correction = view.scores["correction_rms_temperature"].copy(deep=True)
+    for share, told in ((0.4, ""), (0.8, "at the same lead: Temperature up to 0.8 times."), (1.5, "up to 1.5 times.")):
+        correction.loc[{"audit_source": "emulator"}] = share * error[: correction.sizes["audit_lead_time"]]
+        with figures():
+            panel = budget_panels.correction_panel(View(view.scores.assign(correction_rms_temperature=correction)))
+        assert told in panel.caption and ("Not small" in panel.caption) == bool(told)
+
+
+def test_a_constant_that_the_scheme_lets_stand_is_told_in_sight(text, view):
+    assert float(view.scores["unaccounted"].sel(budget="energy").values[0]) == -3
+    assert '<p class="note">The mean residuals hold −3 W m⁻² of energy, which the training data' in text
+
+
 def test_corrections_are_told_as_shares_of_a_steps_deviation(view):
     share = view.scores["correction_rms_temperature"] * 0 + 0.0031
     with figures():

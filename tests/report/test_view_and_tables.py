@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from emulator.report.caveats import caveats
-from emulator.report.display import days, lead_label, number, percent, scientific, signed_days
+from emulator.report.display import (
+    date_and_hour,
+    days,
+    lead_label,
+    number,
+    over_region,
+    percent,
+    region_name,
+    scientific,
+    signed_days,
+)
 from emulator.report.headline import budget_table, headline_table, verdict
 from emulator.report.tables import to_csv, to_json
 from emulator.report.view import View
@@ -130,3 +140,43 @@ def test_json_is_strict_and_repeats_the_verdict(view):
     assert {entry["source"] for entry in content["budgets"]} == {"emulator", "uncorrected", "truth"}
     assert content["headline"][0]["lead_days"] == 1.0
     assert content["provenance"]["emulator"]["checkpoint"] == "abc"
+
+
+def test_a_field_worse_than_persistence_at_every_lead_is_named(view):
+    scores = view.scores.copy(deep=True)
+    channel = view.headline[-1]
+    assert "Worse than persistence" not in verdict(View(scores))[0]
+    place = {"forecast": "emulator", "baseline": "persistence", "region": "global", "channel": channel}
+    scores["difference"].loc[place] = np.where(view.leads > 0, 5.0, np.nan)
+    assert f"Worse than persistence at every lead: {view.title(channel)}." in verdict(View(scores))[0]
+    scores["difference"].loc[place | {"lead_time": scores["lead_time"].values[-1]}] = -1.0
+    assert "Worse than persistence" not in verdict(View(scores))[0]
+
+
+def test_fields_told_of_valid_times_are_among_the_caveats(view):
+    scores = view.scores.copy(deep=True)
+    scores.attrs["provenance"] = json.dumps(
+        {"emulator": {"prescribed": "mean_top_downward_short_wave_radiation_flux, sea_surface_temperature"}}
+    )
+    told = [text for text in caveats(View(scores)) if "valid times from the analysis" in text]
+    assert len(told) == 1 and told[0].startswith("emulator was told sea surface temperature of its valid times")
+    scores.attrs["provenance"] = json.dumps({"emulator": {"prescribed": "mean_top_downward_short_wave_radiation_flux"}})
+    assert not [text for text in caveats(View(scores)) if "valid times from the analysis" in text]
+
+
+def test_leads_of_the_tables_reach_the_end_of_short_forecasts(view):
+    def leads(hours):
+        short = view.scores.sel(lead_time=np.array(hours).astype("timedelta64[h]").astype("timedelta64[ns]"))
+        made = View(short)
+        return [made.leads[i] for i in made.table_leads()]
+
+    assert leads([0, 6, 24, 48]) == [1, 2] and leads([6, 12]) == [0.5] and leads([0, 24, 48, 72]) == [1, 3]
+    assert leads([0, 24, 30]) == [1, 1.25]
+
+
+def test_regions_and_moments_are_written_for_people():
+    assert region_name("EBCI") == "EBCI" and region_name("east-asia") == "East Asia"
+    assert over_region("stations") == "over all stations" and over_region("global") == "over the globe"
+    assert date_and_hour(np.datetime64("2002-04-25T12", "ns")) == "2002-04-25 12:00"
+    assert date_and_hour("2002-04-25T00:00:00.000000000") == "2002-04-25"
+    assert date_and_hour("2002-04-25T12:00:00.000000") == "2002-04-25 12:00"

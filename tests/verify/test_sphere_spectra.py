@@ -10,6 +10,7 @@ from emulator.verify.spectra import (
     ratio,
     spectrum_kind,
     total_spectrum,
+    truncation,
     wavenumber_count,
     zonal_spectrum,
 )
@@ -75,6 +76,22 @@ def test_ratio_is_silent_where_the_truth_is_noise():
     values = ratio(np.array([1.0, 2e-3, 1.0]), truth)
     np.testing.assert_allclose(values[:2], [1, 2])
     assert np.isnan(values[2])
+
+
+@pytest.mark.parametrize("slope", [0.0, 5 / 3, 3.0, 5.0])
+@pytest.mark.parametrize("rest", [0.0, 1e-9, 1e-2])
+def test_ratio_ends_at_a_truncation_and_nowhere_else(slope, rest):
+    """A spectrum that ends at wavenumber 31, beyond which limits on the grid have left little; and one that does not end."""
+    wave = np.arange(48)
+    rough = np.exp(0.3 * np.random.default_rng(3).standard_normal((5, 48)))  # of the truth's sampling
+    whole = np.maximum(wave, 1.0) ** -slope * rough
+    ended = np.where(wave > 31, rest * whole[:, 31:32], whole)
+    np.testing.assert_array_equal(truncation(whole), 47)
+    np.testing.assert_array_equal(truncation(ended), 31)
+    values = ratio(whole, ended)
+    np.testing.assert_allclose(values[:, :32], 1.0)
+    assert np.isnan(values[:, 32:]).all()
+    assert effective_wavenumber(values[0]) == 31
 
 
 def test_effective_wavenumber_is_the_last_before_half_the_power_is_lost():

@@ -110,6 +110,8 @@ def test_what_is_verified_is_not_in_the_record_unless_asked_for():
     time = axis("2001-01-01", 100).values
     np.testing.assert_array_equal(record(time, time[300]), np.arange(300))
     np.testing.assert_array_equal(record(time, time[20]), np.arange(400))  # five days are no climatology
+    np.testing.assert_array_equal(record(time, time[120]), np.arange(400))  # nor are the 29.75 that 120 times span
+    np.testing.assert_array_equal(record(time, time[121]), np.arange(121))
     np.testing.assert_array_equal(record(time, time[20], end="2001-01-02"), np.arange(8))
     with pytest.raises(ValueError, match="no times"):
         recipe(axis("2001-01-01", 2), np.array([], int))
