@@ -11,7 +11,7 @@ from emulator.report.map_frame import frame
 from emulator.report.style import SEQUENTIAL
 from emulator.store import levels_of
 
-COLUMNS, TITLE_WIDTH = 3, 44
+COLUMNS, TITLE_WIDTH = 3, 38
 DIVERGING = "PuOr_r"
 FIXED = ("cell_area", "missing", "interpolated")
 
@@ -62,7 +62,7 @@ def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
                 at = 0 if dim == "member" else field.sizes[dim] // 2
                 if dim in ("time", "init_time"):
                     at = _present(dataset, at)
-                    title += f", {str(dataset[dim].values[at])[:16]}"
+                    title += f", {str(dataset[dim].values[at])[:16].replace('T', ' ')}"
                 elif dim == "level":
                     title += f", {levels.label(at) if levels is not None else f'{float(dataset[dim][at]):g}'}"
                 field = field.isel({dim: at})

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.display import BUDGET_NAMES, days, scientific, unit_and_factor, variable_name
+from emulator.report.display import BUDGET_NAMES, days, number, scientific, unit_and_factor, variable_name
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, power_ticks, span, svg
 from emulator.report.view import View
 from emulator.variables import VARIABLES
@@ -234,7 +234,7 @@ def let_stand(view: View) -> str:
         if budget in held["budget"].values:
             value = float(held.sel(budget=budget).values[0])
             if value:
-                texts.append(f"{value:.3g} {unit} of {BUDGET_NAMES[budget].lower()}".replace("-", "−"))
+                texts.append(f"{number(value)} {unit} of {BUDGET_NAMES[budget].lower()}")
     return (
         f"The mean residuals hold {' and '.join(texts)}, which the training data themselves leave unexplained and the scheme "
         "lets stand; the relative residuals are without it."

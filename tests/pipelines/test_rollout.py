@@ -38,6 +38,12 @@ def plain(finished, tmp_path_factory):
     return run(finished, tmp_path_factory.mktemp("plain") / "forecast.zarr")
 
 
+def test_a_forecast_names_what_it_was_told_of_its_valid_times(finished, plain):
+    truth = open_analysis(finished.parent / "run" / "analysis.zarr")
+    forcing = {name for name, field in truth.data_vars.items() if field.attrs.get("role") == "forcing"}
+    assert forcing and set(plain.attrs["prescribed"].split(", ")) == forcing
+
+
 def test_everything_in_a_forecast_store_has_units(finished, plain):
     truth = open_analysis(finished.parent / "run" / "analysis.zarr")
     for name, field in plain.data_vars.items():

@@ -126,7 +126,7 @@ def test_a_correction_that_is_not_small_beside_the_error_is_named(view):
 
 def test_a_constant_that_the_scheme_lets_stand_is_told_in_sight(text, view):
     assert float(view.scores["unaccounted"].sel(budget="energy").values[0]) == -3
-    assert '<p class="note">The mean residuals hold −3 W m⁻² of energy, which the training data' in text
+    assert '<p class="note">The mean residuals hold −3.00 W m⁻² of energy, which the training data' in text
 
 
 def test_corrections_are_told_as_shares_of_a_steps_deviation(view):
