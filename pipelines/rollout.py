@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from emulator import freed_memory
 from emulator.background import BackgroundWriter
 from emulator.calendar import select_period
 from emulator.step import Step
@@ -36,6 +37,7 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     initial times is computed; whoever writes the last one finishes the store. Raises `ConfigError` when a checkpoint does
     not match the store.
     """
+    freed_memory.keep()
     world = world_of(os.environ)
     share = part or (world.rank + 1, world.size)
     dataset = open_analysis(config.store)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from emulator import checkpoint
+from emulator import checkpoint, freed_memory
 from emulator.dataset import Samples
 from emulator.distributed import device_of, processes
 from emulator.one_writer import one_writer
@@ -41,6 +41,7 @@ def train(config: TrainConfig) -> None:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    freed_memory.keep()
     world = world_of(os.environ)
     device = device_of(world)
     with processes(world, device):

@@ -5,9 +5,7 @@ import torch
 from emulator.native import library
 
 _Gelu = library.task("gelu", "x gradient to", "", "count")
-_Norm = library.task(
-    "norm", "x gradient scale mean rstd to g_scale g_shift sums factors", "summing", "cells columns"
-)
+_Norm = library.task("norm", "x gradient scale mean rstd to g_scale g_shift sums factors", "summing", "cells columns")
 NORM_PORTION = 256  # cells of which a thread forms sums at a time, as in kernels.c
 
 

@@ -13,6 +13,8 @@ from importlib.metadata import version
 
 import torch
 
+from emulator import freed_memory
+
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _clock = {"now": time.perf_counter}
 
@@ -39,6 +41,7 @@ def parser(about: str) -> argparse.ArgumentParser:
 
 def prepare(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
+    freed_memory.keep()  # as training does; peers' processes too
     torch.manual_seed(0)
     _clock["now"] = CLOCKS[arguments.clock]
     if arguments.peers:
