@@ -19,7 +19,7 @@ def caveats(view: View) -> list[str]:
         if broken := [c for c in view.headline if NOT_FINITE in view.missing(name, c)]:
             where = ", ".join(map(view.title, broken))
             found.append(f"{name} is not finite at some leads in {where}; those scores are missing.")
-    found += [f"{sentence[:1].upper()}{sentence[1:]}" for sentence in far_off(scores)]
+    found += far_off(scores)
     if count < 4:
         found.append(f"Only {count} initial times: no intervals or significance can be given.")
     elif count < FEW_INITS:

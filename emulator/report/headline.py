@@ -24,7 +24,7 @@ def verdict(view: View) -> list[str]:
         return [
             "There was no forecast to judge: these are the errors of persistence, the bar that a forecast has to clear."
         ]
-    told = (_against_persistence(view), _never_better(view), _against_climatology(view))
+    told = (_against_persistence(view), _against_climatology(view), _never_better(view))
     skill = " ".join(sentence for sentence in told if sentence)
     budgets = _budgets(view) if budget_panels.has_budgets(view) else ""
     return [skill, budgets] if budgets else [skill]
