@@ -1,6 +1,7 @@
 """Any sources to an analysis store (or a forecast store) in canonical names, units, signs and order."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from emulator.sources import find, identity, limit_caches
 from emulator.store import create_forecast, finish_forecast
 from emulator.zarr_marks import DiskError, erase, marks, progress_path, unmark
 from emulator.zarr_regions import OtherTemplate, check_replaceable, create, discard, finish, finished_fingerprint
-from pipelines.config import DaskConfig, IngestConfig
+from pipelines.config import DaskConfig, IngestConfig, SourceConfig
 from pipelines.engine import workers
 from pipelines.planning import Work, fingerprint_of, prepare
 from pipelines.progress import progress
@@ -38,6 +39,7 @@ def ingest(config: IngestConfig, part: tuple[int, int] | None = None, append: bo
     if part is not None and not 1 <= part[0] <= part[1]:
         raise ValueError(f"Expected a part i/N with 1 <= i <= N, got {part[0]}/{part[1]}")
     limit_caches()
+    config = config.model_copy(update={"sources": [_absolute(source) for source in config.sources]})
     paths = [find(source.path) for source in config.sources]
     files = [path for found in paths for path in found]
     check_replaceable(config.output)
@@ -70,6 +72,13 @@ def ingest(config: IngestConfig, part: tuple[int, int] | None = None, append: bo
             discard(config.output)  # a source has to change, and then nothing of this store would be kept
         raise
     _tell(config, work.plan, wanted, part)
+
+
+def _absolute(source: SourceConfig) -> SourceConfig:
+    """The source with full paths, by which it is the same from every working directory."""
+    patterns = [source.path] if isinstance(source.path, str) else source.path
+    full = [path if "://" in path else os.path.abspath(path) for path in patterns]
+    return source.model_copy(update={"path": full[0] if isinstance(source.path, str) else full})
 
 
 def _share(wanted: list[Region], part: tuple[int, int]) -> list[Region]:

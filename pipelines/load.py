@@ -18,6 +18,7 @@ import pydantic
 import yaml
 
 from pipelines.config import STAGES, ConfigError, Experiment, Model
+from pipelines.started import settled, start_of
 
 
 def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
@@ -51,8 +52,16 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment in a YAML file, with defaults for the paths between stages. Raises `ConfigError`."""
-    raw = _apply_overrides(read_yaml(path), overrides)
+    """The experiment in a YAML file, with defaults for the paths between stages. Raises `ConfigError`.
+
+    Relative paths are relative to the working directory, as on the command line; those of a run directory's own file to
+    where the run was started.
+    """
+    raw = read_yaml(path)
+    if (start := start_of(path)) is not None:
+        experiment = settled(parse(Experiment, raw, str(path)), Path(path).parent, start)
+        raw = json.loads(experiment.model_dump_json())
+    raw = _apply_overrides(raw, overrides)
     if not isinstance(raw.get("directory"), str):
         got = repr(raw["directory"]) if "directory" in raw else sorted(map(str, raw))
         raise ConfigError(f"Expected a key 'directory' (the run directory) in {path}, got {got}")

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from emulator.world import world_of
+from pipelines import started
 from pipelines.chain import Link, chain
 from pipelines.config import ConfigError, Experiment
 from pipelines.load import to_yaml
@@ -43,9 +44,9 @@ def run(experiment: Experiment, only: str | None = None) -> None:
             log.info("%s: complete, skipped", link.stage)
             continue
         log.info("%s: starting", link.stage)
-        started = time.monotonic()
+        began = time.monotonic()
         importlib.import_module(f"pipelines.{link.stage}").__dict__[link.stage](link.config)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - began
         if first:
             _write(link.mark, json.dumps({"fingerprint": link.fingerprint, "seconds": round(seconds, 1)}))
         log.info("%s: done in %.0f s", link.stage, seconds)
@@ -57,8 +58,8 @@ def record(experiment: Experiment) -> None:
     """Write the resolved configuration and the versions into the run directory."""
     directory = Path(experiment.directory)
     (directory / ".stages").mkdir(parents=True, exist_ok=True)
-    _write(directory / "experiment.yaml", to_yaml(experiment))
-    _write(directory / "provenance.json", json.dumps(provenance(), indent=1))
+    _write(directory / started.NAME, to_yaml(experiment))
+    _write(directory / started.RECORD, json.dumps({"start": str(Path.cwd())} | provenance(), indent=1))
 
 
 def _ready(links: list[Link], only: str, experiment: Experiment) -> Link:

@@ -1,13 +1,12 @@
 """What became of an experiment's stages: from the marks of what is complete, from Slurm, and from notes and logs."""
 
-import contextlib
 import json
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines import slurm
+from pipelines import slurm, started
 from pipelines.chain import Link, chain, marked
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
@@ -30,19 +29,17 @@ def status(run: Path, lines: int = 3) -> list[StageState]:
     Raises `ConfigError` where the directory holds no experiment.
     """
     run = Path(run).absolute()
-    path = run / "experiment.yaml"
+    path = run / started.NAME
     if not path.exists():
-        raise ConfigError(f"Expected a run directory with an experiment.yaml, got {run}")
+        raise ConfigError(f"Expected a run directory with an {started.NAME}, got {run}")
     queued = queue(run)
-    with contextlib.chdir(queued.start):  # paths in an experiment are relative to where it was started
-        links = chain(load_experiment(path))
-        known = slurm.states([number for _, number in queued.jobs.values()]) if queued.jobs else {}
-        where, found, broken = Places(run, queued.start), [], ""
-        for link in links:
-            jobs = [(name, number) for name, (stage, number) in queued.jobs.items() if stage == link.stage]
-            found.append(_of_stage(link, jobs, known, where, broken, lines))
-            if found[-1].state in ("failed", "stopped"):
-                broken = broken or link.stage
+    known = slurm.states([number for _, number in queued.jobs.values()]) if queued.jobs else {}
+    where, found, broken = Places(run, queued.start), [], ""
+    for link in chain(load_experiment(path)):
+        jobs = [(name, number) for name, (stage, number) in queued.jobs.items() if stage == link.stage]
+        found.append(_of_stage(link, jobs, known, where, broken, lines))
+        if found[-1].state in ("failed", "stopped"):
+            broken = broken or link.stage
     return found
 
 
