@@ -35,7 +35,7 @@ from emulator.training.diagnosis import explain
 from emulator.training.journal import Journal
 from emulator.training.order import Order
 from emulator.training.recipe import Phase, Recipe
-from emulator.training.saved import drop_outdone, gather, newest, restore
+from emulator.training.saved import drop_newer, drop_older, drop_outdone, gather, newest, restore
 from emulator.training.validation import Best, Validation
 from emulator.training.window import Manner, StepLoss, Window
 from emulator.world import World
@@ -128,6 +128,7 @@ class Trainer:
     def _run(self, on_log, should_stop) -> None:
         self.step.train()
         started, first, waited = time.perf_counter(), self.update, 0.0
+        saved, steady = started, (started, self.update)
         # A loader with worker threads of its own makes more OpenMP threads than cores; libgomp then puts them to sleep
         # between all parallel regions: 0.27 s for an update on two cores instead of 0.17 s.
         one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
@@ -141,15 +142,19 @@ class Trainer:
                     upcoming = pool.submit(self._order.batch, self.update + 1)
                 row = self._learn(batch)
                 self.update += 1
-                row, stop = self._agree(row, should_stop())
+                due = time.perf_counter() - saved >= self.recipe.save_seconds
+                row, stop, due = self._agree(row, should_stop(), due and self.world.rank == 0)
                 self._unlogged.append(row)
+                if self.update == first + 1:
+                    steady = time.perf_counter(), self.update
                 last = self.update == self.recipe.updates
                 if self.update % self.recipe.log_every == 0 or last:
-                    on_log(self._log(time.perf_counter() - started, first, waited))
+                    on_log(self._log(time.perf_counter() - started, first, waited, steady))
                 if self.validation and (self.update % self.validation.every == 0 or last):
                     self._validate()
-                if self.update % self.recipe.save_every == 0 or self.finished or stop:
+                if self.update % self.recipe.save_every == 0 or self.finished or stop or due:
                     self._save()
+                    saved = time.perf_counter()
                 if stop and not self.finished:
                     raise Interrupted(
                         f"stopped after update {self.update} of {self.recipe.updates}; start again to go on"
@@ -208,13 +213,14 @@ class Trainer:
         means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
         return {"loss": loss, "gradient_norm": norm.detach()} | {n: v for n, v in means.items() if n != "loss"}
 
-    def _agree(self, row: dict[str, Tensor], stop: bool) -> tuple[dict[str, Tensor], bool]:
-        """The means of a row over all processes, and whether any of them has been asked to stop."""
+    def _agree(self, row: dict[str, Tensor], *asked: bool) -> tuple[dict[str, Tensor], *tuple[bool, ...]]:
+        """The means of a row over all processes, and of each thing to do whether any of them has been asked for it."""
         if self.world.size == 1:
-            return row, stop
-        values = torch.stack([*(value.double() for value in row.values()), torch.tensor(float(stop)).to(self.device)])
-        *means, stops = mean_over(values).unbind()
-        return dict(zip(row, means, strict=True)), bool(stops > 0)
+            return row, *asked
+        told = torch.tensor(asked, dtype=torch.float64).to(self.device)
+        values = mean_over(torch.cat([torch.stack([value.double() for value in row.values()]), told]))
+        means, any_asked = values[: len(row)].unbind(), values[len(row) :].tolist()
+        return dict(zip(row, means, strict=True)), *(share > 0 for share in any_asked)
 
     def _diagnose(self, loss: Tensor, batch: Batch, ends: list[tuple[Tensor, Tensor]]) -> "Diverged":
         """The error of an update that cannot be used, with the variables at fault."""
@@ -225,10 +231,15 @@ class Trainer:
         return Diverged(f"the loss is {what} at update {self.update} ({why}); {where}", curable)
 
     def _go_back(self, error: Diverged) -> None:
-        """Go on from the last good state with half the learning rate; that is saved, so that a restart keeps to it."""
+        """Go on from the last good state with half the learning rate; that is saved, so that a restart keeps to it.
+
+        It is the last after a multiple of `save_every` updates: those saved at other moments would let these decide.
+        """
         retried = self.retried + 1
-        if not self._resume():
+        if not self._resume(self.recipe.save_every):
             raise error
+        if self.world.rank == 0:
+            drop_newer(self.directory, self.identity, self.update)
         log.warning("%s; going back to it with the learning rate times %g", error, 0.5**retried)
         self.retried = retried
         self._save()
@@ -244,8 +255,12 @@ class Trainer:
         self._journal.add("validation.jsonl", {"update": self.update} | row | {"best": better})
         log.info("validation after update %d: skill %.4f%s", self.update, row["skill"], ", the best" * better)
 
-    def _log(self, spent: float, first: int, waited: float) -> dict:
-        """Row of the log after `spent` seconds of this process, which began with the update `first`."""
+    def _log(self, spent: float, first: int, waited: float, steady: tuple[float, int]) -> dict:
+        """Row of the log after `spent` seconds of this process, which began with the update `first`.
+
+        `steady`: when the first update had ended, and its number. It compiles and warms up, so that the time which is left is
+        told by those after it.
+        """
         recipe = self.recipe
         index, _ = recipe.locate(self.update - 1)
         rows, self._unlogged = self._unlogged, []
@@ -256,15 +271,15 @@ class Trainer:
             "learning_rate": recipe.learning_rate(self.update - 1) * 0.5**self.retried,
         } | means
         samples = recipe.sum(lambda phase: phase.batch_size, first, self.update)
-        done, left = (
-            recipe.sum(lambda p: p.work, *span) for span in ((first, self.update), (self.update, recipe.updates))
-        )
+        since, begin = (time.perf_counter() - steady[0], steady[1]) if self.update > steady[1] else (spent, first)
+        spans = (first, self.update), (begin, self.update), (self.update, recipe.updates)
+        done, paced, left = (recipe.sum(lambda p: p.work, *span) for span in spans)
         timing = {
             "update": self.update,
             "seconds": round(spent, 3),
             "samples_per_second": round(samples / spent, 3),
             "data_wait_share": round(waited / spent, 5),
-            "remaining_seconds": round(spent / done * left, 1),
+            "remaining_seconds": round(since / paced * left, 1),
             "peak_memory_gb": round(peak_memory(self.device) / 1e9, 3),
         }
         if self.products:
@@ -300,16 +315,20 @@ class Trainer:
             }
             self._journal.settle()
             checkpoint.save(checkpoint.path_of(self.directory, "state", self.update), saved, metadata)
-            checkpoint.rotate(self.directory, "state", self.recipe.keep, self.identity)
+            every = self.recipe.save_every if self.recipe.retries else 1  # those are what it may have to go back to
+            drop_older(self.directory, self.identity, self.recipe.keep, every)
             drop_outdone(self.directory, self.identity)
         wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
 
-    def _resume(self) -> bool:
-        """Go on from the newest whole state, if there is one. The first process chooses it: others may see it later."""
+    def _resume(self, every: int = 1) -> bool:
+        """Go on from the newest whole state, if there is one, preferably after a multiple of `every` updates.
+
+        The first process chooses it: others may see it later.
+        """
         found, saved, metadata = -1, {}, {}
         if self.world.rank == 0:
             checkpoint.sweep(self.directory)
-            found, saved, metadata = newest(self.directory, self.identity)
+            found, saved, metadata = newest(self.directory, self.identity, every)
         chosen = from_first(found)
         if chosen < 0:
             if self.world.rank == 0:

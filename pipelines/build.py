@@ -198,6 +198,7 @@ def recipe(config: TrainConfig) -> Recipe:
         ema=config.ema,
         seed=config.seed,
         save_every=config.save_every,
+        save_seconds=60 * config.save_minutes,
         log_every=config.log_every,
         keep=config.keep,
         precision=config.precision,

@@ -28,8 +28,8 @@ from pipelines.signals import stopping_when_asked
 
 log = logging.getLogger(__name__)
 # Where things lie, and what changes the speed or what is kept: none of it changes the weights.
-NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "keep", "log_every", "tensorboard"}
-NOT_IDENTITY |= {"mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
+NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
+NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
 NOT_IDENTITY |= {"retries", "loss_limit"}  # of a training that diverged they decide how it goes on, and that is saved
 
 

@@ -194,6 +194,16 @@ def test_a_stop_that_one_process_hears_stops_all_and_the_rest_gives_the_same_bit
     assert (tmp_path / "metrics.jsonl").read_bytes() == (together / "metrics.jsonl").read_bytes()
 
 
+def test_processes_save_by_time_together_and_end_with_the_same_bits(together, tmp_path):
+    """Each process has a clock of its own; if each went by it, one would wait for the others without end."""
+    assert train(tmp_path, 2, stop=3, recipe={"save_seconds": 0.05}) == [75, 75]
+    assert train(tmp_path, 2, recipe={"save_seconds": 0.05}) == [0, 0]
+    ours, theirs = state(tmp_path)[0], state(together)[0]
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0, msg=name)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (together / "metrics.jsonl").read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_more_processes_add_up_in_the_same_order_after_a_stop(tmp_path):

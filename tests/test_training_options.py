@@ -134,6 +134,23 @@ def test_after_divergence_the_run_goes_back_with_half_the_rate(planet, tmp_path,
     assert checkpoint.load(checkpoint.numbered(tmp_path, "state")[-1])[1]["retried"] == 1
 
 
+def test_what_a_diverged_run_goes_back_to_does_not_depend_on_saving_by_time(planet, tmp_path):
+    """Nor on a stop: the states after 6 and 7 are newer than that after 5, and passed over."""
+    rows = []
+    for seconds, stop_at in ((float("inf"), -1), (0.0, -1), (0.0, 7)):
+        folder = tmp_path / f"{seconds} {stop_at}"
+        recipe = dataclasses.replace(RECIPE, retries=1, save_seconds=seconds)
+        made = trainer(planet, folder, recipe)
+        if stop_at > 0:
+            with pytest.raises(Interrupted):
+                made.run(should_stop=lambda made=made, stop_at=stop_at: made.update == stop_at)
+            made = trainer(planet, folder, recipe)
+        poison(made, 8, lambda batch: batch.clock.fill_(float("nan")))
+        made.run()
+        rows.append((folder / "metrics.jsonl").read_bytes())
+    assert rows[0] == rows[1] == rows[2] and rows[0].count(b"\n") == 9
+
+
 def poison(made, update, spoil):
     """Has the batch of an update spoiled, once; gives the list of the updates at which that happened."""
     learn, spoiled = made._learn, []

@@ -47,6 +47,8 @@ class Recipe:
 
     Attributes:
       ema: decay of the average of the weights, 0 for none. clip: largest norm of the gradient.
+      save_every, save_seconds: a state is saved at the multiples of so many updates, and so long after the last save.
+        When a state is saved by time changes no result: what a run that diverged goes back to is saved by updates.
       keep: resumable states that are kept, the newest. precision: of the network, "float32" or "bfloat16".
       checkpoint_steps: steps of a window are computed again in the backward pass instead of stored.
       retries: how often a run that diverged goes back to the last good state with half the learning rate.
@@ -65,6 +67,7 @@ class Recipe:
     seed: int
     save_every: int
     log_every: int
+    save_seconds: float = math.inf
     keep: int = 2
     precision: str = "float32"
     checkpoint_steps: bool = False

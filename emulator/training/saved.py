@@ -51,12 +51,15 @@ def _like(tensor: Tensor, owner: Tensor) -> Tensor:
     return part_of(tensor.to(owner.device), owner)
 
 
-def newest(directory: Path, identity: str) -> tuple[int, dict[str, Tensor], dict]:
+def newest(directory: Path, identity: str, every: int = 1) -> tuple[int, dict[str, Tensor], dict]:
     """Update, tensors and metadata of the newest whole state of a training; update -1 where there is none.
 
-    Damaged ones are removed: kept, they would count among the newest that are to be kept.
+    Those after a multiple of `every` updates come before all others. Damaged ones are removed: kept, they would count among
+    the newest that are to be kept.
     """
-    for path in reversed(checkpoint.numbered(directory, "state")):
+    for path in sorted(checkpoint.numbered(directory, "state"), key=lambda p: (_update(p) % every == 0, _update(p)))[
+        ::-1
+    ]:
         try:
             saved, metadata = checkpoint.load(path)
         except checkpoint.CheckpointError as error:
@@ -68,6 +71,26 @@ def newest(directory: Path, identity: str) -> tuple[int, dict[str, Tensor], dict
             continue
         return metadata["update"], saved, metadata
     return -1, {}, {}
+
+
+def drop_older(directory: Path, identity: str, keep: int, every: int) -> None:
+    """Remove all states of a training but the `keep` newest and the newest after a multiple of `every` updates."""
+    found = checkpoint.numbered(directory, "state", identity)
+    kept = {*found[-keep:], *[path for path in found if _update(path) % every == 0][-1:]}
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)  # what a network disk does not let go of is tried again next time
+
+
+def drop_newer(directory: Path, identity: str, update: int) -> None:
+    """Remove the states of a training that lie beyond an update which it has gone back to."""
+    for path in checkpoint.numbered(directory, "state", identity):
+        if _update(path) > update:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _update(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def drop_outdone(directory: Path, identity: str) -> None:

@@ -133,6 +133,7 @@ class TrainConfig(Model):
     )
     parallel: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the network, or a part of it")
     save_every: Count = Field(250, description="updates between resumable checkpoints")
+    save_minutes: Positive = Field(5.0, description="time after which one is saved also between those")
     keep: Count = Field(2, description="resumable checkpoints to keep; the one before serves where the last is damaged")
     retries: int = Field(0, ge=0, description="after divergence go back to the last good checkpoint with half the rate")
     loss_limit: Positive | None = Field(
