@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ class Link(NamedTuple):
         directory lies.
       mark: the file that holds the fingerprint of the inputs that the outputs were completed for.
       outputs: all that the stage leaves.
+      settings: what the fingerprint was made of, besides what lies before: the configuration, with paths as text.
     """
 
     stage: str
@@ -25,6 +27,12 @@ class Link(NamedTuple):
     fingerprint: str
     mark: Path
     outputs: list[Path]
+    settings: dict[str, Any]
+
+    @property
+    def note(self) -> Path:
+        """Where the process that works on the stage notes how far it is."""
+        return self.mark.with_suffix(".running")
 
     @property
     def complete(self) -> bool:
@@ -43,9 +51,36 @@ def chain(experiment: Experiment) -> list[Link]:
         for source in content.get("sources", ()):
             source["path"] = _found(source["path"], made)
         text = json.dumps(_described(content, home.resolve(), made), sort_keys=True, default=str)
+        settings = json.loads(text)
         before = hashlib.sha256("\n".join([stage, before, text]).encode()).hexdigest()[:16]
-        links.append(Link(stage, config, before, home / ".stages" / f"{stage}.json", files(stage, config)))
+        links.append(Link(stage, config, before, home / ".stages" / f"{stage}.json", files(stage, config), settings))
     return links
+
+
+def differences(link: Link) -> list[str]:
+    """Settings of a stage in which what it was completed for differs from what is asked for now, as `name then, not now`.
+
+    Empty where the stage was never completed, or where all its own settings are the same.
+    """
+    then = marked(link.mark).get("settings")
+    if not isinstance(then, dict):
+        return []
+    before, now = (dict(_flat(settings)) for settings in (then, link.settings))
+    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    return [f"{link.stage}.{name} {_shown(before.get(name))}, not {_shown(now.get(name))}" for name in names]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None or not value:
+        yield name, value
+        return
+    for key, item in items:
+        yield from _flat(item, f"{name}.{key}" if name else str(key))
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def marked(path: Path) -> dict:

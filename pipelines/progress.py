@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pipelines.running import note
+
 log = logging.getLogger(__name__)
 LINE_EVERY_SECONDS = 15.0
 
@@ -23,11 +25,17 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Report]:
     `text` is a short remark such as the loss. `left` are the seconds still to go, for a stage that knows better than that
     all counts take equally long.
     """
-    began = time.monotonic()
+    first: list[
+        tuple[float, int]
+    ] = []  # the first step compiles and warms up, so the pace is that of the steps after it
 
     def seconds_left(done: int, left: float | None) -> float | None:
-        if left is None and done > start:
-            return (time.monotonic() - began) * (total - done) / (done - start)
+        now = time.monotonic()
+        if not first and done > start:
+            first.append((now, done))
+        if left is None and first and done > first[0][1]:
+            left = (now - first[0][0]) * (total - done) / (done - first[0][1])
+        note(title, done, total, left)
         return left
 
     if sys.stderr.isatty():
@@ -46,11 +54,10 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Report]:
     last = [0.0]
 
     def line(done: int, text: str = "", left: float | None = None) -> None:
-        now = time.monotonic()
+        now, seconds = time.monotonic(), seconds_left(done, left)
         if now - last[0] < LINE_EVERY_SECONDS and done < total:
             return
         last[0] = now
-        seconds = seconds_left(done, left)
         told = f", about {seconds:.0f} s left" if seconds is not None and done < total else ""
         log.info("%s %d of %d%s%s", title, done, total, told, f"; {text}" if text else "")
 

@@ -1,5 +1,6 @@
 """The chain of an experiment's stages; what is complete for the same inputs and configuration is skipped."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -12,11 +13,13 @@ from pathlib import Path
 
 from emulator.world import world_of
 from pipelines import started
-from pipelines.chain import Link, chain
+from pipelines.chain import Link, chain, differences, marked
 from pipelines.config import ConfigError, Experiment
 from pipelines.load import to_yaml
+from pipelines.running import noting
 
 log = logging.getLogger(__name__)
+MOST_SHOWN = 5  # settings in a sentence
 PACKAGES = ("emulator", "torch", "torch-harmonics", "numpy", "xarray", "zarr", "dask", "jcm")
 
 
@@ -45,10 +48,11 @@ def run(experiment: Experiment, only: str | None = None) -> None:
             continue
         log.info("%s: starting", link.stage)
         began = time.monotonic()
-        importlib.import_module(f"pipelines.{link.stage}").__dict__[link.stage](link.config)
+        with noting(link.note) if first else contextlib.nullcontext():
+            importlib.import_module(f"pipelines.{link.stage}").__dict__[link.stage](link.config)
         seconds = time.monotonic() - began
         if first:
-            _write(link.mark, json.dumps({"fingerprint": link.fingerprint, "seconds": round(seconds, 1)}))
+            _write(link.mark, json.dumps(_mark(link, seconds)))
         log.info("%s: done in %.0f s", link.stage, seconds)
     if links[-1].stage == "report":
         log.info("report: %s", Path(links[-1].config.output).resolve() / "report.html")
@@ -68,8 +72,23 @@ def _ready(links: list[Link], only: str, experiment: Experiment) -> Link:
         raise ConfigError(f"Expected one of the experiment's stages {', '.join(names)}, got {only!r}")
     number = names.index(only)
     if unfinished := [link.stage for link in links[:number] if not link.complete]:
-        raise ConfigError(f"Expected {', '.join(unfinished)} complete in {experiment.directory} before {only}")
+        told = f"Expected {', '.join(unfinished)} complete in {experiment.directory} before {only}"
+        raise ConfigError(f"{told}{_otherwise(links[:number])}")
     return links[number]
+
+
+def _otherwise(links: list[Link]) -> str:
+    """What stages were completed for instead, where they were."""
+    before = [link.stage for link in links if not link.complete and marked(link.mark)]
+    if not before:
+        return ""
+    changed = [text for link in links for text in differences(link)]
+    shown = "; ".join([*changed[:MOST_SHOWN], *([f"{len(changed) - MOST_SHOWN} more"] if changed[MOST_SHOWN:] else [])])
+    return f": {', '.join(before)} is complete for another configuration" + (f" ({shown})" if shown else "")
+
+
+def _mark(link: Link, seconds: float) -> dict:
+    return {"fingerprint": link.fingerprint, "seconds": round(seconds, 1), "settings": link.settings}
 
 
 def provenance() -> dict:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines import slurm, started
+from pipelines import running, slurm, started
 from pipelines.chain import Link, chain, marked
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
@@ -57,8 +57,9 @@ def _of_stage(link: Link, jobs, known, where: Places, broken: str, lines: int) -
     stage = link.stage
     if link.complete:
         return StageState(stage, "complete", f"took {marked(link.mark).get('seconds', 0):.0f} s", [])
+    noted = running.read(link.note)
     if not jobs:
-        return StageState(stage, "open", _progress(link), [])
+        return StageState(stage, "running" if noted and noted.alive else "open", _progress(link), [])
     entries = [
         (name, number, entry) for name, number in jobs for entry in known.get(number, [_from_notes(where, name)])
     ]
@@ -67,6 +68,8 @@ def _of_stage(link: Link, jobs, known, where: Places, broken: str, lines: int) -
             again = f", started again {entry.restarts} times" if entry.restarts else ""
             detail = ", ".join(filter(None, [f"job {number} for {entry.seconds}{again}", _progress(link)]))
             return StageState(stage, "running", detail, _tail(where, name, number, lines))
+    if noted and noted.alive:  # a person has started it without Slurm since
+        return StageState(stage, "running", _progress(link), [])
     for _, number, entry in entries:
         if entry.state == "PENDING" and "NeverSatisfied" not in entry.reason:
             again = f", after {entry.restarts} starts" if entry.restarts else ""
@@ -137,7 +140,9 @@ def _last_lines(path: Path, most_bytes: int = 1 << 16) -> list[str]:
 
 
 def _progress(link: Link) -> str:
-    """How far a training is, from its own log."""
+    """How far a stage is, or was when it was killed, from its note; without one a training's own log tells."""
+    if (noted := running.read(link.note)) is not None:
+        return noted.text if noted.alive or not noted.text else f"ended at {noted.text}"
     if link.stage != "train":
         return ""
     path = Path(link.config.output) / "timing.jsonl"
