@@ -13,6 +13,7 @@ from emulator.piece import Piece
 from emulator.store import seconds_between
 from emulator.variables import VARIABLES
 
+GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
 log = logging.getLogger(__name__)
 
 
@@ -97,7 +98,8 @@ def _check_present(field, axis):
         paths = partly or [piece.path for piece in term.pieces]
         raise ValueError(
             f"Expected {field.name} at every time, got nothing complete for {first}{before}, "
-            f"{int(lacking.sum())} times in all ({paths[0]}{', ...' if len(paths) > 1 else ''})"
+            f"{int(lacking.sum())} times in all ({paths[0]}{', ...' if len(paths) > 1 else ''}); "
+            f"to take gaps: {GAPS}"
         )
 
 
@@ -251,7 +253,8 @@ class _Axis:
             at = irregular[0]
             raise ValueError(
                 f"Expected a uniform time axis, got a step of {step / 3600:g} h and {steps[at] / 3600:g} h from "
-                f"{times[at]} to {times[at + 1]} ({where}{', ...' if len(terms[0].pieces) > 1 else ''})"
+                f"{times[at]} to {times[at + 1]} ({where}{', ...' if len(terms[0].pieces) > 1 else ''}); "
+                f"to take gaps: {GAPS}"
             )
         if len(irregular):
             step = float(steps.min())

@@ -173,7 +173,9 @@ def add_times(axes: Axes, dataset, array, forecast: bool) -> None:
         raise ValueError(f"Expected a time, got coordinates {sorted(map(str, array.coords))}")
     values = np.atleast_1d(time.values)
     if not (np.issubdtype(values.dtype, np.datetime64) or hasattr(values.flat[0], "calendar")):
-        raise ValueError(f"Expected times with units that decode, got {values.flat[0]!r} ({time.attrs.get('units')})")
+        raise ValueError(
+            f"Expected times with units that decode, got {values.flat[0]} ({time.attrs.get('units', 'no units')})"
+        )
     bounds = dataset.variables.get(time.attrs.get("bounds"))
     if bounds is not None and "time: mean" in array.attrs.get("cell_methods", ""):
         with warnings.catch_warnings():

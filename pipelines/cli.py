@@ -5,7 +5,9 @@ import importlib
 import json
 import logging
 import os
+import select
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +16,9 @@ from rich.logging import RichHandler
 from emulator.interruption import Interrupted
 from pipelines import load
 from pipelines.signals import ignore, stopping_at_once
+from pipelines.wording import plain
 
+EX_PIPE = 128 + 13  # what a shell tells of a program that SIGPIPE has ended
 EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
 
 ABOUT = {
@@ -43,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     _log_to_stderr(options.verbose)
     try:
         with stopping_at_once(restore=arguments is not None):
-            return options.action(options) or 0
+            code = options.action(options) or 0
+            sys.stdout.flush()
+            return code
     except Interrupted as stop:
         if arguments is None:  # this process ends now
             ignore()
@@ -53,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(str(stop) or "interrupted; start again to go on", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return EX_PIPE
         if options.verbose:
             logging.getLogger("emulator").exception("traceback")
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/]: {options.command}: ", end="")
@@ -60,15 +68,49 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _nobody_reads() -> bool:
+    """Whether the reader of what is printed has gone, as `head` does; then Python is kept from complaining at its end."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
+
+
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return plain(" ".join(str(error).split())) or type(error).__name__
+
+
+class _Intermixed(argparse.ArgumentParser):
+    """A command whose overrides may stand before, between and after its options.
+
+    A plain parser gives the overrides what stands before the first option, and has no place for the rest.
+    """
+
+    _within = False
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self._within:  # what is called below calls this again
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="emulator", description="Weather and climate emulators with closed budgets.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
+    parser.add_argument("--version", action="version", version=f"emulator {version('emulator')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE", parser_class=_Intermixed)
     for name, about in ABOUT.items():
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("config", type=Path, help="YAML of the stage, or of an experiment that has it")
@@ -225,10 +267,10 @@ def _inspect(options) -> None:
 def _log_to_stderr(verbose: bool) -> None:
     if sys.stderr.isatty():
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(_Formatter("%(message)s", datefmt="%H:%M:%S"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     level = logging.DEBUG if verbose or os.environ.get("EMULATOR_DEBUG") else logging.INFO
     for name in ("emulator", "pipelines"):

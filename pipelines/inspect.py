@@ -8,8 +8,10 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from emulator.sources import format_of
 from emulator.store import ANALYSIS, FORECAST_NAMES, grid_of, levels_of, open_analysis, open_forecast, time_step_seconds
 
+NAMES = {"netcdf": "NetCDF", "grib": "GRIB"}
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
 
@@ -62,7 +64,12 @@ def plot(path: Path, target: Path) -> int:
 
 
 def _open(path: Path) -> tuple[str | None, xr.Dataset]:
-    """The schema of a store, and the store."""
+    """The schema of a store, and the store. Raises `ValueError` for what is no store."""
+    if Path(path).exists() and (kind := format_of(str(path))) != "zarr":
+        raise ValueError(
+            f"Expected an analysis or forecast store (a Zarr folder) at {path}, got a {NAMES[kind]} file, of which the stage "
+            "ingest makes one"
+        )
     with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
         schema = raw.attrs.get("emulator_schema")
     return schema, open_analysis(path) if schema == ANALYSIS else open_forecast(path)

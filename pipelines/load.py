@@ -194,7 +194,8 @@ def _sentence(model, fault, where) -> str:
         return f"Unknown key {path} in {where}{hint}"
     if fault["type"] == "missing":
         return f"Missing key {path} in {where}"
-    return f"{fault['msg']} at {path} in {where}, got {fault['input']!r}"
+    said = fault["msg"].removeprefix("Value error, ")
+    return f"{said} at {path} in {where}, got {fault['input']!r}"
 
 
 def _walk(model, location) -> tuple[list[type[Model]], list[str]]:

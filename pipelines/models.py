@@ -34,4 +34,5 @@ def _option(name, field) -> str:
     choices = getattr(field.annotation, "__args__", ())
     told = " | ".join(map(str, choices)) if choices and all(isinstance(c, str) for c in choices) else ""
     note = "; ".join(part for part in (told, field.description or "") if part)
-    return f"    {name} = {field.default}" + (f"   ({note})" if note else "")
+    default = "needed" if field.is_required() else f"= {field.get_default(call_default_factory=True)}"
+    return f"    {name} {default}" + (f"   ({note})" if note else "")
