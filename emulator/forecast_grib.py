@@ -63,6 +63,15 @@ BITS = 24  # of a packed value: as precise as the stored float32 over the range 
 INSTANT, MEAN, INSTANT_MEMBER, MEAN_MEMBER = 0, 8, 1, 11  # product definition templates
 
 
+def library():
+    """ecCodes. Raises `ImportError` in one sentence where it is not installed."""
+    try:
+        import eccodes
+    except (ImportError, RuntimeError) as error:
+        raise ImportError("Expected ecCodes to write GRIB; install the extra emulator[grib]") from error
+    return eccodes
+
+
 def write_grib(forecast: xr.Dataset, path: Path) -> int:
     """Writes a forecast `(lead_time, [member,] [level,] latitude, longitude)` with a scalar `init_time`.
 
@@ -70,10 +79,7 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
     the conservation scheme, are left out. Raises `ImportError` without ecCodes, `ValueError` on a point grid or another
     calendar, `OSError` on a full disk.
     """
-    try:
-        import eccodes
-    except (ImportError, RuntimeError) as error:
-        raise ImportError("Expected ecCodes to write GRIB; install the extra emulator[grib]") from error
+    eccodes = library()
     grid = grid_of(forecast)
     if grid.kind == "points":
         raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}")

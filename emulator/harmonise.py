@@ -31,6 +31,8 @@ ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") f
 
 EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
 
+OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
+
 log = logging.getLogger(__name__)
 
 
@@ -63,6 +65,12 @@ def pieces(source: Source, options: Options) -> list[Piece]:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
     return found
+
+
+def unknown(source: Source, options: Options) -> list[str]:
+    """Names of the fields on the sphere in a source that are none of the table's, as the source writes them."""
+    fields = {str(n): a for n, a in _renamed(source, options).data_vars.items() if a.dtype.kind in "fiu"}
+    return [n for n, a in fields.items() if n not in OURS and on_the_sphere(a) and not _matches(n, a, options)]
 
 
 def _renamed(source, options) -> xr.Dataset:

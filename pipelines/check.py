@@ -34,6 +34,10 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
     """Lines on a stage that can run. `made` are paths that earlier stages will have made. Raises `ConfigError`."""
     for output in _outputs(stage, config):
         _check_writable(stage, output)
+    if stage == "rollout":
+        from pipelines.exporting import check_formats
+
+        check_formats(config.also)
     pending = []
     for name in INPUTS[stage]:
         value = getattr(config, name)

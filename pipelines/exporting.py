@@ -1,17 +1,24 @@
 """A forecast store as files of other formats: one an initial time, whole or not there."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from emulator.forecast_grib import write_grib
+from emulator.forecast_grib import library, write_grib
 from emulator.forecast_netcdf import to_cf
 from emulator.netcdf import write_netcdf
 from emulator.store import open_forecast
 
 log = logging.getLogger(__name__)
 SUFFIX = {"netcdf": ".nc", "grib": ".grib2"}
+
+
+def check_formats(kinds: Sequence[str]) -> None:
+    """Raises `ImportError` where a format cannot be written here, to be known before there is anything to write."""
+    if "grib" in kinds:
+        library()
 
 
 def export(path: Path, kind: str) -> Path:

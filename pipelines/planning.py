@@ -19,7 +19,7 @@ from emulator.derive import SURFACE_PRESSURE, derive, needed
 from emulator.fields import Plan
 from emulator.filling import region_length, template
 from emulator.grid import Grid
-from emulator.harmonise import Options, pieces
+from emulator.harmonise import Options, pieces, unknown
 from emulator.piece import Piece
 from emulator.relevel import even_edges, to_layers, to_pressure
 from emulator.sources import Source, open_source
@@ -87,6 +87,8 @@ def _plan(opened, config: IngestConfig) -> Plan:
             raise ValueError(
                 f"Expected variables of the table in {source.path}, got {', '.join(names[:12])}; see rename"
             )
+        if wanted is None:
+            _tell_left_out(files, options)
     if config.grid is not None:
         found = _on_grid(found, config.grid)
     plan = assemble(
@@ -101,6 +103,20 @@ def _plan(opened, config: IngestConfig) -> Plan:
     if missing := [name for name in config.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
     return plan
+
+
+def _tell_left_out(files: list[Source], options: Options) -> None:
+    """One line on the fields that the table does not know: nothing else would tell that they are not in the store."""
+    held = {name: file.path for file in reversed(files) for name in unknown(file, options)}
+    if held:
+        names = [*sorted(held)[:12], *([f"{len(held) - 12} more"] if len(held) > 12 else [])]
+        first = min(held)
+        log.warning(
+            "left out, as no variable of the table is meant: %s (%s); to take one, say which it is, as in rename: {%s: NAME}",
+            ", ".join(names),
+            held[first],
+            first,
+        )
 
 
 def _wanted(config: IngestConfig) -> tuple[str, ...] | None:

@@ -21,7 +21,7 @@ from emulator.zarr_marks import marks, progress_path
 from pipelines import checkpoints
 from pipelines.build import STATIC
 from pipelines.config import ConfigError, RolloutConfig, ThinConfig
-from pipelines.exporting import export
+from pipelines.exporting import check_formats, export
 from pipelines.forecasting import Position, Run, Schedule
 from pipelines.progress import progress
 
@@ -37,6 +37,7 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     initial times is computed; whoever writes the last one finishes the store. Raises `ConfigError` when a checkpoint does
     not match the store.
     """
+    check_formats(config.also)
     freed_memory.keep()
     world = world_of(os.environ)
     share = part or (world.rank + 1, world.size)
