@@ -69,8 +69,9 @@ def pieces(source: Source, options: Options) -> list[Piece]:
 
 def unknown(source: Source, options: Options) -> list[str]:
     """Names of the fields on the sphere in a source that are none of the table's, as the source writes them."""
-    fields = {str(n): a for n, a in _renamed(source, options).data_vars.items() if a.dtype.kind in "fiu"}
-    return [n for n, a in fields.items() if n not in OURS and on_the_sphere(a) and not _matches(n, a, options)]
+    known = {*OURS, *options.rename.values()}
+    fields = {str(name): array for name, array in _renamed(source, options).data_vars.items() if str(name) not in known}
+    return [n for n, a in fields.items() if a.dtype.kind in "fiu" and on_the_sphere(a) and not matches(n, a)]
 
 
 def _renamed(source, options) -> xr.Dataset:
