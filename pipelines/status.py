@@ -141,8 +141,8 @@ def _last_lines(path: Path, most_bytes: int = 1 << 16) -> list[str]:
 
 def _progress(link: Link) -> str:
     """How far a stage is, or was when it was killed, from its note; without one a training's own log tells."""
-    if (noted := running.read(link.note)) is not None:
-        return noted.text if noted.alive or not noted.text else f"ended at {noted.text}"
+    if (noted := running.read(link.note)) is not None and noted.text:
+        return noted.text if noted.alive else f"ended at {noted.text}"
     if link.stage != "train":
         return ""
     path = Path(link.config.output) / "timing.jsonl"
