@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.models.perceptron import perceptron, serves
+from emulator.models.perceptron import halved, perceptron, serves
 from emulator.native.layers import gelu_backward, norm_backward
 from emulator.native.library import takes
 from emulator.precision import exact_products
@@ -68,10 +68,10 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        half = self.precision == "bfloat16"
-        if serves(x, half):
+        half = halved(x, self.precision)
+        if serves(x, self.weight, half):
             return perceptron(x, self.weight, self.bias, half=half)
-        if not half:
+        if self.precision == "float32":
             return linear(x, self.weight, self.bias)
         dtype = torch.bfloat16
         bias = None if self.bias is None else self.bias.to(dtype)
@@ -111,8 +111,8 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        half = self.layers[0].precision == "bfloat16"
-        if len(self.layers) == 2 and serves(x, half):
+        half = halved(x, self.layers[0].precision)
+        if len(self.layers) == 2 and serves(x, self.layers[0].weight, half):
             first, second = self.layers
             return perceptron(x, first.weight, first.bias, second.weight, second.bias, residual, half=half)
         for layer in self.layers[:-1]:

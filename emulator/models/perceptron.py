@@ -43,9 +43,17 @@ def _by_tap(weight):
     return weight.reshape(*weight.shape[:2], -1).permute(2, 1, 0)
 
 
-def serves(x: torch.Tensor, half: bool) -> bool:
-    """Whether `perceptron` takes `x`, with bfloat16 products if `half`."""
-    return not torch.compiler.is_compiling() and native.serves(x, half)
+def serves(x: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
+    """Whether `perceptron` takes `x` and the weights, with bfloat16 products if `half`."""
+    return not torch.compiler.is_compiling() and native.serves(x, weight, half)
+
+
+def halved(x: torch.Tensor, precision: str) -> bool:
+    """Whether products of `x` are to be of bfloat16: by a layer's own precision or by autocast."""
+    if precision == "bfloat16":
+        return True
+    kind = x.device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
 
 
 def perceptron(

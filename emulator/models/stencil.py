@@ -7,7 +7,7 @@ from torch import nn
 
 from emulator.models.layers import Linear, gelu
 from emulator.models.padding import pad_sphere
-from emulator.models.perceptron import perceptron, serves
+from emulator.models.perceptron import halved, perceptron, serves
 from emulator.native.perceptron import Neighbours
 from emulator.spherical import SphericalTransform
 
@@ -45,15 +45,15 @@ class StencilMLP(nn.Module):
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """`(cell, batch, channel)` -> the same, added to a residual where there is one."""
         weight, bias = self.convolution.weight, self.convolution.bias
-        half = self.precision == "bfloat16"
-        if serves(x, half):
+        half = halved(x, self.precision)
+        if serves(x, weight, half):
             if self._neighbours is None:  # found once, and only where the compiled kernels take them
                 self._neighbours = neighbours(self.transform, self.size)
             last = self.last.weight
             return perceptron(x, weight, bias, last, residual=residual, neighbours=self._neighbours, half=half)
         image = self.transform.restore(x).permute(2, 3, 0, 1)
         image = pad_sphere(image, self.size // 2, self.transform.poles)
-        dtype = torch.bfloat16 if half else image.dtype
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else image.dtype
         y = nn.functional.conv2d(image.to(dtype), weight.to(dtype), bias.to(dtype)).permute(2, 3, 0, 1)
         y = self.last(gelu(self.transform.arrange(y).contiguous()))
         return y if residual is None else residual + y

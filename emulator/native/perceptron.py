@@ -27,9 +27,9 @@ class Neighbours(NamedTuple):
     more: tuple[tuple[tuple[int, ...], torch.Tensor, torch.Tensor], ...]
 
 
-def serves(x: torch.Tensor, half: bool) -> bool:
-    """Whether the compiled kernels take `x`, with products of bfloat16 if `half`."""
-    return library.takes(x) and (not half or library.knows_half())
+def serves(x: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
+    """Whether the compiled kernels take `x` and the weights, with products of bfloat16 if `half`."""
+    return library.takes(x, weight) and (not half or library.knows_half())
 
 
 def wide(n: int) -> int:

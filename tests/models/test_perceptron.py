@@ -13,8 +13,8 @@ from emulator.native import library
 from emulator.spherical import SphericalTransform
 
 one = torch.zeros(1)
-pytestmark = pytest.mark.skipif(not serves(one, False), reason="no compiled kernels")
-halves = [False, pytest.param(True, marks=pytest.mark.skipif(not serves(one, True), reason="no products of bfloat16"))]
+pytestmark = pytest.mark.skipif(not serves(one, one, False), reason="no compiled kernels")
+halves = [False, pytest.param(True, marks=pytest.mark.skipif(not serves(one, one, True), reason="no products of bfloat16"))]
 
 
 def results(function, x, *weights):
@@ -64,7 +64,7 @@ def test_every_size_gives_the_layers_and_their_gradients(cells, batch, inputs, h
         return results(layers, *(None if w is None else w.double() for w in (x.detach(), *weights)))
 
     near(results(perceptron, x.detach(), *weights), expected(), 1e-5)
-    if serves(x, True):  # where nothing cancels, errors are those of the numbers that are rounded
+    if serves(x, x, True):  # where nothing cancels, errors are those of the numbers that are rounded
         x, weights = x.abs(), [None if w is None else w.detach().abs() for w in weights]
         near(results(lambda *w: perceptron(*w, half=True), x.detach(), *weights), expected(), 0.01)
 
@@ -145,15 +145,29 @@ def test_a_residual_is_added(hidden, bias, outputs):
 def test_a_number_that_is_none_stays_in_its_row():
     x, weight = torch.randn(100, 1, 32), torch.randn(16, 32)
     x[17, 0, 3] = torch.nan
-    for half in (False, True) if serves(x, True) else (False,):
+    for half in (False, True) if serves(x, x, True) else (False,):
         lost = perceptron(x, weight, None, torch.randn(8, 16), half=half).isnan()
         assert lost[17].all() and lost.sum() == 8
 
 
 def test_weights_that_are_none_are_seen_in_half_precision_too():
-    if serves(one, True):
+    if serves(one, one, True):
         weight = torch.full((16, 32), torch.nan)
         assert perceptron(torch.randn(3, 32), weight, None, half=True).isnan().all()
+
+
+def test_autocast_asks_for_products_of_bfloat16():
+    mlp, x = MLP((32, 48, 16)), torch.randn(50, 1, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = mlp(x)
+    outside = mlp(x)
+    assert 1e-4 < (inside - outside).norm() / outside.norm() < 0.02
+
+
+def test_weights_of_another_type_are_left_to_torch():
+    mlp, x = MLP((32, 48, 16)).bfloat16(), torch.randn(50, 1, 32)
+    with pytest.raises(RuntimeError, match="dtype"):
+        mlp(x)
 
 
 def test_an_mlp_is_the_same_with_and_without_the_library():
