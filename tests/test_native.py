@@ -23,6 +23,14 @@ def test_kernels_are_there_where_a_compiler_is():
     assert library.LIBRARY is not None
 
 
+def test_a_library_of_another_version_is_refused_before_it_reads_anything():
+    other = library.task("gelu", "x gradient to more", "", "count")
+    with pytest.raises(RuntimeError, match="install the package again"):
+        library.call("emulator_gelu_backward", other())
+    with pytest.raises(RuntimeError, match="install the package again"):
+        library.call("emulator_to_come", other())
+
+
 @pytest.fixture
 def without(monkeypatch):
     """Calls a function as if nothing had been compiled."""

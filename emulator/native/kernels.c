@@ -296,8 +296,10 @@ typedef void (*task)(void *);
 /* GOMP_parallel of the OpenMP that the caller's threads belong to, or NULL for one thread */
 typedef void (*region)(task, void *, unsigned, unsigned);
 
-/* `emulator_NAME` works through a structure on so many threads, each of which takes portion after portion. */
+/* `emulator_NAME` works through a structure of `emulator_NAME_size` bytes on so many threads, each of which takes portion
+ * after portion. */
 #define ENTRY(name, kernel, portions)                                                                                  \
+    const long emulator_##name##_size = sizeof(struct kernel);                                                         \
     void emulator_##name(struct kernel *work, region parallel, unsigned threads)                                       \
     {                                                                                                                  \
         memset(&work->portions, 0, sizeof work->portions);                                                             \
@@ -320,6 +322,7 @@ ENTRY(departure, departure, blocks)
 ENTRY(correction, correction, blocks)
 ENTRY(perceptron, perceptron, next)
 
+const long emulator_norm_backward_size = sizeof(struct norm);
 void emulator_norm_backward(struct norm *work, region parallel, unsigned threads)
 {
     work->summing = 1;

@@ -34,8 +34,22 @@ def takes(*tensors: torch.Tensor) -> bool:
     return LIBRARY is not None and all(x.dtype is torch.float32 and x.is_cpu for x in tensors)
 
 
+@functools.cache
+def _check(function: str, structure: type[ctypes.Structure]) -> None:
+    """Raises `RuntimeError` where the library was compiled from another version, before it reads a structure wrongly."""
+    try:
+        size = ctypes.c_long.in_dll(LIBRARY, f"{function}_size").value
+    except ValueError:
+        size = None
+    if size != ctypes.sizeof(structure):
+        raise RuntimeError(
+            "Expected compiled kernels of this version of the package, got those of another one: install the package again"
+        )
+
+
 def call(function: str, argument: ctypes.Structure) -> None:
     """Run a function of the library on torch's number of threads."""
+    _check(function, type(argument))
     getattr(LIBRARY, function)(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))
 
 

@@ -14,7 +14,10 @@ from emulator.spherical import SphericalTransform
 
 one = torch.zeros(1)
 pytestmark = pytest.mark.skipif(not serves(one, one, False), reason="no compiled kernels")
-halves = [False, pytest.param(True, marks=pytest.mark.skipif(not serves(one, one, True), reason="no products of bfloat16"))]
+halves = [
+    False,
+    pytest.param(True, marks=pytest.mark.skipif(not serves(one, one, True), reason="no products of bfloat16")),
+]
 
 
 def results(function, x, *weights):
