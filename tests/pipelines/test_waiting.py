@@ -16,5 +16,7 @@ PROGRAM = "import sys, pipelines, os; print('torch' in sys.modules, os.environ.g
 )
 def test_waiting_threads_spin_for_long_only_where_asked(given, expected):
     unset = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=unset | given, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=unset | given, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["False", expected]
