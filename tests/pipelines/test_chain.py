@@ -240,9 +240,8 @@ def test_a_checkpoint_that_does_not_match_the_store_is_refused_naming_both(finis
     run = finished.parent / "run"
     other = tmp_path / "checkpoint"
     shutil.copytree(run / "train" / "checkpoint", other)
-    metadata = json.loads((other / checkpoint.METADATA).read_text())
-    metadata["step_seconds"] = 3600.0
-    (other / checkpoint.METADATA).write_text(json.dumps(metadata))
+    tensors, metadata = checkpoint.load(other)
+    checkpoint.save(other, tensors, metadata | {"step_seconds": 3600.0})
     assert main(["rollout", str(finished), f"checkpoint={other}", f"output={tmp_path / 'f.zarr'}"]) == 1
     said = capsys.readouterr().err
     assert str(other) in said and str(run / "analysis.zarr") in said and "1 h" in said and "6 h" in said
