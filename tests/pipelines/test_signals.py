@@ -111,7 +111,15 @@ def test_a_chain_told_to_stop_exits_with_the_code_that_requeues_and_goes_on(tmp_
     assert main(["ingest", str(path)]) == 0
 
 
-def test_a_signal_that_comes_when_the_loop_has_ended_stops_what_follows():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: a process that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_comes_when_the_loop_has_ended_stops_what_follows(interruptible):
     with pytest.raises(Interrupted, match="SIGTERM"), stopping_at_once(restore=True):
         with stopping_when_asked():
             os.kill(os.getpid(), signal.SIGTERM)
