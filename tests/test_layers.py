@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = {
     1: "constants variables grid vertical spherical spherical_kernels native precision mesh insolation calendar world"
-    " interruption whole_file one_writer",
+    " interruption whole_file one_writer freed_memory",
     2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed rates statistics"
     " axes coefficients fields assemble filling appending computed derive regrid relevel chunk_reader chunk_writer"
     " hdf5_chunks climatology"
