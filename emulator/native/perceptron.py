@@ -7,7 +7,7 @@ import torch
 from emulator.native import library
 
 LANES, TILE = 16, 32
-LONGEST = 1024  # rows whose gradients of weights are summed together, at the least
+SHORTEST_CHUNK = 1024  # rows whose gradients of weights are summed together
 _Perceptron = library.task(
     "perceptron",
     "x first second first_bias second_bias residual source target before to gradient g_before sums room",
@@ -101,7 +101,7 @@ def backward(g, x, before, first, second, neighbours, half, needs_x):
     depth = taps * inputs
     deep, hidden, out = wide(depth), wide(middle), wide(outputs)
     two = second is not None
-    chunk = max(LONGEST, -(-items * batch // 64) + TILE - 1) // TILE * TILE
+    chunk = max(SHORTEST_CHUNK, -(-items * batch // 64) + TILE - 1) // TILE * TILE
     size = deep * hidden + hidden + (hidden * out + out if two else 0)
     sums = x.new_empty(-(-items * batch // chunk), size)
     direct = neighbours is None
