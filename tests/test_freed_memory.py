@@ -25,14 +25,14 @@ def test_pages_are_not_mapped_again_at_every_step():
 
         torch.set_num_threads(1)
         print(int(freed_memory.keep()))
-        faults(2)
+        faults(10)  # until the heap has grown to what a step takes
         print(faults(10))
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
     kept, faults = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     if not int(kept):
         pytest.skip("another C library than glibc")
-    assert float(faults) < 1000  # 8192 pages otherwise
+    assert float(faults) < 100  # 8192 pages otherwise
 
 
 def test_where_the_c_library_has_no_such_setting_nothing_happens(monkeypatch):

@@ -70,7 +70,8 @@ class Linear(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         half = halved(x, self.precision)
         if serves(x, self.weight, half):
-            return perceptron(x, self.weight, self.bias, half=half)
+            y = perceptron(x, self.weight, self.bias, half=half)
+            return y.bfloat16() if self.precision == "bfloat16" else y  # what follows in a graph network goes by it
         if self.precision == "float32":
             return linear(x, self.weight, self.bias)
         dtype = torch.bfloat16

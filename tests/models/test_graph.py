@@ -240,7 +240,7 @@ def test_less_is_stored_than_by_the_plain_reference_and_less_still_with_checkpoi
     half = stored(network(dataclasses.replace(SMALL, precision="bfloat16")), x)
     assert ours < 0.6 * plain
     assert saving < 0.6 * ours
-    assert half < 0.95 * ours
+    assert half < 0.9 * ours
 
 
 class _Plain(nn.Module):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.models.layers import MLP
+from emulator.models.layers import MLP, Linear
 from emulator.models.perceptron import perceptron, serves
 from emulator.models.stencil import StencilMLP, neighbours
 from emulator.native import library
@@ -178,3 +178,11 @@ def test_an_mlp_is_the_same_with_and_without_the_library():
     found = mlp(x)
     with library.set_aside():
         torch.testing.assert_close(found, mlp(x), rtol=0, atol=1e-5)
+
+
+def test_a_layer_of_half_precision_hands_on_half_precision():
+    """The graph network's second layers take the type of what they are given."""
+    layer, x = Linear(32, 48, precision="bfloat16"), torch.randn(50, 1, 32)
+    found = layer(x)
+    with library.set_aside():
+        assert found.dtype == layer(x).dtype == torch.bfloat16
