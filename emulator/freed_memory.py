@@ -1,13 +1,15 @@
 """Whether memory that a program frees goes back to the system."""
 
 import ctypes
+import functools
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 
+@functools.cache
 def keep() -> bool:
-    """Have the C library keep freed memory for later tensors; whether it can (glibc).
+    """Have the C library keep freed memory for later tensors, for the life of the process; whether it can (glibc).
 
     The tensors of a training step are the same ones step by step. Returned to the system in between, every page of them is
     cleared and mapped again: 7700 of them in an update of the quickstart's network, 2 us each in a virtual machine.

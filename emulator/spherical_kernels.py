@@ -209,11 +209,11 @@ def _to_spectra(x, table, plan):
     return spectra
 
 
-def _from_spectra(spectra, table, plan):
-    """Transpose of `_to_spectra`."""
+def _from_spectra(spectra, table, plan, onto=None):
+    """Transpose of `_to_spectra`; the compiled kernels add it to `onto`."""
     if native.serves(spectra[0], plan.nlon):
         x = spectra[0].new_empty(plan.nlon, plan.nlat, spectra[0].shape[3])
-        native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=True)
+        native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=True, onto=onto)
         return x
     if plan.fourier == "fast":
         return _from_spectra_fast(spectra, plan)
@@ -284,14 +284,14 @@ def to_coefficients(x, legendre, fourier, plan):
     return out
 
 
-def to_cells(c, legendre, fourier, plan):
-    """Transpose of `to_coefficients`: `(count, C)` -> `(nlon * nlat, C)`."""
+def to_cells(c, legendre, fourier, plan, onto=None):
+    """Transpose of `to_coefficients`: `(count, C)` -> `(nlon * nlat, C)`, added to cells `onto`; all contiguous."""
     plan = Plan(*plan)
     channels = c.shape[1]
     spectra = [c.new_empty(2, plan.orders, plan.half, channels) for _ in (0, 1)]
     if native.serves(c, plan.nlon):
         native.legendre(c, spectra, legendre, plan.lmax, plan.width, plan.flipped, plan.natural, True)
-        return _from_spectra(spectra, fourier, plan).view(-1, channels)
+        return _from_spectra(spectra, fourier, plan, onto).view(-1, channels)
     position = 0
     with exact_products(small=plan.half < 40):
         for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
@@ -306,14 +306,15 @@ def to_cells(c, legendre, fourier, plan):
     if plan.orders > plan.lmax:
         for spectrum in spectra:
             spectrum[:, plan.lmax :] = 0
-    return _from_spectra(spectra, fourier, plan).view(-1, channels)
+    cells = _from_spectra(spectra, fourier, plan).view(-1, channels)
+    return cells if onto is None else cells.add_(onto)
 
 
 # Operators rather than plain functions, so that torch.compile takes each transform as one node: traced, it would become
 # some fifty small ones, and `out=` on views is what saves the copies.
 _LIBRARY = torch.library.Library("emulator", "FRAGMENT")
 _LIBRARY.define("to_coefficients(Tensor x, Tensor legendre, Tensor fourier, int[] plan) -> Tensor")
-_LIBRARY.define("to_cells(Tensor c, Tensor legendre, Tensor fourier, int[] plan) -> Tensor")
+_LIBRARY.define("to_cells(Tensor c, Tensor legendre, Tensor fourier, int[] plan, Tensor? onto=None) -> Tensor")
 _LIBRARY.impl("to_coefficients", to_coefficients, "CompositeExplicitAutograd")
 _LIBRARY.impl("to_cells", to_cells, "CompositeExplicitAutograd")
 
@@ -324,12 +325,12 @@ def _(x, legendre, fourier, plan):
 
 
 @torch.library.register_fake("emulator::to_cells")
-def _(c, legendre, fourier, plan):
+def _(c, legendre, fourier, plan, onto=None):
     return c.new_empty(plan[0] * plan[1], c.shape[1])
 
 
 @register_flop_formula([torch.ops.emulator.to_coefficients, torch.ops.emulator.to_cells])
-def _products(x, legendre, fourier, plan, *, out_shape=None):
+def _products(x, legendre, fourier, plan, onto=None, *, out_shape=None):
     """Operations, on the shapes of the arguments: every entry of a table meets the real and imaginary part of a channel."""
     return 4 * x[1] * (math.prod(legendre) + Plan(*plan).half * math.prod(fourier))
 
@@ -347,3 +348,26 @@ class Transform(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, not ctx.inverse), None, None, None, None
+
+
+class AnalysisBesides(torch.autograd.Function):
+    """`to_coefficients` of cells that are used elsewhere too: the coefficients, and the cells for that other use.
+
+    The gradients of both uses meet in the transform's last pass, which saves a pass over memory.
+    """
+
+    @staticmethod
+    def forward(ctx, x, legendre, fourier, plan):
+        ctx.save_for_backward(legendre, fourier)
+        ctx.set_materialize_grads(False)
+        ctx.plan = plan
+        return torch.ops.emulator.to_coefficients(x, legendre, fourier, plan), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient, other):
+        if gradient is None or other is None or torch.is_grad_enabled():
+            back = None if gradient is None else Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, True)
+            total = other if back is None else back if other is None else back + other
+        else:
+            total = torch.ops.emulator.to_cells(gradient.contiguous(), *ctx.saved_tensors, ctx.plan, other.contiguous())
+        return total, None, None, None

@@ -217,11 +217,11 @@ class Block(nn.Module):
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
         """`(cell, batch, channel)` on the grid of `analysis` -> the same on the grid of `synthesis`, which is the noise's."""
-        kept = x
+        entered = x
         if self.options.pre_norm != "none":
             x = self.pre_norm(x, condition)
-            kept = x if self.options.pre_norm == "stream" else kept
-        c = self.analysis.analyse(x)
+        c, x = self.analysis.analyse_besides(x)
+        kept = entered if self.options.pre_norm == "branch" else x
         inner = x
         if self.analysis.shape != self.synthesis.shape:  # what is kept goes through the same change of grid
             inner = self.synthesis.synthesise(c)

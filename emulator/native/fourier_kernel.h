@@ -216,13 +216,15 @@ INLINE void KERNEL(synthesise)(const struct fourier *f, long column, float *nort
         a[2 * k] = a[2 * k + 1] = zero;
     const V *z = KERNEL(transform)(f, a, b);
     for (int j = 0; j < n; j++) {
-        V even = z[2 * j + 1], odd = z[2 * j];
-        if (south) {
-            KERNEL(store)(north + f->places[j], even + odd, lanes);
-            KERNEL(store)(south + f->places[j], even - odd, lanes);
-        } else {
-            KERNEL(store)(north + f->places[j], even, lanes);
+        V even = z[2 * j + 1], odd = z[2 * j], up = south ? even + odd : even, down = even - odd;
+        if (f->onto) {
+            up += KERNEL(load)(f->onto + (north - f->cells) + f->places[j], lanes);
+            if (south)
+                down += KERNEL(load)(f->onto + (south - f->cells) + f->places[j], lanes);
         }
+        KERNEL(store)(north + f->places[j], up, lanes);
+        if (south)
+            KERNEL(store)(south + f->places[j], down, lanes);
     }
 }
 

@@ -18,6 +18,7 @@
 
 struct fourier {
     float *cells, *spectra[2]; /* even and odd degrees */
+    const float *onto;     /* backward, what the cells are added to, in their order; NULL for nothing */
     const float *twiddles; /* (cos, -sin) of every pass in turn */
     const int *radices;    /* of every pass; their product is the number of longitudes */
     const long *places;    /* of every longitude in the cells, in floats as all that follow */

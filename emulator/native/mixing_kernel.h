@@ -8,6 +8,51 @@
 #define word KERNEL(word)
 #define INLINE static inline __attribute__((always_inline))
 
+/* to[c, r] = from[r, c], words with `flip` exclusively-ored into each. Tiles of whole vectors are turned in registers, lanes
+ * exchanged over distances of 8, 4, 2 and 1; one by one it took a third of the gradients' time. */
+static void KERNEL(turn)(const void *source, long from_step, word *to, long to_step, long rows, long columns, uint32_t flip)
+{
+    const float *from = source;
+    for (long r = 0; r < rows; r += LANES)
+        for (long c = 0; c < columns; c += LANES) {
+            long high = rows - r < LANES ? rows - r : LANES, wide = columns - c < LANES ? columns - c : LANES;
+#ifdef __AVX512F__
+            if (high == LANES && wide == LANES) {
+                const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+                __m512i tile[LANES];
+                for (int n = 0; n < LANES; n++)
+                    tile[n] = _mm512_loadu_si512(from + (r + n) * from_step + c);
+#pragma GCC unroll 4
+                for (int s = LANES / 2; s; s /= 2) {
+                    const __mmask16 far = _mm512_test_epi32_mask(lanes, _mm512_set1_epi32(s));
+                    const __m512i first = _mm512_mask_add_epi32(lanes, far, lanes, _mm512_set1_epi32(LANES - s));
+                    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(s));
+#pragma GCC unroll 16
+                    for (int n = 0; n < LANES; n++)
+                        if (!(n & s)) {
+                            const __m512i a = tile[n], b = tile[n + s];
+                            tile[n] = _mm512_permutex2var_epi32(a, first, b);
+                            tile[n + s] = _mm512_permutex2var_epi32(a, second, b);
+                        }
+                }
+                for (int n = 0; n < LANES; n++)
+                    _mm512_storeu_si512(to + (c + n) * to_step + r, _mm512_xor_si512(tile[n], _mm512_set1_epi32((int)flip)));
+                continue;
+            }
+#endif
+            for (long o = c; o < c + wide; o++)
+                for (long i = r; i < r + high; i++) {
+                    uint32_t bits;
+                    memcpy(&bits, from + i * from_step + o, sizeof bits);
+                    bits ^= flip;
+                    memcpy(to + o * to_step + i, &bits, sizeof bits);
+                }
+        }
+}
+
+#define MINUS_LOW 0x8000u
+#define MINUS_HIGH 0x80000000u
+
 #if GROUP == 1
 
 struct KERNEL(factors) {
@@ -91,12 +136,10 @@ static void KERNEL(complex_product)(int rows, long columns, const struct KERNEL(
 static void KERNEL(mixing_weights)(const struct mixing *f, const float *weight, word *to)
 {
     const long in = f->inputs, out = f->outputs;
-    if (f->g_weight)
-        for (long i = 0; i < in; i++)
-            for (long o = 0; o < out; o++) {
-                to[o * 2 * in + i] = weight[i * 2 * out + o];
-                to[o * 2 * in + in + i] = -weight[i * 2 * out + out + o];
-            }
+    if (f->g_weight) {
+        KERNEL(turn)(weight, 2 * out, to, 2 * in, in, out, 0);
+        KERNEL(turn)(weight + out, 2 * out, to + in, 2 * in, in, out, MINUS_HIGH);
+    }
 }
 
 /* Coefficients of a degree, imaginary parts `parts` rows behind the real ones, times its weights. */
@@ -128,21 +171,14 @@ INLINE void KERNEL(complex_words)(const float *low, const float *high, uint32_t 
         _mm512_storeu_si512(to + n, _mm512_xor_si512(KERNEL(pairs)(low + n, high + n), _mm512_set1_epi32((int)signs)));
 }
 
-#define MINUS_LOW 0x8000u
-#define MINUS_HIGH 0x80000000u
-
 static void KERNEL(mixing_weights)(const struct mixing *f, const float *weight, word *to)
 {
     const long in = f->inputs, out = f->outputs;
-    word *row = f->g_weight ? to + in * out : to;
-    for (long i = 0; i < in; i++) {
-        KERNEL(complex_words)(weight + i * 2 * out, weight + i * 2 * out + out, 0, out, row);
-        if (f->g_weight)
-            for (long o = 0; o < out; o++)
-                to[o * in + i] = row[o];
-        else
-            row += out;
-    }
+    word *rows = f->g_weight ? to + in * out : to;
+    for (long i = 0; i < in; i++)
+        KERNEL(complex_words)(weight + i * 2 * out, weight + i * 2 * out + out, 0, out, rows + i * out);
+    if (f->g_weight)
+        KERNEL(turn)(rows, out, to, in, in, out, 0);
 }
 
 static void KERNEL(mix_degree)(const struct mixing *f, const float *c, const float *weight, word *room, float *to,

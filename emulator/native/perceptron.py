@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from emulator import freed_memory
 from emulator.native import library
 
 LANES, TILE = 16, 32
@@ -52,6 +53,7 @@ def _padded(bias):
 
 
 def _run(half, rows, room, **fields):
+    freed_memory.keep()  # a network's tensors come again at its next step, in whatever loop it is trained
     threads = torch.get_num_threads()
     room = torch.empty(threads, wide(room))
     values = {name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in fields.items()}

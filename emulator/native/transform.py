@@ -15,7 +15,7 @@ RADICES = (8, 4, 5, 3, 2)
 
 _Fourier = library.task(
     "fourier",
-    "cells even odd twiddles radices places north south",
+    "cells even odd onto twiddles radices places north south",
     "longitudes truncation orders has_equator backward joined",
     "channels spectrum_step",
 )
@@ -95,13 +95,17 @@ def folded_places(nlat: int, channels: int, order: tuple[int, ...]) -> Places:
     return Places(np.argsort(order) * (nlat * channels), rows, rows + (half - equator) * channels, True)
 
 
-def fourier(cells, spectra, places: Places, nlat: int, truncation: int, backward: bool) -> None:
-    """Fill the two `spectra`, `(2, order, row, C)`, from `cells`, or `backward` the cells from spectra; all contiguous."""
+def fourier(cells, spectra, places: Places, nlat: int, truncation: int, backward: bool, onto=None) -> None:
+    """Fill the two `spectra`, `(2, order, row, C)`, from `cells`, or `backward` the cells from spectra; all contiguous.
+
+    `onto`: what the cells are added to.
+    """
     nlon = len(places.longitudes)
     _, orders, half, channels = spectra[0].shape
     task = _Fourier(
         cells.data_ptr(),
         *(spectrum.data_ptr() for spectrum in spectra),
+        onto=None if onto is None else onto.data_ptr(),
         twiddles=_twiddles(nlon).ctypes.data,
         radices=_radices(nlon).ctypes.data,
         places=places.longitudes.ctypes.data,
