@@ -119,7 +119,7 @@ class MeshGraph:
                 stored = {name: file[name] for name in file.files}
         except FileNotFoundError:
             raise GraphError(f"Expected a graph at {path}, got nothing there") from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise GraphError(f"Expected a graph at {path}, it cannot be read: {error}") from None
         texts = {name: str(stored.pop(name, "")) for name in ("schema", "key", "sha256")}
         if texts["schema"] != SCHEMA:

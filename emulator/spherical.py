@@ -131,9 +131,8 @@ class _Reorder(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, index, inverse):
         ctx.save_for_backward(index, inverse)
-        rows = x.reshape(
-            len(x), -1
-        ).contiguous()  # a matrix is turned faster; gathering strided rows takes thrice as long
+        # a matrix is turned faster; gathering strided rows takes thrice as long
+        rows = x.reshape(len(x), -1).contiguous()
         return rows.index_select(0, index).view(len(index), *x.shape[1:])
 
     @staticmethod
@@ -150,7 +149,10 @@ def _shared(key, make, dtype, device):
     full = (*key, dtype, str(device))
     table = _TABLES.get(full)
     if table is None:
-        table = make()
+        with torch.device(
+            "cpu"
+        ):  # whatever default the caller has set: what is made on the way is kept for all devices
+            table = make()
         table = table.to(device=device, dtype=dtype if table.is_floating_point() else None)
         _TABLES[full] = table
     return table
@@ -248,7 +250,7 @@ class SphericalTransform(_Tables):
     """Transform of scalars between a grid and the triangular truncation of `lmax` degrees and orders.
 
     Args:
-      nlat, nlon: rows and columns of the grid; multiples of 4 up to 512 columns are fastest.
+      nlat, nlon: rows and columns of the grid; columns without other primes than 2, 3 and 5 are fastest.
       grid: "gaussian" or "equiangular"; `poles`: whether an equiangular grid has rows at the poles.
       lmax: number of degrees, by default the most for which analysis inverts synthesis (`truncation`).
     Raises `ValueError` for an unknown grid and for a truncation that the longitudes cannot hold.

@@ -223,6 +223,10 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path):
     path.write_bytes(b"not a zip")
     with pytest.raises(GraphError, match="cannot be read"):
         MeshGraph.load(path)
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))  # a single array, which opens as no archive
+    with pytest.raises(GraphError, match="cannot be read"):
+        MeshGraph.load(path)
     graph = build_graph(GRIDS["points"], MeshOptions(1))
     graph.save(path)
     stored = dict(np.load(path))

@@ -289,6 +289,54 @@ def test_gradients_of_the_wind_transform_are_those_of_differences():
     assert torch.autograd.gradcheck(transform.synthesis, parts)
 
 
+@pytest.mark.parametrize("used", ["both", "coefficients", "cells"])
+@pytest.mark.parametrize(("nlat", "nlon", "lmax", "channels"), [(7, 16, 6, 17), (8, 192, 5, 16), (9, 14, 6, 3)])
+def test_gradients_of_cells_used_twice_are_those_of_two_uses(nlat, nlon, lmax, channels, used):
+    """In float32 by the compiled kernels where they know the length, in float64 by products, exactly and twice."""
+    transform = SphericalTransform(nlat, nlon, lmax=lmax)
+
+    def gradient(transform, besides, cells, create_graph=False):
+        c, kept = transform.analyse_besides(cells) if besides else (transform.analyse(cells), cells)
+        total = 0
+        if used != "cells":
+            total = total + (c * c.detach().cos()).sum() + c.square().sum()
+        if used != "coefficients":
+            total = total + (kept * kept.detach().sin().mT.contiguous().mT).sum() + kept.pow(3).sum()
+        return torch.autograd.grad(total, cells, create_graph=create_graph)[0]
+
+    cells = random(nlat * nlon, 2, channels).float().requires_grad_()
+    found, expected = (gradient(transform, besides, cells) for besides in (True, False))
+    assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+    transform.double()
+    cells = random(nlat * nlon, 2).requires_grad_()
+    for create_graph in (False, True):
+        found, expected = (gradient(transform, besides, cells, create_graph) for besides in (True, False))
+        assert_close(found, expected)
+    seconds = [torch.autograd.grad(g.square().sum(), cells)[0] for g in (found, expected)]
+    assert_close(*seconds)
+
+
+def test_cells_used_twice_leave_gradients_and_cells_alone():
+    transform = SphericalTransform(6, 12)
+    cells = random(72, 16).float().requires_grad_()
+    c, kept = transform.analyse_besides(cells)
+    with pytest.raises(RuntimeError, match="modified inplace"):
+        kept.add_(1)
+    given = random(*kept.shape, seed=1).float()
+    torch.autograd.grad((c, kept), cells, (torch.ones_like(c), given))
+    assert torch.equal(given, random(*kept.shape, seed=1).float())
+
+
+def test_a_default_device_without_memory_does_not_reach_the_tables_of_others():
+    with torch.device("meta"):
+        assert SphericalTransform(10, 22).cell_index.is_meta
+    field = random(10, 22).float()
+    transform = SphericalTransform(10, 22)
+    assert torch.equal(transform.restore(transform.arrange(field[..., None]))[..., 0], field)
+    assert torch.isfinite(transform.analysis(field)).all()
+
+
 @pytest.mark.slow
 def test_compiled_transform_is_one_graph_with_the_same_result_and_gradient():
     transform = SphericalTransform(16, 32)

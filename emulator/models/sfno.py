@@ -90,6 +90,10 @@ class SFNOOptions:
                 raise ValueError(f"Expected {name} of at least 0, got {getattr(self, name)}")
         if self.truncation is not None and not 0 < self.truncation <= 1:
             raise ValueError(f"Expected truncation above 0 and at most 1, got {self.truncation}")
+        if self.mlp_ratio and int(self.embed_dim * self.mlp_ratio) < 1:
+            raise ValueError(
+                f"Expected an mlp_ratio of 0 or one that leaves a channel of {self.embed_dim}, got {self.mlp_ratio}"
+            )
         if self.stencil > 1 and not self.mlp_ratio:
             raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
         if not 0 <= self.drop_path < 1:
@@ -267,6 +271,11 @@ def _transforms(nlat, nlon, grid, poles, options):
     inner_nlat, inner_nlon = int((nlat - 1) // scale) + 1, int(nlon // scale)
     lmax = min(inner_nlat, inner_nlon // 2)
     lmax = min(lmax, truncation(nlat, nlon, grid)) if options.truncation is None else int(lmax * options.truncation)
+    if lmax < 1:
+        raise ValueError(
+            f"Expected a scale_factor and a truncation that leave a degree, got {scale} and {options.truncation} for "
+            f"{nlat} x {nlon} cells"
+        )
     outer = SphericalTransform(nlat, nlon, grid, poles, lmax)
     return outer, (outer if scale == 1 else SphericalTransform(inner_nlat, inner_nlon, "gaussian", False, lmax))
 

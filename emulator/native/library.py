@@ -30,8 +30,10 @@ def _region() -> ctypes.c_void_p | None:
 
 
 def takes(*tensors: torch.Tensor) -> bool:
-    """Whether compiled kernels are there for these: float32 in the processor's memory."""
-    return LIBRARY is not None and all(x.dtype is torch.float32 and x.is_cpu for x in tensors)
+    """Whether compiled kernels are there for these: float32 in the processor's memory, and not recorded by `torch.jit`."""
+    if LIBRARY is None or torch.jit.is_tracing():
+        return False
+    return all(x.dtype is torch.float32 and x.is_cpu for x in tensors)
 
 
 @functools.cache

@@ -399,6 +399,7 @@ def test_smooth_fields_pass_a_coarser_inner_grid_unchanged():
         ({"filter": "quaternion"}, "Expected filter among"),
         ({"blocks": 0}, "Expected blocks of at least 1, got 0"),
         ({"mlp_ratio": -1}, "Expected mlp_ratio of at least 0"),
+        ({"mlp_ratio": 0.01}, "Expected an mlp_ratio of 0 or one that leaves a channel of 64, got 0.01"),
         ({"truncation": 1.5}, "Expected truncation above 0 and at most 1, got 1.5"),
         ({"drop_path": 1.0}, "Expected drop_path of at least 0 and below 1"),
     ],
@@ -406,6 +407,14 @@ def test_smooth_fields_pass_a_coarser_inner_grid_unchanged():
 def test_impossible_options_are_refused(chosen, message):
     with pytest.raises(ValueError, match=message):
         SFNOOptions(**chosen)
+
+
+@pytest.mark.parametrize("chosen", [{"scale_factor": 100}, {"truncation": 1e-3}])
+def test_grids_without_a_degree_are_refused(chosen):
+    with pytest.raises(
+        ValueError, match="Expected a scale_factor and a truncation that leave a degree.* 12 x 24 cells"
+    ):
+        network(SFNOOptions(**chosen))
 
 
 def test_inputs_of_another_shape_are_refused():
@@ -484,6 +493,15 @@ def test_linear_layer_is_torchs_whichever_library_it_takes(points):
     slopes = torch.autograd.grad((torch.nn.functional.linear(*exact) * upstream.double()).sum(), exact)
     for a, b in zip(found, slopes, strict=True):
         assert_close(a, b.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_recorded_network_gives_the_same_output():
+    """`torch.jit.trace` hands out numbers that compiled kernels cannot read: they had crashed."""
+    net, x = awaken(network(dataclasses.replace(SMALL, blocks=1, stencil=3))), fields(2, 3, 12, 24)
+    recorded = torch.jit.trace(net, x, check_trace=False)
+    for seed in (1, 5):
+        x = fields(2, 3, 12, 24, seed=seed)
+        assert_close(recorded(x), net(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
