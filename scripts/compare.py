@@ -81,7 +81,7 @@ def _variant(base: Experiment, source: Path, changes: dict, overrides: list[str]
 def _dotted(changes: dict, prefix: str = "") -> list[str]:
     found = []
     for key, value in changes.items():
-        inner = isinstance(value, dict) and prefix + key != "train.network"
+        inner = isinstance(value, dict) and not (prefix + key == "train.network" and "kind" in value)  # another network
         found += _dotted(value, f"{prefix}{key}.") if inner else [f"{prefix}{key}={json.dumps(value)}"]
     return found
 

@@ -35,13 +35,17 @@ def parser(about: str) -> argparse.ArgumentParser:
         default="wall",
         help="cpu: seconds of processor time, for one thread of a busy machine",
     )
+    made.add_argument(
+        "--kept", action="store_true", help="peers keep freed memory for their next step too, as our networks do"
+    )
     made.add_argument("--one", help=argparse.SUPPRESS)
     return made
 
 
 def prepare(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    freed_memory.keep()  # as training does; peers' processes too
+    if arguments.kept:
+        freed_memory.keep()
     torch.manual_seed(0)
     _clock["now"] = CLOCKS[arguments.clock]
     if arguments.peers:
@@ -147,6 +151,7 @@ def alone(script: str, case: dict, arguments: argparse.Namespace) -> dict:
         "--clock",
         arguments.clock,
     ]
+    shared += ["--kept"] * arguments.kept
     command = [sys.executable, script, *shared, "--peers", arguments.peers, "--one", json.dumps(case)]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()

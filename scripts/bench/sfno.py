@@ -2,7 +2,8 @@
 
 Forward, backward and Adam; 40 channels in and out, Gaussian grid, scale factor 1, batch 1. Against torch-harmonics ours
 computes the same function; against fme it has the same parts (nonlinear encoder and decoder, norms, linear inner skip, the
-input handed to the decoder, a learned position). Each network runs in a process of its own. Peers: `pip install fme`.
+input handed to the decoder, a learned position). Each network runs in a process of its own. Ours keep freed memory for
+their next step; peers do with --kept. Peers: `pip install --target FOLDER --no-deps fme ...` and --peers FOLDER.
 """
 
 import json
@@ -39,9 +40,22 @@ def make(case):
         from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
 
         return TorchHarmonicsSFNO(CHANNELS, CHANNELS, *shape, options=TorchHarmonicsOptions(embed, blocks))
+    return fme_network(CHANNELS, CHANNELS, shape, embed, blocks)
+
+
+def fme_network(inputs, outputs, shape, embed, blocks):
+    """fme's SFNO with the options of its own climate emulator."""
+    import fme.sht_fix
     from fme.ace.registry.sfno import SphericalFourierNeuralOperatorBuilder
     from fme.core.dataset_info import DatasetInfo
+    from torch_harmonics.legendre import legpoly
 
+    # fme 2026.10 is made for torch-harmonics 0.8 and calls a private function by the arguments that it had there; with this
+    # one its outputs beside 0.9.3 are those of its own environment, bit by bit.
+    def by_colatitude(mmax, lmax, colatitude, **options):
+        return legpoly(mmax, lmax, torch.cos(colatitude), **options)
+
+    fme.sht_fix._precompute_legpoly = by_colatitude
     builder = SphericalFourierNeuralOperatorBuilder(
         scale_factor=1,
         embed_dim=embed,
@@ -50,7 +64,7 @@ def make(case):
         operator_type="dhconv",
         spectral_layers=3,
     )
-    return builder.build(CHANNELS, CHANNELS, DatasetInfo(img_shape=shape))
+    return builder.build(inputs, outputs, DatasetInfo(img_shape=shape))
 
 
 def one(case, repeats, device):
