@@ -60,6 +60,7 @@ def main() -> None:
         rows[name] = experiment
     view = _score(base, rows, directory)
     table = [_row(view, name, experiment) for name, experiment in rows.items()]
+    table += [{"variant": name, **_errors(view, name)} for name in view.baselines]
     print(_markdown(table))
     (directory / "table.json").write_text(json.dumps(table, indent=1))
 
@@ -124,10 +125,7 @@ def _row(view: View, name: str, experiment: Experiment) -> dict:
         "training seconds": round(_spent(timing)),
         "updates": sum(phase.updates for phase in experiment.train.phases),
     }
-    for channel in view.headline:
-        rmse = view.get("rmse", name, channel)
-        label = f"{view.title(channel)} [{view.units(channel)}]"
-        row[label] = [float(rmse[i]) for i in map(view.lead_index, LEADS)]
+    row |= _errors(view, name)
     if "budget_relative" in view.scores and name in sources(view):
         for budget in map(str, view.scores["budget"].values):
             row[f"{budget} residual"] = float(np.nanmax(step_rms(view, name, budget)[1:]))
@@ -135,6 +133,15 @@ def _row(view: View, name: str, experiment: Experiment) -> dict:
     if experiment.rollout.long_run_days:
         row[f"largest departure in {experiment.rollout.long_run_days} days [std]"] = _departure(experiment)
     return row
+
+
+def _errors(view: View, name: str) -> dict:
+    """RMSE of the headline channels after `LEADS` days."""
+    found = {}
+    for channel in view.headline:
+        rmse = view.get("rmse", name, channel)
+        found[f"{view.title(channel)} [{view.units(channel)}]"] = [float(rmse[i]) for i in map(view.lead_index, LEADS)]
+    return found
 
 
 def _spent(timing: list[str]) -> float:

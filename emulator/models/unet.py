@@ -92,6 +92,7 @@ class UNet(nn.Module):
             raise ValueError(
                 f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
             )
+        entered = x.dtype
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         kept, noises = [], [noise]
         for n, blocks in enumerate(self.down):
@@ -104,7 +105,7 @@ class UNet(nn.Module):
             across = kept[n]
             x = F.interpolate(x, scale_factor=2, mode="nearest")[:, :, : across.shape[2]]
             x = self._run(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n])
-        return self.last(x).contiguous()
+        return self.last(x).to(entered).contiguous()
 
     def _run(self, blocks, x, noise):
         for block in blocks:

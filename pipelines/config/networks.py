@@ -33,32 +33,42 @@ class SFNOConfig(Model):
     """Spherical Fourier neural operator; the fields are those of `emulator.models.sfno.SFNOOptions`."""
 
     kind: Literal["sfno"] = "sfno"
-    embed_dim: Count = 64
-    blocks: Count = 4
-    scale_factor: float = Field(1, ge=1)
-    truncation: Fraction | None = None
-    filter: Literal["complex", "real", "diagonal", "low_rank"] = "complex"
-    filter_precision: Precision = "float32"
-    rank: Count = 16
-    spectral_layers: Count = 1
-    mlp_ratio: float = Field(2.0, ge=0)
-    mlp_precision: Precision = "float32"
+    embed_dim: Count = Field(64, description="channels of the state")
+    blocks: Count = Field(4, description="each a transform, a filter, the transform back and an MLP")
+    scale_factor: float = Field(1, ge=1, description="how much coarser the inner blocks' grid is")
+    truncation: Fraction | None = Field(
+        None, description="share of the inner grid's degrees to keep; none: those that its quadrature resolves"
+    )
+    filter: Literal["complex", "real", "diagonal", "low_rank"] = Field(
+        "complex", description="of channels, degree by degree"
+    )
+    filter_precision: Precision = Field("float32", description="of its products")
+    rank: Count = Field(16, description="directions of a low_rank filter")
+    spectral_layers: Count = Field(1, description="filters in a block, with a gate between them")
+    mlp_ratio: float = Field(2.0, ge=0, description="hidden width of a block's MLP over embed_dim; 0: no MLP")
+    mlp_precision: Precision = Field("float32", description="of the products of linear layers")
     stencil: int = Field(1, ge=1, description="cells each way that a block's MLP takes in, odd; 3 learns much faster")
-    encoder_layers: int = Field(1, ge=0)
-    norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
-    pre_norm: Literal["none", "branch", "stream"] = "stream"
-    activation: bool = True
-    inner_skip: Skip = "linear"
-    outer_skip: Skip = "identity"
-    big_skip: Literal["none", "concat", "add"] = "concat"
-    position: Literal["none", "harmonics", "learned"] = "none"
+    encoder_layers: int = Field(1, ge=0, description="hidden layers of encoder and decoder; 0: linear, as published")
+    norm: Literal["instance", "area_instance", "layer", "none"] = Field("instance", description="before the MLP")
+    pre_norm: Literal["none", "branch", "stream"] = Field(
+        "stream", description="before the transform: for the branch alone, or for the skips too"
+    )
+    activation: bool = Field(True, description="GELU between filter and MLP")
+    inner_skip: Skip = Field("linear", description="around the filter")
+    outer_skip: Skip = Field("identity", description="around the block")
+    big_skip: Literal["none", "concat", "add"] = Field(
+        "concat", description="the input is handed to the decoder, or added to the output"
+    )
+    position: Literal["none", "harmonics", "learned"] = Field("none", description="what tells cells where they lie")
     noise: Noise = None
     condition: list[str] = Field(
         default_factory=list, description="time_of_year, or forcing without levels, to scale and shift all features by"
     )
-    checkpointing: bool = False
-    drop_path: Fraction = 0.0
-    zero_output: bool = False
+    checkpointing: bool = Field(False, description="compute blocks again in the backward pass instead of storing them")
+    drop_path: Fraction = Field(
+        0.0, description="probability to skip the last block's branch, growing from 0 at the first"
+    )
+    zero_output: bool = Field(False, description="the decoder starts at zero")
 
 
 class GraphConfig(Model):
@@ -69,24 +79,24 @@ class GraphConfig(Model):
     multi: bool = Field(True, description="edges of all refinements (GraphCast), or of the finest alone (Keisler)")
     radius: float = Field(0.6, ge=0.58, le=4, description="reach of a cell, as a share of the longest finest edge")
     file: Path | None = Field(None, description="where the graph is kept; made there if absent; None: in memory")
-    width: Count = 128
-    rounds: Count = 8
+    width: Count = Field(128, description="channels of nodes and edges")
+    rounds: Count = Field(8, description="of messages between nodes")
     noise: Noise = None
-    precision: Precision = "float32"
-    checkpointing: bool = False
-    zero_output: bool = False
+    precision: Precision = Field("float32", description="of the products")
+    checkpointing: bool = Field(False, description="compute rounds again in the backward pass instead of storing them")
+    zero_output: bool = Field(False, description="the last layer starts at zero")
 
 
 class UNetConfig(Model):
     """U-Net with convolutions around the sphere; the fields are those of `emulator.models.unet.UNetOptions`."""
 
     kind: Literal["unet"] = "unet"
-    width: Count = 48
-    depth: Count = 3
-    blocks: Count = 1
+    width: Count = Field(48, description="channels on the finest level; twice as many on the next")
+    depth: Count = Field(3, description="halvings of the grid")
+    blocks: Count = Field(1, description="residual blocks on a level")
     noise: Noise = None
-    checkpointing: bool = False
-    zero_output: bool = False
+    checkpointing: bool = Field(False, description="compute blocks again in the backward pass instead of storing them")
+    zero_output: bool = Field(False, description="the last layer starts at zero")
 
 
 class TorchHarmonicsConfig(Model):

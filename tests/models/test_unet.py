@@ -88,3 +88,9 @@ def test_grids_that_cannot_be_halved_are_refused():
         UNetOptions(depth=0)
     with pytest.raises(ValueError, match=r"Expected an input of shape \('batch', 3, 12, 24\)"):
         network()(torch.zeros(1, 2, 12, 24))
+
+
+def test_autocast_hands_back_the_type_of_the_input():
+    net = network()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(torch.randn(1, net.in_channels, *net.shape)).dtype is torch.float32

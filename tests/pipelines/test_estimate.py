@@ -75,7 +75,7 @@ def test_the_command_lists_every_kind_with_its_options(capsys):
     for kind in KINDS:
         assert f"\n{kind}  " in told
     assert "1,120,256 parameters" in told  # of torch-harmonics' network at the reference size, counted there
-    assert "filter = complex   (complex | real | diagonal | low_rank)" in told
+    assert "filter = complex   (complex | real | diagonal | low_rank; " in told
 
 
 def test_products_are_counted_forward_and_backward_whoever_makes_them():
