@@ -149,9 +149,7 @@ def _shared(key, make, dtype, device):
     full = (*key, dtype, str(device))
     table = _TABLES.get(full)
     if table is None:
-        with torch.device(
-            "cpu"
-        ):  # whatever default the caller has set: what is made on the way is kept for all devices
+        with torch.device("cpu"):  # whatever the caller's default is: what is made on the way is kept for all devices
             table = make()
         table = table.to(device=device, dtype=dtype if table.is_floating_point() else None)
         _TABLES[full] = table

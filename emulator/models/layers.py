@@ -67,16 +67,20 @@ class Linear(nn.Linear):
         if bias:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`(..., in)` -> `(..., out)`, added to a residual of that shape where there is one, in the residual's type."""
         half = halved(x, self.precision)
         if serves(x, self.weight, half):
-            y = perceptron(x, self.weight, self.bias, half=half)
-            return y.bfloat16() if self.precision == "bfloat16" else y  # what follows in a graph network goes by it
+            y = perceptron(x, self.weight, self.bias, residual=residual, half=half)
+            # what follows in a graph network goes by the type
+            return y.bfloat16() if self.precision == "bfloat16" and residual is None else y
         if self.precision == "float32":
-            return linear(x, self.weight, self.bias)
-        dtype = torch.bfloat16
-        bias = None if self.bias is None else self.bias.to(dtype)
-        return F.linear(x.to(dtype), self.weight.to(dtype), bias)
+            y = linear(x, self.weight, self.bias)
+        else:
+            dtype = torch.bfloat16
+            bias = None if self.bias is None else self.bias.to(dtype)
+            y = F.linear(x.to(dtype), self.weight.to(dtype), bias)
+        return y if residual is None else residual + y
 
 
 class _GELU(torch.autograd.Function):

@@ -75,8 +75,6 @@ def perceptron(
     shape = x.shape
     if x.ndim != 3:
         x = x.reshape(-1, 1, shape[-1])
-    biased = (first_bias if second is None else second_bias) is not None
-    inside = None if residual is None or biased else residual.contiguous()
-    y = Perceptron.apply(x.contiguous(), first, first_bias, second, second_bias, inside, neighbours, half)
-    y = y.view(*shape[:-1], y.shape[-1])
-    return y if residual is None or inside is not None else y + residual
+    onto = None if residual is None else residual.to(x.dtype).contiguous()
+    y = Perceptron.apply(x.contiguous(), first, first_bias, second, second_bias, onto, neighbours, half)
+    return y.view(*shape[:-1], y.shape[-1])

@@ -262,7 +262,9 @@ def _full(x):
 
 
 def _plus(x, skip, kept):
-    return x if skip is None else x + skip(kept)
+    if skip is None:
+        return x
+    return skip(kept, x) if isinstance(skip, Linear) else x + skip(kept)
 
 
 def _transforms(nlat, nlon, grid, poles, options):

@@ -107,8 +107,14 @@ static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, lo
     float *out = KERNEL(place)(f, f->to, f->outputs, first, count, others);
     const float *start = f->second ? f->second_bias : f->first_bias;
     if (f->residual) {
-        for (int r = 0; r < count; r++)
-            memcpy(out + r * wide, f->residual + (first + r) * f->outputs, sizeof(float) * f->outputs);
+        for (int r = 0; r < count; r++) {
+            const float *row = f->residual + (first + r) * f->outputs;
+            if (start)
+                for (long n = 0; n < f->outputs; n++)
+                    out[r * wide + n] = row[n] + start[n];
+            else
+                memcpy(out + r * wide, row, sizeof(float) * f->outputs);
+        }
         start = out;
     }
     const long step = f->residual ? wide : 0;
