@@ -9,7 +9,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* to[c, r] = from[r, c], words with `flip` exclusively-ored into each. Tiles of whole vectors are turned in registers, lanes
- * exchanged over distances of 8, 4, 2 and 1; one by one it took a third of the gradients' time. */
+ * exchanged over distances of 8, 4, 2 and 1; one by one it took a tenth of the gradients' time with 128 channels. */
 static void KERNEL(turn)(const void *source, long from_step, word *to, long to_step, long rows, long columns, uint32_t flip)
 {
     const float *from = source;
