@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(library.LIBRARY is None, reason="the kernels wer
 
 # 140 cells fill one block of the kernels and part of a second one.
 GRIDS = GRIDS | {"two blocks": lambda: Grid.gaussian(10, 14)}
+WATER_FLUXES = (fluxes.PRECIPITATION, fluxes.EVAPORATION)
 choices = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(["sequential", "projection"]),
@@ -91,8 +92,10 @@ def close(found, expected, share):
 def test_corrections_are_those_of_the_formulas(choice, planet, batch, dry, anchored, noise):
     scheme, *states = setting(choice, planet, batch, dry, noise)
     found = outcome(scheme, *states, anchored)
-    with library.set_aside():
-        expected = outcome(scheme, *states, anchored)
+    # In float64, which the kernels leave to the formulas: what closes a budget after a limit is a small difference of
+    # large amounts, of which float32 formulas keep four digits and the kernels' float64 sums all.
+    double = [{name: value.double() for name, value in state.items()} for state in states]
+    expected = outcome(scheme, *double, anchored)
     for ours, theirs in zip(found, expected, strict=True):
         assert set(ours) == set(theirs)
     # Controls that cannot close the budgets together leave a singular system, of which rounding chooses the solution.
@@ -100,20 +103,27 @@ def test_corrections_are_those_of_the_formulas(choice, planet, batch, dry, ancho
     assert torch.equal(found[1].get("saturation_projection", torch.zeros(1)), unsolved)
     assume(not bool(unsolved.any()))
     for name, value in expected[0].items():
-        close(found[0][name], value, 4e-6)
+        # A change that takes nearly all of a field is rounded in units of what was there; both fluxes of water close
+        # one budget, so that either may be what the other's rounding, and that of the anchor, leaves over.
+        names = WATER_FLUXES if name in WATER_FLUXES else (name,)
+        largest = max(float(v.detach().abs().max()) for v in (value, *(states[1][n] for n in names)))
+        torch.testing.assert_close(found[0][name], value.float(), rtol=0, atol=1e-6 * largest + 1e-30)
     for name, value in expected[1].items():
         assert found[1][name].shape == value.shape
         if "residual_after" in name and float(value.abs().max()) < 1e-7:  # both are rounding
             assert float(found[1][name].abs().max()) < 1e-7
         else:
-            field = states[1].get(name.removeprefix("correction_rms_"), torch.ones(()))  # rounded to units of its own
-            torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=2e-7 * float(field.abs().max()))
+            # The change that arrived, which the field's own units have rounded.
+            measure, _, variable = name.removeprefix("correction_").partition("_")
+            unit = scheme.errors[variable] if measure == "share" else 1.0
+            largest = float(states[1].get(variable, torch.ones(())).abs().max())
+            torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=2e-7 * largest / unit)
     spread = {f"{name} before": value.std() + 1e-9 for name, value in states[0].items()}
     spread |= {name: value.std() + 1e-9 for name, value in states[1].items()}
     largest = max(float((value * spread[name]).abs().max()) for name, value in expected[2].items())
     for name, value in expected[2].items():
-        room = 5e-4 * float(value.abs().max()) + 1e-6 * largest / float(spread[name])
-        torch.testing.assert_close(found[2][name], value, rtol=0, atol=room)
+        room = 1e-4 * float(value.abs().max()) + 1e-6 * largest / float(spread[name])
+        torch.testing.assert_close(found[2][name], value.float(), rtol=0, atol=room)
 
 
 @pytest.mark.parametrize("kind", ["sequential", "projection"])
