@@ -117,9 +117,9 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         half = halved(x, self.layers[0].precision)
-        if len(self.layers) == 2 and serves(x, self.layers[0].weight, half):
-            first, second = self.layers
-            return perceptron(x, first.weight, first.bias, second.weight, second.bias, residual, half=half)
+        if len(self.layers) <= 2 and serves(x, self.layers[0].weight, half):
+            weights = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
+            return perceptron(x, *weights, residual=residual, half=half)
         for layer in self.layers[:-1]:
             x = gelu(layer(x))
         x = self.layers[-1](x)

@@ -1,7 +1,8 @@
 /* Complex products of a degree's coefficients with its weights, included once for every instruction set.
  *
  * real[i, c] = sum_k a p - b q and imaginary[i, c] = sum_k a q + b p, with a = a[i ai + k ak] and b = sign * b[...] one
- * number each and p, q rows of channels: that is the mixing itself, and with sign = -1 its gradient of the weights. */
+ * number each and p, q rows of channels: that is the mixing itself, and with sign = -1 its gradient of the weights. In float32
+ * from three products (Gauss): the imaginary part is sum_k (a + b) (p + q) less both products of the real one. */
 
 #define V KERNEL(vector)
 #define U KERNEL(unaligned)
@@ -55,13 +56,22 @@ static void KERNEL(turn)(const void *source, long from_step, word *to, long to_s
 
 #if GROUP == 1
 
+/* `both`: a + sign * b, in the places of a; `pq`: p + q */
 struct KERNEL(factors) {
-    const float *a, *b, *p, *q;
+    const float *a, *b, *both, *p, *q, *pq;
     float *real, *imaginary;
-    long ai, ak, from_step, to_step;
+    long ai, ak, from_step, pq_step, to_step;
     float sign;
     int depth, add; /* add: to what the result holds already */
 };
+
+/* to[n] = a[n] + sign * b[n] for rows of `width` numbers, one after the other in `to`. */
+INLINE void KERNEL(row_sums)(const float *a, const float *b, long step, float sign, long rows, long width, float *to)
+{
+    for (long r = 0; r < rows; r++, a += step, b += step, to += width)
+        for (long n = 0; n < width; n++)
+            to[n] = a[n] + sign * b[n];
+}
 
 INLINE V KERNEL(some)(const float *from, int lanes)
 {
@@ -84,31 +94,33 @@ INLINE void KERNEL(put)(float *to, V value, int lanes, int add)
 
 INLINE void KERNEL(complex_tile)(int rows, int vectors, int lanes, const struct KERNEL(factors) *f, long i, long c)
 {
-    V real[MIXING_ROWS][MIXING_VECTORS], imaginary[MIXING_ROWS][MIXING_VECTORS];
+    V first[MIXING_ROWS][MIXING_VECTORS], second[MIXING_ROWS][MIXING_VECTORS], third[MIXING_ROWS][MIXING_VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
-            real[r][v] = imaginary[r][v] = (V){0};
-    const float *a = f->a + i * f->ai, *b = f->b + i * f->ai, *p = f->p + c, *q = f->q + c;
-    const long ai = f->ai;
-    for (int k = 0; k < f->depth; k++, a += f->ak, b += f->ak, p += f->from_step, q += f->from_step) {
-        V pk[MIXING_VECTORS], qk[MIXING_VECTORS];
+            first[r][v] = second[r][v] = third[r][v] = (V){0};
+    const long ai = f->ai, start = i * ai;
+    const float *a = f->a + start, *b = f->b + start, *both = f->both + start, *p = f->p + c, *q = f->q + c, *pq = f->pq + c;
+    for (int k = 0; k < f->depth; k++, a += f->ak, b += f->ak, both += f->ak) {
+        V pk[MIXING_VECTORS], qk[MIXING_VECTORS], sk[MIXING_VECTORS];
         for (int v = 0; v < vectors; v++) {
             pk[v] = KERNEL(some)(p + v * LANES, lanes);
             qk[v] = KERNEL(some)(q + v * LANES, lanes);
+            sk[v] = KERNEL(some)(pq + v * LANES, lanes);
         }
-        for (int r = 0; r < rows; r++) {
-            const float x = a[r * ai], y = f->sign * b[r * ai];
+        for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) {
-                real[r][v] += pk[v] * x - qk[v] * y;
-                imaginary[r][v] += qk[v] * x + pk[v] * y;
+                first[r][v] += pk[v] * a[r * ai];
+                second[r][v] += qk[v] * b[r * ai];
+                third[r][v] += sk[v] * both[r * ai];
             }
-        }
+        p += f->from_step, q += f->from_step, pq += f->pq_step;
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) {
             const long place = (i + r) * f->to_step + c + v * LANES;
-            KERNEL(put)(f->real + place, real[r][v], lanes, f->add);
-            KERNEL(put)(f->imaginary + place, imaginary[r][v], lanes, f->add);
+            const V turned = second[r][v] * f->sign;
+            KERNEL(put)(f->real + place, first[r][v] - turned, lanes, f->add);
+            KERNEL(put)(f->imaginary + place, third[r][v] - first[r][v] - turned, lanes, f->add);
         }
 }
 
@@ -132,35 +144,49 @@ static void KERNEL(complex_product)(int rows, long columns, const struct KERNEL(
         KERNEL(complex_strip)(1, (int)(columns - c), rows, f, c);
 }
 
-/* The weights of a degree as the products take them; for gradients the conjugate ones, outputs first. */
-static void KERNEL(mixing_weights)(const struct mixing *f, const float *weight, word *to)
+/* The weights of a degree as the products take them: the sums of both parts, behind them for gradients the conjugate
+ * weights with outputs first, of which the sums are then. */
+static void KERNEL(mixing_weights)(const struct mixing *f, const float *weight, word *sums)
 {
     const long in = f->inputs, out = f->outputs;
+    word *turned = sums + in * out;
     if (f->g_weight) {
-        KERNEL(turn)(weight, 2 * out, to, 2 * in, in, out, 0);
-        KERNEL(turn)(weight + out, 2 * out, to + in, 2 * in, in, out, MINUS_HIGH);
+        KERNEL(turn)(weight, 2 * out, turned, 2 * in, in, out, 0);
+        KERNEL(turn)(weight + out, 2 * out, turned + in, 2 * in, in, out, MINUS_HIGH);
+        KERNEL(row_sums)(turned, turned + in, 2 * in, 1, out, in, sums);
+    } else {
+        KERNEL(row_sums)(weight, weight + out, 2 * out, 1, in, out, sums);
     }
 }
 
 /* Coefficients of a degree, imaginary parts `parts` rows behind the real ones, times its weights. */
-static void KERNEL(mix_degree)(const struct mixing *f, const float *c, const float *weight, const word *room, float *to,
-                               long parts, int valid)
+static void KERNEL(mix_degree)(const struct mixing *f, const float *c, const float *weight, word *room, float *to, long parts,
+                               int valid)
 {
     const long in = f->inputs, out = f->outputs;
-    struct KERNEL(factors) ahead = {c, c + parts * in, weight, weight + out, to, to + parts * out,
-                                    in, 1, 2 * out, out, 1.0f, (int)in, 0};
+    float *both = room + in * out;
+    KERNEL(row_sums)(c, c + parts * in, in, 1, valid, in, both);
+    struct KERNEL(factors) ahead = {.a = c, .b = c + parts * in, .both = both, .p = weight, .q = weight + out, .pq = room,
+                                    .real = to, .imaginary = to + parts * out, .ai = in, .ak = 1, .from_step = 2 * out,
+                                    .pq_step = out, .to_step = out, .sign = 1, .depth = (int)in};
     KERNEL(complex_product)(valid, out, &ahead);
 }
 
-static void KERNEL(mix_degree_back)(const struct mixing *f, const float *c, const float *g, const word *room, float *g_c,
+static void KERNEL(mix_degree_back)(const struct mixing *f, const float *c, const float *g, word *room, float *g_c,
                                     float *g_weight, long parts, int valid, int add)
 {
     const long in = f->inputs, out = f->outputs;
-    struct KERNEL(factors) weights = {c, c + parts * in, g, g + parts * out, g_weight, g_weight + out,
-                                      1, in, out, 2 * out, -1.0f, valid, add};
+    float *turned = room + in * out, *differences = turned + 2 * in * out, *sums = differences + valid * in;
+    const float *imaginary = c + parts * in, *g_imaginary = g + parts * out;
+    KERNEL(row_sums)(c, imaginary, in, -1, valid, in, differences);
+    KERNEL(row_sums)(g, g_imaginary, out, 1, valid, out, sums);
+    struct KERNEL(factors) weights = {.a = c, .b = imaginary, .both = differences, .p = g, .q = g_imaginary, .pq = sums,
+                                      .real = g_weight, .imaginary = g_weight + out, .ai = 1, .ak = in, .from_step = out,
+                                      .pq_step = out, .to_step = 2 * out, .sign = -1, .depth = valid, .add = add};
     KERNEL(complex_product)((int)in, out, &weights);
-    struct KERNEL(factors) back = {g, g + parts * out, room, room + in, g_c, g_c + parts * in,
-                                   out, 1, 2 * in, in, 1.0f, (int)out, 0};
+    struct KERNEL(factors) back = {.a = g, .b = g_imaginary, .both = sums, .p = turned, .q = turned + in, .pq = room,
+                                   .real = g_c, .imaginary = g_c + parts * in, .ai = out, .ak = 1, .from_step = 2 * in,
+                                   .pq_step = in, .to_step = in, .sign = 1, .depth = (int)out};
     KERNEL(complex_product)(valid, in, &back);
 }
 #else

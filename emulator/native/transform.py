@@ -167,7 +167,7 @@ def mixing_backward(g, c, weight, g_c, g_weight, degrees: int, width: int, half:
 
 def _mix(c, weight, out, degrees, width, half, *gradients):
     batch, inputs, outputs = c.shape[1], c.shape[2], out.shape[2]
-    size = 2 * inputs * outputs + 2 * min(width, degrees) * batch * max(inputs, outputs)
+    size = 3 * inputs * outputs + 2 * min(width, degrees) * batch * max(inputs, outputs)
     room = torch.empty(torch.get_num_threads(), size + LANES)
     task = _Mixing(
         c.data_ptr(),

@@ -35,6 +35,15 @@ def layers(x, first, first_bias, second=None, second_bias=None):
     return y if second is None else F.linear(F.gelu(y), second, second_bias)
 
 
+def test_gelu_is_that_of_the_error_function():
+    x = torch.cat([torch.linspace(-14, 14, 20001), torch.tensor([0.0, -0.0, 1e-30, -1e-30, 90.0, -90.0, 1e4, -1e4])])
+    one = torch.ones(1, 1)
+    found = perceptron(x[:, None, None], one, None, one, None)[:, 0, 0].double()
+    exact = F.gelu(x.double())
+    assert float(((found - exact).abs() / x.abs().clamp(min=1)).max()) < 3e-7
+    assert float(perceptron(torch.full((1, 1, 1), torch.nan), one, None, one, None)) != 0
+
+
 def near(found, expected, limit):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape and ours.dtype == torch.float32
