@@ -3,10 +3,10 @@
 from pydantic import BaseModel
 
 from emulator.grid import Grid
-from pipelines.config import GraphConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
+from pipelines.config import ExternalConfig, GraphConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
 from pipelines.networks import make_network
 
-CONFIGS: tuple[type[BaseModel], ...] = (SFNOConfig, GraphConfig, UNetConfig, TorchHarmonicsConfig)
+CONFIGS: tuple[type[BaseModel], ...] = (SFNOConfig, GraphConfig, UNetConfig, TorchHarmonicsConfig, ExternalConfig)
 REFERENCE = (64, 40)  # latitudes of the grid, channels in and out
 
 
@@ -18,10 +18,11 @@ def models() -> str:
         f"Networks (`network: {{kind: ...}}`); parameters for {channels} channels in and out on {nlat} x {2 * nlat}."
     ]
     for config in CONFIGS:
-        chosen = config()
-        network = make_network(chosen, channels, channels, grid)
-        count = sum(p.numel() for p in network.parameters())
-        parts.append(f"\n{chosen.kind}  {count:,} parameters with the defaults\n  {_first_line(config)}")
+        count = "with parameters of its own"
+        if config is not ExternalConfig:
+            network = make_network(config(), channels, channels, grid)
+            count = f"{sum(p.numel() for p in network.parameters()):,} parameters with the defaults"
+        parts.append(f"\n{config.model_fields['kind'].default}  {count}\n  {_first_line(config)}")
         parts += [_option(name, field) for name, field in config.model_fields.items() if name != "kind"]
     return "\n".join(parts)
 

@@ -3,6 +3,7 @@
 A new network is a module of `emulator/models`, a class of options in `pipelines/config/networks.py` and a function here.
 """
 
+import pkgutil
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,15 @@ from emulator.models.sfno import SFNO, SFNOOptions
 from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
 from emulator.models.unet import UNet, UNetOptions
 from emulator.scalars import scalar_count
-from pipelines.config import ConfigError, GraphConfig, NetworkConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
+from pipelines.config import (
+    ConfigError,
+    ExternalConfig,
+    GraphConfig,
+    NetworkConfig,
+    SFNOConfig,
+    TorchHarmonicsConfig,
+    UNetConfig,
+)
 
 
 def make_network(config: NetworkConfig, inputs: int, outputs: int, grid: Grid) -> torch.nn.Module:
@@ -67,9 +76,28 @@ def _unet(config: UNetConfig, inputs, outputs, grid):
     return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options)
 
 
+def _external(config: ExternalConfig, inputs, outputs, grid):
+    try:
+        factory = pkgutil.resolve_name(config.factory)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected an importable package.module:name as the network's factory, got {config.factory!r}: {error}"
+        ) from error
+    try:
+        network = factory(inputs, outputs, grid.shape, **config.options)
+    except TypeError as error:
+        raise ConfigError(
+            f"The network's factory {config.factory!r} does not take what it is given: {error}"
+        ) from error
+    if not isinstance(network, torch.nn.Module):
+        raise ConfigError(f"Expected a torch module from the factory {config.factory!r}, got {type(network).__name__}")
+    return network
+
+
 KINDS: dict[str, Callable[..., torch.nn.Module]] = {
     "sfno": _sfno,
     "graph": _graph,
     "unet": _unet,
     "torch_harmonics": _torch_harmonics,
+    "external": _external,
 }

@@ -21,6 +21,7 @@ from pipelines.config.forecasts import (
     VerifyConfig,
 )
 from pipelines.config.networks import (
+    ExternalConfig,
     GraphConfig,
     NetworkConfig,
     NoiseConfig,
@@ -47,6 +48,7 @@ __all__ = [
     "DaskSlurmConfig",
     "EnsembleConfig",
     "Experiment",
+    "ExternalConfig",
     "GraphConfig",
     "GridConfig",
     "IngestConfig",

@@ -111,13 +111,23 @@ class TorchHarmonicsConfig(Model):
     residual_prediction: bool = False
 
 
+class ExternalConfig(Model):
+    """A network from your own code or another package: any module from `(batch, in, *space)` to `(batch, out, *space)`."""
+
+    kind: Literal["external"] = "external"
+    factory: str = Field(
+        description="package.module:name, called with channels in, channels out, the grid's shape, options"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="named arguments of the factory")
+
+
 def _kind_given(value: Any) -> Any:
     """A network without a kind is an SFNO."""
     return {"kind": "sfno"} | value if isinstance(value, dict) else value
 
 
 NetworkConfig = Annotated[
-    SFNOConfig | GraphConfig | UNetConfig | TorchHarmonicsConfig,
+    SFNOConfig | GraphConfig | UNetConfig | TorchHarmonicsConfig | ExternalConfig,
     Field(discriminator="kind"),
     pydantic.BeforeValidator(_kind_given),
 ]

@@ -12,9 +12,24 @@ from emulator.mesh import MeshOptions
 from emulator.models.graph import GraphOptions
 from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions
 from emulator.models.unet import UNetOptions
-from pipelines.config import ConfigError, GraphConfig, SFNOConfig, TorchHarmonicsConfig, TrainConfig, UNetConfig
+from pipelines.config import (
+    ConfigError,
+    ExternalConfig,
+    GraphConfig,
+    SFNOConfig,
+    TorchHarmonicsConfig,
+    TrainConfig,
+    UNetConfig,
+)
 from pipelines.load import load_stage, parse
 from pipelines.networks import KINDS, make_network
+
+
+def columns(inputs, outputs, shape, width):
+    """A network as a user would bring it: every cell by itself, and a field of its own."""
+    layers = [torch.nn.Conv2d(inputs, width, 1), torch.nn.GELU(), torch.nn.Conv2d(width, outputs, 1)]
+    return torch.nn.Sequential(torch.nn.LayerNorm(shape), *layers)
+
 
 PATHS = {"store": "a", "statistics": "b", "output": "c"}
 CONFIGS = {
@@ -22,6 +37,7 @@ CONFIGS = {
     "graph": GraphConfig(width=8, rounds=2, refinement=1),
     "unet": UNetConfig(width=8, depth=2),
     "torch_harmonics": TorchHarmonicsConfig(embed_dim=8, num_layers=2),
+    "external": ExternalConfig(factory=f"{__name__}:columns", options={"width": 8}),
 }
 GRIDS = [Grid.gaussian(12), Grid.equiangular(13, 24, poles=True), Grid.equiangular(12)]
 
@@ -59,9 +75,24 @@ def test_a_point_grid_takes_the_graph_and_no_other():
     grid = Grid.points(np.degrees(np.arcsin(1 - n / 100)), n * 137.507764 % 360, np.ones(200))
     net = make_network(CONFIGS["graph"], 3, 2, grid)
     assert net(torch.randn(2, 3, 200)).shape == (2, 2, 200)
-    for kind in set(KINDS) - {"graph"}:
+    for kind in set(KINDS) - {"graph", "external"}:
         with pytest.raises(ConfigError, match="got 200 points"):
             make_network(CONFIGS[kind], 3, 2, grid)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"factory": "no_such_package:network"}, "importable package.module:name .* got 'no_such_package:network'"),
+        ({"factory": f"{__name__}:no_such_name"}, "importable .* has no attribute 'no_such_name'"),
+        ({"factory": "not a name"}, "importable"),
+        ({"factory": f"{__name__}:columns", "options": {"depth": 3}}, "does not take what it is given: .*'depth'"),
+        ({"factory": "builtins:print"}, "Expected a torch module from the factory 'builtins:print', got NoneType"),
+    ],
+)
+def test_an_external_network_that_cannot_be_made_is_told(given, told):
+    with pytest.raises(ConfigError, match=told):
+        make_network(ExternalConfig(**given), 3, 2, GRIDS[0])
 
 
 def test_the_graph_is_kept_in_its_file(tmp_path):
