@@ -50,14 +50,20 @@ def serves(width: int, *tensors: Tensor) -> bool:
     )
 
 
-def _run(backward: bool, edges: int, batch: int, width: int, carry: bool = False, **tensors: Tensor | None) -> None:
+def _addresses(tensors: dict[str, Tensor | None]) -> dict[str, int]:
+    """Where the given tensors lie; the kernels know no strides."""
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    assert all(tensor.is_contiguous() for tensor in given.values())
-    pointers = {name: tensor.data_ptr() for name, tensor in given.items()}
+    scattered = [name for name, tensor in given.items() if not tensor.is_contiguous()]
+    if scattered:
+        raise ValueError(f"Expected contiguous tensors, got others for {', '.join(scattered)}")
+    return {name: tensor.data_ptr() for name, tensor in given.items()}
+
+
+def _run(backward: bool, edges: int, batch: int, width: int, carry: bool = False, **tensors: Tensor | None) -> None:
     parts = _parts(edges * batch, width)
     inputs = tensors["x"].shape[-1] if tensors.get("x") is not None else 0
     whole = {"width": width, "inputs": inputs, "backward": backward, "carry": carry}
-    task = _Messages(**pointers, **whole, edges=edges, batch=batch, parts=parts)
+    task = _Messages(**_addresses(tensors), **whole, edges=edges, batch=batch, parts=parts)
     library.call("emulator_messages", task)
 
 
@@ -122,10 +128,10 @@ def maps_backward(
 def _run_maps(backward, x, weights, biases, results, **more):
     tensors = {"x": x, **more}
     for name, each in (("weight", weights), ("bias", biases), ("y", results)):
-        tensors |= {f"{name}_{n}": tensor for n, tensor in enumerate(each) if tensor is not None}
-    assert all(tensor.is_contiguous() for tensor in tensors.values())
-    pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+        tensors |= {f"{name}_{n}": tensor for n, tensor in enumerate(each)}
     width = x.shape[-1]
     rows = x.numel() // width
-    task = _Maps(**pointers, width=width, count=len(weights), backward=backward, rows=rows, parts=_parts(rows, width))
+    task = _Maps(
+        **_addresses(tensors), width=width, count=len(weights), backward=backward, rows=rows, parts=_parts(rows, width)
+    )
     library.call("emulator_maps", task)
