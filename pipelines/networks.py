@@ -3,6 +3,8 @@
 A new network is a module of `emulator/models`, a class of options in `pipelines/config/networks.py` and a function here.
 """
 
+import functools
+import inspect
 import pkgutil
 from collections.abc import Callable
 
@@ -30,6 +32,8 @@ def make_network(config: NetworkConfig, inputs: int, outputs: int, grid: Grid) -
     """The network of a configuration, freshly initialised. Raises `ConfigError` where it does not fit the grid."""
     try:
         return KINDS[config.kind](config, inputs, outputs, grid)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"The network {config.kind!r} does not fit {grid.describe()}: {error}") from error
 
@@ -84,14 +88,24 @@ def _external(config: ExternalConfig, inputs, outputs, grid):
             f"Expected an importable package.module:name as the network's factory, got {config.factory!r}: {error}"
         ) from error
     try:
-        network = factory(inputs, outputs, grid.shape, **config.options)
-    except TypeError as error:
+        inspect.signature(factory).bind(inputs, outputs, grid.shape, **config.options)
+    except (TypeError, ValueError) as error:  # a fault inside the factory is another matter
         raise ConfigError(
             f"The network's factory {config.factory!r} does not take what it is given: {error}"
         ) from error
+    network = factory(inputs, outputs, grid.shape, **config.options)
     if not isinstance(network, torch.nn.Module):
         raise ConfigError(f"Expected a torch module from the factory {config.factory!r}, got {type(network).__name__}")
+    network.register_forward_hook(functools.partial(_check_result, config.factory, outputs, grid.shape))
     return network
+
+
+def _check_result(factory, outputs, shape, network, given, result):
+    """A result of another shape would be spread over the grid without a word."""
+    expected = (len(given[0]), outputs, *shape)
+    got = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+    if got != expected:
+        raise ConfigError(f"Expected a result of shape {expected} from the network of {factory!r}, got {got}")
 
 
 KINDS: dict[str, Callable[..., torch.nn.Module]] = {

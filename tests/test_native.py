@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.models.layers import InstanceNorm
-from emulator.models.spectral import SpectralFilter
+from emulator.models.spectral import SpectralFilter, mix, mix_backward
 from emulator.native import library
 from emulator.native import transform as native
 from emulator.native.layers import gelu_backward
@@ -161,6 +161,24 @@ def test_mixing_and_its_gradients_are_the_products(lmax, batch, channels):
         expected = results()
     for ours, theirs in zip(found, expected, strict=True):
         assert relative(ours, theirs) < 5e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 3), st.integers(1, 70), st.integers(1, 70))
+def test_mixing_into_another_number_of_channels_is_that_of_float64(lmax, batch, inputs, outputs):
+    transform = SphericalTransform(lmax, 2 * lmax, "gaussian", lmax=lmax)
+    plan = list(transform.plan)
+    torch.manual_seed(lmax)
+    c, g = (
+        transform.analyse(transform.arrange(torch.randn(lmax, 2 * lmax, batch, channels)))
+        for channels in (inputs, outputs)
+    )
+    weight = torch.randn(lmax, inputs, 2, outputs)
+    found = mix(c, weight, plan, False), *mix_backward(g, c, weight, plan, False)
+    c, g, weight = c.double(), g.double(), weight.double()
+    expected = mix(c, weight, plan, False), *mix_backward(g, c, weight, plan, False)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative(ours, theirs) < 1e-6
 
 
 @pytest.mark.skipif(library.LIBRARY is None or not library.knows_half(), reason="no products of bfloat16")

@@ -12,8 +12,9 @@ INLINE V KERNEL(at_most)(V x, float most)
 #ifdef __AVX512F__
     return (V)_mm512_min_ps(_mm512_set1_ps(most), (__m512)x);
 #else
+    const V limit = (V){0} + most;
     const W above = x > most;
-    return (V)(((W)(x - x + most) & above) | ((W)x & ~above));
+    return (V)(((W)limit & above) | ((W)x & ~above));
 #endif
 }
 

@@ -118,7 +118,7 @@ class ExternalConfig(Model):
     factory: str = Field(
         description="package.module:name, called with channels in, channels out, the grid's shape, options"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="named arguments of the factory")
+    options: dict[str, pydantic.JsonValue] = Field(default_factory=dict, description="named arguments of the factory")
 
 
 def _kind_given(value: Any) -> Any:

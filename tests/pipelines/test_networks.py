@@ -1,6 +1,8 @@
 """One interface: every kind is built from a configuration, keeps the shape of space, and learns."""
 
 import dataclasses
+import datetime
+import json
 
 import numpy as np
 import pytest
@@ -86,13 +88,41 @@ def test_a_point_grid_takes_the_graph_and_no_other():
         ({"factory": "no_such_package:network"}, "importable package.module:name .* got 'no_such_package:network'"),
         ({"factory": f"{__name__}:no_such_name"}, "importable .* has no attribute 'no_such_name'"),
         ({"factory": "not a name"}, "importable"),
-        ({"factory": f"{__name__}:columns", "options": {"depth": 3}}, "does not take what it is given: .*'depth'"),
+        ({"factory": f"{__name__}:columns", "options": {"width": 8, "depth": 3}}, "does not take .*'depth'"),
+        ({"factory": f"{__name__}:columns"}, "does not take what it is given: .*'width'"),
+        ({"factory": "torch"}, "does not take what it is given: .* not a callable"),
+        ({"factory": "builtins:repr"}, "does not take what it is given: too many"),
         ({"factory": "builtins:print"}, "Expected a torch module from the factory 'builtins:print', got NoneType"),
     ],
 )
 def test_an_external_network_that_cannot_be_made_is_told(given, told):
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=told) as caught:
         make_network(ExternalConfig(**given), 3, 2, GRIDS[0])
+    assert "does not fit" not in str(caught.value)  # the grid is not at fault
+
+
+def test_a_fault_inside_a_factory_stays_what_it_is():
+    with pytest.raises(TypeError, match="string"):
+        make_network(ExternalConfig(factory=f"{__name__}:columns", options={"width": "8"}), 3, 2, GRIDS[0])
+
+
+def pooled(inputs, outputs, shape):
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(inputs, outputs, 1))
+
+
+def test_a_result_of_another_shape_is_refused_before_it_is_spread_over_the_grid():
+    network = make_network(ExternalConfig(factory=f"{__name__}:pooled"), 3, 2, GRIDS[0])
+    with pytest.raises(ConfigError, match=r"a result of shape \(4, 2, 12, 24\) .*:pooled', got \(4, 2, 1, 1\)"):
+        network(torch.zeros(4, 3, 12, 24))
+
+
+def test_options_of_an_external_network_are_what_a_checkpoint_can_hold():
+    network = {"kind": "external", "factory": "a:b", "options": {"width": 8, "blocks": [{"rate": 0.5}, None]}}
+    config = parse(TrainConfig, PATHS | {"network": network}, "x")
+    assert parse(TrainConfig, json.loads(config.model_dump_json()), "y") == config
+    network["options"] = {"start": datetime.date(2001, 1, 1)}
+    with pytest.raises(ConfigError, match="JSON value at network.options.start"):
+        parse(TrainConfig, PATHS | {"network": network}, "x")
 
 
 def test_the_graph_is_kept_in_its_file(tmp_path):

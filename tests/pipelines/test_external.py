@@ -1,0 +1,32 @@
+"""A network of other code goes through training, checkpoint and forecast like those of the package."""
+
+import numpy as np
+import pytest
+import torch
+from test_rollout import config as rollout_config
+
+from emulator.store import open_forecast
+from pipelines import checkpoints, rollout
+from pipelines.cli import main
+from pipelines.config import ConfigError
+
+
+def columns(inputs, outputs, shape, width):
+    layers = [torch.nn.Conv2d(inputs, width, 1), torch.nn.GELU(), torch.nn.Conv2d(width, outputs, 1)]
+    return torch.nn.Sequential(torch.nn.LayerNorm(shape), *layers)
+
+
+NETWORK = f"network={{kind: external, factory: '{__name__}:columns', options: {{width: 6}}}}"
+
+
+def test_from_the_check_to_a_forecast_by_its_checkpoint(finished, tmp_path, monkeypatch, capsys):
+    command = ["train", str(finished), f"output={tmp_path / 'train'}", NETWORK]
+    assert main([*command, "--check"]) == 0
+    assert "external with " in capsys.readouterr().out
+    assert main([*command, "phases=[{updates: 3}]"]) == 0
+    checkpoint = tmp_path / "train" / "checkpoint"
+    rollout.rollout(rollout_config(finished, tmp_path / "forecast.zarr", checkpoint=checkpoint, maximum_inits=2))
+    assert np.isfinite(open_forecast(tmp_path / "forecast.zarr")["temperature"]).all()
+    monkeypatch.delattr(f"{__name__}.columns")
+    with pytest.raises(ConfigError, match="importable package.module:name .* has no attribute 'columns'"):
+        checkpoints.load_step(checkpoint)
