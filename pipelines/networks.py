@@ -96,6 +96,8 @@ def _external(config: ExternalConfig, inputs, outputs, grid):
     network = factory(inputs, outputs, grid.shape, **config.options)
     if not isinstance(network, torch.nn.Module):
         raise ConfigError(f"Expected a torch module from the factory {config.factory!r}, got {type(network).__name__}")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(f"Expected a network with parameters to train from the factory {config.factory!r}, got none")
     network.register_forward_hook(functools.partial(_check_result, config.factory, outputs, grid.shape))
     return network
 

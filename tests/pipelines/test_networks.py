@@ -92,6 +92,7 @@ def test_a_point_grid_takes_the_graph_and_no_other():
         ({"factory": f"{__name__}:columns"}, "does not take what it is given: .*'width'"),
         ({"factory": "torch"}, "does not take what it is given: .* not a callable"),
         ({"factory": "builtins:repr"}, "does not take what it is given: too many"),
+        ({"factory": "torch.nn:Identity"}, "Expected a network with parameters to train"),
         ({"factory": "builtins:print"}, "Expected a torch module from the factory 'builtins:print', got NoneType"),
     ],
 )
