@@ -84,7 +84,7 @@ def ours(folder: Path, threads: int) -> dict:
         {"model": (forecast["init_time"].values, forecast["lead_time"].values)},
     )
     plan = climatology.recipe(truth["time"], np.arange(RECORD))
-    shared = setting(grid, region_weights(grid, ["global"]), alignment, events=(), members=1)
+    shared = setting(grid, region_weights(grid, ["global"]), alignment, events=(), members=MEMBERS)
     shared = type(shared)(**{**vars(shared), "spectrum_leads": ()})
     with dask.config.set(scheduler="threads", num_workers=threads):
         found = assemble(
