@@ -34,8 +34,8 @@ INLINE V KERNEL(decay)(V u)
     return (V)((W)e + bits);
 }
 
-/* Phi(x), the normal distribution: 1/2 + x P(x^2) / Q(x^2), fitted for the least largest error (6e-8, in float32 2e-7) where
- * |x| < 5.2, beyond it 0 or nearly 1. */
+/* Phi(x), the normal distribution: 1/2 + x P(x^2) / Q(x^2), fitted by reweighted least squares (Lawson 1961) for the least
+ * largest error where |x| < 5.2, 6e-8 and in float32 2e-7; beyond it 0 or nearly 1. */
 INLINE V KERNEL(normal)(V x)
 {
     const W far = x < -5.2f;

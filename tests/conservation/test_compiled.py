@@ -17,7 +17,6 @@ pytestmark = pytest.mark.skipif(library.LIBRARY is None, reason="the kernels wer
 
 # 140 cells fill one block of the kernels and part of a second one.
 GRIDS = GRIDS | {"two blocks": lambda: Grid.gaussian(10, 14)}
-WATER_FLUXES = (fluxes.PRECIPITATION, fluxes.EVAPORATION)
 choices = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(["sequential", "projection"]),
@@ -98,16 +97,22 @@ def test_corrections_are_those_of_the_formulas(choice, planet, batch, dry, ancho
     expected = outcome(scheme, *double, anchored)
     for ours, theirs in zip(found, expected, strict=True):
         assert set(ours) == set(theirs)
-    # Controls that cannot close the budgets together leave a singular system, of which rounding chooses the solution.
-    unsolved = expected[1].get("saturation_projection", torch.zeros(1))
-    assert torch.equal(found[1].get("saturation_projection", torch.zeros(1)), unsolved)
-    assume(not bool(unsolved.any()))
-    for name, value in expected[0].items():
-        # A change that takes nearly all of a field is rounded in units of what was there; both fluxes of water close
-        # one budget, so that either may be what the other's rounding, and that of the anchor, leaves over.
-        names = WATER_FLUXES if name in WATER_FLUXES else (name,)
-        largest = max(float(v.detach().abs().max()) for v in (value, *(states[1][n] for n in names)))
-        torch.testing.assert_close(found[0][name], value.float(), rtol=0, atol=1e-6 * largest + 1e-30)
+    # Controls that cannot close the budgets together leave a singular system, of which rounding chooses the solution; what
+    # counts as closed goes by the type.
+    with torch.no_grad(), library.set_aside():
+        single = scheme(*states, scheme.anchor(states[0]) if anchored else None)[1]
+    solved = torch.zeros(1)
+    flags = [record.get("saturation_projection", solved) for record in (found[1], single, expected[1])]
+    assert torch.equal(*flags[:2])
+    assume(not any(bool(flag.any()) for flag in flags))
+    # From one anchor: float32 rounds its own by 3e-10, which is more than what a limit may leave to the other flux.
+    anchor = scheme.anchor(double[0]) if anchored else None
+    with torch.no_grad():
+        changed, exact = scheme(*states, anchor)[0], scheme(*double, anchor)[0]
+    for name, value in exact.items():
+        # A change that takes nearly all of a field is rounded in units of what was there.
+        largest = max(float(value.abs().max()), float(states[1][name].abs().max()))
+        torch.testing.assert_close(changed[name], value.float(), rtol=0, atol=4e-6 * largest + 1e-30)
     for name, value in expected[1].items():
         assert found[1][name].shape == value.shape
         if "residual_after" in name and float(value.abs().max()) < 1e-7:  # both are rounding
@@ -122,7 +127,7 @@ def test_corrections_are_those_of_the_formulas(choice, planet, batch, dry, ancho
     spread |= {name: value.std() + 1e-9 for name, value in states[1].items()}
     largest = max(float((value * spread[name]).abs().max()) for name, value in expected[2].items())
     for name, value in expected[2].items():
-        room = 1e-4 * float(value.abs().max()) + 1e-6 * largest / float(spread[name])
+        room = 5e-4 * float(value.abs().max()) + 1e-6 * largest / float(spread[name])
         torch.testing.assert_close(found[2][name], value.float(), rtol=0, atol=room)
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from test_rollout import config as rollout_config
 
 from emulator.store import open_forecast
@@ -10,13 +9,7 @@ from pipelines import checkpoints, rollout
 from pipelines.cli import main
 from pipelines.config import ConfigError
 
-
-def columns(inputs, outputs, shape, width):
-    layers = [torch.nn.Conv2d(inputs, width, 1), torch.nn.GELU(), torch.nn.Conv2d(width, outputs, 1)]
-    return torch.nn.Sequential(torch.nn.LayerNorm(shape), *layers)
-
-
-NETWORK = f"network={{kind: external, factory: '{__name__}:columns', options: {{width: 6}}}}"
+NETWORK = "network={kind: external, factory: 'test_networks:columns', options: {width: 6}}"
 
 
 def test_from_the_check_to_a_forecast_by_its_checkpoint(finished, tmp_path, monkeypatch, capsys):
@@ -27,6 +20,6 @@ def test_from_the_check_to_a_forecast_by_its_checkpoint(finished, tmp_path, monk
     checkpoint = tmp_path / "train" / "checkpoint"
     rollout.rollout(rollout_config(finished, tmp_path / "forecast.zarr", checkpoint=checkpoint, maximum_inits=2))
     assert np.isfinite(open_forecast(tmp_path / "forecast.zarr")["temperature"]).all()
-    monkeypatch.delattr(f"{__name__}.columns")
+    monkeypatch.delattr("test_networks.columns")
     with pytest.raises(ConfigError, match="importable package.module:name .* has no attribute 'columns'"):
         checkpoints.load_step(checkpoint)
