@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from emulator.interruption import Interrupted
+from emulator.files.interruption import Interrupted
 from pipelines.config import ConfigError, TrainConfig
 
 Write = Callable[[dict], None]

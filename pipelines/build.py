@@ -7,19 +7,19 @@ import numpy as np
 import torch
 import xarray as xr
 
-from emulator.channels import Channels, Layout
 from emulator.conservation.penalties import Penalty
-from emulator.dataset import Samples
-from emulator.ensemble_loss import EnsembleError
-from emulator.grid import Grid
-from emulator.losses import ScaledError, channel_weights
-from emulator.network_noise import NetworkNoise
-from emulator.normalize import Normalizer, channel_statistics
-from emulator.scalars import Scalars
-from emulator.spectral_loss import SpectralError
-from emulator.spherical import SphericalTransform
-from emulator.step import StepBuffers
-from emulator.store import levels_of, variables_by_role
+from emulator.data.channels import Channels, Layout
+from emulator.data.normalisation import Normalizer, channel_statistics
+from emulator.data.samples import Samples
+from emulator.losses.ensemble import EnsembleError
+from emulator.losses.scaled import ScaledError, channel_weights
+from emulator.losses.spectral import SpectralError
+from emulator.model.noise import NetworkNoise
+from emulator.model.scalars import Scalars
+from emulator.model.step import StepBuffers
+from emulator.planet.grid import Grid
+from emulator.sphere.transform import SphericalTransform
+from emulator.store.schema import levels_of, variables_by_role
 from emulator.training.recipe import Phase, Recipe
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss

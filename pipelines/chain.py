@@ -111,7 +111,7 @@ def _is_made(path: Path, made: set[Path]) -> bool:
 
 def _state(path: Path) -> str:
     """Size and date of a file, of a store's metadata or of a checkpoint's; nothing for what is not there."""
-    from emulator.sources import identity  # heavy, and not needed by every experiment
+    from emulator.sources.open import identity  # heavy, and not needed by every experiment
 
     saved = path / "checkpoint.json"
     known = str(saved if saved.exists() else path)
@@ -123,7 +123,7 @@ def _found(patterns: str | list[str], made: set[Path]) -> list[str | Path]:
 
     URLs are not asked for dates: nodes that only train or forecast may have no network.
     """
-    from emulator.sources import find
+    from emulator.sources.open import find
 
     found: list[str | Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:

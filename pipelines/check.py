@@ -92,15 +92,16 @@ def _stats(config, made) -> str:
 
 
 def _record(config, names=None):
-    from emulator.record import Record
-    from emulator.store import open_analysis
+    from emulator.store.analysis import open_analysis
+    from emulator.store.record import Record
 
     stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
     return Record.of(stores, config.period.start, config.period.end, names)
 
 
 def _train(config, made) -> str:
-    from emulator.store import grid_of, open_analysis
+    from emulator.store.analysis import open_analysis
+    from emulator.store.schema import grid_of
     from pipelines import build, conserve, estimate
     from pipelines.train import open_statistics
 
@@ -126,8 +127,8 @@ def _train(config, made) -> str:
 
 
 def _rollout(config, made) -> str:
-    from emulator.checkpoint import describe
-    from emulator.store import open_analysis
+    from emulator.model.checkpoint import describe
+    from emulator.store.analysis import open_analysis
     from pipelines import checkpoints
     from pipelines.rollout import initial_times
 
@@ -138,8 +139,8 @@ def _rollout(config, made) -> str:
 
 
 def _verify(config, made) -> str:
-    from emulator.foreign import open_any_forecast, open_truth
-    from emulator.store import grid_of
+    from emulator.sources.foreign import open_any_forecast, open_truth
+    from emulator.store.schema import grid_of
 
     if config.observations is not None:
         from pipelines.verify_inputs import open_inputs

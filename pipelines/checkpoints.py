@@ -5,13 +5,13 @@ from pathlib import Path
 
 import xarray as xr
 
-from emulator import checkpoint
-from emulator.channels import Layout
-from emulator.dataset import Samples
-from emulator.grid import Grid
-from emulator.step import Step, StepBuffers
-from emulator.store import constants_of, grid_of, levels_of, time_step_seconds
-from emulator.vertical import Levels
+from emulator.data.channels import Layout
+from emulator.data.samples import Samples
+from emulator.model import checkpoint
+from emulator.model.step import Step, StepBuffers
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
+from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 from pipelines.build import conditions, network
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.conserve import restore_scheme

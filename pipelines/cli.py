@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
-from emulator.interruption import Interrupted
+from emulator.files.interruption import Interrupted
 from pipelines import load
 from pipelines.signals import ignore, stopping_at_once
 from pipelines.wording import plain

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.climatology import DAYS, Sums, hour_and_day
-from emulator.record import Record
-from emulator.store import open_analysis, variables_by_role
-from emulator.zarr_marks import mark, marks
-from emulator.zarr_regions import create, finish, finished_fingerprint, write_region
+from emulator.store.analysis import open_analysis
+from emulator.store.climatology import DAYS, Sums, hour_and_day
+from emulator.store.marks import mark, marks
+from emulator.store.record import Record
+from emulator.store.regions import create, finish, finished_fingerprint, write_region
+from emulator.store.schema import variables_by_role
 from pipelines.config import DaskConfig, StatsConfig
 from pipelines.engine import workers
 from pipelines.load import fingerprint

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 import xarray as xr
 
-from emulator.channels import Layout
 from emulator.conservation import build as build_scheme
 from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
 from emulator.conservation.penalties import Penalty
 from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
-from emulator.constants import Constants
-from emulator.dataset import Samples
-from emulator.grid import Grid
-from emulator.store import constants_of, grid_of, levels_of, time_step_seconds
-from emulator.vertical import Levels
+from emulator.data.channels import Layout
+from emulator.data.samples import Samples
+from emulator.planet.constants import Constants
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
+from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 from pipelines.config import ConfigError, ConservationConfig
 
 log = logging.getLogger(__name__)

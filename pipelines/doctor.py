@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 
-from emulator.distributed import device_of, processes
-from emulator.native import library
-from emulator.rates import copy_rate, exchange_latency, exchange_rate, product_rate
-from emulator.world import World, world_of
+from emulator.kernels import library
+from emulator.parallel.distributed import device_of, processes
+from emulator.parallel.processes import World, world_of
+from emulator.parallel.rates import copy_rate, exchange_latency, exchange_rate, product_rate
 from pipelines.run import provenance
 
 EXTRAS = {"jcm": "gcm", "cfgrib": "grib", "gcsfs": "cloud", "dask_jobqueue": "slurm"}

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from emulator.rates import count_products
+from emulator.parallel.rates import count_products
 
 ADAM_BYTES = 16  # float32: weight, gradient and two moments of a parameter
 TRIES = 3

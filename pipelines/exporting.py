@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emulator.forecast_grib import library, write_grib
-from emulator.forecast_netcdf import to_cf
-from emulator.netcdf import write_netcdf
-from emulator.store import open_forecast
+from emulator.files.netcdf import write_netcdf
+from emulator.forecast.grib import library, write_grib
+from emulator.forecast.netcdf import to_cf
+from emulator.store.forecast import open_forecast
 
 log = logging.getLogger(__name__)
 SUFFIX = {"netcdf": ".nc", "grib": ".grib2"}

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emulator.conservation.budgets import Anchor
-from emulator.forcing import Forcing
-from emulator.network_noise import forecast_key
-from emulator.perturb import bred, noise, perturbed
-from emulator.random_fields import SphericalNoise, generator_of, power_law
-from emulator.rollout import rollout as steps_of
-from emulator.step import Step
-from emulator.whole_file import whole_file
+from emulator.data.forcing import Forcing
+from emulator.files.whole_file import whole_file
+from emulator.forecast.perturbations import bred, noise, perturbed
+from emulator.model.noise import forecast_key
+from emulator.model.rollout import rollout as steps_of
+from emulator.model.step import Step
+from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
 from pipelines.config import ConfigError, EnsembleConfig
 
 BLOCK_BYTES = 1 << 27

@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from emulator.appending import kept_regions, link_regions
-from emulator.fields import Plan
-from emulator.filling import Region, audit, fill, fill_forecast, regions
-from emulator.sources import find, identity, limit_caches
-from emulator.store import create_forecast, finish_forecast
-from emulator.zarr_marks import DiskError, erase, marks, progress_path, unmark
-from emulator.zarr_regions import OtherTemplate, check_replaceable, create, discard, finish, finished_fingerprint
+from emulator.ingest.append import kept_regions, link_regions
+from emulator.ingest.fields import Plan
+from emulator.ingest.fill import Region, audit, fill, fill_forecast, regions
+from emulator.sources.open import find, identity, limit_caches
+from emulator.store.forecast import create_forecast, finish_forecast
+from emulator.store.marks import DiskError, erase, marks, progress_path, unmark
+from emulator.store.regions import OtherTemplate, check_replaceable, create, discard, finish, finished_fingerprint
 from pipelines.config import DaskConfig, IngestConfig, SourceConfig
 from pipelines.engine import workers
 from pipelines.planning import Work, fingerprint_of, prepare

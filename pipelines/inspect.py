@@ -8,8 +8,10 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from emulator.sources import format_of
-from emulator.store import ANALYSIS, FORECAST_NAMES, grid_of, levels_of, open_analysis, open_forecast, time_step_seconds
+from emulator.sources.open import format_of
+from emulator.store.analysis import ANALYSIS, open_analysis
+from emulator.store.forecast import FORECAST_NAMES, open_forecast
+from emulator.store.schema import grid_of, levels_of, time_step_seconds
 
 NAMES = {"netcdf": "NetCDF", "grib": "GRIB"}
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from emulator.report.map_frame import frame
 from emulator.report.style import SEQUENTIAL
-from emulator.store import levels_of
+from emulator.store.schema import levels_of
 
 COLUMNS, TITLE_WIDTH = 3, 38
 DIVERGING = "PuOr_r"

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from pipelines.config import ExternalConfig, GraphConfig, SFNOConfig, TorchHarmonicsConfig, UNetConfig
 from pipelines.networks import make_network
 

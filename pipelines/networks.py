@@ -1,6 +1,6 @@
 """Network kinds: from a configuration and a grid to `(batch, in, *space) -> (batch, out, *space)`.
 
-A new network is a module of `emulator/models`, a class of options in `pipelines/config/networks.py` and a function here.
+A new network is a module of `emulator/networks`, a class of options in `pipelines/config/networks.py` and a function here.
 """
 
 import functools
@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import torch
 
-from emulator.grid import Grid
-from emulator.mesh import MeshOptions, graph_of
-from emulator.models.graph import GraphNetwork, GraphOptions
-from emulator.models.sfno import SFNO, SFNOOptions
-from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
-from emulator.models.unet import UNet, UNetOptions
-from emulator.scalars import scalar_count
+from emulator.model.scalars import scalar_count
+from emulator.networks.graph import GraphNetwork, GraphOptions
+from emulator.networks.sfno import SFNO, SFNOOptions
+from emulator.networks.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
+from emulator.networks.unet import UNet, UNetOptions
+from emulator.planet.grid import Grid
+from emulator.sphere.mesh import MeshOptions, graph_of
 from pipelines.config import (
     ConfigError,
     ExternalConfig,

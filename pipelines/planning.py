@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.assemble import assemble
-from emulator.axes import on_the_sphere
-from emulator.coefficients import interfaces, of_selection
-from emulator.computed import with_fields
-from emulator.constants import ERA5, Constants
-from emulator.derive import SURFACE_PRESSURE, derive, needed
-from emulator.fields import Plan
-from emulator.filling import region_length, template
-from emulator.grid import Grid
-from emulator.harmonise import Options, pieces, unknown
-from emulator.piece import Piece
-from emulator.relevel import even_edges, to_layers, to_pressure
-from emulator.sources import Source, open_source
-from emulator.variables import VARIABLES, variable
+from emulator.ingest.assemble import assemble
+from emulator.ingest.computed import with_fields
+from emulator.ingest.derive import SURFACE_PRESSURE, derive, needed
+from emulator.ingest.fields import Plan
+from emulator.ingest.fill import region_length, template
+from emulator.ingest.relevel import even_edges, to_layers, to_pressure
+from emulator.planet.constants import ERA5, Constants
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES, variable
+from emulator.sources.axes import on_the_sphere
+from emulator.sources.coefficients import interfaces, of_selection
+from emulator.sources.harmonise import Options, pieces, unknown
+from emulator.sources.open import Source, open_source
+from emulator.sources.piece import Piece
 from pipelines.config import DaskConfig, GridConfig, IngestConfig, Period, SourceConfig
 from pipelines.load import fingerprint
 
@@ -220,7 +220,7 @@ def _attributes(config: IngestConfig, sources: list[Source], paths) -> dict[str,
 def fingerprint_of(config: IngestConfig, inputs: list[str]) -> str:
     """Of everything that the bytes of the store depend on: not of where it lies, nor of who computes it.
 
-    `inputs`: `emulator.sources.identity` of every source.
+    `inputs`: `emulator.sources.open.identity` of every source.
     """
     plain = config.model_copy(update={"dask": DaskConfig(), "output": Path("store")})
     return fingerprint(plain, *inputs)

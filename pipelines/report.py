@@ -5,17 +5,18 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from emulator.files.whole_file import whole_file
 from emulator.report.long_run_panel import long_run_panel
 from emulator.report.page import render
 from emulator.report.style import Panel, figures
 from emulator.report.tables import to_csv, to_json
 from emulator.report.training_panel import training_panel
 from emulator.report.view import View
-from emulator.store import grid_of, open_forecast
+from emulator.store.forecast import open_forecast
+from emulator.store.schema import grid_of
 from emulator.verify.compare import combine
 from emulator.verify.files import open_scores, write_scores
 from emulator.verify.ledger import Ledger
-from emulator.whole_file import whole_file
 from pipelines.config import ReportConfig
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator import freed_memory
-from emulator.background import BackgroundWriter
-from emulator.calendar import select_period
-from emulator.step import Step
-from emulator.store import create_forecast, finish_forecast, open_analysis, open_forecast, write_forecast_init
-from emulator.thinning import month_ends, thinned
-from emulator.world import world_of
-from emulator.zarr_marks import marks, progress_path
+from emulator.files.background import BackgroundWriter
+from emulator.forecast.thinning import month_ends, thinned
+from emulator.kernels import freed_memory
+from emulator.model.step import Step
+from emulator.parallel.processes import world_of
+from emulator.planet.calendar import select_period
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import create_forecast, finish_forecast, open_forecast, write_forecast_init
+from emulator.store.marks import marks, progress_path
 from pipelines import checkpoints
 from pipelines.build import STATIC
 from pipelines.config import ConfigError, RolloutConfig, ThinConfig
@@ -264,7 +265,7 @@ def _record_units(name: str, source: xr.Dataset) -> str:
 def _inside(grid, name: str | None) -> np.ndarray | None:
     if name is None:
         return None
-    from emulator.verify.regions import REGIONS
+    from emulator.planet.regions import REGIONS
 
     if name not in REGIONS:
         raise ConfigError(f"Expected thin.region among {', '.join(REGIONS)}, got {name!r}")

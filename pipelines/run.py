@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from emulator.world import world_of
+from emulator.parallel.processes import world_of
 from pipelines import started
 from pipelines.chain import Link, chain, differences, marked
 from pipelines.config import ConfigError, Experiment

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 
-from emulator.interruption import Interrupted
+from emulator.files.interruption import Interrupted
 
 STOP = (signal.SIGTERM, signal.SIGUSR1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emulator.whole_file import whole_file
+from emulator.files.whole_file import whole_file
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.progress import progress
 
@@ -32,7 +32,7 @@ def simulate(config: SimulateConfig) -> None:
     if done >= stops[-1]:
         log.info("%s is complete", config.directory)
         return
-    from emulator.reference_model import Settings, build
+    from emulator.embedded.speedy import Settings, build
 
     names = ("truncation", "time_step_minutes", "step_hours", "start")
     model = build(Settings(**{name: getattr(config, name) for name in names}))
@@ -95,7 +95,7 @@ def _chunk(config: SimulateConfig, first: int) -> Path:
 
 
 def _write_chunk(model, days: list[dict[str, np.ndarray]], first: int, config: SimulateConfig) -> None:
-    from emulator.reference_output import to_dataset, write
+    from emulator.embedded.speedy_output import to_dataset, write
 
     fields = {name: np.concatenate([day[name] for day in days]) for name in days[0]}
     begin = datetime.combine(config.start, time()) + timedelta(days=first)

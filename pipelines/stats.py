@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.netcdf import write_netcdf
-from emulator.record import Record
-from emulator.statistics import Moments, as_dataset, merged, of_block, of_seam, table
-from emulator.store import open_analysis, variables_by_role
-from emulator.whole_file import whole_file
+from emulator.files.netcdf import write_netcdf
+from emulator.files.whole_file import whole_file
+from emulator.store.analysis import open_analysis
+from emulator.store.record import Record
+from emulator.store.schema import variables_by_role
+from emulator.store.statistics import Moments, as_dataset, merged, of_block, of_seam, table
 from pipelines.climatology import climatology
 from pipelines.config import DaskConfig, StatsConfig
 from pipelines.engine import workers

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from emulator.one_writer import one_writer
+from emulator.files.one_writer import one_writer
 from pipelines import slurm
 from pipelines.chain import Link, chain
 from pipelines.check import check_experiment

@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from emulator import checkpoint, freed_memory
-from emulator.dataset import Samples
-from emulator.distributed import device_of, processes
-from emulator.one_writer import one_writer
-from emulator.step import Step
-from emulator.store import open_analysis
-from emulator.train import Trainer
-from emulator.world import World, world_of
+from emulator.data.samples import Samples
+from emulator.files.one_writer import one_writer
+from emulator.kernels import freed_memory
+from emulator.model import checkpoint
+from emulator.model.step import Step
+from emulator.parallel.distributed import device_of, processes
+from emulator.parallel.processes import World, world_of
+from emulator.store.analysis import open_analysis
+from emulator.training.trainer import Trainer
 from pipelines import build, checkpoints, conserve, estimate
 from pipelines.boards import boards
 from pipelines.config import TrainConfig
@@ -37,7 +38,7 @@ def train(config: TrainConfig) -> None:
     """Train, or go on with a training that was stopped, and write `output/checkpoint`.
 
     Several processes that were started together (`torchrun`, `srun`) train one network; the first writes. Raises
-    `Interrupted` after saving on SIGTERM or SIGUSR1, `emulator.train.Diverged`, and `Busy` where another training goes on.
+    `Interrupted` after saving on SIGTERM or SIGUSR1, `Diverged`, and `Busy` where another training goes on.
     """
     if config.threads:
         torch.set_num_threads(config.threads)

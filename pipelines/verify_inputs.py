@@ -7,14 +7,14 @@ import logging
 import numpy as np
 import xarray as xr
 
-from emulator.foreign import open_any_forecast, open_truth
-from emulator.grid import Grid
-from emulator.store import grid_of, levels_of
+from emulator.planet.grid import Grid
+from emulator.planet.regions import DEFAULT_REGIONS, region_weights
+from emulator.sources.foreign import open_any_forecast, open_truth
+from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
 from emulator.verify.at_points import at_points
 from emulator.verify.channels import ScoredVariable, scored
-from emulator.verify.regions import DEFAULT_REGIONS, region_weights
 from emulator.verify.spectra import spectrum_kind
 from emulator.verify.stations import is_table, open_observations, open_station_forecast, station_weights
 from emulator.verify.written import empty_inits

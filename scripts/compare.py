@@ -23,7 +23,9 @@ import xarray as xr
 
 from emulator.report.budget_panels import sources, step_rms
 from emulator.report.view import View
-from emulator.store import grid_of, open_analysis, open_forecast
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
+from emulator.store.schema import grid_of
 from emulator.verify.files import open_scores
 from pipelines import load
 from pipelines.config import Experiment, ReportConfig, TrainConfig, VerifyConfig

@@ -16,7 +16,7 @@ fi
 if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv --clear .venv || { echo "Could not make .venv: install Python's venv module (Debian: python3-venv)" >&2; exit 1; }
 fi
-stamp=".venv/installed-$extras-$(cat pyproject.toml emulator/native/*.[ch] | cksum | cut -d' ' -f1)"
+stamp=".venv/installed-$extras-$(cat pyproject.toml emulator/kernels/*.[ch] | cksum | cut -d' ' -f1)"
 if [ ! -e "$stamp" ]; then
     if [ "$(uname -sm)" != "Linux x86_64" ]; then
         echo "torch-harmonics has wheels for Linux x86_64 alone, this is $(uname -sm): see the README" >&2

@@ -3,10 +3,10 @@
 import numpy as np
 import xarray as xr
 
-from emulator.constants import Constants
-from emulator.grid import Grid
-from emulator.variables import VARIABLES
-from emulator.vertical import Levels
+from emulator.planet.constants import Constants
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES
+from emulator.planet.vertical import Levels
 
 CONSTANTS = Constants(gravity=9.81, heat_capacity_dry_air=1004.64, latent_heat_vaporisation=2.501e6)
 

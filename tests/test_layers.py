@@ -1,4 +1,4 @@
-"""Imports point downwards only: the layers of the library, and what each part must not know."""
+"""Imports point one way: the order of the library's folders, no circles inside one, and what each part must not know."""
 
 import ast
 from pathlib import Path
@@ -7,27 +7,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LAYERS = {
-    1: "constants variables grid vertical spherical spherical_kernels native precision mesh insolation calendar world"
-    " interruption whole_file one_writer freed_memory",
-    2: "store netcdf zarr_regions sources grib recognise harmonise units normalize channels distributed rates statistics"
-    " axes coefficients fields assemble filling appending computed derive regrid relevel chunk_reader chunk_writer"
-    " hdf5_chunks climatology"
-    " piece zarr_marks record reused rings foreign"
-    " background thinning forecast_netcdf forecast_grib random_fields",
-    3: "dataset forcing models conservation losses spectral_loss ensemble_loss network_noise scalars",
-    4: "step checkpoint",
-    5: "rollout train training perturb",
-    6: "verify report",
-}
-LAYER = {name: number for number, names in LAYERS.items() for name in names.split()}
-# The adapter of the embedded model stands beside ingest: it makes files, as a source does.
-LAYER |= {"reference_model": 2, "reference_output": 2}
+# From the ground up, as docs/architecture.md lists them: a file imports from its own folder and from those before it.
+ORDER = (
+    "kernels planet files parallel sphere store sources ingest data networks conservation model losses training forecast"
+    " verify report embedded"
+).split()
 
 FORBIDDEN = {
     "emulator": {"pipelines", "argparse", "yaml", "click", "rich"},
-    "emulator/models": {"xarray", "zarr", "dask"},
+    "emulator/networks": {"xarray", "zarr", "dask"},
     "emulator/conservation": {"xarray", "zarr", "dask"},
+    "emulator/planet": {"torch"},
+    "emulator/store": {"torch"},
+    "emulator/sources": {"torch"},
+    "emulator/ingest": {"torch"},
     "emulator/verify": {"torch"},
     "emulator/report": {"torch"},
 }
@@ -48,21 +41,51 @@ def files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", files("emulator"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_library_imports_lower_layers_only(path):
-    parts = path.relative_to(ROOT / "emulator").with_suffix("").parts
-    if parts == ("__init__",):
-        return
-    assert parts[0] in LAYER, f"{path.name} has no layer: name it in {Path(__file__).name}"
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in files("emulator")}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The files of the library that a file imports, itself and the packages around them left out."""
+    found = set()
     for name in imported(path):
-        other = name.split(".")[1:2] if name.startswith("emulator.") else []
-        if other and other[0] != parts[0]:
-            lower = LAYER[other[0]] < LAYER[parts[0]]
-            # Files of one layer may form one idea in two files, but never know each other both ways.
-            beside = LAYER[other[0]] == LAYER[parts[0]] and f"emulator.{parts[0]}" not in {
-                ".".join(n.split(".")[:2]) for p in files("emulator") if p.stem == other[0] for n in imported(p)
-            }
-            assert lower or beside, f"{path.relative_to(ROOT)} imports {name}"
+        parts = name.split(".")
+        candidates = [".".join(parts[:n]) for n in range(len(parts), 1, -1)]
+        found |= {next((c for c in candidates if c in MODULES), "emulator")}
+    return found - {module_of(path), "emulator"}
+
+
+def test_every_folder_has_its_place_in_the_order():
+    found = {path.relative_to(ROOT / "emulator").parts[0] for path in files("emulator")} - {"__init__.py"}
+    assert found == set(ORDER), "a file beside the folders, or a folder without a place in ORDER"
+
+
+@pytest.mark.parametrize("folder", ORDER)
+def test_a_folder_imports_from_itself_and_those_before_it(folder):
+    allowed = ORDER[: ORDER.index(folder) + 1]
+    for path in files(f"emulator/{folder}"):
+        for module in imported_modules(path):
+            assert module.split(".")[1] in allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    ahead = {name: imported_modules(path) for name, path in MODULES.items()}
+    ahead["emulator.conservation.multipliers"].discard("emulator.conservation.projection")  # for type checkers alone
+    done: set[str] = set()
+
+    def follow(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, "a circle of imports: " + " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for other in sorted(ahead[name]):
+                follow(other, (*trail, name))
+            done.add(name)
+
+    for name in sorted(MODULES):
+        follow(name, ())
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from emulator.conservation.atmosphere import Atmosphere, State
-from emulator.native import columns as native
+from emulator.kernels import columns as native
 
 # The key that `OnePass.begin` adds to the states of a step; no store has it.
 KEPT = "amounts of the step's states"

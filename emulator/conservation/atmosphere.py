@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.constants import Constants
-from emulator.native import columns as native
-from emulator.variables import VARIABLES
-from emulator.vertical import Levels
+from emulator.kernels import columns as native
+from emulator.planet.constants import Constants
+from emulator.planet.variables import VARIABLES
+from emulator.planet.vertical import Levels
 
 AREA_TOLERANCE = 1e-9
 SHARED_SUM = 1 << 15  # numbers from which torch splits one sum over its threads

@@ -7,8 +7,8 @@ table says what a field is, and the data must agree, by their attributes and by 
 from collections.abc import Mapping
 
 from emulator.conservation import fluxes
-from emulator.constants import ERA5, Constants
-from emulator.variables import VARIABLES, Variable
+from emulator.planet.constants import ERA5, Constants
+from emulator.planet.variables import VARIABLES, Variable
 
 # Global means over at least some weeks, on an Earth-like planet, generously. Anything outside is a unit or a sign.
 PLAUSIBLE = {

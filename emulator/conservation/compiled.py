@@ -21,9 +21,9 @@ from emulator.conservation import fluxes, newton
 from emulator.conservation.atmosphere import State, on_levels
 from emulator.conservation.budgets import Anchor, DryAir, Water
 from emulator.conservation.energy import Energy
-from emulator.native import columns
-from emulator.native import corrections as native
-from emulator.native.corrections import ALONG, MEASURED, PULLED, TOTALS, UNIFORM
+from emulator.kernels import columns
+from emulator.kernels import corrections as native
+from emulator.kernels.corrections import ALONG, MEASURED, PULLED, TOTALS, UNIFORM
 
 if TYPE_CHECKING:
     from emulator.conservation.scheme import Scheme

@@ -25,7 +25,7 @@ from emulator.conservation.compiled import CONTROLS, KIND, MEASURED, SIZES, Comp
 from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, Trial
 from emulator.conservation.scheme import Correction, Options, Scheme
 from emulator.conservation.sequential import ColumnStep
-from emulator.native import corrections as native
+from emulator.kernels import corrections as native
 
 
 class Projection(Scheme):

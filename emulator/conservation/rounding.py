@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import Tensor
 
-from emulator.native import columns as native
+from emulator.kernels import columns as native
 
 GOLDEN_STEP = 2654435769  # the golden ratio's share of 2^32, odd, so that 2^32 cells have different offsets
 EXPONENT_BITS = 0x7F800000  # of an IEEE float32

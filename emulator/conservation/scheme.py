@@ -13,7 +13,7 @@ from emulator.conservation.anchors import ANCHORS, Unaccounted, make_anchor
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
 from emulator.conservation.energy import Energy
-from emulator.variables import VARIABLES
+from emulator.planet.variables import VARIABLES
 
 KINDS = ("none", "sequential", "projection")
 BUDGETS = ("dry_air", "water", "energy", "column_water")

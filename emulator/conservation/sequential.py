@@ -17,7 +17,7 @@ from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, W
 from emulator.conservation.compiled import AIR, AMOUNTS, EVAPORATION, KIND, RAIN, WATER, Compiled, Solution
 from emulator.conservation.energy import Energy
 from emulator.conservation.scheme import Correction, Options, Scheme
-from emulator.native import corrections as native
+from emulator.kernels import corrections as native
 
 DRY_AIR_FORMS = ("ratio", "offset", "humidity")
 WATER_FORMS = ("precipitation", "evaporation")

@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.planet.variables import VARIABLES
 from emulator.report.display import BUDGET_NAMES, days, number, scientific, unit_and_factor, variable_name
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, power_ticks, span, svg
 from emulator.report.view import View
-from emulator.variables import VARIABLES
 
 WIDTH = 10.5
 LARGE = 0.5  # share of the error from which a correction is called large

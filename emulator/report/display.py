@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emulator.verify.regions import REGIONS
+from emulator.planet.regions import REGIONS
 
 # SI unit in the stores: unit on the page, factor.
 _UNITS = {

@@ -6,15 +6,7 @@ import numpy as np
 
 from emulator.report import budget_panels
 from emulator.report.comparison import difference_cell
-from emulator.report.display import (
-    BUDGET_NAMES,
-    BUDGET_TOTALS,
-    number,
-    percent,
-    region_name,
-    scientific,
-    signed_days,
-)
+from emulator.report.display import BUDGET_NAMES, BUDGET_TOTALS, number, percent, region_name, scientific, signed_days
 from emulator.report.view import NOT_FINITE, View
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from emulator.distributed import local
+from emulator.parallel.distributed import local
 
 Average = dict[str, Tensor]
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.dataset import Batch
-from emulator.distributed import highest, local
-from emulator.step import Step
+from emulator.data.samples import Batch
+from emulator.model.step import Step
+from emulator.parallel.distributed import highest, local
 
 NAMED = 5  # variables of a message
 

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from emulator.whole_file import whole_file
+from emulator.files.whole_file import whole_file
 
 FILES = ("metrics.jsonl", "timing.jsonl", "validation.jsonl")
 

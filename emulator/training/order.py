@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.dataset import Batch, Samples, shuffled
-from emulator.distributed import share
-from emulator.network_noise import NetworkNoise, update_key
+from emulator.data.samples import Batch, Samples, shuffled
+from emulator.model.noise import NetworkNoise, update_key
+from emulator.parallel.distributed import share
+from emulator.parallel.processes import World
 from emulator.training.recipe import Recipe
 from emulator.training.replay import Replay
-from emulator.world import World
 
 
 class Order:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from emulator import checkpoint
-from emulator.distributed import part_of, whole
+from emulator.model import checkpoint
+from emulator.parallel.distributed import part_of, whole
 
 log = logging.getLogger(__name__)
 

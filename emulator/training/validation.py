@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulator.dataset import Samples
-from emulator.distributed import mean_over, share
-from emulator.network_noise import forecast_key
-from emulator.step import Step
-from emulator.world import World
+from emulator.data.samples import Samples
+from emulator.model.noise import forecast_key
+from emulator.model.step import Step
+from emulator.parallel.distributed import mean_over, share
+from emulator.parallel.processes import World
 
 
 @dataclasses.dataclass(frozen=True)

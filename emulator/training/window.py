@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.dataset import Batch
-from emulator.step import Step, StepResult
+from emulator.data.samples import Batch
+from emulator.model.step import Step, StepResult
 
 
 @dataclasses.dataclass(frozen=True)

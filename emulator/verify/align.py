@@ -7,8 +7,8 @@ from datetime import timedelta
 import numpy as np
 import xarray as xr
 
-from emulator.grid import Grid
-from emulator.variables import VARIABLES
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +140,7 @@ def check_units(variable: str, arrays: dict[str, xr.DataArray]) -> str:
 def _same_units(one: str, other: str) -> bool:
     if one == other or not one or not other:
         return one == other
-    from emulator.units import linear  # half a second, only for spellings that differ
+    from emulator.planet.units import linear  # half a second, only for spellings that differ
 
     try:
         return linear(one, other) == (1.0, 0.0)

@@ -3,9 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from emulator.constants import ERA5
-from emulator.grid import Grid
-from emulator.store import constants_of, grid_of
+from emulator.planet.constants import ERA5
+from emulator.planet.grid import Grid
+from emulator.store.schema import constants_of, grid_of
 
 LAPSE_RATE = 0.0065  # K m-1, of the standard atmosphere
 TEMPERATURES = ("2m_temperature",)

@@ -18,9 +18,9 @@ import dataclasses
 
 import numpy as np
 
-from emulator.constants import Constants
-from emulator.grid import Grid
-from emulator.vertical import Levels
+from emulator.planet.constants import Constants
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 
 BUDGETS = ("dry_air", "water", "energy")
 UNITS = {"dry_air": "kg m-2", "water": "kg m-2", "energy": "W m-2"}

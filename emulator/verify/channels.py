@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import xarray as xr
 
-from emulator.grid import Grid
-from emulator.variables import VARIABLES
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES
+from emulator.planet.vertical import Levels
 from emulator.verify.align import check_units, common_levels
 from emulator.verify.fields import Field, scored_variables, store_of
-from emulator.vertical import Levels
 
 # Variable, pressure in hPa: what a forecaster looks at first. The nearest level within `NEAR` of it is taken.
 HEADLINE = (

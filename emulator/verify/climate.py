@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 
 BLOCK_BYTES = 2**24  # of one field in a block; a dozen copies of it are alive at a time
 SEASONS = ("DJF", "MAM", "JJA", "SON")
@@ -231,7 +231,7 @@ def geopotential_at(
     """Geopotential of a pressure surface from temperature, by the hydrostatic equation: `(time, cell)`.
 
     `fields`: `temperature` `(time, level, cell)`, `surface_pressure` `(time, cell)`, `geopotential_at_surface` `(cell,)`, and
-    `specific_humidity` as temperature where it counts; `levels`: `emulator.vertical.Levels`; `pressure` in Pa. Layers are
+    `specific_humidity` as temperature where it counts; `levels`: `Levels`; `pressure` in Pa. Layers are
     taken as isothermal, from the ground up; below the ground the lowest layer is carried on.
     """
     surface = np.asarray(fields["surface_pressure"], np.float64)

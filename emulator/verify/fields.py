@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.chunk_reader import ChunkReader
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
+from emulator.store.chunk_reader import ChunkReader
 
 
 def values(array: xr.DataArray) -> np.ndarray:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.calendar import in_nanoseconds
-from emulator.netcdf import write_netcdf
+from emulator.files.netcdf import write_netcdf
+from emulator.planet.calendar import in_nanoseconds
 from emulator.verify.assemble import SCHEMA
 
 _LEADS = ("lead_time", "spectrum_lead", "map_lead", "audit_lead_time")

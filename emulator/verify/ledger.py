@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from emulator.store import constants_of, grid_of, levels_of
+from emulator.store.schema import constants_of, grid_of, levels_of
 from emulator.verify import budgets
 from emulator.verify.fields import values
 

@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from emulator.grid import Grid
-from emulator.store import constants_of, levels_of
+from emulator.planet.grid import Grid
+from emulator.store.schema import constants_of, levels_of
 from emulator.verify.align import valid_times
 from emulator.verify.channels import channel_name, headline_ranks, scored
 from emulator.verify.climate import (

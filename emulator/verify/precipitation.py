@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify.statistics import area_means
 
 PRECIPITATION = "mean_total_precipitation_rate"

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify import spectra
 from emulator.verify.align import Alignment
 from emulator.verify.climatology import Climatology

@@ -8,7 +8,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify import climatology, spectra
 from emulator.verify.align import Alignment, valid_times
 from emulator.verify.channels import ScoredVariable, headline_ranks

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 
 NO_POWER = 1e-12
 CLIFF, FIRST_CLIFF = 0.1, 12

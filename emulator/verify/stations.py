@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.units import conversion
-from emulator.variables import VARIABLES
+from emulator.planet.units import conversion
+from emulator.planet.variables import VARIABLES
 
 GOOD = ("V", "S", "C", "G")  # MADIS: verified, screened, passed the coarse checks, subjectively good
 METAR = {

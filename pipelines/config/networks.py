@@ -30,7 +30,7 @@ Noise = Annotated[NoiseConfig | None, Field(description="random fields that scal
 
 
 class SFNOConfig(Model):
-    """Spherical Fourier neural operator; the fields are those of `emulator.models.sfno.SFNOOptions`."""
+    """Spherical Fourier neural operator; the fields are those of `emulator.networks.sfno.SFNOOptions`."""
 
     kind: Literal["sfno"] = "sfno"
     embed_dim: Count = Field(64, description="channels of the state")
@@ -72,7 +72,7 @@ class SFNOConfig(Model):
 
 
 class GraphConfig(Model):
-    """Message passing on an icosahedral mesh; see `emulator.mesh.MeshOptions` and `emulator.models.graph.GraphOptions`."""
+    """Message passing on an icosahedral mesh; see `emulator.sphere.mesh` and `emulator.networks.graph`."""
 
     kind: Literal["graph"] = "graph"
     refinement: int = Field(4, ge=0, le=8, description="halvings of the icosahedron: 10 * 4^n + 2 nodes")
@@ -88,7 +88,7 @@ class GraphConfig(Model):
 
 
 class UNetConfig(Model):
-    """U-Net with convolutions around the sphere; the fields are those of `emulator.models.unet.UNetOptions`."""
+    """U-Net with convolutions around the sphere; the fields are those of `emulator.networks.unet.UNetOptions`."""
 
     kind: Literal["unet"] = "unet"
     width: Count = Field(48, description="channels on the finest level; twice as many on the next")

@@ -13,14 +13,14 @@ import time
 import torch
 
 import emulator
-from emulator.channels import Channels, Layout
 from emulator.conservation import Atmosphere, Options, build, fluxes
-from emulator.constants import ERA5
-from emulator.grid import Grid
-from emulator.models.sfno import SFNO, SFNOOptions
-from emulator.normalize import Normalizer
-from emulator.step import Step, StepBuffers
-from emulator.vertical import Levels
+from emulator.data.channels import Channels, Layout
+from emulator.data.normalisation import Normalizer
+from emulator.model.step import Step, StepBuffers
+from emulator.networks.sfno import SFNO, SFNOOptions
+from emulator.planet.constants import ERA5
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 
 SIGMA = (0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1)
 LEVELS = len(SIGMA) - 1

@@ -15,9 +15,9 @@ import measure
 import torch
 from torch import nn
 
-from emulator.grid import Grid
-from emulator.mesh import EDGE_FEATURES, NODE_FEATURES, MeshGraph, MeshOptions, graph_of
-from emulator.models.graph import GraphNetwork, GraphOptions
+from emulator.networks.graph import GraphNetwork, GraphOptions
+from emulator.planet.grid import Grid
+from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, MeshGraph, MeshOptions, graph_of
 
 CHANNELS = 40
 

@@ -59,7 +59,7 @@ def ours(folder: Path, output: Path, threads: int, shard: int) -> None:
 def peer(folder: Path, output: Path, threads: int, shard: int) -> None:
     import dask
 
-    from emulator.zarr_regions import COMPRESSOR
+    from emulator.store.regions import COMPRESSOR
 
     dask.config.set(scheduler="threads", num_workers=threads)
     chunks = {"time": shard, "level": -1, "latitude": -1, "longitude": -1}
@@ -77,7 +77,7 @@ def measured(way: str, folder: Path, output: Path, threads: int, shard: int) -> 
     code = f"""
 import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import dask.array, netCDF4
-import ingest as bench, pipelines.ingest, emulator.zarr_regions
+import ingest as bench, pipelines.ingest, emulator.store.regions
 from pathlib import Path
 began = time.perf_counter()
 bench.{way}(Path({str(folder)!r}), Path({str(output)!r}), {threads}, {shard})

@@ -23,11 +23,11 @@ import xarray as xr
 import zarr
 from numcodecs import blosc
 
-from emulator.channels import Channels, Layout
-from emulator.dataset import Samples
-from emulator.grid import Grid
-from emulator.store import open_analysis
-from emulator.zarr_regions import COMPRESSOR, create, finish, write_region
+from emulator.data.channels import Channels, Layout
+from emulator.data.samples import Samples
+from emulator.planet.grid import Grid
+from emulator.store.analysis import open_analysis
+from emulator.store.regions import COMPRESSOR, create, finish, write_region
 
 UPPER = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
 SURFACE = (

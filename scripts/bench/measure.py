@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 import torch
 
-from emulator import freed_memory
+from emulator.kernels import freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _clock = {"now": time.perf_counter}
@@ -162,7 +162,7 @@ def alone(script: str, case: dict, arguments: argparse.Namespace) -> dict:
 
 def product_rate(dtype: torch.dtype = torch.float32, size: int = 1536, repeats: int = 5, device: str = "cpu") -> float:
     """GFLOP/s of the fastest square matrix product, the limit that a share refers to."""
-    from emulator.precision import exact_products
+    from emulator.kernels.precision import exact_products
 
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     with exact_products():

@@ -22,7 +22,7 @@ import emulator
 
 
 def loaded(run: Path):
-    from emulator.store import open_analysis
+    from emulator.store.analysis import open_analysis
     from pipelines import checkpoints
     from pipelines.forecasting import Run
 
@@ -37,9 +37,9 @@ def loaded(run: Path):
 
 def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
     """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
-    from emulator.background import BackgroundWriter
-    from emulator.store import create_forecast, finish_forecast
-    from emulator.zarr_regions import progress_path
+    from emulator.files.background import BackgroundWriter
+    from emulator.store.forecast import create_forecast, finish_forecast
+    from emulator.store.regions import progress_path
     from pipelines.forecasting import Schedule
     from pipelines.rollout import _dataset, _store
 
@@ -76,7 +76,7 @@ def peak() -> float:
 def embedded_rate(days: int) -> float | None:
     """Simulated years a day of the embedded model; None where it is not installed."""
     try:
-        from emulator.reference_model import Settings, build
+        from emulator.embedded.speedy import Settings, build
 
         model = build(Settings())
     except ImportError:

@@ -12,7 +12,7 @@ import torch
 import torch_harmonics
 from torch_harmonics import InverseRealSHT, RealSHT
 
-from emulator.spherical import SphericalTransform, to_complex
+from emulator.sphere.transform import SphericalTransform, to_complex
 
 # nlat, nlon, channels, grid, poles
 CASES = (

@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 from small_planet import numpy_statistics, small_planet  # noqa: E402
 
-from emulator.dataset import Samples  # noqa: E402
-from emulator.distributed import device_of, processes  # noqa: E402
-from emulator.step import Step  # noqa: E402
-from emulator.train import Trainer  # noqa: E402
-from emulator.world import world_of  # noqa: E402
+from emulator.data.samples import Samples  # noqa: E402
+from emulator.model.step import Step  # noqa: E402
+from emulator.parallel.distributed import device_of, processes  # noqa: E402
+from emulator.parallel.processes import world_of  # noqa: E402
+from emulator.training.trainer import Trainer  # noqa: E402
 from pipelines import build, conserve, estimate  # noqa: E402
 from pipelines.config import TrainConfig  # noqa: E402
 

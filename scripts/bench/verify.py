@@ -68,12 +68,14 @@ def make(folder: Path, inits: int) -> None:
 def ours(folder: Path, threads: int) -> dict:
     import dask
 
-    from emulator.store import grid_of, open_analysis, open_forecast
+    from emulator.planet.regions import region_weights
+    from emulator.store.analysis import open_analysis
+    from emulator.store.forecast import open_forecast
+    from emulator.store.schema import grid_of
     from emulator.verify import climatology
     from emulator.verify.align import align
     from emulator.verify.assemble import assemble
     from emulator.verify.channels import scored
-    from emulator.verify.regions import region_weights
     from emulator.verify.score import score_variables, setting
 
     truth, forecast = open_analysis(folder / "truth.zarr"), open_forecast(folder / "forecast.zarr")
@@ -108,7 +110,7 @@ def peer(folder: Path, threads: int) -> dict:
     import dask
     import xskillscore
 
-    from emulator.grid import Grid
+    from emulator.planet.grid import Grid
 
     truth = xr.open_zarr(folder / "truth.zarr")
     forecast = xr.open_zarr(folder / "forecast.zarr", decode_timedelta=True, consolidated=False)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from emulator import checkpoint
+from emulator.model import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emulator.forcing import Forcing
-from emulator.grid import Grid
-from emulator.rollout import rollout
-from emulator.step import Step
-from emulator.store import constants_of, levels_of, open_analysis
+from emulator.data.forcing import Forcing
+from emulator.model.rollout import rollout
+from emulator.model.step import Step
+from emulator.planet.grid import Grid
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import constants_of, levels_of
 from emulator.verify import budgets
 from pipelines import checkpoints, load
 

@@ -11,8 +11,8 @@ from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
 from emulator.conservation import Energy, Options, build, fluxes, make_budgets, rounding
 from emulator.conservation.amounts import known
-from emulator.grid import Grid
-from emulator.native import library
+from emulator.kernels import library
+from emulator.planet.grid import Grid
 
 pytestmark = pytest.mark.skipif(library.LIBRARY is None, reason="the kernels were not made")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, Auditor, make_atmosphere, random_step
 
 from emulator.conservation import Atmosphere, ColumnWater, DryAir, Energy, Options, Water, fluxes, make_budgets
-from emulator.vertical import Levels
+from emulator.planet.vertical import Levels
 
 FORMS = [("hydrostatic", "constant", True), ("hydrostatic", "moist", False), ("total", "constant", False)]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from emulator.conservation import check_means, check_units, fluxes
-from emulator.variables import VARIABLES
+from emulator.planet.variables import VARIABLES
 
 MEANS = {
     "surface_pressure": 98_500.0,

@@ -102,7 +102,7 @@ def _check(scheme, auditor, states, changed, record, dtype):
 @pytest.mark.parametrize("kind", ["sequential", "projection"])
 def test_closure_to_a_hundred_millionth_in_float32(kind):
     """On a T31-sized grid the rounding of float32 fields averages out: the aim is 1e-8."""
-    from emulator.grid import Grid
+    from emulator.planet.grid import Grid
 
     atmosphere = make_atmosphere(Grid.gaussian(48, 96), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, batch=1)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
 from emulator.conservation import Options, Unaccounted, build, compiled, fluxes
-from emulator.grid import Grid
-from emulator.native import library
+from emulator.kernels import library
+from emulator.planet.grid import Grid
 
 pytestmark = pytest.mark.skipif(library.LIBRARY is None, reason="the kernels were not made")
 

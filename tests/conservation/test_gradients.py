@@ -5,7 +5,7 @@ import torch
 from planets import LEVELS, VARIANCES, make_atmosphere, random_step
 
 from emulator.conservation import Options, build, fluxes
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 
 SIZES = {"surface_pressure": 100.0, "temperature": 1.0, "specific_humidity": 1e-3}
 SCHEMES = [

@@ -7,7 +7,7 @@ from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atm
 
 from emulator.conservation import Atmosphere, Energy, Options, build, check_means, check_units, fluxes
 from emulator.conservation.ocean import Ocean
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 
 GRAVITY = CONSTANTS.gravity
 

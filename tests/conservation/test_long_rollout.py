@@ -6,8 +6,8 @@ import torch
 from planets import CONSTANTS, STEP, VARIANCES, Auditor
 
 from emulator.conservation import Atmosphere, Options, build, fluxes
-from emulator.grid import Grid
-from emulator.vertical import Levels
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 
 STEPS = 10_000
 SLOW = (pytest.mark.slow, pytest.mark.timeout(1800))

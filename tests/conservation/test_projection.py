@@ -11,8 +11,8 @@ from scipy.optimize import minimize
 from emulator.conservation import Atmosphere, Options, Water, build, fluxes
 from emulator.conservation.ensembles import prior_variance, reduced_variance
 from emulator.conservation.multipliers import REFERENCE_PRESSURE
-from emulator.grid import Grid
-from emulator.vertical import Levels
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 
 GRAVITY = CONSTANTS.gravity
 

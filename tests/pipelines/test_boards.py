@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from emulator.train import Interrupted
+from emulator.training.trainer import Interrupted
 from pipelines import train as training
 from pipelines.boards import flattened
 from pipelines.config import ConfigError

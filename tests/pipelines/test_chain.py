@@ -16,8 +16,9 @@ import torch
 import xarray as xr
 from tiny_experiment import tiny_experiment
 
-from emulator import checkpoint
-from emulator.store import open_analysis, open_forecast
+from emulator.model import checkpoint
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
 from pipelines import checkpoints
 from pipelines.chain import chain
 from pipelines.cli import main
@@ -223,7 +224,7 @@ def test_a_loaded_checkpoint_gives_the_written_forecast(finished):
     step, metadata = checkpoints.load_step(run / "train" / "checkpoint")
     assert metadata["config"]["network"]["embed_dim"] == 12
     forecast, truth = open_forecast(run / "forecast.zarr"), open_analysis(run / "analysis.zarr")
-    from emulator.forcing import Forcing
+    from emulator.data.forcing import Forcing
 
     time_ = forecast["init_time"].values[0]
     fields = {n: torch.from_numpy(truth[n].sel(time=[time_]).values) for n in step.layout.prognostic.names}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.checkpoint import describe
-from emulator.grid import Grid
-from emulator.vertical import Levels
+from emulator.model.checkpoint import describe
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 from pipelines.checkpoints import check_match
 from pipelines.cli import main
 from pipelines.config import ConfigError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emulator.conservation.scheme import Options
-from emulator.models.sfno import SFNOOptions
+from emulator.networks.sfno import SFNOOptions
 from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, SFNOConfig, TrainConfig
 from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
 from pipelines.site import load_site

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import pipelines.doctor
-from emulator.native import library
-from emulator.rates import exchange_latency, exchange_rate, product_rate
-from emulator.world import World
+from emulator.kernels import library
+from emulator.parallel.processes import World
+from emulator.parallel.rates import exchange_latency, exchange_rate, product_rate
 from pipelines.doctor import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from emulator.grid import Grid
-from emulator.models.spectral import mix, mix_backward
-from emulator.native import library
-from emulator.rates import count_products
-from emulator.spherical_kernels import to_cells, to_coefficients
+from emulator.kernels import library
+from emulator.networks.spectral import mix, mix_backward
+from emulator.parallel.rates import count_products
+from emulator.planet.grid import Grid
+from emulator.sphere.products import to_cells, to_coefficients
 from emulator.training.recipe import Phase
 from pipelines import estimate
 from pipelines.cli import main

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_rollout import config as rollout_config
 
-from emulator.store import open_forecast
+from emulator.store.forecast import open_forecast
 from pipelines import checkpoints, rollout
 from pipelines.cli import main
 from pipelines.config import ConfigError

@@ -15,16 +15,10 @@ import xarray as xr
 import zarr
 from source_files import TIMES, truth, write_grib
 
-from emulator.constants import ERA5, Constants
-from emulator.store import (
-    constants_of,
-    grid_of,
-    levels_of,
-    open_analysis,
-    open_forecast,
-    time_step_seconds,
-    variables_by_role,
-)
+from emulator.planet.constants import ERA5, Constants
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
+from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds, variables_by_role
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest
 

@@ -8,7 +8,7 @@ import xarray as xr
 import zarr
 from source_files import TIMES, truth
 
-from emulator.store import open_analysis
+from emulator.store.analysis import open_analysis
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest
 

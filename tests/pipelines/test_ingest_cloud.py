@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from source_files import truth
 
-from emulator.store import open_analysis
+from emulator.store.analysis import open_analysis
 from pipelines.cli import main
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator import hdf5_chunks
-from emulator.store import open_analysis
+from emulator.sources import hdf5_chunks
+from emulator.store.analysis import open_analysis
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest
 

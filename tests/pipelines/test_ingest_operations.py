@@ -6,9 +6,10 @@ import xarray as xr
 from small_planet import small_planet
 from source_files import LATITUDE, LONGITUDE, TIMES, truth
 
-from emulator.grid import Grid
-from emulator.regrid import Regridder
-from emulator.store import grid_of, levels_of, open_analysis, variables_by_role
+from emulator.planet.grid import Grid
+from emulator.sphere.regrid import Regridder
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of, levels_of, variables_by_role
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest
 

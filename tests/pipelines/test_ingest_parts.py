@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from source_files import TIMES, truth
 
-from emulator.store import open_analysis
-from emulator.zarr_marks import partial_path, progress_path
+from emulator.store.analysis import open_analysis
+from emulator.store.marks import partial_path, progress_path
 from pipelines.cli import main
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest

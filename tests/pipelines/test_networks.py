@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from emulator.grid import Grid
-from emulator.mesh import MeshOptions
-from emulator.models.graph import GraphOptions
-from emulator.models.torch_harmonics_sfno import TorchHarmonicsOptions
-from emulator.models.unet import UNetOptions
+from emulator.networks.graph import GraphOptions
+from emulator.networks.torch_harmonics_sfno import TorchHarmonicsOptions
+from emulator.networks.unet import UNetOptions
+from emulator.planet.grid import Grid
+from emulator.sphere.mesh import MeshOptions
 from pipelines.config import (
     ConfigError,
     ExternalConfig,

@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 from test_rings import healpix
 
-from emulator.store import grid_of, open_analysis
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
 from pipelines.cli import main
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest

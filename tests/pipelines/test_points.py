@@ -9,8 +9,10 @@ import yaml
 from small_planet import small_planet
 from tiny_experiment import tiny_experiment
 
-from emulator.grid import Grid
-from emulator.store import grid_of, open_analysis, open_forecast
+from emulator.planet.grid import Grid
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
+from emulator.store.schema import grid_of
 from pipelines.checkpoints import grid_from_json, grid_to_json, load_step
 from pipelines.cli import main
 

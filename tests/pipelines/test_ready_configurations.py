@@ -8,8 +8,9 @@ import xarray as xr
 from small_planet import small_planet
 from source_files import LATITUDE, LEVELS, LONGITUDE, TIMES, truth
 
-from emulator.insolation import insolation
-from emulator.store import grid_of, levels_of, open_analysis, time_step_seconds, variables_by_role
+from emulator.planet.insolation import insolation
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of, levels_of, time_step_seconds, variables_by_role
 from pipelines.ingest import ingest
 from pipelines.load import load_stage
 

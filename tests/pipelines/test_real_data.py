@@ -9,8 +9,9 @@ import xarray as xr
 import yaml
 from small_planet import small_planet
 
-from emulator.channels import Channels, Layout
-from emulator.store import grid_of, levels_of, open_analysis
+from emulator.data.channels import Channels, Layout
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of, levels_of
 from pipelines import build
 from pipelines.cli import main
 from pipelines.config import SFNOConfig

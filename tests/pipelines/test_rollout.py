@@ -8,7 +8,8 @@ import pytest
 import torch
 import xarray as xr
 
-from emulator.store import open_analysis, open_forecast
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
 from pipelines import forecasting, rollout
 from pipelines.cli import main
 from pipelines.config import ConfigError, RolloutConfig
@@ -139,7 +140,7 @@ def test_bred_members_have_the_amplitude_and_differ(finished, tmp_path):
     )
     vectors = [packed(found.isel(lead_time=0, member=m)) - analysis for m in range(3)]
     for vector in vectors:
-        from emulator.perturb import size_of
+        from emulator.forecast.perturbations import size_of
 
         assert 0.1 < float(size_of(step, vector, area)) <= 0.21  # humidity may stop at its bound
     assert not torch.allclose(vectors[0], vectors[1])
@@ -152,7 +153,7 @@ def forecasting_step(finished):
 
 
 def test_checkpoints_take_turns_among_members_and_take_over_by_lead(finished, plain, tmp_path):
-    from emulator import checkpoint
+    from emulator.model import checkpoint
 
     first = config(finished, "x").checkpoint
     tensors, saved = checkpoint.load(first)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_experiment import tiny_experiment
 
-from emulator.interruption import Interrupted
+from emulator.files.interruption import Interrupted
 from pipelines.cli import EX_TEMPFAIL, main
 from pipelines.signals import stopping_at_once, stopping_when_asked
 

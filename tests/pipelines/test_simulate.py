@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.constants import Constants
-from emulator.grid import Grid
-from emulator.variables import variable
+from emulator.planet.constants import Constants
+from emulator.planet.grid import Grid
+from emulator.planet.variables import variable
 from pipelines.cli import main
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.simulate import _stops, files, simulate
@@ -45,7 +45,7 @@ def test_stops_cover_the_simulation(days, spin_up, chunk):
     ("name", "value"), [("days", 2), ("spin_up_days", 2), ("start", "2001-02-01"), ("truncation", 31)]
 )
 def test_another_simulation_in_the_folder_is_refused(tmp_path, monkeypatch, name, value):
-    monkeypatch.setitem(sys.modules, "emulator.reference_model", None)
+    monkeypatch.setitem(sys.modules, "emulator.embedded.speedy", None)
     with pytest.raises(ImportError):  # claims the folder, then finds no model
         simulate(SimulateConfig(directory=tmp_path, **SHORT))
     with pytest.raises(ConfigError, match=f"with {name} = {value}"):
@@ -53,7 +53,7 @@ def test_another_simulation_in_the_folder_is_refused(tmp_path, monkeypatch, name
 
 
 def test_a_complete_folder_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "emulator.reference_model", None)
+    monkeypatch.setitem(sys.modules, "emulator.embedded.speedy", None)
     config = SimulateConfig(directory=tmp_path, **SHORT)
     for path in files(config)[1:]:
         path.touch()
@@ -108,7 +108,7 @@ def _assert_same(one, other):
 @pytest.mark.parametrize("days", [1, 2, 4])
 def test_stopped_and_started_again_it_ends_the_same(finished, tmp_path, monkeypatch, days):
     """Stopped while day `days` is computed: in the first chunk, at its end, in the last one."""
-    from emulator.reference_model import ReferenceModel
+    from emulator.embedded.speedy import ReferenceModel
 
     whole, done = ReferenceModel.advance_day, []
 
@@ -132,7 +132,7 @@ def test_stopped_and_started_again_it_ends_the_same(finished, tmp_path, monkeypa
 @pytest.mark.parametrize("days", [1, 2])
 def test_a_simulation_goes_on_to_more_days_as_if_it_had_been_that_long(finished, tmp_path, monkeypatch, days):
     """From the end of a whole chunk, and from inside one: not one bit differs, and no day before it is simulated again."""
-    from emulator.reference_model import ReferenceModel
+    from emulator.embedded.speedy import ReferenceModel
 
     simulate(SimulateConfig(directory=tmp_path, **(SHORT | {"days": days})))
     whole, done = ReferenceModel.advance_day, []

@@ -15,7 +15,7 @@ import yaml
 from slurm_cluster import slurm_cluster
 from tiny_experiment import tiny_experiment
 
-from emulator import checkpoint
+from emulator.model import checkpoint
 from pipelines import slurm
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment

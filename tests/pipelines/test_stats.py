@@ -5,9 +5,9 @@ import pytest
 import xarray as xr
 from source_files import TIMES, truth
 
-from emulator.climatology import Sums
-from emulator.statistics import STATISTICS
-from emulator.store import open_analysis
+from emulator.store.analysis import open_analysis
+from emulator.store.climatology import Sums
+from emulator.store.statistics import STATISTICS
 from pipelines.config import IngestConfig, StatsConfig
 from pipelines.ingest import ingest
 from pipelines.stats import stats

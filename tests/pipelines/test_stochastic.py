@@ -9,10 +9,11 @@ import xarray as xr
 from test_rollout import assert_equal
 from test_rollout import config as rollout_config
 
-from emulator.channels import Channels
-from emulator.insolation import CLOCK_FEATURES
-from emulator.scalars import Scalars
-from emulator.store import open_analysis, open_forecast
+from emulator.data.channels import Channels
+from emulator.model.scalars import Scalars
+from emulator.planet.insolation import CLOCK_FEATURES
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
 from pipelines import checkpoints, forecasting, rollout
 from pipelines.cli import main
 from pipelines.config import ConfigError

@@ -193,7 +193,7 @@ def test_batches_that_the_tasks_cannot_share_are_refused_before_anything_is_queu
 def test_of_two_people_who_submit_at_once_one_is_refused(tmp_path, monkeypatch):
     """The second comes while the first is between two calls of sbatch; what the first has queued is on record by then."""
     experiment, site, numbers = load_experiment(tiny_experiment(tmp_path)), SiteConfig(), iter(range(1, 99))
-    code = "import sys; from pathlib import Path; from emulator.one_writer import one_writer\n"
+    code = "import sys; from pathlib import Path; from emulator.files.one_writer import one_writer\n"
     code += "with one_writer(Path(sys.argv[1]), 0): pass"
 
     def queued(script, after, after_any):

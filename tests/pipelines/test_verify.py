@@ -120,7 +120,7 @@ def test_persistence_alone(stores, tmp_path):
     pressure = xr.open_zarr(stores / "analysis.zarr")["surface_pressure"].astype(np.float64)
     late = pressure.sel(time=slice("2001-01-10", None))
     area = xr.open_zarr(stores / "analysis.zarr")
-    from emulator.store import grid_of
+    from emulator.store.schema import grid_of
 
     error = grid_of(area).mean((late.values[4:] - late.values[:-4]) ** 2).mean()
     ours = scores["rmse"].sel(forecast="persistence", region="global", channel="surface_pressure", lead_time="24h")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify.ensemble import crps_terms
 from emulator.verify.statistics import error_statistics
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify.align import align, check_grids, check_units, common_levels, times_within, valid_times
 
 START = np.datetime64("2001-01-01T00", "ns")

@@ -3,8 +3,8 @@ import pytest
 import xarray as xr
 from made_forecasts import made_forecast, made_truth
 
-from emulator.constants import Constants
-from emulator.store import grid_of, levels_of
+from emulator.planet.constants import Constants
+from emulator.store.schema import grid_of, levels_of
 from emulator.verify import audit, budgets
 from emulator.verify.ledger import Ledger
 

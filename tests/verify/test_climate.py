@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 from emulator.verify.climate import (
     TAILS,
     blocked,
@@ -15,7 +16,6 @@ from emulator.verify.climate import (
     month_of,
     trend,
 )
-from emulator.vertical import Levels
 
 GRID = Grid.gaussian(8)
 AREA = GRID.area.ravel()

@@ -10,7 +10,7 @@ import xskillscore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify.ensemble import (
     ENSEMBLE_STATISTICS,
     ascending,

@@ -6,7 +6,7 @@ import xskillscore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify import metrics
 from emulator.verify.ensemble import ensemble_statistics, fair_crps
 from emulator.verify.statistics import STATISTICS, area_means, error_statistics

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scores.spatial import fss_2d_single_field
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify import events, precipitation
 from emulator.verify.climatology import recipe
 from emulator.verify.seasonal_slots import SlotFields, Slots, quantiles

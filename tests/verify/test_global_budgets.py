@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from emulator.constants import ERA5
-from emulator.grid import Grid
+from emulator.planet.constants import ERA5
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 from emulator.verify import budgets
 from emulator.verify.budgets import EnergyForm
-from emulator.vertical import Levels
 
 GRID = Grid.gaussian(6)
 LEVELS = {

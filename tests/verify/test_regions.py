@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from emulator.grid import Grid
-from emulator.verify.regions import REGIONS, region_weights
+from emulator.planet.grid import Grid
+from emulator.planet.regions import REGIONS, region_weights
 
 FINE = Grid.equiangular(180)
 

@@ -4,13 +4,13 @@ import scores as oracle
 import xarray as xr
 from made_forecasts import made_forecast, made_truth
 
-from emulator.store import grid_of, levels_of
+from emulator.planet.regions import region_weights
+from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import align
 from emulator.verify.assemble import assemble
 from emulator.verify.channels import scored
 from emulator.verify.merging import merge
-from emulator.verify.regions import region_weights
 from emulator.verify.score import score_variables, setting
 from emulator.verify.significance import mean_interval
 from emulator.verify.wind import wind_vectors

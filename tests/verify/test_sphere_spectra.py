@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify.spectra import (
     effective_wavenumber,
     power_spectrum,

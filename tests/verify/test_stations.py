@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from emulator.grid import Grid
+from emulator.planet.grid import Grid
 from emulator.verify.at_points import at_points
 from emulator.verify.stations import open_observations, open_station_forecast, station_weights
 

@@ -2,14 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.verify.climatology import (
-    Climatology,
-    day_of_year,
-    hour_of_day,
-    recipe,
-    record,
-    triangular_weights,
-)
+from emulator.verify.climatology import Climatology, day_of_year, hour_of_day, recipe, record, triangular_weights
 
 AREA = np.full(2, 0.5)
 

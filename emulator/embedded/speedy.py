@@ -1,0 +1,314 @@
+"""The embedded reference model: JAX-GCM (`jcm`) with SPEEDY physics, in the pipeline's names, units and signs.
+
+SPEEDY is the general circulation model of intermediate complexity of Molteni (2003) and Kucharski et al. (2013): eight
+sigma levels, orography, land, a prescribed annual cycle of sea-surface temperature, moisture, convection, clouds and
+radiation. The boundary data are those that come inside the `jcm` package, so nothing is downloaded.
+
+`jcm` and `jax` are imported when a model is built, never with this module: they belong to the extra `emulator[gcm]`.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import logging
+import zipfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from emulator.planet.constants import Constants
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
+
+# XLA hands reductions over short axes to the YNN library, whose kernels take a quarter of the model's whole time; matrix
+# products stay with it. Median CPU seconds per simulated day at T31 on two cores, side by side: 0.62 instead of 0.82.
+# Neither one thread (0.71), nor no YNN at all (0.85), nor fast-math (0.75 against 0.77) is better.
+COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+log = logging.getLogger(__name__)
+
+LEVEL_FIELDS = (
+    "temperature",
+    "u_component_of_wind",
+    "v_component_of_wind",
+    "specific_humidity",
+    "geopotential",
+)
+FLUXES = (
+    "mean_total_precipitation_rate",
+    "mean_evaporation_rate",
+    "mean_surface_net_short_wave_radiation_flux",
+    "mean_surface_net_long_wave_radiation_flux",
+    "mean_surface_sensible_heat_flux",
+    "mean_surface_latent_heat_flux",
+    "mean_top_net_short_wave_radiation_flux",
+    "mean_top_net_long_wave_radiation_flux",
+    "mean_top_downward_short_wave_radiation_flux",
+)
+BOUNDARY_FIELDS = ("sea_surface_temperature", "sea_ice_cover", "soil_temperature_level_1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What defines a simulation; two equal settings give the same numbers on the same machine.
+
+    Attributes:
+      truncation: triangular spectral truncation: 21 (32 x 64 grid) or 31 (48 x 96).
+      time_step_minutes: the model's step; it must divide `step_hours`.
+      step_hours: spacing of the output and length of the flux means; it must divide a day.
+      start: first day, at 0 UTC, from isothermal rest.
+    """
+
+    truncation: int = 31
+    time_step_minutes: int = 30
+    step_hours: int = 6
+    start: date = date(2001, 1, 1)
+
+    def __post_init__(self):
+        if self.truncation not in (21, 31):
+            raise ValueError(f"Expected a truncation of 21 or 31, got {self.truncation}")
+        if self.step_hours < 1 or 24 % self.step_hours:
+            raise ValueError(f"Expected step_hours to divide a day, got {self.step_hours}")
+        if self.time_step_minutes < 1 or self.step_hours * 60 % self.time_step_minutes:
+            raise ValueError(
+                f"Expected time_step_minutes to divide step_hours = {self.step_hours}, got {self.time_step_minutes}"
+            )
+        if self.time_step_minutes > 30:  # the limit that the model's surface drag sets at eight levels
+            raise ValueError(f"Expected time_step_minutes of at most 30, got {self.time_step_minutes}")
+
+
+def _import_jcm():
+    try:
+        import jcm.model
+    except ImportError as error:
+        raise ImportError(
+            f"The embedded reference model needs JAX-GCM, which the extra emulator[gcm] installs ({error})"
+        ) from error
+    return jcm
+
+
+def boundary_data() -> Path:
+    """Folder of the orography, land and annual cycle of surface conditions that `jcm` brings along."""
+    return Path(_import_jcm().__file__).parent / "data" / "bc" / "t63"
+
+
+@functools.lru_cache(maxsize=1)
+def build(settings: Settings) -> "ReferenceModel":
+    """The model for `settings`; the last one is kept with its compiled code."""
+    return ReferenceModel(settings)
+
+
+class ReferenceModel:
+    """The built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
+
+    Attributes:
+      grid: Gaussian `Grid`, `(latitude, longitude)` = (32, 64) or (48, 96), north to south.
+      levels: eight sigma `Levels`, top to surface.
+      constants: the model's own `Constants`, read from its modules.
+      static: `geopotential_at_surface` [m2 s-2] (of the truncated orography that the dynamics use) and `land_sea_mask`
+        [1], each `(latitude, longitude)`.
+      provenance: versions and settings, for the attributes of files.
+    """
+
+    def __init__(self, settings: Settings):
+        """Build the model from the boundary data inside `jcm`. Raises `ImportError` without the extra."""
+        _import_jcm()
+        from jcm.data.bc.interpolate import upsample_forcings_ds
+        from jcm.forcing import ForcingData
+        from jcm.model import Model
+        from jcm.physics.speedy.speedy_coords import get_speedy_coords
+        from jcm.physics.speedy.speedy_terms import speedy_physics
+        from jcm.terrain import TerrainData
+
+        data = boundary_data()
+        self.settings = settings
+        coords = get_speedy_coords(layers=8, spectral_truncation=settings.truncation)
+        terrain = TerrainData.from_coords(coords, terrain_file=str(data / "terrain.nc"), interpolate=True)
+        self._model = Model(
+            coords=coords,
+            terrain=terrain,
+            physics=speedy_physics(),
+            time_step=settings.time_step_minutes,
+            start_time=settings.start.isoformat(),
+        )
+        with xr.open_dataset(data / "forcing.nc") as monthly:
+            # To the grid first and to days then: the other order, jcm's own, regrids 365 times instead of 12 (12 s).
+            monthly = upsample_forcings_ds(monthly.load(), grid=coords.horizontal)
+        self._forcing = ForcingData.from_dataset(monthly, coords=coords, align_mode="wrap_year")
+        latitude = np.degrees(np.asarray(coords.horizontal.latitudes, np.float64))
+        longitude = np.degrees(np.asarray(coords.horizontal.longitudes, np.float64))
+        self.grid = Grid.from_coordinates(latitude[::-1], longitude)
+        self.levels = Levels.sigma(np.asarray(coords.vertical.boundaries, np.float64).round(6))
+        self.constants = _constants()
+        gravity = self.constants.gravity
+        orography = np.asarray(coords.horizontal.to_nodal(self._model.dycore.primitive.orography), np.float64)
+        self.static = {
+            "geopotential_at_surface": _canonical(gravity * orography),
+            "land_sea_mask": _canonical(np.clip(np.asarray(terrain.fmask), 0, 1)),
+        }
+        self.provenance = {
+            "model": "JAX-GCM (jcm), SPEEDY physics, Eulerian spectral dynamics",
+            "versions": {name: importlib.metadata.version(name) for name in ("jcm", "dinosaur", "jax")},
+            "truncation": settings.truncation,
+            "time_step_minutes": settings.time_step_minutes,
+            "boundary_data": "annual cycle inside the jcm package",
+        }
+
+    def initial_state(self) -> Any:
+        """Isothermal rest with a small seeded perturbation of surface pressure, at `settings.start`, 0 UTC."""
+        import jax
+        import jax.numpy as jnp
+
+        dynamics, physics = self._model.bootstrap_state()
+        state = dynamics, physics, self._model.start_time, jnp.int32(0)
+        # A copy through NumPy, as a restart file makes one, so that both have the types the model is compiled for.
+        return jax.tree_util.tree_map(lambda leaf: jnp.asarray(np.asarray(leaf)), state)
+
+    def advance_day(self, state) -> tuple[Any, dict[str, np.ndarray]]:
+        """One simulated day.
+
+        Returns the state after it and the fields at its `n = 24 / step_hours` output times, float32:
+        `LEVEL_FIELDS` `(n, level, latitude, longitude)`, and `surface_pressure` [Pa], `BOUNDARY_FIELDS` (those in force
+        at the time) and `FLUXES` (means over the step that ends at the time), each `(n, latitude, longitude)`.
+        Raises `FloatingPointError` when the model has become unstable.
+        """
+        state, fields = self._compiled_day(state, self._forcing)
+        fields = {name: _canonical(np.asarray(value)) for name, value in fields.items()}
+        if not np.all(np.isfinite(fields["surface_pressure"])):
+            raise FloatingPointError("The reference model has become unstable: surface pressure is no longer finite")
+        return state, fields
+
+    def save_state(self, state, path) -> None:
+        """Write a state's arrays to an `.npz` file, without pickling."""
+        import jax
+
+        leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+        arrays = {f"{i:03d}{jax.tree_util.keystr(key)}": np.asarray(leaf) for i, (key, leaf) in enumerate(leaves)}
+        with open(path, "wb") as file:
+            np.savez(file, **arrays)
+
+    def load_state(self, path) -> Any:
+        """The state of an `.npz` file. Raises `ValueError` when it is damaged or its arrays are not those of this model."""
+        import jax
+        import jax.numpy as jnp
+
+        template = self.initial_state()
+        leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+        expected = [f"{index:03d}{jax.tree_util.keystr(key)}" for index, (key, _) in enumerate(leaves)]
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found, values = arrays.files, list(arrays.values())
+        except (EOFError, ValueError, zipfile.BadZipFile):
+            raise ValueError(f"Expected a model's state in {path}, it is damaged: delete it to go on without") from None
+        if found != expected:
+            raise ValueError(f"Expected the arrays of this model's state in {path}, got {found[:3]}, ...")
+        for name, value, (_, leaf) in zip(expected, values, leaves, strict=True):
+            if value.shape != np.shape(leaf):
+                raise ValueError(f"Expected {name} of shape {np.shape(leaf)} in {path}, got {value.shape}")
+        return jax.tree_util.tree_unflatten(structure, [jnp.asarray(value) for value in values])
+
+    @functools.cached_property
+    def _compiled_day(self):
+        import jax
+
+        lowered = jax.jit(self._integrate_day).lower(self.initial_state(), self._forcing)
+        try:
+            return lowered.compile(compiler_options=COMPILER_OPTIONS)
+        except jax.errors.JaxRuntimeError as error:  # another version of XLA may not know the option
+            log.info("the reference model is compiled without options: %s", error)
+            return lowered.compile()
+
+    def _integrate_day(self, state, forcing):
+        """A day in one compiled loop: a scan over output steps around a scan over model steps that sums the fluxes.
+
+        The physics computes every flux anyway, so the sums cost nothing that can be measured.
+        """
+        import jax
+        import jax.numpy as jnp
+        import jax_datetime
+        from jcm.date import DateData
+        from jcm.physics_interface import verify_state
+
+        seconds = self.settings.time_step_minutes * 60
+        inner_steps = self.settings.step_hours * 3600 // seconds
+        dycore, pressure = self._model.dycore, self._model.dycore.constants.p0
+        step = self._model._get_op_split_step_fn(forcing)
+
+        def model_step(carry, _):
+            (dynamics, physics, clock, count), sums = carry
+            dynamics, physics = step(dynamics, physics, DateData(clock, count, seconds))
+            clock = clock + jax_datetime.Timedelta(seconds=jnp.int32(seconds))
+            sums = jax.tree_util.tree_map(jnp.add, sums, _fluxes(physics))
+            return ((dynamics, physics, clock, count + jnp.int32(1)), sums), None
+
+        def output_step(state, _):
+            zeros = {name: jnp.zeros(self._model.coords.horizontal.nodal_shape) for name in FLUXES}
+            (state, sums), _ = jax.lax.scan(model_step, (state, zeros), None, length=inner_steps)
+            dynamics, _, clock, count = state
+            grid_state = verify_state(dycore.to_physics_state(dynamics))  # sets small negative humidities to zero
+            now = forcing.select(DateData(clock, count, seconds))
+            fields = {
+                "temperature": grid_state.temperature,
+                "u_component_of_wind": grid_state.u_wind,
+                "v_component_of_wind": grid_state.v_wind,
+                "specific_humidity": grid_state.specific_humidity,
+                "geopotential": grid_state.geopotential,
+                "surface_pressure": grid_state.normalized_surface_pressure * pressure,
+                "sea_surface_temperature": now.sea_surface_temperature,
+                "sea_ice_cover": now.sice_am,
+                "soil_temperature_level_1": now.stl_am,
+            }
+            return state, fields | {name: total / inner_steps for name, total in sums.items()}
+
+        return jax.lax.scan(output_step, state, None, length=24 // self.settings.step_hours)
+
+
+def _fluxes(physics) -> dict:
+    """The step's fluxes from the model's diagnostics, canonical names and signs, on the model's own axes.
+
+    Radiation at the surface is what the atmosphere loses there, so that its energy budget closes; what the model reports
+    for the surface differs. Short wave: its `net_heat_flux` also reflects the near-infrared band, which the atmosphere
+    does not get back (0.04 W m-2 in the global mean, 11 over ice); `rsns` is the atmosphere's side. Long wave: the part
+    of the downward flux that the surface reflects is taken from another flux of the step (jcm 3.0), so the atmosphere
+    loses 1.4 W m-2 more in the global mean than `rlns` says; its side is the flux at the top less what the layers absorb.
+    With these, heating and moistening by the physics equal top minus surface flux to 0.01 W m-2.
+    """
+    exchange = physics["surface_exchange"]
+    short_wave, long_wave = physics["_shortwave_rad"], physics["_longwave_rad"]
+    return {
+        "mean_total_precipitation_rate": exchange.precipitation,
+        "mean_evaporation_rate": -exchange.evaporation,
+        "mean_surface_net_short_wave_radiation_flux": short_wave.rsns,
+        "mean_surface_net_long_wave_radiation_flux": -(long_wave.ftop + long_wave.dfabs.sum(axis=0)),
+        "mean_surface_sensible_heat_flux": -exchange.sensible_heat_flux,
+        "mean_surface_latent_heat_flux": -exchange.latent_heat_flux,
+        "mean_top_net_short_wave_radiation_flux": short_wave.ftop,
+        "mean_top_net_long_wave_radiation_flux": -long_wave.ftop,
+        "mean_top_downward_short_wave_radiation_flux": short_wave.fsol,
+    }
+
+
+def _canonical(field: np.ndarray) -> np.ndarray:
+    """Model order `(..., longitude, latitude from the south)` to `(..., latitude from the north, longitude)`."""
+    return np.ascontiguousarray(np.swapaxes(field, -1, -2)[..., ::-1, :], np.float32)
+
+
+def _constants() -> Constants:
+    """The constants that the model's dynamics and physics use, read from its modules."""
+    import jcm.constants
+    from jcm.physics.speedy.physical_constants import alhc
+
+    values = jcm.constants.physical_constants
+    return Constants(
+        gravity=values.grav,
+        earth_radius=values.rearth,
+        gas_constant_dry_air=values.rd,
+        gas_constant_water_vapour=values.rv,
+        heat_capacity_dry_air=values.cpd,
+        heat_capacity_water_vapour=values.cpv,
+        latent_heat_vaporisation=alhc * 1000.0,  # J g-1 in SPEEDY, which knows no other phase change in the air
+        latent_heat_fusion=values.alhf,
+    )

@@ -1,0 +1,210 @@
+"""One forecast as GRIB 2 through ecCodes, with the keys that other tools read."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.files.whole_file import whole_file
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES
+from emulator.store.schema import grid_of
+
+# ECMWF parameter numbers; those above 235000 are means over the step.
+PARAMETERS = {
+    "geopotential": 129,
+    "temperature": 130,
+    "u_component_of_wind": 131,
+    "v_component_of_wind": 132,
+    "specific_humidity": 133,
+    "relative_humidity": 157,
+    "vertical_velocity": 135,
+    "vorticity": 138,
+    "divergence": 155,
+    "specific_cloud_liquid_water_content": 246,
+    "specific_cloud_ice_water_content": 247,
+    "ozone_mass_mixing_ratio": 203,
+    "surface_pressure": 134,
+    "mean_sea_level_pressure": 151,
+    "2m_temperature": 167,
+    "2m_dewpoint_temperature": 168,
+    "10m_u_component_of_wind": 165,
+    "10m_v_component_of_wind": 166,
+    "total_column_water": 136,
+    "total_column_water_vapour": 137,
+    "sea_surface_temperature": 34,
+    "sea_ice_cover": 31,
+    "mean_total_precipitation_rate": 235055,
+    "mean_snowfall_rate": 235031,
+    "mean_evaporation_rate": 235043,
+    "mean_surface_net_short_wave_radiation_flux": 235037,
+    "mean_surface_net_long_wave_radiation_flux": 235038,
+    "mean_surface_sensible_heat_flux": 235033,
+    "mean_surface_latent_heat_flux": 235034,
+    "mean_top_net_short_wave_radiation_flux": 235039,
+    "mean_top_net_long_wave_radiation_flux": 235040,
+    "mean_top_downward_short_wave_radiation_flux": 235053,
+    "geopotential_at_surface": 129,
+    "land_sea_mask": 172,
+}
+LEVEL_TYPES = {
+    "mean_sea_level_pressure": ("meanSea", 0),
+    "2m_temperature": ("heightAboveGround", 2),
+    "2m_dewpoint_temperature": ("heightAboveGround", 2),
+    "10m_u_component_of_wind": ("heightAboveGround", 10),
+    "10m_v_component_of_wind": ("heightAboveGround", 10),
+    "total_column_water": None,
+    "total_column_water_vapour": None,
+    "mean_top_net_short_wave_radiation_flux": None,
+    "mean_top_net_long_wave_radiation_flux": None,
+    "mean_top_downward_short_wave_radiation_flux": None,
+}
+BITS = 24  # of a packed value: as precise as the stored float32 over the range of a field
+INSTANT, MEAN, INSTANT_MEMBER, MEAN_MEMBER = 0, 8, 1, 11  # product definition templates
+
+
+def library():
+    """ecCodes. Raises `ImportError` in one sentence where it is not installed."""
+    try:
+        import eccodes
+    except (ImportError, RuntimeError) as error:
+        raise ImportError("Expected ecCodes to write GRIB; install the extra emulator[grib]") from error
+    return eccodes
+
+
+def write_grib(forecast: xr.Dataset, path: Path) -> int:
+    """Writes a forecast `(lead_time, [member,] [level,] latitude, longitude)` with a scalar `init_time`.
+
+    Returns the number of messages. Under a temporary name, then renamed. Fields that GRIB has no number for, and records of
+    the conservation scheme, are left out. Raises `ImportError` without ecCodes, `ValueError` on a point grid or another
+    calendar, `OSError` on a full disk.
+    """
+    eccodes = library()
+    grid = grid_of(forecast)
+    if grid.kind == "points":
+        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}")
+    init = forecast["init_time"].values[()]
+    if not isinstance(init, np.datetime64):
+        raise ValueError(
+            f"Expected the standard calendar for GRIB, got {getattr(init, 'calendar', type(init).__name__)}"
+        )
+    count = 0
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        for name in (n for n in map(str, forecast.data_vars) if n in PARAMETERS):
+            count += _write_variable(eccodes, file, forecast, name, grid)
+    return count
+
+
+def _write_variable(eccodes, file, forecast, name, grid) -> int:
+    field = forecast[name]
+    mean = VARIABLES[name].cell == "mean" or "mean" in str(field.attrs.get("cell_methods", ""))
+    members = forecast.sizes.get("member", 0)
+    base = _message(eccodes, forecast, grid, _template(mean, members))
+    leads = forecast["lead_time"].values if "lead_time" in field.dims else np.zeros(1, "timedelta64[ns]")
+    count = 0
+    for at, lead in enumerate(leads):
+        start = leads[at - 1] if at else lead
+        if mean and lead == start:
+            continue  # no step ends at lead 0
+        values = field.isel(lead_time=at).values if "lead_time" in field.dims else field.values
+        shape = (-1, *([members] if members and "member" in field.dims else [1]), *grid.shape)
+        if members and "member" in field.dims:
+            moved = values if "level" in field.dims else values[:, None]
+            values = np.moveaxis(moved, 1, 0)
+        for level, per_level in enumerate(values.reshape(shape)):
+            for member, one in enumerate(per_level):
+                message = eccodes.codes_clone(base)
+                _describe(eccodes, message, forecast, name, level)
+                _time(eccodes, message, start if mean else None, lead)
+                if members:
+                    eccodes.codes_set(message, "perturbationNumber", member)
+                    eccodes.codes_set(message, "numberOfForecastsInEnsemble", members)
+                _values(eccodes, message, one)
+                eccodes.codes_write(message, file)
+                eccodes.codes_release(message)
+                count += 1
+    eccodes.codes_release(base)
+    return count
+
+
+def _template(mean: bool, members: int) -> int:
+    return (MEAN_MEMBER if mean else INSTANT_MEMBER) if members else (MEAN if mean else INSTANT)
+
+
+def _message(eccodes, forecast, grid: Grid, template: int):
+    init = forecast["init_time"].values[()].astype("datetime64[s]").item()
+    handle = eccodes.codes_grib_new_from_samples("GRIB2")
+    keys = {
+        "tablesVersion": 30,
+        "dataDate": int(init.strftime("%Y%m%d")),
+        "dataTime": int(init.strftime("%H%M")),
+        "typeOfProcessedData": 4 if template in (INSTANT_MEMBER, MEAN_MEMBER) else 1,
+        "typeOfGeneratingProcess": 4 if template in (INSTANT_MEMBER, MEAN_MEMBER) else 2,
+        "productDefinitionTemplateNumber": template,
+        "gridType": "regular_gg" if grid.kind == "gaussian" else "regular_ll",
+        "Ni": len(grid.longitude),
+        "Nj": len(grid.latitude),
+        "latitudeOfFirstGridPointInDegrees": float(grid.latitude[0]),
+        "latitudeOfLastGridPointInDegrees": float(grid.latitude[-1]),
+        "longitudeOfFirstGridPointInDegrees": float(grid.longitude[0]),
+        "longitudeOfLastGridPointInDegrees": float(grid.longitude[-1]),
+        "iDirectionIncrementInDegrees": float(np.diff(grid.longitude).mean()),
+        "jScansPositively": 0,
+    }
+    if grid.kind == "gaussian":
+        keys["N"] = len(grid.latitude) // 2
+    else:
+        keys["jDirectionIncrementInDegrees"] = float(np.abs(np.diff(grid.latitude)).mean())
+    for key, value in keys.items():
+        eccodes.codes_set(handle, key, value)
+    return handle
+
+
+def _describe(eccodes, message, forecast, name, level) -> None:
+    eccodes.codes_set(message, "paramId", PARAMETERS[name])
+    if "level" not in forecast[name].dims:
+        place = LEVEL_TYPES.get(name, ("surface", 0))
+        if place is not None:
+            eccodes.codes_set(message, "typeOfLevel", place[0])
+            eccodes.codes_set(message, "level", place[1])
+        return
+    kind, value = forecast.attrs.get("vertical_coordinate", "pressure"), float(forecast["level"].values[level])
+    if kind == "pressure":
+        eccodes.codes_set(message, "typeOfLevel", "isobaricInhPa")
+        eccodes.codes_set(message, "level", value)
+    elif kind == "sigma":
+        scale = 6
+        eccodes.codes_set(message, "typeOfFirstFixedSurface", 104)
+        eccodes.codes_set(message, "scaleFactorOfFirstFixedSurface", scale)
+        eccodes.codes_set(message, "scaledValueOfFirstFixedSurface", round(value * 10**scale))
+    else:
+        eccodes.codes_set(message, "typeOfLevel", "hybrid")
+        eccodes.codes_set(message, "level", round(value))
+        if "half_level_a" in forecast:
+            halves = [np.asarray(forecast[f"half_level_{letter}"].values, np.float64) for letter in "ab"]
+            eccodes.codes_set(message, "PVPresent", 1)
+            eccodes.codes_set_array(message, "pv", np.concatenate(halves))
+
+
+def _time(eccodes, message, start, lead) -> None:
+    """The forecast's step in hours where they are whole, else in minutes."""
+    minutes = [round(float(t / np.timedelta64(1, "m"))) for t in (lead if start is None else start, lead)]
+    unit, size = (1, 60) if all(m % 60 == 0 for m in minutes) else (0, 1)
+    eccodes.codes_set(message, "stepUnits", unit)
+    if start is None:
+        eccodes.codes_set(message, "step", minutes[1] // size)
+        return
+    eccodes.codes_set(message, "stepType", "avg")
+    eccodes.codes_set(message, "startStep", minutes[0] // size)
+    eccodes.codes_set(message, "endStep", minutes[1] // size)
+
+
+def _values(eccodes, message, field) -> None:
+    flat = np.asarray(field, np.float64).ravel()
+    missing = ~np.isfinite(flat)
+    if missing.any():
+        eccodes.codes_set(message, "bitmapPresent", 1)
+        eccodes.codes_set(message, "missingValue", 9.999e20)
+        flat = np.where(missing, 9.999e20, flat)
+    eccodes.codes_set(message, "bitsPerValue", BITS)
+    eccodes.codes_set_values(message, flat)

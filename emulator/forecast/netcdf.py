@@ -1,0 +1,92 @@
+"""One forecast as a CF dataset: valid time as the axis, CF names, units and vertical coordinates."""
+
+import numpy as np
+import xarray as xr
+
+from emulator.planet.variables import VARIABLES
+
+CONVENTIONS = "CF-1.11"
+NAMES = {"member": "realization", "level": "level"}
+
+
+def to_cf(forecast: xr.Dataset) -> xr.Dataset:
+    """A forecast `(lead_time, [member,] [level,] latitude, longitude)` with a scalar `init_time`, as CF has it.
+
+    The axis becomes `time` (valid), with `forecast_reference_time` and `forecast_period` as auxiliary coordinates; means
+    have bounds over the step that ends at their time. Level attributes name pressure, or hybrid sigma pressure with its
+    formula terms.
+    """
+    init, leads = forecast["init_time"].values[()], forecast["lead_time"].values
+    valid = np.array([_later(init, lead) for lead in leads])
+    dataset = forecast.drop_vars(["init_time", "lead_time"]).rename(lead_time="time")
+    dataset = dataset.rename({n: c for n, c in NAMES.items() if n in dataset.dims and n != c})
+    dataset = dataset.assign_coords(
+        time=("time", valid, {"standard_name": "time", "axis": "T", "bounds": "time_bounds"}),
+        forecast_reference_time=((), init, {"standard_name": "forecast_reference_time"}),
+        forecast_period=("time", leads, {"standard_name": "forecast_period"}),
+    )
+    step = np.diff(leads, prepend=leads[:1] * 0)
+    dataset["time_bounds"] = (
+        ("time", "bounds"),
+        np.array([[_later(v, -s), v] for v, s in zip(valid, step, strict=True)]),
+    )
+    _space(dataset)
+    _levels(dataset)
+    for name, field in dataset.data_vars.items():
+        entry = VARIABLES.get(str(name))
+        if entry is not None:
+            attributes = {"units": entry.units, "long_name": str(name).replace("_", " ")} | dict(field.attrs)
+            attributes.pop("role", None)
+            if entry.standard_name:
+                attributes["standard_name"] = entry.standard_name
+            if "time" in field.dims:
+                attributes.setdefault("cell_methods", "time: mean" if entry.cell == "mean" else "time: point")
+            field.attrs = attributes
+    dataset.attrs = {k: v for k, v in forecast.attrs.items() if k not in ("complete", "emulator_schema")}
+    dataset.attrs["Conventions"] = CONVENTIONS
+    for name, variable in dataset.variables.items():
+        variable.encoding = {"_FillValue": None} if variable.dtype.kind == "f" and name in dataset.coords else {}
+    for name in ("time", "time_bounds", "forecast_reference_time"):
+        dataset[name].encoding = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+    dataset["forecast_period"].encoding = {"units": "hours", "dtype": "float64"}
+    return dataset
+
+
+def _later(time, lead):
+    if isinstance(time, np.datetime64):
+        return time + lead
+    import datetime
+
+    return time + datetime.timedelta(seconds=float(lead / np.timedelta64(1, "s")))
+
+
+def _space(dataset) -> None:
+    dataset["latitude"].attrs |= {"units": "degrees_north", "standard_name": "latitude"}
+    dataset["longitude"].attrs |= {"units": "degrees_east", "standard_name": "longitude"}
+    for name, axis in (("latitude", "Y"), ("longitude", "X")):
+        if name in dataset.dims:
+            dataset[name].attrs["axis"] = axis
+    if "realization" in dataset.coords:
+        dataset["realization"].attrs |= {"standard_name": "realization", "units": "1"}
+
+
+def _levels(dataset) -> None:
+    if "level" not in dataset.coords:
+        return
+    kind, attributes = dataset.attrs.get("vertical_coordinate", "pressure"), dataset["level"].attrs
+    if kind == "pressure":
+        attributes |= {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
+        return
+    attributes |= {"positive": "down", "axis": "Z", "units": "1"}
+    if kind == "sigma":
+        attributes["standard_name"] = "atmosphere_sigma_coordinate"
+        if "surface_pressure" in dataset:
+            dataset["ptop"] = ((), 0.0, {"units": "Pa", "long_name": "pressure at the top of the model"})
+            attributes["formula_terms"] = "sigma: level ps: surface_pressure ptop: ptop"
+        return
+    attributes["standard_name"] = "atmosphere_hybrid_sigma_pressure_coordinate"
+    if "half_level_a" in dataset and "surface_pressure" in dataset:
+        for letter, unit in (("a", "Pa"), ("b", "1")):
+            half = dataset[f"half_level_{letter}"].values
+            dataset[letter if letter == "b" else "ap"] = ("level", (half[1:] + half[:-1]) / 2, {"units": unit})
+        attributes["formula_terms"] = "ap: ap b: b ps: surface_pressure"

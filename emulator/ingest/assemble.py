@@ -1,0 +1,333 @@
+"""Pieces of sources put together: one grid, one time axis, and for every field the piece that each slot is read from."""
+
+import dataclasses
+import datetime
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from emulator.ingest.fields import Field, Plan, Term
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES
+from emulator.sources.piece import Piece
+from emulator.store.schema import seconds_between
+
+GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
+log = logging.getLogger(__name__)
+
+
+def assemble(
+    pieces: Sequence[Piece],
+    roles: Mapping[str, str],
+    within: Callable[[np.ndarray], np.ndarray],
+    step_hours: float | None = None,
+    keep_missing: bool = False,
+    longest_gap: int = 0,
+) -> Plan:
+    """The plan of a store from all pieces of all sources.
+
+    Args:
+      pieces: from `harmonise.pieces`; of a forecast all with `lead_time`, of an analysis none.
+      roles: canonical name -> role, for the names whose role is not the table's.
+      within: which of some times belong to the period, as a mask.
+      step_hours: step of the store; None takes the one of the sources. A longer one takes snapshots at whole multiples
+        of it after midnight and averages the means in between.
+      keep_missing: leave slots that no source has empty instead of refusing them.
+      longest_gap: interpolate up to so many missing times in a row (of an analysis).
+
+    Raises `ValueError` naming the file, the field and the time: mixed grids or levels, a field twice or missing, an
+    irregular time axis, means that do not fill the step.
+    """
+    if not pieces:
+        raise ValueError("Expected variables of the table in the sources, got none")
+    grid = _common_grid(pieces)
+    groups = _terms_of(pieces)
+    forecast = any("lead_time" in p.coordinates for p in pieces)
+    role = {name: roles.get(name) or VARIABLES[name].role for name in groups}
+    static = {name: _static(groups[name], grid) for name in sorted(groups) if role[name] == "static"}
+    moving = {name: terms for name, terms in groups.items() if role[name] != "static"}
+    if not groups:
+        half = ", ".join(sorted({f"the {p.term}ward part of {p.name} ({p.path})" for p in pieces}))
+        raise ValueError(f"Expected both parts of a net flux in the sources, got only {half}")
+    if not moving:
+        raise ValueError("Expected variables that change in time in the sources, got static ones alone")
+    levels, vertical = _common_levels(moving)
+    members = _common_axis([p for terms in moving.values() for t in terms.values() for p in t], "member")
+    leads = None
+    if forecast:
+        leads = np.unique(
+            np.concatenate([p.coordinates["lead_time"] for t in moving.values() for q in t.values() for p in q])
+        )
+    built = {
+        name: {key: _term(name, key, found, leads, members, levels, within) for key, found in sorted(terms.items())}
+        for name, terms in sorted(moving.items())
+    }
+    axis = _Axis.of(built, forecast, step_hours, keep_missing or longest_gap > 0)
+    fields = {name: _field(name, role[name], list(terms.values()), axis, leads) for name, terms in built.items()}
+    axis, fields = _without_first_windows(axis, fields)
+    if longest_gap and not forecast:
+        fields = {name: field.filled(longest_gap) for name, field in fields.items()}
+    missing = np.any([~field.present for field in fields.values()], axis=0)
+    interpolated = np.any([field.interpolated for field in fields.values()], axis=0)
+    if not keep_missing:
+        for field in fields.values():
+            _check_present(field, axis)
+    interpolated = interpolated if interpolated.any() else None
+    return Plan(axis.times, leads, members, levels, vertical, grid, fields, static, axis.step, missing, interpolated)
+
+
+def _without_first_windows(axis, fields):
+    """Without the first times, where the means before them that would fill the step are not in the sources."""
+    late = [np.argmax(f.slots >= 0) for f in fields.values() if f.window > 1 and (f.slots >= 0).any()]
+    first = max(late, default=0)
+    if first == 0:
+        return axis, fields
+    log.info("The first %d times are left out: the means of the step before them are not in the sources", first)
+    fields = {name: dataclasses.replace(field, slots=field.slots[first:]) for name, field in fields.items()}
+    return dataclasses.replace(axis, times=axis.times[first:]), fields
+
+
+def _check_present(field, axis):
+    if (lacking := ~field.present).any():
+        before = f" (and the {field.window - 1} means before it)" if field.window > 1 else ""
+        first, term = axis.times[np.argmax(lacking)], field.terms[0]
+        at = np.flatnonzero(term.times == first)
+        owner = np.unique(term.owner[at]) if len(at) else np.zeros(0, int)
+        partly = [term.pieces[n].path for n in owner[owner >= 0]]  # has it on some levels or for some members
+        paths = partly or [piece.path for piece in term.pieces]
+        raise ValueError(
+            f"Expected {field.name} at every time, got nothing complete for {first}{before}, "
+            f"{int(lacking.sum())} times in all ({paths[0]}{', ...' if len(paths) > 1 else ''}); "
+            f"to take gaps: {GAPS}"
+        )
+
+
+def _terms_of(pieces) -> dict[str, dict[str, list[Piece]]]:
+    groups: dict[str, dict[str, list[Piece]]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.name, {}).setdefault(piece.term, []).append(piece)
+    for name, terms in list(groups.items()):
+        if "" in terms:
+            groups[name] = {"": terms[""]}
+        elif set(terms) != {"down", "up"}:
+            log.info("%s is left out: the sources have only its %sward part", name, next(iter(terms)))
+            del groups[name]
+    return groups
+
+
+def _common_grid(pieces) -> Grid:
+    first, grid = pieces[0], None
+    for piece in pieces:
+        here, there = piece.coordinates, first.coordinates
+        if grid is not None and all(np.array_equal(here[n], there[n]) for n in ("latitude", "longitude")):
+            continue
+        try:
+            if "cell_area" in here:
+                found = Grid.points(here["latitude"], here["longitude"], here["cell_area"])
+            else:
+                found = Grid.from_coordinates(here["latitude"], here["longitude"])
+        except ValueError as error:
+            raise ValueError(f"{error} ({piece.path})") from None
+        if grid is None:
+            grid = found
+        elif not found.same_as(grid):
+            raise ValueError(
+                f"Expected one grid, got {grid.describe()} in {first.path} and {found.describe()} in {piece.path}"
+            )
+    return grid
+
+
+def _common_levels(moving):
+    levels = kind = where = None
+    for name, terms in sorted(moving.items()):
+        pieces = [p for found in terms.values() for p in found]
+        if (axis := _common_axis(pieces, "level")) is None:
+            continue
+        kinds = {p.vertical for p in pieces if p.vertical != "unknown"} | ({kind} if kind else set())
+        if len(kinds) > 1:
+            raise ValueError(f"Expected one kind of levels, got {' and '.join(sorted(kinds))} for {name}")
+        kind = next(iter(kinds), kind)
+        if levels is not None and not np.array_equal(axis, levels):
+            odd = ", ".join(f"{v:g}" for v in sorted({*levels} ^ {*axis})[:8])  # whole lists would hide them
+            text = f"{len(levels)} for {where} and {len(axis)} for {name} ({pieces[0].path}), {odd} for one alone"
+            raise ValueError(
+                f"Expected the same levels for all fields, got {text}; choose with select: {{level: [...]}}"
+            )
+        levels, where = axis, name
+    return levels, kind or ("unknown" if levels is not None else None)
+
+
+def _common_axis(pieces, dim) -> np.ndarray | None:
+    found = [p.coordinates[dim] for p in pieces if dim in p.coordinates]
+    values = np.unique(np.concatenate(found)) if found else np.zeros(0)
+    if not len(values) or (dim == "member" and len(values) == 1):
+        return None  # a deterministic field carries the number 0
+    return values
+
+
+def _static(terms, grid) -> np.ndarray:
+    total = np.zeros(grid.shape, np.float64)
+    for found in terms.values():
+        total += found[0].read([0]).reshape(-1, *grid.shape)[0]
+    return total.astype(np.float32)
+
+
+def _positions(axis, values) -> np.ndarray:
+    """Positions of values that are all on a sorted axis."""
+    return np.searchsorted(axis, values)
+
+
+def _term(name, key, pieces, leads, members, levels, within) -> Term:
+    has_level = any("level" in p.coordinates and p.vertical for p in pieces)
+    own_members = members if _common_axis(pieces, "member") is not None else None
+    axes = {"member": own_members if own_members is not None else np.zeros(1, np.int64)}
+    axes["level"] = levels if has_level else np.zeros(1)
+    masks = [within(p.coordinates["time"]) for p in pieces]
+    if not any(mask.any() for mask in masks):
+        raise ValueError(f"Expected times of {name} in the period, got none (first source: {pieces[0].path})")
+    times = _sorted_times([p.coordinates["time"][mask] for p, mask in zip(pieces, masks, strict=True)], pieces)
+    count = 1 if leads is None else len(leads)
+    owner = np.full((len(times), count, len(axes["member"]), len(axes["level"])), -1, np.int32)
+    place = np.zeros((len(times), count, 2), np.int32)
+    for number, (piece, mask) in enumerate(zip(pieces, masks, strict=True)):
+        if not mask.any():
+            continue
+        kept = np.flatnonzero(mask)
+        rows = _positions(times, piece.coordinates["time"][kept])
+        columns = np.zeros(1, int) if leads is None else _positions(leads, piece.coordinates["lead_time"])
+        member = np.zeros(1, int) if own_members is None else _positions(own_members, piece.coordinates["member"])
+        level = _positions(levels, piece.coordinates["level"]) if has_level else np.zeros(1, int)
+        box = np.ix_(rows, columns, member, level)
+        if len(np.unique(rows)) < len(rows) or (owner[box] >= 0).any():
+            twice = rows[1:][rows[1:] == rows[:-1]] if len(np.unique(rows)) < len(rows) else rows[:1]
+            other = pieces[int(owner[box].max())].path if (owner[box] >= 0).any() else piece.path
+            also = f" and in {other}" if other != piece.path else " twice"
+            raise ValueError(f"Expected {name} once for {times[twice[0]]}, got it in {piece.path}{also}")
+        owner[box] = number
+        place[np.ix_(rows, columns, [0])] = kept[:, None, None]
+        place[np.ix_(rows, columns, [1])] = np.arange(len(columns))[None, :, None]
+    return Term(pieces, times, owner, place, axes["member"], axes["level"], own_members is not None, has_level)
+
+
+def _sorted_times(found, pieces) -> np.ndarray:
+    kinds = {values.dtype == object for values in found if len(values)}
+    calendars = {values[0].calendar for values in found if len(values) and values.dtype == object}
+    if len(kinds) > 1 or len(calendars) > 1:
+        raise ValueError(
+            f"Expected one calendar in all sources of {pieces[0].name}, got several ({pieces[0].path}, ...)"
+        )
+    return np.unique(np.concatenate([values for values in found if len(values)]))
+
+
+def shift(times: np.ndarray, seconds: float) -> np.ndarray:
+    """Times moved by some seconds, datetime64 or cftime."""
+    if times.dtype == object:
+        return times + datetime.timedelta(seconds=seconds)
+    return times + np.timedelta64(round(seconds * 1e9), "ns")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Axis:
+    """The time axis of the store: of the snapshots where there are any, else of the means."""
+
+    times: np.ndarray
+    step: float
+
+    @classmethod
+    def of(cls, built, forecast, step_hours, keep_missing) -> "_Axis":
+        snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(name, t)]
+        terms = snapshots or [t for found in built.values() for t in found.values()]
+        times = np.unique(np.concatenate([t.times for t in terms]))
+        where = terms[0].pieces[0].path
+        if forecast:
+            return cls(times, 0.0)
+        if step_hours is not None:
+            times = _at_multiples(times, step_hours * 3600, where)
+        steps = seconds_between(times)
+        if not len(steps):
+            return cls(times, 0.0)
+        step = step_hours * 3600 if step_hours else float(np.median(steps))
+        irregular = np.flatnonzero(np.abs(steps - step) > 1e-3)
+        if len(irregular) and not keep_missing:
+            at = irregular[0]
+            raise ValueError(
+                f"Expected a uniform time axis, got a step of {step / 3600:g} h and {steps[at] / 3600:g} h from "
+                f"{times[at]} to {times[at + 1]} ({where}{', ...' if len(terms[0].pieces) > 1 else ''}); "
+                f"to take gaps: {GAPS}"
+            )
+        if len(irregular):
+            step = float(steps.min())
+            count = np.concatenate([[0], np.cumsum(steps)]) / step
+            if np.abs(count - np.round(count)).max() > 1e-6:
+                at = int(np.argmax(np.abs(steps / step - np.round(steps / step)) > 1e-6))
+                raise ValueError(
+                    f"Expected gaps of whole steps of {step / 3600:g} h, got {steps[at] / 3600:g} h from {times[at]} to "
+                    f"{times[at + 1]} ({where})"
+                )
+            times = np.array([shift(times[:1], step * n)[0] for n in range(round(count[-1]) + 1)])
+        return cls(times, step)
+
+
+def _at_multiples(times, step, where) -> np.ndarray:
+    first = times[:1]
+    if times.dtype == object:
+        midnight = first[0].replace(hour=0, minute=0, second=0, microsecond=0)
+        since = np.array([(t - midnight).total_seconds() for t in times])
+    else:
+        since = (times - first[0].astype("datetime64[D]")) / np.timedelta64(1, "s")
+    kept = times[np.abs(since / step - np.round(since / step)) < 1e-6]
+    if not len(kept):
+        raise ValueError(f"Expected times at multiples of {step / 3600:g} h after midnight, got {times[:3]} ({where})")
+    return kept
+
+
+def is_mean(name: str, term: Term) -> bool:
+    """Whether a field's values are means over a step: by the table, or because the source says so."""
+    return VARIABLES[name].cell == "mean" or any(p.averaged for p in term.pieces)
+
+
+def _field(name, role, terms, axis: _Axis, leads) -> Field:
+    """The field on the store's axis; a slot is -1 where a member, level, lead or mean of the window is missing."""
+    first = terms[0]
+    averaged = is_mean(name, first)
+    window = _window(name, first, axis) if averaged and leads is None else 1
+    for term in terms[1:]:
+        if not np.array_equal(term.times, first.times):
+            raise ValueError(f"Expected the terms of {name} at the same times, got others in {term.pieces[0].path}")
+    needed = slice(1 if leads is not None and averaged and leads[0] == np.timedelta64(0) else 0, None)  # none ends at 0
+    complete = np.all([(t.owner[:, needed] >= 0).all(axis=(1, 2, 3)) for t in terms], axis=0)
+    at = np.minimum(_positions(first.times, axis.times), len(first.times) - 1)
+    found = first.times[at] == axis.times
+    for back in range(window):
+        source = np.maximum(at - back, 0)
+        found &= (at >= back) & complete[source]
+        if back:
+            found &= first.times[source] == shift(axis.times, -back * axis.step / window)
+    return Field(
+        name,
+        role,
+        terms,
+        window,
+        np.where(found, at, -1),
+        first.has_member,
+        first.has_level,
+        averaged,
+        any(p.from_start for p in first.pieces),
+        None if leads is None else leads / np.timedelta64(1, "s"),
+    )
+
+
+def _window(name, term, axis) -> int:
+    """How many means of the source make one of the store. Raises `ValueError` when they do not fill the step."""
+    steps = seconds_between(term.times)
+    if not len(steps) or axis.step == 0:
+        return 1
+    own = float(np.median(steps))
+    ratio = axis.step / own
+    if ratio < 1 - 1e-6 or abs(ratio - round(ratio)) > 1e-6:
+        raise ValueError(
+            f"Expected means of {name} whose step divides {axis.step / 3600:g} h, got {own / 3600:g} h in "
+            f"{term.pieces[0].path}; set step_hours"
+        )
+    return round(ratio)

@@ -1,0 +1,190 @@
+"""Fields of a store to be: where every slot is read from, and how it is read."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from emulator.planet.grid import Grid
+from emulator.sources.piece import Piece
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Term:
+    """The pieces of a field, or of one term of it, on the axes of the sources.
+
+    Attributes:
+      pieces: what slots are read from.
+      times: `(slot,)`, increasing; leads: `(lead,)` or one None.
+      owner: which piece holds a slot, -1 for none: `(slot, lead, member, level)`.
+      place: position of a slot along time and lead in its piece: `(slot, lead, 2)`.
+    """
+
+    pieces: Sequence[Piece]
+    times: np.ndarray
+    owner: np.ndarray
+    place: np.ndarray
+    members: np.ndarray
+    levels: np.ndarray
+    has_member: bool
+    has_level: bool
+
+    def part(self, slots: np.ndarray) -> "Term":
+        """The same with only the pieces that some slots are read from, which is little to send to another process."""
+        used = np.unique(self.owner[slots])
+        used = used[used >= 0]
+        renumber = np.full(len(self.pieces) + 1, -1, np.int32)
+        renumber[used] = np.arange(len(used))
+        pieces = [self.pieces[n] for n in used]
+        return dataclasses.replace(
+            self, pieces=pieces, times=self.times[slots], owner=renumber[self.owner[slots]], place=self.place[slots]
+        )
+
+    def read(self, slots: np.ndarray, leads: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Values at slots and leads, NaN where no piece has them: `(slot, lead, member, level, *shape)`, float32."""
+        owner = self.owner[np.ix_(slots, leads)]
+        if owner.size and (number := owner.flat[0]) >= 0 and (owner == number).all():
+            piece = self.pieces[number]
+            place = self.place[np.ix_(slots, leads)]
+            values = piece.read(place[:, 0, 0], place[0, :, 1])
+            if values.shape == (*owner.shape, *shape):  # all from one source: nothing to put together
+                return values.astype(np.float32, copy=False)
+        out = np.full((*owner.shape, *shape), np.nan, np.float32)
+        for number in np.unique(owner[owner >= 0]):
+            piece = self.pieces[number]
+            rows, columns = (np.unique(where) for where in np.nonzero((owner == number).any(axis=(2, 3))))
+            place = self.place[np.ix_(slots[rows], leads[columns])]
+            values = piece.read(place[:, 0, 0], place[0, :, 1])
+            member = np.searchsorted(self.members, piece.coordinates.get("member", self.members[:1]))
+            level = np.searchsorted(self.levels, piece.coordinates.get("level", self.levels[:1]))
+            out[np.ix_(rows, columns, member, level)] = values
+        return out
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Field:
+    """One canonical field of the store.
+
+    Attributes:
+      name: canonical; role: of the store.
+      terms: summed; usually one.
+      window: how many slots of the source are averaged into one of the store (1: none).
+      slots: the last of those for every time of the store, `(time,)`, -1 where it is missing.
+      averaged: a mean over the step rather than a snapshot.
+      from_start: accumulated since the initial time (forecasts).
+      lead_seconds: `(lead,)` of a forecast, else None.
+      between: for times to interpolate the slots before and after, -1 elsewhere, and the share of the latter: each `(time,)`.
+    """
+
+    name: str
+    role: str
+    terms: Sequence[Term]
+    window: int
+    slots: np.ndarray
+    has_member: bool
+    has_level: bool
+    averaged: bool
+    from_start: bool = False
+    lead_seconds: np.ndarray | None = None
+    between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def interpolated(self) -> np.ndarray:
+        """`(time,)`: which values are interpolated in time."""
+        return np.zeros(len(self.slots), bool) if self.between is None else self.between[0] >= 0
+
+    @property
+    def present(self) -> np.ndarray:
+        """`(time,)`: which times have values, interpolated or not."""
+        return (self.slots >= 0) | self.interpolated
+
+    def read(self, start: int, stop: int, shape: tuple[int, ...], leads: np.ndarray | None = None) -> np.ndarray:
+        """Times `start` to `stop` (and leads) as stored: `(time, [lead,] [member,] [level,] *space)` float32."""
+        chosen = np.arange(1) if leads is None else leads
+        wanted = self.slots[start:stop]
+        good = np.flatnonzero(wanted >= 0)
+        found = self._at(wanted[good], chosen, shape)
+        out = found
+        if len(good) < stop - start:
+            out = np.full((stop - start, *found.shape[1:]), np.nan, np.float32)
+            out[good] = found
+        if len(gaps := np.flatnonzero(self.interpolated[start:stop])):
+            earlier, later, share = (part[start:stop][gaps] for part in self.between)
+            share = share.reshape(-1, *[1] * (out.ndim - 1))
+            out[gaps] = (1 - share) * self._at(earlier, chosen, shape) + share * self._at(later, chosen, shape)
+        drop = [axis for axis, kept in ((1, leads is not None), (2, self.has_member), (3, self.has_level)) if not kept]
+        return out.squeeze(tuple(drop)).astype(np.float32, copy=False)
+
+    def _at(self, wanted: np.ndarray, chosen: np.ndarray, shape) -> np.ndarray:
+        """Values whose last slots are `wanted`, at the chosen leads: `(time, lead, member, level, *space)`."""
+        before = chosen[:1] - 1 if self.from_start and chosen[0] > 0 else chosen[:0]
+        read = np.concatenate([before, chosen])
+        out: np.ndarray | None = None
+        for term in self.terms:
+            values = np.zeros((0, len(read), len(term.members), len(term.levels), *shape), np.float32)
+            if len(wanted):
+                slots = (wanted[:, None] - np.arange(self.window)[::-1]).ravel()
+                some = term.read(slots, read, shape)
+                some = some.reshape(len(wanted), self.window, *some.shape[1:])
+                values = some[:, 0] if self.window == 1 else some.mean(axis=1, dtype=np.float64).astype(np.float32)
+            out = values if out is None else out + values
+        return self._rates(out, chosen, len(before)) if self.from_start else out
+
+    def part(self, start: int, stop: int) -> "Field":
+        """The field at times `start` to `stop` of the store alone."""
+        used = [self.slots[start:stop]]
+        if self.between is not None:
+            used += [part[start:stop] for part in self.between[:2]]
+        good = np.unique(np.concatenate(used))
+        good = good[good >= 0]
+        slots = np.unique((good[:, None] - np.arange(self.window)).ravel())
+        moved = [np.where(wanted >= 0, np.searchsorted(slots, wanted), -1) for wanted in used]
+        between = None if self.between is None else (*moved[1:], self.between[2][start:stop])
+        terms = [term.part(slots) for term in self.terms]
+        return dataclasses.replace(self, terms=terms, slots=moved[0], between=between)
+
+    def filled(self, longest: int) -> "Field":
+        """The field with gaps of at most `longest` times interpolated linearly in time. Longer ones stay gaps."""
+        there = np.flatnonzero(self.slots >= 0)
+        earlier, later = np.full(len(self.slots), -1), np.full(len(self.slots), -1)
+        share = np.zeros(len(self.slots))
+        for first, last in zip(there[:-1], there[1:], strict=True):
+            if 1 < last - first <= longest + 1:
+                gap = slice(first + 1, last)
+                earlier[gap], later[gap] = self.slots[first], self.slots[last]
+                share[gap] = np.arange(1, last - first) / (last - first)
+        return dataclasses.replace(self, between=(earlier, later, share)) if (earlier >= 0).any() else self
+
+    def _rates(self, totals, chosen, before) -> np.ndarray:
+        """Accumulations since the initial time as means over the step that ends at each lead; NaN at lead 0."""
+        rates = np.full(totals[:, before:].shape, np.nan, np.float32)
+        for i, lead in enumerate(chosen):
+            if self.lead_seconds[lead] == 0:
+                continue  # no step ends here
+            first = lead == 0 or self.lead_seconds[lead - 1] == 0
+            earlier = 0.0 if first else totals[:, before + i - 1]
+            seconds = self.lead_seconds[lead] - (0.0 if first else self.lead_seconds[lead - 1])
+            rates[:, i] = (totals[:, before + i] - earlier) / seconds
+        return rates
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that a store will hold; `leads` is None in an analysis.
+
+    Attributes:
+      missing: `(time,)`, times at which a field has no values.
+      interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
+    """
+
+    times: np.ndarray
+    leads: np.ndarray | None
+    members: np.ndarray | None
+    levels: np.ndarray | None
+    vertical: str | None
+    grid: Grid
+    fields: Mapping[str, Field]
+    static: Mapping[str, np.ndarray]
+    step_seconds: float
+    missing: np.ndarray
+    interpolated: np.ndarray | None = None

@@ -1,0 +1,229 @@
+"""A plan as a store: its empty template, the regions that it is filled by, and the checks on what goes in."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from emulator.ingest.fields import Field, Plan
+from emulator.planet.variables import VARIABLES
+from emulator.store.analysis import ANALYSIS
+from emulator.store.forecast import write_forecast_init
+from emulator.store.marks import digest, mark, matches
+from emulator.store.regions import write_region
+from emulator.store.schema import seconds_between
+
+REGION_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays well below a gigabyte
+
+log = logging.getLogger(__name__)
+
+
+def template(plan: Plan, attributes: Mapping[str, str], half_levels=None) -> xr.Dataset:
+    """An analysis store (or, with leads, one forecast) without values but for coordinates and static fields.
+
+    Args:
+      plan: what the store holds.
+      attributes: of the store.
+      half_levels: interface coefficients `(a, b)` in Pa and 1, each `(level + 1,)`, on other than pressure levels.
+    """
+    coordinates = _coordinates(plan)
+    space = plan.grid.dims
+    variables: dict[str, tuple] = {}
+    for name, field in plan.fields.items():
+        dims = ("lead_time",) if plan.leads is not None else ("time",)
+        dims += ("member",) * field.has_member + ("level",) * field.has_level + space
+        shape = tuple({**{d: len(c[1]) for d, c in coordinates.items()}, "cell": plan.grid.area.size}[d] for d in dims)
+        variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
+    for name, values in plan.static.items():
+        variables[name] = (space, values, _attributes(name, None, plan))
+    variables["cell_area"] = (space, plan.grid.area, {"units": "1", "long_name": "share of the sphere of each cell"})
+    if half_levels is not None and plan.levels is not None and plan.vertical != "pressure":
+        names = {"half_level_a": ("Pa", half_levels[0]), "half_level_b": ("1", half_levels[1])}
+        variables |= {name: ("half_level", values, {"units": units}) for name, (units, values) in names.items()}
+    if plan.missing.any() and plan.leads is None:
+        variables["missing"] = ("time", plan.missing, {"long_name": "no source has this time"})
+    if plan.interpolated is not None:
+        variables["interpolated"] = ("time", plan.interpolated, {"long_name": "a field is interpolated to this time"})
+    steps = seconds_between(plan.leads) if plan.leads is not None else np.array([plan.step_seconds])
+    own = {"emulator_schema": ANALYSIS, "time_step_seconds": float(steps[0]) if len(set(steps)) == 1 else 0.0}
+    if plan.levels is not None:
+        own["vertical_coordinate"] = plan.vertical
+    if plan.missing.any():
+        own["missing_times"] = int(plan.missing.sum())
+    if plan.interpolated is not None:
+        own["interpolated_times"] = int(plan.interpolated.sum())
+    return xr.Dataset(variables, coordinates, {**own, **attributes})
+
+
+def _coordinates(plan) -> dict:
+    found = {}
+    if plan.leads is None:
+        found["time"] = ("time", plan.times, {"standard_name": "time", "axis": "T"})
+    else:
+        found["lead_time"] = ("lead_time", plan.leads)
+    if plan.members is not None:
+        found["member"] = ("member", plan.members, {"standard_name": "realization", "axis": "E"})
+    if plan.levels is not None:
+        pressure = plan.vertical == "pressure"
+        attributes = {"units": "hPa", "standard_name": "air_pressure"} if pressure else {"units": "1"}
+        found["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
+    dims = plan.grid.dims
+    for name, units, letter, values in (
+        ("latitude", "degrees_north", "Y", plan.grid.latitude),
+        ("longitude", "degrees_east", "X", plan.grid.longitude),
+    ):
+        axis = {"axis": letter} if len(dims) == 2 else {}
+        found[name] = (name if len(dims) == 2 else dims[0], values, {"units": units, "standard_name": name, **axis})
+    return found
+
+
+def _attributes(name, field: Field | None, plan) -> dict:
+    entry = VARIABLES[name]
+    found = {"units": entry.units, "role": "static" if field is None else field.role}
+    if entry.standard_name:
+        found["standard_name"] = entry.standard_name
+    if field is not None:
+        hours = f" (interval: {plan.step_seconds / 3600:g} hours)" if plan.step_seconds else ""
+        found["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
+    if entry.sign:
+        found["sign"] = entry.sign
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """Times `start` to `stop` of one field; of a forecast one initial time of all fields (`name` is "")."""
+
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}.{self.start:08d}" if self.name else f"init-{self.start:06d}"
+
+
+def region_length(plan: Plan, times_per_chunk: int, times_per_region: int | None = None) -> int:
+    """Times in a region: as given, or as many as make about 64 MB of the largest field, at most 64; whole chunks."""
+    largest = 4 * plan.grid.area.size * len(plan.levels if plan.levels is not None else [0])
+    largest *= len(plan.members if plan.members is not None else [0])
+    length = times_per_region or min(64, max(1, REGION_BYTES // largest))
+    return max(1, length // times_per_chunk) * times_per_chunk
+
+
+def regions(plan: Plan, length: int) -> list[Region]:
+    """All regions, in the order of time so that sources are read once from the beginning to the end."""
+    if plan.leads is not None:
+        return [Region("", i, i + 1) for i in range(len(plan.times))]
+    starts = range(0, len(plan.times), length)
+    return [Region(name, s, min(s + length, len(plan.times))) for s in starts for name in plan.fields]
+
+
+def fill(path, field: Field, region: Region, times: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Reads a region from the sources, checks it, writes it, reads it back, and marks it.
+
+    Args:
+      field: `Field.part` of the region; times: `(time,)` of the region; shape: of the grid.
+
+    Raises `ValueError` naming the field and the time for missing or impossible values.
+    """
+    values = field.read(0, region.stop - region.start, shape)
+    check_values(field, values, times, field.present)
+    write_region(path, field.name, values, {"time": region.start})
+    mark(path, region.key, digest(values))
+
+
+def audit(path, region: Region) -> bool:
+    """Whether a marked region of an unfinished store holds what its source gave (see `emulator.store.regions.matches`)."""
+    return matches(path, region.key, region.name, {"time": slice(region.start, region.stop)})
+
+
+def fill_forecast(path, fields: Mapping[str, Field], region: Region, init, leads: np.ndarray, shape) -> None:
+    """Reads all fields of one initial time, some leads at a time, checks and writes them, and marks the initial time."""
+    for field in fields.values():
+        levels = np.prod([len(field.terms[0].levels), len(field.terms[0].members), *shape], dtype=int)
+        block = max(1, int(REGION_BYTES // (4 * levels)))
+        for first in range(0, len(leads), block):
+            chosen = np.arange(first, min(first + block, len(leads)))
+            values = field.read(0, 1, shape, chosen)[0]
+            there = np.full(len(chosen), field.slots[0] >= 0)
+            if field.averaged and leads[chosen[0]] == np.timedelta64(0):
+                there[0] = False  # no step ends at lead 0
+            check_values(field, values, [f"{init} + {leads[c] / np.timedelta64(1, 'h'):g} h" for c in chosen], there)
+            dims = ("lead_time", *("member",) * field.has_member, *("level",) * field.has_level)
+            dims += ("cell",) if len(shape) == 1 else ("latitude", "longitude")
+            part = xr.Dataset({field.name: (dims, values)}, {"lead_time": leads[chosen]})
+            write_forecast_init(path, part, region.start, done=False)
+    mark(path, region.key)
+
+
+def check_values(field: Field, values: np.ndarray, times, there: np.ndarray) -> None:
+    """Refuses missing values of a prognostic field, and values beyond the table's physical bounds.
+
+    Bounds of 0 are only checked to a hundredth of the largest value: packing and spectral fitting make small negative
+    precipitation. Values `(time, ...)`; `there`: `(time,)`, which of the times the sources have.
+    """
+    entry = VARIABLES[field.name]
+    if field.role == "prognostic":
+        count = np.isnan(values).reshape(len(values), -1).sum(axis=1) * there
+        if count.any():
+            at = int(np.argmax(count > 0))
+            raise ValueError(
+                f"Expected values of {field.name} everywhere, got {int(count[at])} missing ones at {times[at]} "
+                f"({_paths(field, at)}); a field with gaps can be a forcing (roles)"
+            )
+        _check_zeros(field, values, times)
+    gaps = np.isnan(values)
+    known = values[~gaps] if gaps.any() else values
+    if not known.size:
+        return
+    low, high = float(known.min()), float(known.max())
+    if not np.isfinite([low, high]).all():
+        at = int(np.argwhere(np.isinf(values))[0][0])
+        raise ValueError(
+            f"Expected finite values of {field.name}, got infinite ones at {times[at]} ({_paths(field, at)})"
+        )
+    slack = max(1e-6, 1e-2 * max(abs(low), abs(high)))
+    for bound, outside in ((entry.minimum, low), (entry.maximum, high)):
+        if bound is not None and ((outside < bound - slack) if bound == entry.minimum else (outside > bound + slack)):
+            at = int(np.argwhere(values == np.float32(outside))[0][0])
+            raise ValueError(
+                f"Expected {field.name} in {entry.units} between {entry.minimum} and {entry.maximum}, got {outside:.6g} "
+                f"at {times[at]} ({_paths(field, at)}); are its units or its sign others?"
+            )
+
+
+def _check_zeros(field: Field, values: np.ndarray, times) -> None:
+    """A missing chunk of a Zarr store reads as its fill value, which is 0 unless its maker chose NaN.
+
+    Clouds and humidity may well be 0 on a whole level where there is next to none of them at any time: in the stratosphere of
+    some models. Levels that never reach a hundredth of the field's largest value are let pass.
+    """
+    flat = values.reshape(len(values), *values.shape[1 : 1 + field.has_member + field.has_level], -1)
+    if not (flat[..., 0] == 0).any():
+        return
+    zero = (flat == 0).all(axis=-1)
+    at_once = {"geopotential", "u_component_of_wind", "v_component_of_wind"} if field.has_level else set()
+    odd = zero if field.name in at_once and flat.shape[-1] > 1 else zero & ~zero.all(axis=0)
+    if field.name not in at_once:
+        largest = np.abs(flat).max(axis=(0, -1))
+        odd &= largest > 1e-2 * largest.max()
+    if odd.any():
+        at = int(np.argwhere(odd)[0][0])
+        raise ValueError(
+            f"Expected values of {field.name} everywhere, got nothing but zeros at {times[at]} ({_paths(field, at)}); is a "
+            "part of the source missing?"
+        )
+
+
+def _paths(field, at: int) -> str:
+    """The files that a time of a field comes from; all of its files where that is not known."""
+    found = []
+    for term in field.terms:
+        slot = field.slots[at] if isinstance(field, Field) and at < len(field.slots) else -1  # of leads it is not known
+        owner = np.unique(term.owner[slot]) if 0 <= slot < len(term.owner) else np.zeros(0, int)
+        found += [term.pieces[n].path for n in owner[owner >= 0]] or [piece.path for piece in term.pieces]
+    paths = sorted(set(found))
+    return paths[0] if len(paths) == 1 else f"{paths[0]}, ..." if paths else "no source"

@@ -1,0 +1,77 @@
+"""How the functions of the compiled kernels are called on torch's threads."""
+
+import contextlib
+import ctypes
+import functools
+from collections.abc import Iterator
+
+import torch
+
+from emulator.kernels.compiled import LIBRARY
+
+ENDS = "seats taken front back"  # of the blocks of column integrals, as in kernels.c
+
+
+def task(name: str, pointers: str, whole: str, long: str, portions: str = "next") -> type[ctypes.Structure]:
+    """A structure of kernels.c: pointers, then ints, then longs, the last of which count what threads have taken."""
+    fields = [(field, ctypes.c_void_p) for field in pointers.split()]
+    fields += [(field, ctypes.c_int) for field in whole.split()]
+    fields += [(field, ctypes.c_long) for field in (*long.split(), *portions.split())]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+@functools.cache
+def _region() -> ctypes.c_void_p | None:
+    """What starts a parallel region on torch's own threads; without it one thread does all."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+def takes(*tensors: torch.Tensor) -> bool:
+    """Whether compiled kernels are there for these: float32 in the processor's memory, and not recorded by `torch.jit`."""
+    if LIBRARY is None or torch.jit.is_tracing():
+        return False
+    return all(x.dtype is torch.float32 and x.is_cpu for x in tensors)
+
+
+@functools.cache
+def _check(function: str, structure: type[ctypes.Structure]) -> None:
+    """Raises `RuntimeError` where the library was compiled from another version, before it reads a structure wrongly."""
+    try:
+        size = ctypes.c_long.in_dll(LIBRARY, f"{function}_size").value
+    except ValueError:
+        size = None
+    if size != ctypes.sizeof(structure):
+        raise RuntimeError(
+            "Expected compiled kernels of this version of the package, got those of another one: install the package again"
+        )
+
+
+def call(function: str, argument: ctypes.Structure) -> None:
+    """Run a function of the library on torch's number of threads."""
+    _check(function, type(argument))
+    getattr(LIBRARY, function)(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))
+
+
+def plain(function: str, *arguments: int) -> int:
+    """Run a function of the library that takes addresses and numbers, on this thread."""
+    return getattr(LIBRARY, function)(*(ctypes.c_long(x) for x in arguments))
+
+
+@functools.cache
+def knows_half() -> bool:
+    """Whether the library and this processor have products of bfloat16."""
+    return bool(plain("emulator_has_half"))
+
+
+@contextlib.contextmanager
+def set_aside() -> Iterator[None]:
+    """Torch's own operations in place of the kernels for the time of a `with` block, as an oracle or to be counted."""
+    global LIBRARY
+    kept, LIBRARY = LIBRARY, None
+    try:
+        yield
+    finally:
+        LIBRARY = kept

@@ -1,0 +1,170 @@
+"""One or two linear layers with GELU between them, row by row, and their gradients, in float32 or with bfloat16 products."""
+
+from typing import NamedTuple
+
+import torch
+
+from emulator.kernels import freed_memory, library
+
+LANES, TILE = 16, 32
+SHORTEST_CHUNK = 1024  # rows whose gradients of weights are summed together
+_Perceptron = library.task(
+    "perceptron",
+    "x first second first_bias second_bias residual source target before to gradient g_before sums room",
+    "taps inputs hidden outputs add",
+    "items batch chunk sums_size room_size threads",
+)
+
+
+class Neighbours(NamedTuple):
+    """Which cells a cell takes in, `(tap, cell)`, and for gradients which cells take it in.
+
+    `back`: `(tap, cell)`, -1 for none. `more`: further ones, as (taps, targets, sources `(tap, target)`).
+    """
+
+    source: torch.Tensor
+    back: torch.Tensor
+    more: tuple[tuple[tuple[int, ...], torch.Tensor, torch.Tensor], ...]
+
+
+def serves(x: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
+    """Whether the compiled kernels take `x` and the weights, with products of bfloat16 if `half`."""
+    return library.takes(x, weight) and (not half or library.knows_half())
+
+
+def wide(n: int) -> int:
+    """Numbers in whole vectors."""
+    return -(-n // LANES) * LANES
+
+
+def pack(weight: torch.Tensor, half: bool) -> torch.Tensor:
+    """Weights `(tap, in, out)` of any strides in the order of the kernels."""
+    taps, depth, width = weight.shape
+    group = 2 if half else 1
+    words = torch.empty(-(-taps * depth // group), wide(width))
+    name = "emulator_pack_half" if half else "emulator_pack"
+    library.plain(name, weight.data_ptr(), *weight.stride(), taps, depth, width, words.data_ptr())
+    return words
+
+
+def _padded(bias):
+    return None if bias is None else torch.nn.functional.pad(bias, (0, wide(len(bias)) - len(bias)))
+
+
+def _run(half, rows, room, **fields):
+    freed_memory.keep()  # a network's tensors come again at its next step, in whatever loop it is trained
+    threads = torch.get_num_threads()
+    room = torch.empty(threads, wide(room))
+    values = {name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in fields.items()}
+    task = _Perceptron(room=room.data_ptr(), room_size=room.shape[1], **values)  # `fields` keeps tensors alive
+    library.call("emulator_perceptron_half" if half else "emulator_perceptron", task)
+
+
+def forward(x, first, first_bias, second, second_bias, residual, neighbours, half, keep):
+    """`(cell, batch, in)` -> the result `(cell, batch, out)` and, to `keep`, what the activation took.
+
+    `residual`: what the result is added to.
+    """
+    items, batch, inputs = x.shape
+    taps = len(first)
+    middle, outputs = first.shape[2], (first if second is None else second).shape[-1]
+    to = x.new_empty(items, batch, outputs)
+    before = x.new_empty(items, batch, middle) if keep and second is not None else None
+    deep, hidden = wide(taps * inputs), wide(middle)
+    _run(
+        half,
+        items * batch,
+        TILE * (deep + hidden + wide(outputs) + max(deep, hidden)),
+        x=x,
+        first=pack(first, half),
+        second=None if second is None else pack(second[None], half),
+        first_bias=_padded(first_bias),
+        second_bias=_padded(second_bias),
+        residual=residual,
+        source=None if neighbours is None else neighbours.source,
+        before=before,
+        to=to,
+        taps=taps,
+        inputs=inputs,
+        hidden=middle,
+        outputs=outputs,
+        items=items,
+        batch=batch,
+        chunk=TILE * 4,
+    )
+    return to, before
+
+
+def backward(g, x, before, first, second, neighbours, half, needs_x):
+    """Gradients of x, the first weights `(tap, in, hidden)` and bias, and the second ones `(hidden, out)` and bias."""
+    items, batch, inputs = x.shape
+    taps, middle, outputs = len(first), first.shape[2], g.shape[-1]
+    depth = taps * inputs
+    deep, hidden, out = wide(depth), wide(middle), wide(outputs)
+    two = second is not None
+    chunk = max(SHORTEST_CHUNK, -(-items * batch // 64) + TILE - 1) // TILE * TILE
+    size = deep * hidden + hidden + (hidden * out + out if two else 0)
+    sums = x.new_empty(-(-items * batch // chunk), size)
+    direct = neighbours is None
+    g_x = torch.empty_like(x) if needs_x else None
+    g_before = None
+    if needs_x and not direct:
+        g_before = x.new_empty(items, batch, middle) if two else g
+    _run(
+        half,
+        items * batch,
+        TILE * (deep + 2 * hidden + out + max(deep, hidden, out) + max(hidden, out)),
+        x=x,
+        first=pack(first.transpose(1, 2), half) if needs_x and direct else None,
+        second=pack(second.t()[None], half) if two else None,
+        source=None if direct else neighbours.source,
+        before=before,
+        to=g_x if direct else None,
+        gradient=g,
+        g_before=g_before if two else None,
+        sums=sums,
+        taps=taps,
+        inputs=inputs,
+        hidden=middle,
+        outputs=outputs,
+        items=items,
+        batch=batch,
+        chunk=chunk,
+        sums_size=size,
+    )
+    if needs_x and not direct:
+        _gather(g_before, g_x, first.transpose(1, 2), neighbours.back, None, half)
+        for which, targets, sources in neighbours.more:
+            _gather(g_before, g_x, first.transpose(1, 2)[list(which)], sources, targets, half)
+    sums = sums.sum(0)
+    g_first, g_first_bias, rest = sums.split([deep * hidden, hidden, size - deep * hidden - hidden])
+    g_first = g_first.view(deep, hidden)[:depth, :middle].unflatten(0, (taps, inputs))
+    if not two:
+        return g_x, g_first, g_first_bias[:middle], None, None
+    g_second, g_second_bias = rest.split([hidden * out, out])
+    return g_x, g_first, g_first_bias[:middle], g_second.view(hidden, out)[:middle, :outputs], g_second_bias[:outputs]
+
+
+def _gather(x, to, weight, source, target, half):
+    """`to[target] = sum_tap x[source[tap]] weight[tap]`, or added to what it holds where there are targets."""
+    taps, inputs, outputs = weight.shape
+    items, batch = source.shape[1], x.shape[1]
+    deep, out = wide(taps * inputs), wide(outputs)
+    _run(
+        half,
+        items * batch,
+        TILE * (deep + wide(inputs) + out + deep),
+        x=x,
+        first=pack(weight, half),
+        source=source,
+        target=target,
+        to=to,
+        taps=taps,
+        inputs=inputs,
+        hidden=outputs,
+        outputs=outputs,
+        add=target is not None,
+        items=items,
+        batch=batch,
+        chunk=TILE * 4,
+    )

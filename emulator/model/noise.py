@@ -1,0 +1,93 @@
+"""The random fields that a stochastic network is given at every step.
+
+Every field is drawn from a sequence of random numbers of its own, named by what it is for: the seed, the initial time (or
+the update and the place in its batch), the member and the step. So it is the same whatever is computed beside it, in which
+process and after which restart, and a training or a forecast that goes on needs no state of a generator. Noise that is
+correlated in time is a first-order autoregression over the steps' fields, begun at the first step; where a forecast goes on,
+the steps before are drawn again.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulator.planet.constants import ERA5
+from emulator.planet.grid import Grid
+from emulator.sphere.random_fields import as_coefficients, degrees_on, number_of, of_length, sizes
+from emulator.sphere.transform import SphericalTransform
+
+Key = tuple[int, ...]
+HELD_BYTES = 256 << 20
+NEGLIGIBLE = 1e-10  # share of the variance beyond the degrees that are drawn
+# The last number of a key tells what it is for. (A key must not end in 0: numpy pads keys with zeros.)
+FORECAST, UPDATE = 5, 6
+
+
+def forecast_key(seed: int, time, member: int, step: int) -> Key:
+    """Of the `step`-th step, counted from 1, of one member of the forecast from `time`."""
+    return seed, number_of(time), member, step, FORECAST
+
+
+def update_key(seed: int, update: int, place: int, member: int, step: int) -> Key:
+    """Of a step, counted from 1, of one member of the sample at a place in the whole batch of an update of the training."""
+    return seed, update, place, member, step, UPDATE
+
+
+class NetworkNoise:
+    """Gaussian random fields of unit variance and several length scales.
+
+    Args:
+      grid: global, Gaussian or equal-angle.
+      length_scales: in km along the Earth's surface, where the correlation has fallen to exp(-1/2); 0 is white noise.
+      channels: independent fields of every length scale.
+      correlation: of one step's fields with the step's before, at least 0 and below 1.
+    Raises `ValueError` for another grid, for a length that is negative, and for another correlation.
+    """
+
+    def __init__(self, grid: Grid, length_scales: Sequence[float], channels: int, correlation: float = 0.0):
+        if not 0 <= correlation < 1:
+            raise ValueError(f"Expected a correlation between steps of at least 0 and below 1, got {correlation}")
+        if min(length_scales, default=-1.0) < 0 or channels < 1:
+            raise ValueError(
+                f"Expected length scales of at least 0 and at least one channel, got {list(length_scales)} and {channels}"
+            )
+        lengths = [1e3 * length / ERA5.earth_radius for length in length_scales]
+        power = np.stack([of_length(degrees_on(grid), length) for length in lengths])
+        beyond = 1 - power.cumsum(-1).min(0)  # of the shortest length, whose spectrum reaches furthest
+        needed = min(int((beyond > NEGLIGIBLE).sum()) + 1, power.shape[1])
+        share = power[:, :needed] / power[:, :needed].sum(-1, keepdims=True)
+        self.count, self.correlation = len(lengths) * channels, correlation
+        self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
+        self._lock = threading.Lock()
+        self._size = sizes(share.repeat(channels, 0)).astype(np.float32)
+        self._transform = SphericalTransform(*grid.shape, grid.kind, grid.has_poles, needed)
+
+    def draw(self, key: Key) -> Tensor:
+        """The fields of a key, `(count, nlat, nlon)` float32: all channels of the first length scale, then the next."""
+        values = self._since_the_first_step(key) if self.correlation else self._fresh(key)
+        return self._transform.synthesis(as_coefficients(values)).movedim(-1, 0).contiguous()
+
+    def _fresh(self, key: Key) -> np.ndarray:
+        return np.random.default_rng(key).standard_normal(self._size.shape, np.float32) * self._size
+
+    def _since_the_first_step(self, key: Key) -> np.ndarray:
+        *front, step, purpose = key
+        name, rest = (*front, purpose), np.float32((1 - self.correlation**2) ** 0.5)
+        with self._lock:  # a loader's thread and a validation may ask at the same time
+            at, values = self._held.pop(name, (0, None))
+            if at > step:
+                at, values = 0, None
+            for number in range(at + 1, step + 1):
+                new = self._fresh((*front, number, purpose))
+                values = new if number == 1 else np.float32(self.correlation) * values + rest * new
+            self._held[name] = step, values
+            while len(self._held) > 1 and len(self._held) * values.nbytes > HELD_BYTES:
+                del self._held[next(iter(self._held))]
+        return values
+
+    def rows(self, keys: Iterable[Key]) -> Tensor:
+        """Fields of several keys, `(row, count, nlat, nlon)`; each made alone, so that its bits depend on its key only."""
+        return torch.stack([self.draw(key) for key in keys])

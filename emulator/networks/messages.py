@@ -1,0 +1,263 @@
+"""Message passing on edges sorted by their receivers, with gradients written out.
+
+Nodes are `(node, batch, channel)` and edges `(edge, batch, channel)`. The first layer of an edge's perceptron is linear in
+[edge, sender, receiver], so nodes are multiplied before they are gathered: there are fewer of them than edges. Gathering
+two rows for every edge and summing the edges of a node are both sums over bags of rows (`torch.embedding_bag`), forward and
+backward, and nothing is scattered. Only what cannot be had again cheaply is kept for the backward pass.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from emulator.kernels.messages import EPS, Tail
+from emulator.kernels.precision import exact_products
+from emulator.networks import rounds
+from emulator.networks.layers import Linear
+
+
+class EdgeIndex(nn.Module):
+    """Which rows of nodes an edge takes, and which edges a node sums.
+
+    Args:
+      senders, receivers: `(edge,)`, the receivers in order. sender_count, receiver_count: numbers of nodes.
+    Raises `ValueError` for receivers out of order and for indices that no node has.
+    """
+
+    def __init__(self, senders: np.ndarray, receivers: np.ndarray, sender_count: int, receiver_count: int):
+        super().__init__()
+        senders, receivers = (torch.as_tensor(np.asarray(index)).long() for index in (senders, receivers))
+        for name, index, count in (("senders", senders, sender_count), ("receivers", receivers, receiver_count)):
+            if len(index) and not (0 <= int(index.min()) and int(index.max()) < count):
+                raise ValueError(f"Expected {name} from 0 to {count - 1}, got {int(index.min())} to {int(index.max())}")
+        if bool((receivers.diff() < 0).any()):
+            raise ValueError("Expected edges in the order of their receivers")
+        self.sender_count, self.receiver_count = sender_count, receiver_count
+        order = torch.argsort(senders, stable=True)
+        buffers = {
+            "senders": senders,
+            "receivers": receivers,
+            # rows of the table [senders; receivers] that an edge adds up
+            "ends": torch.stack([senders, receivers + sender_count], 1).flatten(),
+            "pairs": torch.arange(0, 2 * len(senders), 2),
+            "every": torch.arange(len(senders)),
+            "of_receiver": _starts(receivers, receiver_count),
+            "by_sender": order,
+            "of_sender": _starts(senders, sender_count),
+        }
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.receivers)
+
+    def both_ends(self, senders, receivers):
+        """Sum of the rows at both ends of every edge, `(node, ...)` twice -> `(edge, ...)`."""
+        table = torch.cat([senders.flatten(1), receivers.flatten(1)])
+        return _bags(table, self.ends, self.pairs).view(len(self), *senders.shape[1:])
+
+    def sum_to_receivers(self, edges):
+        """`(edge, ...)` -> `(receiver, ...)`."""
+        return _bags(edges.flatten(1), self.every, self.of_receiver).view(-1, *edges.shape[1:])
+
+    def sum_to_senders(self, edges):
+        """`(edge, ...)` -> `(sender, ...)`."""
+        return _bags(edges.flatten(1), self.by_sender, self.of_sender).view(-1, *edges.shape[1:])
+
+
+def _starts(index, count):
+    """Where each node's edges begin among the sorted ones."""
+    return torch.cat([index.new_zeros(1), torch.bincount(index, minlength=count).cumsum(0)[:-1]])
+
+
+def _bags(rows, index, starts):
+    return torch.embedding_bag(rows, index, starts, False, 0)[0]
+
+
+def _tail(h, weight, bias, scale, shift):
+    """`LayerNorm(W silu(h) + b)` of `(row, channel)`, in float32 or better, and what its gradient needs."""
+    m = torch.addmm(bias.to(h.dtype), F.silu(h), weight.to(h.dtype).t())
+    y, mean, rstd = torch.native_layer_norm(_full(m), (m.shape[1],), scale, shift, EPS)
+    return y, (h, m, mean, rstd)
+
+
+def _tail_backward(g, saved, weight, scale, shift):
+    """Gradients of `_tail` with respect to its input and its four parameters."""
+    h, m, mean, rstd = saved
+    g, g_scale, g_shift = torch.ops.aten.native_layer_norm_backward(
+        g, _full(m), (m.shape[1],), mean, rstd, scale, shift, [True, True, True]
+    )
+    g_bias, g = g.sum(0), g.to(h.dtype)
+    g_weight = _full(torch.mm(g.t(), F.silu(h)))
+    g = torch.mm(g, weight.to(h.dtype))
+    return torch.ops.aten.silu_backward(g, h), (g_weight, g_bias, g_scale, g_shift)
+
+
+def _full(x):
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _products(h):
+    """Matrix products of full precision by the fastest library; half precision takes torch's own."""
+    return exact_products(small=h.dtype != torch.float32)
+
+
+class _Perceptron(torch.autograd.Function):
+    """`_tail` for rows of any shape."""
+
+    @staticmethod
+    def forward(ctx, h, weight, bias, scale, shift):
+        with _products(h):
+            y, saved = _tail(h.flatten(0, -2), weight, bias, scale, shift)
+        ctx.save_for_backward(weight, scale, shift, *saved)
+        return y.view(h.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        weight, scale, shift, *saved = ctx.saved_tensors
+        with _products(saved[0]):
+            g_h, g_parameters = _tail_backward(g.flatten(0, -2).contiguous(), saved, weight, scale, shift)
+        return g_h.view(g.shape), *g_parameters
+
+
+class _Messages(torch.autograd.Function):
+    """Messages along edges, summed at their receivers, and the edges updated by them.
+
+    `edges`: `(edge, batch or 1, channel)`, 1 for edges that the samples share. `senders`, `receivers`: the nodes, already
+    multiplied by their part of the first layer. Returns the sums `(receiver, batch, channel)` and, with `update`, the edges
+    plus their messages.
+    """
+
+    @staticmethod
+    def forward(ctx, edges, senders, receivers, first, weight, bias, scale, shift, index, dtype, update):
+        batch, width = senders.shape[1:]
+        h = index.both_ends(_full(senders), _full(receivers)).flatten(0, 1)
+        rows = edges.flatten(0, 1).to(dtype)
+        with _products(rows):
+            if dtype != h.dtype:
+                h += _spread(torch.mm(rows, first.to(dtype).t()), edges.shape[1], batch)
+                h = h.to(dtype)
+            elif edges.shape[1] == batch:
+                h.addmm_(rows, first.t())
+            else:
+                h += _spread(torch.mm(rows, first.t()), edges.shape[1], batch)
+            y, saved = _tail(h, weight, bias, scale, shift)
+        y = y.view(-1, batch, width)
+        ctx.save_for_backward(edges, first, weight, scale, shift, *saved)
+        ctx.index, ctx.batch = index, batch
+        return index.sum_to_receivers(y), edges + y if update else None
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g_sums, g_edges):
+        edges, first, weight, scale, shift, *saved = ctx.saved_tensors
+        index, dtype, width = ctx.index, saved[0].dtype, scale.shape[0]
+        g = g_sums.flatten(1).index_select(0, index.receivers).view(-1, width)
+        if g_edges is not None:
+            g += g_edges.reshape(-1, width)
+        with _products(saved[0]):
+            g, g_parameters = _tail_backward(g, saved, weight, scale, shift)
+            full = _full(g).view(-1, ctx.batch, width)
+            g_senders, g_receivers = index.sum_to_senders(full), index.sum_to_receivers(full)
+            if edges.shape[1] != ctx.batch:  # edges that the samples share collect from all of them
+                g = full.sum(1).to(dtype)
+                g_edges = None if g_edges is None else g_edges.sum(1, keepdim=True)
+            g_first = _full(torch.mm(g.t(), edges.flatten(0, 1).to(dtype)))
+            if g_edges is None or dtype != g_edges.dtype:
+                g = _full(torch.mm(g, first.to(dtype))).view(edges.shape)
+                g_edges = g if g_edges is None else g.add_(g_edges)
+            else:
+                g_edges = torch.addmm(g_edges.reshape(-1, width), g, first).view(edges.shape)
+        return g_edges, g_senders, g_receivers, g_first, *g_parameters, None, None, None
+
+
+def _spread(rows, given, batch):
+    """Rows of edges, `given` to a sample, for every sample of the batch, `(edge * batch, channel)`."""
+    if given == batch:
+        return rows
+    return rows[:, None].expand(-1, batch, -1).reshape(-1, rows.shape[1])
+
+
+class Perceptron(nn.Module):
+    """Linear, SiLU, linear, LayerNorm: `(..., inputs)` -> `(..., width)` float32."""
+
+    def __init__(self, inputs: int, width: int, precision: str = "float32"):
+        super().__init__()
+        self.first, self.second = Linear(inputs, width, gain=2.0, precision=precision), Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=EPS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tail = Tail(self.second.weight, self.second.bias, self.norm.weight, self.norm.bias)
+        if self.first.precision == "float32" and rounds.serves(self.first.weight.t(), x):
+            return rounds.perceptron(x, self.first.weight, self.first.bias, tail)
+        return _Perceptron.apply(self.first(x), *tail)
+
+
+class Interaction(nn.Module):
+    """One round of message passing (the interaction network of Battaglia et al. 2016): edges, then their receivers.
+
+    Args:
+      index: the edges. width: channels of nodes and edges. update_edges: whether edges are returned, plus their messages.
+      precision: of the matrix products, "float32" or "bfloat16"; sums, norms and what leaves a layer stay in float32.
+    """
+
+    def __init__(self, index: EdgeIndex, width: int, update_edges: bool = True, precision: str = "float32"):
+        super().__init__()
+        self.index, self.update_edges, self.precision = index, update_edges, precision
+        # one layer of [edge, sender, receiver] and one of [receiver, sum], kept in the parts that are applied
+        self.edge_first = Linear(width, width, bias=False, gain=2 / 3)
+        self.sender_first = Linear(width, width, bias=False, gain=2 / 3, precision=precision)
+        self.receiver_first = Linear(width, width, gain=2 / 3, precision=precision)
+        self.edge_second, self.edge_norm = Linear(width, width), nn.LayerNorm(width, eps=EPS)
+        self.own_first = Linear(width, width, precision=precision)
+        self.sum_first = Linear(width, width, bias=False, precision=precision)
+        self.node_second, self.node_norm = Linear(width, width), nn.LayerNorm(width, eps=EPS)
+
+    def weights(self) -> rounds.Weights:
+        return rounds.Weights(
+            self.edge_first.weight,
+            self.sender_first.weight,
+            self.receiver_first.weight,
+            self.receiver_first.bias,
+            Tail(self.edge_second.weight, self.edge_second.bias, self.edge_norm.weight, self.edge_norm.bias),
+            self.own_first.weight,
+            self.own_first.bias,
+            self.sum_first.weight,
+            Tail(self.node_second.weight, self.node_second.bias, self.node_norm.weight, self.node_norm.bias),
+        )
+
+    def forward(self, senders, receivers, edges):
+        """`(node, batch, width)` twice and `(edge, batch or 1, width)` -> receivers, and edges (None if not updated)."""
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else edges.dtype
+        sums, edges = _Messages.apply(
+            edges,
+            self.sender_first(senders),
+            self.receiver_first(receivers),
+            self.edge_first.weight,
+            self.edge_second.weight,
+            self.edge_second.bias,
+            self.edge_norm.weight,
+            self.edge_norm.bias,
+            self.index,
+            dtype,
+            self.update_edges,
+        )
+        h = self.own_first(receivers) + self.sum_first(sums)
+        tail = self.node_second.weight, self.node_second.bias, self.node_norm.weight, self.node_norm.bias
+        return receivers + _Perceptron.apply(h, *tail), edges
+
+
+def exchange(layers, senders, receivers, edges):
+    """Rounds of `Interaction` one after the other, `(node, batch, width)` twice and `(edge, batch or 1, width)`.
+
+    After the first round the receivers send. Returns receivers and edges, None if the last round does not update them.
+    """
+    weights = [layer.weights() for layer in layers]
+    known = all(layer.precision == "float32" for layer in layers) and all(layer.update_edges for layer in layers[:-1])
+    if known and rounds.serves(receivers, senders, edges, *weights[0].flat()):
+        return rounds.rounds(layers[0].index, senders, receivers, edges, weights, layers[-1].update_edges)
+    for n, layer in enumerate(layers):
+        receivers, edges = layer(receivers if n else senders, receivers, edges)
+    return receivers, edges

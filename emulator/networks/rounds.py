@@ -1,0 +1,246 @@
+"""Perceptrons and rounds of messages by compiled kernels, with gradients written out.
+
+The same as `emulator.networks.messages` makes of torch's operations. Edges are updated in place: the gradient subtracts the
+messages again, so that one copy of the edges serves all rounds.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from emulator.kernels import arena
+from emulator.kernels import messages as native
+from emulator.kernels.messages import Tail
+from emulator.kernels.precision import exact_products
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether the compiled kernels take tensors whose last axis is the width."""
+    return not torch.compiler.is_compiling() and native.serves(tensors[0].shape[-1], *tensors)
+
+
+class Weights(NamedTuple):
+    """Parameters of a round: of edges, senders and receivers, the message's tail; of the node and the sum, the update's."""
+
+    edge: Tensor
+    sender: Tensor
+    receiver: Tensor
+    receiver_bias: Tensor
+    message: Tail
+    own: Tensor
+    own_bias: Tensor
+    sum: Tensor
+    update: Tail
+
+    @classmethod
+    def of(cls, flat) -> "Weights":
+        """From the 15 tensors in order."""
+        return cls(*flat[:4], Tail(*flat[4:8]), *flat[8:11], Tail(*flat[11:]))
+
+    def flat(self) -> tuple[Tensor, ...]:
+        return *self[:4], *self.message, *self[5:8], *self.update
+
+
+_EACH = 15  # tensors
+
+
+def perceptron(x: Tensor, weight: Tensor, bias: Tensor, tail: Tail) -> Tensor:
+    """Linear, SiLU, linear, LayerNorm: `(..., inputs)` -> `(..., width)`."""
+    return _Perceptron.apply(torch.is_grad_enabled(), x, weight, bias, *tail)
+
+
+def rounds(index, senders: Tensor, receivers: Tensor, edges: Tensor, weights: list[Weights], update_edges: bool):
+    """`(node, batch, width)` twice and `(edge, batch or 1, width)` -> receivers and edges after all rounds.
+
+    After the first round the receivers send. The last round's edges are None unless `update_edges`.
+    """
+    flat = [parameter for each in weights for parameter in each.flat()]
+    tensors = (x.contiguous() for x in (senders, receivers, edges))
+    return _Rounds.apply((torch.is_grad_enabled(), update_edges), index, *tensors, *flat)
+
+
+class _Perceptron(torch.autograd.Function):
+    """Hidden values are computed again for the gradient, from inputs that are narrower."""
+
+    @staticmethod
+    def forward(ctx, keep, x, weight, bias, *tail):
+        count, width = x.shape[:-1].numel(), len(bias)
+        y, rows = arena.lend(count * width).view(count, width), {}
+        if keep:
+            rows = {"normed": arena.lend(count * width), "rstd": x.new_empty(count)}
+            ctx.save_for_backward(x, weight, bias, *tail, *rows.values())
+        native.forward(Tail(*tail), count, 1, weight, start=bias, x=x.contiguous(), result=y, **rows)
+        return y.view(*x.shape[:-1], width)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        x, weight, bias, *tail, normed, rstd = ctx.saved_tensors
+        torch.autograd.graph.increment_version(normed)  # it is written over: a second time is refused
+        rows = {"start": bias, "x": x.contiguous(), "normed": normed, "rstd": rstd, "g_rows": g.contiguous()}
+        g_start, g_weight, g_tail = native.backward(Tail(*tail), len(rstd), 1, weight, g_h=normed, **rows)
+        g_x = None
+        if ctx.needs_input_grad[1]:
+            with exact_products():
+                g_x = torch.mm(normed.view(len(rstd), -1), weight).view(x.shape)
+        return None, g_x, g_weight, g_start, *g_tail
+
+
+class _Rounds(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, options, index, senders, receivers, edges, *parameters):
+        (keep, update), weights = options, _split(parameters)
+        given, start, first = edges, receivers, senders
+        updates = len(weights) - 1 + update
+        room = _Arena((len(weights), updates), len(index), *receivers.shape) if keep else None
+        for n, w in enumerate(weights):
+            of_edges, of_nodes = room.kept(n) if keep else (_NOTHING, _NOTHING)
+            to = edges if n else room.edges if keep else edges.new_empty(len(index), *receivers.shape[1:])
+            to = to if n < updates else None
+            receivers = _round(w, index, senders, receivers, edges, to, of_edges, of_nodes)
+            senders, edges = receivers, edges if to is None else to
+        if keep:
+            given = given if not updates or given.shape[1] != start.shape[1] else None  # others come back
+            ctx.save_for_backward(first, start, given, room.memory, *parameters)
+            ctx.index, ctx.updates = index, updates
+            ctx.set_materialize_grads(False)
+        results = receivers, edges if update else None
+        return (
+            tuple(x if x is None else x.clone() for x in results) if keep else results
+        )  # else the gradient changes them
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g, g_edges):
+        senders, start, given, memory, *parameters = ctx.saved_tensors
+        torch.autograd.graph.increment_version(memory)  # it is written over: a second time is refused
+        g = torch.zeros_like(start) if g is None else g.clone(memory_format=torch.contiguous_format)
+        g_edges = None if g_edges is None else g_edges.clone(memory_format=torch.contiguous_format)
+        weights, gradients = _split(parameters), []
+        room = _Arena((len(weights), ctx.updates), len(ctx.index), *start.shape, memory)
+        state = _Backward(ctx.index, given, room.edges, g_edges)
+        for n in reversed(range(len(weights))):
+            of_edges, of_nodes = room.kept(n)
+            receivers = room.kept(n - 1)[1].more[1] if n else start
+            updated = n < ctx.updates
+            g_senders, g_weights = state.round(weights[n], senders, receivers, of_edges, of_nodes, g, (n, updated))
+            gradients = [*g_weights.flat(), *gradients]
+        return None, None, g_senders, g, state.g_edges, *gradients
+
+
+class _Kept(NamedTuple):
+    """What a perceptron's gradient needs, of rows `(row, batch, width)`; `more`: sums and updated nodes."""
+
+    h: Tensor | None
+    normed: Tensor | None
+    rstd: Tensor | None
+    more: tuple[Tensor, ...] = ()
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        return {"h": self.h, "normed": self.normed, "rstd": self.rstd}
+
+
+_NOTHING = _Kept(None, None, None)
+
+
+class _Arena:
+    """All that is kept for the gradient of `rounds`, in one piece of memory; `edges`: those that rounds update."""
+
+    def __init__(self, rounds: tuple[int, int], count: int, nodes: int, batch: int, width: int, memory=None):
+        rounds, updates = rounds
+        self._shapes = (count, batch, width), (nodes, batch, width)
+        rstd = [-(-rows * batch // native.LANES) * native.LANES for rows in (count, nodes)]  # keeps others aligned
+        self._sizes = [count * batch * width] * 2 + [nodes * batch * width] * 4 + rstd
+        edges, each = self._sizes[0] if updates else 0, sum(self._sizes)
+        self.memory = arena.lend(edges + rounds * each) if memory is None else memory
+        self.edges = self.memory[:edges].view(-1, batch, width)
+        self._rounds = self.memory[edges:].view(rounds, each)
+
+    def kept(self, n: int) -> tuple[_Kept, _Kept]:
+        """Those of the edges and of the nodes in round `n`."""
+        *rows, of_edges, of_nodes = self._rounds[n].split(self._sizes)
+        edges, nodes = (
+            [x.view(shape) for x in part] for part, shape in zip((rows[:2], rows[2:]), self._shapes, strict=True)
+        )
+        return _Kept(*edges, of_edges), _Kept(*nodes[:2], of_nodes, tuple(nodes[2:]))
+
+
+def _split(flat) -> list[Weights]:
+    return [Weights.of(flat[n : n + _EACH]) for n in range(0, len(flat), _EACH)]
+
+
+def _round(w, index, senders, receivers, edges, to, of_edges, of_nodes):
+    """Receivers after a round; the edges after it are put into `to`, if given."""
+    layers = (w.sender, None), (w.receiver, w.receiver_bias), (w.own, w.own_bias)
+    if senders is receivers:
+        at_senders, at_receivers, at_nodes = native.maps(receivers, *layers)
+    else:
+        (at_senders,), (at_receivers, at_nodes) = native.maps(senders, layers[0]), native.maps(receivers, *layers[1:])
+    nodes, batch, _ = receivers.shape
+    if edges.shape[1] == batch:
+        given = {"x": edges, "first": w.edge}
+    else:  # multiplied once for all samples
+        given = {"shared": native.maps(edges, (w.edge, None))[0]}
+    if to is not None:
+        given |= {"residual": edges, "result": to}
+    given |= {"senders": at_senders, "receivers": at_receivers, "origins": index.senders, "targets": index.receivers}
+    sums, updated = of_nodes.more or (torch.empty_like(receivers), torch.empty_like(receivers))
+    native.forward(w.message, len(index), batch, sums=sums.zero_(), **given, **of_edges.tensors())
+    given = {"x": sums, "first": w.sum, "senders": at_nodes, "residual": receivers, "result": updated}
+    native.forward(w.update, nodes, batch, **given, **of_nodes.tensors())
+    return updated
+
+
+class _Backward:
+    """Goes back through the rounds with the edges and their gradients, and writes over what they kept.
+
+    Args:
+      index: the edges. given: those that the first round took, if they were not updated or the samples share them.
+      edges: those that were updated last. g_edges: their gradient.
+    """
+
+    def __init__(self, index, given: Tensor | None, edges: Tensor, g_edges: Tensor | None):
+        self.index, self.given, self.edges, self.g_edges = index, given, edges, g_edges
+
+    def round(self, w: Weights, senders, receivers, of_edges: _Kept, of_nodes: _Kept, g, place: tuple[int, bool]):
+        """Gradients of the senders and the weights; that of the receivers, `g`, becomes the one before the round.
+
+        `place`: number of the round and whether it updated the edges. From the second on the receivers send, and their
+        gradient is in `g`.
+        """
+        n = place[0]
+        nodes, batch, _ = receivers.shape
+        g_sums, g_at_receivers = torch.empty_like(g), torch.zeros_like(g)
+        rows = of_nodes.tensors() | {"x": of_nodes.more[0], "g_rows": g, "g_h": of_nodes.h, "g_x": g_sums}
+        _, g_sum, g_update = native.backward(w.update, nodes, batch, w.sum, **rows)
+        g_edge, g_message = self._messages(w, of_edges, {"g_sums": g_sums, "g_receivers": g_at_receivers}, *place)
+        at = [self.index.sum_to_senders(of_edges.h), g_at_receivers, of_nodes.h]
+        weights = [w.sender, w.receiver, w.own]
+        if n:
+            g_senders, g_maps = None, native.maps_backward(receivers, g, at, weights)
+        else:
+            g_senders = torch.zeros_like(senders)
+            g_maps = native.maps_backward(senders, g_senders, at[:1], weights[:1])
+            g_maps += native.maps_backward(receivers, g, at[1:], weights[1:])
+        (g_sender, _), g_receiver, g_node = g_maps
+        return g_senders, Weights(g_edge, g_sender, *g_receiver, g_message, *g_node, g_sum, g_update)
+
+    def _messages(self, w, kept, given, n, updated):
+        """Gradients of the weights of the edges and of the tail; those of the hidden values go where these were."""
+        batch = kept.h.shape[1]
+        rows = kept.tensors() | given | {"targets": self.index.receivers, "g_h": kept.h, "g_rows": self.g_edges}
+        if n == 0 and self.given is not None and self.given.shape[1] != batch:
+            *_, g_message = native.backward(w.message, len(self.index), batch, **rows)
+            direct = torch.zeros_like(self.given) if self.g_edges is None else self.g_edges.sum(1, keepdim=True)
+            g_maps = native.maps_backward(self.given, direct, [kept.h.sum(1, keepdim=True)], [w.edge])
+            self.g_edges = direct
+            return g_maps[0][0], g_message
+        carry = self.g_edges is not None
+        if updated:
+            rows |= {"x": self.edges, "after": self.edges}
+        else:
+            rows["x"] = self.edges if n else self.given
+        if not carry:  # normed messages are of no use after their own gradient
+            self.g_edges = kept.normed
+        return native.backward(w.message, len(self.index), batch, w.edge, carry, **rows, g_x=self.g_edges)[1:]

@@ -1,0 +1,318 @@
+"""Spherical Fourier Neural Operator (Bonev et al. 2023), channels last inside.
+
+Between the first and the last layer a state is `(cell, batch, channel)`, its cells in the order of the transform's
+kernels: 1x1 convolutions are plain linear layers, batch and channels together are the columns of the transform's
+products, and nothing is permuted or copied between layers. Every layer but the transforms works on single cells, so
+their order does not matter to it; the MLP's stencil, where it has one, finds the neighbours by itself.
+"""
+
+import dataclasses
+import math
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from emulator.networks.layers import MLP, DropPath, Linear, NoiseModulation, Norm, check_noise, gelu
+from emulator.networks.spectral import DegreeGate, SpectralFilter
+from emulator.networks.stencil import StencilMLP
+from emulator.sphere.transform import SphericalTransform, latitudes, truncation
+
+Skip = Literal["none", "identity", "linear"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SFNOOptions:
+    """Size and design of the network.
+
+    Attributes:
+      embed_dim: channels of the state. blocks: number of blocks. scale_factor: coarsening of the inner blocks' grid.
+      truncation: share of the inner grid's degrees to keep. By default all on a Gaussian grid, and on an equiangular one
+        those that its quadrature resolves (published networks keep all: 1.0).
+      filter: per-degree channel mixing, "complex" (as published: equivariant about the polar axis), "real" (under every
+        rotation, at half the cost), "diagonal" (one complex factor per degree and channel) or "low_rank" (`rank`
+        directions shared by all degrees). filter_precision: of that product.
+      spectral_layers: filters in a block, with a gate on every degree's power between them.
+      mlp_ratio: hidden width of a block's MLP over embed_dim, 0 for no MLP. mlp_precision: of every linear layer; the
+        transforms and the state stay in float32.
+      stencil: cells in latitude and in longitude that the first layer of a block's MLP takes in, odd; 1 as published. The
+        filters are isotropic, so 3 is what gives a block slopes and their directions, as advection needs.
+      encoder_layers: hidden layers of encoder and decoder: 0 in torch-harmonics, 1 in ACE.
+      norm: "instance", "area_instance" (moments weighted by area), "layer" (over channels) or "none", before the MLP.
+      pre_norm: the same before the transform: "branch" leaves the skips alone, "stream" includes them (as ACE does).
+      activation: GELU between filter and MLP. inner_skip: around the filter. outer_skip: around the block.
+      big_skip: "concat" hands the input to the decoder, "add" adds it to the output, "none".
+      position: "harmonics" (of low degree, added to the encoded state), "learned" (a field, added likewise), "none".
+      condition_dim: scalars per sample (time of the year, CO2, ...) that scale and shift every normalised state.
+      noise_channels: random fields that scale and shift, cell by cell, what every block's MLP takes in.
+      checkpointing: blocks are computed again in the backward pass instead of stored.
+      drop_path: probability that a sample skips the last block's branch, growing from 0 at the first block.
+      zero_output: the decoder starts at zero, so that the output does (or equals the input, with a big skip of "add").
+    """
+
+    embed_dim: int = 64
+    blocks: int = 4
+    scale_factor: float = 1
+    truncation: float | None = None
+    filter: Literal["complex", "real", "diagonal", "low_rank"] = "complex"
+    filter_precision: Precision = "float32"
+    rank: int = 16
+    spectral_layers: int = 1
+    mlp_ratio: float = 2.0
+    mlp_precision: Precision = "float32"
+    stencil: int = 1
+    encoder_layers: int = 1
+    norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
+    pre_norm: Literal["none", "branch", "stream"] = "stream"
+    activation: bool = True
+    inner_skip: Skip = "linear"
+    outer_skip: Skip = "identity"
+    big_skip: Literal["none", "concat", "add"] = "concat"
+    position: Literal["none", "harmonics", "learned"] = "none"
+    condition_dim: int = 0
+    noise_channels: int = 0
+    checkpointing: bool = False
+    drop_path: float = 0.0
+    zero_output: bool = False
+
+    def __post_init__(self):
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
+        for name in ("embed_dim", "blocks", "scale_factor", "rank", "spectral_layers", "stencil"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
+        for name in ("mlp_ratio", "encoder_layers", "condition_dim", "noise_channels"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Expected {name} of at least 0, got {getattr(self, name)}")
+        if self.truncation is not None and not 0 < self.truncation <= 1:
+            raise ValueError(f"Expected truncation above 0 and at most 1, got {self.truncation}")
+        if self.mlp_ratio and int(self.embed_dim * self.mlp_ratio) < 1:
+            raise ValueError(
+                f"Expected an mlp_ratio of 0 or one that leaves a channel of {self.embed_dim}, got {self.mlp_ratio}"
+            )
+        if self.stencil > 1 and not self.mlp_ratio:
+            raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"Expected drop_path of at least 0 and below 1, got {self.drop_path}")
+
+
+class SFNO(nn.Module):
+    """Spherical Fourier Neural Operator on a Gaussian or equiangular grid.
+
+    Args:
+      in_channels, out_channels: channels of the input and of the output.
+      nlat, nlon, grid, poles: the grid, as for `emulator.sphere.transform.SphericalTransform`.
+      options: size and design.
+    Raises `ValueError` for a grid without the wanted degrees.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        nlat: int,
+        nlon: int,
+        grid: str = "gaussian",
+        poles: bool = False,
+        options: SFNOOptions | None = None,
+    ):
+        super().__init__()
+        self.options = options = options or SFNOOptions()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.outer, self.inner = _transforms(nlat, nlon, grid, poles, options)
+        width, last = options.embed_dim, options.blocks - 1
+        hidden = [width] * options.encoder_layers
+        self.encoder = MLP((in_channels, *hidden, width), bool(hidden), precision=options.mlp_precision)
+        decoded = width + (in_channels if options.big_skip == "concat" else 0)
+        self.decoder = MLP((decoded, *hidden, out_channels), bool(hidden), precision=options.mlp_precision)
+        if options.zero_output:
+            nn.init.zeros_(self.decoder.layers[-1].weight)
+        self.residual = None
+        if options.big_skip == "add" and in_channels != out_channels:
+            self.residual = Linear(in_channels, out_channels, bias=False)
+        self.position = _Position(options.position, self.outer, width)
+        self.blocks = nn.ModuleList(
+            Block(
+                self.outer if n == 0 else self.inner,
+                self.outer if n == last else self.inner,
+                options,
+                options.drop_path * n / max(last, 1),
+            )
+            for n in range(options.blocks)
+        )
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`.
+
+        `condition`: `(batch, condition_dim)` and `noise`: `(batch, noise_channels, nlat, nlon)`, where the options ask for
+        them. Raises `ValueError` for other shapes.
+        """
+        self._check(x, condition, noise)
+        x = self.outer.arrange(x.permute(2, 3, 0, 1))
+        fields = self._noise_of_blocks(noise)
+        h = self.position(_full(self.encoder(x)))
+        for block, field in zip(self.blocks, fields, strict=True):
+            if self.options.checkpointing and torch.is_grad_enabled():
+                h = checkpoint(block, h, condition, field, use_reentrant=False)
+            else:
+                h = block(h, condition, field)
+        if self.options.big_skip == "concat":
+            h = torch.cat([h, x], -1)
+        h = _full(self.decoder(h))
+        if self.options.big_skip == "add":
+            h = h + (x if self.residual is None else self.residual(x))
+        return self.outer.restore(h).permute(2, 3, 0, 1).contiguous()
+
+    def _noise_of_blocks(self, noise):
+        """For every block the noise `(cell, batch, channel)` on the grid that it ends on, or None."""
+        if noise is None:
+            return [None] * len(self.blocks)
+        outer = self.outer.arrange(noise.permute(2, 3, 0, 1))
+        same = self.inner is self.outer
+        inner = outer if same else self.inner.synthesise(self.outer.analyse(outer))
+        return [outer if block.synthesis is self.outer else inner for block in self.blocks]
+
+    def _check(self, x, condition, noise):
+        expected = (self.in_channels, *self.outer.shape)
+        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+            raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
+        wanted = (x.shape[0], self.options.condition_dim) if self.options.condition_dim else None
+        came = None if condition is None else tuple(condition.shape)
+        if came != wanted:
+            raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
+        check_noise(noise, x, self.options.noise_channels)
+
+
+class Block(nn.Module):
+    """Transform, filter, inverse transform, then an MLP, with a skip around the filter and one around all of it."""
+
+    def __init__(self, analysis, synthesis, options, drop_path):
+        super().__init__()
+        width = options.embed_dim
+        self.analysis, self.synthesis = analysis, synthesis
+        self.options = options
+        if options.pre_norm != "none":
+            self.pre_norm = Norm(options.norm, width, _areas(analysis), options.condition_dim)
+        gain = 2.0 if options.inner_skip == "none" else 1.0
+        self.filters = nn.ModuleList(
+            SpectralFilter(analysis.plan, width, options.filter, gain, options.rank, options.filter_precision)
+            for _ in range(options.spectral_layers)
+        )
+        self.gates = nn.ModuleList(DegreeGate(analysis.plan, width) for _ in self.filters[1:])
+        self.norm = Norm(options.norm, width, _areas(synthesis), options.condition_dim)
+        self.noise = NoiseModulation(options.noise_channels, width) if options.noise_channels else None
+        self.inner_skip, self.outer_skip = _skip(options.inner_skip, options), _skip(options.outer_skip, options)
+        self.mlp = None
+        if options.mlp_ratio:
+            widths = (width, int(width * options.mlp_ratio), width)
+            if options.stencil == 1:
+                self.mlp = MLP(widths, bias_last=False, precision=options.mlp_precision)
+            else:
+                self.mlp = StencilMLP(synthesis, widths, options.stencil, options.mlp_precision)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(cell, batch, channel)` on the grid of `analysis` -> the same on the grid of `synthesis`, which is the noise's."""
+        entered = x
+        if self.options.pre_norm != "none":
+            x = self.pre_norm(x, condition)
+        c, x = self.analysis.analyse_besides(x)
+        kept = entered if self.options.pre_norm == "branch" else x
+        inner = x
+        if self.analysis.shape != self.synthesis.shape:  # what is kept goes through the same change of grid
+            inner = self.synthesis.synthesise(c)
+            kept = inner if kept is x else self.synthesis.synthesise(self.analysis.analyse(kept))
+        c = self.filters[0](c)
+        for gate, mixing in zip(self.gates, self.filters[1:], strict=True):
+            c = mixing(gate(c))
+        x = self.synthesis.synthesise(c)
+        if self.options.activation:
+            x = self._normalised(gelu(_plus(x, self.inner_skip, inner)), condition, noise)
+        else:
+            x = _plus(self._normalised(x, condition, noise), self.inner_skip, inner)
+        if self.mlp is not None:
+            if isinstance(self.outer_skip, nn.Identity) and not self.drop_path.active:
+                return _full(self.mlp(x, kept))
+            x = self.mlp(x)
+        return _full(_plus(self.drop_path(x), self.outer_skip, kept))
+
+    def _normalised(self, x, condition, noise):
+        x = self.norm(x, condition)
+        return x if self.noise is None else self.noise(x, noise)
+
+
+def _skip(kind, options):
+    if kind == "none":
+        return None
+    width = options.embed_dim
+    return nn.Identity() if kind == "identity" else Linear(width, width, precision=options.mlp_precision)
+
+
+def _full(x):
+    """At least single precision: what leaves a layer of half precision goes on in float32, float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _plus(x, skip, kept):
+    if skip is None:
+        return x
+    return skip(kept, x) if isinstance(skip, Linear) else x + skip(kept)
+
+
+def _transforms(nlat, nlon, grid, poles, options):
+    """Outer and inner transform with a common truncation; the inner grid is Gaussian where it is coarser."""
+    scale = options.scale_factor
+    inner_nlat, inner_nlon = int((nlat - 1) // scale) + 1, int(nlon // scale)
+    lmax = min(inner_nlat, inner_nlon // 2)
+    lmax = min(lmax, truncation(nlat, nlon, grid)) if options.truncation is None else int(lmax * options.truncation)
+    if lmax < 1:
+        raise ValueError(
+            f"Expected a scale_factor and a truncation that leave a degree, got {scale} and {options.truncation} for "
+            f"{nlat} x {nlon} cells"
+        )
+    outer = SphericalTransform(nlat, nlon, grid, poles, lmax)
+    return outer, (outer if scale == 1 else SphericalTransform(inner_nlat, inner_nlon, "gaussian", False, lmax))
+
+
+def _areas(transform):
+    """The cells' shares of the sphere, `(cell,)`, summing to 1."""
+    weights = latitudes(transform.nlat, transform.grid, transform.poles)[1]
+    shares = (weights / (2 * transform.nlon)).float()[:, None].expand(transform.shape)
+    return transform.arrange(shares[..., None])[:, 0]
+
+
+class _Position(nn.Module):
+    """What tells the network where a cell lies, added to the encoded state."""
+
+    def __init__(self, kind, transform, channels):
+        super().__init__()
+        self.kind, self.transform = kind, transform
+        if kind == "learned":  # in the order of latitudes and longitudes, which checkpoints can rely on
+            self.field = nn.Parameter(torch.randn(*transform.shape, channels) * 0.02)
+        elif kind == "harmonics":
+            self.register_buffer("field", _harmonics(transform, channels), persistent=False)
+
+    def forward(self, x):
+        if self.kind == "none":
+            return x
+        return x + (self.transform.arrange(self.field)[:, None] if self.kind == "learned" else self.field)
+
+
+def _harmonics(transform, channels):
+    """Real harmonics of the lowest degrees, each scaled to a maximum of 1, `(cell, 1, channel)`; (0, 0), (1, -1), ..."""
+    degrees = min(math.isqrt(channels - 1) + 1, transform.lmax)
+    coefficients = torch.zeros(transform.lmax, transform.lmax, 2, channels)
+    for n in range(min(channels, degrees**2)):
+        degree = math.isqrt(n)
+        order = n - degree**2 - degree
+        coefficients[degree, abs(order), int(order < 0), n] = 1
+    field = transform.synthesise(transform.pack(coefficients))
+    return (field / field.abs().amax(0).clamp(min=1e-6))[:, None]

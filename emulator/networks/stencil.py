@@ -1,0 +1,104 @@
+"""Convolution with the neighbours in latitude and longitude, of states whose cells lie in the order of a transform."""
+
+import math
+
+import torch
+from torch import nn
+
+from emulator.kernels.perceptron import Neighbours
+from emulator.networks.layers import Linear, gelu
+from emulator.networks.padding import pad_sphere
+from emulator.networks.perceptron import halved, perceptron, serves
+from emulator.sphere.transform import SphericalTransform
+
+
+class StencilMLP(nn.Module):
+    """`emulator.networks.layers.MLP` of two layers, the first of which takes in a cell's neighbours too.
+
+    The convolution costs `size^2` times what a layer on single cells does. It is the same stencil of cells everywhere, so it
+    covers less ground towards the poles and commutes with rotations about the axis alone.
+
+    Args:
+      transform: whose grid and order of cells the states have.
+      widths: channels in, between the layers and out.
+      size: cells of the stencil in either direction, odd.
+      precision: of the products.
+    Raises `ValueError` for an even size or one that reaches beyond the grid.
+    """
+
+    def __init__(
+        self, transform: SphericalTransform, widths: tuple[int, int, int], size: int, precision: str = "float32"
+    ):
+        super().__init__()
+        margin = size // 2
+        if size % 2 == 0 or size < 3 or margin >= transform.nlat - transform.poles or size > transform.nlon:
+            raise ValueError(
+                f"Expected a stencil of an odd number of cells from 3 on within {transform.shape}, got {size}"
+            )
+        self.transform, self.size, self.precision = transform, size, precision
+        self.convolution = nn.Conv2d(widths[0], widths[1], size)
+        nn.init.normal_(self.convolution.weight, std=math.sqrt(2 / (widths[0] * size**2)))
+        nn.init.zeros_(self.convolution.bias)
+        self.last = Linear(widths[1], widths[2], bias=False, precision=precision)
+        self._neighbours = None
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`(cell, batch, channel)` -> the same, added to a residual where there is one."""
+        weight, bias = self.convolution.weight, self.convolution.bias
+        half = halved(x, self.precision)
+        if serves(x, weight, half):
+            if self._neighbours is None:  # found once, and only where the compiled kernels take them
+                self._neighbours = neighbours(self.transform, self.size)
+            last = self.last.weight
+            return perceptron(x, weight, bias, last, residual=residual, neighbours=self._neighbours, half=half)
+        image = self.transform.restore(x).permute(2, 3, 0, 1)
+        image = pad_sphere(image, self.size // 2, self.transform.poles)
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else image.dtype
+        y = nn.functional.conv2d(image.to(dtype), weight.to(dtype), bias.to(dtype)).permute(2, 3, 0, 1)
+        y = self.last(gelu(self.transform.arrange(y).contiguous()))
+        return y if residual is None else residual + y
+
+
+def neighbours(transform: SphericalTransform, size: int) -> Neighbours:
+    """Which cells a stencil takes in, tap by tap from the north-west, cells in the order of the transform.
+
+    Beyond a pole a stencil takes in a cell again which it has on this side, so that some taps meet a cell twice.
+    """
+    nlat, nlon = transform.nlat, transform.nlon
+    cells = nlat * nlon
+    order = transform.restore(torch.arange(cells, dtype=torch.float64)[:, None])[..., 0].long()  # exact to 2^53
+    image = pad_sphere(order, size // 2, transform.poles)
+    source = torch.empty(size**2, cells, dtype=torch.long)
+    for tap in range(size**2):
+        row, column = divmod(tap, size)
+        source[tap, order.flatten()] = image[row : row + nlat, column : column + nlon].flatten()
+    pairs = [(row, torch.arange(cells)) for row in source]
+    back, pairs = _takers(pairs, cells)
+    more = []
+    while any(len(taken) for taken, _ in pairs):
+        again, pairs = _takers(pairs, cells)
+        more += _grouped(again)
+    return Neighbours(source.int(), back.int(), tuple(more))
+
+
+def _takers(pairs, cells):
+    """`(tap, cell)`: one who takes a cell in, -1 for nobody; and the pairs (cells, who takes them) that are left."""
+    back, left = torch.full((len(pairs), cells), -1), []
+    for row, (taken, by) in zip(back, pairs, strict=True):
+        row[taken] = by
+        rest = row[taken] != by
+        left.append((taken[rest], by[rest]))
+    return back, left
+
+
+def _grouped(extra):
+    """Taps that meet the same cells once more together: (taps, targets, sources `(tap, target)`)."""
+    groups = {}
+    for tap, row in enumerate(extra):
+        targets = (row >= 0).nonzero()[:, 0]
+        if len(targets):
+            groups.setdefault(tuple(targets.tolist()), []).append((tap, row[targets]))
+    return [
+        (tuple(tap for tap, _ in members), torch.tensor(targets).int(), torch.stack([row for _, row in members]).int())
+        for targets, members in groups.items()
+    ]

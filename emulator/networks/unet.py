@@ -1,0 +1,156 @@
+"""A small U-Net with convolutions that know the sphere: periodic in longitude, and going on beyond the poles.
+
+A baseline for the other networks. Cells of a convolution's stencil cover less ground towards the poles, so unlike those
+it is not equivariant under rotations, except about the axis by whole cells of its coarsest level.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from emulator.networks.layers import NoiseModulation, check_noise
+from emulator.networks.padding import pad_sphere
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetOptions:
+    """Size and design of the network.
+
+    Attributes:
+      width: channels of the finest level; they double from level to level. depth: times that the grid is halved.
+      blocks: residual blocks of two convolutions on every level, on the way down and up.
+      checkpointing: blocks are computed again in the backward pass instead of stored.
+      zero_output: the last layer starts at zero, so that the output does.
+      noise_channels: random fields that scale and shift what every convolution of a block takes in.
+    """
+
+    width: int = 48
+    depth: int = 3
+    blocks: int = 1
+    checkpointing: bool = False
+    zero_output: bool = False
+    noise_channels: int = 0
+
+    def __post_init__(self):
+        for name in ("width", "depth", "blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
+
+
+class UNet(nn.Module):
+    """U-Net on a global latitude-longitude grid.
+
+    Args:
+      in_channels, out_channels: channels of the input and of the output.
+      nlat, nlon: the grid; the longitudes must allow `depth` halvings and one more, for what lies beyond a pole.
+      poles: whether the grid has rows at the poles.
+      options: size and design.
+    Raises `ValueError` for a number of longitudes that cannot be halved so often, and for too few latitudes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        nlat: int,
+        nlon: int,
+        poles: bool = False,
+        options: UNetOptions | None = None,
+    ):
+        super().__init__()
+        self.options = options = options or UNetOptions()
+        if nlon % 2 ** (options.depth + 1):
+            raise ValueError(
+                f"Expected longitudes in a multiple of {2 ** (options.depth + 1)} for {options.depth} halvings, got {nlon}"
+            )
+        if nlat < 2 ** (options.depth + 1):
+            raise ValueError(
+                f"Expected at least {2 ** (options.depth + 1)} latitudes for {options.depth} halvings, got {nlat}"
+            )
+        self.in_channels, self.out_channels, self.shape = in_channels, out_channels, (nlat, nlon)
+        widths = [options.width * 2**n for n in range(options.depth + 1)]
+        self.first = SphereConv(in_channels, widths[0], poles)
+        self.down = nn.ModuleList(_blocks(w, poles and n == 0, options) for n, w in enumerate(widths))
+        self.widen = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.narrow = nn.ModuleList(nn.Conv2d(a + b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(_blocks(w, poles and n == 0, options) for n, w in enumerate(widths[:-1]))
+        self.last = nn.Conv2d(widths[0], out_channels, 1)
+        if options.zero_output:
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`. Raises `ValueError` otherwise.
+
+        `noise`: `(batch, noise_channels, nlat, nlon)` where the options ask for it; coarser levels see its means.
+        """
+        check_noise(noise, x, self.options.noise_channels)
+        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
+            raise ValueError(
+                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
+            )
+        entered = x.dtype
+        x = self.first(x.contiguous(memory_format=torch.channels_last))
+        kept, noises = [], [noise]
+        for n, blocks in enumerate(self.down):
+            if n:
+                x = self.widen[n - 1](_halved(x))
+                noises.append(None if noise is None else _halved(noises[-1]))
+            x = self._run(blocks, x, noises[n])
+            kept.append(x)
+        for n in reversed(range(self.options.depth)):
+            across = kept[n]
+            x = F.interpolate(x, scale_factor=2, mode="nearest")[:, :, : across.shape[2]]
+            x = self._run(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n])
+        return self.last(x).to(entered).contiguous()
+
+    def _run(self, blocks, x, noise):
+        for block in blocks:
+            saving = self.options.checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, x, noise, use_reentrant=False) if saving else block(x, noise)
+        return x
+
+
+def _halved(x):
+    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+
+
+def _blocks(width, poles, options):
+    return nn.ModuleList(_Block(width, poles, options.noise_channels) for _ in range(options.blocks))
+
+
+class _Block(nn.Module):
+    """Two convolutions with a norm before each, added to the input."""
+
+    def __init__(self, width, poles, noise_channels):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.GroupNorm(1, width), SphereConv(width, width, poles), nn.GELU(),
+            nn.GroupNorm(1, width), SphereConv(width, width, poles),
+        )  # fmt: skip
+        modulations = (NoiseModulation(noise_channels, width) for _ in range(2 if noise_channels else 0))
+        self.noise = nn.ModuleList(modulations)
+
+    def forward(self, x, noise=None):
+        if noise is None:
+            return x + self.layers(x)
+        first, convolution, activation, second, last = self.layers
+        y = activation(convolution(self._modulated(0, first(x), noise)))
+        return x + last(self._modulated(1, second(y), noise))
+
+    def _modulated(self, n, x, noise):
+        return self.noise[n](x.movedim(1, -1), noise.movedim(1, -1)).movedim(-1, 1)
+
+
+class SphereConv(nn.Conv2d):
+    """3 x 3 convolution of `(batch, channel, nlat, nlon)` that keeps the shape."""
+
+    def __init__(self, inputs: int, outputs: int, poles: bool = False):
+        super().__init__(inputs, outputs, 3)
+        self.poles = poles
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(pad_sphere(x, 1, self.poles))

@@ -1,0 +1,188 @@
+"""Processes that train one network together: how they meet, what they agree on, and how tensors are spread over them.
+
+One process alone starts no process group, and every function here leaves its arguments as they are.
+"""
+
+import contextlib
+import datetime
+import logging
+import warnings
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from emulator.parallel.processes import World
+
+log = logging.getLogger(__name__)
+
+
+def device_of(world: World) -> torch.device:
+    """The GPU of this process where there is one, else the CPU. Raises `ValueError` where a node has too few GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if count == 1:  # the launcher showed this process its own GPU alone
+        return torch.device("cuda", 0)
+    if world.local_rank >= count:
+        raise ValueError(f"Expected a GPU for each process of a node, got {count} GPUs and process {world.local_rank}")
+    return torch.device("cuda", world.local_rank)
+
+
+@contextlib.contextmanager
+def processes(world: World, device: torch.device, timeout_seconds: float = 1800.0) -> Iterator[World]:
+    """The process group of a world for the time of a `with` block: NCCL between GPUs, gloo between CPUs.
+
+    One process alone starts none.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world.size == 1:
+        yield world
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    where = f"tcp://[{world.address}]:{world.port}" if ":" in world.address else f"tcp://{world.address}:{world.port}"
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    dist.init_process_group(backend, init_method=where, rank=world.rank, world_size=world.size, timeout=timeout)
+    log.info("process %d of %d, %s at %s", world.rank, world.size, backend, where)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def mean_over(values: Tensor) -> Tensor:
+    """The mean over all processes of a small tensor, the same bits on each; float64 sums."""
+    if not dist.is_initialized():
+        return values
+    total = values.detach().double()
+    total = total.clone() if total is values else total
+    dist.all_reduce(total)
+    return (total / dist.get_world_size()).to(values.dtype)
+
+
+def highest(values: Tensor) -> Tensor:
+    """The largest over all processes, element by element."""
+    if not dist.is_initialized():
+        return values
+    values = values.clone()
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
+def from_first(number: int) -> int:
+    """The first process's number, on every process."""
+    if not dist.is_initialized():
+        return number
+    box = torch.tensor([number], dtype=torch.int64)
+    dist.broadcast(box, 0)
+    return int(box)
+
+
+def joined(part: Tensor) -> Tensor:
+    """The parts of all processes, of one shape, one after the other along the first axis, in order of rank."""
+    if not dist.is_initialized():
+        return part
+    parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    mean_over(torch.zeros(1))
+
+
+def share(indices, world: World):
+    """This process's part of a batch's samples, `(batch,) -> (batch / processes,)`.
+
+    Contiguous, so that the parts in order of rank are the batch. Raises `ValueError` unless they are of equal size, which
+    the mean of their losses needs.
+    """
+    if len(indices) % world.size:
+        raise ValueError(f"Expected a batch that {world.size} processes can share evenly, got {len(indices)} samples")
+    part = len(indices) // world.size
+    return indices[world.rank * part : (world.rank + 1) * part]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that is spread over processes, on each; all must ask. Other tensors as they are."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor spread like another: this process keeps its part."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a spread tensor that this process holds, sharing its memory; other tensors as they are."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+class Alone:
+    """A module that one process runs."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+
+    def __call__(self, *arguments):
+        return self._module(*arguments)
+
+    def collecting(self, more: bool) -> contextlib.AbstractContextManager:
+        """Within it, gradients are added up without being exchanged while `more` parts of a batch are to come."""
+        return contextlib.nullcontext()
+
+
+class Replicated(Alone):
+    """A module of which every process has a copy; backward passes average the gradients (DDP)."""
+
+    def collecting(self, more: bool) -> contextlib.AbstractContextManager:
+        return self._module.no_sync() if more else contextlib.nullcontext()
+
+
+class Sharded(Alone):
+    """A module whose network is spread over the processes, each holding a part of every tensor (FSDP)."""
+
+    def __init__(self, module: nn.Module, network: nn.Module):
+        super().__init__(module)
+        self._network = network
+
+    @contextlib.contextmanager
+    def collecting(self, more: bool) -> Iterator[None]:
+        self._network.set_requires_gradient_sync(not more)
+        yield
+
+
+def replicate(module: nn.Module, network: nn.Module, world: World, device: torch.device) -> Alone:
+    """A copy of `module` on every process."""
+    if world.size == 1:
+        return Alone(module)
+    ids = [device.index] if device.type == "cuda" else None
+    with warnings.catch_warnings():  # newer torch has another name for it, which older torch does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return Replicated(nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False))
+
+
+def shard(module: nn.Module, network: nn.Module, world: World, device: torch.device) -> Alone:
+    """The `network` within `module` spread over all processes, its larger parts one by one.
+
+    Gathering one part at a time is what saves memory. Do it before an optimizer takes the parameters.
+    """
+    if world.size == 1:
+        return Alone(module)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world.size,))
+    for child in network.children():
+        for part in child if isinstance(child, nn.ModuleList) else [child]:
+            if any(True for _ in part.parameters()):
+                fully_shard(part, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    return Sharded(module, network)

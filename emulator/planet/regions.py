@@ -1,0 +1,79 @@
+"""Regions of WeatherBench 2 as exact area weights."""
+
+import dataclasses
+
+import numpy as np
+
+from emulator.planet.grid import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A union of boxes (south, north, west, east) in degrees; `west` may exceed `east` across the date line or Greenwich.
+
+    Attributes:
+      boxes: tuple of (south, north, west, east); longitudes within -180 to 360.
+      land: whether the weights are multiplied by the land-sea mask.
+    """
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    land: bool = False
+
+    def contains(self, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+        """Whether cell centres, degrees, lie in the region; boolean, of the shape of `latitude`."""
+        inside = np.zeros(np.shape(latitude), bool)
+        for south, north, west, east in self.boxes:
+            around = (
+                True if east - west >= 360 else (longitude - west) % 360 <= (east - west) % 360
+            )  # modulo: boxes may cross Greenwich or the date line
+            inside |= (latitude >= south) & (latitude <= north) & around
+        return inside
+
+
+def _band(south, north):
+    return (south, north, 0.0, 360.0)
+
+
+_BOXES = {
+    "global": Region((_band(-90, 90),)),
+    "tropics": Region((_band(-20, 20),)),
+    "extra-tropics": Region((_band(20, 90), _band(-90, -20))),
+    "northern-hemisphere": Region((_band(20, 90),)),
+    "southern-hemisphere": Region((_band(-90, -20),)),
+    "europe": Region(((35, 75, -12.5, 42.5),)),
+    "north-america": Region(((25, 60, -120, -75),)),
+    "north-atlantic": Region(((25, 65, -70, -10),)),
+    "north-pacific": Region(((25, 60, 145, -130),)),
+    "east-asia": Region(((25, 60, 102.5, 150),)),
+    "ausnz": Region(((-45, -12.5, 120, 175),)),
+    "arctic": Region((_band(60, 90),)),
+    "antarctic": Region((_band(-90, -60),)),
+}
+
+REGIONS: dict[str, Region] = _BOXES | {
+    f"{name}-land": dataclasses.replace(region, land=True) for name, region in _BOXES.items()
+}
+DEFAULT_REGIONS = ("global", "northern-hemisphere", "tropics", "southern-hemisphere")
+
+
+def region_weights(grid: Grid, names, land_sea_mask: np.ndarray | None = None) -> np.ndarray:
+    """Area weights of each named region, `(region, *grid.shape)`, float64, each summing to 1.
+
+    A cell belongs to a region when its centre does. `land_sea_mask` is the land fraction, `grid.shape`, needed by the
+    `-land` regions. Raises `ValueError` for an unknown name, a region without cells, or a missing mask.
+    """
+    latitude, longitude = grid.mesh()
+    weights = np.empty((len(names), *grid.shape))
+    for row, name in enumerate(names):
+        if name not in REGIONS:
+            raise ValueError(f"Expected regions among {', '.join(REGIONS)}, got {name!r}")
+        region = REGIONS[name]
+        weight = grid.area * region.contains(latitude, longitude)
+        if region.land:
+            if land_sea_mask is None:
+                raise ValueError(f"Expected a land_sea_mask in the truth store for the region {name!r}, got none")
+            weight = weight * np.nan_to_num(np.clip(land_sea_mask, 0, 1))
+        if not weight.sum() > 0:
+            raise ValueError(f"Expected cells in the region {name!r}, got none on a grid of {grid.describe()}")
+        weights[row] = weight / weight.sum()
+    return weights

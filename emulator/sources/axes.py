@@ -1,0 +1,209 @@
+"""Which dimension of a source is which, by names, CF attributes and units; values in the convention's order."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import xarray as xr
+
+from emulator.planet.rings import ring_areas
+from emulator.planet.units import linear
+from emulator.store.forecast import FORECAST_NAMES
+
+TIME_NAMES = ("time", "valid_time")
+PRESSURE_NAMES = ("isobaricInhPa", "isobaricInPa", "pressure_level", "plev", "air_pressure", "pressure")
+LEVEL_NAMES = ("level", "lev", *PRESSURE_NAMES, "hybrid", "model_level", "sigma")
+VERTICAL = {  # CF standard name of the coordinate
+    "air_pressure": "pressure",
+    "atmosphere_sigma_coordinate": "sigma",
+    "atmosphere_hybrid_sigma_pressure_coordinate": "hybrid",
+}
+
+
+@dataclasses.dataclass
+class Axes:
+    """Axes of one variable.
+
+    Attributes:
+      dims: canonical dimension -> the source's.
+      coordinates: values along each, in the convention's order; also of dimensions that the variable has not, one value.
+      order: positions in the source of those values, along `member`, `level`, `latitude`, `longitude`.
+      vertical: "pressure", "sigma", "hybrid", "unknown" (no units), or None for a field without levels.
+    """
+
+    dims: dict[str, str] = dataclasses.field(default_factory=dict)
+    coordinates: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    order: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    vertical: str | None = None
+
+
+def named(array, names, standard=()) -> xr.DataArray | None:
+    """The coordinate of an array with one of the names, or with one of the standard names."""
+    for name in names:
+        if name in array.coords:
+            return array.coords[name]
+    for coordinate in array.coords.values():
+        if coordinate.attrs.get("standard_name") in standard:
+            return coordinate
+    return None
+
+
+def on_the_sphere(array) -> bool:
+    """Whether a variable has latitudes and longitudes along its dimensions."""
+    found = [named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude")]
+    return all(c is not None and c.ndim > 0 and set(c.dims) <= set(array.dims) for c in found)
+
+
+def add_horizontal(axes: Axes, dataset, array) -> None:
+    """Rows from the north, columns from 0 east. Raises `ValueError` for a curvilinear grid, or one without areas."""
+    latitude, longitude = (named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude"))
+    if latitude.ndim > 1:
+        raise ValueError(
+            f"Expected latitudes of one dimension, got {latitude.dims}: a curvilinear grid; interpolate it"
+        )
+    for coordinate in (latitude, longitude):
+        if not np.all(np.isfinite(coordinate.values)):
+            raise ValueError(f"Expected finite values of {coordinate.name}, got NaN")
+    north, east = np.asarray(latitude.values, np.float64), np.asarray(longitude.values, np.float64) % 360
+    east = np.where(east > 360 - 1e-9, 0.0, east)
+    if latitude.dims == longitude.dims:
+        axes.dims["cell"] = latitude.dims[0]
+        area = _cell_area(dataset, latitude, longitude)
+        axes.coordinates |= {"latitude": north, "longitude": east, "cell_area": area}
+        return
+    rows, columns = np.argsort(-north, kind="stable"), np.argsort(east, kind="stable")
+    if len(columns) > 2 and east[columns[1]] - east[columns[0]] < 1e-6:  # 0 and 360, or -180 and 180, are both there
+        columns = np.delete(columns, 1)
+    axes.dims |= {"latitude": latitude.dims[0], "longitude": longitude.dims[0]}
+    axes.order |= {"latitude": rows, "longitude": columns}
+    axes.coordinates |= {"latitude": north[rows], "longitude": east[columns]}
+
+
+def _cell_area(dataset, latitude, longitude) -> np.ndarray:
+    """Areas of the cells of a point grid: recorded, of the polygons between recorded corners, or of a known grid."""
+    for name, candidate in dataset.variables.items():
+        if (name in ("cell_area", "areacella") or candidate.attrs.get("standard_name") == "cell_area") and (
+            candidate.dims == latitude.dims
+        ):
+            return np.asarray(candidate.values, np.float64)
+    corners = [dataset.variables.get(c.attrs.get("bounds")) for c in (latitude, longitude)]
+    if any(c is None or c.ndim != 2 for c in corners):
+        if (area := ring_areas(np.asarray(latitude.values, np.float64))) is not None:
+            return area
+        raise ValueError("Expected cell areas or cell corners with a point grid, got neither")
+    return polygon_areas(*(np.asarray(c.values, np.float64) for c in corners))
+
+
+def polygon_areas(latitude, longitude) -> np.ndarray:
+    """Areas on the unit sphere of polygons with corners in degrees, `(cell, corner)` -> `(cell,)`.
+
+    A polygon is cut into triangles from its first corner; a triangle's solid angle is that of Van Oosterom and Strackee
+    (1983), which stays exact for small ones.
+    """
+    lat, lon = np.radians(latitude), np.radians(longitude)
+    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+    total = np.zeros(len(points))
+    for second in range(1, points.shape[1] - 1):
+        a, b, c = points[:, 0], points[:, second], points[:, second + 1]
+        triple = np.sum(a * np.cross(b, c), axis=-1)
+        total += 2 * np.arctan2(triple, 1 + np.sum(a * b + b * c + c * a, axis=-1))
+    return np.abs(total)
+
+
+def level_coordinate(array) -> xr.DataArray | None:
+    """The vertical coordinate of a variable on atmospheric levels: a dimension, or one scalar pressure."""
+    if "vertical" in array.attrs and array.attrs["vertical"] == "surface":
+        return None
+    for coordinate in array.coords.values():
+        known = coordinate.name in LEVEL_NAMES or coordinate.attrs.get("standard_name") in VERTICAL
+        if coordinate.ndim == 1 and coordinate.dims[0] in array.dims and (known or _is_pressure(coordinate)):
+            return coordinate
+    for coordinate in array.coords.values():
+        pressure = coordinate.name in PRESSURE_NAMES or coordinate.attrs.get("standard_name") == "air_pressure"
+        if coordinate.ndim == 0 and (pressure or (coordinate.name == "level" and _is_pressure(coordinate))):
+            return coordinate
+    return None
+
+
+def _is_pressure(coordinate) -> bool:
+    try:
+        return coordinate.dtype.kind in "fiu" and linear(str(coordinate.attrs.get("units", "?")), "Pa") is not None
+    except ValueError:
+        return False
+
+
+def add_level(axes: Axes, array) -> None:
+    """Levels from the top, pressure in hPa. Raises `ValueError` for values that cannot be hPa and have no units."""
+    level = level_coordinate(array)
+    if level is None:
+        return
+    values = np.atleast_1d(np.asarray(level.values, np.float64))
+    kind = array.attrs.get("vertical") or VERTICAL.get(level.attrs.get("standard_name"), "unknown")
+    if level.name in PRESSURE_NAMES or _is_pressure(level):
+        kind = "pressure"
+    elif level.attrs.get("units") == "hybrid_sigma_pressure" or level.name in ("hybrid", "model_level"):
+        kind = "hybrid"
+    if kind == "pressure":
+        default = "Pa" if level.name in ("plev", "isobaricInPa") else "hPa"
+        units = str(level.attrs.get("units", default))
+        values = np.round(values * linear(units, "hPa")[0], 6)
+    elif kind == "unknown" and values.max() > 1100:
+        raise ValueError(f"Expected units of the levels {values[:3]}, got none")
+    position = np.argsort(values, kind="stable")
+    axes.vertical, axes.coordinates["level"] = kind, values[position]
+    if level.ndim:
+        axes.dims["level"], axes.order["level"] = level.dims[0], position
+
+
+def add_member(axes: Axes, array) -> None:
+    """Members by number."""
+    member = named(array, FORECAST_NAMES["member"], ("realization",))
+    if member is not None and member.dtype.kind in "iuf":
+        values = np.atleast_1d(member.values).astype(np.int64)
+        position = np.argsort(values, kind="stable")
+        axes.coordinates["member"] = values[position]
+        if member.ndim:
+            axes.dims["member"], axes.order["member"] = member.dims[0], position
+
+
+def add_times(axes: Axes, dataset, array, forecast: bool) -> None:
+    """Times, and lead times where there are any: then `time` is the initial time. Raises `ValueError` for neither."""
+    time, lead = time_coordinates(array, forecast)
+    if time is None:
+        raise ValueError(f"Expected a time, got coordinates {sorted(map(str, array.coords))}")
+    values = np.atleast_1d(time.values)
+    if not (np.issubdtype(values.dtype, np.datetime64) or hasattr(values.flat[0], "calendar")):
+        raise ValueError(
+            f"Expected times with units that decode, got {values.flat[0]} ({time.attrs.get('units', 'no units')})"
+        )
+    bounds = dataset.variables.get(time.attrs.get("bounds"))
+    if bounds is not None and "time: mean" in array.attrs.get("cell_methods", ""):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=xr.SerializationWarning)  # decoded to cftime, as it should be
+            values = np.atleast_1d(np.asarray(bounds.values)[..., 1])  # a mean is placed at the end of its interval
+    axes.coordinates["time"] = values
+    if time.ndim:
+        axes.dims["time"] = time.dims[0]
+    if lead is None:
+        if forecast:
+            raise ValueError("Expected a forecast with lead times, got none")
+        return
+    leads = np.atleast_1d(lead.values)
+    if not np.issubdtype(leads.dtype, np.timedelta64):
+        hours = linear(str(lead.attrs.get("units", "?")), "hours")
+        if hours is None:
+            raise ValueError(f"Expected lead times with units of time, got {lead.attrs.get('units')!r}")
+        leads = np.round(leads * hours[0] * 3600e9).astype("timedelta64[ns]")
+    axes.coordinates["lead_time"] = leads.astype("timedelta64[ns]")
+    if lead.ndim:
+        axes.dims["lead_time"] = lead.dims[0]
+
+
+def time_coordinates(array, forecast: bool) -> tuple[xr.DataArray | None, xr.DataArray | None]:
+    """The coordinate of times (initial times beside lead times), and that of lead times."""
+    lead = named(array, FORECAST_NAMES["lead_time"], ("forecast_period",))
+    if "valid_time" in array.dims and not forecast:  # CDS: initial time and step are left-overs along it
+        return array.coords["valid_time"], None
+    if lead is not None:
+        return named(array, FORECAST_NAMES["init_time"], ("forecast_reference_time",)), lead
+    return named(array, TIME_NAMES, ("time",)), None

@@ -1,0 +1,229 @@
+"""Variables of a source as pieces of canonical fields: names, units, signs, and the order of every dimension, by name.
+
+A `Piece` says where its values go and how they change; `Piece.read` does it for some times, and nothing is read before.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from emulator.planet.units import conversion, linear
+from emulator.planet.variables import VARIABLES, variable
+from emulator.sources.axes import (
+    Axes,
+    add_horizontal,
+    add_level,
+    add_member,
+    add_times,
+    level_coordinate,
+    on_the_sphere,
+    time_coordinates,
+)
+from emulator.sources.open import Source
+from emulator.sources.piece import Piece, as_slice
+from emulator.sources.recognise import Match, recognise
+from emulator.store.forecast import FORECAST_NAMES
+
+ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
+
+EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
+
+OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a person says of a source that it does not say itself; see `SourceConfig`."""
+
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    select: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    negate: tuple[str, ...] = ()
+    interval_hours: float | None = None
+    forecast: bool = False
+    wanted: tuple[str, ...] | None = None
+    static: tuple[str, ...] = tuple(name for name, entry in VARIABLES.items() if entry.role == "static")
+
+
+def pieces(source: Source, options: Options) -> list[Piece]:
+    """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
+    dataset = _renamed(source, options)
+    found = []
+    for name, array in dataset.data_vars.items():
+        if array.dtype.kind not in "fiu" or not on_the_sphere(array):
+            continue
+        for match in [Match(str(name))] if name in options.rename.values() else matches(str(name), array):
+            if options.wanted is None or match.name in options.wanted:
+                try:
+                    found += _pieces_of(dataset, array, match, source.path, options)
+                except ValueError as error:
+                    text = str(error)
+                    raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
+    return found
+
+
+def unknown(source: Source, options: Options) -> list[str]:
+    """Names of the fields on the sphere in a source that are none of the table's, as the source writes them."""
+    known = {*OURS, *options.rename.values()}
+    fields = {str(name): array for name, array in _renamed(source, options).data_vars.items() if str(name) not in known}
+    return [n for n, a in fields.items() if a.dtype.kind in "fiu" and on_the_sphere(a) and not matches(n, a)]
+
+
+def _renamed(source, options) -> xr.Dataset:
+    dataset = source.dataset
+    for name in options.rename.values():
+        variable(name)  # raises, with the nearest names
+    for name in options.select:
+        if _canonical(name) not in ("level", "member", "lead_time") and (
+            name in ALIGNED or name not in {*dataset.variables, *dataset.dims}
+        ):
+            raise ValueError(
+                f"Expected level, member, lead time or a dimension other than place to select from in {source.path}, got "
+                f"{name!r} (times are chosen by period)"
+            )
+    present = {old: new for old, new in options.rename.items() if old in dataset and old != new}
+    clash = [new for new in present.values() if new in dataset.variables]
+    for name in {*options.units} & {*map(str, dataset.coords)}:
+        dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
+    return dataset.drop_vars(clash).rename(present)
+
+
+def _canonical(name: str) -> str:
+    return next((d for d, names in FORECAST_NAMES.items() if name == d or name in names), name)
+
+
+def matches(name: str, array: xr.DataArray) -> list[Match]:
+    """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
+    heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
+    height = float(heights[0]) if heights else None
+    return recognise(name, array.attrs, level_coordinate(array) is not None, height)
+
+
+def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
+    entry = variable(match.name)
+    axes = Axes()
+    add_horizontal(axes, dataset, array)
+    if entry.levels:
+        add_level(axes, array)
+        if axes.vertical is None:
+            raise ValueError(f"Expected {entry.name} on levels, got no vertical coordinate")
+    add_member(axes, array)
+    if static := entry.name in options.static:
+        moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
+        array = array.isel({d: 0 for d in moving if d in array.dims})
+    else:
+        add_times(axes, dataset, array, options.forecast)
+    array = _select(array, options, axes)
+    others = [d for d in array.dims if d not in axes.dims.values()]
+    otherwise = ()
+    if EXPERIMENT in others and array.dtype.kind == "f":
+        array, *rest = (array.isel({EXPERIMENT: n}) for n in range(array.sizes[EXPERIMENT]))
+        others.remove(EXPERIMENT)
+        otherwise = tuple(other.squeeze(others, drop=True).variable for other in rest)
+    if large := [d for d in others if array.sizes[d] > 1]:
+        raise ValueError(
+            f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
+        )
+    array = array.squeeze(others, drop=True)
+    scale, offset, from_start = _change(array, match, entry, options)
+    piece = Piece(
+        name=entry.name,
+        term=match.term,
+        path=path,
+        array=array.variable,
+        dims=axes.dims,
+        coordinates=axes.coordinates,
+        order=axes.order,
+        scale=scale,
+        offset=offset,
+        vertical=axes.vertical,
+        averaged="time: mean" in array.attrs.get("cell_methods", ""),
+        from_start=from_start,
+        otherwise=otherwise,
+    )
+    return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
+
+
+def _change(array, match, entry, options) -> tuple[float, float, bool]:
+    """Scale and offset to the table's units and ECMWF's sign, and whether values run from the initial time."""
+    name = str(array.name)
+    units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))
+    if units is None:
+        raise ValueError(f"Expected units of {name}, got none; give them under units")
+    from_start = bool(array.attrs.get("from_start")) and linear(units, entry.units) is None
+    hours = options.interval_hours or match.interval_hours or array.attrs.get("interval_hours")
+    # Accumulations from the initial time are divided by the step when they are differenced.
+    scale, offset = conversion(units, entry, 1.0 if from_start else hours and hours * 3600.0)
+    sign = match.sign * (-1 if {name, entry.name} & set(options.negate) else 1)
+    return sign * scale, sign * offset, from_start
+
+
+def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
+    """In an analysis a piece for each step of short forecasts (ERA5's fluxes come so), placed at its valid time.
+
+    In a forecast the same where steps are missing after some of the initial times, so that none is claimed. Where the
+    options select lead times (in hours), the others are left out: `0` makes an analysis of forecasts' initial states.
+    """
+    leads, forecast = piece.coordinates.get("lead_time"), options.forecast
+    wanted = next((v for name, v in options.select.items() if _canonical(name) == "lead_time"), None)
+    if leads is None or (forecast and wanted is None and (present is None or np.all(present))):
+        return [piece]
+    chosen = np.ones(len(leads), bool) if wanted is None else np.isin(leads / np.timedelta64(1, "h"), wanted)
+    if not chosen.any():
+        have = ", ".join(f"{lead / np.timedelta64(1, 'h'):g}" for lead in leads)
+        raise ValueError(f"Expected a lead time of {wanted} h of {piece.name}, got {have}")
+    if not forecast and entry.cell == "point" and np.any(leads[chosen] != np.timedelta64(0)):
+        raise ValueError(
+            f"Expected an analysis of {piece.name}, got a forecast up to {leads.max() / np.timedelta64(1, 'h'):g} h; set "
+            "kind: forecast, or select: {lead_time: 0} for the initial states alone"
+        )
+    found = []
+    inits = piece.coordinates["time"]
+    for step, lead in enumerate(leads):
+        kept = np.array([n for n in range(len(inits)) if present is None or present[n][step]], int)
+        if not len(kept) or not chosen[step]:
+            continue
+        index = {piece.dims["time"]: as_slice(kept)} if "time" in piece.dims else {}
+        if forecast:
+            index |= {piece.dims["lead_time"]: slice(step, step + 1)} if "lead_time" in piece.dims else {}
+            coordinates = piece.coordinates | {"time": inits[kept], "lead_time": leads[step : step + 1]}
+            dims = piece.dims
+        else:
+            index |= {piece.dims["lead_time"]: step} if "lead_time" in piece.dims else {}
+            coordinates = {d: c for d, c in piece.coordinates.items() if d != "lead_time"} | {
+                "time": inits[kept] + lead
+            }
+            dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
+        parts = {"array": piece.array.isel(index), "otherwise": tuple(other.isel(index) for other in piece.otherwise)}
+        found.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
+    return found
+
+
+def _select(array, options, axes: Axes):
+    """The parts that the options select: levels and members by value, other dimensions as xarray does."""
+    for name, wanted in options.select.items():
+        canonical = _canonical(name)
+        if canonical == "lead_time":  # by `_by_step`, which knows what a step is
+            continue
+        if canonical in axes.coordinates:
+            values = axes.coordinates[canonical]
+            kept = np.isin(np.round(values, 6), np.round(np.atleast_1d(np.asarray(wanted, np.float64)), 6))
+            if kept.sum() != np.size(wanted):
+                raise ValueError(f"Expected {name} {wanted}, got {', '.join(f'{v:g}' for v in values)}")
+            axes.coordinates[canonical] = values[kept]
+            if canonical in axes.order:
+                axes.order[canonical] = axes.order[canonical][kept]
+            if canonical == "member" and np.ndim(wanted) == 0:
+                axes.coordinates.pop("member")
+        elif name in array.dims:
+            try:
+                array = array.sel({name: wanted}) if name in array.coords else array.isel({name: wanted})
+            except (KeyError, IndexError):
+                have = list(array[name].values[:8]) if name in array.coords else f"0 to {array.sizes[name] - 1}"
+                raise ValueError(f"Expected {name} {wanted}, got {have}") from None
+    return array

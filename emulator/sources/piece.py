@@ -1,0 +1,166 @@
+"""A box of one canonical field in one source: where its values go, how they change, and how they are read."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from emulator.planet.grid import Grid
+from emulator.sources.open import reaching
+from emulator.sphere.regrid import Regridder
+
+CANONICAL = ("time", "lead_time", "member", "level", "latitude", "longitude", "cell")
+BLOCK_BYTES = 4 << 20  # of the source's values: a core's cache
+REGRID_BYTES = 64 << 20  # of the source's values, float64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """A box of one canonical field, in one source.
+
+    Attributes:
+      name, term: the canonical variable, and which term of it (usually "").
+      path: of the source, for messages.
+      array: the source's variable, lazy; `dims` maps canonical dimensions to its own.
+      coordinates: values along each canonical dimension, in the convention's order; `time` holds initial times and
+        `lead_time` leads in a forecast. A dimension that the variable lacks is a coordinate of one value, or absent.
+      order: positions in the source of the values along `member`, `level`, `latitude` and `longitude`.
+      scale, offset: canonical = scale * source + offset, sign included.
+      vertical: "pressure", "sigma", "hybrid" or "unknown" for fields with levels, else None.
+      averaged: the source says that these are means over time.
+      from_start: the values are accumulated since the initial time.
+      otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
+      regrid: from the source's grid to that of `coordinates`; None where they are one.
+    """
+
+    name: str
+    term: str
+    path: str
+    array: xr.Variable
+    dims: Mapping[str, str]
+    coordinates: Mapping[str, np.ndarray]
+    order: Mapping[str, np.ndarray]
+    scale: float
+    offset: float
+    vertical: str | None
+    averaged: bool = False
+    from_start: bool = False
+    otherwise: tuple[xr.Variable, ...] = ()
+    regrid: Regridder | None = None
+
+    def read(self, times, leads=None) -> np.ndarray:
+        """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.
+
+        Axes are `(time, lead_time, member, level, latitude, longitude)`, of size 1 where the source has no such dimension;
+        on point grids the last two are one, `cell`.
+        """
+        if self.regrid is None:
+            return self._in_blocks(np.asarray(times), leads)
+        one = 8 * int(
+            np.prod([len(self.coordinates.get(d, [0])) for d in ("member", "level")] + [*self.regrid.source_shape])
+        )
+        one *= 1 if leads is None else len(leads)
+        block = max(1, REGRID_BYTES // one)  # a few times as much is needed while it is regridded
+        parts = [self.regrid(self._read(times[n : n + block], leads)) for n in range(0, len(times), block)]
+        return np.concatenate(parts).astype(np.float32)
+
+    def on(self, grid: Grid, method: str) -> "Piece":
+        """The same on a grid. Raises `ValueError` naming the file where it cannot be regridded to it."""
+        if "cell_area" in self.coordinates:
+            raise ValueError(
+                f"Expected a grid of rows and columns to regrid {self.name} from, got points in {self.path}"
+            )
+        own = _grid_of(self.coordinates["latitude"].tobytes(), self.coordinates["longitude"].tobytes())
+        if own.same_as(grid):
+            return self
+        place = {"latitude": grid.latitude, "longitude": grid.longitude}
+        try:
+            regrid = _regridder(own, grid, method)
+        except ValueError as error:
+            raise ValueError(f"{error} ({self.name} in {self.path})") from None
+        return dataclasses.replace(self, coordinates={**self.coordinates, **place}, regrid=regrid)
+
+    def _in_blocks(self, times: np.ndarray, leads) -> np.ndarray:
+        """Values that have to be unpacked or converted a few times at once: what is made on the way stays in the cache."""
+        block = len(times) if self._is_plain else self._block(times, leads)
+        if block >= len(times):
+            return self._read(times, leads)
+        out: np.ndarray | None = None
+        for first in range(0, len(times), block):
+            part = self._read(times[first : first + block], leads)
+            if out is None:
+                out = np.empty((len(times), *part.shape[1:]), np.float32)
+            out[first : first + block] = part
+        return out
+
+    @property
+    def _is_plain(self) -> bool:
+        marks = [self.array.encoding.get(name) for name in ("_FillValue", "missing_value")]
+        masked = any(mark is not None and not np.isnan(mark).all() for mark in marks)
+        return self.array.dtype == np.float32 and (self.scale, self.offset) == (1, 0) and not masked
+
+    def _block(self, times: np.ndarray, leads) -> int:
+        """How many times to read at once: whole chunks of the source, none of which is then decompressed twice."""
+        raw, whole = self.dims.get("time"), len(times)
+        chunks = self.array.encoding.get("preferred_chunks", {raw: 1})
+        if "://" in self.path or raw not in chunks or whole == 0:
+            return whole
+        one = self.array.dtype.itemsize * self.array[{raw: 0}].size
+        block = max(1, BLOCK_BYTES // max(1, one)) // chunks[raw] * chunks[raw] or chunks[raw]
+        aligned = chunks[raw] == 1 or (times[0] % chunks[raw] == 0 and (np.diff(times) == 1).all())
+        return block if aligned else whole
+
+    def _read(self, times, leads=None) -> np.ndarray:
+        wanted = {"time": np.asarray(times), "lead_time": np.asarray([0] if leads is None else leads)}
+        index, after = {}, {}
+        for dim, raw in self.dims.items():
+            positions = wanted.get(dim, self.order.get(dim))
+            if positions is None:
+                continue
+            ordered, back = np.unique(positions, return_inverse=True)
+            index[raw] = as_slice(ordered)
+            after[dim] = back
+        try:
+            return self._ordered(index, after)
+        except (OSError, RuntimeError, ValueError, IndexError) as error:
+            text = " ".join(str(error).split())
+            raise ValueError(f"Expected to read {self.name} from {self.path}, got: {text}") from error
+
+    def _ordered(self, index, after) -> np.ndarray:
+        with reaching(self.path):
+            raw = [self.dims[d] for d in CANONICAL if d in self.dims]
+            values = self.array.isel(index).transpose(*raw).values
+            for other in self.otherwise:
+                if (gaps := np.isnan(values)).any():
+                    values = np.where(gaps, other.isel(index).transpose(*raw).values, values)
+        shape = []
+        for dim in CANONICAL:
+            if dim in self.dims:
+                if dim in after and np.any(np.diff(after[dim]) != 1):
+                    values = np.take(values, after[dim], axis=len(shape))
+                shape.append(values.shape[len(shape)])
+            elif dim in ("time", "lead_time", "member", "level"):
+                values = np.expand_dims(values, len(shape))
+                shape.append(1)
+        if self.scale != 1 or self.offset != 0:
+            values = values * np.float64(self.scale) + self.offset
+        return values
+
+
+@functools.lru_cache(maxsize=16)
+def _grid_of(latitude: bytes, longitude: bytes) -> Grid:
+    return Grid.from_coordinates(np.frombuffer(latitude), np.frombuffer(longitude))
+
+
+@functools.lru_cache(maxsize=16)
+def _regridder(source: Grid, target: Grid, method: str) -> Regridder:
+    return Regridder(source, target, method)
+
+
+def as_slice(positions: np.ndarray):
+    """A slice for consecutive positions, which every backend reads fastest."""
+    if len(positions) and np.all(np.diff(positions) == 1):
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions

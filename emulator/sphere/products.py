@@ -1,0 +1,373 @@
+"""The two products of the spherical transform, on cells and coefficients in the order that suits them.
+
+A transform with Legendre tables T, whatever their weights, and F = (cos, -sin) is `coefficients = T F x`, or its
+transpose `x = F^T T^T coefficients`. Analysis and synthesis differ in T alone, and the gradient of either is the other
+product with the same tables.
+
+Cells, `(nlon * nlat, C)`, longitude outermost.
+  - Rows: the equator where there is one, the northern rows, the southern rows in mirrored order. The hemispheres fold
+    into even and odd parts by one sum and one difference, since P_lm(-x) = (-1)^(l - m) P_lm(x).
+  - Longitudes fold likewise, x(j) +- x(j + nlon / 2) carrying the even and the odd orders. Long rows fold once more
+    about a quarter turn, which parts cosines from sines; their longitudes are in the order 0, 1 ... Q - 1, Q, 2Q - 1 ...
+    Q + 1 with Q = nlon / 4, then the same plus 2Q.
+Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees, from the block's lowest order on
+(which skips most of l < m); for each degree the real parts of the block's orders, then the imaginary parts.
+
+The choices are measured in docs/benchmarks.md.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from emulator.kernels import transform as native
+from emulator.kernels.precision import exact_products
+
+
+class OrderBlock(NamedTuple):
+    """Orders from `start` to `stop`, with `degrees[q]` degrees l = 2 j + q from j = start / 2 on."""
+
+    start: int
+    stop: int
+    degrees: tuple[int, int]
+
+    @property
+    def rows(self) -> int:
+        return 2 * (self.stop - self.start)
+
+
+class Plan(NamedTuple):
+    """Sizes of a transform. `width`: orders in a block, even. `flipped`: tables of the opposite parity (dP / dtheta).
+
+    `natural`: fields and coefficients in their ordinary order, `(nlat, nlon, C)` and `(lmax, lmax, 2, C)`, not in the
+    kernels'; the compiled kernels alone take these.
+    """
+
+    nlat: int
+    nlon: int
+    lmax: int
+    width: int
+    flipped: bool = False
+    natural: bool = False
+
+    @property
+    def blocks(self) -> tuple[OrderBlock, ...]:
+        return order_blocks(self.lmax, self.width)
+
+    @property
+    def count(self) -> int:
+        """Coefficients of a channel."""
+        if self.natural:
+            return 2 * self.lmax**2
+        return sum(block.rows * sum(block.degrees) for block in self.blocks)
+
+    @property
+    def half(self) -> int:
+        """Rows of one hemisphere, the equator included."""
+        return (self.nlat + 1) // 2
+
+    @property
+    def orders(self) -> int:
+        """Orders rounded up to an even number."""
+        return self.lmax + self.lmax % 2
+
+    @property
+    def fourier(self) -> str:
+        """How longitudes are transformed: by products after one fold ("half") or two ("quarter"), or "fast" (FFT)."""
+        if self.nlon % 4 or self.nlon > 512:
+            return "fast"
+        return "quarter" if self.nlon >= 192 else "half"
+
+
+@functools.lru_cache(maxsize=32)
+def longitude_order(plan: Plan) -> tuple[int, ...]:
+    """Longitude at each place of the kernels' order."""
+    j = tuple(range(plan.nlon))
+    if plan.fourier != "quarter":
+        return j
+    quarter = plan.nlon // 4
+    half = j[: quarter + 1] + j[2 * quarter - 1 : quarter : -1]
+    return half + tuple(i + 2 * quarter for i in half)
+
+
+@functools.lru_cache(maxsize=64)
+def order_blocks(lmax: int, width: int) -> tuple[OrderBlock, ...]:
+    return tuple(
+        OrderBlock(start, min(start + width, lmax), ((lmax + 1) // 2 - start // 2, lmax // 2 - start // 2))
+        for start in range(0, lmax, width)
+    )
+
+
+def _split_legendre(table, plan):
+    """Views `(order, degree, row)` of the flat table, for every block and parity of degree."""
+    shapes = [(b.stop - b.start, b.degrees[q], plan.half) for b in plan.blocks for q in (0, 1)]
+    parts = table.split([m * l * k for m, l, k in shapes])
+    views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return list(zip(views[::2], views[1::2], strict=True))
+
+
+def _fold(x, plan):
+    """`(nlon, nlat, C)` -> parts[parity of order][parity in latitude], each `(nlon / 2, row, C)`."""
+    turn, equator = plan.nlon // 2, plan.nlat % 2
+    sums = (x[:turn] + x[turn:], x[:turn] - x[turn:])
+    parts = [[x.new_empty(turn, plan.half, x.shape[2]) for _ in (0, 1)] for _ in (0, 1)]
+    for values, (even, odd) in zip(sums, parts, strict=True):
+        north, south = values[:, equator : plan.half], values[:, plan.half :]
+        torch.add(north, south, out=even[:, equator:])
+        torch.sub(north, south, out=odd[:, equator:])
+        if equator:
+            even[:, 0], odd[:, 0] = values[:, 0], 0
+    return parts
+
+
+def _unfold(parts, plan):
+    """Transpose of `_fold`."""
+    turn, equator, channels = plan.nlon // 2, plan.nlat % 2, parts[0][0].shape[2]
+    x = parts[0][0].new_empty(plan.nlon, plan.nlat, channels)
+    sums = [x.new_empty(turn, plan.nlat, channels) for _ in (0, 1)]
+    for values, (even, odd) in zip(sums, parts, strict=True):
+        torch.add(even[:, equator:], odd[:, equator:], out=values[:, equator : plan.half])
+        torch.sub(even[:, equator:], odd[:, equator:], out=values[:, plan.half :])
+        if equator:
+            values[:, 0] = even[:, 0]
+    torch.add(*sums, out=x[:turn])
+    torch.sub(*sums, out=x[turn:])
+    return x
+
+
+def _reflect(source, a, transpose):
+    """Sums and differences about the quarter turn: first the cosines' part, then the sines'.
+
+    `(nlon / 2, ...)`; a: parity of the orders. For odd ones the cosines take the difference.
+    """
+    target = torch.empty_like(source)
+    middle = len(source) // 2
+    target[0], target[middle] = source[0], source[middle]
+    low, high = slice(1, middle), slice(middle + 1, None)
+    if a == 0:
+        torch.add(source[low], source[high], out=target[low])
+        torch.sub(source[low], source[high], out=target[high])
+    elif transpose:
+        torch.add(source[low], source[high], out=target[low])
+        torch.sub(source[high], source[low], out=target[high])
+    else:
+        torch.sub(source[low], source[high], out=target[low])
+        torch.add(source[low], source[high], out=target[high])
+    return target
+
+
+def _fourier_products(table, plan):
+    """For each parity of the order, (rows of the spectrum, matrix, longitudes): rows are real, then imaginary parts."""
+    turn, orders = plan.nlon // 2, plan.orders // 2
+    if plan.fourier == "half":
+        matrices = table.view(2, 2 * orders, turn)
+        return [[(slice(None), matrix, slice(None))] for matrix in matrices]
+    cosine = (turn // 2 + 1, turn // 2)
+    matrices = table.split([n * orders for c in cosine for n in (c, turn - c)])
+    real, imaginary = slice(0, orders), slice(orders, None)
+    return [
+        [
+            (real, matrices[2 * a].view(orders, -1), slice(0, cosine[a])),
+            (imaginary, matrices[2 * a + 1].view(orders, -1), slice(cosine[a], None)),
+        ]
+        for a in (0, 1)
+    ]
+
+
+def _spectrum_rows(spectrum, a):
+    """The orders of parity a of a spectrum `(2, order, row, C)` as a matrix `(2 * order / 2, row * C)`, a view."""
+    return spectrum.view(spectrum.shape[0] * spectrum.shape[1] // 2, 2, -1)[:, a]
+
+
+def _places(plan, channels):
+    if plan.natural:
+        return native.natural_places(plan.nlat, plan.nlon, channels)
+    return native.folded_places(plan.nlat, channels, longitude_order(plan))
+
+
+def _to_spectra(x, table, plan):
+    """For each parity of degree q, `(2, order, row, C)`: of the part of the field that its degrees belong to."""
+    spectra = [x.new_empty(2, plan.orders, plan.half, x.shape[2]) for _ in (0, 1)]
+    if native.serves(x, plan.nlon):
+        native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=False)
+        return spectra
+    if plan.fourier == "fast":
+        return _to_spectra_fast(x, spectra, plan)
+    parts = _fold(x, plan)
+    with exact_products():
+        for a, products in enumerate(_fourier_products(table, plan)):
+            for q in (0, 1):
+                part = parts[a][(a + q) % 2]
+                if plan.fourier == "quarter":
+                    part = _reflect(part, a, transpose=False)
+                target = _spectrum_rows(spectra[q], a)
+                for rows, matrix, longitudes in products:
+                    torch.mm(matrix, part[longitudes].flatten(1), out=target[rows])
+    return spectra
+
+
+def _from_spectra(spectra, table, plan, onto=None):
+    """Transpose of `_to_spectra`; the compiled kernels add it to `onto`."""
+    if native.serves(spectra[0], plan.nlon):
+        x = spectra[0].new_empty(plan.nlon, plan.nlat, spectra[0].shape[3])
+        native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=True, onto=onto)
+        return x
+    if plan.fourier == "fast":
+        return _from_spectra_fast(spectra, plan)
+    turn, shape = plan.nlon // 2, spectra[0].shape[2:]
+    parts = [[None, None], [None, None]]
+    with exact_products():
+        for a, products in enumerate(_fourier_products(table, plan)):
+            for q in (0, 1):
+                part = table.new_empty(turn, shape.numel())
+                source = _spectrum_rows(spectra[q], a)
+                for rows, matrix, longitudes in products:
+                    torch.mm(matrix.t(), source[rows], out=part[longitudes])
+                part = part.view(turn, *shape)
+                parts[a][(a + q) % 2] = _reflect(part, a, transpose=True) if plan.fourier == "quarter" else part
+    return _unfold(parts, plan)
+
+
+def _to_spectra_fast(x, spectra, plan):
+    equator = plan.nlat % 2
+    north, south = x[:, : plan.half], torch.cat([x[:, :equator], x[:, plan.half :]], 1)
+    for p, part in enumerate((north + south, north - south)):
+        if equator and p == 0:
+            part[:, 0] *= 0.5
+        values = torch.view_as_real(torch.fft.rfft(part, dim=0)[: plan.lmax]).movedim(-1, 0)
+        for a in (0, 1):
+            spectra[(a + p) % 2][:, a : plan.lmax : 2] = values[:, a::2]
+    return spectra
+
+
+def _from_spectra_fast(spectra, plan):
+    parts = []
+    for p in (0, 1):
+        full = spectra[0].new_zeros(plan.nlon // 2 + 1, *spectra[0].shape[2:], 2)
+        for a in (0, 1):
+            full[a : plan.lmax : 2] = spectra[(a + p) % 2][:, a : plan.lmax : 2].movedim(0, -1)
+        # irfft adds the conjugate of every order but the first and, for even lengths, the last
+        full[1 : (plan.nlon + 1) // 2] *= 0.5
+        parts.append(torch.fft.irfft(torch.view_as_complex(full), n=plan.nlon, dim=0, norm="forward"))
+    even, odd = parts
+    equator = plan.nlat % 2
+    if equator:
+        odd[:, 0] = 0
+    return torch.cat([even + odd, (even - odd)[:, equator:]], 1)
+
+
+def to_coefficients(x, legendre, fourier, plan):
+    """`(nlon * nlat, C)` cells -> `(count, C)` coefficients; all contiguous, of the tables' type."""
+    plan = Plan(*plan)
+    channels = x.shape[1]
+    spectra = _to_spectra(x.view(plan.nlon, plan.nlat, channels), fourier, plan)
+    out = x.new_empty(plan.count, channels)
+    if native.serves(x, plan.nlon):
+        native.legendre(out, spectra, legendre, plan.lmax, plan.width, plan.flipped, plan.natural, False)
+        return out
+    position = 0
+    with exact_products(small=plan.half < 40):
+        for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
+            for q in (0, 1):
+                orders, degrees = block.stop - block.start, block.degrees[q]
+                products = x.new_empty(2, orders, degrees, channels)
+                for k in (0, 1):
+                    values = spectra[(q + plan.flipped) % 2][k, block.start : block.stop]
+                    torch.bmm(tables[q], values, out=products[k])
+                size = block.rows * degrees
+                target = out[position : position + size].view(degrees, block.rows, channels)
+                target.copy_(products.view(block.rows, degrees, channels).transpose(0, 1))
+                position += size
+    return out
+
+
+def to_cells(c, legendre, fourier, plan, onto=None):
+    """Transpose of `to_coefficients`: `(count, C)` -> `(nlon * nlat, C)`, added to cells `onto`; all contiguous."""
+    plan = Plan(*plan)
+    channels = c.shape[1]
+    spectra = [c.new_empty(2, plan.orders, plan.half, channels) for _ in (0, 1)]
+    if native.serves(c, plan.nlon):
+        native.legendre(c, spectra, legendre, plan.lmax, plan.width, plan.flipped, plan.natural, True)
+        return _from_spectra(spectra, fourier, plan, onto).view(-1, channels)
+    position = 0
+    with exact_products(small=plan.half < 40):
+        for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
+            for q in (0, 1):
+                orders, degrees = block.stop - block.start, block.degrees[q]
+                size = block.rows * degrees
+                values = c[position : position + size].view(degrees, 2, orders, channels)
+                position += size
+                for k in (0, 1):
+                    target = spectra[(q + plan.flipped) % 2][k, block.start : block.stop]
+                    torch.bmm(tables[q].transpose(1, 2), values[:, k].transpose(0, 1), out=target)
+    if plan.orders > plan.lmax:
+        for spectrum in spectra:
+            spectrum[:, plan.lmax :] = 0
+    cells = _from_spectra(spectra, fourier, plan).view(-1, channels)
+    return cells if onto is None else cells.add_(onto)
+
+
+# Operators rather than plain functions, so that torch.compile takes each transform as one node: traced, it would become
+# some fifty small ones, and `out=` on views is what saves the copies.
+_LIBRARY = torch.library.Library("emulator", "FRAGMENT")
+_LIBRARY.define("to_coefficients(Tensor x, Tensor legendre, Tensor fourier, int[] plan) -> Tensor")
+_LIBRARY.define("to_cells(Tensor c, Tensor legendre, Tensor fourier, int[] plan, Tensor? onto=None) -> Tensor")
+_LIBRARY.impl("to_coefficients", to_coefficients, "CompositeExplicitAutograd")
+_LIBRARY.impl("to_cells", to_cells, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("emulator::to_coefficients")
+def _(x, legendre, fourier, plan):
+    return x.new_empty(Plan(*plan).count, x.shape[1])
+
+
+@torch.library.register_fake("emulator::to_cells")
+def _(c, legendre, fourier, plan, onto=None):
+    return c.new_empty(plan[0] * plan[1], c.shape[1])
+
+
+@register_flop_formula([torch.ops.emulator.to_coefficients, torch.ops.emulator.to_cells])
+def _products(x, legendre, fourier, plan, onto=None, *, out_shape=None):
+    """Operations, on the shapes of the arguments: every entry of a table meets the real and imaginary part of a channel."""
+    return 4 * x[1] * (math.prod(legendre) + Plan(*plan).half * math.prod(fourier))
+
+
+class Transform(torch.autograd.Function):
+    """`to_coefficients`, or with `inverse` its transpose; the gradient is the other one with the same tables."""
+
+    @staticmethod
+    def forward(ctx, x, legendre, fourier, plan, inverse):
+        ctx.save_for_backward(legendre, fourier)
+        ctx.plan, ctx.inverse = plan, inverse
+        operator = torch.ops.emulator.to_cells if inverse else torch.ops.emulator.to_coefficients
+        return operator(x.contiguous(), legendre, fourier, plan)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, not ctx.inverse), None, None, None, None
+
+
+class AnalysisBesides(torch.autograd.Function):
+    """`to_coefficients` of cells that are used elsewhere too: the coefficients, and the cells for that other use.
+
+    The gradients of both uses meet in the transform's last pass, which saves a pass over memory.
+    """
+
+    @staticmethod
+    def forward(ctx, x, legendre, fourier, plan):
+        ctx.save_for_backward(legendre, fourier)
+        ctx.set_materialize_grads(False)
+        ctx.plan = plan
+        return torch.ops.emulator.to_coefficients(x, legendre, fourier, plan), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient, other):
+        if gradient is None or other is None or torch.is_grad_enabled():
+            back = None if gradient is None else Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, True)
+            total = other if back is None else back if other is None else back + other
+        else:
+            total = torch.ops.emulator.to_cells(gradient.contiguous(), *ctx.saved_tensors, ctx.plan, other.contiguous())
+        return total, None, None, None

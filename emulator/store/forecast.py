@@ -1,0 +1,157 @@
+"""Forecast stores: opened and checked, created, and filled initial time by initial time.
+
+The only place that knows the names of forecasts on disk. See docs/data.md for the schema.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from emulator.store.marks import mark, marks, partial_path
+from emulator.store.regions import create, finish, write_region
+from emulator.store.schema import ORDER, check_coordinates, check_schema, in_order, open_zarr
+
+FORECAST = "forecast-1"
+CHUNK_BYTES = (
+    4_000_000  # of one forecast chunk: 20 initial times of a 48 x 96 model in some 700 files instead of 16 000
+)
+
+# In-memory name: names on disk, ours (WeatherBench 2's) first, then those of other tools.
+FORECAST_NAMES = {
+    "init_time": ("time", "init_time", "forecast_reference_time", "reference_time", "initial_time"),
+    "lead_time": ("prediction_timedelta", "lead_time", "step", "forecast_period", "leadtime"),
+    "member": ("number", "member", "realization", "ensemble_member", "ensemble", "sample"),
+    "level": ("level", "isobaricInhPa", "pressure_level", "plev", "lev", "pressure"),
+    "latitude": ("latitude", "lat"),
+    "longitude": ("longitude", "lon"),
+}
+
+
+def open_forecast(path, chunks=None) -> xr.Dataset:
+    """The forecast store at `path`, lazily: fields `(init_time, lead_time, [member,] level, latitude, longitude)`.
+
+    Stores of other tools are accepted with WeatherBench 2's names, the in-memory ones or CF's; latitudes and longitudes
+    in any order, and levels in Pa or hPa, are put in order by name. Lead times are timedeltas. Raises `ValueError` with
+    one sentence, naming the path.
+    """
+    dataset = open_zarr(path, chunks)
+    if "emulator_schema" in dataset.attrs:
+        check_schema(dataset, path, FORECAST)
+    return check_forecast(from_disk_names(dataset, path), path)
+
+
+def check_forecast(dataset: xr.Dataset, path) -> xr.Dataset:
+    """The forecasts under in-memory names. Raises `ValueError` where coordinates or the order of times are wrong."""
+    check_coordinates(dataset, path, ("init_time", "lead_time"))
+    for name in ("init_time", "lead_time"):
+        values = dataset[name].values
+        if len(np.unique(values)) != len(values) or np.any(values[1:] <= values[:-1]):
+            raise ValueError(f"Expected strictly increasing values of {name} in {path}, got {values[:4]}")
+    return dataset
+
+
+def from_disk_names(dataset: xr.Dataset, path="the dataset") -> xr.Dataset:
+    """A forecast dataset under in-memory names, in the convention's order. Raises `ValueError` naming `path`."""
+    taken, names = {}, {}
+    for ours, candidates in FORECAST_NAMES.items():
+        found = [c for c in candidates if c in dataset.dims] or [c for c in candidates if c in dataset.coords]
+        if "init_time" in dataset.variables and ours == "init_time":
+            found = ["init_time"]
+        if found:
+            names[found[0]] = ours
+            taken[ours] = found[0]
+    for ours in ("init_time", "lead_time"):
+        if ours not in taken:
+            raise ValueError(
+                f"Expected a forecast with a coordinate {' or '.join(FORECAST_NAMES[ours][:4])} in {path}, got "
+                f"coordinates {sorted(map(str, dataset.coords))}"
+            )
+    clashes = [o for n, o in names.items() if o != n and o in dataset.variables]
+    dataset = dataset.drop_vars(["valid_time", *clashes], errors="ignore")
+    dataset = dataset.rename({n: o for n, o in names.items() if n != o})
+    for name in ("init_time", "lead_time"):
+        if name not in dataset.dims:
+            dataset = dataset.expand_dims(name)
+    lead = dataset["lead_time"]
+    if not np.issubdtype(lead.dtype, np.timedelta64):
+        units = lead.attrs.get("units")
+        if units not in ("hours", "h", "hour", "days", "day", "d", "seconds", "s", "minutes", "min", "nanoseconds"):
+            raise ValueError(f"Expected a lead time with units of time in {path}, got units {units!r}")
+        lead = lead.variable.to_index_variable()
+        scale = {"h": 3600, "d": 86400, "s": 1, "m": 60, "n": 1e-9}[units[0]]
+        values = np.round(lead.values * scale * 1e9).astype("timedelta64[ns]")
+        dataset = dataset.assign_coords(lead_time=values)
+    return in_order(dataset)
+
+
+def to_disk_names(dataset: xr.Dataset) -> xr.Dataset:
+    """A forecast dataset under WeatherBench 2's names for the dimensions."""
+    return dataset.rename(
+        {ours: FORECAST_NAMES[ours][0] for ours in ("init_time", "lead_time", "member") if ours in dataset.dims}
+    )
+
+
+def create_forecast(
+    path, template: xr.Dataset, init_times, lead_times, attributes: Mapping, shared: bool = False
+) -> set[int]:
+    """Makes (or continues) an unfinished forecast store; returns the indices of the initial times already written.
+
+    Args:
+      path: where the finished store will be.
+      template: variables of one forecast with dimensions among `lead_time`, `member`, `level`, `latitude`, `longitude`
+        (only shapes, attributes and coordinates are used, not the length of `lead_time`); variables without
+        `lead_time` are static and written now.
+      init_times: datetime64 or cftime `(init,)`; lead_times: timedelta64 `(lead,)`, from 0.
+      attributes: of the store; a different `fingerprint` starts an unfinished store over.
+      shared: as for `create`.
+    """
+    lead_times = np.asarray(lead_times, "timedelta64[ns]")
+    fields = {}
+    for name, field in template.data_vars.items():
+        if "lead_time" not in field.dims:
+            fields[name] = field.variable
+            continue
+        rest = [d for d in field.dims if d != "lead_time"]
+        shape = (len(init_times), len(lead_times), *(field.sizes[d] for d in rest))
+        dtype = np.float32 if field.dtype.kind == "f" else field.dtype
+        empty = np.broadcast_to(np.zeros((), dtype), shape)
+        fields[name] = xr.Variable(("init_time", "lead_time", *rest), empty, field.attrs)
+    coordinates = {n: c.variable for n, c in template.coords.items() if not {"lead_time", "init_time"} & {*c.dims, n}}
+    whole = xr.Dataset(fields, {**coordinates, "init_time": list(init_times), "lead_time": lead_times})
+    whole["init_time"].attrs = {"standard_name": "forecast_reference_time", "long_name": "initial time"}
+    whole["lead_time"].attrs = {"standard_name": "forecast_period", "long_name": "lead time"}
+    # dict order: attributes given twice are the caller's
+    whole.attrs = {**template.attrs, **dict(attributes), "emulator_schema": FORECAST}
+    whole.attrs.pop("complete", None)
+    largest = max((v.dtype.itemsize * v[0, 0].size for v in fields.values() if "lead_time" in v.dims), default=1)
+    leads = int(np.clip(CHUNK_BYTES // largest, 1, len(lead_times)))
+    create(path, to_disk_names(whole), {"time": 1, "prediction_timedelta": leads}, shared=shared)
+    return {int(key.removeprefix("init-")) for key in marks(path)}
+
+
+def write_forecast_init(path, dataset: xr.Dataset, index: int, done: bool = True) -> None:
+    """Writes one forecast, or consecutive leads of it: `(lead_time, ..., latitude, longitude)` under in-memory names.
+
+    The leads are placed by the values of the coordinate `lead_time`. With `done` the initial time is marked as written,
+    after which a continued run skips it.
+    """
+    with xr.open_zarr(partial_path(path), chunks=None, consolidated=False, decode_timedelta=True) as store:
+        leads = store["prediction_timedelta"].values
+    wanted = dataset["lead_time"].values.astype(leads.dtype)
+    first = int(np.searchsorted(leads, wanted[0]))
+    if not np.array_equal(leads[first : first + len(wanted)], wanted):
+        raise ValueError(f"Expected consecutive lead times of {path}, got {wanted[0]} to {wanted[-1]}")
+    for name, field in dataset.data_vars.items():
+        if "lead_time" in field.dims:
+            values = field.transpose("lead_time", *[d for d in ORDER if d in field.dims and d != "lead_time"]).values
+            write_region(path, str(name), values[None], {"time": index, "prediction_timedelta": first})
+    if done:
+        mark(path, f"init-{index:06d}")
+
+
+def finish_forecast(path) -> None:
+    """Makes the forecast store whole. Raises `ValueError` when an initial time has not been written."""
+    with xr.open_zarr(partial_path(path), chunks=None, consolidated=False, decode_timedelta=True) as store:
+        count = store.sizes["time"]
+    finish(path, [f"init-{index:06d}" for index in range(count)])

@@ -1,0 +1,154 @@
+"""What every store has in common: order of dimensions, grid, levels, constants, roles and time step, read from its metadata.
+
+See docs/data.md for the schema.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.planet.constants import ERA5, Constants
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES
+from emulator.planet.vertical import Levels
+from emulator.store.marks import partial_path
+
+ORDER = ("init_time", "lead_time", "time", "member", "level", "latitude", "longitude", "cell")
+
+
+def open_zarr(path, chunks=None) -> xr.Dataset:
+    """Any Zarr store, names as on disk. Raises `ValueError`, naming the path, for one that is absent or does not open."""
+    local = "://" not in str(path)
+    if local and not Path(path).exists():
+        if partial_path(path).exists():
+            raise ValueError(
+                f"Expected a finished store at {path}, got an unfinished one; run its stage again to finish"
+            )
+        raise ValueError(f"Expected a store at {path}, got nothing there")
+    try:
+        with warnings.catch_warnings():
+            # Zarr 3 writes stores without consolidated metadata by default: nothing that a user has to act on.
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+            return xr.open_zarr(str(path), chunks=chunks, decode_timedelta=None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"Expected a Zarr store that opens at {path}, got {type(error).__name__}: {text}") from error
+
+
+def in_order(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with north first, longitudes in [0, 360) increasing, levels from the top, and dimensions in order.
+
+    Nothing is computed. Levels in Pa (by their units) become hPa.
+    """
+    if "level" in dataset.coords and str(dataset["level"].attrs.get("units", "")).lower() in ("pa", "pascal"):
+        dataset = dataset.assign_coords(level=("level", dataset["level"].values / 100, {"units": "hPa"}))
+    if "longitude" in dataset.dims:
+        longitude = dataset["longitude"]
+        wrapped = np.asarray(longitude.values % 360, longitude.dtype)
+        wrapped = np.where(wrapped >= 360, 0, wrapped)  # float32 rounds -1e-8 % 360 up to 360
+        if not np.array_equal(wrapped, longitude.values):
+            dataset = dataset.assign_coords(longitude=("longitude", wrapped, longitude.attrs))
+    for name, sign in (("latitude", -1), ("longitude", 1), ("level", 1)):
+        if name in dataset.dims and name in dataset.coords:
+            order = np.argsort(sign * dataset[name].values, kind="stable")
+            if np.any(np.diff(order) != 1):
+                reverse = np.array_equal(order, np.arange(len(order))[::-1])
+                dataset = dataset.isel({name: slice(None, None, -1) if reverse else order})
+    order = [d for d in ORDER if d in dataset.dims]
+    return dataset.transpose(*order, ...)
+
+
+def grid_of(dataset: xr.Dataset) -> Grid:
+    """The horizontal grid. Raises `ValueError` when coordinates are absent or not in the convention's order."""
+    if missing := [c for c in ("latitude", "longitude") if c not in dataset.coords]:
+        raise ValueError(f"Expected coordinates latitude and longitude, got none named {' or '.join(missing)}")
+    if "cell" in dataset.dims:
+        if "cell_area" not in dataset:
+            raise ValueError("Expected the variable cell_area with a point grid, got none")
+        return Grid.points(dataset["latitude"].values, dataset["longitude"].values, dataset["cell_area"].values)
+    return Grid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
+
+
+def levels_of(dataset: xr.Dataset) -> Levels | None:
+    """The vertical levels; None without a dimension `level`, and for a single pressure level, which makes no column."""
+    if "level" not in dataset.dims or dataset.attrs.get("levels_selected"):
+        return None  # a selection of levels makes no column
+    kind, values = dataset.attrs.get("vertical_coordinate", "pressure"), np.asarray(dataset["level"].values, np.float64)
+    if kind == "pressure":
+        return Levels.pressure(values) if len(values) > 1 else None
+    if missing := [name for name in ("half_level_a", "half_level_b") if name not in dataset]:
+        raise ValueError(f"Expected interface coefficients with {kind} levels, got no {' and no '.join(missing)}")
+    half = [np.asarray(dataset[name].values, np.float64) for name in ("half_level_a", "half_level_b")]
+    return Levels(kind, values, *half)
+
+
+def constants_of(dataset: xr.Dataset) -> Constants:
+    """Physical constants of the model that made the data; ERA5's where the store records none."""
+    text = dataset.attrs.get("constants")
+    return Constants.from_json(text) if text else ERA5
+
+
+def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
+    """Names of the fields of each role, sorted; the table's role where the store records none."""
+    roles: dict[str, list[str]] = {role: [] for role in ("prognostic", "forcing", "diagnostic", "static")}
+    for name in sorted(map(str, dataset.data_vars)):
+        role = dataset[name].attrs.get("role") or (VARIABLES[name].role if name in VARIABLES else None)
+        if role in roles:
+            roles[role].append(name)
+    return roles
+
+
+def time_step_seconds(dataset: xr.Dataset) -> float:
+    """Seconds between neighbours of `time`, or of a forecast's `lead_time`; 0 for one. Raises `ValueError` if irregular."""
+    name = "lead_time" if "lead_time" in dataset.dims else "time"
+    return uniform_step(dataset[name].values, name, "the dataset")
+
+
+def seconds_between(times: np.ndarray) -> np.ndarray:
+    """Seconds between neighbours of `(time,)` datetime64, timedelta64 or cftime values: float64 `(time - 1,)`."""
+    steps = np.diff(np.asarray(times))
+    if steps.dtype == object:
+        return np.array([step.total_seconds() for step in steps], np.float64)
+    return steps / np.timedelta64(1, "s")
+
+
+def uniform_step(times, name, path) -> float:
+    """Seconds between neighbours of `times`; 0 for one. Raises `ValueError` naming the axis and the path if irregular."""
+    steps = seconds_between(times)
+    if len(steps) == 0:
+        return 0.0
+    if np.any(steps <= 0):
+        at = int(np.argmax(steps <= 0))
+        raise ValueError(f"Expected strictly increasing {name} in {path}, got {times[at]} then {times[at + 1]}")
+    if np.any(np.abs(steps - steps[0]) > 1e-3):
+        at = int(np.argmax(np.abs(steps - steps[0]) > 1e-3))
+        raise ValueError(
+            f"Expected a uniform {name} axis in {path}, got a step of {steps[0] / 3600:g} h and then {times[at]} to "
+            f"{times[at + 1]} ({steps[at] / 3600:g} h)"
+        )
+    return float(steps[0])
+
+
+def check_schema(dataset, path, schema):
+    """Raises `ValueError` where a store is of another schema or unfinished."""
+    if (got := dataset.attrs.get("emulator_schema")) != schema:
+        raise ValueError(f"Expected a store with emulator_schema {schema!r} at {path}, got {got!r}")
+    if dataset.attrs.get("complete") is not True:
+        raise ValueError(f"Expected a finished store at {path}, got one without complete = true; run its stage again")
+
+
+def check_coordinates(dataset, path, required):
+    """Raises `ValueError` where a coordinate is missing, or grid, levels or constants cannot be read."""
+    for name in (*required, "latitude", "longitude"):
+        if name not in dataset.coords:
+            raise ValueError(f"Expected a coordinate {name} in {path}, got {sorted(map(str, dataset.coords))}")
+    if "level" in dataset.dims and "level" not in dataset.coords:
+        raise ValueError(f"Expected values for the dimension level in {path}, got none")
+    try:
+        grid_of(dataset)
+        levels_of(dataset)
+        constants_of(dataset)
+    except ValueError as error:
+        raise ValueError(f"{error} ({path})") from None

@@ -1,0 +1,347 @@
+"""The training loop: autoregressive windows, AdamW with warm-up and cosine, exact resumption, one process or many.
+
+Everything that decides the result is a function of the update's number and the saved state: the order of samples, the
+learning rate and the phase. So a run that is killed and started again ends with the same bits.
+"""
+
+import concurrent.futures
+import functools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from emulator.data.samples import Batch, Samples
+from emulator.files.interruption import Interrupted
+from emulator.model import checkpoint
+from emulator.model.step import Step
+from emulator.parallel.distributed import (
+    Replicated,
+    from_first,
+    joined,
+    mean_over,
+    replicate,
+    shard,
+    share,
+    wait_for_all,
+    whole,
+)
+from emulator.parallel.processes import World
+from emulator.parallel.rates import peak_memory, product_rate
+from emulator.training import average
+from emulator.training.diagnosis import explain
+from emulator.training.journal import Journal
+from emulator.training.order import Order
+from emulator.training.recipe import Phase, Recipe
+from emulator.training.saved import drop_newer, drop_older, drop_outdone, gather, newest, restore
+from emulator.training.validation import Best, Validation
+from emulator.training.window import Manner, StepLoss, Window
+
+__all__ = ["Diverged", "Interrupted", "Phase", "Recipe", "StepLoss", "Trainer"]
+log = logging.getLogger(__name__)
+
+
+class Diverged(RuntimeError):
+    """The loss is not finite, or too large; the message names the update, the variables and the last good state.
+
+    `curable`: whether a lower rate may help, as it does not against faulty data.
+    """
+
+    def __init__(self, message: str, curable: bool = True):
+        super().__init__(message)
+        self.curable = curable
+
+
+class Trainer:
+    """A step being trained, with everything that a resumed run needs.
+
+    Args:
+      step, loss, samples: the emulator, its loss, and its data; step and loss on the device of this process.
+      recipe: how to train.
+      directory: receives `state-N/` (resumable), `metrics.jsonl` (deterministic), `timing.jsonl`, and with a validation
+        `validation.jsonl` and `best/` (the weights of the best one).
+      identity: hash of configuration and data; a state of another identity is not resumed.
+      validation: held-out times, or None.
+      world: the processes that train together, whose group has been started; `sharded` spreads the network over them
+        (FSDP) instead of giving each a copy (DDP).
+      products: operations of the network's matrix products for one sample and step, forward and backward, of which
+        `timing.jsonl` then gives the rate; 0 where not known.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        loss: StepLoss,
+        samples: Samples,
+        recipe: Recipe,
+        directory: Path,
+        identity: str,
+        validation: Validation | None = None,
+        world: World = World(),  # noqa: B008 (frozen)
+        sharded: bool = False,
+        products: int = 0,
+    ):
+        self.step, self.samples, self.recipe, self.validation, self.products = (
+            step,
+            samples,
+            recipe,
+            validation,
+            products,
+        )
+        self.directory, self.identity, self.world = Path(directory), identity, world
+        self.device = next(step.parameters()).device
+        self.update, self.best, self.retried = 0, Best(), 0
+        self.carried: Tensor | None = None  # where the samples of the last update ended, if later ones go on from there
+        self._unlogged: list[dict[str, Tensor | float]] = []
+        self._journal = Journal(self.directory, world.rank == 0)
+        window = Window(step, loss)
+        self._run_window = (shard if sharded else replicate)(window, step.network, world, self.device)
+        decayed = [p for p in step.parameters() if p.dim() > 1]
+        others = [p for p in step.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        fused = not any(p.is_complex() for p in step.parameters())  # torch has no fused kernel for those
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
+        self.average = average.begin(step, recipe.ema)
+        self._order = Order(samples, recipe, world, step.noise)
+        if validation:
+            validation.starts(world)
+
+    def run(self, on_log: Callable[[dict], None] = lambda row: None, should_stop: Callable[[], bool] = lambda: False):
+        """Train to the end. Raises `Interrupted` after saving when `should_stop()` turns true, or `Diverged`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self._resume() and self.recipe.retries:
+            self._save()  # what the first updates can go back to
+        self._settle()
+        while True:
+            try:
+                self._run(on_log, should_stop)
+                break
+            except Diverged as error:
+                if self.retried >= self.recipe.retries or not error.curable:
+                    raise
+                self._go_back(error)
+        self.step.eval()
+
+    def _run(self, on_log, should_stop) -> None:
+        self.step.train()
+        started, first, waited = time.perf_counter(), self.update, 0.0
+        saved, steady = started, (started, self.update)
+        # A loader with worker threads of its own makes more OpenMP threads than cores; libgomp then puts them to sleep
+        # between all parallel regions: 0.27 s for an update on two cores instead of 0.17 s.
+        one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
+        with concurrent.futures.ThreadPoolExecutor(1, "loader", **one_thread) as pool:
+            upcoming = pool.submit(self._order.batch, self.update) if not self.finished else None
+            while not self.finished:
+                mark = time.perf_counter()
+                batch = upcoming.result().to(self.device)
+                waited += time.perf_counter() - mark
+                if self.update + 1 < self.recipe.updates:
+                    upcoming = pool.submit(self._order.batch, self.update + 1)
+                row = self._learn(batch)
+                self.update += 1
+                due = time.perf_counter() - saved >= self.recipe.save_seconds
+                row, stop, due = self._agree(row, should_stop(), due and self.world.rank == 0)
+                self._unlogged.append(row)
+                if self.update == first + 1:
+                    steady = time.perf_counter(), self.update
+                last = self.update == self.recipe.updates
+                if self.update % self.recipe.log_every == 0 or last:
+                    on_log(self._log(time.perf_counter() - started, first, waited, steady))
+                if self.validation and (self.update % self.validation.every == 0 or last):
+                    self._validate()
+                if self.update % self.recipe.save_every == 0 or self.finished or stop or due:
+                    self._save()
+                    saved = time.perf_counter()
+                if stop and not self.finished:
+                    raise Interrupted(
+                        f"stopped after update {self.update} of {self.recipe.updates}; start again to go on"
+                    )
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are done, or validations have stopped to improve."""
+        patience = self.validation.patience if self.validation else 0
+        return self.update >= self.recipe.updates or bool(patience and self.best.since >= patience)
+
+    def _manner(self, update: int) -> Manner:
+        recipe = self.recipe
+        taught, back = tuple(recipe.taught(update)), recipe.phase(update).gradient_steps
+        return Manner(taught, back, recipe.precision, recipe.checkpoint_steps)
+
+    def _settle(self) -> None:
+        """Run the first update once for nothing where processes hold copies.
+
+        DDP arranges the gradients anew after the first backward pass that it sees, in the order in which that one made
+        them. With three processes or more the arrangement decides in which order they are added up, so a training that
+        goes on with another update, of another phase perhaps, would not end with the same bits.
+        """
+        if isinstance(self._run_window, Replicated) and not self.finished:
+            self.step.train()
+            first = self._order.batch(0).split(self.recipe.phase(0).accumulate)[0].to(self.device)
+            self._run_window(first, self._manner(0))[0].backward()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _learn(self, batch: Batch) -> dict[str, Tensor]:
+        phase, manner = self.recipe.phase(self.update), self._manner(self.update)
+        torch.manual_seed(self.recipe.seed_of(self.update, self.world.rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        onward = self._order.onward(self.update)
+        if onward is not None and onward.any():
+            going = torch.as_tensor(onward)
+            batch.state[going, 0] = self.carried[going]
+        rows, ends = [], []
+        for number, part in enumerate(batch.split(phase.accumulate)):
+            with self._run_window.collecting(number + 1 < phase.accumulate):
+                total, result = self._run_window(part, manner)
+                (total / phase.accumulate if phase.accumulate > 1 else total).backward()
+            record = {name: value.detach().abs().mean() for name, value in result.record.items()}
+            rows.append({"loss": total.detach()} | record)
+            ends.append((result.state.detach(), result.diagnostic.detach()))
+        self.carried = torch.cat([state for state, _ in ends]) if onward is not None else None
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip))
+        rate = self.recipe.learning_rate(self.update) * 0.5**self.retried
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = mean_over(torch.stack([row["loss"] for row in rows]).mean() if len(rows) > 1 else rows[0]["loss"])
+        if not torch.isfinite(norm) or not loss <= self.recipe.loss_limit:
+            raise self._diagnose(loss, batch, ends)
+        self.optimizer.step()
+        average.advance(self.average, self.step, self.recipe.ema)
+        means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
+        return {"loss": loss, "gradient_norm": norm.detach()} | {n: v for n, v in means.items() if n != "loss"}
+
+    def _agree(self, row: dict[str, Tensor], *asked: bool) -> tuple[dict[str, Tensor], *tuple[bool, ...]]:
+        """The means of a row over all processes, and of each thing to do whether any of them has been asked for it."""
+        if self.world.size == 1:
+            return row, *asked
+        told = torch.tensor(asked, dtype=torch.float64).to(self.device)
+        values = mean_over(torch.cat([torch.stack([value.double() for value in row.values()]), told]))
+        means, any_asked = values[: len(row)].unbind(), values[len(row) :].tolist()
+        return dict(zip(row, means, strict=True)), *(share > 0 for share in any_asked)
+
+    def _diagnose(self, loss: Tensor, batch: Batch, ends: list[tuple[Tensor, Tensor]]) -> "Diverged":
+        """The error of an update that cannot be used, with the variables at fault."""
+        rows = self._order.starts(self.update), self.samples.times
+        (what, why), curable = explain(self.step, float(loss), self.recipe.loss_limit, batch, ends, *rows)
+        last = checkpoint.numbered(self.directory, "state", self.identity)
+        where = f"the last good state is {last[-1]}" if last else "no state was saved yet"
+        return Diverged(f"the loss is {what} at update {self.update} ({why}); {where}", curable)
+
+    def _go_back(self, error: Diverged) -> None:
+        """Go on from the last good state with half the learning rate; that is saved, so that a restart keeps to it.
+
+        It is the last after a multiple of `save_every` updates: those saved at other moments would let these decide.
+        """
+        retried = self.retried + 1
+        if not self._resume(self.recipe.save_every):
+            raise error
+        if self.world.rank == 0:
+            drop_newer(self.directory, self.identity, self.update)
+        log.warning("%s; going back to it with the learning rate times %g", error, 0.5**retried)
+        self.retried = retried
+        self._save()
+
+    def _validate(self) -> None:
+        with average.in_use(self.average, self.step):
+            row = self.validation(self.step, self.world, self.device, self.recipe.precision)
+        better = self.best.take(row["skill"], self.update)
+        tensors = self.tensors() if better else {}
+        if better and self.world.rank == 0:
+            about = {"update": self.update, "identity": self.identity} | row
+            checkpoint.save(checkpoint.path_of(self.directory, "best", self.update), tensors, about)
+        self._journal.add("validation.jsonl", {"update": self.update} | row | {"best": better})
+        log.info("validation after update %d: skill %.4f%s", self.update, row["skill"], ", the best" * better)
+
+    def _log(self, spent: float, first: int, waited: float, steady: tuple[float, int]) -> dict:
+        """Row of the log after `spent` seconds of this process, which began with the update `first`.
+
+        `steady`: when the first update had ended, and its number. It compiles and warms up, so that the time which is left is
+        told by those after it.
+        """
+        recipe = self.recipe
+        index, _ = recipe.locate(self.update - 1)
+        rows, self._unlogged = self._unlogged, []
+        means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
+        row = {
+            "update": self.update,
+            "phase": index,
+            "learning_rate": recipe.learning_rate(self.update - 1) * 0.5**self.retried,
+        } | means
+        samples = recipe.sum(lambda phase: phase.batch_size, first, self.update)
+        since, begin = (time.perf_counter() - steady[0], steady[1]) if self.update > steady[1] else (spent, first)
+        spans = (first, self.update), (begin, self.update), (self.update, recipe.updates)
+        done, paced, left = (recipe.sum(lambda p: p.work, *span) for span in spans)
+        timing = {
+            "update": self.update,
+            "seconds": round(spent, 3),
+            "samples_per_second": round(samples / spent, 3),
+            "data_wait_share": round(waited / spent, 5),
+            "remaining_seconds": round(since / paced * left, 1),
+            "peak_memory_gb": round(peak_memory(self.device) / 1e9, 3),
+        }
+        if self.products:
+            achieved = self.products * self.recipe.members * done / self.world.size / spent
+            timing["gigaflop_per_second"] = round(achieved / 1e9, 2)
+            timing["product_rate_share"] = round(achieved / self._product_rate, 4)
+        self._journal.add("metrics.jsonl", row)
+        self._journal.add("timing.jsonl", timing)
+        return row | timing | {"updates": recipe.updates}
+
+    @functools.cached_property
+    def _product_rate(self) -> float:
+        size = 4096 if self.device.type == "cuda" else None  # the training's own memory is not to be told wrong by this
+        return product_rate(self.device, getattr(torch, self.recipe.precision), size)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""
+        return {name: whole(self.average.get(name, tensor)) for name, tensor in self.step.state_dict().items()}
+
+    def _save(self) -> None:
+        saved = gather(self.step, self.average, self.optimizer)
+        if self.carried is not None:
+            saved["carried"] = joined(self.carried)
+        # float -> JSON -> float is exact, so a resumed run logs the same means
+        self._unlogged = [{name: float(value) for name, value in row.items()} for row in self._unlogged]
+        if self.world.rank == 0:
+            metadata = {
+                "update": self.update,
+                "identity": self.identity,
+                "unlogged": self._unlogged,
+                "best": self.best.to_json(),
+                "retried": self.retried,
+            }
+            self._journal.settle()
+            checkpoint.save(checkpoint.path_of(self.directory, "state", self.update), saved, metadata)
+            every = self.recipe.save_every if self.recipe.retries else 1  # those are what it may have to go back to
+            drop_older(self.directory, self.identity, self.recipe.keep, every)
+            drop_outdone(self.directory, self.identity)
+        wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
+
+    def _resume(self, every: int = 1) -> bool:
+        """Go on from the newest whole state, if there is one, preferably after a multiple of `every` updates.
+
+        The first process chooses it: others may see it later.
+        """
+        found, saved, metadata = -1, {}, {}
+        if self.world.rank == 0:
+            checkpoint.sweep(self.directory)
+            found, saved, metadata = newest(self.directory, self.identity, every)
+        chosen = from_first(found)
+        if chosen < 0:
+            if self.world.rank == 0:
+                checkpoint.rotate(self.directory, "state", keep=1)
+                self._journal.cut(0)
+            return False
+        if self.world.rank > 0:
+            saved, metadata = checkpoint.load(checkpoint.path_of(self.directory, "state", chosen))
+        self.average = restore(saved, self.step, self.optimizer)
+        self.update, self._unlogged = metadata["update"], metadata["unlogged"]
+        self.carried = share(saved["carried"], self.world).to(self.device) if "carried" in saved else None
+        self.best, self.retried = Best.from_json(metadata["best"]), metadata["retried"]
+        self._journal.cut(self.update)
+        wait_for_all()
+        log.info("resuming after update %d", self.update)
+        return True

@@ -1,0 +1,38 @@
+"""Memory for batches: never handed out while anything in it is alive, and handed out again afterwards."""
+
+import pickle
+
+import torch
+
+from emulator.kernels.reused import ReusedMemory
+
+
+def test_what_is_held_is_not_handed_out():
+    memory = ReusedMemory()
+    first = memory.tensor((3, 4))
+    view = first.fill_(7.0)[1:, 2]
+    address = first.data_ptr()
+    del first  # the view holds it
+    second = memory.tensor((3, 4)).fill_(1.0)
+    assert second.data_ptr() != address and (view == 7).all()
+    del view
+    assert memory.tensor((2, 5)).data_ptr() == address  # a little less fits too
+    assert (second == 1).all()
+
+
+def test_blocks_do_not_pile_up():
+    """Of the lengths that are asked for one after another only the last stays."""
+    memory = ReusedMemory()
+    for length in (10, 100, 1000, 10_000, 50):
+        memory.tensor((length,))
+        assert len(memory._blocks) == 1
+    held = [memory.tensor((50,)) for _ in range(3)]
+    assert len({tensor.data_ptr() for tensor in held}) == 3
+
+
+def test_it_is_plain_memory():
+    memory = ReusedMemory()
+    assert memory.tensor((2, 0, 3)).shape == (2, 0, 3)
+    tensor = memory.tensor((4,))
+    assert tensor.dtype == torch.float32 and tensor.is_contiguous()
+    assert pickle.loads(pickle.dumps(memory)).tensor((4,)).shape == (4,)

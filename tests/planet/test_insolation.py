@@ -1,0 +1,80 @@
+import numpy as np
+
+from emulator.kernels import daylight
+from emulator.planet.constants import SOLAR_CONSTANT
+from emulator.planet.grid import Grid
+from emulator.planet.insolation import clock_features, insolation, mean_insolation, solar_position
+
+
+def test_declination_at_solstices_and_equinoxes():
+    for day, degrees in ((172, 23.45), (355, -23.45), (80, 0.0), (266, 0.0)):
+        assert abs(np.degrees(solar_position(day, 12.0)[0]) - degrees) < 0.7
+
+
+def test_distance_factor_at_perihelion_and_aphelion():
+    # (1 -+ 0.0167)^-2 for the eccentricity of the orbit
+    assert abs(solar_position(3, 12.0)[2] - 1.0343) < 1e-3
+    assert abs(solar_position(185, 12.0)[2] - 0.9674) < 1e-3
+
+
+def test_global_mean_is_a_quarter_of_the_solar_constant():
+    grid = Grid.gaussian(48)
+    latitude, longitude = grid.mesh()
+    for day in (3, 100, 185):
+        flux = grid.mean(insolation(day, 5.0, latitude, longitude))
+        np.testing.assert_allclose(flux, SOLAR_CONSTANT * solar_position(day, 5.0)[2] / 4, rtol=2e-3)
+
+
+def test_sun_stands_over_the_meridian_at_noon():
+    longitude = np.arange(0, 360, 0.5)
+    for hour in (0.0, 6.0, 15.0):
+        highest = longitude[np.argmax(insolation(80, hour, 0.0, longitude))]
+        apart = (highest - (180 - 15 * hour) + 180) % 360 - 180
+        assert abs(apart) < 4.2  # the equation of time is at most 16.5 minutes
+
+
+def test_mean_over_a_day_does_not_depend_on_longitude():
+    mean = mean_insolation(100, 0.0, 24.0, 40.0, np.array([0.0, 90.0, 200.0]), samples=96)
+    np.testing.assert_allclose(mean, mean[0], rtol=2e-2)
+
+
+def test_polar_night_is_dark():
+    assert mean_insolation(355, 0.0, 24.0, 80.0, 0.0, samples=24) == 0
+
+
+def test_clock_features_have_the_documented_shape_and_scale():
+    grid = Grid.gaussian(16)
+    features = clock_features(np.arange(1, 366, 30), np.zeros(13), 6.0, *grid.mesh())
+    assert features.shape == (13, 5, 16, 32) and features.dtype == np.float32
+    np.testing.assert_allclose(features[:, 1] ** 2 + features[:, 2] ** 2, 1, rtol=1e-5)
+    np.testing.assert_allclose(features[:, 3] ** 2 + features[:, 4] ** 2, 1, rtol=1e-5)
+    assert abs(grid.mean(features[:, 0]).mean()) < 0.5
+
+
+def test_rows_and_columns_give_what_every_cell_gives():
+    """Also where a step reaches into the next day, and the values of a step do not depend on those beside it."""
+    grid = Grid.gaussian(12)
+    days, hours = np.array([1, 200, 366]), np.array([21.0, 3.5, 12.0])
+    found = clock_features(days, hours, 6.0, *grid.open_mesh())
+    np.testing.assert_allclose(found, clock_features(days, hours, 6.0, *grid.mesh()), rtol=0, atol=3e-7)
+    for n in range(3):
+        alone = clock_features(days[n : n + 1], hours[n : n + 1], 6.0, *grid.open_mesh())
+        np.testing.assert_array_equal(found[n], alone[0])
+    points = Grid.points(*(a.ravel() for a in grid.mesh()), grid.area.ravel())
+    at_points = clock_features(days, hours, 6.0, *points.open_mesh()).reshape(found.shape)
+    np.testing.assert_allclose(at_points, found, rtol=0, atol=3e-7)
+    moments = [(days[:, None, None], (hours + offset)[:, None, None]) for offset in np.arange(6) + 0.5]
+    instants = [insolation(*moment, *grid.mesh()) for moment in moments]
+    np.testing.assert_allclose(found[:, 0], np.mean(instants, axis=0) / 400 - 0.6, atol=1e-6)
+
+
+def test_the_compiled_sum_is_numpys(monkeypatch):
+    chance = np.random.default_rng(0)
+    for rows, columns in ((1, 1), (5, 7), (64, 129)):
+        high, flat, turn = (chance.normal(size=(6, size)) for size in (rows, rows, columns))
+        found = daylight.summed(high, flat, turn)
+        with monkeypatch.context() as patched:
+            patched.setattr(daylight, "_KERNEL", None)
+            np.testing.assert_allclose(found, daylight.summed(high, flat, turn), rtol=0, atol=1e-14)
+        expected = np.maximum(high[:, :, None] + flat[:, :, None] * turn[:, None], 0).sum(0)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)

@@ -1,0 +1,446 @@
+"""The spherical-harmonic transform: against torch-harmonics in float64, closed forms, quadrature and gradients."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+from torch_harmonics import InverseRealSHT, InverseRealVectorSHT, RealSHT, RealVectorSHT
+
+from emulator.sphere.transform import (
+    SphericalTransform,
+    VectorTransform,
+    from_complex,
+    latitudes,
+    to_complex,
+    truncation,
+)
+
+PEER_GRID = {("gaussian", False): "legendre-gauss", ("equiangular", True): "equiangular"}
+GRIDS = [("gaussian", False), ("equiangular", True), ("equiangular", False)]
+# nlat, nlon, lmax: even and odd rows; one and two folds of the longitudes, and the FFT; several blocks of orders; odd
+# truncations; the highest order that an even number of longitudes holds
+SIZES = [
+    (16, 32, 16),
+    (17, 32, 15),
+    (15, 30, 14),
+    (9, 20, 11),
+    (12, 25, 12),
+    (24, 192, 24),
+    (25, 200, 23),
+    (48, 96, 47),
+]
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def coefficients(lmax, *channels, seed=0):
+    """Random coefficients of real fields: nothing for l < m, nor imaginary parts for m = 0."""
+    c = random(lmax, lmax, 2, *channels, seed=seed)
+    c *= torch.ones(lmax, lmax).tril()[:, :, None].reshape(lmax, lmax, *[1] * (1 + len(channels)))
+    c[:, 0, 1] = 0
+    return c
+
+
+def dimensionless(shape):
+    return {"rtol": 0, "atol": 1e-12 * math.sqrt(max(shape))}
+
+
+# --- oracle ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("nlat", "nlon", "lmax"), SIZES)
+@pytest.mark.parametrize(("grid", "poles"), list(PEER_GRID))
+def test_scalar_transform_is_that_of_torch_harmonics(nlat, nlon, lmax, grid, poles):
+    ours = SphericalTransform(nlat, nlon, grid, poles, lmax).double()
+    peer = {"nlat": nlat, "nlon": nlon, "lmax": lmax, "mmax": lmax, "grid": PEER_GRID[grid, poles]}
+    field = random(nlat, nlon, 3)
+    expected = RealSHT(**peer).double()(field.permute(2, 0, 1))
+    found = ours.analysis(field)
+    assert_close(to_complex(found), expected, **dimensionless(field.shape))
+
+    c = coefficients(lmax, 2, 2)
+    expected = InverseRealSHT(**peer).double()(to_complex(c)).movedim((0, 1), (2, 3))
+    assert_close(ours.synthesis(c), expected, **dimensionless((100 * lmax,)))
+
+
+@pytest.mark.parametrize(("nlat", "nlon", "lmax"), SIZES)
+@pytest.mark.parametrize(("grid", "poles"), list(PEER_GRID))
+def test_vector_transform_is_that_of_torch_harmonics(nlat, nlon, lmax, grid, poles):
+    if poles:
+        lmax = min(lmax, truncation(nlat, nlon, grid))  # torch-harmonics and we differ in nothing that is resolved
+    ours = VectorTransform(nlat, nlon, grid, poles, lmax).double()
+    peer = {"nlat": nlat, "nlon": nlon, "lmax": lmax, "mmax": lmax, "grid": PEER_GRID[grid, poles]}
+    spheroidal, toroidal = coefficients(lmax, 2, seed=1), coefficients(lmax, 2, seed=2)
+    spheroidal[0], toroidal[0] = 0, 0
+    expected = InverseRealVectorSHT(**peer).double()(torch.stack([to_complex(spheroidal), to_complex(toroidal)], 1))
+    u, v = ours.synthesis(spheroidal, toroidal)
+    # torch-harmonics' components point to growing colatitude (south) and east
+    assert_close(u, expected[:, 1].movedim(0, 2), **dimensionless((1000 * lmax,)))
+    assert_close(v, -expected[:, 0].movedim(0, 2), **dimensionless((1000 * lmax,)))
+
+    u, v = random(nlat, nlon, 2, seed=3), random(nlat, nlon, 2, seed=4)
+    expected = RealVectorSHT(**peer).double()(torch.stack([-v, u]).movedim(3, 0))
+    found = ours.analysis(u, v)
+    for part in (0, 1):
+        # torch-harmonics divides by l (l + 1) in float32; the closed forms below hold to float64
+        assert_close(to_complex(found[part]), expected[:, part], rtol=0, atol=1e-7 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("nlat", "nlon"), [(64, 128), (120, 240), (181, 360)])
+def test_float32_round_trip_stays_within_two_parts_in_a_million(nlat, nlon):
+    grid, poles = ("equiangular", True) if nlat % 2 else ("gaussian", False)
+    ours = SphericalTransform(nlat, nlon, grid, poles)
+    c = coefficients(ours.lmax, 4)
+    peer = InverseRealSHT(nlat, nlon, lmax=ours.lmax, mmax=ours.lmax, grid=PEER_GRID[grid, poles]).double()
+    exact = peer(to_complex(c)).movedim(0, 2)
+    assert relative(ours.synthesis(c.float()), exact) < 2e-6
+    assert relative(ours.analysis(exact.float()), c) < 2e-6
+
+
+def relative(found, exact):
+    error = (found.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert found.dtype == torch.float32
+    assert error > 0, "float32 cannot be exact"
+    return error
+
+
+# --- closed forms ---------------------------------------------------------------------------------------------------
+
+
+def harmonic(l, m, theta, phi):
+    """Orthonormal harmonics with the Condon-Shortley phase, written out (Abramowitz and Stegun 8.6; Varshalovich 5.13)."""
+    x, s = torch.cos(theta), torch.sin(theta)
+    p = {
+        (0, 0): 0.5 * math.sqrt(1 / math.pi) + 0 * x,
+        (1, 0): 0.5 * math.sqrt(3 / math.pi) * x,
+        (1, 1): -0.5 * math.sqrt(1.5 / math.pi) * s,
+        (2, 0): 0.25 * math.sqrt(5 / math.pi) * (3 * x**2 - 1),
+        (2, 1): -0.5 * math.sqrt(7.5 / math.pi) * s * x,
+        (2, 2): 0.25 * math.sqrt(7.5 / math.pi) * s**2,
+        (3, 0): 0.25 * math.sqrt(7 / math.pi) * (5 * x**3 - 3 * x),
+        (3, 2): 0.25 * math.sqrt(52.5 / math.pi) * s**2 * x,
+        (3, 3): -0.125 * math.sqrt(35 / math.pi) * s**3,
+    }[l, m]
+    return p[:, None] * torch.exp(1j * m * phi)
+
+
+HARMONICS = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0), (3, 2), (3, 3)]
+
+
+@pytest.mark.parametrize(("grid", "poles"), GRIDS)
+@pytest.mark.parametrize("nlat", [10, 11])
+def test_harmonics_of_low_degree_have_one_coefficient(grid, poles, nlat):
+    transform = SphericalTransform(nlat, 20, grid, poles).double()
+    theta, phi = latitudes(nlat, grid, poles)[0], torch.arange(20).double() * (2 * math.pi / 20)
+    weight = 0.7 - 1.3j
+    for l, m in HARMONICS:
+        amplitude = weight if m else weight.real
+        field = ((1 if m == 0 else 2) * amplitude * harmonic(l, m, theta, phi)).real
+        expected = torch.zeros(transform.lmax, transform.lmax, dtype=torch.complex128)
+        expected[l, m] = amplitude
+        assert_close(to_complex(transform.analysis(field)), expected, rtol=0, atol=1e-13)
+        assert_close(transform.synthesis(from_complex(expected)), field, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("grid", "poles"), GRIDS)
+@pytest.mark.parametrize("nlat", [12, 13])
+def test_solid_body_rotation_is_one_toroidal_coefficient_and_its_vorticity_is_known(grid, poles, nlat):
+    """u = cos(latitude) on the unit sphere has vorticity 2 sin(latitude) and no divergence."""
+    transform = VectorTransform(nlat, 24, grid, poles).double()
+    theta = latitudes(nlat, grid, poles)[0]
+    u = torch.sin(theta)[:, None].expand(nlat, 24)
+    spheroidal, toroidal = transform.analysis(u, torch.zeros_like(u))
+    assert_close(spheroidal, torch.zeros_like(spheroidal), rtol=0, atol=1e-13)
+    degrees = torch.arange(transform.lmax, dtype=torch.float64)
+    vorticity = toroidal * (degrees * (degrees + 1)).view(-1, 1, 1)
+    scalar = SphericalTransform(nlat, 24, grid, poles, transform.lmax).double()
+    expected = (2 * torch.cos(theta))[:, None].expand(nlat, 24)
+    assert_close(scalar.synthesis(vorticity), expected, rtol=0, atol=1e-12)
+
+
+def test_wind_of_a_potential_is_its_gradient_and_divergence_its_laplacian():
+    """For chi = sin^2(theta) cos(2 phi): u = d chi / d phi / sin(theta), v = -d chi / d theta, and laplacian -6 chi."""
+    nlat, nlon = 16, 32
+    theta, phi = latitudes(nlat)[0][:, None], torch.arange(nlon).double() * (2 * math.pi / nlon)
+    u = -2 * torch.sin(theta) * torch.sin(2 * phi)
+    v = -2 * torch.sin(theta) * torch.cos(theta) * torch.cos(2 * phi)
+    vector, scalar = VectorTransform(nlat, nlon).double(), SphericalTransform(nlat, nlon).double()
+    spheroidal, toroidal = vector.analysis(u, v)
+    assert_close(toroidal, torch.zeros_like(toroidal), rtol=0, atol=1e-13)
+    degrees = torch.arange(vector.lmax, dtype=torch.float64)
+    divergence = scalar.synthesis(-spheroidal * (degrees * (degrees + 1)).view(-1, 1, 1))
+    assert_close(divergence, -6 * torch.sin(theta) ** 2 * torch.cos(2 * phi), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("grid", "poles"), GRIDS)
+@pytest.mark.parametrize("nlat", [2, 3, 8, 9, 33])
+def test_quadrature_is_exact_for_polynomials_up_to_its_degree(grid, poles, nlat):
+    theta, weights = latitudes(nlat, grid, poles)
+    assert torch.all(theta[1:] > theta[:-1]) and theta[0] >= 0 and theta[-1] <= math.pi
+    assert bool(theta[0] == 0) == (grid == "equiangular" and poles)
+    degree = 2 * nlat - 1 if grid == "gaussian" else nlat - 1
+    for power in range(degree + 1):
+        exact = 0.0 if power % 2 else 2 / (power + 1)
+        assert_close((weights * torch.cos(theta) ** power).sum().item(), exact, rtol=0, atol=1e-13)
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    nlat=st.integers(2, 24),
+    nlon=st.integers(4, 50),
+    grid=st.sampled_from(GRIDS),
+    share=st.floats(0.2, 1.0),
+    seed=st.integers(0, 9),
+)
+def test_analysis_inverts_synthesis_within_the_truncation_and_keeps_energy(nlat, nlon, grid, share, seed):
+    lmax = max(1, int(share * truncation(nlat, nlon, grid[0])))
+    transform = SphericalTransform(nlat, nlon, *grid, lmax).double()
+    c = coefficients(lmax, 2, seed=seed)
+    field = transform.synthesis(c)
+    assert field.shape == (nlat, nlon, 2)
+    assert_close(transform.analysis(field), c, rtol=0, atol=1e-11)
+    # Parseval, where the quadrature integrates the square: orders m > 0 stand for -m as well
+    weights = latitudes(nlat, *grid)[1] * (2 * math.pi / nlon)
+    double = 2 - (torch.arange(lmax) == 0).double()
+    if 2 * (lmax - 1) <= (2 * nlat - 1 if grid[0] == "gaussian" else nlat - 1):
+        energy = (weights[:, None, None] * field.square()).sum()
+        assert_close(energy, (c.square() * double[:, None, None]).sum(), rtol=1e-11, atol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(nlat=st.integers(4, 20), nlon=st.integers(6, 40), grid=st.sampled_from(GRIDS), seed=st.integers(0, 9))
+def test_wind_survives_the_round_trip(nlat, nlon, grid, seed):
+    lmax = max(1, truncation(nlat, nlon, grid[0]) - 1)  # derivatives reach one degree further
+    transform = VectorTransform(nlat, nlon, *grid, lmax).double()
+    parts = coefficients(lmax, seed=seed), coefficients(lmax, seed=seed + 10)
+    for part in parts:
+        part[0] = 0  # no wind has a part of degree 0
+    found = transform.analysis(*transform.synthesis(*parts))
+    for part in (0, 1):
+        assert_close(found[part], parts[part], rtol=0, atol=1e-10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(nlat=st.integers(2, 19), nlon=st.integers(4, 40), lmax=st.integers(1, 12), channels=st.integers(1, 3))
+def test_orders_of_cells_and_coefficients_can_be_undone(nlat, nlon, lmax, channels):
+    transform = SphericalTransform(nlat, nlon, lmax=min(lmax, nlon // 2 + 1))
+    field = random(nlat, nlon, channels).float()
+    assert torch.equal(transform.restore(transform.arrange(field)), field)
+    c = coefficients(transform.lmax, channels).float()
+    assert torch.equal(transform.unpack(transform.pack(c)), c)
+
+
+def test_eastward_shift_multiplies_by_a_phase():
+    transform = SphericalTransform(12, 24).double()
+    field = random(12, 24, 2)
+    phase = torch.exp(-1j * torch.arange(12).double() * (2 * math.pi * 5 / 24))
+    expected = to_complex(transform.analysis(field)) * phase
+    assert_close(to_complex(transform.analysis(field.roll(5, 1))), expected, rtol=0, atol=1e-13)
+
+
+def test_the_embedded_winds_are_smooth(shared_data):
+    """A real 200 hPa wind (2.5 degrees with poles): what T36 keeps of it is nearly all, and derivatives agree."""
+    import xarray as xr
+
+    fields = []
+    for name in ("u", "v"):
+        with xr.open_dataset(shared_data / "climate" / f"{name}wnd_mean.nc") as dataset:
+            wind = dataset[f"{name}wnd"].isel(time=0).sortby("latitude", ascending=False)
+            fields.append(torch.tensor(wind.transpose("latitude", "longitude").values.astype(np.float64)))
+    u, v = fields
+    transform = VectorTransform(*u.shape, "equiangular", True).double()
+    smooth = transform.synthesis(*transform.analysis(u, v))
+    weights = latitudes(len(u), "equiangular", True)[1][:, None]
+    for wind, kept in zip(fields, smooth, strict=True):
+        assert (weights * (wind - kept).square()).sum() < 1e-3 * (weights * wind.square()).sum()
+    again = transform.synthesis(*transform.analysis(*smooth))
+    assert_close(torch.stack(again), torch.stack(smooth), rtol=0, atol=1e-9)
+
+
+# --- gradients, compilation, precision, memory ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("nlat", "nlon", "lmax"), [(5, 8, 4), (4, 8, 5), (4, 10, 4), (3, 192, 3)])
+def test_gradients_are_those_of_differences(nlat, nlon, lmax):
+    transform = SphericalTransform(nlat, nlon, lmax=lmax).double()
+    field = random(nlat, nlon, 1).requires_grad_()
+    c = random(lmax, lmax, 2, 1).requires_grad_()
+    assert torch.autograd.gradcheck(transform.analysis, field, check_batched_grad=False)
+    assert torch.autograd.gradcheck(transform.synthesis, c)
+    if nlon < 20:
+        assert torch.autograd.gradgradcheck(transform.analysis, field)
+
+
+def test_gradients_of_the_wind_transform_are_those_of_differences():
+    transform = VectorTransform(5, 8, lmax=4).double()
+    u, v = random(5, 8, seed=1).requires_grad_(), random(5, 8, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(transform.analysis, (u, v))
+    parts = random(4, 4, 2, seed=1).requires_grad_(), random(4, 4, 2, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(transform.synthesis, parts)
+
+
+@pytest.mark.parametrize("used", ["both", "coefficients", "cells"])
+@pytest.mark.parametrize(("nlat", "nlon", "lmax", "channels"), [(7, 16, 6, 17), (8, 192, 5, 16), (9, 14, 6, 3)])
+def test_gradients_of_cells_used_twice_are_those_of_two_uses(nlat, nlon, lmax, channels, used):
+    """In float32 by the compiled kernels where they know the length, in float64 by products, exactly and twice."""
+    transform = SphericalTransform(nlat, nlon, lmax=lmax)
+
+    def gradient(transform, besides, cells, create_graph=False):
+        c, kept = transform.analyse_besides(cells) if besides else (transform.analyse(cells), cells)
+        total = 0
+        if used != "cells":
+            total = total + (c * c.detach().cos()).sum() + c.square().sum()
+        if used != "coefficients":
+            total = total + (kept * kept.detach().sin().mT.contiguous().mT).sum() + kept.pow(3).sum()
+        return torch.autograd.grad(total, cells, create_graph=create_graph)[0]
+
+    cells = random(nlat * nlon, 2, channels).float().requires_grad_()
+    found, expected = (gradient(transform, besides, cells) for besides in (True, False))
+    assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+    transform.double()
+    cells = random(nlat * nlon, 2).requires_grad_()
+    for create_graph in (False, True):
+        found, expected = (gradient(transform, besides, cells, create_graph) for besides in (True, False))
+        assert_close(found, expected)
+    seconds = [torch.autograd.grad(g.square().sum(), cells)[0] for g in (found, expected)]
+    assert_close(*seconds)
+
+
+def test_cells_used_twice_leave_gradients_and_cells_alone():
+    transform = SphericalTransform(6, 12)
+    cells = random(72, 16).float().requires_grad_()
+    c, kept = transform.analyse_besides(cells)
+    with pytest.raises(RuntimeError, match="modified inplace"):
+        kept.add_(1)
+    given = random(*kept.shape, seed=1).float()
+    torch.autograd.grad((c, kept), cells, (torch.ones_like(c), given))
+    assert torch.equal(given, random(*kept.shape, seed=1).float())
+
+
+def test_a_default_device_without_memory_does_not_reach_the_tables_of_others():
+    with torch.device("meta"):
+        assert SphericalTransform(10, 22).cell_index.is_meta
+    field = random(10, 22).float()
+    transform = SphericalTransform(10, 22)
+    assert torch.equal(transform.restore(transform.arrange(field[..., None]))[..., 0], field)
+    assert torch.isfinite(transform.analysis(field)).all()
+
+
+@pytest.mark.slow
+def test_compiled_transform_is_one_graph_with_the_same_result_and_gradient():
+    transform = SphericalTransform(16, 32)
+
+    def smooth(x):
+        c = transform.analysis(x)
+        return transform.synthesis(c * torch.sigmoid(c)).square()
+
+    compiled = torch.compile(smooth, fullgraph=True)
+    field = random(16, 32, 3).float()
+    results = []
+    for function in (smooth, compiled):
+        x = field.clone().requires_grad_()
+        y = function(x)
+        y.sum().backward()
+        results.append((y.detach(), x.grad))
+    assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_complex_is_computed_where_products_do_the_work():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    kinds = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            out = function(*arguments, **(keywords or {}))
+            kinds.update(t.dtype for t in (out if isinstance(out, tuple | list) else [out]) if torch.is_tensor(t))
+            return out
+
+    transform = SphericalTransform(16, 32)
+    field = random(16, 32, 2).float().requires_grad_()
+    with Watch():
+        transform.synthesis(transform.analysis(field)).sum().backward()
+    assert torch.float32 in kinds
+    assert not any(kind.is_complex for kind in kinds)
+
+
+def test_precision_of_the_process_does_not_reach_the_transform():
+    transform = SphericalTransform(32, 64)
+    field = random(32, 64, 8).float()
+    expected = transform.analysis(field)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = transform.analysis(field)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(found, expected)
+
+
+def test_half_precision_leaves_tables_and_result_in_float32():
+    transform = SphericalTransform(16, 32)
+    field = random(16, 32, 2).float()
+    expected = transform.analysis(field)
+    assert torch.equal(transform.bfloat16().analysis(field), expected)
+    assert transform.analysis_table.dtype == torch.float32
+    # from float64 anew, not from the rounded tables
+    c = coefficients(16)
+    assert_close(transform.double().analysis(transform.synthesis(c)), c, rtol=0, atol=1e-12)
+
+
+def test_tables_are_shared_by_all_transforms_of_a_grid_and_no_part_of_a_checkpoint():
+    first, second = SphericalTransform(20, 40), SphericalTransform(20, 40)
+    copied = copy.deepcopy(torch.nn.Sequential(first))[0]
+    for name, table in first.named_buffers():
+        for other in (second, copied):
+            assert other.get_buffer(name).data_ptr() == table.data_ptr(), name
+    assert not first.state_dict()
+    other_grid = SphericalTransform(20, 40, "equiangular")
+    assert other_grid.analysis_table.data_ptr() != first.analysis_table.data_ptr()
+
+
+@pytest.mark.parametrize(("nlat", "nlon"), [(64, 128), (120, 240), (181, 360)])
+def test_tables_take_at_most_half_of_torch_harmonics(nlat, nlon):
+    ours = SphericalTransform(nlat, nlon, lmax=nlat // 2 if nlat % 2 else nlat)
+    peer = {"nlat": nlat, "nlon": nlon, "lmax": ours.lmax, "mmax": ours.lmax, "grid": "legendre-gauss"}
+    peers = [RealSHT(**peer), InverseRealSHT(**peer)]
+    theirs = sum(4 * b.numel() for module in peers for b in module.buffers() if b.is_floating_point())
+    found = sum(b.nbytes for b in ours.buffers())
+    assert theirs > 0
+    assert found <= theirs / 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((16, 32, "octahedral"), "Expected a grid among"),
+        ((16, 3), "at least 4 longitudes, got 3"),
+        ((16, 32, "gaussian", False, 18), "between 1 and 17 degrees for 32 longitudes, got 18"),
+        ((16, 32, "gaussian", False, 0), "between 1 and 17 degrees"),
+        ((1, 32), "at least 2 latitudes, got 1"),
+    ],
+)
+def test_impossible_grids_are_refused(arguments, message):
+    for kind in (SphericalTransform, VectorTransform):
+        with pytest.raises(ValueError, match=message):
+            kind(*arguments)
+
+
+def test_fields_of_another_shape_are_refused():
+    transform = SphericalTransform(16, 32)
+    with pytest.raises(ValueError, match=r"Expected a field of shape \(16, 32, '\*channels'\), got \(32, 16, 2\)"):
+        transform.analysis(torch.zeros(32, 16, 2))
+    with pytest.raises(ValueError, match=r"Expected coefficients of shape \(16, 16, 2, '\*channels'\)"):
+        transform.synthesis(torch.zeros(16, 15, 2))
