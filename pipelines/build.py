@@ -17,6 +17,7 @@ from emulator.losses.spectral import SpectralError
 from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
 from emulator.model.step import StepBuffers
+from emulator.networks import registry
 from emulator.planet.grid import Grid
 from emulator.sphere.transform import SphericalTransform
 from emulator.store.schema import levels_of, variables_by_role
@@ -24,7 +25,6 @@ from emulator.training.recipe import Phase, Recipe
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss
 from pipelines.config import ConfigError, NetworkConfig, TrainConfig
-from pipelines.networks import make_network
 
 log = logging.getLogger(__name__)
 STATIC = ("geopotential_at_surface", "land_sea_mask")
@@ -50,7 +50,10 @@ def layout(dataset: xr.Dataset, config: TrainConfig) -> Layout:
 def network(config: NetworkConfig, channels: Layout, grid: Grid) -> torch.nn.Module:
     """The network of a configuration, freshly initialised. Raises `ConfigError` where it does not fit the grid."""
     outputs = channels.prognostic.count + channels.diagnostic.count
-    return make_network(config, input_count(channels), outputs, grid)
+    try:
+        return registry.build(config.model_dump(), input_count(channels), outputs, grid)
+    except registry.NetworkError as error:
+        raise ConfigError(str(error)) from error
 
 
 def conditions(config: NetworkConfig, channels: Layout, grid: Grid) -> tuple[NetworkNoise | None, Scalars | None]:

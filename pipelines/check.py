@@ -100,9 +100,10 @@ def _record(config, names=None):
 
 
 def _train(config, made) -> str:
+    from emulator.networks.cost import measure
     from emulator.store.analysis import open_analysis
     from emulator.store.schema import grid_of
-    from pipelines import build, conserve, estimate
+    from pipelines import build, conserve
     from pipelines.train import open_statistics
 
     dataset = open_analysis(config.store)
@@ -117,8 +118,8 @@ def _train(config, made) -> str:
     build.weights(dataset, layout, config)
     conserve.prepared(config.conservation, dataset, layout, statistics)
     network = build.network(config.network, layout, grid_of(dataset))
-    told = (asked.count if asked else 0 for asked in build.conditions(config.network, layout, grid_of(dataset)))
-    cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape, *told)
+    counts = (asked.count if asked else 0 for asked in build.conditions(config.network, layout, grid_of(dataset)))
+    cost = measure(network, build.input_count(layout), grid_of(dataset).shape, *counts)
     return (
         f"{config.network.kind} with {cost.parameters:,} parameters, {layout.prognostic.count} prognostic, "
         f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid_of(dataset).describe()}; "

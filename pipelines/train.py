@@ -15,11 +15,12 @@ from emulator.files.one_writer import one_writer
 from emulator.kernels import freed_memory
 from emulator.model import checkpoint
 from emulator.model.step import Step
+from emulator.networks import cost
 from emulator.parallel.distributed import device_of, processes
 from emulator.parallel.processes import World, world_of
 from emulator.store.analysis import open_analysis
 from emulator.training.trainer import Trainer
-from pipelines import build, checkpoints, conserve, estimate
+from pipelines import build, checkpoints, conserve
 from pipelines.boards import boards
 from pipelines.config import TrainConfig
 from pipelines.load import fingerprint
@@ -73,7 +74,7 @@ def _train(config: TrainConfig, world: World, device: torch.device) -> None:
     products, sharded = 0, config.parallel == "fsdp"
     if not sharded:  # a network that is spread over processes may be too large to run whole in one
         more = (asked.count if asked else 0 for asked in told)
-        products = estimate.products(network, build.input_count(layout), samples.grid.shape, *more)
+        products = cost.products(network, build.input_count(layout), samples.grid.shape, *more)
     if config.compile:
         network.compile()
     trainer = Trainer(

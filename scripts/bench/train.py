@@ -23,10 +23,11 @@ from small_planet import numpy_statistics, small_planet  # noqa: E402
 
 from emulator.data.samples import Samples  # noqa: E402
 from emulator.model.step import Step  # noqa: E402
+from emulator.networks.cost import products  # noqa: E402
 from emulator.parallel.distributed import device_of, processes  # noqa: E402
 from emulator.parallel.processes import world_of  # noqa: E402
 from emulator.training.trainer import Trainer  # noqa: E402
-from pipelines import build, conserve, estimate  # noqa: E402
+from pipelines import build, conserve  # noqa: E402
 from pipelines.config import TrainConfig  # noqa: E402
 
 UPDATES, WARM, BATCH = 14, 4, 4
@@ -69,7 +70,7 @@ def operations(made: Trainer) -> float:
     """Additions and multiplications of the matrix products of one update, the network's alone."""
     step, phase = made.step, made.recipe.phases[0]
     space = step.static.shape[1:]
-    return phase.work * estimate.products(step.network, build.input_count(step.layout), tuple(space))
+    return phase.work * products(step.network, build.input_count(step.layout), tuple(space))
 
 
 def together(arguments, size: int) -> dict:

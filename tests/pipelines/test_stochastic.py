@@ -189,6 +189,6 @@ def test_a_network_learns_to_heed_its_scalars(trained):
     assert weights and all(w.any() for w in weights)
     with pytest.raises(ConfigError, match="cannot be told what it asks for"):
         from pipelines import build
-        from pipelines.config import SFNOConfig
+        from pipelines.config import network_config
 
-        build.conditions(SFNOConfig(condition=["co2"]), step.layout, None)
+        build.conditions(network_config(condition=["co2"]), step.layout, None)

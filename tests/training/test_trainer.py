@@ -19,7 +19,7 @@ from emulator.model import checkpoint
 from emulator.model.step import Step
 from emulator.training.trainer import Diverged, Interrupted, Phase, Recipe, Trainer
 from pipelines import build, conserve
-from pipelines.config import TorchHarmonicsConfig, TrainConfig
+from pipelines.config import TrainConfig, network_config
 
 CONFIG = TrainConfig(
     store="x",
@@ -270,7 +270,7 @@ def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp
 
 
 def test_a_network_with_complex_weights_is_trained_too(planet, tmp_path):
-    config = CONFIG.model_copy(update={"network": TorchHarmonicsConfig(embed_dim=8, num_layers=1)})
+    config = CONFIG.model_copy(update={"network": network_config(kind="torch_harmonics", embed_dim=8, num_layers=1)})
     small = trainer(planet, tmp_path, config=config)
     assert any(p.is_complex() for p in small.step.parameters())
     small.run()
