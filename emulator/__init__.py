@@ -18,26 +18,27 @@ from typing import TYPE_CHECKING
 # the one of pyproj, which maps need, fails to find its database and the process crashes at exit.
 import pyproj  # noqa: F401
 
-if TYPE_CHECKING:
-    from emulator.conservation.build import Options as ConservationOptions
-    from emulator.data.channels import Layout
-    from emulator.data.forcing import Forcing, StepInputs
-    from emulator.data.samples import Samples
-    from emulator.forecast.run import forecast
-    from emulator.ingest.run import ingest
-    from emulator.model.rollout import rollout
-    from emulator.model.saved_model import load_model
-    from emulator.model.step import Step
-    from emulator.model.stepper import Stepper, StepResult
-    from emulator.planet.grid import Grid
-    from emulator.report.figures import plot
-    from emulator.sphere.transform import transform
-    from emulator.store.analysis import open_analysis
-    from emulator.store.forecast import open_forecast
-    from emulator.store.statistics import statistics
-    from emulator.training.run import train
-    from emulator.verify.audit import budgets
-    from emulator.verify.inputs import score
+if TYPE_CHECKING:  # what editors and type checkers read
+    from emulator.data.channels import Layout as Layout
+    from emulator.data.forcing import Forcing as Forcing
+    from emulator.data.forcing import StepInputs as StepInputs
+    from emulator.data.samples import Samples as Samples
+    from emulator.forecast.run import forecast as forecast
+    from emulator.ingest.run import ingest as ingest
+    from emulator.model.rollout import rollout as rollout
+    from emulator.model.saved_model import load_model as load_model
+    from emulator.model.step import Step as Step
+    from emulator.model.stepper import Stepper as Stepper
+    from emulator.model.stepper import StepResult as StepResult
+    from emulator.planet.grid import Grid as Grid
+    from emulator.report.figures import plot as plot
+    from emulator.sphere.transform import transform as transform
+    from emulator.store.analysis import open_analysis as open_analysis
+    from emulator.store.forecast import open_forecast as open_forecast
+    from emulator.store.statistics import statistics as statistics
+    from emulator.training.run import train as train
+    from emulator.verify.audit import budgets as budgets
+    from emulator.verify.inputs import score as score
 
 _WHERE = {
     # data
@@ -66,7 +67,7 @@ _WHERE = {
     "transform": "emulator.sphere.transform",  # of a grid: spherical-harmonic analysis and synthesis
 }
 
-__all__ = sorted(_WHERE)  # noqa: PLE0605 (a list of strings)
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str):

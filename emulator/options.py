@@ -1,4 +1,4 @@
-"""Options as frozen dataclasses: every field with its default, its meaning and its limits, declared where the thing itself is.
+"""Options as frozen dataclasses: each field with its default, meaning and limits, declared where the thing itself is.
 
 A configuration derives its models from them, so that nothing is declared twice; without one they check themselves.
 """
@@ -25,8 +25,8 @@ def option(default: Any = dataclasses.MISSING, about: str = "", **limits: float)
     if unknown := set(limits) - {*LIMITS, "shortest"}:
         raise TypeError(f"Expected limits among {', '.join(LIMITS)} and shortest, got {', '.join(sorted(unknown))}")
     metadata = {"about": about, **limits}
-    if default == {}:
-        return dataclasses.field(default_factory=dict, metadata=metadata)
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -68,7 +68,7 @@ def _read(value, hint):
         chosen = [each for each in get_args(hint) if each is not type(None)]
         return value if value is None or len(chosen) > 1 else _read(value, chosen[0])
     if get_origin(hint) is tuple:
-        return tuple(value)
+        return tuple(_read(each, get_args(hint)[0]) for each in value)
     if hint is Path:
         return Path(value)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):

@@ -65,7 +65,8 @@ def _between(processes: Processes, device: torch.device) -> Iterator[str]:
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     interface = os.environ.get(f"{backend.upper()}_SOCKET_IFNAME", "chosen by itself")
-    yield f"network   {processes.size} processes by {backend}, interface {interface}, meeting at {processes.address}:{processes.port}"
+    where = f"{processes.address}:{processes.port}"
+    yield f"network   {processes.size} processes by {backend}, interface {interface}, meeting at {where}"
     rate, latency = exchange_rate(processes, device), exchange_latency(processes, device)
     yield f"          sum over all: {rate / 1e9:.2f} GB/s, {latency * 1e6:.0f} microseconds for one number"
 

@@ -8,7 +8,6 @@ import difflib
 import hashlib
 import json
 import re
-import types
 import typing
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ import pydantic
 import yaml
 
 from pipelines.config import STAGES, ConfigError, Experiment, Model
+from pipelines.config.declared import OneOf
+from pipelines.config.networks import DEFAULT_KIND
 from pipelines.started import settled, start_of
 
 
@@ -134,7 +135,7 @@ def _merge(base: dict, own: dict) -> dict:
     for key, value in own.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         if both and key == "network":  # a network of another kind takes nothing from the base's
-            kind = merged[key].get("kind", "sfno")
+            kind = merged[key].get("kind", DEFAULT_KIND)
             both = value.get("kind", kind) == kind
         merged[key] = _merge(merged[key], value) if both else value
     return merged
@@ -211,17 +212,21 @@ def _walk(model, location) -> tuple[list[type[Model]], list[str]]:
         found = []
         for candidate in models:
             field = candidate.model_fields.get(str(part))
-            found += _models_in(field.annotation) if field else [candidate] if isinstance(part, int) else []
+            found += _models_in(field) if field else [candidate] if isinstance(part, int) else []
         models = found or models
     return models, shown
 
 
-def _models_in(annotation) -> list[type[Model]]:
+def _models_in(field: pydantic.fields.FieldInfo) -> list[type[Model]]:
+    """The models that a field may hold, however deep in lists and unions."""
+    late = [model for mark in field.metadata if isinstance(mark, OneOf) for model in mark.models().values()]
+    return late + _models_named(field.annotation)
+
+
+def _models_named(annotation) -> list[type[Model]]:
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return [annotation]
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
-    return []
+    return [model for argument in typing.get_args(annotation) for model in _models_named(argument)]
 
 
 def to_yaml(config: Model) -> str:

@@ -20,7 +20,13 @@ VALUES = {
     "store": "x",
     "statistics": "x",
     "output": "x",
-    "prognostic": ["temperature", "surface_pressure", "specific_humidity", "u_component_of_wind", "v_component_of_wind"],
+    "prognostic": [
+        "temperature",
+        "surface_pressure",
+        "specific_humidity",
+        "u_component_of_wind",
+        "v_component_of_wind",
+    ],
     "network": {"kind": "sfno", "embed_dim": 8, "blocks": 1},
     "phases": [{"updates": 12, "batch_size": 3}, {"updates": 6, "rollout_steps": 2, "batch_size": 2}],
     "ema": 0.9,
@@ -37,9 +43,7 @@ def samples_of(planet, config=CONFIG) -> Samples:
 
 
 def weighted(samples, statistics, config=CONFIG) -> Weighted:
-    return Weighted(
-        samples, statistics, config.variable_weights, config.level_weights, config.diagnostic_weight
-    )
+    return Weighted(samples, statistics, config.variable_weights, config.level_weights, config.diagnostic_weight)
 
 
 def loss_of(samples, statistics, config=CONFIG, penalty=None) -> StepLoss:

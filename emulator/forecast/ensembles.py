@@ -99,9 +99,7 @@ class InitialStates:
                 self._source = SphericalNoise(self.forcing.grid, power)
         members = range(int(options.control), options.members)
         draws = [
-            noise(
-                self._source, channels, generator_of(options.seed, time, member), options.vertical_correlation
-            )
+            noise(self._source, channels, generator_of(options.seed, time, member), options.vertical_correlation)
             for member in members
         ]
         return torch.stack(draws).to(self.step.device)
@@ -110,9 +108,7 @@ class InitialStates:
         return torch.cat([state[None], perturbed_states]) if self.options.control else perturbed_states
 
     def _noisy(self, time, state: Tensor) -> Tensor:
-        return self._with_control(
-            state, perturbed(self.step, state[None], self.options.amplitude * self._draws(time))
-        )
+        return self._with_control(state, perturbed(self.step, state[None], self.options.amplitude * self._draws(time)))
 
     def _bred(self, time, state: Tensor) -> Tensor:
         options = self.options
@@ -150,7 +146,9 @@ class InitialStates:
             for number in range(1, steps + 1):
                 given = self.forcing.inputs([self.forcing.later(start, number - 1)])
                 if self.step.noise is not None:
-                    given = given._replace(noise=self.step.noise.rows([forecast_key(self.options.seed, start, 0, number)]))
+                    given = given._replace(
+                        noise=self.step.noise.rows([forecast_key(self.options.seed, start, 0, number)])
+                    )
                 parts = (None if part is None else part.to(self.step.device) for part in given)
                 yield StepInputs(*(None if part is None else part.expand(rows, *part.shape[1:]) for part in parts))
 

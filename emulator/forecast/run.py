@@ -1,4 +1,4 @@
-"""Forecasts with trained models from an analysis store: one call for a notebook, and the parts that a batch stage is made of."""
+"""Forecasts with trained models from an analysis store: one call for a notebook, and what a batch stage is made of."""
 
 import dataclasses
 import os
@@ -124,7 +124,12 @@ class Models:
 
     @classmethod
     def load(
-        cls, checkpoint: Path, store: Path, cascade: Sequence[tuple[float, Path]] = (), more: Sequence[Path] = (), device=None
+        cls,
+        checkpoint: Path,
+        store: Path,
+        cascade: Sequence[tuple[float, Path]] = (),
+        more: Sequence[Path] = (),
+        device=None,
     ) -> "Models":
         """Checkpoints that fit the analysis store at `store`, on a device.
 

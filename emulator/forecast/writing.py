@@ -1,4 +1,4 @@
-"""Forecasts as datasets, in memory or in a store that is filled group by group, can be stopped anywhere, and ends the same."""
+"""Forecasts as datasets: in memory, or in a store that is filled group by group and can be stopped anywhere."""
 
 import contextlib
 import dataclasses
@@ -98,7 +98,7 @@ def _along_leads(blocks: Sequence[Mapping], name: str, row: int) -> np.ndarray:
 def write(
     output: Output, forecaster: Forecaster, times: Sequence, schedule: Schedule, progress: Progress = silent
 ) -> None:
-    """Write the forecasts from all initial times, or this process's share of them; whoever writes the last finishes the store.
+    """Write the forecasts from all initial times, or this process's share; whoever writes the last finishes the store.
 
     Each initial time is written once; a stopped call goes on where it was, also inside a forecast, and ends with the same
     numbers. A store that is complete for the same models, times and options is left alone.

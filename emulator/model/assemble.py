@@ -1,4 +1,4 @@
-"""The parts of a step from a store and its statistics: channels, what the network sees, normalisation, bounds, static features."""
+"""The parts of a step from a store and its statistics: channels, inputs, normalisation, bounds, static features."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 STATIC = ("geopotential_at_surface", "land_sea_mask")
 
 
-def layout_of(dataset: xr.Dataset, chosen: Mapping[str, Sequence[str] | None] | None = None, name="the store") -> Layout:
+def layout_of(
+    dataset: xr.Dataset, chosen: Mapping[str, Sequence[str] | None] | None = None, name="the store"
+) -> Layout:
     """Channels by their roles in the store, or as chosen for `prognostic`, `diagnostic` and `forcing`.
 
     Raises `ValueError` for a variable that the store, told as `name`, lacks.

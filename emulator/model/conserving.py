@@ -106,7 +106,9 @@ def prepared(
         make_budgets(options.scheme, atmosphere, names)
     except LackingVariables as error:
         # without surface pressure dry air would be corrected through humidity, which few would choose knowingly
-        left = [name for name in options.scheme.budgets if name not in error.lacking and atmosphere.has_surface_pressure]
+        left = [
+            name for name in options.scheme.budgets if name not in error.lacking and atmosphere.has_surface_pressure
+        ]
         fewer = f"train.conservation.budgets=[{','.join(left)}] or " if left else ""
         raise ValueError(f"{error}; give them, or train with {fewer}{without}") from None
     except ValueError as error:

@@ -41,7 +41,7 @@ def rollout(
     *,
     first: int = 1,
     begin: Begin | None = None,
-    execution: Execution = Execution(),  # noqa: B008 (frozen)
+    execution: Execution = Execution(),
 ) -> Iterator[StepResult]:
     """Forecast from `state`, one step for each of `inputs`.
 

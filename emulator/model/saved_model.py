@@ -18,7 +18,6 @@ from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
-
 SCHEMA = "checkpoint-1"
 
 

@@ -80,7 +80,9 @@ class Step(nn.Module):
     def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor) -> Tensor:
         """What the network sees, `(batch, in, *space)`."""
         normalised = torch.nan_to_num(self.forcing_scale(forcing))
-        return torch.cat([self.state_scale(state), normalised, clock, self.static.expand(len(state), *self.static.shape)], dim=1)
+        return torch.cat(
+            [self.state_scale(state), normalised, clock, self.static.expand(len(state), *self.static.shape)], dim=1
+        )
 
     def forward(
         self, state: Tensor, forcing: Tensor, clock: Tensor, anchor=None, noise: Tensor | None = None

@@ -200,30 +200,6 @@ class Norm(nn.Module):
         return torch.addcmul(shift.flatten(), centred, torch.rsqrt(variance + self.eps) * scale.flatten()).view(x.shape)
 
 
-class NoiseModulation(nn.Module):
-    """Scales and shifts states by a linear map of noise at the same place; it starts at zero, and then changes no bit.
-
-    No random number is drawn for it, so that the rest of a network starts as it would without noise.
-    """
-
-    def __init__(self, noise: int, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(2 * channels, noise))
-
-    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """States `(..., channel)` and noise `(..., noise)`."""
-        scale, shift = linear(noise, self.weight, None).to(x.dtype).chunk(2, -1)
-        return torch.addcmul(x + shift, x, scale)
-
-
-def check_noise(noise: torch.Tensor | None, x: torch.Tensor, channels: int) -> None:
-    """Raises `ValueError` unless noise is `(batch, channels, *space)` for an input `(batch, in, *space)`; None for none."""
-    wanted = (len(x), channels, *x.shape[2:]) if channels else None
-    came = None if noise is None else tuple(noise.shape)
-    if came != wanted:
-        raise ValueError(f"Expected noise of shape {wanted}, got {came}")
-
-
 class DropPath(nn.Module):
     """Leaves a branch out for some samples while training; `(cell, batch, channel)`."""
 

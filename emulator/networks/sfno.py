@@ -8,15 +8,19 @@ their order does not matter to it; the MLP's stencil, where it has one, finds th
 
 import dataclasses
 import math
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.layers import MLP, DropPath, Linear, NoiseModulation, Norm, check_noise, gelu
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
+from emulator.networks.layers import MLP, DropPath, Linear, Norm, gelu
+from emulator.networks.registry import expect_global, network
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
+from emulator.options import Options, option
+from emulator.planet.grid import Grid
 from emulator.sphere.transform import SphericalTransform, latitudes, truncation
 
 Skip = Literal["none", "identity", "linear"]
@@ -24,80 +28,78 @@ Precision = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
-class SFNOOptions:
-    """Size and design of the network.
+class SFNOOptions(Options):
+    """Spherical Fourier neural operator (Bonev et al. 2023) and its variants.
 
-    Attributes:
-      embed_dim: channels of the state. blocks: number of blocks. scale_factor: coarsening of the inner blocks' grid.
-      truncation: share of the inner grid's degrees to keep. By default all on a Gaussian grid, and on an equiangular one
-        those that its quadrature resolves (published networks keep all: 1.0).
-      filter: per-degree channel mixing, "complex" (as published: equivariant about the polar axis), "real" (under every
-        rotation, at half the cost), "diagonal" (one complex factor per degree and channel) or "low_rank" (`rank`
-        directions shared by all degrees). filter_precision: of that product.
-      spectral_layers: filters in a block, with a gate on every degree's power between them.
-      mlp_ratio: hidden width of a block's MLP over embed_dim, 0 for no MLP. mlp_precision: of every linear layer; the
-        transforms and the state stay in float32.
-      stencil: cells in latitude and in longitude that the first layer of a block's MLP takes in, odd; 1 as published. The
-        filters are isotropic, so 3 is what gives a block slopes and their directions, as advection needs.
-      encoder_layers: hidden layers of encoder and decoder: 0 in torch-harmonics, 1 in ACE.
-      norm: "instance", "area_instance" (moments weighted by area), "layer" (over channels) or "none", before the MLP.
-      pre_norm: the same before the transform: "branch" leaves the skips alone, "stream" includes them (as ACE does).
-      activation: GELU between filter and MLP. inner_skip: around the filter. outer_skip: around the block.
-      big_skip: "concat" hands the input to the decoder, "add" adds it to the output, "none".
-      position: "harmonics" (of low degree, added to the encoded state), "learned" (a field, added likewise), "none".
-      condition_dim: scalars per sample (time of the year, CO2, ...) that scale and shift every normalised state.
-      noise_channels: random fields that scale and shift, cell by cell, what every block's MLP takes in.
-      checkpointing: blocks are computed again in the backward pass instead of stored.
-      drop_path: probability that a sample skips the last block's branch, growing from 0 at the first block.
-      zero_output: the decoder starts at zero, so that the output does (or equals the input, with a big skip of "add").
+    A `filter` is "complex" (as published: equivariant about the polar axis), "real" (under every rotation, at half the
+    cost), "diagonal" (one complex factor per degree and channel) or "low_rank" (`rank` directions shared by all degrees).
+    Filters are isotropic, so a `stencil` of 3 is what gives a block slopes and their directions, as advection needs.
+    `encoder_layers` are 0 in torch-harmonics and 1 in ACE; ACE normalises the "stream".
     """
 
-    embed_dim: int = 64
-    blocks: int = 4
-    scale_factor: float = 1
-    truncation: float | None = None
-    filter: Literal["complex", "real", "diagonal", "low_rank"] = "complex"
-    filter_precision: Precision = "float32"
-    rank: int = 16
-    spectral_layers: int = 1
-    mlp_ratio: float = 2.0
-    mlp_precision: Precision = "float32"
-    stencil: int = 1
-    encoder_layers: int = 1
-    norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
-    pre_norm: Literal["none", "branch", "stream"] = "stream"
-    activation: bool = True
-    inner_skip: Skip = "linear"
-    outer_skip: Skip = "identity"
-    big_skip: Literal["none", "concat", "add"] = "concat"
-    position: Literal["none", "harmonics", "learned"] = "none"
-    condition_dim: int = 0
-    noise_channels: int = 0
-    checkpointing: bool = False
-    drop_path: float = 0.0
-    zero_output: bool = False
+    embed_dim: int = option(64, "channels of the state", minimum=1)
+    blocks: int = option(4, "each a transform, a filter, the transform back and an MLP", minimum=1)
+    scale_factor: float = option(1, "how much coarser the inner blocks' grid is", minimum=1)
+    truncation: float | None = option(
+        None,
+        "share of the inner grid's degrees to keep (1: all, as published); none: those that its quadrature resolves",
+        above=0,
+        maximum=1,
+    )
+    filter: Literal["complex", "real", "diagonal", "low_rank"] = option("complex", "of channels, degree by degree")
+    filter_precision: Precision = option("float32", "of its products")
+    rank: int = option(16, "directions of a low_rank filter", minimum=1)
+    spectral_layers: int = option(1, "filters in a block, with a gate on every degree's power between them", minimum=1)
+    mlp_ratio: float = option(2.0, "hidden width of a block's MLP over embed_dim; 0: no MLP", minimum=0)
+    mlp_precision: Precision = option("float32", "of the products of linear layers")
+    stencil: int = option(1, "cells each way that a block's MLP takes in, odd; 3 learns much faster", minimum=1)
+    encoder_layers: int = option(1, "hidden layers of encoder and decoder; 0: linear, as published", minimum=0)
+    norm: Literal["instance", "area_instance", "layer", "none"] = option("instance", "before the MLP")
+    pre_norm: Literal["none", "branch", "stream"] = option(
+        "stream", "before the transform: for the branch alone, or for the skips too"
+    )
+    activation: bool = option(True, "GELU between filter and MLP")
+    inner_skip: Skip = option("linear", "around the filter")
+    outer_skip: Skip = option("identity", "around the block")
+    big_skip: Literal["none", "concat", "add"] = option(
+        "concat", "the input is handed to the decoder, or added to the output"
+    )
+    position: Literal["none", "harmonics", "learned"] = option(
+        "none",
+        "what tells cells where they lie, added to the encoded state: harmonics of low degree or a learned field",
+    )
+    noise: NoiseOptions | None = option(None, "random fields that scale and shift normalised features")
+    condition: tuple[str, ...] = option(
+        (), "time_of_year, or forcing without levels, to scale and shift all features by"
+    )
+    checkpointing: bool = option(False, "compute blocks again in the backward pass instead of storing them")
+    drop_path: float = option(
+        0.0, "probability to skip the last block's branch, growing from 0 at the first", minimum=0, below=1
+    )
+    zero_output: bool = option(False, "the decoder starts at zero")
 
     def __post_init__(self):
-        for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
-        for name in ("embed_dim", "blocks", "scale_factor", "rank", "spectral_layers", "stencil"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
-        for name in ("mlp_ratio", "encoder_layers", "condition_dim", "noise_channels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"Expected {name} of at least 0, got {getattr(self, name)}")
-        if self.truncation is not None and not 0 < self.truncation <= 1:
-            raise ValueError(f"Expected truncation above 0 and at most 1, got {self.truncation}")
+        super().__post_init__()
         if self.mlp_ratio and int(self.embed_dim * self.mlp_ratio) < 1:
             raise ValueError(
                 f"Expected an mlp_ratio of 0 or one that leaves a channel of {self.embed_dim}, got {self.mlp_ratio}"
             )
         if self.stencil > 1 and not self.mlp_ratio:
             raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"Expected drop_path of at least 0 and below 1, got {self.drop_path}")
+
+    @property
+    def condition_dim(self) -> int:
+        return scalar_count(self.condition)
+
+    @property
+    def noise_channels(self) -> int:
+        return noise_count(self.noise)
+
+
+@network("sfno", SFNOOptions)
+def build(options: SFNOOptions, inputs: int, outputs: int, grid: Grid) -> "SFNO":
+    expect_global(grid, "gaussian", "equiangular")
+    return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options)
 
 
 class SFNO(nn.Module):

@@ -26,7 +26,9 @@ def device_of(processes: Processes) -> torch.device:
     if count == 1:  # the launcher showed this process its own GPU alone
         return torch.device("cuda", 0)
     if processes.local_rank >= count:
-        raise ValueError(f"Expected a GPU for each process of a node, got {count} GPUs and process {processes.local_rank}")
+        raise ValueError(
+            f"Expected a GPU for each process of a node, got {count} GPUs and process {processes.local_rank}"
+        )
     return torch.device("cuda", processes.local_rank)
 
 
@@ -42,7 +44,11 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
         yield processes
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    where = f"tcp://[{processes.address}]:{processes.port}" if ":" in processes.address else f"tcp://{processes.address}:{processes.port}"
+    where = (
+        f"tcp://[{processes.address}]:{processes.port}"
+        if ":" in processes.address
+        else f"tcp://{processes.address}:{processes.port}"
+    )
     timeout = datetime.timedelta(seconds=timeout_seconds)
     dist.init_process_group(backend, init_method=where, rank=processes.rank, world_size=processes.size, timeout=timeout)
     log.info("process %d of %d, %s at %s", processes.rank, processes.size, backend, where)
@@ -101,7 +107,9 @@ def share(indices, processes: Processes):
     the mean of their losses needs.
     """
     if len(indices) % processes.size:
-        raise ValueError(f"Expected a batch that {processes.size} processes can share evenly, got {len(indices)} samples")
+        raise ValueError(
+            f"Expected a batch that {processes.size} processes can share evenly, got {len(indices)} samples"
+        )
     part = len(indices) // processes.size
     return indices[processes.rank * part : (processes.rank + 1) * part]
 

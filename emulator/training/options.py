@@ -45,9 +45,7 @@ class Phase(Options):
     teacher: float = option(
         0.0, "probability that a step starts from the truth, not the network's state", minimum=0, maximum=1
     )
-    replay: float = option(
-        0.0, "share of samples that go on from the network's own last states", minimum=0, below=1
-    )
+    replay: float = option(0.0, "share of samples that go on from the network's own last states", minimum=0, below=1)
     replay_most: int = option(16, "windows in a row that a sample may go on", minimum=1)
     accumulate: int = option(1, "parts that a batch is computed in, for less memory", minimum=1)
 
@@ -117,9 +115,7 @@ class TrainOptions(Options):
     ema: float = option(
         0.0, "decay of the exponential moving average of the weights; 0 keeps none", minimum=0, maximum=1
     )
-    margin: float = option(
-        0.5, "states stay in the training data's local range, widened by this share", minimum=0
-    )
+    margin: float = option(0.5, "states stay in the training data's local range, widened by this share", minimum=0)
     seed: int = option(0)
     later_stores: tuple[Path, ...] = option(
         (), "stores like the first that go on after it; windows cross the seam where they meet"
@@ -130,9 +126,7 @@ class TrainOptions(Options):
         "float32", "of the network's products; budgets and losses are never halved"
     )
     compile: bool = option(False, "torch.compile the network")
-    checkpoint_steps: bool = option(
-        False, "compute steps again in the backward pass: less memory, a third slower"
-    )
+    checkpoint_steps: bool = option(False, "compute steps again in the backward pass: less memory, a third slower")
     parallel: Literal["ddp", "fsdp"] = option("ddp", "each process holds the network, or a part of it")
     save_every: int = option(250, "updates between resumable checkpoints", minimum=1)
     save_minutes: float = option(5.0, "time after which one is saved also between those", above=0)

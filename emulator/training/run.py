@@ -78,7 +78,7 @@ class Training:
       options: what is trained on what, and how. around: see `Around`.
     """
 
-    def __init__(self, options: TrainOptions, around: Around = Around()):  # noqa: B008 (frozen)
+    def __init__(self, options: TrainOptions, around: Around = Around()):
         self.options, self.around = options, around
         self.processes = around.processes or processes_of(os.environ)
         self.device = device_of(self.processes)

@@ -95,7 +95,7 @@ class Trainer:
         directory: Path,
         identity: str,
         validation: Validation | None = None,
-        placement: Placement = Placement(),  # noqa: B008 (frozen)
+        placement: Placement = Placement(),
     ):
         self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
         self.directory, self.identity, self.processes = Path(directory), identity, placement.processes

@@ -44,11 +44,14 @@ class Validation:
         count = min(self.windows, len(starts)) // processes.size * processes.size
         if not count:
             raise ValueError(
-                f"Expected {processes.size} validation windows of {self.steps} steps, the period has {len(self.samples)} times"
+                f"Expected {processes.size} validation windows of {self.steps} steps, the period has "
+                f"{len(self.samples)} times"
             )
         return starts[np.linspace(0, len(starts) - 1, count).round().astype(int)]
 
-    def __call__(self, step: Step, processes: Processes, device: torch.device, precision: str = "float32") -> dict[str, float]:
+    def __call__(
+        self, step: Step, processes: Processes, device: torch.device, precision: str = "float32"
+    ) -> dict[str, float]:
         """Mean errors, in the loss's units: of one step, of the rollouts' last step, and the skill of the latter.
 
         The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts, without the root for an error that

@@ -3,8 +3,8 @@
 import pytest
 from small_planet import FLUXES, numpy_statistics
 
-from emulator.model.assemble import layout_of
 from emulator.model import conserving
+from emulator.model.assemble import layout_of
 from emulator.model.conserving import ConservationOptions
 
 LATENT = "mean_surface_latent_heat_flux"
@@ -68,4 +68,4 @@ def test_what_the_sentence_offers_is_accepted(planet, kind, budgets):
 
 
 def test_defaults_close_all_three(planet):
-    assert prepared(planet) is not None and ConservationConfig().budgets == ["dry_air", "water", "energy"]
+    assert prepared(planet) is not None and ConservationOptions.of({}).scheme.budgets == ("dry_air", "water", "energy")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from small_planet import numpy_statistics
 from small_training import CONFIG as SMALL
-from small_training import buffers_of, loss_of, samples_of, weighted
+from small_training import buffers_of, loss_of, weighted
 
-from emulator.data.normalisation import Normalizer
 from emulator.data.forcing import StepInputs
+from emulator.data.normalisation import Normalizer
 from emulator.data.samples import Samples
 from emulator.losses.scaled import channel_weights
 from emulator.model.assemble import changes, envelope, layout_of

@@ -265,8 +265,8 @@ VARIANTS = [
     {"big_skip": "add"},
     {"position": "harmonics"},
     {"position": "learned"},
-    {"condition_dim": 3},
-    {"condition_dim": 2, "norm": "none"},
+    {"condition": ("time_of_year", "co2")},
+    {"condition": ("time_of_year",), "norm": "none"},
     {"drop_path": 0.3},
     {"mlp_precision": "bfloat16", "filter_precision": "bfloat16"},
 ]
@@ -286,7 +286,7 @@ def test_every_option_builds_and_every_parameter_has_a_gradient(chosen, grid, sh
 
 
 def test_samples_of_a_batch_do_not_know_each_other():
-    net = awaken(network(dataclasses.replace(SMALL, condition_dim=2))).eval()
+    net = awaken(network(dataclasses.replace(SMALL, condition=("time_of_year",)))).eval()
     x, condition = fields(3, 3, 12, 24), fields(3, 2)
     with torch.no_grad():
         together = net(x, condition)
@@ -295,7 +295,7 @@ def test_samples_of_a_batch_do_not_know_each_other():
 
 
 def test_gradient_of_the_whole_network_is_that_of_differences():
-    options = dataclasses.replace(SMALL, embed_dim=3, blocks=2, spectral_layers=2, condition_dim=2)
+    options = dataclasses.replace(SMALL, embed_dim=3, blocks=2, spectral_layers=2, condition=("time_of_year",))
     net = awaken(network(options, shape=(4, 8))).double()
     x, condition = fields(2, 3, 4, 8).double(), fields(2, 2).double()
     direction = fields(2, 3, 4, 8, seed=9).double()
@@ -309,7 +309,7 @@ def test_gradient_of_the_whole_network_is_that_of_differences():
 
 def test_condition_scales_and_shifts_what_the_norms_give():
     """Before training a condition has no effect; afterwards it does, by sample."""
-    options = dataclasses.replace(SMALL, condition_dim=2)
+    options = dataclasses.replace(SMALL, condition=("time_of_year",))
     net = network(options)
     x = fields(1, 3, 12, 24).expand(2, -1, -1, -1)
     with torch.no_grad():

@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.model import checkpoint
-from emulator.parallel.distributed import device_of, from_first, highest, mean_over, part_of, process_group, share, whole
+from emulator.parallel.distributed import (
+    device_of,
+    from_first,
+    highest,
+    mean_over,
+    part_of,
+    process_group,
+    share,
+    whole,
+)
 from emulator.parallel.processes import Processes, first_host, processes_of
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -41,7 +50,8 @@ def test_the_world_is_found_from_torchrun_and_from_a_slurm_step():
 
 def test_a_batch_script_without_srun_is_one_process():
     assert (
-        processes_of({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a"}).size == 1
+        processes_of({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a"}).size
+        == 1
     )
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_rollout import config as rollout_config
 
-from emulator.store.forecast import open_forecast
 from emulator.model.saved_model import load_model
+from emulator.store.forecast import open_forecast
 from pipelines import rollout
 from pipelines.cli import main
 

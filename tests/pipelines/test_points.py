@@ -9,11 +9,11 @@ import yaml
 from small_planet import small_planet
 from tiny_experiment import tiny_experiment
 
+from emulator.model.saved_model import grid_from_json, grid_to_json, load_model
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
-from emulator.model.saved_model import grid_from_json, grid_to_json, load_model
 from pipelines.cli import main
 
 ROWS = {"temperature", "surface_pressure"}

@@ -8,11 +8,12 @@ import pytest
 import torch
 import xarray as xr
 
-from emulator.store.analysis import open_analysis
-from emulator.store.forecast import open_forecast
 from emulator.data.forcing import Forcing
+from emulator.forecast import forecaster
 from emulator.forecast.forecaster import Forecaster, Position
 from emulator.model.saved_model import load_model
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
 from pipelines import rollout
 from pipelines.cli import main
 from pipelines.config import ConfigError, RolloutConfig
@@ -138,9 +139,7 @@ def test_bred_members_have_the_amplitude_and_differ(finished, tmp_path):
         )
 
     analysis = packed(truth)
-    area = torch.as_tensor(
-        Forcing(open_analysis(config(finished, "x").store), step.layout.forcing).grid.area
-    )
+    area = torch.as_tensor(Forcing(open_analysis(config(finished, "x").store), step.layout.forcing).grid.area)
     vectors = [packed(found.isel(lead_time=0, member=m)) - analysis for m in range(3)]
     for vector in vectors:
         from emulator.forecast.ensembles import size_of
@@ -191,7 +190,7 @@ def test_a_run_that_was_stopped_anywhere_ends_bit_for_bit_the_same(finished, tmp
     """Also independent of how many leads are written at a time."""
     options = {"ensemble": NOISE, "maximum_inits": 3, "batch_size": 4}
     whole = run(finished, tmp_path / "whole.zarr", **options)
-    monkeypatch.setattr(forecasting, "BLOCK_BYTES", block)
+    monkeypatch.setattr(forecaster, "BLOCK_BYTES", block)
     output, stops = tmp_path / "stopped.zarr", []
     blocks = Forecaster.blocks
 
@@ -216,7 +215,7 @@ def test_a_run_that_was_stopped_anywhere_ends_bit_for_bit_the_same(finished, tmp
 
 
 def test_a_run_that_was_stopped_goes_on_in_other_batches(finished, plain, tmp_path, monkeypatch):
-    monkeypatch.setattr(forecasting, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(forecaster, "BLOCK_BYTES", 1)
     blocks = Forecaster.blocks
 
     def stopping(self, times, schedule, position=None):

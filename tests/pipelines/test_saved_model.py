@@ -7,9 +7,9 @@ import pytest
 import xarray as xr
 
 from emulator.model.checkpoint import describe
+from emulator.model.saved_model import check_match
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
-from emulator.model.saved_model import check_match
 from pipelines.cli import main
 
 

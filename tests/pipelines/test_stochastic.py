@@ -10,14 +10,15 @@ from test_rollout import assert_equal
 from test_rollout import config as rollout_config
 
 from emulator.data.channels import Channels
+from emulator.data.forcing import Forcing
+from emulator.forecast import forecaster
+from emulator.forecast.forecaster import Forecaster
+from emulator.model.assemble import conditions
+from emulator.model.saved_model import load_model
 from emulator.model.scalars import Scalars
 from emulator.planet.insolation import CLOCK_FEATURES
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
-from emulator.data.forcing import Forcing
-from emulator.forecast.forecaster import Forecaster
-from emulator.model.assemble import conditions
-from emulator.model.saved_model import load_model
 from pipelines import rollout
 from pipelines.cli import main
 from pipelines.config import ConfigError, TrainConfig
@@ -96,7 +97,7 @@ def test_parts_together_are_the_whole(finished, trained, members, tmp_path):
 def test_a_rollout_that_was_stopped_inside_a_forecast_ends_bit_for_bit_the_same(
     finished, trained, members, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(forecasting, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(forecaster, "BLOCK_BYTES", 1)
     output, stops, blocks = tmp_path / "stopped.zarr", [], Forecaster.blocks
     given = rollout_config(finished, output, checkpoint=trained / "checkpoint", ensemble=NOISE)
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from test_distributed import assert_near, state, train
 from small_training import RECIPE, STOCHASTIC, same_state, trainer
+from test_distributed import assert_near, state, train
 
+from emulator.files.interruption import Interrupted
 from emulator.model.noise import NetworkNoise
 from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
 from emulator.planet.grid import Grid
-from emulator.training.order import Order
 from emulator.training.options import Phase, TrainOptions
+from emulator.training.order import Order
 from emulator.training.recipe import Recipe
-from emulator.files.interruption import Interrupted
 from emulator.training.validation import Validation
 from emulator.training.window import Window, WindowOptions
 

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from small_planet import numpy_statistics
 from small_training import CONFIG, RECIPE, buffers_of, loss_of, same_state, samples_of, trainer
 
-from emulator.data.samples import Samples
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
-from emulator.model.step import Step
+from emulator.model.assemble import make_step
+from emulator.model.conserving import ConservationOptions, conservation
 from emulator.training.options import Phase
 from emulator.training.recipe import Recipe
 from emulator.training.trainer import Diverged, Trainer
+
 
 @pytest.fixture(scope="module")
 def whole(planet, tmp_path_factory):
@@ -218,11 +219,10 @@ def test_too_short_a_period_is_refused(planet, tmp_path):
 
 
 def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp_path):
-    dataset = planet.assign_attrs(time_step_seconds=21600.0)
     statistics = numpy_statistics(planet)
-    samples = Samples(dataset, layout_of(dataset, chosen(CONFIG)))
-    soft = CONFIG.conservation.model_copy(update={"kind": "none", "penalty": 0.1})
-    kept = conserve.conservation(soft, samples, statistics)
+    samples = samples_of(planet)
+    soft = ConservationOptions.of({"kind": "none", "penalty": 0.1})
+    kept = conservation(soft, samples, statistics)
     assert kept.scheme is None
     torch.manual_seed(0)
     step = make_step(CONFIG.network, samples.layout, samples.grid, buffers_of(samples, statistics), None)

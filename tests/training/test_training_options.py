@@ -10,17 +10,16 @@ from small_planet import numpy_statistics
 from small_training import CONFIG, RECIPE, loss_of, same_state, trainer, weighted
 
 from emulator.data.samples import Batch
+from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
-from emulator.training.replay import Replay
-from emulator.files.interruption import Interrupted
 from emulator.training.options import LossOptions, PeriodOptions, Phase, ValidationOptions
+from emulator.training.replay import Replay
 from emulator.training.run import _kept
 from emulator.training.trainer import Diverged, Trainer
 from emulator.training.validation import Best, Validation
 from emulator.training.window import Window, WindowOptions
-
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,6 @@ def whole(planet, tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole")
     trainer(planet, directory).run()
     return directory
-
 
 
 def rows_of(directory, name="metrics.jsonl"):
@@ -296,7 +294,7 @@ def test_steps_that_are_computed_again_give_the_same_gradient(planet, tmp_path):
         torch.testing.assert_close(again[name], gradient, msg=name)
 
 
-def test_a_taught_step_starts_from_the_truth(planet, tmp_path):
+def test_a_teacher_forced_step_starts_from_the_truth(planet, tmp_path):
     made = trainer(planet, tmp_path)
     _, forced = gradient_of(made, WindowOptions(teacher_forced=(False, True, True)))
     batch, single = made.samples.batch([3, 9], 3), 0.0
@@ -305,7 +303,7 @@ def test_a_taught_step_starts_from_the_truth(planet, tmp_path):
             batch.state[:, k : k + 2], *(t[:, k : k + 1] for t in (batch.diagnostic, batch.forcing, batch.clock))
         )
         single += float(Window(made.step, made._run_window._module.loss)(one, WindowOptions())[0]) / 3
-    assert taught == pytest.approx(single, rel=1e-5)
+    assert forced == pytest.approx(single, rel=1e-5)
 
 
 def test_random_windows_and_teaching_are_functions_of_the_update(planet, tmp_path):
@@ -313,8 +311,8 @@ def test_random_windows_and_teaching_are_functions_of_the_update(planet, tmp_pat
     steps = [recipe.steps(update) for update in range(400)]
     assert set(steps) == {1, 2, 3, 4} and steps == [recipe.steps(update) for update in range(400)]
     assert min(steps.count(n) for n in (1, 2, 3, 4)) > 60
-    taught = [flag for update in range(400) for flag in recipe.teacher_forced(update)]
-    assert len(taught) == sum(steps) and 0.2 < sum(taught) / len(taught) < 0.3
+    forced = [flag for update in range(400) for flag in recipe.teacher_forced(update)]
+    assert len(forced) == sum(steps) and 0.2 < sum(forced) / len(forced) < 0.3
     straight = dataclasses.replace(recipe, phases=(dataclasses.replace(recipe.phases[0], updates=8),))
     first = trainer(planet, tmp_path / "stopped", straight)
     with pytest.raises(Interrupted):

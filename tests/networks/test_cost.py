@@ -6,16 +6,14 @@ import torch
 from torch import nn
 
 from emulator.kernels import library
+from emulator.networks import cost as measured
+from emulator.networks.cost import Cost, activations, measure, products
+from emulator.networks.registry import build
 from emulator.networks.spectral import mix, mix_backward
 from emulator.parallel.rates import count_products
 from emulator.planet.grid import Grid
 from emulator.sphere.products import to_cells, to_coefficients
 from emulator.training.recipe import Phase
-from pipelines import estimate
-from pipelines.cli import main
-from pipelines.config import GraphConfig, SFNOConfig
-from pipelines.estimate import Cost, activations, measure, products
-from pipelines.networks import KINDS, make_network
 
 
 def test_activations_are_what_a_plain_network_keeps():
@@ -35,8 +33,8 @@ def test_activations_are_what_a_plain_network_keeps():
 def test_activations_scale_with_the_batch_and_fall_with_checkpointing():
     grid, x = Grid.gaussian(12), torch.randn(1, 3, 12, 24)
     torch.manual_seed(0)
-    plain = make_network(SFNOConfig(embed_dim=16, blocks=4), 3, 2, grid)
-    saving = make_network(SFNOConfig(embed_dim=16, blocks=4, checkpointing=True), 3, 2, grid)
+    plain = build(dict(kind="sfno", embed_dim=16, blocks=4), 3, 2, grid)
+    saving = build(dict(kind="sfno", embed_dim=16, blocks=4, checkpointing=True), 3, 2, grid)
     one, four = activations(plain, x), activations(plain, x.expand(4, -1, -1, -1).contiguous())
     assert 3.5 * one < four < 4.5 * one
     assert activations(saving, x) < 0.6 * one
@@ -44,8 +42,11 @@ def test_activations_scale_with_the_batch_and_fall_with_checkpointing():
 
 @pytest.mark.parametrize("kind", ["sfno", "graph"])
 def test_measured_cost_is_positive_and_leaves_the_network_as_it_was(kind):
-    config = {"sfno": SFNOConfig(embed_dim=8, blocks=1), "graph": GraphConfig(width=8, rounds=1, refinement=1)}[kind]
-    net = make_network(config, 3, 2, Grid.gaussian(8))
+    config = {
+        "sfno": dict(kind="sfno", embed_dim=8, blocks=1),
+        "graph": dict(kind="graph", width=8, rounds=1, refinement=1),
+    }[kind]
+    net = build(config, 3, 2, Grid.gaussian(8))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     cost = measure(net, 3, (8, 16))
     assert cost.parameters == sum(p.numel() for p in net.parameters())
@@ -63,27 +64,18 @@ def test_memory_and_pace_of_a_phase_are_sums():
 
 
 def test_what_does_not_fit_is_not_tried(monkeypatch):
-    monkeypatch.setattr(estimate, "available_memory", lambda: 1000)
+    monkeypatch.setattr(measured, "available_memory", lambda: 1000)
     cost = measure(nn.Linear(5, 5), 3, (4, 5))
     assert cost.activations == 0 and np.isnan(cost.seconds)
     assert "too large" in cost.describe([Phase(10, 1, 4, 1.0)])
-
-
-def test_the_command_lists_every_kind_with_its_options(capsys):
-    assert main(["models"]) == 0
-    told = capsys.readouterr().out
-    for kind in KINDS:
-        assert f"\n{kind}  " in told
-    assert "1,120,256 parameters" in told  # of torch-harmonics' network at the reference size, counted there
-    assert "filter = complex   (complex | real | diagonal | low_rank; " in told
 
 
 def test_products_are_counted_forward_and_backward_whoever_makes_them():
     """By hand for the linear layers; the transforms' and the filter's formulas by the products that stand in for kernels."""
     grid, space, wide = Grid.gaussian(12), (12, 24), 16
     bare = {"norm": "none", "pre_norm": "none", "inner_skip": "none", "big_skip": "none"}
-    config = SFNOConfig(embed_dim=wide, blocks=1, mlp_ratio=0, encoder_layers=0, **bare)
-    network = make_network(config, 5, 3, grid)
+    config = dict(kind="sfno", embed_dim=wide, blocks=1, mlp_ratio=0, encoder_layers=0, **bare)
+    network = build(config, 5, 3, grid)
     linear = 2 * 288 * wide * (2 * 5 + 3 * 3)  # the input wants no gradient
     transform, weight = network.outer, network.blocks[0].filters[0].weight.detach()
     plan, fourier = list(transform.plan), transform.fourier

@@ -1,4 +1,4 @@
-"""What a network will need, found before a job is queued: parameters, activation memory, seconds per update."""
+"""What training a network costs, measured on one sample: parameters, activation memory, seconds and operations."""
 
 import dataclasses
 import os
@@ -50,18 +50,18 @@ class Cost:
 def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> Cost:
     """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory.
 
-    `noise` and `scalars` are the numbers of random fields and of scalars that the network is told besides its inputs.
+    `noise`, `scalars`: numbers of the random fields and scalars that the network takes besides its inputs.
     """
     parameters = sum(p.numel() for p in network.parameters())
     x = torch.zeros(1, inputs, *space)
     if ADAM_BYTES * parameters + 100 * x.nbytes > 0.5 * available_memory():
         return Cost(parameters, 0, float("nan"))
-    told = _told(space, noise, scalars)
-    kept = activations(network, x, **told)
+    more = _conditions(space, noise, scalars)
+    kept = activations(network, x, **more)
     taken = []
     for _ in range(TRIES):
         start = time.perf_counter()
-        network(x, **told).sum().backward()
+        network(x, **more).sum().backward()
         taken.append(time.perf_counter() - start)
     network.zero_grad(set_to_none=True)
     return Cost(parameters, kept, min(taken))
@@ -74,18 +74,18 @@ def products(network: torch.nn.Module, inputs: int, space: tuple[int, ...], nois
     """
     device = next(network.parameters()).device
     with torch.device(device):
-        x, told = torch.zeros(1, inputs, *space), _told(space, noise, scalars)
-    count = count_products(lambda: network(x, **told).sum().backward())
+        x, more = torch.zeros(1, inputs, *space), _conditions(space, noise, scalars)
+    count = count_products(lambda: network(x, **more).sum().backward())
     network.zero_grad(set_to_none=True)
     return count
 
 
-def _told(space, noise, scalars):
-    told = {"noise": torch.zeros(1, noise, *space)} if noise else {}
-    return told | ({"condition": torch.zeros(1, scalars)} if scalars else {})
+def _conditions(space, noise, scalars):
+    more = {"noise": torch.zeros(1, noise, *space)} if noise else {}
+    return more | ({"condition": torch.zeros(1, scalars)} if scalars else {})
 
 
-def activations(network: torch.nn.Module, x: torch.Tensor, **told: torch.Tensor) -> int:
+def activations(network: torch.nn.Module, x: torch.Tensor, **more: torch.Tensor) -> int:
     """Bytes that a forward pass keeps for its backward pass, without the network's own parameters and tables."""
     own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
     kept: dict[int, int] = {}
@@ -97,7 +97,7 @@ def activations(network: torch.nn.Module, x: torch.Tensor, **told: torch.Tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = network(x, **told)
+        y = network(x, **more)
     total = sum(kept.values())
     del y
     return total

@@ -1,24 +1,35 @@
 """torch-harmonics' own SFNO, untouched, as a network of this project: the baseline that ours is held against."""
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import nn
 from torch_harmonics.examples.models import SphericalFourierNeuralOperator
 
+from emulator.networks.registry import expect_global, network
+from emulator.options import Options, option
+from emulator.planet.grid import Grid
+
 _GRIDS = {("gaussian", False): "legendre-gauss", ("equiangular", True): "equiangular"}
 
 
 @dataclasses.dataclass(frozen=True)
-class TorchHarmonicsOptions:
-    """The published options, by torch-harmonics' names; see its documentation."""
+class TorchHarmonicsOptions(Options):
+    """torch-harmonics' own SFNO, a baseline; options by its names."""
 
-    embed_dim: int = 64
-    num_layers: int = 4
-    scale_factor: int = 1
-    mlp_ratio: float = 2.0
-    normalization_layer: str = "instance_norm"
-    residual_prediction: bool = False
+    embed_dim: int = option(64, "channels of the state", minimum=1)
+    num_layers: int = option(4, "blocks", minimum=1)
+    scale_factor: int = option(1, "how much coarser the inner blocks' grid is", minimum=1)
+    mlp_ratio: float = option(2.0, "hidden width of a block's MLP over embed_dim", above=0)
+    normalization_layer: Literal["instance_norm", "layer_norm", "none"] = option("instance_norm", "before the MLP")
+    residual_prediction: bool = option(False, "the input is added to the output")
+
+
+@network("torch_harmonics", TorchHarmonicsOptions)
+def build(options: TorchHarmonicsOptions, inputs: int, outputs: int, grid: Grid) -> "TorchHarmonicsSFNO":
+    expect_global(grid, "gaussian", "equiangular")
+    return TorchHarmonicsSFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options)
 
 
 class TorchHarmonicsSFNO(nn.Module):
