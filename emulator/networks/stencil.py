@@ -85,7 +85,9 @@ def _takers(pairs, cells):
     """`(tap, cell)`: one who takes a cell in, -1 for nobody; and the pairs (cells, who takes them) that are left."""
     back, left = torch.full((len(pairs), cells), -1), []
     for row, (taken, by) in zip(back, pairs, strict=True):
-        row[taken] = by
+        # Where a cell is taken in twice the last one counts, as numpy promises. By torch's threads it would be whichever came
+        # last, and the order of a gradient's sums, and so its bits, would differ from run to run.
+        row.numpy()[taken.numpy()] = by.numpy()
         rest = row[taken] != by
         left.append((taken[rest], by[rest]))
     return back, left

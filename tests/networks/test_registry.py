@@ -6,17 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from other_network import columns  # noqa: F401 (named in configurations)
 
 from emulator.networks import registry
-from emulator.networks.registry import NetworkError, Options, build, kinds, network, option, options_of
+from emulator.networks.registry import NetworkError, build, kinds, network, options_of
+from emulator.options import Options, option
 from emulator.planet.grid import Grid
-
-
-def columns(inputs, outputs, shape, width):
-    """A network as a user would bring it: every cell by itself, and a field of its own."""
-    layers = [torch.nn.Conv2d(inputs, width, 1), torch.nn.GELU(), torch.nn.Conv2d(width, outputs, 1)]
-    return torch.nn.Sequential(torch.nn.LayerNorm(shape), *layers)
-
 
 CONFIGS = {
     "sfno": dict(kind="sfno", embed_dim=8, blocks=2),

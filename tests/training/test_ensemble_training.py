@@ -134,7 +134,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5 * scale, msg=name)
 
 
-ENERGY = "STOCHASTIC.model_copy(update={'loss': STOCHASTIC.loss.model_copy(update={'kind': 'energy'})})"
+ENERGY = "dataclasses.replace(STOCHASTIC, loss=dataclasses.replace(STOCHASTIC.loss, kind='energy'))"
 
 
 def test_two_processes_give_the_weights_of_one(tmp_path):

@@ -264,7 +264,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):
     for other in gradients[1:]:
         for name, gradient in gradients[0].items():
             torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-6 * scale, msg=name)
-    with pytest.raises(ValueError, match="divides into 3 parts, got 4"):
+    with pytest.raises(ValueError, match="batch_size 4 to divide into 3 parts"):
         shortened(dataclasses.replace(phase, accumulate=3))
 
 
