@@ -7,7 +7,6 @@ their order does not matter to it; the MLP's stencil, where it has one, finds th
 """
 
 import dataclasses
-import math
 from typing import Literal
 
 import torch
@@ -20,7 +19,8 @@ from emulator.networks.registry import Options, expect_global, network, option
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
 from emulator.planet.grid import Grid
-from emulator.sphere.transform import SphericalTransform, latitudes, truncation
+from emulator.sphere.tables import latitudes, truncation
+from emulator.sphere.transform import SphericalTransform, harmonics
 
 Skip = Literal["none", "identity", "linear"]
 Precision = Literal["float32", "bfloat16"]
@@ -86,14 +86,6 @@ class SFNOOptions(Options):
         if self.stencil > 1 and not self.mlp_ratio:
             raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
 
-    @property
-    def condition_dim(self) -> int:
-        return scalar_count(self.condition)
-
-    @property
-    def noise_channels(self) -> int:
-        return noise_count(self.noise)
-
 
 @network("sfno", SFNOOptions)
 def build(options: SFNOOptions, inputs: int, outputs: int, grid: Grid) -> "SFNO":
@@ -151,7 +143,7 @@ class SFNO(nn.Module):
     ) -> torch.Tensor:
         """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`.
 
-        `condition`: `(batch, condition_dim)` and `noise`: `(batch, noise_channels, nlat, nlon)`, where the options ask for
+        `condition`: `(batch, scalar)` and `noise`: `(batch, field, nlat, nlon)`, where the options ask for
         them. Raises `ValueError` for other shapes.
         """
         self._check(x, condition, noise)
@@ -183,11 +175,12 @@ class SFNO(nn.Module):
         expected = (self.in_channels, *self.outer.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        wanted = (x.shape[0], self.options.condition_dim) if self.options.condition_dim else None
+        scalars = scalar_count(self.options.condition)
+        wanted = (x.shape[0], scalars) if scalars else None
         came = None if condition is None else tuple(condition.shape)
         if came != wanted:
             raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
-        check_noise(noise, x, self.options.noise_channels)
+        check_noise(noise, x, noise_count(self.options.noise))
 
 
 class Block(nn.Module):
@@ -195,19 +188,19 @@ class Block(nn.Module):
 
     def __init__(self, analysis, synthesis, options, drop_path):
         super().__init__()
-        width = options.embed_dim
+        width, scalars = options.embed_dim, scalar_count(options.condition)
         self.analysis, self.synthesis = analysis, synthesis
         self.options = options
         if options.pre_norm != "none":
-            self.pre_norm = Norm(options.norm, width, _areas(analysis), options.condition_dim)
+            self.pre_norm = Norm(options.norm, width, _areas(analysis), scalars)
         gain = 2.0 if options.inner_skip == "none" else 1.0
         self.filters = nn.ModuleList(
             SpectralFilter(analysis.plan, width, options.filter, gain, options.rank, options.filter_precision)
             for _ in range(options.spectral_layers)
         )
         self.gates = nn.ModuleList(DegreeGate(analysis.plan, width) for _ in self.filters[1:])
-        self.norm = Norm(options.norm, width, _areas(synthesis), options.condition_dim)
-        self.noise = NoiseModulation(options.noise_channels, width) if options.noise_channels else None
+        self.norm = Norm(options.norm, width, _areas(synthesis), scalars)
+        self.noise = NoiseModulation(noise_count(options.noise), width) if options.noise else None
         self.inner_skip, self.outer_skip = _skip(options.inner_skip, options), _skip(options.outer_skip, options)
         self.mlp = None
         if options.mlp_ratio:
@@ -299,21 +292,9 @@ class _Position(nn.Module):
         if kind == "learned":  # in the order of latitudes and longitudes, which checkpoints can rely on
             self.field = nn.Parameter(torch.randn(*transform.shape, channels) * 0.02)
         elif kind == "harmonics":
-            self.register_buffer("field", _harmonics(transform, channels), persistent=False)
+            self.register_buffer("field", harmonics(transform, channels)[:, None], persistent=False)
 
     def forward(self, x):
         if self.kind == "none":
             return x
         return x + (self.transform.arrange(self.field)[:, None] if self.kind == "learned" else self.field)
-
-
-def _harmonics(transform, channels):
-    """Real harmonics of the lowest degrees, each scaled to a maximum of 1, `(cell, 1, channel)`; (0, 0), (1, -1), ..."""
-    degrees = min(math.isqrt(channels - 1) + 1, transform.lmax)
-    coefficients = torch.zeros(transform.lmax, transform.lmax, 2, channels)
-    for n in range(min(channels, degrees**2)):
-        degree = math.isqrt(n)
-        order = n - degree**2 - degree
-        coefficients[degree, abs(order), int(order < 0), n] = 1
-    field = transform.synthesise(transform.pack(coefficients))
-    return (field / field.abs().amax(0).clamp(min=1e-6))[:, None]

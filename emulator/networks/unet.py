@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
-from emulator.networks.padding import pad_sphere
 from emulator.networks.registry import Options, expect_global, network, option
+from emulator.networks.stencil import pad_sphere
 from emulator.planet.grid import Grid
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from emulator.planet.grid import Grid
-from emulator.sphere.transform import SphericalTransform, truncation
+from emulator.sphere.tables import truncation
+from emulator.sphere.transform import SphericalTransform
 
 
 def power_law(degrees: int, slope: float = 3.0, lowest: int = 1) -> np.ndarray:

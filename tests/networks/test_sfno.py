@@ -1,4 +1,4 @@
-"""The spherical Fourier neural operator: equal to the published one, equivariant, and the same in every way of computing."""
+"""The spherical Fourier neural operator: equivariant, and the same in every way of computing."""
 
 import copy
 import dataclasses
@@ -7,14 +7,13 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
-from torch_harmonics.examples.models import SphericalFourierNeuralOperator
 
+from emulator.networks.conditions import scalar_count
 from emulator.networks.layers import InstanceNorm, Norm, linear
 from emulator.networks.sfno import SFNO, SFNOOptions
 from emulator.networks.spectral import FILTERS, DegreeGate, Mix, SpectralFilter
-from emulator.networks.torch_harmonics_weights import from_torch_harmonics
-from emulator.sphere.products import Plan
-from emulator.sphere.transform import SphericalTransform, latitudes
+from emulator.sphere.tables import Plan, latitudes
+from emulator.sphere.transform import SphericalTransform
 
 SMALL = SFNOOptions(embed_dim=8, blocks=3)
 
@@ -36,70 +35,6 @@ def awaken(net, seed=2):
             if parameter.ndim == 1 or not parameter.any():
                 parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
     return net
-
-
-# --- the published network ------------------------------------------------------------------------------------------
-
-PUBLISHED = [
-    {},
-    {"normalization_layer": "instance_norm"},
-    {"normalization_layer": "instance_norm", "scale_factor": 1, "grid": "legendre-gauss"},
-    {"scale_factor": 1, "grid_internal": "equiangular", "residual_prediction": True},
-    {"residual_prediction": True, "out_chans": 3, "mlp_ratio": 1.5, "scale_factor": 3},
-    {"use_mlp": False, "num_layers": 2, "img_size": (25, 48)},
-    {"pos_embed": "spectral", "normalization_layer": "instance_norm"},
-    {"pos_embed": "learnable lat"},
-    {"pos_embed": "learnable latlon", "hard_thresholding_fraction": 0.7},
-]
-
-
-@pytest.mark.parametrize("chosen", PUBLISHED, ids=lambda c: ",".join(f"{k}={v}" for k, v in c.items()) or "defaults")
-def test_weights_of_torch_harmonics_give_its_output_and_gradient(chosen):
-    torch.manual_seed(3)
-    arguments = {
-        "img_size": (24, 48),
-        "in_chans": 3,
-        "out_chans": 2,
-        "embed_dim": 16,
-        "num_layers": 3,
-        "scale_factor": 2,
-    }
-    peer = awaken(SphericalFourierNeuralOperator(**(arguments | chosen)))
-    ours = from_torch_harmonics(peer)
-    assert sum(p.numel() for p in ours.parameters() if p.requires_grad) > 0
-    results = []
-    for net in (ours, peer):
-        x = fields(2, 3, *peer.img_size).requires_grad_()
-        y = net(x)
-        y.square().mean().backward()
-        results.append((y.detach(), x.grad))
-    for found, expected in zip(*results, strict=True):
-        assert_close(found / expected.std(), expected / expected.std(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("chosen", "message"),
-    [
-        ({"activation_function": "relu"}, "Expected GELU, got ReLU"),
-        ({"normalization_layer": "layer_norm"}, "Expected a normalisation among"),
-        ({"pos_embed": "sequence"}, "Expected a position embedding among"),
-        ({"drop_rate": 0.1}, "no dropout"),
-        ({"bias": True}, "no bias of the transforms"),
-        ({"scale_factor": 1, "grid": "equiangular"}, "Expected the inner grid 'equiangular'"),
-    ],
-)
-def test_what_has_no_counterpart_is_refused(chosen, message):
-    arguments = {
-        "img_size": (12, 24),
-        "in_chans": 2,
-        "out_chans": 2,
-        "embed_dim": 8,
-        "num_layers": 2,
-        "scale_factor": 2,
-    }
-    peer = SphericalFourierNeuralOperator(**(arguments | chosen))
-    with pytest.raises(ValueError, match=message):
-        from_torch_harmonics(peer)
 
 
 # --- symmetry -------------------------------------------------------------------------------------------------------
@@ -277,7 +212,7 @@ VARIANTS = [
 def test_every_option_builds_and_every_parameter_has_a_gradient(chosen, grid, shape):
     options = dataclasses.replace(SMALL, **chosen)
     net = awaken(network(options, shape=shape, grid=grid, poles=grid == "equiangular"))
-    condition = fields(2, options.condition_dim) if options.condition_dim else None
+    condition = fields(2, scalar_count(options.condition)) if options.condition else None
     y = net(fields(2, 3, *shape), condition)
     assert y.shape == (2, 2, *shape) and y.dtype == torch.float32
     (y * fields(*y.shape, seed=5)).sum().backward()

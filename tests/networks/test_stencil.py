@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from emulator.networks.layers import MLP
-from emulator.networks.padding import pad_sphere
-from emulator.networks.stencil import StencilMLP
+from emulator.networks.stencil import StencilMLP, pad_sphere
 from emulator.sphere.transform import SphericalTransform
 
 GRIDS = [

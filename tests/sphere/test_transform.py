@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 from torch_harmonics import InverseRealSHT, InverseRealVectorSHT, RealSHT, RealVectorSHT
 
-from emulator.sphere.transform import (
-    SphericalTransform,
-    VectorTransform,
-    from_complex,
-    latitudes,
-    to_complex,
-    truncation,
-)
+from emulator.sphere.tables import latitudes, truncation
+from emulator.sphere.transform import SphericalTransform, VectorTransform, to_complex
 
 PEER_GRID = {("gaussian", False): "legendre-gauss", ("equiangular", True): "equiangular"}
 GRIDS = [("gaussian", False), ("equiangular", True), ("equiangular", False)]
@@ -146,7 +140,7 @@ def test_harmonics_of_low_degree_have_one_coefficient(grid, poles, nlat):
         expected = torch.zeros(transform.lmax, transform.lmax, dtype=torch.complex128)
         expected[l, m] = amplitude
         assert_close(to_complex(transform.analysis(field)), expected, rtol=0, atol=1e-13)
-        assert_close(transform.synthesis(from_complex(expected)), field, rtol=0, atol=1e-13)
+        assert_close(transform.synthesis(torch.view_as_real(expected)), field, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(("grid", "poles"), GRIDS)
