@@ -132,6 +132,11 @@ def perceptron(
     return y.view(*shape[:-1], y.shape[-1])
 
 
+def full(x: torch.Tensor) -> torch.Tensor:
+    """At least single precision: what leaves a layer of half precision goes on in float32, float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Linear(nn.Linear):
     """Linear layer over the channels in the precision asked for, with weights of standard deviation sqrt(gain / in)."""
 

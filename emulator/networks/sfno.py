@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
-from emulator.networks.layers import MLP, DropPath, Linear, Norm, gelu
+from emulator.networks.layers import MLP, DropPath, Linear, Norm, full, gelu
 from emulator.networks.registry import Options, expect_global, network, option
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
@@ -65,7 +65,7 @@ class SFNOOptions(Options):
     )
     position: Literal["none", "harmonics", "learned"] = option(
         "none",
-        "what tells cells where they lie, added to the encoded state: harmonics of low degree or a learned field",
+        "a field added to the encoded state to tell places apart: harmonics of low degree, or learned",
     )
     noise: NoiseOptions | None = option(None, "random fields that scale and shift normalised features")
     condition: tuple[str, ...] = option(
@@ -149,7 +149,7 @@ class SFNO(nn.Module):
         self._check(x, condition, noise)
         x = self.outer.arrange(x.permute(2, 3, 0, 1))
         fields = self._noise_of_blocks(noise)
-        h = self.position(_full(self.encoder(x)))
+        h = self.position(full(self.encoder(x)))
         for block, field in zip(self.blocks, fields, strict=True):
             if self.options.checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, condition, field, use_reentrant=False)
@@ -157,7 +157,7 @@ class SFNO(nn.Module):
                 h = block(h, condition, field)
         if self.options.big_skip == "concat":
             h = torch.cat([h, x], -1)
-        h = _full(self.decoder(h))
+        h = full(self.decoder(h))
         if self.options.big_skip == "add":
             h = h + (x if self.residual is None else self.residual(x))
         return self.outer.restore(h).permute(2, 3, 0, 1).contiguous()
@@ -234,9 +234,9 @@ class Block(nn.Module):
             x = _plus(self._normalised(x, condition, noise), self.inner_skip, inner)
         if self.mlp is not None:
             if isinstance(self.outer_skip, nn.Identity) and not self.drop_path.active:
-                return _full(self.mlp(x, kept))
+                return full(self.mlp(x, kept))
             x = self.mlp(x)
-        return _full(_plus(self.drop_path(x), self.outer_skip, kept))
+        return full(_plus(self.drop_path(x), self.outer_skip, kept))
 
     def _normalised(self, x, condition, noise):
         x = self.norm(x, condition)
@@ -248,11 +248,6 @@ def _skip(kind, options):
         return None
     width = options.embed_dim
     return nn.Identity() if kind == "identity" else Linear(width, width, precision=options.mlp_precision)
-
-
-def _full(x):
-    """At least single precision: what leaves a layer of half precision goes on in float32, float64 stays."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _plus(x, skip, kept):
@@ -284,7 +279,7 @@ def _areas(transform):
 
 
 class _Position(nn.Module):
-    """What tells the network where a cell lies, added to the encoded state."""
+    """A field that differs from cell to cell, added to the encoded state, so that the network knows places."""
 
     def __init__(self, kind, transform, channels):
         super().__init__()

@@ -102,7 +102,7 @@ class MeshGraph:
         """Write the graph as an `.npz` with schema, key and a hash of its arrays; whole or not at all."""
         arrays = self._arrays()
         texts = {"schema": SCHEMA, "key": self.key, "sha256": _digest(arrays)}
-        path = Path(path)
+        path = Path(path)  # every process of a training may write it at the same time
         scratch = path.with_name(f".{path.name}.{os.getpid()}.npz")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -179,7 +179,11 @@ def build_graph(grid: Grid, options: MeshOptions) -> MeshGraph:
     cell, near = within(points, nodes, options.radius * longest)
     silent = len(nodes) - len(np.unique(near))
     if silent:
-        log.warning("%d of %d mesh nodes hear of no cell: the mesh is finer than the grid", silent, len(nodes))
+        log.warning(
+            "%d of %d mesh nodes receive from no cell: lower `refinement`, the mesh is finer than the grid",
+            silent,
+            len(nodes),
+        )
     corners = faces[containing_face(points, options.refinement)]
     return MeshGraph(
         cells=len(points),
