@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from emulator.networks.layers import linear
-from emulator.networks.registry import Options, option
+from emulator.options import Options, option
 
 TIME_OF_YEAR = "time_of_year"  # a condition of two scalars, sine and cosine of the day of the year
 

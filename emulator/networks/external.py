@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from emulator.networks.registry import NetworkError, Options, network, option
+from emulator.networks.registry import NetworkError, network
+from emulator.options import Options, option
 from emulator.planet.grid import Grid
 
 

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
 from emulator.networks.layers import Linear
 from emulator.networks.messages import EdgeIndex, Interaction, Perceptron, exchange
-from emulator.networks.registry import Options, expect_global, network, option
+from emulator.networks.registry import expect_global, network
+from emulator.options import Options, option
 from emulator.planet.grid import Grid
 from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, Edges, MeshGraph, MeshOptions, graph_of
 

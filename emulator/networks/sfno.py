@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
 from emulator.networks.layers import MLP, DropPath, Linear, Norm, full, gelu
-from emulator.networks.registry import Options, expect_global, network, option
+from emulator.networks.registry import expect_global, network
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
+from emulator.options import Options, option
 from emulator.planet.grid import Grid
 from emulator.sphere.tables import latitudes, truncation
 from emulator.sphere.transform import SphericalTransform, harmonics

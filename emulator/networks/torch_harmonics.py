@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch_harmonics.examples.models import SphericalFourierNeuralOperator
 
-from emulator.networks.registry import Options, expect_global, network, option
+from emulator.networks.registry import expect_global, network
+from emulator.options import Options, option
 from emulator.planet.grid import Grid
 
 _GRIDS = {("gaussian", False): "legendre-gauss", ("equiangular", True): "equiangular"}

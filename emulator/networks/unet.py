@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
-from emulator.networks.registry import Options, expect_global, network, option
+from emulator.networks.registry import expect_global, network
 from emulator.networks.stencil import pad_sphere
+from emulator.options import Options, option
 from emulator.planet.grid import Grid
 
 

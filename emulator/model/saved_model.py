@@ -1,29 +1,35 @@
-"""Checkpoints: what one holds besides tensors, a step from one, and whether it fits a store."""
+"""A trained step in a checkpoint: what describes it besides its tensors, the step restored, and whether it fits a store."""
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 import xarray as xr
 
 from emulator.data.channels import Layout
 from emulator.data.samples import Samples
 from emulator.model import checkpoint
+from emulator.model.assemble import make_step
+from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.step import Step, StepBuffers
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
-from pipelines.build import conditions, network
-from pipelines.config import ConfigError, TrainConfig
-from pipelines.conserve import restore_scheme
-from pipelines.load import parse
+
+SCHEMA = "checkpoint-1"
 
 
-def metadata(config: TrainConfig, samples: Samples, scheme_state: dict) -> dict:
-    """Everything but the tensors that a checkpoint needs to be used without the store it was trained on."""
+def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
+    """Everything but the tensors that a checkpoint needs to be used without the store it was trained on.
+
+    `config`: the training's options as JSON can hold them, of which `network` and `conservation` make the step again.
+    """
     dataset, levels = samples.dataset, levels_of(samples.dataset)
     return {
-        "schema": "checkpoint-1",
-        "config": json.loads(config.model_dump_json()),
+        "schema": SCHEMA,
+        "config": dict(config),
         "layout": samples.layout.to_json(),
         "grid": grid_to_json(samples.grid),
         "levels": levels and levels.to_json(),
@@ -35,20 +41,23 @@ def metadata(config: TrainConfig, samples: Samples, scheme_state: dict) -> dict:
     }
 
 
-def load_step(path: Path) -> tuple[Step, dict]:
-    """The trained step of a checkpoint, in evaluation mode, and its metadata. Raises `CheckpointError`."""
-    tensors, saved = checkpoint.load(path)
-    if saved.get("schema") != "checkpoint-1":
+def load_model(path: str | os.PathLike, device: torch.device | str | None = None) -> Step:
+    """The trained step of a checkpoint, in evaluation mode, with what the checkpoint says of it as `metadata`.
+
+    `device`: a GPU where there is one, by default. Raises `CheckpointError` for what is no whole checkpoint, and `ValueError`
+    for one whose network this version does not know.
+    """
+    tensors, saved = checkpoint.load(Path(path))
+    if saved.get("schema") != SCHEMA:
         raise checkpoint.CheckpointError(
-            f"Expected a checkpoint of schema checkpoint-1 at {path}, got {saved.get('schema')!r}"
+            f"Expected a checkpoint of schema {SCHEMA} at {path}, got {saved.get('schema')!r}"
         )
-    config = parse(TrainConfig, saved["config"], str(path))
     channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
-    net = network(config.network, channels, grid)
-    buffers, scheme = StepBuffers.blank(channels, grid.shape), restore_scheme(saved, config.conservation, grid)
-    step = Step(net, channels, buffers, scheme, *conditions(config.network, channels, grid))
+    scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid)
+    step = make_step(saved["config"]["network"], channels, grid, StepBuffers.blank(channels, grid.shape), scheme)
     step.load_state_dict(tensors)
-    return step.eval(), saved
+    step.metadata = saved
+    return step.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def grid_to_json(grid: Grid) -> dict:
@@ -64,12 +73,12 @@ def grid_from_json(found: dict) -> Grid:
     return Grid.from_coordinates(found["latitude"], found["longitude"])
 
 
-def check_match(saved: dict, dataset: xr.Dataset, checkpoint_path: Path, store_path: Path) -> None:
-    """Raises `ConfigError`, naming both sides, unless a checkpoint can run on a store's states and forcing."""
+def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store_name: object) -> None:
+    """Raises `ValueError`, naming both sides, unless a checkpoint can run on a store's states and forcing."""
 
     def refuse(what, expected, got):
-        raise ConfigError(
-            f"Expected {what} {expected} as checkpoint {checkpoint_path} has, store {store_path} has {got}"
+        raise ValueError(
+            f"Expected {what} {expected} as checkpoint {checkpoint_name} has, store {store_name} has {got}"
         )
 
     grid, other = grid_from_json(saved["grid"]), grid_of(dataset)

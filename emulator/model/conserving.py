@@ -1,7 +1,8 @@
-"""What keeps the budgets of a training or a checkpoint, from configuration, store and statistics."""
+"""The conservation scheme of a training or a checkpoint, from its options, a store and statistics."""
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,69 +21,98 @@ from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
-from pipelines.config import ConfigError, ConservationConfig
 
 log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class ConservationOptions:
+    """How a training conserves.
+
+    Attributes:
+      scheme: kind of corrections, budgets and how they are closed.
+      unaccounted: budgets' mean residuals in the training data that are let stand: `heating`, `moistening`, `dry_mass`.
+      penalty: weight of the squared residuals in the loss; works with the kind `none` too.
+    """
+
+    scheme: Options
+    unaccounted: tuple[str, ...] = ("heating", "moistening")
+    penalty: float = 0.0
+
+    @classmethod
+    def of(cls, values: Mapping) -> "ConservationOptions":
+        """From a mapping as in a configuration or a checkpoint's JSON."""
+        values = dict(values)
+        unaccounted, penalty = tuple(values.pop("unaccounted", cls.unaccounted)), values.pop("penalty", cls.penalty)
+        scheme = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(Options(**scheme), unaccounted, penalty)
+
+    def with_rates(self, saved: Mapping) -> Options:
+        """The scheme's options with the residuals that a training has estimated and its checkpoint keeps."""
+        rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
+        return dataclasses.replace(self.scheme, unaccounted=Unaccounted(**rates))
+
+
 class Conservation(NamedTuple):
-    """What keeps the budgets of a training: hard corrections, soft penalty, and what a checkpoint keeps of them."""
+    """What closes the budgets of a training: hard corrections, soft penalty, and what a checkpoint keeps of them."""
 
     scheme: Scheme | None
     penalty: Penalty | None
     saved: dict
 
 
-def conservation(config: ConservationConfig, samples: Samples, statistics: xr.Dataset) -> Conservation:
+def conservation(options: ConservationOptions, samples: Samples, statistics: xr.Dataset) -> Conservation:
     """Scheme and penalty, with constant residuals and tolerances estimated from the training data.
 
     Raises `ValueError` as `prepared` does.
     """
-    ready = prepared(config, samples.dataset, samples.layout, statistics)
+    ready = prepared(options, samples.dataset, samples.layout, statistics)
     if ready is None:
         return Conservation(None, None, {})
     atmosphere, saved = ready
     names = _names(samples.layout)
     found = truth_residuals(
-        make_budgets(_options(config, {}), atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
+        make_budgets(options.scheme, atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
     )
     log.info(
-        "residuals of the training data per step: %s",
+        "Mean residuals of the training data per step: %s",
         ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
     )
     rates = dataclasses.asdict(found.unaccounted())
-    saved |= {f"unaccounted_{name}": rates[name] for name in config.unaccounted}
+    saved |= {f"unaccounted_{name}": rates[name] for name in options.unaccounted}
     penalty = None
-    if config.penalty:
-        budgets = make_budgets(_options(config, saved), atmosphere, names)
-        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, config.penalty))
-    if config.kind == "none":
+    if options.penalty:
+        budgets = make_budgets(options.with_rates(saved), atmosphere, names)
+        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, options.penalty))
+    if options.scheme.kind == "none":
         return Conservation(None, penalty, {})
-    return Conservation(_make_scheme(config, saved, atmosphere, names), penalty, saved)
+    return Conservation(_make_scheme(options, saved, atmosphere, names), penalty, saved)
 
 
 def prepared(
-    config: ConservationConfig, dataset: xr.Dataset, channels: Layout, statistics: xr.Dataset
+    options: ConservationOptions, dataset: xr.Dataset, channels: Layout, statistics: xr.Dataset
 ) -> tuple[Atmosphere, dict] | None:
     """What the budgets are formed with, and what a checkpoint keeps before residuals are estimated; None for no budgets.
 
-    Reads no fields but the orography. Raises `ConfigError` where channels or levels lack what a budget needs, saying which
+    Reads no fields but the orography. Raises `ValueError` where channels or levels lack what a budget needs, saying which
     and what would do, and `ValueError` for a flux of the wrong unit or sign.
     """
-    if not config.budgets or (config.kind == "none" and not config.penalty):
+    if not options.scheme.budgets or (options.scheme.kind == "none" and not options.penalty):
         return None
     names = _names(channels)
-    without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if config.penalty else "")
+    without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if options.penalty else "")
     try:
         atmosphere = _atmosphere(dataset, channels)
-        make_budgets(_options(config, {}), atmosphere, names)
+        make_budgets(options.scheme, atmosphere, names)
     except LackingVariables as error:
         # without surface pressure dry air would be corrected through humidity, which few would choose knowingly
-        left = [name for name in config.budgets if name not in error.lacking and atmosphere.has_surface_pressure]
+        left = [
+            name for name in options.scheme.budgets if name not in error.lacking and atmosphere.has_surface_pressure
+        ]
         fewer = f"train.conservation.budgets=[{','.join(left)}] or " if left else ""
-        raise ConfigError(f"{error}; give them, or train with {fewer}{without}") from None
+        raise ValueError(f"{error}; give them, or train with {fewer}{without}") from None
     except ValueError as error:
-        raise ConfigError(f"{error}; or train with {without}") from None
+        raise ValueError(f"{error}; or train with {without}") from None
     check_units({name: dict(dataset[name].attrs) for name in names})
     check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
     orography = atmosphere.geopotential_at_surface
@@ -94,8 +124,8 @@ def prepared(
         },
         "orography": None if orography is None else orography.tolist(),
     }
-    if config.kind != "none":
-        _make_scheme(config, saved, atmosphere, names)  # refuses options that do not go together
+    if options.scheme.kind != "none":
+        _make_scheme(options, saved, atmosphere, names)  # refuses options that do not go together
     return atmosphere, saved
 
 
@@ -118,7 +148,7 @@ def _names(channels: Layout) -> tuple[str, ...]:
     return (*channels.prognostic.names, *channels.diagnostic.names)
 
 
-def restore_scheme(saved: dict, config: ConservationConfig, grid: Grid) -> Scheme | None:
+def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Scheme | None:
     """The scheme of a checkpoint."""
     if not saved["scheme"]:
         return None
@@ -131,20 +161,12 @@ def restore_scheme(saved: dict, config: ConservationConfig, grid: Grid) -> Schem
         step_seconds=saved["step_seconds"],
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
     )
-    return _make_scheme(config, saved["scheme"], atmosphere, _names(channels))
+    return _make_scheme(options, saved["scheme"], atmosphere, _names(channels))
 
 
-def _make_scheme(config: ConservationConfig, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
+def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
     variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
-    return build_scheme(_options(config, saved), atmosphere, names, variances)
-
-
-def _options(config: ConservationConfig, saved: dict) -> Options:
-    values = config.model_dump(exclude={"unaccounted", "penalty"})
-    values["budgets"] = tuple(values["budgets"])
-    values["controls"] = None if values["controls"] is None else tuple(values["controls"])
-    rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
-    return Options(**values, unaccounted=Unaccounted(**rates))
+    return build_scheme(options.with_rates(saved), atmosphere, names, variances)
 
 
 def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):

@@ -3,8 +3,9 @@
 import pytest
 from small_planet import FLUXES, numpy_statistics
 
-from pipelines import build, conserve
-from pipelines.config import ConfigError, ConservationConfig, TrainConfig
+from emulator.model import conserving
+from emulator.model.assemble import layout_of
+from emulator.model.conserving import ConservationOptions
 
 LATENT = "mean_surface_latent_heat_flux"
 
@@ -13,8 +14,8 @@ def prepared(planet, without=(), levels=True, **conservation):
     dataset = planet.drop_vars(list(without)).assign_attrs(time_step_seconds=21600.0)
     statistics = numpy_statistics(dataset)
     dataset = dataset if levels else dataset.assign_attrs(levels_selected=1)
-    config = TrainConfig(store="x", statistics="x", output="x", conservation=conservation)
-    return conserve.prepared(config.conservation, dataset, build.layout(dataset, config), statistics)
+    options = ConservationOptions.of(conservation)
+    return conserving.prepared(options, dataset, layout_of(dataset), statistics)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_what_a_budget_lacks_is_named_with_what_would_do(planet, without, conser
 
 
 def test_a_store_without_columns_closes_no_budget(planet):
-    with pytest.raises(ConfigError, match=r"levels that make up columns.*train\.conservation\.kind=none"):
+    with pytest.raises(ValueError, match=r"levels that make up columns.*train\.conservation\.kind=none"):
         prepared(planet, levels=False)
 
 
@@ -67,4 +68,4 @@ def test_what_the_sentence_offers_is_accepted(planet, kind, budgets):
 
 
 def test_defaults_close_all_three(planet):
-    assert prepared(planet) is not None and ConservationConfig().budgets == ["dry_air", "water", "energy"]
+    assert prepared(planet) is not None and ConservationOptions.of({}).scheme.budgets == ("dry_air", "water", "energy")
