@@ -18,8 +18,10 @@ import torch
 
 from emulator.kernels import library
 from emulator.kernels import transform as native
+from emulator.planet.grid import Grid
 from emulator.sphere.products import AnalysisBesides, Transform
 from emulator.sphere.tables import (
+    GRIDS,
     Plan,
     block_width,
     cell_order,
@@ -232,6 +234,16 @@ def _times_i(c):
 
 def _nth(order, plan, n):
     return order(plan)[n]
+
+
+def transform(grid: Grid, lmax: int | None = None) -> SphericalTransform:
+    """The transform of fields on a grid, to `lmax` degrees or as many as the grid resolves.
+
+    Raises `ValueError` for a grid that is not global and Gaussian or equiangular, and for too many degrees.
+    """
+    if grid.kind not in GRIDS or not grid.is_global():
+        raise ValueError(f"Expected a global Gaussian or equiangular grid to transform, got {grid.describe()}")
+    return SphericalTransform(*grid.shape, grid.kind, grid.has_poles, lmax)
 
 
 def harmonics(transform: SphericalTransform, count: int) -> torch.Tensor:

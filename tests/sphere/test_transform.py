@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 from torch_harmonics import InverseRealSHT, InverseRealVectorSHT, RealSHT, RealVectorSHT
 
+from emulator.planet.grid import Grid
 from emulator.sphere.tables import latitudes, truncation
-from emulator.sphere.transform import SphericalTransform, VectorTransform, to_complex
+from emulator.sphere.transform import SphericalTransform, VectorTransform, to_complex, transform
 
 PEER_GRID = {("gaussian", False): "legendre-gauss", ("equiangular", True): "equiangular"}
 GRIDS = [("gaussian", False), ("equiangular", True), ("equiangular", False)]
@@ -438,3 +439,15 @@ def test_fields_of_another_shape_are_refused():
         transform.analysis(torch.zeros(32, 16, 2))
     with pytest.raises(ValueError, match=r"Expected coefficients of shape \(16, 16, 2, '\*channels'\)"):
         transform.synthesis(torch.zeros(16, 15, 2))
+
+
+@pytest.mark.parametrize("grid", [Grid.gaussian(12), Grid.equiangular(13, 24, poles=True), Grid.equiangular(12)])
+def test_the_transform_of_a_grid_is_that_of_its_rows(grid):
+    """The field sin(latitude) is the harmonic of degree 1 and order 0, wherever a grid's rows lie."""
+    field = torch.from_numpy(np.sin(np.radians(grid.mesh()[0])))[..., None]
+    c = transform(grid).double().analysis(field)
+    expected = torch.zeros_like(c)
+    expected[1, 0, 0] = math.sqrt(4 * math.pi / 3)
+    assert_close(c, expected, rtol=0, atol=1e-13)
+    with pytest.raises(ValueError, match="Gaussian or equiangular grid to transform, got 4 points"):
+        transform(Grid.points([0, 10, 20, 30], [0, 0, 0, 0], np.ones(4)))
