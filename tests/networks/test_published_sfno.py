@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_sfno import awaken, fields
 from torch.testing import assert_close
 from torch_harmonics.examples.models import SphericalFourierNeuralOperator
 
@@ -65,16 +66,6 @@ def with_the_weights_of(peer) -> SFNO:
     return net
 
 
-def awaken(net, seed=2):
-    """Random values in place of zeros and ones, so that every parameter matters."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.ndim == 1 or not parameter.any():
-                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return net
-
-
 PUBLISHED = [
     {},
     {"normalization_layer": "instance_norm"},
@@ -104,7 +95,7 @@ def test_weights_of_torch_harmonics_give_its_output_and_gradient(chosen):
     assert sum(p.numel() for p in ours.parameters() if p.requires_grad) > 0
     results = []
     for net in (ours, peer):
-        x = torch.randn(2, 3, *peer.img_size, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        x = fields(2, 3, *peer.img_size).requires_grad_()
         y = net(x)
         y.square().mean().backward()
         results.append((y.detach(), x.grad))
