@@ -102,7 +102,7 @@ class MeshGraph:
         """Write the graph as an `.npz` with schema, key and a hash of its arrays; whole or not at all."""
         arrays = self._arrays()
         texts = {"schema": SCHEMA, "key": self.key, "sha256": _digest(arrays)}
-        path = Path(path)  # every process of a training may write it at the same time
+        path = Path(path)
         scratch = path.with_name(f".{path.name}.{os.getpid()}.npz")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
