@@ -1,4 +1,4 @@
-"""What this machine, and the processes that were started together on it, have to offer: devices, versions, rates."""
+"""`emulator doctor`: versions, devices, and measured rates of this machine and of the processes started together on it."""
 
 import importlib.util
 import os
@@ -31,14 +31,13 @@ def doctor() -> list[str]:
 
 
 def _machine() -> Iterator[str]:
-    found = provenance()
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    yield f"program   commit {found['commit']}, Python {found['python']}; {versions}"
+    program = provenance()
+    versions = ", ".join(f"{name} {version}" for name, version in program["versions"].items())
+    yield f"program   commit {program['commit']}, Python {program['python']}; {versions}"
     extras = [extra for module, extra in EXTRAS.items() if importlib.util.find_spec(module)]
     yield f"extras    {', '.join(extras) or 'none'}"
-    slower = "none: no C compiler at installation; torch does the same more slowly"
-    compiled = "compiled, for float32 on CPU" if library.LIBRARY else slower
-    yield f"kernels   {compiled}"
+    absent = "none, for want of a C compiler at installation: torch's operations take their place, more slowly"
+    yield f"kernels   {'compiled, for float32 on CPU' if library.LIBRARY else absent}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield f"machine   {platform.machine()}, {cores} of {os.cpu_count()} cores for this process, {memory:.0f} GB"
@@ -64,7 +63,7 @@ def _between(processes: Processes, device: torch.device) -> Iterator[str]:
         yield f"network   one process (srun or torchrun start more); backends {', '.join(available)}"
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    interface = os.environ.get(f"{backend.upper()}_SOCKET_IFNAME", "chosen by itself")
+    interface = os.environ.get(f"{backend.upper()}_SOCKET_IFNAME", "chosen by the library")
     where = f"{processes.address}:{processes.port}"
     yield f"network   {processes.size} processes by {backend}, interface {interface}, meeting at {where}"
     rate, latency = exchange_rate(processes, device), exchange_latency(processes, device)

@@ -12,7 +12,7 @@ from emulator.data.samples import Samples
 from emulator.losses.ensemble import EnsembleError
 from emulator.losses.scaled import ScaledError, channel_weights
 from emulator.losses.spectral import SpectralError
-from emulator.sphere.transform import SphericalTransform
+from emulator.sphere.transform import transform
 from emulator.store.schema import levels_of
 
 
@@ -52,13 +52,7 @@ class Weighted:
             return EnsembleError(self.error("l1" if kind == "crps" else "mse"), kind, members)
         if kind != "spectral":
             return self.error(kind, delta)
-        if self.grid.kind not in ("gaussian", "equiangular"):
-            raise ValueError(
-                f"Expected a Gaussian or equiangular grid for the spectral loss, got {self.grid.describe()}"
-            )
-        return SpectralError(
-            self.error(), SphericalTransform(*self.grid.shape, self.grid.kind, self.grid.has_poles), power
-        )
+        return SpectralError(self.error(), transform(self.grid), power)
 
 
 def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:

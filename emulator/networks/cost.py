@@ -104,7 +104,7 @@ def activations(network: torch.nn.Module, x: torch.Tensor, **more: torch.Tensor)
 
 
 def available_memory() -> int:
-    """Bytes of memory that this machine has free, as far as it tells."""
+    """Bytes of memory that this machine has free, as far as it is known."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):

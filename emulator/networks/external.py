@@ -1,4 +1,4 @@
-"""Networks from other packages: whatever a function of a given name returns, held to this library's shapes."""
+"""Networks from other packages: whatever a function of a configured name returns, checked for this library's shapes."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class ExternalOptions(Options):
 @network("external", ExternalOptions)
 def build(options: ExternalOptions, inputs: int, outputs: int, grid: Grid) -> torch.nn.Module:
     """Calls the factory; what it raises itself is passed on. Raises `NetworkError` for what is no factory of networks."""
-    name, given = options.factory, options.options
+    name, arguments = options.factory, options.options
     try:
         factory = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -32,10 +32,10 @@ def build(options: ExternalOptions, inputs: int, outputs: int, grid: Grid) -> to
             f"Expected an importable package.module:name as the network's factory, got {name!r}: {error}"
         ) from error
     try:
-        inspect.signature(factory).bind(inputs, outputs, grid.shape, **given)
+        inspect.signature(factory).bind(inputs, outputs, grid.shape, **arguments)
     except (TypeError, ValueError) as error:  # a fault inside the factory is another matter
         raise NetworkError(f"The network's factory {name!r} does not take the arguments: {error}") from error
-    made = factory(inputs, outputs, grid.shape, **given)
+    made = factory(inputs, outputs, grid.shape, **arguments)
     if not isinstance(made, torch.nn.Module):
         raise NetworkError(f"Expected a torch module from the factory {name!r}, got {type(made).__name__}")
     if not any(parameter.requires_grad for parameter in made.parameters()):
@@ -44,9 +44,9 @@ def build(options: ExternalOptions, inputs: int, outputs: int, grid: Grid) -> to
     return made
 
 
-def _check_result(factory, outputs, shape, module, arguments, result):
+def _check_result(factory, outputs, shape, module, inputs, result):
     """A result of another shape would be spread over the grid without a word."""
-    expected = (len(arguments[0]), outputs, *shape)
+    expected = (len(inputs[0]), outputs, *shape)
     got = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
     if got != expected:
         raise NetworkError(f"Expected a result of shape {expected} from the network of {factory!r}, got {got}")

@@ -124,9 +124,9 @@ class _Edges(nn.Module):
         edges = self.embed(self.features)[:, None]
         step = self.together if self.together and torch.is_grad_enabled() else len(self.rounds)
         for start in range(0, len(self.rounds), step):
-            given = self.rounds[start : start + step], receivers if start else senders, receivers, edges
+            group = self.rounds[start : start + step], receivers if start else senders, receivers, edges
             if step == self.together:
-                receivers, edges = checkpoint(exchange, *given, use_reentrant=False)
+                receivers, edges = checkpoint(exchange, *group, use_reentrant=False)
             else:
-                receivers, edges = exchange(*given)
+                receivers, edges = exchange(*group)
         return receivers

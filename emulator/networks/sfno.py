@@ -7,7 +7,6 @@ their order does not matter to it; the MLP's stencil, where it has one, finds th
 """
 
 import dataclasses
-import math
 from typing import Literal
 
 import torch
@@ -15,13 +14,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
-from emulator.networks.layers import MLP, DropPath, Linear, Norm, gelu
+from emulator.networks.layers import MLP, DropPath, Linear, Norm, full, gelu
 from emulator.networks.registry import expect_global, network
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
-from emulator.sphere.transform import SphericalTransform, latitudes, truncation
+from emulator.sphere.tables import latitudes, truncation
+from emulator.sphere.transform import SphericalTransform, harmonics
 
 Skip = Literal["none", "identity", "linear"]
 Precision = Literal["float32", "bfloat16"]
@@ -66,7 +66,7 @@ class SFNOOptions(Options):
     )
     position: Literal["none", "harmonics", "learned"] = option(
         "none",
-        "what tells cells where they lie, added to the encoded state: harmonics of low degree or a learned field",
+        "a field added to the encoded state to tell places apart: harmonics of low degree, or learned",
     )
     noise: NoiseOptions | None = option(None, "random fields that scale and shift normalised features")
     condition: tuple[str, ...] = option(
@@ -86,14 +86,6 @@ class SFNOOptions(Options):
             )
         if self.stencil > 1 and not self.mlp_ratio:
             raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
-
-    @property
-    def condition_dim(self) -> int:
-        return scalar_count(self.condition)
-
-    @property
-    def noise_channels(self) -> int:
-        return noise_count(self.noise)
 
 
 @network("sfno", SFNOOptions)
@@ -152,13 +144,13 @@ class SFNO(nn.Module):
     ) -> torch.Tensor:
         """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`.
 
-        `condition`: `(batch, condition_dim)` and `noise`: `(batch, noise_channels, nlat, nlon)`, where the options ask for
+        `condition`: `(batch, scalar)` and `noise`: `(batch, field, nlat, nlon)`, where the options ask for
         them. Raises `ValueError` for other shapes.
         """
         self._check(x, condition, noise)
         x = self.outer.arrange(x.permute(2, 3, 0, 1))
         fields = self._noise_of_blocks(noise)
-        h = self.position(_full(self.encoder(x)))
+        h = self.position(full(self.encoder(x)))
         for block, field in zip(self.blocks, fields, strict=True):
             if self.options.checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, condition, field, use_reentrant=False)
@@ -166,7 +158,7 @@ class SFNO(nn.Module):
                 h = block(h, condition, field)
         if self.options.big_skip == "concat":
             h = torch.cat([h, x], -1)
-        h = _full(self.decoder(h))
+        h = full(self.decoder(h))
         if self.options.big_skip == "add":
             h = h + (x if self.residual is None else self.residual(x))
         return self.outer.restore(h).permute(2, 3, 0, 1).contiguous()
@@ -184,11 +176,12 @@ class SFNO(nn.Module):
         expected = (self.in_channels, *self.outer.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        wanted = (x.shape[0], self.options.condition_dim) if self.options.condition_dim else None
+        scalars = scalar_count(self.options.condition)
+        wanted = (x.shape[0], scalars) if scalars else None
         came = None if condition is None else tuple(condition.shape)
         if came != wanted:
             raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
-        check_noise(noise, x, self.options.noise_channels)
+        check_noise(noise, x, noise_count(self.options.noise))
 
 
 class Block(nn.Module):
@@ -196,19 +189,19 @@ class Block(nn.Module):
 
     def __init__(self, analysis, synthesis, options, drop_path):
         super().__init__()
-        width = options.embed_dim
+        width, scalars = options.embed_dim, scalar_count(options.condition)
         self.analysis, self.synthesis = analysis, synthesis
         self.options = options
         if options.pre_norm != "none":
-            self.pre_norm = Norm(options.norm, width, _areas(analysis), options.condition_dim)
+            self.pre_norm = Norm(options.norm, width, _areas(analysis), scalars)
         gain = 2.0 if options.inner_skip == "none" else 1.0
         self.filters = nn.ModuleList(
             SpectralFilter(analysis.plan, width, options.filter, gain, options.rank, options.filter_precision)
             for _ in range(options.spectral_layers)
         )
         self.gates = nn.ModuleList(DegreeGate(analysis.plan, width) for _ in self.filters[1:])
-        self.norm = Norm(options.norm, width, _areas(synthesis), options.condition_dim)
-        self.noise = NoiseModulation(options.noise_channels, width) if options.noise_channels else None
+        self.norm = Norm(options.norm, width, _areas(synthesis), scalars)
+        self.noise = NoiseModulation(noise_count(options.noise), width) if options.noise else None
         self.inner_skip, self.outer_skip = _skip(options.inner_skip, options), _skip(options.outer_skip, options)
         self.mlp = None
         if options.mlp_ratio:
@@ -242,9 +235,9 @@ class Block(nn.Module):
             x = _plus(self._normalised(x, condition, noise), self.inner_skip, inner)
         if self.mlp is not None:
             if isinstance(self.outer_skip, nn.Identity) and not self.drop_path.active:
-                return _full(self.mlp(x, kept))
+                return full(self.mlp(x, kept))
             x = self.mlp(x)
-        return _full(_plus(self.drop_path(x), self.outer_skip, kept))
+        return full(_plus(self.drop_path(x), self.outer_skip, kept))
 
     def _normalised(self, x, condition, noise):
         x = self.norm(x, condition)
@@ -256,11 +249,6 @@ def _skip(kind, options):
         return None
     width = options.embed_dim
     return nn.Identity() if kind == "identity" else Linear(width, width, precision=options.mlp_precision)
-
-
-def _full(x):
-    """At least single precision: what leaves a layer of half precision goes on in float32, float64 stays."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _plus(x, skip, kept):
@@ -292,7 +280,7 @@ def _areas(transform):
 
 
 class _Position(nn.Module):
-    """What tells the network where a cell lies, added to the encoded state."""
+    """A field that differs from cell to cell, added to the encoded state, so that the network knows places."""
 
     def __init__(self, kind, transform, channels):
         super().__init__()
@@ -300,21 +288,9 @@ class _Position(nn.Module):
         if kind == "learned":  # in the order of latitudes and longitudes, which checkpoints can rely on
             self.field = nn.Parameter(torch.randn(*transform.shape, channels) * 0.02)
         elif kind == "harmonics":
-            self.register_buffer("field", _harmonics(transform, channels), persistent=False)
+            self.register_buffer("field", harmonics(transform, channels)[:, None], persistent=False)
 
     def forward(self, x):
         if self.kind == "none":
             return x
         return x + (self.transform.arrange(self.field)[:, None] if self.kind == "learned" else self.field)
-
-
-def _harmonics(transform, channels):
-    """Real harmonics of the lowest degrees, each scaled to a maximum of 1, `(cell, 1, channel)`; (0, 0), (1, -1), ..."""
-    degrees = min(math.isqrt(channels - 1) + 1, transform.lmax)
-    coefficients = torch.zeros(transform.lmax, transform.lmax, 2, channels)
-    for n in range(min(channels, degrees**2)):
-        degree = math.isqrt(n)
-        order = n - degree**2 - degree
-        coefficients[degree, abs(order), int(order < 0), n] = 1
-    field = transform.synthesise(transform.pack(coefficients))
-    return (field / field.abs().amax(0).clamp(min=1e-6))[:, None]

@@ -1,4 +1,4 @@
-"""torch-harmonics' own SFNO, untouched, as a network of this project: the baseline that ours is held against."""
+"""torch-harmonics' own SFNO, unchanged, as a network of this project: the baseline that ours is compared with."""
 
 import dataclasses
 from typing import Literal

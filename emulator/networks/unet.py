@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
-from emulator.networks.padding import pad_sphere
 from emulator.networks.registry import expect_global, network
+from emulator.networks.stencil import pad_sphere
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
 

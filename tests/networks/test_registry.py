@@ -126,6 +126,7 @@ def test_options_of_every_kind_survive_json(kind):
         ({"kind": "unet", "noise": {"length_scales": []}}, "length_scales of length 1 or more"),
         ({"kind": "unet", "noise": {"length_scales": [500, -1]}}, r"length_scales of at least 0, got \(500, -1\)"),
         ({"kind": "unet", "noise": {"correlation": 1}}, "correlation of at least 0 and below 1, got 1"),
+        ({"kind": "unet", "depth": 5}, "'unet' does not fit 12 x 24 gaussian .*longitudes"),
         ({"kind": "graph", "radius": 0.5}, "radius of at least 0.58 and at most 4, got 0.5"),
     ],
 )

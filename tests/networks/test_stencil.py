@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from emulator.networks.layers import MLP
-from emulator.networks.padding import pad_sphere
-from emulator.networks.stencil import StencilMLP, _takers
+from emulator.networks.stencil import StencilMLP, _takers, pad_sphere
 from emulator.sphere.transform import SphericalTransform
 
 GRIDS = [

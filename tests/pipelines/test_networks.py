@@ -11,8 +11,6 @@ import pytest
 import yaml
 
 from emulator.networks.registry import kinds, options_of
-from emulator.planet.grid import Grid
-from pipelines import build
 from pipelines.cli import main
 from pipelines.config import ConfigError, TrainConfig, network_config
 from pipelines.load import load_stage, parse
@@ -55,17 +53,6 @@ def test_the_library_reads_what_the_configuration_writes(kind):
         options = options_of(kind).of(written)
         assert options == options_of(kind)(**({"factory": "a:b"} if kind == "external" else {}))
         assert list(written) == [field.name for field in dataclasses.fields(options)]
-
-
-def test_a_network_that_does_not_fit_is_a_fault_of_the_configuration():
-    class Channels:
-        count = 1
-
-    class Layout:
-        prognostic = diagnostic = forcing = static = Channels
-
-    with pytest.raises(ConfigError, match="'unet' does not fit 6 x 12 gaussian .*longitudes"):
-        build.network(a_network("unet"), Layout, Grid.gaussian(6))
 
 
 def test_reading_other_sections_imports_no_torch():
