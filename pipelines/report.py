@@ -14,9 +14,9 @@ from emulator.report.training_panel import training_panel
 from emulator.report.view import View
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
-from emulator.verify.compare import combine
 from emulator.verify.files import open_scores, write_scores
 from emulator.verify.ledger import Ledger
+from emulator.verify.merging import combine
 from pipelines.config import ReportConfig
 
 log = logging.getLogger(__name__)

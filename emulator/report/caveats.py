@@ -3,8 +3,8 @@
 from emulator.report import budget_panels
 from emulator.report.display import BUDGET_NAMES, date_and_hour, variable_name
 from emulator.report.view import NOT_FINITE, View
+from emulator.verify.assemble import far_off
 from emulator.verify.climatology import SHORTEST_DAYS
-from emulator.verify.lacking import far_off
 
 FEW_INITS = 20
 KNOWN_AHEAD = ("mean_top_downward_short_wave_radiation_flux",)

@@ -9,7 +9,7 @@ from emulator.report.difference_maps import difference_maps
 from emulator.report.display import number, percent, relative
 from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, Panel, png, svg
 from emulator.report.view import View
-from emulator.verify.climate_difference import comparable
+from emulator.verify.long_runs import comparable
 
 WIDTH = 10.5
 SHOWN, ROWS, COLUMNS = 6, 3, 3  # maps of one run; runs and fields of several

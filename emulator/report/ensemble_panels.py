@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from emulator.report.display import number
 from emulator.report.style import FORECAST_COLOURS, GREY, PALE, Panel, line_style, span, svg
 from emulator.report.view import View
-from emulator.verify.events import roc
+from emulator.verify.metrics.events import roc
 
 COLUMNS, SHOWN, WIDTH = 3, 6, 10.5
 

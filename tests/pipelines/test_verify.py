@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from small_planet import small_planet
 
-from emulator.verify.compare import combine
 from emulator.verify.files import open_scores
+from emulator.verify.merging import combine
 from pipelines.config import VerifyConfig
 from pipelines.verify import verify
 

@@ -8,8 +8,8 @@ import xarray as xr
 from made_scores import long_run, made_analysis, made_forecast_store
 
 from emulator.report.gate import judge, read
-from emulator.verify.compare import combine
 from emulator.verify.files import open_scores, write_scores
+from emulator.verify.merging import combine
 from pipelines.cli import main
 from pipelines.config import ReportConfig, VerifyConfig
 from pipelines.report import compare, report
