@@ -71,7 +71,7 @@ def merge(parts: list[xr.Dataset]) -> xr.Dataset:
         elif name in FIXED:
             sums[name] = first[name]
     total = derive(xr.Dataset(sums))
-    total = xr.merge([total, merge_audits(parts)], compat="no_conflicts", join="outer", combine_attrs="drop")
+    total = xr.merge([total, merge_audits(parts)], compat="no_conflicts", join="outer", combine_attrs="override")
     return total.assign_attrs(_attributes(parts))
 
 

@@ -122,7 +122,7 @@ def score_inits(
         {"record_mean": (("record_time", "channel"), np.concatenate([r.series for r in results], axis=1))},
         {"record_time": truth["time"].values[inputs.recipe.positions]},
     )
-    scores = xr.merge([scores, record, budgets], compat="no_conflicts", join="outer", combine_attrs="drop")
+    scores = xr.merge([scores, record, budgets], compat="no_conflicts", join="outer", combine_attrs="override")
     if inputs.mask is not None:
         scores["land_sea_mask"] = (inputs.grid.dims, inputs.mask.astype(np.float32))
     scores.attrs = _attributes(inputs, alignment) | {"budgets_skipped": json.dumps(unaudited)} | dict(notes or {})
