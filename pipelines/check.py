@@ -152,7 +152,7 @@ def _verify(config, made) -> str:
     from emulator.store.schema import grid_of
 
     if config.observations is not None:
-        from pipelines.verify_inputs import open_inputs
+        from pipelines.verify import inputs as open_inputs
 
         inputs = open_inputs(config)
         return (

@@ -6,7 +6,7 @@ from emulator.forecast.perturbations import bred, noise, perturbed, size_of
 from emulator.data.channels import Channels
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
-from emulator.verify.spectra import power_spectrum
+from emulator.verify.metrics.spectra import power_spectrum
 
 
 class Bounds:

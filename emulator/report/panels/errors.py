@@ -4,13 +4,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.display import lead_label, number, over_region
-from emulator.report.style import GREY, PALE, Panel, line_style, span, svg
+from emulator.report.panel import panel
+from emulator.report.style import GREY, PALE, WIDTH, Panel, legend, line_style, multiples, span, svg
 from emulator.report.view import View
 
-COLUMNS, SHOWN = 3, 6
-WIDTH = 10.5  # inches, the width of the page
+SHOWN = 6
 
 
+@panel("error", 10, needs=("rmse",))
 def error_panel(view: View) -> Panel:
     """RMSE against lead with intervals, baselines and the crossing of climatology."""
     figure, readings = _errors(view, "rmse")
@@ -25,10 +26,9 @@ def error_panel(view: View) -> Panel:
     )
 
 
-def crps_panel(view: View) -> Panel | None:
-    """CRPS against lead with intervals, baselines and the crossing of climatology; None without an ensemble."""
-    if "crps" not in view.scores:
-        return None
+@panel("error", 20, needs=("crps",))
+def crps_panel(view: View) -> Panel:
+    """CRPS against lead with intervals, baselines and the crossing of climatology."""
     figure, readings = _errors(view, "crps")
     return Panel(
         "CRPS against lead",
@@ -42,7 +42,7 @@ def crps_panel(view: View) -> Panel | None:
 
 def _errors(view, score) -> tuple[Figure, str]:
     """Lines of a score in the unit of the field, and its values in words."""
-    figure, axes = _multiples(view)
+    figure, axes = multiples(min(len(view.headline), SHOWN))
     for axis, channel in zip(axes, view.headline, strict=False):
         for position, name in enumerate(view.lines):
             _ribbon(axis, view, score, name, channel, position)
@@ -65,9 +65,10 @@ def _ribbon(axis, view, score, name, channel, position) -> None:
         axis.fill_between(view.leads, low, high, color=line_style(name, position)["color"], alpha=0.18, linewidth=0)
 
 
+@panel("error", 30, needs=("acc",))
 def correlation_panel(view: View) -> Panel:
     """Anomaly correlation against lead."""
-    figure, axes = _multiples(view)
+    figure, axes = multiples(min(len(view.headline), SHOWN))
     for axis, channel in zip(axes, view.headline, strict=False):
         axis.axhline(0.6, color=PALE, linewidth=1.2)
         for position, name in enumerate(view.lines):
@@ -88,6 +89,7 @@ def correlation_panel(view: View) -> Panel:
     )
 
 
+@panel("error", 40, needs=("bias", "activity"))
 def bias_panel(view: View) -> Panel:
     """Bias and activity against lead."""
     shown = view.headline[:SHOWN]
@@ -123,17 +125,6 @@ def bias_panel(view: View) -> Panel:
     )
 
 
-def _multiples(view):
-    count = min(len(view.headline), SHOWN)
-    columns = min(count, COLUMNS)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH if columns == COLUMNS else 3.4 * columns, 2.35 * rows + 0.35))
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return figure, axes[:count]
-
-
 def _finish(axis, view, channel, unit=None, zero=None):
     unit = view.units(channel) if unit is None else unit
     axis.set_title(view.title(channel) + (f" [{unit}]" if unit else ""))
@@ -146,8 +137,8 @@ def _finish(axis, view, channel, unit=None, zero=None):
 def _upper(view, channel, score):
     """An upper limit that keeps the baselines readable when a forecast blows up."""
     baselines = np.concatenate([view.get(score, name, channel) for name in view.baselines])
-    held = [(view.get(score, name, channel), view.interval(score, name, channel)[1]) for name in view.forecasts]
-    ours = np.concatenate([np.fmax(*pair) for pair in held] or [baselines])
+    tops = [np.fmax(view.get(score, name, channel), view.interval(score, name, channel)[1]) for name in view.forecasts]
+    ours = np.concatenate(tops or [baselines])
     ours, baselines = ours[np.isfinite(ours)], baselines[np.isfinite(baselines)]
     top = baselines.max(initial=0.0)
     highest = max(ours.max(initial=0.0), top)
@@ -159,7 +150,7 @@ def _legend(figure, axes):
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=len(handles), handlelength=2.6)
+    legend(figure, handles)
 
 
 def _names(view):

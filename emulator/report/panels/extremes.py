@@ -3,19 +3,18 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report import maps
-from emulator.report.style import GREY, PALE, Panel, line_style, span, svg
+from emulator.report.maps import FROM_ZERO
+from emulator.report.panel import panel
+from emulator.report.style import GREY, PALE, WIDTH, Panel, legend, line_style, span, svg
 from emulator.report.view import View
 
-WIDTH, SHOWN = 10.5, 6
+SHOWN = 6
 
 
-def extremes_panel(view: View) -> Panel | None:
-    """Frequency bias and SEDI of events against lead; None where the scores hold no events."""
-    if "sedi" not in view.scores:
-        return None
-    held = set(map(str, view.scores["map_channel"].values))
-    channels = [c for c in view.headline if c in held][:SHOWN]
+@panel("extremes", 10, needs=("sedi", "frequency_bias"))
+def extremes_panel(view: View) -> Panel:
+    """Frequency bias and SEDI of events against lead."""
+    channels = view.mapped(SHOWN)
     levels = [float(q) for q in view.scores["event"].values]
     figure = Figure(figsize=(WIDTH, 4.0))
     axes = figure.subplots(2, len(channels), squeeze=False, sharex=True, sharey="row")
@@ -25,7 +24,7 @@ def extremes_panel(view: View) -> Panel | None:
             axis = axes[row, column]
             axis.axhline(row, color=PALE, linewidth=1.2)
             for position, name in enumerate([*view.forecasts, "persistence"]):
-                for level in levels if view.variable(channel) not in maps.FROM_ZERO else levels[-1:]:
+                for level in levels if view.variable(channel) not in FROM_ZERO else levels[-1:]:
                     at = view.scores[score].sel(forecast=name, map_channel=channel, event=level, region=view.regions[0])
                     style = line_style(name, position)
                     if len(levels) > 1 and level < 0.5:
@@ -42,7 +41,7 @@ def extremes_panel(view: View) -> Panel | None:
     axes[0, 0].set_ylabel("SEDI", fontsize=7.5)
     axes[1, 0].set_ylabel("frequency bias", fontsize=7.5)
     figure.supxlabel("lead [days]", fontsize=8.5)
-    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=min(len(named), 3), handlelength=2.6)
+    legend(figure, named, 3)
     return Panel(
         "Extremes",
         "Values beyond the quantiles of their hour, season and place in the climatology's record. Top: symmetric extremal "
@@ -64,6 +63,7 @@ def _often(view, channels, levels) -> float:
     return float(np.clip(1.05 * np.max(values[np.isfinite(values)], initial=0.0), 2.0, 5.0))
 
 
+@panel("extremes", 20)
 def rain_panel(view: View) -> Panel | None:
     """SEEPS and fraction skill score of precipitation; None without them."""
     known = [n for n in ("seeps", "fss") if n in view.scores and np.isfinite(view.scores[n]).any()]
@@ -90,7 +90,7 @@ def rain_panel(view: View) -> Panel | None:
             axis.plot(view.scores["window"].values, values, marker="o", markersize=3, **line_style(name, position))
         axis.axhline(0.5, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
         axis.set(title=f"FSS at day {view.leads[lead]:g}", xlabel="width of the window [cells]", ylim=(0, None))
-    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=len(named), handlelength=2.6)
+    legend(figure, named)
     event = float(view.scores["event"].values[-1]) if "event" in view.scores else float("nan")
     return Panel(
         "Precipitation",

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.report.panel import panel
 from emulator.report.style import BLUE, GREY, VERMILLION, Panel, plain_ticks, svg
+from emulator.report.view import View
 
 LOSS_TICKS = tuple(m * 10.0**e for e in range(-6, 6) for m in (1, 2, 5))
 CLOSE_TICKS = tuple(m * 10.0**e for e in range(-6, 6) for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
@@ -14,8 +16,16 @@ _STEP = ("update", "step", "iteration")
 _LOSS, _VALIDATION = ("loss", "train_loss"), ("validation_loss", "val_loss", "validation")
 
 
+@panel("training", 10, needs=("training",))
+def of_view(view: View) -> Panel:
+    """`training_panel` of the view's training."""
+    return training_panel(view.training)
+
+
 def training_panel(path: Path) -> Panel:
-    """Loss against update. Raises `ValueError` where the file has no line with a loss."""
+    """Loss against update. Raises `ValueError` where there is no file, or none of its lines has a loss."""
+    if not Path(path).exists():
+        raise ValueError(f"Expected the training's metrics at {path}, got nothing there")
     lines = []
     for number, text in enumerate(Path(path).read_text().splitlines(), start=1):
         try:

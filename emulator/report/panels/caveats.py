@@ -1,13 +1,33 @@
 """What a reader must know before believing the numbers, written by the program from what it did."""
 
+import html
+import json
+
 from emulator.report import budget_panels
 from emulator.report.display import BUDGET_NAMES, date_and_hour, variable_name
+from emulator.report.panel import panel
 from emulator.report.view import NOT_FINITE, View
+from emulator.verify.assemble import far_off
 from emulator.verify.climatology import SHORTEST_DAYS
-from emulator.verify.lacking import far_off
 
 FEW_INITS = 20
 KNOWN_AHEAD = ("mean_top_downward_short_wave_radiation_flux",)
+
+
+@panel("caveats", 10)
+def caveat_list(view: View) -> str:
+    return f'<ul class="caveats">{"".join(f"<li>{html.escape(text)}</li>" for text in caveats(view))}</ul>'
+
+
+@panel("provenance", 10)
+def provenance(view: View) -> str:
+    """Configuration, stores and versions, as they were recorded."""
+    blocks = [("Configuration of the verification", view.note("config")), ("Stores", view.note("provenance"))]
+    if "run" in view.scores.attrs:
+        blocks.append(("Versions", view.note("run")))
+    return "".join(
+        f"<h3>{name}</h3><pre>{html.escape(json.dumps(content, indent=1))}</pre>" for name, content in blocks
+    )
 
 
 def caveats(view: View) -> list[str]:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from emulator.planet.grid import Grid
-from emulator.verify.statistics import area_means
+from emulator.verify.metric import Metric, Sample, Statistics, area_means, ratio, register
+from emulator.verify.metrics import events
 
 PRECIPITATION = "mean_total_precipitation_rate"
 VALID = (0.1, 0.85)  # of the climatological probability of a dry step (Rodwell et al. 2010)
@@ -99,3 +100,70 @@ def fss_statistics(probability: np.ndarray, happened: np.ndarray, grid: Grid, we
         difference.append(area_means((said - was) ** 2, weights))
         power.append(area_means(said**2 + was**2, weights))
     return {"fss_difference": np.stack(difference, axis=-1), "fss_power": np.stack(power, axis=-1)}
+
+
+def _rainy(variable: str, binning) -> bool:
+    return variable == PRECIPITATION and binning.step_seconds > 0
+
+
+def _seeps(sample: Sample) -> dict:
+    dry = dry_rate(sample.binning.step_seconds)
+    climate = sample.normals["rain"]
+    return {"seeps": seeps_mean(sample.members, sample.truth, climate, dry, sample.weights, sample.mask)}
+
+
+def _fss(sample: Sample) -> dict:
+    """Of the upper events alone: the lack of rain is no event that has a place."""
+    mask, upper = sample.mask, sample.binning.upper
+    both = (x if mask is None else np.where(mask[:, None], x, 0.0) for x in sample.once(events.fields_of))
+    result = {}
+    for name, values in fss_statistics(*(x[:, upper] for x in both), sample.binning.grid, sample.weights).items():
+        result[name] = np.full((len(values), len(upper), *values.shape[2:]), np.nan)
+        result[name][:, upper] = values
+    return result
+
+
+RAIN = Statistics(
+    ("seeps",),
+    _seeps,
+    headline=True,
+    wanted=_rainy,
+    normals={
+        "rain": lambda binning: lambda samples: seeps_climate(samples, dry_rate(binning.step_seconds)),
+    },
+)
+FRACTIONS = Statistics(
+    ("fss_difference", "fss_power"),
+    _fss,
+    front=events.AXIS,
+    back={"window": lambda binning: WINDOWS},
+    headline=True,
+    wanted=lambda variable, binning: (
+        _rainy(variable, binning)
+        and bool(binning.events)
+        and binning.grid.kind != "points"
+        and binning.grid.is_global()
+    ),
+    normals=events.THRESHOLDS,
+)
+
+register(
+    Metric(
+        "seeps",
+        "SEEPS",
+        "SEEPS (Rodwell et al. 2010), 0 is perfect",
+        (RAIN,),
+        lambda mean: mean["seeps"],
+        better="lower",
+    )
+)
+register(
+    Metric(
+        "fss",
+        "FSS",
+        "fraction skill score (Roberts and Lean 2008)",
+        (FRACTIONS,),
+        lambda mean: 1 - ratio(mean["fss_difference"], mean["fss_power"]),
+        better="higher",
+    )
+)

@@ -5,19 +5,29 @@ import html
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.difference_maps import difference_maps
 from emulator.report.display import number, percent, relative
-from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, Panel, png, svg
+from emulator.report.maps import difference_maps
+from emulator.report.panel import panel
+from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, WIDTH, Panel, legend, png, svg
+from emulator.report.template import table
 from emulator.report.view import View
-from emulator.verify.climate_difference import comparable
+from emulator.verify.long_runs import comparable
 
-WIDTH = 10.5
 SHOWN, ROWS, COLUMNS = 6, 3, 3  # maps of one run; runs and fields of several
 MONTHS = "JFMAMJJASOND"
 
 
-def has_climate(view: View) -> bool:
-    return "climate_bias_map" in view.scores
+@panel("long-run", 20, needs=("climate_bias_map",))
+def climate(view: View) -> list:
+    """What long runs have to say: a verdict, tables, maps and lines."""
+    between = difference_table(view)
+    return [
+        "".join(f"<p>{html.escape(sentence)}</p>" for sentence in climate_verdict(view)),
+        between and table("Climate of the long runs against the first", between),
+        table("Climate of the long runs", climate_table(view)),
+        bias_maps(view),
+        climate_lines(view),
+    ]
 
 
 def climate_table(view: View) -> str:
@@ -175,7 +185,7 @@ def climate_lines(view: View) -> Panel:
     for axis in figure.axes:
         axis.title.set_fontsize(8.5)
         axis.tick_params(labelsize=7.5)
-    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=len(named), handlelength=2.6)
+    legend(figure, named)
     return Panel(
         "Zonal means, annual cycle" + (" and blocking" if blocking else ""),
         "Means over the months that run and truth share; sine of latitude, so that equal widths are equal areas."

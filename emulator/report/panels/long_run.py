@@ -5,13 +5,24 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emulator.report.display import days, unit_and_factor
-from emulator.report.style import BLUE, DECADES, GREY, Panel, plain_ticks, svg
+from emulator.report.panel import panel
+from emulator.report.style import BLUE, DECADES, GREY, WIDTH, Panel, plain_ticks, svg
 from emulator.report.view import View
+from emulator.store.schema import grid_of
+from emulator.verify.ledger import Ledger
 
 BLOCK_BYTES = 2**26
 GRAVITY = 9.80665  # turns mass into the pressure it exerts, for display
 MEANS = 4  # global means shown
 WANTED = ("temperature", "surface_pressure", "mean_total_precipitation_rate", "specific_humidity")
+
+
+@panel("long-run", 10, needs=("long_run",))
+def of_view(view: View) -> Panel | None:
+    """`long_run_panel` of the view's long run."""
+    run = view.long_run
+    total, _ = Ledger(run, run).read({"init_time": 0}, "lead_time")
+    return long_run_panel(view, run, grid_of(run).area, total.get("dry_air"))
 
 
 def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.ndarray | None) -> Panel | None:
@@ -26,7 +37,7 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
         return None
     figures = {c: _reduce(_field(view, run, c), area, view, c) for c in channels}
     shown = channels[:MEANS]
-    figure = Figure(figsize=(10.5, 5.0))
+    figure = Figure(figsize=(WIDTH, 5.0))
     panels = figure.subplots(2, 3).ravel()
     for axis, channel in zip(panels, shown, strict=False):
         _global_mean(axis, view, channel, lead, figures[channel][0], run)

@@ -6,8 +6,10 @@ Members come first, `(member, ..., cell)`. All are functions of one verification
 import functools
 
 import numpy as np
+import xarray as xr
 
-from emulator.verify.statistics import area_means
+from emulator.verify.metric import CHANNEL, Interval, Metric, Sample, Statistics, area_means, ratio, register
+from emulator.verify.metrics.errors import ERRORS
 
 ENSEMBLE_STATISTICS = ("crps", "mean_difference", "variance", "energy_score")
 NETWORK_MEMBERS = 24  # above, numpy's sort is faster than a sorting network
@@ -17,7 +19,7 @@ ROW_BYTES = 2**21  # of all members of the rows worked on at a time
 def ensemble_statistics(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> dict:
     """Every statistic of `ENSEMBLE_STATISTICS`: members `(member, ..., cell)`, truth `(..., cell)` -> `(..., region)` each.
 
-    `weights` `(region, cell)` and `mask` `(..., cell)` as in `statistics.area_means`. Raises `ValueError` for one member.
+    `weights` `(region, cell)` and `mask` `(..., cell)` as in `metric.area_means`. Raises `ValueError` for one member.
     """
     shape, cells = truth.shape[:-1], truth.shape[-1]
     flat, observed = members.reshape(len(members), -1, cells), truth.reshape(-1, cells)
@@ -26,15 +28,14 @@ def ensemble_statistics(members: np.ndarray, truth: np.ndarray, weights: np.ndar
     parts = []
     for start in range(0, len(observed), step):
         rows = slice(start, start + step)
-        held = None if marks is None else marks[rows]
-        part = flat[:, rows]
+        part, counted = flat[:, rows], None if marks is None else marks[rows]
         absolute, pairs = crps_terms(part, observed[rows])
         parts.append(
             (
-                area_means(absolute - pairs / 2, weights, held),
-                area_means(pairs, weights, held),
-                area_means(part.var(axis=0, ddof=1), weights, held),
-                energy_score(part, observed[rows], weights, held),
+                area_means(absolute - pairs / 2, weights, counted),
+                area_means(pairs, weights, counted),
+                area_means(part.var(axis=0, ddof=1), weights, counted),
+                energy_score(part, observed[rows], weights, counted),
             )
         )
     return {
@@ -58,16 +59,6 @@ def crps_terms(members: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
         pairs += (2.0 * index + 1 - count) * member
         absolute += np.abs(member - truth)
     return absolute / count, pairs * (2.0 / (count * (count - 1)))
-
-
-def fair_crps(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Fair continuous ranked probability score, `(member, ...)` and `(...)` -> `(...)`, in the field's unit.
-
-    (1/M) sum |x_m - o| - 1/(2 M (M-1)) sum sum |x_i - x_j| (Ferro 2014). The form of the empirical distribution is larger
-    by `mean difference / (2M)`. Raises `ValueError` for fewer than 2 members.
-    """
-    absolute, pairs = crps_terms(members, truth)
-    return absolute - pairs / 2
 
 
 def energy_score(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
@@ -110,11 +101,11 @@ def rank_counts(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mas
     for member in members:
         below += member < truth
         equal += member == truth
-    found = [
+    shares = [
         area_means(((below <= rank) & (rank <= below + equal)) / (equal + 1), weights, mask)
         for rank in range(len(members) + 1)
     ]
-    result = np.stack(found, axis=-1)
+    result = np.stack(shares, axis=-1)
     broken = area_means(np.where(np.isfinite(members).all(axis=0), 0.0, np.nan), weights, mask)
     return result + broken[..., None]
 
@@ -127,12 +118,12 @@ def ascending(members: np.ndarray) -> list[np.ndarray]:
     count = len(members)
     if count > NETWORK_MEMBERS or not np.isfinite(members).all():
         return list(np.sort(members, axis=0))
-    held, spare = [member.copy() for member in members], np.empty_like(members[0])
+    wires, spare = [member.copy() for member in members], np.empty_like(members[0])
     for low, high in _network(count):
-        np.minimum(held[low], held[high], out=spare)
-        np.maximum(held[low], held[high], out=held[high])
-        held[low], spare = spare, held[low]
-    return held
+        np.minimum(wires[low], wires[high], out=spare)
+        np.maximum(wires[low], wires[high], out=wires[high])
+        wires[low], spare = spare, wires[low]
+    return wires
 
 
 @functools.lru_cache(maxsize=64)
@@ -152,3 +143,125 @@ def _network(count: int) -> tuple[tuple[int, int], ...]:
             distance, gap, offset = gap - step, gap // 2, step
         step //= 2
     return tuple(pairs)
+
+
+def of_single_forecast(scores: xr.Dataset) -> xr.Dataset:
+    """A dataset of scores without an ensemble as one with: the distribution of a single forecast is a step."""
+    if "sum_crps" in scores:
+        return scores
+    zero = xr.zeros_like(scores["sum_error"])
+    scores = scores.assign(sum_crps=scores["sum_absolute_error"], sum_mean_difference=zero, sum_variance=zero)
+    return scores.assign(sum_energy_score=xr.full_like(zero, np.nan))
+
+
+def _of(sample: Sample) -> dict:
+    if len(sample.members) > 1:
+        return ensemble_statistics(sample.members, sample.truth, sample.weights, sample.mask)
+    known = sample.statistics
+    none = np.zeros_like(known["error"])
+    energy = np.sqrt(known["squared_error"])
+    return {"crps": known["absolute_error"], "mean_difference": none, "variance": none, "energy_score": energy}
+
+
+def _ranks(sample: Sample) -> dict:
+    if len(sample.members) < 2:
+        return {}
+    return {"rank": rank_counts(sample.members, sample.truth, sample.weights, sample.mask)}
+
+
+def _spread(mean: xr.Dataset) -> xr.DataArray:
+    return np.sqrt(mean["variance"]).where(mean["members"] > 1)
+
+
+def _unbiased(mean: xr.Dataset) -> xr.DataArray:
+    return np.sqrt((mean["squared_error"] - mean["variance"] / mean["members"]).clip(0)).where(mean["members"] > 1)
+
+
+def _spread_skill(mean: xr.Dataset) -> xr.DataArray:
+    inflation = np.sqrt((mean["members"] + 1) / mean["members"])
+    return ratio(inflation * _spread(mean), np.sqrt(mean["squared_error"]))
+
+
+ENSEMBLE = Statistics(ENSEMBLE_STATISTICS, _of, ensemble=True, vector=("variance",))
+RANKS = Statistics(
+    ("rank",),
+    _ranks,
+    back={"rank": lambda binning: binning.members + 1},
+    headline=True,
+    wanted=lambda variable, binning: binning.members > 1,
+)
+
+register(
+    Metric(
+        "crps",
+        "CRPS",
+        "fair continuous ranked probability score of the ensemble",
+        (ERRORS, ENSEMBLE),
+        lambda mean: mean["crps"],
+        CHANNEL,
+        "lower",
+        Interval("crps", differences=True),
+    )
+)
+register(
+    Metric(
+        "crps_ecdf",
+        "CRPS, empirical",
+        "continuous ranked probability score of the empirical distribution; larger than the fair one",
+        (ENSEMBLE,),
+        lambda mean: mean["crps"] + mean["mean_difference"] / (2 * mean["members"]),
+        CHANNEL,
+        "lower",
+    )
+)
+register(
+    Metric(
+        "rmse_unbiased",
+        "RMSE, unbiased",
+        "rmse of the ensemble mean without the part that is due to the number of members",
+        (ERRORS, ENSEMBLE),
+        _unbiased,
+        CHANNEL,
+        "lower",
+    )
+)
+register(
+    Metric(
+        "energy_score",
+        "Energy score",
+        "fair energy score, norm: root of the area mean of the square",
+        (ENSEMBLE,),
+        lambda mean: mean["energy_score"],
+        CHANNEL,
+        "lower",
+    )
+)
+register(
+    Metric(
+        "spread",
+        "Spread",
+        "ensemble standard deviation, root of the mean variance (ddof 1)",
+        (ENSEMBLE,),
+        _spread,
+        CHANNEL,
+    )
+)
+register(
+    Metric(
+        "spread_skill",
+        "Spread over error",
+        "sqrt((M + 1) / M) spread / rmse of the ensemble mean; 1 for a reliable ensemble of M members",
+        (ERRORS, ENSEMBLE),
+        _spread_skill,
+        better="one",
+    )
+)
+register(
+    Metric(
+        "rank_histogram",
+        "Rank histogram",
+        "share of cells and times at which the truth has each rank among the members, ties shared",
+        (RANKS,),
+        lambda mean: mean["rank"],
+    )
+)

@@ -9,8 +9,10 @@ grid's own resolution.
 import functools
 
 import numpy as np
+import xarray as xr
 
 from emulator.planet.grid import Grid
+from emulator.verify.metric import FIELDS, Metric, Sample, Statistics, register
 
 NO_POWER = 1e-12
 CLIFF, FIRST_CLIFF = 0.1, 12
@@ -132,16 +134,16 @@ def _to_gaussian(latitude: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     return tuple(matrices)
 
 
-def ratio(power: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def power_ratio(power: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Power relative to the truth's, `(..., wavenumber)`; NaN where the truth has none but rounding, or is truncated.
 
     Below `NO_POWER` of its mean square, single-precision fields hold no more than noise. Beyond the truncation of the model
     that made it, a truth holds what products and limits on the grid have left: too little to be a measure.
     """
-    held = truth > NO_POWER * truth.sum(axis=-1, keepdims=True)
-    held &= np.arange(truth.shape[-1]) <= truncation(truth)[..., None]
+    measurable = truth > NO_POWER * truth.sum(axis=-1, keepdims=True)
+    measurable &= np.arange(truth.shape[-1]) <= truncation(truth)[..., None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(held, power / truth, np.nan)
+        return np.where(measurable, power / truth, np.nan)
 
 
 def truncation(power: np.ndarray) -> np.ndarray:
@@ -161,7 +163,59 @@ def truncation(power: np.ndarray) -> np.ndarray:
 
 def effective_wavenumber(ratio: np.ndarray, threshold: float = 0.5) -> float:
     """Largest wavenumber up to which the power relative to the truth's stays above `threshold`; NaN where it never does."""
-    held = ratio[1:][np.isfinite(ratio[1:])]
-    below = np.flatnonzero(held < threshold)
-    last = below[0] if len(below) else len(held)
+    known = ratio[1:][np.isfinite(ratio[1:])]
+    below = np.flatnonzero(known < threshold)
+    last = below[0] if len(below) else len(known)
     return float(last) if last else float("nan")
+
+
+def _of(samples: list[Sample]) -> dict:
+    """Power of every source by one transform; of an ensemble the mean over members, each of which has a member's spectrum."""
+    grid = samples[0].binning.grid
+    fields = np.concatenate([sample.members for sample in samples])
+    power = power_spectrum(fields.reshape(*fields.shape[:-1], *grid.shape), grid)
+    ends = np.cumsum([len(sample.members) for sample in samples])[:-1]
+    return {"power": np.stack([members.mean(axis=0) for members in np.split(power, ends)])}
+
+
+def _ratios(mean: xr.Dataset) -> xr.DataArray:
+    power = mean["power"].transpose(*SPECTRA.dims)
+    return power.copy(data=power_ratio(power.values, power.values[-1:]))
+
+
+def _effective(mean: xr.Dataset) -> xr.DataArray:
+    ratios = _ratios(mean)
+    values = np.apply_along_axis(effective_wavenumber, -1, ratios.values)
+    return xr.DataArray(values, dims=ratios.dims[:-1])
+
+
+SPECTRA = Statistics(
+    ("power",),
+    _of,
+    sampling=FIELDS,
+    back={"wavenumber": lambda binning: np.arange(wavenumber_count(binning.grid))},
+    wanted=lambda variable, binning: bool(binning.spectrum_leads),
+    vector=("power",),
+)
+
+register(
+    Metric(
+        "power",
+        "Power",
+        "power per wavenumber",
+        (SPECTRA,),
+        lambda mean: mean["power"].transpose(*SPECTRA.dims),
+        "of the channel, squared",
+    )
+)
+register(Metric("power_ratio", "Power ratio", "power relative to the truth's", (SPECTRA,), _ratios, better="one"))
+register(
+    Metric(
+        "effective_wavenumber",
+        "Effective wavenumber",
+        "last wavenumber up to which the power stays above half of the truth's",
+        (SPECTRA,),
+        _effective,
+        better="higher",
+    )
+)

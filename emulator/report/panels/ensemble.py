@@ -4,40 +4,35 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.report.display import number
-from emulator.report.style import FORECAST_COLOURS, GREY, PALE, Panel, line_style, span, svg
+from emulator.report.panel import panel
+from emulator.report.style import FORECAST_COLOURS, GREY, PALE, WIDTH, Panel, legend, line_style, multiples, span, svg
 from emulator.report.view import View
-from emulator.verify.events import roc
+from emulator.verify.metrics.events import roc
 
-COLUMNS, SHOWN, WIDTH = 3, 6, 10.5
-
-
-def ensembles(view: View) -> list[str]:
-    """Names of the forecasts with members."""
-    if "spread_skill" not in view.scores:
-        return []
-    members = view.scores["members"]
-    return [name for name in view.forecasts if int(members.sel(forecast=name)) > 1]
+SHOWN = 6
 
 
-def spread_panel(view: View) -> Panel:
-    """Spread and error of the ensemble mean against lead."""
+@panel("ensemble", 10, needs=("spread_skill",))
+def spread_panel(view: View) -> Panel | None:
+    """Spread and error of the ensemble mean against lead; None without an ensemble."""
+    if not view.ensembles():
+        return None
     channels = view.headline[:SHOWN]
-    columns = min(COLUMNS, len(channels))
-    figure, axes = _small_multiples(len(channels), columns)
+    figure, axes = multiples(len(channels), 2.2, 0.5)
     named = {}
     for axis, channel in zip(axes, channels, strict=False):
-        for name in ensembles(view):
+        for name in view.ensembles():
             style = line_style(name, view.forecasts.index(name))
-            count = int(view.scores["members"].sel(forecast=name))
+            count = view.members(name)
             spread = view.get("spread", name, channel) * np.sqrt((count + 1) / count)
             named[f"{name}: error of the mean"] = axis.plot(view.leads, view.get("rmse", name, channel), **style)[0]
             thin = style | {"linewidth": 1.2, "linestyle": (0, (1, 1))}
             named[f"{name}: spread"] = axis.plot(view.leads, spread, **thin)[0]
         axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel="lead [days]", ylim=(0, None))
         span(axis, min(view.leads[0], 0), view.leads[-1])
-    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=min(len(named), 3), handlelength=2.6)
+    legend(figure, named, 3)
     at = view.judged_lead((1, 3, 5, 10))
-    name = ensembles(view)[0]
+    name = view.ensembles()[0]
     readings = ", ".join(f"{view.title(c)} {number(_ratio(view, name, c)[at])}" for c in channels)
     return Panel(
         "Spread and error of the ensemble",
@@ -53,14 +48,14 @@ def _ratio(view, name, channel):
     return view.get("spread_skill", name, channel, scaled=False)
 
 
+@panel("ensemble", 20, needs=("rank_histogram",))
 def rank_panel(view: View) -> Panel | None:
     """Rank histograms of the first ensemble at a few leads."""
-    if "rank_histogram" not in view.scores:
+    if not view.ensembles():
         return None
-    name = ensembles(view)[0]
-    members = int(view.scores["members"].sel(forecast=name))
-    channels, leads = _held(view), view.table_leads()
-    figure, axes = _small_multiples(len(channels), min(COLUMNS, len(channels)), 1.9)
+    name = view.ensembles()[0]
+    members, channels, leads = view.members(name), view.mapped(SHOWN), view.table_leads()
+    figure, axes = multiples(len(channels), 1.9, 0.5)
     ranks = np.arange(members + 1)
     for axis, channel in zip(axes, channels, strict=False):
         at = view.scores["rank_histogram"].sel(forecast=name, map_channel=channel, region=view.regions[0])
@@ -88,11 +83,12 @@ def rank_panel(view: View) -> Panel | None:
     )
 
 
+@panel("ensemble", 30, needs=("sum_reliability_weight", "roc_area"))
 def reliability_panel(view: View) -> Panel | None:
     """Reliability and ROC of the upper event at one lead."""
-    if "sum_reliability_weight" not in view.scores:
+    if not view.ensembles():
         return None
-    name, channels = ensembles(view)[0], _held(view)[:3]
+    name, channels = view.ensembles()[0], view.mapped(3)
     event = float(view.scores["event"].values[-1])
     lead = view.judged_lead()
     place = {"forecast": name, "event": event, "region": view.regions[0]}
@@ -102,15 +98,15 @@ def reliability_panel(view: View) -> Panel | None:
         at = view.scores[[n for n in view.scores if str(n).startswith("sum_reliability")]]
         at = at.sel(place | {"map_channel": channel}).isel(lead_time=lead)
         weight = at["sum_reliability_weight"].values
-        held = weight > 1e-6 * weight.sum()
-        said = at["sum_reliability_probability"].values[held] / weight[held]
-        was = at["sum_reliability_event"].values[held] / weight[held]
+        given = weight > 1e-6 * weight.sum()
+        said = at["sum_reliability_probability"].values[given] / weight[given]
+        was = at["sum_reliability_event"].values[given] / weight[given]
         axis, colour = axes[position], FORECAST_COLOURS[position]
         axis.plot([0, 1], [0, 1], color=PALE, linewidth=1.2)
         base = at["sum_reliability_event"].values.sum() / weight.sum()
         axis.axhline(base, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
         axis.plot(said, was, color=colour)
-        axis.scatter(said, was, s=6 + 90 * weight[held] / weight.sum(), color=colour, zorder=3)
+        axis.scatter(said, was, s=6 + 90 * weight[given] / weight.sum(), color=colour, zorder=3)
         axis.set(title=view.title(channel), xlabel="forecast probability", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         renamed = at.rename({n: str(n).removeprefix("sum_") for n in at.data_vars})
         hit, false = roc(renamed)
@@ -130,17 +126,3 @@ def reliability_panel(view: View) -> Panel | None:
         "1 perfect.",
         svg(figure, f"Reliability and ROC of {name}.", "reliability"),
     )
-
-
-def _held(view) -> list[str]:
-    held = set(map(str, view.scores["map_channel"].values))
-    return [channel for channel in view.headline if channel in held][:SHOWN]
-
-
-def _small_multiples(count, columns, height=2.2):
-    rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH if columns == COLUMNS else 3.4 * columns, height * rows + 0.5))
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return figure, axes[:count]

@@ -5,9 +5,83 @@ import html
 import numpy as np
 
 from emulator.report import budget_panels
-from emulator.report.comparison import difference_cell
-from emulator.report.display import BUDGET_NAMES, BUDGET_TOTALS, number, percent, region_name, scientific, signed_days
+from emulator.report.display import (
+    BUDGET_TOTALS,
+    date_and_hour,
+    difference_cell,
+    number,
+    scientific,
+    signed_days,
+    unit_cell,
+)
+from emulator.report.panel import panel
+from emulator.report.panels.comparison import comparison_verdict
+from emulator.report.template import note, table
 from emulator.report.view import NOT_FINITE, View
+
+
+@panel("summary", 10)
+def summary(view: View) -> list[str]:
+    """The verdict, the headline scores of every forecast and what they were made from."""
+    facts = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in _facts(view))
+    pairs = facts.replace("<dt>", "<div><dt>").replace("</dd>", "</dd></div>")
+    about = (
+        "RMSE with its 95 % interval; differences in percent of the baseline's RMSE with the half-width of their 95 % "
+        "interval. Blue is significantly better, orange significantly worse, grey undecided (false discovery rate 5 %). "
+        "“Useful to” is the day on which the RMSE reaches climatology's; below it the days gained: how much later than "
+        f"persistence the forecast has the error that persistence has on day {view.leads[view.judged_lead((1, 3, 5, 10))]:g}."
+    )
+    if ensembles := view.ensembles():
+        about += f" RMSE of {', '.join(ensembles)} is that of the ensemble mean."
+    return [
+        '<div class="verdict">'
+        + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in [*comparison_verdict(view), *verdict(view)])
+        + "</div>",
+        *(table(f"Headline scores of {name}", headline_table(view, name)) for name in view.forecasts or [view.main]),
+        note(about),
+        f'<dl class="facts">{pairs}</dl>',
+    ]
+
+
+def _facts(view) -> list[tuple[str, str]]:
+    attributes, scores = view.scores.attrs, view.scores
+    inits = [date_and_hour(value) for value in scores["init_time"].values[[0, -1]]]
+    return [
+        ("Initial times", f"{scores.sizes['init_time']}, {inits[0]} to {inits[1]}"),
+        ("Leads", f"{view.leads[0]:g} to {view.leads[-1]:g} days"),
+        *([("Members", _members(view))] if view.ensembles() else []),
+        ("Truth", _truth(view)),
+        ("Grid", attributes.get("grid", "unknown")),
+        ("Fields scored", f"{scores.sizes['channel']}"),
+        ("Climatology", attributes.get("climatology", "unknown")),
+        (
+            "Climatology from",
+            " to ".join(date_and_hour(value) for value in attributes.get("climatology_period", "").split(" to ")),
+        ),
+        ("Verified by", _software(view)),
+    ]
+
+
+def _members(view) -> str:
+    sizes = {name: view.members(name) for name in view.forecasts}
+    return f"{sizes[view.main]}" if len(sizes) == 1 else ", ".join(f"{name} {size}" for name, size in sizes.items())
+
+
+def _truth(view) -> str:
+    """What the truth says of itself, else where it lies; of models that were verified apart, the first's."""
+    said = view.note("provenance").get("truth", {}).get("source")
+    config = view.note("config")
+    if "truth" not in config:
+        config = next((inner for inner in config.values() if isinstance(inner, dict)), {})
+    return str(said or config.get("truth") or (config.get("observations") or {}).get("path", "unknown"))
+
+
+def _software(view) -> str:
+    run = view.note("run")
+    if "versions" not in run:
+        run = next((inner for inner in run.values() if isinstance(inner, dict)), {})
+    version, commit = run.get("versions", {}).get("emulator", ""), run.get("commit")
+    return f"emulator {version}" + (f", commit {commit}" if commit else "")
 
 
 def verdict(view: View) -> list[str]:
@@ -123,9 +197,8 @@ def headline_table(view: View, forecast: str | None = None) -> str:
     rows = []
     for channel in view.headline:
         cells = "".join(_cells(view, name, channel, lead) for lead in leads)
-        unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""
         rows.append(
-            f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th><td>{_useful(view, name, channel)}'
+            f"<tr>{unit_cell(view.title(channel), view.units(channel))}<td>{_useful(view, name, channel)}"
             f'<span class="interval">{_gained(view, name, channel)}</span></td>{cells}</tr>'
         )
     return (
@@ -164,54 +237,3 @@ def _useful(view, name, channel) -> str:
     if not np.isfinite(day):
         return "–"
     return f"{day:.1f}" if crosses else f"≥ {day:g}"
-
-
-def region_table(view: View, lead_days: float = 3) -> str:
-    """HTML table: RMSE of the main forecast, and its difference to persistence, by region at one lead."""
-    lead = view.nearest_lead(lead_days)
-    head = "".join(f'<th scope="col">{html.escape(region_name(region))}</th>' for region in view.regions)
-    rows = []
-    for channel in view.headline:
-        cells = []
-        for region in view.regions:
-            value = view.get("rmse", view.main, channel, region)[lead]
-            difference = (
-                view.against("difference", "persistence", view.main, channel, region)[lead]
-                if view.forecasts
-                else np.nan
-            )
-            beside = f'<span class="interval">{percent(difference)} vs pers.</span>' if np.isfinite(difference) else ""
-            cells.append(f'<td class="value">{number(value)}{beside}</td>')
-        unit = f' <span class="unit">{html.escape(view.units(channel))}</span>' if view.units(channel) else ""
-        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}{unit}</th>{"".join(cells)}</tr>')
-    return (
-        f"<table><caption>RMSE at day {view.leads[lead]:g} by region</caption><thead><tr><td></td>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
-
-
-def budget_table(view: View) -> str:
-    """HTML table: residual per step and drift per day of every source and budget."""
-    rows = []
-    for budget in map(str, view.scores["budget"].values):
-        unit = str(view.scores["budget_units"].sel(budget=budget).values)
-        per = {"W m-2": "W/m²", "kg m-2": "kg/m² per step"}[unit]
-        for index, source in enumerate(budget_panels.sources(view)):
-            relative = budget_panels.overall(view, source, budget)
-            if not np.isfinite(relative):
-                continue
-            head = f'<th scope="rowgroup">{BUDGET_NAMES[budget]}</th>' if not index else "<td></td>"
-            drift = budget_panels.drift_per_day(view, source, budget)
-            rows.append(
-                f'<tr>{head}<th scope="row">{html.escape(budget_panels.label(view, source))}</th>'
-                f"<td>{scientific(relative)}</td>"
-                f"<td>{number(budget_panels.mean_residual(view, source, budget))} {per}</td>"
-                f"<td>{number(budget_panels.overall(view, source, budget, 'budget_residual'))} {per}</td>"
-                f"<td>{number(drift)} {budget_panels.drift_unit(budget)}</td></tr>"
-            )
-    return (
-        '<table class="budget"><thead><tr><th scope="col" class="text">Budget</th><th scope="col" class="text">Source</th>'
-        '<th scope="col">Residual per step, relative (rms)</th><th scope="col">Mean residual</th>'
-        '<th scope="col">Residual (rms)</th><th scope="col">Drift of the total per day</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )

@@ -4,10 +4,11 @@ import html
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from emulator.report.display import lead_label, number
-from emulator.report.style import PALE, Panel, plain_ticks, svg
+from emulator.report.panel import panel
+from emulator.report.style import PALE, Panel, multiples, plain_ticks, svg
+from emulator.report.template import table
 from emulator.report.view import View
 
 SHOWN, FORECASTS = 6, 3
@@ -15,11 +16,17 @@ CIRCUMFERENCE = 40030.0  # of the Earth, km: the wavelength of total wavenumber 
 WAVE_TICKS, RATIO_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
+@panel("spectra", 10, needs=("power_ratio",))
 def spectra_panels(view: View) -> list[Panel]:
-    """A panel for each of the first few forecasts; none where the scores hold no spectra."""
-    if "power" not in view.scores:
-        return []
+    """A panel for each of the first few forecasts."""
     return [_panel(view, name, f"spectra{place}") for place, name in enumerate(view.forecasts[:FORECASTS])]
+
+
+@panel("spectra", 20, needs=("effective_wavenumber",))
+def resolution(view: View) -> str | None:
+    """`resolution_table` on the page."""
+    markup = resolution_table(view)
+    return markup and table("Effective resolution", markup)
 
 
 def resolution_table(view: View) -> str | None:
@@ -59,14 +66,9 @@ def _panel(view: View, name: str, prefix: str) -> Panel:
     ratios = view.scores["power_ratio"].sel(source=name)
     leads = view.scores["spectrum_lead"].values
     shown = view.headline[:SHOWN]
-    columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(10.5 if columns == 3 else 3.4 * columns, 2.35 * rows + 0.35))
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    figure, axes = multiples(len(shown), sharex=True)
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(leads)))
     wavenumber = view.scores["wavenumber"].values
-    for axis in axes[len(shown) :]:
-        axis.set_visible(False)
     for axis, channel in zip(axes, shown, strict=False):
         at = view.position(channel)
         axis.axhline(1, color=PALE, linewidth=1.4)
