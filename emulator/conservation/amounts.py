@@ -15,8 +15,28 @@ from torch.autograd.function import once_differentiable
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.kernels import columns as native
 
-# The key that `OnePass.begin` adds to the states of a step; no store has it.
-KEPT = "amounts of the step's states"
+
+class StepState(dict):
+    """Fields of a state during the correction of one step, with what the budgets' evaluations of it share.
+
+    Attributes:
+      amounts: gives air, water and energy of the step's states, or None where budgets form their own columns.
+      formed: fields formed from others, by name: the names of those, and the tensor. `|` leaves out what it makes untrue.
+    """
+
+    def __init__(self, fields: State, amounts: "_Kept | None" = None, formed: dict[str, tuple] | None = None):
+        super().__init__(fields)
+        self.amounts, self.formed = amounts, formed or {}
+
+    def __or__(self, changed: State) -> "StepState":
+        formed = {name: entry for name, entry in self.formed.items() if not set(entry[0]) & set(changed)}
+        return StepState({**self, **changed}, self.amounts, formed)
+
+
+def formed(state: State, name: str) -> Tensor | None:
+    """A field that was formed for all evaluations of a state, or None."""
+    entry = getattr(state, "formed", {}).get(name)
+    return None if entry is None else entry[1]
 
 
 class Amounts(NamedTuple):
@@ -60,8 +80,8 @@ class OnePass:
         fields = [state[name] for state in (state0, state1) for name in self.names.values()]
         if not native.serves(*fields):
             return None
-        kept = {KEPT: _Kept(self)}
-        return state0 | kept, state1 | kept
+        kept = _Kept(self)
+        return StepState(state0, kept), StepState(state1, kept)
 
     def __call__(self, state: State) -> Amounts:
         fields = [state[name] for name in self.names.values()]
@@ -90,7 +110,7 @@ class _Kept:
 
 def known(budget, state: State) -> Amounts | None:
     """The amounts of a state for a budget, or None where it must form its own columns."""
-    kept = state.get(KEPT)
+    kept = getattr(state, "amounts", None)
     return kept(state) if kept is not None and budget in kept.one_pass.budgets else None
 
 

@@ -35,6 +35,7 @@ class Atmosphere:
       step_seconds: length of a step, from the time axis.
       has_surface_pressure: whether states hold `surface_pressure`. Without it, which only pressure levels allow, columns
         run from the first to the last level.
+      latitude: of every cell, degrees north, `(*space,)`; only latitude bands ask for it.
     """
 
     area: Tensor
@@ -43,6 +44,7 @@ class Atmosphere:
     geopotential_at_surface: Tensor | None
     step_seconds: float
     has_surface_pressure: bool = True
+    latitude: Tensor | None = None
     _copies: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
@@ -57,12 +59,12 @@ class Atmosphere:
             raise ValueError(
                 f"Expected surface_pressure among the variables: {self.levels.kind} levels have no columns without it"
             )
-        orography = self.geopotential_at_surface
-        if orography is not None and orography.shape != self.area.shape:
-            raise ValueError(
-                f"Expected geopotential_at_surface of the grid's shape {tuple(self.area.shape)}, got "
-                f"{tuple(orography.shape)}"
-            )
+        for name in ("geopotential_at_surface", "latitude"):
+            field = getattr(self, name)
+            if field is not None and field.shape != self.area.shape:
+                raise ValueError(
+                    f"Expected {name} of the grid's shape {tuple(self.area.shape)}, got {tuple(field.shape)}"
+                )
 
     @property
     def space(self) -> int:

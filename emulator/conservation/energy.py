@@ -22,8 +22,6 @@ from emulator.conservation.budgets import Anchor
 
 FORMS = ("hydrostatic", "total")
 HEAT_CAPACITIES = ("constant", "moist")
-# Fields that `Energy.prepare` adds to the states of a step; no store has them.
-KINETIC, CONTENT = "kinetic energy, J kg-1", "energy content, J kg-1"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,25 +79,26 @@ class Energy:
         return 0.0
 
     def prepare(self, state0: State, state1: State) -> tuple[State, State]:
-        """The states with what every evaluation of one step shares: the kinetic energy, and the content of the start.
-
-        For a step in which the winds of `state1`, and all of `state0`, stay as they are.
-        """
+        """The states with what every evaluation of one step shares: the kinetic energy, and the content of the start."""
+        state0, state1 = amounts.StepState(state0), amounts.StepState(state1)
         if self.winds:
-            state0, state1 = (state | {KINETIC: self.kinetic_energy(state)} for state in (state0, state1))
-        return state0 | {CONTENT: self.content(state0)}, state1
+            for state in (state0, state1):
+                state.formed["kinetic_energy"] = (self.winds, self.kinetic_energy(state))
+        of = ("temperature", fluxes.HUMIDITY, *self.winds)
+        state0.formed["content"] = (of, self.content(state0))
+        return state0, state1
 
     def kinetic_energy(self, state: State) -> Tensor:
         """Kinetic energy of the horizontal wind, J kg-1: `(batch, level, *space)`."""
-        if KINETIC in state:
-            return state[KINETIC]
+        if (kept := amounts.formed(state, "kinetic_energy")) is not None:
+            return kept
         east, north = (state[wind] for wind in self.winds)
         return torch.addcmul(east * east, north, north) / 2
 
     def content(self, state: State) -> Tensor:
         """Energy per kilogram without the surface geopotential, J kg-1: `(batch, level, *space)`."""
-        if CONTENT in state:
-            return state[CONTENT]
+        if (kept := amounts.formed(state, "content")) is not None:
+            return kept
         constants = self.atmosphere.constants
         temperature, humidity = state["temperature"], state[fluxes.HUMIDITY]
         result = torch.add(

@@ -3,8 +3,9 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.planet.quantities import quantities, quantity
 from emulator.planet.variables import VARIABLES
-from emulator.report.display import BUDGET_NAMES, days, number, scientific, unit_and_factor, variable_name
+from emulator.report.display import RAISED, days, number, scientific, unit_and_factor, variable_name
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, power_ticks, span, svg
 from emulator.report.view import View
 
@@ -64,14 +65,14 @@ def residual_panel(view: View) -> Panel:
             lines.append(line)
         axis.set_yscale("log")
         power_ticks(axis.yaxis)
-        axis.set_title(BUDGET_NAMES[budget])
+        axis.set_title(quantity(budget).label)
         axis.set_xlabel("lead [days]")
         span(axis, 0, lead[-1])
     axes[0].set_ylabel("residual per step, relative")
     named = {line.get_label(): line for line in lines}
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
     readings = [
-        f"{BUDGET_NAMES[budget]}: "
+        f"{quantity(budget).label}: "
         + ", ".join(f"{label(view, s)} {scientific(overall(view, s, budget))}" for s in sources(view))
         for budget in budgets
     ]
@@ -95,13 +96,13 @@ def drift_panel(view: View) -> Panel:
     axes = figure.subplots(1, len(budgets), squeeze=False)[0]
     named = {}
     for axis, budget in zip(axes, budgets, strict=True):
-        unit, factor = _drift_unit(budget)
+        unit, factor = quantity(budget).drift
         for position, source in enumerate(sources(view)):
             values = drift(view, source, budget) * factor
             if np.isfinite(values).any():
                 named[label(view, source)] = axis.plot(lead, values, **line_style(source, position))[0]
         axis.axhline(0, color=GREY, linewidth=0.6)
-        axis.set_title(f"{BUDGET_NAMES[budget]} [{unit}]")
+        axis.set_title(f"{quantity(budget).label} [{unit}]")
         axis.set_xlabel("lead [days]")
         span(axis, 0, lead[-1])
     axes[0].set_ylabel("change since lead 0")
@@ -177,15 +178,11 @@ def drift_per_day(view: View, source: str, budget: str) -> float:
     held = np.flatnonzero(np.isfinite(values))
     if len(held) < 2 or lead[held[-1]] == lead[held[0]]:
         return float("nan")
-    return float((values[held[-1]] - values[held[0]]) / (lead[held[-1]] - lead[held[0]]) * _drift_unit(budget)[1])
+    return float((values[held[-1]] - values[held[0]]) / (lead[held[-1]] - lead[held[0]]) * quantity(budget).drift[1])
 
 
 def drift_unit(budget: str) -> str:
-    return _drift_unit(budget)[0]
-
-
-def _drift_unit(budget):
-    return {"dry_air": ("Pa", 9.80665), "water": ("kg/m²", 1.0), "energy": ("MJ/m²", 1e-6)}[budget]
+    return quantity(budget).drift[0]
 
 
 def _shares(view, names) -> str:
@@ -230,11 +227,9 @@ def let_stand(view: View) -> str:
     if not np.any(held.values):
         return ""
     texts = []
-    for budget, unit in (("energy", "W m⁻²"), ("water", "kg m⁻² s⁻¹")):
-        if budget in held["budget"].values:
-            value = float(held.sel(budget=budget).values[0])
-            if value:
-                texts.append(f"{number(value)} {unit} of {BUDGET_NAMES[budget].lower()}")
+    for name, declared in reversed(quantities().items()):
+        if name in held["budget"].values and (value := float(held.sel(budget=name).values[0])):
+            texts.append(f"{number(value)} {declared.rate_units.translate(RAISED)} of {declared.label.lower()}")
     return (
         f"The mean residuals hold {' and '.join(texts)}, which the training data themselves leave unexplained and the scheme "
         "lets stand; the relative residuals are without it."

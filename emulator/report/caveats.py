@@ -1,7 +1,8 @@
 """What a reader must know before believing the numbers, written by the program from what it did."""
 
+from emulator.planet.quantities import quantity
 from emulator.report import budget_panels
-from emulator.report.display import BUDGET_NAMES, date_and_hour, variable_name
+from emulator.report.display import date_and_hour, variable_name
 from emulator.report.view import NOT_FINITE, View
 from emulator.verify.climatology import SHORTEST_DAYS
 from emulator.verify.lacking import far_off
@@ -102,7 +103,7 @@ def _budget_caveats(view):
     for source, reasons in view.note("budgets_skipped").items():
         name = source if source != "truth" else "the truth"
         found += [
-            f"{BUDGET_NAMES[budget]} budget of {name} not audited: {reason}." for budget, reason in reasons.items()
+            f"{quantity(budget).label} budget of {name} not audited: {reason}." for budget, reason in reasons.items()
         ]
     if budget_panels.has_budgets(view):
         inits = {source: _audited(view, source) for source in budget_panels.sources(view)}

@@ -4,9 +4,10 @@ import html
 
 import numpy as np
 
+from emulator.planet.quantities import quantity
 from emulator.report import budget_panels
 from emulator.report.comparison import difference_cell
-from emulator.report.display import BUDGET_NAMES, BUDGET_TOTALS, number, percent, region_name, scientific, signed_days
+from emulator.report.display import number, percent, region_name, scientific, signed_days
 from emulator.report.view import NOT_FINITE, View
 
 
@@ -96,7 +97,7 @@ def _budgets(view) -> str:
         theirs = budget_panels.overall(view, "truth", budget)
         if np.isfinite(ours):
             beside = f" (reference {scientific(theirs)})" if np.isfinite(theirs) else ""
-            texts.append(f"{scientific(ours)} of the {BUDGET_TOTALS[budget]}{beside}")
+            texts.append(f"{scientific(ours)} of the {quantity(budget).total}{beside}")
     return f"One step leaves unexplained {_join(texts)}." if texts else ""
 
 
@@ -200,7 +201,7 @@ def budget_table(view: View) -> str:
             relative = budget_panels.overall(view, source, budget)
             if not np.isfinite(relative):
                 continue
-            head = f'<th scope="rowgroup">{BUDGET_NAMES[budget]}</th>' if not index else "<td></td>"
+            head = f'<th scope="rowgroup">{quantity(budget).label}</th>' if not index else "<td></td>"
             drift = budget_panels.drift_per_day(view, source, budget)
             rows.append(
                 f'<tr>{head}<th scope="row">{html.escape(budget_panels.label(view, source))}</th>'

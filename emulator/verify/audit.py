@@ -91,10 +91,10 @@ def audit_truth(
 def unaccounted(attributes: Mapping) -> dict[str, float]:
     """The constants that a scheme lets stand, by budget, from a store's attributes.
 
-    `unaccounted_heating` in W m-2; `unaccounted_moistening` and `unaccounted_dry_mass` in kg m-2 s-1.
+    Such as `unaccounted_heating`, in W m-2, by the name that a quantity's declaration gives.
     """
-    names = {"energy": "unaccounted_heating", "water": "unaccounted_moistening", "dry_air": "unaccounted_dry_mass"}
-    return {budget: float(attributes[name]) for budget, name in names.items() if name in attributes}
+    names = {name: f"unaccounted_{quantity.unaccounted}" for name, quantity in budgets.audited().items()}
+    return {name: float(attributes[rate]) for name, rate in names.items() if rate in attributes}
 
 
 def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -> xr.Dataset:
@@ -107,7 +107,8 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
     held = {name: audit for name, audit in audits.items() if audit.data_vars}
     if not held:
         return xr.Dataset()
-    names = [budget for budget in budgets.BUDGETS if any(f"total_{budget}" in audit for audit in held.values())]
+    declared = budgets.audited()
+    names = [name for name in declared if any(f"total_{name}" in audit for audit in held.values())]
     stacked = {}
     for what in ("total", "residual"):
         per_source = [
@@ -119,14 +120,14 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
     lead = result["lead_time"].values
     seconds = np.concatenate([[np.nan], np.diff(lead) / np.timedelta64(1, "s")])
     constant = np.array([[rates.get(source, {}).get(budget, 0.0) for budget in names] for source in held])
-    # Per step: energy residuals are rates, those of water are amounts.
+    # Per step: residuals of some quantities are rates, those of others are amounts.
     one, step = np.ones_like(seconds), seconds
-    scale = _by_lead([step if budget == "energy" else one for budget in names])
+    scale = _by_lead([step if declared[name].as_rate else one for name in names])
     expected = xr.DataArray(constant, dims=("source", "budget")) * _by_lead([step] * len(names))
     result["budget_relative"] = (result["budget_residual"] * scale - expected) / result["budget_total"]
     result["unaccounted"] = (("source", "budget"), constant)
-    result["budget_units"] = ("budget", [budgets.UNITS[name] for name in names])
-    result["total_units"] = ("budget", [budgets.TOTAL_UNITS[name] for name in names])
+    result["budget_units"] = ("budget", [budgets.units_of(declared[name]) for name in names])
+    result["total_units"] = ("budget", [declared[name].units for name in names])
     result = result.sel(source=list(held))
     return result.rename(init_time="audit_init_time", lead_time="audit_lead_time", source="audit_source")
 
@@ -191,8 +192,8 @@ def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> n
     seconds = np.diff(lead_time) / np.timedelta64(1, "s")
     if not np.allclose(seconds, step_seconds):
         reason = f"leads are {seconds.max() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
-        for budget in ("water", "energy"):
-            ledger.skipped.setdefault(budget, reason)
+        for name in (name for name, quantity in budgets.audited().items() if quantity.fluxes):
+            ledger.skipped.setdefault(name, reason)
     return seconds
 
 
