@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emulator.kernels import columns as native
 from emulator.planet.constants import Constants
+from emulator.planet.quantities import quantities
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import Levels
 
@@ -289,5 +290,7 @@ def _steps_of(field: Tensor) -> Tensor:
 
 
 def on_levels(name: str, otherwise: bool = False) -> bool:
-    """Whether a field has levels, by the variable table; `otherwise` for names outside it."""
-    return VARIABLES[name].levels if name in VARIABLES else otherwise
+    """Whether a field has levels, by the variable table; outside it what a quantity consists of has, or `otherwise`."""
+    if name in VARIABLES:
+        return VARIABLES[name].levels
+    return otherwise or any(name in quantity.state for quantity in quantities().values())

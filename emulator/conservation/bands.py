@@ -30,9 +30,7 @@ class Bands:
 
     def __init__(self, edges: tuple[float, ...], atmosphere: Atmosphere, budgets: list[Budget], variables):
         if atmosphere.latitude is None:
-            raise ValueError(
-                "Expected the latitude of every cell to close budgets in latitude bands, got none"
-            )
+            raise ValueError("Expected the latitude of every cell to close budgets in latitude bands, got none")
         self.atmosphere, self.budgets = atmosphere, budgets
         latitude = atmosphere.latitude.to(torch.float64).contiguous()
         numbers = torch.bucketize(latitude, torch.tensor(edges, dtype=torch.float64))

@@ -195,14 +195,10 @@ class ColumnWater:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Declared:
-    """The budget of a quantity from its declaration alone, in float64, with derivatives by torch.
-
-    `rate` is a constant unaccounted source per second.
-    """
+    """The budget of a quantity from its declaration alone, in float64, with derivatives by torch."""
 
     atmosphere: Atmosphere
     quantity: Quantity
-    rate: float = 0.0
 
     @property
     def name(self) -> str:
@@ -228,7 +224,7 @@ class Declared:
         air = self.atmosphere
         before, after = self._exact(state0), self._exact(state1)
         change = _column_change(air, self._content(state0), self._content(state1), before, after)
-        return change - air.step_seconds * (self.quantity.gained(after, air.constants) + self.rate)
+        return change - air.step_seconds * self.quantity.gained(after, air.constants)
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         return self.atmosphere.mean(self.columns(state0, state1))
@@ -238,9 +234,9 @@ class Declared:
         return air.mean(air.integral(self._content(state), air.surface_pressure(self._exact(state))))
 
     def gradient(self, state: State) -> dict[str, Tensor | float]:
-        air, traced = self.atmosphere, torch.is_grad_enabled()
+        air, fields = self.atmosphere, {name: state[name] for name in self.quantity.state}
+        traced = torch.is_grad_enabled() and any(x.requires_grad for x in fields.values())
         with torch.enable_grad():
-            fields = {name: state[name] for name in self.quantity.state}
             fields = {n: x if traced and x.requires_grad else x.detach().requires_grad_() for n, x in fields.items()}
             content = self._content(state | fields)
             derivatives = torch.autograd.grad(

@@ -53,7 +53,7 @@ class Quantity:
       gain: what a column gains per second, `gain(fields, constants)`, where it is more than the sum over `fluxes`.
       column: amount of every column, `column(columns)`, where it is more than the integral of the content.
       control: field that is scaled where no correction is written for the budget; by default the first of `state`.
-      unaccounted: name of the constant rate by which the data may fail to close; None where all is asked for.
+      unaccounted: name in `conservation.Unaccounted` of the constant rate by which the data may fail to close, if it has one.
       as_rate: whether the audit gives residuals per second, in `rate_units`, rather than per step.
       drift: unit in which the report shows changes, and factor from `units`.
       order: place in the sequence of corrections, in records and on the report.
