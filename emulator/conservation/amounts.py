@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from emulator.conservation.atmosphere import Atmosphere, State
-from emulator.kernels import columns as native
+from emulator.kernels import library
 
 
 class StepState(dict):
@@ -78,7 +78,7 @@ class OnePass:
     def begin(self, state0: State, state1: State) -> tuple[State, State] | None:
         """The states of a step, in which amounts are kept from now on; None where no kernels serve."""
         fields = [state[name] for state in (state0, state1) for name in self.names.values()]
-        if not native.serves(*fields):
+        if not library.takes(*fields):
             return None
         kept = _Kept(self)
         return StepState(state0, kept), StepState(state1, kept)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from emulator.kernels import columns as native
+from emulator.kernels import library
 from emulator.planet.constants import Constants
 from emulator.planet.quantities import quantities
 from emulator.planet.variables import VARIABLES
@@ -104,7 +105,7 @@ class Atmosphere:
     def mean_square(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean of `(x - y)^2` over the sphere and the levels, if any: `(batch,)` float64, without gradients."""
         levels = x.shape[1] if x.ndim == self.space + 2 else 1
-        if native.serves(x, y):
+        if library.takes(x, y):
             return native.departure(x, y, self.area_of(x), levels)
         squares = self.mean((x.detach() - y.detach()) ** 2)
         return squares.mean(1) if squares.ndim > 1 else squares
@@ -121,7 +122,7 @@ class Atmosphere:
 
     def mean_by_level(self, field: Tensor) -> Tensor:
         """Area means in float64, for broadcasting: `(batch, level, *space)` -> `(batch, level, 1, ...)`, or no level."""
-        if field.ndim == self.space + 2 and native.serves(field):
+        if field.ndim == self.space + 2 and library.takes(field):
             means = _LevelMeans.apply(field, self)
         else:
             means = self.mean(field)
@@ -133,7 +134,7 @@ class Atmosphere:
         `(batch, level, *space)` of the shape of `like` -> `(batch, level)` float64, without gradients.
         """
         pressure = self.surface_pressure(state)
-        if native.serves(field, pressure, where, like):
+        if library.takes(field, pressure, where, like):
             return self.plan().by_layer(field, pressure, len(like), where)
         layers = self.thickness(pressure, like)
         layers = layers if field is None else layers * field

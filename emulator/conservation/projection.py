@@ -21,11 +21,13 @@ from emulator.conservation import fluxes, newton
 from emulator.conservation.atmosphere import Atmosphere, State, on_levels
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Anchor, Budget, Declared
-from emulator.conservation.compiled import CONTROLS, KIND, MEASURED, SIZES, Compiled, Solution, times
+from emulator.conservation.compiled import Compiled
+from emulator.conservation.compiled_step import CONTROLS, KIND, SIZES, Solution, times
 from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, ProjectionSetup, Trial
 from emulator.conservation.scheme import Correction, Options, Scheme
 from emulator.conservation.steps import ColumnStep
 from emulator.kernels import corrections as native
+from emulator.kernels.compiled import Layout
 
 
 class Projection(Scheme):
@@ -59,7 +61,7 @@ class Projection(Scheme):
         linked = fluxes.linked_names(changes, variables)
         self.changes = (*changes, *linked, *(name for step in self.columns for name in step.changes))
         self.required = tuple(dict.fromkeys((*self.required, *self.changes)))
-        self.compiled = CompiledProjection(self) if CompiledProjection.possible(self) else None
+        self.compiled = CompiledProjection(self) if CompiledProjection.fits(self) else None
 
     def _variance(self, name: str, variances) -> Tensor:
         """A control's error variance, shaped to broadcast with its field."""
@@ -114,22 +116,22 @@ class CompiledProjection(Compiled):
         setup = scheme.setup
         relative = [name for name in setup.controls if name in setup.relative]
         bounded = [name for name in (*setup.bounded, *scheme.clipped) if name in KIND]
-        modes = {KIND[name]: (native.SIZED * (name in relative), native.AFTER * (name in bounded)) for name in CONTROLS}
+        modes = {KIND[name]: (Layout.SIZED * (name in relative), Layout.AFTER * (name in bounded)) for name in CONTROLS}
         variances = {KIND[name]: variance for name, variance in setup.variances.items()}
         super().__init__(scheme, modes, variances, [KIND[name] for name in relative])
         self.directions = self.rows @ self._by_amount()
         self._relative, self._mean_sizes = self._places()
 
     @staticmethod
-    def possible(scheme: Projection) -> bool:
-        return Compiled.possible(scheme) and scheme.setup.bands is None and set(scheme.setup.controls) <= set(CONTROLS)
+    def fits(scheme: Projection) -> bool:
+        return Compiled.fits(scheme) and scheme.setup.bands is None and set(scheme.setup.controls) <= set(CONTROLS)
 
     def _by_amount(self) -> np.ndarray:
         """What a multiplier of each amount adds to the totals: minus the amount's derivatives, `(5, TOTALS)`."""
         constants = self.air.constants
-        result = np.zeros((5, native.TOTALS))
+        result = np.zeros((5, Layout.TOTALS))
         for amount in range(3):
-            result[amount, native.ALONG + amount] = -1
+            result[amount, Layout.ALONG + amount] = -1
         result[3, 3] = result[4, 4] = -1
         reach = REFERENCE_PRESSURE / constants.gravity
         result[1, 2] = -reach
@@ -143,10 +145,11 @@ class CompiledProjection(Compiled):
         places = np.arange(len(relative))
         for kind in self.normalised:
             if kind in SIZES:
-                mine = slice(18, 30) if kind == "pressure" else slice(SIZES[kind], SIZES[kind] + 1)
+                pressed = slice(Layout.PRESSED, Layout.RAIN_SIZE)
+                mine = pressed if kind == "pressure" else slice(SIZES[kind], SIZES[kind] + 1)
                 places[mine] = SIZES[kind]
             else:
-                start = MEASURED + (0 if kind == "temperature" else 2 * self.levels)
+                start = Layout.MEASURED + (0 if kind == "temperature" else 2 * self.levels)
                 mine = slice(start + self.levels, start + 2 * self.levels)
                 places[mine] = np.arange(start, start + self.levels)
             relative[mine] = True

@@ -12,10 +12,12 @@ from torch import Tensor
 from emulator.conservation import fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget
-from emulator.conservation.compiled import AIR, AMOUNTS, EVAPORATION, KIND, RAIN, WATER, Compiled, Solution
+from emulator.conservation.compiled import Compiled
+from emulator.conservation.compiled_step import AIR, AMOUNTS, EVAPORATION, KIND, RAIN, WATER, Solution
 from emulator.conservation.scheme import Correction, Options, Scheme
 from emulator.conservation.steps import ColumnStep, DryAirStep, EnergyStep, ScalingStep, WaterStep
 from emulator.kernels import corrections as native
+from emulator.kernels.compiled import Layout
 
 
 class Sequential(Scheme):
@@ -36,7 +38,7 @@ class Sequential(Scheme):
         changes = dict.fromkeys((*self.clipped, *(name for step in self.steps for name in step.changes)))
         self.changes = (*changes, *fluxes.linked_names(changes, variables))
         self.required = tuple(dict.fromkeys((*self.required, *self.changes)))
-        self.compiled = CompiledSequential(self) if CompiledSequential.possible(self) else None
+        self.compiled = CompiledSequential(self) if CompiledSequential.fits(self) else None
 
     def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> Correction:
         changed: State = {name: state1[name].clamp(min=0) for name in self.clipped}
@@ -63,22 +65,22 @@ class CompiledSequential(Compiled):
     def __init__(self, scheme: Sequential):
         steps = {type(step): step for step in scheme.steps}
         self.dry_air, self.water, self.energy = (steps.get(kind) for kind in (DryAirStep, WaterStep, EnergyStep))
-        modes = {kind: (0, native.FIRST) for kind in ("vapour", "rain")} | {"pressure": (native.SIGNED, 0)}
+        modes = {kind: (0, Layout.FIRST) for kind in ("vapour", "rain")} | {"pressure": (Layout.SIGNED, 0)}
         moving = [KIND[name] for step in scheme.steps for name in step.changes]
         if self.water is not None:
             self.scaled = self.water.scaled
-            modes[KIND[self.scaled]] = (native.SIGNED, modes.get(KIND[self.scaled], (0, 0))[1])
+            modes[KIND[self.scaled]] = (Layout.SIGNED, modes.get(KIND[self.scaled], (0, 0))[1])
         super().__init__(scheme, modes, {kind: torch.ones((), dtype=torch.float64) for kind in moving})
 
     @staticmethod
-    def possible(scheme: Sequential) -> bool:
+    def fits(scheme: Sequential) -> bool:
         for step in scheme.steps:
             linear = scheme.atmosphere.levels.kind != "pressure"
             if isinstance(step, DryAirStep) and not (step.form == "ratio" and linear):
                 return False
             if isinstance(step, EnergyStep) and step.form != "uniform":
                 return False
-        return Compiled.possible(scheme)
+        return Compiled.fits(scheme)
 
     def solve(self, step: native.Correction, residual, scales: np.ndarray) -> Solution:
         totals, weights = self.at_rest(len(scales))
@@ -86,7 +88,7 @@ class CompiledSequential(Compiled):
         residual, response = residual(first), self.response(first, weights)
         saturations = {name: self.held(first, name) for name in self.scheme.clipped}
         amounts, number = first[:, : len(AMOUNTS)], 0
-        directions = np.zeros((len(scales), len(self.rows), native.TOTALS))
+        directions = np.zeros((len(scales), len(self.rows), Layout.TOTALS))
         if self.dry_air is not None:
             totals[:, 0] = -residual(amounts)[:, number] / (response[:, AIR, 0] - response[:, WATER, 0])
             amounts = amounts + totals[:, :1] * response[:, :, 0]
@@ -95,11 +97,11 @@ class CompiledSequential(Compiled):
             part, sign = (RAIN, 1.0) if self.scaled == fluxes.PRECIPITATION else (EVAPORATION, -1.0)
             missing = -residual(amounts)[:, number] / self.air.step_seconds
             totals[:, part], rest, saturated = self.water.split(sign, sign * amounts[:, part], missing)
-            totals[:, native.UNIFORM], totals[:, native.UNIFORM + 1] = np.maximum(rest, 0), np.minimum(rest, 0)
+            totals[:, Layout.UNIFORM], totals[:, Layout.UNIFORM + 1] = np.maximum(rest, 0), np.minimum(rest, 0)
             amounts = amounts + (response[:, :, 3:] * totals[:, None, 3:]).sum(2)
             directions[:, number, part] = ~saturated
-            directions[:, number, native.UNIFORM] = saturated & (rest > 0)
-            directions[:, number, native.UNIFORM + 1] = saturated & ~(rest > 0)
+            directions[:, number, Layout.UNIFORM] = saturated & (rest > 0)
+            directions[:, number, Layout.UNIFORM + 1] = saturated & ~(rest > 0)
             saturations["water"], number = saturated.astype(np.float64), number + 1
         if self.energy is not None:
             capacity = self.air.constants.heat_capacity_dry_air

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from emulator.kernels import library
+from emulator.kernels.compiled import Layout
 
-BLOCK = 128  # cells whose sums kernels.c keeps apart
+BLOCK = Layout.BLOCK  # cells whose sums are kept apart
 _WINDS = ("east", "north")
 _FIELDS = ("pressure", "temperature", *_WINDS, "vapour", "liquid", "ice")
 _GRADIENTS = ("pressure", "temperature", *_WINDS, "vapour", "condensed")
@@ -24,11 +25,6 @@ _Dither = library.task(
     "dither", "x increment pattern to", "everywhere", "batch levels cells x_step increment_step increment_level"
 )
 _Departure = library.task("departure", "x y area sums", "levels", "batch cells x_step y_step", library.ENDS)
-
-
-def serves(*fields: Tensor | None) -> bool:
-    """Whether the compiled kernels take these fields; a library from before there were some does not."""
-    return library.takes(*(x for x in fields if x is not None)) and hasattr(library.LIBRARY, "emulator_correction")
 
 
 class Plan:

@@ -10,7 +10,7 @@ from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, Unaccounted, build, compiled, fluxes
+from emulator.conservation import Options, Unaccounted, build, compiled_step, fluxes
 from emulator.kernels import library
 from emulator.planet.grid import Grid
 
@@ -35,8 +35,8 @@ choices = st.fixed_dictionaries(
         "kinetic": st.booleans(),
         "anchor": st.sampled_from(["initial", "previous"]),
         "unaccounted": st.sampled_from([Unaccounted(), Unaccounted(2.0, 1e-7, 1e-7)]),
-        "relative": st.sets(st.sampled_from(compiled.CONTROLS)).map(tuple),
-        "controls": st.none() | st.sets(st.sampled_from(compiled.CONTROLS), min_size=1).map(tuple),
+        "relative": st.sets(st.sampled_from(compiled_step.CONTROLS)).map(tuple),
+        "controls": st.none() | st.sets(st.sampled_from(compiled_step.CONTROLS), min_size=1).map(tuple),
     }
 )
 planets = st.tuples(st.sampled_from(sorted(GRIDS)), st.sampled_from(sorted(LEVELS)), st.integers(0, 999))
@@ -56,7 +56,7 @@ def setting(choice, planet, batch=2, dry=False, noise=1.0):
             for name in budget.required
         }
         choice = choice | {
-            "controls": tuple(name for name in compiled.CONTROLS if name in {*choice["controls"]} & needed)
+            "controls": tuple(name for name in compiled_step.CONTROLS if name in {*choice["controls"]} & needed)
         }
         if not choice["controls"]:
             reject()
