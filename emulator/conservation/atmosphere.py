@@ -135,25 +135,25 @@ class Atmosphere:
         """
         pressure = self.surface_pressure(state)
         if library.takes(field, pressure, where, like):
-            return self.plan().by_layer(field, pressure, len(like), where)
+            return self.column_integrals().by_layer(field, pressure, len(like), where)
         layers = self.thickness(pressure, like)
         layers = layers if field is None else layers * field
         return self.mean((layers if where is None else layers * (where >= 0)).expand_as(like))
 
-    def unit_layers(self) -> native.Plan:
+    def unit_layers(self) -> native.ColumnIntegrals:
         """Layers of thickness 1 for compiled means, level by level."""
         if "unit layers" not in self._copies:
             half = np.arange(len(self.levels) + 1.0)
             area = self.area.cpu().numpy().ravel()
-            self._copies["unit layers"] = native.Plan((half, 0 * half), False, area, None, (0, 0, 0, 1))
+            self._copies["unit layers"] = native.ColumnIntegrals((half, 0 * half), False, area, None, (0, 0, 0, 1))
         return self._copies["unit layers"]
 
-    def plan(self, heat_capacity: float = 0.0, latent_heat: float = 0.0, moist: float = 0.0) -> native.Plan:
+    def column_integrals(self, heat_capacity=0.0, latent_heat=0.0, moist=0.0) -> native.ColumnIntegrals:
         """The atmosphere for compiled column integrals of `cp T + L q + s q T`, made once for each."""
         key = (heat_capacity, latent_heat, moist)
         if key not in self._copies:
             orography = self.geopotential_at_surface
-            self._copies[key] = native.Plan(
+            self._copies[key] = native.ColumnIntegrals(
                 (self.levels.half_a, self.levels.half_b),
                 self.levels.kind == "pressure" and self.has_surface_pressure,
                 self.area.cpu().numpy().ravel(),

@@ -67,8 +67,8 @@ class DryAir:
 
     def mass(self, state: State) -> Tensor:
         """Global mean dry mass, kg m-2: `(batch,)` float64."""
-        if found := amounts.known(self, state):
-            return found.air - found.water
+        if means := amounts.shared(self, state):
+            return means.air - means.water
         air, gravity = self.atmosphere, self.atmosphere.constants.gravity
         pressure = air.surface_pressure(state)
         water = fluxes.total(state, self.species)
@@ -91,7 +91,7 @@ class DryAir:
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         """Dry mass at the end minus the reference, which is the anchor's or else that of `state0`, and the creep."""
         if anchor is None:
-            if amounts.known(self, state1):
+            if amounts.shared(self, state1):
                 return self.mass(state1) - self.mass(state0) - self.creep * self.atmosphere.step_seconds
             return self.atmosphere.mean(self.columns(state0, state1))
         return self.mass(state1) - anchor.dry_mass - self.creep * self.atmosphere.step_seconds
@@ -107,8 +107,8 @@ class DryAir:
 
     def response(self, state: State) -> Tensor:
         """Growth of a column's dry mass with its surface pressure, kg m-2 Pa-1: `(batch, *space)`."""
-        if found := amounts.known(self, state):
-            return found.growth[:, 0] - found.growth[:, 1]
+        if means := amounts.shared(self, state):
+            return means.growth[:, 0] - means.growth[:, 1]
         water = fluxes.total(state, self.species)
         growth = self.atmosphere.growth(state["surface_pressure"], water)
         return ((1 - water) * growth).sum(1) / self.atmosphere.constants.gravity
@@ -140,13 +140,13 @@ class Water:
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         air = self.atmosphere
-        if found := amounts.known(self, state1):
-            return found.water - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
+        if means := amounts.shared(self, state1):
+            return means.water - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
         return air.mean(self.columns(state0, state1))
 
     def scale(self, state: State) -> Tensor:
-        if found := amounts.known(self, state):
-            return found.water
+        if means := amounts.shared(self, state):
+            return means.water
         water = fluxes.total(state, self.species)
         return self.atmosphere.mean(self.atmosphere.integral(water, self.atmosphere.surface_pressure(state)))
 
@@ -155,8 +155,8 @@ class Water:
         result: dict[str, Tensor | float] = dict.fromkeys(self.species, 1.0)
         result |= {fluxes.PRECIPITATION: seconds, fluxes.EVAPORATION: seconds}
         if air.has_surface_pressure:
-            if found := amounts.known(self, state):
-                return result | {"surface_pressure": found.growth[:, 1]}
+            if means := amounts.shared(self, state):
+                return result | {"surface_pressure": means.growth[:, 1]}
             water = fluxes.total(state, self.species)
             growth = air.growth(state["surface_pressure"], water)
             result["surface_pressure"] = (water * growth).sum(1) / air.constants.gravity

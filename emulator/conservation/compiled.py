@@ -53,7 +53,7 @@ class Compiled:
     ):
         self.scheme, self.modes, self.normalised = scheme, modes, tuple(normalised)
         self.air = scheme.atmosphere
-        self.plan = scheme.one_pass.plan
+        self.integrals = scheme.one_pass.integrals
         self.stored = scheme.one_pass.names
         self.names = self.stored | {KIND[name]: name for name in CONTROLS[3:] if name in scheme.required}
         self.moved = {KIND[name]: name for name in CONTROLS if name in scheme.changes}
@@ -133,9 +133,9 @@ class Compiled:
         """Minus the derivatives of the residuals by the unknowns: `(batch, m, m)`."""
         return -(self.rows @ self.response(sums, weights)) @ directions.swapaxes(-1, -2)
 
-    def held(self, sums: np.ndarray, name: str) -> np.ndarray:
+    def on_bound(self, sums: np.ndarray, name: str) -> np.ndarray:
         """Share of a control's cells on its bound, `(batch,)`."""
-        return sums[:, Layout.HELD + CONTROLS.index(name)] / (self.levels if on_levels(name) else 1)
+        return sums[:, Layout.ON_BOUND + CONTROLS.index(name)] / (self.levels if on_levels(name) else 1)
 
     def at_rest(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Totals of nothing, `(batch, Layout.TOTALS)`, and the weights of the variances as given, `(batch, sum)`."""

@@ -83,15 +83,15 @@ class Step:
         state0, state1, energy = self.split(fields)
         gains = [(compiled.gains[name], field) for name, field in energy.items()]
         heat = energy[fluxes.LATENT_HEAT] if compiled.linked else None
-        self.kernels = native.Correction(compiled.plan, state1, gains, compiled.modes, compiled.moved, heat)
-        before = compiled.plan.sums(state0, derivatives=False)[0].numpy()
+        self.kernels = native.Correction(compiled.integrals, state1, gains, compiled.modes, compiled.moved, heat)
+        before = compiled.integrals.sums(state0, derivatives=False)[0].numpy()
         mass = before[:, AIR] - before[:, WATER]
         reference = mass if self.reference is None else self.reference.detach().numpy()
         scales = {"dry_air": mass, "water": before[:, WATER], "energy": before[:, ENERGY]}
         scales = np.stack([scales[name] for name in scheme.budgets], axis=1)
         residual = functools.partial(self._residual, before=before, reference=reference)
-        self.found = compiled.solve(self.kernels, residual, scales)
-        self.record = self._record(residual(self.found.first), scales)
+        self.solution = compiled.solve(self.kernels, residual, scales)
+        self.record = self._record(residual(self.solution.first), scales)
         return list(self.kernels.take().values())
 
     def _residual(self, first: np.ndarray, before: np.ndarray, reference: np.ndarray):
@@ -110,24 +110,24 @@ class Step:
         return lambda amounts: times(amounts[:, : len(AMOUNTS)], rows) + offset
 
     def _record(self, residual, scales: np.ndarray) -> State:
-        compiled, scheme, found = self.compiled, self.compiled.scheme, self.found
-        raw = found.first[:, : len(AMOUNTS)].copy()
-        lost = found.first[:, Layout.CLIPPED_HUMIDITY]
+        compiled, scheme, solution = self.compiled, self.compiled.scheme, self.solution
+        raw = solution.first[:, : len(AMOUNTS)].copy()
+        lost = solution.first[:, Layout.CLIPPED_HUMIDITY]
         raw[:, WATER] += lost
         raw[:, ENERGY] += compiled.air.constants.latent_heat_vaporisation * lost
-        raw[:, RAIN] += found.first[:, Layout.CLIPPED_RAIN]
-        before, after = (residual(amounts) / scales for amounts in (raw, found.last))
+        raw[:, RAIN] += solution.first[:, Layout.CLIPPED_RAIN]
+        before, after = (residual(amounts) / scales for amounts in (raw, solution.last))
         values = {f"residual_before_{name}": before[:, n] for n, name in enumerate(scheme.budgets)}
         values |= {f"residual_after_{name}": after[:, n] for n, name in enumerate(scheme.budgets)}
-        sizes = np.sqrt(found.last[:, Layout.SQUARES : Layout.HELD])
+        sizes = np.sqrt(solution.last[:, Layout.SQUARES : Layout.ON_BOUND])
         for number, name in enumerate(CONTROLS):
             if name in scheme.changes:
                 levels = compiled.levels if on_levels(name) else 1
                 values[f"correction_rms_{name}"] = sizes[:, number] / levels**0.5
         if compiled.linked:
-            values[f"correction_rms_{fluxes.LATENT_HEAT}"] = np.sqrt(found.last[:, Layout.HEATED])
+            values[f"correction_rms_{fluxes.LATENT_HEAT}"] = np.sqrt(solution.last[:, Layout.HEATED])
         values |= scheme.shares(values)
-        values |= {f"saturation_{name}": value for name, value in found.saturations.items()}
+        values |= {f"saturation_{name}": value for name, value in solution.saturations.items()}
         return {name: torch.from_numpy(value) for name, value in values.items()}
 
     def backward(self, fields, gradients, needed) -> tuple[Tensor | None, list[Tensor | None]]:
@@ -137,7 +137,7 @@ class Step:
         derivative of c by y. With G the gradient by the moved controls and `w = A^-T F_y^T G`, the gradient by x is
         `(G + c_F^T w) F_x + w c_x`.
         """
-        compiled, found, air = self.compiled, self.found, self.compiled.air
+        compiled, solution, air = self.compiled, self.solution, self.compiled.air
         state0, _, _ = self.split(fields)
         seconds, latent = air.step_seconds, compiled.latent
         given = {kind: g for kind, g in zip(compiled.moved, gradients, strict=False) if g is not None}
@@ -147,8 +147,8 @@ class Step:
                 torch.add(given["evaporation"], heat, alpha=latent) if "evaporation" in given else latent * heat
             )
         pulled = self.kernels.pull(given)
-        matrix = compiled.matrix(found.last, found.weights, found.directions).swapaxes(1, 2)
-        force = newton.solve(matrix, (found.directions * self._by_totals(pulled)[:, None]).sum(2))
+        matrix = compiled.matrix(solution.last, solution.weights, solution.directions).swapaxes(1, 2)
+        force = newton.solve(matrix, (solution.directions * self._by_totals(pulled)[:, None]).sum(2))
         by_amount = times(force, compiled.rows)
         wanted = [kind for kind, need in zip(compiled.names, needed[1 + len(state0) :], strict=False) if need]
         results = self.kernels.push(by_amount, self._by_means(pulled, by_amount), wanted)
@@ -178,12 +178,12 @@ class Step:
         nothing = np.zeros(len(state0["vapour"]))
         mass = of.get("dry_air", nothing) if self.reference is None else nothing
         by_amount = np.stack([-mass, mass - of.get("water", nothing), -of.get("energy", nothing)], axis=1)
-        found = self.compiled.plan.gradients(state0, torch.from_numpy(by_amount), None, wanted)
-        return [found.get(kind) for kind in state0]
+        gradients = self.compiled.integrals.gradients(state0, torch.from_numpy(by_amount), None, wanted)
+        return [gradients.get(kind) for kind in state0]
 
     def _by_totals(self, pulled: np.ndarray) -> np.ndarray:
         """Gradients by the totals, `(batch, Layout.TOTALS)`, of the moved controls', from the kernels' sums of these."""
-        weights, levels = self.found.weights, self.compiled.levels
+        weights, levels = self.solution.weights, self.compiled.levels
         result = np.empty((len(pulled), Layout.TOTALS))
         result[:, 0] = pulled[:, Layout.PULLED_PRESSURE] * weights[:, Layout.PRESSED]
         for n, heavy in ((0, Layout.MEASURED + levels), (1, Layout.MEASURED + 3 * levels)):
@@ -201,8 +201,8 @@ class Step:
 
         An increment falls as the mean grows, in proportion: minus the sum of gradient times increment over the mean.
         """
-        compiled, found, levels = self.compiled, self.found, self.compiled.levels
-        constants, sums, weights, totals = compiled.air.constants, found.last, found.weights, found.totals
+        compiled, solution, levels = self.compiled, self.solution, self.compiled.levels
+        constants, sums, weights, totals = compiled.air.constants, solution.last, solution.weights, solution.totals
         result = np.zeros((len(pulled), 3 + 2 * levels))
         if "pressure" in compiled.normalised:
             pressed = by_amount[:, :3]
@@ -211,12 +211,12 @@ class Step:
             by_size = pulled[:, Layout.PULLED_PRESSURE] + (pressed * slopes).sum(1)
             by_slopes = pulled[:, Layout.PULLED_ALONG : Layout.PULLED_RAIN] + (pressed[:, :, None] * along).sum(1)
             moved = totals[:, 0] * by_size + (totals[:, Layout.ALONG : Layout.UNIFORM] * by_slopes).sum(1)
-            result[:, 0] = -weights[:, Layout.PRESSED] * moved / (found.first[:, SIZES["pressure"]] + newton.TINY)
+            result[:, 0] = -weights[:, Layout.PRESSED] * moved / (solution.first[:, SIZES["pressure"]] + newton.TINY)
         for n, kind in enumerate(("rain", "evaporation")):
             if kind in compiled.normalised:
                 size = SIZES[kind]
                 moved = totals[:, 3 + n] * (pulled[:, Layout.PULLED_RAIN + 2 * n] + by_amount[:, 3 + n] * sums[:, size])
-                result[:, 1 + n] = -weights[:, size] * moved / (found.first[:, size] + newton.TINY)
+                result[:, 1 + n] = -weights[:, size] * moved / (solution.first[:, size] + newton.TINY)
         of_energy = by_amount[:, ENERGY]
         by_content = {
             "temperature": constants.heat_capacity_dry_air * of_energy,
@@ -229,7 +229,7 @@ class Step:
                 moved = pulled[:, Layout.PULLED + n * levels : Layout.PULLED + (n + 1) * levels]
                 moved = moved + by_content[kind][:, None] / constants.gravity * sums[:, heavy]
                 moved = moved * weights[:, heavy] * totals[:, n + 1 : n + 2]
-                result[:, 3 + n * levels : 3 + (n + 1) * levels] = -moved / (found.first[:, mean] + newton.TINY)
+                result[:, 3 + n * levels : 3 + (n + 1) * levels] = -moved / (solution.first[:, mean] + newton.TINY)
         return result
 
 

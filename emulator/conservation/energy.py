@@ -162,13 +162,13 @@ class Energy:
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         air = self.atmosphere
-        if found := amounts.known(self, state1):
-            return found.energy - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
+        if means := amounts.shared(self, state1):
+            return means.energy - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
         return air.mean(self.columns(state0, state1))
 
     def scale(self, state: State) -> Tensor:
-        if found := amounts.known(self, state):
-            return found.energy
+        if means := amounts.shared(self, state):
+            return means.energy
         air = self.atmosphere
         pressure = air.surface_pressure(state)
         column = air.integral(self.content(state), pressure)
@@ -193,8 +193,8 @@ class Energy:
         if self.snow:
             fusion = -air.step_seconds * constants.latent_heat_fusion
             result[fluxes.PRECIPITATION] = fusion * fluxes.snow_share(state)
-        if found := amounts.known(self, state):
-            return result | ({"surface_pressure": found.growth[:, 2]} if air.has_surface_pressure else {})
+        if means := amounts.shared(self, state):
+            return result | ({"surface_pressure": means.growth[:, 2]} if air.has_surface_pressure else {})
         if air.has_surface_pressure:
             growth = air.growth(state["surface_pressure"], temperature)
             moved = (self.content(state) * growth).sum(1)

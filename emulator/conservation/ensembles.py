@@ -1,7 +1,8 @@
 """How much a projection sharpens an ensemble: the variance that is left once the budgets are known to close.
 
 For linear budgets `G x = b` and a Gaussian error of covariance Sigma, what is known after the projection has covariance
-`Sigma - Sigma G^T (G Sigma G^T)^-1 G Sigma` (ProbConserv; Hansen et al. 2023), whatever the members are.
+`Sigma - Sigma G^T (G Sigma G^T)^-1 G Sigma` (ProbConserv; Hansen et al. 2023), whatever the members are. Assimilation, whose
+background errors these variances are, will use it; no configuration reaches it yet.
 """
 
 import itertools

@@ -168,13 +168,13 @@ class CompiledProjection(Compiled):
             totals = times(multipliers, self.directions)
             return trial(multipliers, totals, step.trial(totals, weights))
 
-        def change(found: _Sums) -> np.ndarray:
-            return newton.solve(self.matrix(found.sums, weights, self.directions), found.residual)
+        def change(last: _Sums) -> np.ndarray:
+            return newton.solve(self.matrix(last.sums, weights, self.directions), last.residual)
 
         start = trial(np.zeros_like(scales), totals, first)
         last, open_ = newton.iterate(start, change, evaluate, scales, torch.float32)
         last = evaluate(start.multipliers) if last is start else last
-        saturations = {name: self.held(last.sums, name) for name in self.scheme.setup.bounded}
+        saturations = {name: self.on_bound(last.sums, name) for name in self.scheme.setup.bounded}
         saturations["projection"] = open_.astype(np.float64)
         return Solution(first, last.sums, last.totals, self.directions[None], weights, saturations)
 

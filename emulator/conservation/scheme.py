@@ -181,7 +181,7 @@ class Scheme:
         Returns:
           The changed fields, and the record: `residual_before_<budget>` and `residual_after_<budget>` (relative),
           `correction_rms_<variable>` (the variable's units), `correction_share_<variable>` (of a step's deviation, where
-          `build` was told that) and `saturation_<what>`, each `(batch,)` float64, detached.
+          `build` got it) and `saturation_<what>`, each `(batch,)` float64, detached.
 
         Raises:
           ValueError: for a missing field, another number of levels, another grid, half precision, or batches that differ.

@@ -86,7 +86,7 @@ class CompiledSequential(Compiled):
         totals, weights = self.at_rest(len(scales))
         first = step.start(totals, weights)
         residual, response = residual(first), self.response(first, weights)
-        saturations = {name: self.held(first, name) for name in self.scheme.clipped}
+        saturations = {name: self.on_bound(first, name) for name in self.scheme.clipped}
         amounts, number = first[:, : len(AMOUNTS)], 0
         directions = np.zeros((len(scales), len(self.rows), Layout.TOTALS))
         if self.dry_air is not None:

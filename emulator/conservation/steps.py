@@ -164,8 +164,8 @@ class EnergyStep:
         """Growth of the global energy with the amount of warming, J m-2 K-1: `(batch,)` float64."""
         air, temperature = self.budget.atmosphere, state["temperature"]
         if not isinstance(content, Tensor):
-            if found := amounts.known(self.budget, state):
-                return content * found.air
+            if means := amounts.shared(self.budget, state):
+                return content * means.air
             content = torch.full_like(temperature, content)
         return air.mean(air.integral(content, air.surface_pressure(state)))
 

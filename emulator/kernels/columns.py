@@ -27,7 +27,7 @@ _Dither = library.task(
 _Departure = library.task("departure", "x y area sums", "levels", "batch cells x_step y_step", library.ENDS)
 
 
-class Plan:
+class ColumnIntegrals:
     """What column integrals need of a planet and its budgets.
 
     Args:
@@ -48,7 +48,7 @@ class Plan:
     def __reduce__(self):
         """Copies, and what is sent to another process, have arrays of their own to point to."""
         half_a, half_b, *others = self._arrays
-        return Plan, ((half_a, half_b), bool(self._shared["cut"]), *others)
+        return ColumnIntegrals, ((half_a, half_b), bool(self._shared["cut"]), *others)
 
     def task(self, fields: dict[str, Tensor | None], batch: int, **more) -> tuple[object, dict[str, Tensor]]:
         """The structure of kernels.c, and the fields that it points to, which must outlive it."""

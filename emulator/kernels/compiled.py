@@ -16,7 +16,7 @@ class Layout:
     SIZED, SIGNED = 1, 2  # variances per unit of a control's magnitude, or of its value
     FIRST, AFTER = 1, 2  # negative values are clipped before a control moves, or afterwards
     RAIN, EVAPORATION, GAIN, CLIPPED_HUMIDITY, CLIPPED_RAIN = 3, 4, 5, 6, 7
-    SQUARES, HELD, PRESSED, PRESSED_ALONG = 8, 13, 18, 21
+    SQUARES, ON_BOUND, PRESSED, PRESSED_ALONG = 8, 13, 18, 21
     RAIN_SIZE, EVAPORATION_SIZE, PRESSURE_SIZE, HEATED, MEASURED = 30, 31, 32, 33, 34
     PULLED_PRESSURE, PULLED_ALONG, PULLED_RAIN, PULLED_RAIN_UNIFORM = 0, 1, 4, 5
     PULLED_EVAPORATION, PULLED_EVAPORATION_UNIFORM, PULLED = 6, 7, 8
@@ -28,13 +28,13 @@ class Layout:
 
 def exported(library: ctypes.CDLL) -> dict[str, int | None]:
     """The same numbers as a library has them, None for those that it lacks."""
-    found = {}
+    numbers = {}
     for name in Layout.numbers():
         try:
-            found[name] = ctypes.c_long.in_dll(library, f"emulator_layout_{name}").value
+            numbers[name] = ctypes.c_long.in_dll(library, f"emulator_layout_{name}").value
         except ValueError:
-            found[name] = None
-    return found
+            numbers[name] = None
+    return numbers
 
 
 def _load() -> ctypes.CDLL | None:

@@ -190,7 +190,7 @@ static void KERNEL(trial_block)(const struct correction *f, long batch, long fir
     sums[PRESSURE_SIZE] = KERNEL(over)(KERNEL(wide)(pressure.size, sum), area);
     for (int n = 0; n < CONTROLS; n++) {
         sums[SQUARES + n] = KERNEL(over)(KERNEL(wide)(squares[n], sum), area);
-        sums[HELD + n] = KERNEL(over)(KERNEL(wide)(bound[n], sum), area);
+        sums[ON_BOUND + n] = KERNEL(over)(KERNEL(wide)(bound[n], sum), area);
     }
     memset(sums + PRESSED, 0, sizeof(double) * (RAIN_SIZE - PRESSED));
     KERNEL(linear)(f, batch, first, count, room, linear);

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from emulator.kernels import library
-from emulator.kernels.columns import Plan, whole
+from emulator.kernels.columns import ColumnIntegrals, whole
 from emulator.kernels.compiled import Layout
 
 CONTROLS = ("pressure", "temperature", "vapour", "rain", "evaporation")
@@ -33,28 +33,30 @@ class Correction:
     """One step's predicted fields.
 
     Args:
-      plan: of the budgets, whose energy has no product of temperature and humidity.
-      fields: as for `Plan.sums`, and "rain" and "evaporation", `(batch, *space)`.
+      integrals: of the budgets, whose energy has no product of temperature and humidity.
+      fields: as for `ColumnIntegrals.sums`, and "rain" and "evaporation", `(batch, *space)`.
       gains: sign and field of the fluxes whose sum is a column's net gain of energy, `Layout.FLUXES` at most.
       modes: of every control, how its variance and its bound are meant: 0, or `SIZED`, `SIGNED`; 0, or `FIRST`, `AFTER`.
       moving: the controls that are wanted.
       heat: the latent heat flux, if it follows evaporation.
     """
 
-    def __init__(self, plan: Plan, fields, gains, modes, moving, heat: Tensor | None = None):
+    def __init__(self, integrals: ColumnIntegrals, fields, gains, modes, moving, heat: Tensor | None = None):
         self.batch, self.space = len(fields["vapour"]), fields["vapour"].shape[2:]
         self.levels = fields["vapour"].shape[1]
-        self._columns, held = plan.task({k: x for k, x in fields.items() if k not in CONTROLS[3:]}, self.batch)
-        held |= {name: whole(fields[name]) for name in CONTROLS[3:] if name in fields}
+        self._columns, whole_fields = integrals.task(
+            {k: x for k, x in fields.items() if k not in CONTROLS[3:]}, self.batch
+        )
+        whole_fields |= {name: whole(fields[name]) for name in CONTROLS[3:] if name in fields}
         gains = [(sign, whole(flux)) for sign, flux in gains]
         self._blocks = -(-self.space.numel() // Layout.BLOCK)
-        self._kept = {"fields": held, "gains": gains}  # what the structure points to
-        self._moved = {name: held[name].new_empty(held[name].shape) for name in moving}
+        self._kept = {"fields": whole_fields, "gains": gains}  # what the structure points to
+        self._moved = {name: whole_fields[name].new_empty(whole_fields[name].shape) for name in moving}
         values = {"columns": ctypes.addressof(self._columns)}
         for n, name in enumerate(CONTROLS):
             values[f"relative_{n}"], values[f"bounded_{n}"] = modes.get(name, (0, 0))
-            if name in held:
-                values |= {f"x_{n}": held[name].data_ptr(), f"step_{n}": held[name].stride(0)}
+            if name in whole_fields:
+                values |= {f"x_{n}": whole_fields[name].data_ptr(), f"step_{n}": whole_fields[name].stride(0)}
             if name in self._moved:
                 values[f"to_{n}"] = self._moved[name].data_ptr()
         for n, (sign, flux) in enumerate(gains):

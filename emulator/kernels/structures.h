@@ -172,8 +172,8 @@ enum {
     GAIN,                        /* the net flux */
     CLIPPED_HUMIDITY, CLIPPED_RAIN, /* what clipping took, of humidity in columns */
     SQUARES,                     /* of every control's change */
-    HELD = SQUARES + CONTROLS,   /* every control's share on its bound */
-    PRESSED = HELD + CONTROLS,   /* derivatives of the amounts by pressure times its size, 3, */
+    ON_BOUND = SQUARES + CONTROLS,   /* every control's share on its bound */
+    PRESSED = ON_BOUND + CONTROLS,   /* derivatives of the amounts by pressure times its size, 3, */
     PRESSED_ALONG = PRESSED + 3, /* and these times those of the linearisation, 3 x 3 */
     RAIN_SIZE = PRESSED_ALONG + 9, EVAPORATION_SIZE, PRESSURE_SIZE,
     HEATED,                      /* square of the change of the latent heat flux */

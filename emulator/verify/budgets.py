@@ -46,10 +46,10 @@ def totals(
 
 def sources(fields: dict[str, np.ndarray], grid: Grid, constants: Constants) -> dict[str, np.ndarray]:
     """Global mean rate at which each quantity with fluxes enters the atmosphere, per second: `(..., *space)` -> `(...)`."""
-    found = {name: q for name, q in audited().items() if q.fluxes and set(q.fluxes) <= set(fields)}
-    names = {name for q in found.values() for name in (*q.fluxes, *q.optional_fluxes) if name in fields}
+    possible = {name: q for name, q in audited().items() if q.fluxes and set(q.fluxes) <= set(fields)}
+    names = {name for q in possible.values() for name in (*q.fluxes, *q.optional_fluxes) if name in fields}
     mean = {name: grid.mean(fields[name]) for name in names}
-    return {name: q.gained(mean, constants) for name, q in found.items()}
+    return {name: q.gained(mean, constants) for name, q in possible.items()}
 
 
 def residuals(total: dict, source: dict, seconds: np.ndarray, axis: int = -1) -> dict[str, np.ndarray]:

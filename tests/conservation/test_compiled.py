@@ -258,9 +258,9 @@ def test_a_copied_scheme_does_the_same(copied):
     expected, _ = scheme(state0, state1)
     other = copied(scheme)
     assert other.compiled.scheme is other
-    held = {id(array) for array in scheme.compiled.plan._arrays}
-    assert not held & {id(array) for array in other.compiled.plan._arrays}
-    assert other.compiled.plan._shared["area"] == other.compiled.plan._arrays[2].ctypes.data
+    held = {id(array) for array in scheme.compiled.integrals._arrays}
+    assert not held & {id(array) for array in other.compiled.integrals._arrays}
+    assert other.compiled.integrals._shared["area"] == other.compiled.integrals._arrays[2].ctypes.data
     found, _ = other(state0, state1)
     for name, value in expected.items():
         assert torch.equal(found[name], value)
