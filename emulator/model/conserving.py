@@ -140,6 +140,7 @@ def _atmosphere(dataset: xr.Dataset, channels: Layout) -> Atmosphere:
         geopotential_at_surface=_orography(dataset),
         step_seconds=time_step_seconds(dataset),
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
+        latitude=_latitude(grid_of(dataset)),
     )
 
 
@@ -160,6 +161,7 @@ def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Sch
         geopotential_at_surface=None if orography is None else torch.tensor(orography, dtype=torch.float32),
         step_seconds=saved["step_seconds"],
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
+        latitude=_latitude(grid),
     )
     return _make_scheme(options, saved["scheme"], atmosphere, _names(channels))
 
@@ -178,6 +180,10 @@ def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
         batch = samples.batch(chosen[first : first + batch_size], 1)
         after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
         yield prognostic.unpack(batch.state[:, 0]), after
+
+
+def _latitude(grid: Grid) -> torch.Tensor:
+    return torch.as_tensor(np.broadcast_to(grid.mesh()[0], grid.shape).copy())
 
 
 def _orography(dataset: xr.Dataset) -> torch.Tensor | None:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emulator.kernels import arena
 from emulator.kernels import messages as native
+from emulator.kernels import reused
 from emulator.kernels.messages import Tail
 from emulator.kernels.precision import exact_products
 
@@ -66,9 +66,9 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx, keep, x, weight, bias, *tail):
         count, width = x.shape[:-1].numel(), len(bias)
-        y, rows = arena.lend(count * width).view(count, width), {}
+        y, rows = reused.lend(count * width).view(count, width), {}
         if keep:
-            rows = {"normed": arena.lend(count * width), "rstd": x.new_empty(count)}
+            rows = {"normed": reused.lend(count * width), "rstd": x.new_empty(count)}
             ctx.save_for_backward(x, weight, bias, *tail, *rows.values())
         native.forward(Tail(*tail), count, 1, weight, start=bias, x=x.contiguous(), result=y, **rows)
         return y.view(*x.shape[:-1], width)
@@ -154,7 +154,7 @@ class _Saved:
         rstd = [-(-rows * batch // native.LANES) * native.LANES for rows in (count, nodes)]  # keeps others aligned
         self._sizes = [count * batch * width] * 2 + [nodes * batch * width] * 4 + rstd
         edges, each = self._sizes[0] if updates else 0, sum(self._sizes)
-        self.memory = arena.lend(edges + rounds * each) if memory is None else memory
+        self.memory = reused.lend(edges + rounds * each) if memory is None else memory
         self.edges = self.memory[:edges].view(-1, batch, width)
         self._rounds = self.memory[edges:].view(rounds, each)
 

@@ -171,6 +171,13 @@ _TABLE = (
         "downward positive (evaporation negative)",
         "kg m-2 s-1",
     ),
+    _flux(
+        "mean_vertically_integrated_moisture_divergence",
+        "mvimd",
+        None,
+        "positive where the column loses water to its neighbours",
+        "kg m-2 s-1",
+    ),
     _flux("mean_surface_net_short_wave_radiation_flux", "msnswrf", "surface_net_downward_shortwave_flux"),
     _flux("mean_surface_net_long_wave_radiation_flux", "msnlwrf", "surface_net_downward_longwave_flux"),
     _flux("mean_surface_sensible_heat_flux", "msshf", "surface_downward_sensible_heat_flux"),

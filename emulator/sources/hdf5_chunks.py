@@ -20,7 +20,7 @@ from numcodecs.fletcher32 import Fletcher32
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from emulator.kernels.bytes import unshuffle
+from emulator.kernels.chunks import unshuffle
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3  # HDF5's numbers of its filters
 LEAST_BYTES = 1 << 14  # of a chunk: the library is faster with many small ones

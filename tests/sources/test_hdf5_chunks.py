@@ -13,7 +13,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.kernels import bytes as native
+from emulator.kernels import chunks as native
 from emulator.sources import hdf5_chunks
 from emulator.sources.open import open_source
 
@@ -191,8 +191,8 @@ def test_shuffled_bytes(size, data):
 
     whole = len(data) // size * size
     shuffled = bytes(Shuffle(size).encode(data[:whole])) + data[whole:] if whole else data
-    for kernel in (native._KERNEL, None):
+    for library in (native.LIBRARY, None):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(native, "_KERNEL", kernel)
+            patched.setattr(native, "LIBRARY", library)
             out = native.unshuffle(shuffled, size, np.empty(len(data), np.uint8))
             assert out.tobytes() == data
