@@ -1,6 +1,5 @@
 """What a forecast is told about its future: prescribed fields from a store, and the clock."""
 
-import datetime
 import logging
 
 import numpy as np
@@ -9,7 +8,7 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels
-from emulator.planet.calendar import day_and_hour
+from emulator.planet.calendar import day_and_hour, later
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
 from emulator.planet.variables import VARIABLES
@@ -51,10 +50,7 @@ class Forcing:
 
     def later(self, time, steps: int):
         """The time `steps` steps after `time`."""
-        seconds = steps * self.step_seconds
-        if isinstance(time, np.datetime64):
-            return time + np.timedelta64(round(seconds * 1000), "ms")
-        return time + datetime.timedelta(seconds=seconds)
+        return later(time, steps * self.step_seconds)
 
     def told(self, times) -> tuple[Tensor, Tensor]:
         """For steps that start at `times`: forcing `(time, channel, *space)` and clock `(time, 5, *space)`."""

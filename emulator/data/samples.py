@@ -14,8 +14,8 @@ from emulator.data.forcing import is_snapshot
 from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
+from emulator.store.analysis import AnalysisSeries
 from emulator.store.chunk_reader import StoreReader
-from emulator.store.record import Record
 from emulator.store.schema import grid_of
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
@@ -98,7 +98,7 @@ class Samples:
         if stores is not None and len(stores) != len(datasets):
             raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(stores)}")
         groups = (layout.prognostic, layout.diagnostic, layout.forcing, layout.static)
-        record = Record.of(datasets, start, end, [name for channels in groups for name in channels.names])
+        record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
         self._readers = [None if stores is None else StoreReader(stores[s.store], threads) for s in record.stretches]
         self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.embedded.speedy import ReferenceModel
-from emulator.files.netcdf import write_netcdf
+from emulator.files.whole_file import write_netcdf
 from emulator.planet.variables import variable
 
 _COORDINATES = {

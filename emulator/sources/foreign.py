@@ -13,8 +13,9 @@ import xarray as xr
 from emulator.planet.calendar import in_nanoseconds
 from emulator.planet.units import linear
 from emulator.planet.variables import VARIABLES
+from emulator.sources.formats import format_of, named
 from emulator.sources.harmonise import matches
-from emulator.sources.open import find, format_of, open_source
+from emulator.sources.open import find, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
 from emulator.store.schema import in_order, open_zarr
@@ -92,18 +93,16 @@ def _as_in_the_table(units: str, name: str) -> bool:
 
 def _is_zarr(path) -> bool:
     text = str(path)
-    if any(c in text for c in "*?[") or text.endswith((".nc", ".nc4", ".cdf", ".netcdf")):
+    if any(c in text for c in "*?[") or text.endswith(named("netcdf").suffixes):
         return False
     if "://" in text or not Path(text).is_file():
         return True  # a folder, a URL, or nothing: the store's own words
-    if format_of(text) == "grib":
-        raise ValueError(f"Expected Zarr or NetCDF at {text}, got GRIB; make a store of it by emulator ingest")
     return False
 
 
 def _opened(file: str) -> xr.Dataset:
-    if format_of(file) == "grib":
-        raise ValueError(f"Expected Zarr or NetCDF at {file}, got GRIB; make a store of it by emulator ingest")
+    if (entry := format_of(file)).name not in ("netcdf", "zarr"):
+        raise ValueError(f"Expected Zarr or NetCDF at {file}, got {entry.label}; make a store of it by emulator ingest")
     (source,) = open_source(file)
     return source.dataset.chunk()  # Dask arrays: joining files reads nothing
 

@@ -1,24 +1,15 @@
-"""Opens a source of any format: NetCDF 3 and 4, GRIB 1 and 2, Zarr 2 and 3, on disk or at a URL; reads no field yet."""
+"""Finds and opens sources of any format in `emulator.sources.formats`, on disk or at a URL; reads no field yet."""
 
 import contextlib
 import dataclasses
 import glob
-import logging
 import os
-import warnings
 from collections.abc import Iterable
 
 import fsspec
 import xarray as xr
-from xarray.backends import NetCDF4BackendEntrypoint
 
-from emulator.sources.grib import open_grib
-from emulator.sources.hdf5_chunks import with_direct_chunks
-
-NAMES = {"netcdf4": "NetCDF", "zarr": "zarr"}
-ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata")
-
-log = logging.getLogger(__name__)
+from emulator.sources.formats import Request, format_of, named, names, short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +28,12 @@ def reaching(path: str):
     except ValueError as error:
         if "://" not in path or path in str(error):
             raise
-        raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error
+        raise ValueError(f"Expected data that can be reached at {path}, got: {short(error)}") from error
     # botocore's and aiohttp's errors are neither OSError nor ValueError, and those libraries not installed everywhere
     except Exception as error:
         if "://" not in path:
             raise
-        raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"Expected data that can be reached at {path}, got: {short(error)}") from error
 
 
 def find(patterns: str | Iterable[str]) -> list[str]:
@@ -79,7 +66,8 @@ def identity(path: str) -> str:
 
 def _identity(path: str) -> str:
     system, inner = fsspec.core.url_to_fs(path)
-    for name in ("", *(f"/{file}" for file in ZARR_FILES)):
+    inside = [file for name in names() for file in named(name).folder_files]
+    for name in ("", *(f"/{file}" for file in inside)):
         try:
             info = system.info(inner.rstrip("/") + name)
         except (OSError, ValueError):
@@ -98,76 +86,21 @@ def limit_caches() -> None:
     netCDF4.set_chunk_cache(8 << 20)
 
 
-def open_source(path: str, engine: str = "auto", wanted=None, points: bool = False) -> list[Source]:
-    """The content of one file, store or URL. `wanted`: canonical names that GRIB messages are looked through for;
-    `points`: take GRIB's reduced grids as lists of points.
+def open_source(path: str, engine: str = "auto", request: Request | None = None) -> list[Source]:
+    """The content of one file, store or URL, in the format that `engine` names ("auto": by what lies there).
 
     Packed integers are unpacked by the file's own scale, missing values become NaN, times are decoded (cftime for calendars
     other than the standard one). Raises `ValueError` with one sentence naming the path when it cannot be read.
     """
     with reaching(path):
-        return _opened(path, format_of(path) if engine == "auto" else engine, wanted, points)
+        entry = format_of(path) if engine == "auto" else named(engine)
+        fetched = "://" in path and not entry.reads_urls
+        location = fsspec.open_local(f"simplecache::{path}") if fetched else path
+        return [Source(path, dataset) for dataset in entry.opens(location, path, request or Request())]
 
 
-def _opened(path: str, engine: str, wanted, points) -> list[Source]:
-    if engine == "zarr":
-        return [Source(path, _decoded(path, "zarr", path))]
-    local = path
-    if "://" in path:
-        local = fsspec.open_local(f"simplecache::{path}")
-    if engine == "grib":
-        try:
-            return [Source(path, dataset) for dataset in open_grib(local, wanted, points)]
-        except OSError as error:
-            raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    return [Source(path, _decoded(local, "netcdf4", path))]
-
-
-def _decoded(location, engine, path) -> xr.Dataset:
-    coder = xr.coders.CFDatetimeCoder(time_unit="ns")
-    try:
-        with warnings.catch_warnings():
-            # A variable with two fill values is masked by both, and times beyond datetime64 become cftime: both right.
-            warnings.simplefilter("ignore", category=xr.SerializationWarning)
-            if engine == "netcdf4":
-                raw = with_direct_chunks(_undecoded(location), location)
-                return xr.decode_cf(raw, decode_times=coder, decode_timedelta=False)
-            options = {"decode_times": coder, "decode_timedelta": False, "chunks": None, "cache": False}
-            return xr.open_dataset(location, engine=engine, **options)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
-        raise ValueError(f"Expected {NAMES[engine]} data that opens at {path}, got: {_short(error)}") from error
-
-
-def _undecoded(location: str) -> xr.Dataset:
-    """A NetCDF file as it is, by the engine itself: given its name, xarray loads every engine that is installed."""
-    return NetCDF4BackendEntrypoint().open_dataset(
-        location,
-        mask_and_scale=False,
-        decode_times=False,
-        concat_characters=False,
-        decode_coords=False,
-        use_cftime=None,
-        decode_timedelta=False,
-    )
-
-
-def format_of(path: str) -> str:
-    """The format, "zarr", "netcdf" or "grib": of a folder by its metadata, of a file by its first bytes."""
-    if path.rstrip("/").endswith(".zarr"):
-        return "zarr"
-    if "://" in path:
-        return "grib" if path.endswith((".grib", ".grb", ".grib2", ".grb2", ".grib1")) else "netcdf"
-    if os.path.isdir(path):
-        if any(os.path.exists(os.path.join(path, name)) for name in ZARR_FILES):
-            return "zarr"
-        raise ValueError(f"Expected a file or a Zarr store at {path}, got a folder without {' or '.join(ZARR_FILES)}")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    if start[:3] == b"CDF" or start[:8] == b"\x89HDF\r\n\x1a\n":
-        return "netcdf"
-    if b"GRIB" in start:  # a telecommunication heading may stand before it
-        return "grib"
-    raise ValueError(f"Expected NetCDF, GRIB or Zarr at {path}, got a file that begins with {start[:8]!r}")
+def absolute(patterns: str | Iterable[str]) -> str | list[str]:
+    """Paths or patterns as they are from every working directory; URLs stay as they are."""
+    if isinstance(patterns, str):
+        return patterns if "://" in patterns else os.path.abspath(patterns)
+    return [absolute(pattern) for pattern in patterns]

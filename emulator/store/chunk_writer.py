@@ -4,13 +4,12 @@ Zarr's own writer starts a task for every chunk, compares it with the fill value
 other layout, at URLs or with other codecs are left to it.
 """
 
-import os
-import uuid
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
+from emulator.files.whole_file import whole_file
 from emulator.store.chunk_reader import EMPTY, ChunkReader
 
 
@@ -35,23 +34,17 @@ def _write_file(layout: ChunkReader, path: Path, values: np.ndarray) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with open(scratch, "wb", buffering=0) as file:
-            index = np.full((layout.per_file, 2), EMPTY, "<u8")
-            offset = 0
-            for place in np.flatnonzero(there):
-                data = layout.blosc.encode(np.ascontiguousarray(values[place]))
-                _write(file, data)
-                index[place] = offset, len(data)
-                offset += len(data)
-            if layout.is_sharded:
-                table = index.tobytes()
-                _write(file, table + google_crc32c.value(table).to_bytes(4, "little"))
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    with whole_file(path, shared=True, flush=False) as scratch, open(scratch, "wb", buffering=0) as file:
+        index = np.full((layout.per_file, 2), EMPTY, "<u8")
+        offset = 0
+        for place in np.flatnonzero(there):
+            data = layout.blosc.encode(np.ascontiguousarray(values[place]))
+            _write(file, data)
+            index[place] = offset, len(data)
+            offset += len(data)
+        if layout.is_sharded:
+            table = index.tobytes()
+            _write(file, table + google_crc32c.value(table).to_bytes(4, "little"))
 
 
 def _write(file, data: bytes) -> None:

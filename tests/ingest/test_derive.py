@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.ingest.computed import Computed
-from emulator.ingest.derive import derive, needed
-from emulator.ingest.fields import Plan
-from emulator.ingest.relevel import even_edges, full_pressures, interpolate, to_layers, to_pressure
+from emulator.ingest.derive import derive, even_edges, full_pressures, interpolate, needed, to_layers, to_pressure
+from emulator.ingest.fields import DerivedField, StorePlan
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import insolation
 from emulator.planet.variables import VARIABLES, variable
@@ -31,12 +29,12 @@ def held(name, values):
     """A field that gives `(time, [level,] *space)` values."""
     values = np.asarray(values, np.float32)
     function = functools.partial(_held, kept=values, times=TIMES)
-    return Computed(name, VARIABLES[name].role, [], function, TIMES, False, values.ndim == 4, False)
+    return DerivedField(name, VARIABLES[name].role, [], function, TIMES, False, values.ndim == 4, False)
 
 
 def plan_of(levels=PRESSURES, vertical="pressure", **values):
     fields = {name: held(name, v) for name, v in values.items()}
-    return Plan(TIMES, None, None, levels, vertical, GRID, fields, {}, 21600.0, np.zeros(3, bool))
+    return StorePlan(TIMES, None, None, levels, vertical, GRID, fields, {}, 21600.0, np.zeros(3, bool))
 
 
 def values_of(plan, name):
