@@ -222,9 +222,7 @@ def _paths(field, at: int) -> str:
     """The files that a time of a field comes from; all of its files where that is not known."""
     found = []
     for term in field.terms:
-        slot = (
-            field.slots[at] if isinstance(field, PlannedField) and at < len(field.slots) else -1
-        )
+        slot = field.slots[at] if isinstance(field, PlannedField) and at < len(field.slots) else -1
         owner = np.unique(term.owner[slot]) if 0 <= slot < len(term.owner) else np.zeros(0, int)
         found += [term.pieces[n].path for n in owner[owner >= 0]] or [piece.path for piece in term.pieces]
     paths = sorted(set(found))

@@ -13,7 +13,7 @@ import xarray as xr
 from emulator.planet.calendar import in_nanoseconds
 from emulator.planet.units import linear
 from emulator.planet.variables import VARIABLES
-from emulator.sources.formats import format_of, named
+from emulator.sources.formats import FORMATS, format_of
 from emulator.sources.harmonise import matches
 from emulator.sources.open import find, open_source
 from emulator.store.analysis import check_times, open_analysis
@@ -93,7 +93,7 @@ def _as_in_the_table(units: str, name: str) -> bool:
 
 def _is_zarr(path) -> bool:
     text = str(path)
-    if any(c in text for c in "*?[") or text.endswith(named("netcdf").suffixes):
+    if any(c in text for c in "*?[") or text.endswith(FORMATS["netcdf"].suffixes):
         return False
     if "://" in text or not Path(text).is_file():
         return True  # a folder, a URL, or nothing: the store's own words

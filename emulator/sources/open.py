@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import fsspec
 import xarray as xr
 
-from emulator.sources.formats import Request, format_of, named, names, short
+from emulator.sources.formats import FORMATS, Request, format_of, short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def identity(path: str) -> str:
 
 def _identity(path: str) -> str:
     system, inner = fsspec.core.url_to_fs(path)
-    inside = [file for name in names() for file in named(name).folder_files]
+    inside = [file for name in FORMATS.names() for file in FORMATS[name].folder_files]
     for name in ("", *(f"/{file}" for file in inside)):
         try:
             info = system.info(inner.rstrip("/") + name)
@@ -93,7 +93,7 @@ def open_source(path: str, engine: str = "auto", request: Request | None = None)
     other than the standard one). Raises `ValueError` with one sentence naming the path when it cannot be read.
     """
     with reaching(path):
-        entry = format_of(path) if engine == "auto" else named(engine)
+        entry = format_of(path) if engine == "auto" else FORMATS[engine]
         fetched = "://" in path and not entry.reads_urls
         location = fsspec.open_local(f"simplecache::{path}") if fetched else path
         return [Source(path, dataset) for dataset in entry.opens(location, path, request or Request())]

@@ -33,13 +33,13 @@ def tabletext(tmp_path, monkeypatch):
     (tmp_path / "more" / "tabletext.py").write_text(TEXT)
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "more")])
     yield
-    formats._FORMATS.pop("tabletext", None)
+    formats.FORMATS._entries.pop("tabletext", None)
     sys.modules.pop("emulator.sources.formats.tabletext", None)
 
 
 def test_a_new_format_is_one_file(tmp_path, tabletext):
     (tmp_path / "a.txt").write_text("TABLE\n280 281 282 283\n270 271 272 273\n")
-    assert "tabletext" in formats.names()
+    assert "tabletext" in formats.FORMATS.names()
     assert formats.format_of(str(tmp_path / "a.txt")).name == "tabletext"
     assert formats.format_of("https://example.org/a.table").name == "tabletext"
     sources = [*open_source(str(tmp_path / "a.txt")), *open_source(str(tmp_path / "a.txt"), "tabletext")]
@@ -50,8 +50,8 @@ def test_a_new_format_is_one_file(tmp_path, tabletext):
 
 
 def test_a_name_is_registered_once():
-    with pytest.raises(ValueError, match="one format of the name 'netcdf'"):
-        formats.register(formats.named("netcdf"))
+    with pytest.raises(ValueError, match="one source format of the name 'netcdf'"):
+        formats.register(formats.FORMATS["netcdf"])
 
 
 def test_urls_are_told_by_their_suffix_alone():

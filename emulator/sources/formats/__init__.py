@@ -5,12 +5,12 @@ To add one, write `NAME.py` that ends in `register(Format("NAME", ...))`; nothin
 
 import contextlib
 import dataclasses
-import importlib
 import os
-import pkgutil
 from collections.abc import Callable, Iterator
 
 import xarray as xr
+
+from emulator.files.registry import Registry
 
 DEFAULT_OF_URLS = "netcdf"  # of which neither first bytes nor files are looked at
 FIRST_BYTES = 64
@@ -53,28 +53,12 @@ class Format:
     reads_urls: bool = False
 
 
-_FORMATS: dict[str, Format] = {}
+FORMATS: Registry[Format] = Registry("source format", __name__)
 
 
 def register(entry: Format) -> None:
-    """Makes a format known. Raises `ValueError` for a name that is taken."""
-    if entry.name in _FORMATS:
-        raise ValueError(f"Expected one format of the name {entry.name!r}, got two")
-    _FORMATS[entry.name] = entry
-
-
-def names() -> list[str]:
-    """The formats that there are: the files of this folder, none of which is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
-def named(name: str) -> Format:
-    """The format of a name. Raises `ValueError` for an unknown one."""
-    if name not in names() and name not in _FORMATS:
-        raise ValueError(f"Expected a source format among {', '.join(names())}, got {name!r}")
-    if name not in _FORMATS:
-        importlib.import_module(f"{__name__}.{name}")
-    return _FORMATS[name]
+    """Makes a format known, under its name. Raises `ValueError` for a name that is taken."""
+    FORMATS.register(entry.name, entry)
 
 
 def format_of(path: str) -> Format:
@@ -82,13 +66,13 @@ def format_of(path: str) -> Format:
 
     Raises `ValueError` naming the path where it is none.
     """
-    known = [named(name) for name in names()]
+    known = [FORMATS[name] for name in FORMATS.names()]
     remote, bare = "://" in path, path.rstrip("/")
     for entry in known:
         if bare.endswith(entry.suffixes) and (remote or entry.folder_files):
             return entry
     if remote:
-        return named(DEFAULT_OF_URLS)
+        return FORMATS[DEFAULT_OF_URLS]
     if os.path.isdir(path):
         for entry in known:
             if any(os.path.exists(os.path.join(path, file)) for file in entry.folder_files):
