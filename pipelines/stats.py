@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from emulator.store.climatology import ClimatologyOptions, write_climatology
-from emulator.store.statistics import StatisticsOptions, write_statistics
+from emulator.store.statistics import write_statistics
 from pipelines.config import DaskConfig, StatsConfig
 from pipelines.on_demand import working
 
@@ -22,8 +22,7 @@ def stats(config: StatsConfig) -> None:
     stores = [config.store, *config.later_stores]
     start, end = config.period.start, config.period.end
     with working(config.dask, "stats") as (over, report):
-        options = StatisticsOptions(start, end, _settings(config, NO_CLIMATOLOGY))
-        write_statistics(stores, config.output, options, over, report)
+        write_statistics(stores, config.output, start, end, _settings(config, NO_CLIMATOLOGY), over, report)
     if config.climatology is not None:
         with working(config.dask, "climatology") as (over, report):
             settings = _settings(config, CLIMATOLOGY | {"memory_gigabytes": 1.0})

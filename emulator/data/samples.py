@@ -15,7 +15,7 @@ from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
 from emulator.store.analysis import AnalysisSeries
-from emulator.store.chunk_reader import StoreReader
+from emulator.store.chunks import StoreReader
 from emulator.store.schema import grid_of
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
@@ -80,7 +80,7 @@ class Samples:
       start, end: the period, both included; None is open.
       cache_bytes: hold the period in memory if it needs at most this many bytes.
       stores: where the datasets lie, one path each; chunks are then read and decompressed without Zarr's detours where the
-        layout allows (`emulator.store.chunk_reader`). The datasets have to be those of the stores, unchanged.
+        layout allows (`emulator.store.chunks`). The datasets have to be those of the stores, unchanged.
       threads: that read and decompress at the same time.
     """
 

@@ -2,7 +2,6 @@
 
 import importlib
 import pkgutil
-import sys
 from collections.abc import Collection
 from typing import Generic, TypeVar
 
@@ -29,7 +28,7 @@ class Registry(Generic[Entry]):
 
     def names(self) -> list[str]:
         """All names, sorted; nothing is imported."""
-        modules = pkgutil.iter_modules(sys.modules[self.package].__path__)
+        modules = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
         return sorted(module.name for module in modules if module.name not in self._besides)
 
     def __getitem__(self, name: str) -> Entry:

@@ -19,9 +19,8 @@ from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, variable
 from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import interfaces, on_the_sphere
-from emulator.sources.formats import Request
 from emulator.sources.harmonise import SourceOptions, pieces, unknown
-from emulator.sources.open import Source, open_source
+from emulator.sources.open import Request, Source, open_source
 from emulator.sources.piece import Piece
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class IngestOptions:
     """Sources to one analysis store, or to a forecast store.
 
     Attributes:
-      sources: at least one.
+      sources: at least one; paths and patterns alone become `SourceOptions`.
       kind: "analysis" or "forecast".
       step_hours: step of the store; None: that of the snapshots in the sources.
       variables: canonical names to keep; None keeps all that are known.
@@ -80,7 +79,7 @@ class IngestOptions:
       settings: text of all that the values depend on besides the sources, for the fingerprint; None: of these options.
     """
 
-    sources: Sequence[SourceOptions]
+    sources: Sequence[SourceOptions | str | Path] | SourceOptions | str | Path
     kind: str = "analysis"
     step_hours: float | None = None
     variables: Sequence[str] | None = None
@@ -101,8 +100,11 @@ class IngestOptions:
         for name, choices in (("kind", ("analysis", "forecast")), ("missing", ("refuse", "keep", "interpolate"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"Expected {name} among {', '.join(choices)}, got {getattr(self, name)!r}")
-        if not self.sources:
+        given = [self.sources] if isinstance(self.sources, SourceOptions | str | Path) else self.sources
+        sources = tuple(s if isinstance(s, SourceOptions) else SourceOptions(str(s)) for s in given)
+        if not sources:
             raise ValueError("Expected at least one source, got none")
+        object.__setattr__(self, "sources", sources)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

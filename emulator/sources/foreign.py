@@ -13,9 +13,8 @@ import xarray as xr
 from emulator.planet.calendar import in_nanoseconds
 from emulator.planet.units import linear
 from emulator.planet.variables import VARIABLES
-from emulator.sources.formats import FORMATS, format_of
 from emulator.sources.harmonise import matches
-from emulator.sources.open import find, open_source
+from emulator.sources.open import FORMATS, find, format_of, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
 from emulator.store.schema import in_order, open_zarr

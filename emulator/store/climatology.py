@@ -137,8 +137,8 @@ def write_climatology(
     """
     opened = [open_analysis(path) for path in stores]
     origin = ", ".join(str(each.attrs.get("fingerprint")) for each in opened)
-    told = options.settings or json.dumps([str(options.start), str(options.end), options.window])
-    own = fingerprint(told, origin)
+    settings = options.settings or json.dumps([str(options.start), str(options.end), options.window])
+    own = fingerprint(settings, origin)
     if finished_fingerprint(output) == own:
         log.info("%s is complete for this store and period", output)
         return

@@ -23,8 +23,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from emulator.files.whole_file import replace_folder, whole_file
-from emulator.store.chunk_reader import ChunkReader
-from emulator.store.chunk_writer import write_chunks
+from emulator.store.chunks import ChunkReader, write_chunks
 from emulator.store.marks import DiskError, marks, partial_path, progress_path, read_text, reason
 
 # With its bytes shuffled a chunk of ERA5 shrinks 1.40 times by lz4 and 1.54 times by zstd 3, which takes 4 times as long to
@@ -59,7 +58,7 @@ def create(
       shared: other processes may fill the same store; one of another template is then refused and not started over.
 
     Returns True when an unfinished store with the same template lies there already and is continued. Raises
-    `OtherTemplate` as told under `shared`, and `DiskError` when the folder cannot be written.
+    `OtherTemplate` as said under `shared`, and `DiskError` when the folder cannot be written.
     """
     recipe = _recipe(template, chunks, shards)
     partial, progress = partial_path(path), progress_path(path)

@@ -146,35 +146,34 @@ def table(values: Moments, changes: Moments | None) -> np.ndarray:
     return np.stack(rows)
 
 
-@dataclasses.dataclass(frozen=True)
-class StatisticsOptions:
-    """What statistics are of.
-
-    Attributes:
-      start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
-      settings: text of all that the values depend on, for the fingerprint; None: of the options above.
-    """
-
-    start: object = None
-    end: object = None
-    settings: str | None = None
-
-
 def write_statistics(
-    stores: Sequence, output, options: StatisticsOptions, over: Over = one_by_one, report: Report = silent
+    stores: Sequence,
+    output,
+    start=None,
+    end=None,
+    settings: str | None = None,
+    over: Over = one_by_one,
+    report: Report = silent,
 ) -> None:
     """Writes the statistics of analysis stores, one after another in time, as a NetCDF file at `output`.
 
-    Fields that are done are kept beside the output, so a killed run goes on with the next. Raises `ValueError` when the
-    period holds no times, or a field of a network no values at all.
+    Fields that are done are kept beside the output, so a killed run goes on with the next.
+
+    Args:
+      stores: paths; output: path of the file.
+      start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
+      settings: text of all that the values depend on besides the stores, for the fingerprint; None: of the period.
+      over, report: see `emulator.parallel.tasks`.
+
+    Raises `ValueError` when the period holds no times, or a field of a network no values at all.
     """
     output, opened = Path(output), [open_analysis(path) for path in stores]
-    told = options.settings or json.dumps([str(options.start), str(options.end)])
-    own = fingerprint(told, *(str(each.attrs.get("fingerprint")) for each in opened))
+    settings = settings or json.dumps([str(start), str(end)])
+    own = fingerprint(settings, *(str(each.attrs.get("fingerprint")) for each in opened))
     if _finished_fingerprint(output) == own:
         log.info("%s is complete for this store and period", output)
         return
-    store, series = opened[0], AnalysisSeries.of(opened, options.start, options.end)
+    store, series = opened[0], AnalysisSeries.of(opened, start, end)
     if len(series.times) < 2:
         raise ValueError(f"Expected at least 2 times of {stores[0]} in the period, got 1: {series.times[0]}")
     area, moving = store["cell_area"].values, moving_variables(store)

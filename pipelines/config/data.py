@@ -37,7 +37,7 @@ class SourceConfig(Model):
     """Files of one kind that together hold some variables over some times."""
 
     path: str | list[str] = Field(description="path, glob or fsspec URL; several are joined")
-    engine: Annotated[str, registered("emulator.sources.formats:FORMATS", "auto")] = "auto"
+    engine: Annotated[str, registered("emulator.sources.open:FORMATS", "auto")] = "auto"
     rename: dict[str, str] = Field(default_factory=dict, description="name in the source: canonical name")
     select: dict[str, Any] = Field(default_factory=dict, description="dimension: value or list of values to keep")
     units: dict[str, str] = Field(

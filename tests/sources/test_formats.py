@@ -8,12 +8,12 @@ import pytest
 from emulator.ingest.assemble import assemble
 from emulator.sources import formats
 from emulator.sources.harmonise import SourceOptions, pieces
-from emulator.sources.open import open_source
+from emulator.sources.open import FORMATS, format_of, open_source, register
 
 TEXT = """
 import numpy as np
 import xarray as xr
-from emulator.sources.formats import Format, register
+from emulator.sources.open import Format, register
 
 def opens(location, path, request):
     lines = [line.split() for line in open(location).read().splitlines()[1:]]
@@ -33,15 +33,15 @@ def tabletext(tmp_path, monkeypatch):
     (tmp_path / "more" / "tabletext.py").write_text(TEXT)
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "more")])
     yield
-    formats.FORMATS._entries.pop("tabletext", None)
+    FORMATS._entries.pop("tabletext", None)
     sys.modules.pop("emulator.sources.formats.tabletext", None)
 
 
 def test_a_new_format_is_one_file(tmp_path, tabletext):
     (tmp_path / "a.txt").write_text("TABLE\n280 281 282 283\n270 271 272 273\n")
-    assert "tabletext" in formats.FORMATS.names()
-    assert formats.format_of(str(tmp_path / "a.txt")).name == "tabletext"
-    assert formats.format_of("https://example.org/a.table").name == "tabletext"
+    assert "tabletext" in FORMATS.names()
+    assert format_of(str(tmp_path / "a.txt")).name == "tabletext"
+    assert format_of("https://example.org/a.table").name == "tabletext"
     sources = [*open_source(str(tmp_path / "a.txt")), *open_source(str(tmp_path / "a.txt"), "tabletext")]
     plans = [assemble(pieces(source, SourceOptions()), {}) for source in sources]
     for plan in plans:
@@ -51,7 +51,7 @@ def test_a_new_format_is_one_file(tmp_path, tabletext):
 
 def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match="one source format of the name 'netcdf'"):
-        formats.register(formats.FORMATS["netcdf"])
+        register(FORMATS["netcdf"])
 
 
 def test_urls_are_told_by_their_suffix_alone():
@@ -60,4 +60,4 @@ def test_urls_are_told_by_their_suffix_alone():
         ("gs://bucket/a.zarr/", "zarr"),
         ("https://example.org/dodsC/a", "netcdf"),
     ):
-        assert formats.format_of(url).name == name
+        assert format_of(url).name == name

@@ -12,7 +12,6 @@ import xarray as xr
 from xarray.core import indexing
 
 from emulator.planet.grid import GAUSSIAN_TOLERANCE
-from emulator.sources.formats import Format, Request, register
 from emulator.sources.grib_messages import (
     MODEL_LEVELS,
     POINT_GRIDS,
@@ -23,6 +22,7 @@ from emulator.sources.grib_messages import (
     mesh,
     read_headers,
 )
+from emulator.sources.open import Format, Request, register
 from emulator.sources.recognise import recognise
 
 SURFACES = (

@@ -4,7 +4,7 @@ import warnings
 
 import xarray as xr
 
-from emulator.sources.formats import TIME_CODER, Format, Request, decoding, register
+from emulator.sources.open import TIME_CODER, Format, Request, decoding, register
 
 FILES = ("zarr.json", ".zgroup", ".zmetadata")
 
