@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from emulator.files.whole_file import whole_file
 from emulator.report.map_frame import frame
 from emulator.report.style import SEQUENTIAL
 from emulator.store.schema import levels_of
@@ -41,10 +42,9 @@ def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
         figure.colorbar(image, ax=axis, shrink=0.8, label=units)
     for axis in axes[len(fields) :]:
         axis.set_visible(False)
-    scratch = target.with_name(target.name + ".partial")
     try:
-        figure.savefig(scratch, format="png", dpi=110)
-        scratch.replace(target)
+        with whole_file(target, shared=True) as scratch:  # whose folder has to be there
+            figure.savefig(scratch, format="png", dpi=110)
     except OSError as error:
         raise ValueError(f"Expected to write maps to {target}, got: {error.strerror or error}") from error
     return len(fields)

@@ -256,9 +256,9 @@ def _folder(output: Path) -> Path:
 def _kept(output: Path, own: str) -> dict[str, np.ndarray]:
     """Tables of the fields that an earlier start has finished for the same stores and settings."""
     entries = [json.loads(file.read_text()) for file in _folder(output).glob("*.json")]
-    return {entry["name"]: np.array(entry["table"]) for entry in entries if entry["mark"] == own}
+    return {entry["name"]: np.array(entry["table"]) for entry in entries if entry.get("fingerprint") == own}
 
 
 def _keep(output: Path, own: str, name: str, values: np.ndarray) -> None:
     with whole_file(_folder(output) / f"{name}.json") as partial:
-        partial.write_text(json.dumps({"name": name, "mark": own, "table": values.tolist()}))
+        partial.write_text(json.dumps({"name": name, "fingerprint": own, "table": values.tolist()}))
