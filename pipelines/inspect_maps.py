@@ -52,7 +52,7 @@ def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
 
 def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
     """Title, units and values of the fields, those that change first."""
-    levels, found = levels_of(dataset), []
+    levels, panels = levels_of(dataset), []
     for name, field in sorted(dataset.data_vars.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         if name in FIXED or not {"latitude", "cell"} & set(field.dims) or field.dtype.kind != "f":
             continue
@@ -66,8 +66,8 @@ def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
                 elif dim == "level":
                     title += f", {levels.label(at) if levels is not None else f'{float(dataset[dim][at]):g}'}"
                 field = field.isel({dim: at})
-        found.append((title, field.attrs.get("units", ""), np.asarray(field.values, np.float64)))
-    return found
+        panels.append((title, field.attrs.get("units", ""), np.asarray(field.values, np.float64)))
+    return panels
 
 
 def _present(dataset, at: int) -> int:

@@ -198,11 +198,11 @@ class ReferenceModel:
         expected = [f"{index:03d}{jax.tree_util.keystr(key)}" for index, (key, _) in enumerate(leaves)]
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                found, values = arrays.files, list(arrays.values())
+                names, values = arrays.files, list(arrays.values())
         except (EOFError, ValueError, zipfile.BadZipFile):
             raise ValueError(f"Expected a model's state in {path}, it is damaged: delete it to go on without") from None
-        if found != expected:
-            raise ValueError(f"Expected the arrays of this model's state in {path}, got {found[:3]}, ...")
+        if names != expected:
+            raise ValueError(f"Expected the arrays of this model's state in {path}, got {names[:3]}, ...")
         for name, value, (_, leaf) in zip(expected, values, leaves, strict=True):
             if value.shape != np.shape(leaf):
                 raise ValueError(f"Expected {name} of shape {np.shape(leaf)} in {path}, got {value.shape}")

@@ -42,7 +42,7 @@ def kept_slabs(path, template: xr.Dataset, plan: StorePlan, wanted: Sequence[Sla
         for slab in {own[0], own[-1]}:
             _check_values(old, plan, slab, path)
     if kept:
-        log.info("%d regions of %s up to %s stay as they are", len(kept), path, old["time"].values[count - 1])
+        log.info("Kept %d regions of %s, up to %s", len(kept), path, old["time"].values[count - 1])
     return kept
 
 
@@ -85,9 +85,9 @@ def _check_same(old, template, path):
 
 def _check_values(old, plan, slab, path):
     field = plan.fields[slab.name].part(slab.start, slab.stop)
-    found = field.read(0, slab.stop - slab.start, plan.grid.shape)
+    again = field.read(0, slab.stop - slab.start, plan.grid.shape)
     stored = old[slab.name].isel(time=slice(slab.start, slab.stop)).values
-    if not np.array_equal(found, stored, equal_nan=True):
+    if not np.array_equal(again, stored, equal_nan=True):
         raise ValueError(
             f"Expected the sources to hold the {slab.name} that {path} has from {plan.times[slab.start]} to "
             f"{plan.times[slab.stop - 1]}, got other values; ingest without appending to make the store anew"

@@ -58,7 +58,7 @@ def assemble(
             np.concatenate([p.coordinates["lead_time"] for t in moving.values() for q in t.values() for p in q])
         )
     built = {
-        name: {key: _term(name, key, found, leads, members, levels, period) for key, found in sorted(terms.items())}
+        name: {key: _term(name, key, some, leads, members, levels, period) for key, some in sorted(terms.items())}
         for name, terms in sorted(moving.items())
     }
     axis = _Axis.of(built, forecast, step_hours, keep_missing or longest_gap > 0)
@@ -107,16 +107,16 @@ def _common_grid(pieces) -> Grid:
             continue
         try:
             if "cell_area" in here:
-                found = Grid.points(here["latitude"], here["longitude"], here["cell_area"])
+                own = Grid.points(here["latitude"], here["longitude"], here["cell_area"])
             else:
-                found = Grid.from_coordinates(here["latitude"], here["longitude"])
+                own = Grid.from_coordinates(here["latitude"], here["longitude"])
         except ValueError as error:
             raise ValueError(f"{error} ({piece.path})") from None
         if grid is None:
-            grid = found
-        elif not found.same_as(grid):
+            grid = own
+        elif not own.same_as(grid):
             raise ValueError(
-                f"Expected one grid, got {grid.describe()} in {first.path} and {found.describe()} in {piece.path}"
+                f"Expected one grid, got {grid.describe()} in {first.path} and {own.describe()} in {piece.path}"
             )
     return grid
 
@@ -124,7 +124,7 @@ def _common_grid(pieces) -> Grid:
 def _common_levels(moving):
     levels = kind = where = None
     for name, terms in sorted(moving.items()):
-        pieces = [p for found in terms.values() for p in found]
+        pieces = [p for some in terms.values() for p in some]
         if (axis := _common_axis(pieces, "level")) is None:
             continue
         kinds = {p.vertical for p in pieces if p.vertical != "unknown"} | ({kind} if kind else set())
@@ -142,8 +142,8 @@ def _common_levels(moving):
 
 
 def _common_axis(pieces, dim) -> np.ndarray | None:
-    found = [p.coordinates[dim] for p in pieces if dim in p.coordinates]
-    values = np.unique(np.concatenate(found)) if found else np.zeros(0)
+    axes = [p.coordinates[dim] for p in pieces if dim in p.coordinates]
+    values = np.unique(np.concatenate(axes)) if axes else np.zeros(0)
     if not len(values) or (dim == "member" and len(values) == 1):
         return None  # a deterministic field carries the number 0
     return values
@@ -151,8 +151,8 @@ def _common_axis(pieces, dim) -> np.ndarray | None:
 
 def _static(terms, grid) -> np.ndarray:
     total = np.zeros(grid.shape, np.float64)
-    for found in terms.values():
-        total += found[0].read([0]).reshape(-1, *grid.shape)[0]
+    for some in terms.values():
+        total += some[0].read([0]).reshape(-1, *grid.shape)[0]
     return total.astype(np.float32)
 
 
@@ -188,14 +188,14 @@ def _term(name, key, pieces, leads, members, levels, period) -> Term:
     return Term(pieces, times, owner, place, axes["member"], axes["level"], own_members is not None, has_level)
 
 
-def _sorted_times(found, pieces) -> np.ndarray:
-    kinds = {values.dtype == object for values in found if len(values)}
-    calendars = {values[0].calendar for values in found if len(values) and values.dtype == object}
+def _sorted_times(axes, pieces) -> np.ndarray:
+    kinds = {values.dtype == object for values in axes if len(values)}
+    calendars = {values[0].calendar for values in axes if len(values) and values.dtype == object}
     if len(kinds) > 1 or len(calendars) > 1:
         raise ValueError(
             f"Expected one calendar in all sources of {pieces[0].name}, got several ({pieces[0].path}, ...)"
         )
-    return np.unique(np.concatenate([values for values in found if len(values)]))
+    return np.unique(np.concatenate([values for values in axes if len(values)]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -208,7 +208,7 @@ class _Axis:
     @classmethod
     def of(cls, built, forecast, step_hours, keep_missing) -> "_Axis":
         snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(name, t)]
-        terms = snapshots or [t for found in built.values() for t in found.values()]
+        terms = snapshots or [t for some in built.values() for t in some.values()]
         times = np.unique(np.concatenate([t.times for t in terms]))
         where = terms[0].pieces[0].path
         if forecast:
@@ -264,18 +264,18 @@ def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
     needed = slice(1 if leads is not None and averaged and leads[0] == np.timedelta64(0) else 0, None)  # none ends at 0
     complete = np.all([(t.owner[:, needed] >= 0).all(axis=(1, 2, 3)) for t in terms], axis=0)
     at = np.minimum(np.searchsorted(first.times, axis.times), len(first.times) - 1)
-    found = first.times[at] == axis.times
+    complete_at = first.times[at] == axis.times
     for back in range(window):
         source = np.maximum(at - back, 0)
-        found &= (at >= back) & complete[source]
+        complete_at &= (at >= back) & complete[source]
         if back:
-            found &= first.times[source] == later(axis.times, -back * axis.step / window)
+            complete_at &= first.times[source] == later(axis.times, -back * axis.step / window)
     return PlannedField(
         name,
         role,
         terms,
         window,
-        np.where(found, at, -1),
+        np.where(complete_at, at, -1),
         first.has_member,
         first.has_level,
         averaged,

@@ -45,18 +45,18 @@ def needed(names) -> set[str]:
 
     Raises `ValueError` for a name that cannot be derived.
     """
-    found: set[str] = set()
+    inputs: set[str] = set()
     for name in names:
         if name in WIND:
-            found |= set(WIND[name])
+            inputs |= set(WIND[name])
         elif name in COLUMNS:
-            found |= {*COLUMNS[name], SURFACE_PRESSURE}
+            inputs |= {*COLUMNS[name], SURFACE_PRESSURE}
         elif (layer := layer_mean(name)) is not None:
-            found |= {layer[0], SURFACE_PRESSURE}
+            inputs |= {layer[0], SURFACE_PRESSURE}
         elif name != INSOLATION:
             known = ", ".join([*WIND, *COLUMNS, INSOLATION])
             raise ValueError(f"Expected {known}, or a layer such as temperature_mean_300_850 to derive, got {name!r}")
-    return found
+    return inputs
 
 
 def derive(plan: StorePlan, names, half_levels=None, gravity: float = 9.80665) -> StorePlan:

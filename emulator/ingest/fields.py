@@ -105,11 +105,11 @@ class PlannedField:
         chosen = np.arange(1) if leads is None else leads
         wanted = self.slots[start:stop]
         good = np.flatnonzero(wanted >= 0)
-        found = self._at(wanted[good], chosen, shape)
-        out = found
+        values = self._at(wanted[good], chosen, shape)
+        out = values
         if len(good) < stop - start:
-            out = np.full((stop - start, *found.shape[1:]), np.nan, np.float32)
-            out[good] = found
+            out = np.full((stop - start, *values.shape[1:]), np.nan, np.float32)
+            out[good] = values
         if len(gaps := np.flatnonzero(self.interpolated[start:stop])):
             earlier, later, share = (part[start:stop][gaps] for part in self.between)
             share = share.reshape(-1, *[1] * (out.ndim - 1))

@@ -58,43 +58,50 @@ def template(plan: StorePlan, attributes: Mapping[str, str], half_levels=None) -
 
 
 def _coordinates(plan) -> dict:
-    found = {}
+    coordinates = {}
     if plan.leads is None:
-        found["time"] = ("time", plan.times, {"standard_name": "time", "axis": "T"})
+        coordinates["time"] = ("time", plan.times, {"standard_name": "time", "axis": "T"})
     else:
-        found["lead_time"] = ("lead_time", plan.leads)
+        coordinates["lead_time"] = ("lead_time", plan.leads)
     if plan.members is not None:
-        found["member"] = ("member", plan.members, {"standard_name": "realization", "axis": "E"})
+        coordinates["member"] = ("member", plan.members, {"standard_name": "realization", "axis": "E"})
     if plan.levels is not None:
         pressure = plan.vertical == "pressure"
         attributes = {"units": "hPa", "standard_name": "air_pressure"} if pressure else {"units": "1"}
-        found["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
+        coordinates["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
     dims = plan.grid.dims
     for name, units, letter, values in (
         ("latitude", "degrees_north", "Y", plan.grid.latitude),
         ("longitude", "degrees_east", "X", plan.grid.longitude),
     ):
         axis = {"axis": letter} if len(dims) == 2 else {}
-        found[name] = (name if len(dims) == 2 else dims[0], values, {"units": units, "standard_name": name, **axis})
-    return found
+        coordinates[name] = (
+            name if len(dims) == 2 else dims[0],
+            values,
+            {"units": units, "standard_name": name, **axis},
+        )
+    return coordinates
 
 
 def _attributes(name, field: PlannedField | None, plan) -> dict:
     entry = VARIABLES[name]
-    found = {"units": entry.units, "role": "static" if field is None else field.role}
+    attributes = {"units": entry.units, "role": "static" if field is None else field.role}
     if entry.standard_name:
-        found["standard_name"] = entry.standard_name
+        attributes["standard_name"] = entry.standard_name
     if field is not None:
         hours = f" (interval: {plan.step_seconds / 3600:g} hours)" if plan.step_seconds else ""
-        found["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
+        attributes["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
     if entry.sign:
-        found["sign"] = entry.sign
-    return found
+        attributes["sign"] = entry.sign
+    return attributes
 
 
 @dataclasses.dataclass(frozen=True)
 class Slab:
-    """Times `start` to `stop` of one field; of a forecast one initial time of all fields (`name` is "")."""
+    """The region of a store that one task writes.
+
+    Times `start` to `stop` of one field; of a forecast one initial time of all fields (`name` is "").
+    """
 
     name: str
     start: int
@@ -220,10 +227,10 @@ def _check_zeros(field: PlannedField, values: np.ndarray, times) -> None:
 
 def _paths(field, at: int) -> str:
     """The files that a time of a field comes from; all of its files where that is not known."""
-    found = []
+    sources = []
     for term in field.terms:
         slot = field.slots[at] if isinstance(field, PlannedField) and at < len(field.slots) else -1
         owner = np.unique(term.owner[slot]) if 0 <= slot < len(term.owner) else np.zeros(0, int)
-        found += [term.pieces[n].path for n in owner[owner >= 0]] or [piece.path for piece in term.pieces]
-    paths = sorted(set(found))
+        sources += [term.pieces[n].path for n in owner[owner >= 0]] or [piece.path for piece in term.pieces]
+    paths = sorted(set(sources))
     return paths[0] if len(paths) == 1 else f"{paths[0]}, ..." if paths else "no source"

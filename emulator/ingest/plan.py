@@ -124,16 +124,16 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
     wanted = _wanted(options)
     static = tuple(name for name, entry in VARIABLES.items() if options.roles.get(name, entry.role) == "static")
     alike = {"forecast": options.kind == "forecast", "wanted": wanted, "static": static}
-    opened, found = [], []
+    opened, every_piece = [], []
     for source, own in zip(options.sources, paths, strict=True):
         files = [file for path in own for file in open_source(path, source.engine, Request(wanted, source.points))]
-        found += _pieces(files, dataclasses.replace(source, **alike))
+        every_piece += _pieces(files, dataclasses.replace(source, **alike))
         opened += files
     if options.grid is not None:
-        found = _on_grid(found, options.grid)
+        every_piece = _on_grid(every_piece, options.grid)
     gap = options.longest_gap if options.missing == "interpolate" else 0
     period = options.start, options.end
-    plan = assemble(found, options.roles, period, options.step_hours, options.missing == "keep", gap)
+    plan = assemble(every_piece, options.roles, period, options.step_hours, options.missing == "keep", gap)
     have = {*plan.fields, *plan.static, *options.derive}
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
@@ -156,10 +156,10 @@ def _wanted(options: IngestOptions) -> tuple[str, ...] | None:
 
 def _pieces(files: Sequence[Source], options: SourceOptions) -> list[Piece]:
     """All pieces of the files of a source. Raises `ValueError` where there is none."""
-    if found := [piece for file in files for piece in pieces(file, options)]:
+    if matched := [piece for file in files for piece in pieces(file, options)]:
         if options.wanted is None:
             _warn_of_unknown(files, options)
-        return found
+        return matched
     names = ", ".join(sorted({str(name) for file in files for name in file.dataset.data_vars})[:SHOWN])
     if names and not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
         raise ValueError(f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}")
@@ -180,7 +180,7 @@ def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
         )
 
 
-def _on_grid(found: list[Piece], asked: GridOptions) -> list[Piece]:
+def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
     if asked.kind not in ("gaussian", "equiangular"):
         raise ValueError(f"Expected a grid of the kind gaussian or equiangular, got {asked.kind!r}")
     if asked.kind == "gaussian":
@@ -188,16 +188,16 @@ def _on_grid(found: list[Piece], asked: GridOptions) -> list[Piece]:
     else:
         grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)
     bilinear = {variable(name).name for name in asked.bilinear}
-    return [piece.on(grid, "bilinear" if piece.name in bilinear else asked.method) for piece in found]
+    return [piece.on(grid, "bilinear" if piece.name in bilinear else asked.method) for piece in every_piece]
 
 
 def _vertical(plan: StorePlan, sources: list[Source]):
     """The kind of levels, settled, and their interface coefficients. Raises `ValueError` when those are needed and absent."""
     if plan.levels is None or plan.vertical == "pressure":
         return plan, None
-    found = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
+    half_levels = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
     kinds = {str(source.dataset.attrs.get("vertical_coordinate", "")) for source in sources} - {""}
-    if plan.vertical == "unknown" and found is None and not kinds & {"hybrid", "sigma"}:
+    if plan.vertical == "unknown" and half_levels is None and not kinds & {"hybrid", "sigma"}:
         if len(plan.levels) > 1 and plan.levels.max() < HIGHEST_PRESSURE:
             raise ValueError(
                 f"Expected units of the levels {plan.levels[0]:g} to {plan.levels[-1]:g} in {sources[0].path}, got none, and "
@@ -206,14 +206,14 @@ def _vertical(plan: StorePlan, sources: list[Source]):
         log.warning("The levels %s have no units; taken as hPa", " ".join(f"{level:g}" for level in plan.levels))
         return dataclasses.replace(plan, vertical="pressure"), None
     kind = "hybrid" if plan.vertical == "unknown" and not kinds else (kinds or {plan.vertical}).pop()
-    if found is None:
+    if half_levels is None:
         raise ValueError(
             f"Expected interface coefficients of the {kind} levels (half_level_a and half_level_b, or CF bounds), got none "
             f"in {sources[0].path}; a file that holds them can be one more source"
         )
-    if kind == "hybrid" and np.all(found[0] == 0):
+    if kind == "hybrid" and np.all(half_levels[0] == 0):
         kind = "sigma"
-    return dataclasses.replace(plan, vertical=kind), interfaces_around(*found, plan.levels)
+    return dataclasses.replace(plan, vertical=kind), interfaces_around(*half_levels, plan.levels)
 
 
 def _changed(plan: StorePlan, half_levels, options: IngestOptions, gravity: float):

@@ -134,7 +134,7 @@ def _finish(plan: StorePlan, output, wanted: Sequence[Slab], mine: set[str], ove
     good = over(audit, [(output, slab) for slab in others], lambda count: None)
     wrong = [slab for slab, fits in zip(others, good, strict=True) if not fits]
     for slab in wrong:
-        log.warning("%s of %s is not what its source gave; written anew", slab.key, output)
+        log.warning("%s of %s differs from what its source gave; written again", slab.key, output)
         unmark(output, slab.key)
         erase(output, slab.name, slab.start)
     over(_call, [_task(plan, output, slab) for slab in wrong], lambda count: None)

@@ -107,10 +107,10 @@ VARIABLES: dict[str, Variable] = _Table({variable.name: variable for variable in
 
 def layer_mean(name: str) -> tuple[str, float, float] | None:
     """Variable, upper and lower pressure in hPa that the name of a layer mean says; None for any other name."""
-    found = re.fullmatch(r"(.+)_mean_(\d+)_(\d+)", name)
-    if found is None or found[1] not in _ON_LEVELS or not float(found[2]) < float(found[3]):
+    match = re.fullmatch(r"(.+)_mean_(\d+)_(\d+)", name)
+    if match is None or match[1] not in _ON_LEVELS or not float(match[2]) < float(match[3]):
         return None
-    return found[1], float(found[2]), float(found[3])
+    return match[1], float(match[2]), float(match[3])
 
 
 _ON_LEVELS = {variable.name for variable in _TABLE if variable.levels}

@@ -54,8 +54,8 @@ def named(array, names, standard=()) -> xr.DataArray | None:
 
 def on_the_sphere(array) -> bool:
     """Whether a variable has latitudes and longitudes along its dimensions."""
-    found = [named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude")]
-    return all(c is not None and c.ndim > 0 and set(c.dims) <= set(array.dims) for c in found)
+    place = [named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude")]
+    return all(c is not None and c.ndim > 0 and set(c.dims) <= set(array.dims) for c in place)
 
 
 def add_horizontal(axes: Axes, dataset, array) -> None:

@@ -76,7 +76,7 @@ def _opened(eccodes, path):
 def read_headers(path: str) -> list[Message]:
     """The headers of all fields. Raises `ValueError` for a broken message or a file without any."""
     eccodes = _eccodes(path)
-    found: list[Message] = []
+    headers: list[Message] = []
     with _opened(eccodes, path) as file:
         before, index = -1, 0
         while True:
@@ -88,18 +88,18 @@ def read_headers(path: str) -> list[Message]:
                 offset = int(eccodes.codes_get(handle, "offset"))
                 index = index + 1 if offset == before else 0
                 before = offset
-                found.append(_read_header(eccodes, handle, offset, index))
+                headers.append(_read_header(eccodes, handle, offset, index))
             except eccodes.CodesInternalError as error:
                 raise ValueError(
-                    f"Expected whole GRIB messages in {path}, got a broken one after {len(found)} good ones, near byte "
+                    f"Expected whole GRIB messages in {path}, got a broken one after {len(headers)} good ones, near byte "
                     f"{file.tell()} of {os.path.getsize(path)}: {error}"
                 ) from None
             finally:
                 if handle is not None:
                     eccodes.codes_release(handle)
-    if not found:
+    if not headers:
         raise ValueError(f"Expected GRIB messages in {path}, got none")
-    return found
+    return headers
 
 
 def _read_header(eccodes, handle, offset, index) -> Message:

@@ -66,18 +66,18 @@ class SourceOptions:
 def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
     dataset = _renamed(source, options)
-    found = []
+    matched = []
     for name, array in dataset.data_vars.items():
         if array.dtype.kind not in "fiu" or not on_the_sphere(array):
             continue
         for match in [Match(str(name))] if name in options.rename.values() else matches(str(name), array):
             if options.wanted is None or match.name in options.wanted:
                 try:
-                    found += _pieces_of(dataset, array, match, source.path, options)
+                    matched += _pieces_of(dataset, array, match, source.path, options)
                 except ValueError as error:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
-    return found
+    return matched
 
 
 def unknown(source: Source, options: SourceOptions) -> list[str]:
@@ -195,7 +195,7 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             f"Expected an analysis of {piece.name}, got a forecast up to {leads.max() / np.timedelta64(1, 'h'):g} h; set "
             "kind: forecast, or select: {lead_time: 0} for the initial states alone"
         )
-    found = []
+    steps = []
     inits = piece.coordinates["time"]
     for step, lead in enumerate(leads):
         kept = np.array([n for n in range(len(inits)) if present is None or present[n][step]], int)
@@ -213,8 +213,8 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             }
             dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
         parts = {"array": piece.array.isel(index), "otherwise": tuple(other.isel(index) for other in piece.otherwise)}
-        found.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
-    return found
+        steps.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
+    return steps
 
 
 def _select(array, options, axes: Axes):

@@ -135,7 +135,7 @@ def reaching(path: str):
 
 def find(patterns: str | Iterable[str]) -> list[str]:
     """Paths and URLs that the patterns stand for, sorted within each. Raises `ValueError` for one without a file."""
-    found: list[str] = []
+    locations: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if "://" in pattern and "*" in pattern:
             with reaching(pattern):
@@ -148,8 +148,8 @@ def find(patterns: str | Iterable[str]) -> list[str]:
             paths = sorted(glob.glob(pattern)) or [pattern] * os.path.exists(pattern)
         if not paths:
             raise ValueError(f"Expected files at {pattern}, got none")
-        found += paths
-    return found
+        locations += paths
+    return locations
 
 
 def identity(path: str) -> str:

@@ -105,10 +105,10 @@ def recognise(name: str, attributes: dict, levels: bool, height: float | None = 
         return [Match(name)]
     bare, hours = _without_interval(name)
     short = attributes.get("GRIB_shortName", bare.lower())
-    if found := _SHORT.get((short, levels)):
+    if canonical := _SHORT.get((short, levels)):
         standard = attributes.get("standard_name")
         sign = STANDARD_NAMES[standard][1] if standard in STANDARD_NAMES and "GRIB_shortName" not in attributes else 1
-        return [Match(found, sign, interval_hours=hours), *_terms(standard)]
+        return [Match(canonical, sign, interval_hours=hours), *_terms(standard)]
     if "GRIB_shortName" in attributes:  # a short name is exact; the standard name says less, e.g. nothing of the height
         return []
     return _by_standard_name(attributes.get("standard_name"), levels, height)
@@ -125,16 +125,16 @@ def _without_interval(name: str) -> tuple[str, float | None]:
 def _by_standard_name(standard, levels, height) -> list[Match]:
     if standard is None or (not levels and standard in NEAR_SURFACE and height != NEAR_SURFACE[standard]):
         return []
-    found = []
+    matches = []
     name, sign = STANDARD_NAMES.get(standard, (_STANDARD.get((standard, levels)), 1))
     if name is not None and VARIABLES[name].levels == levels:
-        found.append(Match(name, sign))
-    return found + _terms(standard)
+        matches.append(Match(name, sign))
+    return matches + _terms(standard)
 
 
 def _terms(standard) -> list[Match]:
-    found = []
+    matches = []
     for net, (down, up) in TERMS.items():
         if standard in (down, up):
-            found.append(Match(net, 1 if standard == down else -1, "down" if standard == down else "up"))
-    return found
+            matches.append(Match(net, 1 if standard == down else -1, "down" if standard == down else "up"))
+    return matches

@@ -153,9 +153,9 @@ def _check_alike(one: xr.Dataset, other: xr.Dataset, names) -> None:
 
 
 def _breaks(stretches, times) -> np.ndarray:
-    found = {time_step_seconds(s.dataset) for s in stretches if s.dataset.sizes["time"] > 1}
-    if len(found) > 1:
-        text = ", ".join(f"{step / 3600:g} h" for step in sorted(found))
+    steps = {time_step_seconds(s.dataset) for s in stretches if s.dataset.sizes["time"] > 1}
+    if len(steps) > 1:
+        text = ", ".join(f"{step / 3600:g} h" for step in sorted(steps))
         raise ValueError(f"Expected stores of one time step, got {text}")
     if len({getattr(stretch.dataset["time"].values.flat[0], "calendar", "standard") for stretch in stretches}) > 1:
         raise ValueError("Expected stores of one calendar, got several")
@@ -163,4 +163,4 @@ def _breaks(stretches, times) -> np.ndarray:
     if (between <= 0).any():
         at = int(np.argmax(between <= 0))
         raise ValueError(f"Expected stores in the order of time, got {times[at]} and then {times[at + 1]}")
-    return np.abs(between - next(iter(found), 0.0)) > 1e-3
+    return np.abs(between - next(iter(steps), 0.0)) > 1e-3

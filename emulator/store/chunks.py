@@ -142,10 +142,10 @@ class ChunkReader:
         ends = table[table[:, 0] != EMPTY].astype(np.float64).sum(axis=1)
         if len(table) < self.per_file or (ends > whole).any():
             raise ValueError(f"Expected {self.per_file} chunks of {self._name} in {path}, got a broken file")
-        found = table.tolist()
+        index = table.tolist()
         with self._lock:
-            self._indices[shard] = found
-        return found
+            self._indices[shard] = index
+        return index
 
 
 class StoreReader:

@@ -63,13 +63,13 @@ def with_direct_chunks(dataset: xr.Dataset, path: str) -> xr.Dataset:
         with open(path, "rb") as file, h5py.File(path, "r", locking="best-effort") as opened:
             state = _state(file.fileno())
             path = os.path.abspath(path)
-            found = {name: _direct(path, state, opened, str(name), v) for name, v in dataset.variables.items()}
+            readers = {name: _direct(path, state, opened, str(name), v) for name, v in dataset.variables.items()}
     except OSError as error:
         log.debug("%s is read by its library: %s", path, error)
         return dataset
     made = {
         name: dataset.variables[name]._replace(data=indexing.LazilyIndexedArray(array))
-        for name, array in found.items()
+        for name, array in readers.items()
         if array is not None
     }
     direct = dataset.assign(made)
@@ -79,22 +79,26 @@ def with_direct_chunks(dataset: xr.Dataset, path: str) -> xr.Dataset:
 
 def _state(file: int) -> tuple[int, int]:
     """Size and date of an open file."""
-    found = os.fstat(file)
-    return found.st_size, found.st_mtime_ns
+    status = os.fstat(file)
+    return status.st_size, status.st_mtime_ns
 
 
 def _direct(path, state, file: h5py.File, name: str, variable: xr.Variable) -> "_DirectArray | None":
     """The reader of a variable, or None where the library has to read it."""
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset) or found.chunks is None or found.shape != variable.shape:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None or dataset.shape != variable.shape:
         return None
-    pipeline = found.id.get_create_plist()
+    pipeline = dataset.id.get_create_plist()
     filters = tuple(pipeline.get_filter(n)[0] for n in range(pipeline.get_nfilters()))
-    plain = found.dtype.kind in "fiu" and found.dtype == variable.dtype and found.dtype.newbyteorder("<") == found.dtype
-    large = math.prod(found.chunks) * found.dtype.itemsize >= LEAST_BYTES
+    plain = (
+        dataset.dtype.kind in "fiu"
+        and dataset.dtype == variable.dtype
+        and dataset.dtype.newbyteorder("<") == dataset.dtype
+    )
+    large = math.prod(dataset.chunks) * dataset.dtype.itemsize >= LEAST_BYTES
     if not (plain and large and filters and {*filters} <= {DEFLATE, SHUFFLE, FLETCHER32}):
         return None
-    return _DirectArray(path, state, name, found.shape, found.dtype, found.chunks, filters, found.fillvalue)
+    return _DirectArray(path, state, name, dataset.shape, dataset.dtype, dataset.chunks, filters, dataset.fillvalue)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,13 +178,13 @@ def _by_chunk(positions: np.ndarray, size: int) -> list[tuple]:
         return []
     first, last = int(positions[0]), int(positions[-1])
     if last - first == len(positions) - 1 and (np.diff(positions) == 1).all():
-        found = []
+        parts = []
         for number in range(first // size, last // size + 1):
             start, stop = max(first, number * size), min(last + 1, (number + 1) * size)
-            found.append(
+            parts.append(
                 (number, slice(start - first, stop - first), slice(start - number * size, stop - number * size))
             )
-        return found
+        return parts
     numbers, inside = np.divmod(positions, size)
     return [(int(n), there := np.flatnonzero(numbers == n), inside[there]) for n in np.unique(numbers)]
 
