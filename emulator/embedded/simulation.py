@@ -13,16 +13,12 @@ import numpy as np
 from emulator.embedded import MODELS, EmbeddedModel
 from emulator.files.whole_file import whole_file, write_netcdf
 from emulator.parallel.tasks import Report, silent
-from emulator.planet.variables import variable
+from emulator.planet.variables import COORDINATES, variable
 
 SPIN_UP_CHECKPOINT_DAYS = 30
 RECORD = "simulation.json"
 DEFAULT_MODEL = "speedy"
-COORDINATES = {
-    "latitude": {"units": "degrees_north", "standard_name": "latitude", "axis": "Y"},
-    "longitude": {"units": "degrees_east", "standard_name": "longitude", "axis": "X"},
-    "level": {"units": "1", "standard_name": "atmosphere_sigma_coordinate", "positive": "down", "axis": "Z"},
-}
+LEVEL = {"units": "1", "standard_name": "atmosphere_sigma_coordinate", "positive": "down", "axis": "Z"}
 log = logging.getLogger(__name__)
 
 
@@ -190,8 +186,8 @@ def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np
         "half_level_b": ("half_level", model.levels.half_b, {"units": "1", "long_name": "b in p = a + b * p_surface"}),
     }
     coords = {
-        "time": ("time", times, {"standard_name": "time", "axis": "T"}),
-        "level": ("level", model.levels.values, COORDINATES["level"]),
+        "time": ("time", times, COORDINATES["time"]),
+        "level": ("level", model.levels.values, LEVEL),
         "latitude": ("latitude", model.grid.latitude, COORDINATES["latitude"]),
         "longitude": ("longitude", model.grid.longitude, COORDINATES["longitude"]),
     }

@@ -59,24 +59,23 @@ def needed(names) -> set[str]:
     return inputs
 
 
-def derive(plan: StorePlan, names, half_levels=None, gravity: float = 9.80665) -> StorePlan:
+def derive(plan: StorePlan, names, gravity: float = 9.80665) -> StorePlan:
     """The plan with derived variables.
 
     Args:
       plan: with the fields that they are computed from.
       names: canonical; see `needed`.
-      half_levels: interface coefficients `(a, b)` on other than pressure levels.
       gravity: m s-2.
 
     Raises `ValueError` naming what is missing.
     """
     fields = dict(plan.fields)
     for name in names:
-        fields[name] = _derived(plan, name, half_levels, gravity)
+        fields[name] = _derived(plan, name, gravity)
     return plan.with_fields(fields)
 
 
-def _derived(plan, name, half_levels, gravity) -> DerivedField:
+def _derived(plan, name, gravity) -> DerivedField:
     if plan.leads is not None and name == INSOLATION:
         raise ValueError(f"Expected an analysis to derive {name} for, got forecasts")
     if name == INSOLATION:
@@ -88,7 +87,9 @@ def _derived(plan, name, half_levels, gravity) -> DerivedField:
     if name in WIND:
         inputs = [_field(plan, component, name) for component in WIND[name]]
         return _computed(plan, name, inputs, _speed, inputs[0].has_level)
-    levels = _levels(plan, half_levels, name)
+    if plan.levels is None:
+        raise ValueError(f"Expected fields on levels to derive {name}, got none")
+    levels = plan.column()
     pressure = [plan.fields[SURFACE_PRESSURE]] if SURFACE_PRESSURE in plan.fields else []
     if levels.kind != "pressure" and not pressure:
         raise ValueError(f"Expected surface_pressure to derive {name} on {levels.kind} levels, got none in the sources")
@@ -114,53 +115,39 @@ def _field(plan, name, wanted):
     return plan.fields[name]
 
 
-def _levels(plan, half_levels, name) -> Levels:
-    if plan.levels is None:
-        raise ValueError(f"Expected fields on levels to derive {name}, got none")
-    if half_levels is None:
-        return Levels.pressure(plan.levels)
-    return Levels(plan.vertical, plan.levels, *half_levels)
-
-
-def to_pressure(plan: StorePlan, half_levels, wanted) -> StorePlan:
+def to_pressure(plan: StorePlan, wanted) -> StorePlan:
     """The plan with its fields on pressure levels.
 
     Args:
       plan: on hybrid or sigma levels, with surface pressure.
-      half_levels: interface coefficients `(a in Pa, b)`, each `(level + 1,)`.
       wanted: pressures in hPa, `(new,)`, increasing.
 
     Raises `ValueError` for levels of pressure already, without surface pressure, or not increasing.
     """
     wanted = np.asarray(wanted, np.float64)
-    if plan.levels is None or half_levels is None:
+    if plan.half_levels is None:
         raise ValueError("Expected hybrid or sigma levels to interpolate from, got pressure levels or none")
     if np.any(np.diff(wanted) <= 0) or wanted[0] <= 0:
         raise ValueError(f"Expected increasing pressures in hPa to interpolate to, got {list(wanted)}")
-    levels = Levels(plan.vertical, plan.levels, *half_levels)
     fields = {}
     for name, field in plan.fields.items():
         temperature = [plan.fields["temperature"]] if name == "geopotential" and "temperature" in plan.fields else []
-        function = functools.partial(_on_pressures, levels=levels, wanted=wanted * 100, name=name)
+        function = functools.partial(_on_pressures, levels=plan.column(), wanted=wanted * 100, name=name)
         fields[name] = _changed(plan, field, _surface_pressure(plan), temperature, function)
-    return dataclasses.replace(plan.with_fields(fields), levels=wanted, vertical="pressure")
+    return dataclasses.replace(plan.with_fields(fields), levels=wanted, vertical="pressure", half_levels=None)
 
 
-def to_layers(plan: StorePlan, half_levels, edges) -> tuple[StorePlan, tuple[np.ndarray, np.ndarray]]:
-    """The plan with its fields on fewer layers, and their interface coefficients `(a, b)`.
+def to_layers(plan: StorePlan, edges) -> StorePlan:
+    """The plan with its fields on fewer layers.
 
     Args:
       plan: on any levels; on hybrid and sigma ones with surface pressure. From pressure levels layers are those between
         the pressures half-way (`Levels.pressure`), uncut at the ground, and the new ones are hybrid ones with b = 0.
-      half_levels: interface coefficients, or None on pressure levels.
       edges: positions of the interfaces that stay, from 0 to the number of levels, `(new + 1,)`, increasing.
 
     Raises `ValueError` for edges that do not begin at 0, end at the number of levels, and increase.
     """
-    if plan.levels is None:
-        raise ValueError("Expected fields on levels to join layers of, got none")
-    levels = Levels.pressure(plan.levels) if half_levels is None else Levels(plan.vertical, plan.levels, *half_levels)
-    edges = np.asarray(edges, int)
+    levels, edges = plan.column(), np.asarray(edges, int)
     if len(edges) < 2 or edges[0] != 0 or edges[-1] != len(levels) or np.any(np.diff(edges) <= 0):
         raise ValueError(
             f"Expected increasing interfaces from 0 to {len(levels)} for the new layers, got {list(edges)}"
@@ -168,10 +155,10 @@ def to_layers(plan: StorePlan, half_levels, edges) -> tuple[StorePlan, tuple[np.
     half = levels.half_a[edges], levels.half_b[edges]
     kind = "sigma" if plan.vertical == "sigma" else "hybrid"
     values = (half[1][1:] + half[1][:-1]) / 2 if kind == "sigma" else np.arange(1.0, len(edges))
-    pressure = None if half_levels is None else _surface_pressure(plan)
+    pressure = None if plan.half_levels is None else _surface_pressure(plan)
     function = functools.partial(_layer_means, levels=levels, edges=edges)
     fields = {name: _changed(plan, field, pressure, [], function) for name, field in plan.fields.items()}
-    return dataclasses.replace(plan.with_fields(fields), levels=values, vertical=kind), half
+    return dataclasses.replace(plan.with_fields(fields), levels=values, vertical=kind, half_levels=half)
 
 
 def even_edges(count: int, layers: int) -> list[int]:

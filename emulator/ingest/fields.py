@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 from emulator.sources.piece import Piece
 
 GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
@@ -247,6 +248,7 @@ class StorePlan:
     Attributes:
       missing: `(time,)`, times at which a field has no values.
       interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
+      half_levels: interface coefficients (a in Pa, b), each `(level + 1,)`; None on pressure levels.
     """
 
     times: np.ndarray
@@ -260,6 +262,15 @@ class StorePlan:
     step_seconds: float
     missing: np.ndarray
     interpolated: np.ndarray | None = None
+    half_levels: tuple[np.ndarray, np.ndarray] | None = None
+
+    def column(self) -> Levels:
+        """The levels with their interfaces; on pressure levels those half-way between. Raises `ValueError` without levels."""
+        if self.levels is None:
+            raise ValueError("Expected fields on levels, got none")
+        if self.half_levels is None:
+            return Levels.pressure(self.levels)
+        return Levels(self.vertical, self.levels, *self.half_levels)
 
     def with_fields(self, fields: Mapping[str, "PlannedField | DerivedField"]) -> "StorePlan":
         """The plan with other fields, in the order of their names."""

@@ -9,7 +9,7 @@ import xarray as xr
 
 from emulator.ingest.fields import PlannedField, StorePlan
 from emulator.planet.calendar import seconds_between
-from emulator.planet.variables import VARIABLES
+from emulator.planet.variables import COORDINATES, VARIABLES
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
 from emulator.store.marks import digest, mark, matches
@@ -20,14 +20,8 @@ SLAB_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays 
 log = logging.getLogger(__name__)
 
 
-def template(plan: StorePlan, attributes: Mapping[str, str], half_levels=None) -> xr.Dataset:
-    """An analysis store (or, with leads, one forecast) without values but for coordinates and static fields.
-
-    Args:
-      plan: what the store holds.
-      attributes: of the store.
-      half_levels: interface coefficients `(a, b)` in Pa and 1, each `(level + 1,)`, on other than pressure levels.
-    """
+def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
+    """An analysis store (or, with leads, one forecast) without values but for coordinates and static fields."""
     coordinates = _coordinates(plan)
     space = plan.grid.dims
     variables: dict[str, tuple] = {}
@@ -39,8 +33,8 @@ def template(plan: StorePlan, attributes: Mapping[str, str], half_levels=None) -
     for name, values in plan.static.items():
         variables[name] = (space, values, _attributes(name, None, plan))
     variables["cell_area"] = (space, plan.grid.area, {"units": "1", "long_name": "share of the sphere of each cell"})
-    if half_levels is not None and plan.levels is not None and plan.vertical != "pressure":
-        names = {"half_level_a": ("Pa", half_levels[0]), "half_level_b": ("1", half_levels[1])}
+    if plan.half_levels is not None:
+        names = {"half_level_a": ("Pa", plan.half_levels[0]), "half_level_b": ("1", plan.half_levels[1])}
         variables |= {name: ("half_level", values, {"units": units}) for name, (units, values) in names.items()}
     if plan.missing.any() and plan.leads is None:
         variables["missing"] = ("time", plan.missing, {"long_name": "no source has this time"})
@@ -58,28 +52,20 @@ def template(plan: StorePlan, attributes: Mapping[str, str], half_levels=None) -
 
 
 def _coordinates(plan) -> dict:
-    coordinates = {}
+    coordinates, grid = {}, plan.grid
     if plan.leads is None:
-        coordinates["time"] = ("time", plan.times, {"standard_name": "time", "axis": "T"})
+        coordinates["time"] = ("time", plan.times, COORDINATES["time"])
     else:
         coordinates["lead_time"] = ("lead_time", plan.leads)
     if plan.members is not None:
-        coordinates["member"] = ("member", plan.members, {"standard_name": "realization", "axis": "E"})
+        coordinates["member"] = ("member", plan.members, COORDINATES["member"])
     if plan.levels is not None:
         pressure = plan.vertical == "pressure"
         attributes = {"units": "hPa", "standard_name": "air_pressure"} if pressure else {"units": "1"}
         coordinates["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
-    dims = plan.grid.dims
-    for name, units, letter, values in (
-        ("latitude", "degrees_north", "Y", plan.grid.latitude),
-        ("longitude", "degrees_east", "X", plan.grid.longitude),
-    ):
-        axis = {"axis": letter} if len(dims) == 2 else {}
-        coordinates[name] = (
-            name if len(dims) == 2 else dims[0],
-            values,
-            {"units": units, "standard_name": name, **axis},
-        )
+    for name, values in (("latitude", grid.latitude), ("longitude", grid.longitude)):
+        attributes = {key: text for key, text in COORDINATES[name].items() if key != "axis" or len(grid.dims) == 2}
+        coordinates[name] = (name if len(grid.dims) == 2 else grid.dims[0], values, attributes)
     return coordinates
 
 

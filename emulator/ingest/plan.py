@@ -138,11 +138,10 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
     attributes = _attributes(options, opened, paths) | {"fingerprint": fingerprint}
-    plan, half_levels = _vertical(plan, opened)
     gravity = Constants.from_json(attributes["constants"]).gravity
-    plan, half_levels = _changed(plan, half_levels, options, gravity)
+    plan = _changed(_with_interfaces(plan, opened), options, gravity)
     length = slab_length(plan, options.times_per_chunk, options.times_per_region)
-    return Work(plan, template(plan, attributes, half_levels), length)
+    return Work(plan, template(plan, attributes), length)
 
 
 def _wanted(options: IngestOptions) -> tuple[str, ...] | None:
@@ -191,10 +190,10 @@ def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
     return [piece.on(grid, "bilinear" if piece.name in bilinear else asked.method) for piece in every_piece]
 
 
-def _vertical(plan: StorePlan, sources: list[Source]):
-    """The kind of levels, settled, and their interface coefficients. Raises `ValueError` when those are needed and absent."""
+def _with_interfaces(plan: StorePlan, sources: list[Source]) -> StorePlan:
+    """The plan with the kind of levels settled, and their interfaces. Raises `ValueError` where those are absent."""
     if plan.levels is None or plan.vertical == "pressure":
-        return plan, None
+        return plan
     half_levels = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
     kinds = {str(source.dataset.attrs.get("vertical_coordinate", "")) for source in sources} - {""}
     if plan.vertical == "unknown" and half_levels is None and not kinds & {"hybrid", "sigma"}:
@@ -204,7 +203,7 @@ def _vertical(plan: StorePlan, sources: list[Source]):
                 "they may be hPa or numbers of model levels; say which: units: {level: hPa} or {level: hybrid_sigma_pressure}"
             )
         log.warning("The levels %s have no units; taken as hPa", " ".join(f"{level:g}" for level in plan.levels))
-        return dataclasses.replace(plan, vertical="pressure"), None
+        return dataclasses.replace(plan, vertical="pressure")
     kind = "hybrid" if plan.vertical == "unknown" and not kinds else (kinds or {plan.vertical}).pop()
     if half_levels is None:
         raise ValueError(
@@ -213,26 +212,26 @@ def _vertical(plan: StorePlan, sources: list[Source]):
         )
     if kind == "hybrid" and np.all(half_levels[0] == 0):
         kind = "sigma"
-    return dataclasses.replace(plan, vertical=kind), interfaces_around(*half_levels, plan.levels)
+    return dataclasses.replace(plan, vertical=kind, half_levels=interfaces_around(*half_levels, plan.levels))
 
 
-def _changed(plan: StorePlan, half_levels, options: IngestOptions, gravity: float):
+def _changed(plan: StorePlan, options: IngestOptions, gravity: float) -> StorePlan:
     """The plan with derived variables, on the levels asked for, without what was only needed on the way."""
-    plan = derive(plan, options.derive, half_levels, gravity)
+    plan = derive(plan, options.derive, gravity)
     if (asked := options.vertical) is not None:
         if asked.pressure is not None:
-            plan, half_levels = to_pressure(plan, half_levels, asked.pressure), None
+            plan = to_pressure(plan, asked.pressure)
         else:
             count = 0 if plan.levels is None else len(plan.levels)
-            plan, half_levels = to_layers(plan, half_levels, asked.edges or even_edges(count, asked.layers))
+            plan = to_layers(plan, asked.edges or even_edges(count, asked.layers))
     if options.variables is not None:
         kept = {variable(name).name for name in options.variables} | set(options.derive)
         plan = plan.with_fields({name: field for name, field in plan.fields.items() if name in kept})
         if not any(field.has_level for field in plan.fields.values()):
-            plan, half_levels = dataclasses.replace(plan, levels=None, vertical=None), None
+            plan = dataclasses.replace(plan, levels=None, vertical=None, half_levels=None)
     roles = {name: role for name, role in options.roles.items() if name in options.derive}
     fields = {n: dataclasses.replace(f, role=roles[n]) if n in roles else f for n, f in plan.fields.items()}
-    return plan.with_fields(fields), half_levels
+    return plan.with_fields(fields)
 
 
 def _attributes(options: IngestOptions, sources: list[Source], paths) -> dict[str, str]:

@@ -105,6 +105,15 @@ class _Table(dict):
 VARIABLES: dict[str, Variable] = _Table({variable.name: variable for variable in _TABLE})
 
 
+# CF attributes of coordinates, alike in all files that are written.
+COORDINATES = {
+    "time": {"standard_name": "time", "axis": "T"},
+    "member": {"standard_name": "realization", "axis": "E"},
+    "latitude": {"units": "degrees_north", "standard_name": "latitude", "axis": "Y"},
+    "longitude": {"units": "degrees_east", "standard_name": "longitude", "axis": "X"},
+}
+
+
 def layer_mean(name: str) -> tuple[str, float, float] | None:
     """Variable, upper and lower pressure in hPa that the name of a layer mean says; None for any other name."""
     match = re.fullmatch(r"(.+)_mean_(\d+)_(\d+)", name)
