@@ -1,8 +1,8 @@
 """Climatology by hour and day of the year with a triangular window, from one pass over analysis stores, in any split.
 
 WeatherBench 2's shape: the mean over years of every hour and day of the year, smoothed over 61 days with weights that fall
-linearly to zero at both ends and run round the year. What is added up are sums and counts in float64, so blocks, processes
-and years merge by addition. The day of the year is counted in a leap year (29 February is 60, 1 March always 61).
+linearly to zero at both ends and run round the year. What is added up are sums and counts in float64, so blocks and years
+merge by addition. The day of the year is counted in a leap year (29 February is 60, 1 March always 61).
 """
 
 import dataclasses
@@ -71,10 +71,6 @@ class Sums:
             self.total[at] += values[number] if whole else np.where(good[number], values[number], 0.0)
             count[at] += 1 if whole else good[number]
         return Sums(self.hours, self.total, count)
-
-    def merge(self, other: "Sums") -> "Sums":
-        """Of the values of both."""
-        return Sums(self.hours, self.total + other.total, self.count + other.count)
 
     def climatology(self, window: int = WINDOW) -> np.ndarray:
         """The smoothed means, `(hour, 366, ...)` float64; NaN where the whole window has no value."""
