@@ -1,5 +1,6 @@
 """What all configurations share: strict and frozen models, named kinds of number, periods, and where Dask works."""
 
+import importlib
 import re
 from datetime import date, datetime
 from pathlib import Path
@@ -37,6 +38,23 @@ def _url_or_path(value: Any) -> Any:
 
 
 Location = Annotated[Path | str, pydantic.BeforeValidator(_url_or_path)]
+
+
+def registered(registry: str, *others: str) -> pydantic.AfterValidator:
+    """Text that is one of `others`, or a name in a registry of the library, `package:OBJECT`.
+
+    The library is loaded only for a name that is none of `others`.
+    """
+
+    def check(value: str) -> str:
+        if value not in others:
+            package, _, name = registry.partition(":")
+            known = [*others, *(n for n in getattr(importlib.import_module(package), name).names() if n not in others)]
+            if value not in known:
+                raise ValueError(f"Expected one of {', '.join(known)}")
+        return value
+
+    return pydantic.AfterValidator(check)
 
 
 class Period(Model):
