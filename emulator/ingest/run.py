@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def ingest(
-    options: IngestOptions,
+    options: IngestOptions | str | Path | Sequence,
     output,
     part: tuple[int, int] | None = None,
     append: bool = False,
@@ -34,7 +34,7 @@ def ingest(
     run goes on where it was and ends with the same bytes.
 
     Args:
-      options: what to write, and from what.
+      options: what to write, and from what; paths or patterns of the sources alone take all other options' defaults.
       output: folder of the store.
       part: `(i, n)`, 1 <= i <= n: only the i-th of n shares of the slabs, and the store is left unfinished. Parts run in
         any order, at the same time, or twice. Without it everything that is missing is written; slabs that other
@@ -47,6 +47,7 @@ def ingest(
     """
     if part is not None and not 1 <= part[0] <= part[1]:
         raise ValueError(f"Expected a part i/N with 1 <= i <= N, got {part[0]}/{part[1]}")
+    options = options if isinstance(options, IngestOptions) else IngestOptions(options)
     limit_caches()
     sources = [dataclasses.replace(source, path=absolute(source.path)) for source in options.sources]
     options = dataclasses.replace(options, sources=sources)

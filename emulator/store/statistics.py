@@ -160,13 +160,14 @@ def write_statistics(
     Fields that are done are kept beside the output, so a killed run goes on with the next.
 
     Args:
-      stores: paths; output: path of the file.
+      stores: a path, or several; output: path of the file.
       start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
       settings: text of all that the values depend on besides the stores, for the fingerprint; None: of the period.
       over, report: see `emulator.parallel.tasks`.
 
     Raises `ValueError` when the period holds no times, or a field of a network no values at all.
     """
+    stores = [stores] if isinstance(stores, str | Path) else stores
     output, opened = Path(output), [open_analysis(path) for path in stores]
     settings = settings or json.dumps([str(start), str(end)])
     own = fingerprint(settings, *(str(each.attrs.get("fingerprint")) for each in opened))
