@@ -4,7 +4,7 @@ import importlib
 import re
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
@@ -15,7 +15,17 @@ class ConfigError(ValueError):
 
 
 class Model(pydantic.BaseModel):
+    """`ADDED`: fields that came after runs had been recorded; with their defaults they are not dumped, so that the
+    fingerprints of those runs stay what they were."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_added(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        silent = {n for n in self.ADDED if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
+        return {name: value for name, value in dump(self).items() if name not in silent}
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -13,6 +13,8 @@ from pipelines.config.base import Count, DaskConfig, Model, Period, Positive, re
 class SimulateConfig(Model):
     """An embedded model (by default a general circulation model with SPEEDY physics) as a source of data."""
 
+    ADDED = frozenset({"model", "options"})
+
     directory: Path
     days: Count = 420
     spin_up_days: int = Field(60, ge=0)
@@ -23,14 +25,6 @@ class SimulateConfig(Model):
     step_hours: Count = 6
     model: Annotated[str, registered("emulator.embedded:MODELS", "speedy")] = "speedy"
     options: dict[str, Any] = Field(default_factory=dict, description="settings of another model than speedy")
-
-    @pydantic.model_serializer(mode="wrap")
-    def _without_defaults(self, serialise):
-        """Keys that configurations did not always have are left out where they say nothing: fingerprints stay the same."""
-        plain = serialise(self)
-        return {
-            k: v for k, v in plain.items() if not (k == "model" and v == "speedy") and not (k == "options" and not v)
-        }
 
 
 class SourceConfig(Model):

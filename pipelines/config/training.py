@@ -13,6 +13,8 @@ from pipelines.config.networks import DEFAULT_KIND, NetworkConfig
 class ConservationConfig(Model):
     """Which budgets are closed inside the step, and how; see docs/conservation.md."""
 
+    ADDED = frozenset({"bands"})
+
     kind: Literal["none", "sequential", "projection"] = "sequential"
     budgets: list[str] = Field(
         ["dry_air", "water", "energy"],

@@ -179,3 +179,10 @@ def test_models_are_frozen_and_strict():
     with pytest.raises(ValueError):
         config.seed = 3
     assert typing.get_type_hints(TrainConfig)["seed"] is int
+
+
+def test_fields_that_came_later_are_dumped_only_where_they_say_something():
+    """So the fingerprints of runs that were recorded before stay what they were."""
+    silent, said = ConservationConfig(), ConservationConfig(bands=[0.0], kind="projection")
+    assert "bands" not in silent.model_dump() and "bands" not in json.loads(silent.model_dump_json())
+    assert said.model_dump()["bands"] == [0.0] and ConservationConfig(**said.model_dump()) == said
