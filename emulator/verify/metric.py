@@ -1,8 +1,8 @@
 """What a metric is: statistics of one sample that add up over initial times, and a function of their means.
 
-A metric is one file of `emulator/verify/metrics/`, which registers itself; what is accumulated, merged, given an interval,
-written to scores.nc and named in the report follows from its entry here. Regions, leads, events and members are binning,
-which a metric does not choose.
+A metric is a function in a file of `emulator/verify/metrics/` that registers itself by `metric`. What is accumulated, merged,
+given an interval, written to scores.nc and named in the report follows from its entry here. Regions, leads, events and
+members are binning, which a metric does not choose.
 """
 
 import dataclasses
@@ -205,6 +205,19 @@ def register(metric: Metric) -> Metric:
         raise ValueError(f"Expected a new name for the metric, got {metric.name!r}, which is taken")
     _REGISTERED[metric.name] = metric
     return metric
+
+
+def metric(
+    title: str, statistics: tuple[Statistics, ...], units: str = "1", better: str = "", interval: Interval | None = None
+):
+    """Registers a function of mean statistics under its own name, with its docstring as the label."""
+
+    def of(function: Callable[[xr.Dataset], xr.DataArray]) -> Callable[[xr.Dataset], xr.DataArray]:
+        label = (function.__doc__ or "").strip()
+        register(Metric(function.__name__, title, label, statistics, function, units, better, interval))
+        return function
+
+    return of
 
 
 def registered() -> tuple[Metric, ...]:
