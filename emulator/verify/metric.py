@@ -236,11 +236,11 @@ def with_interval(statistics: Sequence[str] | None = None) -> list[Metric]:
 
 def scores_of(mean: xr.Dataset) -> xr.Dataset:
     """Every metric whose statistics `mean` holds, means over initial times under their names with `members` by forecast."""
-    found = {}
+    scores = {}
     for metric in registered():
         if all(name in mean for group in metric.statistics for name in group.names):
-            found[metric.name] = metric.of(mean).assign_attrs(long_name=metric.label, units=metric.units)
-    return xr.Dataset(found)
+            scores[metric.name] = metric.of(mean).assign_attrs(long_name=metric.label, units=metric.units)
+    return xr.Dataset(scores)
 
 
 def ratio(numerator, denominator):
