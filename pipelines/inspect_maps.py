@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from emulator.report.map_frame import frame
+from emulator.report.maps import frame
 from emulator.report.style import SEQUENTIAL
 from emulator.store.schema import levels_of
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels, Layout
-from emulator.data.forcing import is_snapshot
+from emulator.data.forcing import StepInputs, is_snapshot
 from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
@@ -55,6 +55,12 @@ class Batch:
         if not torch.cuda.is_available():
             return self
         return Batch(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def inputs(self) -> Iterator[StepInputs]:
+        """Of every step in turn."""
+        for k in range(self.forcing.shape[1]):
+            noise = None if self.noise is None else self.noise[:, k]
+            yield StepInputs(self.forcing[:, k], self.clock[:, k], noise)
 
     def split(self, parts: int) -> list["Batch"]:
         """In equal parts of its samples, in order. Raises `ValueError` where they do not divide."""

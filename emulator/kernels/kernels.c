@@ -3,7 +3,7 @@
  *
  * Spectra are `(part, order, row, channel)` with the rows of a hemisphere, the equator first where there is one; one is for
  * even and one for odd degrees. Cells may lie in any order of longitudes and rows. Coefficients lie in the order of
- * `emulator/sphere/products.py` (blocks of orders, in them the even, then the odd degrees, for each degree the real, then
+ * `emulator/sphere/tables.py` (blocks of orders, in them the even, then the odd degrees, for each degree the real, then
  * the imaginary parts of the block's orders), or `(degree, order, part, channel)`. */
 
 #include <stddef.h>

@@ -1,5 +1,7 @@
 """Units and names as a forecaster writes them."""
 
+import html
+
 import numpy as np
 
 from emulator.planet.regions import REGIONS
@@ -81,6 +83,11 @@ def lead_label(lead) -> str:
     return "1 day" if hours == 24 else f"{hours / 24:g} days"
 
 
+def lead_days(days: float) -> str:
+    """`6 h`, `2 d`."""
+    return f"{days * 24:g} h" if days < 1 else f"{days:g} d"
+
+
 def number(value: float, digits: int = 3) -> str:
     """Three significant digits, a true minus, a dash for what is missing: `0.0123`, `−4.5`, `12 300`, `–`."""
     if not np.isfinite(value):
@@ -145,3 +152,34 @@ def date_and_hour(moment) -> str:
     """`2002-04-25`, `2002-04-25 12:00`: a time, or its text, to the minute, midnight by its date alone."""
     text = np.datetime_as_string(moment, "m") if isinstance(moment, np.datetime64) else str(moment)
     return text[:16].replace("T", " ").removesuffix(" 00:00")
+
+
+def difference_cell(difference: float, half: float, sure: bool) -> str:
+    """A cell with a difference in percent and the half-width of its interval, coloured where it is significant."""
+    if not np.isfinite(difference):
+        return "<td>–</td>"
+    kind = ("better" if difference < 0 else "worse") if sure else "unsure"
+    width = f'<span class="interval">± {half:.0f}</span>' if np.isfinite(half) else ""
+    return f'<td class="{kind}">{percent(difference)}{width}</td>'
+
+
+def coloured_cell(value: float, sure: bool, full: float) -> str:
+    """A cell coloured by a difference in percent, with a dot where it is significant; `full` percent has full colour."""
+    if not np.isfinite(value):
+        return "<td>–</td>"
+    share = min(abs(value) / full, 1.0)
+    colour = "0,114,178" if value < 0 else "213,94,0"
+    ink = ' class="inverse"' if share > 0.75 else ""
+    mark = '<span class="mark" title="significant">•</span>' if sure else ""
+    return f'<td{ink} style="background:rgba({colour},{0.9 * share:.2f})">{signed(value)}{mark}</td>'
+
+
+def unit_cell(title: str, units: str) -> str:
+    """The head of a row: a field and its unit."""
+    unit = f' <span class="unit">{html.escape(units)}</span>' if units else ""
+    return f'<th scope="row">{html.escape(title)}{unit}</th>'
+
+
+def head_cells(texts) -> str:
+    """Heads of columns."""
+    return "".join(f'<th scope="col">{html.escape(text)}</th>' for text in texts)

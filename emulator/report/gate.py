@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from emulator.verify import metrics  # noqa: F401  (registers them)
+from emulator.verify.metric import Metric, with_interval
 from emulator.verify.significance import false_discovery, mean_interval
 
 BUDGET_FACTOR, BUDGET_FLOOR = 10.0, 1e-7  # a residual is worse when it grows tenfold, above what rounding leaves
@@ -76,7 +78,7 @@ def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0
             continue
         _, _, p_value = mean_interval((new - old)[:, None])
         ratio = new.mean() / old.mean() if old.mean() > 0 else 1.0
-        rows.append((place, 100 * ((np.sqrt(ratio) if place[0] == "RMSE" else ratio) - 1), float(p_value[0])))
+        rows.append((place, 100 * ((np.sqrt(ratio) if place[0].interval.root else ratio) - 1), float(p_value[0])))
     sure = false_discovery(np.array([row[2] for row in rows]), rate)
     found = [_finding(row, bool(s), tolerance) for row, s in zip(rows, sure, strict=True)]
     found += _budgets(scores, baseline)
@@ -86,23 +88,24 @@ def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0
 
 def _finding(row, sure, tolerance) -> Finding:
     place, change, p_value = row
-    score, forecast, channel, region, lead = place
-    what = f"{score} of {channel}, {region}, day {lead:g}" + (f" ({forecast})" if forecast else "")
+    metric, forecast, channel, region, lead = place
+    what = f"{metric.title} of {channel}, {region}, day {lead:g}" + (f" ({forecast})" if forecast else "")
     if not np.isfinite(change):
         return Finding(what, change, p_value, "missing")
-    verdict = "same" if not sure or abs(change) <= tolerance else "worse" if change > 0 else "better"
+    worse = (change > 0) == (metric.better == "lower")
+    verdict = "same" if not sure or abs(change) <= tolerance else "worse" if worse else "better"
     return Finding(what, change, p_value, verdict)
 
 
-def _by_place(content, alone: bool) -> dict:
-    """Values at every initial time by score, forecast, channel, region and lead; where both are alone without its name."""
+def _by_place(content, alone: bool) -> dict[tuple[Metric, str, str, str, float], np.ndarray]:
+    """Values at every initial time by metric, forecast, channel, region and lead; where both are alone without its name."""
     return {
-        (score, "" if alone else e["forecast"], e["channel"], e["region"], e["lead_days"]): np.array(
-            [np.nan if v is None else v for v in e[key]], np.float64
+        (metric, "" if alone else e["forecast"], e["channel"], e["region"], e["lead_days"]): np.array(
+            [np.nan if v is None else v for v in e[metric.interval.statistic]], np.float64
         )
-        for score, key in (("RMSE", "squared_error"), ("CRPS", "crps"))
+        for metric in with_interval()
         for e in content["series"]
-        if key in e
+        if metric.interval.differences and metric.interval.statistic in e
     }
 
 

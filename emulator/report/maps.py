@@ -1,107 +1,172 @@
-"""Maps: one forecast beside the truth, and the mean error. Never touches the network."""
+"""Maps. What all maps of a page share, projection, cell corners and coastlines, is projected once.
 
+Handing every field to cartopy in degrees projects corners and coast again for each map and each pass of the layout, which
+took most of the report's time. Nothing is fetched from the network.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cartopy.crs as ccrs
+import contourpy
 import numpy as np
+import xarray as xr
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from emulator.report.difference_maps import WIDTH, colour_bar, difference_maps, symmetric
-from emulator.report.display import days, lead_label
-from emulator.report.map_frame import frame
-from emulator.report.style import DIVERGING, SEQUENTIAL, Panel, png
+from emulator.report.style import COLUMNS, DIVERGING, INK, SEQUENTIAL, WIDTH
 from emulator.report.view import View
 
-SHOWN = 6
-SKIPPED = ("v_component_of_wind",)  # shows the same waves as the zonal wind
+COAST = Path("shapefiles") / "natural_earth" / "physical" / "ne_110m_coastline.shp"
 FROM_ZERO, WET = ("specific_humidity", "mean_total_precipitation_rate", "total_column_water_vapour"), "YlGnBu"
 SIGNED = ("u_component_of_wind", "v_component_of_wind", "vertical_velocity", "vorticity", "divergence")
+_DEGREES = ccrs.PlateCarree()
 
 
-def case_panel(view: View, lead_days: float, case: str = "typical") -> Panel | None:
-    """Forecast, truth and their difference for the headline channels at one lead; None without maps in the scores."""
-    scores = view.scores
-    if "case_forecast" not in scores or scores["case_forecast"].dims[-1] == "cell" or case not in scores["case"]:
-        return None
-    lead = _nearest(view, lead_days)
-    channels = _channels(view)
-    picked = scores.sel(case=case, map_channel=channels).isel(map_lead=lead)
-    shared = frame(scores)
-    figure = Figure(figsize=(WIDTH, 1.42 * len(channels) + 0.3))
-    axes = figure.subplots(len(channels), 3, squeeze=False, subplot_kw={"projection": shared.projection})
-    for row, channel in enumerate(channels):
-        factor = view.factor(channel)
-        forecast, truth = (
-            picked[name].sel(map_channel=channel).values * factor for name in ("case_forecast", "case_truth")
-        )
-        both = np.concatenate([forecast, truth])
-        if view.variable(channel) in SIGNED:
-            field = symmetric(both, "PuOr_r")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """Where the cells of a grid lie on the page.
+
+    Attributes:
+      projection: Robinson for the globe, with its seam on a cell edge; plate carree for a region.
+      columns: order of the grid's columns on the map, `(nlon,)`.
+      x, y: projected cell corners, `(nlat + 1, nlon + 1)`.
+      coast: projected lines, `(point, 2)` each.
+      whole: whether the map shows the globe.
+    """
+
+    projection: ccrs.Projection
+    columns: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    coast: list[np.ndarray]
+    whole: bool
+
+    def draw(self, axis, values: np.ndarray, style: dict):
+        """The field `(latitude, longitude)` and the coast on a cartopy axis; returns the image."""
+        image = axis.pcolormesh(self.x, self.y, values[:, self.columns], rasterized=True, **style)
+        axis.add_collection(LineCollection(self.coast, colors=[INK], linewidths=0.5))
+        axis.spines["geo"].set(linewidth=0.5, edgecolor=INK)
+        if self.whole:
+            axis.set_global()
         else:
-            held = both[np.isfinite(both)]
-            low, high = np.percentile(held, [0.5, 99.5]) if held.size else (0.0, 1.0)
-            wet = view.variable(channel) in FROM_ZERO
-            field = {"cmap": WET if wet else SEQUENTIAL, "vmin": 0 if wet else low, "vmax": high}
-        styles = [field, field, symmetric(forecast - truth, DIVERGING)]
-        images = []
-        for axis, values, style in zip(axes[row], (forecast, truth, forecast - truth), styles, strict=True):
-            images.append(shared.draw(axis, values, style))
-        if row == 0:
-            for axis, text in zip(axes[0], (view.main, "truth", "difference"), strict=True):
-                axis.set_title(text, loc="center")
-        axes[row, 0].text(
-            -0.06,
-            0.5,
-            view.title(channel).replace(", ", "\n"),
-            rotation=90,
-            ha="center",
-            va="center",
-            transform=axes[row, 0].transAxes,
-            fontsize=8.5,
-        )
-        colour_bar(figure, images[0], axes[row, :2], view.units(channel))
-        colour_bar(figure, images[2], axes[row, 2], view.units(channel))
-    start = np.datetime_as_string(scores["case_init"].sel(case=case).values, "h").replace("T", " ") + " UTC"
-    when = f"{start}, lead {lead_label(scores['map_lead'].values[lead])}"
-    kind, which = {
-        "typical": ("A typical forecast", "the median"),
-        "best": ("The best forecast", "the smallest"),
-        "worst": ("The worst forecast", "the largest"),
-    }[case]
-    names = ", ".join(view.title(channel) for channel in channels)
-    return Panel(
-        f"{kind} beside the truth",
-        f"Initial time {when}: {which} error of all initial times by the headline fields.",
-        "Left the forecast, in the middle what happened, right the difference. Look for features in the wrong place, and for "
-        "detail that the forecast has lost.",
-        png(figure, f"Maps of {names}: {view.main}, truth and difference, from {when}."),
-    )
+            axis.set_xlim(self.x.min(), self.x.max())
+            axis.set_ylim(self.y.min(), self.y.max())
+        return image
 
 
-def mean_error_panel(view: View, lead_days: float) -> Panel | None:
-    """Mean error of the main forecast at one lead."""
-    scores = view.scores
-    if "mean_error_map" not in scores or scores["mean_error_map"].dims[-1] == "cell":
-        return None
-    lead = _nearest(view, lead_days)
-    at = scores["mean_error_map"].sel(forecast=view.main).isel(map_lead=lead)
-    channels = _channels(view)
-    figure = difference_maps(view, {channel: at.sel(map_channel=channel).values for channel in channels})
-    count = scores.sizes["init_time"]
-    return Panel(
-        "Mean error",
-        f"{view.main} minus truth at {lead_label(scores['map_lead'].values[lead])}, mean over {count} initial times.",
-        "Red where the forecast is too high on average, blue where it is too low. With few forecasts much of the pattern is "
-        "chance; what lines up with coasts, mountains or the tropics is usually not.",
-        png(figure, f"Maps of the mean error of {view.main} for {', '.join(view.title(c) for c in channels)}."),
-    )
+def frame(scores: xr.Dataset) -> Frame:
+    """The frame for the grid of a dataset of scores, coast from its land-sea mask or `CARTOPY_DATA_DIR`."""
+    latitude, longitude = scores["latitude"].values, scores["longitude"].values
+    rows = np.clip(_edges(latitude), -90, 90)
+    columns, edges = np.arange(len(longitude)), _edges(longitude)
+    whole = bool(edges[-1] - edges[0] > 359)
+    projection = _DEGREES
+    if whole:
+        # The seam is the cell edge nearest to the date line, so that no cell is cut in two.
+        seam = int(np.abs(edges - 180).argmin()) % len(longitude)
+        columns = np.roll(columns, -seam)
+        edges = np.linspace(edges[seam], edges[seam] + 360, len(longitude) + 1) - 360
+        projection = ccrs.Robinson(central_longitude=edges[0] + 180)
+    elif edges[-1] > 180:
+        projection = ccrs.PlateCarree(central_longitude=180)
+    corners = edges.copy()
+    corners[[0, -1]] += np.array([1e-6, -1e-6])  # a point on the seam itself may fall on either side
+    x, y = _project(projection, *np.meshgrid(corners, rows))
+    lines = _coastlines(scores, columns, edges)
+    coast = [np.stack(_project(projection, *line.T), axis=-1) for line in lines]
+    return Frame(projection, columns, x, y, coast, whole)
 
 
-def _nearest(view, lead_days: float) -> int:
-    """Position of the nearest lead of maps that has a truth."""
-    leads = view.scores["map_lead"].values
-    held = view.has_truth()[np.isin(view.scores["lead_time"].values, leads)]
-    return int(np.where(held | ~held.any(), np.abs(days(leads) - lead_days), np.inf).argmin())
+def _project(projection, longitude, latitude):
+    points = projection.transform_points(_DEGREES, longitude, latitude)
+    return points[..., 0], points[..., 1]
 
 
-def _channels(view):
-    held = [str(name) for name in view.scores["map_channel"].values]
-    wanted = [name for name in view.headline if name in held]
-    return [name for name in wanted if view.variable(name) not in SKIPPED][:SHOWN] or wanted[:SHOWN]
+def _coastlines(scores, columns, edges) -> list[np.ndarray]:
+    """Lines of (longitude, latitude) within the map's columns."""
+    folder = os.environ.get("CARTOPY_DATA_DIR")
+    if folder and (Path(folder) / COAST).exists():
+        from cartopy.io.shapereader import Reader
+
+        lines = [
+            np.array(line.coords)[:, :2]
+            for shape in Reader(str(Path(folder) / COAST)).geometries()
+            for line in _parts(shape)
+        ]
+        return [piece for line in lines for piece in _within(line, edges)]
+    if "land_sea_mask" not in scores or not np.ptp(scores["land_sea_mask"].values) > 0:
+        return []
+    mask = scores["land_sea_mask"].values[:, columns]
+    centres = (edges[1:] + edges[:-1]) / 2
+    if edges[-1] - edges[0] > 359:  # the neighbours beyond the seam let the coast run up to it
+        mask = np.concatenate([mask[:, -1:], mask, mask[:, :1]], axis=1)
+        centres = np.concatenate([[centres[-1] - 360], centres, [centres[0] + 360]])
+    lines = contourpy.contour_generator(centres, scores["latitude"].values, np.nan_to_num(mask)).lines(0.5)
+    return [np.stack([np.clip(line[:, 0], edges[0] + 1e-6, edges[-1] - 1e-6), line[:, 1]], axis=-1) for line in lines]
+
+
+def _parts(shape):
+    return getattr(shape, "geoms", [shape])
+
+
+def _within(line, edges):
+    """The line with longitudes inside the map, cut where it crosses the seam."""
+    longitude = (line[:, 0] - edges[0]) % 360 + edges[0]
+    cuts = np.flatnonzero(np.abs(np.diff(longitude)) > 180) + 1
+    pieces = np.split(np.stack([longitude, line[:, 1]], axis=-1), cuts)
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _edges(centres):
+    inner = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[1.5 * centres[0] - centres[1] / 2], inner, [1.5 * centres[-1] - centres[-2] / 2]])
+
+
+def difference_maps(view: View, fields: Mapping[str, np.ndarray], of: Sequence[str] = ()) -> Figure:
+    """Maps of differences `(latitude, longitude)` by channel, in the channels' units, three in a row around white at 0.
+
+    With names in `of`, fields are `(name, latitude, longitude)`: every name has its maps, in the same colours for a channel.
+    """
+    places = [(channel, index) for index in range(max(1, len(of))) for channel in fields]
+    columns = min(COLUMNS, len(fields) if of else len(places))
+    rows = -(-len(fields) // columns) * max(1, len(of))
+    shared = frame(view.scores)
+    figure = Figure(figsize=(WIDTH, 1.85 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": shared.projection}).ravel()
+    for axis in axes[len(places) :]:
+        axis.set_visible(False)
+    for axis, (channel, index) in zip(axes, places, strict=False):
+        values = fields[channel] * view.factor(channel)
+        image = shared.draw(axis, values[index] if of else values, symmetric(values, DIVERGING))
+        axis.set_title("\n".join([view.title(channel), *of[index : index + 1]]))
+        colour_bar(figure, image, axis, view.units(channel))
+    return figure
+
+
+def symmetric(values: np.ndarray, colours: str) -> dict:
+    """Colours from minus to plus the size that one value in two hundred exceeds."""
+    sizes = np.abs(values[np.isfinite(values)])
+    widest = float(np.percentile(sizes, 99.5)) if sizes.size else 0.0
+    widest = widest or 1e-12
+    return {"cmap": colours, "vmin": -widest, "vmax": widest}
+
+
+def colours_of(variable: str, values: np.ndarray) -> dict:
+    """Colours of a field: about zero for winds, from zero for water, between its quantiles for the rest."""
+    if variable in SIGNED:
+        return symmetric(values, "PuOr_r")
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
+    wet = variable in FROM_ZERO
+    return {"cmap": WET if wet else SEQUENTIAL, "vmin": 0 if wet else low, "vmax": high}
+
+
+def colour_bar(figure: Figure, image, axes, unit: str) -> None:
+    """A thin bar beside one or several maps that share an image's colours."""
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.015, aspect=18, extend="both")
+    bar.outline.set_linewidth(0.4)
+    bar.ax.tick_params(labelsize=7, width=0.5)
+    bar.set_label(unit, fontsize=7.5)

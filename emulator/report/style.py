@@ -27,6 +27,7 @@ NAMED = {
 }
 DECADES = tuple(m * 10.0**e for e in range(-9, 10) for m in (1, 2, 3, 5))  # of an axis of a few decades
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
+WIDTH, COLUMNS = 10.5, 3  # inches, the width of the page; axes in a row
 
 _SETTINGS = {
     "font.family": "sans-serif",
@@ -77,6 +78,18 @@ class Panel:
     markup: str
 
 
+class Markup(str):
+    """HTML of a figure, which it keeps."""
+
+    figure: Figure
+
+    @classmethod
+    def of(cls, text: str, figure: Figure) -> "Markup":
+        markup = cls(text)
+        markup.figure = figure
+        return markup
+
+
 @contextlib.contextmanager
 def figures():
     """Matplotlib's settings for the report, inside a `with` block only."""
@@ -91,6 +104,23 @@ def line_style(name: str, position: int) -> dict:
         return {"color": colour, "linestyle": dashes, "linewidth": width}
     turn = position % len(FORECAST_COLOURS)
     return {"color": FORECAST_COLOURS[turn], "linestyle": FORECAST_DASHES[turn], "linewidth": 1.9}
+
+
+def multiples(count: int, height: float = 2.35, extra: float = 0.35, **options) -> tuple[Figure, list]:
+    """A figure of `count` axes, three in a row, `height` inches each; `options` as of matplotlib's `subplots`."""
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH if columns == COLUMNS else 3.4 * columns, height * rows + extra))
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return figure, axes[:count]
+
+
+def legend(figure: Figure, lines: dict, most: int = 99) -> None:
+    """One legend above all axes: text -> line, `most` in a row."""
+    columns = max(1, min(len(lines), most, int(figure.get_figwidth() // 1.7)))  # a name takes about so many inches
+    figure.legend(lines.values(), lines.keys(), loc="outside upper left", ncols=columns, handlelength=2.6)
 
 
 def plain_ticks(axis, ticks) -> None:
@@ -115,7 +145,7 @@ def _power_of_ten(value: float, _=None) -> str:
     return f"10{f'{round(math.log10(value)):d}'.translate(RAISED)}" if value > 0 else ""
 
 
-def svg(figure: Figure, alt: str, prefix: str) -> str:
+def svg(figure: Figure, alt: str, prefix: str) -> Markup:
     """The figure as inline SVG that scales with the page; `prefix` keeps its ids apart from other figures'."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
@@ -137,15 +167,14 @@ def svg(figure: Figure, alt: str, prefix: str) -> str:
         f'aria-label="{label}" viewBox="0 0 {size[1]} {size[2]}" style="max-width:{float(size[1]) * 4 / 3:.0f}px">'
         f"<title>{label}</title>"
     )
-    return fresh + text[len(opening) :]
+    return Markup.of(fresh + text[len(opening) :], figure)
 
 
-def png(figure: Figure, alt: str, dpi: int = 150) -> str:
+def png(figure: Figure, alt: str, dpi: int = 150) -> Markup:
     """The figure as an image with its data inside."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     data = base64.b64encode(buffer.getvalue()).decode()
     width = figure.get_figwidth() * 96
-    return (
-        f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}" style="max-width:{width:.0f}px">'
-    )
+    text = html.escape(alt, quote=True)
+    return Markup.of(f'<img alt="{text}" src="data:image/png;base64,{data}" style="max-width:{width:.0f}px">', figure)

@@ -7,34 +7,22 @@ import json
 import numpy as np
 
 from emulator.report import budget_panels
-from emulator.report.headline import verdict
+from emulator.report.panels.summary import verdict
 from emulator.report.view import View
+from emulator.verify.metric import registered, with_interval
 
-METRICS = (
-    "rmse",
-    "rmse_low",
-    "rmse_high",
-    "bias",
-    "mae",
-    "acc",
-    "acc_pooled",
-    "activity",
-    "crps",
-    "crps_ecdf",
-    "rmse_unbiased",
-    "energy_score",
-    "spread",
-    "spread_skill",
-)
 COMPARISONS = ("difference", "difference_half_width", "p_value", "significant")
 
 
 def to_csv(view: View) -> str:
     """One row per forecast, channel, region and lead, in the units of the stores; differences in percent."""
-    scores = view.scores
-    metrics = [name for name in METRICS if name in scores]
-    order = ("forecast", "channel", "region", "lead_time")
-    columns = {name: scores[name].transpose(*order).values for name in metrics}
+    scores, order = view.scores, ("forecast", "channel", "region", "lead_time")
+    names = [f"{metric.name}{end}" for metric in registered() for end in ("", "_low", "_high")]
+    columns = {
+        name: scores[name].transpose(*order).values
+        for name in names
+        if name in scores and set(scores[name].dims) == set(order)
+    }
     for name in COMPARISONS:
         for baseline in map(str, scores["baseline"].values):
             columns[f"{name}_vs_{baseline}"] = scores[name].sel(baseline=baseline).transpose(*order).values
@@ -102,18 +90,14 @@ def _sample(view) -> dict:
 
 
 def _series(view) -> list[dict]:
-    """Squared errors, and an ensemble's CRPS, at every initial time: headline channels, leads of the tables, all regions."""
-    error = view.scores["squared_error"].transpose("forecast", "channel", "region", "lead_time", "init_time")
+    """What differences are judged by, at every initial time: headline channels, leads of the tables, all regions."""
     return [
         {
             "forecast": name,
             "channel": channel,
             "region": region,
             "lead_days": float(view.leads[lead]),
-            "squared_error": [
-                _value(v) for v in error.sel(forecast=name, region=region).values[view.position(channel), lead]
-            ],
-            **_crps(view, name, channel, region, lead),
+            **_judged(view, name, channel, region, lead),
         }
         for name in view.forecasts or view.baselines[:1]
         for channel in view.headline
@@ -122,16 +106,17 @@ def _series(view) -> list[dict]:
     ]
 
 
-def _crps(view, forecast, channel, region, lead) -> dict:
-    scores = view.scores
-    if (
-        "each_crps" not in scores
-        or channel not in scores["map_channel"]
-        or scores["members"].sel(forecast=forecast) < 2
-    ):
-        return {}
-    each = scores["each_crps"].sel(forecast=forecast, map_channel=channel, region=region).isel(lead_time=lead)
-    return {"crps": [_value(v) for v in each.transpose("init_time").values]}
+def _judged(view, forecast, channel, region, lead) -> dict:
+    """Statistic -> its values at every initial time; those at the channels of maps for ensembles alone."""
+    values = {}
+    for interval in (metric.interval for metric in with_interval() if metric.interval.differences):
+        axis, known = interval.dims[1], view.scores.get(interval.series)
+        if known is None or channel not in known[axis] or not (interval.everywhere or view.members(forecast) > 1):
+            continue
+        place = {"forecast": forecast, axis: channel, "region": region}
+        each = known.sel(place).isel(lead_time=lead).transpose("init_time").values
+        values[interval.statistic] = [_value(value) for value in each]
+    return values
 
 
 def _budgets(view):

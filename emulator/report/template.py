@@ -1,5 +1,6 @@
 """The page around the figures: one HTML file that needs nothing else, on screen, on paper and by keyboard."""
 
+import html
 from string import Template
 
 STYLE = """
@@ -130,3 +131,13 @@ $markup
 
 TABLE = Template("""<div class="scroll" tabindex="0" role="region" aria-label="$label">$markup</div>
 """)
+
+
+def table(label: str, markup: str) -> str:
+    """A table that scrolls where the page is narrow; `label` is plain text."""
+    return TABLE.substitute(label=html.escape(label), markup=markup)
+
+
+def note(text: str) -> str:
+    """A paragraph of plain text beside figures and tables."""
+    return f'<p class="note">{html.escape(text)}</p>'

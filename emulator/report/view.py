@@ -1,6 +1,7 @@
 """The scores as the page asks for them: plain arrays by forecast, channel, region and lead."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -17,10 +18,18 @@ class View:
     Attributes:
       forecasts: names without the baselines; main: the first of them, or persistence where there are none.
       headline: channels of the first page, in order; leads: in days.
+      map_lead_days: lead of the maps; long_run: forecasts whose first initial time is one long run, None without;
+        training: metrics.jsonl of the training, None without.
     """
 
-    def __init__(self, scores: xr.Dataset):
-        self.scores = scores
+    def __init__(
+        self,
+        scores: xr.Dataset,
+        map_lead_days: float = 3.0,
+        long_run: xr.Dataset | None = None,
+        training: Path | None = None,
+    ):
+        self.scores, self.map_lead_days, self.long_run, self.training = scores, map_lead_days, long_run, training
         names = [str(name) for name in scores["forecast"].values]
         self.forecasts = [name for name in names if name not in BASELINES]
         self.baselines = [name for name in names if name in BASELINES]
@@ -90,9 +99,9 @@ class View:
 
     def table_leads(self, wanted=(1, 3, 5, 10)) -> list[int]:
         """Positions of the leads of the tables; where less than two of the wanted are held the last lead too."""
-        found = [index for index in map(self.lead_index, wanted) if index is not None]
+        places = [index for index in map(self.lead_index, wanted) if index is not None]
         last = len(self.leads) - 1
-        return found if len(found) > 1 or last in found else [*found, last]
+        return places if len(places) > 1 or last in places else [*places, last]
 
     def truth_count(self, channel: str) -> np.ndarray:
         """At how many initial times the truth has the field, `(lead,)`."""
@@ -111,14 +120,14 @@ class View:
 
     def judged_lead(self, wanted=(3, 1, 5, 10)) -> int:
         """Position of the first of the wanted leads that has a truth; the last lead that has one where none has."""
-        held = self.has_truth()
-        found = [index for index in map(self.lead_index, wanted) if index is not None and held[index]]
-        return found[0] if found else int(np.flatnonzero(held)[-1]) if held.any() else len(self.leads) - 1
+        known = self.has_truth()
+        places = [index for index in map(self.lead_index, wanted) if index is not None and known[index]]
+        return places[0] if places else int(np.flatnonzero(known)[-1]) if known.any() else len(self.leads) - 1
 
     def nearest_lead(self, wanted_days: float) -> int:
         """Position of the lead nearest to `wanted_days` among those that have a truth."""
-        held = self.has_truth()
-        return int(np.where(held | ~held.any(), np.abs(self.leads - wanted_days), np.inf).argmin())
+        known = self.has_truth()
+        return int(np.where(known | ~known.any(), np.abs(self.leads - wanted_days), np.inf).argmin())
 
     def useful_until(self, forecast: str, channel: str, score: str = "rmse") -> tuple[float, bool]:
         """Days until the RMSE, or the CRPS, reaches climatology's, and whether it does within the forecast.
@@ -144,9 +153,9 @@ class View:
 
         Where the other is missing there is no truth to tell; where ours alone is missing the forecast has failed.
         """
-        held = np.isfinite(theirs)
-        ours, theirs, leads = ours[held], theirs[held], self.leads[held]
-        if not held.any() or not np.isfinite(ours[0]):
+        known = np.isfinite(theirs)
+        ours, theirs, leads = ours[known], theirs[known], self.leads[known]
+        if not known.any() or not np.isfinite(ours[0]):
             return float("nan"), False
         excess = np.where(np.isfinite(ours), ours - theirs, np.inf)
         above = np.flatnonzero(excess >= 0)
@@ -158,3 +167,17 @@ class View:
         before, after = excess[first - 1], excess[first]
         share = 0.0 if np.isinf(after) else -before / (after - before)
         return float(leads[first - 1] + share * (leads[first] - leads[first - 1])), True
+
+    def ensembles(self) -> list[str]:
+        """Names of the forecasts with members."""
+        if "spread_skill" not in self.scores:
+            return []
+        return [name for name in self.forecasts if self.members(name) > 1]
+
+    def members(self, forecast: str) -> int:
+        return int(self.scores["members"].sel(forecast=forecast))
+
+    def mapped(self, most: int) -> list[str]:
+        """Headline channels that have what is kept for the channels of maps."""
+        known = set(map(str, self.scores["map_channel"].values))
+        return [channel for channel in self.headline if channel in known][:most]

@@ -179,7 +179,11 @@ def build_graph(grid: Grid, options: MeshOptions) -> MeshGraph:
     cell, near = within(points, nodes, options.radius * longest)
     silent = len(nodes) - len(np.unique(near))
     if silent:
-        log.warning("%d of %d mesh nodes hear of no cell: the mesh is finer than the grid", silent, len(nodes))
+        log.warning(
+            "%d of %d mesh nodes receive from no cell: lower `refinement`, the mesh is finer than the grid",
+            silent,
+            len(nodes),
+        )
     corners = faces[containing_face(points, options.refinement)]
     return MeshGraph(
         cells=len(points),

@@ -3,124 +3,147 @@
 import numpy as np
 import xarray as xr
 
-from emulator.verify import events, metrics, precipitation, spectra
 from emulator.verify.channels import channel_name, headline_ranks, short_name
-from emulator.verify.ensemble import ENSEMBLE_STATISTICS
-from emulator.verify.intervals import intervals, intervals_of_means
-from emulator.verify.sample import BASELINES, EACH
+from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
+from emulator.verify.sample import BASELINES, Binning
 from emulator.verify.score import VariableScores
-from emulator.verify.statistics import STATISTICS
+from emulator.verify.significance import differences, interval_ends, references
 
-DIMS = ("forecast", "channel", "region", "lead_time")
-MAP_DIMS = ("forecast", "map_channel", "map_lead")
-POWER_DIMS = ("source", "channel", "spectrum_lead", "wavenumber")
-EVENT_DIMS = ("forecast", "map_channel", "event", "region", "lead_time")
-EXTRA_DIMS = {
-    **dict.fromkeys(events.EVENT_STATISTICS, EVENT_DIMS),
-    **dict.fromkeys(events.RELIABILITY, (*EVENT_DIMS, "probability_bin")),
-    **dict.fromkeys(("fss_difference", "fss_power"), (*EVENT_DIMS, "window")),
-    "rank": ("forecast", "map_channel", "region", "lead_time", "rank"),
-    "seeps": ("forecast", "map_channel", "region", "lead_time"),
-}
-EACH_DIMS = ("init_time", "forecast", "map_channel", "region", "lead_time")
 SCHEMA = "scores-1"
+SHOWN = 4
+FAR = 5.0  # standard deviations of the climatology: degrees Celsius taken as kelvins are 13, hPa as Pa 10
 
 
 def assemble(
-    results: list[VariableScores], shared, names: list[str], regions: list[str], members: list[int]
+    results: list[VariableScores], binning: Binning, names: list[str], regions: list[str], members: list[int]
 ) -> xr.Dataset:
-    """All scores: `names` are the forecasts, followed here by the baselines; `members` their ensemble sizes.
-
-    `shared` is the `sample.Setting` that made the results.
-    """
+    """All scores: `names` are the forecasts, followed here by the baselines; `members` their ensemble sizes."""
     forecasts = [*names, *BASELINES]
-    sums = _sums(results, shared.members > 1)
-    sums = sums.assign_coords(
-        {
-            "forecast": forecasts,
-            "region": list(regions),
-            "lead_time": shared.alignment.lead_time,
-            "init_time": shared.alignment.init_time,
-            "gap_source": [*forecasts, "truth"],
-            **_channels(results),
-        }
-    )
-    sums["members"] = ("forecast", [*members, 1][: len(forecasts)])
-    parts = [
-        sums,
-        _climate(results),
-        _maps(results, shared),
-        _extra(results, shared),
-        _power(results, shared, forecasts),
-    ]
-    return derive(xr.merge(parts, compat="no_conflicts", join="outer"))
+    coordinates = {
+        "forecast": forecasts,
+        "source": [*forecasts, "truth"],
+        "gap_source": [*forecasts, "truth"],
+        "region": list(regions),
+        "init_time": binning.alignment.init_time,
+        **{
+            axis: binning.alignment.lead_time[binning.leads(axis)]
+            for axis in ("lead_time", "map_lead", "spectrum_lead")
+        },
+        "map_channel": [channel_name(r.variable, level) for r in results for level in r.headline],
+    }
+    data = {
+        "gap_count": ("gap_source", sum(r.sums.gaps for r in results)),
+        "members": ("forecast", [*members, 1][: len(forecasts)]),
+        "climatology_mean": ("channel", np.concatenate([r.mean for r in results])),
+        "climatology_std": ("channel", np.concatenate([r.deviation for r in results])),
+        "climatology_extreme": ("channel", np.concatenate([r.extreme for r in results])),
+    }
+    for group in all_statistics():
+        if group.ensemble and binning.members == 1:
+            continue
+        for name in group.names:
+            if any(name in r.sums.totals for r in results):
+                data[f"sum_{name}"] = (group.dims, _along_channels(results, group, name))
+        if f"sum_{group.names[0]}" in data:
+            coordinates |= {n: make(binning) for n, make in {**group.front, **group.back}.items()}
+            data[group.sampling.count] = _count(results, group.sampling)
+    for interval in (metric.interval for metric in with_interval()):
+        parts = [r.sums.series[interval.series] for r in results if interval.series in r.sums.series]
+        if parts:
+            data[interval.series] = (("init_time", *interval.dims), np.concatenate(parts, axis=2))
+    data, place = _on_the_grid(data, binning)
+    used = {dim for dims, _ in data.values() for dim in np.atleast_1d(dims)}
+    coordinates = {n: (n, np.asarray(v)) for n, v in coordinates.items() if n in used and not isinstance(v, int)}
+    return derive(xr.Dataset(data, coordinates | place | _channels(results)))
 
 
 def derive(sums: xr.Dataset) -> xr.Dataset:
-    """Metrics, maps, spectra, intervals and significance from the sums of a dataset of scores; the sums stay in it."""
-    mean = xr.Dataset(
-        {name: sums[f"sum_{name}"] / sums["count"].where(sums["count"] > 0) for name in _statistics(sums)}
-    )
-    result = xr.merge([sums, metrics.scores(mean, sums["members"])])
-    for name in ("rmse", "rmse_unbiased", "bias", "mae", "crps", "crps_ecdf", "spread", "energy_score"):
-        if name in result:
-            result[name].attrs["units"] = "of the channel"
-    result = result.assign(intervals(result))
-    if "sum_error_map" in sums:
-        error = sums["sum_error_map"] / sums["map_count"].where(sums["map_count"] > 0)
-        result["mean_error_map"] = error.astype(np.float32).assign_attrs(long_name="mean error")
-    if "sum_power" in sums:
-        result = result.assign(_spectra(sums))
-    result = result.assign(intervals_of_means(result))
-    return result.assign(_event_scores(sums))
-
-
-def _spectra(sums) -> dict:
-    count = sums["power_count"]
-    power = (sums["sum_power"] / count.where(count > 0)).transpose(*POWER_DIMS)
-    ratio = spectra.ratio(power.values, power.values[-1:])
-    effective = np.apply_along_axis(spectra.effective_wavenumber, -1, ratio)
-    return {"power": power, "power_ratio": (POWER_DIMS, ratio), "effective_wavenumber": (POWER_DIMS[:-1], effective)}
-
-
-def _event_scores(sums) -> dict:
-    """Scores of events, rain and ranks, each at the channels of maps."""
-    if "map_channel" not in sums.dims:
-        return {}
-    count = sums["count"].sel(channel=sums["map_channel"].values).rename(channel="map_channel")
-    count = count.drop_vars([c for c in count.coords if c not in count.dims]).where(lambda x: x > 0)
-    mean = xr.Dataset({name: sums[f"sum_{name}"] / count for name in EXTRA_DIMS if f"sum_{name}" in sums})
-    result = {}
-    if "hit" in mean:
-        level = sums["event"]
-        result |= dict(events.event_scores(mean, xr.where(level >= 0.5, 1 - level, level)).data_vars)
-    if "seeps" in mean:
-        result["seeps"] = mean["seeps"].assign_attrs(long_name="SEEPS (Rodwell et al. 2010), 0 is perfect")
-    if "fss_power" in mean:
-        ratio = mean["fss_difference"] / mean["fss_power"].where(mean["fss_power"] > 0)
-        result["fss"] = (1 - ratio).assign_attrs(long_name="fraction skill score (Roberts and Lean 2008)")
-    if "rank" in mean:
-        result["rank_histogram"] = mean["rank"].assign_attrs(
-            long_name="share of cells and times at which the truth has each rank among the members, ties shared"
-        )
+    """Every metric whose sums a dataset of scores holds, intervals and significance; the sums stay in it."""
+    mean = xr.Dataset({"members": sums["members"]})
+    for group in all_statistics():
+        known = [name for name in group.names if f"sum_{name}" in sums]
+        if known:
+            count = _at_channels(sums[group.sampling.count], sums, group.channel)
+            mean = mean.assign({name: sums[f"sum_{name}"] / count.where(count > 0) for name in known})
+    result = sums.assign(scores_of(mean)).assign_coords(baseline=references(sums))
+    for metric in with_interval():
+        if metric.name in result and metric.interval.series in result:
+            result = result.assign(_intervals(result, metric))
     return result
 
 
-def _statistics(sums):
-    wanted = (*STATISTICS, *ENSEMBLE_STATISTICS)
-    return [name for name in wanted if f"sum_{name}" in sums]
+def _intervals(scores: xr.Dataset, metric: Metric) -> dict:
+    """Both ends of a metric's interval, and its differences to the references where it is judged by them.
+
+    A single forecast's CRPS is its mean absolute error, so that an ensemble is held against single forecasts too.
+    """
+    interval = metric.interval
+    series = scores[interval.series].transpose("init_time", *interval.dims).values
+    score = scores[metric.name]
+    if not interval.everywhere:
+        score = score.sel(channel=scores["map_channel"].values).rename(channel="map_channel")
+    score = score.transpose(*interval.dims).values
+    ends = interval_ends(series, interval.root)
+    result = {
+        f"{metric.name}_{end}": (
+            interval.dims,
+            np.where(np.isfinite(score), values, np.nan),
+            {"long_name": f"{which} end of the 95 % interval of the {metric.title}, block bootstrap"},
+        )
+        for end, which, values in zip(("low", "high"), ("lower", "upper"), ends, strict=True)
+    }
+    if not interval.differences:
+        return result
+    places = [list(scores["forecast"].values).index(name) for name in references(scores)]
+    values = differences(series, score, places, interval.root)
+    labels = {
+        "difference": {"units": "%", "long_name": f"{metric.title} minus the baseline's, relative to it"},
+        "difference_half_width": {"units": "%", "long_name": "half-width of the 95 % interval, Geer (2016)"},
+        "p_value": {"long_name": "two-sided p-value of no difference"},
+        "significant": {
+            "long_name": "difference significant at a false discovery rate of 5 % (Benjamini-Hochberg)",
+        },
+    }
+    dims = ("baseline", *interval.dims)
+    return result | {
+        f"{metric.prefix}{name}": (dims, array, labels[name]) for name, array in zip(labels, values, strict=True)
+    }
 
 
-def _sums(results, ensemble: bool) -> xr.Dataset:
-    wanted = (*STATISTICS, *(ENSEMBLE_STATISTICS if ensemble else ()))
-    data = {}
-    for name in wanted:
-        data[f"sum_{name}"] = (DIMS, np.concatenate([r.sums.totals[name] for r in results], axis=1))
-    data["count"] = (DIMS[1:], np.concatenate([r.sums.count for r in results], axis=0))
-    errors = np.concatenate([r.sums.squared_error for r in results], axis=2)
-    data["squared_error"] = (("init_time", *DIMS), errors)
-    data["gap_count"] = ("gap_source", sum(r.sums.gaps for r in results))
-    return xr.Dataset(data)
+def _at_channels(count: xr.DataArray, sums: xr.Dataset, channel: str) -> xr.DataArray:
+    """A count over all channels at those of maps, where that is what is asked for."""
+    if channel in count.dims:
+        return count
+    count = count.sel(channel=sums["map_channel"].values).rename(channel="map_channel")
+    return count.drop_vars([name for name in count.coords if name not in count.dims])
+
+
+def _along_channels(results, group, name) -> np.ndarray:
+    """A statistic of all variables; NaN at the channels of those that do not have it."""
+    known = next(r.sums.totals[name] for r in results if name in r.sums.totals)
+    parts = []
+    for result in results:
+        levels = len(result.headline) if group.headline else result.variable.truth.level_count
+        missing = (known.shape[0], levels, *known.shape[2:])
+        parts.append(result.sums.totals[name] if name in result.sums.totals else np.full(missing, np.nan))
+    return np.concatenate(parts, axis=1)
+
+
+def _count(results, sampling) -> tuple:
+    parts = [r.sums.counts[sampling.count] for r in results if sampling.count in r.sums.counts]
+    return sampling.count_dims, np.concatenate(parts, axis=0)
+
+
+def _on_the_grid(data: dict, binning: Binning) -> tuple[dict, dict]:
+    """What is kept by cell as fields, and the coordinates of the cells where there are any."""
+    grid, place = binning.grid, {}
+    for name, (dims, values) in data.items():
+        if "cell" in dims:
+            axis = dims.index("cell")
+            shape = (*values.shape[:axis], *grid.shape, *values.shape[axis + 1 :])
+            data[name] = ((*dims[:axis], *grid.dims, *dims[axis + 1 :]), values.reshape(shape))
+            place = {"latitude": grid.latitude, "longitude": grid.longitude}
+    return data, {n: ("cell", v) for n, v in place.items()} if grid.kind == "points" else place
 
 
 def _channels(results) -> dict:
@@ -138,68 +161,46 @@ def _channels(results) -> dict:
     }
 
 
-def _climate(results) -> xr.Dataset:
-    data = {
-        "climatology_mean": (("channel",), np.concatenate([r.mean for r in results])),
-        "climatology_std": (("channel",), np.concatenate([r.deviation for r in results])),
-        "climatology_extreme": (("channel",), np.concatenate([r.extreme for r in results])),
-    }
-    return xr.Dataset(data)
-
-
-def _power(results, shared, forecasts) -> xr.Dataset:
-    if not shared.spectrum_leads:
-        return xr.Dataset()
-    total = np.concatenate([r.sums.power for r in results], axis=1)
-    count = np.concatenate([r.sums.power_count for r in results], axis=0)
-    leads = shared.alignment.lead_time[list(shared.spectrum_leads)]
-    coordinates = {
-        "source": [*forecasts, "truth"],
-        "spectrum_lead": leads,
-        "wavenumber": np.arange(total.shape[-1]),
-    }
-    return xr.Dataset({"sum_power": (POWER_DIMS, total), "power_count": (POWER_DIMS[1:3], count)}, coordinates)
-
-
-def _maps(results, shared) -> xr.Dataset:
-    held = [r for r in results if r.map_levels]
-    if not held:
-        return xr.Dataset()
-    grid = shared.grid
-    total = np.concatenate([r.sums.error_map for r in held], axis=1)
-    count = np.concatenate([r.sums.map_count for r in held], axis=0)
-    names = [channel_name(r.variable, level) for r in held for level in r.map_levels]
-    coordinates = {"map_channel": names, "map_lead": shared.alignment.lead_time[list(shared.map_leads)]}
-    horizontal = {"latitude": grid.latitude, "longitude": grid.longitude}
-    if grid.kind == "points":
-        horizontal = {name: ("cell", value) for name, value in horizontal.items()}
-    return xr.Dataset(
-        {
-            "sum_error_map": ((*MAP_DIMS, *grid.dims), total.reshape(*total.shape[:-1], *grid.shape)),
-            "map_count": ((*MAP_DIMS[1:], *grid.dims), count.reshape(*count.shape[:-1], *grid.shape)),
-        },
-        coordinates | horizontal,
-    )
-
-
-def _extra(results, shared) -> xr.Dataset:
-    held = [r for r in results if r.map_levels]
-    data = {}
-    for name, dims in EXTRA_DIMS.items():
-        known = [r.sums.extra[name] for r in held if name in r.sums.extra]
-        if not known:
+def lacking(scores: xr.Dataset) -> list[str]:
+    """A sentence for every forecast with scores that are missing although there is a truth, and one for leads without any."""
+    sentences = []
+    judged = scores["count"] > 0  # (channel, region, lead_time)
+    for name in (str(n) for n in scores["forecast"].values if n not in BASELINES):
+        failed = (scores["rmse"].sel(forecast=name).isnull() & judged).any(["region", "lead_time"])
+        channels = [str(c) for c in scores["channel"].values[failed.transpose("channel").values]]
+        if not channels:
             continue
-        parts = [
-            r.sums.extra.get(name, np.full((len(known[0]), len(r.map_levels), *known[0].shape[2:]), np.nan))
-            for r in held
-        ]
-        data[f"sum_{name}"] = (dims, np.concatenate(parts, axis=1))
-    for name in EACH if held else ():
-        data[f"each_{name}"] = (EACH_DIMS, np.concatenate([r.sums.each[name] for r in held], axis=2))
-    coordinates = {
-        "event": list(shared.events),
-        "probability_bin": np.linspace(0, 1, events.BINS),
-        "window": list(precipitation.WINDOWS),
-    }
-    used = {d for dims, _ in data.values() for d in dims}
-    return xr.Dataset(data, {name: values for name, values in coordinates.items() if name in used})
+        values = int(scores["gap_count"].sel(gap_source=name)) if "gap_count" in scores else 0
+        sentences.append(
+            f"{name} is not finite at {values} places where there is a truth: scores of {listed(channels)} are missing"
+        )
+    sentences += far_off(scores)
+    beyond = scores["lead_time"].values[~judged.any(["channel", "region"]).values]
+    if len(beyond):
+        hours = [f"{lead / np.timedelta64(1, 'h'):g} h" for lead in beyond]
+        sentences.append(f"no initial time has a truth at the leads {listed(hours)}: they are not scored")
+    return sentences
+
+
+def far_off(scores: xr.Dataset) -> list[str]:
+    """A sentence for every forecast that at its first lead is as far from the truth as only wrong units can be."""
+    sentences = []
+    if "climatology_std" not in scores:
+        return sentences
+    std = scores["climatology_std"].transpose("channel").values
+    for name in (str(n) for n in scores["forecast"].values if n not in BASELINES):
+        bias = scores["bias"].sel(forecast=name).isel(region=0, lead_time=0).transpose("channel").values
+        with np.errstate(invalid="ignore", divide="ignore"):
+            far = np.flatnonzero((std > 0) & (np.abs(bias) > FAR * std))
+        if len(far):
+            first, channels = far[0], [str(c) for c in scores["channel"].values[far]]
+            sentences.append(
+                f"{name} is far from the truth in {listed(channels)} (the mean error of the first is "
+                f"{bias[first]:.3g} at the first lead, {abs(bias[first]) / std[first]:.0f} times its variability): are the "
+                "units right?"
+            )
+    return sentences
+
+
+def listed(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -57,10 +57,10 @@ class Field:
         reader = _reader(self.store, str(self.array.name), _date(self.store)) if self.store else None
         if reader is None or reader.shape != self.array.shape:
             return self._block(self.array.isel(time=compact(positions)), "time")
-        found = np.empty((len(positions), *reader.shape[1:]), np.float32)
+        fields = np.empty((len(positions), *reader.shape[1:]), np.float32)
         for place, position in enumerate(positions):
-            reader.read(int(position), found[place])
-        return self._block(xr.DataArray(found, dims=self.array.dims), "time")
+            reader.read(int(position), fields[place])
+        return self._block(xr.DataArray(fields, dims=self.array.dims), "time")
 
     def _block(self, array, axis):
         if self.levels is not None:
@@ -112,3 +112,19 @@ def scored_variables(dataset: xr.Dataset, grid: Grid, along: str) -> list[str]:
         and array.attrs.get("role") not in ("forcing", "static")
         and array.dtype.kind in "fiu"
     ]
+
+
+def empty_inits(variables, name: str, init_time: np.ndarray) -> np.ndarray:
+    """For every initial time `(init,)` whether the forecast `name` of some `ScoredVariable`s has no finite value at any lead.
+
+    Looked up in the smallest variable; one field of each initial time that is there is read, the last lead before the rest,
+    since some fields (rain) begin after the initial time.
+    """
+    array = min((variable.forecasts[name].array for variable in variables), key=lambda a: a[0].size)
+    places = array.indexes["init_time"].get_indexer(init_time)
+    leads = [array.sizes["lead_time"] - 1, *range(array.sizes["lead_time"] - 1)]
+    return np.array([not any(_holds(array, place, lead) for lead in leads) for place in places], bool)
+
+
+def _holds(array, place: int, lead: int) -> bool:
+    return bool(np.isfinite(values(array.isel(init_time=place, lead_time=lead))).any())

@@ -1,29 +1,24 @@
-"""Statistics of one variable at one initial time: forecasts and baselines against the truth, as `Sums` to add up."""
+"""What one initial time contributes to every metric: forecasts and baselines against the truth, as sums that add up."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
 from emulator.planet.grid import Grid
-from emulator.verify import spectra
+from emulator.verify import metrics  # noqa: F401  (registers them)
 from emulator.verify.align import Alignment
-from emulator.verify.climatology import Climatology
-from emulator.verify.ensemble import ENSEMBLE_STATISTICS, ensemble_statistics, rank_counts
-from emulator.verify.events import BINS, EVENT_STATISTICS, RELIABILITY, event_fields, event_statistics
-from emulator.verify.fields import Field
-from emulator.verify.precipitation import WINDOWS, dry_rate, fss_statistics, seeps_mean
-from emulator.verify.seasonal_slots import SlotFields
-from emulator.verify.statistics import STATISTICS, error_statistics
-from emulator.verify.sums import Sums
+from emulator.verify.channels import ScoredVariable
+from emulator.verify.climatology import Climatology, SlotFields
+from emulator.verify.metric import REGIONS, Sample, Statistics, all_statistics, with_interval
 
 BASELINES = ("persistence", "climatology")
-EACH = ("anomaly_correlation", "crps")  # kept apart for every initial time at the levels of maps, for their intervals
 BLOCK_BYTES = 2**27
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Setting:
-    """What the samples of all variables share.
+class Binning:
+    """What scores are kept apart by, the same for all variables.
 
     Attributes:
       grid: of all stores.
@@ -50,44 +45,105 @@ class Setting:
 
     @property
     def upper(self) -> np.ndarray:
+        """Which events lie above their threshold, `(event,)`."""
         return np.array(self.events) >= 0.5
+
+    def leads(self, axis: str) -> np.ndarray:
+        """Positions among the leads of an axis of leads."""
+        chosen = {"map_lead": self.map_leads, "spectrum_lead": self.spectrum_leads}
+        return np.array(chosen.get(axis, range(len(self.alignment.lead_time))), np.int64)
+
+    def statistics(self, variable: str, headline: bool) -> list[Statistics]:
+        """What is worked out for a variable; without channels of the headline what belongs to them is left out."""
+        groups = [group for group in all_statistics() if headline or not group.headline]
+        return [group for group in groups if group.wanted(variable, self)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reference:
-    """What the truth's record knows of one variable: its climatology, and for the levels of maps the events' thresholds
-    `(event, level, cell)` by hour and season, and the climate of rain `(2, level, cell)`; None where not wanted."""
+class Normals:
+    """What the truth's record knows of one variable: its climatology, and at the channels of maps fields by hour and season
+    that statistics ask for, by name."""
 
     climatology: Climatology
-    thresholds: SlotFields | None = None
-    rain: SlotFields | None = None
+    fields: Mapping[str, SlotFields] = dataclasses.field(default_factory=dict)
 
 
-def sample(
-    init: int,
-    forecasts: dict[str, Field],
-    truth: Field,
-    reference: Reference,
-    setting: Setting,
-    map_levels: tuple[int, ...] = (),
-) -> Sums:
-    """The statistics of initial time number `init`. Sources in order: `forecasts`, persistence, climatology.
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """Sums of linear statistics of one variable over some initial times. Parts add up in any order.
 
-    Works through the leads in blocks of bounded memory. An ensemble is scored by its mean, and by its fair CRPS and
-    variance; a truth with members gives persistence as an ensemble. Error maps, events and ranks are kept at
-    `map_levels`, positions among the variable's levels.
+    Attributes:
+      init: positions of the initial times summed here, increasing.
+      totals: statistic -> array over the `dims` of its `Statistics`, summed over `init`.
+      counts: name of a `Sampling`'s count -> initial times that count, over the channels, places and leads.
+      series: name of an `Interval`'s series -> `(init, forecast, channel, region, lead)`, NaN where nothing counts.
+      gaps: `(forecast + 1,)`, cells without a finite forecast where there is truth, and last those without truth.
     """
-    alignment = setting.alignment
+
+    init: np.ndarray
+    totals: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
+    series: dict[str, np.ndarray]
+    gaps: np.ndarray
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """The sums over both sets of initial times. Raises `ValueError` when they share one."""
+        if shared := np.intersect1d(self.init, other.init).tolist():
+            raise ValueError(f"Expected parts without common initial times, got {shared} in both")
+        init = np.concatenate([self.init, other.init])
+        order = np.argsort(init)
+        return Sums(
+            init[order],
+            {name: total + other.totals[name] for name, total in self.totals.items()},
+            {name: count + other.counts[name] for name, count in self.counts.items()},
+            {name: np.concatenate([values, other.series[name]])[order] for name, values in self.series.items()},
+            self.gaps + other.gaps,
+        )
+
+
+def add_up(parts: list[Sums]) -> Sums:
+    """The sum of parts, taken pairwise so that rounding does not grow with their number. Raises `ValueError` for none."""
+    if not parts:
+        raise ValueError("Expected at least one part to add up, got none")
+    while len(parts) > 1:
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + (parts[-1:] if len(parts) % 2 else [])
+    return parts[0]
+
+
+def stack_levels(parts: list[Sums]) -> Sums:
+    """Sums of different levels of one variable, over the same initial times, as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def stacked(attribute: str, axis: int) -> dict:
+        arrays = [getattr(part, attribute) for part in parts]
+        names = dict.fromkeys(name for known in arrays for name in known)
+        return {n: np.concatenate([known[n] for known in arrays if n in known], axis=axis) for n in names}
+
+    gaps = sum(part.gaps for part in parts)
+    return Sums(parts[0].init, stacked("totals", 1), stacked("counts", 0), stacked("series", 2), gaps)
+
+
+def accumulate(
+    init: int, variable: ScoredVariable, normals: Normals, binning: Binning, headline: tuple[int, ...] = ()
+) -> Sums:
+    """The statistics of initial time number `init`. Sources in order: the forecasts, persistence, climatology.
+
+    Works through the leads in blocks of bounded memory. An ensemble is scored by its mean and as a distribution; a truth
+    with members gives persistence as an ensemble. `headline`: positions among the variable's levels of the channels of maps.
+    """
+    alignment, forecasts, truth = binning.alignment, variable.forecasts, variable.truth
     leads = np.flatnonzero(alignment.truth_valid[init] >= 0)
-    result = _empty(init, len(forecasts) + len(BASELINES), truth, setting, map_levels, reference)
+    groups = binning.statistics(variable.name, bool(headline))
+    result = _zeros(init, variable, groups, binning, headline)
     start = truth.analysis_members(alignment.truth_init[init])  # (member, level, cell)
     members = max([start.shape[0], *(field.array.sizes.get("member", 1) for field in forecasts.values())])
     block = max(1, BLOCK_BYTES // (8 * members * start[0].size))
     for first in range(0, len(leads), block):
         part = leads[first : first + block]
         observed = truth.analysis(alignment.truth_valid[init, part])  # (lead, level, cell)
-        when = setting.hour[init, part], setting.day[init, part]
-        expected = reference.climatology.at(*when)
+        when = binning.hour[init, part], binning.day[init, part]
+        expected = normals.climatology.at(*when)
         present = np.isfinite(observed) & np.isfinite(start.mean(axis=0)) & np.isfinite(expected)
         sources = [field.forecast(alignment.init_time[init], alignment.lead_time[part]) for field in forecasts.values()]
         sources += [np.broadcast_to(start[:, None], (len(start), *observed.shape)), expected[None]]
@@ -97,144 +153,108 @@ def sample(
             if not finite.all():
                 result.gaps[index] += np.count_nonzero(present & ~finite.all(axis=0))
                 sources[index] = np.where(finite, source, np.nan)  # infinite is no number either
-        inside = setting.weights > 0
-        every = present.all()
-        count = np.ones((*present.shape[:2], len(inside)), bool) if every else present.astype(float) @ inside.T > 0
-        result.count[:, :, part] += np.moveaxis(count, 0, -1)
-        for index, source in enumerate(sources):
-            _score(result, index, source, observed, expected, present, part, setting, map_levels)
-            _draw(result, index, source, observed, present, part, setting, map_levels)
-        if map_levels:
-            levels = list(map_levels)
-            picked = [source[:, :, levels] for source in sources]
-            _judge(result, picked, observed[:, levels], present[:, levels], (part, levels, when), setting, reference)
-        if setting.spectrum_leads:
-            whole = np.ones(present.shape[:2], bool) if every else present.all(axis=-1)
-            _analyse(result, [*sources, observed[None]], whole, part, setting)
+        known = {name: fields.at(*when) for name, fields in normals.fields.items()}
+        whole = _Block(sources, observed, expected, present, part, {})
+        _add(result, [group for group in groups if not group.headline], whole, binning, headline)
+        if headline:
+            _add(result, [group for group in groups if group.headline], whole.at_levels(headline, known), binning)
     return result
 
 
-def _score(result, index, source, observed, expected, present, part, setting, map_levels):
-    mask = None if present.all() else present
-    statistics = error_statistics(source.mean(axis=0), observed, expected, setting.weights, mask)
-    if len(source) > 1:
-        statistics |= ensemble_statistics(source, observed, setting.weights, mask)
-    else:
-        none = np.zeros_like(statistics["error"])
-        statistics |= {"crps": statistics["absolute_error"], "mean_difference": none, "variance": none}
-        statistics["energy_score"] = np.sqrt(statistics["squared_error"])
-    counted = result.count[:, :, part] > 0
-    for name, values in statistics.items():
-        values = np.moveaxis(values, 0, -1)  # (level, region, lead)
-        result.totals[name][index][:, :, part] += np.where(counted, values, 0.0)
-        if name == "squared_error":
-            result.squared_error[0, index][:, :, part] = np.where(counted, values, np.nan)
-        if name in EACH and map_levels:
-            chosen = list(map_levels)
-            result.each[name][0, index][:, :, part] = np.where(counted[chosen], values[chosen], np.nan)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Block:
+    """All sources `(member, lead, level, cell)` at some leads, by position, of one initial time; the rest `(lead, level,
+    cell)`, and what the record knows `(lead, ..., level, cell)` by name."""
+
+    sources: list[np.ndarray]
+    observed: np.ndarray
+    expected: np.ndarray
+    present: np.ndarray
+    leads: np.ndarray
+    normals: Mapping[str, np.ndarray]
+
+    def at_levels(self, levels: tuple[int, ...], normals: Mapping[str, np.ndarray]) -> "_Block":
+        chosen = list(levels)
+        fields = (array[:, chosen] for array in (self.observed, self.expected, self.present))
+        return _Block([source[:, :, chosen] for source in self.sources], *fields, self.leads, normals)
+
+    def at_leads(self, at: np.ndarray) -> "_Block":
+        if len(at) == len(self.leads):
+            return self
+        fields = (array[at] for array in (self.observed, self.expected, self.present, self.leads))
+        normals = {name: array[at] for name, array in self.normals.items()}
+        return _Block([source[:, at] for source in self.sources], *fields, normals)
+
+    def sample(self, source: np.ndarray, binning: Binning) -> Sample:
+        mask = None if self.present.all() else self.present
+        return Sample(source, self.observed, self.expected, mask, binning.weights, binning, self.normals)
 
 
-def _draw(result, index, source, observed, present, part, setting, map_levels):
-    chosen = list(map_levels)
-    for place, lead in enumerate(setting.map_leads):
-        found = np.flatnonzero(part == lead)
-        if not len(found):
+def _add(result: Sums, groups: list[Statistics], block: _Block, binning: Binning, headline=()) -> None:
+    """Adds the statistics of a block of leads, source by source, so that one source's fields are alive at a time."""
+    for sampling in dict.fromkeys(group.sampling for group in groups):
+        _, places, at = np.intersect1d(binning.leads(sampling.lead), block.leads, return_indices=True)
+        if not len(at):
             continue
-        at = found[0]
-        result.error_map[index, :, place] += np.where(
-            present[at, chosen], source[:, at, chosen].mean(axis=0) - observed[at, chosen], 0.0
-        )
-        if index == 0:
-            result.map_count[:, place] += present[at, chosen]
+        part, own = block.at_leads(at), [group for group in groups if group.sampling == sampling]
+        counted = sampling.counted(part.present, binning.weights)
+        if own[0].headline == sampling.headline:
+            axis = sampling.count_dims.index(sampling.lead)
+            count = np.moveaxis(counted, 0, axis)
+            result.counts[sampling.count][_place(count, axis, places)] += count
+        if sampling.source == "source":
+            samples = [part.sample(source, binning) for source in (*part.sources, part.observed[None])]
+            for group in own:
+                for name, values in group.of(samples).items():
+                    for total, of_source in zip(result.totals[name], values, strict=True):
+                        _accumulate(total, group, of_source, counted, places)
+            continue
+        for index, source in enumerate(part.sources):
+            sample = part.sample(source, binning)
+            for group in own:
+                found = group.of(sample)
+                sample.statistics.update(found)
+                for name, values in found.items():
+                    _accumulate(result.totals[name][index], group, values, counted, places)
+            if sampling == REGIONS and not own[0].headline:
+                _keep(result, index, sample.statistics, counted, places, headline)
 
 
-def _judge(result, sources, observed, present, where, setting, reference):
-    """Events, rain and ranks at the levels of maps; `where`: leads, levels, and hours and days of the valid times."""
-    part, levels, when = where
-    mask = None if present.all() else present
-    counted = result.count[levels][:, :, part] > 0  # (level, region, lead)
-    limits = reference.thresholds.at(*when) if reference.thresholds is not None else None
-    climate = reference.rain.at(*when) if reference.rain is not None else None
-    for index, source in enumerate(sources):
-        found = {}
-        if limits is not None:
-            probability, happened = event_fields(source, observed, limits, setting.upper)
-            statistics = event_statistics(probability, happened, len(source), setting.weights, mask)
-            if "fss_power" in result.extra:
-                both = (x if mask is None else np.where(mask[:, None], x, 0.0) for x in (probability, happened))
-                wet = [x[:, setting.upper] for x in both]  # the lack of rain is no event that has a place
-                for name, values in fss_statistics(*wet, setting.grid, setting.weights).items():
-                    statistics[name] = np.full((*values.shape[:1], len(setting.events), *values.shape[2:]), np.nan)
-                    statistics[name][:, setting.upper] = values
-            # (lead, event, level, region, ...) -> (level, event, region, lead, ...)
-            found |= {n: np.moveaxis(v, (2, 1, 3, 0), (0, 1, 2, 3)) for n, v in statistics.items()}
-        if climate is not None:
-            rain = seeps_mean(source, observed, climate, dry_rate(setting.step_seconds), setting.weights, mask)
-            found["seeps"] = np.moveaxis(rain, 0, -1)
-        if len(source) > 1:
-            ranks = rank_counts(source, observed, setting.weights, mask)  # (lead, level, region, rank)
-            found["rank"] = np.moveaxis(ranks, 0, 2)
-        for name, values in found.items():
-            target = result.extra[name][index]
-            seen = counted if values.ndim == 3 or name == "rank" else counted[:, None]
-            seen = seen.reshape(*seen.shape, *[1] * (values.ndim - seen.ndim))
-            if name == "rank":
-                target[:, :, part, : values.shape[-1]] += np.where(seen, values, 0.0)
-            elif values.ndim == 3:
-                target[:, :, part] += np.where(seen, values, 0.0)
-            else:
-                target[:, :, :, part] += np.where(seen, values, 0.0)
+def _accumulate(total, group, values, counted, places) -> None:
+    """Adds the values of one source `(lead, [front,] channel[, place][, back])` where they count."""
+    front = len(group.front)
+    shape = (len(counted), *[1] * front, *counted.shape[1:], *[1] * (values.ndim - front - counted.ndim))
+    values = group.arranged(np.where(counted.reshape(shape), values, 0.0))
+    total[_place(values, group.dims.index(group.sampling.lead) - 1, places)] += values
 
 
-def _analyse(result, sources, whole, part, setting):
-    """Spectra of all sources at those leads of a block that have them, by one transform."""
-    found = [
-        (place, int(at)) for place, lead in enumerate(setting.spectrum_leads) for at in np.flatnonzero(part == lead)
-    ]
-    if not found:
-        return
-    places, at = map(list, zip(*found, strict=True))
-    fields = np.concatenate([source[:, at] for source in sources])  # (member of any source, place, level, cell)
-    power = spectra.power_spectrum(fields.reshape(*fields.shape[:-1], *setting.grid.shape), setting.grid)
-    result.power_count[:, places] += whole[at].T
-    first = 0
-    for index, source in enumerate(sources):
-        members = power[first : first + len(source)]
-        first += len(source)
-        mean = members.mean(axis=0)  # each has a member's spectrum
-        result.power[index][:, places] += np.moveaxis(np.where(whole[at][..., None], mean, 0.0), 0, 1)
+def _place(values: np.ndarray, axis: int, places: np.ndarray) -> tuple:
+    """Where values whose leads lie along `axis` belong in a sum: at `places`, and at the beginning of longer axes behind."""
+    return (*[slice(None)] * axis, places, *(slice(0, size) for size in values.shape[axis + 1 :]))
 
 
-def _empty(init, sources, truth, setting, map_levels, reference) -> Sums:
-    levels, regions, cells = truth.level_count, *setting.weights.shape
-    leads, maps, waves = len(setting.alignment.lead_time), len(setting.map_leads), len(setting.spectrum_leads)
-    shape = (sources, levels, regions, leads)
-    wavenumbers = spectra.wavenumber_count(setting.grid) if waves else 0
-    return Sums(
-        np.array([init]),
-        {name: np.zeros(shape) for name in (*STATISTICS, *ENSEMBLE_STATISTICS)},
-        np.zeros(shape[1:], np.int64),
-        np.full((1, *shape), np.nan),
-        np.zeros((sources + 1, levels, waves, wavenumbers)) if waves else None,
-        np.zeros((levels, waves), np.int64),
-        np.zeros((sources, len(map_levels), maps, cells)),
-        np.zeros((len(map_levels), maps, cells), np.int64),
-        np.zeros(sources + 1, np.int64),
-        _empty_extra((sources, len(map_levels)), (regions, leads), setting, reference) if map_levels else {},
-        {name: np.full((1, sources, len(map_levels), regions, leads), np.nan) for name in EACH if map_levels},
-    )
+def _keep(result, index, statistics, counted, places, headline) -> None:
+    """The statistics of this initial time that intervals are made from, at the channels that keep them."""
+    for interval in (metric.interval for metric in with_interval(list(statistics))):
+        if interval.series in result.series:
+            values = np.moveaxis(np.where(counted, statistics[interval.statistic], np.nan), 0, -1)
+            chosen = slice(None) if interval.everywhere else list(headline)
+            result.series[interval.series][0, index][:, :, places] = values[chosen]
 
 
-def _empty_extra(front, back, setting, reference) -> dict[str, np.ndarray]:
-    extra, events = {}, (*front, len(setting.events), *back)
-    if reference.thresholds is not None:
-        extra |= {name: np.zeros(events) for name in EVENT_STATISTICS}
-        if setting.members > 1:
-            extra |= {name: np.zeros((*events, BINS)) for name in RELIABILITY}
-    if reference.rain is not None:
-        extra["seeps"] = np.zeros((*front, *back))
-        if reference.thresholds is not None and setting.grid.kind != "points" and setting.grid.is_global():
-            extra |= {name: np.zeros((*events, len(WINDOWS))) for name in ("fss_difference", "fss_power")}
-    if setting.members > 1:
-        extra["rank"] = np.zeros((*front, *back, setting.members + 1))
-    return extra
+def _zeros(init, variable, groups, binning, headline) -> Sums:
+    forecasts = len(variable.forecasts) + len(BASELINES)
+    regions, cells = binning.weights.shape
+    sizes = {"forecast": forecasts, "source": forecasts + 1, "region": regions, "cell": cells}
+    sizes |= {"channel": variable.truth.level_count, "map_channel": len(headline)}
+    sizes |= {group.sampling.lead: len(binning.leads(group.sampling.lead)) for group in groups}
+    totals, counts = {}, {}
+    for group in groups:
+        known = sizes | group.sizes(binning)
+        totals |= {name: np.zeros([known[d] for d in group.dims]) for name in group.names}
+        counts[group.sampling.count] = np.zeros([known[d] for d in group.sampling.count_dims], np.int64)
+    series = {}
+    for interval in (metric.interval for metric in with_interval(list(totals))):
+        if interval.everywhere or headline:
+            series[interval.series] = np.full([1, *(sizes[d] for d in interval.dims)], np.nan)
+    return Sums(np.array([init]), totals, counts, series, np.zeros(forecasts + 1, np.int64))

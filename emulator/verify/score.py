@@ -1,4 +1,4 @@
-"""Scores of forecasts against a truth: every variable, level, lead and region, with baselines, as one dataset."""
+"""The sums of every variable over all initial times, in parallel tasks; and of the wind as a vector."""
 
 import dataclasses
 import logging
@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.verify import climatology, spectra
+from emulator.verify import climatology
 from emulator.verify.align import Alignment, valid_times
 from emulator.verify.channels import ScoredVariable, headline_ranks
-from emulator.verify.precipitation import PRECIPITATION, dry_rate, seeps_climate
-from emulator.verify.sample import Reference, Setting, sample
-from emulator.verify.seasonal_slots import SlotFields, Slots, quantiles
-from emulator.verify.sums import Sums, add_up, stack_levels
+from emulator.verify.climatology import SlotFields, Slots
+from emulator.verify.metric import all_statistics
+from emulator.verify.metrics.spectra import spectrum_kind
+from emulator.verify.sample import Binning, Normals, Sums, accumulate, add_up, stack_levels
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +24,20 @@ MAP_HOURS = (24, 72, 120, 240)
 EVENTS = (0.05, 0.95)  # climatological probabilities of the thresholds
 PARTS = 8  # fewest tasks per variable; each holds one sum in memory
 CLIMATOLOGY_BYTES = 2**29  # of the levels that are scored together
+VECTORS = (
+    ("wind_vector", "u_component_of_wind", "v_component_of_wind"),
+    ("10m_wind_vector", "10m_u_component_of_wind", "10m_v_component_of_wind"),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VariableScores:
-    """What was found for one variable: its sums and what its climatology knows."""
+    """Sums of one variable over all initial times, and what its climatology knows of the record.
+
+    Attributes:
+      mean, deviation, extreme, series: as of `climatology.Climatology`, over all levels.
+      headline: positions of the levels that are channels of maps.
+    """
 
     variable: ScoredVariable
     sums: Sums
@@ -36,28 +45,28 @@ class VariableScores:
     deviation: np.ndarray
     extreme: np.ndarray
     series: np.ndarray
-    map_levels: tuple[int, ...]
+    headline: tuple[int, ...]
 
 
-def setting(
+def binning(
     grid: Grid,
     weights: np.ndarray,
     alignment: Alignment,
     events: tuple[float, ...] = EVENTS,
     members: int = 1,
     step_seconds: float = 0.0,
-) -> Setting:
-    """The shared setting of all samples; `weights` `(region, *grid.shape)`, the rest as in `Setting`."""
+) -> Binning:
+    """The binning of all samples; `weights` `(region, *grid.shape)`, the rest as in `Binning`."""
     valid = valid_times(alignment.init_time, alignment.lead_time)
     flat = xr.DataArray(valid.ravel(), dims="time")
     hour, day = climatology.hour_of_day(flat), climatology.day_of_year(flat)
-    return Setting(
+    return Binning(
         grid,
         weights.reshape(len(weights), -1),
         alignment,
         hour.reshape(valid.shape),
         day.reshape(valid.shape),
-        _leads_near(alignment.lead_time, SPECTRUM_HOURS) if spectra.spectrum_kind(grid) else (),
+        _leads_near(alignment.lead_time, SPECTRUM_HOURS) if spectrum_kind(grid) else (),
         _leads_near(alignment.lead_time, MAP_HOURS),
         tuple(events),
         members,
@@ -67,85 +76,110 @@ def setting(
 
 def score_variables(
     variables: list[ScoredVariable],
-    plan: climatology.Recipe,
-    shared: Setting,
+    recipe: climatology.Recipe,
+    bins: Binning,
     done: Callable[[int, str], None] = lambda count, name: None,
     threads: int = 1,
 ) -> list[VariableScores]:
     """Scores one variable after the other, the initial times of each in parallel by Dask's current scheduler.
 
-    `threads`: tasks that go on at a time; twice as many are made, and at least `PARTS`.
+    `threads`: tasks that go on at a time; twice as many are made, and at least `PARTS`. Vectors of the wind come last.
     """
     results = []
     for variable in variables:
-        results.append(_score_variable(variable, plan, shared, max(PARTS, 2 * threads)))
+        results.append(_score_variable(variable, recipe, bins, max(PARTS, 2 * threads)))
         log.debug("scored %s", variable.name)
         done(len(results), variable.name)
-    return results
+    return results + wind_vectors(results)
 
 
-def _score_variable(variable, plan, shared, parts=PARTS) -> VariableScores:
-    inits = np.arange(len(shared.alignment.init_time))
-    inits = inits[(shared.alignment.truth_valid >= 0).any(axis=1)]
+def _score_variable(variable, recipe, bins, parts) -> VariableScores:
+    inits = np.arange(len(bins.alignment.init_time))
+    inits = inits[(bins.alignment.truth_valid >= 0).any(axis=1)]
     groups = np.array_split(inits, min(parts, len(inits)))
-    task = dask.delayed(_group, pure=False, traverse=False)
-    headline, found, known = tuple(sorted(headline_ranks(variable))), [], []
-    for levels in _level_groups(variable, plan, shared):
+    task = dask.delayed(_sums_of, pure=False, traverse=False)
+    ranked, sums, climates = tuple(sorted(headline_ranks(variable))), [], []
+    for levels in _level_groups(variable, recipe, bins):
         part = variable.at_levels(levels)
-        map_levels = tuple(levels.index(level) for level in headline if level in levels)
-        reference = _reference(part, plan, shared, map_levels)
-        held = dask.delayed(reference, traverse=False)
-        found.append(add_up(list(dask.compute(*[task(group, part, held, shared, map_levels) for group in groups]))))
-        known.append(reference.climatology)
-        reference.climatology.forget()
-    known = [
-        np.concatenate([getattr(k, name) for k in known], -1) for name in ("mean", "deviation", "extreme", "series")
+        headline = tuple(levels.index(level) for level in ranked if level in levels)
+        normals = _normals(part, recipe, bins, headline)
+        shared = dask.delayed(normals, traverse=False)
+        sums.append(add_up(list(dask.compute(*[task(group, part, shared, bins, headline) for group in groups]))))
+        climates.append(normals.climatology)
+        normals.climatology.forget()
+    record = [
+        np.concatenate([getattr(climate, name) for climate in climates], -1)
+        for name in ("mean", "deviation", "extreme", "series")
     ]
-    return VariableScores(variable, stack_levels(found), *known, headline)
+    return VariableScores(variable, stack_levels(sums), *record, ranked)
 
 
-def _level_groups(variable, plan, shared) -> list[list[int]]:
+def _level_groups(variable, recipe, bins) -> list[list[int]]:
     """Levels that are scored together: as many as keep the climatology within `CLIMATOLOGY_BYTES`."""
-    cells = int(np.prod(shared.grid.shape))
-    valid = shared.alignment.truth_valid >= 0
-    size = 8 * cells * climatology.slots(plan, (shared.hour[valid], shared.day[valid]))
+    cells = int(np.prod(bins.grid.shape))
+    valid = bins.alignment.truth_valid >= 0
+    size = 8 * cells * climatology.slots(recipe, (bins.hour[valid], bins.day[valid]))
     count = variable.truth.level_count
     step = max(1, CLIMATOLOGY_BYTES // size)
     return [list(range(start, min(start + step, count))) for start in range(0, count, step)]
 
 
-def _reference(variable, plan, shared, map_levels) -> Reference:
-    """Climatology of some levels, and what events and rain need at those of `map_levels`."""
-    area = shared.grid.area.ravel()
-    valid = shared.alignment.truth_valid >= 0
-    when = shared.hour[valid], shared.day[valid]
-    expected = climatology.Climatology(variable.truth.analysis, plan, area, map_levels, when)
-    rainy = variable.name == PRECIPITATION and shared.step_seconds > 0
-    if not map_levels or not (shared.events or rainy):
-        return Reference(expected)
+def _normals(variable, recipe, bins, headline) -> Normals:
+    """Climatology of some levels, and what the statistics ask of the record at those of `headline`."""
+    valid = bins.alignment.truth_valid >= 0
+    when = bins.hour[valid], bins.day[valid]
+    expected = climatology.Climatology(variable.truth.analysis, recipe, bins.grid.area.ravel(), headline, when)
+    asked = {}
+    for group in bins.statistics(variable.name, bool(headline)):
+        asked |= {name: make(bins) for name, make in group.normals.items() if name not in asked}
 
     def read(index):
         if expected.record is not None:
             return expected.record[index]
-        return variable.truth.analysis(plan.positions[index])[:, list(map_levels)].astype(np.float32)
+        return variable.truth.analysis(recipe.positions[index])[:, list(headline)].astype(np.float32)
 
-    slots = Slots(plan, read)
-    thresholds = SlotFields(slots, *when, lambda s: quantiles(s, shared.events)) if shared.events else None
-    dry = dry_rate(shared.step_seconds) if rainy else 0.0
-    rain = SlotFields(slots, *when, lambda s: seeps_climate(s, dry)) if rainy else None
-    return Reference(expected, thresholds, rain)
+    slots = Slots(recipe, read)
+    return Normals(expected, {name: SlotFields(slots, *when, make) for name, make in asked.items()})
 
 
-def _group(inits, variable, reference, shared, map_levels) -> Sums:
+def _sums_of(inits, variable, normals, bins, headline) -> Sums:
     result = None
     for init in inits:
-        part = sample(int(init), variable.forecasts, variable.truth, reference, shared, map_levels)
+        part = accumulate(int(init), variable, normals, bins, headline)
         result = part if result is None else result + part
     return result
 
 
 def _leads_near(lead_time: np.ndarray, hours: tuple[int, ...]) -> tuple[int, ...]:
     """Positions of the leads of exactly these hours; the last lead where it has none of them."""
-    held = lead_time / np.timedelta64(1, "h")
-    found = [int(np.flatnonzero(held == hour)[0]) for hour in hours if np.any(held == hour)]
-    return tuple(found or [len(held) - 1])
+    known = lead_time / np.timedelta64(1, "h")
+    places = [int(np.flatnonzero(known == hour)[0]) for hour in hours if np.any(known == hour)]
+    return tuple(places or [len(known) - 1])
+
+
+def wind_vectors(results: list[VariableScores]) -> list[VariableScores]:
+    """Vector scores of every pair of components that was scored on the same levels and the same samples.
+
+    The squared error is that of the vector, `(u_f - u_o)^2 + (v_f - v_o)^2`, not of the speed; power is twice the kinetic
+    energy's. What does not add up over components, as the bias or the CRPS, is NaN.
+    """
+    known = {result.variable.name: result for result in results}
+    pairs = [(name, known[u], known[v]) for name, u, v in VECTORS if u in known and v in known]
+    return [
+        _vector(name, u, v) for name, u, v in pairs if np.array_equal(u.sums.counts["count"], v.sums.counts["count"])
+    ]
+
+
+def _vector(name: str, u: VariableScores, v: VariableScores) -> VariableScores:
+    groups = [group for group in all_statistics() if not group.headline]
+    added = {statistic for group in groups for statistic in group.vector}
+    totals = {}
+    for statistic in (s for group in groups for s in group.names if s in u.sums.totals):
+        one, other = u.sums.totals[statistic], v.sums.totals[statistic]
+        totals[statistic] = one + other if statistic in added else np.full_like(one, np.nan)
+    counts = {group.sampling.count: u.sums.counts[group.sampling.count] for group in groups if group.names[0] in totals}
+    series = {n: values + v.sums.series[n] for n, values in u.sums.series.items() if n in added}
+    sums = Sums(u.sums.init, totals, counts, series, np.zeros_like(u.sums.gaps))
+    missing = np.full_like(u.mean, np.nan)
+    variable = dataclasses.replace(u.variable, name=name)
+    return VariableScores(variable, sums, missing, missing, missing, np.full_like(u.series, np.nan), ())

@@ -1,8 +1,62 @@
-"""How sure a difference between two forecasts is, from their scores at each initial time."""
+"""How sure scores and differences between forecasts are, from their values at each initial time."""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import xarray as xr
+
+from emulator.verify.sample import BASELINES
 
 LEVEL = 0.95
+
+
+def references(scores: xr.Dataset) -> list[str]:
+    """What differences are taken to: the baselines, and the first forecast where there are several."""
+    names = [str(name) for name in scores["forecast"].values]
+    forecasts = [name for name in names if name not in BASELINES]
+    return [name for name in BASELINES if name in names] + (forecasts[:1] if len(forecasts) > 1 else [])
+
+
+def interval_ends(series: np.ndarray, root: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the interval of the mean, or of its root, of `(init, ...)`; initial times may be missing."""
+    return complete(series, bootstrap_rmse if root else bootstrap_mean)
+
+
+def differences(series: np.ndarray, score: np.ndarray, references: Sequence[int], root: bool) -> tuple[np.ndarray, ...]:
+    """Difference to each reference in percent, half-width of its interval, p-value, and whether it is significant.
+
+    `series` `(init, forecast, ...)`, `score` `(forecast, ...)` their mean, or its root; `references` among the forecasts.
+    Each result is `(reference, forecast, ...)`. From the mean difference D of the series: a mean differs by D, and of
+    roots RMSE - RMSE_0 = D / (RMSE + RMSE_0), whose denominator is held fixed in the interval.
+    """
+    difference, half, p_value = (np.full((len(references), *score.shape), np.nan) for _ in range(3))
+    for row, at in enumerate(references):
+        middle, width, p = complete(series - series[:, at : at + 1], mean_interval)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = (score + score[at]) * score[at] if root else score[at]
+            factor = 100 / np.where(score[at] > 0, scale, np.nan)
+            difference[row], half[row], p_value[row] = middle * factor, width * factor, p
+        p_value[row, at] = np.nan
+    return difference, half, p_value, false_discovery(p_value)
+
+
+def complete(series: np.ndarray, function: Callable[[np.ndarray], tuple]) -> tuple[np.ndarray, ...]:
+    """`function` over initial times, cell by cell where some cells lack some initial times."""
+    missing = np.isnan(series)
+    if not missing.any() or np.all(missing.all(axis=0) | ~missing.any(axis=0)):
+        return function(series)
+    count = missing.sum(axis=0)
+    results: list[np.ndarray] = []
+    for gaps in np.unique(count[count < len(series)]):
+        # Cells with the same number of initial times are worked out together: gaps are squeezed out in order of time.
+        cells = np.flatnonzero(count.ravel() == gaps)
+        columns = series.reshape(len(series), -1)[:, cells]
+        order = np.argsort(np.isnan(columns), axis=0, kind="stable")
+        part = function(np.take_along_axis(columns, order, axis=0)[: len(series) - gaps])
+        results = results or [np.full(count.size, np.nan) for _ in part]
+        for values, known in zip(results, part, strict=True):
+            values[cells] = known
+    return tuple(values.reshape(count.shape) for values in results)
 
 
 def inflation(series: np.ndarray) -> np.ndarray:

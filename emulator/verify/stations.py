@@ -1,7 +1,8 @@
 """Point observations: METAR tables, CSV and the text format of `verif`, as an analysis on a list of points."""
 
+import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 
 from emulator.planet.units import conversion
 from emulator.planet.variables import VARIABLES
+from emulator.verify.at_points import LAPSE_RATE, at_points
 
 GOOD = ("V", "S", "C", "G")  # MADIS: verified, screened, passed the coarse checks, subjectively good
 METAR = {
@@ -19,6 +21,47 @@ METAR = {
 VERIF = {"T": "2m_temperature", "MSLP": "mean_sea_level_pressure", "TD": "2m_dewpoint_temperature"}
 PLACE = ("station", "latitude", "longitude", "elevation")
 ZERO_ALTITUDE_EXPONENT, ALTITUDE_FACTOR = 0.190284, 8.4228807e-5  # altimeter setting, hPa and m (Smithsonian tables)
+
+
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """Point observations as the truth: arguments of `open_observations`, and of `at_points` for forecasts on a grid."""
+
+    path: str | Path
+    tolerance_minutes: float = 30.0
+    quality: Sequence[str] = GOOD
+    stations: Sequence[str] | None = None
+    method: str = "bilinear"
+    lapse_rate: float = LAPSE_RATE
+
+
+def at_stations(
+    observations: Observations, forecasts: Mapping, open_forecast: Callable
+) -> tuple[xr.Dataset, dict[str, xr.Dataset]]:
+    """Observations, and the forecasts at the stations that they and every table of station forecasts have.
+
+    `open_forecast` opens a forecast that is no table. Raises `ValueError` where no station is left.
+    """
+    options = observations
+    truth = open_observations(options.path, options.tolerance_minutes, options.quality, options.stations)
+    tables = {name: open_station_forecast(path) for name, path in forecasts.items() if is_table(path)}
+    shared = [s for s in truth["station"].values if all(s in t["station"].values for t in tables.values())]
+    if not shared:
+        raise ValueError(f"Expected a station that {options.path} and all forecasts have, got none")
+    truth, result = _only(truth, shared), {}
+    for name, path in forecasts.items():
+        if name in tables:
+            table = _only(tables[name], shared)
+            result[name] = table.assign_coords({n: truth[n].variable for n in ("latitude", "longitude")})
+        else:
+            result[name] = at_points(open_forecast(path), truth, options.method, options.lapse_rate)
+    return truth, result
+
+
+def _only(dataset: xr.Dataset, stations: list[str]) -> xr.Dataset:
+    names = list(dataset["station"].values)
+    dataset = dataset.isel(cell=[names.index(s) for s in stations])
+    return dataset.assign(cell_area=("cell", np.full(len(stations), 1 / len(stations))))
 
 
 def open_observations(
@@ -71,7 +114,7 @@ def open_station_forecast(path) -> xr.Dataset:
 
 def is_table(path) -> bool:
     """Whether a path is a table of stations rather than a store."""
-    return Path(str(path)).suffix in (".txt", ".csv", ".parquet")
+    return not isinstance(path, xr.Dataset) and Path(str(path)).suffix in (".txt", ".csv", ".parquet")
 
 
 def read_table(path, quality: Sequence[str] = GOOD):

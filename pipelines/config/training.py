@@ -6,8 +6,8 @@ from typing import Literal
 import pydantic
 from pydantic import Field
 
-from pipelines.config.base import Count, Fraction, Model, Period, Positive
-from pipelines.config.networks import NetworkConfig, Precision, SFNOConfig
+from pipelines.config.base import Count, Fraction, Model, Period, Positive, Precision
+from pipelines.config.networks import DEFAULT_KIND, NetworkConfig
 
 
 class ConservationConfig(Model):
@@ -42,9 +42,9 @@ class ConservationConfig(Model):
     @pydantic.field_validator("budgets")
     @classmethod
     def _registered(cls, names: list[str]) -> list[str]:
-        from emulator.planet.quantities import quantity  # not before a configuration is read
+        from emulator.planet.quantities import registry
 
-        return [quantity(name).name for name in names]
+        return [registry.quantity(name).name for name in names]
 
 
 class OptimizerConfig(Model):
@@ -114,7 +114,7 @@ class TrainConfig(Model):
     prognostic: list[str] | None = Field(None, description="None: by the roles in the store")
     diagnostic: list[str] | None = None
     forcing: list[str] | None = None
-    network: NetworkConfig = SFNOConfig()
+    network: NetworkConfig = Field({"kind": DEFAULT_KIND})
     conservation: ConservationConfig = ConservationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     phases: list[PhaseConfig] = Field(default_factory=lambda: [PhaseConfig(updates=1000)], min_length=1)

@@ -76,7 +76,7 @@ def ours(folder: Path, threads: int) -> dict:
     from emulator.verify.align import align
     from emulator.verify.assemble import assemble
     from emulator.verify.channels import scored
-    from emulator.verify.score import score_variables, setting
+    from emulator.verify.score import binning, score_variables
 
     truth, forecast = open_analysis(folder / "truth.zarr"), open_forecast(folder / "forecast.zarr")
     grid = grid_of(truth)
@@ -86,7 +86,7 @@ def ours(folder: Path, threads: int) -> dict:
         {"model": (forecast["init_time"].values, forecast["lead_time"].values)},
     )
     plan = climatology.recipe(truth["time"], np.arange(RECORD))
-    shared = setting(grid, region_weights(grid, ["global"]), alignment, events=(), members=MEMBERS)
+    shared = binning(grid, region_weights(grid, ["global"]), alignment, events=(), members=MEMBERS)
     shared = type(shared)(**{**vars(shared), "spectrum_leads": ()})
     with dask.config.set(scheduler="threads", num_workers=threads):
         found = assemble(

@@ -10,7 +10,7 @@ from emulator.model.noise import NetworkNoise, forecast_key, update_key
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import of_length
-from emulator.verify.spectra import power_spectrum
+from emulator.verify.metrics.spectra import power_spectrum
 
 GRIDS = [Grid.gaussian(24), Grid.equiangular(33, 64, poles=True), Grid.equiangular(32, 64)]
 RADIUS = ERA5.earth_radius / 1e3  # km

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipelines.cli import main
 from pipelines.config import ReportConfig, VerifyConfig
 from pipelines.report import report
 from pipelines.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from made_scores import made_scores
+from made_scores import made_analysis, made_forecast_store, made_scores
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,35 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(scored, tmp_path):
     with pytest.raises(ValueError, match="store at .* got nothing there"):
         report(ReportConfig(scores=scored, output=out, long_run=tmp_path / "none.zarr"))
     assert not out.exists()
+
+
+def test_models_side_by_side_and_the_gate_as_commands(tmp_path, capsys):
+    truth = made_analysis(tmp_path / "analysis.zarr")
+    for name, error in (("good", 0.2), ("bad", 0.35)):
+        made_forecast_store(tmp_path / f"{name}.zarr", truth, range(28, 48, 2), 12, error)
+        verify(
+            VerifyConfig(
+                forecasts={"emulator": tmp_path / f"{name}.zarr"},
+                truth=tmp_path / "analysis.zarr",
+                output=tmp_path / name / "scores.nc",
+                variables=["surface_pressure"],
+                climatology={"end": "2001-01-07"},
+            )
+        )
+        report(ReportConfig(scores=tmp_path / name / "scores.nc", output=tmp_path / name))
+    good, bad = (str(tmp_path / name / "scores.json") for name in ("good", "bad"))
+    both = str(tmp_path / "both")
+    assert main(["report", str(tmp_path / "good"), f"worse={tmp_path / 'bad' / 'scores.nc'}", "--output", both]) == 0
+    assert "RMSE of worse against good, difference in %" in (tmp_path / "both" / "report.html").read_text()
+    assert main(["gate", good, good]) == 0 and main(["gate", good, bad]) == 0
+    assert main(["gate", bad, good, "--tolerance", "1000"]) == 0
+    capsys.readouterr()
+    assert main(["gate", bad, good]) == 1
+    out = capsys.readouterr().out
+    assert "worse" in out and "RMSE of" in out
+    renamed = json.loads((tmp_path / "both" / "scores.json").read_text().replace('"worse"', '"other"'))
+    (tmp_path / "renamed.json").write_text(json.dumps(renamed))
+    assert main(["gate", f"{both}/scores.json", str(tmp_path / "renamed.json")]) == 1
+    said = capsys.readouterr()
+    assert "missing" not in said.out and said.err.count("Expected the baseline's forecasts") == 1
+    assert main(["gate", good, f"{both}/no.json"]) == 1 and "No such file" in capsys.readouterr().err

@@ -7,8 +7,11 @@ import pytest
 import xarray as xr
 from small_planet import small_planet
 
-from emulator.verify.compare import combine
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
 from emulator.verify.files import open_scores
+from emulator.verify.merging import combine
+from emulator.verify.verification import score
 from pipelines.config import VerifyConfig
 from pipelines.verify import verify
 
@@ -208,3 +211,19 @@ def test_real_ensemble_of_reanalyses(shared_data, tmp_path):
     assert 200 < at["rmse"][0] < 500
     assert 10 < at["spread"][0] < 0.3 * at["rmse"][0]
     assert np.all(np.diff(at["rmse"]) > 0)
+
+
+def test_scores_in_memory_are_those_of_the_stage(stores, tmp_path):
+    output = tmp_path / "scores.nc"
+    verify(config(stores, output, climatology={"end": "2001-01-07"}, audit={"again": stores / "forecast.zarr"}))
+    whole, chosen = (
+        open_scores(output),
+        {"variables": ["temperature", "surface_pressure"], "regions": ["global", "tropics"]},
+    )
+    forecast, truth = stores / "forecast.zarr", stores / "analysis.zarr"
+    for judged, true in ((forecast, truth), (open_forecast(forecast), open_analysis(truth))):
+        found = score({"emulator": judged}, true, climatology=(None, "2001-01-07"), audit={"again": judged}, **chosen)
+        assert set(found.variables) == set(whole.variables)
+        for name in whole.variables:
+            np.testing.assert_array_equal(found[name].astype(whole[name].dtype), whole[name], err_msg=str(name))
+        assert found.attrs["sample"] == whole.attrs["sample"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.report.caveats import caveats
+from emulator.report.panels.caveats import caveats
 from emulator.report.view import View
 from emulator.verify.files import open_scores
 from pipelines.config import ReportConfig, VerifyConfig

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from emulator.verify import verification
 from emulator.verify.files import open_scores
 from pipelines.config import VerifyConfig
 from pipelines.verify import verify
@@ -123,8 +124,8 @@ def test_a_part_that_is_there_is_not_made_again(stores, whole, tmp_path, monkeyp
     output = tmp_path / "scores.nc"
     verify(config(stores, output), part=(1, 2))
     calls = []
-    score = __import__("pipelines.verify", fromlist=["x"])._score
-    monkeypatch.setattr("pipelines.verify._score", lambda *a: calls.append(len(a[2])) or score(*a))
+    score = verification.score_inits
+    monkeypatch.setattr(verification, "score_inits", lambda *a: calls.append(len(a[1])) or score(*a))
     verify(config(stores, output), part=(1, 2))
     assert calls == []
     verify(config(stores, output, climatology={"end": "2001-01-06"}), part=(1, 2))
@@ -140,8 +141,8 @@ def test_later_initial_times_are_added_without_making_the_old_ones_again(stores,
     verify(config(stores, output, "early_members.zarr"), append=True)
     assert open_scores(output).sizes["init_time"] == 4
     calls = []
-    score = __import__("pipelines.verify", fromlist=["x"])._score
-    monkeypatch.setattr("pipelines.verify._score", lambda *a: calls.append(len(a[2])) or score(*a))
+    score = verification.score_inits
+    monkeypatch.setattr(verification, "score_inits", lambda *a: calls.append(len(a[1])) or score(*a))
     verify(config(stores, output), append=True)
     assert calls == [3]
     found = open_scores(output)
@@ -194,17 +195,16 @@ def test_parts_that_another_process_adds_up_first(stores, whole, tmp_path, monke
     """Two processes that finish together both find all parts: the slower one sees them vanish."""
     output = tmp_path / "scores.nc"
     verify(config(stores, output), part=(1, 2))
-    module = __import__("pipelines.verify", fromlist=["x"])
-    read = module.open_scores
+    read = verification.open_scores
 
     def too_late(path):
-        monkeypatch.setattr(module, "open_scores", read)
+        monkeypatch.setattr(verification, "open_scores", read)
         whole.to_netcdf(output)
         for part in tmp_path.glob("*.part-*"):
             part.unlink()
         return read(path)
 
-    monkeypatch.setattr(module, "open_scores", too_late)
+    monkeypatch.setattr(verification, "open_scores", too_late)
     verify(config(stores, output), part=(2, 2))
     assert output.exists()
 

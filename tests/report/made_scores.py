@@ -1,13 +1,14 @@
 """Scores of a small planet for the report's tests, made once by the real verification."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from small_planet import CONSTANTS, small_planet
 
-from pipelines.config import VerifyConfig
-from pipelines.verify import verify
+from emulator.verify.inputs import Options, open_inputs
+from emulator.verify.verification import verify_to_file
 
 
 def made_analysis(path: Path, times: int = 60) -> xr.Dataset:
@@ -65,17 +66,18 @@ def long_run(truth: xr.Dataset, path, warmer: float) -> None:
     run.to_zarr(path, zarr_format=3)
 
 
-def made_scores(folder: Path, **options) -> Path:
+def verified(output: Path, truth: Path, forecasts: dict, audit=None, long_runs=None, **options) -> Path:
+    """Scores at `output`, with a version among what is recorded; `options` as of `Options`."""
+    notes = {"run": json.dumps({"versions": {"emulator": "0.1.0"}})}
+    verify_to_file(open_inputs(truth, forecasts, Options(**options), audit, long_runs), output, notes=notes)
+    return output
+
+
+def made_scores(folder: Path) -> Path:
     """`scores.nc` in `folder`, with the stores that it came from beside it."""
     truth = made_analysis(folder / "analysis.zarr")
     inits = [30, 33, 36, 39, 42]
     made_forecast_store(folder / "forecast.zarr", truth, inits, 12, 0.2, checkpoint="abc", unaccounted_heating=-3.0)
     made_forecast_store(folder / "plain.zarr", truth, inits[:3], 12, 0.3, conservation="none")
-    settings = {
-        "forecasts": {"emulator": folder / "forecast.zarr"},
-        "audit": {"uncorrected": folder / "plain.zarr"},
-        "truth": folder / "analysis.zarr",
-        "output": folder / "scores.nc",
-    }
-    verify(VerifyConfig(**(settings | options)))
-    return folder / "scores.nc"
+    forecasts, audit = {"emulator": folder / "forecast.zarr"}, {"uncorrected": folder / "plain.zarr"}
+    return verified(folder / "scores.nc", folder / "analysis.zarr", forecasts, audit)

@@ -5,16 +5,18 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from made_scores import long_run, made_analysis, made_forecast_store
+from made_scores import long_run, made_analysis, made_forecast_store, verified
 
 from emulator.report.gate import judge, read
-from emulator.verify.compare import combine
+from emulator.report.page import write_comparison, write_report
 from emulator.verify.files import open_scores, write_scores
-from pipelines.cli import main
-from pipelines.config import ReportConfig, VerifyConfig
-from pipelines.report import compare, report
-from pipelines.verify import verify
+from emulator.verify.merging import combine
 
+CHOSEN = {
+    "variables": ("temperature", "surface_pressure"),
+    "regions": ("global", "tropics"),
+    "climatology": (None, "2001-01-07"),
+}
 INITS = [28, 30, 32, 34, 36, 38, 40, 42, 44, 46]
 
 
@@ -27,23 +29,16 @@ def runs(tmp_path_factory):
         made_forecast_store(folder / f"{name}.zarr", truth, INITS, 12, error)
 
     def scored(path, forecasts, **options):
-        settings = {
-            "forecasts": {name: folder / f"{store}.zarr" for name, store in forecasts.items()},
-            "truth": folder / "analysis.zarr",
-            "output": path,
-            "variables": ["temperature", "surface_pressure"],
-            "regions": ["global", "tropics"],
-            "climatology": {"end": "2001-01-07"},
-        }
-        verify(VerifyConfig(**(settings | options)))
+        stores = {name: folder / f"{store}.zarr" for name, store in forecasts.items()}
+        verified(path, folder / "analysis.zarr", stores, **(CHOSEN | options))
 
     scored(folder / "a" / "scores.nc", {"emulator": "good"})
     scored(folder / "b" / "scores.nc", {"emulator": "bad-model"})
     scored(folder / "both.nc", {"a": "good", "b": "bad-model"})
-    scored(folder / "fewer" / "scores.nc", {"emulator": "good"}, period={"end": "2001-01-10"})
-    scored(folder / "other" / "scores.nc", {"emulator": "good"}, climatology={"end": "2001-01-06"})
+    scored(folder / "fewer" / "scores.nc", {"emulator": "good"}, period=(None, "2001-01-10"))
+    scored(folder / "other" / "scores.nc", {"emulator": "good"}, climatology=(None, "2001-01-06"))
     for name in "ab":
-        report(ReportConfig(scores=folder / name / "scores.nc", output=folder / name))
+        write_report(folder / name / "scores.nc", folder / name, "A model")
     return folder
 
 
@@ -70,8 +65,8 @@ def test_the_difference_is_that_of_paired_errors(runs):
     assert worse - found["difference_half_width"].sel(baseline="a", forecast="b") > 0
 
 
-def test_page_of_two_models(runs, tmp_path, capsys):
-    assert main(["report", str(runs / "a"), f"bad={runs / 'b' / 'scores.nc'}", "--output", str(tmp_path / "c")]) == 0
+def test_page_of_two_models(runs, tmp_path):
+    write_comparison([str(runs / "a"), f"bad={runs / 'b' / 'scores.nc'}"], tmp_path / "c")
     assert {"report.html", "scores.csv", "scores.json", "scores.nc"} <= {p.name for p in (tmp_path / "c").iterdir()}
     text = (tmp_path / "c" / "report.html").read_text()
     assert "Errors of bad are" in text and "significantly smaller in 0 of" in text
@@ -90,23 +85,16 @@ def test_page_of_two_models(runs, tmp_path, capsys):
 )
 def test_scores_that_are_not_comparable_are_refused(runs, tmp_path, other, message):
     with pytest.raises(ValueError, match=message):
-        compare([str(runs / "a"), str(runs / other)], tmp_path / "out")
+        write_comparison([str(runs / "a"), str(runs / other)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def with_climate(folder, name, long, scored_as):
     """Scores of a model whose long run is `long`, verified alone."""
-    settings = {
-        "forecasts": {"emulator": folder / f"{scored_as}.zarr"},
-        "long_runs": {"emulator": long},
-        "truth": folder / "analysis.zarr",
-        "output": folder / name / "scores.nc",
-        "variables": ["temperature", "surface_pressure"],
-        "regions": ["global", "tropics"],
-        "climatology": {"end": "2001-01-07"},
-    }
-    verify(VerifyConfig(**settings))
-    return folder / name / "scores.nc"
+    stores = {"emulator": folder / f"{scored_as}.zarr"}
+    return verified(
+        folder / name / "scores.nc", folder / "analysis.zarr", stores, long_runs={"emulator": long}, **CHOSEN
+    )
 
 
 def test_climates_of_models_verified_apart_are_set_side_by_side(runs, tmp_path):
@@ -126,16 +114,16 @@ def test_climates_of_models_verified_apart_are_set_side_by_side(runs, tmp_path):
     at = found.sel(climate_channel="temperature 500 hPa (sigma 0.5)")
     np.testing.assert_allclose(at["climate_bias_mean"], [-0.5, 1.5], rtol=1e-4)
     np.testing.assert_allclose(at["climate_difference"], [0.0, 200.0], rtol=1e-3, atol=1e-9)
-    compare([f"{n}={paths[n]}" for n in ("cold", "warm")], tmp_path / "page")
+    write_comparison([f"{n}={paths[n]}" for n in ("cold", "warm")], tmp_path / "page")
     text = (tmp_path / "page" / "report.html").read_text()
     assert "Biases of warm are" in text and "larger than those of cold" in text
     content = json.loads((tmp_path / "page" / "scores.json").read_text())
     biases = {(e["run"], e["channel"]): e["bias_mean"] for e in content["climate"]}
     np.testing.assert_allclose(biases["warm", "temperature 500 hPa (sigma 0.5)"], 1.5, rtol=1e-4)
-    compare([f"{n}={paths[n]}" for n in ("cold", "short")], tmp_path / "other")
+    write_comparison([f"{n}={paths[n]}" for n in ("cold", "short")], tmp_path / "other")
     text = (tmp_path / "other" / "report.html").read_text()
     assert "The climate of short is not compared with that of cold: 5 times from 2001-01-01 to 2001-01-05" in text
-    one = compare([f"warm={paths['warm']}", f"a={runs / 'a'}"], tmp_path / "one")  # a model without a long run
+    one = write_comparison([f"warm={paths['warm']}", f"a={runs / 'a'}"], tmp_path / "one")  # a model without a long run
     assert one is None and "Mean bias of the long run." in (tmp_path / "one" / "report.html").read_text()
 
 
@@ -144,28 +132,31 @@ def test_fields_that_only_one_model_has_are_named(runs, tmp_path):
     fewer = scored.sel(channel=[c for c in scored["channel"].values if c != "surface_pressure"])
     fewer = fewer.sel(map_channel=[c for c in fewer["map_channel"].values if c != "surface_pressure"])
     write_scores(fewer, tmp_path / "fewer.nc")
-    compare([str(runs / "a"), str(tmp_path / "fewer.nc")], tmp_path / "page")
+    write_comparison([str(runs / "a"), str(tmp_path / "fewer.nc")], tmp_path / "page")
     text = (tmp_path / "page" / "report.html").read_text()
     assert "Not compared, because not scored for every model: surface_pressure." in text
 
 
 def test_one_model_or_one_name_is_no_comparison(runs, tmp_path):
     with pytest.raises(ValueError, match="at least 2"):
-        compare([str(runs / "a")], tmp_path)
+        write_comparison([str(runs / "a")], tmp_path)
     with pytest.raises(ValueError, match="different name for each model, got 'a' twice"):
-        compare([str(runs / "a"), str(runs / "a")], tmp_path)
+        write_comparison([str(runs / "a"), str(runs / "a")], tmp_path)
 
 
-def test_gate_lets_pass_what_is_as_good_and_stops_what_is_worse(runs, capsys):
-    a, b = (str(runs / name / "scores.json") for name in "ab")
-    assert main(["gate", a, a]) == 0
-    assert main(["gate", b, a]) == 1
-    out = capsys.readouterr().out
-    assert "worse" in out and "RMSE of" in out
-    assert main(["gate", a, b]) == 0  # better everywhere
-    assert main(["gate", b, a, "--tolerance", "1000"]) == 0
-    found = judge(read(b), read(a))
+def failed(now, before, **options):
+    """Whether the gate stops, as its command does."""
+    return any(finding.verdict in ("worse", "missing") for finding in judge(now, before, **options))
+
+
+def test_gate_lets_pass_what_is_as_good_and_stops_what_is_worse(runs):
+    a, b = (read(runs / name / "scores.json") for name in "ab")
+    assert not failed(a, a) and failed(b, a)
+    assert not failed(a, b)  # better everywhere
+    assert not failed(b, a, tolerance=1000)
+    found = judge(b, a)
     assert found[0].verdict == "worse" and found[0].change > 50 and found[0].p_value < 1e-3
+    assert found[0].what.startswith("RMSE of")
 
 
 def test_gate_stops_a_leak_and_a_failed_forecast(runs):
@@ -179,27 +170,23 @@ def test_gate_stops_a_leak_and_a_failed_forecast(runs):
     assert judge(broken, a)[0].verdict == "missing"
 
 
-def test_gate_finds_forecasts_by_name_where_there_are_several(runs, tmp_path, capsys):
-    report(ReportConfig(scores=runs / "both.nc", output=tmp_path))
+def test_gate_finds_forecasts_by_name_where_there_are_several(runs, tmp_path):
+    write_report(runs / "both.nc", tmp_path, "Both")
     both, one = read(tmp_path / "scores.json"), read(runs / "a" / "scores.json")
     renamed = json.loads(json.dumps(both).replace('"forecast": "b"', '"forecast": "c"'))
     with pytest.raises(
         ValueError, match="forecasts a, c among the scores, got a, b, without c; forecasts are found by"
     ):
         judge(both, renamed)
-    (tmp_path / "renamed.json").write_text(json.dumps(renamed))
-    assert main(["gate", str(tmp_path / "scores.json"), str(tmp_path / "renamed.json")]) == 1
-    said = capsys.readouterr()
-    assert "missing" not in said.out and said.err.count("Expected the baseline's forecasts") == 1
     assert {f.verdict for f in judge(both, both)} == {"same"}
     other = json.loads(json.dumps(one).replace('"forecast": "emulator"', '"forecast": "later"'))
     assert {f.verdict for f in judge(other, one)} == {"same"}  # lone forecasts are each other's successors
 
 
-def test_gate_refuses_other_samples(runs, tmp_path, capsys):
-    report(ReportConfig(scores=runs / "fewer" / "scores.nc", output=tmp_path))
-    assert main(["gate", str(tmp_path / "scores.json"), str(runs / "a" / "scores.json")]) == 1
-    assert "the same init times as the baseline's" in capsys.readouterr().err
+def test_gate_refuses_other_samples(runs, tmp_path):
+    write_report(runs / "fewer" / "scores.nc", tmp_path, "Fewer")
+    with pytest.raises(ValueError, match="the same init times as the baseline's"):
+        judge(read(tmp_path / "scores.json"), read(runs / "a" / "scores.json"))
     (tmp_path / "no.json").write_text("{}")
     with pytest.raises(ValueError, match="scores.json of a report"):
         read(tmp_path / "no.json")

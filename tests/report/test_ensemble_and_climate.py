@@ -5,18 +5,16 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from made_scores import long_run, made_analysis, made_forecast_store
+from made_scores import long_run, made_analysis, made_forecast_store, verified
 
-from emulator.report import climate_panel, ensemble_panels, extremes_panel
 from emulator.report.gate import judge
 from emulator.report.page import render
-from emulator.report.strata import strata_table
+from emulator.report.panels import climate, extremes
+from emulator.report.panels.breakdown import strata_table
 from emulator.report.style import figures
 from emulator.report.tables import to_json
 from emulator.report.view import View
 from emulator.verify.files import open_scores
-from pipelines.config import VerifyConfig
-from pipelines.verify import verify
 
 INITS = [28, 31, 34, 37, 40, 44]
 
@@ -42,21 +40,19 @@ def scores(tmp_path_factory):
         array.encoding = {}
     many.to_zarr(folder / "many.zarr", zarr_format=3)
     long_run(truth, folder / "long.zarr", 1.5)
-    verify(
-        VerifyConfig(
-            forecasts={"ensemble": folder / "many.zarr"},
-            long_runs={"ensemble": folder / "long.zarr"},
-            truth=folder / "analysis.zarr",
-            output=folder / "scores.nc",
-            variables=fields,
-            climatology={"end": "2001-01-07"},
-        )
+    path = verified(
+        folder / "scores.nc",
+        folder / "analysis.zarr",
+        {"ensemble": folder / "many.zarr"},
+        long_runs={"ensemble": folder / "long.zarr"},
+        variables=tuple(fields),
+        climatology=(None, "2001-01-07"),
     )
-    return open_scores(folder / "scores.nc")
+    return open_scores(path)
 
 
 def test_the_page_of_an_ensemble_has_its_panels(scores):
-    text = render(View(scores), "An ensemble", 3, {})
+    text = render(View(scores), "An ensemble")
     for title in (
         "CRPS against lead",
         "Spread and error of the ensemble",
@@ -86,10 +82,11 @@ def test_the_gate_sees_an_ensemble_that_has_lost_its_spread(scores):
 
 
 def test_a_single_forecast_has_no_ensemble_panels(view):
-    assert ensemble_panels.ensembles(view) == []
+    assert view.ensembles() == []
     with figures():
-        assert extremes_panel.extremes_panel(view) is not None
-    assert not climate_panel.has_climate(view)
+        assert extremes.extremes_panel(view) is not None
+    text = render(view, "One forecast")
+    assert "Spread and error" not in text and "Climate of the long runs" not in text
 
 
 def test_the_climate_of_a_warmer_run_is_warmer_by_as_much(scores):
@@ -100,7 +97,7 @@ def test_the_climate_of_a_warmer_run_is_warmer_by_as_much(scores):
     np.testing.assert_allclose(at["climate_zonal_mean"].diff("climate_record"), -1.5, rtol=1e-3)
     pressure = scores.sel(climate_run="ensemble", climate_channel="surface_pressure")
     np.testing.assert_allclose(pressure["climate_bias_map"], 0, atol=1e-2)
-    table = climate_panel.climate_table(View(scores))
+    table = climate.climate_table(View(scores))
     assert "1.50" in table and "Variability, ratio" in table
 
 

@@ -1,17 +1,19 @@
 import html.parser
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from emulator.report import budget_panels, maps
+from emulator.report import budget_panels, panel
 from emulator.report.display import number
 from emulator.report.page import render
-from emulator.report.spectra_panel import resolution_table
-from emulator.report.style import figures
-from emulator.report.training_panel import training_panel
+from emulator.report.panels import maps
+from emulator.report.panels.spectra import resolution_table
+from emulator.report.panels.training import training_panel
+from emulator.report.style import Panel, figures
 from emulator.report.view import View
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect", "circle"}
@@ -52,7 +54,7 @@ class Page(html.parser.HTMLParser):
 def text(scored):
     from emulator.verify.files import open_scores
 
-    return render(View(open_scores(scored)), "A <small> planet & its forecasts", 1, {}, "Written today.")
+    return render(View(open_scores(scored), 1), "A <small> planet & its forecasts", "Written today.")
 
 
 def test_page_needs_nothing_else(text):
@@ -96,17 +98,17 @@ def test_sections_stand_in_order_and_titles_are_escaped(text):
 
 def test_numbers_in_figures_are_not_shortened(view):
     with figures():
-        panel = budget_panels.correction_panel(view)
-    labels = re.findall(r"<text[^>]*>([^<]+)</text>", panel.markup)
+        drawn = budget_panels.correction_panel(view)
+    labels = re.findall(r"<text[^>]*>([^<]+)</text>", drawn.markup)
     assert any(re.fullmatch(r"0\.\d{4,}", label) for label in labels)  # 0.0002 stays 0.0002
 
 
 def test_a_field_that_no_correction_touched_is_named_and_has_no_empty_axes(view):
     untouched = view.scores["correction_rms_temperature"] * 0
     with figures():
-        panel = budget_panels.correction_panel(View(view.scores.assign(correction_rms_surface_pressure=untouched)))
+        drawn = budget_panels.correction_panel(View(view.scores.assign(correction_rms_surface_pressure=untouched)))
         nothing = budget_panels.correction_panel(View(view.scores.assign(correction_rms_temperature=untouched)))
-    assert "Nothing was added to: Surface pressure." in panel.caption and "Surface pressure" not in panel.markup
+    assert "Nothing was added to: Surface pressure." in drawn.caption and "Surface pressure" not in drawn.markup
     assert nothing is None
 
 
@@ -120,8 +122,8 @@ def test_a_correction_that_is_not_small_beside_the_error_is_named(view):
     for share, told in ((0.4, ""), (0.8, "at the same lead: Temperature up to 0.8 times."), (1.5, "up to 1.5 times.")):
         correction.loc[{"audit_source": "emulator"}] = share * error[: correction.sizes["audit_lead_time"]]
         with figures():
-            panel = budget_panels.correction_panel(View(view.scores.assign(correction_rms_temperature=correction)))
-        assert told in panel.caption and ("Not small" in panel.caption) == bool(told)
+            drawn = budget_panels.correction_panel(View(view.scores.assign(correction_rms_temperature=correction)))
+        assert told in drawn.caption and ("Not small" in drawn.caption) == bool(told)
 
 
 def test_a_constant_that_the_scheme_lets_stand_is_told_in_sight(text, view):
@@ -132,9 +134,9 @@ def test_a_constant_that_the_scheme_lets_stand_is_told_in_sight(text, view):
 def test_corrections_are_told_as_shares_of_a_steps_deviation(view):
     share = view.scores["correction_rms_temperature"] * 0 + 0.0031
     with figures():
-        panel = budget_panels.correction_panel(View(view.scores.assign(correction_share_temperature=share)))
+        drawn = budget_panels.correction_panel(View(view.scores.assign(correction_share_temperature=share)))
         unknown = budget_panels.correction_panel(view)
-    assert "deviation that a step has in the training data: Temperature 0.31 %." in panel.caption
+    assert "deviation that a step has in the training data: Temperature 0.31 %." in drawn.caption
     assert "deviation" not in unknown.caption
 
 
@@ -180,9 +182,9 @@ def test_coast_comes_from_the_mask_and_never_from_the_network(view, monkeypatch)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.delenv("CARTOPY_DATA_DIR", raising=False)
     with figures():
-        panel = maps.case_panel(view, 1)
-    assert panel.markup.startswith("<img")
-    assert "median error" in panel.caption
+        drawn = maps.case_panel(view)
+    assert drawn.markup.startswith("<img")
+    assert "median error" in drawn.caption
 
 
 def test_training_curve(tmp_path):
@@ -198,8 +200,33 @@ def test_training_curve(tmp_path):
         training_panel(path)
 
 
-def test_report_needs_no_torch():
-    import subprocess
-
-    code = "import sys, emulator.report.page, emulator.verify.score, emulator.verify.audit; assert 'torch' not in sys.modules"
+def test_verification_and_report_need_no_torch(scored, tmp_path):
+    code = f"""
+import sys
+from emulator.report.page import write_report
+from emulator.report.figures import plot
+from emulator.verify.verification import score
+from emulator.verify.files import write_scores
+scores = score({str(scored.parent / "forecast.zarr")!r}, {str(scored.parent / "analysis.zarr")!r}, variables=["temperature"])
+write_scores(scores, {str(tmp_path / "s.nc")!r})
+write_report({str(tmp_path / "s.nc")!r}, {str(tmp_path)!r}, "No torch")
+plot(scores, kind="curves")
+assert not any(name.split(".")[0] == "torch" for name in sys.modules), "torch was imported"
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_panel_is_one_function_that_registers_itself(view, monkeypatch):
+    monkeypatch.setattr("emulator.report.panel._REGISTERED", panel._REGISTERED.copy())
+
+    @panel.panel("moon", 10, needs=("rmse",))
+    def moon(view):
+        return Panel("The moon", "It is full.", "Look up.", "<svg></svg>")
+
+    @panel.panel("moon", 5, needs=("no_such_score",))
+    def absent(view):
+        raise AssertionError("drawn without what it needs")
+
+    text = render(view, "A page")
+    assert '<section id="moon"' in text and "The moon.</b> It is full." in text

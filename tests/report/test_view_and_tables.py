@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from emulator.report.caveats import caveats
 from emulator.report.display import (
     date_and_hour,
     days,
@@ -17,7 +16,9 @@ from emulator.report.display import (
     scientific,
     signed_days,
 )
-from emulator.report.headline import budget_table, headline_table, verdict
+from emulator.report.panels.caveats import caveats
+from emulator.report.panels.conservation import budget_table
+from emulator.report.panels.summary import headline_table, verdict
 from emulator.report.tables import to_csv, to_json
 from emulator.report.view import View
 

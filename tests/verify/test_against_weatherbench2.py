@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.verify.ensemble import crps_terms
-from emulator.verify.statistics import error_statistics
+from emulator.verify.metrics.anomaly import anomaly_statistics
+from emulator.verify.metrics.ensemble import crps_terms
+from emulator.verify.metrics.errors import error_statistics
 
 metrics = pytest.importorskip("weatherbench2.metrics")
 
@@ -25,7 +26,8 @@ def as_dataset(values, *front):
 def test_errors_and_anomaly_correlation():
     rng = np.random.default_rng(0)
     forecast, truth, climate = rng.standard_normal((3, 5, GRID.area.size))
-    ours = error_statistics(forecast, truth, climate, GRID.area.reshape(1, -1))
+    weights = GRID.area.reshape(1, -1)
+    ours = error_statistics(forecast, truth, weights) | anomaly_statistics(forecast, truth, climate, weights)
     f, o = as_dataset(forecast), as_dataset(truth)
     for name, metric in (
         ("squared_error", metrics.MSE()),

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from emulator.verify.climate_difference import climate_differences, comparable
+from emulator.verify.long_runs import climate_differences, comparable
 
 CHANNELS = ["temperature", "surface_pressure"]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.planet.grid import Grid
-from emulator.verify.ensemble import (
+from emulator.verify.metrics.ensemble import (
     ENSEMBLE_STATISTICS,
     ascending,
     crps_terms,
@@ -89,7 +89,7 @@ def test_energy_score_of_one_cell_is_the_crps():
 def test_blocks_of_rows_do_not_change_statistics(monkeypatch):
     members, truth = made(4, 7)
     whole = ensemble_statistics(members, truth, TWO)
-    monkeypatch.setattr("emulator.verify.ensemble.ROW_BYTES", 1)
+    monkeypatch.setattr("emulator.verify.metrics.ensemble.ROW_BYTES", 1)
     pieces = ensemble_statistics(members, truth, TWO)
     for name in ENSEMBLE_STATISTICS:
         np.testing.assert_allclose(pieces[name], whole[name], rtol=1e-13)

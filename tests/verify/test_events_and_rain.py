@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scores.spatial import fss_2d_single_field
 
 from emulator.planet.grid import Grid
-from emulator.verify import events, precipitation
-from emulator.verify.climatology import recipe
-from emulator.verify.seasonal_slots import SlotFields, Slots, quantiles
+from emulator.verify.climatology import SlotFields, Slots, recipe
+from emulator.verify.metric import scores_of
+from emulator.verify.metrics import events, rain
+from emulator.verify.metrics.events import quantiles
 
 GRID = Grid.equiangular(6, 12)
 CELLS = int(np.prod(GRID.shape))
@@ -33,16 +34,18 @@ def means(forecast, truth, limits, weights=EQUAL, mask=None):
     """Mean statistics over leads, `(event,)` each."""
     probability, happened = events.event_fields(forecast, truth, limits, UPPER)
     found = events.event_statistics(probability, happened, len(forecast), weights, mask)
+    if len(forecast) > 1:
+        found |= events.reliability_statistics(probability, happened, weights, mask)
     named = {}
     for name, values in found.items():
         dims = ("event", "probability_bin") if name in events.RELIABILITY else ("event",)
         named[name] = (dims, values.mean(axis=0)[:, 0, 0])
-    return xr.Dataset(named), xr.DataArray([0.3, 0.3], dims="event")
+    return xr.Dataset(named, {"event": [0.3, 0.7]})
 
 
 def test_yes_or_no_forecasts_agree_with_scores():
     forecast, truth, limits = made()
-    found = events.event_scores(*means(forecast, truth, limits))
+    found = scores_of(means(forecast, truth, limits))
     for index, side in enumerate((np.less, np.greater)):
         yes, was = side(forecast[0], limits[:, index]), side(truth, limits[:, index])
         table = scores.categorical.BinaryContingencyManager(
@@ -60,7 +63,7 @@ def test_yes_or_no_forecasts_agree_with_scores():
 @given(members=st.integers(2, 12), seed=st.integers(0, 99))
 def test_brier_score_and_its_fair_form_agree_with_scores(members, seed):
     forecast, truth, limits = made(members, seed=seed)
-    found = events.event_scores(*means(forecast, truth, limits)).isel(event=1)
+    found = scores_of(means(forecast, truth, limits)).isel(event=1)
     f = xr.DataArray(forecast[:, :, 0], dims=("member", "lead", "cell"))
     o = xr.DataArray(truth[:, 0], dims=("lead", "cell"))
     for name, fair in (("brier", False), ("brier_fair", True)):
@@ -72,7 +75,7 @@ def test_brier_score_and_its_fair_form_agree_with_scores(members, seed):
 
 def test_reliability_and_roc_agree_with_xskillscore():
     forecast, truth, limits = made(10, leads=9)
-    mean, probability = means(forecast, truth, limits)
+    mean = means(forecast, truth, limits)
     said = xr.DataArray((forecast > 0.4).mean(axis=0)[:, 0].ravel(), dims="x")
     was = xr.DataArray((truth > 0.4).ravel(), dims="x")
     at = mean.isel(event=1)
@@ -84,22 +87,22 @@ def test_reliability_and_roc_agree_with_xskillscore():
         at["reliability_probability"] / at["reliability_weight"], np.linspace(0, 1, 11), rtol=1e-10, atol=1e-12
     )
     area = xskillscore.roc(was, said, bin_edges=np.append(np.linspace(0, 1, 11) - 0.05, 1.05), return_results="area")
-    np.testing.assert_allclose(events.event_scores(mean, probability)["roc_area"].isel(event=1), area, rtol=1e-10)
+    np.testing.assert_allclose(scores_of(mean)["roc_area"].isel(event=1), area, rtol=1e-10)
 
 
 def test_a_perfect_forecast_an_empty_one_and_a_failed_one():
     _, truth, limits = made()
-    perfect = events.event_scores(*means(truth[None], truth, limits))
+    perfect = scores_of(means(truth[None], truth, limits))
     np.testing.assert_allclose(perfect["hit_rate"], 1)
     np.testing.assert_array_equal(perfect["false_alarm_rate"], 0)
     np.testing.assert_allclose(perfect["brier"], 0, atol=1e-15)
     assert np.isnan(perfect["sedi"]).all()  # has no value at rates of 0 and 1
     failed = truth[None].copy()
     failed[0, 1, 0, 4] = np.nan
-    assert np.isnan(means(failed, truth, limits)[0]["hit"]).all()
+    assert np.isnan(means(failed, truth, limits)["hit"]).all()
     mask = np.ones(truth.shape, bool)
     mask[1, 0, 4] = False
-    assert np.isfinite(means(failed, truth, limits, mask=mask)[0]["hit"]).all()
+    assert np.isfinite(means(failed, truth, limits, mask=mask)["hit"]).all()
 
 
 def test_climatological_probability_has_no_brier_skill():
@@ -107,7 +110,7 @@ def test_climatological_probability_has_no_brier_skill():
     mean = xr.Dataset({n: ("event", [v]) for n, v in (("hit", 0.3 * base), ("miss", 0.7 * base))})
     mean["false_alarm"] = ("event", [0.3 * (1 - base)])
     mean["brier"], mean["brier_correction"] = ("event", [base * (1 - base)]), ("event", [0.0])
-    found = events.event_scores(mean, xr.DataArray([0.3], dims="event"))
+    found = scores_of(mean.assign_coords(event=[0.3]))
     np.testing.assert_allclose(found["brier_skill"], 0, atol=1e-15)
     np.testing.assert_allclose(found["frequency_bias"], 1)
 
@@ -127,7 +130,7 @@ def test_seeps_agrees_with_scores():
     p = rng.uniform(0.05, 0.95, CELLS)
     heavy = rng.uniform(2, 8, CELLS)
     forecast[2], truth[3] = heavy, heavy  # exactly at the threshold: light
-    ours = precipitation.seeps(forecast, truth, p, heavy, 0.25)
+    ours = rain.seeps(forecast, truth, p, heavy, 0.25)
     as_array = [xr.DataArray(x, dims=("time", "cell")) for x in (forecast, truth)]
     theirs = scores.categorical.seeps(
         *as_array,
@@ -143,13 +146,13 @@ def test_seeps_agrees_with_scores():
 def test_the_climate_of_rain_is_its_definition():
     rng = np.random.default_rng(0)
     samples = np.where(rng.random((200, 1, 4)) < 0.6, 0.0, rng.gamma(1.0, 3.0, (200, 1, 4)))
-    probability, heavy = precipitation.seeps_climate(samples, 0.1)
+    probability, heavy = rain.seeps_climate(samples, 0.1)
     for cell in range(4):
         wet = samples[:, 0, cell][samples[:, 0, cell] > 0.1]
         np.testing.assert_allclose(probability[0, cell], 1 - len(wet) / 200)
         np.testing.assert_allclose(heavy[0, cell], np.quantile(wet, 2 / 3))
-    np.testing.assert_allclose(precipitation.dry_rate(21600) * 21600, 0.1)
-    np.testing.assert_allclose(precipitation.dry_rate(86400) * 86400, 0.25)
+    np.testing.assert_allclose(rain.dry_rate(21600) * 21600, 0.1)
+    np.testing.assert_allclose(rain.dry_rate(86400) * 86400, 0.25)
 
 
 @pytest.mark.parametrize("window", [3, 5])
@@ -158,7 +161,7 @@ def test_fractions_agree_with_scores_away_from_the_poles(window):
     rng = np.random.default_rng(window)
     said, was = (rng.random((20, 24)) < 0.3 for _ in range(2))
     half = window // 2
-    ours = [precipitation.neighbourhood(x.astype(float), window)[half:-half] for x in (said, was)]
+    ours = [rain.neighbourhood(x.astype(float), window)[half:-half] for x in (said, was)]
     wide = [np.concatenate([x[:, -half:], x, x[:, :half]], axis=1).astype(float) for x in (said, was)]
     theirs = fss_2d_single_field(*wide, event_threshold=0.5, window_size=(window, window))
     fss = 1 - np.mean((ours[0] - ours[1]) ** 2) / (np.mean(ours[0] ** 2) + np.mean(ours[1] ** 2))
@@ -168,17 +171,17 @@ def test_fractions_agree_with_scores_away_from_the_poles(window):
 def test_a_neighbourhood_wraps_in_longitude_and_ends_at_the_poles():
     field = np.zeros((4, 6))
     field[0, 0] = 1.0
-    near = precipitation.neighbourhood(field, 3)
+    near = rain.neighbourhood(field, 3)
     np.testing.assert_allclose(near[0, [5, 0, 1]], 1 / 6)  # two rows of three cells
     np.testing.assert_allclose(near[1, [5, 0, 1]], 1 / 9)
     np.testing.assert_array_equal(near[2:], 0)
-    np.testing.assert_allclose(precipitation.neighbourhood(np.ones((4, 6)), 5), 1.0)
+    np.testing.assert_allclose(rain.neighbourhood(np.ones((4, 6)), 5), 1.0)
 
 
 def test_a_displaced_shower_gains_with_the_window():
     truth, forecast = np.zeros((1, 1, 1, 72)), np.zeros((1, 1, 1, 72))
     truth[..., 30], forecast[..., 32] = 1.0, 1.0
-    found = precipitation.fss_statistics(forecast, truth, GRID, EQUAL)
+    found = rain.fss_statistics(forecast, truth, GRID, EQUAL)
     fss = 1 - found["fss_difference"] / found["fss_power"]
     rising = fss.ravel()
     assert rising[0] == 0 and np.all(np.diff(rising) >= 0) and rising[-1] > 0.7

@@ -11,9 +11,8 @@ from emulator.verify.align import align
 from emulator.verify.assemble import assemble
 from emulator.verify.channels import scored
 from emulator.verify.merging import merge
-from emulator.verify.score import score_variables, setting
+from emulator.verify.score import binning, score_variables, wind_vectors
 from emulator.verify.significance import mean_interval
-from emulator.verify.wind import wind_vectors
 
 INITS = [16, 20, 24, 31, 38, 44]
 REGIONS = ["global", "tropics"]
@@ -32,8 +31,8 @@ def score(truth, forecasts, variables=VARIABLES, regions=REGIONS):
     alignment = align({time: i for i, time in enumerate(truth["time"].values)}, times)
     plan = climatology.recipe(truth["time"], np.arange(16))
     members = [*(f.sizes.get("member", 1) for f in forecasts.values()), 1]
-    shared = setting(grid, region_weights(grid, regions), alignment, members=max(members), step_seconds=21600.0)
-    return assemble(score_variables(chosen, plan, shared), shared, list(forecasts), regions, members)
+    bins = binning(grid, region_weights(grid, regions), alignment, members=max(members), step_seconds=21600.0)
+    return assemble(score_variables(chosen, plan, bins), bins, list(forecasts), regions, members)
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +238,9 @@ def test_wind_vector_is_the_error_of_the_vector(truth):
     times = {"a": (forecast["init_time"].values, forecast["lead_time"].values)}
     alignment = align({time: i for i, time in enumerate(truth["time"].values)}, times)
     plan = climatology.recipe(truth["time"], np.arange(16))
-    shared = setting(grid, region_weights(grid, ["global"]), alignment)
+    shared = binning(grid, region_weights(grid, ["global"]), alignment)
     results = score_variables(chosen, plan, shared)
-    found = assemble([*results, *wind_vectors(results)], shared, ["a"], ["global"], [1, 1])
+    found = assemble(results, shared, ["a"], ["global"], [1, 1])
     at = found.sel(forecast="a", region="global").isel(channel=found["variable"].values == "wind_vector")
     squares = sum(
         (forecast[name].astype(np.float64) - matching_truth(truth, forecast, name).astype(np.float64)) ** 2

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.planet.grid import Grid
-from emulator.verify.spectra import (
+from emulator.verify.metrics.spectra import (
     effective_wavenumber,
+    power_ratio,
     power_spectrum,
-    ratio,
     spectrum_kind,
     total_spectrum,
     truncation,
@@ -73,7 +73,7 @@ def test_kinds_of_grids():
 
 def test_ratio_is_silent_where_the_truth_is_noise():
     truth = np.array([1.0, 1e-3, 1e-15])
-    values = ratio(np.array([1.0, 2e-3, 1.0]), truth)
+    values = power_ratio(np.array([1.0, 2e-3, 1.0]), truth)
     np.testing.assert_allclose(values[:2], [1, 2])
     assert np.isnan(values[2])
 
@@ -88,7 +88,7 @@ def test_ratio_ends_at_a_truncation_and_nowhere_else(slope, rest):
     ended = np.where(wave > 31, rest * whole[:, 31:32], whole)
     np.testing.assert_array_equal(truncation(whole), 47)
     np.testing.assert_array_equal(truncation(ended), 31)
-    values = ratio(whole, ended)
+    values = power_ratio(whole, ended)
     np.testing.assert_allclose(values[:, :32], 1.0)
     assert np.isnan(values[:, 32:]).all()
     assert effective_wavenumber(values[0]) == 31

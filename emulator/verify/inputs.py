@@ -1,0 +1,222 @@
+"""What a verification works on: stores opened and checked against each other, aligned in time, with a climatology."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from emulator.planet.calendar import in_nanoseconds
+from emulator.planet.grid import Grid
+from emulator.planet.regions import DEFAULT_REGIONS, region_weights
+from emulator.sources.foreign import open_any_forecast, open_truth
+from emulator.store.analysis import check_times
+from emulator.store.forecast import check_forecast, from_disk_names
+from emulator.store.schema import grid_of, levels_of
+from emulator.verify import climatology
+from emulator.verify.align import Alignment, align, check_calendars, check_grids
+from emulator.verify.budgets import HYDROSTATIC, EnergyForm
+from emulator.verify.channels import ScoredVariable, scored
+from emulator.verify.fields import empty_inits
+from emulator.verify.score import EVENTS
+from emulator.verify.stations import Observations, at_stations, station_weights
+
+PERSISTENCE_DAYS = 10
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is scored, where, and against which climatology.
+
+    Attributes:
+      variables, regions: names; levels: of these the nearest in the stores, in their own unit. None takes all, and of
+        regions the globe, the tropics and both hemispheres beyond 20 degrees.
+      events: quantiles of the climatology that events lie below (up to 0.5) or above.
+      period: first and last initial time; None is open.
+      climatology: first and last time of the truth that the climatology is made from; open: before the first initial
+        time, or all of it where that is less than 30 days.
+      persistence_lead_hours: leads of persistence where there are no forecasts; empty: every step up to 10 days.
+      energy: form of energy in the audit.
+    """
+
+    variables: tuple[str, ...] | None = None
+    levels: tuple[float, ...] | None = None
+    regions: tuple[str, ...] | None = None
+    events: tuple[float, ...] = EVENTS
+    period: tuple = (None, None)
+    climatology: tuple = (None, None)
+    persistence_lead_hours: tuple[float, ...] = ()
+    energy: EnergyForm = HYDROSTATIC
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+    """Stores under in-memory names, and what they share.
+
+    Attributes:
+      options: what was asked for; truth_name: path of the truth or of the observations.
+      truth: analysis; forecasts: name -> forecast to score; audited: those and more whose budgets are audited.
+      long_runs: name -> long run whose climate is scored.
+      mask: land-sea mask `grid.shape` or None; regions: names; weights: `(region, *grid.shape)`.
+      variables: what is scored; skipped: variable -> why it is not.
+      alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
+      empty: forecast -> how many initial times it has without any value, which are left out for all.
+    """
+
+    options: Options
+    truth_name: str
+    truth: xr.Dataset
+    forecasts: dict[str, xr.Dataset]
+    audited: dict[str, xr.Dataset]
+    long_runs: dict[str, xr.Dataset]
+    grid: Grid
+    mask: np.ndarray | None
+    regions: tuple[str, ...]
+    weights: np.ndarray
+    variables: list[ScoredVariable]
+    skipped: dict[str, str]
+    alignment: Alignment
+    empty: dict[str, int]
+    recipe: climatology.Recipe
+    overlap: bool
+
+    @property
+    def members(self) -> list[int]:
+        """Ensemble sizes of the forecasts and of persistence."""
+        return [dataset.sizes.get("member", 1) for dataset in (*self.forecasts.values(), self.truth)]
+
+    @property
+    def climatology_period(self) -> str:
+        first, last = (self.truth["time"].values[self.recipe.positions[i]] for i in (0, -1))
+        return f"{first} to {last}"
+
+    @property
+    def sample(self) -> str:
+        """JSON of what has to be equal for scores to be added up."""
+        form = self.options.energy
+        content = {
+            "grid": self.grid.describe(),
+            "truth": str(self.truth.attrs.get("fingerprint") or self.truth_name),
+            "climatology": f"{self.recipe.describe()} from {self.climatology_period}",
+            "energy": [form.form, form.heat_capacity, form.kinetic],
+            "models": {name: str(d.attrs.get("checkpoint", "")) for name, d in self.forecasts.items()},
+            "members": {name: d.sizes.get("member", 1) for name, d in self.forecasts.items()},
+        }
+        return json.dumps(content)
+
+
+def open_inputs(
+    truth,
+    forecasts: Mapping,
+    options: Options = Options(),
+    audit: Mapping | None = None,
+    long_runs: Mapping | None = None,
+) -> Inputs:
+    """Opens and checks everything. `truth`, and the forecasts by their names, are paths, URLs, patterns or datasets.
+
+    `truth` may be `Observations`. `audit`: more forecasts whose budgets are audited; `long_runs`: forecasts whose climate is
+    scored. Raises `ValueError` in one sentence that names what differs.
+    """
+    at_points = isinstance(truth, Observations)
+    if at_points:
+        name, (observed, judged) = str(truth.path), at_stations(truth, forecasts, _forecast)
+        audited, runs = {}, {}
+    else:
+        name, observed = _name(truth), _truth(truth)
+        judged, more, runs = (
+            {name: _forecast(path) for name, path in (paths or {}).items()} for paths in (forecasts, audit, long_runs)
+        )
+        audited = judged | more
+    grid = check_grids({"the truth": grid_of(observed)} | {n: grid_of(d) for n, d in (judged | audited | runs).items()})
+    check_calendars({"the truth": observed["time"].values} | {n: d["init_time"].values for n, d in judged.items()})
+    variables, skipped = scored(observed, judged, grid, levels_of(observed), options.variables, options.levels)
+    alignment, empty = _without_empty(_alignment(observed, judged, options, name), variables, judged)
+    recipe, overlap = _climatology(observed, alignment, options)
+    mask = observed["land_sea_mask"].values if "land_sea_mask" in observed else None
+    if at_points:
+        regions, weights = station_weights(observed["station"].values)
+    else:
+        regions = options.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
+        weights = region_weights(grid, regions, mask)
+    stores, bins = (observed, judged, audited, runs), (grid, mask, tuple(regions), weights)
+    return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap)
+
+
+def _name(source) -> str:
+    if not isinstance(source, xr.Dataset):
+        return str(source)
+    return str(source.encoding.get("source") or source.attrs.get("source") or "a dataset in memory")
+
+
+def _truth(source) -> xr.Dataset:
+    if not isinstance(source, xr.Dataset):
+        return open_truth(source)
+    return in_nanoseconds(check_times(source, _name(source)))
+
+
+def _forecast(source) -> xr.Dataset:
+    if not isinstance(source, xr.Dataset):
+        return open_any_forecast(source)
+    return in_nanoseconds(check_forecast(from_disk_names(source, _name(source)), _name(source)))
+
+
+def _alignment(truth: xr.Dataset, forecasts: dict, options: Options, name: str) -> Alignment:
+    times = {name: (dataset["init_time"].values, dataset["lead_time"].values) for name, dataset in forecasts.items()}
+    if not times:
+        times = {"persistence": (truth["time"].values, _persistence_leads(truth, options, name))}
+    return align(_present(truth), times, *options.period)
+
+
+def _without_empty(alignment: Alignment, variables, forecasts: dict) -> tuple[Alignment, dict[str, int]]:
+    """The alignment without the initial times at which a forecast holds nothing, and how many of those each has.
+
+    Stores of ours are finished: every initial time of theirs is written. Raises `ValueError` when none is left.
+    """
+    marks = {
+        name: empty_inits(variables, name, alignment.init_time)
+        for name, dataset in forecasts.items()
+        if "emulator_schema" not in dataset.attrs
+    }
+    left = np.flatnonzero(~np.any([np.zeros(len(alignment.init_time), bool), *marks.values()], axis=0))
+    if not len(left):
+        raise ValueError(f"Expected values in the forecasts, got none at any initial time of {', '.join(marks)}")
+    return alignment.at(left), {name: int(empty.sum()) for name, empty in marks.items() if empty.any()}
+
+
+def _present(truth: xr.Dataset) -> dict:
+    """Time -> position, of the times that the truth has."""
+    missing = truth["missing"].values if "missing" in truth else np.zeros(truth.sizes["time"], bool)
+    return {time: index for index, time in enumerate(truth["time"].values) if not missing[index]}
+
+
+def _persistence_leads(truth: xr.Dataset, options: Options, name: str) -> np.ndarray:
+    hours = options.persistence_lead_hours
+    if not hours:
+        step = float(truth.attrs.get("time_step_seconds", 0)) / 3600
+        if truth.sizes["time"] < 2 or not step:
+            raise ValueError(f"Expected at least 2 times in {name} to score persistence, got {truth.sizes['time']}")
+        count = min(truth.sizes["time"] - 1, int(PERSISTENCE_DAYS * 24 / step))
+        hours = step * np.arange(1, count + 1)
+    return np.round(np.asarray(hours, np.float64) * 3.6e12).astype("timedelta64[ns]")
+
+
+def _climatology(truth: xr.Dataset, alignment: Alignment, options: Options) -> tuple[climatology.Recipe, bool]:
+    """The climatology's recipe, and whether its record holds times that are verified."""
+    present = np.array(sorted(_present(truth).values()))
+    chosen = climatology.record(truth["time"].values[present], alignment.init_time[0], *options.climatology)
+    recipe = climatology.recipe(truth["time"], present[chosen])
+    verified = np.unique(alignment.truth_valid[alignment.truth_valid >= 0])
+    overlap = bool(len(np.intersect1d(recipe.positions, verified)))
+    if overlap and options.climatology == (None, None):
+        log.warning(
+            "the truth has less than %d days before the first initial time %s: the climatology is made from all of it, "
+            "verified times included, which favours it; give a period under climatology",
+            climatology.SHORTEST_DAYS,
+            alignment.init_time[0],
+        )
+    elif overlap:
+        log.warning("the climatology's period holds verified times, which favours it")
+    return recipe, overlap

@@ -1,0 +1,267 @@
+"""Scores of an ensemble as a distribution: CRPS in both forms, energy score, variance, and where the truth ranks.
+
+Members come first, `(member, ..., cell)`. All are functions of one verification sample, to be averaged over initial times.
+"""
+
+import functools
+
+import numpy as np
+import xarray as xr
+
+from emulator.verify.metric import CHANNEL, Interval, Metric, Sample, Statistics, area_means, ratio, register
+from emulator.verify.metrics.errors import ERRORS
+
+ENSEMBLE_STATISTICS = ("crps", "mean_difference", "variance", "energy_score")
+NETWORK_MEMBERS = 24  # above, numpy's sort is faster than a sorting network
+ROW_BYTES = 2**21  # of all members of the rows worked on at a time
+
+
+def ensemble_statistics(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> dict:
+    """Every statistic of `ENSEMBLE_STATISTICS`: members `(member, ..., cell)`, truth `(..., cell)` -> `(..., region)` each.
+
+    `weights` `(region, cell)` and `mask` `(..., cell)` as in `metric.area_means`. Raises `ValueError` for one member.
+    """
+    shape, cells = truth.shape[:-1], truth.shape[-1]
+    flat, observed = members.reshape(len(members), -1, cells), truth.reshape(-1, cells)
+    marks = None if mask is None or mask.all() else mask.reshape(-1, cells)
+    step = max(1, ROW_BYTES // (8 * cells * len(members)))
+    parts = []
+    for start in range(0, len(observed), step):
+        rows = slice(start, start + step)
+        part, counted = flat[:, rows], None if marks is None else marks[rows]
+        absolute, pairs = crps_terms(part, observed[rows])
+        parts.append(
+            (
+                area_means(absolute - pairs / 2, weights, counted),
+                area_means(pairs, weights, counted),
+                area_means(part.var(axis=0, ddof=1), weights, counted),
+                energy_score(part, observed[rows], weights, counted),
+            )
+        )
+    return {
+        name: np.concatenate([part[index] for part in parts]).reshape(*shape, -1)
+        for index, name in enumerate(ENSEMBLE_STATISTICS)
+    }
+
+
+def crps_terms(members: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(1/M) sum |x_m - o|` and `1/(M(M-1)) sum sum |x_i - x_j|`, `(member, ...)` and `(...)` -> `(...)` each.
+
+    The double sum by ranks: `sum_k (2k - M - 1) x_(k)` over the sorted members is half of it. Raises `ValueError` for
+    fewer than 2 members.
+    """
+    count = len(members)
+    if count < 2:
+        raise ValueError(f"Expected at least 2 members for the fair CRPS, got {count}")
+    ordered = ascending(members)
+    pairs, absolute = np.zeros(truth.shape), np.zeros(truth.shape)
+    for index, member in enumerate(ordered):
+        pairs += (2.0 * index + 1 - count) * member
+        absolute += np.abs(member - truth)
+    return absolute / count, pairs * (2.0 / (count * (count - 1)))
+
+
+def energy_score(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
+    """Fair energy score of the fields of a region: `(member, row, cell)` and `(row, cell)` -> `(row, region)`.
+
+    `(1/M) sum |x_m - o| - 1/(2M(M-1)) sum sum |x_i - x_j|` with the root of the area mean of the squared difference as norm
+    (Gneiting and Raftery 2007, eq. 21, in the fair form). The norms of all pairs from one product of departures from the
+    ensemble mean, which keeps the precision that fields with a large mean would lose.
+    """
+    count = len(members)
+    centre = members.mean(axis=0)
+    vectors = np.concatenate([members - centre, (truth - centre)[None]])  # (M + 1, row, cell)
+    share = weights if mask is None else None
+    result = np.empty((truth.shape[0], len(weights)))
+    upper = np.triu_indices(count, 1)
+    for row in range(truth.shape[0]):
+        fields = vectors[:, row]
+        if mask is not None:
+            fields = np.where(mask[row], fields, 0.0)
+            total = (weights * mask[row]).sum(axis=1, keepdims=True)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                share = weights * mask[row] / total
+        for region, weight in enumerate(share):
+            inside = np.flatnonzero(weight) if np.isfinite(weight).all() else slice(None)
+            kept = fields[:, inside]
+            gram = (kept * weight[inside]) @ kept.T
+            square = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
+            distance = np.sqrt(np.maximum(square, 0.0))
+            result[row, region] = distance[:-1, -1].mean() - distance[:-1, :-1][upper].sum() / (count * (count - 1))
+    return result
+
+
+def rank_counts(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
+    """How often the truth takes each rank among the members: `(..., region, M + 1)`, area shares that sum to 1.
+
+    Where the truth equals members, the ranks that it could take share the cell equally: the expectation of random ties,
+    without a seed. NaN where a member is not finite.
+    """
+    below, equal = np.zeros(truth.shape), np.zeros(truth.shape)
+    for member in members:
+        below += member < truth
+        equal += member == truth
+    shares = [
+        area_means(((below <= rank) & (rank <= below + equal)) / (equal + 1), weights, mask)
+        for rank in range(len(members) + 1)
+    ]
+    result = np.stack(shares, axis=-1)
+    broken = area_means(np.where(np.isfinite(members).all(axis=0), 0.0, np.nan), weights, mask)
+    return result + broken[..., None]
+
+
+def ascending(members: np.ndarray) -> list[np.ndarray]:
+    """The members sorted cell by cell: a list of fields, lowest first.
+
+    A sorting network of whole-field minima and maxima: for 10 members 1.6 times as fast as a sort along the first axis.
+    """
+    count = len(members)
+    if count > NETWORK_MEMBERS or not np.isfinite(members).all():
+        return list(np.sort(members, axis=0))
+    wires, spare = [member.copy() for member in members], np.empty_like(members[0])
+    for low, high in _network(count):
+        np.minimum(wires[low], wires[high], out=spare)
+        np.maximum(wires[low], wires[high], out=wires[high])
+        wires[low], spare = spare, wires[low]
+    return wires
+
+
+@functools.lru_cache(maxsize=64)
+def _network(count: int) -> tuple[tuple[int, int], ...]:
+    """Comparators of Batcher's odd-even merge sort (Knuth 1998, 5.2.2 algorithm M) for any number of wires."""
+    pairs = []
+    top = 1
+    while top < count:
+        top *= 2
+    step = top // 2
+    while step > 0:
+        gap, offset, distance = top // 2, 0, step
+        while True:
+            pairs += [(i, i + distance) for i in range(count - distance) if (i & step) == offset]
+            if gap == step:
+                break
+            distance, gap, offset = gap - step, gap // 2, step
+        step //= 2
+    return tuple(pairs)
+
+
+def of_single_forecast(scores: xr.Dataset) -> xr.Dataset:
+    """A dataset of scores without an ensemble as one with: the distribution of a single forecast is a step."""
+    if "sum_crps" in scores:
+        return scores
+    zero = xr.zeros_like(scores["sum_error"])
+    scores = scores.assign(sum_crps=scores["sum_absolute_error"], sum_mean_difference=zero, sum_variance=zero)
+    return scores.assign(sum_energy_score=xr.full_like(zero, np.nan))
+
+
+def _of(sample: Sample) -> dict:
+    if len(sample.members) > 1:
+        return ensemble_statistics(sample.members, sample.truth, sample.weights, sample.mask)
+    known = sample.statistics
+    none = np.zeros_like(known["error"])
+    energy = np.sqrt(known["squared_error"])
+    return {"crps": known["absolute_error"], "mean_difference": none, "variance": none, "energy_score": energy}
+
+
+def _ranks(sample: Sample) -> dict:
+    if len(sample.members) < 2:
+        return {}
+    return {"rank": rank_counts(sample.members, sample.truth, sample.weights, sample.mask)}
+
+
+def _spread(mean: xr.Dataset) -> xr.DataArray:
+    return np.sqrt(mean["variance"]).where(mean["members"] > 1)
+
+
+def _unbiased(mean: xr.Dataset) -> xr.DataArray:
+    return np.sqrt((mean["squared_error"] - mean["variance"] / mean["members"]).clip(0)).where(mean["members"] > 1)
+
+
+def _spread_skill(mean: xr.Dataset) -> xr.DataArray:
+    inflation = np.sqrt((mean["members"] + 1) / mean["members"])
+    return ratio(inflation * _spread(mean), np.sqrt(mean["squared_error"]))
+
+
+ENSEMBLE = Statistics(ENSEMBLE_STATISTICS, _of, ensemble=True, vector=("variance",))
+RANKS = Statistics(
+    ("rank",),
+    _ranks,
+    back={"rank": lambda binning: binning.members + 1},
+    headline=True,
+    wanted=lambda variable, binning: binning.members > 1,
+)
+
+register(
+    Metric(
+        "crps",
+        "CRPS",
+        "fair continuous ranked probability score of the ensemble",
+        (ERRORS, ENSEMBLE),
+        lambda mean: mean["crps"],
+        CHANNEL,
+        "lower",
+        Interval("crps", differences=True),
+    )
+)
+register(
+    Metric(
+        "crps_ecdf",
+        "CRPS, empirical",
+        "continuous ranked probability score of the empirical distribution; larger than the fair one",
+        (ENSEMBLE,),
+        lambda mean: mean["crps"] + mean["mean_difference"] / (2 * mean["members"]),
+        CHANNEL,
+        "lower",
+    )
+)
+register(
+    Metric(
+        "rmse_unbiased",
+        "RMSE, unbiased",
+        "rmse of the ensemble mean without the part that is due to the number of members",
+        (ERRORS, ENSEMBLE),
+        _unbiased,
+        CHANNEL,
+        "lower",
+    )
+)
+register(
+    Metric(
+        "energy_score",
+        "Energy score",
+        "fair energy score, norm: root of the area mean of the square",
+        (ENSEMBLE,),
+        lambda mean: mean["energy_score"],
+        CHANNEL,
+        "lower",
+    )
+)
+register(
+    Metric(
+        "spread",
+        "Spread",
+        "ensemble standard deviation, root of the mean variance (ddof 1)",
+        (ENSEMBLE,),
+        _spread,
+        CHANNEL,
+    )
+)
+register(
+    Metric(
+        "spread_skill",
+        "Spread over error",
+        "sqrt((M + 1) / M) spread / rmse of the ensemble mean; 1 for a reliable ensemble of M members",
+        (ERRORS, ENSEMBLE),
+        _spread_skill,
+        better="one",
+    )
+)
+register(
+    Metric(
+        "rank_histogram",
+        "Rank histogram",
+        "share of cells and times at which the truth has each rank among the members, ties shared",
+        (RANKS,),
+        lambda mean: mean["rank"],
+    )
+)

@@ -1,0 +1,60 @@
+"""Errors of one forecast, or of an ensemble's mean: root mean square, mean, mean absolute, and their map."""
+
+import numpy as np
+
+from emulator.verify.metric import CELLS, CHANNEL, Interval, Metric, Sample, Statistics, area_means, by_rows, register
+
+
+def error_statistics(forecast, truth, weights, mask=None) -> dict[str, np.ndarray]:
+    """Mean square, mean and mean absolute error: `(..., cell)`, float64, one unit -> `(..., region)` each.
+
+    `weights` `(region, cell)` and `mask` as in `metric.area_means`.
+    """
+    return by_rows(_errors, (forecast, truth), weights, mask)
+
+
+def _errors(forecast, truth, weights, mask):
+    error = forecast - truth
+    return {
+        "squared_error": area_means(error**2, weights, mask),
+        "error": area_means(error, weights, mask),
+        "absolute_error": area_means(np.abs(error), weights, mask),
+    }
+
+
+def _of(sample: Sample) -> dict:
+    return error_statistics(sample.mean, sample.truth, sample.weights, sample.mask)
+
+
+ERRORS = Statistics(("squared_error", "error", "absolute_error"), _of, vector=("squared_error",))
+ERROR_MAP = Statistics(
+    ("error_map",), lambda sample: {"error_map": sample.mean - sample.truth}, sampling=CELLS, headline=True
+)
+
+register(
+    Metric(
+        "rmse",
+        "RMSE",
+        "root mean square error, root after the mean over initial times",
+        (ERRORS,),
+        lambda mean: np.sqrt(mean["squared_error"]),
+        CHANNEL,
+        "lower",
+        Interval("squared_error", everywhere=True, root=True, differences=True),
+    )
+)
+register(
+    Metric("bias", "Bias", "mean error, forecast minus truth", (ERRORS,), lambda mean: mean["error"], CHANNEL, "zero")
+)
+register(Metric("mae", "MAE", "mean absolute error", (ERRORS,), lambda mean: mean["absolute_error"], CHANNEL, "lower"))
+register(
+    Metric(
+        "mean_error_map",
+        "Mean error",
+        "mean error",
+        (ERROR_MAP,),
+        lambda mean: mean["error_map"].astype(np.float32),
+        CHANNEL,
+        "zero",
+    )
+)

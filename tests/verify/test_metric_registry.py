@@ -1,0 +1,81 @@
+"""A metric is one entry: what it accumulates, its scores, its interval and its merging follow."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from made_forecasts import made_forecast, made_truth
+
+from emulator.store.schema import grid_of
+from emulator.verify import metric as registry
+from emulator.verify.merging import merge
+from emulator.verify.metric import Interval, Metric, Statistics, area_means, register
+from emulator.verify.verification import score
+
+CHOSEN = {"variables": ["surface_pressure"], "regions": ["global"]}
+INITS = [16, 20, 24, 31, 38, 44]
+
+
+@pytest.fixture
+def fourth(monkeypatch):
+    """The fourth root of the mean fourth power of the error, and the share of small errors, as a user would add them."""
+    monkeypatch.setattr(registry, "_REGISTERED", registry._REGISTERED.copy())
+    limits = np.array([0.1, 0.3])
+
+    def power(sample):
+        return {"fourth_power": area_means((sample.mean - sample.truth) ** 4, sample.weights, sample.mask)}
+
+    def share(sample):
+        small = np.abs(sample.mean - sample.truth)[:, None] < limits[:, None, None]  # (lead, limit, level, cell)
+        return {"small": area_means(small.astype(float), sample.weights)}
+
+    by_limit = {"limit": lambda binning: limits}
+    powers = Statistics(("fourth_power",), power)
+    shares = Statistics(("small",), share, front=by_limit, headline=True)
+    register(
+        Metric(
+            "fourth", "Fourth", "fourth root of the mean fourth power", (powers,), lambda mean: mean["fourth_power"] ** 0.25,
+            "of the channel", "lower", Interval("fourth_power"),
+        )
+    )  # fmt: skip
+    register(
+        Metric("small_share", "Small", "share of small errors", (shares,), lambda mean: mean["small"], "1", "higher")
+    )
+
+
+def test_a_new_metric_is_accumulated_merged_and_given_an_interval(fourth):
+    truth = made_truth(60)
+    forecast = made_forecast(truth, INITS, 4, 0.3)
+    options = CHOSEN | {"climatology": (None, truth["time"].values[15])}
+    found = score(forecast, truth, **options)
+    at = found.sel(forecast="forecast", channel="surface_pressure", region="global")
+    valid = forecast["init_time"] + forecast["lead_time"]
+    error = forecast["surface_pressure"].astype(float) - truth["surface_pressure"].sel(time=valid).drop_vars("time")
+    area = grid_of(truth).area
+    power = (error**4).mean("init_time").transpose("lead_time", "latitude", "longitude").values
+    np.testing.assert_allclose(at["fourth"], (power * area).sum(axis=(1, 2)) ** 0.25, rtol=1e-10)
+    assert at["fourth"].attrs == {"long_name": "fourth root of the mean fourth power", "units": "of the channel"}
+    share = found["small_share"].sel(forecast="forecast", map_channel="surface_pressure", region="global", limit=0.3)
+    small = (np.abs(error) < 0.3).mean("init_time").transpose("lead_time", "latitude", "longitude")
+    np.testing.assert_allclose(share, (small.values * area).sum(axis=(1, 2)), rtol=1e-12, atol=1e-14)
+    assert found["each_fourth_power"].dims[0] == "init_time" and "fourth_low" in found
+
+
+def test_parts_of_a_new_metric_add_up(fourth):
+    truth = made_truth(60)
+    forecast = made_forecast(truth, INITS, 4, 0.3)
+    options = CHOSEN | {"climatology": (None, truth["time"].values[15])}
+    whole = score(forecast, truth, **options)
+    together = merge([score(forecast.isel(init_time=part), truth, **options) for part in (slice(0, 2), slice(2, 6))])
+    for name in ("fourth", "fourth_low", "small_share", "rmse", "acc_high"):
+        np.testing.assert_allclose(together[name], whole[name], rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+def test_names_are_taken_once_and_every_metric_says_what_it_is():
+    with pytest.raises(ValueError, match="'rmse', which is taken"):
+        register(registry.registered()[0])
+    for metric in registry.registered():
+        assert metric.label and metric.title and metric.units
+        assert metric.better in ("lower", "higher", "one", "zero", "")
+    assert isinstance(
+        registry.scores_of(xr.Dataset({"error": 1.0, "squared_error": 4.0, "absolute_error": 1.0})), xr.Dataset
+    )
