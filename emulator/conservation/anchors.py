@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emulator.conservation.atmosphere import State
 from emulator.conservation.budgets import Anchor, Budget
-from emulator.planet.quantities import quantity
+from emulator.planet.quantities.registry import quantity
 
 ANCHORS = ("initial", "previous", "given")
 # Dry masses of one planet's models agree to a few per mille (orography, year); other planets' differ by far more.

@@ -14,7 +14,7 @@ from torch import Tensor
 from emulator.kernels import columns as native
 from emulator.kernels import library
 from emulator.planet.constants import Constants
-from emulator.planet.quantities import quantities
+from emulator.planet.quantities.registry import quantities
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import Levels
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emulator.conservation import amounts, fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
-from emulator.planet.quantities import Quantity
+from emulator.planet.quantities.registry import Quantity
 
 TINY = 1e-30
 

@@ -13,7 +13,7 @@ from emulator.conservation.anchors import ANCHORS, Unaccounted, make_anchor
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, Declared, DryAir, Water
 from emulator.conservation.energy import Energy
-from emulator.planet.quantities import quantities
+from emulator.planet.quantities.registry import quantities
 from emulator.planet.variables import VARIABLES
 
 KINDS = ("none", "sequential", "projection")

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.planet.quantities import quantities, quantity
+from emulator.planet.quantities.registry import quantities, quantity
 from emulator.planet.variables import VARIABLES
 from emulator.report.display import RAISED, days, number, scientific, unit_and_factor, variable_name
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, power_ticks, span, svg

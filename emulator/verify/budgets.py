@@ -9,8 +9,8 @@ import numpy as np
 
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
-from emulator.planet.quantities import Columns, Quantity, quantities
 from emulator.planet.quantities.energy import HYDROSTATIC, EnergyForm
+from emulator.planet.quantities.registry import Columns, Quantity, quantities
 from emulator.planet.vertical import Levels
 
 

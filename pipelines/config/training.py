@@ -44,9 +44,9 @@ class ConservationConfig(Model):
     @pydantic.field_validator("budgets")
     @classmethod
     def _registered(cls, names: list[str]) -> list[str]:
-        from emulator.planet.quantities import quantity  # not before a configuration is read
+        from emulator.planet.quantities import registry
 
-        return [quantity(name).name for name in names]
+        return [registry.quantity(name).name for name in names]
 
 
 class OptimizerConfig(Model):

@@ -8,12 +8,12 @@ from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atm
 from emulator.conservation import Options, build, make_budgets, truth_residuals
 from emulator.conservation.budgets import Declared
 from emulator.conservation.penalties import Penalty
-from emulator.planet import quantities
+from emulator.planet.quantities import registry
 from emulator.verify import budgets
 
 # Neither is in the variable table.
 TRACER, SOURCE = "methane_mass_mixing_ratio", "mean_methane_emission_rate"
-METHANE = quantities.Quantity(
+METHANE = registry.Quantity(
     name="methane",
     label="Methane",
     units="kg m-2",
@@ -25,9 +25,9 @@ METHANE = quantities.Quantity(
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    known = quantities.quantities()  # the folder's own first
-    monkeypatch.setattr(quantities, "_REGISTERED", dict(known))
-    return quantities.register(METHANE)
+    known = registry.quantities()  # the folder's own first
+    monkeypatch.setattr(registry, "_REGISTERED", dict(known))
+    return registry.register(METHANE)
 
 
 def step(grid="points", levels="hybrid", dtype=torch.float64):
@@ -136,9 +136,9 @@ def test_truth_and_penalty_know_it():
 
 def test_a_name_is_given_once_and_unknown_ones_are_refused():
     with pytest.raises(ValueError, match="new name for a conserved quantity, got 'methane'"):
-        quantities.register(METHANE)
+        registry.register(METHANE)
     with pytest.raises(ValueError, match="among dry_air, water, energy, column_water, methane, got 'momentum'"):
-        quantities.quantity("momentum")
+        registry.quantity("momentum")
     atmosphere, _, state1 = step()
     del state1[SOURCE]
     with pytest.raises(ValueError, match=f"{SOURCE} among the variables, which the budget methane needs"):

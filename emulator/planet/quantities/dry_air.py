@@ -1,6 +1,7 @@
 """Mass of dry air, `M_d = <I(1 - q)>`, constant: nothing brings any in; q is all water that is known."""
 
-from emulator.planet.quantities import Quantity, register, water
+from emulator.planet.quantities import water
+from emulator.planet.quantities.registry import Quantity, register
 
 
 def content(fields, constants):

@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from emulator.planet.quantities import Columns, Quantity, register
+from emulator.planet.quantities.registry import Columns, Quantity, register
 from emulator.planet.quantities.water import HUMIDITY
 
 TOP_FLUXES = ("mean_top_net_short_wave_radiation_flux", "mean_top_net_long_wave_radiation_flux")

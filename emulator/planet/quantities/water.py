@@ -3,7 +3,7 @@
 q is vapour and, where it is known, cloud water and ice. Evaporation is stored negative, as a downward flux.
 """
 
-from emulator.planet.quantities import Quantity, register
+from emulator.planet.quantities.registry import Quantity, register
 
 HUMIDITY = "specific_humidity"
 SPECIES = (HUMIDITY, "specific_cloud_liquid_water_content", "specific_cloud_ice_water_content")

@@ -3,7 +3,7 @@
 import html
 import json
 
-from emulator.planet.quantities import quantity
+from emulator.planet.quantities.registry import quantity
 from emulator.report import budget_panels
 from emulator.report.display import date_and_hour, variable_name
 from emulator.report.panel import panel

@@ -4,7 +4,7 @@ import html
 
 import numpy as np
 
-from emulator.planet.quantities import quantity
+from emulator.planet.quantities.registry import quantity
 from emulator.report import budget_panels as budgets
 from emulator.report.display import number, scientific
 from emulator.report.panel import panel

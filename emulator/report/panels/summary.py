@@ -4,7 +4,7 @@ import html
 
 import numpy as np
 
-from emulator.planet.quantities import quantity
+from emulator.planet.quantities.registry import quantity
 from emulator.report import budget_panels
 from emulator.report.display import (
     date_and_hour,
