@@ -4,7 +4,7 @@ import importlib
 import re
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -14,18 +14,19 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one sentence for a person."""
 
 
-class Model(pydantic.BaseModel):
-    """`ADDED`: fields that came after runs had been recorded; with their defaults they are not dumped, so that the
-    fingerprints of those runs stay what they were."""
+NEW = {"new": True}  # `Field(default, json_schema_extra=NEW)`: a key that older versions did not have
 
-    ADDED: ClassVar[frozenset[str]] = frozenset()
+
+class Model(pydantic.BaseModel):
+    """Strict and frozen. Dumps leave a key marked `NEW` out at its default, so that fingerprints of older runs stay."""
+
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     @pydantic.model_serializer(mode="wrap")
-    def _without_added(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        silent = {n for n in self.ADDED if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
-        return {name: value for name, value in dump(self).items() if name not in silent}
+    def _as_older_versions(self, serialise):
+        new = {name: f for name, f in type(self).model_fields.items() if f.json_schema_extra == NEW}
+        unused = {name for name, f in new.items() if getattr(self, name) == f.get_default(call_default_factory=True)}
+        return {name: value for name, value in serialise(self).items() if name not in unused}
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

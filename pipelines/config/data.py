@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from pipelines.config.base import Count, DaskConfig, Model, Period, Positive, registered
+from pipelines.config.base import NEW, Count, DaskConfig, Model, Period, Positive, registered
 
 
 class SimulateConfig(Model):
     """An embedded model (by default a general circulation model with SPEEDY physics) as a source of data."""
-
-    ADDED = frozenset({"model", "options"})
 
     directory: Path
     days: Count = 420
@@ -23,8 +21,10 @@ class SimulateConfig(Model):
     truncation: Literal[21, 31] = 31
     time_step_minutes: Count = 30
     step_hours: Count = 6
-    model: Annotated[str, registered("emulator.embedded:MODELS", "speedy")] = "speedy"
-    options: dict[str, Any] = Field(default_factory=dict, description="settings of another model than speedy")
+    model: Annotated[str, registered("emulator.embedded:MODELS", "speedy")] = Field("speedy", json_schema_extra=NEW)
+    options: dict[str, Any] = Field(
+        default_factory=dict, json_schema_extra=NEW, description="settings of another model than speedy"
+    )
 
 
 class SourceConfig(Model):

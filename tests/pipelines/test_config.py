@@ -4,9 +4,11 @@ import typing
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from emulator.conservation.scheme import Options
-from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, TrainConfig
+from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig
+from pipelines.config.base import NEW
 from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
 from pipelines.site import load_site
 
@@ -170,6 +172,18 @@ def test_resolved_yaml_loads_to_the_same_configuration(tmp_path):
 def test_configuration_and_library_name_the_same_options():
     conservation = set(ConservationConfig.model_fields) - {"penalty"}
     assert conservation <= {f.name for f in dataclasses.fields(Options)}
+
+
+def test_a_key_that_older_versions_lacked_changes_no_fingerprint_until_it_is_used():
+    class Older(Model):
+        days: int = 3
+
+    class Newer(Model):
+        days: int = 3
+        bands: list[float] = Field([], json_schema_extra=NEW)
+
+    assert fingerprint(Newer()) == fingerprint(Older()) != fingerprint(Newer(bands=[30.0]))
+    assert Newer.model_validate(Newer(bands=[30.0]).model_dump()).bands == [30.0]
 
 
 def test_models_are_frozen_and_strict():
