@@ -22,11 +22,6 @@ def solar_position(day_of_year, hour):
     return declination, equation, distance
 
 
-def insolation(day_of_year, hour, latitude, longitude):
-    """Downward solar flux at the top of the atmosphere [W m-2], an instant: broadcasts its arguments (degrees)."""
-    return mean_insolation(day_of_year, hour, 0.0, latitude, longitude, samples=1)
-
-
 def mean_insolation(day_of_year, hour, step_hours, latitude, longitude, samples=6):
     """Mean of `insolation` over the step that starts at `hour`, by the midpoint rule with `samples` points."""
     offsets = (np.arange(samples) + 0.5) * (step_hours / samples)

@@ -1,6 +1,5 @@
 """Scores on disk: one NetCDF file, complete under its name or not there."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +43,3 @@ def open_scores(path: Path) -> xr.Dataset:
     if scores.attrs.get("scores_schema") != SCHEMA:
         raise ValueError(f"Expected scores_schema {SCHEMA!r} in {path}, got {scores.attrs.get('scores_schema')!r}")
     return scores
-
-
-def note(scores: xr.Dataset, name: str) -> dict:
-    """A JSON attribute of the scores as a dictionary, empty where it is absent."""
-    return json.loads(scores.attrs.get(name, "{}"))
