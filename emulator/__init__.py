@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pyproj  # noqa: F401
 
 if TYPE_CHECKING:  # what editors and type checkers read
+    from emulator.data.channels import Layout as Layout
     from emulator.data.forcing import Forcing as Forcing
     from emulator.data.forcing import StepInputs as StepInputs
     from emulator.data.samples import Samples as Samples
@@ -62,6 +63,7 @@ _WHERE = {
     "StepResult": "emulator.model.stepper:StepResult",
     "StepInputs": "emulator.data.forcing:StepInputs",
     "Forcing": "emulator.data.forcing:Forcing",  # forcing and clock of any step
+    "Layout": "emulator.data.channels:Layout",  # names of channels
     "Samples": "emulator.data.samples:Samples",  # windows of a store as tensors
     "Grid": "emulator.planet.grid:Grid",
     "transform": "emulator.sphere.transform:transform",  # of a grid: spherical-harmonic analysis and synthesis

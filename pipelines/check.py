@@ -99,10 +99,11 @@ def _record(config, names=None):
 
 
 def _train(config, made) -> str:
+    from emulator.data.channels import Layout
     from emulator.data.normalisation import open_statistics
     from emulator.losses.build import level_weights
     from emulator.losses.scaled import channel_weights
-    from emulator.model.assemble import changes, conditions, input_count, layout_of, make_network
+    from emulator.model.assemble import changes, conditions, input_count, make_network
     from emulator.model.conserving import ConservationOptions, prepared
     from emulator.networks import cost
     from emulator.store.analysis import open_analysis
@@ -112,7 +113,7 @@ def _train(config, made) -> str:
     from pipelines.train import options_of
 
     dataset, options = open_analysis(config.store), options_of(config)
-    layout, recipe, grid = layout_of(dataset, chosen(options), str(config.store)), Recipe.of(options), grid_of(dataset)
+    layout, recipe, grid = Layout.of(dataset, chosen(options), str(config.store)), Recipe.of(options), grid_of(dataset)
     names = [name for group in ("prognostic", "diagnostic", "forcing") for name in getattr(layout, group).names]
     count = len(_record(config, names).times)
     longest = max(phase.rollout_steps for phase in recipe.phases)

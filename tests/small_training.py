@@ -5,10 +5,11 @@ import dataclasses
 import torch
 from small_planet import numpy_statistics
 
+from emulator.data.channels import Layout
 from emulator.data.samples import Samples
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint
-from emulator.model.assemble import buffers, layout_of, make_step
+from emulator.model.assemble import buffers, make_step
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
@@ -39,7 +40,7 @@ RECIPE = dataclasses.replace(Recipe.of(CONFIG), save_every=5, log_every=2, warmu
 
 def samples_of(planet, config=CONFIG) -> Samples:
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
-    return Samples(dataset, layout_of(dataset, chosen(config)))
+    return Samples(dataset, Layout.of(dataset, chosen(config)))
 
 
 def weighted(samples, statistics, config=CONFIG) -> Weighted:

@@ -2,9 +2,14 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from emulator.store.schema import variables_by_role
+
+STATIC = ("geopotential_at_surface", "land_sea_mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +97,29 @@ class Channels:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which variables a network steps forward, diagnoses, is told, and knows as fixed."""
+    """Which variables a network steps forward, diagnoses, is given, and knows as fixed."""
 
     prognostic: Channels
     diagnostic: Channels
     forcing: Channels
     static: Channels
+
+    @classmethod
+    def of(cls, dataset, chosen: Mapping[str, Sequence[str] | None] | None = None, name: str = "the store") -> "Layout":
+        """Channels by their roles in an analysis, or as chosen for `prognostic`, `diagnostic` and `forcing`.
+
+        Raises `ValueError` for a variable that the analysis, which messages call `name`, lacks.
+        """
+        roles, groups = variables_by_role(dataset), {}
+        for group in ("prognostic", "diagnostic", "forcing"):
+            names = (chosen or {}).get(group)
+            names = roles[group] if names is None else names
+            if absent := [variable for variable in names if variable not in dataset]:
+                raise ValueError(f"Expected {group} variables of {name}, it has none named {', '.join(absent)}")
+            groups[group] = Channels.of(dataset, names)
+        if not groups["prognostic"].names:
+            raise ValueError(f"Expected at least one prognostic variable in {name}, got none")
+        return cls(**groups, static=Channels.of(dataset, [name for name in STATIC if name in dataset]))
 
     def to_json(self) -> dict:
         return {group.name: dataclasses.asdict(getattr(self, group.name)) for group in dataclasses.fields(self)}

@@ -1,7 +1,7 @@
 """The parts of a step from a store and its statistics: channels, inputs, normalisation, bounds, static features."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -18,29 +18,8 @@ from emulator.model.step import PLACE_FEATURES, Step, StepBuffers
 from emulator.networks import registry
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
-from emulator.store.schema import variables_by_role
 
 log = logging.getLogger(__name__)
-STATIC = ("geopotential_at_surface", "land_sea_mask")
-
-
-def layout_of(
-    dataset: xr.Dataset, chosen: Mapping[str, Sequence[str] | None] | None = None, name="the store"
-) -> Layout:
-    """Channels by their roles in the store, or as chosen for `prognostic`, `diagnostic` and `forcing`.
-
-    Raises `ValueError` for a variable that the store, told as `name`, lacks.
-    """
-    roles, groups = variables_by_role(dataset), {}
-    for group in ("prognostic", "diagnostic", "forcing"):
-        names = (chosen or {}).get(group)
-        names = roles[group] if names is None else names
-        if absent := [variable for variable in names if variable not in dataset]:
-            raise ValueError(f"Expected {group} variables of {name}, it has none named {', '.join(absent)}")
-        groups[group] = Channels.of(dataset, names)
-    if not groups["prognostic"].names:
-        raise ValueError(f"Expected at least one prognostic variable in {name}, got none")
-    return Layout(**groups, static=Channels.of(dataset, [name for name in STATIC if name in dataset]))
 
 
 def input_count(channels: Layout) -> int:

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 import xarray as xr
 
+from emulator.data.channels import Layout
 from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
 from emulator.files.one_writer import one_writer
 from emulator.kernels import freed_memory
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
-from emulator.model.assemble import buffers, input_count, layout_of, make_step
+from emulator.model.assemble import buffers, input_count, make_step
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.model.step import Step
 from emulator.networks import cost
@@ -96,7 +97,7 @@ class Training:
         options, first = self.options, self.processes.rank == 0
         stores = [open_analysis(path) for path in options.paths]
         statistics = open_statistics(options.statistics)
-        layout = layout_of(stores[0], chosen(options), str(options.store))
+        layout = Layout.of(stores[0], chosen(options), str(options.store))
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         constants = buffers(samples, statistics, options.damping, options.margin)
@@ -155,7 +156,7 @@ class Training:
 
 
 def chosen(options: TrainOptions) -> dict:
-    """Variables that the options name, by group, as `layout_of` takes them."""
+    """Variables that the options name, by group, as `Layout.of` takes them."""
     return {group: getattr(options, group) for group in ("prognostic", "diagnostic", "forcing")}
 
 

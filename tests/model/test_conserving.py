@@ -9,8 +9,8 @@ from small_planet import FLUXES, numpy_statistics
 from small_training import VALUES, samples_of, trainer
 
 from emulator.conservation import fluxes
+from emulator.data.channels import Layout
 from emulator.model import conserving
-from emulator.model.assemble import layout_of
 from emulator.model.conserving import ConservationOptions
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
@@ -23,7 +23,7 @@ def prepared(planet, without=(), levels=True, **conservation):
     statistics = numpy_statistics(dataset)
     dataset = dataset if levels else dataset.assign_attrs(levels_selected=1)
     options = ConservationOptions.of(conservation)
-    return conserving.prepared(options, dataset, layout_of(dataset), statistics)
+    return conserving.prepared(options, dataset, Layout.of(dataset), statistics)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from small_planet import numpy_statistics
 from small_training import CONFIG as SMALL
 from small_training import buffers_of, loss_of, weighted
 
+from emulator.data.channels import Layout
 from emulator.data.forcing import StepInputs
 from emulator.data.normalisation import Normalizer
 from emulator.data.samples import Samples
 from emulator.losses.scaled import channel_weights
-from emulator.model.assemble import changes, envelope, layout_of
+from emulator.model.assemble import changes, envelope
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
@@ -29,7 +30,7 @@ def inputs_of(batch, steps=1, times=1):
 def parts(planet):
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
     statistics = numpy_statistics(planet)
-    samples = Samples(dataset, layout_of(dataset, {"prognostic": PROGNOSTIC}))
+    samples = Samples(dataset, Layout.of(dataset, {"prognostic": PROGNOSTIC}))
     return samples, statistics, buffers_of(samples, statistics)
 
 
@@ -88,7 +89,7 @@ def test_a_level_that_never_changes_is_held_and_a_variable_that_never_does_is_re
     dataset = planet.assign_attrs(time_step_seconds=21600.0).copy(deep=True)
     dataset["specific_humidity"][:, 0] = 0.0
     statistics = numpy_statistics(dataset)
-    samples = Samples(dataset, layout_of(dataset, {"prognostic": PROGNOSTIC}))
+    samples = Samples(dataset, Layout.of(dataset, {"prognostic": PROGNOSTIC}))
     step = make((samples, statistics, buffers_of(samples, statistics)), value=5.0)
     batch = samples.batch([4], 1)
     after = step(batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0])
@@ -112,7 +113,7 @@ def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
     holes = planet.assign_attrs(time_step_seconds=21600.0).assign(missing=("time", absent))
     moving = [name for name in holes if "time" in holes[name].dims and name != "missing"]
     holes = holes.assign({name: holes[name].where(~holes["missing"]) for name in moving})
-    samples = Samples(holes, layout_of(holes, {"prognostic": PROGNOSTIC}))
+    samples = Samples(holes, Layout.of(holes, {"prognostic": PROGNOSTIC}))
     whole = torch.stack([samples.state(index) for index in np.flatnonzero(~absent)]).double()
     mean, spread, lowest, highest = envelope(samples)
     torch.testing.assert_close(mean, whole.mean(0), rtol=1e-12, atol=1e-12)
@@ -125,7 +126,7 @@ def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
 def test_a_period_without_any_state_is_refused(planet):
     empty = planet.assign_attrs(time_step_seconds=21600.0).assign(missing=("time", np.ones(48, bool)))
     with pytest.raises(ValueError, match="all are missing"):
-        envelope(Samples(empty, layout_of(empty, {"prognostic": PROGNOSTIC})))
+        envelope(Samples(empty, Layout.of(empty, {"prognostic": PROGNOSTIC})))
 
 
 def test_states_stay_in_the_envelope_of_the_training_data(parts):

@@ -1,0 +1,141 @@
+"""The worked examples of docs/extending.md: each file is put into a copy of the package, and all else follows."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "docs/extending.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+FILES = {block.split("\n", 1)[0].removeprefix("# "): block for block in BLOCKS if block.startswith("# emulator/")}
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A copy of the package with the files of the page."""
+    folder = tmp_path_factory.mktemp("extended")
+    for name in ("emulator", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in FILES.items():
+        assert not (folder / name).exists() and (folder / name).parent.is_dir(), name
+        (folder / name).write_text(text)
+    return folder
+
+
+def run(folder, code):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "tests")])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_every_row_of_the_table_has_an_example():
+    rows = re.findall(r"^\| a[n]? .*?\| (\d) \| `([\w/]+)/` \|", TEXT, re.M)
+    assert len(rows) == 6 and all(count == "1" for count, _ in rows)
+    assert {folder for _, folder in rows} == {str(Path(name).parent) for name in FILES}
+
+
+def test_a_network_is_listed_checked_and_configured(extended):
+    out = run(
+        extended,
+        """
+from pipelines.cli import main
+from pipelines.config import TrainConfig
+from pipelines.load import parse
+from emulator.networks import registry
+from emulator.planet.grid import Grid
+assert main(["models"]) == 0
+paths = dict(store="a", statistics="b", output="c")
+config = parse(TrainConfig, paths | {"network": {"kind": "columns", "width": 8}}, "here")
+network = registry.build(config.network.model_dump(), 5, 3, Grid.gaussian(8))
+print(sum(p.numel() for p in network.parameters()) == 5 * 8 + 8 + 8 * 3 + 3)
+try:
+    parse(TrainConfig, paths | {"network": {"kind": "columns", "widht": 8}}, "here")
+except ValueError as error:
+    print(error)
+""",
+    )
+    assert "columns" in out and "hidden channels" in out and "True" in out and "nearest: network.width" in out
+
+
+def test_from_an_embedded_model_and_a_format_to_a_store(extended, tmp_path):
+    out = run(
+        extended,
+        f"""
+import json
+from pathlib import Path
+import numpy as np
+import emulator as em
+from pipelines.cli import main
+from small_planet import small_planet
+folder = Path({str(tmp_path)!r})
+simulate = "simulate: {{model: resting, days: 2, spin_up_days: 0}}"
+(folder / "e.yaml").write_text(f"directory: {{folder}}/run\\n{{simulate}}\\ningest: {{{{}}}}\\n")
+assert main(["run", str(folder / "e.yaml")]) == 0
+store = em.open_analysis(folder / "run" / "analysis.zarr")
+assert store.sizes["time"] == 8 and (store["temperature"] == 260).all()
+planet = small_planet(times=4)[["temperature", "half_level_a", "half_level_b"]]
+text = json.dumps(planet.assign_coords(time=planet["time"].astype("int64")).to_dict())
+(folder / "planet.txt").write_text(text)
+em.ingest(str(folder / "planet.txt"), folder / "other.zarr")
+np.testing.assert_allclose(em.open_analysis(folder / "other.zarr")["temperature"], planet["temperature"], rtol=1e-6)
+print("done")
+""",
+    )
+    assert "done" in out
+
+
+def test_a_quantity_a_metric_and_a_panel_reach_scores_and_report(extended, tmp_path):
+    out = run(
+        extended,
+        f"""
+from pathlib import Path
+import numpy as np
+import emulator as em
+from pipelines.cli import main
+from small_planet import small_planet
+folder = Path({str(tmp_path)!r})
+planet = small_planet(times=60)
+attributes = {{"units": "kg kg-1", "cell_methods": "time: point"}}
+humidity = planet["specific_humidity"]
+planet["methane_mass_mixing_ratio"] = (humidity.dims, 0 * humidity.values + 1e-6, attributes)
+rate = planet["mean_total_precipitation_rate"]
+planet["mean_methane_emission_rate"] = (rate.dims, rate.values * 0, rate.attrs)
+budgets = em.budgets(planet.assign_attrs(time_step_seconds=21600.0))
+total = budgets["budget_total"].sel(budget="methane").isel(init_time=0).values
+pressure = planet["surface_pressure"].values.astype(float)
+np.testing.assert_allclose(total, 1e-6 * (em.Grid.gaussian(12).mean(pressure)) / 9.81, rtol=1e-6)
+planet.drop_vars(["methane_mass_mixing_ratio", "mean_methane_emission_rate"]).to_netcdf(folder / "planet.nc")
+ingest = f"ingest: {{{{sources: [{{{{path: {{folder}}/planet.nc}}}}]}}}}"
+levels = "verify: {{variables: [temperature], levels: [0.9], events: []}}"
+(folder / "e.yaml").write_text(f"directory: {{folder}}/run\\n{{ingest}}\\n{{levels}}\\nreport: {{{{}}}}\\n")
+assert main(["run", str(folder / "e.yaml")]) == 0
+import xarray as xr
+scores = xr.open_dataset(folder / "run" / "scores.nc")
+assert (scores["fourth_power_error"] >= scores["rmse"] * (1 - 1e-12)).where(scores["rmse"] > 0, True).all()
+print("large misses count" in (folder / "run" / "report" / "report.html").read_text())
+""",
+    )
+    assert "True" in out
+
+
+def test_a_stepper_of_ones_own_makes_forecasts(planet):
+    import numpy as np
+
+    import emulator as em
+
+    (block,) = [block for block in BLOCKS if "class Persistence" in block]
+    names: dict = {"__name__": "page"}
+    exec(block, names)
+    dataset = planet.assign_attrs(time_step_seconds=21600.0)
+    prognostic = em.Layout.of(dataset, {"diagnostic": []})
+    forecast = em.forecast(names["Persistence"](prognostic), dataset, dataset["time"].values[:2], days=0.5)
+    start = dataset["temperature"].isel(time=slice(0, 2)).values.astype(np.float32)
+    for lead in range(3):
+        np.testing.assert_array_equal(forecast["temperature"].isel(lead_time=lead).values, start)
