@@ -92,11 +92,10 @@ def _stats(config, made) -> str:
 
 
 def _record(config, names=None):
-    from emulator.store.analysis import open_analysis
-    from emulator.store.record import Record
+    from emulator.store.analysis import AnalysisSeries, open_analysis
 
     stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
-    return Record.of(stores, config.period.start, config.period.end, names)
+    return AnalysisSeries.of(stores, config.period.start, config.period.end, names)
 
 
 def _train(config, made) -> str:

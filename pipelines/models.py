@@ -32,6 +32,5 @@ def _option(name: str, field: FieldInfo) -> str:
     choices = " | ".join(arguments) if arguments and all(isinstance(each, str) for each in arguments) else ""
     note = "; ".join(part for part in (choices, field.description or "") if part)
     default = field.get_default(call_default_factory=True)
-    default = list(default) if isinstance(default, tuple) else default
     value = "required" if field.is_required() else f"= {default}"
     return f"    {name} {value}" + (f"   ({note})" if note else "")

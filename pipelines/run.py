@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from emulator.files.whole_file import whole_file
 from emulator.parallel.processes import processes_of
 from pipelines import started
 from pipelines.chain import Link, chain, differences, marked
@@ -116,6 +117,5 @@ def _commit() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.partial")  # jobs of one array may write side by side
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    with whole_file(path, shared=True, flush=False) as scratch:  # jobs of one array may write side by side
+        scratch.write_text(text)

@@ -4,8 +4,10 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
+import xarray as xr
 
 from emulator.parallel.processes import processes_of
 from emulator.store.analysis import open_analysis
@@ -35,9 +37,7 @@ def train(config: TrainConfig) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
     options = options_of(config)
     around = Around(
-        identity=fingerprint(
-            config, *data_digests(options, [open_analysis(path) for path in options.paths]), without=NOT_IDENTITY
-        ),
+        identity=identity(config, [open_analysis(path) for path in options.paths]),
         config=json.loads(config.model_dump_json()),
         provenance=provenance(),
         processes=processes,
@@ -45,6 +45,11 @@ def train(config: TrainConfig) -> None:
         reporting=lambda identity, updates: _reporting(config, identity, updates),
     )
     Training(options, around).run()
+
+
+def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
+    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed."""
+    return fingerprint(config, *data_digests(config, stores), without=NOT_IDENTITY)
 
 
 def options_of(config: TrainConfig) -> TrainOptions:

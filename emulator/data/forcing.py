@@ -1,6 +1,5 @@
 """What a step is given besides the state: prescribed fields from a store, the clock, and noise."""
 
-import datetime
 import logging
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels
-from emulator.planet.calendar import day_and_hour
+from emulator.planet.calendar import day_and_hour, later
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
 from emulator.planet.variables import VARIABLES
@@ -66,10 +65,7 @@ class Forcing:
 
     def later(self, time, steps: int):
         """The time `steps` steps after `time`."""
-        seconds = steps * self.step_seconds
-        if isinstance(time, np.datetime64):
-            return time + np.timedelta64(round(seconds * 1000), "ms")
-        return time + datetime.timedelta(seconds=seconds)
+        return later(time, steps * self.step_seconds)
 
     def inputs(self, times) -> StepInputs:
         """Of steps that start at `times`, a row each; no noise."""

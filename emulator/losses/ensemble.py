@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from emulator.losses.scaled import ScaledError
 
-KINDS = ("crps", "energy")
-
 
 class EnsembleError(nn.Module):
     """A proper score of the members of every sample, area and channels weighted as `ScaledError` does.

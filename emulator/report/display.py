@@ -144,8 +144,8 @@ def region_name(region: str) -> str:
 
 def over_region(region: str) -> str:
     """`over the globe`, `over all stations`, `over East Asia`: a region in a sentence."""
-    told = {"global": "the globe", "stations": "all stations", "tropics": "the tropics"}
-    return f"over {told.get(region, region_name(region))}"
+    names = {"global": "the globe", "stations": "all stations", "tropics": "the tropics"}
+    return f"over {names.get(region, region_name(region))}"
 
 
 def date_and_hour(moment) -> str:

@@ -80,10 +80,10 @@ def judge(scores: dict, baseline: dict, rate: float = 0.05, tolerance: float = 0
         ratio = new.mean() / old.mean() if old.mean() > 0 else 1.0
         rows.append((place, 100 * ((np.sqrt(ratio) if place[0].interval.root else ratio) - 1), float(p_value[0])))
     sure = false_discovery(np.array([row[2] for row in rows]), rate)
-    found = [_finding(row, bool(s), tolerance) for row, s in zip(rows, sure, strict=True)]
-    found += _budgets(scores, baseline)
+    findings = [_finding(row, bool(s), tolerance) for row, s in zip(rows, sure, strict=True)]
+    findings += _budgets(scores, baseline)
     order = {"missing": 0, "worse": 1, "better": 2, "same": 3}
-    return sorted(found, key=lambda f: (order[f.verdict], -abs(f.change) if np.isfinite(f.change) else 0))
+    return sorted(findings, key=lambda f: (order[f.verdict], -abs(f.change) if np.isfinite(f.change) else 0))
 
 
 def _finding(row, sure, tolerance) -> Finding:
@@ -118,17 +118,17 @@ def _budgets(scores, baseline) -> list[Finding]:
             if b["source"] == sources[0] and b["relative_residual_per_step_rms"] is not None
         }
 
-    now, found = residuals(scores), []
+    now, findings = residuals(scores), []
     for budget, old in residuals(baseline).items():
         new = now.get(budget)
         what = f"residual of {budget.replace('_', ' ')} per step"
         if new is None:
-            found.append(Finding(what, np.nan, np.nan, "missing"))
+            findings.append(Finding(what, np.nan, np.nan, "missing"))
             continue
         worse = new > BUDGET_FLOOR and new > BUDGET_FACTOR * old
         change = 100 * (new / old - 1) if old > 0 else 0.0
-        found.append(Finding(what, change, np.nan, "worse" if worse else "same"))
-    return found
+        findings.append(Finding(what, change, np.nan, "worse" if worse else "same"))
+    return findings
 
 
 def _short(value) -> str:

@@ -158,7 +158,7 @@ def svg(figure: Figure, alt: str, prefix: str) -> Markup:
     text = re.sub(r'(xlink:href="#|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     # Hundredths of a point are enough in geometry; text is left alone.
-    text = re.sub(r'\b(d|transform|points|x|y)="[^"]*"', lambda found: _LONG.sub(r"\1", found[0]), text)
+    text = re.sub(r'\b(d|transform|points|x|y)="[^"]*"', lambda match: _LONG.sub(r"\1", match[0]), text)
     opening = text[: text.index(">") + 1]
     size = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', opening)
     label = html.escape(alt, quote=True)

@@ -73,19 +73,19 @@ def align(truth: Mapping, times: dict[str, tuple[np.ndarray, np.ndarray]], start
         raise ValueError(f"Expected forecasts with common leads, got {_spans(leads)}")
     known = [time for time in common_inits if time in truth]
     valid = valid_times(np.array(known, common_inits.dtype), common_leads)
-    found = np.array([[truth.get(time, -1) for time in row] for row in valid]).reshape(valid.shape)
-    if not np.any(found >= 0):
+    places = np.array([[truth.get(time, -1) for time in row] for row in valid]).reshape(valid.shape)
+    if not np.any(places >= 0):
         raise ValueError(
             f"Expected a truth that covers the forecasts' initial and valid times, {common_inits[0]} to "
             f"{common_inits[-1]} and later, got truth {_span(list(truth))}"
         )
-    useful = (found >= 0).any(axis=1)
+    useful = (places >= 0).any(axis=1)
     known = [time for time, use in zip(known, useful, strict=True) if use]
     return Alignment(
         np.array(known, common_inits.dtype),
         common_leads,
         np.array([truth[time] for time in known]),
-        found[useful],
+        places[useful],
         {name: len(values) - len(known) for name, values in inits.items()},
         {name: len(values) - len(common_leads) for name, values in leads.items()},
     )

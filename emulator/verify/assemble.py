@@ -75,7 +75,7 @@ def derive(sums: xr.Dataset) -> xr.Dataset:
 def _intervals(scores: xr.Dataset, metric: Metric) -> dict:
     """Both ends of a metric's interval, and its differences to the references where it is judged by them.
 
-    A single forecast's CRPS is its mean absolute error, so that an ensemble is held against single forecasts too.
+    A single forecast's CRPS is its mean absolute error, so that an ensemble is compared with single forecasts too.
     """
     interval = metric.interval
     series = scores[interval.series].transpose("init_time", *interval.dims).values

@@ -29,13 +29,13 @@ def at_points(dataset: xr.Dataset, points: xr.Dataset, method: str = "bilinear",
     for name, field in dataset.data_vars.items():
         if set(grid.dims) <= set(field.dims) and "level" not in field.dims:
             data[name] = _interpolated(field, grid, index, weight)
-    found = xr.Dataset(data, {n: c for n, c in dataset.coords.items() if not set(grid.dims) & {*c.dims, n}})
-    found = found.drop_vars([n for n in ("level",) if n in found.coords])
-    found = found.assign_coords({n: points[n].variable for n in ("station", "latitude", "longitude", "elevation")})
-    found.attrs = dict(dataset.attrs)
-    found.attrs.pop("vertical_coordinate", None)
-    found["cell_area"] = points["cell_area"].variable
-    return _at_height(found, points, lapse_rate, constants_of(dataset))
+    fields = xr.Dataset(data, {n: c for n, c in dataset.coords.items() if not set(grid.dims) & {*c.dims, n}})
+    fields = fields.drop_vars([n for n in ("level",) if n in fields.coords])
+    fields = fields.assign_coords({n: points[n].variable for n in ("station", "latitude", "longitude", "elevation")})
+    fields.attrs = dict(dataset.attrs)
+    fields.attrs.pop("vertical_coordinate", None)
+    fields["cell_area"] = points["cell_area"].variable
+    return _at_height(fields, points, lapse_rate, constants_of(dataset))
 
 
 def _interpolated(field: xr.DataArray, grid: Grid, index, weight) -> xr.DataArray:
@@ -99,24 +99,26 @@ def _check_inside(grid, latitude, longitude):
         raise ValueError(f"Expected stations within the grid {grid.describe()}, {int((~inside).sum())} are not")
 
 
-def _at_height(found, points, lapse_rate, constants) -> xr.Dataset:
-    if "geopotential_at_surface" not in found or not np.isfinite(points["elevation"].values).any():
-        return found.assign_attrs(height_correction="none: no height of the model's or the stations' ground is known")
-    ground = found["geopotential_at_surface"] / ERA5.gravity
+def _at_height(fields, points, lapse_rate, constants) -> xr.Dataset:
+    if "geopotential_at_surface" not in fields or not np.isfinite(points["elevation"].values).any():
+        return fields.assign_attrs(height_correction="none: no height of the model's or the stations' ground is known")
+    ground = fields["geopotential_at_surface"] / ERA5.gravity
     above = (points["elevation"].variable - ground.variable).values  # station over the model's ground, m
     above = xr.Variable("cell", np.nan_to_num(above))
     done = []
-    warmth = found["2m_temperature"] if "2m_temperature" in found else 288.15
-    if "surface_pressure" in found:
+    warmth = fields["2m_temperature"] if "2m_temperature" in fields else 288.15
+    if "surface_pressure" in fields:
         middle = warmth - lapse_rate * above / 2
         factor = np.exp(-constants.gravity * above / (constants.gas_constant_dry_air * middle))
-        found["surface_pressure"] = (found["surface_pressure"] * factor).assign_attrs(found["surface_pressure"].attrs)
+        fields["surface_pressure"] = (fields["surface_pressure"] * factor).assign_attrs(
+            fields["surface_pressure"].attrs
+        )
         done.append("surface pressure hydrostatically")
     for name in TEMPERATURES:
-        if name in found and lapse_rate:
-            found[name] = (found[name] - lapse_rate * above).assign_attrs(found[name].attrs)
+        if name in fields and lapse_rate:
+            fields[name] = (fields[name] - lapse_rate * above).assign_attrs(fields[name].attrs)
             done.append(f"{name} by {1000 * lapse_rate:g} K per km")
     largest = float(np.abs(above.values).max(initial=0.0))
-    return found.assign_attrs(
+    return fields.assign_attrs(
         height_correction=(", ".join(done) or "none") + f"; stations up to {largest:.0f} m from the model's ground"
     )

@@ -6,11 +6,39 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import seconds_between
+from emulator.store.schema import time_step_seconds
 from emulator.verify import budgets
 from emulator.verify.align import valid_times
 from emulator.verify.ledger import Ledger
 
 RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")
+
+
+def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
+    """What an analysis or forecasts hold of dry air, water and energy, and what each step leaves unexplained.
+
+    `truth`: an analysis with the static fields that forecasts lack. Returns, over `(budget, init_time, lead_time)`,
+    `budget_total` and `budget_residual` (W m-2 or kg m-2) and `budget_relative` (a share of the total), and what the
+    conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
+    missing, where no budget can be formed.
+    """
+    ledger = Ledger(dataset, dataset if truth is None else truth)
+    if "init_time" in dataset.dims:
+        found = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", 0)))
+        written = records({"dataset": dataset})
+    else:
+        times = dataset["time"].values
+        leads = np.concatenate([[0.0], np.cumsum(seconds_between(times))])
+        leads = np.round(leads * 1e9).astype("timedelta64[ns]")
+        found, written = audit_truth(ledger, dataset, times[:1], leads, time_step_seconds(dataset)), xr.Dataset()
+    if not found.data_vars:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in ledger.skipped.items())
+        raise ValueError(f"Expected the variables of a budget, got none ({reasons})")
+    combined = combine({"dataset": found}, {"dataset": unaccounted(dataset.attrs)}).isel(audit_source=0, drop=True)
+    if written.data_vars:
+        combined = combined.merge(written.isel(audit_source=0, drop=True))
+    return combined.rename(audit_init_time="init_time", audit_lead_time="lead_time")
 
 
 def audit_stores(

@@ -15,14 +15,14 @@ def case_maps(scores: xr.Dataset, variables: list[ScoredVariable], shared, names
     The initial times are the median, the best and the worst by the squared error of the headline channels, each relative to
     its mean, at the lead nearest to 72 h, among those of `shared.alignment`. Empty without headline channels.
     """
-    held = [(variable, sorted(headline_ranks(variable))) for variable in variables if headline_ranks(variable)]
-    inits = _choose(scores, held, shared) if held else []
+    headline = [(variable, sorted(headline_ranks(variable))) for variable in variables if headline_ranks(variable)]
+    inits = _choose(scores, headline, shared) if headline else []
     if not len(inits):
         return xr.Dataset()
     alignment, grid = shared.alignment, shared.grid
     leads = list(shared.map_leads)
     forecast, truth, channels = [], [], []
-    for variable, levels in held:
+    for variable, levels in headline:
         channels += [channel_name(variable, level) for level in levels]
         truth.append(np.stack([variable.truth.analysis(alignment.truth_valid[i, leads])[:, levels] for i in inits]))
         forecast.append(np.stack([_forecast(variable, names, alignment, i, leads)[:, levels] for i in inits]))
@@ -47,11 +47,11 @@ def _forecast(variable, names, alignment, init, leads):
     return variable.forecasts[names[0]].forecast(alignment.init_time[init], alignment.lead_time[leads]).mean(axis=0)
 
 
-def _choose(scores, held, shared) -> np.ndarray:
+def _choose(scores, headline, shared) -> np.ndarray:
     alignment = shared.alignment
     hours = alignment.lead_time / np.timedelta64(1, "h")
     lead = min(shared.map_leads, key=lambda index: abs(hours[index] - RANKED_AT_HOURS))
-    channels = [channel_name(variable, level) for variable, levels in held for level in levels]
+    channels = [channel_name(variable, level) for variable, levels in headline for level in levels]
     errors = scores["squared_error"].isel(forecast=0, region=0, lead_time=lead)
     errors = errors.sel(channel=channels, init_time=alignment.init_time).transpose("init_time", "channel").values
     complete = np.flatnonzero((alignment.truth_valid[:, list(shared.map_leads)] >= 0).all(axis=1))

@@ -76,12 +76,12 @@ def scored(
 
     Raises `ValueError` when a wanted variable is absent, units differ, or nothing is left.
     """
-    held = {"truth": scored_variables(truth, grid, "time")}
-    held |= {name: scored_variables(dataset, grid, "lead_time") for name, dataset in forecasts.items()}
+    names_in = {"truth": scored_variables(truth, grid, "time")}
+    names_in |= {name: scored_variables(dataset, grid, "lead_time") for name, dataset in forecasts.items()}
     skipped = {}
-    everywhere = [name for name in held["truth"] if all(name in names for names in held.values())]
-    for name in sorted(set().union(*held.values()) - set(everywhere)):
-        skipped[name] = f"not in {', '.join(store for store, names in held.items() if name not in names)}"
+    everywhere = [name for name in names_in["truth"] if all(name in names for names in names_in.values())]
+    for name in sorted(set().union(*names_in.values()) - set(everywhere)):
+        skipped[name] = f"not in {', '.join(store for store, names in names_in.items() if name not in names)}"
     for name in variables or []:
         if name not in everywhere:
             raise ValueError(

@@ -50,8 +50,8 @@ class Climate:
 
     def mean(self, months: np.ndarray | None = None) -> np.ndarray:
         """Mean over months of equal weight, `(cell,)`: all that have samples, or `months` (0 ... 11)."""
-        held = np.flatnonzero(self.count > 0) if months is None else months
-        return self.monthly[held].mean(axis=0)
+        chosen = np.flatnonzero(self.count > 0) if months is None else months
+        return self.monthly[chosen].mean(axis=0)
 
     def variance(self, months: np.ndarray) -> np.ndarray:
         """Variance about the monthly means, averaged over months, `(cell,)`."""
@@ -202,11 +202,11 @@ def blocked(height: np.ndarray, latitude: np.ndarray) -> np.ndarray:
         share = (phi - rows[upper - 1]) / (rows[upper] - rows[upper - 1])
         return (1 - share) * field[..., upper - 1, :] + share * field[..., upper, :]
 
-    found = np.zeros((*field.shape[:-2], field.shape[-1]), bool)
+    result = np.zeros((*field.shape[:-2], field.shape[-1]), bool)
     for shift in SHIFTS:
         north, middle, south = at(NORTH + shift), at(MIDDLE + shift), at(SOUTH + shift)
-        found |= ((middle - south) / (MIDDLE - SOUTH) > 0) & ((north - middle) / (NORTH - MIDDLE) < GRADIENT)
-    return found
+        result |= ((middle - south) / (MIDDLE - SOUTH) > 0) & ((north - middle) / (NORTH - MIDDLE) < GRADIENT)
+    return result
 
 
 def blocking_frequency(

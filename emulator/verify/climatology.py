@@ -126,7 +126,7 @@ class Climatology:
         of one season; None for any.
         """
         self._plan = plan
-        self._hours, self._place, window, held = _wanted(plan, when)
+        self._hours, self._place, window, slot = _wanted(plan, when)
         shape = read(plan.positions[:1]).shape[1:]
         kept = bool(keep) and 4 * len(plan.positions) * len(keep) * shape[1] <= KEEP_BYTES
         self.record = np.empty((len(plan.positions), len(keep), shape[1]), np.float32) if kept else None
@@ -152,7 +152,7 @@ class Climatology:
             if finite is not None:
                 values = np.where(finite, values, 0.0)
             hours = np.searchsorted(self._hours, plan.hour[part]).clip(0, len(self._hours) - 1)
-            for index, (hour, day) in enumerate(zip(hours, held[plan.day[part] - 1], strict=True)):
+            for index, (hour, day) in enumerate(zip(hours, slot[plan.day[part] - 1], strict=True)):
                 if day >= 0 and self._hours[hour] == plan.hour[start + index]:
                     total[hour, day] += values[index]
                     count[hour, day] += 1 if finite is None else finite[index]
@@ -186,7 +186,7 @@ def _nearest(hour: np.ndarray, hours: np.ndarray) -> np.ndarray:
 
 
 def _wanted(plan: Recipe, when) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Hours kept; row of each day of the year among those asked for; weights `(row, held day)`; place of each held day.
+    """Hours kept; row of each day of the year among those asked for; weights `(row, slot day)`; place of each slot day.
 
     Rows and places are -1 for days that are not asked for, or have no weight in any that is.
     """
@@ -200,9 +200,9 @@ def _wanted(plan: Recipe, when) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     for offset, weight in zip(range(-half, half + 1), triangular_weights(plan.window), strict=True):
         window[np.arange(len(days)), (days + offset) % DAYS] += weight
     used = np.flatnonzero(window.any(axis=0))
-    row, held = np.full(DAYS, -1), np.full(DAYS, -1)
-    row[days], held[used] = np.arange(len(days)), np.arange(len(used))
-    return hours, row, np.ascontiguousarray(window[:, used]), held
+    row, slot = np.full(DAYS, -1), np.full(DAYS, -1)
+    row[days], slot[used] = np.arange(len(days)), np.arange(len(used))
+    return hours, row, np.ascontiguousarray(window[:, used]), slot
 
 
 def slots(plan: Recipe, when) -> int:
@@ -212,19 +212,19 @@ def slots(plan: Recipe, when) -> int:
 
 
 def _smooth(total: np.ndarray, count: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Climatology `(hour, row, level, cell)` from sums `(hour, held day, level, cell)`, in their place, and counts of the
+    """Climatology `(hour, row, level, cell)` from sums `(hour, slot day, level, cell)`, in their place, and counts of the
     same shape or with one cell for all.
 
-    The window `(row, held day)` is one matrix product for each hour: 0.6 s for 8 levels of 48 x 96 cells and all days,
+    The window `(row, slot day)` is one matrix product for each hour: 0.6 s for 8 levels of 48 x 96 cells and all days,
     where a sum per day took minutes.
     """
     rows, days = window.shape
     for slot in range(len(total)):
         # The mean of every day comes first: a record of 13 months holds one January twice, which must not pull February.
         means = np.divide(total[slot], count[slot], out=total[slot], where=count[slot] > 0).reshape(days, -1)
-        held = (count[slot] > 0).reshape(days, -1)
-        alike = (held == held[:, :1]).all()  # no cell is missing alone
-        share = window @ (held[:, :1] if alike else held).astype(np.float64)
+        known = (count[slot] > 0).reshape(days, -1)
+        alike = (known == known[:, :1]).all()  # no cell is missing alone
+        share = window @ (known[:, :1] if alike else known).astype(np.float64)
         total[slot, :rows] = _quotient(window @ means, share).reshape(rows, *total.shape[2:])
     return total[:, :rows]
 
@@ -265,12 +265,12 @@ class Slots:
         """Truth at the record's times that belong to a slot, `(n, level, cell)`."""
         blocks = -(-DAYS // SLOT_DAYS)
         hour = np.unique(self.plan.hour)[slot // blocks]
-        held = self.plan.hour == hour
+        belongs = self.plan.hour == hour
         if self.plan.kind == "daily":
             middle = SLOT_DAYS * (slot % blocks) + (SLOT_DAYS + 1) / 2
             apart = np.abs((self.plan.day - middle + DAYS / 2) % DAYS - DAYS / 2)
-            held &= apart <= HALF_WINDOW
-        index = np.flatnonzero(held)
+            belongs &= apart <= HALF_WINDOW
+        index = np.flatnonzero(belongs)
         return self.read(index[:: -(-len(index) // MOST_SAMPLES)])
 
 

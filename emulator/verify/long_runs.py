@@ -42,18 +42,18 @@ def long_run_scores(
         valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
         days = run["lead_time"].values / np.timedelta64(1, "D")
         hours = np.unique(hour_of_day(xr.DataArray(valid, dims="time")))
-        held = np.flatnonzero(np.isin(hour_of_day(truth["time"]), hours))
+        positions = np.flatnonzero(np.isin(hour_of_day(truth["time"]), hours))
         if "missing" in truth:
-            held = held[~truth["missing"].values[held].astype(bool)]
+            positions = positions[~truth["missing"].values[positions].astype(bool)]
         chosen, _ = scored(truth, {name: run.expand_dims("init_time")}, grid, levels_of(truth), variables)
-        found = {}
+        scores_of = {}
         for variable in chosen:
-            found |= _variable(variable, name, (valid, days), (truth["time"].values, held), grid)
-        if not found:
+            scores_of |= _variable(variable, name, (valid, days), (truth["time"].values, positions), grid)
+        if not scores_of:
             raise ValueError(f"Expected a headline field in the long run {name!r}, got none that the truth has too")
-        part = xr.concat([_dataset(v, grid) for v in found.values()], "climate_channel")
-        part = part.assign_coords(climate_channel=list(found))
-        blocking = [_blocking(run, truth, grid, None), _blocking(truth, truth, grid, held)]
+        part = xr.concat([_dataset(v, grid) for v in scores_of.values()], "climate_channel")
+        part = part.assign_coords(climate_channel=list(scores_of))
+        blocking = [_blocking(run, truth, grid, None), _blocking(truth, truth, grid, positions)]
         if all(b is not None for b in blocking):
             part["climate_blocking"] = (("climate_record", "longitude"), np.stack(blocking))
         part["climate_days"] = ((), float(days[-1]))
@@ -74,7 +74,7 @@ def _sample(valid, hours) -> str:
 
 
 def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
-    (valid, days), (times, held) = run_time, truth_time
+    (valid, days), (times, positions) = run_time, truth_time
     area, result = grid.area.ravel(), {}
     date = day_of_year(xr.DataArray(valid, dims="time"))
     for level in sorted(headline_ranks(variable)):
@@ -85,10 +85,10 @@ def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
             return ours.forecast(ours.array["init_time"].values[0], ours.array["lead_time"].values[part])[0, :, 0]
 
         def read_truth(part, theirs=theirs):
-            return theirs.analysis(held[part])[:, 0]
+            return theirs.analysis(positions[part])[:, 0]
 
-        limits = _limits(read_truth, len(held))
-        record = climate_of(read_truth, month_of(times[held]), area, limits)
+        limits = _limits(read_truth, len(positions))
+        record = climate_of(read_truth, month_of(times[positions]), area, limits)
         climate = climate_of(read_run, month_of(valid), area, limits)
         result[channel_name(variable, level)] = climate_scores(climate, record, grid, days, date)
     return result
@@ -111,21 +111,21 @@ def _dataset(scores: dict, grid: Grid) -> xr.Dataset:
     return xr.Dataset(data, place)
 
 
-def _blocking(dataset: xr.Dataset, truth: xr.Dataset, grid: Grid, held) -> np.ndarray | None:
+def _blocking(dataset: xr.Dataset, truth: xr.Dataset, grid: Grid, positions) -> np.ndarray | None:
     """Blocking frequency, from 500 hPa geopotential or else by the hydrostatic equation; None without either."""
     if grid.kind == "points" or not grid.is_global() or "level" not in dataset.dims:
         return None
-    axis = "time" if held is not None else "lead_time"
-    count = dataset.sizes[axis] if held is None else len(held)
+    axis = "time" if positions is not None else "lead_time"
+    count = dataset.sizes[axis] if positions is None else len(positions)
     levels, constants = levels_of(dataset), constants_of(truth)
 
     def picked(name, part):
-        index = held[part] if held is not None else part
+        index = positions[part] if positions is not None else part
         array = dataset[name].isel({axis: index})
         array = array.isel(member=0) if "member" in array.dims else array
         order = [axis, *(["level"] if "level" in array.dims else []), *grid.dims]
-        found = values(array.transpose(*order)).astype(np.float64)
-        return found.reshape(*found.shape[: len(order) - 2], -1)
+        block = values(array.transpose(*order)).astype(np.float64)
+        return block.reshape(*block.shape[: len(order) - 2], -1)
 
     def direct(part, at):
         return picked("geopotential", part)[:, at]
@@ -163,8 +163,8 @@ def climate_differences(climate: xr.Dataset) -> dict:
     if MEASURE not in climate or climate.sizes["climate_run"] < 2:
         return {}
     squared = climate[MEASURE].transpose("month", *DIMS).values
-    held = np.isfinite(squared).any(axis=(1, 2))
-    squared = squared[held]
+    known = np.isfinite(squared).any(axis=(1, 2))
+    squared = squared[known]
     alike = comparable(climate)
     paired = np.where(alike[None, :, None], squared - squared[:, :1], np.nan)
     first, ours = np.sqrt(squared[:, :1].mean(axis=0)), np.sqrt(squared.mean(axis=0))

@@ -1,8 +1,8 @@
 """What a metric is: statistics of one sample that add up over initial times, and a function of their means.
 
-A metric is one file of `emulator/verify/metrics/`, which registers itself; what is accumulated, merged, given an interval,
-written to scores.nc and named in the report follows from its entry here. Regions, leads, events and members are binning,
-which a metric does not choose.
+A metric is a function in a file of `emulator/verify/metrics/` that registers itself by `metric`. What is accumulated, merged,
+given an interval, written to scores.nc and named in the report follows from its entry here. Regions, leads, events and
+members are binning, which a metric does not choose.
 """
 
 import dataclasses
@@ -207,6 +207,19 @@ def register(metric: Metric) -> Metric:
     return metric
 
 
+def metric(
+    title: str, statistics: tuple[Statistics, ...], units: str = "1", better: str = "", interval: Interval | None = None
+):
+    """Registers a function of mean statistics under its own name, with its docstring as the label."""
+
+    def of(function: Callable[[xr.Dataset], xr.DataArray]) -> Callable[[xr.Dataset], xr.DataArray]:
+        label = (function.__doc__ or "").strip()
+        register(Metric(function.__name__, title, label, statistics, function, units, better, interval))
+        return function
+
+    return of
+
+
 def registered() -> tuple[Metric, ...]:
     return tuple(_REGISTERED.values())
 
@@ -223,11 +236,11 @@ def with_interval(statistics: Sequence[str] | None = None) -> list[Metric]:
 
 def scores_of(mean: xr.Dataset) -> xr.Dataset:
     """Every metric whose statistics `mean` holds, means over initial times under their names with `members` by forecast."""
-    found = {}
+    scores = {}
     for metric in registered():
         if all(name in mean for group in metric.statistics for name in group.names):
-            found[metric.name] = metric.of(mean).assign_attrs(long_name=metric.label, units=metric.units)
-    return xr.Dataset(found)
+            scores[metric.name] = metric.of(mean).assign_attrs(long_name=metric.label, units=metric.units)
+    return xr.Dataset(scores)
 
 
 def ratio(numerator, denominator):

@@ -212,9 +212,9 @@ def _add(result: Sums, groups: list[Statistics], block: _Block, binning: Binning
         for index, source in enumerate(part.sources):
             sample = part.sample(source, binning)
             for group in own:
-                found = group.of(sample)
-                sample.statistics.update(found)
-                for name, values in found.items():
+                statistics = group.of(sample)
+                sample.statistics.update(statistics)
+                for name, values in statistics.items():
                     _accumulate(result.totals[name][index], group, values, counted, places)
             if sampling == REGIONS and not own[0].headline:
                 _keep(result, index, sample.statistics, counted, places, headline)

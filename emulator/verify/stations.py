@@ -108,8 +108,8 @@ def open_station_forecast(path) -> xr.Dataset:
         raise ValueError(f"Expected columns init_time and lead_hours in {path}, got {', '.join(table.columns)}")
     variables = [name for name in table.columns if name in VARIABLES]
     table = table.drop_duplicates(["init_time", "lead_time", "station"])
-    found = table.set_index(["init_time", "lead_time", "station"])[variables].to_xarray()
-    return _points(found, table, "init_time").assign_attrs(source=str(path))
+    forecast = table.set_index(["init_time", "lead_time", "station"])[variables].to_xarray()
+    return _points(forecast, table, "init_time").assign_attrs(source=str(path))
 
 
 def is_table(path) -> bool:
@@ -236,25 +236,25 @@ def _csv(table, path):
     return table[keep]
 
 
-def _points(found: xr.Dataset, table, axis: str) -> xr.Dataset:
+def _points(dataset: xr.Dataset, table, axis: str) -> xr.Dataset:
     """Values by station as a dataset over `cell`, with the place of each."""
-    places = table.groupby("station")[list(PLACE[1:])].median().loc[found["station"].values]
-    found = found.rename(station="cell").drop_vars("cell")
-    count = found.sizes["cell"]
-    found = found.assign_coords(
+    places = table.groupby("station")[list(PLACE[1:])].median().loc[dataset["station"].values]
+    dataset = dataset.rename(station="cell").drop_vars("cell")
+    count = dataset.sizes["cell"]
+    dataset = dataset.assign_coords(
         station=("cell", places.index.to_numpy(dtype=str)),
         latitude=("cell", places["latitude"].to_numpy(np.float64)),
         longitude=("cell", places["longitude"].to_numpy(np.float64) % 360),
         elevation=("cell", places["elevation"].to_numpy(np.float64)),
     )
-    for name in found.data_vars:
-        found[name].attrs = {"units": VARIABLES[str(name)].units, "role": "prognostic"}
-    found["cell_area"] = ("cell", np.full(count, 1 / count))
+    for name in dataset.data_vars:
+        dataset[name].attrs = {"units": VARIABLES[str(name)].units, "role": "prognostic"}
+    dataset["cell_area"] = ("cell", np.full(count, 1 / count))
     for name in (axis, "lead_time"):
-        if name in found.coords:
+        if name in dataset.coords:
             kind = "datetime64[ns]" if name == axis else "timedelta64[ns]"
-            found = found.assign_coords({name: found[name].values.astype(kind)})
-    return found
+            dataset = dataset.assign_coords({name: dataset[name].values.astype(kind)})
+    return dataset
 
 
 def _step(first) -> float:

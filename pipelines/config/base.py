@@ -1,5 +1,6 @@
 """What all configurations share: strict and frozen models, named kinds of number, periods, and where Dask works."""
 
+import importlib
 import re
 from datetime import date, datetime
 from pathlib import Path
@@ -13,8 +14,19 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one sentence for a person."""
 
 
+NEW = {"new": True}  # `Field(default, json_schema_extra=NEW)`: a key that older versions did not have
+
+
 class Model(pydantic.BaseModel):
+    """Strict and frozen. Dumps leave a key marked `NEW` out at its default, so that fingerprints of older runs stay."""
+
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_older_versions(self, serialise):
+        new = {name: f for name, f in type(self).model_fields.items() if f.json_schema_extra == NEW}
+        unused = {name for name, f in new.items() if getattr(self, name) == f.get_default(call_default_factory=True)}
+        return {name: value for name, value in serialise(self).items() if name not in unused}
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -37,6 +49,23 @@ def _url_or_path(value: Any) -> Any:
 
 
 Location = Annotated[Path | str, pydantic.BeforeValidator(_url_or_path)]
+
+
+def registered(registry: str, *others: str) -> pydantic.AfterValidator:
+    """Text that is one of `others`, or a name in a registry of the library, `package:OBJECT`.
+
+    The library is loaded only for a name that is none of `others`.
+    """
+
+    def check(value: str) -> str:
+        if value not in others:
+            package, _, name = registry.partition(":")
+            known = [*others, *(n for n in getattr(importlib.import_module(package), name).names() if n not in others)]
+            if value not in known:
+                raise ValueError(f"Expected one of {', '.join(known)}")
+        return value
+
+    return pydantic.AfterValidator(check)
 
 
 class Period(Model):

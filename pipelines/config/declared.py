@@ -17,11 +17,12 @@ LIMITS = {"minimum": "ge", "above": "gt", "maximum": "le", "below": "lt"}
 
 
 @functools.cache
-def model_of(declared: type, kind: str | None = None) -> type[Model]:
-    """A model with the fields of a dataclass: their order, defaults, limits and descriptions, after its `kind`, if any.
+def model_of(declared: type, kind: str | None = None, **types: Any) -> type[Model]:
+    """A model with the fields of declared options: their order, defaults, limits and descriptions, after a `kind` if any.
 
     A field's metadata may hold `about` (its description), `minimum`, `above`, `maximum` and `below` (of its numbers), and
-    `shortest` (length of a sequence). Dataclasses within become models too, and `Any` becomes what JSON can hold.
+    `shortest` (length of a sequence). Dataclasses within become models too, tuples lists, and `Any` what JSON can hold.
+    `types` of single fields take the place of the declared ones. What the dataclass refuses as a whole, the model does too.
     """
     hints = typing.get_type_hints(declared)
     fields: dict[str, Any] = {} if kind is None else {"kind": (Literal[kind], kind)}
@@ -31,11 +32,31 @@ def model_of(declared: type, kind: str | None = None) -> type[Model]:
         if field.default_factory is not dataclasses.MISSING:
             more["default_factory"] = field.default_factory
         elif field.default is not dataclasses.MISSING:
-            more["default"] = field.default
-        about = field.metadata.get("about") or None
-        fields[field.name] = _annotation(hints[field.name], limits), Field(description=about, **more)
-    name = declared.__name__.removesuffix("Options") + "Config"
-    return pydantic.create_model(name, __base__=Model, __doc__=declared.__doc__, __module__=__name__, **fields)
+            more["default"] = _plain(field.default)
+        annotation = types.get(field.name) or _annotation(hints[field.name], limits)
+        fields[field.name] = annotation, Field(description=field.metadata.get("about") or None, **more)
+    checks = {"as_declared": pydantic.model_validator(mode="after")(_check_of(declared))}
+    about = {"__base__": Model, "__doc__": declared.__doc__, "__module__": __name__, "__validators__": checks}
+    return pydantic.create_model(declared.__name__.removesuffix("Options") + "Config", **about, **fields)
+
+
+def _check_of(declared: type) -> Callable[[Model], Model]:
+    names = {field.name for field in dataclasses.fields(declared)}
+
+    def as_declared(model: Model) -> Model:
+        declared.of(model.model_dump(include=names))
+        return model
+
+    return as_declared
+
+
+def _plain(default: Any) -> Any:
+    """A default as YAML has it, which is validated like what is given."""
+    if dataclasses.is_dataclass(default):
+        return dataclasses.asdict(default)
+    if isinstance(default, tuple):
+        return [_plain(each) for each in default]
+    return default
 
 
 def _annotation(hint: Any, limits: dict[str, float]) -> Any:
@@ -46,9 +67,11 @@ def _annotation(hint: Any, limits: dict[str, float]) -> Any:
     if hint in (int, float):
         return Annotated[hint, Field(**limits)] if limits else hint
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and Ellipsis in arguments:
+        return list[_annotation(arguments[0], limits)]
     if origin is None or origin is Literal:
         return hint
-    parts = tuple(part if part in (Ellipsis, type(None)) else _annotation(part, limits) for part in arguments)
+    parts = tuple(part if part is type(None) else _annotation(part, limits) for part in arguments)
     return Union[parts] if origin is UnionType else origin[parts]  # noqa: UP007 - a union of a tuple
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from emulator.forecast.perturbations import bred, noise, perturbed, size_of
 
 from emulator.data.channels import Channels
+from emulator.forecast.ensembles import bred, noise, perturbed, size_of
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
 from emulator.verify.metrics.spectra import power_spectrum

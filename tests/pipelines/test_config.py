@@ -4,9 +4,11 @@ import typing
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from emulator.conservation.scheme import Options
-from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, TrainConfig
+from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig
+from pipelines.config.base import NEW
 from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
 from pipelines.site import load_site
 
@@ -172,6 +174,18 @@ def test_configuration_and_library_name_the_same_options():
     assert conservation <= {f.name for f in dataclasses.fields(Options)}
 
 
+def test_a_key_that_older_versions_lacked_changes_no_fingerprint_until_it_is_used():
+    class Older(Model):
+        days: int = 3
+
+    class Newer(Model):
+        days: int = 3
+        bands: list[float] = Field([], json_schema_extra=NEW)
+
+    assert fingerprint(Newer()) == fingerprint(Older()) != fingerprint(Newer(bands=[30.0]))
+    assert Newer.model_validate(Newer(bands=[30.0]).model_dump()).bands == [30.0]
+
+
 def test_models_are_frozen_and_strict():
     for model in (*STAGES.values(), Experiment):
         assert model.model_config["frozen"] and model.model_config["extra"] == "forbid"
@@ -179,3 +193,10 @@ def test_models_are_frozen_and_strict():
     with pytest.raises(ValueError):
         config.seed = 3
     assert typing.get_type_hints(TrainConfig)["seed"] is int
+
+
+def test_fields_that_came_later_are_dumped_only_where_they_say_something():
+    """So the fingerprints of runs that were recorded before stay what they were."""
+    silent, said = ConservationConfig(), ConservationConfig(bands=[0.0], kind="projection")
+    assert "bands" not in silent.model_dump() and "bands" not in json.loads(silent.model_dump_json())
+    assert said.model_dump()["bands"] == [0.0] and ConservationConfig(**said.model_dump()) == said

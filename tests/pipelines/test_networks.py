@@ -65,7 +65,7 @@ def test_models_of_networks_are_frozen_and_described():
     config = a_network("sfno", condition=["co2"], noise={"length_scales": [500]})
     with pytest.raises(pydantic.ValidationError):
         config.blocks = 3
-    assert config.condition == ("co2",) and config.noise.length_scales == (500.0,)
+    assert config.condition == ["co2"] and config.noise.length_scales == [500.0]
     for kind in WRITTEN:
         fields = type(a_network(kind)).model_fields
         assert all(field.description for name, field in fields.items() if name != "kind")

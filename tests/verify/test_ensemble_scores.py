@@ -15,8 +15,8 @@ from emulator.verify.metrics.ensemble import (
     ENSEMBLE_STATISTICS,
     ascending,
     crps_terms,
-    energy_score,
     ensemble_statistics,
+    fair_energy_score,
     rank_counts,
 )
 
@@ -65,7 +65,7 @@ def test_energy_score_is_its_double_sum_in_every_region_with_gaps():
     truth += 1e4
     mask = np.random.default_rng(1).random(truth.shape) < 0.8
     for marks in (None, mask):
-        found = energy_score(members, truth, TWO, marks)
+        found = fair_energy_score(members, truth, TWO, marks)
         for row, region in itertools.product(range(len(truth)), range(2)):
             weight = TWO[region] * (1 if marks is None else marks[row])
             weight = weight / weight.sum()
@@ -83,7 +83,9 @@ def test_energy_score_of_one_cell_is_the_crps():
     weights = np.zeros((1, CELLS))
     weights[0, 7] = 1.0
     absolute, pairs = crps_terms(members, truth)
-    np.testing.assert_allclose(energy_score(members, truth, weights)[:, 0], (absolute - pairs / 2)[:, 7], rtol=1e-12)
+    np.testing.assert_allclose(
+        fair_energy_score(members, truth, weights)[:, 0], (absolute - pairs / 2)[:, 7], rtol=1e-12
+    )
 
 
 def test_blocks_of_rows_do_not_change_statistics(monkeypatch):

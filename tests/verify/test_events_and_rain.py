@@ -130,7 +130,7 @@ def test_seeps_agrees_with_scores():
     p = rng.uniform(0.05, 0.95, CELLS)
     heavy = rng.uniform(2, 8, CELLS)
     forecast[2], truth[3] = heavy, heavy  # exactly at the threshold: light
-    ours = rain.seeps(forecast, truth, p, heavy, 0.25)
+    ours = rain.seeps_errors(forecast, truth, p, heavy, 0.25)
     as_array = [xr.DataArray(x, dims=("time", "cell")) for x in (forecast, truth)]
     theirs = scores.categorical.seeps(
         *as_array,

@@ -5,10 +5,10 @@ import pytest
 import xarray as xr
 from made_forecasts import made_forecast, made_truth
 
+import emulator.verify.metric as registry
 from emulator.store.schema import grid_of
-from emulator.verify import metric as registry
 from emulator.verify.merging import merge
-from emulator.verify.metric import Interval, Metric, Statistics, area_means, register
+from emulator.verify.metric import Interval, Statistics, area_means, metric, register
 from emulator.verify.verification import score
 
 CHOSEN = {"variables": ["surface_pressure"], "regions": ["global"]}
@@ -31,15 +31,16 @@ def fourth(monkeypatch):
     by_limit = {"limit": lambda binning: limits}
     powers = Statistics(("fourth_power",), power)
     shares = Statistics(("small",), share, front=by_limit, headline=True)
-    register(
-        Metric(
-            "fourth", "Fourth", "fourth root of the mean fourth power", (powers,), lambda mean: mean["fourth_power"] ** 0.25,
-            "of the channel", "lower", Interval("fourth_power"),
-        )
-    )  # fmt: skip
-    register(
-        Metric("small_share", "Small", "share of small errors", (shares,), lambda mean: mean["small"], "1", "higher")
-    )
+
+    @metric("Fourth", (powers,), "of the channel", "lower", Interval("fourth_power"))
+    def fourth(mean):
+        """fourth root of the mean fourth power"""
+        return mean["fourth_power"] ** 0.25
+
+    @metric("Small", (shares,), better="higher")
+    def small_share(mean):
+        """share of small errors"""
+        return mean["small"]
 
 
 def test_a_new_metric_is_accumulated_merged_and_given_an_interval(fourth):
@@ -73,9 +74,9 @@ def test_parts_of_a_new_metric_add_up(fourth):
 def test_names_are_taken_once_and_every_metric_says_what_it_is():
     with pytest.raises(ValueError, match="'rmse', which is taken"):
         register(registry.registered()[0])
-    for metric in registry.registered():
-        assert metric.label and metric.title and metric.units
-        assert metric.better in ("lower", "higher", "one", "zero", "")
+    for entry in registry.registered():
+        assert entry.label and entry.title and entry.units
+        assert entry.better in ("lower", "higher", "one", "zero", "")
     assert isinstance(
         registry.scores_of(xr.Dataset({"error": 1.0, "squared_error": 4.0, "absolute_error": 1.0})), xr.Dataset
     )

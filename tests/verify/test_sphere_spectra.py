@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from emulator.planet.grid import Grid
 from emulator.verify.metrics.spectra import (
-    effective_wavenumber,
-    power_ratio,
+    last_resolved,
     power_spectrum,
+    relative_power,
     spectrum_kind,
     total_spectrum,
     truncation,
@@ -73,7 +73,7 @@ def test_kinds_of_grids():
 
 def test_ratio_is_silent_where_the_truth_is_noise():
     truth = np.array([1.0, 1e-3, 1e-15])
-    values = power_ratio(np.array([1.0, 2e-3, 1.0]), truth)
+    values = relative_power(np.array([1.0, 2e-3, 1.0]), truth)
     np.testing.assert_allclose(values[:2], [1, 2])
     assert np.isnan(values[2])
 
@@ -88,13 +88,13 @@ def test_ratio_ends_at_a_truncation_and_nowhere_else(slope, rest):
     ended = np.where(wave > 31, rest * whole[:, 31:32], whole)
     np.testing.assert_array_equal(truncation(whole), 47)
     np.testing.assert_array_equal(truncation(ended), 31)
-    values = power_ratio(whole, ended)
+    values = relative_power(whole, ended)
     np.testing.assert_allclose(values[:, :32], 1.0)
     assert np.isnan(values[:, 32:]).all()
-    assert effective_wavenumber(values[0]) == 31
+    assert last_resolved(values[0]) == 31
 
 
-def test_effective_wavenumber_is_the_last_before_half_the_power_is_lost():
-    assert effective_wavenumber(np.array([9.0, 1, 0.9, 0.6, 0.4, 0.8])) == 3
-    assert effective_wavenumber(np.array([1.0, 1, 1, np.nan])) == 2
-    assert np.isnan(effective_wavenumber(np.array([1.0, 0.1, 1])))
+def test_last_resolved_is_the_last_before_half_the_power_is_lost():
+    assert last_resolved(np.array([9.0, 1, 0.9, 0.6, 0.4, 0.8])) == 3
+    assert last_resolved(np.array([1.0, 1, 1, np.nan])) == 2
+    assert np.isnan(last_resolved(np.array([1.0, 0.1, 1])))

@@ -35,68 +35,68 @@ def caveats(view: View) -> list[str]:
     """Sentences, plain text, the most serious first."""
     scores, attributes = view.scores, view.scores.attrs
     count = scores.sizes["init_time"]
-    found = []
+    sentences = []
     for name in view.forecasts:
         if broken := [c for c in view.headline if NOT_FINITE in view.missing(name, c)]:
             where = ", ".join(map(view.title, broken))
-            found.append(f"{name} is not finite at some leads in {where}; those scores are missing.")
-    found += far_off(scores)
+            sentences.append(f"{name} is not finite at some leads in {where}; those scores are missing.")
+    sentences += far_off(scores)
     if count < 4:
-        found.append(f"Only {count} initial times: no intervals or significance can be given.")
+        sentences.append(f"Only {count} initial times: no intervals or significance can be given.")
     elif count < FEW_INITS:
-        found.append(f"Only {count} initial times: the intervals are themselves uncertain.")
-    found.append(f"Verified on one period, {_period(attributes)}: other seasons may score differently.")
-    found += _prescribed(view)
+        sentences.append(f"Only {count} initial times: the intervals are themselves uncertain.")
+    sentences.append(f"Verified on one period, {_period(attributes)}: other seasons may score differently.")
+    sentences += _prescribed(view)
     if attributes.get("climatology_kind") == "mean":
-        found.append(
+        sentences.append(
             f"Climatology is the {attributes['climatology']}; it has no annual cycle, so beating it is easier, and "
             "anomalies hold part of the season."
         )
     else:
-        found.append(f"Climatology: {attributes.get('climatology', 'unknown')}.")
+        sentences.append(f"Climatology: {attributes.get('climatology', 'unknown')}.")
     if attributes.get("climatology_overlap"):
-        found.append(
+        sentences.append(
             "The climatology was made from a period that holds verified times, which favours it: where no period is given, "
             f"and the truth has less than {SHORTEST_DAYS} days before the first initial time, it is made from all of it."
         )
     for kind, what in (("dropped_inits", "initial times"), ("dropped_leads", "leads")):
         for name, number in view.note(kind).items():
             if number:
-                found.append(f"{number} {what} of {name} were left out: not in every forecast, or without truth.")
+                sentences.append(f"{number} {what} of {name} were left out: not in every forecast, or without truth.")
     for name, number in view.note("empty_inits").items():
-        found.append(f"{number} initial times of {name} hold no value at all: taken as not there, and left out.")
+        sentences.append(f"{number} initial times of {name} hold no value at all: taken as not there, and left out.")
     if missing := int(attributes.get("missing_truth", 0)):
-        found.append(f"The truth lacks {missing} valid times; leads then average over fewer forecasts.")
-    if not (held := view.has_truth()).all():
-        without = ", ".join(f"{day:g}" for day in view.leads[~held])
-        found.append(
+        sentences.append(f"The truth lacks {missing} valid times; leads then average over fewer forecasts.")
+    if not (judged := view.has_truth()).all():
+        without = ", ".join(f"{day:g}" for day in view.leads[~judged])
+        sentences.append(
             f"No initial time has a truth at day {without} of the forecast: nothing can be said of those leads."
         )
-    found += _gaps(view)
-    found += _budget_caveats(view)
+    sentences += _gaps(view)
+    sentences += _budget_caveats(view)
     if skipped := view.note("not_scored"):
-        found.append(f"Not scored, because not in every store: {', '.join(sorted(skipped))}.")
+        sentences.append(f"Not scored, because not in every store: {', '.join(sorted(skipped))}.")
     if left_out := view.note("not_compared"):
-        found.append(f"Not compared, because not scored for every model: {', '.join(sorted(left_out))}.")
-    found.append(
+        sentences.append(f"Not compared, because not scored for every model: {', '.join(sorted(left_out))}.")
+    sentences.append(
         f"Grid {attributes.get('grid', 'unknown')}: scores on another grid are not comparable with these. RMSE takes the "
         "root after the mean over initial times; anomaly correlation is WeatherBench 2's form."
     )
-    return found
+    return sentences
 
 
 def _prescribed(view):
     """Fields that a forecast was given at its valid times, as a real one could not be; the sun's place is known ahead."""
-    found = []
+    sentences = []
     for name in view.forecasts:
         given = view.note("provenance").get(name, {}).get("prescribed", "")
         fields = [variable_name(f).lower() for f in given.split(", ") if f and f not in KNOWN_AHEAD]
         if fields:
-            found.append(
+            sentences.append(
                 f"{name} was told {', '.join(fields)} of its valid times from the analysis, which a forecast of the future "
                 "does not know."
             )
-    return found
+    return sentences
 
 
 def _gaps(view):
@@ -104,14 +104,14 @@ def _gaps(view):
     if "gap_count" not in view.scores:
         return []
     gaps = view.scores["gap_count"]
-    found, truth = [], int(gaps.sel(gap_source="truth"))
+    sentences, truth = [], int(gaps.sel(gap_source="truth"))
     if truth:
-        found.append(f"{truth} values of the truth are missing; those cells have no weight.")
+        sentences.append(f"{truth} values of the truth are missing; those cells have no weight.")
     for name in view.forecasts:
         count = int(gaps.sel(gap_source=name))
         if count:
-            found.append(f"{count} values of {name} are not finite where there is truth: those scores are missing.")
-    return found
+            sentences.append(f"{count} values of {name} are not finite where there is truth: those scores are missing.")
+    return sentences
 
 
 def _period(attributes):
@@ -119,17 +119,17 @@ def _period(attributes):
 
 
 def _budget_caveats(view):
-    found = []
+    sentences = []
     for source, reasons in view.note("budgets_skipped").items():
         name = source if source != "truth" else "the truth"
-        found += [
+        sentences += [
             f"{quantity(budget).label} budget of {name} not audited: {reason}." for budget, reason in reasons.items()
         ]
     if budget_panels.has_budgets(view):
         inits = {source: _audited(view, source) for source in budget_panels.sources(view)}
         if len(set(inits.values())) > 1:
-            found.append("Budgets were audited on different numbers of initial times: " + _counts(inits) + ".")
-    return found
+            sentences.append("Budgets were audited on different numbers of initial times: " + _counts(inits) + ".")
+    return sentences
 
 
 def _audited(view, source):

@@ -209,5 +209,5 @@ def _draw(axis, x, field, runs, named) -> None:
 
 
 def _channels(view) -> list[str]:
-    held = [str(name) for name in view.scores["climate_channel"].values]
-    return [name for name in view.headline if name in held] or held
+    channels = [str(name) for name in view.scores["climate_channel"].values]
+    return [name for name in view.headline if name in channels] or channels

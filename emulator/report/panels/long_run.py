@@ -64,8 +64,8 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
 
 
 def _channels(view, run):
-    held = [c for c in view.headline if view.variable(c) in run.data_vars]
-    first = {view.variable(c): c for c in reversed(held)}  # one level of each variable
+    shared = [c for c in view.headline if view.variable(c) in run.data_vars]
+    first = {view.variable(c): c for c in reversed(shared)}  # one level of each variable
     return [first[name] for name in (*WANTED, *(v for v in first if v not in WANTED)) if name in first]
 
 

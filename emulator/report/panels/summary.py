@@ -90,8 +90,8 @@ def verdict(view: View) -> list[str]:
         return [
             "There was no forecast to judge: these are the errors of persistence, the bar that a forecast has to clear."
         ]
-    told = (_against_persistence(view), _against_climatology(view), _never_better(view))
-    skill = " ".join(sentence for sentence in told if sentence)
+    sentences = (_against_persistence(view), _against_climatology(view), _never_better(view))
+    skill = " ".join(sentence for sentence in sentences if sentence)
     budgets = _budgets(view) if budget_panels.has_budgets(view) else ""
     return [skill, budgets] if budgets else [skill]
 
@@ -140,17 +140,17 @@ def _ahead(view, lead: int) -> str:
 
 
 def _against_climatology(view) -> str:
-    held = [
+    crossings = [
         pair for pair in (view.useful_until(view.main, channel) for channel in view.headline) if np.isfinite(pair[0])
     ]
-    if not held:
+    if not crossings:
         return ""
-    if not any(crosses for _, crosses in held):
+    if not any(crosses for _, crosses in crossings):
         return f"It beats climatology in every headline field to the last lead{_with_truth(view)}, day {_last(view):g}."
-    first, last = min(day for day, _ in held), max(day for day, _ in held)
-    if all(day == 0 for day, _ in held):
+    first, last = min(day for day, _ in crossings), max(day for day, _ in crossings)
+    if all(day == 0 for day, _ in crossings):
         return "It does not beat climatology at any lead."
-    beyond = any(not crosses for _, crosses in held)
+    beyond = any(not crosses for _, crosses in crossings)
     end = f"the last lead{_with_truth(view)}, day {last:g}" if beyond else f"{last:.1f}"
     return f"It beats climatology until day {first:.1f} to {end}, depending on the field."
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emulator.verify.metric import Interval, Metric, Sample, Statistics, area_means, by_rows, ratio, register
+from emulator.verify.metric import Interval, Sample, Statistics, area_means, by_rows, metric, ratio
 
 
 def anomaly_statistics(forecast, truth, climatology, weights, mask=None) -> dict[str, np.ndarray]:
@@ -34,36 +34,21 @@ def _of(sample: Sample) -> dict:
 _SQUARES = ("forecast_anomaly_squared", "truth_anomaly_squared", "anomaly_product")
 ANOMALIES = Statistics((*_SQUARES, "anomaly_correlation"), _of, vector=_SQUARES)
 
-register(
-    Metric(
-        "acc",
-        "ACC",
-        "anomaly correlation, WeatherBench 2 form: ratio per initial time, then mean; anomalies not centred",
-        (ANOMALIES,),
-        lambda mean: mean["anomaly_correlation"],
-        better="higher",
-        interval=Interval("anomaly_correlation"),
-    )
-)
-register(
-    Metric(
-        "acc_pooled",
-        "ACC, pooled",
-        "anomaly correlation, pooled form: covariance and variances averaged over initial times, then the ratio",
-        (ANOMALIES,),
-        lambda mean: ratio(
-            mean["anomaly_product"], np.sqrt(mean["forecast_anomaly_squared"] * mean["truth_anomaly_squared"])
-        ),
-        better="higher",
-    )
-)
-register(
-    Metric(
-        "activity",
-        "Activity",
-        "standard deviation of the anomaly relative to the truth's; below 1 the forecast is too smooth",
-        (ANOMALIES,),
-        lambda mean: np.sqrt(ratio(mean["forecast_anomaly_squared"], mean["truth_anomaly_squared"])),
-        better="one",
-    )
-)
+
+@metric("ACC", (ANOMALIES,), better="higher", interval=Interval("anomaly_correlation"))
+def acc(mean):
+    """anomaly correlation, WeatherBench 2 form: ratio per initial time, then mean; anomalies not centred"""
+    return mean["anomaly_correlation"]
+
+
+@metric("ACC, pooled", (ANOMALIES,), better="higher")
+def acc_pooled(mean):
+    """anomaly correlation, pooled form: covariance and variances averaged over initial times, then the ratio"""
+    both = mean["forecast_anomaly_squared"] * mean["truth_anomaly_squared"]
+    return ratio(mean["anomaly_product"], np.sqrt(both))
+
+
+@metric("Activity", (ANOMALIES,), better="one")
+def activity(mean):
+    """standard deviation of the anomaly relative to the truth's; below 1 the forecast is too smooth"""
+    return np.sqrt(ratio(mean["forecast_anomaly_squared"], mean["truth_anomaly_squared"]))

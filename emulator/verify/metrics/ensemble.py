@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import xarray as xr
 
-from emulator.verify.metric import CHANNEL, Interval, Metric, Sample, Statistics, area_means, ratio, register
+from emulator.verify.metric import CHANNEL, Interval, Sample, Statistics, area_means, metric, ratio
 from emulator.verify.metrics.errors import ERRORS
 
 ENSEMBLE_STATISTICS = ("crps", "mean_difference", "variance", "energy_score")
@@ -35,7 +35,7 @@ def ensemble_statistics(members: np.ndarray, truth: np.ndarray, weights: np.ndar
                 area_means(absolute - pairs / 2, weights, counted),
                 area_means(pairs, weights, counted),
                 area_means(part.var(axis=0, ddof=1), weights, counted),
-                energy_score(part, observed[rows], weights, counted),
+                fair_energy_score(part, observed[rows], weights, counted),
             )
         )
     return {
@@ -61,7 +61,7 @@ def crps_terms(members: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
     return absolute / count, pairs * (2.0 / (count * (count - 1)))
 
 
-def energy_score(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
+def fair_energy_score(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
     """Fair energy score of the fields of a region: `(member, row, cell)` and `(row, cell)` -> `(row, region)`.
 
     `(1/M) sum |x_m - o| - 1/(2M(M-1)) sum sum |x_i - x_j|` with the root of the area mean of the squared difference as norm
@@ -169,19 +169,6 @@ def _ranks(sample: Sample) -> dict:
     return {"rank": rank_counts(sample.members, sample.truth, sample.weights, sample.mask)}
 
 
-def _spread(mean: xr.Dataset) -> xr.DataArray:
-    return np.sqrt(mean["variance"]).where(mean["members"] > 1)
-
-
-def _unbiased(mean: xr.Dataset) -> xr.DataArray:
-    return np.sqrt((mean["squared_error"] - mean["variance"] / mean["members"]).clip(0)).where(mean["members"] > 1)
-
-
-def _spread_skill(mean: xr.Dataset) -> xr.DataArray:
-    inflation = np.sqrt((mean["members"] + 1) / mean["members"])
-    return ratio(inflation * _spread(mean), np.sqrt(mean["squared_error"]))
-
-
 ENSEMBLE = Statistics(ENSEMBLE_STATISTICS, _of, ensemble=True, vector=("variance",))
 RANKS = Statistics(
     ("rank",),
@@ -191,77 +178,45 @@ RANKS = Statistics(
     wanted=lambda variable, binning: binning.members > 1,
 )
 
-register(
-    Metric(
-        "crps",
-        "CRPS",
-        "fair continuous ranked probability score of the ensemble",
-        (ERRORS, ENSEMBLE),
-        lambda mean: mean["crps"],
-        CHANNEL,
-        "lower",
-        Interval("crps", differences=True),
-    )
-)
-register(
-    Metric(
-        "crps_ecdf",
-        "CRPS, empirical",
-        "continuous ranked probability score of the empirical distribution; larger than the fair one",
-        (ENSEMBLE,),
-        lambda mean: mean["crps"] + mean["mean_difference"] / (2 * mean["members"]),
-        CHANNEL,
-        "lower",
-    )
-)
-register(
-    Metric(
-        "rmse_unbiased",
-        "RMSE, unbiased",
-        "rmse of the ensemble mean without the part that is due to the number of members",
-        (ERRORS, ENSEMBLE),
-        _unbiased,
-        CHANNEL,
-        "lower",
-    )
-)
-register(
-    Metric(
-        "energy_score",
-        "Energy score",
-        "fair energy score, norm: root of the area mean of the square",
-        (ENSEMBLE,),
-        lambda mean: mean["energy_score"],
-        CHANNEL,
-        "lower",
-    )
-)
-register(
-    Metric(
-        "spread",
-        "Spread",
-        "ensemble standard deviation, root of the mean variance (ddof 1)",
-        (ENSEMBLE,),
-        _spread,
-        CHANNEL,
-    )
-)
-register(
-    Metric(
-        "spread_skill",
-        "Spread over error",
-        "sqrt((M + 1) / M) spread / rmse of the ensemble mean; 1 for a reliable ensemble of M members",
-        (ERRORS, ENSEMBLE),
-        _spread_skill,
-        better="one",
-    )
-)
-register(
-    Metric(
-        "rank_histogram",
-        "Rank histogram",
-        "share of cells and times at which the truth has each rank among the members, ties shared",
-        (RANKS,),
-        lambda mean: mean["rank"],
-    )
-)
+
+@metric("CRPS", (ERRORS, ENSEMBLE), CHANNEL, "lower", Interval("crps", differences=True))
+def crps(mean):
+    """fair continuous ranked probability score of the ensemble"""
+    return mean["crps"]
+
+
+@metric("CRPS, empirical", (ENSEMBLE,), CHANNEL, "lower")
+def crps_ecdf(mean):
+    """continuous ranked probability score of the empirical distribution; larger than the fair one"""
+    return mean["crps"] + mean["mean_difference"] / (2 * mean["members"])
+
+
+@metric("RMSE, unbiased", (ERRORS, ENSEMBLE), CHANNEL, "lower")
+def rmse_unbiased(mean):
+    """rmse of the ensemble mean without the part that is due to the number of members"""
+    square = mean["squared_error"] - mean["variance"] / mean["members"]
+    return np.sqrt(square.clip(0)).where(mean["members"] > 1)
+
+
+@metric("Energy score", (ENSEMBLE,), CHANNEL, "lower")
+def energy_score(mean):
+    """fair energy score, norm: root of the area mean of the square"""
+    return mean["energy_score"]
+
+
+@metric("Spread", (ENSEMBLE,), CHANNEL)
+def spread(mean):
+    """ensemble standard deviation, root of the mean variance (ddof 1)"""
+    return np.sqrt(mean["variance"]).where(mean["members"] > 1)
+
+
+@metric("Spread over error", (ERRORS, ENSEMBLE), better="one")
+def spread_skill(mean):
+    """sqrt((M + 1) / M) spread / rmse of the ensemble mean; 1 for a reliable ensemble of M members"""
+    return ratio(np.sqrt((mean["members"] + 1) / mean["members"]) * spread(mean), np.sqrt(mean["squared_error"]))
+
+
+@metric("Rank histogram", (RANKS,))
+def rank_histogram(mean):
+    """share of cells and times at which the truth has each rank among the members, ties shared"""
+    return mean["rank"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emulator.verify.metric import CELLS, CHANNEL, Interval, Metric, Sample, Statistics, area_means, by_rows, register
+from emulator.verify.metric import CELLS, CHANNEL, Interval, Sample, Statistics, area_means, by_rows, metric
 
 
 def error_statistics(forecast, truth, weights, mask=None) -> dict[str, np.ndarray]:
@@ -30,31 +30,28 @@ ERRORS = Statistics(("squared_error", "error", "absolute_error"), _of, vector=("
 ERROR_MAP = Statistics(
     ("error_map",), lambda sample: {"error_map": sample.mean - sample.truth}, sampling=CELLS, headline=True
 )
+_RMSE = Interval("squared_error", everywhere=True, root=True, differences=True)
 
-register(
-    Metric(
-        "rmse",
-        "RMSE",
-        "root mean square error, root after the mean over initial times",
-        (ERRORS,),
-        lambda mean: np.sqrt(mean["squared_error"]),
-        CHANNEL,
-        "lower",
-        Interval("squared_error", everywhere=True, root=True, differences=True),
-    )
-)
-register(
-    Metric("bias", "Bias", "mean error, forecast minus truth", (ERRORS,), lambda mean: mean["error"], CHANNEL, "zero")
-)
-register(Metric("mae", "MAE", "mean absolute error", (ERRORS,), lambda mean: mean["absolute_error"], CHANNEL, "lower"))
-register(
-    Metric(
-        "mean_error_map",
-        "Mean error",
-        "mean error",
-        (ERROR_MAP,),
-        lambda mean: mean["error_map"].astype(np.float32),
-        CHANNEL,
-        "zero",
-    )
-)
+
+@metric("RMSE", (ERRORS,), CHANNEL, "lower", _RMSE)
+def rmse(mean):
+    """root mean square error, root after the mean over initial times"""
+    return np.sqrt(mean["squared_error"])
+
+
+@metric("Bias", (ERRORS,), CHANNEL, "zero")
+def bias(mean):
+    """mean error, forecast minus truth"""
+    return mean["error"]
+
+
+@metric("MAE", (ERRORS,), CHANNEL, "lower")
+def mae(mean):
+    """mean absolute error"""
+    return mean["absolute_error"]
+
+
+@metric("Mean error", (ERROR_MAP,), CHANNEL, "zero")
+def mean_error_map(mean):
+    """mean error"""
+    return mean["error_map"].astype(np.float32)

@@ -7,7 +7,7 @@ an area mean of one sample, so that it adds up over initial times; the scores ar
 import numpy as np
 import xarray as xr
 
-from emulator.verify.metric import Metric, Sample, Statistics, area_means, ratio, register
+from emulator.verify.metric import Sample, Statistics, area_means, metric, ratio
 
 EVENT_STATISTICS = ("hit", "miss", "false_alarm", "brier", "brier_correction")
 RELIABILITY = ("reliability_weight", "reliability_probability", "reliability_event")
@@ -85,14 +85,6 @@ def _not_rounding(share):
     return np.where(share < 1e-14, 0.0 * share, share)
 
 
-def sedi(hit_rate, false_alarm_rate):
-    """`(ln F - ln H + ln(1-H) - ln(1-F)) / (ln F + ln H + ln(1-H) + ln(1-F))`; NaN where either rate is 0 or 1."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        h, f, miss, correct = (np.log(x) for x in (hit_rate, false_alarm_rate, 1 - hit_rate, 1 - false_alarm_rate))
-        value = (f - h + miss - correct) / (f + h + miss + correct)
-    return value.where(np.isfinite(value)) if isinstance(value, xr.DataArray) else value
-
-
 def roc(mean: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Hit rate and false alarm rate at falling thresholds of the probability, from (0, 0) to (1, 1) along the bins."""
     events, total = mean["reliability_event"], mean["reliability_weight"]
@@ -106,18 +98,6 @@ def roc(mean: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
         )
 
     return curve(events), curve(others)
-
-
-def roc_area(mean: xr.Dataset) -> xr.DataArray:
-    """Area under the curve of `roc`, by trapezoids."""
-    hit, false = roc(mean)
-
-    def part(curve, bounds):
-        return curve.isel(probability_bin=bounds).drop_vars("probability_bin", errors="ignore")
-
-    first, second = slice(None, -1), slice(1, None)
-    width, height = part(false, second) - part(false, first), part(hit, second) + part(hit, first)
-    return (width * height / 2).sum("probability_bin", skipna=False)
 
 
 def quantiles(samples: np.ndarray, probabilities) -> np.ndarray:
@@ -165,72 +145,69 @@ PROBABILITIES = Statistics(
 )
 
 
-def _base(mean):
+@metric("Base rate", (EVENTS,))
+def base_rate(mean):
+    """share of cells and times at which the event happened"""
     return mean["hit"] + mean["miss"]
 
 
-def _hit_rate(mean):
-    return ratio(mean["hit"], _base(mean))
+@metric("Frequency bias", (EVENTS,), better="one")
+def frequency_bias(mean):
+    """how often the event was forecast over how often it happened"""
+    return ratio(mean["hit"] + mean["false_alarm"], base_rate(mean))
 
 
-def _false_alarm_rate(mean):
-    return ratio(mean["false_alarm"], 1 - _base(mean))
+@metric("Hit rate", (EVENTS,), better="higher")
+def hit_rate(mean):
+    """share of the events that were forecast"""
+    return ratio(mean["hit"], base_rate(mean))
 
 
-def _brier_skill(mean):
-    level, base = mean["event"], _base(mean)
+@metric("False alarm rate", (EVENTS,), better="lower")
+def false_alarm_rate(mean):
+    """share of the non-events that were forecast as events"""
+    return ratio(mean["false_alarm"], 1 - base_rate(mean))
+
+
+@metric("SEDI", (EVENTS,), better="higher")
+def sedi(mean):
+    """symmetric extremal dependence index (Ferro and Stephenson 2011)"""
+    # (ln F - ln H + ln(1-H) - ln(1-F)) / (ln F + ln H + ln(1-H) + ln(1-F)); none where either rate is 0 or 1
+    hits, false = hit_rate(mean), false_alarm_rate(mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h, f, miss, correct = (np.log(x) for x in (hits, false, 1 - hits, 1 - false))
+        value = (f - h + miss - correct) / (f + h + miss + correct)
+    return value.where(np.isfinite(value))
+
+
+@metric("Brier score", (EVENTS,), better="lower")
+def brier(mean):
+    """Brier score"""
+    return mean["brier"]
+
+
+@metric("Brier score, fair", (EVENTS,), better="lower")
+def brier_fair(mean):
+    """Brier score without the part that is due to the small number of members (Ferro 2014)"""
+    return mean["brier"] - mean["brier_correction"]
+
+
+@metric("Brier skill", (EVENTS,), better="higher")
+def brier_skill(mean):
+    """1 minus the Brier score over that of the climatological probability"""
+    level, base = mean["event"], base_rate(mean)
     probability = xr.where(level >= 0.5, 1 - level, level)
     return 1 - ratio(mean["brier"], base * (1 - probability) ** 2 + (1 - base) * probability**2)
 
 
-for _name, _title, _label, _better, _function in (
-    ("base_rate", "Base rate", "share of cells and times at which the event happened", "", _base),
-    (
-        "frequency_bias",
-        "Frequency bias",
-        "how often the event was forecast over how often it happened",
-        "one",
-        lambda mean: ratio(mean["hit"] + mean["false_alarm"], _base(mean)),
-    ),
-    ("hit_rate", "Hit rate", "share of the events that were forecast", "higher", _hit_rate),
-    (
-        "false_alarm_rate",
-        "False alarm rate",
-        "share of the non-events that were forecast as events",
-        "lower",
-        _false_alarm_rate,
-    ),
-    (
-        "sedi",
-        "SEDI",
-        "symmetric extremal dependence index (Ferro and Stephenson 2011)",
-        "higher",
-        lambda mean: sedi(_hit_rate(mean), _false_alarm_rate(mean)),
-    ),
-    ("brier", "Brier score", "Brier score", "lower", lambda mean: mean["brier"]),
-    (
-        "brier_fair",
-        "Brier score, fair",
-        "Brier score without the part that is due to the small number of members (Ferro 2014)",
-        "lower",
-        lambda mean: mean["brier"] - mean["brier_correction"],
-    ),
-    (
-        "brier_skill",
-        "Brier skill",
-        "1 minus the Brier score over that of the climatological probability",
-        "higher",
-        _brier_skill,
-    ),
-):
-    register(Metric(_name, _title, _label, (EVENTS,), _function, better=_better))
-register(
-    Metric(
-        "roc_area",
-        "ROC area",
-        "area under the curve of hit rate against false alarm rate, by trapezoids",
-        (EVENTS, PROBABILITIES),
-        roc_area,
-        better="higher",
-    )
-)
+@metric("ROC area", (EVENTS, PROBABILITIES), better="higher")
+def roc_area(mean):
+    """area under the curve of hit rate against false alarm rate, by trapezoids"""
+    hit, false = roc(mean)
+
+    def part(curve, bounds):
+        return curve.isel(probability_bin=bounds).drop_vars("probability_bin", errors="ignore")
+
+    first, second = slice(None, -1), slice(1, None)
+    width, height = part(false, second) - part(false, first), part(hit, second) + part(hit, first)
+    return (width * height / 2).sum("probability_bin", skipna=False)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from emulator.planet.grid import Grid
-from emulator.verify.metric import Metric, Sample, Statistics, area_means, ratio, register
+from emulator.verify.metric import Sample, Statistics, area_means, metric, ratio
 from emulator.verify.metrics import events
 
 PRECIPITATION = "mean_total_precipitation_rate"
@@ -36,7 +36,7 @@ def seeps_climate(samples: np.ndarray, dry: float) -> np.ndarray:
     return np.stack([probability, heavy])
 
 
-def seeps(forecast, truth, dry_probability, heavy, dry: float) -> np.ndarray:
+def seeps_errors(forecast, truth, dry_probability, heavy, dry: float) -> np.ndarray:
     """Stable equitable error in probability space, cell by cell; NaN where the climate is too dry or too wet.
 
     Rates of one shape; `dry_probability` and `heavy` of the cell's climate. Rodwell et al. (2010, QJRMS 136, 1344): half of
@@ -65,7 +65,7 @@ def seeps_mean(members, truth, climate, dry: float, weights, mask) -> np.ndarray
     `members` `(member, lead, level, cell)`, `truth` `(lead, level, cell)`, `climate` `(lead, 2, level, cell)`.
     """
     probability, heavy = climate[:, 0].astype(np.float64), climate[:, 1].astype(np.float64)
-    total = sum(seeps(member, truth, probability, heavy, dry) for member in members) / len(members)
+    total = sum(seeps_errors(member, truth, probability, heavy, dry) for member in members) / len(members)
     valid = (probability > VALID[0]) & (probability < VALID[1])
     return area_means(total, weights, valid if mask is None else valid & mask)
 
@@ -147,23 +147,14 @@ FRACTIONS = Statistics(
     normals=events.THRESHOLDS,
 )
 
-register(
-    Metric(
-        "seeps",
-        "SEEPS",
-        "SEEPS (Rodwell et al. 2010), 0 is perfect",
-        (RAIN,),
-        lambda mean: mean["seeps"],
-        better="lower",
-    )
-)
-register(
-    Metric(
-        "fss",
-        "FSS",
-        "fraction skill score (Roberts and Lean 2008)",
-        (FRACTIONS,),
-        lambda mean: 1 - ratio(mean["fss_difference"], mean["fss_power"]),
-        better="higher",
-    )
-)
+
+@metric("SEEPS", (RAIN,), better="lower")
+def seeps(mean):
+    """SEEPS (Rodwell et al. 2010), 0 is perfect"""
+    return mean["seeps"]
+
+
+@metric("FSS", (FRACTIONS,), better="higher")
+def fss(mean):
+    """fraction skill score (Roberts and Lean 2008)"""
+    return 1 - ratio(mean["fss_difference"], mean["fss_power"])

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.verify.metric import FIELDS, Metric, Sample, Statistics, register
+from emulator.verify.metric import FIELDS, Sample, Statistics, metric
 
 NO_POWER = 1e-12
 CLIFF, FIRST_CLIFF = 0.1, 12
@@ -134,7 +134,7 @@ def _to_gaussian(latitude: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     return tuple(matrices)
 
 
-def power_ratio(power: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def relative_power(power: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Power relative to the truth's, `(..., wavenumber)`; NaN where the truth has none but rounding, or is truncated.
 
     Below `NO_POWER` of its mean square, single-precision fields hold no more than noise. Beyond the truncation of the model
@@ -161,7 +161,7 @@ def truncation(power: np.ndarray) -> np.ndarray:
     return last
 
 
-def effective_wavenumber(ratio: np.ndarray, threshold: float = 0.5) -> float:
+def last_resolved(ratio: np.ndarray, threshold: float = 0.5) -> float:
     """Largest wavenumber up to which the power relative to the truth's stays above `threshold`; NaN where it never does."""
     known = ratio[1:][np.isfinite(ratio[1:])]
     below = np.flatnonzero(known < threshold)
@@ -178,17 +178,6 @@ def _of(samples: list[Sample]) -> dict:
     return {"power": np.stack([members.mean(axis=0) for members in np.split(power, ends)])}
 
 
-def _ratios(mean: xr.Dataset) -> xr.DataArray:
-    power = mean["power"].transpose(*SPECTRA.dims)
-    return power.copy(data=power_ratio(power.values, power.values[-1:]))
-
-
-def _effective(mean: xr.Dataset) -> xr.DataArray:
-    ratios = _ratios(mean)
-    values = np.apply_along_axis(effective_wavenumber, -1, ratios.values)
-    return xr.DataArray(values, dims=ratios.dims[:-1])
-
-
 SPECTRA = Statistics(
     ("power",),
     _of,
@@ -198,24 +187,22 @@ SPECTRA = Statistics(
     vector=("power",),
 )
 
-register(
-    Metric(
-        "power",
-        "Power",
-        "power per wavenumber",
-        (SPECTRA,),
-        lambda mean: mean["power"].transpose(*SPECTRA.dims),
-        "of the channel, squared",
-    )
-)
-register(Metric("power_ratio", "Power ratio", "power relative to the truth's", (SPECTRA,), _ratios, better="one"))
-register(
-    Metric(
-        "effective_wavenumber",
-        "Effective wavenumber",
-        "last wavenumber up to which the power stays above half of the truth's",
-        (SPECTRA,),
-        _effective,
-        better="higher",
-    )
-)
+
+@metric("Power", (SPECTRA,), "of the channel, squared")
+def power(mean):
+    """power per wavenumber"""
+    return mean["power"].transpose(*SPECTRA.dims)
+
+
+@metric("Power ratio", (SPECTRA,), better="one")
+def power_ratio(mean):
+    """power relative to the truth's"""
+    spectra = power(mean)
+    return spectra.copy(data=relative_power(spectra.values, spectra.values[-1:]))
+
+
+@metric("Effective wavenumber", (SPECTRA,), better="higher")
+def effective_wavenumber(mean):
+    """last wavenumber up to which the power stays above half of the truth's"""
+    ratios = power_ratio(mean)
+    return xr.DataArray(np.apply_along_axis(last_resolved, -1, ratios.values), dims=ratios.dims[:-1])

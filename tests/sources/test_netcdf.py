@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.kernels import chunks as native
-from emulator.sources import hdf5_chunks
+from emulator.sources.formats import netcdf
 from emulator.sources.open import open_source
 
 SHAPE = (7, 3, 5, 8)
@@ -23,7 +23,7 @@ DIMS = ("time", "level", "latitude", "longitude")
 
 @pytest.fixture(autouse=True)
 def chunks_of_any_size(monkeypatch):
-    monkeypatch.setattr(hdf5_chunks, "LEAST_BYTES", 1)
+    monkeypatch.setattr(netcdf, "LEAST_BYTES", 1)
 
 
 @pytest.fixture(scope="module")

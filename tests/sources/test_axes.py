@@ -6,7 +6,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.sources.coefficients import interfaces, of_selection
+from emulator.planet.vertical import interfaces_around
+from emulator.sources.axes import interfaces
 
 A = np.array([0.0, 2000.0, 5000.0, 3000.0, 0.0])
 B = np.array([0.0, 0.0, 0.2, 0.7, 1.0])
@@ -49,7 +50,7 @@ def test_none_recorded():
 def test_a_selection_fills_the_column_and_encloses_its_levels(numbers):
     half_a, half_b = np.linspace(0, 5e3, 21) * np.linspace(1, 0, 21), np.linspace(0, 1, 21) ** 2
     numbers = np.array(sorted(numbers), float)
-    some_a, some_b = of_selection(half_a, half_b, numbers)
+    some_a, some_b = interfaces_around(half_a, half_b, numbers)
     assert (some_a[0], some_b[0], some_a[-1], some_b[-1]) == (half_a[0], half_b[0], half_a[-1], half_b[-1])
     pressure, all_pressure = some_a + some_b * 1e5, half_a + half_b * 1e5
     for index, number in enumerate(numbers.astype(int)):
@@ -60,8 +61,8 @@ def test_a_selection_fills_the_column_and_encloses_its_levels(numbers):
 
 def test_numbers_beyond_the_coefficients():
     with pytest.raises(ValueError, match="within 1 to 4.*7"):
-        of_selection(A, B, [1.0, 7.0])
-    np.testing.assert_array_equal(of_selection(A, B, [0.1, 0.2, 0.5, 0.9])[0], A)  # all levels, numbered otherwise
+        interfaces_around(A, B, [1.0, 7.0])
+    np.testing.assert_array_equal(interfaces_around(A, B, [0.1, 0.2, 0.5, 0.9])[0], A)  # all levels, numbered otherwise
 
 
 def test_real_tables(shared_data):

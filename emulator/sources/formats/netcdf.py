@@ -1,8 +1,8 @@
-"""Variables of NetCDF4 files read chunk by chunk without the HDF5 library, whose lock lets one thread decompress at a time.
+"""NetCDF 3 and 4; large compressed variables of NetCDF4 chunk by chunk without the HDF5 library.
 
-HDF5 (through h5py) tells once where the chunks of a variable lie in the file. They are then read by the system and
-decompressed in the thread that wants them, straight to where their values are wanted. Only what HDF5's own filters deflate,
-shuffle and fletcher32 have stored is read so; all else is left to the library.
+Its lock lets one thread decompress at a time. HDF5 (through h5py) tells once where the chunks of a variable lie in the file.
+They are then read by the system and decompressed in the thread that wants them, straight to where their values are wanted.
+Only what HDF5's own filters deflate, shuffle and fletcher32 have stored is read so; all else is left to the library.
 """
 
 import dataclasses
@@ -11,16 +11,18 @@ import itertools
 import logging
 import math
 import os
+import warnings
 
 import h5py
 import numpy as np
 import xarray as xr
 from isal import isal_zlib
 from numcodecs.fletcher32 import Fletcher32
-from xarray.backends import BackendArray
+from xarray.backends import BackendArray, NetCDF4BackendEntrypoint
 from xarray.core import indexing
 
 from emulator.kernels.chunks import unshuffle
+from emulator.sources.open import TIME_CODER, Format, Request, decoding, register
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3  # HDF5's numbers of its filters
 LEAST_BYTES = 1 << 14  # of a chunk: the library is faster with many small ones
@@ -28,6 +30,28 @@ UNWRITTEN = -1
 ENTRY = np.dtype([("offset", "i8"), ("length", "i8"), ("skipped", "i8")])
 
 log = logging.getLogger(__name__)
+
+
+def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
+    """One dataset. The engine is asked itself: given its name, xarray loads every engine that is installed."""
+    with decoding("NetCDF", path), warnings.catch_warnings():
+        # A variable with two fill values is masked by both, and times beyond datetime64 become cftime: both right.
+        warnings.simplefilter("ignore", category=xr.SerializationWarning)
+        raw = NetCDF4BackendEntrypoint().open_dataset(
+            location,
+            mask_and_scale=False,
+            decode_times=False,
+            concat_characters=False,
+            decode_coords=False,
+            use_cftime=None,
+            decode_timedelta=False,
+        )
+        raw = with_direct_chunks(raw, location)
+        return [xr.decode_cf(raw, decode_times=TIME_CODER, decode_timedelta=False)]
+
+
+def _begins(start: bytes) -> bool:
+    return start[:3] == b"CDF" or start[:8] == b"\x89HDF\r\n\x1a\n"
 
 
 def with_direct_chunks(dataset: xr.Dataset, path: str) -> xr.Dataset:
@@ -39,13 +63,13 @@ def with_direct_chunks(dataset: xr.Dataset, path: str) -> xr.Dataset:
         with open(path, "rb") as file, h5py.File(path, "r", locking="best-effort") as opened:
             state = _state(file.fileno())
             path = os.path.abspath(path)
-            found = {name: _direct(path, state, opened, str(name), v) for name, v in dataset.variables.items()}
+            readers = {name: _direct(path, state, opened, str(name), v) for name, v in dataset.variables.items()}
     except OSError as error:
         log.debug("%s is read by its library: %s", path, error)
         return dataset
     made = {
         name: dataset.variables[name]._replace(data=indexing.LazilyIndexedArray(array))
-        for name, array in found.items()
+        for name, array in readers.items()
         if array is not None
     }
     direct = dataset.assign(made)
@@ -55,22 +79,26 @@ def with_direct_chunks(dataset: xr.Dataset, path: str) -> xr.Dataset:
 
 def _state(file: int) -> tuple[int, int]:
     """Size and date of an open file."""
-    found = os.fstat(file)
-    return found.st_size, found.st_mtime_ns
+    status = os.fstat(file)
+    return status.st_size, status.st_mtime_ns
 
 
 def _direct(path, state, file: h5py.File, name: str, variable: xr.Variable) -> "_DirectArray | None":
     """The reader of a variable, or None where the library has to read it."""
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset) or found.chunks is None or found.shape != variable.shape:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None or dataset.shape != variable.shape:
         return None
-    pipeline = found.id.get_create_plist()
+    pipeline = dataset.id.get_create_plist()
     filters = tuple(pipeline.get_filter(n)[0] for n in range(pipeline.get_nfilters()))
-    plain = found.dtype.kind in "fiu" and found.dtype == variable.dtype and found.dtype.newbyteorder("<") == found.dtype
-    large = math.prod(found.chunks) * found.dtype.itemsize >= LEAST_BYTES
+    plain = (
+        dataset.dtype.kind in "fiu"
+        and dataset.dtype == variable.dtype
+        and dataset.dtype.newbyteorder("<") == dataset.dtype
+    )
+    large = math.prod(dataset.chunks) * dataset.dtype.itemsize >= LEAST_BYTES
     if not (plain and large and filters and {*filters} <= {DEFLATE, SHUFFLE, FLETCHER32}):
         return None
-    return _DirectArray(path, state, name, found.shape, found.dtype, found.chunks, filters, found.fillvalue)
+    return _DirectArray(path, state, name, dataset.shape, dataset.dtype, dataset.chunks, filters, dataset.fillvalue)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,13 +178,13 @@ def _by_chunk(positions: np.ndarray, size: int) -> list[tuple]:
         return []
     first, last = int(positions[0]), int(positions[-1])
     if last - first == len(positions) - 1 and (np.diff(positions) == 1).all():
-        found = []
+        parts = []
         for number in range(first // size, last // size + 1):
             start, stop = max(first, number * size), min(last + 1, (number + 1) * size)
-            found.append(
+            parts.append(
                 (number, slice(start - first, stop - first), slice(start - number * size, stop - number * size))
             )
-        return found
+        return parts
     numbers, inside = np.divmod(positions, size)
     return [(int(n), there := np.flatnonzero(numbers == n), inside[there]) for n in np.unique(numbers)]
 
@@ -181,3 +209,6 @@ def _table(path: str, name: str, state: tuple[int, int]) -> np.ndarray:
 
         dataset.id.chunk_iter(keep)
     return table
+
+
+register(Format("netcdf", "NetCDF", opens, _begins, suffixes=(".nc", ".nc4", ".cdf", ".netcdf")))
