@@ -25,8 +25,91 @@ FIELD_TYPES = (torch.float32, torch.float64)
 State = dict[str, Tensor]
 
 
+class VerticalGeometry:
+    """Layers and column integrals of an `Atmosphere`, which has the levels, the constants and `coefficients`."""
+
+    def surface_pressure(self, state: State) -> Tensor | None:
+        return state["surface_pressure"] if self.has_surface_pressure else None
+
+    def interfaces(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Interface pressures, Pa, `(batch or 1, level + 1, *space or 1)`; on pressure levels cut at the surface."""
+        half = self.coefficients("half_a", like)
+        if pressure is None:
+            return half
+        if self.levels.kind != "pressure":
+            return half + self.coefficients("half_b", like) * pressure.unsqueeze(1)
+        ground = pressure.unsqueeze(1).clamp(min=float(self.levels.half_a[0]))
+        upper = torch.minimum(half[:, :-1], ground)
+        return torch.cat([upper, ground], dim=1)
+
+    def thickness(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Layer thickness in pressure, Pa, `(batch or 1, level, *space or 1)`."""
+        if pressure is not None and self.levels.kind != "pressure":
+            scaled = self.coefficients("layer_b", like) * pressure.unsqueeze(1)
+            return scaled if self.levels.kind == "sigma" else scaled + self.coefficients("layer_a", like)
+        half = self.interfaces(pressure, like)
+        return half[:, 1:] - half[:, :-1]
+
+    def growth(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Derivative of `thickness` by surface pressure, 1, `(batch or 1, level, *space or 1)`."""
+        if self.levels.kind != "pressure":
+            return self.coefficients("layer_b", like)
+        if pressure is None:
+            return torch.zeros_like(self.coefficients("layer_b", like))
+        return _steps_of(self.interface_growth(pressure, like))
+
+    def interface_growth(self, pressure: Tensor, like: Tensor) -> Tensor:
+        """Derivative of `interfaces` by surface pressure, 1, `(batch or 1, level + 1, *space or 1)`."""
+        if self.levels.kind != "pressure":
+            return self.coefficients("half_b", like)
+        half = self.coefficients("half_a", like)
+        ground = pressure.unsqueeze(1)
+        cut = torch.cat([half[:, 1:-1] > ground, torch.ones_like(ground, dtype=torch.bool)], dim=1)
+        above_top = ground > half[:, :1]
+        inner = (cut & above_top).to(like.dtype)
+        return torch.cat([torch.zeros_like(inner[:, :1]), inner], dim=1)
+
+    def thickness_change(self, before: Tensor | None, after: Tensor | None, like: Tensor) -> Tensor | None:
+        """Change of `thickness` in Pa, formed from the change of surface pressure; None where there is none."""
+        if after is None:
+            return None
+        if self.levels.kind != "pressure":
+            return self.growth(after, like) * (after - before).unsqueeze(1)
+        # Differences of interfaces are exact in floating point where nearby numbers are subtracted.
+        return _steps_of(self.interfaces(after, like) - self.interfaces(before, like))
+
+    def integral(self, content: Tensor, pressure: Tensor | None) -> Tensor:
+        """Column integral `(1/g) sum_k x_k dp_k` of a specific quantity: `(batch, level, *space)` -> `(batch, *space)`."""
+        return (content * self.thickness(pressure, content)).sum(1) / self.constants.gravity
+
+    def integral_change(self, change: Tensor, middle: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        """Change of a column integral from the change of the content and its mean over the step, without cancellation.
+
+        `x1 dp1 - x0 dp0 = (x1 - x0) (dp1 + dp0) / 2 + (x1 + x0) / 2 (dp1 - dp0)` exactly, and the terms on the right
+        carry the rounding of the differences alone: `(batch, level, *space)` twice -> `(batch, *space)`.
+        """
+        if after is None:
+            return (change * self.thickness(None, change)).sum(1) / self.constants.gravity
+        if self.levels.kind == "pressure":
+            thickness = (self.thickness(before, change) + self.thickness(after, change)) / 2
+        else:
+            thickness = self.thickness(torch.lerp(before, after, 0.5), change)
+        moved = self.thickness_change(before, after, change)
+        return torch.addcmul(change * thickness, middle, moved).sum(1) / self.constants.gravity
+
+    def column_pressure(self, pressure: Tensor | None, like: Tensor) -> Tensor:
+        """Pressure difference between the bottom and the top of the columns, Pa, float64, `(batch or 1, *space or 1)`."""
+        half_a, half_b = self.levels.half_a, self.levels.half_b
+        if pressure is None:
+            return like.new_full((1,) * (self.space + 1), float(half_a[-1] - half_a[0]), dtype=torch.float64)
+        exact = pressure.to(torch.float64)
+        if self.levels.kind == "pressure":
+            return (exact - float(half_a[0])).clamp(min=0)
+        return exact * float(half_b[-1] - half_b[0]) + float(half_a[-1] - half_a[0])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Atmosphere:
+class Atmosphere(VerticalGeometry):
     """The geometry and physics of one model's budgets.
 
     Attributes:
@@ -191,85 +274,6 @@ class Atmosphere:
                 tensor = torch.as_tensor(values, dtype=dtype, device=device)
                 self._copies[key] = tensor.reshape(1, -1, *(1,) * self.space)
         return self._copies[key]
-
-    def surface_pressure(self, state: State) -> Tensor | None:
-        return state["surface_pressure"] if self.has_surface_pressure else None
-
-    def interfaces(self, pressure: Tensor | None, like: Tensor) -> Tensor:
-        """Interface pressures, Pa, `(batch or 1, level + 1, *space or 1)`; on pressure levels cut at the surface."""
-        half = self.coefficients("half_a", like)
-        if pressure is None:
-            return half
-        if self.levels.kind != "pressure":
-            return half + self.coefficients("half_b", like) * pressure.unsqueeze(1)
-        ground = pressure.unsqueeze(1).clamp(min=float(self.levels.half_a[0]))
-        upper = torch.minimum(half[:, :-1], ground)
-        return torch.cat([upper, ground], dim=1)
-
-    def thickness(self, pressure: Tensor | None, like: Tensor) -> Tensor:
-        """Layer thickness in pressure, Pa, `(batch or 1, level, *space or 1)`."""
-        if pressure is not None and self.levels.kind != "pressure":
-            scaled = self.coefficients("layer_b", like) * pressure.unsqueeze(1)
-            return scaled if self.levels.kind == "sigma" else scaled + self.coefficients("layer_a", like)
-        half = self.interfaces(pressure, like)
-        return half[:, 1:] - half[:, :-1]
-
-    def growth(self, pressure: Tensor | None, like: Tensor) -> Tensor:
-        """Derivative of `thickness` by surface pressure, 1, `(batch or 1, level, *space or 1)`."""
-        if self.levels.kind != "pressure":
-            return self.coefficients("layer_b", like)
-        if pressure is None:
-            return torch.zeros_like(self.coefficients("layer_b", like))
-        return _steps_of(self.interface_growth(pressure, like))
-
-    def interface_growth(self, pressure: Tensor, like: Tensor) -> Tensor:
-        """Derivative of `interfaces` by surface pressure, 1, `(batch or 1, level + 1, *space or 1)`."""
-        if self.levels.kind != "pressure":
-            return self.coefficients("half_b", like)
-        half = self.coefficients("half_a", like)
-        ground = pressure.unsqueeze(1)
-        cut = torch.cat([half[:, 1:-1] > ground, torch.ones_like(ground, dtype=torch.bool)], dim=1)
-        above_top = ground > half[:, :1]
-        inner = (cut & above_top).to(like.dtype)
-        return torch.cat([torch.zeros_like(inner[:, :1]), inner], dim=1)
-
-    def thickness_change(self, before: Tensor | None, after: Tensor | None, like: Tensor) -> Tensor | None:
-        """Change of `thickness` in Pa, formed from the change of surface pressure; None where there is none."""
-        if after is None:
-            return None
-        if self.levels.kind != "pressure":
-            return self.growth(after, like) * (after - before).unsqueeze(1)
-        # Differences of interfaces are exact in floating point where nearby numbers are subtracted.
-        return _steps_of(self.interfaces(after, like) - self.interfaces(before, like))
-
-    def integral(self, content: Tensor, pressure: Tensor | None) -> Tensor:
-        """Column integral `(1/g) sum_k x_k dp_k` of a specific quantity: `(batch, level, *space)` -> `(batch, *space)`."""
-        return (content * self.thickness(pressure, content)).sum(1) / self.constants.gravity
-
-    def integral_change(self, change: Tensor, middle: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        """Change of a column integral from the change of the content and its mean over the step, without cancellation.
-
-        `x1 dp1 - x0 dp0 = (x1 - x0) (dp1 + dp0) / 2 + (x1 + x0) / 2 (dp1 - dp0)` exactly, and the terms on the right
-        carry the rounding of the differences alone: `(batch, level, *space)` twice -> `(batch, *space)`.
-        """
-        if after is None:
-            return (change * self.thickness(None, change)).sum(1) / self.constants.gravity
-        if self.levels.kind == "pressure":
-            thickness = (self.thickness(before, change) + self.thickness(after, change)) / 2
-        else:
-            thickness = self.thickness(torch.lerp(before, after, 0.5), change)
-        moved = self.thickness_change(before, after, change)
-        return torch.addcmul(change * thickness, middle, moved).sum(1) / self.constants.gravity
-
-    def column_pressure(self, pressure: Tensor | None, like: Tensor) -> Tensor:
-        """Pressure difference between the bottom and the top of the columns, Pa, float64, `(batch or 1, *space or 1)`."""
-        half_a, half_b = self.levels.half_a, self.levels.half_b
-        if pressure is None:
-            return like.new_full((1,) * (self.space + 1), float(half_a[-1] - half_a[0]), dtype=torch.float64)
-        exact = pressure.to(torch.float64)
-        if self.levels.kind == "pressure":
-            return (exact - float(half_a[0])).clamp(min=0)
-        return exact * float(half_b[-1] - half_b[0]) + float(half_a[-1] - half_a[0])
 
 
 class _LevelMeans(torch.autograd.Function):

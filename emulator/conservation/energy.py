@@ -24,8 +24,56 @@ FORMS = ("hydrostatic", "total")
 HEAT_CAPACITIES = ("constant", "moist")
 
 
+class _TopTerm:
+    """What the total form of an `Energy` has at the top, where the levels end below zero pressure."""
+
+    @property
+    def has_top(self) -> bool:
+        """Whether the levels end below zero pressure, where the total form has a term at the top."""
+        levels = self.atmosphere.levels
+        return self.form == "total" and (levels.half_a[0] > 0 or levels.half_b[0] > 0)
+
+    def _logarithms(self, state: State) -> tuple[Tensor, Tensor]:
+        """Interface pressures and the logarithm of the ratio across every layer."""
+        half = self.atmosphere.interfaces(state["surface_pressure"], state["temperature"])
+        return half, torch.log(half[:, 1:] / half[:, :-1])
+
+    def _virtual(self, state: State) -> Tensor:
+        """Gas constant times virtual temperature, J kg-1: `(batch, level, *space)`."""
+        return state["temperature"] * self._gas(state)
+
+    def _gas(self, state: State) -> Tensor:
+        """Gas constant of moist air, J kg-1 K-1: `(batch, level, *space)`."""
+        return self.atmosphere.constants.gas_constant_dry_air + self.moist * state[fluxes.HUMIDITY]
+
+    def _top_work(self, state: State) -> Tensor:
+        """`(Phi_top - Phi_s) p_top / g`, J m-2: `(batch, *space)`; Phi_s goes with the column's own mass."""
+        half, logarithms = self._logarithms(state)
+        return (self._virtual(state) * logarithms).sum(1) * half[:, 0] / self.atmosphere.constants.gravity
+
+    def _add_top_gradient(self, state: State, result: dict) -> None:
+        """Take the derivatives of `_top_work` by humidity and surface pressure from those of the rest."""
+        air, virtual = self.atmosphere, self._virtual(state)
+        half, logarithms = self._logarithms(state)
+        share = self._top_share(state)
+        result[fluxes.HUMIDITY] = result[fluxes.HUMIDITY] - share * self.moist * state["temperature"]
+        growth = air.interface_growth(state["surface_pressure"], half)
+        relative = growth / half
+        moved = (virtual * (relative[:, 1:] - relative[:, :-1])).sum(1) * half[:, 0]
+        moved = moved + (virtual * logarithms).sum(1) * growth[:, 0]
+        result["surface_pressure"] = result["surface_pressure"] - moved / air.constants.gravity
+
+    def _top_share(self, state: State) -> Tensor:
+        """`p_top log(p_below / p_above) / dp` of every layer, 1: `(batch, level, *space)`."""
+        half, logarithms = self._logarithms(state)
+        thickness = half[:, 1:] - half[:, :-1]
+        # The limit of log(p_below / p_above) / dp for a layer that vanishes is 1 / p.
+        thin = thickness <= 0
+        return torch.where(thin, 1 / half[:, 1:], logarithms / thickness.masked_fill(thin, 1.0)) * half[:, :1]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Energy:
+class Energy(_TopTerm):
     """Energy, `<H1> - <H0> = dt <F_top - F_sfc>`, J m-2, both fluxes net downward.
 
     Attributes:
@@ -205,47 +253,3 @@ class Energy:
         if self.has_top:
             self._add_top_gradient(state, result)
         return result
-
-    @property
-    def has_top(self) -> bool:
-        """Whether the levels end below zero pressure, where the total form has a term at the top."""
-        levels = self.atmosphere.levels
-        return self.form == "total" and (levels.half_a[0] > 0 or levels.half_b[0] > 0)
-
-    def _logarithms(self, state: State) -> tuple[Tensor, Tensor]:
-        """Interface pressures and the logarithm of the ratio across every layer."""
-        half = self.atmosphere.interfaces(state["surface_pressure"], state["temperature"])
-        return half, torch.log(half[:, 1:] / half[:, :-1])
-
-    def _virtual(self, state: State) -> Tensor:
-        """Gas constant times virtual temperature, J kg-1: `(batch, level, *space)`."""
-        return state["temperature"] * self._gas(state)
-
-    def _gas(self, state: State) -> Tensor:
-        """Gas constant of moist air, J kg-1 K-1: `(batch, level, *space)`."""
-        return self.atmosphere.constants.gas_constant_dry_air + self.moist * state[fluxes.HUMIDITY]
-
-    def _top_work(self, state: State) -> Tensor:
-        """`(Phi_top - Phi_s) p_top / g`, J m-2: `(batch, *space)`; Phi_s goes with the column's own mass."""
-        half, logarithms = self._logarithms(state)
-        return (self._virtual(state) * logarithms).sum(1) * half[:, 0] / self.atmosphere.constants.gravity
-
-    def _add_top_gradient(self, state: State, result: dict) -> None:
-        """Take the derivatives of `_top_work` by humidity and surface pressure from those of the rest."""
-        air, virtual = self.atmosphere, self._virtual(state)
-        half, logarithms = self._logarithms(state)
-        share = self._top_share(state)
-        result[fluxes.HUMIDITY] = result[fluxes.HUMIDITY] - share * self.moist * state["temperature"]
-        growth = air.interface_growth(state["surface_pressure"], half)
-        relative = growth / half
-        moved = (virtual * (relative[:, 1:] - relative[:, :-1])).sum(1) * half[:, 0]
-        moved = moved + (virtual * logarithms).sum(1) * growth[:, 0]
-        result["surface_pressure"] = result["surface_pressure"] - moved / air.constants.gravity
-
-    def _top_share(self, state: State) -> Tensor:
-        """`p_top log(p_below / p_above) / dp` of every layer, 1: `(batch, level, *space)`."""
-        half, logarithms = self._logarithms(state)
-        thickness = half[:, 1:] - half[:, :-1]
-        # The limit of log(p_below / p_above) / dp for a layer that vanishes is 1 / p.
-        thin = thickness <= 0
-        return torch.where(thin, 1 / half[:, 1:], logarithms / thickness.masked_fill(thin, 1.0)) * half[:, :1]

@@ -51,7 +51,7 @@ class ColumnIntegrals:
         return ColumnIntegrals, ((half_a, half_b), bool(self._shared["cut"]), *others)
 
     def task(self, fields: dict[str, Tensor | None], batch: int, **more) -> tuple[object, dict[str, Tensor]]:
-        """The structure of kernels.c, and the fields that it points to, which must outlive it."""
+        """The structure of structures.h, and the fields that it points to, which must outlive it."""
         fields = {name: whole(x) for name, x in fields.items() if x is not None}
         steps = {f"{name}_step": x.stride(0) for name, x in fields.items()}
         pointers = {name: x.data_ptr() for name, x in fields.items()}
@@ -64,7 +64,7 @@ class ColumnIntegrals:
     def sums(self, fields: dict[str, Tensor | None], derivatives: bool = True) -> tuple[Tensor, Tensor | None]:
         """Means of air, water and energy, `(batch, 3)` float64, and by cell their derivatives by surface pressure.
 
-        `fields` by the names of kernels.c, level fields `(batch, level, *space)`; the derivatives, if they are asked for,
+        `fields` by the names of structures.h, level fields `(batch, level, *space)`; the derivatives, if they are asked for,
         are `(batch, 3, cell)`.
         """
         vapour = fields["vapour"]

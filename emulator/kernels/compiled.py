@@ -6,7 +6,7 @@ import warnings
 
 
 class Layout:
-    """Constants of kernels.c: sizes of portions, and places among the sums of a correction (structures.h describes them)."""
+    """Constants of structures.h: sizes of portions, and places among the sums of a correction (it describes them)."""
 
     LANES, NORM_PORTION, TILE, BLOCK = 16, 256, 32, 128
     CONTROLS, FLUXES = 5, 8

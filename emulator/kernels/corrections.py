@@ -90,7 +90,7 @@ class Correction:
         return sums
 
     def trial(self, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Move the controls, which `take` then gives, and give the sums of kernels.c, `(batch, sum)`.
+        """Move the controls, which `take` then gives, and give the sums of structures.h, `(batch, sum)`.
 
         `totals`: `(batch, TOTALS)`; `weights`: `(batch, sum)`, variances in the places of the sums of sizes.
         """

@@ -9,11 +9,11 @@ import torch
 
 from emulator.kernels.compiled import LIBRARY
 
-ENDS = "seats taken front back"  # of the blocks of column integrals, as in kernels.c
+ENDS = "seats taken front back"  # of the blocks of column integrals, as in structures.h
 
 
 def task(name: str, pointers: str, whole: str, long: str, portions: str = "next") -> type[ctypes.Structure]:
-    """A structure of kernels.c: pointers, then ints, then longs, the last of which count what threads have taken."""
+    """A structure of structures.h: pointers, then ints, then longs, the last of which count what threads have taken."""
     fields = [(field, ctypes.c_void_p) for field in pointers.split()]
     fields += [(field, ctypes.c_int) for field in whole.split()]
     fields += [(field, ctypes.c_long) for field in (*long.split(), *portions.split())]

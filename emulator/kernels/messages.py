@@ -13,7 +13,7 @@ from emulator.kernels import library
 from emulator.kernels.compiled import Layout
 
 LANES, WIDEST = Layout.LANES, 1024  # a width is a multiple of the one and at most the other
-EPS = 1e-5  # of the norm's variance, as in kernels.c
+EPS = 1e-5  # of the norm's variance, as in structures.h
 _ROOM = 2**22  # floats at most that all parts' gradients of weights take, except that there are eight parts or one
 
 _Messages = library.task(

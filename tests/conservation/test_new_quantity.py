@@ -1,4 +1,4 @@
-"""A quantity that nothing in the package knows, registered here: schemes close it, the audit agrees, the report names it."""
+"""A quantity that nothing in the package knows, registered here: schemes close it, audit and report know it."""
 
 import numpy as np
 import pytest
@@ -122,6 +122,13 @@ def test_the_audit_and_the_scheme_agree():
     rates = budgets.sources({SOURCE: np.full((2, 2, *grid.shape), 1e-10)}, grid, CONSTANTS)
     left = budgets.residuals(total, rates, np.array([STEP]))["methane"][:, 0]
     np.testing.assert_allclose(left, budget.residual(state0, state1), rtol=1e-9)
+
+
+def test_the_report_can_show_it():
+    """In the audit's units, whose residual is an amount per step."""
+    assert budgets.units_of(METHANE) == "kg m-2" and METHANE.rate_units == "kg m-2 s-1"
+    assert METHANE.label == "Methane" and METHANE.total == "methane" and METHANE.drift == ("kg m-2", 1.0)
+    assert list(budgets.audited()) == ["dry_air", "water", "energy", "methane"]
 
 
 def test_truth_and_penalty_know_it():

@@ -6,7 +6,7 @@ import numpy as np
 
 from emulator.planet.quantities.registry import quantity
 from emulator.report import budget_panels as budgets
-from emulator.report.display import number, scientific
+from emulator.report.display import number, scientific, unit_and_factor
 from emulator.report.panel import panel
 from emulator.report.template import note, table
 from emulator.report.view import View
@@ -28,8 +28,8 @@ def budget_table(view: View) -> str:
     """HTML table: residual per step and drift per day of every source and budget."""
     rows = []
     for budget in map(str, view.scores["budget"].values):
-        unit = str(view.scores["budget_units"].sel(budget=budget).values)
-        per = {"W m-2": "W/m²", "kg m-2": "kg/m² per step"}[unit]
+        unit, _ = unit_and_factor(str(view.scores["budget_units"].sel(budget=budget).values))
+        per = unit if quantity(budget).as_rate else f"{unit} per step"
         for index, source in enumerate(budgets.sources(view)):
             relative = budgets.overall(view, source, budget)
             if not np.isfinite(relative):
