@@ -35,7 +35,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
     for output in _outputs(stage, config):
         _check_writable(stage, output)
     if stage == "rollout":
-        from pipelines.exporting import check_formats
+        from emulator.forecast.export import check_formats
 
         check_formats(config.also)
     pending = []
@@ -92,50 +92,58 @@ def _stats(config, made) -> str:
 
 
 def _record(config, names=None):
-    from emulator.store.analysis import open_analysis
-    from emulator.store.record import Record
+    from emulator.store.analysis import AnalysisSeries, open_analysis
 
     stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
-    return Record.of(stores, config.period.start, config.period.end, names)
+    return AnalysisSeries.of(stores, config.period.start, config.period.end, names)
 
 
 def _train(config, made) -> str:
+    from emulator.data.normalisation import open_statistics
+    from emulator.losses.build import level_weights
+    from emulator.losses.scaled import channel_weights
+    from emulator.model.assemble import changes, conditions, input_count, layout_of, make_network
+    from emulator.model.conserving import ConservationOptions, prepared
+    from emulator.networks import cost
     from emulator.store.analysis import open_analysis
     from emulator.store.schema import grid_of
-    from pipelines import build, conserve, estimate
-    from pipelines.train import open_statistics
+    from emulator.training.recipe import Recipe
+    from emulator.training.run import chosen
+    from pipelines.train import options_of
 
-    dataset = open_analysis(config.store)
-    layout, recipe = build.layout(dataset, config), build.recipe(config)
+    dataset, options = open_analysis(config.store), options_of(config)
+    layout, recipe, grid = layout_of(dataset, chosen(options), str(config.store)), Recipe.of(options), grid_of(dataset)
     names = [name for group in ("prognostic", "diagnostic", "forcing") for name in getattr(layout, group).names]
     count = len(_record(config, names).times)
     longest = max(phase.rollout_steps for phase in recipe.phases)
     if count <= longest:
         raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {count}")
     statistics = open_statistics(config.statistics)
-    build.changes(statistics, layout.prognostic)
-    build.weights(dataset, layout, config)
-    conserve.prepared(config.conservation, dataset, layout, statistics)
-    network = build.network(config.network, layout, grid_of(dataset))
-    told = (asked.count if asked else 0 for asked in build.conditions(config.network, layout, grid_of(dataset)))
-    cost = estimate.measure(network, build.input_count(layout), grid_of(dataset).shape, *told)
+    changes(statistics, layout.prognostic)
+    by_level = level_weights(dataset, options.level_weights)
+    channel_weights(layout, options.variable_weights, options.diagnostic_weight, by_level)
+    prepared(ConservationOptions.of(options.conservation), dataset, layout, statistics)
+    network = make_network(options.network, layout, grid)
+    given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
+    measured = cost.measure(network, input_count(layout), grid.shape, *given)
     return (
-        f"{config.network.kind} with {cost.parameters:,} parameters, {layout.prognostic.count} prognostic, "
-        f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid_of(dataset).describe()}; "
-        f"{recipe.updates} updates on {count} times; {cost.describe(recipe.phases, config.members)}"
+        f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
+        f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "
+        f"{recipe.updates} updates on {count} times; {measured.describe(recipe.phases, options.members)}"
     )
 
 
 def _rollout(config, made) -> str:
     from emulator.model.checkpoint import describe
+    from emulator.model.saved_model import check_match
     from emulator.store.analysis import open_analysis
-    from pipelines import checkpoints
-    from pipelines.rollout import initial_times
+    from pipelines.rollout import starts_of
 
     dataset, saved = open_analysis(config.store), describe(config.checkpoint)
-    checkpoints.check_match(saved, dataset, config.checkpoint, config.store)
+    check_match(saved, dataset, config.checkpoint, config.store)
     steps = round(config.lead_days * 86400 / saved["step_seconds"])
-    return f"{len(initial_times(dataset, config, steps))} forecasts of {config.lead_days:g} days into {config.output}"
+    count = len(starts_of(config).of(dataset, steps, str(config.store)))
+    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"
 
 
 def _verify(config, made) -> str:

@@ -4,47 +4,36 @@ import argparse
 import importlib
 import json
 import logging
-import os
-import select
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from emulator.files.interruption import Interrupted
 from pipelines import load
+from pipelines.messages import log_to_stderr, output_is_closed, print_error
 from pipelines.signals import ignore, stopping_at_once
-from pipelines.wording import plain
 
-EX_PIPE = 128 + 13  # what a shell tells of a program that SIGPIPE has ended
+EX_PIPE = 128 + 13  # exit code of a program that SIGPIPE has ended, as shells report it
 EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
 
 ABOUT = {
-    "simulate": "run the embedded general circulation model as a source of data",
-    "ingest": "bring NetCDF, GRIB or Zarr sources into one analysis store",
-    "stats": "statistics of the training period",
+    "simulate": "run the embedded general circulation model to make source data",
+    "ingest": "convert NetCDF, GRIB or Zarr sources into one analysis store",
+    "stats": "compute the statistics of the training period",
     "train": "train a network",
-    "rollout": "forecasts from many initial times",
-    "verify": "scores of forecasts against the truth",
-    "report": "one HTML page of scores, maps and budgets",
-    "run": "the whole chain, skipping what is complete",
+    "rollout": "run forecasts from many initial times",
+    "verify": "score forecasts against the truth",
+    "report": "write an HTML page of scores, maps and budgets",
 }
-
-OVERRIDES = {
-    True: "replace single values of the experiment: train.seed=1 directory=DIR",
-    False: "replace single values, in the stage's section: seed=1, or from the experiment's top: train.seed=1 directory=DIR",
-}
-
-SHARED = ("ingest", "rollout", "verify")  # stages whose work can be cut into independent shares
+PARTITIONED = ("ingest", "rollout", "verify")  # stages whose work can be cut into independent parts
 APPENDING = ("ingest", "verify")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Expected faults end in one sentence, not a traceback."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr(options.verbose)
+    log_to_stderr(options.verbose)
     try:
         with stopping_at_once(restore=arguments is not None):
             code = options.action(options) or 0
@@ -59,29 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(str(stop) or "interrupted; start again to go on", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if isinstance(error, BrokenPipeError) and output_is_closed():
             return EX_PIPE
         if options.verbose:
             logging.getLogger("emulator").exception("traceback")
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error[/]: {options.command}: ", end="")
-        print(_sentence(error), file=sys.stderr)
+        print_error(options.command, error)
         return 1
-
-
-def _nobody_reads() -> bool:
-    """Whether the reader of what is printed has gone, as `head` does; then Python is kept from complaining at its end."""
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    gone = any(event & select.POLLERR for _, event in output.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return gone
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return plain(" ".join(str(error).split())) or type(error).__name__
 
 
 class _Intermixed(argparse.ArgumentParser):
@@ -102,67 +74,65 @@ class _Intermixed(argparse.ArgumentParser):
             self._within = False
 
 
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return plain(super().format(record))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="emulator", description="Weather and climate emulators with closed budgets.")
     parser.add_argument("--version", action="version", version=f"emulator {version('emulator')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE", parser_class=_Intermixed)
+
+    def command(name, action, about):
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(action=action)
+        added.add_argument("-v", "--verbose", action="store_true", help="show debug messages and tracebacks")
+        return added
+
     for name, about in ABOUT.items():
-        command = commands.add_parser(name, help=about, description=about)
-        command.add_argument("config", type=Path, help="YAML of the stage, or of an experiment that has it")
-        command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help=OVERRIDES[name == "run"])
-        command.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
-        command.add_argument("-v", "--verbose", action="store_true", help="debug messages and tracebacks")
-        command.set_defaults(action=_run if name == "run" else _stage)
-        if name in SHARED:
-            command.add_argument(
-                "--part", type=_part, metavar="i/N", help="only the i-th of N shares; leaves the rest open"
-            )
+        stage = command(name, _report if name == "report" else _stage, about)
+        _configured(stage, "the stage, or of an experiment that has it", "of the section (seed=1) or the experiment")
+        stage.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
+        if name in PARTITIONED:
+            stage.add_argument("--part", type=_part, metavar="i/N", help="do only the i-th of N parts of the work")
         if name in APPENDING:
-            command.add_argument("--append", action="store_true", help="keep what is at the output, add the new times")
-    commands.choices["run"].add_argument("--only", metavar="STAGE", help="one stage, whose inputs must be complete")
-    submit = commands.add_parser("submit", help="the chain as dependent Slurm jobs")
-    submit.add_argument("config", type=Path, help="YAML of an experiment")
-    submit.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="replace single values")
+            stage.add_argument("--append", action="store_true", help="keep the output and add the new times to it")
+        if name == "report":
+            stage.usage = (
+                "emulator report CONFIG [dotted.name=value ...]  |  emulator report [NAME=]SCORES [NAME=]SCORES ..."
+            )
+            stage.add_argument("--output", type=Path, help="folder of the page; by default `comparison` for SCORES")
+            stage.add_argument("--title", help="title of the page")
+
+    run = command("run", _run, "run all stages, skipping those that are complete")
+    _configured(run, "an experiment", "of the experiment")
+    run.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
+    run.add_argument("--only", metavar="STAGE", help="run one stage, whose inputs must be complete")
+
+    submit = command("submit", _submit, "queue all stages as dependent Slurm jobs")
+    _configured(submit, "an experiment", "of the experiment")
     submit.add_argument("--site", type=Path, required=True, help="YAML of the cluster; see conf/site")
     submit.add_argument("--dry-run", action="store_true", help="print the scripts; write and queue nothing")
-    submit.add_argument("-v", "--verbose", action="store_true")
-    submit.set_defaults(action=_submit)
-    status = commands.add_parser("status", help="state, progress and last log lines of every stage of a run")
+
+    status = command("status", _status, "show the state, progress and last log lines of every stage of a run")
     status.add_argument("run", type=Path, help="the run directory")
-    status.add_argument("--lines", type=int, default=3, help="of each log")
-    status.add_argument("-v", "--verbose", action="store_true")
-    status.set_defaults(action=_status)
-    report = commands.choices["report"]
-    report.usage = "emulator report CONFIG [dotted.name=value ...]  |  emulator report [NAME=]SCORES [NAME=]SCORES ..."
-    report.add_argument("--output", type=Path, help="folder of the page; of compared models by default comparison")
-    report.add_argument("--title", help="of the page")
-    report.set_defaults(action=_report)
-    gate = commands.add_parser("gate", help="exit code 1 where scores are significantly worse than a baseline's")
+    status.add_argument("--lines", type=int, default=3, help="lines of each log")
+
+    gate = command("gate", _gate, "exit with code 1 if scores are significantly worse than a baseline's")
     gate.add_argument("scores", type=Path, help="scores.json of a report")
     gate.add_argument("baseline", type=Path, help="scores.json to compare with")
-    gate.add_argument(
-        "--tolerance", type=float, default=0.0, metavar="PERCENT", help="growth of the RMSE that is let pass"
-    )
+    gate.add_argument("--tolerance", type=float, default=0.0, metavar="PERCENT", help="allowed growth of the RMSE")
     gate.add_argument("--rate", type=float, default=0.05, help="false discovery rate")
-    gate.add_argument("-v", "--verbose", action="store_true")
-    gate.set_defaults(action=_gate)
-    models = commands.add_parser("models", help="kinds of networks, their options and parameter counts")
-    models.add_argument("-v", "--verbose", action="store_true")
-    models.set_defaults(action=_models)
-    doctor = commands.add_parser("doctor", help="devices, versions, rates of products and between processes")
-    doctor.add_argument("-v", "--verbose", action="store_true")
-    doctor.set_defaults(action=_doctor)
-    inspect = commands.add_parser("inspect", help="what a store holds, on one screen")
+
+    inspect = command("inspect", _inspect, "show what a store holds, on one screen")
     inspect.add_argument("store", type=Path)
     inspect.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sample maps of its fields")
-    inspect.add_argument("-v", "--verbose", action="store_true")
-    inspect.set_defaults(action=_inspect)
+
+    command("models", _models, "list the kinds of networks, their options and parameter counts")
+    command("doctor", _doctor, "show devices and versions, and measure the speed of this machine and its network")
     return parser
+
+
+def _configured(command: argparse.ArgumentParser, whose: str, values: str) -> None:
+    command.add_argument("config", type=Path, help=f"YAML of {whose}")
+    text = f"replace single values {values} (train.seed=1 directory=DIR)"
+    command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help=text)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -172,18 +142,22 @@ def _part(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
+def _print(lines: Iterable[str]) -> None:
+    """Each line as soon as it is there."""
+    for line in lines:
+        print(line)
+
+
 def _stage(options) -> None:
     name = options.command
     config = load.load_stage(name, options.config, options.overrides)
     if options.check:
         from pipelines.check import check_stage
 
-        for line in check_stage(name, config):
-            print(line)
+        _print(check_stage(name, config))
         return
-    more = {"part": options.part} if name in SHARED else {}
-    more |= {"append": options.append} if name in APPENDING else {}
-    importlib.import_module(f"pipelines.{name}").__dict__[name](config, **more)
+    more = {key: getattr(options, key) for key in ("part", "append") if hasattr(options, key)}
+    getattr(importlib.import_module(f"pipelines.{name}"), name)(config, **more)
 
 
 def _run(options) -> None:
@@ -191,8 +165,7 @@ def _run(options) -> None:
     if options.check:
         from pipelines.check import check_experiment
 
-        for line in check_experiment(experiment):
-            print(line)
+        _print(check_experiment(experiment))
         return
     from pipelines.run import run
 
@@ -232,20 +205,19 @@ def _report(options) -> None:
 def _gate(options) -> int:
     from emulator.report.gate import judge, read
 
-    found = judge(read(options.scores), read(options.baseline), options.rate, options.tolerance)
-    failed = [finding for finding in found if finding.verdict in ("worse", "missing")]
-    for finding in found:
+    findings = judge(read(options.scores), read(options.baseline), options.rate, options.tolerance)
+    failed = [finding for finding in findings if finding.verdict in ("worse", "missing")]
+    for finding in findings:
         if finding.verdict != "same":
             print(finding.line())
-    print(f"{len(failed)} of {len(found)} scores are significantly worse or missing")
+    print(f"{len(failed)} of {len(findings)} scores are significantly worse or missing")
     return 1 if failed else 0
 
 
 def _doctor(options) -> None:
     from pipelines.doctor import doctor
 
-    for line in doctor():
-        print(line)
+    _print(doctor())
 
 
 def _models(options) -> None:
@@ -262,21 +234,6 @@ def _inspect(options) -> None:
         from pipelines.inspect import plot
 
         print(f"{plot(options.store, options.plot)} maps in {options.plot}")
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    if sys.stderr.isatty():
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
-        handler.setFormatter(_Formatter("%(message)s", datefmt="%H:%M:%S"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    level = logging.DEBUG if verbose or os.environ.get("EMULATOR_DEBUG") else logging.INFO
-    for name in ("emulator", "pipelines"):
-        logging.getLogger(name).setLevel(level)
-    # s3fs and gcsfs leave sessions to be collected, which tells asyncio to complain in the middle of what is said here
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

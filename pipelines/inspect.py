@@ -13,7 +13,6 @@ from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
 from emulator.store.schema import grid_of, levels_of, time_step_seconds
 
-NAMES = {"netcdf": "NetCDF", "grib": "GRIB"}
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
 
@@ -67,9 +66,9 @@ def plot(path: Path, target: Path) -> int:
 
 def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     """The schema of a store, and the store. Raises `ValueError` for what is no store."""
-    if Path(path).exists() and (kind := format_of(str(path))) != "zarr":
+    if Path(path).exists() and (kind := format_of(str(path))).name != "zarr":
         raise ValueError(
-            f"Expected an analysis or forecast store (a Zarr folder) at {path}, got a {NAMES[kind]} file, of which the stage "
+            f"Expected an analysis or forecast store (a Zarr folder) at {path}, got a {kind.label} file, of which the stage "
             "ingest makes one"
         )
     with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:

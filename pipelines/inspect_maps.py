@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from emulator.files.whole_file import whole_file
 from emulator.report.maps import frame
 from emulator.report.style import SEQUENTIAL
 from emulator.store.schema import levels_of
@@ -41,10 +42,9 @@ def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
         figure.colorbar(image, ax=axis, shrink=0.8, label=units)
     for axis in axes[len(fields) :]:
         axis.set_visible(False)
-    scratch = target.with_name(target.name + ".partial")
     try:
-        figure.savefig(scratch, format="png", dpi=110)
-        scratch.replace(target)
+        with whole_file(target, shared=True) as scratch:  # whose folder has to be there
+            figure.savefig(scratch, format="png", dpi=110)
     except OSError as error:
         raise ValueError(f"Expected to write maps to {target}, got: {error.strerror or error}") from error
     return len(fields)
@@ -52,7 +52,7 @@ def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
 
 def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
     """Title, units and values of the fields, those that change first."""
-    levels, found = levels_of(dataset), []
+    levels, panels = levels_of(dataset), []
     for name, field in sorted(dataset.data_vars.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         if name in FIXED or not {"latitude", "cell"} & set(field.dims) or field.dtype.kind != "f":
             continue
@@ -66,8 +66,8 @@ def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
                 elif dim == "level":
                     title += f", {levels.label(at) if levels is not None else f'{float(dataset[dim][at]):g}'}"
                 field = field.isel({dim: at})
-        found.append((title, field.attrs.get("units", ""), np.asarray(field.values, np.float64)))
-    return found
+        panels.append((title, field.attrs.get("units", ""), np.asarray(field.values, np.float64)))
+    return panels
 
 
 def _present(dataset, at: int) -> int:

@@ -8,7 +8,6 @@ import difflib
 import hashlib
 import json
 import re
-import types
 import typing
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -18,13 +17,15 @@ import pydantic
 import yaml
 
 from pipelines.config import STAGES, ConfigError, Experiment, Model
+from pipelines.config.declared import OneOf
+from pipelines.config.networks import DEFAULT_KIND
 from pipelines.started import settled, start_of
 
 
 def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     """Where the stages of an experiment put and find their files, unless the YAML says otherwise."""
     at = Path(raw["directory"])
-    asked = raw.get("rollout") if isinstance(raw.get("rollout"), dict) else {}
+    rollout = raw.get("rollout") if isinstance(raw.get("rollout"), dict) else {}
     paths: dict[str, dict[str, Any]] = {
         "simulate": {"directory": at / "simulation"},
         "ingest": {"output": at / "analysis.zarr"},
@@ -38,11 +39,11 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         "verify": {"truth": at / "analysis.zarr", "output": at / "scores.nc"},
         "report": {"scores": at / "scores.nc", "output": at / "report"},
     }
-    if asked:
+    if rollout:
         paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
-    if asked.get("uncorrected_inits"):
+    if rollout.get("uncorrected_inits"):
         paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}
-    if asked.get("long_run_days"):
+    if rollout.get("long_run_days"):
         paths["report"]["long_run"] = at / "long_run.zarr"
         paths["verify"]["long_runs"] = {"emulator": at / "long_run.zarr"}
     if isinstance(raw.get("train"), dict):
@@ -134,7 +135,7 @@ def _merge(base: dict, own: dict) -> dict:
     for key, value in own.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         if both and key == "network":  # a network of another kind takes nothing from the base's
-            kind = merged[key].get("kind", "sfno")
+            kind = merged[key].get("kind", DEFAULT_KIND)
             both = value.get("kind", kind) == kind
         merged[key] = _merge(merged[key], value) if both else value
     return merged
@@ -145,27 +146,27 @@ def _apply_overrides(raw: dict, overrides: Sequence[str]) -> dict:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise ConfigError(f"Expected overrides of the form dotted.name=value, got {override!r}")
-        value = _parsed(text, f"the override {override!r} (text with ': ' needs quotes inside)") if text else None
-        if isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
-            try:
-                value = float(value)
-            except ValueError:
-                pass
         node: Any = raw
         *parents, last = name.split(".")
         for depth, parent in enumerate(parents):
             if isinstance(node, list):
                 node = node[_index(parent, node, override)]
                 continue
-            if node.get(parent) is None:
-                node[parent] = {}
+            node[parent] = {} if node.get(parent) is None else node[parent]
             node = node[parent]
             if not isinstance(node, dict | list):
-                raise ConfigError(
-                    f"Expected a section at {'.'.join(parents[: depth + 1])} for {override!r}, got {node!r}"
-                )
-        node[_index(last, node, override) if isinstance(node, list) else last] = value
+                section = ".".join(parents[: depth + 1])
+                raise ConfigError(f"Expected a section at {section} for {override!r}, got {node!r}")
+        node[_index(last, node, override) if isinstance(node, list) else last] = _value(text, override)
     return raw
+
+
+def _value(text: str, override: str) -> Any:
+    value = _parsed(text, f"the override {override!r} (text with ': ' needs quotes inside)") if text else None
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML 1.1 reads 2e-4 as text
+    except ValueError:
+        return value
 
 
 def _index(text: str, items: list, override: str) -> int:
@@ -194,34 +195,38 @@ def _sentence(model, fault, where) -> str:
         return f"Unknown key {path} in {where}{hint}"
     if fault["type"] == "missing":
         return f"Missing key {path} in {where}"
-    said = fault["msg"].removeprefix("Value error, ")
-    return f"{said} at {path} in {where}, got {fault['input']!r}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{message} at {path} in {where}, got {fault['input']!r}"
 
 
 def _walk(model, location) -> tuple[list[type[Model]], list[str]]:
     """Models that a location of pydantic's points into, and its parts as a user wrote them."""
     models, shown = [model], []
     for part in location:
-        # among several models pydantic names the kind that it chose, which is no key of the file
+        # where several models may stand, pydantic adds the kind that was chosen, which is no key of the file
         chosen = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
         if len(models) > 1 and chosen:
             models = chosen
             continue
         shown.append(str(part))
-        found = []
+        within = []
         for candidate in models:
             field = candidate.model_fields.get(str(part))
-            found += _models_in(field.annotation) if field else [candidate] if isinstance(part, int) else []
-        models = found or models
+            within += _models_in(field) if field else [candidate] if isinstance(part, int) else []
+        models = within or models
     return models, shown
 
 
-def _models_in(annotation) -> list[type[Model]]:
+def _models_in(field: pydantic.fields.FieldInfo) -> list[type[Model]]:
+    """The models that a field may hold, however deep in lists and unions."""
+    late = [model for mark in field.metadata if isinstance(mark, OneOf) for model in mark.models().values()]
+    return late + _models_named(field.annotation)
+
+
+def _models_named(annotation) -> list[type[Model]]:
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return [annotation]
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
-    return []
+    return [model for argument in typing.get_args(annotation) for model in _models_named(argument)]
 
 
 def to_yaml(config: Model) -> str:

@@ -11,7 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from emulator.parallel.processes import world_of
+from emulator.files.whole_file import whole_file
+from emulator.parallel.processes import processes_of
 from pipelines import started
 from pipelines.chain import Link, chain, differences, marked
 from pipelines.config import ConfigError, Experiment
@@ -34,11 +35,11 @@ def run(experiment: Experiment, only: str | None = None) -> None:
     links = chain(experiment)
     if only is not None:
         links = [_ready(links, only, experiment)]
-    world = world_of(os.environ)
-    first = world.rank == 0
-    if alone := [link.stage for link in links if link.stage != "train" and world.size > 1 and not link.complete]:
+    processes = processes_of(os.environ)
+    first = processes.rank == 0
+    if alone := [link.stage for link in links if link.stage != "train" and processes.size > 1 and not link.complete]:
         raise ConfigError(
-            f"Expected one process for {', '.join(alone)}, got {world.size}; several can run --only train together"
+            f"Expected one process for {', '.join(alone)}, got {processes.size}; several can run --only train together"
         )
     if first:
         record(experiment)
@@ -116,6 +117,5 @@ def _commit() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.partial")  # jobs of one array may write side by side
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    with whole_file(path, shared=True, flush=False) as scratch:  # jobs of one array may write side by side
+        scratch.write_text(text)

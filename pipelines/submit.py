@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
 import shlex
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from emulator.files.one_writer import one_writer
+from emulator.files.whole_file import whole_file
 from pipelines import slurm
 from pipelines.chain import Link, chain
 from pipelines.check import check_experiment
@@ -155,6 +155,5 @@ def _alive(entry: slurm.JobState) -> bool:
 
 
 def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".partial")
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        scratch.write_text(text)

@@ -1,6 +1,8 @@
 """Imports point one way: the order of the library's folders, no circles inside one, and what each part must not know."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up, as docs/architecture.md lists them: a file imports from its own folder and from those before it.
 ORDER = (
-    "kernels planet files parallel sphere store sources ingest data networks conservation model losses training forecast"
-    " verify report embedded"
+    "options kernels planet files parallel sphere store sources ingest data networks conservation model losses training"
+    " forecast verify report embedded"
 ).split()
 
 FORBIDDEN = {
@@ -27,14 +29,16 @@ FORBIDDEN = {
 
 
 def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in names_imported(node)}
+
+
+def names_imported(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"a relative import of {node.module}"
+        return {f"{node.module}.{alias.name}" for alias in node.names}
+    return set()
 
 
 def files(folder: str) -> list[Path]:
@@ -60,21 +64,22 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def test_every_folder_has_its_place_in_the_order():
-    found = {path.relative_to(ROOT / "emulator").parts[0] for path in files("emulator")} - {"__init__.py"}
+    found = {path.relative_to(ROOT / "emulator").parts[0].removesuffix(".py") for path in files("emulator")} - {
+        "__init__"
+    }
     assert found == set(ORDER), "a file beside the folders, or a folder without a place in ORDER"
 
 
 @pytest.mark.parametrize("folder", ORDER)
 def test_a_folder_imports_from_itself_and_those_before_it(folder):
     allowed = ORDER[: ORDER.index(folder) + 1]
-    for path in files(f"emulator/{folder}"):
+    for path in files(f"emulator/{folder}") or [ROOT / "emulator" / f"{folder}.py"]:
         for module in imported_modules(path):
             assert module.split(".")[1] in allowed, f"{path.relative_to(ROOT)} imports {module}"
 
 
 def test_no_file_imports_itself_by_way_of_others():
     ahead = {name: imported_modules(path) for name, path in MODULES.items()}
-    ahead["emulator.conservation.multipliers"].discard("emulator.conservation.projection")  # for type checkers alone
     done: set[str] = set()
 
     def follow(name: str, trail: tuple[str, ...]) -> None:
@@ -96,5 +101,6 @@ def test_parts_do_not_know_what_they_must_not(folder):
 
 
 def test_configuration_knows_nothing_of_the_library():
-    for path in files("pipelines/config"):
-        assert not any(name.startswith("emulator") for name in imported(path)), path.name
+    """But what a validator asks for once a configuration is read: to name what is wrong, it knows what there is."""
+    code = "import sys, pipelines.config; assert not any(name.split('.')[0] == 'emulator' for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,11 +1,20 @@
-"""Closing the global budgets of dry air, water and energy: hard corrections, soft penalties, and what they did."""
+"""Closing the global budgets of dry air, water, energy and more: hard corrections, soft penalties, and what they did.
 
-from emulator.conservation.anchors import Unaccounted, estimate_unaccounted, truth_residuals
+A scheme (`build`) is a callable `scheme(state0, state1, anchor) -> (corrected, record)`. `corrected` holds the changed fields
+alone, `record` numbers for every batch element: residuals before and after, the size of the corrections and any
+saturation. Fields keep their type; run it outside autocast (it refuses half precision).
+"""
+
+import torch
+
+from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
 from emulator.conservation.checks import check_means, check_units
-from emulator.conservation.constraints import Options, Scheme, build, make_budgets
 from emulator.conservation.energy import Energy
+from emulator.conservation.projection import Projection
+from emulator.conservation.scheme import Options, Scheme, make_budgets
+from emulator.conservation.sequential import Sequential
 
 __all__ = [
     "Anchor",
@@ -21,7 +30,34 @@ __all__ = [
     "build",
     "check_means",
     "check_units",
-    "estimate_unaccounted",
     "make_budgets",
     "truth_residuals",
 ]
+
+
+def build(options: Options, atmosphere: Atmosphere, variables, variances=None) -> Scheme:
+    """A scheme.
+
+    Args:
+      options: the choice.
+      atmosphere: geometry and constants.
+      variables: names of all fields of the states (prognostic and diagnostic).
+      variances: error variance of one step by variable: a number or `(level,)`, the variable's units squared; usually the
+        squared `difference_std` of the statistics. The projection needs those of its controls; of every scheme's record they
+        are what sizes of corrections are compared with.
+
+    Raises:
+      ValueError: naming the variables that a budget lacks, or the options that do not go together.
+    """
+    budgets = make_budgets(options, atmosphere, variables)
+    if options.kind == "none":
+        scheme = Scheme(options, atmosphere, budgets)
+    elif options.kind == "sequential":
+        scheme = Sequential(options, atmosphere, budgets, variables)
+    else:
+        scheme = Projection(options, atmosphere, budgets, variables, variances)
+    known = {
+        name: float(torch.as_tensor(variances[name]).mean()) for name in scheme.changes if name in (variances or {})
+    }
+    scheme.errors = {name: variance**0.5 for name, variance in known.items() if variance > 0}
+    return scheme

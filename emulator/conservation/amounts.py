@@ -13,10 +13,32 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from emulator.conservation.atmosphere import Atmosphere, State
-from emulator.kernels import columns as native
+from emulator.kernels import library
 
-# The key that `OnePass.begin` adds to the states of a step; no store has it.
-KEPT = "amounts of the step's states"
+
+class StepState(dict):
+    """Fields of a state during the correction of one step, with what the budgets' evaluations of it share.
+
+    Attributes:
+      amounts: gives air, water and energy of the step's states, or None where budgets form their own columns.
+      formed: fields formed from others, by name: the names of those, and the tensor. `|` leaves out what it makes untrue.
+    """
+
+    def __init__(
+        self, fields: State, amounts: "_AmountsByFields | None" = None, formed: dict[str, tuple] | None = None
+    ):
+        super().__init__(fields)
+        self.amounts, self.formed = amounts, formed or {}
+
+    def __or__(self, changed: State) -> "StepState":
+        formed = {name: entry for name, entry in self.formed.items() if not set(entry[0]) & set(changed)}
+        return StepState({**self, **changed}, self.amounts, formed)
+
+
+def formed(state: State, name: str) -> Tensor | None:
+    """A field that was formed for all evaluations of a state, or None."""
+    entry = getattr(state, "formed", {}).get(name)
+    return None if entry is None else entry[1]
 
 
 class Amounts(NamedTuple):
@@ -53,54 +75,55 @@ class OnePass:
         self.names |= zip(("vapour", "liquid", "ice"), species, strict=False)
         self._space = tuple(atmosphere.area.shape)
         constants = atmosphere.constants
-        self.plan = atmosphere.plan(constants.heat_capacity_dry_air, constants.latent_heat_vaporisation, moist)
+        heat = constants.heat_capacity_dry_air, constants.latent_heat_vaporisation
+        self.integrals = atmosphere.column_integrals(*heat, moist)
 
     def begin(self, state0: State, state1: State) -> tuple[State, State] | None:
         """The states of a step, in which amounts are kept from now on; None where no kernels serve."""
         fields = [state[name] for state in (state0, state1) for name in self.names.values()]
-        if not native.serves(*fields):
+        if not library.takes(*fields):
             return None
-        kept = {KEPT: _Kept(self)}
-        return state0 | kept, state1 | kept
+        amounts = _AmountsByFields(self)
+        return StepState(state0, amounts), StepState(state1, amounts)
 
     def __call__(self, state: State) -> Amounts:
         fields = [state[name] for name in self.names.values()]
-        sums, growth = _Sums.apply(self.plan, tuple(self.names), *fields)
+        sums, growth = _Sums.apply(self.integrals, tuple(self.names), *fields)
         return Amounts(*sums.unbind(1), growth.reshape(len(sums), 3, *self._space))
 
 
-class _Kept:
+class _AmountsByFields:
     """Amounts of the states of one step by the identity of their fields, which it keeps alive."""
 
     def __init__(self, one_pass: OnePass):
         self.one_pass = one_pass
-        self._found: dict[tuple, tuple[list[Tensor], Amounts]] = {}
+        self._results: dict[tuple, tuple[list[Tensor], Amounts]] = {}
 
     def __call__(self, state: State) -> Amounts:
         fields = [state[name] for name in self.one_pass.names.values()]
         traced = torch.is_grad_enabled() and any(field.requires_grad for field in fields)
         key = tuple(map(id, fields))
         for flag in (True,) if traced else (True, False):
-            if (key, flag) in self._found:
-                return self._found[key, flag][1]
+            if (key, flag) in self._results:
+                return self._results[key, flag][1]
         result = self.one_pass(state)
-        self._found[key, traced] = fields, result
+        self._results[key, traced] = fields, result
         return result
 
 
-def known(budget, state: State) -> Amounts | None:
+def shared(budget, state: State) -> Amounts | None:
     """The amounts of a state for a budget, or None where it must form its own columns."""
-    kept = state.get(KEPT)
+    kept = getattr(state, "amounts", None)
     return kept(state) if kept is not None and budget in kept.one_pass.budgets else None
 
 
 class _Sums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, plan, names, *fields):
+    def forward(ctx, integrals, names, *fields):
         ctx.set_materialize_grads(False)
-        ctx.plan, ctx.names = plan, names
+        ctx.integrals, ctx.names = integrals, names
         ctx.save_for_backward(*fields)
-        return plan.sums(dict(zip(names, fields, strict=True)))
+        return integrals.sums(dict(zip(names, fields, strict=True)))
 
     @staticmethod
     @once_differentiable
@@ -110,5 +133,7 @@ class _Sums(torch.autograd.Function):
         condensed = {"liquid": "condensed", "ice": "condensed"}
         if g_sums is None:
             g_sums = torch.zeros(len(fields["vapour"]), 3, dtype=torch.float64)
-        found = ctx.plan.gradients(fields, g_sums, g_growth, dict.fromkeys(condensed.get(n, n) for n in wanted))
-        return None, None, *(found[condensed.get(n, n)] if n in wanted else None for n in ctx.names)
+        gradients = ctx.integrals.gradients(
+            fields, g_sums, g_growth, dict.fromkeys(condensed.get(n, n) for n in wanted)
+        )
+        return None, None, *(gradients[condensed.get(n, n)] if n in wanted else None for n in ctx.names)

@@ -2,7 +2,7 @@
 
 Reanalyses add and remove mass, water and heat with every analysis, and models have leaks of their own: the embedded
 model loses 3 W m-2 and gains a millionth of its dry mass a step. A budget that includes the mean of the truth's residual
-has a mean residual of zero on the truth.
+has a mean residual of zero on the truth. Which rate belongs to a quantity, its declaration says (`unaccounted`).
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emulator.conservation.atmosphere import State
 from emulator.conservation.budgets import Anchor, Budget
+from emulator.planet.quantities import quantity
 
 ANCHORS = ("initial", "previous", "given")
 # Dry masses of one planet's models agree to a few per mille (orography, year); other planets' differ by far more.
@@ -28,9 +29,6 @@ class Unaccounted:
     dry_mass: float = 0.0
 
 
-RATE_OF_BUDGET = {"energy": "heating", "water": "moistening", "dry_air": "dry_mass"}
-
-
 @dataclasses.dataclass(frozen=True)
 class TruthResiduals:
     """Residuals of the truth per step, in the budgets' units: `mean` and `deviation` by budget, over `samples` steps."""
@@ -41,9 +39,15 @@ class TruthResiduals:
     step_seconds: float
 
     def unaccounted(self) -> Unaccounted:
-        """The mean residuals as constant rates."""
-        rates = {RATE_OF_BUDGET[name]: value / self.step_seconds for name, value in self.mean.items()}
-        return Unaccounted(**rates)
+        """The mean residuals as constant rates, of the quantities that have one."""
+        names = {name: quantity(name).unaccounted for name in self.mean}
+        return Unaccounted(**{rate: self.mean[name] / self.step_seconds for name, rate in names.items() if rate})
+
+    def tolerance(self, name: str) -> float:
+        """What the truth's residual is in the root mean square, without the mean where that counts as a constant rate."""
+        if quantity(name).unaccounted:
+            return self.deviation[name]
+        return (self.mean[name] ** 2 + self.deviation[name] ** 2) ** 0.5
 
 
 def truth_residuals(
@@ -53,7 +57,7 @@ def truth_residuals(
 
     Build the budgets without unaccounted rates, so that the means are what to add. Raises `ValueError` without a pair.
     """
-    budgets = [budget for budget in budgets if budget.name in RATE_OF_BUDGET]
+    budgets = list(budgets)
     collected: dict[str, list[Tensor]] = {budget.name: [] for budget in budgets}
     with torch.no_grad():
         for state0, state1 in pairs:
@@ -72,13 +76,6 @@ def truth_residuals(
         samples,
         step_seconds,
     )
-
-
-def estimate_unaccounted(
-    budgets: Iterable[Budget], pairs: Iterable[tuple[State, State]], step_seconds: float
-) -> Unaccounted:
-    """Constant rates from the mean residuals of true consecutive states; see `truth_residuals`."""
-    return truth_residuals(budgets, pairs, step_seconds).unaccounted()
 
 
 def check_mass(reference: Tensor, mass: Tensor) -> None:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from emulator.kernels import columns as native
+from emulator.kernels import library
 from emulator.planet.constants import Constants
+from emulator.planet.quantities import quantities
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import Levels
 
@@ -35,6 +37,7 @@ class Atmosphere:
       step_seconds: length of a step, from the time axis.
       has_surface_pressure: whether states hold `surface_pressure`. Without it, which only pressure levels allow, columns
         run from the first to the last level.
+      latitude: of every cell, degrees north, `(*space,)`; only latitude bands ask for it.
     """
 
     area: Tensor
@@ -43,6 +46,7 @@ class Atmosphere:
     geopotential_at_surface: Tensor | None
     step_seconds: float
     has_surface_pressure: bool = True
+    latitude: Tensor | None = None
     _copies: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
@@ -57,12 +61,12 @@ class Atmosphere:
             raise ValueError(
                 f"Expected surface_pressure among the variables: {self.levels.kind} levels have no columns without it"
             )
-        orography = self.geopotential_at_surface
-        if orography is not None and orography.shape != self.area.shape:
-            raise ValueError(
-                f"Expected geopotential_at_surface of the grid's shape {tuple(self.area.shape)}, got "
-                f"{tuple(orography.shape)}"
-            )
+        for name in ("geopotential_at_surface", "latitude"):
+            field = getattr(self, name)
+            if field is not None and field.shape != self.area.shape:
+                raise ValueError(
+                    f"Expected {name} of the grid's shape {tuple(self.area.shape)}, got {tuple(field.shape)}"
+                )
 
     @property
     def space(self) -> int:
@@ -101,7 +105,7 @@ class Atmosphere:
     def mean_square(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean of `(x - y)^2` over the sphere and the levels, if any: `(batch,)` float64, without gradients."""
         levels = x.shape[1] if x.ndim == self.space + 2 else 1
-        if native.serves(x, y):
+        if library.takes(x, y):
             return native.departure(x, y, self.area_of(x), levels)
         squares = self.mean((x.detach() - y.detach()) ** 2)
         return squares.mean(1) if squares.ndim > 1 else squares
@@ -118,7 +122,7 @@ class Atmosphere:
 
     def mean_by_level(self, field: Tensor) -> Tensor:
         """Area means in float64, for broadcasting: `(batch, level, *space)` -> `(batch, level, 1, ...)`, or no level."""
-        if field.ndim == self.space + 2 and native.serves(field):
+        if field.ndim == self.space + 2 and library.takes(field):
             means = _LevelMeans.apply(field, self)
         else:
             means = self.mean(field)
@@ -130,26 +134,26 @@ class Atmosphere:
         `(batch, level, *space)` of the shape of `like` -> `(batch, level)` float64, without gradients.
         """
         pressure = self.surface_pressure(state)
-        if native.serves(field, pressure, where, like):
-            return self.plan().by_layer(field, pressure, len(like), where)
+        if library.takes(field, pressure, where, like):
+            return self.column_integrals().by_layer(field, pressure, len(like), where)
         layers = self.thickness(pressure, like)
         layers = layers if field is None else layers * field
         return self.mean((layers if where is None else layers * (where >= 0)).expand_as(like))
 
-    def unit_layers(self) -> native.Plan:
+    def unit_layers(self) -> native.ColumnIntegrals:
         """Layers of thickness 1 for compiled means, level by level."""
         if "unit layers" not in self._copies:
             half = np.arange(len(self.levels) + 1.0)
             area = self.area.cpu().numpy().ravel()
-            self._copies["unit layers"] = native.Plan((half, 0 * half), False, area, None, (0, 0, 0, 1))
+            self._copies["unit layers"] = native.ColumnIntegrals((half, 0 * half), False, area, None, (0, 0, 0, 1))
         return self._copies["unit layers"]
 
-    def plan(self, heat_capacity: float = 0.0, latent_heat: float = 0.0, moist: float = 0.0) -> native.Plan:
+    def column_integrals(self, heat_capacity=0.0, latent_heat=0.0, moist=0.0) -> native.ColumnIntegrals:
         """The atmosphere for compiled column integrals of `cp T + L q + s q T`, made once for each."""
         key = (heat_capacity, latent_heat, moist)
         if key not in self._copies:
             orography = self.geopotential_at_surface
-            self._copies[key] = native.Plan(
+            self._copies[key] = native.ColumnIntegrals(
                 (self.levels.half_a, self.levels.half_b),
                 self.levels.kind == "pressure" and self.has_surface_pressure,
                 self.area.cpu().numpy().ravel(),
@@ -287,5 +291,7 @@ def _steps_of(field: Tensor) -> Tensor:
 
 
 def on_levels(name: str, otherwise: bool = False) -> bool:
-    """Whether a field has levels, by the variable table; `otherwise` for names outside it."""
-    return VARIABLES[name].levels if name in VARIABLES else otherwise
+    """Whether a field has levels, by the variable table; outside it what a quantity consists of has, or `otherwise`."""
+    if name in VARIABLES:
+        return VARIABLES[name].levels
+    return otherwise or any(name in quantity.state for quantity in quantities().values())

@@ -8,6 +8,7 @@ sum over all bands is the global residual. Budgets without such a field are clos
 import torch
 from torch import Tensor
 
+from emulator.conservation import fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Budget
 
@@ -15,19 +16,27 @@ from emulator.conservation.budgets import Budget
 class Bands:
     """Constraints of a projection with latitude bands.
 
+    Args:
+      edges: latitudes between the bands, degrees north, increasing.
+      atmosphere: with the latitude of every cell.
+      budgets: those that are closed, and `variables`: names of all fields of the states.
+
+    Raises `ValueError` where no budget has the divergence of its transport among the variables, or a band no cell.
+
     Attributes:
       masks: cells of each constraint, float64, `(constraint, *space)`: a band's, or all.
       owner: index of the budget that each constraint belongs to.
     """
 
-    def __init__(self, bands: Tensor, atmosphere: Atmosphere, budgets: list[Budget], variables):
-        if tuple(bands.shape) != tuple(atmosphere.area.shape):
-            raise ValueError(
-                f"Expected the band of every cell, of shape {tuple(atmosphere.area.shape)}, got {tuple(bands.shape)}"
-            )
+    def __init__(self, edges: tuple[float, ...], atmosphere: Atmosphere, budgets: list[Budget], variables):
+        if atmosphere.latitude is None:
+            raise ValueError("Expected the latitude of every cell to close budgets in latitude bands, got none")
         self.atmosphere, self.budgets = atmosphere, budgets
-        numbers = torch.unique(bands)
-        separate = torch.stack([bands == number for number in numbers]).to(torch.float64)
+        latitude = atmosphere.latitude.to(torch.float64).contiguous()
+        numbers = torch.bucketize(latitude, torch.tensor(edges, dtype=torch.float64))
+        separate = torch.stack([numbers == number for number in range(len(edges) + 1)]).to(torch.float64)
+        if not bool(separate.flatten(1).any(1).all()):
+            raise ValueError(f"Expected cells of the grid in every latitude band, got the edges {list(edges)}")
         whole = torch.ones_like(separate[:1])
         masks, self.owner, self.divergences = [], [], []
         for index, budget in enumerate(budgets):
@@ -38,8 +47,8 @@ class Bands:
             self.divergences.append(name)
         if not any(self.divergences):
             raise ValueError(
-                "Expected the divergence of a budget's transport among the variables to close latitude bands, got none "
-                f"of {[getattr(budget, 'divergence', None) for budget in budgets]}"
+                "Expected the divergence of a budget's transport among the variables to close latitude bands "
+                f"({fluxes.DIVERGENCE} for the budget water), got none"
             )
         self.masks = torch.cat(masks)
         self._copies: dict[torch.device, Tensor] = {}

@@ -1,8 +1,8 @@
-"""What is conserved: dry air, water, and water column by column. Energy has its own file.
+"""Budgets of dry air, of water, of water column by column, and of any other registered quantity. Energy has its own file.
 
 A budget is an object with a `name`, the fields it needs (`required`), its imbalance over one step for every column
-(`columns`), the global residual in natural units (`residual`), the amount it is compared with (`scale`) and its analytic
-derivative (`gradient`). `docs/conservation.md` derives the formulas and shows how to add another.
+(`columns`), the global residual in natural units (`residual`), the amount it is compared with (`scale`) and its
+derivative (`gradient`). `docs/conservation.md` derives the formulas and shows how to add a quantity.
 """
 
 import dataclasses
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from emulator.conservation import amounts, fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
+from emulator.planet.quantities import Quantity
+
+TINY = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +67,8 @@ class DryAir:
 
     def mass(self, state: State) -> Tensor:
         """Global mean dry mass, kg m-2: `(batch,)` float64."""
-        if found := amounts.known(self, state):
-            return found.air - found.water
+        if means := amounts.shared(self, state):
+            return means.air - means.water
         air, gravity = self.atmosphere, self.atmosphere.constants.gravity
         pressure = air.surface_pressure(state)
         water = fluxes.total(state, self.species)
@@ -88,7 +91,7 @@ class DryAir:
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         """Dry mass at the end minus the reference, which is the anchor's or else that of `state0`, and the creep."""
         if anchor is None:
-            if amounts.known(self, state1):
+            if amounts.shared(self, state1):
                 return self.mass(state1) - self.mass(state0) - self.creep * self.atmosphere.step_seconds
             return self.atmosphere.mean(self.columns(state0, state1))
         return self.mass(state1) - anchor.dry_mass - self.creep * self.atmosphere.step_seconds
@@ -104,8 +107,8 @@ class DryAir:
 
     def response(self, state: State) -> Tensor:
         """Growth of a column's dry mass with its surface pressure, kg m-2 Pa-1: `(batch, *space)`."""
-        if found := amounts.known(self, state):
-            return found.growth[:, 0] - found.growth[:, 1]
+        if means := amounts.shared(self, state):
+            return means.growth[:, 0] - means.growth[:, 1]
         water = fluxes.total(state, self.species)
         growth = self.atmosphere.growth(state["surface_pressure"], water)
         return ((1 - water) * growth).sum(1) / self.atmosphere.constants.gravity
@@ -137,13 +140,13 @@ class Water:
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         air = self.atmosphere
-        if found := amounts.known(self, state1):
-            return found.water - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
+        if means := amounts.shared(self, state1):
+            return means.water - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
         return air.mean(self.columns(state0, state1))
 
     def scale(self, state: State) -> Tensor:
-        if found := amounts.known(self, state):
-            return found.water
+        if means := amounts.shared(self, state):
+            return means.water
         water = fluxes.total(state, self.species)
         return self.atmosphere.mean(self.atmosphere.integral(water, self.atmosphere.surface_pressure(state)))
 
@@ -152,8 +155,8 @@ class Water:
         result: dict[str, Tensor | float] = dict.fromkeys(self.species, 1.0)
         result |= {fluxes.PRECIPITATION: seconds, fluxes.EVAPORATION: seconds}
         if air.has_surface_pressure:
-            if found := amounts.known(self, state):
-                return result | {"surface_pressure": found.growth[:, 1]}
+            if means := amounts.shared(self, state):
+                return result | {"surface_pressure": means.growth[:, 1]}
             water = fluxes.total(state, self.species)
             growth = air.growth(state["surface_pressure"], water)
             result["surface_pressure"] = (water * growth).sum(1) / air.constants.gravity
@@ -180,13 +183,73 @@ class ColumnWater:
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         """Root mean square over the columns, kg m-2: a mean would hide errors that cancel."""
-        return self.water.atmosphere.mean(self.columns(state0, state1) ** 2).sqrt()
+        # The bound keeps the root's derivative finite where every column closes.
+        return self.water.atmosphere.mean(self.columns(state0, state1) ** 2).clamp(min=TINY).sqrt()
 
     def scale(self, state: State) -> Tensor:
         return self.water.scale(state)
 
     def gradient(self, state: State) -> dict[str, Tensor | float]:
         return self.water.gradient(state) | {fluxes.DIVERGENCE: self.water.atmosphere.step_seconds}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Declared:
+    """The budget of a quantity from its declaration alone, in float64, with derivatives by torch."""
+
+    atmosphere: Atmosphere
+    quantity: Quantity
+
+    @property
+    def name(self) -> str:
+        return self.quantity.name
+
+    @property
+    def units(self) -> str:
+        return self.quantity.units
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return (*self.quantity.state, *_surface(self.atmosphere), *self.quantity.fluxes)
+
+    def _content(self, state: State) -> Tensor:
+        return self.quantity.content(self._exact(state), self.atmosphere.constants)
+
+    def _exact(self, state: State) -> State:
+        """The fields that count, in float64: what is formed here are differences of large amounts."""
+        names = (*self.required, *self.quantity.optional, *self.quantity.optional_fluxes)
+        return {name: state[name].to(torch.float64) for name in names if name in state}
+
+    def columns(self, state0: State, state1: State) -> Tensor:
+        air = self.atmosphere
+        before, after = self._exact(state0), self._exact(state1)
+        change = _column_change(air, self._content(state0), self._content(state1), before, after)
+        return change - air.step_seconds * self.quantity.gained(after, air.constants)
+
+    def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
+        return self.atmosphere.mean(self.columns(state0, state1))
+
+    def scale(self, state: State) -> Tensor:
+        air = self.atmosphere
+        return air.mean(air.integral(self._content(state), air.surface_pressure(self._exact(state))))
+
+    def gradient(self, state: State) -> dict[str, Tensor | float]:
+        air, fields = self.atmosphere, {name: state[name] for name in self.quantity.state}
+        traced = torch.is_grad_enabled() and any(x.requires_grad for x in fields.values())
+        with torch.enable_grad():
+            fields = {n: x if traced and x.requires_grad else x.detach().requires_grad_() for n, x in fields.items()}
+            content = self._content(state | fields)
+            derivatives = torch.autograd.grad(
+                content.sum(), list(fields.values()), create_graph=traced, allow_unused=True, materialize_grads=True
+            )
+        result: dict[str, Tensor | float] = dict(zip(fields, derivatives, strict=True))
+        result |= {name: -air.step_seconds * sign for name, sign in self.quantity.fluxes.items()}
+        if air.has_surface_pressure:
+            content = content if traced else content.detach()
+            growth = air.growth(state["surface_pressure"], content)
+            moved = (content * growth).sum(1) / air.constants.gravity
+            result["surface_pressure"] = moved.to(state["surface_pressure"].dtype)
+        return result
 
 
 def _surface(air: Atmosphere) -> tuple[str, ...]:

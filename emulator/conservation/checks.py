@@ -38,20 +38,20 @@ def check_units(attributes: Mapping[str, Mapping]) -> None:
     Raises:
       ValueError: naming the variable, what was expected and what came.
     """
-    for name, found in attributes.items():
+    for name, given in attributes.items():
         if name not in VARIABLES:
             continue
         entry = VARIABLES[name]
-        units = " ".join(str(found.get("units", "")).split())
+        units = " ".join(str(given.get("units", "")).split())
         if units != entry.units:
             raise ValueError(f"Expected {name} in {entry.units}, got {units or 'no units'!r}{_hint(entry, units)}")
-        method = str(found.get("cell_methods") or "")
+        method = str(given.get("cell_methods") or "")
         wrong = {"mean": ("sum", "point"), "point": ("sum", "mean")}.get(entry.cell, ())
         words = {part.split("(")[0].strip() for part in method.removeprefix("time:").split(" within ")}
         if method.startswith("time:") and words & set(wrong):
             kind = "a mean over the step" if entry.cell == "mean" else "a snapshot"
             raise ValueError(f"Expected {name} as {kind}, got cell_methods {method!r}")
-        _check_sign(entry, found)
+        _check_sign(entry, given)
 
 
 def check_means(means: Mapping[str, float], constants: Constants = ERA5) -> None:
@@ -85,11 +85,11 @@ def check_means(means: Mapping[str, float], constants: Constants = ERA5) -> None
             )
 
 
-def _check_sign(entry: Variable, found: Mapping) -> None:
-    sign = found.get("sign")
+def _check_sign(entry: Variable, given: Mapping) -> None:
+    sign = given.get("sign")
     if sign is not None and sign != entry.sign:
         raise ValueError(f"Expected {entry.name} with the sign {entry.sign!r}, got {sign!r}")
-    standard = str(found.get("standard_name") or "")
+    standard = str(given.get("standard_name") or "")
     downward = entry.standard_name is not None and "downward" in entry.standard_name
     if downward and ("upward" in standard or "outgoing" in standard):
         raise ValueError(

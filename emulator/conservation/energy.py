@@ -22,8 +22,6 @@ from emulator.conservation.budgets import Anchor
 
 FORMS = ("hydrostatic", "total")
 HEAT_CAPACITIES = ("constant", "moist")
-# Fields that `Energy.prepare` adds to the states of a step; no store has them.
-KINETIC, CONTENT = "kinetic energy, J kg-1", "energy content, J kg-1"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,25 +79,26 @@ class Energy:
         return 0.0
 
     def prepare(self, state0: State, state1: State) -> tuple[State, State]:
-        """The states with what every evaluation of one step shares: the kinetic energy, and the content of the start.
-
-        For a step in which the winds of `state1`, and all of `state0`, stay as they are.
-        """
+        """The states with what every evaluation of one step shares: the kinetic energy, and the content of the start."""
+        state0, state1 = amounts.StepState(state0), amounts.StepState(state1)
         if self.winds:
-            state0, state1 = (state | {KINETIC: self.kinetic_energy(state)} for state in (state0, state1))
-        return state0 | {CONTENT: self.content(state0)}, state1
+            for state in (state0, state1):
+                state.formed["kinetic_energy"] = (self.winds, self.kinetic_energy(state))
+        of = ("temperature", fluxes.HUMIDITY, *self.winds)
+        state0.formed["content"] = (of, self.content(state0))
+        return state0, state1
 
     def kinetic_energy(self, state: State) -> Tensor:
         """Kinetic energy of the horizontal wind, J kg-1: `(batch, level, *space)`."""
-        if KINETIC in state:
-            return state[KINETIC]
+        if (kept := amounts.formed(state, "kinetic_energy")) is not None:
+            return kept
         east, north = (state[wind] for wind in self.winds)
         return torch.addcmul(east * east, north, north) / 2
 
     def content(self, state: State) -> Tensor:
         """Energy per kilogram without the surface geopotential, J kg-1: `(batch, level, *space)`."""
-        if CONTENT in state:
-            return state[CONTENT]
+        if (kept := amounts.formed(state, "content")) is not None:
+            return kept
         constants = self.atmosphere.constants
         temperature, humidity = state["temperature"], state[fluxes.HUMIDITY]
         result = torch.add(
@@ -163,13 +162,13 @@ class Energy:
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         air = self.atmosphere
-        if found := amounts.known(self, state1):
-            return found.energy - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
+        if means := amounts.shared(self, state1):
+            return means.energy - self.scale(state0) - air.step_seconds * air.mean(self.gain(state1))
         return air.mean(self.columns(state0, state1))
 
     def scale(self, state: State) -> Tensor:
-        if found := amounts.known(self, state):
-            return found.energy
+        if means := amounts.shared(self, state):
+            return means.energy
         air = self.atmosphere
         pressure = air.surface_pressure(state)
         column = air.integral(self.content(state), pressure)
@@ -194,8 +193,8 @@ class Energy:
         if self.snow:
             fusion = -air.step_seconds * constants.latent_heat_fusion
             result[fluxes.PRECIPITATION] = fusion * fluxes.snow_share(state)
-        if found := amounts.known(self, state):
-            return result | ({"surface_pressure": found.growth[:, 2]} if air.has_surface_pressure else {})
+        if means := amounts.shared(self, state):
+            return result | ({"surface_pressure": means.growth[:, 2]} if air.has_surface_pressure else {})
         if air.has_surface_pressure:
             growth = air.growth(state["surface_pressure"], temperature)
             moved = (self.content(state) * growth).sum(1)

@@ -1,7 +1,8 @@
 """How much a projection sharpens an ensemble: the variance that is left once the budgets are known to close.
 
 For linear budgets `G x = b` and a Gaussian error of covariance Sigma, what is known after the projection has covariance
-`Sigma - Sigma G^T (G Sigma G^T)^-1 G Sigma` (ProbConserv; Hansen et al. 2023), whatever the members are.
+`Sigma - Sigma G^T (G Sigma G^T)^-1 G Sigma` (ProbConserv; Hansen et al. 2023), whatever the members are. Assimilation, whose
+background errors these variances are, will use it; no configuration reaches it yet.
 """
 
 import itertools
@@ -22,9 +23,9 @@ def prior_variance(scheme: Projection, state0: State, state1: State) -> dict[str
     """
     problem = _problem(scheme, state0, state1)
     air = scheme.atmosphere
-    share = air.area.numel() * air.area.to(state1[scheme.controls[0]].device)
+    share = air.area.numel() * air.area.to(state1[scheme.setup.controls[0]].device)
     result = {}
-    for name in scheme.controls:
+    for name in scheme.setup.controls:
         weight = share
         if on_levels(name):
             layers = air.thickness(air.surface_pressure(state1), state1[name]).to(torch.float64)
@@ -38,7 +39,7 @@ def reduced_variance(scheme: Projection, state0: State, state1: State) -> dict[s
 
     Raises `ValueError` for a projection with bands.
     """
-    if scheme.bands is not None:
+    if scheme.setup.bands is not None:
         raise ValueError("Expected a projection without bands for the reduced variance, got one with bands")
     with torch.no_grad():
         problem = _problem(scheme, state0, state1)
@@ -48,7 +49,7 @@ def reduced_variance(scheme: Projection, state0: State, state1: State) -> dict[s
         inverse = inverse / (size.unsqueeze(1) * size.unsqueeze(2))
         result = prior_variance(scheme, state0, state1)
         cells = scheme.atmosphere.area.numel()
-        for name in scheme.controls:
+        for name in scheme.setup.controls:
             levels = on_levels(name)
             scale = REFERENCE_PRESSURE / scheme.atmosphere.constants.gravity if levels else 1.0
             reach = scale * problem.spread(name).to(torch.float64)
@@ -63,4 +64,4 @@ def reduced_variance(scheme: Projection, state0: State, state1: State) -> dict[s
 
 def _problem(scheme: Projection, state0: State, state1: State) -> Problem:
     scales = {name: budget.scale(state0) for name, budget in scheme.budgets.items()}
-    return Problem(scheme, (state0, state1, state1), None, scales)
+    return Problem(scheme.setup, (state0, state1, state1), None, scales)

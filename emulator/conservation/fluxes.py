@@ -1,4 +1,4 @@
-"""Names and signs of the fluxes, and what else must change when one of them is corrected.
+"""Names of the fluxes that have corrections of their own, and what else must change when one of them is corrected.
 
 Every flux is a mean rate over the step, ECMWF sign: downward positive, so evaporation and surface heat losses are
 negative. Precipitation and snowfall are positive amounts.
@@ -7,23 +7,12 @@ negative. Precipitation and snowfall are positive amounts.
 from torch import Tensor
 
 from emulator.conservation.atmosphere import State
+from emulator.planet.quantities import energy, water
 
-PRECIPITATION = "mean_total_precipitation_rate"
-SNOWFALL = "mean_snowfall_rate"
-EVAPORATION = "mean_evaporation_rate"
-LATENT_HEAT = "mean_surface_latent_heat_flux"
-TOP_FLUXES = ("mean_top_net_short_wave_radiation_flux", "mean_top_net_long_wave_radiation_flux")
-SURFACE_FLUXES = (
-    "mean_surface_net_short_wave_radiation_flux",
-    "mean_surface_net_long_wave_radiation_flux",
-    "mean_surface_sensible_heat_flux",
-    LATENT_HEAT,
-)
-# ERA5's name; positive where the column loses water to its neighbours.
-DIVERGENCE = "mean_vertically_integrated_moisture_divergence"
-
-HUMIDITY = "specific_humidity"
-WATER_SPECIES = (HUMIDITY, "specific_cloud_liquid_water_content", "specific_cloud_ice_water_content")
+HUMIDITY, WATER_SPECIES, DIVERGENCE = water.HUMIDITY, water.SPECIES, water.DIVERGENCE
+PRECIPITATION, EVAPORATION = water.PRECIPITATION, water.EVAPORATION
+TOP_FLUXES, SURFACE_FLUXES = energy.TOP_FLUXES, energy.SURFACE_FLUXES
+LATENT_HEAT, SNOWFALL = energy.LATENT_HEAT, energy.SNOWFALL
 NON_NEGATIVE = (*WATER_SPECIES, PRECIPITATION, SNOWFALL)
 
 

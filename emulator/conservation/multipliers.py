@@ -5,18 +5,53 @@ See `projection.py` for the problem and `docs/conservation.md` for the derivatio
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from emulator.conservation import fluxes, newton, rounding
-from emulator.conservation.atmosphere import State, on_levels
-
-if TYPE_CHECKING:
-    from emulator.conservation.projection import Projection
+from emulator.conservation.atmosphere import Atmosphere, State, on_levels
+from emulator.conservation.bands import Bands
+from emulator.conservation.budgets import Budget
 
 REFERENCE_PRESSURE = 1e5  # Pa, p00: the column that a level field's variance is an average over
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ProjectionSetup:
+    """What every step's projection has in common.
+
+    Attributes:
+      atmosphere: geometry and constants.
+      budgets: those that are closed.
+      controls: fields that may change, apart from fluxes that follow from them (`fluxes.linked`).
+      relative: of these, those whose error variance is proportional to their size; bounded: those that stay non-negative.
+      variances: error variances by control, units squared, shaped to broadcast with the field.
+      bands: latitude bands, or None to close every budget over the globe alone.
+    """
+
+    atmosphere: Atmosphere
+    budgets: list[Budget]
+    controls: tuple[str, ...]
+    relative: tuple[str, ...]
+    bounded: tuple[str, ...]
+    variances: dict[str, Tensor]
+    bands: Bands | None = None
+    _copies: dict[tuple, Tensor] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def variance(self, name: str, like: Tensor) -> Tensor:
+        """A control's error variance in the type and on the device of its field, made once for each."""
+        key = (name, like.dtype, like.device)
+        if key not in self._copies:
+            self._copies[key] = self.variances[name].to(like.device, like.dtype)
+        return self._copies[key]
+
+    def constant(self, numbers, like: Tensor) -> Tensor:
+        """Nested lists of numbers as a float64 tensor on the device of `like`, made once for each."""
+        key = (repr(numbers), like.device)
+        if key not in self._copies:
+            self._copies[key] = torch.tensor(numbers, dtype=torch.float64, device=like.device)
+        return self._copies[key]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,29 +75,29 @@ class Problem:
     `states` are the start of the step, the prediction, and the prediction with its negative values clipped.
     """
 
-    def __init__(self, scheme: "Projection", states: tuple[State, State, State], anchor, scales: dict[str, Tensor]):
-        self.scheme, self.anchor, self.bands = scheme, anchor, scheme.bands
+    def __init__(self, setup: ProjectionSetup, states: tuple[State, State, State], anchor, scales: dict[str, Tensor]):
+        self.setup, self.anchor, self.bands = setup, anchor, setup.bands
         self.state0, self.start, self.base = states
-        self.air = scheme.atmosphere
-        self.right = [budget.gradient(self.base) for budget in scheme.solved]
-        self.sizes = {name: self._size(name) for name in scheme.controls}
-        self.variances = {name: self._variance(name) for name in scheme.controls}
-        sizes = torch.stack([scales[budget.name] for budget in scheme.solved], dim=1)
+        self.air = setup.atmosphere
+        self.right = [budget.gradient(self.base) for budget in setup.budgets]
+        self.sizes = {name: self._size(name) for name in setup.controls}
+        self.variances = {name: self._variance(name) for name in setup.controls}
+        sizes = torch.stack([scales[budget.name] for budget in setup.budgets], dim=1)
         self.scales = sizes if self.bands is None else self.bands.scales(sizes)
-        self.precision = self.start[scheme.controls[0]].dtype
+        self.precision = self.start[setup.controls[0]].dtype
 
     def _size(self, name: str) -> Tensor | None:
         """What a relative control's error variance is proportional to, its own size; None for the others."""
-        if name not in self.scheme.options.relative:
+        if name not in self.setup.relative:
             return None
-        return self.base[name] if name in self.scheme.bounded else self.base[name].abs()
+        return self.base[name] if name in self.setup.bounded else self.base[name].abs()
 
     def _variance(self, name: str) -> Tensor:
         """Error variance of a control by level, or per unit of its size with the given mean.
 
         A variance in proportion to the value makes the increment proportional to it as well: the multiplicative fix.
         """
-        size, variance = self.sizes[name], self.scheme.variance(name, self.base[name])
+        size, variance = self.sizes[name], self.setup.variance(name, self.base[name])
         return variance if size is None else variance / (self.air.mean_by_level(size) + newton.TINY).to(size.dtype)
 
     def spread(self, name: str) -> Tensor:
@@ -80,11 +115,11 @@ class Problem:
         # Terms of different budgets nearly cancel: constant derivatives are added in float64 before they meet a field.
         factors = [
             [0.0 if isinstance(value, Tensor) else self._reach(name) * value for value in self._derivatives(name)]
-            for name in self.scheme.controls
+            for name in self.setup.controls
         ]
-        totals = torch.tensordot(by_budget, self.scheme.constant(factors, by_budget), dims=([1], [1]))
+        totals = torch.tensordot(by_budget, self.setup.constant(factors, by_budget), dims=([1], [1]))
         added = {}
-        for number, name in enumerate(self.scheme.controls):
+        for number, name in enumerate(self.setup.controls):
             size, dtype = self.sizes[name], self.start[name].dtype
             total = self._shaped(totals[..., number], name).to(dtype)
             for index, value in enumerate(self._derivatives(name)):
@@ -100,7 +135,7 @@ class Problem:
         changed, raw = {}, {}
         for name, increment in self.increments(multipliers).items():
             changed[name] = rounding.add(self.start[name], increment)
-            if name in self.scheme.bounded:
+            if name in self.setup.bounded:
                 raw[name] = changed[name]
                 changed[name] = changed[name].clamp(min=0)
         return changed | self._linked(changed), raw
@@ -124,7 +159,7 @@ class Problem:
 
     def _trial(self, multipliers: Tensor, changed: State, raw: State) -> Trial:
         state = self.base | changed
-        values = [budget.residual(self.state0, state, self.anchor) for budget in self.scheme.solved]
+        values = [budget.residual(self.state0, state, self.anchor) for budget in self.setup.budgets]
         if self.bands is not None:
             return Trial(multipliers, changed, raw, self.bands.residuals(values, self.state0, state))
         return Trial(multipliers, changed, raw, torch.stack(values, dim=1))
@@ -157,8 +192,8 @@ class Problem:
 
     def first(self) -> Trial:
         """The prediction itself, clipped at its bounds."""
-        raw = {name: self.start[name] for name in self.scheme.bounded}
-        changed = {name: self.base[name] for name in self.scheme.controls}
+        raw = {name: self.start[name] for name in self.setup.bounded}
+        changed = {name: self.base[name] for name in self.setup.controls}
         trial = self._trial(torch.zeros_like(self.scales), changed | self._linked(changed), raw)
         return dataclasses.replace(trial, at_base=True)
 
@@ -171,10 +206,10 @@ class Problem:
 
         `(batch, constraint, constraint)` float64: the sum over controls of `<gradient variance gradient>`.
         """
-        gradients = self.right if state is None else [budget.gradient(state) for budget in self.scheme.solved]
+        gradients = self.right if state is None else [budget.gradient(state) for budget in self.setup.budgets]
         state = self.base if state is None else state
         matrix, means, outer = 0.0, [], []
-        for name in self.scheme.controls:
+        for name in self.setup.controls:
             left, right = self._derivatives(name, gradients), self._derivatives(name)
             if self.bands is None and not any(isinstance(value, Tensor) for value in (*left, *right)):
                 means.append(self._mean_weight(name, state, raw.get(name)))
@@ -183,7 +218,7 @@ class Problem:
                 matrix = matrix + self._product(self._weight(name, state, raw.get(name)), left, right)
         if means:
             means = torch.stack(means, dim=1)
-            matrix = matrix + torch.tensordot(means, self.scheme.constant(outer, means), dims=1)
+            matrix = matrix + torch.tensordot(means, self.setup.constant(outer, means), dims=1)
         return matrix
 
     @property

@@ -40,7 +40,7 @@ def solve(matrix, target):
 def _eliminate(matrix: list[list[float]], target: list[float]) -> list[float]:
     """The same for one system, by Gauss and Jordan without pivots: what is scaled is nearly symmetric, or triangular.
 
-    In plain Python, since three equations take a library longer to be told than to solve.
+    In plain Python, since a call of a library takes longer than three equations do.
     """
     count = range(len(target))
     dead = [abs(matrix[n][n]) < TINY for n in count]

@@ -2,7 +2,7 @@
 
 Systems that step the sea surface temperature after a correction with another surface flux than the one in the budget do
 not conserve the energy of both together. Here the ocean is given the corrected state and the energy budget itself, and
-asks it for the net surface flux.
+asks it for the net surface flux. The stepping of a coupled ocean will use it; no configuration reaches it yet.
 """
 
 import dataclasses

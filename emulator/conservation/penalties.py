@@ -40,8 +40,8 @@ class Penalty:
 
     @classmethod
     def from_truth(cls, budgets: dict[str, Budget], truth: TruthResiduals, weights: dict[str, float] | None = None):
-        """Penalty with the deviation of the truth's residuals as tolerance."""
-        return cls(budgets, {name: truth.deviation[name] for name in budgets}, weights or {})
+        """Penalty whose tolerances are those of the truth's residuals."""
+        return cls(budgets, {name: truth.tolerance(name) for name in budgets}, weights or {})
 
     def __call__(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         """Penalty of a predicted step, `(batch,)` float64; fields as for the hard corrections."""

@@ -20,44 +20,48 @@ from torch import Tensor
 from emulator.conservation import fluxes, newton
 from emulator.conservation.atmosphere import Atmosphere, State, on_levels
 from emulator.conservation.bands import Bands
-from emulator.conservation.budgets import Anchor, Budget
-from emulator.conservation.compiled import CONTROLS, KIND, MEASURED, SIZES, Compiled, Solution, times
-from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, Trial
+from emulator.conservation.budgets import Anchor, Budget, Declared
+from emulator.conservation.compiled import Compiled
+from emulator.conservation.compiled_step import CONTROLS, KIND, SIZES, Solution, times
+from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, ProjectionSetup, Trial
 from emulator.conservation.scheme import Correction, Options, Scheme
-from emulator.conservation.sequential import ColumnStep
+from emulator.conservation.steps import ColumnStep
 from emulator.kernels import corrections as native
+from emulator.kernels.compiled import Layout
 
 
 class Projection(Scheme):
     """Variance-weighted projection on all budgets.
 
     Attributes:
-      controls: fields that may change, apart from fluxes that follow from them (`fluxes.linked`).
-      variances: error variances by control, units squared, `(level,)` or one number.
-      bounded: the controls that stay non-negative.
-      bands: `Bands`, or None to close every budget over the globe alone.
+      setup: the budgets, the controls and their variances.
+      clipped: fields without negative values that are no controls.
     """
 
-    def __init__(
-        self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget], variables, variances, bands=None
-    ):
+    def __init__(self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget], variables, variances):
         super().__init__(options, atmosphere, budgets)
-        self.solved = [budget for name, budget in budgets.items() if name != "column_water"]
-        self.controls = options.controls or tuple(name for name in CONTROLS if name in self.required)
+        solved = [budget for name, budget in budgets.items() if name != "column_water"]
+        others = tuple(budget.quantity.control for budget in solved if isinstance(budget, Declared))
+        controls = options.controls or (*(name for name in CONTROLS if name in self.required), *others)
         variables = set(variables)
-        if missing := [name for name in self.controls if name not in variables]:
+        if missing := [name for name in controls if name not in variables]:
             raise ValueError(f"Expected the projection's controls among the variables, got {missing}")
-        self.bands = None if bands is None else Bands(bands, atmosphere, self.solved, variables)
-        self.variances = {name: self._variance(name, variances or {}) for name in self.controls}
-        self._copies: dict[tuple, Tensor] = {}
-        self.bounded = tuple(name for name in fluxes.NON_NEGATIVE if name in self.controls)
-        self.clipped = tuple(name for name in fluxes.NON_NEGATIVE if name in variables - set(self.controls))
-        changes = (*self.controls, *self.clipped)
+        self.setup = ProjectionSetup(
+            atmosphere,
+            solved,
+            controls,
+            relative=(*options.relative, *others),
+            bounded=tuple(name for name in fluxes.NON_NEGATIVE if name in controls),
+            bands=Bands(options.bands, atmosphere, solved, variables) if options.bands else None,
+            variances={name: self._variance(name, variances or {}) for name in controls},
+        )
+        self.clipped = tuple(name for name in fluxes.NON_NEGATIVE if name in variables - set(controls))
+        changes = (*controls, *self.clipped)
         self.columns = tuple(ColumnStep(budget) for name, budget in budgets.items() if name == "column_water")
         linked = fluxes.linked_names(changes, variables)
         self.changes = (*changes, *linked, *(name for step in self.columns for name in step.changes))
         self.required = tuple(dict.fromkeys((*self.required, *self.changes)))
-        self.compiled = CompiledProjection(self) if CompiledProjection.possible(self) else None
+        self.compiled = CompiledProjection(self) if CompiledProjection.fits(self) else None
 
     def _variance(self, name: str, variances) -> Tensor:
         """A control's error variance, shaped to broadcast with its field."""
@@ -74,24 +78,10 @@ class Projection(Scheme):
             raise ValueError(f"Expected {expected} of {name}, got {tuple(value.shape)}")
         return value.reshape(1, -1, *(1,) * self.atmosphere.space)
 
-    def variance(self, name: str, like: Tensor) -> Tensor:
-        """A control's error variance in the type and on the device of its field, made once for each."""
-        key = (name, like.dtype, like.device)
-        if key not in self._copies:
-            self._copies[key] = self.variances[name].to(like.device, like.dtype)
-        return self._copies[key]
-
-    def constant(self, numbers, like: Tensor) -> Tensor:
-        """Nested lists of numbers as a float64 tensor on the device of `like`, made once for each."""
-        key = (repr(numbers), like.device)
-        if key not in self._copies:
-            self._copies[key] = torch.tensor(numbers, dtype=torch.float64, device=like.device)
-        return self._copies[key]
-
     def correct(self, state0: State, state1: State, anchor: Anchor | None, scales: dict[str, Tensor]) -> Correction:
-        clipped = {name: state1[name].clamp(min=0) for name in (*self.bounded, *self.clipped)}
+        clipped = {name: state1[name].clamp(min=0) for name in (*self.setup.bounded, *self.clipped)}
         base = state1 | clipped
-        problem = Problem(self, (state0, state1, base), anchor, scales)
+        problem = Problem(self.setup, (state0, state1, base), anchor, scales)
         with torch.no_grad():
             first = problem.first()
             trial, open_ = problem.solve(first)
@@ -114,33 +104,34 @@ class Projection(Scheme):
 
     def _known(self, trial: Trial) -> dict[str, Tensor]:
         """Residuals of a trial by budget, where its constraints are the budgets."""
-        if self.bands is not None:
+        if self.setup.bands is not None:
             return {}
-        return {budget.name: trial.residual[:, index].detach() for index, budget in enumerate(self.solved)}
+        return {budget.name: trial.residual[:, index].detach() for index, budget in enumerate(self.setup.budgets)}
 
 
 class CompiledProjection(Compiled):
     """The projection from the kernels' sums: its multipliers are the unknowns, and move every control."""
 
     def __init__(self, scheme: Projection):
-        relative = [name for name in scheme.controls if name in scheme.options.relative]
-        bounded = [name for name in (*scheme.bounded, *scheme.clipped) if name in KIND]
-        modes = {KIND[name]: (native.SIZED * (name in relative), native.AFTER * (name in bounded)) for name in CONTROLS}
-        variances = {KIND[name]: variance for name, variance in scheme.variances.items()}
+        setup = scheme.setup
+        relative = [name for name in setup.controls if name in setup.relative]
+        bounded = [name for name in (*setup.bounded, *scheme.clipped) if name in KIND]
+        modes = {KIND[name]: (Layout.SIZED * (name in relative), Layout.AFTER * (name in bounded)) for name in CONTROLS}
+        variances = {KIND[name]: variance for name, variance in setup.variances.items()}
         super().__init__(scheme, modes, variances, [KIND[name] for name in relative])
         self.directions = self.rows @ self._by_amount()
         self._relative, self._mean_sizes = self._places()
 
     @staticmethod
-    def possible(scheme: Projection) -> bool:
-        return Compiled.possible(scheme) and scheme.bands is None and set(scheme.controls) <= set(CONTROLS)
+    def fits(scheme: Projection) -> bool:
+        return Compiled.fits(scheme) and scheme.setup.bands is None and set(scheme.setup.controls) <= set(CONTROLS)
 
     def _by_amount(self) -> np.ndarray:
         """What a multiplier of each amount adds to the totals: minus the amount's derivatives, `(5, TOTALS)`."""
         constants = self.air.constants
-        result = np.zeros((5, native.TOTALS))
+        result = np.zeros((5, Layout.TOTALS))
         for amount in range(3):
-            result[amount, native.ALONG + amount] = -1
+            result[amount, Layout.ALONG + amount] = -1
         result[3, 3] = result[4, 4] = -1
         reach = REFERENCE_PRESSURE / constants.gravity
         result[1, 2] = -reach
@@ -154,10 +145,11 @@ class CompiledProjection(Compiled):
         places = np.arange(len(relative))
         for kind in self.normalised:
             if kind in SIZES:
-                mine = slice(18, 30) if kind == "pressure" else slice(SIZES[kind], SIZES[kind] + 1)
+                pressed = slice(Layout.PRESSED, Layout.RAIN_SIZE)
+                mine = pressed if kind == "pressure" else slice(SIZES[kind], SIZES[kind] + 1)
                 places[mine] = SIZES[kind]
             else:
-                start = MEASURED + (0 if kind == "temperature" else 2 * self.levels)
+                start = Layout.MEASURED + (0 if kind == "temperature" else 2 * self.levels)
                 mine = slice(start + self.levels, start + 2 * self.levels)
                 places[mine] = np.arange(start, start + self.levels)
             relative[mine] = True
@@ -176,13 +168,13 @@ class CompiledProjection(Compiled):
             totals = times(multipliers, self.directions)
             return trial(multipliers, totals, step.trial(totals, weights))
 
-        def change(found: _Sums) -> np.ndarray:
-            return newton.solve(self.matrix(found.sums, weights, self.directions), found.residual)
+        def change(last: _Sums) -> np.ndarray:
+            return newton.solve(self.matrix(last.sums, weights, self.directions), last.residual)
 
         start = trial(np.zeros_like(scales), totals, first)
         last, open_ = newton.iterate(start, change, evaluate, scales, torch.float32)
         last = evaluate(start.multipliers) if last is start else last
-        saturations = {name: self.held(last.sums, name) for name in self.scheme.bounded}
+        saturations = {name: self.on_bound(last.sums, name) for name in self.scheme.setup.bounded}
         saturations["projection"] = open_.astype(np.float64)
         return Solution(first, last.sums, last.totals, self.directions[None], weights, saturations)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from emulator.kernels import columns as native
+from emulator.kernels import library
 
 GOLDEN_STEP = 2654435769  # the golden ratio's share of 2^32, odd, so that 2^32 cells have different offsets
 EXPONENT_BITS = 0x7F800000  # of an IEEE float32
@@ -26,7 +27,7 @@ def add(field: Tensor, increment: Tensor) -> Tensor:
     """
     if field.dtype != torch.float32:
         return field + increment
-    if native.serves(field, increment):
+    if library.takes(field, increment):
         pattern = pattern_of(tuple(field.shape[1:]), field.device)
         traced = torch.is_grad_enabled() and (field.requires_grad or increment.requires_grad)
         return _Dither.apply(field, increment, pattern) if traced else native.dither(field, increment, pattern)

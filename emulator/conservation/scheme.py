@@ -11,12 +11,12 @@ from emulator.conservation import fluxes
 from emulator.conservation.amounts import OnePass
 from emulator.conservation.anchors import ANCHORS, Unaccounted, make_anchor
 from emulator.conservation.atmosphere import Atmosphere, State
-from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
+from emulator.conservation.budgets import Anchor, Budget, ColumnWater, Declared, DryAir, Water
 from emulator.conservation.energy import Energy
+from emulator.planet.quantities import quantities
 from emulator.planet.variables import VARIABLES
 
 KINDS = ("none", "sequential", "projection")
-BUDGETS = ("dry_air", "water", "energy", "column_water")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,17 @@ class Options:
 
     Attributes:
       kind: "none" (measure alone), "sequential" or "projection".
-      budgets: names of the budgets to close, a subset of `BUDGETS`.
+      budgets: names of the quantities whose budgets are closed, of those that are registered (`emulator.planet.quantities`).
       energy: form of energy, "hydrostatic" or "total"; heat_capacity, "constant" or "moist"; kinetic: count the winds.
       anchor: what dry mass is held to: "initial", "previous" step or "given", the number `dry_mass` in kg m-2.
       dry_air, water, temperature: forms of the sequential corrections (`sequential.py`); dry_air None takes "ratio"
         where there is surface pressure and "humidity" elsewhere.
       humidity_from_level: index of the highest level that the dry-air form "humidity" may change.
       controls: fields the projection may change, None for its default.
-      relative: of these, the fields whose error variance is proportional to their value: the projection scales them, and
-        dry cells stay dry.
+      bands: latitudes, degrees north and increasing, between bands in which the projection closes each budget that has the
+        divergence of its transport as a field; none for budgets over the globe alone.
+      relative: of the controls, the fields whose error variance is proportional to their value: the projection scales them,
+        and dry cells stay dry.
     """
 
     kind: str = "sequential"
@@ -50,6 +52,7 @@ class Options:
     controls: tuple[str, ...] | None = None
     relative: tuple[str, ...] = (fluxes.PRECIPITATION, fluxes.HUMIDITY)
     unaccounted: Unaccounted = dataclasses.field(default_factory=Unaccounted)
+    bands: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -60,8 +63,15 @@ class Options:
             raise ValueError(
                 f"Expected dry_mass exactly with the anchor 'given', got {self.anchor!r} and {self.dry_mass!r}"
             )
-        if unknown := [name for name in self.budgets if name not in BUDGETS]:
-            raise ValueError(f"Expected budgets among {BUDGETS}, got {unknown}")
+        known = quantities()
+        if unknown := [name for name in self.budgets if name not in known]:
+            raise ValueError(f"Expected budgets among {', '.join(known)}, got {', '.join(unknown)}")
+        if self.bands and self.kind != "projection":
+            raise ValueError(f"Expected latitude bands with the kind 'projection' alone, got {self.kind!r}")
+        if any(a >= b for a, b in zip((-90.0, *self.bands), (*self.bands, 90.0), strict=True)):
+            raise ValueError(
+                f"Expected increasing latitudes between -90 and 90 as edges of bands, got {list(self.bands)}"
+            )
 
 
 class LackingVariables(ValueError):
@@ -91,7 +101,11 @@ def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[st
         "energy": lambda: Energy(atmosphere, *energy_options, snow=fluxes.SNOWFALL in variables, heating=rates.heating),
         "column_water": lambda: ColumnWater(water),
     }
-    budgets = {name: makers[name]() for name in BUDGETS if name in options.budgets}
+    budgets = {
+        name: makers[name]() if name in makers else Declared(atmosphere, quantity)
+        for name, quantity in quantities().items()
+        if name in options.budgets
+    }
     lacking = {name: [need for need in budget.required if need not in variables] for name, budget in budgets.items()}
     if lacking := {name: names for name, names in lacking.items() if names}:
         raise LackingVariables(lacking)
@@ -167,7 +181,7 @@ class Scheme:
         Returns:
           The changed fields, and the record: `residual_before_<budget>` and `residual_after_<budget>` (relative),
           `correction_rms_<variable>` (the variable's units), `correction_share_<variable>` (of a step's deviation, where
-          `build` was told that) and `saturation_<what>`, each `(batch,)` float64, detached.
+          `build` got it) and `saturation_<what>`, each `(batch,)` float64, detached.
 
         Raises:
           ValueError: for a missing field, another number of levels, another grid, half precision, or batches that differ.
@@ -199,13 +213,11 @@ class Scheme:
             raise ValueError(f"Expected an anchor of {batch} dry masses, got {tuple(anchor.dry_mass.shape)}")
 
     def _prepared(self, state0: State, state1: State) -> tuple[State, State]:
-        """The states with what the budgets' evaluations share: of energy only where nothing changes the winds."""
+        """The states with what the budgets' evaluations share."""
         if self.one_pass and (states := self.one_pass.begin(state0, state1)):
             return states
         energy = self.budgets.get("energy")
-        if energy is None or set(energy.winds) & set(self.changes):
-            return state0, state1
-        return energy.prepare(state0, state1)
+        return (state0, state1) if energy is None else energy.prepare(state0, state1)
 
     def _given_anchor(self, state0: State) -> Anchor | None:
         """The options' dry mass as an anchor, if they have one."""

@@ -1,7 +1,7 @@
-"""What a forecast is told about its future: prescribed fields from a store, and the clock."""
+"""What a step is given besides the state: prescribed fields from a store, the clock, and noise."""
 
-import datetime
 import logging
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,13 +9,27 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels
-from emulator.planet.calendar import day_and_hour
+from emulator.planet.calendar import day_and_hour, later
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
 from emulator.planet.variables import VARIABLES
 from emulator.store.schema import grid_of, time_step_seconds
 
 log = logging.getLogger(__name__)
+
+
+class StepInputs(NamedTuple):
+    """What a step is given besides the state.
+
+    Attributes:
+      forcing: prescribed fields, `(batch, channel, *space)`.
+      clock: features of the time of day and year, `(batch, 5, *space)`.
+      noise: random fields of a stochastic network, `(batch, channel, *space)`, else None.
+    """
+
+    forcing: Tensor
+    clock: Tensor
+    noise: Tensor | None = None
 
 
 def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
@@ -51,23 +65,20 @@ class Forcing:
 
     def later(self, time, steps: int):
         """The time `steps` steps after `time`."""
-        seconds = steps * self.step_seconds
-        if isinstance(time, np.datetime64):
-            return time + np.timedelta64(round(seconds * 1000), "ms")
-        return time + datetime.timedelta(seconds=seconds)
+        return later(time, steps * self.step_seconds)
 
-    def told(self, times) -> tuple[Tensor, Tensor]:
-        """For steps that start at `times`: forcing `(time, channel, *space)` and clock `(time, 5, *space)`."""
+    def inputs(self, times) -> StepInputs:
+        """Of steps that start at `times`, a row each; no noise."""
         times = list(times)
         clock = clock_of(times, self.step_seconds / 3600, self.grid)
         if not self.channels.count:
-            return torch.zeros(len(times), 0, *self.grid.shape), clock
+            return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock)
         first = torch.stack([self._fields(self._index(t)) for t in times])
         if self._snapshot.all():
-            return first, clock
+            return StepInputs(first, clock)
         last = torch.stack([self._fields(self._index(self.later(t, 1))) for t in times])
         where = self._snapshot.view(1, -1, *[1] * len(self.grid.shape))
-        return torch.where(where, first, last), clock
+        return StepInputs(torch.where(where, first, last), clock)
 
     def _index(self, time) -> int:
         if self.times[0] <= time <= self.times[-1]:
@@ -76,7 +87,7 @@ class Forcing:
                 return found
         if not self._warned:
             self._warned = True
-            log.warning("no forcing is stored for %s: taking that of the nearest day of the year from here on", time)
+            log.warning("The store has no forcing for %s; using the nearest day of the year from here on", time)
         day, hour = (float(values[0]) for values in day_and_hour([time]))
         apart = np.abs(self._phase - day - hour / 24)
         apart = np.minimum(apart, 365.25 - apart) + 10.0 * (np.abs(self._hour - hour) > 1e-6)

@@ -1,10 +1,25 @@
 """Normalisation of channels by the statistics of the training period; forward and inverse."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from emulator.data.channels import Channels
+
+
+def open_statistics(path: Path) -> xr.Dataset:
+    """Statistics in memory. Raises `ValueError` naming the file when it is absent or not a statistics file."""
+    try:
+        with xr.open_dataset(path) as dataset:
+            loaded = dataset.load()
+    except FileNotFoundError:
+        raise ValueError(f"Expected statistics at {path}, got nothing there; run the stage stats") from None
+    if "statistic" not in loaded.dims:
+        raise ValueError(f"Expected statistics with a dimension 'statistic' at {path}, got {dict(loaded.sizes)}")
+    return loaded
 
 
 def channel_statistics(statistics, channels: Channels, name: str) -> Tensor:
@@ -20,7 +35,7 @@ def channel_statistics(statistics, channels: Channels, name: str) -> Tensor:
 
 
 class Normalizer(nn.Module):
-    """`(x - mean) / std` per channel of `(batch, channel, *space)`; missing values (NaN) become the mean.
+    """`(x - mean) / std` per channel of `(batch, channel, *space)`; missing values (NaN) stay missing.
 
     A channel that never varies is only centred. Statistics are buffers, so they travel in the checkpoint.
     """

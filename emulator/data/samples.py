@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels, Layout
-from emulator.data.forcing import is_snapshot
+from emulator.data.forcing import StepInputs, is_snapshot
 from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
-from emulator.store.chunk_reader import StoreReader
-from emulator.store.record import Record
+from emulator.store.analysis import AnalysisSeries
+from emulator.store.chunks import StoreReader
 from emulator.store.schema import grid_of
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
@@ -56,6 +56,12 @@ class Batch:
             return self
         return Batch(*(tensor.pin_memory() for tensor in self._tensors()))
 
+    def inputs(self) -> Iterator[StepInputs]:
+        """Of every step in turn."""
+        for k in range(self.forcing.shape[1]):
+            noise = None if self.noise is None else self.noise[:, k]
+            yield StepInputs(self.forcing[:, k], self.clock[:, k], noise)
+
     def split(self, parts: int) -> list["Batch"]:
         """In equal parts of its samples, in order. Raises `ValueError` where they do not divide."""
         if len(self.state) % parts:
@@ -80,7 +86,7 @@ class Samples:
       start, end: the period, both included; None is open.
       cache_bytes: hold the period in memory if it needs at most this many bytes.
       stores: where the datasets lie, one path each; chunks are then read and decompressed without Zarr's detours where the
-        layout allows (`emulator.store.chunk_reader`). The datasets have to be those of the stores, unchanged.
+        layout allows (`emulator.store.chunks`). The datasets have to be those of the stores, unchanged.
       threads: that read and decompress at the same time.
     """
 
@@ -98,7 +104,7 @@ class Samples:
         if stores is not None and len(stores) != len(datasets):
             raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(stores)}")
         groups = (layout.prognostic, layout.diagnostic, layout.forcing, layout.static)
-        record = Record.of(datasets, start, end, [name for channels in groups for name in channels.names])
+        record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
         self._readers = [None if stores is None else StoreReader(stores[s.store], threads) for s in record.stretches]
         self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600

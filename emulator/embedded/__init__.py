@@ -1,0 +1,58 @@
+"""Models that make data from nothing. A file in this folder is one model, which registers itself under the file's name.
+
+To add one, write `NAME.py` that ends in `MODELS.register("NAME", Embedded(Settings, build))`; nothing else has to know it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from emulator.files.registry import Registry
+from emulator.planet.constants import Constants
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
+
+
+class EmbeddedModel(Protocol):
+    """A built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
+
+    Attributes:
+      title: of its files; provenance: "model", "versions" and whatever else defines the numbers, for their attributes.
+      grid, levels, constants: of the fields. static: fields that do not change, `(latitude, longitude)`.
+    """
+
+    title: str
+    provenance: dict[str, Any]
+    grid: Grid
+    levels: Levels
+    constants: Constants
+    static: dict[str, np.ndarray]
+
+    def initial_state(self) -> Any: ...
+
+    def advance_day(self, state: Any) -> tuple[Any, dict[str, np.ndarray]]:
+        """The state after a day, and canonical fields `(time, [level,] latitude, longitude)` at the day's output times."""
+
+    def save_state(self, state: Any, path: Path) -> None: ...
+
+    def load_state(self, path: Path) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """One model.
+
+    Attributes:
+      settings: a frozen dataclass of all that defines a simulation, with `start` (a date) and `step_hours` (the spacing of
+        the output, and what means are over); raises `ValueError` for settings that cannot be.
+      build: from settings to the model. Raises `ImportError` where an extra is not installed.
+    """
+
+    settings: type
+    build: Callable[[Any], EmbeddedModel]
+
+
+MODELS: Registry[Embedded] = Registry("embedded model", __name__, besides=("simulation",))

@@ -5,6 +5,8 @@ sigma levels, orography, land, a prescribed annual cycle of sea-surface temperat
 radiation. The boundary data are those that come inside the `jcm` package, so nothing is downloaded.
 
 `jcm` and `jax` are imported when a model is built, never with this module: they belong to the extra `emulator[gcm]`.
+
+Over 300 lines, since settings, step, fluxes and restart files of one model are read together.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from emulator.embedded import MODELS, Embedded
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -30,13 +33,7 @@ COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE
 
 log = logging.getLogger(__name__)
 
-LEVEL_FIELDS = (
-    "temperature",
-    "u_component_of_wind",
-    "v_component_of_wind",
-    "specific_humidity",
-    "geopotential",
-)
+LEVEL_FIELDS = ("temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity", "geopotential")
 FLUXES = (
     "mean_total_precipitation_rate",
     "mean_evaporation_rate",
@@ -102,7 +99,7 @@ def build(settings: Settings) -> "ReferenceModel":
 
 
 class ReferenceModel:
-    """The built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
+    """The built model; see `emulator.embedded.EmbeddedModel`.
 
     Attributes:
       grid: Gaussian `Grid`, `(latitude, longitude)` = (32, 64) or (48, 96), north to south.
@@ -110,7 +107,7 @@ class ReferenceModel:
       constants: the model's own `Constants`, read from its modules.
       static: `geopotential_at_surface` [m2 s-2] (of the truncated orography that the dynamics use) and `land_sea_mask`
         [1], each `(latitude, longitude)`.
-      provenance: versions and settings, for the attributes of files.
+      title, provenance: versions and settings, for the attributes of files.
     """
 
     def __init__(self, settings: Settings):
@@ -125,6 +122,7 @@ class ReferenceModel:
 
         data = boundary_data()
         self.settings = settings
+        self.title = f"T{settings.truncation} simulation with the embedded reference model"
         coords = get_speedy_coords(layers=8, spectral_truncation=settings.truncation)
         terrain = TerrainData.from_coords(coords, terrain_file=str(data / "terrain.nc"), interpolate=True)
         self._model = Model(
@@ -200,11 +198,11 @@ class ReferenceModel:
         expected = [f"{index:03d}{jax.tree_util.keystr(key)}" for index, (key, _) in enumerate(leaves)]
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                found, values = arrays.files, list(arrays.values())
+                names, values = arrays.files, list(arrays.values())
         except (EOFError, ValueError, zipfile.BadZipFile):
             raise ValueError(f"Expected a model's state in {path}, it is damaged: delete it to go on without") from None
-        if found != expected:
-            raise ValueError(f"Expected the arrays of this model's state in {path}, got {found[:3]}, ...")
+        if names != expected:
+            raise ValueError(f"Expected the arrays of this model's state in {path}, got {names[:3]}, ...")
         for name, value, (_, leaf) in zip(expected, values, leaves, strict=True):
             if value.shape != np.shape(leaf):
                 raise ValueError(f"Expected {name} of shape {np.shape(leaf)} in {path}, got {value.shape}")
@@ -312,3 +310,6 @@ def _constants() -> Constants:
         latent_heat_vaporisation=alhc * 1000.0,  # J g-1 in SPEEDY, which knows no other phase change in the air
         latent_heat_fusion=values.alhf,
     )
+
+
+MODELS.register("speedy", Embedded(Settings, build))

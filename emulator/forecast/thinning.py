@@ -1,4 +1,4 @@
-"""Less output: some variables, levels or a region, and means over days or months."""
+"""Less output: some variables, levels or a region."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,8 @@ def thinned(
         kept = [n for n, v in dataset.data_vars.items() if n in variables or not space & set(v.dims)]
         dataset = dataset[[*kept, *(n for n in ("cell_area",) if n in dataset and n not in kept)]]
     if levels is not None and "level" in dataset.dims:
-        held = np.asarray(dataset["level"].values, np.float64)
-        index = np.unique([int(np.abs(held - value).argmin()) for value in levels])
+        stored = np.asarray(dataset["level"].values, np.float64)
+        index = np.unique([int(np.abs(stored - value).argmin()) for value in levels])
         dataset = dataset.isel(level=index).assign_attrs(levels_selected=1)
     if inside is not None:
         if "cell" in dataset.dims:
@@ -36,20 +36,3 @@ def thinned(
         if "cell_area" in dataset:
             dataset["cell_area"] = dataset["cell_area"] / dataset["cell_area"].sum()
     return dataset
-
-
-def month_ends(first, steps: int, step_seconds: float, later) -> tuple[int, ...]:
-    """Numbers of the steps that end a calendar month, for a run of `steps` steps from the time `first`.
-
-    `later`: `(time, steps) -> time`. The last month is left out unless it is whole.
-    """
-
-    def month(number):
-        # a step belongs to the month of its start
-        when = later(first, number - 1)
-        if isinstance(when, np.datetime64):
-            return when.astype("datetime64[M]").astype(int)
-        return 12 * when.year + when.month
-
-    ends = [number for number in range(1, steps + 1) if month(number) != month(number + 1)]
-    return tuple(ends)

@@ -1,4 +1,4 @@
-"""New times at the end of a finished store: the regions that stay as they are, taken over without a copy where possible."""
+"""New times at the end of a finished store: the slabs that stay as they are, taken over without a copy where possible."""
 
 import json
 import logging
@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.ingest.fields import Plan
-from emulator.ingest.fill import Region
+from emulator.files.whole_file import whole_file
+from emulator.ingest.fields import StorePlan
+from emulator.ingest.fill import Slab
 from emulator.store.analysis import open_analysis
 from emulator.store.marks import DiskError, mark, marks, partial_path, reason
 
@@ -20,8 +21,8 @@ OWN = {"fingerprint", "history", "source", "missing_times", "interpolated_times"
 log = logging.getLogger(__name__)
 
 
-def kept_regions(path, template: xr.Dataset, plan: Plan, wanted: Sequence[Region]) -> list[Region]:
-    """The regions of a store to be that the finished store at `path` already holds whole.
+def kept_slabs(path, template: xr.Dataset, plan: StorePlan, wanted: Sequence[Slab]) -> list[Slab]:
+    """The slabs of a store to be that the finished store at `path` already holds whole.
 
     The first and the last of them of every field are read from the sources again and compared.
 
@@ -33,23 +34,23 @@ def kept_regions(path, template: xr.Dataset, plan: Plan, wanted: Sequence[Region
     old = open_analysis(path)
     _check_same(old, template, path)
     count = old.sizes["time"]
-    kept = [region for region in wanted if region.stop <= count and _is_whole(old, region)]
-    by_field: dict[str, list[Region]] = {}
-    for region in kept:
-        by_field.setdefault(region.name, []).append(region)
-    for regions in by_field.values():
-        for region in {regions[0], regions[-1]}:
-            _check_values(old, plan, region, path)
+    kept = [slab for slab in wanted if slab.stop <= count and _is_whole(old, slab)]
+    by_field: dict[str, list[Slab]] = {}
+    for slab in kept:
+        by_field.setdefault(slab.name, []).append(slab)
+    for own in by_field.values():
+        for slab in {own[0], own[-1]}:
+            _check_values(old, plan, slab, path)
     if kept:
-        log.info("%d regions of %s up to %s stay as they are", len(kept), path, old["time"].values[count - 1])
+        log.info("Kept %d regions of %s, up to %s", len(kept), path, old["time"].values[count - 1])
     return kept
 
 
-def _is_whole(old: xr.Dataset, region: Region) -> bool:
-    """Whether the store's own file for the region begins and ends where the region does."""
-    encoding = old[region.name].encoding
+def _is_whole(old: xr.Dataset, slab: Slab) -> bool:
+    """Whether the store's own file for the slab begins and ends where the slab does."""
+    encoding = old[slab.name].encoding
     length = (encoding.get("shards") or encoding["chunks"])[0]
-    return region.start % length == 0 and region.stop - region.start == length
+    return slab.start % length == 0 and slab.stop - slab.start == length
 
 
 def _check_same(old, template, path):
@@ -82,30 +83,30 @@ def _check_same(old, template, path):
             raise ValueError(f"Expected {name} to append as it is in {path}, got it changed")
 
 
-def _check_values(old, plan, region, path):
-    field = plan.fields[region.name].part(region.start, region.stop)
-    found = field.read(0, region.stop - region.start, plan.grid.shape)
-    held = old[region.name].isel(time=slice(region.start, region.stop)).values
-    if not np.array_equal(found, held, equal_nan=True):
+def _check_values(old, plan, slab, path):
+    field = plan.fields[slab.name].part(slab.start, slab.stop)
+    again = field.read(0, slab.stop - slab.start, plan.grid.shape)
+    stored = old[slab.name].isel(time=slice(slab.start, slab.stop)).values
+    if not np.array_equal(again, stored, equal_nan=True):
         raise ValueError(
-            f"Expected the sources to hold the {region.name} that {path} has from {plan.times[region.start]} to "
-            f"{plan.times[region.stop - 1]}, got other values; ingest without appending to make the store anew"
+            f"Expected the sources to hold the {slab.name} that {path} has from {plan.times[slab.start]} to "
+            f"{plan.times[slab.stop - 1]}, got other values; ingest without appending to make the store anew"
         )
 
 
-def link_regions(path, kept: Sequence[Region]) -> None:
-    """Takes regions of the finished store over into the unfinished one, and marks them.
+def link_slabs(path, kept: Sequence[Slab]) -> None:
+    """Takes slabs of the finished store over into the unfinished one, and marks them.
 
     Files are linked, so that terabytes cost nothing (no writer ever changes a file in place), or copied where the file
     system has no links. Raises `DiskError` when that fails.
     """
     partial, done = partial_path(path), marks(path)
-    same = {name: _layout(path, name) == _layout(partial, name) for name in {region.name for region in kept}}
-    for region in kept:
-        if region.key in done or not same[region.name]:
+    same = {name: _layout(path, name) == _layout(partial, name) for name in {slab.name for slab in kept}}
+    for slab in kept:
+        if slab.key in done or not same[slab.name]:
             continue
-        number = region.start // (region.stop - region.start)
-        source = Path(path) / region.name / "c" / str(number)
+        number = slab.start // (slab.stop - slab.start)
+        source = Path(path) / slab.name / "c" / str(number)
         try:
             for file in source.rglob("*"):
                 target = partial / file.relative_to(path)
@@ -113,8 +114,8 @@ def link_regions(path, kept: Sequence[Region]) -> None:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _link(file, target)
         except OSError as error:
-            raise DiskError(f"Expected to take {region.name} over from {path}, got: {reason(error)}") from error
-        mark(path, region.key)
+            raise DiskError(f"Expected to take {slab.name} over from {path}, got: {reason(error)}") from error
+        mark(path, slab.key)
 
 
 def _layout(store, name: str) -> dict:
@@ -129,6 +130,5 @@ def _link(file: Path, target: Path) -> None:
     except FileExistsError:
         pass  # another process was faster
     except OSError:
-        scratch = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        shutil.copyfile(file, scratch)
-        os.replace(scratch, target)
+        with whole_file(target, shared=True, flush=False) as scratch:
+            shutil.copyfile(file, scratch)

@@ -1,36 +1,34 @@
 """Pieces of sources put together: one grid, one time axis, and for every field the piece that each slot is read from."""
 
 import dataclasses
-import datetime
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from emulator.ingest.fields import Field, Plan, Term
+from emulator.ingest.fields import GAPS, PlannedField, StorePlan, Term
+from emulator.planet.calendar import day_and_hour, later, seconds_between, within
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES
 from emulator.sources.piece import Piece
-from emulator.store.schema import seconds_between
 
-GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
 log = logging.getLogger(__name__)
 
 
 def assemble(
     pieces: Sequence[Piece],
     roles: Mapping[str, str],
-    within: Callable[[np.ndarray], np.ndarray],
+    period: tuple = (None, None),
     step_hours: float | None = None,
     keep_missing: bool = False,
     longest_gap: int = 0,
-) -> Plan:
+) -> StorePlan:
     """The plan of a store from all pieces of all sources.
 
     Args:
       pieces: from `harmonise.pieces`; of a forecast all with `lead_time`, of an analysis none.
       roles: canonical name -> role, for the names whose role is not the table's.
-      within: which of some times belong to the period, as a mask.
+      period: first and last time, both included (see `emulator.planet.calendar.within`).
       step_hours: step of the store; None takes the one of the sources. A longer one takes snapshots at whole multiples
         of it after midnight and averages the means in between.
       keep_missing: leave slots that no source has empty instead of refusing them.
@@ -60,7 +58,7 @@ def assemble(
             np.concatenate([p.coordinates["lead_time"] for t in moving.values() for q in t.values() for p in q])
         )
     built = {
-        name: {key: _term(name, key, found, leads, members, levels, within) for key, found in sorted(terms.items())}
+        name: {key: _term(name, key, some, leads, members, levels, period) for key, some in sorted(terms.items())}
         for name, terms in sorted(moving.items())
     }
     axis = _Axis.of(built, forecast, step_hours, keep_missing or longest_gap > 0)
@@ -72,9 +70,9 @@ def assemble(
     interpolated = np.any([field.interpolated for field in fields.values()], axis=0)
     if not keep_missing:
         for field in fields.values():
-            _check_present(field, axis)
-    interpolated = interpolated if interpolated.any() else None
-    return Plan(axis.times, leads, members, levels, vertical, grid, fields, static, axis.step, missing, interpolated)
+            field.check_present(axis.times)
+    shared = (axis.times, leads, members, levels, vertical, grid, fields, static, axis.step)
+    return StorePlan(*shared, missing, interpolated if interpolated.any() else None)
 
 
 def _without_first_windows(axis, fields):
@@ -86,21 +84,6 @@ def _without_first_windows(axis, fields):
     log.info("The first %d times are left out: the means of the step before them are not in the sources", first)
     fields = {name: dataclasses.replace(field, slots=field.slots[first:]) for name, field in fields.items()}
     return dataclasses.replace(axis, times=axis.times[first:]), fields
-
-
-def _check_present(field, axis):
-    if (lacking := ~field.present).any():
-        before = f" (and the {field.window - 1} means before it)" if field.window > 1 else ""
-        first, term = axis.times[np.argmax(lacking)], field.terms[0]
-        at = np.flatnonzero(term.times == first)
-        owner = np.unique(term.owner[at]) if len(at) else np.zeros(0, int)
-        partly = [term.pieces[n].path for n in owner[owner >= 0]]  # has it on some levels or for some members
-        paths = partly or [piece.path for piece in term.pieces]
-        raise ValueError(
-            f"Expected {field.name} at every time, got nothing complete for {first}{before}, "
-            f"{int(lacking.sum())} times in all ({paths[0]}{', ...' if len(paths) > 1 else ''}); "
-            f"to take gaps: {GAPS}"
-        )
 
 
 def _terms_of(pieces) -> dict[str, dict[str, list[Piece]]]:
@@ -124,16 +107,16 @@ def _common_grid(pieces) -> Grid:
             continue
         try:
             if "cell_area" in here:
-                found = Grid.points(here["latitude"], here["longitude"], here["cell_area"])
+                own = Grid.points(here["latitude"], here["longitude"], here["cell_area"])
             else:
-                found = Grid.from_coordinates(here["latitude"], here["longitude"])
+                own = Grid.from_coordinates(here["latitude"], here["longitude"])
         except ValueError as error:
             raise ValueError(f"{error} ({piece.path})") from None
         if grid is None:
-            grid = found
-        elif not found.same_as(grid):
+            grid = own
+        elif not own.same_as(grid):
             raise ValueError(
-                f"Expected one grid, got {grid.describe()} in {first.path} and {found.describe()} in {piece.path}"
+                f"Expected one grid, got {grid.describe()} in {first.path} and {own.describe()} in {piece.path}"
             )
     return grid
 
@@ -141,7 +124,7 @@ def _common_grid(pieces) -> Grid:
 def _common_levels(moving):
     levels = kind = where = None
     for name, terms in sorted(moving.items()):
-        pieces = [p for found in terms.values() for p in found]
+        pieces = [p for some in terms.values() for p in some]
         if (axis := _common_axis(pieces, "level")) is None:
             continue
         kinds = {p.vertical for p in pieces if p.vertical != "unknown"} | ({kind} if kind else set())
@@ -159,8 +142,8 @@ def _common_levels(moving):
 
 
 def _common_axis(pieces, dim) -> np.ndarray | None:
-    found = [p.coordinates[dim] for p in pieces if dim in p.coordinates]
-    values = np.unique(np.concatenate(found)) if found else np.zeros(0)
+    axes = [p.coordinates[dim] for p in pieces if dim in p.coordinates]
+    values = np.unique(np.concatenate(axes)) if axes else np.zeros(0)
     if not len(values) or (dim == "member" and len(values) == 1):
         return None  # a deterministic field carries the number 0
     return values
@@ -168,22 +151,17 @@ def _common_axis(pieces, dim) -> np.ndarray | None:
 
 def _static(terms, grid) -> np.ndarray:
     total = np.zeros(grid.shape, np.float64)
-    for found in terms.values():
-        total += found[0].read([0]).reshape(-1, *grid.shape)[0]
+    for some in terms.values():
+        total += some[0].read([0]).reshape(-1, *grid.shape)[0]
     return total.astype(np.float32)
 
 
-def _positions(axis, values) -> np.ndarray:
-    """Positions of values that are all on a sorted axis."""
-    return np.searchsorted(axis, values)
-
-
-def _term(name, key, pieces, leads, members, levels, within) -> Term:
+def _term(name, key, pieces, leads, members, levels, period) -> Term:
     has_level = any("level" in p.coordinates and p.vertical for p in pieces)
     own_members = members if _common_axis(pieces, "member") is not None else None
     axes = {"member": own_members if own_members is not None else np.zeros(1, np.int64)}
     axes["level"] = levels if has_level else np.zeros(1)
-    masks = [within(p.coordinates["time"]) for p in pieces]
+    masks = [within(p.coordinates["time"], *period) for p in pieces]
     if not any(mask.any() for mask in masks):
         raise ValueError(f"Expected times of {name} in the period, got none (first source: {pieces[0].path})")
     times = _sorted_times([p.coordinates["time"][mask] for p, mask in zip(pieces, masks, strict=True)], pieces)
@@ -194,10 +172,10 @@ def _term(name, key, pieces, leads, members, levels, within) -> Term:
         if not mask.any():
             continue
         kept = np.flatnonzero(mask)
-        rows = _positions(times, piece.coordinates["time"][kept])
-        columns = np.zeros(1, int) if leads is None else _positions(leads, piece.coordinates["lead_time"])
-        member = np.zeros(1, int) if own_members is None else _positions(own_members, piece.coordinates["member"])
-        level = _positions(levels, piece.coordinates["level"]) if has_level else np.zeros(1, int)
+        rows = np.searchsorted(times, piece.coordinates["time"][kept])
+        columns = np.zeros(1, int) if leads is None else np.searchsorted(leads, piece.coordinates["lead_time"])
+        member = np.zeros(1, int) if own_members is None else np.searchsorted(own_members, piece.coordinates["member"])
+        level = np.searchsorted(levels, piece.coordinates["level"]) if has_level else np.zeros(1, int)
         box = np.ix_(rows, columns, member, level)
         if len(np.unique(rows)) < len(rows) or (owner[box] >= 0).any():
             twice = rows[1:][rows[1:] == rows[:-1]] if len(np.unique(rows)) < len(rows) else rows[:1]
@@ -210,21 +188,14 @@ def _term(name, key, pieces, leads, members, levels, within) -> Term:
     return Term(pieces, times, owner, place, axes["member"], axes["level"], own_members is not None, has_level)
 
 
-def _sorted_times(found, pieces) -> np.ndarray:
-    kinds = {values.dtype == object for values in found if len(values)}
-    calendars = {values[0].calendar for values in found if len(values) and values.dtype == object}
+def _sorted_times(axes, pieces) -> np.ndarray:
+    kinds = {values.dtype == object for values in axes if len(values)}
+    calendars = {values[0].calendar for values in axes if len(values) and values.dtype == object}
     if len(kinds) > 1 or len(calendars) > 1:
         raise ValueError(
             f"Expected one calendar in all sources of {pieces[0].name}, got several ({pieces[0].path}, ...)"
         )
-    return np.unique(np.concatenate([values for values in found if len(values)]))
-
-
-def shift(times: np.ndarray, seconds: float) -> np.ndarray:
-    """Times moved by some seconds, datetime64 or cftime."""
-    if times.dtype == object:
-        return times + datetime.timedelta(seconds=seconds)
-    return times + np.timedelta64(round(seconds * 1e9), "ns")
+    return np.unique(np.concatenate([values for values in axes if len(values)]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -237,7 +208,7 @@ class _Axis:
     @classmethod
     def of(cls, built, forecast, step_hours, keep_missing) -> "_Axis":
         snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(name, t)]
-        terms = snapshots or [t for found in built.values() for t in found.values()]
+        terms = snapshots or [t for some in built.values() for t in some.values()]
         times = np.unique(np.concatenate([t.times for t in terms]))
         where = terms[0].pieces[0].path
         if forecast:
@@ -265,17 +236,12 @@ class _Axis:
                     f"Expected gaps of whole steps of {step / 3600:g} h, got {steps[at] / 3600:g} h from {times[at]} to "
                     f"{times[at + 1]} ({where})"
                 )
-            times = np.array([shift(times[:1], step * n)[0] for n in range(round(count[-1]) + 1)])
+            times = np.array([later(times[:1], step * n)[0] for n in range(round(count[-1]) + 1)])
         return cls(times, step)
 
 
 def _at_multiples(times, step, where) -> np.ndarray:
-    first = times[:1]
-    if times.dtype == object:
-        midnight = first[0].replace(hour=0, minute=0, second=0, microsecond=0)
-        since = np.array([(t - midnight).total_seconds() for t in times])
-    else:
-        since = (times - first[0].astype("datetime64[D]")) / np.timedelta64(1, "s")
+    since = day_and_hour(times[:1])[1] * 3600 + np.concatenate([[0.0], np.cumsum(seconds_between(times))])
     kept = times[np.abs(since / step - np.round(since / step)) < 1e-6]
     if not len(kept):
         raise ValueError(f"Expected times at multiples of {step / 3600:g} h after midnight, got {times[:3]} ({where})")
@@ -287,7 +253,7 @@ def is_mean(name: str, term: Term) -> bool:
     return VARIABLES[name].cell == "mean" or any(p.averaged for p in term.pieces)
 
 
-def _field(name, role, terms, axis: _Axis, leads) -> Field:
+def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
     """The field on the store's axis; a slot is -1 where a member, level, lead or mean of the window is missing."""
     first = terms[0]
     averaged = is_mean(name, first)
@@ -297,19 +263,19 @@ def _field(name, role, terms, axis: _Axis, leads) -> Field:
             raise ValueError(f"Expected the terms of {name} at the same times, got others in {term.pieces[0].path}")
     needed = slice(1 if leads is not None and averaged and leads[0] == np.timedelta64(0) else 0, None)  # none ends at 0
     complete = np.all([(t.owner[:, needed] >= 0).all(axis=(1, 2, 3)) for t in terms], axis=0)
-    at = np.minimum(_positions(first.times, axis.times), len(first.times) - 1)
-    found = first.times[at] == axis.times
+    at = np.minimum(np.searchsorted(first.times, axis.times), len(first.times) - 1)
+    complete_at = first.times[at] == axis.times
     for back in range(window):
         source = np.maximum(at - back, 0)
-        found &= (at >= back) & complete[source]
+        complete_at &= (at >= back) & complete[source]
         if back:
-            found &= first.times[source] == shift(axis.times, -back * axis.step / window)
-    return Field(
+            complete_at &= first.times[source] == later(axis.times, -back * axis.step / window)
+    return PlannedField(
         name,
         role,
         terms,
         window,
-        np.where(found, at, -1),
+        np.where(complete_at, at, -1),
         first.has_member,
         first.has_level,
         averaged,

@@ -1,17 +1,24 @@
-"""Variables that a store can have although no source does: computed from those that the sources have.
+"""Fields that no source has: variables derived from others, and fields on other levels than their sources'.
 
 Wind speed is that of the components at the time; columns are integrals over the pressure of the layers (divided by
 gravity), cut at the surface pressure where it is there; a layer mean weighs with the pressure of the layers between two
 pressures; insolation is the mean over the step that ends at the time (`emulator.planet.insolation`).
+
+To pressure levels: linear in the logarithm of pressure between full levels, which lie half-way between the interfaces
+(Simmons and Burridge 1981). Above the top level and below the lowest one the value is that of the level; but below the
+lowest level temperature rises at 6.5 K km-1 (Trenberth, Berry and Buja 1993, without their limits over high ground) and
+geopotential follows hydrostatically, so that both stay plausible under mountains. To thicker layers: means weighted with
+the pressure thickness at the time, which keep every column integral.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
 
-from emulator.ingest.computed import Computed, with_fields
-from emulator.ingest.fields import Plan
+from emulator.ingest.fields import DerivedField, StorePlan
 from emulator.planet.calendar import day_and_hour
+from emulator.planet.constants import ERA5
 from emulator.planet.insolation import mean_insolation
 from emulator.planet.variables import layer_mean, variable
 from emulator.planet.vertical import Levels
@@ -30,6 +37,7 @@ COLUMNS = {
 }
 INSOLATION = "mean_top_downward_short_wave_radiation_flux"
 SURFACE_PRESSURE = "surface_pressure"
+LAPSE_RATE = 0.0065  # K m-1
 
 
 def needed(names) -> set[str]:
@@ -37,38 +45,37 @@ def needed(names) -> set[str]:
 
     Raises `ValueError` for a name that cannot be derived.
     """
-    found: set[str] = set()
+    inputs: set[str] = set()
     for name in names:
         if name in WIND:
-            found |= set(WIND[name])
+            inputs |= set(WIND[name])
         elif name in COLUMNS:
-            found |= {*COLUMNS[name], SURFACE_PRESSURE}
+            inputs |= {*COLUMNS[name], SURFACE_PRESSURE}
         elif (layer := layer_mean(name)) is not None:
-            found |= {layer[0], SURFACE_PRESSURE}
+            inputs |= {layer[0], SURFACE_PRESSURE}
         elif name != INSOLATION:
             known = ", ".join([*WIND, *COLUMNS, INSOLATION])
             raise ValueError(f"Expected {known}, or a layer such as temperature_mean_300_850 to derive, got {name!r}")
-    return found
+    return inputs
 
 
-def derive(plan: Plan, names, half_levels=None, gravity: float = 9.80665) -> Plan:
+def derive(plan: StorePlan, names, gravity: float = 9.80665) -> StorePlan:
     """The plan with derived variables.
 
     Args:
       plan: with the fields that they are computed from.
       names: canonical; see `needed`.
-      half_levels: interface coefficients `(a, b)` on other than pressure levels.
       gravity: m s-2.
 
     Raises `ValueError` naming what is missing.
     """
     fields = dict(plan.fields)
     for name in names:
-        fields[name] = _derived(plan, name, half_levels, gravity)
-    return with_fields(plan, fields)
+        fields[name] = _derived(plan, name, gravity)
+    return plan.with_fields(fields)
 
 
-def _derived(plan, name, half_levels, gravity) -> Computed:
+def _derived(plan, name, gravity) -> DerivedField:
     if plan.leads is not None and name == INSOLATION:
         raise ValueError(f"Expected an analysis to derive {name} for, got forecasts")
     if name == INSOLATION:
@@ -80,7 +87,9 @@ def _derived(plan, name, half_levels, gravity) -> Computed:
     if name in WIND:
         inputs = [_field(plan, component, name) for component in WIND[name]]
         return _computed(plan, name, inputs, _speed, inputs[0].has_level)
-    levels = _levels(plan, half_levels, name)
+    if plan.levels is None:
+        raise ValueError(f"Expected fields on levels to derive {name}, got none")
+    levels = plan.column()
     pressure = [plan.fields[SURFACE_PRESSURE]] if SURFACE_PRESSURE in plan.fields else []
     if levels.kind != "pressure" and not pressure:
         raise ValueError(f"Expected surface_pressure to derive {name} on {levels.kind} levels, got none in the sources")
@@ -94,10 +103,10 @@ def _derived(plan, name, half_levels, gravity) -> Computed:
     return _computed(plan, name, [_field(plan, base, name), *pressure], function, False)
 
 
-def _computed(plan, name, inputs, function, has_level) -> Computed:
+def _computed(plan, name, inputs, function, has_level) -> DerivedField:
     has_member = any(field.has_member for field in inputs)
     averaged = variable(name).cell == "mean" or any(field.averaged for field in inputs)
-    return Computed(name, variable(name).role, inputs, function, plan.times, has_member, has_level, averaged)
+    return DerivedField(name, variable(name).role, inputs, function, plan.times, has_member, has_level, averaged)
 
 
 def _field(plan, name, wanted):
@@ -106,12 +115,71 @@ def _field(plan, name, wanted):
     return plan.fields[name]
 
 
-def _levels(plan, half_levels, name) -> Levels:
-    if plan.levels is None:
-        raise ValueError(f"Expected fields on levels to derive {name}, got none")
-    if half_levels is None:
-        return Levels.pressure(plan.levels)
-    return Levels(plan.vertical, plan.levels, *half_levels)
+def to_pressure(plan: StorePlan, wanted) -> StorePlan:
+    """The plan with its fields on pressure levels.
+
+    Args:
+      plan: on hybrid or sigma levels, with surface pressure.
+      wanted: pressures in hPa, `(new,)`, increasing.
+
+    Raises `ValueError` for levels of pressure already, without surface pressure, or not increasing.
+    """
+    wanted = np.asarray(wanted, np.float64)
+    if plan.half_levels is None:
+        raise ValueError("Expected hybrid or sigma levels to interpolate from, got pressure levels or none")
+    if np.any(np.diff(wanted) <= 0) or wanted[0] <= 0:
+        raise ValueError(f"Expected increasing pressures in hPa to interpolate to, got {list(wanted)}")
+    fields = {}
+    for name, field in plan.fields.items():
+        temperature = [plan.fields["temperature"]] if name == "geopotential" and "temperature" in plan.fields else []
+        function = functools.partial(_on_pressures, levels=plan.column(), wanted=wanted * 100, name=name)
+        fields[name] = _changed(plan, field, _surface_pressure(plan), temperature, function)
+    return dataclasses.replace(plan.with_fields(fields), levels=wanted, vertical="pressure", half_levels=None)
+
+
+def to_layers(plan: StorePlan, edges) -> StorePlan:
+    """The plan with its fields on fewer layers.
+
+    Args:
+      plan: on any levels; on hybrid and sigma ones with surface pressure. From pressure levels layers are those between
+        the pressures half-way (`Levels.pressure`), uncut at the ground, and the new ones are hybrid ones with b = 0.
+      edges: positions of the interfaces that stay, from 0 to the number of levels, `(new + 1,)`, increasing.
+
+    Raises `ValueError` for edges that do not begin at 0, end at the number of levels, and increase.
+    """
+    levels, edges = plan.column(), np.asarray(edges, int)
+    if len(edges) < 2 or edges[0] != 0 or edges[-1] != len(levels) or np.any(np.diff(edges) <= 0):
+        raise ValueError(
+            f"Expected increasing interfaces from 0 to {len(levels)} for the new layers, got {list(edges)}"
+        )
+    half = levels.half_a[edges], levels.half_b[edges]
+    kind = "sigma" if plan.vertical == "sigma" else "hybrid"
+    values = (half[1][1:] + half[1][:-1]) / 2 if kind == "sigma" else np.arange(1.0, len(edges))
+    pressure = None if plan.half_levels is None else _surface_pressure(plan)
+    function = functools.partial(_layer_means, levels=levels, edges=edges)
+    fields = {name: _changed(plan, field, pressure, [], function) for name, field in plan.fields.items()}
+    return dataclasses.replace(plan.with_fields(fields), levels=values, vertical=kind, half_levels=half)
+
+
+def even_edges(count: int, layers: int) -> list[int]:
+    """Interfaces of `layers` layers that each join as equal numbers of the `count` levels as can be."""
+    if not 1 <= layers <= count:
+        raise ValueError(f"Expected 1 to {count} layers to join {count} levels to, got {layers}")
+    return [round(position) for position in np.linspace(0, count, layers + 1)]
+
+
+def _surface_pressure(plan):
+    if SURFACE_PRESSURE not in plan.fields:
+        raise ValueError(f"Expected surface_pressure beside {plan.vertical} levels, got {', '.join(plan.fields)}")
+    return plan.fields[SURFACE_PRESSURE]
+
+
+def _changed(plan, field, pressure, more, function):
+    if not field.has_level:
+        return field
+    inputs = [field, *([] if pressure is None else [pressure]), *more]
+    has_member = any(entry.has_member for entry in inputs)
+    return DerivedField(field.name, field.role, inputs, function, plan.times, has_member, True, field.averaged)
 
 
 # --- from values to values ------------------------------------------------------------------------------------------
@@ -153,3 +221,50 @@ def _layer(values, moments, shape, levels, top, bottom, name):
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (field * weight).sum(axis=axis) / whole
     return np.where(whole > 0, mean, np.nan)
+
+
+def full_pressures(levels: Levels, surface_pressure: np.ndarray) -> np.ndarray:
+    """Pressures of the full levels in Pa, half-way between the interfaces: `(level, ..., *space)`."""
+    half = levels.interfaces(np.asarray(surface_pressure, np.float64))
+    return np.stack([(upper + lower) / 2 for upper, lower in zip(half[:-1], half[1:], strict=True)])
+
+
+def interpolate(values: np.ndarray, pressures: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Linear in log pressure, constant beyond the ends: `(level, ...)` on `pressures` `(level, ...)` -> `(new, ...)`."""
+    logs = np.log(np.maximum(pressures, 1e-3))
+    out = np.empty((len(wanted), *values.shape[1:]))
+    for number, target in enumerate(np.log(wanted)):
+        below = np.clip((logs < target).sum(axis=0), 1, len(logs) - 1)[None]  # the first level that is not above
+        low, high = (np.take_along_axis(logs, below + step, axis=0)[0] for step in (-1, 0))
+        first, second = (np.take_along_axis(values, below + step, axis=0)[0] for step in (-1, 0))
+        share = np.clip((target - low) / (high - low), 0.0, 1.0)
+        out[number] = first + share * (second - first)
+    return out
+
+
+def _on_pressures(values, moments, shape, levels, wanted, name):
+    axis = -len(shape) - 1
+    field = np.moveaxis(np.asarray(values[0], np.float64), axis, 0)
+    pressures = np.broadcast_to(full_pressures(levels, values[1]), field.shape)
+    out = interpolate(field, pressures, wanted)
+    exponent = ERA5.gas_constant_dry_air * LAPSE_RATE / ERA5.gravity
+    space = (-1, *[1] * (field.ndim - 1))
+    below = wanted.reshape(space) / pressures[-1]
+    if name == "temperature":
+        out = np.where(below > 1, field[-1] * below**exponent, out)
+    elif name == "geopotential" and len(values) > 2:
+        lowest = np.moveaxis(np.asarray(values[2], np.float64), axis, 0)[-1]
+        fall = lowest * (below**exponent - 1) / LAPSE_RATE * ERA5.gravity
+        out = np.where(below > 1, field[-1] - fall, out)
+    return np.moveaxis(out, 0, axis)
+
+
+def _layer_means(values, moments, shape, levels, edges):
+    axis = -len(shape) - 1
+    field = np.moveaxis(np.asarray(values[0], np.float64), axis, 0)
+    if len(values) > 1:
+        thickness = np.stack(levels.thickness(np.asarray(values[1], np.float64)))
+    else:
+        thickness = np.diff(levels.half_a).reshape(-1, *[1] * (field.ndim - 1))
+    weighted = np.add.reduceat(field * thickness, edges[:-1], axis=0)
+    return np.moveaxis(weighted / np.add.reduceat(thickness, edges[:-1], axis=0), 0, axis)

@@ -1,12 +1,15 @@
-"""Fields of a store to be: where every slot is read from, and how it is read."""
+"""Fields of a store to be: where every slot is read from, how it is read, and what is computed from others."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
 from emulator.sources.piece import Piece
+
+GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,8 +65,8 @@ class Term:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Field:
-    """One canonical field of the store.
+class PlannedField:
+    """One canonical field of the store that is read from sources.
 
     Attributes:
       name: canonical; role: of the store.
@@ -103,11 +106,11 @@ class Field:
         chosen = np.arange(1) if leads is None else leads
         wanted = self.slots[start:stop]
         good = np.flatnonzero(wanted >= 0)
-        found = self._at(wanted[good], chosen, shape)
-        out = found
+        values = self._at(wanted[good], chosen, shape)
+        out = values
         if len(good) < stop - start:
-            out = np.full((stop - start, *found.shape[1:]), np.nan, np.float32)
-            out[good] = found
+            out = np.full((stop - start, *values.shape[1:]), np.nan, np.float32)
+            out[good] = values
         if len(gaps := np.flatnonzero(self.interpolated[start:stop])):
             earlier, later, share = (part[start:stop][gaps] for part in self.between)
             share = share.reshape(-1, *[1] * (out.ndim - 1))
@@ -130,7 +133,22 @@ class Field:
             out = values if out is None else out + values
         return self._rates(out, chosen, len(before)) if self.from_start else out
 
-    def part(self, start: int, stop: int) -> "Field":
+    def check_present(self, times: np.ndarray) -> None:
+        """Raises `ValueError` naming the first of the store's times `(time,)` that has no values, and the file."""
+        if not (lacking := ~self.present).any():
+            return
+        before = f" (and the {self.window - 1} means before it)" if self.window > 1 else ""
+        first, term = times[np.argmax(lacking)], self.terms[0]
+        at = np.flatnonzero(term.times == first)
+        owner = np.unique(term.owner[at]) if len(at) else np.zeros(0, int)
+        partly = [term.pieces[n].path for n in owner[owner >= 0]]  # has it on some levels or for some members
+        paths = partly or [piece.path for piece in term.pieces]
+        raise ValueError(
+            f"Expected {self.name} at every time, got nothing complete for {first}{before}, {int(lacking.sum())} times in "
+            f"all ({paths[0]}{', ...' if len(paths) > 1 else ''}); to take gaps: {GAPS}"
+        )
+
+    def part(self, start: int, stop: int) -> "PlannedField":
         """The field at times `start` to `stop` of the store alone."""
         used = [self.slots[start:stop]]
         if self.between is not None:
@@ -143,7 +161,7 @@ class Field:
         terms = [term.part(slots) for term in self.terms]
         return dataclasses.replace(self, terms=terms, slots=moved[0], between=between)
 
-    def filled(self, longest: int) -> "Field":
+    def filled(self, longest: int) -> "PlannedField":
         """The field with gaps of at most `longest` times interpolated linearly in time. Longer ones stay gaps."""
         there = np.flatnonzero(self.slots >= 0)
         earlier, later = np.full(len(self.slots), -1), np.full(len(self.slots), -1)
@@ -169,12 +187,68 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class DerivedField:
+    """One field of the store that is computed from others: a derived variable, or a field on other levels.
+
+    Attributes:
+      name, role: canonical, and of the store.
+      inputs: fields on the same time axis.
+      function: from the inputs' values, each `(time, [lead,] [member,] [level,] *space)`, and the moments that they are of
+        (nanoseconds or cftime, with leads added) to those of this field. Sent to other processes, so of module level.
+      moments: `(time,)` of the store.
+    """
+
+    name: str
+    role: str
+    inputs: Sequence["PlannedField | DerivedField"]
+    function: Callable
+    moments: np.ndarray
+    has_member: bool
+    has_level: bool
+    averaged: bool
+
+    @property
+    def slots(self) -> np.ndarray:
+        """`(time,)`, -1 where an input is missing."""
+        return np.where(self.present, 0, -1)
+
+    @property
+    def present(self) -> np.ndarray:
+        """`(time,)`: which times have values."""
+        return np.all([np.ones(len(self.moments), bool), *(field.present for field in self.inputs)], axis=0)
+
+    @property
+    def terms(self) -> list[Term]:
+        return [term for field in self.inputs for term in field.terms]
+
+    @property
+    def window(self) -> int:
+        return max((field.window for field in self.inputs), default=1)
+
+    def read(self, start: int, stop: int, shape: tuple[int, ...], leads: np.ndarray | None = None) -> np.ndarray:
+        """Times `start` to `stop` (and leads) as stored, float32; float64 inside."""
+        values = [field.read(start, stop, shape, leads) for field in self.inputs]
+        out = self.function(values, self.moments[start:stop], shape)
+        missing = ~self.present[start:stop]
+        if missing.any():
+            out = np.array(out, np.float32)
+            out[missing] = np.nan
+        return np.asarray(out, np.float32)
+
+    def part(self, start: int, stop: int) -> "DerivedField":
+        """The field at times `start` to `stop` of the store alone."""
+        inputs = [field.part(start, stop) for field in self.inputs]
+        return dataclasses.replace(self, inputs=inputs, moments=self.moments[start:stop])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StorePlan:
     """Everything that a store will hold; `leads` is None in an analysis.
 
     Attributes:
       missing: `(time,)`, times at which a field has no values.
       interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
+      half_levels: interface coefficients (a in Pa, b), each `(level + 1,)`; None on pressure levels.
     """
 
     times: np.ndarray
@@ -183,8 +257,21 @@ class Plan:
     levels: np.ndarray | None
     vertical: str | None
     grid: Grid
-    fields: Mapping[str, Field]
+    fields: Mapping[str, PlannedField | DerivedField]
     static: Mapping[str, np.ndarray]
     step_seconds: float
     missing: np.ndarray
     interpolated: np.ndarray | None = None
+    half_levels: tuple[np.ndarray, np.ndarray] | None = None
+
+    def column(self) -> Levels:
+        """The levels with their interfaces; on pressure levels those half-way between. Raises `ValueError` without levels."""
+        if self.levels is None:
+            raise ValueError("Expected fields on levels, got none")
+        if self.half_levels is None:
+            return Levels.pressure(self.levels)
+        return Levels(self.vertical, self.levels, *self.half_levels)
+
+    def with_fields(self, fields: Mapping[str, "PlannedField | DerivedField"]) -> "StorePlan":
+        """The plan with other fields, in the order of their names."""
+        return dataclasses.replace(self, fields=dict(sorted(fields.items())))

@@ -1,4 +1,4 @@
-"""A plan as a store: its empty template, the regions that it is filled by, and the checks on what goes in."""
+"""A plan as a store: its empty template, the slabs that it is filled by, and the checks on what goes in."""
 
 import dataclasses
 import logging
@@ -7,27 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.ingest.fields import Field, Plan
-from emulator.planet.variables import VARIABLES
+from emulator.ingest.fields import PlannedField, StorePlan
+from emulator.planet.calendar import seconds_between
+from emulator.planet.variables import COORDINATES, VARIABLES
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
 from emulator.store.marks import digest, mark, matches
 from emulator.store.regions import write_region
-from emulator.store.schema import seconds_between
 
-REGION_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays well below a gigabyte
+SLAB_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays well below a gigabyte
 
 log = logging.getLogger(__name__)
 
 
-def template(plan: Plan, attributes: Mapping[str, str], half_levels=None) -> xr.Dataset:
-    """An analysis store (or, with leads, one forecast) without values but for coordinates and static fields.
-
-    Args:
-      plan: what the store holds.
-      attributes: of the store.
-      half_levels: interface coefficients `(a, b)` in Pa and 1, each `(level + 1,)`, on other than pressure levels.
-    """
+def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
+    """An analysis store (or, with leads, one forecast) without values but for coordinates and static fields."""
     coordinates = _coordinates(plan)
     space = plan.grid.dims
     variables: dict[str, tuple] = {}
@@ -39,8 +33,8 @@ def template(plan: Plan, attributes: Mapping[str, str], half_levels=None) -> xr.
     for name, values in plan.static.items():
         variables[name] = (space, values, _attributes(name, None, plan))
     variables["cell_area"] = (space, plan.grid.area, {"units": "1", "long_name": "share of the sphere of each cell"})
-    if half_levels is not None and plan.levels is not None and plan.vertical != "pressure":
-        names = {"half_level_a": ("Pa", half_levels[0]), "half_level_b": ("1", half_levels[1])}
+    if plan.half_levels is not None:
+        names = {"half_level_a": ("Pa", plan.half_levels[0]), "half_level_b": ("1", plan.half_levels[1])}
         variables |= {name: ("half_level", values, {"units": units}) for name, (units, values) in names.items()}
     if plan.missing.any() and plan.leads is None:
         variables["missing"] = ("time", plan.missing, {"long_name": "no source has this time"})
@@ -58,43 +52,42 @@ def template(plan: Plan, attributes: Mapping[str, str], half_levels=None) -> xr.
 
 
 def _coordinates(plan) -> dict:
-    found = {}
+    coordinates, grid = {}, plan.grid
     if plan.leads is None:
-        found["time"] = ("time", plan.times, {"standard_name": "time", "axis": "T"})
+        coordinates["time"] = ("time", plan.times, COORDINATES["time"])
     else:
-        found["lead_time"] = ("lead_time", plan.leads)
+        coordinates["lead_time"] = ("lead_time", plan.leads)
     if plan.members is not None:
-        found["member"] = ("member", plan.members, {"standard_name": "realization", "axis": "E"})
+        coordinates["member"] = ("member", plan.members, COORDINATES["member"])
     if plan.levels is not None:
         pressure = plan.vertical == "pressure"
         attributes = {"units": "hPa", "standard_name": "air_pressure"} if pressure else {"units": "1"}
-        found["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
-    dims = plan.grid.dims
-    for name, units, letter, values in (
-        ("latitude", "degrees_north", "Y", plan.grid.latitude),
-        ("longitude", "degrees_east", "X", plan.grid.longitude),
-    ):
-        axis = {"axis": letter} if len(dims) == 2 else {}
-        found[name] = (name if len(dims) == 2 else dims[0], values, {"units": units, "standard_name": name, **axis})
-    return found
+        coordinates["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
+    for name, values in (("latitude", grid.latitude), ("longitude", grid.longitude)):
+        attributes = {key: text for key, text in COORDINATES[name].items() if key != "axis" or len(grid.dims) == 2}
+        coordinates[name] = (name if len(grid.dims) == 2 else grid.dims[0], values, attributes)
+    return coordinates
 
 
-def _attributes(name, field: Field | None, plan) -> dict:
+def _attributes(name, field: PlannedField | None, plan) -> dict:
     entry = VARIABLES[name]
-    found = {"units": entry.units, "role": "static" if field is None else field.role}
+    attributes = {"units": entry.units, "role": "static" if field is None else field.role}
     if entry.standard_name:
-        found["standard_name"] = entry.standard_name
+        attributes["standard_name"] = entry.standard_name
     if field is not None:
         hours = f" (interval: {plan.step_seconds / 3600:g} hours)" if plan.step_seconds else ""
-        found["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
+        attributes["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
     if entry.sign:
-        found["sign"] = entry.sign
-    return found
+        attributes["sign"] = entry.sign
+    return attributes
 
 
 @dataclasses.dataclass(frozen=True)
-class Region:
-    """Times `start` to `stop` of one field; of a forecast one initial time of all fields (`name` is "")."""
+class Slab:
+    """The region of a store that one task writes.
+
+    Times `start` to `stop` of one field; of a forecast one initial time of all fields (`name` is "").
+    """
 
     name: str
     start: int
@@ -105,46 +98,46 @@ class Region:
         return f"{self.name}.{self.start:08d}" if self.name else f"init-{self.start:06d}"
 
 
-def region_length(plan: Plan, times_per_chunk: int, times_per_region: int | None = None) -> int:
-    """Times in a region: as given, or as many as make about 64 MB of the largest field, at most 64; whole chunks."""
+def slab_length(plan: StorePlan, times_per_chunk: int, times_per_region: int | None = None) -> int:
+    """Times in a slab: as given, or as many as make about 64 MB of the largest field, at most 64; whole chunks."""
     largest = 4 * plan.grid.area.size * len(plan.levels if plan.levels is not None else [0])
     largest *= len(plan.members if plan.members is not None else [0])
-    length = times_per_region or min(64, max(1, REGION_BYTES // largest))
+    length = times_per_region or min(64, max(1, SLAB_BYTES // largest))
     return max(1, length // times_per_chunk) * times_per_chunk
 
 
-def regions(plan: Plan, length: int) -> list[Region]:
-    """All regions, in the order of time so that sources are read once from the beginning to the end."""
+def slabs(plan: StorePlan, length: int) -> list[Slab]:
+    """All slabs, in the order of time so that sources are read once from the beginning to the end."""
     if plan.leads is not None:
-        return [Region("", i, i + 1) for i in range(len(plan.times))]
+        return [Slab("", i, i + 1) for i in range(len(plan.times))]
     starts = range(0, len(plan.times), length)
-    return [Region(name, s, min(s + length, len(plan.times))) for s in starts for name in plan.fields]
+    return [Slab(name, s, min(s + length, len(plan.times))) for s in starts for name in plan.fields]
 
 
-def fill(path, field: Field, region: Region, times: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Reads a region from the sources, checks it, writes it, reads it back, and marks it.
+def fill(path, field: PlannedField, slab: Slab, times: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Reads a slab from the sources, checks it, writes it, reads it back, and marks it.
 
     Args:
-      field: `Field.part` of the region; times: `(time,)` of the region; shape: of the grid.
+      field: `PlannedField.part` of the slab; times: `(time,)` of the slab; shape: of the grid.
 
     Raises `ValueError` naming the field and the time for missing or impossible values.
     """
-    values = field.read(0, region.stop - region.start, shape)
+    values = field.read(0, slab.stop - slab.start, shape)
     check_values(field, values, times, field.present)
-    write_region(path, field.name, values, {"time": region.start})
-    mark(path, region.key, digest(values))
+    write_region(path, field.name, values, {"time": slab.start})
+    mark(path, slab.key, digest(values))
 
 
-def audit(path, region: Region) -> bool:
-    """Whether a marked region of an unfinished store holds what its source gave (see `emulator.store.regions.matches`)."""
-    return matches(path, region.key, region.name, {"time": slice(region.start, region.stop)})
+def audit(path, slab: Slab) -> bool:
+    """Whether a marked slab of an unfinished store holds what its source gave (see `emulator.store.marks.matches`)."""
+    return matches(path, slab.key, slab.name, {"time": slice(slab.start, slab.stop)})
 
 
-def fill_forecast(path, fields: Mapping[str, Field], region: Region, init, leads: np.ndarray, shape) -> None:
+def fill_forecast(path, fields: Mapping[str, PlannedField], slab: Slab, init, leads: np.ndarray, shape) -> None:
     """Reads all fields of one initial time, some leads at a time, checks and writes them, and marks the initial time."""
     for field in fields.values():
         levels = np.prod([len(field.terms[0].levels), len(field.terms[0].members), *shape], dtype=int)
-        block = max(1, int(REGION_BYTES // (4 * levels)))
+        block = max(1, int(SLAB_BYTES // (4 * levels)))
         for first in range(0, len(leads), block):
             chosen = np.arange(first, min(first + block, len(leads)))
             values = field.read(0, 1, shape, chosen)[0]
@@ -155,11 +148,11 @@ def fill_forecast(path, fields: Mapping[str, Field], region: Region, init, leads
             dims = ("lead_time", *("member",) * field.has_member, *("level",) * field.has_level)
             dims += ("cell",) if len(shape) == 1 else ("latitude", "longitude")
             part = xr.Dataset({field.name: (dims, values)}, {"lead_time": leads[chosen]})
-            write_forecast_init(path, part, region.start, done=False)
-    mark(path, region.key)
+            write_forecast_init(path, part, slab.start, done=False)
+    mark(path, slab.key)
 
 
-def check_values(field: Field, values: np.ndarray, times, there: np.ndarray) -> None:
+def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarray) -> None:
     """Refuses missing values of a prognostic field, and values beyond the table's physical bounds.
 
     Bounds of 0 are only checked to a hundredth of the largest value: packing and spectral fitting make small negative
@@ -195,7 +188,7 @@ def check_values(field: Field, values: np.ndarray, times, there: np.ndarray) -> 
             )
 
 
-def _check_zeros(field: Field, values: np.ndarray, times) -> None:
+def _check_zeros(field: PlannedField, values: np.ndarray, times) -> None:
     """A missing chunk of a Zarr store reads as its fill value, which is 0 unless its maker chose NaN.
 
     Clouds and humidity may well be 0 on a whole level where there is next to none of them at any time: in the stratosphere of
@@ -220,10 +213,10 @@ def _check_zeros(field: Field, values: np.ndarray, times) -> None:
 
 def _paths(field, at: int) -> str:
     """The files that a time of a field comes from; all of its files where that is not known."""
-    found = []
+    sources = []
     for term in field.terms:
-        slot = field.slots[at] if isinstance(field, Field) and at < len(field.slots) else -1  # of leads it is not known
+        slot = field.slots[at] if isinstance(field, PlannedField) and at < len(field.slots) else -1
         owner = np.unique(term.owner[slot]) if 0 <= slot < len(term.owner) else np.zeros(0, int)
-        found += [term.pieces[n].path for n in owner[owner >= 0]] or [piece.path for piece in term.pieces]
-    paths = sorted(set(found))
+        sources += [term.pieces[n].path for n in owner[owner >= 0]] or [piece.path for piece in term.pieces]
+    paths = sorted(set(sources))
     return paths[0] if len(paths) == 1 else f"{paths[0]}, ..." if paths else "no source"

@@ -1,6 +1,7 @@
-"""Chunks of files read and decompressed in compiled threads: what Python does for a chunk takes longer than a small chunk.
+"""Chunks of files: read and decompressed in compiled threads, and their bytes put in order.
 
-Blosc's own function is called, that of the library which numcodecs brings.
+What Python does for a chunk takes longer than a small chunk. Blosc's own function is called, that of the library which
+numcodecs brings.
 """
 
 import ctypes
@@ -15,6 +16,8 @@ from emulator.kernels.compiled import LIBRARY
 
 BYTES_FOR_HELP = 1 << 20  # of values, from which other threads are woken: that takes as long as decompressing 0.2 MB
 
+UNSHUFFLED = (2, 4)  # bytes of a number that a kernel is compiled for
+
 
 class _Chunks(ctypes.Structure):
     """`struct chunks` of chunks_kernel.h."""
@@ -27,7 +30,7 @@ class _Chunks(ctypes.Structure):
 
 def _decompress() -> ctypes.c_void_p | None:
     """Blosc's function; None without a compiled kernel, or where numcodecs keeps its Blosc to itself."""
-    if not hasattr(LIBRARY, "emulator_chunks"):  # also of an earlier installation
+    if LIBRARY is None:
         return None
     try:
         return ctypes.cast(ctypes.CDLL(numcodecs.blosc.__file__).blosc_decompress_ctx, ctypes.c_void_p)
@@ -62,3 +65,20 @@ def read(paths: Sequence[str], places: np.ndarray, to: np.ndarray, threads: int,
         wait(helping)  # whatever interrupts: they work in this memory
         LIBRARY.emulator_chunks_close(reference)
     return [n for n, missing in enumerate(failed) if missing]
+
+
+def unshuffle(data, size: int, out: np.ndarray) -> np.ndarray:
+    """HDF5's shuffled bytes, all first bytes of some numbers before all second ones, in the order of the numbers.
+
+    Numbers have `size` bytes; `out` is contiguous, `(n,)`, uint8. What is left over stays last.
+    """
+    shuffled = np.frombuffer(data, np.uint8)
+    count = len(shuffled) // size
+    whole = count * size
+    if LIBRARY is not None and size in UNSHUFFLED:
+        pointers = (ctypes.c_void_p(array.ctypes.data) for array in (shuffled, out))
+        LIBRARY.emulator_unshuffle(*pointers, ctypes.c_long(count), ctypes.c_long(size))
+    else:
+        out[:whole].reshape(count, size)[:] = shuffled[:whole].reshape(size, count).T
+    out[whole:] = shuffled[whole:]
+    return out

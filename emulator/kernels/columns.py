@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from emulator.kernels import library
+from emulator.kernels.compiled import Layout
 
-BLOCK = 128  # cells whose sums kernels.c keeps apart
+BLOCK = Layout.BLOCK  # cells whose sums are kept apart
 _WINDS = ("east", "north")
 _FIELDS = ("pressure", "temperature", *_WINDS, "vapour", "liquid", "ice")
 _GRADIENTS = ("pressure", "temperature", *_WINDS, "vapour", "condensed")
@@ -26,12 +27,7 @@ _Dither = library.task(
 _Departure = library.task("departure", "x y area sums", "levels", "batch cells x_step y_step", library.ENDS)
 
 
-def serves(*fields: Tensor | None) -> bool:
-    """Whether the compiled kernels take these fields; a library from before there were some does not."""
-    return library.takes(*(x for x in fields if x is not None)) and hasattr(library.LIBRARY, "emulator_correction")
-
-
-class Plan:
+class ColumnIntegrals:
     """What column integrals need of a planet and its budgets.
 
     Args:
@@ -52,7 +48,7 @@ class Plan:
     def __reduce__(self):
         """Copies, and what is sent to another process, have arrays of their own to point to."""
         half_a, half_b, *others = self._arrays
-        return Plan, ((half_a, half_b), bool(self._shared["cut"]), *others)
+        return ColumnIntegrals, ((half_a, half_b), bool(self._shared["cut"]), *others)
 
     def task(self, fields: dict[str, Tensor | None], batch: int, **more) -> tuple[object, dict[str, Tensor]]:
         """The structure of kernels.c, and the fields that it points to, which must outlive it."""

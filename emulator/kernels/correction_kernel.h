@@ -14,7 +14,7 @@ INLINE double KERNEL(variance)(const struct correction *f, int control, long bat
 {
     const int levels = f->columns->levels, first = MEASURED + (2 * control - 1) * levels;
     const double *weights = f->weights + batch * (MEASURED + 4 * levels);
-    return weights[control == 0 ? 18 : control < 3 ? first + k : 27 + control];
+    return weights[control == 0 ? PRESSED : control < 3 ? first + k : RAIN_SIZE + control - 3];
 }
 
 /* `value = x + (total + along) variance size + uniform`, rounded with a share of a unit in the last place that the
@@ -169,37 +169,37 @@ static void KERNEL(trial_block)(const struct correction *f, long batch, long fir
         if (f->start)
             KERNEL(narrow)(f->slopes, (batch * 3 + n) * c->cells + first, count, slope[n]);
     }
-    sums[6] = KERNEL(over)(lost, area) * inverse;
+    sums[CLIPPED_HUMIDITY] = KERNEL(over)(lost, area) * inverse;
     for (int n = 3; n < CONTROLS; n++) {
         KERNEL(move)(f, n, batch, 0, 1, first, count, none, 0, &flux, squares[n], bound[n]);
         sums[n] = KERNEL(over)(KERNEL(wide)(flux.value, sum), area);
-        sums[27 + n] = KERNEL(over)(KERNEL(wide)(flux.size, sum), area);
+        sums[RAIN_SIZE + n - 3] = KERNEL(over)(KERNEL(wide)(flux.size, sum), area);
         if (n == 3) {
             const float *x = KERNEL(level)(f->x[n], batch * f->step[n] + first, count, room[0]);
             ALL sum[i] = (double)x[i] - flux.value[i];
-            sums[7] = KERNEL(over)(sum, area);
+            sums[CLIPPED_RAIN] = KERNEL(over)(sum, area);
         }
     }
-    sums[33] = f->to_heat ? KERNEL(heated)(f, batch, first, count, flux.value, area) : 0;
+    sums[HEATED] = f->to_heat ? KERNEL(heated)(f, batch, first, count, flux.value, area) : 0;
     memset(sum, 0, sizeof sum);
     for (int n = 0; f->start && n < FLUXES; n++) {
         const float *x = KERNEL(level)(f->flux[n], batch * f->flux_step[n] + first, count, room[0]);
         ALL sum[i] += f->sign[n] * (double)x[i];
     }
-    sums[5] = KERNEL(over)(sum, area);
-    sums[32] = KERNEL(over)(KERNEL(wide)(pressure.size, sum), area);
+    sums[GAIN] = KERNEL(over)(sum, area);
+    sums[PRESSURE_SIZE] = KERNEL(over)(KERNEL(wide)(pressure.size, sum), area);
     for (int n = 0; n < CONTROLS; n++) {
-        sums[8 + n] = KERNEL(over)(KERNEL(wide)(squares[n], sum), area);
-        sums[8 + CONTROLS + n] = KERNEL(over)(KERNEL(wide)(bound[n], sum), area);
+        sums[SQUARES + n] = KERNEL(over)(KERNEL(wide)(squares[n], sum), area);
+        sums[ON_BOUND + n] = KERNEL(over)(KERNEL(wide)(bound[n], sum), area);
     }
-    memset(sums + 18, 0, sizeof(double) * 12);
+    memset(sums + PRESSED, 0, sizeof(double) * (RAIN_SIZE - PRESSED));
     KERNEL(linear)(f, batch, first, count, room, linear);
     for (int m = 0; KERNEL(variance)(f, 0, batch, 0) != 0 && m < 3; m++) {
         ALL slope[m][i] *= pressure.size[i];
-        sums[18 + m] = KERNEL(over)(slope[m], area);
+        sums[PRESSED + m] = KERNEL(over)(slope[m], area);
         for (int n = 0; n < 3; n++) {
             ALL sum[i] = slope[m][i] * linear[n][i];
-            sums[21 + 3 * m + n] = KERNEL(over)(sum, area);
+            sums[PRESSED_ALONG + 3 * m + n] = KERNEL(over)(sum, area);
         }
     }
 }
@@ -233,14 +233,14 @@ static void KERNEL(pull_block)(const struct correction *f, long batch, long firs
                 sums[PULLED + (n - 1) * c->levels + k] = sized;
                 continue;
             }
-            sums[n == 0 ? 0 : 2 * n - 2] = sized;
+            sums[n == 0 ? PULLED_PRESSURE : PULLED_RAIN + 2 * (n - 3)] = sized;
             if (n > 0) {
-                sums[2 * n - 1] = KERNEL(inner)(g, one);
+                sums[PULLED_RAIN_UNIFORM + 2 * (n - 3)] = KERNEL(inner)(g, one);
                 continue;
             }
             ALL moved.size[i] *= g[i];
             for (int m = 0; m < 3; m++)
-                sums[1 + m] = KERNEL(inner)(moved.size, linear[m]);
+                sums[PULLED_ALONG + m] = KERNEL(inner)(moved.size, linear[m]);
         }
     }
 }

@@ -9,16 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from emulator.kernels import library
-from emulator.kernels.columns import BLOCK, Plan, whole
+from emulator.kernels.columns import ColumnIntegrals, whole
+from emulator.kernels.compiled import Layout
 
 CONTROLS = ("pressure", "temperature", "vapour", "rain", "evaporation")
-# Of the totals that controls are moved by: one for each, of pressure also along the derivatives of air, water and energy,
-# and what precipitation and evaporation get everywhere.
-ALONG, UNIFORM, TOTALS = 5, 8, 10
-FLUXES = 8
-SIZED, SIGNED = 1, 2  # variances per unit of a control's magnitude, or of its value
-FIRST, AFTER = 1, 2  # negative values are clipped before a control moves, or afterwards
-MEASURED, PULLED = 34, 8  # sums of kernels.c before those by level
 
 
 def _numbered(names: str, count: int) -> str:
@@ -27,10 +21,10 @@ def _numbered(names: str, count: int) -> str:
 
 _Correction = library.task(
     "correction",
-    f"columns {_numbered('x to g_to g_x', len(CONTROLS))} {_numbered('flux', FLUXES)} "
+    f"columns {_numbered('x to g_to g_x', Layout.CONTROLS)} {_numbered('flux', Layout.FLUXES)} "
     "g_east g_north heat to_heat totals weights means g_sums slopes sums",
-    f"{_numbered('relative bounded', len(CONTROLS))} {_numbered('sign', FLUXES)} start pull",
-    f"{_numbered('step g_step', len(CONTROLS))} {_numbered('flux_step', FLUXES)} heat_step",
+    f"{_numbered('relative bounded', Layout.CONTROLS)} {_numbered('sign', Layout.FLUXES)} start pull",
+    f"{_numbered('step g_step', Layout.CONTROLS)} {_numbered('flux_step', Layout.FLUXES)} heat_step",
     library.ENDS,
 )
 
@@ -39,28 +33,30 @@ class Correction:
     """One step's predicted fields.
 
     Args:
-      plan: of the budgets, whose energy has no product of temperature and humidity.
-      fields: as for `Plan.sums`, and "rain" and "evaporation", `(batch, *space)`.
-      gains: sign and field of the fluxes whose sum is a column's net gain of energy, 8 at most.
-      modes: of every control, how its variance and its bound are meant: two numbers of the above, or 0.
+      integrals: of the budgets, whose energy has no product of temperature and humidity.
+      fields: as for `ColumnIntegrals.sums`, and "rain" and "evaporation", `(batch, *space)`.
+      gains: sign and field of the fluxes whose sum is a column's net gain of energy, `Layout.FLUXES` at most.
+      modes: of every control, how its variance and its bound are meant: 0, or `SIZED`, `SIGNED`; 0, or `FIRST`, `AFTER`.
       moving: the controls that are wanted.
       heat: the latent heat flux, if it follows evaporation.
     """
 
-    def __init__(self, plan: Plan, fields, gains, modes, moving, heat: Tensor | None = None):
+    def __init__(self, integrals: ColumnIntegrals, fields, gains, modes, moving, heat: Tensor | None = None):
         self.batch, self.space = len(fields["vapour"]), fields["vapour"].shape[2:]
         self.levels = fields["vapour"].shape[1]
-        self._columns, held = plan.task({k: x for k, x in fields.items() if k not in CONTROLS[3:]}, self.batch)
-        held |= {name: whole(fields[name]) for name in CONTROLS[3:] if name in fields}
+        self._columns, whole_fields = integrals.task(
+            {k: x for k, x in fields.items() if k not in CONTROLS[3:]}, self.batch
+        )
+        whole_fields |= {name: whole(fields[name]) for name in CONTROLS[3:] if name in fields}
         gains = [(sign, whole(flux)) for sign, flux in gains]
-        self._blocks = -(-self.space.numel() // BLOCK)
-        self._kept = {"fields": held, "gains": gains}  # what the structure points to
-        self._moved = {name: held[name].new_empty(held[name].shape) for name in moving}
+        self._blocks = -(-self.space.numel() // Layout.BLOCK)
+        self._kept = {"fields": whole_fields, "gains": gains}  # what the structure points to
+        self._moved = {name: whole_fields[name].new_empty(whole_fields[name].shape) for name in moving}
         values = {"columns": ctypes.addressof(self._columns)}
         for n, name in enumerate(CONTROLS):
             values[f"relative_{n}"], values[f"bounded_{n}"] = modes.get(name, (0, 0))
-            if name in held:
-                values |= {f"x_{n}": held[name].data_ptr(), f"step_{n}": held[name].stride(0)}
+            if name in whole_fields:
+                values |= {f"x_{n}": whole_fields[name].data_ptr(), f"step_{n}": whole_fields[name].stride(0)}
             if name in self._moved:
                 values[f"to_{n}"] = self._moved[name].data_ptr()
         for n, (sign, flux) in enumerate(gains):
@@ -98,19 +94,19 @@ class Correction:
 
         `totals`: `(batch, TOTALS)`; `weights`: `(batch, sum)`, variances in the places of the sums of sizes.
         """
-        return self._run(MEASURED + 4 * self.levels, totals=totals, weights=weights)
+        return self._run(Layout.MEASURED + 4 * self.levels, totals=totals, weights=weights)
 
     def take(self) -> dict[str, Tensor]:
         """The controls, and "heat", as the last trial moved them; there is no trial after this one."""
         moved, self._moved = self._moved, {}
-        for n in range(len(CONTROLS)):
+        for n in range(Layout.CONTROLS):
             setattr(self._task, f"to_{n}", None)
         self._task.to_heat = None
         return moved
 
     def pull(self, gradients: dict[str, Tensor]) -> np.ndarray:
         """Sums of the gradients of the controls that `take` gave: `(batch, PULLED + 2 levels)`."""
-        for n in range(len(CONTROLS)):
+        for n in range(Layout.CONTROLS):
             setattr(self._task, f"g_to_{n}", None)
         for name, gradient in gradients.items():
             n = CONTROLS.index(name)
@@ -118,7 +114,7 @@ class Correction:
             setattr(self._task, f"g_to_{n}", gradient.data_ptr())
             setattr(self._task, f"g_step_{n}", gradient.stride(0))
         self._task.pull, self._task.g_sums = True, None
-        return self._run(PULLED + 2 * self.levels)
+        return self._run(Layout.PULLED + 2 * self.levels)
 
     def push(self, g_sums: np.ndarray, means: np.ndarray, wanted) -> dict[str, Tensor]:
         """Gradients of the `wanted` fields: of `pull`'s gradients and of those of five sums, after `pull`.

@@ -3,10 +3,10 @@
 import torch
 
 from emulator.kernels import library
+from emulator.kernels.compiled import Layout
 
 _Gelu = library.task("gelu", "x gradient to", "", "count")
 _Norm = library.task("norm", "x gradient scale mean rstd to g_scale g_shift sums factors", "summing", "cells columns")
-NORM_PORTION = 256  # cells of which a thread forms sums at a time, as in kernels.c
 
 
 def gelu_backward(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -20,7 +20,7 @@ def norm_backward(gradient, x, scale, mean, rstd) -> tuple[torch.Tensor, torch.T
     """Gradients of x, scale and shift of an instance norm of `(cell, column)`, all contiguous."""
     cells, columns = x.shape
     results = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
-    room = x.new_empty(-(-cells // NORM_PORTION), 2, columns), x.new_empty(3, columns)
+    room = x.new_empty(-(-cells // Layout.NORM_PORTION), 2, columns), x.new_empty(3, columns)
     pointers = (tensor.data_ptr() for tensor in (x, gradient, scale, mean, rstd, *results, *room))
     library.call("emulator_norm_backward", _Norm(*pointers, cells=cells, columns=columns))
     return results

@@ -29,11 +29,18 @@ def _region() -> ctypes.c_void_p | None:
         return None
 
 
-def takes(*tensors: torch.Tensor) -> bool:
-    """Whether compiled kernels are there for these: float32 in the processor's memory, and not recorded by `torch.jit`."""
-    if LIBRARY is None or torch.jit.is_tracing():
+def takes(*tensors: torch.Tensor | None, fits: bool = True, half: bool = False) -> bool:
+    """Whether compiled kernels take these tensors: the one place where that is decided.
+
+    They do where a library is there, neither `torch.jit` nor `torch.compile` records what happens, and all tensors (None for
+    absent ones) are float32 in the processor's memory. `fits`: what a kernel asks of shapes besides; `half`: with products of
+    bfloat16, which not every processor has.
+    """
+    if LIBRARY is None or not fits or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return all(x.dtype is torch.float32 and x.is_cpu for x in tensors)
+    if not all(x is None or (x.dtype is torch.float32 and x.is_cpu) for x in tensors):
+        return False
+    return not half or knows_half()
 
 
 @functools.cache

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from emulator.kernels import library
+from emulator.kernels.compiled import Layout
 
-LANES, WIDEST = 16, 1024  # a width is a multiple of the one and at most the other
+LANES, WIDEST = Layout.LANES, 1024  # a width is a multiple of the one and at most the other
 EPS = 1e-5  # of the norm's variance, as in kernels.c
 _ROOM = 2**22  # floats at most that all parts' gradients of weights take, except that there are eight parts or one
 
@@ -41,13 +42,8 @@ class Tail(NamedTuple):
 
 
 def serves(width: int, *tensors: Tensor) -> bool:
-    """Whether the compiled kernels take such rows; a library of an earlier installation lacks them."""
-    return (
-        library.takes(*tensors)
-        and width % LANES == 0
-        and width <= WIDEST
-        and hasattr(library.LIBRARY, "emulator_messages")
-    )
+    """Whether the compiled kernels take such rows."""
+    return library.takes(*tensors, fits=width % LANES == 0 and width <= WIDEST)
 
 
 def _addresses(tensors: dict[str, Tensor | None]) -> dict[str, int]:

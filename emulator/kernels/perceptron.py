@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 
 from emulator.kernels import freed_memory, library
+from emulator.kernels.compiled import Layout
 
-LANES, TILE = 16, 32
+LANES, TILE = Layout.LANES, Layout.TILE
 SHORTEST_CHUNK = 1024  # rows whose gradients of weights are summed together
 _Perceptron = library.task(
     "perceptron",
@@ -29,7 +30,7 @@ class Neighbours(NamedTuple):
 
 def serves(x: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
     """Whether the compiled kernels take `x` and the weights, with products of bfloat16 if `half`."""
-    return library.takes(x, weight) and (not half or library.knows_half())
+    return library.takes(x, weight, half=half)
 
 
 def wide(n: int) -> int:

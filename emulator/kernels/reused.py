@@ -1,6 +1,7 @@
-"""Memory for batches that is handed out again once nobody holds what was made in it.
+"""Memory of large tensors that is used again once nobody has what was made in it.
 
-The system maps and clears the pages of every large block of new memory, which takes longer than decompressing into it.
+The system maps and clears the pages of every large block of new memory: for a batch that takes longer than decompressing into
+it, and in training it comes back at every step.
 """
 
 import threading
@@ -11,28 +12,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_ALIGNED = 16  # floats of a cache line
+
 
 class ReusedMemory:
-    """Blocks of float32 that are free when no tensor in them is left, nor any view of one."""
+    """Blocks of float32 that are free when no tensor in them is left, nor any view of one.
 
-    def __init__(self):
-        self._blocks: list[tuple[np.ndarray, weakref.ref]] = []  # with the array that the last tensor in it keeps alive
+    Args:
+      slack: a free block serves what it is at most so many times as long as.
+    """
+
+    def __init__(self, slack: float = 2.0):
+        self._slack = slack
+        # Block and its aligned length, with the array that the last tensor in it keeps alive.
+        self._blocks: list[tuple[np.ndarray, int, weakref.ref]] = []
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        return ReusedMemory, ()  # another process begins with none
+        return ReusedMemory, (self._slack,)  # another process begins with none
 
     def tensor(self, shape: Sequence[int]) -> Tensor:
         """A float32 tensor of a shape, with any values."""
         size = int(np.prod(shape, dtype=np.int64))
         with self._lock:
-            free = sorted((block.size, n) for n, (block, held) in enumerate(self._blocks) if held() is None)
-            fits = [n for length, n in free if size <= length <= 2 * size]
+            free = sorted((length, n) for n, (_, length, array) in enumerate(self._blocks) if array() is None)
+            fits = [n for length, n in free if size <= length <= self._slack * size]
             if fits:
-                block = self._blocks.pop(fits[0])[0]
-            else:  # windows have become longer, or shorter: other blocks will not be wanted again
-                self._blocks = [entry for entry in self._blocks if entry[1]() is not None]
-                block = np.empty(size, np.float32)
-            array = block[:size].reshape(tuple(shape))
-            self._blocks.append((block, weakref.ref(array)))
+                block, length, _ = self._blocks.pop(fits[0])
+            else:  # sizes have changed: other free blocks will not be wanted again
+                self._blocks = [entry for entry in self._blocks if entry[2]() is not None]
+                block, length = np.empty(size + _ALIGNED, np.float32), size
+            start = -block.ctypes.data // block.itemsize % _ALIGNED
+            array = block[start : start + size].reshape(tuple(shape))
+            self._blocks.append((block, length, weakref.ref(array)))
             return torch.from_numpy(array)
+
+
+_SAME_SIZES = ReusedMemory(slack=1.0)  # what a training step asks for, every step alike
+
+
+def lend(size: int) -> Tensor:
+    """`(size,)` float32 with any contents, in memory that serves tensors of this size alone."""
+    return _SAME_SIZES.tensor((size,))

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from emulator.kernels import library
+from emulator.kernels.compiled import Layout
 
-LANES = 16  # numbers in a vector of the kernels
+LANES = Layout.LANES  # numbers in a vector of the kernels
 LONGEST = 4096  # a thread keeps two sequences of vectors on its stack: 1 MiB
 RADICES = (8, 4, 5, 3, 2)
 
@@ -37,7 +38,7 @@ def knows(longitudes: int) -> bool:
 
 def serves(x: torch.Tensor, longitudes: int) -> bool:
     """Whether the compiled kernels transform `x`."""
-    return library.takes(x) and knows(longitudes)
+    return library.takes(x, fits=knows(longitudes))
 
 
 @functools.cache
@@ -150,9 +151,8 @@ def legendre(
 
 def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
     """Whether the compiled kernels multiply by complex weights, with products of bfloat16 if `half`."""
-    if weight.ndim != 4 or not library.takes(c, weight):
-        return False
-    return not half or (library.knows_half() and c.shape[2] % LANES == weight.shape[3] % LANES == 0)
+    whole = weight.ndim == 4 and c.shape[2] % LANES == weight.shape[3] % LANES == 0
+    return library.takes(c, weight, fits=whole if half else weight.ndim == 4, half=half)
 
 
 def mixing(c, weight, out, degrees: int, width: int, half: bool) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import as_coefficients, degrees_on, number_of, of_length, sizes
-from emulator.sphere.transform import SphericalTransform
+from emulator.sphere.transform import transform
 
 Key = tuple[int, ...]
 HELD_BYTES = 256 << 20
@@ -63,7 +63,7 @@ class NetworkNoise:
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
         self._size = sizes(share.repeat(channels, 0)).astype(np.float32)
-        self._transform = SphericalTransform(*grid.shape, grid.kind, grid.has_poles, needed)
+        self._transform = transform(grid, needed)
 
     def draw(self, key: Key) -> Tensor:
         """The fields of a key, `(count, nlat, nlon)` float32: all channels of the first length scale, then the next."""

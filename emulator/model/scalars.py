@@ -6,15 +6,10 @@ import torch
 from torch import Tensor
 
 from emulator.data.channels import Channels
+from emulator.networks.conditions import TIME_OF_YEAR, scalar_count
 from emulator.planet.insolation import CLOCK_FEATURES
 
-TIME_OF_YEAR = "time_of_year"
 YEAR = ("sin_day_of_year", "cos_day_of_year")
-
-
-def scalar_count(names: Sequence[str]) -> int:
-    """Numbers that some conditions make."""
-    return sum(len(YEAR) if name == TIME_OF_YEAR else 1 for name in names)
 
 
 class Scalars:

@@ -10,23 +10,9 @@ from emulator.data.channels import Layout
 from emulator.data.normalisation import Normalizer
 from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
+from emulator.model.stepper import StepResult
 
-
-@dataclasses.dataclass(frozen=True)
-class StepResult:
-    """What a step yields.
-
-    Attributes:
-      state: prognostic fields at the end of the step, `(batch, channel, *space)`.
-      diagnostic: diagnostics of the step, `(batch, channel, *space)`.
-      record: what the conservation scheme found and did, each `(batch,)`.
-      anchor: what the next step's budgets are held to.
-    """
-
-    state: Tensor
-    diagnostic: Tensor
-    record: dict[str, Tensor]
-    anchor: object = None
+PLACE_FEATURES = 3  # position on the unit sphere
 
 
 class Step(nn.Module):
@@ -60,6 +46,7 @@ class Step(nn.Module):
         super().__init__()
         self.network, self.layout, self.scheme = network, layout, scheme
         self.noise, self.scalars = noise, scalars
+        self.metadata: dict = {}  # of the checkpoint that it was loaded from, else empty
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
         self.forcing_scale = buffers.forcing
         for name in ("change_std", "lower", "upper", "damping", "resting", "static"):
@@ -72,6 +59,15 @@ class Step(nn.Module):
         plain.scheme = None
         return plain
 
+    def at(self, number: int) -> "Step":
+        """All steps are made by this one."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.change_std.device
+
     def fields(self, state: Tensor, diagnostic: Tensor | None = None) -> dict[str, Tensor]:
         """Fields by name: levels `(batch, level, *space)`, surface `(batch, *space)`."""
         named = self.layout.prognostic.unpack(state)
@@ -83,9 +79,10 @@ class Step(nn.Module):
 
     def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor) -> Tensor:
         """What the network sees, `(batch, in, *space)`."""
-        seen = self.state_scale(state)
-        told = torch.nan_to_num(self.forcing_scale(forcing))
-        return torch.cat([seen, told, clock, self.static.expand(len(state), *self.static.shape)], dim=1)
+        normalised = torch.nan_to_num(self.forcing_scale(forcing))
+        return torch.cat(
+            [self.state_scale(state), normalised, clock, self.static.expand(len(state), *self.static.shape)], dim=1
+        )
 
     def forward(
         self, state: Tensor, forcing: Tensor, clock: Tensor, anchor=None, noise: Tensor | None = None
@@ -142,7 +139,7 @@ class StepBuffers:
     def blank(cls, layout: Layout, space: tuple[int, ...]) -> "StepBuffers":
         """Placeholders of the right shapes, for a checkpoint to fill."""
         count, ones = layout.prognostic.count, [1] * len(space)
-        features = layout.static.count + 3
+        features = layout.static.count + PLACE_FEATURES
         return cls(
             state=Normalizer.blank(count),
             diagnostic=Normalizer.blank(layout.diagnostic.count),

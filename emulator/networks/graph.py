@@ -6,45 +6,53 @@ are `(node, batch, channel)`. What depends on places alone (embedded edges and n
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.layers import Linear, NoiseModulation, check_noise
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
+from emulator.networks.layers import Linear
 from emulator.networks.messages import EdgeIndex, Interaction, Perceptron, exchange
-from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, Edges, MeshGraph
+from emulator.networks.registry import expect_global, network
+from emulator.options import Options, option
+from emulator.planet.grid import Grid
+from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, Edges, MeshGraph, MeshOptions, graph_of
 
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
-class GraphOptions:
-    """Size and design of the network.
+class GraphOptions(Options):
+    """Message passing on an icosahedral mesh (Keisler 2022; GraphCast, Lam et al. 2023)."""
 
-    Attributes:
-      width: channels of nodes and edges. rounds: of messages on the mesh.
-      precision: of the matrix products; sums over edges, norms and states stay in float32.
-      checkpointing: rounds are computed again in the backward pass, a few at a time, instead of stored.
-      zero_output: the last layer starts at zero, so that the output does.
-      noise_channels: random fields that scale and shift the embedded cells, before they send and when they receive.
-    """
+    refinement: int = option(
+        MeshOptions.refinement, "halvings of the icosahedron: 10 * 4^n + 2 nodes", minimum=0, maximum=8
+    )
+    multi: bool = option(MeshOptions.multi, "edges of all refinements (GraphCast), or of the finest alone (Keisler)")
+    radius: float = option(
+        MeshOptions.radius, "reach of a cell, as a share of the longest finest edge", minimum=0.58, maximum=4
+    )
+    file: Path | None = option(None, "where the graph is kept; made there if absent; None: in memory")
+    width: int = option(128, "channels of nodes and edges", minimum=1)
+    rounds: int = option(8, "of messages between nodes", minimum=1)
+    noise: NoiseOptions | None = option(None, "random fields that scale and shift the embedded cells")
+    precision: Precision = option("float32", "of the products; sums over edges, norms and states stay in float32")
+    checkpointing: bool = option(False, "compute rounds again in the backward pass instead of storing them")
+    zero_output: bool = option(False, "the last layer starts at zero")
 
-    width: int = 128
-    rounds: int = 8
-    precision: Precision = "float32"
-    checkpointing: bool = False
-    zero_output: bool = False
-    noise_channels: int = 0
+    @property
+    def mesh(self) -> MeshOptions:
+        return MeshOptions(self.refinement, self.multi, self.radius)
 
-    def __post_init__(self):
-        for name in ("width", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"Expected precision among {get_args(Precision)}, got {self.precision!r}")
+
+@network("graph", GraphOptions)
+def build(options: GraphOptions, inputs: int, outputs: int, grid: Grid) -> "GraphNetwork":
+    expect_global(grid)
+    return GraphNetwork(inputs, outputs, graph_of(grid, options.mesh, options.file), options)
 
 
 class GraphNetwork(nn.Module):
@@ -62,7 +70,8 @@ class GraphNetwork(nn.Module):
         self.in_channels, self.out_channels, self.cells = in_channels, out_channels, graph.cells
         width, precision, nodes = options.width, options.precision, len(graph.nodes)
         self.cell_in = Perceptron(in_channels, width, precision)
-        self.noise = NoiseModulation(options.noise_channels, width) if options.noise_channels else None
+        self.noise_channels = noise_count(options.noise)
+        self.noise = NoiseModulation(self.noise_channels, width) if self.noise_channels else None
         self.node_in = Perceptron(NODE_FEATURES, width, precision)
         self.register_buffer("nodes", torch.as_tensor(graph.nodes), persistent=False)
         self.encode = _Edges(graph.encode, graph.cells, nodes, 1, options)
@@ -79,7 +88,7 @@ class GraphNetwork(nn.Module):
         Raises `ValueError` for other shapes.
         """
         space = x.shape[2:]
-        check_noise(noise, x, self.options.noise_channels)
+        check_noise(noise, x, self.noise_channels)
         if x.ndim < 3 or x.shape[1] != self.in_channels or space.numel() != self.cells:
             raise ValueError(
                 f"Expected an input of shape ('batch', {self.in_channels}, *space) with {self.cells} cells, got "
@@ -115,9 +124,9 @@ class _Edges(nn.Module):
         edges = self.embed(self.features)[:, None]
         step = self.together if self.together and torch.is_grad_enabled() else len(self.rounds)
         for start in range(0, len(self.rounds), step):
-            given = self.rounds[start : start + step], receivers if start else senders, receivers, edges
+            group = self.rounds[start : start + step], receivers if start else senders, receivers, edges
             if step == self.together:
-                receivers, edges = checkpoint(exchange, *given, use_reentrant=False)
+                receivers, edges = checkpoint(exchange, *group, use_reentrant=False)
             else:
-                receivers, edges = exchange(*given)
+                receivers, edges = exchange(*group)
         return receivers

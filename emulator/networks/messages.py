@@ -14,7 +14,7 @@ from torch import nn
 from emulator.kernels.messages import EPS, Tail
 from emulator.kernels.precision import exact_products
 from emulator.networks import rounds
-from emulator.networks.layers import Linear
+from emulator.networks.layers import Linear, full
 
 
 class EdgeIndex(nn.Module):
@@ -78,7 +78,7 @@ def _bags(rows, index, starts):
 def _tail(h, weight, bias, scale, shift):
     """`LayerNorm(W silu(h) + b)` of `(row, channel)`, in float32 or better, and what its gradient needs."""
     m = torch.addmm(bias.to(h.dtype), F.silu(h), weight.to(h.dtype).t())
-    y, mean, rstd = torch.native_layer_norm(_full(m), (m.shape[1],), scale, shift, EPS)
+    y, mean, rstd = torch.native_layer_norm(full(m), (m.shape[1],), scale, shift, EPS)
     return y, (h, m, mean, rstd)
 
 
@@ -86,16 +86,12 @@ def _tail_backward(g, saved, weight, scale, shift):
     """Gradients of `_tail` with respect to its input and its four parameters."""
     h, m, mean, rstd = saved
     g, g_scale, g_shift = torch.ops.aten.native_layer_norm_backward(
-        g, _full(m), (m.shape[1],), mean, rstd, scale, shift, [True, True, True]
+        g, full(m), (m.shape[1],), mean, rstd, scale, shift, [True, True, True]
     )
     g_bias, g = g.sum(0), g.to(h.dtype)
-    g_weight = _full(torch.mm(g.t(), F.silu(h)))
+    g_weight = full(torch.mm(g.t(), F.silu(h)))
     g = torch.mm(g, weight.to(h.dtype))
     return torch.ops.aten.silu_backward(g, h), (g_weight, g_bias, g_scale, g_shift)
-
-
-def _full(x):
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _products(h):
@@ -133,7 +129,7 @@ class _Messages(torch.autograd.Function):
     @staticmethod
     def forward(ctx, edges, senders, receivers, first, weight, bias, scale, shift, index, dtype, update):
         batch, width = senders.shape[1:]
-        h = index.both_ends(_full(senders), _full(receivers)).flatten(0, 1)
+        h = index.both_ends(full(senders), full(receivers)).flatten(0, 1)
         rows = edges.flatten(0, 1).to(dtype)
         with _products(rows):
             if dtype != h.dtype:
@@ -159,23 +155,23 @@ class _Messages(torch.autograd.Function):
             g += g_edges.reshape(-1, width)
         with _products(saved[0]):
             g, g_parameters = _tail_backward(g, saved, weight, scale, shift)
-            full = _full(g).view(-1, ctx.batch, width)
-            g_senders, g_receivers = index.sum_to_senders(full), index.sum_to_receivers(full)
+            single = full(g).view(-1, ctx.batch, width)
+            g_senders, g_receivers = index.sum_to_senders(single), index.sum_to_receivers(single)
             if edges.shape[1] != ctx.batch:  # edges that the samples share collect from all of them
-                g = full.sum(1).to(dtype)
+                g = single.sum(1).to(dtype)
                 g_edges = None if g_edges is None else g_edges.sum(1, keepdim=True)
-            g_first = _full(torch.mm(g.t(), edges.flatten(0, 1).to(dtype)))
+            g_first = full(torch.mm(g.t(), edges.flatten(0, 1).to(dtype)))
             if g_edges is None or dtype != g_edges.dtype:
-                g = _full(torch.mm(g, first.to(dtype))).view(edges.shape)
+                g = full(torch.mm(g, first.to(dtype))).view(edges.shape)
                 g_edges = g if g_edges is None else g.add_(g_edges)
             else:
                 g_edges = torch.addmm(g_edges.reshape(-1, width), g, first).view(edges.shape)
         return g_edges, g_senders, g_receivers, g_first, *g_parameters, None, None, None
 
 
-def _spread(rows, given, batch):
-    """Rows of edges, `given` to a sample, for every sample of the batch, `(edge * batch, channel)`."""
-    if given == batch:
+def _spread(rows, samples, batch):
+    """Rows of edges of `samples` (1 or the batch's) for every sample of the batch, `(edge * batch, channel)`."""
+    if samples == batch:
         return rows
     return rows[:, None].expand(-1, batch, -1).reshape(-1, rows.shape[1])
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emulator.kernels import arena
 from emulator.kernels import messages as native
+from emulator.kernels import reused
 from emulator.kernels.messages import Tail
 from emulator.kernels.precision import exact_products
 
@@ -66,9 +66,9 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx, keep, x, weight, bias, *tail):
         count, width = x.shape[:-1].numel(), len(bias)
-        y, rows = arena.lend(count * width).view(count, width), {}
+        y, rows = reused.lend(count * width).view(count, width), {}
         if keep:
-            rows = {"normed": arena.lend(count * width), "rstd": x.new_empty(count)}
+            rows = {"normed": reused.lend(count * width), "rstd": x.new_empty(count)}
             ctx.save_for_backward(x, weight, bias, *tail, *rows.values())
         native.forward(Tail(*tail), count, 1, weight, start=bias, x=x.contiguous(), result=y, **rows)
         return y.view(*x.shape[:-1], width)
@@ -91,18 +91,19 @@ class _Rounds(torch.autograd.Function):
     @staticmethod
     def forward(ctx, options, index, senders, receivers, edges, *parameters):
         (keep, update), weights = options, _split(parameters)
-        given, start, first = edges, receivers, senders
+        first_edges, start, first = edges, receivers, senders
         updates = len(weights) - 1 + update
-        room = _Arena((len(weights), updates), len(index), *receivers.shape) if keep else None
+        saved = _Saved((len(weights), updates), len(index), *receivers.shape) if keep else None
         for n, w in enumerate(weights):
-            of_edges, of_nodes = room.kept(n) if keep else (_NOTHING, _NOTHING)
-            to = edges if n else room.edges if keep else edges.new_empty(len(index), *receivers.shape[1:])
+            of_edges, of_nodes = saved.of_round(n) if keep else (_NOTHING, _NOTHING)
+            to = edges if n else saved.edges if keep else edges.new_empty(len(index), *receivers.shape[1:])
             to = to if n < updates else None
             receivers = _round(w, index, senders, receivers, edges, to, of_edges, of_nodes)
             senders, edges = receivers, edges if to is None else to
         if keep:
-            given = given if not updates or given.shape[1] != start.shape[1] else None  # others come back
-            ctx.save_for_backward(first, start, given, room.memory, *parameters)
+            if updates and first_edges.shape[1] == start.shape[1]:
+                first_edges = None  # the gradient comes back to them from the updated ones
+            ctx.save_for_backward(first, start, first_edges, saved.memory, *parameters)
             ctx.index, ctx.updates = index, updates
             ctx.set_materialize_grads(False)
         results = receivers, edges if update else None
@@ -113,23 +114,23 @@ class _Rounds(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g, g_edges):
-        senders, start, given, memory, *parameters = ctx.saved_tensors
+        senders, start, first_edges, memory, *parameters = ctx.saved_tensors
         torch.autograd.graph.increment_version(memory)  # it is written over: a second time is refused
         g = torch.zeros_like(start) if g is None else g.clone(memory_format=torch.contiguous_format)
         g_edges = None if g_edges is None else g_edges.clone(memory_format=torch.contiguous_format)
         weights, gradients = _split(parameters), []
-        room = _Arena((len(weights), ctx.updates), len(ctx.index), *start.shape, memory)
-        state = _Backward(ctx.index, given, room.edges, g_edges)
+        saved = _Saved((len(weights), ctx.updates), len(ctx.index), *start.shape, memory)
+        state = _Backward(ctx.index, first_edges, saved.edges, g_edges)
         for n in reversed(range(len(weights))):
-            of_edges, of_nodes = room.kept(n)
-            receivers = room.kept(n - 1)[1].more[1] if n else start
+            of_edges, of_nodes = saved.of_round(n)
+            receivers = saved.of_round(n - 1)[1].more[1] if n else start
             updated = n < ctx.updates
             g_senders, g_weights = state.round(weights[n], senders, receivers, of_edges, of_nodes, g, (n, updated))
             gradients = [*g_weights.flat(), *gradients]
         return None, None, g_senders, g, state.g_edges, *gradients
 
 
-class _Kept(NamedTuple):
+class _Rows(NamedTuple):
     """What a perceptron's gradient needs, of rows `(row, batch, width)`; `more`: sums and updated nodes."""
 
     h: Tensor | None
@@ -141,10 +142,10 @@ class _Kept(NamedTuple):
         return {"h": self.h, "normed": self.normed, "rstd": self.rstd}
 
 
-_NOTHING = _Kept(None, None, None)
+_NOTHING = _Rows(None, None, None)
 
 
-class _Arena:
+class _Saved:
     """All that is kept for the gradient of `rounds`, in one piece of memory; `edges`: those that rounds update."""
 
     def __init__(self, rounds: tuple[int, int], count: int, nodes: int, batch: int, width: int, memory=None):
@@ -153,17 +154,17 @@ class _Arena:
         rstd = [-(-rows * batch // native.LANES) * native.LANES for rows in (count, nodes)]  # keeps others aligned
         self._sizes = [count * batch * width] * 2 + [nodes * batch * width] * 4 + rstd
         edges, each = self._sizes[0] if updates else 0, sum(self._sizes)
-        self.memory = arena.lend(edges + rounds * each) if memory is None else memory
+        self.memory = reused.lend(edges + rounds * each) if memory is None else memory
         self.edges = self.memory[:edges].view(-1, batch, width)
         self._rounds = self.memory[edges:].view(rounds, each)
 
-    def kept(self, n: int) -> tuple[_Kept, _Kept]:
+    def of_round(self, n: int) -> tuple[_Rows, _Rows]:
         """Those of the edges and of the nodes in round `n`."""
         *rows, of_edges, of_nodes = self._rounds[n].split(self._sizes)
         edges, nodes = (
             [x.view(shape) for x in part] for part, shape in zip((rows[:2], rows[2:]), self._shapes, strict=True)
         )
-        return _Kept(*edges, of_edges), _Kept(*nodes[:2], of_nodes, tuple(nodes[2:]))
+        return _Rows(*edges, of_edges), _Rows(*nodes[:2], of_nodes, tuple(nodes[2:]))
 
 
 def _split(flat) -> list[Weights]:
@@ -171,7 +172,7 @@ def _split(flat) -> list[Weights]:
 
 
 def _round(w, index, senders, receivers, edges, to, of_edges, of_nodes):
-    """Receivers after a round; the edges after it are put into `to`, if given."""
+    """Receivers after a round; the edges after it are put into `to`, if not None."""
     layers = (w.sender, None), (w.receiver, w.receiver_bias), (w.own, w.own_bias)
     if senders is receivers:
         at_senders, at_receivers, at_nodes = native.maps(receivers, *layers)
@@ -179,16 +180,16 @@ def _round(w, index, senders, receivers, edges, to, of_edges, of_nodes):
         (at_senders,), (at_receivers, at_nodes) = native.maps(senders, layers[0]), native.maps(receivers, *layers[1:])
     nodes, batch, _ = receivers.shape
     if edges.shape[1] == batch:
-        given = {"x": edges, "first": w.edge}
+        rows = {"x": edges, "first": w.edge}
     else:  # multiplied once for all samples
-        given = {"shared": native.maps(edges, (w.edge, None))[0]}
+        rows = {"shared": native.maps(edges, (w.edge, None))[0]}
     if to is not None:
-        given |= {"residual": edges, "result": to}
-    given |= {"senders": at_senders, "receivers": at_receivers, "origins": index.senders, "targets": index.receivers}
+        rows |= {"residual": edges, "result": to}
+    rows |= {"senders": at_senders, "receivers": at_receivers, "origins": index.senders, "targets": index.receivers}
     sums, updated = of_nodes.more or (torch.empty_like(receivers), torch.empty_like(receivers))
-    native.forward(w.message, len(index), batch, sums=sums.zero_(), **given, **of_edges.tensors())
-    given = {"x": sums, "first": w.sum, "senders": at_nodes, "residual": receivers, "result": updated}
-    native.forward(w.update, nodes, batch, **given, **of_nodes.tensors())
+    native.forward(w.message, len(index), batch, sums=sums.zero_(), **rows, **of_edges.tensors())
+    rows = {"x": sums, "first": w.sum, "senders": at_nodes, "residual": receivers, "result": updated}
+    native.forward(w.update, nodes, batch, **rows, **of_nodes.tensors())
     return updated
 
 
@@ -196,14 +197,14 @@ class _Backward:
     """Goes back through the rounds with the edges and their gradients, and writes over what they kept.
 
     Args:
-      index: the edges. given: those that the first round took, if they were not updated or the samples share them.
+      index: the edges. first_edges: those that the first round took, if they were not updated or the samples share them.
       edges: those that were updated last. g_edges: their gradient.
     """
 
-    def __init__(self, index, given: Tensor | None, edges: Tensor, g_edges: Tensor | None):
-        self.index, self.given, self.edges, self.g_edges = index, given, edges, g_edges
+    def __init__(self, index, first_edges: Tensor | None, edges: Tensor, g_edges: Tensor | None):
+        self.index, self.first_edges, self.edges, self.g_edges = index, first_edges, edges, g_edges
 
-    def round(self, w: Weights, senders, receivers, of_edges: _Kept, of_nodes: _Kept, g, place: tuple[int, bool]):
+    def round(self, w: Weights, senders, receivers, of_edges: _Rows, of_nodes: _Rows, g, place: tuple[int, bool]):
         """Gradients of the senders and the weights; that of the receivers, `g`, becomes the one before the round.
 
         `place`: number of the round and whether it updated the edges. From the second on the receivers send, and their
@@ -226,21 +227,21 @@ class _Backward:
         (g_sender, _), g_receiver, g_node = g_maps
         return g_senders, Weights(g_edge, g_sender, *g_receiver, g_message, *g_node, g_sum, g_update)
 
-    def _messages(self, w, kept, given, n, updated):
+    def _messages(self, w, kept, gradients, n, updated):
         """Gradients of the weights of the edges and of the tail; those of the hidden values go where these were."""
         batch = kept.h.shape[1]
-        rows = kept.tensors() | given | {"targets": self.index.receivers, "g_h": kept.h, "g_rows": self.g_edges}
-        if n == 0 and self.given is not None and self.given.shape[1] != batch:
+        rows = kept.tensors() | gradients | {"targets": self.index.receivers, "g_h": kept.h, "g_rows": self.g_edges}
+        if n == 0 and self.first_edges is not None and self.first_edges.shape[1] != batch:
             *_, g_message = native.backward(w.message, len(self.index), batch, **rows)
-            direct = torch.zeros_like(self.given) if self.g_edges is None else self.g_edges.sum(1, keepdim=True)
-            g_maps = native.maps_backward(self.given, direct, [kept.h.sum(1, keepdim=True)], [w.edge])
+            direct = torch.zeros_like(self.first_edges) if self.g_edges is None else self.g_edges.sum(1, keepdim=True)
+            g_maps = native.maps_backward(self.first_edges, direct, [kept.h.sum(1, keepdim=True)], [w.edge])
             self.g_edges = direct
             return g_maps[0][0], g_message
         carry = self.g_edges is not None
         if updated:
             rows |= {"x": self.edges, "after": self.edges}
         else:
-            rows["x"] = self.edges if n else self.given
+            rows["x"] = self.edges if n else self.first_edges
         if not carry:  # normed messages are of no use after their own gradient
             self.g_edges = kept.normed
         return native.backward(w.message, len(self.index), batch, w.edge, carry, **rows, g_x=self.g_edges)[1:]

@@ -7,97 +7,91 @@ their order does not matter to it; the MLP's stencil, where it has one, finds th
 """
 
 import dataclasses
-import math
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.layers import MLP, DropPath, Linear, NoiseModulation, Norm, check_noise, gelu
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
+from emulator.networks.layers import MLP, DropPath, Linear, Norm, full, gelu
+from emulator.networks.registry import expect_global, network
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
-from emulator.sphere.transform import SphericalTransform, latitudes, truncation
+from emulator.options import Options, option
+from emulator.planet.grid import Grid
+from emulator.sphere.tables import latitudes, truncation
+from emulator.sphere.transform import SphericalTransform, harmonics
 
 Skip = Literal["none", "identity", "linear"]
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
-class SFNOOptions:
-    """Size and design of the network.
+class SFNOOptions(Options):
+    """Spherical Fourier neural operator (Bonev et al. 2023) and its variants.
 
-    Attributes:
-      embed_dim: channels of the state. blocks: number of blocks. scale_factor: coarsening of the inner blocks' grid.
-      truncation: share of the inner grid's degrees to keep. By default all on a Gaussian grid, and on an equiangular one
-        those that its quadrature resolves (published networks keep all: 1.0).
-      filter: per-degree channel mixing, "complex" (as published: equivariant about the polar axis), "real" (under every
-        rotation, at half the cost), "diagonal" (one complex factor per degree and channel) or "low_rank" (`rank`
-        directions shared by all degrees). filter_precision: of that product.
-      spectral_layers: filters in a block, with a gate on every degree's power between them.
-      mlp_ratio: hidden width of a block's MLP over embed_dim, 0 for no MLP. mlp_precision: of every linear layer; the
-        transforms and the state stay in float32.
-      stencil: cells in latitude and in longitude that the first layer of a block's MLP takes in, odd; 1 as published. The
-        filters are isotropic, so 3 is what gives a block slopes and their directions, as advection needs.
-      encoder_layers: hidden layers of encoder and decoder: 0 in torch-harmonics, 1 in ACE.
-      norm: "instance", "area_instance" (moments weighted by area), "layer" (over channels) or "none", before the MLP.
-      pre_norm: the same before the transform: "branch" leaves the skips alone, "stream" includes them (as ACE does).
-      activation: GELU between filter and MLP. inner_skip: around the filter. outer_skip: around the block.
-      big_skip: "concat" hands the input to the decoder, "add" adds it to the output, "none".
-      position: "harmonics" (of low degree, added to the encoded state), "learned" (a field, added likewise), "none".
-      condition_dim: scalars per sample (time of the year, CO2, ...) that scale and shift every normalised state.
-      noise_channels: random fields that scale and shift, cell by cell, what every block's MLP takes in.
-      checkpointing: blocks are computed again in the backward pass instead of stored.
-      drop_path: probability that a sample skips the last block's branch, growing from 0 at the first block.
-      zero_output: the decoder starts at zero, so that the output does (or equals the input, with a big skip of "add").
+    A `filter` is "complex" (as published: equivariant about the polar axis), "real" (under every rotation, at half the
+    cost), "diagonal" (one complex factor per degree and channel) or "low_rank" (`rank` directions shared by all degrees).
+    Filters are isotropic, so a `stencil` of 3 is what gives a block slopes and their directions, as advection needs.
+    `encoder_layers` are 0 in torch-harmonics and 1 in ACE; ACE normalises the "stream".
     """
 
-    embed_dim: int = 64
-    blocks: int = 4
-    scale_factor: float = 1
-    truncation: float | None = None
-    filter: Literal["complex", "real", "diagonal", "low_rank"] = "complex"
-    filter_precision: Precision = "float32"
-    rank: int = 16
-    spectral_layers: int = 1
-    mlp_ratio: float = 2.0
-    mlp_precision: Precision = "float32"
-    stencil: int = 1
-    encoder_layers: int = 1
-    norm: Literal["instance", "area_instance", "layer", "none"] = "instance"
-    pre_norm: Literal["none", "branch", "stream"] = "stream"
-    activation: bool = True
-    inner_skip: Skip = "linear"
-    outer_skip: Skip = "identity"
-    big_skip: Literal["none", "concat", "add"] = "concat"
-    position: Literal["none", "harmonics", "learned"] = "none"
-    condition_dim: int = 0
-    noise_channels: int = 0
-    checkpointing: bool = False
-    drop_path: float = 0.0
-    zero_output: bool = False
+    embed_dim: int = option(64, "channels of the state", minimum=1)
+    blocks: int = option(4, "each a transform, a filter, the transform back and an MLP", minimum=1)
+    scale_factor: float = option(1, "how much coarser the inner blocks' grid is", minimum=1)
+    truncation: float | None = option(
+        None,
+        "share of the inner grid's degrees to keep (1: all, as published); none: those that its quadrature resolves",
+        above=0,
+        maximum=1,
+    )
+    filter: Literal["complex", "real", "diagonal", "low_rank"] = option("complex", "of channels, degree by degree")
+    filter_precision: Precision = option("float32", "of its products")
+    rank: int = option(16, "directions of a low_rank filter", minimum=1)
+    spectral_layers: int = option(1, "filters in a block, with a gate on every degree's power between them", minimum=1)
+    mlp_ratio: float = option(2.0, "hidden width of a block's MLP over embed_dim; 0: no MLP", minimum=0)
+    mlp_precision: Precision = option("float32", "of the products of linear layers")
+    stencil: int = option(1, "cells each way that a block's MLP takes in, odd; 3 learns much faster", minimum=1)
+    encoder_layers: int = option(1, "hidden layers of encoder and decoder; 0: linear, as published", minimum=0)
+    norm: Literal["instance", "area_instance", "layer", "none"] = option("instance", "before the MLP")
+    pre_norm: Literal["none", "branch", "stream"] = option(
+        "stream", "before the transform: for the branch alone, or for the skips too"
+    )
+    activation: bool = option(True, "GELU between filter and MLP")
+    inner_skip: Skip = option("linear", "around the filter")
+    outer_skip: Skip = option("identity", "around the block")
+    big_skip: Literal["none", "concat", "add"] = option(
+        "concat", "the input is handed to the decoder, or added to the output"
+    )
+    position: Literal["none", "harmonics", "learned"] = option(
+        "none",
+        "a field added to the encoded state to tell places apart: harmonics of low degree, or learned",
+    )
+    noise: NoiseOptions | None = option(None, "random fields that scale and shift normalised features")
+    condition: tuple[str, ...] = option(
+        (), "time_of_year, or forcing without levels, to scale and shift all features by"
+    )
+    checkpointing: bool = option(False, "compute blocks again in the backward pass instead of storing them")
+    drop_path: float = option(
+        0.0, "probability to skip the last block's branch, growing from 0 at the first", minimum=0, below=1
+    )
+    zero_output: bool = option(False, "the decoder starts at zero")
 
     def __post_init__(self):
-        for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
-        for name in ("embed_dim", "blocks", "scale_factor", "rank", "spectral_layers", "stencil"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
-        for name in ("mlp_ratio", "encoder_layers", "condition_dim", "noise_channels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"Expected {name} of at least 0, got {getattr(self, name)}")
-        if self.truncation is not None and not 0 < self.truncation <= 1:
-            raise ValueError(f"Expected truncation above 0 and at most 1, got {self.truncation}")
+        super().__post_init__()
         if self.mlp_ratio and int(self.embed_dim * self.mlp_ratio) < 1:
             raise ValueError(
                 f"Expected an mlp_ratio of 0 or one that leaves a channel of {self.embed_dim}, got {self.mlp_ratio}"
             )
         if self.stencil > 1 and not self.mlp_ratio:
             raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"Expected drop_path of at least 0 and below 1, got {self.drop_path}")
+
+
+@network("sfno", SFNOOptions)
+def build(options: SFNOOptions, inputs: int, outputs: int, grid: Grid) -> "SFNO":
+    expect_global(grid, "gaussian", "equiangular")
+    return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options)
 
 
 class SFNO(nn.Module):
@@ -150,13 +144,13 @@ class SFNO(nn.Module):
     ) -> torch.Tensor:
         """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`.
 
-        `condition`: `(batch, condition_dim)` and `noise`: `(batch, noise_channels, nlat, nlon)`, where the options ask for
+        `condition`: `(batch, scalar)` and `noise`: `(batch, field, nlat, nlon)`, where the options ask for
         them. Raises `ValueError` for other shapes.
         """
         self._check(x, condition, noise)
         x = self.outer.arrange(x.permute(2, 3, 0, 1))
         fields = self._noise_of_blocks(noise)
-        h = self.position(_full(self.encoder(x)))
+        h = self.position(full(self.encoder(x)))
         for block, field in zip(self.blocks, fields, strict=True):
             if self.options.checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, condition, field, use_reentrant=False)
@@ -164,7 +158,7 @@ class SFNO(nn.Module):
                 h = block(h, condition, field)
         if self.options.big_skip == "concat":
             h = torch.cat([h, x], -1)
-        h = _full(self.decoder(h))
+        h = full(self.decoder(h))
         if self.options.big_skip == "add":
             h = h + (x if self.residual is None else self.residual(x))
         return self.outer.restore(h).permute(2, 3, 0, 1).contiguous()
@@ -182,11 +176,12 @@ class SFNO(nn.Module):
         expected = (self.in_channels, *self.outer.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        wanted = (x.shape[0], self.options.condition_dim) if self.options.condition_dim else None
+        scalars = scalar_count(self.options.condition)
+        wanted = (x.shape[0], scalars) if scalars else None
         came = None if condition is None else tuple(condition.shape)
         if came != wanted:
             raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
-        check_noise(noise, x, self.options.noise_channels)
+        check_noise(noise, x, noise_count(self.options.noise))
 
 
 class Block(nn.Module):
@@ -194,19 +189,19 @@ class Block(nn.Module):
 
     def __init__(self, analysis, synthesis, options, drop_path):
         super().__init__()
-        width = options.embed_dim
+        width, scalars = options.embed_dim, scalar_count(options.condition)
         self.analysis, self.synthesis = analysis, synthesis
         self.options = options
         if options.pre_norm != "none":
-            self.pre_norm = Norm(options.norm, width, _areas(analysis), options.condition_dim)
+            self.pre_norm = Norm(options.norm, width, _areas(analysis), scalars)
         gain = 2.0 if options.inner_skip == "none" else 1.0
         self.filters = nn.ModuleList(
             SpectralFilter(analysis.plan, width, options.filter, gain, options.rank, options.filter_precision)
             for _ in range(options.spectral_layers)
         )
         self.gates = nn.ModuleList(DegreeGate(analysis.plan, width) for _ in self.filters[1:])
-        self.norm = Norm(options.norm, width, _areas(synthesis), options.condition_dim)
-        self.noise = NoiseModulation(options.noise_channels, width) if options.noise_channels else None
+        self.norm = Norm(options.norm, width, _areas(synthesis), scalars)
+        self.noise = NoiseModulation(noise_count(options.noise), width) if options.noise else None
         self.inner_skip, self.outer_skip = _skip(options.inner_skip, options), _skip(options.outer_skip, options)
         self.mlp = None
         if options.mlp_ratio:
@@ -240,9 +235,9 @@ class Block(nn.Module):
             x = _plus(self._normalised(x, condition, noise), self.inner_skip, inner)
         if self.mlp is not None:
             if isinstance(self.outer_skip, nn.Identity) and not self.drop_path.active:
-                return _full(self.mlp(x, kept))
+                return full(self.mlp(x, kept))
             x = self.mlp(x)
-        return _full(_plus(self.drop_path(x), self.outer_skip, kept))
+        return full(_plus(self.drop_path(x), self.outer_skip, kept))
 
     def _normalised(self, x, condition, noise):
         x = self.norm(x, condition)
@@ -254,11 +249,6 @@ def _skip(kind, options):
         return None
     width = options.embed_dim
     return nn.Identity() if kind == "identity" else Linear(width, width, precision=options.mlp_precision)
-
-
-def _full(x):
-    """At least single precision: what leaves a layer of half precision goes on in float32, float64 stays."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _plus(x, skip, kept):
@@ -290,7 +280,7 @@ def _areas(transform):
 
 
 class _Position(nn.Module):
-    """What tells the network where a cell lies, added to the encoded state."""
+    """A field that differs from cell to cell, added to the encoded state, so that the network knows places."""
 
     def __init__(self, kind, transform, channels):
         super().__init__()
@@ -298,21 +288,9 @@ class _Position(nn.Module):
         if kind == "learned":  # in the order of latitudes and longitudes, which checkpoints can rely on
             self.field = nn.Parameter(torch.randn(*transform.shape, channels) * 0.02)
         elif kind == "harmonics":
-            self.register_buffer("field", _harmonics(transform, channels), persistent=False)
+            self.register_buffer("field", harmonics(transform, channels)[:, None], persistent=False)
 
     def forward(self, x):
         if self.kind == "none":
             return x
         return x + (self.transform.arrange(self.field)[:, None] if self.kind == "learned" else self.field)
-
-
-def _harmonics(transform, channels):
-    """Real harmonics of the lowest degrees, each scaled to a maximum of 1, `(cell, 1, channel)`; (0, 0), (1, -1), ..."""
-    degrees = min(math.isqrt(channels - 1) + 1, transform.lmax)
-    coefficients = torch.zeros(transform.lmax, transform.lmax, 2, channels)
-    for n in range(min(channels, degrees**2)):
-        degree = math.isqrt(n)
-        order = n - degree**2 - degree
-        coefficients[degree, abs(order), int(order < 0), n] = 1
-    field = transform.synthesise(transform.pack(coefficients))
-    return (field / field.abs().amax(0).clamp(min=1e-6))[:, None]

@@ -1,6 +1,6 @@
 """Linear and nonlinear maps of spherical-harmonic coefficients, degree by degree.
 
-Coefficients are `(count, batch, channel)` in the order of `emulator.sphere.products`: in every block and for every
+Coefficients are `(count, batch, channel)` in the order of `emulator.sphere.tables`: in every block and for every
 degree the rows of one degree lie together, real parts before imaginary parts, so that mixing channels is one
 degree-batched matrix product.
 """
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import register_flop_formula
 
 from emulator.kernels import transform as native
-from emulator.sphere.products import Plan
+from emulator.sphere.tables import Plan
 
 FILTERS = ("complex", "real", "diagonal", "low_rank")
 

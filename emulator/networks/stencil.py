@@ -1,4 +1,4 @@
-"""Convolution with the neighbours in latitude and longitude, of states whose cells lie in the order of a transform."""
+"""Convolutions on the sphere with the neighbours in latitude and longitude: of maps, and of cells in a transform's order."""
 
 import math
 
@@ -6,10 +6,21 @@ import torch
 from torch import nn
 
 from emulator.kernels.perceptron import Neighbours
-from emulator.networks.layers import Linear, gelu
-from emulator.networks.padding import pad_sphere
-from emulator.networks.perceptron import halved, perceptron, serves
+from emulator.networks.layers import Linear, gelu, halved, perceptron, serves
 from emulator.sphere.transform import SphericalTransform
+
+
+def pad_sphere(x: torch.Tensor, margin: int, poles: bool = False) -> torch.Tensor:
+    """Scalar fields `(..., nlat, nlon)` with `margin` more cells on every side.
+
+    Longitude is periodic. Beyond a pole lies the meridian half a turn away; rows at the poles (`poles`) are not repeated.
+    """
+    beyond = x.roll(x.shape[-1] // 2, -1)
+    first = 1 if poles else 0
+    north = beyond[..., first : first + margin, :].flip(-2)
+    south = beyond[..., x.shape[-2] - first - margin : x.shape[-2] - first, :].flip(-2)
+    x = torch.cat([north, x, south], -2)
+    return torch.cat([x[..., -margin:], x, x[..., :margin]], -1)
 
 
 class StencilMLP(nn.Module):
@@ -85,7 +96,9 @@ def _takers(pairs, cells):
     """`(tap, cell)`: one who takes a cell in, -1 for nobody; and the pairs (cells, who takes them) that are left."""
     back, left = torch.full((len(pairs), cells), -1), []
     for row, (taken, by) in zip(back, pairs, strict=True):
-        row[taken] = by
+        # Where a cell is taken in twice the last one counts, as numpy promises. By torch's threads it would be whichever came
+        # last, and the order of a gradient's sums, and so its bits, would differ from run to run.
+        row.numpy()[taken.numpy()] = by.numpy()
         rest = row[taken] != by
         left.append((taken[rest], by[rest]))
     return back, left

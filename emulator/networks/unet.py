@@ -11,33 +11,31 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.layers import NoiseModulation, check_noise
-from emulator.networks.padding import pad_sphere
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
+from emulator.networks.registry import expect_global, network
+from emulator.networks.stencil import pad_sphere
+from emulator.options import Options, option
+from emulator.planet.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class UNetOptions:
-    """Size and design of the network.
+class UNetOptions(Options):
+    """U-Net with convolutions around the sphere, a baseline."""
 
-    Attributes:
-      width: channels of the finest level; they double from level to level. depth: times that the grid is halved.
-      blocks: residual blocks of two convolutions on every level, on the way down and up.
-      checkpointing: blocks are computed again in the backward pass instead of stored.
-      zero_output: the last layer starts at zero, so that the output does.
-      noise_channels: random fields that scale and shift what every convolution of a block takes in.
-    """
+    width: int = option(48, "channels on the finest level; twice as many on the next", minimum=1)
+    depth: int = option(3, "halvings of the grid", minimum=1)
+    blocks: int = option(1, "residual blocks on a level, on the way down and up", minimum=1)
+    noise: NoiseOptions | None = option(
+        None, "random fields that scale and shift what every convolution of a block takes in"
+    )
+    checkpointing: bool = option(False, "compute blocks again in the backward pass instead of storing them")
+    zero_output: bool = option(False, "the last layer starts at zero")
 
-    width: int = 48
-    depth: int = 3
-    blocks: int = 1
-    checkpointing: bool = False
-    zero_output: bool = False
-    noise_channels: int = 0
 
-    def __post_init__(self):
-        for name in ("width", "depth", "blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} of at least 1, got {getattr(self, name)}")
+@network("unet", UNetOptions)
+def build(options: UNetOptions, inputs: int, outputs: int, grid: Grid) -> "UNet":
+    expect_global(grid, "gaussian", "equiangular", "regular")
+    return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options)
 
 
 class UNet(nn.Module):
@@ -87,7 +85,7 @@ class UNet(nn.Module):
 
         `noise`: `(batch, noise_channels, nlat, nlon)` where the options ask for it; coarser levels see its means.
         """
-        check_noise(noise, x, self.options.noise_channels)
+        check_noise(noise, x, noise_count(self.options.noise))
         if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
             raise ValueError(
                 f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
@@ -119,7 +117,7 @@ def _halved(x):
 
 
 def _blocks(width, poles, options):
-    return nn.ModuleList(_Block(width, poles, options.noise_channels) for _ in range(options.blocks))
+    return nn.ModuleList(_Block(width, poles, noise_count(options.noise)) for _ in range(options.blocks))
 
 
 class _Block(nn.Module):

@@ -13,41 +13,47 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from emulator.parallel.processes import World
+from emulator.parallel.processes import Processes
 
 log = logging.getLogger(__name__)
 
 
-def device_of(world: World) -> torch.device:
+def device_of(processes: Processes) -> torch.device:
     """The GPU of this process where there is one, else the CPU. Raises `ValueError` where a node has too few GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if count == 1:  # the launcher showed this process its own GPU alone
         return torch.device("cuda", 0)
-    if world.local_rank >= count:
-        raise ValueError(f"Expected a GPU for each process of a node, got {count} GPUs and process {world.local_rank}")
-    return torch.device("cuda", world.local_rank)
+    if processes.local_rank >= count:
+        raise ValueError(
+            f"Expected a GPU for each process of a node, got {count} GPUs and process {processes.local_rank}"
+        )
+    return torch.device("cuda", processes.local_rank)
 
 
 @contextlib.contextmanager
-def processes(world: World, device: torch.device, timeout_seconds: float = 1800.0) -> Iterator[World]:
-    """The process group of a world for the time of a `with` block: NCCL between GPUs, gloo between CPUs.
+def process_group(processes: Processes, device: torch.device, timeout_seconds: float = 1800.0) -> Iterator[Processes]:
+    """The process group of a processes for the time of a `with` block: NCCL between GPUs, gloo between CPUs.
 
     One process alone starts none.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world.size == 1:
-        yield world
+    if processes.size == 1:
+        yield processes
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    where = f"tcp://[{world.address}]:{world.port}" if ":" in world.address else f"tcp://{world.address}:{world.port}"
+    where = (
+        f"tcp://[{processes.address}]:{processes.port}"
+        if ":" in processes.address
+        else f"tcp://{processes.address}:{processes.port}"
+    )
     timeout = datetime.timedelta(seconds=timeout_seconds)
-    dist.init_process_group(backend, init_method=where, rank=world.rank, world_size=world.size, timeout=timeout)
-    log.info("process %d of %d, %s at %s", world.rank, world.size, backend, where)
+    dist.init_process_group(backend, init_method=where, rank=processes.rank, world_size=processes.size, timeout=timeout)
+    log.info("process %d of %d, %s at %s", processes.rank, processes.size, backend, where)
     try:
-        yield world
+        yield processes
     finally:
         dist.destroy_process_group()
 
@@ -94,16 +100,18 @@ def wait_for_all() -> None:
     mean_over(torch.zeros(1))
 
 
-def share(indices, world: World):
+def share(indices, processes: Processes):
     """This process's part of a batch's samples, `(batch,) -> (batch / processes,)`.
 
     Contiguous, so that the parts in order of rank are the batch. Raises `ValueError` unless they are of equal size, which
     the mean of their losses needs.
     """
-    if len(indices) % world.size:
-        raise ValueError(f"Expected a batch that {world.size} processes can share evenly, got {len(indices)} samples")
-    part = len(indices) // world.size
-    return indices[world.rank * part : (world.rank + 1) * part]
+    if len(indices) % processes.size:
+        raise ValueError(
+            f"Expected a batch that {processes.size} processes can share evenly, got {len(indices)} samples"
+        )
+    part = len(indices) // processes.size
+    return indices[processes.rank * part : (processes.rank + 1) * part]
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -159,9 +167,9 @@ class Sharded(Alone):
         yield
 
 
-def replicate(module: nn.Module, network: nn.Module, world: World, device: torch.device) -> Alone:
+def replicate(module: nn.Module, network: nn.Module, processes: Processes, device: torch.device) -> Alone:
     """A copy of `module` on every process."""
-    if world.size == 1:
+    if processes.size == 1:
         return Alone(module)
     ids = [device.index] if device.type == "cuda" else None
     with warnings.catch_warnings():  # newer torch has another name for it, which older torch does not know
@@ -169,17 +177,17 @@ def replicate(module: nn.Module, network: nn.Module, world: World, device: torch
         return Replicated(nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False))
 
 
-def shard(module: nn.Module, network: nn.Module, world: World, device: torch.device) -> Alone:
+def shard(module: nn.Module, network: nn.Module, processes: Processes, device: torch.device) -> Alone:
     """The `network` within `module` spread over all processes, its larger parts one by one.
 
     Gathering one part at a time is what saves memory. Do it before an optimizer takes the parameters.
     """
-    if world.size == 1:
+    if processes.size == 1:
         return Alone(module)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(device.type, (world.size,))
+    mesh = init_device_mesh(device.type, (processes.size,))
     for child in network.children():
         for part in child if isinstance(child, nn.ModuleList) else [child]:
             if any(True for _ in part.parameters()):

@@ -9,7 +9,7 @@ PORTS = range(20000, 60000)  # a job takes one by its number, so that jobs on on
 
 
 @dataclasses.dataclass(frozen=True)
-class World:
+class Processes:
     """The processes of one run.
 
     Attributes:
@@ -25,8 +25,8 @@ class World:
     port: int = DEFAULT_PORT
 
 
-def world_of(environment: Mapping[str, str]) -> World:
-    """The world that a launcher describes in the environment: torchrun's variables first, else those of a Slurm step.
+def processes_of(environment: Mapping[str, str]) -> Processes:
+    """The processes that a launcher describes in the environment: torchrun's variables first, else those of a Slurm step.
 
     A Slurm batch script that starts the program without `srun` is one process, however many tasks the job has. Raises
     `ValueError` for an incomplete or impossible description.
@@ -45,12 +45,12 @@ def world_of(environment: Mapping[str, str]) -> World:
         job, step = (_number(environment, n) if n in environment else 0 for n in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
         port = PORTS[(97 * job + step) % len(PORTS)]
     else:
-        return World()
+        return Processes()
     if not 0 <= rank < size:
         raise ValueError(f"Expected a rank from 0 to below the number of processes, got rank {rank} of {size}")
     address = environment.get("MASTER_ADDR", address)
     port = _number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else port
-    return World(rank, size, local, address, port)
+    return Processes(rank, size, local, address, port)
 
 
 def first_host(nodes: str) -> str:

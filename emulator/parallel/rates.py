@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emulator.kernels import library
 from emulator.kernels.precision import exact_products
-from emulator.parallel.processes import World
+from emulator.parallel.processes import Processes
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int | None = None, repeats: int = 5) -> float:
@@ -44,21 +44,21 @@ def copy_rate(device: torch.device, size_bytes: int = 1 << 26, repeats: int = 5)
     return 2 * size_bytes / _median(lambda: target.copy_(source), device, repeats)
 
 
-def exchange_rate(world: World, device: torch.device, size_bytes: int = 1 << 26, repeats: int = 5) -> float:
+def exchange_rate(processes: Processes, device: torch.device, size_bytes: int = 1 << 26, repeats: int = 5) -> float:
     """Bytes a second of a sum over all processes, as a ring would move them: `2 (n - 1) / n` of the tensor a process.
 
     All processes ask together. Raises `ValueError` for one process alone.
     """
-    if world.size < 2:
+    if processes.size < 2:
         raise ValueError("Expected two processes or more to measure between, got one")
     values = torch.zeros(size_bytes // 4, device=device)
     seconds = _median(lambda: dist.all_reduce(values), device, repeats)
-    return 2 * (world.size - 1) / world.size * size_bytes / seconds
+    return 2 * (processes.size - 1) / processes.size * size_bytes / seconds
 
 
-def exchange_latency(world: World, device: torch.device, repeats: int = 50) -> float:
+def exchange_latency(processes: Processes, device: torch.device, repeats: int = 50) -> float:
     """Seconds of a sum of one number over all processes, median of some. All processes ask together."""
-    if world.size < 2:
+    if processes.size < 2:
         raise ValueError("Expected two processes or more to measure between, got one")
     value = torch.zeros(1, device=device)
     return _median(lambda: dist.all_reduce(value), device, repeats)

@@ -1,4 +1,4 @@
-"""Horizontal grids: coordinates, exact cell areas, global mean.
+"""Horizontal grids: coordinates and their order, exact cell areas, global mean.
 
 Areas are exact on every grid: Gauss-Legendre quadrature weights on Gaussian latitudes, differences of sines between
 cell edges elsewhere. cos(latitude) is not used: it gives pole rows no weight and is up to 1.8 % wrong in the polar row
@@ -150,6 +150,17 @@ def _check_coordinates(latitude, longitude):
         raise ValueError(f"Expected longitudes in [0, 360), got {longitude[0]:.6g} to {longitude[-1]:.6g}")
 
 
+def longitude_east(longitude: np.ndarray) -> np.ndarray:
+    """Longitudes in degrees as they are in [0, 360), of the same type."""
+    east = np.asarray(longitude % 360, longitude.dtype)
+    return np.where(east >= 360 - 1e-9, np.zeros((), east.dtype), east)  # float32 rounds -1e-8 % 360 up to 360
+
+
+def positions_in_order(name: str, values: np.ndarray) -> np.ndarray:
+    """Positions that put a coordinate in the convention's order: latitude from the north, all others increasing."""
+    return np.argsort(-values if name == "latitude" else values, kind="stable")
+
+
 @functools.lru_cache(maxsize=8)
 def gauss_legendre(nlat: int) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian latitudes in degrees from the north, and their shares of the sphere, each `(nlat,)`."""
@@ -189,3 +200,36 @@ def _latitude_weights(latitude) -> tuple[str, np.ndarray]:
     spacing = -np.diff(latitude)
     kind = "equiangular" if np.allclose(spacing, spacing.mean(), rtol=1e-3, atol=1e-4) else "regular"
     return kind, weights / weights.sum()
+
+
+def ring_areas(latitude: np.ndarray) -> np.ndarray | None:
+    """Shares of the sphere of the cells of a whole reduced Gaussian or HEALPix grid, in any order, summing to 1.
+
+    The cells of a Gaussian row share its quadrature weight; those of HEALPix are equally large (Gorski et al. 2005, "HEALPix:
+    a framework for high-resolution discretization"). None for any other points.
+
+    Args:
+      latitude: of the cells in degrees, `(cell,)`.
+    """
+    rows, row, count = np.unique(np.round(latitude, 6), return_inverse=True, return_counts=True)
+    side = round((len(latitude) / 12) ** 0.5)
+    if 12 * side**2 == len(latitude) and len(rows) == 4 * side - 1 and np.array_equal(count, _healpix_counts(side)):
+        if np.abs(np.sin(np.radians(rows)) - _healpix_heights(side)).max() < 1e-4:
+            return np.full(len(latitude), 1 / len(latitude))
+    nodes, weights = gauss_legendre(len(rows))
+    if len(rows) >= 4 and np.abs(rows - nodes[::-1]).max() < GAUSSIAN_TOLERANCE:
+        return (weights[::-1] / count)[row]
+    return None
+
+
+def _healpix_counts(side: int) -> np.ndarray:
+    ring = np.arange(1, 4 * side)
+    return 4 * np.minimum(np.minimum(ring, 4 * side - ring), side)
+
+
+def _healpix_heights(side: int) -> np.ndarray:
+    """Sines of the rings' latitudes, from the south."""
+    ring = np.arange(1, 4 * side)
+    polar = np.minimum(ring, 4 * side - ring)
+    cap = (1 - polar**2 / (3 * side**2)) * np.sign(ring - 2 * side)
+    return np.where(polar < side, cap, (ring - 2 * side) * 2 / (3 * side))

@@ -31,154 +31,66 @@ class Variable:
     sign: str | None = None
 
 
+def _state(name, short, standard_name, units, minimum=None, maximum=None, role="prognostic", levels=True):
+    return Variable(name, units, role, levels, "point", standard_name, short, minimum, maximum)
+
+
+def _surface(name, short, standard_name, units, minimum=None, maximum=None, role="prognostic"):
+    return _state(name, short, standard_name, units, minimum, maximum, role, levels=False)
+
+
 def _flux(name, short, standard_name, sign="downward positive", units="W m-2", minimum=None):
     return Variable(name, units, "diagnostic", False, "mean", standard_name, short, minimum, None, sign)
 
 
+def _fixed(name, short, standard_name, units, minimum=None, maximum=None):
+    return Variable(name, units, "static", False, "fixed", standard_name, short, minimum, maximum)
+
+
+_DIVERGENCE = "positive where the column loses water to its neighbours"
+_EVAPORATION = "downward positive (evaporation negative)"
+_WATER = "atmosphere_mass_content_of_water"
+_SUN = "mean_top_downward_short_wave_radiation_flux"
+
 _TABLE = (
-    Variable("geopotential", "m2 s-2", "prognostic", True, standard_name="geopotential", short="z"),
-    Variable(
-        "temperature", "K", "prognostic", True, standard_name="air_temperature", short="t", minimum=50, maximum=400
-    ),
-    Variable(
-        "u_component_of_wind",
-        "m s-1",
-        "prognostic",
-        True,
-        standard_name="eastward_wind",
-        short="u",
-        minimum=-400,
-        maximum=400,
-    ),
-    Variable(
-        "v_component_of_wind",
-        "m s-1",
-        "prognostic",
-        True,
-        standard_name="northward_wind",
-        short="v",
-        minimum=-400,
-        maximum=400,
-    ),
-    Variable(
-        "specific_humidity",
-        "kg kg-1",
-        "prognostic",
-        True,
-        standard_name="specific_humidity",
-        short="q",
-        minimum=-1e-3,
-        maximum=0.2,
-    ),
-    Variable("relative_humidity", "%", "diagnostic", True, standard_name="relative_humidity", short="r"),
-    Variable(
-        "vertical_velocity",
-        "Pa s-1",
-        "diagnostic",
-        True,
-        standard_name="lagrangian_tendency_of_air_pressure",
-        short="w",
-    ),
-    Variable("vorticity", "s-1", "diagnostic", True, standard_name="atmosphere_relative_vorticity", short="vo"),
-    Variable("divergence", "s-1", "diagnostic", True, standard_name="divergence_of_wind", short="d"),
-    Variable(
-        "specific_cloud_liquid_water_content",
-        "kg kg-1",
-        "prognostic",
-        True,
-        short="clwc",
-        standard_name="mass_fraction_of_cloud_liquid_water_in_air",
-    ),
-    Variable(
-        "specific_cloud_ice_water_content",
-        "kg kg-1",
-        "prognostic",
-        True,
-        short="ciwc",
-        standard_name="mass_fraction_of_cloud_ice_in_air",
-    ),
-    Variable(
-        "ozone_mass_mixing_ratio",
-        "kg kg-1",
-        "prognostic",
-        True,
-        short="o3",
-        standard_name="mass_fraction_of_ozone_in_air",
-    ),
-    Variable(
-        "surface_pressure",
-        "Pa",
-        "prognostic",
-        standard_name="surface_air_pressure",
-        short="sp",
-        minimum=3e4,
-        maximum=1.2e5,
-    ),
-    Variable(
-        "mean_sea_level_pressure",
-        "Pa",
-        "prognostic",
-        standard_name="air_pressure_at_mean_sea_level",
-        short="msl",
-        minimum=8e4,
-        maximum=1.2e5,
-    ),
-    Variable(
-        "2m_temperature", "K", "prognostic", standard_name="air_temperature", short="2t", minimum=150, maximum=360
-    ),
-    Variable("2m_dewpoint_temperature", "K", "prognostic", standard_name="dew_point_temperature", short="2d"),
-    Variable("wind_speed", "m s-1", "diagnostic", True, standard_name="wind_speed", short="ws", minimum=0, maximum=400),
-    Variable("10m_wind_speed", "m s-1", "diagnostic", standard_name="wind_speed", short="10si", minimum=0),
-    Variable("10m_u_component_of_wind", "m s-1", "prognostic", standard_name="eastward_wind", short="10u"),
-    Variable("10m_v_component_of_wind", "m s-1", "prognostic", standard_name="northward_wind", short="10v"),
-    Variable(
-        "total_column_water", "kg m-2", "diagnostic", standard_name="atmosphere_mass_content_of_water", short="tcw"
-    ),
-    Variable(
-        "total_column_water_vapour",
-        "kg m-2",
-        "diagnostic",
-        short="tcwv",
-        standard_name="atmosphere_mass_content_of_water_vapor",
-    ),
-    Variable(
-        "sea_surface_temperature",
-        "K",
-        "forcing",
-        standard_name="sea_surface_temperature",
-        short="sst",
-        minimum=200,
-        maximum=350,
-    ),
-    Variable("sea_ice_cover", "1", "forcing", standard_name="sea_ice_area_fraction", short="ci", minimum=0, maximum=1),
-    Variable("soil_temperature_level_1", "K", "forcing", standard_name="soil_temperature", short="stl1"),
-    Variable(
-        "mean_top_downward_short_wave_radiation_flux",
-        "W m-2",
-        "forcing",
-        False,
-        "mean",
-        "toa_incoming_shortwave_flux",
-        "mtdwswrf",
-        0,
-    ),
+    _state("geopotential", "z", "geopotential", "m2 s-2"),
+    _state("temperature", "t", "air_temperature", "K", 50, 400),
+    _state("u_component_of_wind", "u", "eastward_wind", "m s-1", -400, 400),
+    _state("v_component_of_wind", "v", "northward_wind", "m s-1", -400, 400),
+    _state("specific_humidity", "q", "specific_humidity", "kg kg-1", -1e-3, 0.2),
+    _state("relative_humidity", "r", "relative_humidity", "%", role="diagnostic"),
+    _state("vertical_velocity", "w", "lagrangian_tendency_of_air_pressure", "Pa s-1", role="diagnostic"),
+    _state("vorticity", "vo", "atmosphere_relative_vorticity", "s-1", role="diagnostic"),
+    _state("divergence", "d", "divergence_of_wind", "s-1", role="diagnostic"),
+    _state("specific_cloud_liquid_water_content", "clwc", "mass_fraction_of_cloud_liquid_water_in_air", "kg kg-1"),
+    _state("specific_cloud_ice_water_content", "ciwc", "mass_fraction_of_cloud_ice_in_air", "kg kg-1"),
+    _state("ozone_mass_mixing_ratio", "o3", "mass_fraction_of_ozone_in_air", "kg kg-1"),
+    _surface("surface_pressure", "sp", "surface_air_pressure", "Pa", 3e4, 1.2e5),
+    _surface("mean_sea_level_pressure", "msl", "air_pressure_at_mean_sea_level", "Pa", 8e4, 1.2e5),
+    _surface("2m_temperature", "2t", "air_temperature", "K", 150, 360),
+    _surface("2m_dewpoint_temperature", "2d", "dew_point_temperature", "K"),
+    _state("wind_speed", "ws", "wind_speed", "m s-1", 0, 400, role="diagnostic"),
+    _surface("10m_wind_speed", "10si", "wind_speed", "m s-1", 0, role="diagnostic"),
+    _surface("10m_u_component_of_wind", "10u", "eastward_wind", "m s-1"),
+    _surface("10m_v_component_of_wind", "10v", "northward_wind", "m s-1"),
+    _surface("total_column_water", "tcw", _WATER, "kg m-2", role="diagnostic"),
+    _surface("total_column_water_vapour", "tcwv", f"{_WATER}_vapor", "kg m-2", role="diagnostic"),
+    _surface("sea_surface_temperature", "sst", "sea_surface_temperature", "K", 200, 350, role="forcing"),
+    _surface("sea_ice_cover", "ci", "sea_ice_area_fraction", "1", 0, 1, role="forcing"),
+    _surface("soil_temperature_level_1", "stl1", "soil_temperature", "K", role="forcing"),
+    Variable(_SUN, "W m-2", "forcing", False, "mean", "toa_incoming_shortwave_flux", "mtdwswrf", 0),
     _flux("mean_total_precipitation_rate", "mtpr", "precipitation_flux", "positive", "kg m-2 s-1", 0),
     _flux("mean_snowfall_rate", "msr", "snowfall_flux", "positive", "kg m-2 s-1", 0),
-    _flux(
-        "mean_evaporation_rate",
-        "mer",
-        "water_evapotranspiration_flux",
-        "downward positive (evaporation negative)",
-        "kg m-2 s-1",
-    ),
+    _flux("mean_evaporation_rate", "mer", "water_evapotranspiration_flux", _EVAPORATION, "kg m-2 s-1"),
+    _flux("mean_vertically_integrated_moisture_divergence", "mvimd", None, _DIVERGENCE, "kg m-2 s-1"),
     _flux("mean_surface_net_short_wave_radiation_flux", "msnswrf", "surface_net_downward_shortwave_flux"),
     _flux("mean_surface_net_long_wave_radiation_flux", "msnlwrf", "surface_net_downward_longwave_flux"),
     _flux("mean_surface_sensible_heat_flux", "msshf", "surface_downward_sensible_heat_flux"),
     _flux("mean_surface_latent_heat_flux", "mslhf", "surface_downward_latent_heat_flux"),
     _flux("mean_top_net_short_wave_radiation_flux", "mtnswrf", "toa_net_downward_shortwave_flux"),
     _flux("mean_top_net_long_wave_radiation_flux", "mtnlwrf", "toa_net_downward_longwave_flux"),
-    Variable("geopotential_at_surface", "m2 s-2", "static", False, "fixed", "surface_geopotential", "z"),
-    Variable("land_sea_mask", "1", "static", False, "fixed", "land_area_fraction", "lsm", 0, 1),
+    _fixed("geopotential_at_surface", "z", "surface_geopotential", "m2 s-2"),
+    _fixed("land_sea_mask", "lsm", "land_area_fraction", "1", 0, 1),
 )
 
 
@@ -195,12 +107,21 @@ class _Table(dict):
 VARIABLES: dict[str, Variable] = _Table({variable.name: variable for variable in _TABLE})
 
 
+# CF attributes of coordinates, alike in all files that are written.
+COORDINATES = {
+    "time": {"standard_name": "time", "axis": "T"},
+    "member": {"standard_name": "realization", "axis": "E"},
+    "latitude": {"units": "degrees_north", "standard_name": "latitude", "axis": "Y"},
+    "longitude": {"units": "degrees_east", "standard_name": "longitude", "axis": "X"},
+}
+
+
 def layer_mean(name: str) -> tuple[str, float, float] | None:
     """Variable, upper and lower pressure in hPa that the name of a layer mean says; None for any other name."""
-    found = re.fullmatch(r"(.+)_mean_(\d+)_(\d+)", name)
-    if found is None or found[1] not in _ON_LEVELS or not float(found[2]) < float(found[3]):
+    match = re.fullmatch(r"(.+)_mean_(\d+)_(\d+)", name)
+    if match is None or match[1] not in _ON_LEVELS or not float(match[2]) < float(match[3]):
         return None
-    return found[1], float(found[2]), float(found[3])
+    return match[1], float(match[2]), float(match[3])
 
 
 _ON_LEVELS = {variable.name for variable in _TABLE if variable.levels}

@@ -118,3 +118,24 @@ class Levels:
         if self.kind == "sigma":
             return f"{value * 1000:.0f} hPa (sigma {value:.3g})"
         return f"level {value:g}"
+
+
+def interfaces_around(half_a, half_b, numbers) -> tuple[np.ndarray, np.ndarray]:
+    """Interfaces around some of the model levels, by their numbers from 1, so that the layers still fill the column.
+
+    Between two selected levels i < j the interface is the half level `(i + j) // 2`, the nearest to the middle; the
+    outermost are the top and the surface. With all levels selected these are all interfaces.
+
+    Raises `ValueError` when the numbers are not whole or reach beyond the coefficients.
+    """
+    numbers = np.asarray(numbers, np.float64)
+    count = len(half_a) - 1
+    if np.any(numbers != np.round(numbers)) or numbers.min() < 1 or numbers.max() > count:
+        if len(numbers) == count:
+            return half_a, half_b  # levels that are numbered otherwise, all of them
+        raise ValueError(
+            f"Expected model level numbers within 1 to {count}, for which there are coefficients, got {list(numbers)}"
+        )
+    inner = (numbers[1:].astype(int) + numbers[:-1].astype(int)) // 2
+    chosen = np.concatenate([[0], inner, [count]])
+    return half_a[chosen], half_b[chosen]

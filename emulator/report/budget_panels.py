@@ -3,8 +3,9 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.planet.quantities import quantities, quantity
 from emulator.planet.variables import VARIABLES
-from emulator.report.display import BUDGET_NAMES, days, number, scientific, unit_and_factor, variable_name
+from emulator.report.display import RAISED, days, number, scientific, unit_and_factor, variable_name
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, power_ticks, span, svg
 from emulator.report.view import View
 
@@ -31,10 +32,10 @@ def step_rms(view: View, source: str, budget: str, what: str = "budget_relative"
     values = (
         view.scores[what].sel(audit_source=source, budget=budget).transpose("audit_init_time", "audit_lead_time").values
     )
-    found = np.isfinite(values)
-    count = found.sum(axis=0)
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sqrt(np.where(found, values**2, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan))
+        return np.sqrt(np.where(finite, values**2, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan))
 
 
 def drift(view: View, source: str, budget: str) -> np.ndarray:
@@ -42,10 +43,10 @@ def drift(view: View, source: str, budget: str) -> np.ndarray:
     total = view.scores["budget_total"].sel(audit_source=source, budget=budget)
     total = total.transpose("audit_init_time", "audit_lead_time").values
     change = total - total[:, :1]
-    found = np.isfinite(change)
-    count = found.sum(axis=0)
+    finite = np.isfinite(change)
+    count = finite.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(found, change, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
+        return np.where(finite, change, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
 
 
 def residual_panel(view: View) -> Panel:
@@ -64,14 +65,14 @@ def residual_panel(view: View) -> Panel:
             lines.append(line)
         axis.set_yscale("log")
         power_ticks(axis.yaxis)
-        axis.set_title(BUDGET_NAMES[budget])
+        axis.set_title(quantity(budget).label)
         axis.set_xlabel("lead [days]")
         span(axis, 0, lead[-1])
     axes[0].set_ylabel("residual per step, relative")
     named = {line.get_label(): line for line in lines}
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
     readings = [
-        f"{BUDGET_NAMES[budget]}: "
+        f"{quantity(budget).label}: "
         + ", ".join(f"{label(view, s)} {scientific(overall(view, s, budget))}" for s in sources(view))
         for budget in budgets
     ]
@@ -95,13 +96,13 @@ def drift_panel(view: View) -> Panel:
     axes = figure.subplots(1, len(budgets), squeeze=False)[0]
     named = {}
     for axis, budget in zip(axes, budgets, strict=True):
-        unit, factor = _drift_unit(budget)
+        unit, factor = quantity(budget).drift
         for position, source in enumerate(sources(view)):
             values = drift(view, source, budget) * factor
             if np.isfinite(values).any():
                 named[label(view, source)] = axis.plot(lead, values, **line_style(source, position))[0]
         axis.axhline(0, color=GREY, linewidth=0.6)
-        axis.set_title(f"{BUDGET_NAMES[budget]} [{unit}]")
+        axis.set_title(f"{quantity(budget).label} [{unit}]")
         axis.set_xlabel("lead [days]")
         span(axis, 0, lead[-1])
     axes[0].set_ylabel("change since lead 0")
@@ -118,12 +119,12 @@ def drift_panel(view: View) -> Panel:
 def correction_panel(view: View) -> Panel | None:
     """Root mean square of what the conservation scheme added to each field; None where no store records it."""
     names = [name for name in map(str, view.scores.data_vars) if name.startswith("correction_rms_")]
-    held = [(name, source) for name in names for source in sources(view) if _recorded(view, name, source)]
-    if not held:
+    recorded = [(name, source) for name in names for source in sources(view) if _recorded(view, name, source)]
+    if not recorded:
         return None
     lead = days(view.scores["audit_lead_time"].values)
     changed = [name for name in names if np.nanmax(np.abs(view.scores[name].values), initial=0.0) > 0]
-    shown = [name for name in dict.fromkeys(name for name, _ in held) if name in changed]
+    shown = [name for name in dict.fromkeys(name for name, _ in recorded) if name in changed]
     untouched = [variable_name(name.removeprefix("correction_rms_")) for name in names if name not in changed]
     if not shown:
         return None
@@ -138,7 +139,7 @@ def correction_panel(view: View) -> Panel | None:
         units = variable.units if variable else ""
         unit, factor = ("Pa", 1.0) if units == "Pa" else unit_and_factor(units)
         for position, source in enumerate(sources(view)):
-            if (name, source) in held:
+            if (name, source) in recorded:
                 values = view.scores[name].sel(audit_source=source).values[1:] * factor
                 axis.plot(lead[1:], values, color=FORECAST_COLOURS[position % len(FORECAST_COLOURS)])
         axis.set_title(variable_name(name.removeprefix("correction_rms_")) + (f" [{unit}]" if unit else ""))
@@ -174,22 +175,20 @@ def mean_residual(view: View, source: str, budget: str) -> float:
 def drift_per_day(view: View, source: str, budget: str) -> float:
     """Drift over the forecast per day, in the page's unit."""
     values, lead = drift(view, source, budget), days(view.scores["audit_lead_time"].values)
-    held = np.flatnonzero(np.isfinite(values))
-    if len(held) < 2 or lead[held[-1]] == lead[held[0]]:
+    finite = np.flatnonzero(np.isfinite(values))
+    if len(finite) < 2 or lead[finite[-1]] == lead[finite[0]]:
         return float("nan")
-    return float((values[held[-1]] - values[held[0]]) / (lead[held[-1]] - lead[held[0]]) * _drift_unit(budget)[1])
+    return float(
+        (values[finite[-1]] - values[finite[0]]) / (lead[finite[-1]] - lead[finite[0]]) * quantity(budget).drift[1]
+    )
 
 
 def drift_unit(budget: str) -> str:
-    return _drift_unit(budget)[0]
-
-
-def _drift_unit(budget):
-    return {"dry_air": ("Pa", 9.80665), "water": ("kg/m²", 1.0), "energy": ("MJ/m²", 1e-6)}[budget]
+    return quantity(budget).drift[0]
 
 
 def _shares(view, names) -> str:
-    """How large corrections are at most beside a step's own deviation; nothing where no store tells."""
+    """How large corrections are at most beside a step's own deviation; nothing where no store records it."""
     largest = {}
     for name in names:
         share = view.scores.get(name.replace("_rms_", "_share_"))
@@ -197,13 +196,13 @@ def _shares(view, names) -> str:
             largest[variable_name(name.removeprefix("correction_rms_"))] = 100 * float(share.max())
     if not largest:
         return ""
-    told = ", ".join(f"{name} {percent:.2g} %" for name, percent in largest.items())
-    return f" At most, as a share of the deviation that a step has in the training data: {told}."
+    shares = ", ".join(f"{name} {percent:.2g} %" for name, percent in largest.items())
+    return f" At most, as a share of the deviation that a step has in the training data: {shares}."
 
 
 def _too_large(view, names) -> str:
     """Which corrections reach half of the forecast's error at the same lead, and how much of it; nothing where none does."""
-    found = []
+    large = []
     for name in names:
         variable = name.removeprefix("correction_rms_")
         channels = [c for c in map(str, view.scores["channel"].values) if view.variable(c) == variable]
@@ -215,8 +214,8 @@ def _too_large(view, names) -> str:
             share = correction.sel(audit_lead_time=leads).values / np.array([error[at] for at in leads])
             if np.isfinite(share).any() and (largest := np.nanmax(share)) >= LARGE:
                 who = f" of {source}" if len(view.forecasts) > 1 else ""
-                found.append(f"{variable_name(variable)}{who} up to {largest:.2g} times")
-    return f" Not small beside the forecast's error at the same lead: {', '.join(found)}." if found else ""
+                large.append(f"{variable_name(variable)}{who} up to {largest:.2g} times")
+    return f" Not small beside the forecast's error at the same lead: {', '.join(large)}." if large else ""
 
 
 def _recorded(view, name, source):
@@ -226,15 +225,13 @@ def _recorded(view, name, source):
 
 def let_stand(view: View) -> str:
     """What of the absolute residuals is a constant of the training data; nothing where there is none."""
-    held = view.scores["unaccounted"]
-    if not np.any(held.values):
+    rates = view.scores["unaccounted"]
+    if not np.any(rates.values):
         return ""
     texts = []
-    for budget, unit in (("energy", "W m⁻²"), ("water", "kg m⁻² s⁻¹")):
-        if budget in held["budget"].values:
-            value = float(held.sel(budget=budget).values[0])
-            if value:
-                texts.append(f"{number(value)} {unit} of {BUDGET_NAMES[budget].lower()}")
+    for name, declared in reversed(quantities().items()):
+        if name in rates["budget"].values and (value := float(rates.sel(budget=name).values[0])):
+            texts.append(f"{number(value)} {declared.rate_units.translate(RAISED)} of {declared.label.lower()}")
     return (
         f"The mean residuals hold {' and '.join(texts)}, which the training data themselves leave unexplained and the scheme "
         "lets stand; the relative residuals are without it."

@@ -50,8 +50,6 @@ REGION_NAMES = {
     "extra-tropics": "Beyond 20°",
     "ausnz": "Australia, New Zealand",
 }
-BUDGET_NAMES = {"dry_air": "Dry air", "water": "Water", "energy": "Energy"}
-BUDGET_TOTALS = {"dry_air": "dry air", "water": "water", "energy": "atmosphere's energy"}
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

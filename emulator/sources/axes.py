@@ -1,4 +1,7 @@
-"""Which dimension of a source is which, by names, CF attributes and units; values in the convention's order."""
+"""Which dimension of a source is which, by names, CF attributes and units; values in the convention's order.
+
+Also the interface coefficients of hybrid and sigma levels, from the ways in which files record them.
+"""
 
 import dataclasses
 import warnings
@@ -6,12 +9,13 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from emulator.planet.rings import ring_areas
+from emulator.planet.grid import longitude_east, positions_in_order, ring_areas
 from emulator.planet.units import linear
 from emulator.store.forecast import FORECAST_NAMES
 
 TIME_NAMES = ("time", "valid_time")
 PRESSURE_NAMES = ("isobaricInhPa", "isobaricInPa", "pressure_level", "plev", "air_pressure", "pressure")
+COEFFICIENTS = (("half_level_a", "half_level_b"), ("a_half", "b_half"), ("hyai", "hybi"))
 LEVEL_NAMES = ("level", "lev", *PRESSURE_NAMES, "hybrid", "model_level", "sigma")
 VERTICAL = {  # CF standard name of the coordinate
     "air_pressure": "pressure",
@@ -50,8 +54,8 @@ def named(array, names, standard=()) -> xr.DataArray | None:
 
 def on_the_sphere(array) -> bool:
     """Whether a variable has latitudes and longitudes along its dimensions."""
-    found = [named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude")]
-    return all(c is not None and c.ndim > 0 and set(c.dims) <= set(array.dims) for c in found)
+    place = [named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude")]
+    return all(c is not None and c.ndim > 0 and set(c.dims) <= set(array.dims) for c in place)
 
 
 def add_horizontal(axes: Axes, dataset, array) -> None:
@@ -64,14 +68,13 @@ def add_horizontal(axes: Axes, dataset, array) -> None:
     for coordinate in (latitude, longitude):
         if not np.all(np.isfinite(coordinate.values)):
             raise ValueError(f"Expected finite values of {coordinate.name}, got NaN")
-    north, east = np.asarray(latitude.values, np.float64), np.asarray(longitude.values, np.float64) % 360
-    east = np.where(east > 360 - 1e-9, 0.0, east)
+    north, east = np.asarray(latitude.values, np.float64), longitude_east(np.asarray(longitude.values, np.float64))
     if latitude.dims == longitude.dims:
         axes.dims["cell"] = latitude.dims[0]
         area = _cell_area(dataset, latitude, longitude)
         axes.coordinates |= {"latitude": north, "longitude": east, "cell_area": area}
         return
-    rows, columns = np.argsort(-north, kind="stable"), np.argsort(east, kind="stable")
+    rows, columns = positions_in_order("latitude", north), positions_in_order("longitude", east)
     if len(columns) > 2 and east[columns[1]] - east[columns[0]] < 1e-6:  # 0 and 360, or -180 and 180, are both there
         columns = np.delete(columns, 1)
     axes.dims |= {"latitude": latitude.dims[0], "longitude": longitude.dims[0]}
@@ -149,7 +152,7 @@ def add_level(axes: Axes, array) -> None:
         values = np.round(values * linear(units, "hPa")[0], 6)
     elif kind == "unknown" and values.max() > 1100:
         raise ValueError(f"Expected units of the levels {values[:3]}, got none")
-    position = np.argsort(values, kind="stable")
+    position = positions_in_order("level", values)
     axes.vertical, axes.coordinates["level"] = kind, values[position]
     if level.ndim:
         axes.dims["level"], axes.order["level"] = level.dims[0], position
@@ -207,3 +210,54 @@ def time_coordinates(array, forecast: bool) -> tuple[xr.DataArray | None, xr.Dat
     if lead is not None:
         return named(array, FORECAST_NAMES["init_time"], ("forecast_reference_time",)), lead
     return named(array, TIME_NAMES, ("time",)), None
+
+
+def interfaces(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """`(a in Pa, b)` of all interfaces, from the top down, each `(level + 1,)` float64; None where none are recorded.
+
+    Read from variables `half_level_a`, `half_level_b` (this project, and GRIB's `pv`), `a_half`, `b_half` (IFS tables),
+    `hyai`, `hybi` with `P0` (CESM), or the bounds of a CF coordinate's `formula_terms` (`ap`, `b` or `a`, `b`, `p0`).
+    """
+    for name_a, name_b in COEFFICIENTS:
+        if name_a in dataset and name_b in dataset:
+            half_a, half_b = (np.asarray(dataset[n].values, np.float64) for n in (name_a, name_b))
+            if name_a == "hyai":
+                half_a = half_a * float(dataset["P0"]) if "P0" in dataset else half_a * 1e5
+            return _from_the_top(half_a, half_b)
+    for coordinate in dataset.variables.values():
+        terms = _terms(dataset, coordinate)
+        if terms and "b" in terms and ("ap" in terms or "a" in terms):
+            half_b = _edges(dataset[terms["b"]])
+            half_a = _edges(dataset[terms["ap"]]) if "ap" in terms else _edges(dataset[terms["a"]])
+            if "ap" not in terms:
+                half_a = half_a * (float(dataset[terms["p0"]]) if terms.get("p0") in dataset else 1e5)
+            if half_a is not None and half_b is not None:
+                return _from_the_top(half_a, half_b)
+    return None
+
+
+def _terms(dataset, coordinate) -> dict[str, str] | None:
+    """`formula_terms` of the bounds of a hybrid coordinate: term -> variable."""
+    bounds = dataset.variables.get(coordinate.attrs.get("bounds"))
+    text = None if bounds is None else bounds.attrs.get("formula_terms")
+    if text is None:
+        return None
+    words = text.replace(":", " ").split()
+    terms = dict(zip(words[::2], words[1::2], strict=False))
+    return {key: name for key, name in terms.items() if name in dataset.variables or key == "ps"}
+
+
+def _edges(bounds) -> np.ndarray:
+    """`(level, 2)` bounds as `(level + 1,)` edges. Raises `ValueError` when neighbours do not touch."""
+    values = np.asarray(bounds.values, np.float64)
+    if values.ndim != 2 or values.shape[1] != 2 or not np.allclose(values[1:, 0], values[:-1, 1], rtol=1e-5, atol=1e-6):
+        raise ValueError(
+            f"Expected bounds of {bounds.name} that touch each other, (level, 2), got shape {values.shape}"
+        )
+    return np.concatenate([values[:, 0], values[-1:, 1]])
+
+
+def _from_the_top(half_a, half_b):
+    """Reversed where the surface comes first."""
+    pressure = half_a + half_b * 1e5
+    return (half_a, half_b) if pressure[0] < pressure[-1] else (half_a[::-1], half_b[::-1])

@@ -14,7 +14,7 @@ from emulator.planet.calendar import in_nanoseconds
 from emulator.planet.units import linear
 from emulator.planet.variables import VARIABLES
 from emulator.sources.harmonise import matches
-from emulator.sources.open import find, format_of, open_source
+from emulator.sources.open import FORMATS, find, format_of, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
 from emulator.store.schema import in_order, open_zarr
@@ -60,18 +60,16 @@ def open_any_forecast(path) -> xr.Dataset:
 
 def _under_canonical_names(dataset: xr.Dataset, path) -> xr.Dataset:
     """Fields under the table's names, where theirs, GRIB's or CF's tell and their units are the table's."""
-    found: dict[str, list[str]] = {}
+    renamed: dict[str, list[str]] = {}
     for name, array in dataset.data_vars.items():
         known = matches(str(name), array) if {"latitude", "longitude"} <= set(array.dims) else []
         if len(known) == 1 and not known[0].term and known[0].name != name and known[0].name not in dataset.variables:
-            found.setdefault(known[0].name, []).append(str(name))
+            renamed.setdefault(known[0].name, []).append(str(name))
             units = array.attrs.get("units")
             if known[0].sign < 0 or known[0].interval_hours or (units and not _as_in_the_table(units, known[0].name)):
-                found[known[0].name].append("")
-                log.info(
-                    "%s: %s is %s in %s, to be converted by emulator ingest: left out", path, name, known[0].name, units
-                )
-    dataset = dataset.rename({theirs[0]: ours for ours, theirs in found.items() if len(theirs) == 1})
+                renamed[known[0].name].append("")
+                log.info("Left out %s (%s in %s) of %s: emulator ingest converts it", name, known[0].name, units, path)
+    dataset = dataset.rename({theirs[0]: ours for ours, theirs in renamed.items() if len(theirs) == 1})
     bare = [
         f"{name} [{VARIABLES[str(name)].units}]"
         for name, array in dataset.data_vars.items()
@@ -79,7 +77,7 @@ def _under_canonical_names(dataset: xr.Dataset, path) -> xr.Dataset:
     ]
     if bare:
         more = f" and {len(bare) - SHOWN} more" if len(bare) > SHOWN else ""
-        log.warning("%s records no units: taken are %s%s", path, ", ".join(bare[:SHOWN]), more)
+        log.warning("No units recorded in %s; assumed: %s%s", path, ", ".join(bare[:SHOWN]), more)
     return dataset
 
 
@@ -92,18 +90,16 @@ def _as_in_the_table(units: str, name: str) -> bool:
 
 def _is_zarr(path) -> bool:
     text = str(path)
-    if any(c in text for c in "*?[") or text.endswith((".nc", ".nc4", ".cdf", ".netcdf")):
+    if any(c in text for c in "*?[") or text.endswith(FORMATS["netcdf"].suffixes):
         return False
     if "://" in text or not Path(text).is_file():
         return True  # a folder, a URL, or nothing: the store's own words
-    if format_of(text) == "grib":
-        raise ValueError(f"Expected Zarr or NetCDF at {text}, got GRIB; make a store of it by emulator ingest")
     return False
 
 
 def _opened(file: str) -> xr.Dataset:
-    if format_of(file) == "grib":
-        raise ValueError(f"Expected Zarr or NetCDF at {file}, got GRIB; make a store of it by emulator ingest")
+    if (entry := format_of(file)).name not in ("netcdf", "zarr"):
+        raise ValueError(f"Expected Zarr or NetCDF at {file}, got {entry.label}; make a store of it by emulator ingest")
     (source,) = open_source(file)
     return source.dataset.chunk()  # Dask arrays: joining files reads nothing
 
@@ -115,9 +111,9 @@ def _named(dataset: xr.Dataset, path) -> xr.Dataset:
         raise ValueError(f"Expected a truth with one time axis at {path}, got a forecast with {leads[0]}")
     names = {}
     for ours in ("level", "latitude", "longitude", "member"):
-        found = [name for name in FORECAST_NAMES[ours] if name in dataset.dims]
-        if found and found[0] != ours:
-            names[found[0]] = ours
+        theirs = [name for name in FORECAST_NAMES[ours] if name in dataset.dims]
+        if theirs and theirs[0] != ours:
+            names[theirs[0]] = ours
     along = [name for name in ALONG if name in dataset.dims]
     if not along:
         raise ValueError(

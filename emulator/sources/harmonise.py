@@ -4,8 +4,7 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -33,41 +32,55 @@ EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its prelim
 
 OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
 
-log = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """What a person says of a source that it does not say itself; see `SourceConfig`."""
+class SourceOptions:
+    """Files of one kind that together hold some variables over some times, and what they do not say of themselves.
 
+    Attributes:
+      path: path, glob or fsspec URL; several are joined.
+      engine: a format of `emulator.sources.formats`, or "auto".
+      rename: name in the source -> canonical name.
+      select: dimension -> value or list of values to keep.
+      units: of variables, or of level, where the source records none or wrong ones.
+      points: take reduced grids of GRIB as lists of points.
+      negate: variables whose sign is opposite to ECMWF's.
+      interval_hours: what accumulations cover, where the source does not say.
+      forecast, wanted, static: settled by ingest for all sources alike: whether lead times are kept, the canonical names to
+        read (None: all) and which of them do not change in time.
+    """
+
+    path: str | Sequence[str] = ""
+    engine: str = "auto"
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
     select: Mapping[str, object] = dataclasses.field(default_factory=dict)
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    negate: tuple[str, ...] = ()
+    points: bool = False
+    negate: Sequence[str] = ()
     interval_hours: float | None = None
     forecast: bool = False
     wanted: tuple[str, ...] | None = None
     static: tuple[str, ...] = tuple(name for name, entry in VARIABLES.items() if entry.role == "static")
 
 
-def pieces(source: Source, options: Options) -> list[Piece]:
+def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
     dataset = _renamed(source, options)
-    found = []
+    matched = []
     for name, array in dataset.data_vars.items():
         if array.dtype.kind not in "fiu" or not on_the_sphere(array):
             continue
         for match in [Match(str(name))] if name in options.rename.values() else matches(str(name), array):
             if options.wanted is None or match.name in options.wanted:
                 try:
-                    found += _pieces_of(dataset, array, match, source.path, options)
+                    matched += _pieces_of(dataset, array, match, source.path, options)
                 except ValueError as error:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
-    return found
+    return matched
 
 
-def unknown(source: Source, options: Options) -> list[str]:
+def unknown(source: Source, options: SourceOptions) -> list[str]:
     """Names of the fields on the sphere in a source that are none of the table's, as the source writes them."""
     known = {*OURS, *options.rename.values()}
     fields = {str(name): array for name, array in _renamed(source, options).data_vars.items() if str(name) not in known}
@@ -182,7 +195,7 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             f"Expected an analysis of {piece.name}, got a forecast up to {leads.max() / np.timedelta64(1, 'h'):g} h; set "
             "kind: forecast, or select: {lead_time: 0} for the initial states alone"
         )
-    found = []
+    steps = []
     inits = piece.coordinates["time"]
     for step, lead in enumerate(leads):
         kept = np.array([n for n in range(len(inits)) if present is None or present[n][step]], int)
@@ -200,8 +213,8 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             }
             dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
         parts = {"array": piece.array.isel(index), "otherwise": tuple(other.isel(index) for other in piece.otherwise)}
-        found.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
-    return found
+        steps.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
+    return steps
 
 
 def _select(array, options, axes: Axes):

@@ -1,24 +1,112 @@
-"""Opens a source of any format: NetCDF 3 and 4, GRIB 1 and 2, Zarr 2 and 3, on disk or at a URL; reads no field yet."""
+"""Finds and opens sources of any format, on disk or at a URL; reads no field yet.
+
+A file in `emulator/sources/formats` is one format: its name is what `engine` calls it, and it registers itself. To add one,
+write `NAME.py` there that ends in `register(Format("NAME", ...))`; nothing else has to know it.
+"""
 
 import contextlib
 import dataclasses
 import glob
-import logging
 import os
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import fsspec
 import xarray as xr
-from xarray.backends import NetCDF4BackendEntrypoint
 
-from emulator.sources.grib import open_grib
-from emulator.sources.hdf5_chunks import with_direct_chunks
+from emulator.files.registry import Registry
 
-NAMES = {"netcdf4": "NetCDF", "zarr": "zarr"}
-ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata")
+DEFAULT_OF_URLS = "netcdf"  # of which neither first bytes nor files are looked at
+FIRST_BYTES = 64
+TIME_CODER = xr.coders.CFDatetimeCoder(time_unit="ns")
 
-log = logging.getLogger(__name__)
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of a file, for formats that have to look through it.
+
+    Attributes:
+      names: canonical names of the variables; None for all.
+      points: take reduced grids as lists of points.
+    """
+
+    names: tuple[str, ...] | None = None
+    points: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format of files or stores.
+
+    Attributes:
+      name: as `engine` names it; label: for messages.
+      opens: from a location (a path, or a URL where `reads_urls`), the path for messages and a `Request` to datasets,
+        lazily: packed numbers unpacked, missing values NaN, times decoded in nanoseconds (cftime for calendars other than
+        the standard one). Raises `ValueError` naming the path.
+      begins: whether the first bytes of a file are this format's.
+      folder_files: names of files of which a folder of this format has one; empty for formats that are no folders.
+      suffixes: of URLs, and of folders.
+      reads_urls: whether URLs are opened as they are; else they are copied here first.
+    """
+
+    name: str
+    label: str
+    opens: Callable[[str, str, Request], list[xr.Dataset]]
+    begins: Callable[[bytes], bool] = lambda start: False
+    folder_files: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    reads_urls: bool = False
+
+
+FORMATS: Registry[Format] = Registry("source format", "emulator.sources.formats")
+
+
+def register(entry: Format) -> None:
+    """Makes a format known, under its name. Raises `ValueError` for a name that is taken."""
+    FORMATS.register(entry.name, entry)
+
+
+def format_of(path: str) -> Format:
+    """The format of what lies at a path: of a folder by its files, of a file by its first bytes, of a URL by its suffix.
+
+    Raises `ValueError` naming the path where it is none.
+    """
+    known = [FORMATS[name] for name in FORMATS.names()]
+    remote, bare = "://" in path, path.rstrip("/")
+    for entry in known:
+        if bare.endswith(entry.suffixes) and (remote or entry.folder_files):
+            return entry
+    if remote:
+        return FORMATS[DEFAULT_OF_URLS]
+    if os.path.isdir(path):
+        for entry in known:
+            if any(os.path.exists(os.path.join(path, file)) for file in entry.folder_files):
+                return entry
+        files = " or ".join(file for entry in known for file in entry.folder_files)
+        raise ValueError(f"Expected a file or a Zarr store at {path}, got a folder without {files}")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(FIRST_BYTES)
+    except OSError as error:
+        raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
+    for entry in known:
+        if entry.begins(start):
+            return entry
+    *labels, last = (entry.label for entry in known)
+    raise ValueError(f"Expected {', '.join(labels)} or {last} at {path}, got a file that begins with {start[:8]!r}")
+
+
+@contextlib.contextmanager
+def decoding(label: str, path: str) -> Iterator[None]:
+    """Turns whatever xarray and its engines raise for broken data into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
+        raise ValueError(f"Expected {label} data that opens at {path}, got: {short(error)}") from error
+
+
+def short(error: BaseException) -> str:
+    """An error's text as one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,21 +125,17 @@ def reaching(path: str):
     except ValueError as error:
         if "://" not in path or path in str(error):
             raise
-        raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error
+        raise ValueError(f"Expected data that can be reached at {path}, got: {short(error)}") from error
     # botocore's and aiohttp's errors are neither OSError nor ValueError, and those libraries not installed everywhere
     except Exception as error:
         if "://" not in path:
             raise
-        raise ValueError(f"Expected data that can be reached at {path}, got: {_short(error)}") from error
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"Expected data that can be reached at {path}, got: {short(error)}") from error
 
 
 def find(patterns: str | Iterable[str]) -> list[str]:
     """Paths and URLs that the patterns stand for, sorted within each. Raises `ValueError` for one without a file."""
-    found: list[str] = []
+    locations: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if "://" in pattern and "*" in pattern:
             with reaching(pattern):
@@ -64,8 +148,8 @@ def find(patterns: str | Iterable[str]) -> list[str]:
             paths = sorted(glob.glob(pattern)) or [pattern] * os.path.exists(pattern)
         if not paths:
             raise ValueError(f"Expected files at {pattern}, got none")
-        found += paths
-    return found
+        locations += paths
+    return locations
 
 
 def identity(path: str) -> str:
@@ -79,7 +163,8 @@ def identity(path: str) -> str:
 
 def _identity(path: str) -> str:
     system, inner = fsspec.core.url_to_fs(path)
-    for name in ("", *(f"/{file}" for file in ZARR_FILES)):
+    inside = [file for name in FORMATS.names() for file in FORMATS[name].folder_files]
+    for name in ("", *(f"/{file}" for file in inside)):
         try:
             info = system.info(inner.rstrip("/") + name)
         except (OSError, ValueError):
@@ -98,76 +183,21 @@ def limit_caches() -> None:
     netCDF4.set_chunk_cache(8 << 20)
 
 
-def open_source(path: str, engine: str = "auto", wanted=None, points: bool = False) -> list[Source]:
-    """The content of one file, store or URL. `wanted`: canonical names that GRIB messages are looked through for;
-    `points`: take GRIB's reduced grids as lists of points.
+def open_source(path: str, engine: str = "auto", request: Request | None = None) -> list[Source]:
+    """The content of one file, store or URL, in the format that `engine` names ("auto": by what lies there).
 
     Packed integers are unpacked by the file's own scale, missing values become NaN, times are decoded (cftime for calendars
     other than the standard one). Raises `ValueError` with one sentence naming the path when it cannot be read.
     """
     with reaching(path):
-        return _opened(path, format_of(path) if engine == "auto" else engine, wanted, points)
+        entry = format_of(path) if engine == "auto" else FORMATS[engine]
+        fetched = "://" in path and not entry.reads_urls
+        location = fsspec.open_local(f"simplecache::{path}") if fetched else path
+        return [Source(path, dataset) for dataset in entry.opens(location, path, request or Request())]
 
 
-def _opened(path: str, engine: str, wanted, points) -> list[Source]:
-    if engine == "zarr":
-        return [Source(path, _decoded(path, "zarr", path))]
-    local = path
-    if "://" in path:
-        local = fsspec.open_local(f"simplecache::{path}")
-    if engine == "grib":
-        try:
-            return [Source(path, dataset) for dataset in open_grib(local, wanted, points)]
-        except OSError as error:
-            raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    return [Source(path, _decoded(local, "netcdf4", path))]
-
-
-def _decoded(location, engine, path) -> xr.Dataset:
-    coder = xr.coders.CFDatetimeCoder(time_unit="ns")
-    try:
-        with warnings.catch_warnings():
-            # A variable with two fill values is masked by both, and times beyond datetime64 become cftime: both right.
-            warnings.simplefilter("ignore", category=xr.SerializationWarning)
-            if engine == "netcdf4":
-                raw = with_direct_chunks(_undecoded(location), location)
-                return xr.decode_cf(raw, decode_times=coder, decode_timedelta=False)
-            options = {"decode_times": coder, "decode_timedelta": False, "chunks": None, "cache": False}
-            return xr.open_dataset(location, engine=engine, **options)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
-        raise ValueError(f"Expected {NAMES[engine]} data that opens at {path}, got: {_short(error)}") from error
-
-
-def _undecoded(location: str) -> xr.Dataset:
-    """A NetCDF file as it is, by the engine itself: given its name, xarray loads every engine that is installed."""
-    return NetCDF4BackendEntrypoint().open_dataset(
-        location,
-        mask_and_scale=False,
-        decode_times=False,
-        concat_characters=False,
-        decode_coords=False,
-        use_cftime=None,
-        decode_timedelta=False,
-    )
-
-
-def format_of(path: str) -> str:
-    """The format, "zarr", "netcdf" or "grib": of a folder by its metadata, of a file by its first bytes."""
-    if path.rstrip("/").endswith(".zarr"):
-        return "zarr"
-    if "://" in path:
-        return "grib" if path.endswith((".grib", ".grb", ".grib2", ".grb2", ".grib1")) else "netcdf"
-    if os.path.isdir(path):
-        if any(os.path.exists(os.path.join(path, name)) for name in ZARR_FILES):
-            return "zarr"
-        raise ValueError(f"Expected a file or a Zarr store at {path}, got a folder without {' or '.join(ZARR_FILES)}")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    if start[:3] == b"CDF" or start[:8] == b"\x89HDF\r\n\x1a\n":
-        return "netcdf"
-    if b"GRIB" in start:  # a telecommunication heading may stand before it
-        return "grib"
-    raise ValueError(f"Expected NetCDF, GRIB or Zarr at {path}, got a file that begins with {start[:8]!r}")
+def absolute(patterns: str | Iterable[str]) -> str | list[str]:
+    """Paths or patterns as they are from every working directory; URLs stay as they are."""
+    if isinstance(patterns, str):
+        return patterns if "://" in patterns else os.path.abspath(patterns)
+    return [absolute(pattern) for pattern in patterns]

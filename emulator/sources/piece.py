@@ -97,8 +97,8 @@ class Piece:
 
     @property
     def _is_plain(self) -> bool:
-        marks = [self.array.encoding.get(name) for name in ("_FillValue", "missing_value")]
-        masked = any(mark is not None and not np.isnan(mark).all() for mark in marks)
+        fills = [self.array.encoding.get(name) for name in ("_FillValue", "missing_value")]
+        masked = any(fill is not None and not np.isnan(fill).all() for fill in fills)
         return self.array.dtype == np.float32 and (self.scale, self.offset) == (1, 0) and not masked
 
     def _block(self, times: np.ndarray, leads) -> int:

@@ -22,66 +22,35 @@ class Match:
 # Short names of CDS downloads, cfgrib, ARCO-ERA5 and CMIP beside the table's own (GRIB) ones. Accumulations stand with the
 # mean rate that they become.
 ALIASES = {
-    "t2m": "2m_temperature",
-    "tas": "2m_temperature",
-    "trefht": "2m_temperature",
-    "d2m": "2m_dewpoint_temperature",
-    "tdps": "2m_dewpoint_temperature",
-    "u10": "10m_u_component_of_wind",
-    "v10": "10m_v_component_of_wind",
-    "si10": "10m_wind_speed",
-    "sfcwind": "10m_wind_speed",
-    "uas": "10m_u_component_of_wind",
-    "vas": "10m_v_component_of_wind",
-    "ps": "surface_pressure",
-    "psl": "mean_sea_level_pressure",
-    "prmsl": "mean_sea_level_pressure",
-    "ta": "temperature",
-    "ua": "u_component_of_wind",
-    "va": "v_component_of_wind",
-    "hus": "specific_humidity",
-    "hur": "relative_humidity",
-    "wap": "vertical_velocity",
-    "zg": "geopotential",
-    "gh": "geopotential",
-    "geopotential_height": "geopotential",
-    "siconc": "sea_ice_cover",
-    "orog": "geopotential_at_surface",
-    "sftlf": "land_sea_mask",
-    "prw": "total_column_water_vapour",
-    "pwat": "total_column_water_vapour",
-    "avg_tprate": "mean_total_precipitation_rate",
-    "pr": "mean_total_precipitation_rate",
-    "tp": "mean_total_precipitation_rate",
-    "total_precipitation": "mean_total_precipitation_rate",
-    "avg_tsrwe": "mean_snowfall_rate",
-    "prsn": "mean_snowfall_rate",
-    "sf": "mean_snowfall_rate",
-    "snowfall": "mean_snowfall_rate",
-    "avg_ie": "mean_evaporation_rate",
-    "e": "mean_evaporation_rate",
-    "evaporation": "mean_evaporation_rate",
-    "avg_snswrf": "mean_surface_net_short_wave_radiation_flux",
-    "ssr": "mean_surface_net_short_wave_radiation_flux",
-    "surface_net_solar_radiation": "mean_surface_net_short_wave_radiation_flux",
-    "avg_snlwrf": "mean_surface_net_long_wave_radiation_flux",
-    "str": "mean_surface_net_long_wave_radiation_flux",
-    "surface_net_thermal_radiation": "mean_surface_net_long_wave_radiation_flux",
-    "avg_ishf": "mean_surface_sensible_heat_flux",
-    "sshf": "mean_surface_sensible_heat_flux",
-    "surface_sensible_heat_flux": "mean_surface_sensible_heat_flux",
-    "avg_slhtf": "mean_surface_latent_heat_flux",
-    "slhf": "mean_surface_latent_heat_flux",
-    "surface_latent_heat_flux": "mean_surface_latent_heat_flux",
-    "avg_tnswrf": "mean_top_net_short_wave_radiation_flux",
-    "tsr": "mean_top_net_short_wave_radiation_flux",
-    "top_net_solar_radiation": "mean_top_net_short_wave_radiation_flux",
-    "avg_tnlwrf": "mean_top_net_long_wave_radiation_flux",
-    "ttr": "mean_top_net_long_wave_radiation_flux",
-    "top_net_thermal_radiation": "mean_top_net_long_wave_radiation_flux",
-    "avg_tdswrf": "mean_top_downward_short_wave_radiation_flux",
-    "tisr": "mean_top_downward_short_wave_radiation_flux",
-    "toa_incident_solar_radiation": "mean_top_downward_short_wave_radiation_flux",
+    "2m_temperature": "t2m tas trefht",
+    "2m_dewpoint_temperature": "d2m tdps",
+    "10m_u_component_of_wind": "u10 uas",
+    "10m_v_component_of_wind": "v10 vas",
+    "10m_wind_speed": "si10 sfcwind",
+    "surface_pressure": "ps",
+    "mean_sea_level_pressure": "psl prmsl",
+    "temperature": "ta",
+    "u_component_of_wind": "ua",
+    "v_component_of_wind": "va",
+    "specific_humidity": "hus",
+    "relative_humidity": "hur",
+    "vertical_velocity": "wap",
+    "geopotential": "zg gh geopotential_height",
+    "sea_ice_cover": "siconc",
+    "geopotential_at_surface": "orog",
+    "land_sea_mask": "sftlf",
+    "total_column_water_vapour": "prw pwat",
+    "mean_total_precipitation_rate": "avg_tprate pr tp total_precipitation",
+    "mean_snowfall_rate": "avg_tsrwe prsn sf snowfall",
+    "mean_evaporation_rate": "avg_ie e evaporation",
+    "mean_vertically_integrated_moisture_divergence": "avg_vimdf vimd vertically_integrated_moisture_divergence",
+    "mean_surface_net_short_wave_radiation_flux": "avg_snswrf ssr surface_net_solar_radiation",
+    "mean_surface_net_long_wave_radiation_flux": "avg_snlwrf str surface_net_thermal_radiation",
+    "mean_surface_sensible_heat_flux": "avg_ishf sshf surface_sensible_heat_flux",
+    "mean_surface_latent_heat_flux": "avg_slhtf slhf surface_latent_heat_flux",
+    "mean_top_net_short_wave_radiation_flux": "avg_tnswrf tsr top_net_solar_radiation",
+    "mean_top_net_long_wave_radiation_flux": "avg_tnlwrf ttr top_net_thermal_radiation",
+    "mean_top_downward_short_wave_radiation_flux": "avg_tdswrf tisr toa_incident_solar_radiation",
 }
 
 # CF standard names that the table does not have, with the sign towards ECMWF's. CF's evapotranspiration is upward.
@@ -119,7 +88,7 @@ NEAR_SURFACE = {
 
 _SHORT = {
     **{(v.short, v.levels): v.name for v in VARIABLES.values() if v.short},
-    **{(alias, VARIABLES[name].levels): name for alias, name in ALIASES.items()},
+    **{(alias, VARIABLES[name].levels): name for name, some in ALIASES.items() for alias in some.split()},
 }
 _STANDARD = {(v.standard_name, v.levels): v.name for v in VARIABLES.values()}
 
@@ -137,10 +106,10 @@ def recognise(name: str, attributes: dict, levels: bool, height: float | None = 
         return [Match(name)]
     bare, hours = _without_interval(name)
     short = attributes.get("GRIB_shortName", bare.lower())
-    if found := _SHORT.get((short, levels)):
+    if canonical := _SHORT.get((short, levels)):
         standard = attributes.get("standard_name")
         sign = STANDARD_NAMES[standard][1] if standard in STANDARD_NAMES and "GRIB_shortName" not in attributes else 1
-        return [Match(found, sign, interval_hours=hours), *_terms(standard)]
+        return [Match(canonical, sign, interval_hours=hours), *_terms(standard)]
     if "GRIB_shortName" in attributes:  # a short name is exact; the standard name says less, e.g. nothing of the height
         return []
     return _by_standard_name(attributes.get("standard_name"), levels, height)
@@ -157,16 +126,16 @@ def _without_interval(name: str) -> tuple[str, float | None]:
 def _by_standard_name(standard, levels, height) -> list[Match]:
     if standard is None or (not levels and standard in NEAR_SURFACE and height != NEAR_SURFACE[standard]):
         return []
-    found = []
+    matches = []
     name, sign = STANDARD_NAMES.get(standard, (_STANDARD.get((standard, levels)), 1))
     if name is not None and VARIABLES[name].levels == levels:
-        found.append(Match(name, sign))
-    return found + _terms(standard)
+        matches.append(Match(name, sign))
+    return matches + _terms(standard)
 
 
 def _terms(standard) -> list[Match]:
-    found = []
+    matches = []
     for net, (down, up) in TERMS.items():
         if standard in (down, up):
-            found.append(Match(net, 1 if standard == down else -1, "down" if standard == down else "up"))
-    return found
+            matches.append(Match(net, 1 if standard == down else -1, "down" if standard == down else "up"))
+    return matches

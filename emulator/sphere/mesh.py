@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import os
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from emulator.files.whole_file import whole_file
 from emulator.planet.grid import Grid
 
 log = logging.getLogger(__name__)
@@ -103,13 +103,9 @@ class MeshGraph:
         arrays = self._arrays()
         texts = {"schema": SCHEMA, "key": self.key, "sha256": _digest(arrays)}
         path = Path(path)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.npz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savez_compressed(scratch, **arrays, **texts)
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with whole_file(path, shared=True, flush=False) as scratch, open(scratch, "wb") as file:
+            np.savez_compressed(file, **arrays, **texts)
 
     @classmethod
     def load(cls, path: Path) -> "MeshGraph":
@@ -179,7 +175,11 @@ def build_graph(grid: Grid, options: MeshOptions) -> MeshGraph:
     cell, near = within(points, nodes, options.radius * longest)
     silent = len(nodes) - len(np.unique(near))
     if silent:
-        log.warning("%d of %d mesh nodes hear of no cell: the mesh is finer than the grid", silent, len(nodes))
+        log.warning(
+            "%d of %d mesh nodes receive from no cell: lower `refinement`, the mesh is finer than the grid",
+            silent,
+            len(nodes),
+        )
     corners = faces[containing_face(points, options.refinement)]
     return MeshGraph(
         cells=len(points),

@@ -4,101 +4,17 @@ A transform with Legendre tables T, whatever their weights, and F = (cos, -sin) 
 transpose `x = F^T T^T coefficients`. Analysis and synthesis differ in T alone, and the gradient of either is the other
 product with the same tables.
 
-Cells, `(nlon * nlat, C)`, longitude outermost.
-  - Rows: the equator where there is one, the northern rows, the southern rows in mirrored order. The hemispheres fold
-    into even and odd parts by one sum and one difference, since P_lm(-x) = (-1)^(l - m) P_lm(x).
-  - Longitudes fold likewise, x(j) +- x(j + nlon / 2) carrying the even and the odd orders. Long rows fold once more
-    about a quarter turn, which parts cosines from sines; their longitudes are in the order 0, 1 ... Q - 1, Q, 2Q - 1 ...
-    Q + 1 with Q = nlon / 4, then the same plus 2Q.
-Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees, from the block's lowest order on
-(which skips most of l < m); for each degree the real parts of the block's orders, then the imaginary parts.
-
 The choices are measured in docs/benchmarks.md.
 """
 
-import functools
 import math
-from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from emulator.kernels import transform as native
 from emulator.kernels.precision import exact_products
-
-
-class OrderBlock(NamedTuple):
-    """Orders from `start` to `stop`, with `degrees[q]` degrees l = 2 j + q from j = start / 2 on."""
-
-    start: int
-    stop: int
-    degrees: tuple[int, int]
-
-    @property
-    def rows(self) -> int:
-        return 2 * (self.stop - self.start)
-
-
-class Plan(NamedTuple):
-    """Sizes of a transform. `width`: orders in a block, even. `flipped`: tables of the opposite parity (dP / dtheta).
-
-    `natural`: fields and coefficients in their ordinary order, `(nlat, nlon, C)` and `(lmax, lmax, 2, C)`, not in the
-    kernels'; the compiled kernels alone take these.
-    """
-
-    nlat: int
-    nlon: int
-    lmax: int
-    width: int
-    flipped: bool = False
-    natural: bool = False
-
-    @property
-    def blocks(self) -> tuple[OrderBlock, ...]:
-        return order_blocks(self.lmax, self.width)
-
-    @property
-    def count(self) -> int:
-        """Coefficients of a channel."""
-        if self.natural:
-            return 2 * self.lmax**2
-        return sum(block.rows * sum(block.degrees) for block in self.blocks)
-
-    @property
-    def half(self) -> int:
-        """Rows of one hemisphere, the equator included."""
-        return (self.nlat + 1) // 2
-
-    @property
-    def orders(self) -> int:
-        """Orders rounded up to an even number."""
-        return self.lmax + self.lmax % 2
-
-    @property
-    def fourier(self) -> str:
-        """How longitudes are transformed: by products after one fold ("half") or two ("quarter"), or "fast" (FFT)."""
-        if self.nlon % 4 or self.nlon > 512:
-            return "fast"
-        return "quarter" if self.nlon >= 192 else "half"
-
-
-@functools.lru_cache(maxsize=32)
-def longitude_order(plan: Plan) -> tuple[int, ...]:
-    """Longitude at each place of the kernels' order."""
-    j = tuple(range(plan.nlon))
-    if plan.fourier != "quarter":
-        return j
-    quarter = plan.nlon // 4
-    half = j[: quarter + 1] + j[2 * quarter - 1 : quarter : -1]
-    return half + tuple(i + 2 * quarter for i in half)
-
-
-@functools.lru_cache(maxsize=64)
-def order_blocks(lmax: int, width: int) -> tuple[OrderBlock, ...]:
-    return tuple(
-        OrderBlock(start, min(start + width, lmax), ((lmax + 1) // 2 - start // 2, lmax // 2 - start // 2))
-        for start in range(0, lmax, width)
-    )
+from emulator.sphere.tables import Plan, longitude_order
 
 
 def _split_legendre(table, plan):

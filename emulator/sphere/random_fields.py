@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from emulator.planet.grid import Grid
-from emulator.sphere.transform import SphericalTransform, truncation
+from emulator.sphere.tables import truncation
+from emulator.sphere.transform import transform
 
 
 def power_law(degrees: int, slope: float = 3.0, lowest: int = 1) -> np.ndarray:
@@ -49,7 +50,7 @@ class SphericalNoise:
                 f"Expected non-negative powers of at most {degrees} wavenumbers on {grid.describe()}, got {share.shape} "
                 f"from {share.min(initial=0):g}"
             )
-        self._transform = SphericalTransform(*grid.shape, grid.kind, grid.has_poles)
+        self._transform = transform(grid)
         self.degrees = degrees
         self._size = sizes(np.pad(share / share.sum(), (0, degrees - len(share)))[None])
 

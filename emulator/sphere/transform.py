@@ -6,9 +6,8 @@ orthonormal harmonics with the Condon-Shortley phase,
 
     f(theta, phi) = Re sum_lm (2 - [m = 0]) c_lm P_lm(cos theta) exp(i m phi).
 
-Networks that stay on one grid keep cells and coefficients in the order of `emulator.sphere.products`, in which every
-step of the transform works on contiguous memory: `arrange` once, then `analyse` and `synthesise`, at last `restore`.
-Tables and quadrature are made in float64 with torch-harmonics (Bonev et al. 2023), the oracle of the tests.
+Networks that stay on one grid keep cells and coefficients in the order of the kernels (`emulator.sphere.tables`):
+`arrange` once, then `analyse` and `synthesise`, at last `restore`.
 """
 
 import functools
@@ -16,113 +15,21 @@ import math
 import weakref
 
 import torch
-from torch_harmonics.legendre import dlegpoly, legpoly
-from torch_harmonics.quadrature import precompute_latitudes
 
 from emulator.kernels import library
 from emulator.kernels import transform as native
-from emulator.sphere.products import AnalysisBesides, Plan, Transform, longitude_order
-
-GRIDS = ("gaussian", "equiangular")
-
-
-def latitudes(nlat: int, grid: str = "gaussian", poles: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colatitudes in radians, north to south, and quadrature weights over cos(colatitude) summing to 2: `(nlat,)` float64.
-
-    Gauss-Legendre (exact to degree 2 nlat - 1), Clenshaw-Curtis on an equiangular grid with poles and Fejer's first rule
-    on one without (both exact to degree nlat - 1; Waldvogel 2006). Raises `ValueError` for another grid.
-    """
-    if grid not in GRIDS:
-        raise ValueError(f"Expected a grid among {GRIDS}, got {grid!r}")
-    if nlat < 2:
-        raise ValueError(f"Expected at least 2 latitudes, got {nlat}")
-    if grid == "gaussian":
-        return precompute_latitudes(nlat, grid="legendre-gauss")
-    if poles:
-        return precompute_latitudes(nlat, grid="equiangular")
-    theta = (torch.arange(nlat, dtype=torch.float64) + 0.5) * (math.pi / nlat)
-    j = torch.arange(1, nlat // 2 + 1, dtype=torch.float64)
-    # the last cosine of an even rule vanishes on the nodes, so its factor does not matter
-    series = torch.cos(2 * j * theta[:, None]) / (4 * j**2 - 1)
-    return theta, (1 - 2 * series.sum(1)) * (2 / nlat)
-
-
-def truncation(nlat: int, nlon: int, grid: str = "gaussian") -> int:
-    """Largest number of degrees for which analysis inverts synthesis: bounded by the quadrature and by the longitudes."""
-    exact = nlat if grid == "gaussian" else (nlat + 1) // 2
-    return min(exact, (nlon + 1) // 2)
-
-
-def _legendre_table(grid, plan, kind, analysis):
-    """Flat table in the kernels' order, float64, with the quadrature's weights for analysis, 2 - [m = 0] for synthesis.
-
-    `kind`: "scalar" for P_lm, "theta" for dP_lm / dtheta and "phi" for m P_lm / sin(theta), the latter two divided by
-    l (l + 1) for analysis.
-    """
-    theta, weights = latitudes(plan.nlat, *grid)
-    rows = torch.arange(plan.half).roll(plan.nlat % 2)  # the equator first
-    theta, weights = theta[rows], weights[rows] * (2 * math.pi / plan.nlon)
-    degrees, orders = torch.arange(plan.lmax), torch.arange(plan.lmax)
-    if kind == "scalar":
-        table = legpoly(plan.lmax, plan.lmax, torch.cos(theta))  # (m, l, row)
-    else:
-        table = dlegpoly(plan.lmax, plan.lmax, theta)[0 if kind == "theta" else 1]
-    if analysis:
-        table = table * weights
-        if kind != "scalar":
-            table = table / (degrees * (degrees + 1)).clamp(min=1)[:, None]
-    else:
-        single = (orders == 0) | (2 * orders == plan.nlon)
-        table = table * (2 - single.double())[:, None, None]
-    parts = [table[block.start : block.stop, block.start + q :: 2].flatten() for block in plan.blocks for q in (0, 1)]
-    return torch.cat(parts)
-
-
-def _fourier_table(plan):
-    """(cos, -sin) by parity of the order, then by part, then by order and folded longitude, flat, float64."""
-    if plan.fourier == "fast":
-        return torch.zeros(0, dtype=torch.float64)
-    j = torch.tensor(longitude_order(plan))[: plan.nlon // 2]
-    angle = (torch.outer(torch.arange(plan.orders), j) % plan.nlon).double() * (2 * math.pi / plan.nlon)
-    parts = []
-    for a in (0, 1):
-        cosine, sine = torch.cos(angle[a::2]), -torch.sin(angle[a::2])
-        if plan.fourier == "quarter":
-            # after the second fold, the sines' part stands for the longitudes that come before the quarter turn
-            quarter = plan.nlon // 4
-            cosine = cosine[:, : quarter + 1 - a]
-            sine = sine[:, [*range(quarter, quarter + a), *range(1, quarter)]]
-        parts += [cosine.flatten(), sine.flatten()]
-    return torch.cat(parts)
-
-
-@functools.lru_cache(maxsize=32)
-def _cell_order(plan):
-    """Index of every cell of the kernels' order in the field, and its inverse."""
-    south = torch.arange(plan.half, plan.nlat).flip(0)
-    rows = torch.cat([torch.arange(plan.half).roll(plan.nlat % 2), south])
-    index = (torch.tensor(longitude_order(plan))[:, None] + plan.nlon * rows[None]).flatten()
-    return index, torch.argsort(index)
-
-
-@functools.lru_cache(maxsize=32)
-def _coefficient_order(plan):
-    """Index of every stored coefficient in `(lmax, lmax, 2)`, and of every one of those in the store.
-
-    Where l < m, both point at an entry that is zero in both, so that either index also carries gradients back.
-    """
-    stored = []
-    for block in plan.blocks:
-        orders = torch.arange(block.start, block.stop)
-        for q in (0, 1):
-            degrees = torch.arange(block.start + q, plan.lmax, 2)
-            entry = (degrees[:, None, None] * plan.lmax + orders) * 2 + torch.arange(2)[:, None]  # (l, part, m)
-            stored.append(entry.flatten())
-    stored = torch.cat(stored)
-    below = (stored // 2 // plan.lmax < stored // 2 % plan.lmax).nonzero()
-    dense = torch.full((2 * plan.lmax**2,), int(below[0]) if len(below) else 0)
-    dense[stored] = torch.arange(len(stored))
-    return stored, dense
+from emulator.planet.grid import Grid
+from emulator.sphere.products import AnalysisBesides, Transform
+from emulator.sphere.tables import (
+    GRIDS,
+    Plan,
+    block_width,
+    cell_order,
+    coefficient_order,
+    fourier_table,
+    legendre_table,
+    truncation,
+)
 
 
 class _Reorder(torch.autograd.Function):
@@ -168,15 +75,15 @@ class _Tables(torch.nn.Module):
             raise ValueError(f"Expected between 1 and {nlon // 2 + 1} degrees for {nlon} longitudes, got {lmax}")
         self.nlat, self.nlon, self.grid, self.poles, self.lmax = nlat, nlon, grid, poles, lmax
         self._known = native.knows(nlon)
-        self.plan = Plan(nlat, nlon, lmax, _block_width(lmax))
-        self._recipes = {"fourier": ("fourier", functools.partial(_fourier_table, self.plan))}
-        for name, order in (("cell", _cell_order), ("coefficient", _coefficient_order)):
+        self.plan = Plan(nlat, nlon, lmax, block_width(lmax))
+        self._recipes = {"fourier": ("fourier", functools.partial(fourier_table, self.plan))}
+        for name, order in (("cell", cell_order), ("coefficient", coefficient_order)):
             for n, suffix in ((0, "index"), (1, "inverse")):
                 self._recipes[f"{name}_{suffix}"] = (f"{name} {n}", functools.partial(_nth, order, self.plan, n))
 
     def _add_legendre(self, name, plan, kind, analysis):
         grid = (self.grid, self.poles)
-        make = functools.partial(_legendre_table, grid, plan, kind, analysis)
+        make = functools.partial(legendre_table, grid, plan, kind, analysis)
         self._recipes[name] = (f"{kind} {analysis} {grid}", make)
 
     def _link(self, dtype, device):
@@ -289,7 +196,8 @@ class VectorTransform(_Tables):
     """Transform of winds: (u, v) <-> coefficients of the spheroidal and the toroidal part (torch-harmonics' basis).
 
     On a sphere of radius a, divergence is -l (l + 1) / a times the spheroidal part and vorticity l (l + 1) / a times the
-    toroidal part. Arguments as for `SphericalTransform`.
+    toroidal part. Arguments as for `SphericalTransform`. For networks to come that take winds as
+    vectors.
     """
 
     def __init__(self, nlat: int, nlon: int, grid: str = "gaussian", poles: bool = False, lmax: int | None = None):
@@ -328,16 +236,31 @@ def _nth(order, plan, n):
     return order(plan)[n]
 
 
-def _block_width(lmax):
-    """Orders in a block: few and large, for calls have their price, but enough to skip a third of the zeros at l < m."""
-    return lmax + lmax % 2 if lmax <= 40 else 2 * math.ceil(lmax / 6)
+def transform(grid: Grid, lmax: int | None = None) -> SphericalTransform:
+    """The transform of fields on a grid, to `lmax` degrees or as many as the grid resolves.
+
+    Raises `ValueError` for a grid that is not global and Gaussian or equiangular, and for too many degrees.
+    """
+    if grid.kind not in GRIDS or not grid.is_global():
+        raise ValueError(f"Expected a global Gaussian or equiangular grid to transform, got {grid.describe()}")
+    return SphericalTransform(*grid.shape, grid.kind, grid.has_poles, lmax)
+
+
+def harmonics(transform: SphericalTransform, count: int) -> torch.Tensor:
+    """Real harmonics (0, 0), (1, -1), (1, 0), ..., each scaled to a maximum of 1, `(cell, count)` in the kernels' order.
+
+    Those beyond the transform's degrees are 0.
+    """
+    degrees = min(math.isqrt(count - 1) + 1, transform.lmax)
+    coefficients = torch.zeros(transform.lmax, transform.lmax, 2, count)
+    for n in range(min(count, degrees**2)):
+        degree = math.isqrt(n)
+        order = n - degree**2 - degree
+        coefficients[degree, abs(order), int(order < 0), n] = 1
+    cells = transform.synthesise(transform.pack(coefficients))
+    return cells / cells.abs().amax(0).clamp(min=1e-6)
 
 
 def to_complex(coefficients: torch.Tensor) -> torch.Tensor:
     """`(l, m, 2, *channels)` real -> `(*channels, l, m)` complex, torch-harmonics' layout."""
     return torch.view_as_complex(coefficients.movedim((0, 1, 2), (-3, -2, -1)).contiguous())
-
-
-def from_complex(coefficients: torch.Tensor) -> torch.Tensor:
-    """`(*channels, l, m)` complex -> `(l, m, 2, *channels)` real."""
-    return torch.view_as_real(coefficients).movedim((-3, -2, -1), (0, 1, 2))

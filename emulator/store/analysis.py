@@ -1,8 +1,20 @@
-"""Analysis stores: opened and checked."""
+"""Analysis stores: opened and checked, one alone or several one after another in time as one series."""
 
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 import xarray as xr
 
-from emulator.store.schema import check_coordinates, check_schema, open_zarr, uniform_step
+from emulator.planet.calendar import seconds_between, select_period, uniform_step
+from emulator.store.schema import (
+    check_coordinates,
+    check_schema,
+    constants_of,
+    grid_of,
+    open_zarr,
+    time_step_seconds,
+)
 
 ANALYSIS = "analysis-1"
 
@@ -29,3 +41,126 @@ def check_times(dataset: xr.Dataset, path) -> xr.Dataset:
     if abs(recorded - step) > 1e-6:
         raise ValueError(f"Expected time_step_seconds = {step:g} as the time axis of {path} has it, got {recorded:g}")
     return dataset if "time_step_seconds" in dataset.attrs else dataset.assign_attrs(time_step_seconds=step)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stretch:
+    """Consecutive times of one store.
+
+    Attributes:
+      store: the position of the store among those given.
+      dataset: its part in the period; `first` is the position in the store of that part's first time.
+    """
+
+    store: int
+    dataset: xr.Dataset
+    first: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AnalysisSeries:
+    """The times of one or several stores that lie in a period.
+
+    Attributes:
+      stretches: in the order of time, at least one.
+      times: `(time,)` of all of them.
+      edges: positions in `times` where the stretches begin, and the end: `(stretch + 1,)`.
+      breaks: `(time - 1,)`, where a time is not one step before the next.
+    """
+
+    stretches: Sequence[Stretch]
+    times: np.ndarray
+    edges: np.ndarray
+    breaks: np.ndarray
+
+    @classmethod
+    def of(
+        cls, datasets: Sequence[xr.Dataset], start=None, end=None, names: Iterable[str] | None = None
+    ) -> "AnalysisSeries":
+        """The series of stores opened with `open_analysis`, from `start` to `end`, both included; None is open.
+
+        Args:
+          datasets: in the order of time, alike in grid, levels, step and the physical constants of the data.
+          names: variables that all of them need, in the same units and on the same dimensions; None for all of the first.
+
+        Raises `ValueError` where no time is left, or the stores are not alike or not in order.
+        """
+        stretches, outside = [], None
+        for number, dataset in enumerate(datasets):
+            try:
+                chosen = select_period(dataset, start, end)
+            except ValueError as error:
+                outside = error
+                continue
+            first = int(np.searchsorted(dataset["time"].values, chosen["time"].values[0]))
+            stretches.append(Stretch(number, chosen, first))
+        if not stretches:
+            raise outside
+        for stretch in stretches[1:]:
+            _check_alike(stretches[0].dataset, stretch.dataset, names)
+        times = np.concatenate([stretch.dataset["time"].values for stretch in stretches])
+        edges = np.cumsum([0, *(stretch.dataset.sizes["time"] for stretch in stretches)])
+        return cls(stretches, times, edges, _breaks(stretches, times))
+
+    @property
+    def step_seconds(self) -> float:
+        """Between neighbouring times; 0 for one time."""
+        return max(time_step_seconds(stretch.dataset) for stretch in self.stretches)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """`(time,)`: which times are slots without values."""
+        parts = [stretch.dataset for stretch in self.stretches]
+        return np.concatenate(
+            [p["missing"].values.astype(bool) if "missing" in p else np.zeros(p.sizes["time"], bool) for p in parts]
+        )
+
+
+def _name(dataset: xr.Dataset) -> str:
+    return str(dataset.encoding.get("source", "a later store"))
+
+
+def _check_alike(one: xr.Dataset, other: xr.Dataset, names) -> None:
+    grids, where = [grid_of(dataset) for dataset in (one, other)], f"({_name(one)} and {_name(other)})"
+    levels = [dataset["level"].values if "level" in dataset else None for dataset in (one, other)]
+    if not (grids[0].same_as(grids[1]) and np.array_equal(*levels)):
+        raise ValueError(
+            f"Expected stores of one grid and the same levels, got {grids[0].describe()} and {grids[1].describe()} {where}"
+        )
+    if one.attrs.get("vertical_coordinate") != other.attrs.get("vertical_coordinate"):
+        kinds = [dataset.attrs.get("vertical_coordinate") for dataset in (one, other)]
+        raise ValueError(f"Expected stores on one kind of levels, got {kinds[0]} and {kinds[1]} {where}")
+    if constants_of(one) != constants_of(other):
+        raise ValueError(f"Expected stores with the same physical constants, got others {where}")
+    fixed = [n for n in ("half_level_a", "half_level_b") if n in one]
+    wanted = (
+        [str(name) for name in one.data_vars if name not in ("missing", "interpolated")] if names is None else names
+    )
+    for name in [*fixed, *wanted]:
+        if name not in other:
+            raise ValueError(f"Expected {name} in every store, got none in {_name(other)}")
+        pair = one[name], other[name]
+        if pair[0].dims != pair[1].dims:
+            raise ValueError(f"Expected {name} on {pair[0].dims} in every store, got {pair[1].dims} in {_name(other)}")
+        for what in ("units", "cell_methods"):
+            got = [str(array.attrs.get(what, "")).split(" (")[0] for array in pair]  # the step has a check of its own
+            if got[0] != got[1]:
+                raise ValueError(
+                    f"Expected {name} with the same {what} in every store, got {got[0]!r} and {got[1]!r} {where}"
+                )
+        if "time" not in pair[0].dims and not np.allclose(*pair, rtol=1e-5, atol=1e-6, equal_nan=True):
+            raise ValueError(f"Expected the same {name} in every store, got other values {where}")
+
+
+def _breaks(stretches, times) -> np.ndarray:
+    steps = {time_step_seconds(s.dataset) for s in stretches if s.dataset.sizes["time"] > 1}
+    if len(steps) > 1:
+        text = ", ".join(f"{step / 3600:g} h" for step in sorted(steps))
+        raise ValueError(f"Expected stores of one time step, got {text}")
+    if len({getattr(stretch.dataset["time"].values.flat[0], "calendar", "standard") for stretch in stretches}) > 1:
+        raise ValueError("Expected stores of one calendar, got several")
+    between = seconds_between(times)
+    if (between <= 0).any():
+        at = int(np.argmax(between <= 0))
+        raise ValueError(f"Expected stores in the order of time, got {times[at]} and then {times[at + 1]}")
+    return np.abs(between - next(iter(steps), 0.0)) > 1e-3

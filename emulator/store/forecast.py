@@ -55,12 +55,12 @@ def from_disk_names(dataset: xr.Dataset, path="the dataset") -> xr.Dataset:
     """A forecast dataset under in-memory names, in the convention's order. Raises `ValueError` naming `path`."""
     taken, names = {}, {}
     for ours, candidates in FORECAST_NAMES.items():
-        found = [c for c in candidates if c in dataset.dims] or [c for c in candidates if c in dataset.coords]
+        theirs = [c for c in candidates if c in dataset.dims] or [c for c in candidates if c in dataset.coords]
         if "init_time" in dataset.variables and ours == "init_time":
-            found = ["init_time"]
-        if found:
-            names[found[0]] = ours
-            taken[ours] = found[0]
+            theirs = ["init_time"]
+        if theirs:
+            names[theirs[0]] = ours
+            taken[ours] = theirs[0]
     for ours in ("init_time", "lead_time"):
         if ours not in taken:
             raise ValueError(

@@ -1,14 +1,14 @@
 """Marks beside an unfinished store: which regions are written, and the digest of what their sources gave."""
 
-import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import zarr
 from isal import isal_zlib
+
+from emulator.files.whole_file import whole_file
 
 
 class DiskError(ValueError):
@@ -40,11 +40,9 @@ def digest(values: np.ndarray) -> str:
 
 def mark(path, key: str, text: str = "") -> None:
     """Records that the region `key` is written; `text` is kept with it (the digest of its values)."""
-    target = progress_path(path) / f"{key}.done"
-    scratch = target.with_name(f"{key}.{uuid.uuid4().hex}.partial")
     try:
-        scratch.write_text(text)
-        os.replace(scratch, target)
+        with whole_file(progress_path(path) / f"{key}.done", shared=True, flush=False) as scratch:
+            scratch.write_text(text)
     except OSError as error:
         raise DiskError(f"Expected to mark {key} of {path} as written, got: {reason(error)}") from error
 

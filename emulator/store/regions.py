@@ -22,8 +22,8 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
-from emulator.store.chunk_reader import ChunkReader
-from emulator.store.chunk_writer import write_chunks
+from emulator.files.whole_file import replace_folder, whole_file
+from emulator.store.chunks import ChunkReader, write_chunks
 from emulator.store.marks import DiskError, marks, partial_path, progress_path, read_text, reason
 
 # With its bytes shuffled a chunk of ERA5 shrinks 1.40 times by lz4 and 1.54 times by zstd 3, which takes 4 times as long to
@@ -58,7 +58,7 @@ def create(
       shared: other processes may fill the same store; one of another template is then refused and not started over.
 
     Returns True when an unfinished store with the same template lies there already and is continued. Raises
-    `OtherTemplate` as told under `shared`, and `DiskError` when the folder cannot be written.
+    `OtherTemplate` as said under `shared`, and `DiskError` when the folder cannot be written.
     """
     recipe = _recipe(template, chunks, shards)
     partial, progress = partial_path(path), progress_path(path)
@@ -113,9 +113,8 @@ def _recipes_of(path) -> set[str | None]:
 
 def _begin_marks(progress: Path, recipe: str) -> None:
     progress.mkdir(exist_ok=True)
-    scratch = progress / f"recipe.{uuid.uuid4().hex}.partial"
-    scratch.write_text(recipe)
-    os.replace(scratch, progress / "recipe")
+    with whole_file(progress / "recipe", shared=True, flush=False) as scratch:
+        scratch.write_text(recipe)
 
 
 def _write_template(folder, template, chunks, shards, fill, recipe) -> None:
@@ -209,9 +208,9 @@ def finish(path, expected: Iterable[str] = (), attributes: Mapping | None = None
         metadata = json.loads((partial / "zarr.json").read_text())
         kept = {key: value for key, value in metadata["attributes"].items() if key != UNFINISHED}
         metadata["attributes"] = {**kept, **(attributes or {}), "complete": True}
-        scratch = partial / "zarr.json.partial"
-        scratch.write_text(json.dumps(metadata, indent=2))
-        os.replace(scratch, partial / "zarr.json")  # from here on the store is whole, and only has to be renamed
+        with whole_file(partial / "zarr.json", shared=True, flush=False) as scratch:
+            scratch.write_text(json.dumps(metadata, indent=2))
+        # from here on the store is whole, and only has to be renamed
         settle(path)
     except OSError as error:
         raise DiskError(f"Expected to finish the store at {path}, got: {reason(error)}") from error
@@ -227,17 +226,9 @@ def settle(path) -> None:
         return
     if (_attributes(partial) or {}).get("complete") is not True:
         return
-    old = partial.with_name(f"{partial.name}-{uuid.uuid4().hex}")
-    if path.exists():
-        path.rename(old)
-    try:
-        partial.rename(path)
-    except FileNotFoundError:  # another process was faster, and what was at the path is the new store
-        if old.exists():
-            old.rename(path)
+    if not replace_folder(partial, path):  # another process was faster
         return
-    for left in (progress, old):
-        shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(progress, ignore_errors=True)
     for scratch in path.parent.glob(f"{partial.name}-*"):
         if (_attributes(scratch) or {}).get("complete") is not True:  # a template that was never whole
             shutil.rmtree(scratch, ignore_errors=True)
@@ -276,13 +267,11 @@ def _encoding(whole: xr.Dataset) -> dict:
     encoding = {}
     for name, variable in whole.variables.items():
         encoding[name] = {"chunks": variable.shape} if variable.ndim else {}
-        if np.issubdtype(variable.dtype, np.datetime64):
-            encoding[name] |= {"units": "seconds since 1970-01-01", "dtype": "int64", "calendar": "proleptic_gregorian"}
-        elif np.issubdtype(variable.dtype, np.timedelta64):
-            encoding[name] |= {"units": "seconds", "dtype": "int64"}
-        elif variable.dtype == object and name == "time" and variable.size:
-            calendar = variable.values.flat[0].calendar
+        if variable.dtype.kind == "M" or (variable.dtype == object and name == "time" and variable.size):
+            calendar = "proleptic_gregorian" if variable.dtype.kind == "M" else variable.values.flat[0].calendar
             encoding[name] |= {"units": "seconds since 1970-01-01", "dtype": "int64", "calendar": calendar}
+        elif variable.dtype.kind == "m":
+            encoding[name] |= {"units": "seconds", "dtype": "int64"}
         elif np.issubdtype(variable.dtype, np.floating):
             encoding[name] |= {"_FillValue": None}
     return encoding
@@ -293,7 +282,7 @@ def _create_array(group, name, template, chunks, shards, fill):
     size = {d: min(chunks.get(d, n), n) for d, n in variable.sizes.items()}
     shard = None
     if any(d in shards for d in variable.dims):  # a shard holds whole chunks
-        shard = tuple(-(-min(shards.get(d, s), n) // s) * s for d, (n, s) in _sizes(variable, size))
+        shard = tuple(-(-min(shards.get(d, size[d]), n) // size[d]) * size[d] for d, n in variable.sizes.items())
     attributes = {key: value for key, value in variable.attrs.items() if key != "_FillValue"}
     if coordinates := " ".join(str(c) for c in template[name].coords if c not in template.dims):
         attributes["coordinates"] = coordinates
@@ -308,7 +297,3 @@ def _create_array(group, name, template, chunks, shards, fill):
         attributes=attributes,
         dimension_names=variable.dims,
     )
-
-
-def _sizes(variable, size):
-    return [(d, (n, size[d])) for d, n in variable.sizes.items()]

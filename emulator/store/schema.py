@@ -3,14 +3,16 @@
 See docs/data.md for the schema.
 """
 
+import hashlib
 import warnings
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import uniform_step
 from emulator.planet.constants import ERA5, Constants
-from emulator.planet.grid import Grid
+from emulator.planet.grid import Grid, longitude_east, positions_in_order
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import Levels
 from emulator.store.marks import partial_path
@@ -46,13 +48,12 @@ def in_order(dataset: xr.Dataset) -> xr.Dataset:
         dataset = dataset.assign_coords(level=("level", dataset["level"].values / 100, {"units": "hPa"}))
     if "longitude" in dataset.dims:
         longitude = dataset["longitude"]
-        wrapped = np.asarray(longitude.values % 360, longitude.dtype)
-        wrapped = np.where(wrapped >= 360, 0, wrapped)  # float32 rounds -1e-8 % 360 up to 360
-        if not np.array_equal(wrapped, longitude.values):
-            dataset = dataset.assign_coords(longitude=("longitude", wrapped, longitude.attrs))
-    for name, sign in (("latitude", -1), ("longitude", 1), ("level", 1)):
+        east = longitude_east(longitude.values)
+        if not np.array_equal(east, longitude.values):
+            dataset = dataset.assign_coords(longitude=("longitude", east, longitude.attrs))
+    for name in ("latitude", "longitude", "level"):
         if name in dataset.dims and name in dataset.coords:
-            order = np.argsort(sign * dataset[name].values, kind="stable")
+            order = positions_in_order(name, dataset[name].values)
             if np.any(np.diff(order) != 1):
                 reverse = np.array_equal(order, np.arange(len(order))[::-1])
                 dataset = dataset.isel({name: slice(None, None, -1) if reverse else order})
@@ -100,35 +101,21 @@ def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
     return roles
 
 
+def moving_variables(dataset: xr.Dataset) -> list[str]:
+    """Names of the fields that change in time: prognostic, forcing and diagnostic ones, each sorted."""
+    roles = variables_by_role(dataset)
+    return [name for role in ("prognostic", "forcing", "diagnostic") for name in roles[role]]
+
+
 def time_step_seconds(dataset: xr.Dataset) -> float:
     """Seconds between neighbours of `time`, or of a forecast's `lead_time`; 0 for one. Raises `ValueError` if irregular."""
     name = "lead_time" if "lead_time" in dataset.dims else "time"
     return uniform_step(dataset[name].values, name, "the dataset")
 
 
-def seconds_between(times: np.ndarray) -> np.ndarray:
-    """Seconds between neighbours of `(time,)` datetime64, timedelta64 or cftime values: float64 `(time - 1,)`."""
-    steps = np.diff(np.asarray(times))
-    if steps.dtype == object:
-        return np.array([step.total_seconds() for step in steps], np.float64)
-    return steps / np.timedelta64(1, "s")
-
-
-def uniform_step(times, name, path) -> float:
-    """Seconds between neighbours of `times`; 0 for one. Raises `ValueError` naming the axis and the path if irregular."""
-    steps = seconds_between(times)
-    if len(steps) == 0:
-        return 0.0
-    if np.any(steps <= 0):
-        at = int(np.argmax(steps <= 0))
-        raise ValueError(f"Expected strictly increasing {name} in {path}, got {times[at]} then {times[at + 1]}")
-    if np.any(np.abs(steps - steps[0]) > 1e-3):
-        at = int(np.argmax(np.abs(steps - steps[0]) > 1e-3))
-        raise ValueError(
-            f"Expected a uniform {name} axis in {path}, got a step of {steps[0] / 3600:g} h and then {times[at]} to "
-            f"{times[at + 1]} ({steps[at] / 3600:g} h)"
-        )
-    return float(steps[0])
+def fingerprint(settings: str, *inputs: str) -> str:
+    """Hash of everything that the values of a file depend on: settings as text, and what tells its inputs from others."""
+    return hashlib.sha256("\n".join([settings, *inputs]).encode()).hexdigest()[:16]
 
 
 def check_schema(dataset, path, schema):

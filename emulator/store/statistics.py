@@ -5,13 +5,25 @@ computing sample variances", here with weights; nothing is ever subtracted from 
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from emulator.files.whole_file import whole_file, write_netcdf
+from emulator.parallel.tasks import Over, Report, one_by_one, silent
+from emulator.store.analysis import AnalysisSeries, open_analysis
+from emulator.store.schema import fingerprint, moving_variables, variables_by_role
+
+BLOCK_BYTES = 32 << 20  # of float32; a block takes a few times that as float64
 STATISTICS = ("mean", "std", "minimum", "maximum", "difference_mean", "difference_std")
 SCHEMA = "statistics-1"
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,13 +146,120 @@ def table(values: Moments, changes: Moments | None) -> np.ndarray:
     return np.stack(rows)
 
 
-def as_dataset(tables: Mapping[str, np.ndarray], store: xr.Dataset, attributes: Mapping) -> xr.Dataset:
-    """The statistics of all fields as the dataset that is written: `(statistic, level)` or `(statistic,)`, float64."""
+def write_statistics(
+    stores: Sequence,
+    output,
+    start=None,
+    end=None,
+    settings: str | None = None,
+    over: Over = one_by_one,
+    report: Report = silent,
+) -> None:
+    """Writes the statistics of analysis stores, one after another in time, as a NetCDF file at `output`.
+
+    Fields that are done are kept beside the output, so a killed run goes on with the next.
+
+    Args:
+      stores: a path, or several; output: path of the file.
+      start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
+      settings: text of all that the values depend on besides the stores, for the fingerprint; None: of the period.
+      over, report: see `emulator.parallel.tasks`.
+
+    Raises `ValueError` when the period holds no times, or a field of a network no values at all.
+    """
+    stores = [stores] if isinstance(stores, str | Path) else stores
+    output, opened = Path(output), [open_analysis(path) for path in stores]
+    settings = settings or json.dumps([str(start), str(end)])
+    own = fingerprint(settings, *(str(each.attrs.get("fingerprint")) for each in opened))
+    if _finished_fingerprint(output) == own:
+        log.info("%s is complete for this store and period", output)
+        return
+    store, series = opened[0], AnalysisSeries.of(opened, start, end)
+    if len(series.times) < 2:
+        raise ValueError(f"Expected at least 2 times of {stores[0]} in the period, got 1: {series.times[0]}")
+    area, moving = store["cell_area"].values, moving_variables(store)
+    tables = _kept(output, own)
+    tasks = {name: _tasks(series, opened, name, area) for name in moving if name not in tables}
+    done, total = 0, sum(map(len, tasks.values()))
+    for name, own_tasks in tasks.items():
+        parts = over(_call, own_tasks, lambda count, done=done: report(done + count, total, ""))
+        done += len(own_tasks)
+        tables[name] = table(*merged(parts))
+        _keep(output, own, name, tables[name])
+    for name in variables_by_role(store)["static"]:
+        tables[name] = table(Moments.of(store[name].values, area, "level" in store[name].dims), None)
+    if empty := [name for name in moving if not np.isfinite(tables[name][:4]).all()]:
+        raise ValueError(f"Expected values of {', '.join(empty)} on every level of {stores[0]}, got missing ones alone")
+    write_netcdf(_as_dataset(tables, opened, series.times, own), output)
+    shutil.rmtree(_folder(output), ignore_errors=True)
+    log.info("%s: %d fields, %s to %s", output, len(tables), series.times[0], series.times[-1])
+
+
+def _call(function: Callable, *arguments) -> tuple[Moments, Moments]:
+    return function(*arguments)
+
+
+def _tasks(series: AnalysisSeries, stores: Sequence[xr.Dataset], name: str, area: np.ndarray) -> list[tuple]:
+    """A field's blocks of times, store by store, and the changes from a store to the next where the two meet."""
+    tasks: list[tuple] = []
+    before = None
+    for stretch, start in zip(series.stretches, series.edges, strict=False):
+        array, last = stores[stretch.store][name], stretch.first + stretch.dataset.sizes["time"]
+        if before is not None and not series.breaks[start - 1]:
+            tasks.append((of_seam, *before, array.variable, stretch.first, area))
+        tasks += [(of_block, array.variable, *edges, last, area) for edges in _blocks(array, stretch.first, last)]
+        before = array.variable, last - 1
+    return tasks
+
+
+def _blocks(array, first: int, last: int) -> list[tuple[int, int]]:
+    """Times from `first` to `last` in blocks whose edges are multiples of their length, as the store's files are."""
+    one = 4 * array[0].size
+    length = min(64, max(1, BLOCK_BYTES // one))
+    edges = [first, *range((first // length + 1) * length, last, length), last]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _as_dataset(tables: Mapping[str, np.ndarray], stores: Sequence[xr.Dataset], times: np.ndarray, own: str):
+    """What is written: `(statistic, level)` or `(statistic,)`, float64."""
+    store = stores[0]
     variables = {
         name: (("statistic", "level")[: values.ndim], values, {"units": store[name].attrs.get("units", "")})
-        for name, values in tables.items()
+        for name, values in sorted(tables.items())
     }
     coordinates: dict = {"statistic": list(STATISTICS)}
     if "level" in store.dims:
         coordinates["level"] = ("level", store["level"].values, store["level"].attrs)
-    return xr.Dataset(variables, coordinates, {"emulator_schema": SCHEMA, **attributes})
+    attributes = {
+        "emulator_schema": SCHEMA,
+        "period_start": str(times[0]),
+        "period_end": str(times[-1]),
+        "samples": len(times),
+        "time_step_seconds": store.attrs["time_step_seconds"],
+        "store_fingerprint": ", ".join(str(each.attrs.get("fingerprint")) for each in stores),
+        "fingerprint": own,
+    }
+    return xr.Dataset(variables, coordinates, attributes)
+
+
+def _finished_fingerprint(output: Path) -> str | None:
+    try:
+        with xr.open_dataset(output) as dataset:
+            return dataset.attrs.get("fingerprint")
+    except (OSError, ValueError):
+        return None
+
+
+def _folder(output: Path) -> Path:
+    return output.with_name(output.name + ".progress")
+
+
+def _kept(output: Path, own: str) -> dict[str, np.ndarray]:
+    """Tables of the fields that an earlier start has finished for the same stores and settings."""
+    entries = [json.loads(file.read_text()) for file in _folder(output).glob("*.json")]
+    return {entry["name"]: np.array(entry["table"]) for entry in entries if entry.get("fingerprint") == own}
+
+
+def _keep(output: Path, own: str, name: str, values: np.ndarray) -> None:
+    with whole_file(_folder(output) / f"{name}.json") as partial:
+        partial.write_text(json.dumps({"name": name, "fingerprint": own, "table": values.tolist()}))

@@ -10,7 +10,7 @@ from torch import Tensor
 from emulator.data.samples import Batch, Samples, shuffled
 from emulator.model.noise import NetworkNoise, update_key
 from emulator.parallel.distributed import share
-from emulator.parallel.processes import World
+from emulator.parallel.processes import Processes
 from emulator.training.recipe import Recipe
 from emulator.training.replay import Replay
 
@@ -23,11 +23,11 @@ class Order:
     Raises `ValueError` for a batch that the processes cannot share, and for a period without a window of a phase's length.
     """
 
-    def __init__(self, samples: Samples, recipe: Recipe, world: World, noise: NetworkNoise | None = None):
-        self.samples, self.recipe, self.world, self.noise = samples, recipe, world, noise
+    def __init__(self, samples: Samples, recipe: Recipe, processes: Processes, noise: NetworkNoise | None = None):
+        self.samples, self.recipe, self.processes, self.noise = samples, recipe, processes, noise
         self._starts, self._replays = [], []
         for index, phase in enumerate(recipe.phases):
-            share(range(phase.batch_size // phase.accumulate), world)
+            share(range(phase.batch_size // phase.accumulate), processes)
             starts = samples.starts(phase.rollout_steps)
             if not len(starts):
                 raise ValueError(
@@ -44,17 +44,17 @@ class Order:
 
     def starts(self, update: int) -> np.ndarray:
         """Times from which this process's rows of an update start, as positions, `(row,)`."""
-        return share(self._chosen(update), self.world).repeat(self.recipe.members)
+        return share(self._chosen(update), self.processes).repeat(self.recipe.members)
 
     def batch(self, update: int) -> Batch:
         """This process's rows of an update."""
         chosen = self._chosen(update)
-        batch = self.samples.batch(share(chosen, self.world), self.recipe.steps(update))
+        batch = self.samples.batch(share(chosen, self.processes), self.recipe.steps(update))
         members, noise = self.recipe.members, None
         if members == 1 and self.noise is None:
             return batch
         if self.noise is not None:
-            noise = self._drawn(update, share(range(len(chosen)), self.world))
+            noise = self._drawn(update, share(range(len(chosen)), self.processes))
         return batch.for_members(members, noise).pinned()
 
     def _drawn(self, update: int, places: Sequence[int]) -> Tensor:
@@ -66,7 +66,7 @@ class Order:
     def onward(self, update: int) -> np.ndarray | None:
         """Which of this process's rows go on from the network's own states, `(row,)`; None where none ever do."""
         replay = self._replays[self.recipe.locate(update)[0]]
-        return share(replay.plan(update)[1], self.world).repeat(self.recipe.members) if replay else None
+        return share(replay.plan(update)[1], self.processes).repeat(self.recipe.members) if replay else None
 
     def _fresh(self, index: int, update: int) -> np.ndarray:
         starts, size = self._starts[index], self.recipe.phases[index].batch_size

@@ -7,38 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A stretch of training.
-
-    Attributes:
-      updates: its length. batch_size: samples of an update, over all processes. lr_scale: factor of the learning rate.
-      rollout_steps: autoregressive steps of a window; with `random_steps`, the most, and every update draws 1 to that.
-      gradient_steps: the state is cut from its past after so many steps, so that gradients reach no further back (1: no
-        backpropagation through time); 0 never cuts.
-      teacher: probability that a step starts from the truth instead of the network's own state.
-      replay: probability that a sample goes on from where the network itself ended in the update before, at most
-        `replay_most` windows in a row.
-      accumulate: parts that a batch is computed in, one after the other, for less memory.
-    """
-
-    updates: int
-    rollout_steps: int
-    batch_size: int
-    lr_scale: float
-    random_steps: bool = False
-    gradient_steps: int = 0
-    teacher: float = 0.0
-    replay: float = 0.0
-    replay_most: int = 16
-    accumulate: int = 1
-
-    @property
-    def work(self) -> float:
-        """Model steps of an update over all its samples, what its time grows with; the mean where steps are drawn."""
-        steps = (1 + self.rollout_steps) / 2 if self.random_steps else self.rollout_steps
-        return steps * self.batch_size
+from emulator.training.options import Phase, TrainOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +44,30 @@ class Recipe:
     loss_limit: float = sys.float_info.max
     members: int = 1
 
-    def __post_init__(self):
-        for phase in self.phases:
-            if phase.batch_size % phase.accumulate:
-                raise ValueError(
-                    f"Expected a batch that divides into {phase.accumulate} parts, got {phase.batch_size} samples"
-                )
+    @classmethod
+    def of(cls, options: TrainOptions) -> "Recipe":
+        """What the options of a training say of the order of its updates."""
+        optimizer = options.optimizer
+        return cls(
+            phases=tuple(options.phases),
+            lr=optimizer.lr,
+            final_lr=optimizer.final_lr,
+            warmup=optimizer.warmup_steps,
+            betas=tuple(optimizer.betas),
+            weight_decay=optimizer.weight_decay,
+            clip=optimizer.clip,
+            ema=options.ema,
+            seed=options.seed,
+            save_every=options.save_every,
+            save_seconds=60 * options.save_minutes,
+            log_every=options.log_every,
+            keep=options.keep,
+            precision=options.precision,
+            checkpoint_steps=options.checkpoint_steps,
+            retries=options.retries,
+            loss_limit=sys.float_info.max if options.loss_limit is None else options.loss_limit,
+            members=options.members,
+        )
 
     @property
     def updates(self) -> int:
@@ -119,7 +106,7 @@ class Recipe:
             return phase.rollout_steps
         return int(np.random.default_rng([self.seed, update, 1]).integers(1, phase.rollout_steps + 1))
 
-    def taught(self, update: int) -> list[bool]:
+    def teacher_forced(self, update: int) -> list[bool]:
         """For every step of an update's windows whether it starts from the truth; the first one does anyway."""
         phase, steps = self.phase(update), self.steps(update)
         if not phase.teacher:

@@ -5,6 +5,7 @@ learning rate and the phase. So a run that is killed and started again ends with
 """
 
 import concurrent.futures
+import dataclasses
 import functools
 import logging
 import time
@@ -29,18 +30,17 @@ from emulator.parallel.distributed import (
     wait_for_all,
     whole,
 )
-from emulator.parallel.processes import World
+from emulator.parallel.processes import Processes
 from emulator.parallel.rates import peak_memory, product_rate
 from emulator.training import average
 from emulator.training.diagnosis import explain
 from emulator.training.journal import Journal
 from emulator.training.order import Order
-from emulator.training.recipe import Phase, Recipe
+from emulator.training.recipe import Recipe
 from emulator.training.saved import drop_newer, drop_older, drop_outdone, gather, newest, restore
 from emulator.training.validation import Best, Validation
-from emulator.training.window import Manner, StepLoss, Window
+from emulator.training.window import StepLoss, Window, WindowOptions
 
-__all__ = ["Diverged", "Interrupted", "Phase", "Recipe", "StepLoss", "Trainer"]
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +55,19 @@ class Diverged(RuntimeError):
         self.curable = curable
 
 
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a training runs.
+
+    Attributes:
+      processes: those that train together, whose group has been started.
+      sharded: the network is spread over them (FSDP) instead of each holding a copy (DDP).
+    """
+
+    processes: Processes = Processes()  # noqa: RUF009 (frozen)
+    sharded: bool = False
+
+
 class Trainer:
     """A step being trained, with everything that a resumed run needs.
 
@@ -65,11 +78,13 @@ class Trainer:
         `validation.jsonl` and `best/` (the weights of the best one).
       identity: hash of configuration and data; a state of another identity is not resumed.
       validation: held-out times, or None.
-      world: the processes that train together, whose group has been started; `sharded` spreads the network over them
-        (FSDP) instead of giving each a copy (DDP).
-      products: operations of the network's matrix products for one sample and step, forward and backward, of which
-        `timing.jsonl` then gives the rate; 0 where not known.
+      placement: the processes that train together, and how.
+
+    `products`: operations of the network's matrix products for one sample and step, forward and backward, of which
+    `timing.jsonl` then gives the rate; 0 where not known.
     """
+
+    products: int = 0
 
     def __init__(
         self,
@@ -80,34 +95,27 @@ class Trainer:
         directory: Path,
         identity: str,
         validation: Validation | None = None,
-        world: World = World(),  # noqa: B008 (frozen)
-        sharded: bool = False,
-        products: int = 0,
+        placement: Placement = Placement(),
     ):
-        self.step, self.samples, self.recipe, self.validation, self.products = (
-            step,
-            samples,
-            recipe,
-            validation,
-            products,
-        )
-        self.directory, self.identity, self.world = Path(directory), identity, world
+        self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
+        self.directory, self.identity, self.processes = Path(directory), identity, placement.processes
+        processes = self.processes
         self.device = next(step.parameters()).device
         self.update, self.best, self.retried = 0, Best(), 0
         self.carried: Tensor | None = None  # where the samples of the last update ended, if later ones go on from there
         self._unlogged: list[dict[str, Tensor | float]] = []
-        self._journal = Journal(self.directory, world.rank == 0)
+        self._journal = Journal(self.directory, processes.rank == 0)
         window = Window(step, loss)
-        self._run_window = (shard if sharded else replicate)(window, step.network, world, self.device)
+        self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
         decayed = [p for p in step.parameters() if p.dim() > 1]
         others = [p for p in step.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         fused = not any(p.is_complex() for p in step.parameters())  # torch has no fused kernel for those
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
         self.average = average.begin(step, recipe.ema)
-        self._order = Order(samples, recipe, world, step.noise)
+        self._order = Order(samples, recipe, processes, step.noise)
         if validation:
-            validation.starts(world)
+            validation.starts(processes)
 
     def run(self, on_log: Callable[[dict], None] = lambda row: None, should_stop: Callable[[], bool] = lambda: False):
         """Train to the end. Raises `Interrupted` after saving when `should_stop()` turns true, or `Diverged`."""
@@ -143,7 +151,7 @@ class Trainer:
                 row = self._learn(batch)
                 self.update += 1
                 due = time.perf_counter() - saved >= self.recipe.save_seconds
-                row, stop, due = self._agree(row, should_stop(), due and self.world.rank == 0)
+                row, stop, due = self._agree(row, should_stop(), due and self.processes.rank == 0)
                 self._unlogged.append(row)
                 if self.update == first + 1:
                     steady = time.perf_counter(), self.update
@@ -166,10 +174,10 @@ class Trainer:
         patience = self.validation.patience if self.validation else 0
         return self.update >= self.recipe.updates or bool(patience and self.best.since >= patience)
 
-    def _manner(self, update: int) -> Manner:
+    def _window_options(self, update: int) -> WindowOptions:
         recipe = self.recipe
-        taught, back = tuple(recipe.taught(update)), recipe.phase(update).gradient_steps
-        return Manner(taught, back, recipe.precision, recipe.checkpoint_steps)
+        forced, back = tuple(recipe.teacher_forced(update)), recipe.phase(update).gradient_steps
+        return WindowOptions(forced, back, recipe.precision, recipe.checkpoint_steps)
 
     def _settle(self) -> None:
         """Run the first update once for nothing where processes hold copies.
@@ -181,12 +189,12 @@ class Trainer:
         if isinstance(self._run_window, Replicated) and not self.finished:
             self.step.train()
             first = self._order.batch(0).split(self.recipe.phase(0).accumulate)[0].to(self.device)
-            self._run_window(first, self._manner(0))[0].backward()
+            self._run_window(first, self._window_options(0))[0].backward()
             self.optimizer.zero_grad(set_to_none=True)
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
-        phase, manner = self.recipe.phase(self.update), self._manner(self.update)
-        torch.manual_seed(self.recipe.seed_of(self.update, self.world.rank))
+        phase, options = self.recipe.phase(self.update), self._window_options(self.update)
+        torch.manual_seed(self.recipe.seed_of(self.update, self.processes.rank))
         self.optimizer.zero_grad(set_to_none=True)
         onward = self._order.onward(self.update)
         if onward is not None and onward.any():
@@ -195,7 +203,7 @@ class Trainer:
         rows, ends = [], []
         for number, part in enumerate(batch.split(phase.accumulate)):
             with self._run_window.collecting(number + 1 < phase.accumulate):
-                total, result = self._run_window(part, manner)
+                total, result = self._run_window(part, options)
                 (total / phase.accumulate if phase.accumulate > 1 else total).backward()
             record = {name: value.detach().abs().mean() for name, value in result.record.items()}
             rows.append({"loss": total.detach()} | record)
@@ -215,7 +223,7 @@ class Trainer:
 
     def _agree(self, row: dict[str, Tensor], *asked: bool) -> tuple[dict[str, Tensor], *tuple[bool, ...]]:
         """The means of a row over all processes, and of each thing to do whether any of them has been asked for it."""
-        if self.world.size == 1:
+        if self.processes.size == 1:
             return row, *asked
         told = torch.tensor(asked, dtype=torch.float64).to(self.device)
         values = mean_over(torch.cat([torch.stack([value.double() for value in row.values()]), told]))
@@ -238,7 +246,7 @@ class Trainer:
         retried = self.retried + 1
         if not self._resume(self.recipe.save_every):
             raise error
-        if self.world.rank == 0:
+        if self.processes.rank == 0:
             drop_newer(self.directory, self.identity, self.update)
         log.warning("%s; going back to it with the learning rate times %g", error, 0.5**retried)
         self.retried = retried
@@ -246,10 +254,10 @@ class Trainer:
 
     def _validate(self) -> None:
         with average.in_use(self.average, self.step):
-            row = self.validation(self.step, self.world, self.device, self.recipe.precision)
+            row = self.validation(self.step, self.processes, self.device, self.recipe.precision)
         better = self.best.take(row["skill"], self.update)
         tensors = self.tensors() if better else {}
-        if better and self.world.rank == 0:
+        if better and self.processes.rank == 0:
             about = {"update": self.update, "identity": self.identity} | row
             checkpoint.save(checkpoint.path_of(self.directory, "best", self.update), tensors, about)
         self._journal.add("validation.jsonl", {"update": self.update} | row | {"best": better})
@@ -283,7 +291,7 @@ class Trainer:
             "peak_memory_gb": round(peak_memory(self.device) / 1e9, 3),
         }
         if self.products:
-            achieved = self.products * self.recipe.members * done / self.world.size / spent
+            achieved = self.products * self.recipe.members * done / self.processes.size / spent
             timing["gigaflop_per_second"] = round(achieved / 1e9, 2)
             timing["product_rate_share"] = round(achieved / self._product_rate, 4)
         self._journal.add("metrics.jsonl", row)
@@ -305,7 +313,7 @@ class Trainer:
             saved["carried"] = joined(self.carried)
         # float -> JSON -> float is exact, so a resumed run logs the same means
         self._unlogged = [{name: float(value) for name, value in row.items()} for row in self._unlogged]
-        if self.world.rank == 0:
+        if self.processes.rank == 0:
             metadata = {
                 "update": self.update,
                 "identity": self.identity,
@@ -326,20 +334,20 @@ class Trainer:
         The first process chooses it: others may see it later.
         """
         found, saved, metadata = -1, {}, {}
-        if self.world.rank == 0:
+        if self.processes.rank == 0:
             checkpoint.sweep(self.directory)
             found, saved, metadata = newest(self.directory, self.identity, every)
         chosen = from_first(found)
         if chosen < 0:
-            if self.world.rank == 0:
+            if self.processes.rank == 0:
                 checkpoint.rotate(self.directory, "state", keep=1)
                 self._journal.cut(0)
             return False
-        if self.world.rank > 0:
+        if self.processes.rank > 0:
             saved, metadata = checkpoint.load(checkpoint.path_of(self.directory, "state", chosen))
         self.average = restore(saved, self.step, self.optimizer)
         self.update, self._unlogged = metadata["update"], metadata["unlogged"]
-        self.carried = share(saved["carried"], self.world).to(self.device) if "carried" in saved else None
+        self.carried = share(saved["carried"], self.processes).to(self.device) if "carried" in saved else None
         self.best, self.retried = Best.from_json(metadata["best"]), metadata["retried"]
         self._journal.cut(self.update)
         wait_for_all()

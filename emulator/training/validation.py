@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from emulator.data.samples import Samples
 from emulator.model.noise import forecast_key
+from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
 from emulator.parallel.distributed import mean_over, share
-from emulator.parallel.processes import World
+from emulator.parallel.processes import Processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,40 +38,38 @@ class Validation:
     members: int = 1
     squared: bool = True
 
-    def starts(self, world: World) -> np.ndarray:
+    def starts(self, processes: Processes) -> np.ndarray:
         """Initial times of all processes' windows: as many for each. Raises `ValueError` for too short a period."""
         starts = self.samples.starts(self.steps)
-        count = min(self.windows, len(starts)) // world.size * world.size
+        count = min(self.windows, len(starts)) // processes.size * processes.size
         if not count:
             raise ValueError(
-                f"Expected {world.size} validation windows of {self.steps} steps, the period has {len(self.samples)} times"
+                f"Expected {processes.size} validation windows of {self.steps} steps, the period has "
+                f"{len(self.samples)} times"
             )
         return starts[np.linspace(0, len(starts) - 1, count).round().astype(int)]
 
-    def __call__(self, step: Step, world: World, device: torch.device, precision: str = "float32") -> dict[str, float]:
+    def __call__(
+        self, step: Step, processes: Processes, device: torch.device, precision: str = "float32"
+    ) -> dict[str, float]:
         """Mean errors, in the loss's units: of one step, of the rollouts' last step, and the skill of the latter.
 
         The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts, without the root for an error that
         is not squared: 1 is perfect, 0 no better than persistence, negative worse. All processes ask together and get the
         same numbers. The noise of a stochastic network is the same at every validation.
         """
-        chosen = share(self.starts(world), world)
+        chosen = share(self.starts(processes), processes)
         sums = torch.zeros(3, dtype=torch.float64)
         for first in range(0, len(chosen), self.batch_size):
             part = chosen[first : first + self.batch_size]
             batch = self.samples.batch(part, self.steps).for_members(self.members, self._noise(step, part)).to(device)
-            state = batch.state[:, 0]
-            anchor = step.anchor(state)
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                for k in range(self.steps):
-                    noise = None if batch.noise is None else batch.noise[:, k]
-                    result = step(state, batch.forcing[:, k], batch.clock[:, k], anchor, noise)
-                    truth = batch.state[:, k + 1], batch.diagnostic[:, k]
-                    state, anchor = result.state, result.anchor
-                    if k == 0:
-                        sums[0] += len(part) * float(self.error(result.state, result.diagnostic, *truth))
-                sums[1] += len(part) * float(self.error(result.state, truth[1], *truth))
-                sums[2] += len(part) * float(self.error(batch.state[:, 0], truth[1], *truth))
+            results = rollout(step, batch.state[:, 0], batch.inputs(), execution=Execution(precision))
+            for k, result in enumerate(results):
+                truth = batch.state[:, k + 1], batch.diagnostic[:, k]
+                if k == 0:
+                    sums[0] += len(part) * float(self.error(result.state, result.diagnostic, *truth))
+            sums[1] += len(part) * float(self.error(result.state, truth[1], *truth))
+            sums[2] += len(part) * float(self.error(batch.state[:, 0], truth[1], *truth))
         one, last, persistence = (mean_over(sums) / len(chosen)).tolist()
         ratio = last / persistence if persistence > 0 else 1.0
         return {

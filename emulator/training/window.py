@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from emulator.data.samples import Batch
-from emulator.model.step import Step, StepResult
+from emulator.model.rollout import Execution, rollout
+from emulator.model.step import Step
+from emulator.model.stepper import StepResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +29,19 @@ class StepLoss:
 
 
 @dataclasses.dataclass(frozen=True)
-class Manner:
-    """How a window is run: see the fields of the same names in `Phase` and `Recipe`; `taught` has one entry a step."""
+class WindowOptions:
+    """How a window is run.
 
-    taught: tuple[bool, ...] = ()
+    Attributes:
+      teacher_forced: for every step whether it starts from the truth in place of the network's own state; empty: none.
+      gradient_steps: the state is cut from its past after so many steps; 0 never.
+      precision, recompute: as in `emulator.model.rollout.Execution`.
+    """
+
+    teacher_forced: tuple[bool, ...] = ()
     gradient_steps: int = 0
     precision: str = "float32"
-    checkpoint_steps: bool = False
+    recompute: bool = False
 
 
 class Window(nn.Module):
@@ -44,27 +51,24 @@ class Window(nn.Module):
         super().__init__()
         self.step, self.loss = step, loss
 
-    def forward(self, batch: Batch, manner: Manner) -> tuple[Tensor, StepResult]:
+    def forward(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
         """The loss, a scalar, and the result of the last step."""
-        steps = batch.diagnostic.shape[1]
-        state, total = batch.state[:, 0], 0.0
-        anchor = self.step.anchor(state)
-        for k in range(steps):
-            if k and manner.taught and manner.taught[k]:
-                state = batch.state[:, k]
-                anchor = self.step.anchor(state)
-            elif k and manner.gradient_steps and k % manner.gradient_steps == 0:
-                state = state.detach()
-            noise = None if batch.noise is None else batch.noise[:, k]
-            result = self._step(state, batch.forcing[:, k], batch.clock[:, k], anchor, noise, manner)
-            truth = batch.state[:, k + 1], batch.diagnostic[:, k]
-            total = total + self.loss(self.step, state, result, truth, anchor) / steps
-            state, anchor = result.state, result.anchor
-        return total, result
+        steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.state[:, 0], None)
 
-    def _step(self, state, forcing, clock, anchor, noise, manner: Manner) -> StepResult:
-        half = manner.precision == "bfloat16"
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=half):
-            if manner.checkpoint_steps and torch.is_grad_enabled():
-                return checkpoint(self.step, state, forcing, clock, anchor, noise, use_reentrant=False)
-            return self.step(state, forcing, clock, anchor, noise)
+        def begin(number: int, state: Tensor, anchor: object) -> tuple[Tensor, object]:
+            nonlocal start
+            done = number - 1
+            if done and options.teacher_forced and options.teacher_forced[done]:
+                state = batch.state[:, done]
+                anchor = self.step.anchor(state)
+            elif done and options.gradient_steps and done % options.gradient_steps == 0:
+                state = state.detach()
+            start = state, anchor
+            return start
+
+        execution = Execution(options.precision, torch.is_grad_enabled(), options.recompute)
+        results = rollout(self.step, batch.state[:, 0], batch.inputs(), begin=begin, execution=execution)
+        for done, result in enumerate(results):
+            truth = batch.state[:, done + 1], batch.diagnostic[:, done]
+            total = total + self.loss(self.step, start[0], result, truth, start[1]) / steps
+        return total, result

@@ -6,11 +6,39 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import seconds_between
+from emulator.store.schema import time_step_seconds
 from emulator.verify import budgets
 from emulator.verify.align import valid_times
 from emulator.verify.ledger import Ledger
 
 RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")
+
+
+def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
+    """What an analysis or forecasts hold of dry air, water and energy, and what each step leaves unexplained.
+
+    `truth`: an analysis with the static fields that forecasts lack. Returns, over `(budget, init_time, lead_time)`,
+    `budget_total` and `budget_residual` (W m-2 or kg m-2) and `budget_relative` (a share of the total), and what the
+    conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
+    missing, where no budget can be formed.
+    """
+    ledger = Ledger(dataset, dataset if truth is None else truth)
+    if "init_time" in dataset.dims:
+        found = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", 0)))
+        written = records({"dataset": dataset})
+    else:
+        times = dataset["time"].values
+        leads = np.concatenate([[0.0], np.cumsum(seconds_between(times))])
+        leads = np.round(leads * 1e9).astype("timedelta64[ns]")
+        found, written = audit_truth(ledger, dataset, times[:1], leads, time_step_seconds(dataset)), xr.Dataset()
+    if not found.data_vars:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in ledger.skipped.items())
+        raise ValueError(f"Expected the variables of a budget, got none ({reasons})")
+    combined = combine({"dataset": found}, {"dataset": unaccounted(dataset.attrs)}).isel(audit_source=0, drop=True)
+    if written.data_vars:
+        combined = combined.merge(written.isel(audit_source=0, drop=True))
+    return combined.rename(audit_init_time="init_time", audit_lead_time="lead_time")
 
 
 def audit_stores(
@@ -30,10 +58,10 @@ def audit_stores(
     step = float(truth.attrs.get("time_step_seconds", 0))
     chosen = {name: _shared_inits(dataset, init_time, strict) for name, dataset in stores.items()}
     chosen = {name: dataset for name, dataset in chosen.items() if dataset.sizes["init_time"]}
-    found, skipped, constant = {}, {}, {}
+    audits, skipped, constant = {}, {}, {}
     for count, (name, dataset) in enumerate(chosen.items(), start=1):
         ledger = Ledger(dataset, truth, form)
-        found[name] = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", step)))
+        audits[name] = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", step)))
         skipped[name], constant[name] = ledger.skipped, unaccounted(dataset.attrs)
         done(count, f"budgets of {name}")
     if chosen:
@@ -42,13 +70,13 @@ def audit_stores(
             for axis in ("init_time", "lead_time")
         )
     ledger = Ledger(truth, truth, form)
-    found["truth"] = audit_truth(ledger, truth, init_time, lead_time, step)
+    audits["truth"] = audit_truth(ledger, truth, init_time, lead_time, step)
     skipped["truth"] = ledger.skipped
     constant["truth"] = next((rates for rates in constant.values() if rates), {})
     done(len(chosen) + 1, "budgets of the truth")
-    combined = xr.merge([combine(found, constant), records(chosen)], join="outer")
+    combined = xr.merge([combine(audits, constant), records(chosen)], join="outer")
     if "audit_source" in combined.coords:
-        combined = combined.sel(audit_source=[name for name in found if name in combined["audit_source"].values])
+        combined = combined.sel(audit_source=[name for name in audits if name in combined["audit_source"].values])
     return combined, skipped
 
 
@@ -79,9 +107,9 @@ def audit_truth(
     total, source = ledger.read({"time": needed}, "time")
     place = np.searchsorted(needed, np.maximum(where, 0))
     rows = []
-    for row, found in zip(place, where >= 0, strict=True):
+    for row, there in zip(place, where >= 0, strict=True):
         along = [
-            {name: np.where(found, series[np.minimum(row, len(needed) - 1)], np.nan) for name, series in part.items()}
+            {name: np.where(there, series[np.minimum(row, len(needed) - 1)], np.nan) for name, series in part.items()}
             for part in (total, source)
         ]
         rows.append(_steps(*along, seconds))
@@ -91,10 +119,10 @@ def audit_truth(
 def unaccounted(attributes: Mapping) -> dict[str, float]:
     """The constants that a scheme lets stand, by budget, from a store's attributes.
 
-    `unaccounted_heating` in W m-2; `unaccounted_moistening` and `unaccounted_dry_mass` in kg m-2 s-1.
+    Such as `unaccounted_heating`, in W m-2, by the name that a quantity's declaration gives.
     """
-    names = {"energy": "unaccounted_heating", "water": "unaccounted_moistening", "dry_air": "unaccounted_dry_mass"}
-    return {budget: float(attributes[name]) for budget, name in names.items() if name in attributes}
+    names = {name: f"unaccounted_{quantity.unaccounted}" for name, quantity in budgets.audited().items()}
+    return {name: float(attributes[rate]) for name, rate in names.items() if rate in attributes}
 
 
 def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -> xr.Dataset:
@@ -104,30 +132,32 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
     training data), a rate in W m-2 or kg m-2 s-1; it is taken out of the relative residual alone. Returns, over
     `(source, budget, audit_init_time, audit_lead_time)`, `budget_total`, `budget_residual` and `budget_relative`.
     """
-    held = {name: audit for name, audit in audits.items() if audit.data_vars}
-    if not held:
+    filled = {name: audit for name, audit in audits.items() if audit.data_vars}
+    if not filled:
         return xr.Dataset()
-    names = [budget for budget in budgets.BUDGETS if any(f"total_{budget}" in audit for audit in held.values())]
+    declared = budgets.audited()
+    names = [name for name in declared if any(f"total_{name}" in audit for audit in filled.values())]
     stacked = {}
     for what in ("total", "residual"):
         per_source = [
-            xr.concat([_or_missing(audit, f"{what}_{budget}") for budget in names], "budget") for audit in held.values()
+            xr.concat([_or_missing(audit, f"{what}_{budget}") for budget in names], "budget")
+            for audit in filled.values()
         ]
         stacked[what] = xr.concat(xr.align(*per_source, join="outer"), "source")
     result = xr.Dataset({f"budget_{what}": array for what, array in stacked.items()})
-    result = result.assign_coords(source=list(held), budget=names)
+    result = result.assign_coords(source=list(filled), budget=names)
     lead = result["lead_time"].values
     seconds = np.concatenate([[np.nan], np.diff(lead) / np.timedelta64(1, "s")])
-    constant = np.array([[rates.get(source, {}).get(budget, 0.0) for budget in names] for source in held])
-    # Per step: energy residuals are rates, those of water are amounts.
+    constant = np.array([[rates.get(source, {}).get(budget, 0.0) for budget in names] for source in filled])
+    # Per step: residuals of some quantities are rates, those of others are amounts.
     one, step = np.ones_like(seconds), seconds
-    scale = _by_lead([step if budget == "energy" else one for budget in names])
+    scale = _by_lead([step if declared[name].as_rate else one for name in names])
     expected = xr.DataArray(constant, dims=("source", "budget")) * _by_lead([step] * len(names))
     result["budget_relative"] = (result["budget_residual"] * scale - expected) / result["budget_total"]
     result["unaccounted"] = (("source", "budget"), constant)
-    result["budget_units"] = ("budget", [budgets.UNITS[name] for name in names])
-    result["total_units"] = ("budget", [budgets.TOTAL_UNITS[name] for name in names])
-    result = result.sel(source=list(held))
+    result["budget_units"] = ("budget", [budgets.units_of(declared[name]) for name in names])
+    result["total_units"] = ("budget", [declared[name].units for name in names])
+    result = result.sel(source=list(filled))
     return result.rename(init_time="audit_init_time", lead_time="audit_lead_time", source="audit_source")
 
 
@@ -165,17 +195,17 @@ def mean_records(steps: xr.Dataset) -> xr.Dataset:
 
 def merge_audits(parts: list[xr.Dataset]) -> xr.Dataset:
     """The audits in datasets of scores over different initial times as one."""
-    held = [part for part in parts if "audit_init_time" in part.dims]
-    if not held:
+    filled = [part for part in parts if "audit_init_time" in part.dims]
+    if not filled:
         return xr.Dataset()
-    names = list(dict.fromkeys(str(n) for part in held for n in part.data_vars if "audit_init_time" in part[n].dims))
-    order = list(dict.fromkeys(str(s) for part in held for s in part["audit_source"].values))
-    along = [part[[n for n in names if n in part]] for part in held]
+    names = list(dict.fromkeys(str(n) for part in filled for n in part.data_vars if "audit_init_time" in part[n].dims))
+    order = list(dict.fromkeys(str(s) for part in filled for s in part["audit_source"].values))
+    along = [part[[n for n in names if n in part]] for part in filled]
     joined = xr.concat(along, "audit_init_time", data_vars="all", join="outer", coords="minimal", compat="override")
     joined = joined.sel(audit_source=[*(o for o in order if o != "truth"), *(o for o in order if o == "truth")])
     result = mean_records(joined.sortby("audit_init_time"))
     for name in ("unaccounted", "budget_units", "total_units"):
-        fixed = [part[name] for part in held if name in part]
+        fixed = [part[name] for part in filled if name in part]
         if fixed:
             result[name] = functools.reduce(xr.DataArray.combine_first, fixed)
     return result
@@ -191,8 +221,8 @@ def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> n
     seconds = np.diff(lead_time) / np.timedelta64(1, "s")
     if not np.allclose(seconds, step_seconds):
         reason = f"leads are {seconds.max() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
-        for budget in ("water", "energy"):
-            ledger.skipped.setdefault(budget, reason)
+        for name in (name for name, quantity in budgets.audited().items() if quantity.fluxes):
+            ledger.skipped.setdefault(name, reason)
     return seconds
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.store.chunk_reader import ChunkReader
+from emulator.store.chunks import ChunkReader
 
 
 def values(array: xr.DataArray) -> np.ndarray:

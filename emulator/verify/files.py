@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.files.netcdf import write_netcdf
+from emulator.files.whole_file import write_netcdf
 from emulator.planet.calendar import in_nanoseconds
 from emulator.verify.assemble import SCHEMA
 

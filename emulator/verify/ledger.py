@@ -24,16 +24,15 @@ class Ledger:
         grid, static = self._grid, truth
         self.skipped: dict[str, str] = {}
         along = "lead_time" if "lead_time" in dataset.dims else "time"
-        for budget in budgets.BUDGETS:
-            held = {name for name in budgets.needed(budget) if _usable(name, dataset, static, along)}
+        declared = budgets.audited()
+        for name, quantity in declared.items():
             if levels is None or not grid.is_global():
-                self.skipped[budget] = (
-                    "no column: no levels" if levels is None else "the grid does not cover the sphere"
-                )
-            elif absent := [name for name in budgets.needed(budget) if name not in held]:
-                self.skipped[budget] = f"missing {', '.join(absent)}"
-        wanted = {name for budget in budgets.BUDGETS if budget not in self.skipped for name in budgets.needed(budget)}
-        wanted |= {name for name in budgets.OPTIONAL if wanted and name in dataset and along in dataset[name].dims}
+                self.skipped[name] = "no column: no levels" if levels is None else "the grid does not cover the sphere"
+            elif absent := [field for field in quantity.needed if not _usable(field, dataset, static, along)]:
+                self.skipped[name] = f"missing {', '.join(absent)}"
+        wanted = {field for name, q in declared.items() if name not in self.skipped for field in q.needed}
+        optional = {field for q in declared.values() for field in (*q.optional, *q.optional_fluxes)}
+        wanted |= {name for name in optional if wanted and name in dataset and along in dataset[name].dims}
         self._static = {
             name: values(source[name].transpose(*grid.dims)).astype(np.float64)
             for name in ("geopotential_at_surface",)

@@ -1,9 +1,10 @@
 """What all configurations share: strict and frozen models, named kinds of number, periods, and where Dask works."""
 
+import importlib
 import re
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
@@ -14,12 +15,23 @@ class ConfigError(ValueError):
 
 
 class Model(pydantic.BaseModel):
+    """`ADDED`: fields that came after runs had been recorded; with their defaults they are not dumped, so that the
+    fingerprints of those runs stay what they were."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_added(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        silent = {n for n in self.ADDED if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
+        return {name: value for name, value in dump(self).items() if name not in silent}
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Precision = Literal["float32", "bfloat16"]
 
 
 def _bare_date(value: Any) -> Any:
@@ -36,6 +48,23 @@ def _url_or_path(value: Any) -> Any:
 
 
 Location = Annotated[Path | str, pydantic.BeforeValidator(_url_or_path)]
+
+
+def registered(registry: str, *others: str) -> pydantic.AfterValidator:
+    """Text that is one of `others`, or a name in a registry of the library, `package:OBJECT`.
+
+    The library is loaded only for a name that is none of `others`.
+    """
+
+    def check(value: str) -> str:
+        if value not in others:
+            package, _, name = registry.partition(":")
+            known = [*others, *(n for n in getattr(importlib.import_module(package), name).names() if n not in others)]
+            if value not in known:
+                raise ValueError(f"Expected one of {', '.join(known)}")
+        return value
+
+    return pydantic.AfterValidator(check)
 
 
 class Period(Model):

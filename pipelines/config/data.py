@@ -2,16 +2,18 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from pipelines.config.base import Count, DaskConfig, Model, Period, Positive
+from pipelines.config.base import Count, DaskConfig, Model, Period, Positive, registered
 
 
 class SimulateConfig(Model):
-    """The embedded general circulation model (SPEEDY physics) as a source of data."""
+    """An embedded model (by default a general circulation model with SPEEDY physics) as a source of data."""
+
+    ADDED = frozenset({"model", "options"})
 
     directory: Path
     days: Count = 420
@@ -21,13 +23,15 @@ class SimulateConfig(Model):
     truncation: Literal[21, 31] = 31
     time_step_minutes: Count = 30
     step_hours: Count = 6
+    model: Annotated[str, registered("emulator.embedded:MODELS", "speedy")] = "speedy"
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of another model than speedy")
 
 
 class SourceConfig(Model):
     """Files of one kind that together hold some variables over some times."""
 
     path: str | list[str] = Field(description="path, glob or fsspec URL; several are joined")
-    engine: Literal["auto", "netcdf", "grib", "zarr"] = "auto"
+    engine: Annotated[str, registered("emulator.sources.open:FORMATS", "auto")] = "auto"
     rename: dict[str, str] = Field(default_factory=dict, description="name in the source: canonical name")
     select: dict[str, Any] = Field(default_factory=dict, description="dimension: value or list of values to keep")
     units: dict[str, str] = Field(

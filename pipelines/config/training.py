@@ -6,15 +6,21 @@ from typing import Literal
 import pydantic
 from pydantic import Field
 
-from pipelines.config.base import Count, Fraction, Model, Period, Positive
-from pipelines.config.networks import NetworkConfig, Precision, SFNOConfig
+from pipelines.config.base import Count, Fraction, Model, Period, Positive, Precision
+from pipelines.config.networks import DEFAULT_KIND, NetworkConfig
 
 
 class ConservationConfig(Model):
     """Which budgets are closed inside the step, and how; see docs/conservation.md."""
 
+    ADDED = frozenset({"bands"})
+
     kind: Literal["none", "sequential", "projection"] = "sequential"
-    budgets: list[Literal["dry_air", "water", "energy", "column_water"]] = Field(["dry_air", "water", "energy"])
+    budgets: list[str] = Field(
+        ["dry_air", "water", "energy"],
+        validate_default=False,
+        description="of the registered quantities: these, column_water, ...",
+    )
     energy: Literal["hydrostatic", "total"] = "hydrostatic"
     heat_capacity: Literal["constant", "moist"] = "constant"
     kinetic: bool = True
@@ -24,12 +30,23 @@ class ConservationConfig(Model):
     water: Literal["precipitation", "evaporation"] = "precipitation"
     temperature: Literal["uniform", "ratio"] = "uniform"
     controls: list[str] | None = Field(None, description="fields that the projection may change")
+    bands: list[float] = Field(
+        [],
+        description="latitudes between bands in which the projection closes water; needs its transport's divergence",
+    )
     unaccounted: list[Literal["heating", "moistening", "dry_mass"]] = Field(
         ["heating", "moistening"], description="mean residuals of the training data that are let stand, not forced to 0"
     )
     penalty: float = Field(
         0.0, ge=0, description="weight of the squared residuals in the loss; works with kind none too"
     )
+
+    @pydantic.field_validator("budgets")
+    @classmethod
+    def _registered(cls, names: list[str]) -> list[str]:
+        from emulator.planet.quantities import quantity  # not before a configuration is read
+
+        return [quantity(name).name for name in names]
 
 
 class OptimizerConfig(Model):
@@ -99,7 +116,7 @@ class TrainConfig(Model):
     prognostic: list[str] | None = Field(None, description="None: by the roles in the store")
     diagnostic: list[str] | None = None
     forcing: list[str] | None = None
-    network: NetworkConfig = SFNOConfig()
+    network: NetworkConfig = Field({"kind": DEFAULT_KIND})
     conservation: ConservationConfig = ConservationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     phases: list[PhaseConfig] = Field(default_factory=lambda: [PhaseConfig(updates=1000)], min_length=1)

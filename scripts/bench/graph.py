@@ -75,7 +75,7 @@ class Peer(nn.Module):
 def one(case: dict, repeats: int, device: str) -> dict:
     graph = MeshGraph.load(case["graph"])
     if case["who"] == "ours":
-        options = GraphOptions(case["width"], case["rounds"], case["precision"], case["checkpointing"])
+        options = GraphOptions(**{name: case[name] for name in ("width", "rounds", "precision", "checkpointing")})
         network = GraphNetwork(CHANNELS, CHANNELS, graph, options)
     else:
         network = Peer(graph, case["width"], case["rounds"])

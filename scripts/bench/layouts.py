@@ -1,7 +1,7 @@
 """Which chunks, shards and codecs make a training sample fast to read: one variable of 13 levels, times in random order.
 
 Every layout is written once and read in turns: by Zarr, by Zarr with the codec pipeline `zarrs` where it is installed, and by
-`emulator.store.chunk_reader` where that can. Milliseconds a time, medians; `ratio` is the layout's best time over the shipped
+`emulator.store.chunks` where that can. Milliseconds a time, medians; `ratio` is the layout's best time over the shipped
 layout's: above 1 the layout is slower than what ships.
 """
 
@@ -22,7 +22,7 @@ from loader import LEVELS, fields
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from emulator.planet.grid import Grid
-from emulator.store.chunk_reader import ChunkReader
+from emulator.store.chunks import ChunkReader
 
 TIMES = 64
 SHIPPED = "1 time, shards of 64, blosc lz4 5 shuffle"

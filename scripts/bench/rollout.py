@@ -22,26 +22,26 @@ import emulator
 
 
 def loaded(run: Path):
+    from emulator.forecast.forecaster import Forecaster
+    from emulator.model.saved_model import load_model
     from emulator.store.analysis import open_analysis
-    from pipelines import checkpoints
-    from pipelines.forecasting import Run
 
     if not (run / "analysis.zarr").exists() or not (run / "train" / "checkpoint").exists():
         raise SystemExit(
             f"Expected analysis.zarr and train/checkpoint in {run}; run conf/quickstart.yaml first or give --run"
         )
     dataset = open_analysis(run / "analysis.zarr")
-    step, metadata = checkpoints.load_step(run / "train" / "checkpoint")
-    return Run([[(0, step)]], dataset, 1), metadata
+    step = load_model(run / "train" / "checkpoint")
+    return Forecaster([step], dataset, 1), step.metadata
 
 
 def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
     """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
     from emulator.files.background import BackgroundWriter
+    from emulator.forecast.schedule import Schedule
+    from emulator.forecast.writing import _dataset, _write_block
     from emulator.store.forecast import create_forecast, finish_forecast
     from emulator.store.regions import progress_path
-    from pipelines.forecasting import Schedule
-    from pipelines.rollout import _dataset, _store
 
     schedule = Schedule.every(days * every, every)
     inits = [run.dataset["time"].values[-1]]
@@ -58,7 +58,7 @@ def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, 
             length = next(iter(block.values())).shape[1]
             if path is not None:
                 last = at + length == len(leads)
-                writer.submit(_store, run, path, [0], block, leads[at : at + length], (None, False), last)
+                writer.submit(_write_block, run, path, [0], block, (leads[at : at + length], None, False), last)
                 writer.submit(here.save, progress_path(path) / "restart.safetensors")  # as the stage does
             at += length
             if not early and at >= len(leads) / 10:

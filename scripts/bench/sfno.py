@@ -13,8 +13,8 @@ import sys
 import measure
 import torch
 
+from emulator.networks.cost import products
 from emulator.networks.sfno import SFNO, SFNOOptions
-from pipelines.estimate import products
 
 CHANNELS = 40
 SIZES = ((64, 64, 4), (96, 128, 8))  # rows, embed, blocks
@@ -37,7 +37,7 @@ def make(case):
         options = SFNOOptions(embed_dim=embed, blocks=blocks, **chosen)
         return SFNO(CHANNELS, CHANNELS, *shape, options=options)
     if case["who"] == "torch-harmonics":
-        from emulator.networks.torch_harmonics_sfno import TorchHarmonicsOptions, TorchHarmonicsSFNO
+        from emulator.networks.torch_harmonics import TorchHarmonicsOptions, TorchHarmonicsSFNO
 
         return TorchHarmonicsSFNO(CHANNELS, CHANNELS, *shape, options=TorchHarmonicsOptions(embed, blocks))
     return fme_network(CHANNELS, CHANNELS, shape, embed, blocks)

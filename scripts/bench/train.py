@@ -19,57 +19,50 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from small_planet import numpy_statistics, small_planet  # noqa: E402
+from small_planet import small_planet  # noqa: E402
+from small_training import VALUES, trainer  # noqa: E402
 
-from emulator.data.samples import Samples  # noqa: E402
-from emulator.model.step import Step  # noqa: E402
-from emulator.parallel.distributed import device_of, processes  # noqa: E402
-from emulator.parallel.processes import world_of  # noqa: E402
+from emulator.model.assemble import input_count  # noqa: E402
+from emulator.networks import cost  # noqa: E402
+from emulator.parallel.distributed import device_of, process_group  # noqa: E402
+from emulator.parallel.processes import processes_of  # noqa: E402
+from emulator.training.options import TrainOptions  # noqa: E402
+from emulator.training.recipe import Recipe  # noqa: E402
 from emulator.training.trainer import Trainer  # noqa: E402
-from pipelines import build, conserve, estimate  # noqa: E402
-from pipelines.config import TrainConfig  # noqa: E402
 
 UPDATES, WARM, BATCH = 14, 4, 4
 
 
-def trainer(directory: Path, world, device) -> Trainer:
+def quickstart(directory: Path, processes, device) -> Trainer:
     """The quickstart's network and corrections on waves of 48 x 96 cells and 8 levels."""
-    planet = small_planet(times=40, nlat=48, levels=8).assign_attrs(time_step_seconds=21600.0)
+    planet = small_planet(times=40, nlat=48, levels=8)
     phases = [{"updates": UPDATES, "batch_size": BATCH}]
-    network = {"embed_dim": 64, "blocks": 4, "scale_factor": 1.5}
-    paths = dict.fromkeys(("store", "statistics", "output"), "none")
-    config = TrainConfig(**paths, network=network, phases=phases, save_every=10**6, log_every=1)
-    statistics = numpy_statistics(planet)
-    samples = Samples(planet, build.layout(planet, config))
-    torch.manual_seed(0)
-    net = build.network(config.network, samples.layout, samples.grid)
-    kept = conserve.conservation(config.conservation, samples, statistics)
-    step = Step(net, samples.layout, build.buffers(samples, statistics, config), kept.scheme).to(device)
-    loss = build.loss(samples, statistics, config)
-    loss.error.to(device)
-    return Trainer(step, loss, samples, build.recipe(config), directory, "bench", world=world)
+    network = {"kind": "sfno", "embed_dim": 64, "blocks": 4, "scale_factor": 1.5}
+    own = {"prognostic": None, "network": network, "phases": phases, "save_every": 10**6, "log_every": 1, "ema": 0.0}
+    config = TrainOptions.of(VALUES | own)
+    return trainer(planet, directory, Recipe.of(config), "bench", config=config, processes=processes, device=device)
 
 
 def one(arguments, case: dict) -> dict | None:
     """Train as the process that the environment says; the first one reports."""
-    world = world_of(os.environ)
+    processes = processes_of(os.environ)
     torch.set_num_threads(case["threads"])
-    device = device_of(world) if arguments.device != "cpu" else torch.device("cpu")
-    with tempfile.TemporaryDirectory() as directory, processes(world, device, 120):
-        made, marks = trainer(Path(directory), world, device), []
+    device = device_of(processes) if arguments.device != "cpu" else torch.device("cpu")
+    with tempfile.TemporaryDirectory() as directory, process_group(processes, device, 120):
+        made, marks = quickstart(Path(directory), processes, device), []
         made.run(lambda row: marks.append((time.perf_counter(), row["data_wait_share"])))
     steps = sorted(b[0] - a[0] for a, b in zip(marks[WARM:], marks[WARM + 1 :], strict=False))
-    if world.rank:
+    if processes.rank:
         return None
     result = {"samples_per_second": BATCH / steps[len(steps) // 2], "data_wait_share": marks[-1][1]}
-    return result | ({"operations": operations(made)} if world.size == 1 else {})
+    return result | ({"operations": operations(made)} if processes.size == 1 else {})
 
 
 def operations(made: Trainer) -> float:
     """Additions and multiplications of the matrix products of one update, the network's alone."""
     step, phase = made.step, made.recipe.phases[0]
     space = step.static.shape[1:]
-    return phase.work * estimate.products(step.network, build.input_count(step.layout), tuple(space))
+    return phase.work * cost.products(step.network, input_count(step.layout), tuple(space))
 
 
 def together(arguments, size: int) -> dict:
@@ -80,9 +73,9 @@ def together(arguments, size: int) -> dict:
     command = [sys.executable, __file__, "--device", arguments.device, "--one", json.dumps({"threads": threads})]
     started = []
     for rank in range(size):
-        world = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        world |= {"OMP_NUM_THREADS": str(threads), "LOCAL_RANK": str(rank)}
-        started.append(subprocess.Popen(command, env=os.environ | world, stdout=subprocess.PIPE, text=True))
+        processes = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        processes |= {"OMP_NUM_THREADS": str(threads), "LOCAL_RANK": str(rank)}
+        started.append(subprocess.Popen(command, env=os.environ | processes, stdout=subprocess.PIPE, text=True))
     said = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise SystemExit(f"a training in {size} processes failed")

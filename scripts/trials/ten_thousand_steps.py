@@ -15,12 +15,13 @@ import torch
 
 from emulator.data.forcing import Forcing
 from emulator.model.rollout import rollout
+from emulator.model.saved_model import load_model
 from emulator.model.step import Step
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import constants_of, levels_of
 from emulator.verify import budgets
-from pipelines import checkpoints, load
+from pipelines import load
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     experiment = load.load_experiment(options.run / "experiment.yaml")
     dataset = open_analysis(experiment.rollout.store)
-    step, _ = checkpoints.load_step(experiment.rollout.checkpoint)
+    step = load_model(experiment.rollout.checkpoint)
     for name, variant in {"with its scheme": step, "without corrections": Step.without_scheme(step)}.items():
         found = follow(variant.eval(), dataset, options.steps)
         if options.json:
@@ -60,8 +61,8 @@ def follow(step: Step, dataset, steps: int) -> dict[str, float]:
 
     first = dry_mass(state)
     worst: dict[str, float] = {"largest relative change of dry mass": 0.0}
-    told = (forcing.told([forcing.later(time, number)]) for number in range(steps))
-    for number, result in enumerate(rollout(step, state, told), start=1):
+    inputs = (forcing.inputs([forcing.later(time, number)]) for number in range(steps))
+    for number, result in enumerate(rollout(step, state, inputs), start=1):
         if number % 10 == 0 or number == steps:
             change = abs(dry_mass(result.state) / first - 1)
             worst["largest relative change of dry mass"] = max(worst["largest relative change of dry mass"], change)

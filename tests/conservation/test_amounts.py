@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
 from emulator.conservation import Energy, Options, build, fluxes, make_budgets, rounding
-from emulator.conservation.amounts import known
+from emulator.conservation.amounts import shared as amounts_of
 from emulator.kernels import library
 from emulator.planet.grid import Grid
 
@@ -51,7 +51,7 @@ def shared(options, atmosphere, state0, state1):
     """The budgets, and the states in which one pass serves them all."""
     scheme = build(options, atmosphere, state1)
     states = scheme._prepared(state0, state1)
-    assert known(scheme.budgets["water"], states[1]) is not None
+    assert amounts_of(scheme.budgets["water"], states[1]) is not None
     return scheme.budgets, *states
 
 
@@ -67,7 +67,7 @@ def test_amounts_are_the_budgets_own(choice):
     budgets, *found = shared(options, atmosphere, state0, state1)
     states = exact(state0), exact(state1)
     for name, budget in make_budgets(options, atmosphere, state1).items():
-        if known(budgets[name], found[1]) is None:
+        if amounts_of(budgets[name], found[1]) is None:
             continue
         scale = budget.scale(states[0])
         torch.testing.assert_close(budgets[name].scale(found[0]), scale, rtol=1e-13, atol=0)
@@ -160,12 +160,12 @@ def test_bits_do_not_depend_on_threads_nor_on_the_batch():
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append([known(scheme.budgets["energy"], state) for state in scheme._prepared(state0, state1)])
+            results.append([amounts_of(scheme.budgets["energy"], state) for state in scheme._prepared(state0, state1)])
     finally:
         torch.set_num_threads(before)
     alone = scheme._prepared(*({name: value[1:2] for name, value in state.items()} for state in (state0, state1)))
     for number in range(2):
-        single = known(scheme.budgets["energy"], alone[number])
+        single = amounts_of(scheme.budgets["energy"], alone[number])
         for index, value in enumerate(results[0][number]):
             assert torch.equal(value, results[1][number][index]) and torch.equal(value, results[2][number][index])
             assert torch.equal(value[1:2], single[index])
@@ -176,8 +176,8 @@ def test_what_is_kept_is_of_the_fields_that_were_asked_for():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     budgets, _, state1 = shared(Options(), atmosphere, *random_step(atmosphere))
     water, energy = budgets["water"], budgets["energy"]
-    first = known(water, state1)
-    assert known(energy, state1) is first
+    first = amounts_of(water, state1)
+    assert amounts_of(energy, state1) is first
     warmer = state1 | {"temperature": state1["temperature"] + 1}
     gained = energy.scale(warmer) - energy.scale(state1)
     np.testing.assert_allclose(gained, atmosphere.constants.heat_capacity_dry_air * first.air, rtol=1e-6)
@@ -186,7 +186,7 @@ def test_what_is_kept_is_of_the_fields_that_were_asked_for():
         assert not energy.scale(warmer).requires_grad
     assert energy.scale(warmer).requires_grad
     with torch.no_grad():
-        assert known(energy, warmer).energy is not None
+        assert amounts_of(energy, warmer).energy is not None
 
 
 def test_other_types_and_energies_form_their_own_columns():
@@ -199,7 +199,7 @@ def test_other_types_and_energies_form_their_own_columns():
         state0, state1 = random_step(atmosphere, dtype)
         scheme = build(options, atmosphere, state1)
         _, begun = scheme._prepared(state0, state1)
-        assert tuple(known(scheme.budgets[name], begun) is not None for name in ("water", "energy")) == expected
+        assert tuple(amounts_of(scheme.budgets[name], begun) is not None for name in ("water", "energy")) == expected
 
 
 @pytest.mark.parametrize("energy", [("hydrostatic", "moist"), ("total", "constant")])

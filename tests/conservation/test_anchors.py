@@ -5,7 +5,7 @@ import pytest
 import torch
 from planets import GRIDS, LEVELS, STEP, Auditor, make_atmosphere, random_step
 
-from emulator.conservation import Options, Unaccounted, build, estimate_unaccounted, make_budgets, truth_residuals
+from emulator.conservation import Options, Unaccounted, build, make_budgets, truth_residuals
 
 
 def setting(**options):
@@ -87,7 +87,7 @@ def test_unaccounted_rates_make_the_truth_close_on_average():
     np.testing.assert_allclose(truth.mean["energy"], energy.mean(), rtol=1e-4)
     np.testing.assert_allclose(truth.deviation["energy"], energy.std(), rtol=1e-4)
     assert truth.samples == 12
-    rates = estimate_unaccounted(budgets.values(), iter(pairs), STEP)
+    rates = truth.unaccounted()
     np.testing.assert_allclose(rates.heating, energy.mean() / STEP, rtol=1e-4)
     assert abs(rates.heating) > 0.1
     known = make_budgets(Options(unaccounted=rates), atmosphere, pairs[0][1])

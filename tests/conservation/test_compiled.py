@@ -1,6 +1,7 @@
 """Whole corrections from the compiled kernels against the budgets' own formulas: fields, records and gradients."""
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, Unaccounted, build, compiled, fluxes
+from emulator.conservation import Options, Unaccounted, build, compiled_step, fluxes
 from emulator.kernels import library
 from emulator.planet.grid import Grid
 
@@ -34,8 +35,8 @@ choices = st.fixed_dictionaries(
         "kinetic": st.booleans(),
         "anchor": st.sampled_from(["initial", "previous"]),
         "unaccounted": st.sampled_from([Unaccounted(), Unaccounted(2.0, 1e-7, 1e-7)]),
-        "relative": st.sets(st.sampled_from(compiled.CONTROLS)).map(tuple),
-        "controls": st.none() | st.sets(st.sampled_from(compiled.CONTROLS), min_size=1).map(tuple),
+        "relative": st.sets(st.sampled_from(compiled_step.CONTROLS)).map(tuple),
+        "controls": st.none() | st.sets(st.sampled_from(compiled_step.CONTROLS), min_size=1).map(tuple),
     }
 )
 planets = st.tuples(st.sampled_from(sorted(GRIDS)), st.sampled_from(sorted(LEVELS)), st.integers(0, 999))
@@ -55,7 +56,7 @@ def setting(choice, planet, batch=2, dry=False, noise=1.0):
             for name in budget.required
         }
         choice = choice | {
-            "controls": tuple(name for name in compiled.CONTROLS if name in {*choice["controls"]} & needed)
+            "controls": tuple(name for name in compiled_step.CONTROLS if name in {*choice["controls"]} & needed)
         }
         if not choice["controls"]:
             reject()
@@ -184,8 +185,8 @@ def test_snow_clouds_bands_and_new_quantities_take_the_formulas():
     cloudy = state1 | {fluxes.WATER_SPECIES[1]: state1[fluxes.HUMIDITY]}
     assert build(Options(), atmosphere, cloudy).compiled is None
     moving = state1 | {fluxes.DIVERGENCE: state1[fluxes.PRECIPITATION]}
-    bands = torch.arange(atmosphere.area.shape[0]).reshape(-1, 1).expand(atmosphere.area.shape) // 4
-    banded = build(Options("projection"), atmosphere, moving, VARIANCES, bands=bands)
+    placed = dataclasses.replace(atmosphere, latitude=torch.as_tensor(GRIDS["gaussian"]().mesh()[0].copy()))
+    banded = build(Options("projection", bands=(0.0,)), placed, moving, VARIANCES)
     assert banded.compiled is None
     columns = Options(budgets=("dry_air", "water", "energy", "column_water"))
     assert build(columns, atmosphere, moving).compiled is None
@@ -257,9 +258,9 @@ def test_a_copied_scheme_does_the_same(copied):
     expected, _ = scheme(state0, state1)
     other = copied(scheme)
     assert other.compiled.scheme is other
-    held = {id(array) for array in scheme.compiled.plan._arrays}
-    assert not held & {id(array) for array in other.compiled.plan._arrays}
-    assert other.compiled.plan._shared["area"] == other.compiled.plan._arrays[2].ctypes.data
+    held = {id(array) for array in scheme.compiled.integrals._arrays}
+    assert not held & {id(array) for array in other.compiled.integrals._arrays}
+    assert other.compiled.integrals._shared["area"] == other.compiled.integrals._arrays[2].ctypes.data
     found, _ = other(state0, state1)
     for name, value in expected.items():
         assert torch.equal(found[name], value)

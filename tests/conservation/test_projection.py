@@ -9,6 +9,7 @@ from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atm
 from scipy.optimize import minimize
 
 from emulator.conservation import Atmosphere, Options, Water, build, fluxes
+from emulator.conservation.bands import Bands
 from emulator.conservation.ensembles import prior_variance, reduced_variance
 from emulator.conservation.multipliers import REFERENCE_PRESSURE
 from emulator.planet.grid import Grid
@@ -216,15 +217,16 @@ def _banded(dtype=torch.float64):
     grid = Grid.gaussian(12, 8)
     atmosphere = make_atmosphere(grid, LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, dtype, noise=0.2)
-    edges = torch.tensor([-30.0, 30.0], dtype=torch.float64)
-    bands = torch.bucketize(torch.as_tensor(grid.latitude.copy()), edges).reshape(-1, 1).expand(12, 8)
+    latitude = torch.as_tensor(grid.mesh()[0].copy())
+    atmosphere = dataclasses.replace(atmosphere, latitude=latitude)
+    bands = torch.bucketize(latitude, torch.tensor([-30.0, 30.0], dtype=torch.float64))
     state1[fluxes.DIVERGENCE] = (1e-5 * torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(1))).to(dtype)
     return atmosphere, state0, state1, bands
 
 
 def test_water_closes_band_by_band():
     atmosphere, state0, state1, bands = _banded()
-    scheme = build(Options(kind="projection"), atmosphere, state1, VARIANCES, bands=bands)
+    scheme = build(Options(kind="projection", bands=(-30.0, 30.0)), atmosphere, state1, VARIANCES)
     changed, record = scheme(state0, state1)
     final = state1 | changed
     columns = Water(atmosphere).columns(state0, final)
@@ -246,66 +248,13 @@ def test_water_closes_band_by_band():
 
 
 def test_one_band_is_the_globe():
-    atmosphere, state0, state1, bands = _banded()
-    whole = build(Options(kind="projection"), atmosphere, state1, VARIANCES, bands=torch.zeros_like(bands))
-    plain = build(Options(kind="projection"), atmosphere, state1, VARIANCES)
+    atmosphere, state0, state1, _ = _banded()
+    whole, plain = (build(Options(kind="projection"), atmosphere, state1, VARIANCES) for _ in range(2))
+    bands = Bands((), atmosphere, whole.setup.budgets, set(state1))
+    whole.setup, whole.compiled = dataclasses.replace(whole.setup, bands=bands), None
     found, expected = (scheme(state0, state1)[0] for scheme in (whole, plain))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-18)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ozone:
-    """A tracer without sources, the example of docs/conservation.md."""
-
-    atmosphere: Atmosphere
-    name = "ozone"
-    units = "kg m-2"
-    tracer = "ozone_mass_mixing_ratio"
-    required = (tracer, "surface_pressure")
-
-    def columns(self, state0, state1):
-        before, after = (state[self.tracer] for state in (state0, state1))
-        pressures = (state["surface_pressure"] for state in (state0, state1))
-        return self.atmosphere.integral_change(after - before, (after + before) / 2, *pressures)
-
-    def residual(self, state0, state1, anchor=None):
-        return self.atmosphere.mean(self.columns(state0, state1))
-
-    def scale(self, state):
-        return self.atmosphere.mean(self.atmosphere.integral(state[self.tracer], state["surface_pressure"]))
-
-    def gradient(self, state):
-        growth = self.atmosphere.growth(state["surface_pressure"], state[self.tracer])
-        pressure = (state[self.tracer] * growth).sum(1) / self.atmosphere.constants.gravity
-        return {self.tracer: 1.0, "surface_pressure": pressure}
-
-
-def test_a_new_quantity_in_one_class():
-    atmosphere = make_atmosphere(GRIDS["points"](), LEVELS["hybrid"])
-    state0, state1 = random_step(atmosphere, torch.float64)
-    for number, state in enumerate((state0, state1)):
-        noise = torch.rand(
-            state["temperature"].shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64
-        )
-        state[Ozone.tracer] = 1e-6 * (1 + noise)
-    ozone = Ozone(atmosphere)
-    assert "ozone_mass_mixing_ratio" not in build(Options(kind="projection"), atmosphere, state1, VARIANCES).changes
-    controls = ("surface_pressure", "temperature", "specific_humidity", fluxes.PRECIPITATION, fluxes.EVAPORATION)
-    options = Options(kind="projection", controls=(*controls, Ozone.tracer))
-    scheme = build(options, atmosphere, state1, VARIANCES | {Ozone.tracer: 1e-14}, extra=(ozone,))
-    changed, record = scheme(state0, state1)
-    auditor, final = Auditor(atmosphere), state1 | changed
-    mass = [
-        auditor.mean(auditor.column(s[Ozone.tracer].numpy(), auditor.layers({n: v.numpy() for n, v in s.items()})[1]))
-        for s in (state0, final)
-    ]
-    np.testing.assert_allclose(mass[1], mass[0], rtol=1e-13)
-    assert float(record["residual_before_ozone"].abs().min()) > 1e-3
-    for name, value in auditor.residuals(state0, final).items():
-        np.testing.assert_array_less(np.abs(value), 1e-12, err_msg=name)
-    measured = build(Options(kind="none"), atmosphere, state1, extra=(ozone,))(state0, state1)[1]
-    torch.testing.assert_close(measured["residual_after_ozone"], record["residual_before_ozone"])
 
 
 def test_a_budget_without_a_free_control_is_reported():
@@ -318,19 +267,21 @@ def test_a_budget_without_a_free_control_is_reported():
 
 
 @pytest.mark.parametrize(
-    ("options", "variances", "bands", "message"),
+    ("options", "variances", "message"),
     [
-        ({}, {}, None, "error variance of the control surface_pressure"),
-        ({}, VARIANCES | {"temperature": [1.0, 2.0]}, None, "8 error variances of temperature"),
-        ({}, VARIANCES | {"temperature": -1.0}, None, "finite error variances of temperature"),
-        ({}, VARIANCES | {"temperature": 0.0}, None, "not all zero"),
-        ({"controls": ("ozone_mass_mixing_ratio",)}, VARIANCES, None, "controls among the variables"),
-        ({}, VARIANCES, torch.zeros(3, 4), "band of every cell"),
-        ({}, VARIANCES, torch.zeros(8, 14), "divergence of a budget's transport"),
+        ({}, {}, "error variance of the control surface_pressure"),
+        ({}, VARIANCES | {"temperature": [1.0, 2.0]}, "8 error variances of temperature"),
+        ({}, VARIANCES | {"temperature": -1.0}, "finite error variances of temperature"),
+        ({}, VARIANCES | {"temperature": 0.0}, "not all zero"),
+        ({"controls": ("ozone_mass_mixing_ratio",)}, VARIANCES, "controls among the variables"),
+        ({"bands": (0.0,)}, VARIANCES, "divergence of a budget's transport"),
+        ({"bands": (89.9,)}, VARIANCES, "cells of the grid in every latitude band"),
+        ({"bands": (30.0, 0.0)}, VARIANCES, "increasing latitudes"),
     ],
 )
-def test_wrong_projections_are_refused(options, variances, bands, message):
+def test_wrong_projections_are_refused(options, variances, message):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     _, state1 = random_step(atmosphere)
+    atmosphere = dataclasses.replace(atmosphere, latitude=torch.as_tensor(GRIDS["gaussian"]().mesh()[0].copy()))
     with pytest.raises(ValueError, match=message):
-        build(Options(kind="projection", **options), atmosphere, state1, variances, bands=bands)
+        build(Options(kind="projection", **options), atmosphere, state1, variances)

@@ -6,7 +6,7 @@ import torch
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, Auditor, make_atmosphere, random_step
 
 from emulator.conservation import Options, build, fluxes
-from emulator.conservation.sequential import WaterStep
+from emulator.conservation.steps import WaterStep
 
 GRAVITY = CONSTANTS.gravity
 
@@ -167,5 +167,3 @@ def test_wrong_forms_are_refused():
     scheme = build(Options(), atmosphere, state1)
     with pytest.raises(ValueError, match="ratio above 1"):
         WaterStep(scheme.budgets["water"], limit=0.5)
-    with pytest.raises(ValueError, match="no extra budgets with the sequential scheme"):
-        build(Options(budgets=("water",)), atmosphere, state1, extra=(scheme.budgets["energy"],))

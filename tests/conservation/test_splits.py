@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, estimate_unaccounted, make_budgets
+from emulator.conservation import Options, build, make_budgets, truth_residuals
 
 KINDS = ["sequential", "projection"]
 
@@ -63,9 +63,9 @@ def test_unaccounted_rates_add_up_over_chunks():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, torch.float64, batch=6)
     budgets = list(make_budgets(Options(), atmosphere, state1).values())
-    whole = estimate_unaccounted(budgets, [(state0, state1)], 21600.0)
+    whole = truth_residuals(budgets, [(state0, state1)], 21600.0).unaccounted()
     chunks = [(part(state0, index), part(state1, index)) for index in (slice(0, 1), slice(1, 6))]
-    pieces = estimate_unaccounted(budgets, chunks, 21600.0)
+    pieces = truth_residuals(budgets, chunks, 21600.0).unaccounted()
     for name in ("heating", "moistening", "dry_mass"):
         assert abs(getattr(whole, name) / getattr(pieces, name) - 1) < 1e-12
 

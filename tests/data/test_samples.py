@@ -82,7 +82,7 @@ def test_order_depends_on_the_seed():
 def test_forcing_inside_the_store_is_that_of_the_samples(planet):
     layout = layout_of(planet)
     batch = Samples(planet, layout).batch([5], 3)
-    fields, clock = Forcing(planet, layout.forcing).told(planet["time"].values[5:8])
+    fields, clock, _ = Forcing(planet, layout.forcing).inputs(planet["time"].values[5:8])
     torch.testing.assert_close(fields, batch.forcing[0], rtol=0, atol=0)
     torch.testing.assert_close(clock, batch.clock[0], rtol=0, atol=0)
 
@@ -90,7 +90,7 @@ def test_forcing_inside_the_store_is_that_of_the_samples(planet):
 def test_forcing_beyond_the_store_is_that_of_the_nearest_day_and_hour(planet, caplog):
     forcing = Forcing(planet, Channels.of(planet, ["surface_pressure"]))
     time = np.datetime64("2004-01-03T06", "ns")
-    fields, _ = forcing.told([time])
+    fields = forcing.inputs([time]).forcing
     expected = planet["surface_pressure"].sel(time="2001-01-03T06")
     np.testing.assert_array_equal(fields[0, 0], expected)
     assert "nearest day of the year" in caplog.text

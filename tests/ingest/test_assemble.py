@@ -6,7 +6,7 @@ import xarray as xr
 from source_files import TIMES, truth
 
 from emulator.ingest.assemble import assemble
-from emulator.sources.harmonise import Options, pieces
+from emulator.sources.harmonise import SourceOptions, pieces
 from emulator.sources.open import Source
 
 HOUR = np.timedelta64(1, "h")
@@ -15,15 +15,11 @@ RAIN = "mean_total_precipitation_rate"
 SPACE = (7, 12)
 
 
-def always(times):
-    return np.ones(len(times), bool)
-
-
-def plan_of(*datasets, within=always, step_hours=None, keep=False, roles=None, **options):
+def plan_of(*datasets, period=(None, None), step_hours=None, keep=False, roles=None, **options):
     found = []
     for number, dataset in enumerate(datasets):
-        found += pieces(Source(f"{number}.nc", dataset), Options(**options))
-    return assemble(found, roles or {}, within, step_hours, keep)
+        found += pieces(Source(f"{number}.nc", dataset), SourceOptions(**options))
+    return assemble(found, roles or {}, period, step_hours, keep)
 
 
 def whole(plan, name, **leads):
@@ -168,7 +164,7 @@ def test_what_does_not_fit(datasets, message):
 
 def test_a_period_without_times_and_mixed_calendars():
     with pytest.raises(ValueError, match=r"Expected times of .* in the period, got none"):
-        plan_of(TRUTH, within=lambda times: np.zeros(len(times), bool))
+        plan_of(TRUTH, period=("2050-01-01", None))
     other = xr.date_range("2001-03-01", periods=8, freq="6h", calendar="noleap", use_cftime=True)
     with pytest.raises(ValueError, match="Expected one calendar"):
         plan_of(TRUTH[["temperature"]], TRUTH[["temperature"]].assign_coords(time=other))

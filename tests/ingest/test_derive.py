@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.ingest.computed import Computed
-from emulator.ingest.derive import derive, needed
-from emulator.ingest.fields import Plan
-from emulator.ingest.relevel import even_edges, full_pressures, interpolate, to_layers, to_pressure
+from emulator.ingest.derive import derive, even_edges, full_pressures, interpolate, needed, to_layers, to_pressure
+from emulator.ingest.fields import DerivedField, StorePlan
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import insolation
 from emulator.planet.variables import VARIABLES, variable
@@ -23,20 +21,22 @@ PRESSURES = np.array([200.0, 500, 850, 1000])
 RANDOM = np.random.default_rng(0)
 
 
-def _held(values, moments, shape, kept, times):
+def _given(values, moments, shape, kept, times):
     return kept[np.searchsorted(times, moments)]
 
 
-def held(name, values):
+def given_field(name, values):
     """A field that gives `(time, [level,] *space)` values."""
     values = np.asarray(values, np.float32)
-    function = functools.partial(_held, kept=values, times=TIMES)
-    return Computed(name, VARIABLES[name].role, [], function, TIMES, False, values.ndim == 4, False)
+    function = functools.partial(_given, kept=values, times=TIMES)
+    return DerivedField(name, VARIABLES[name].role, [], function, TIMES, False, values.ndim == 4, False)
 
 
-def plan_of(levels=PRESSURES, vertical="pressure", **values):
-    fields = {name: held(name, v) for name, v in values.items()}
-    return Plan(TIMES, None, None, levels, vertical, GRID, fields, {}, 21600.0, np.zeros(3, bool))
+def plan_of(levels=PRESSURES, vertical="pressure", half=None, **values):
+    fields = {name: given_field(name, v) for name, v in values.items()}
+    return StorePlan(
+        TIMES, None, None, levels, vertical, GRID, fields, {}, 21600.0, np.zeros(3, bool), half_levels=half
+    )
 
 
 def values_of(plan, name):
@@ -60,10 +60,9 @@ def test_columns():
     """A uniform mixing ratio over the whole column is that ratio of its mass; on pressure levels too, cut at the ground."""
     q, surface = 0.004, np.full((3, *GRID.shape), 9.5e4)
     half = np.array([0.0, 3000, 5000, 1000, 0]), np.array([0.0, 0, 0.3, 0.8, 1])
-    plan = plan_of(
-        np.arange(1.0, 5), "hybrid", specific_humidity=np.full((3, 4, *GRID.shape), q), surface_pressure=surface
-    )
-    found = values_of(derive(plan, ["total_column_water_vapour"], half, 9.81), "total_column_water_vapour")
+    humidity = np.full((3, 4, *GRID.shape), q)
+    plan = plan_of(np.arange(1.0, 5), "hybrid", half, specific_humidity=humidity, surface_pressure=surface)
+    found = values_of(derive(plan, ["total_column_water_vapour"], 9.81), "total_column_water_vapour")
     np.testing.assert_allclose(found, q * 9.5e4 / 9.81, rtol=1e-6)
     fields = {"specific_humidity": random(scale=0.01), "specific_cloud_ice_water_content": random(scale=1e-4)}
     plan = derive(plan_of(surface_pressure=surface, **fields), ["total_column_water", "total_column_water_vapour"])
@@ -123,7 +122,7 @@ def test_what_cannot_be_derived_is_named():
         derive(plan_of(u_component_of_wind=random()), ["wind_speed"])
     half = np.zeros(5), np.linspace(0, 1, 5)
     with pytest.raises(ValueError, match="surface_pressure to derive total_column_water_vapour on sigma"):
-        derive(plan_of(np.arange(4.0), "sigma", specific_humidity=random()), ["total_column_water_vapour"], half)
+        derive(plan_of(np.arange(4.0), "sigma", half, specific_humidity=random()), ["total_column_water_vapour"])
 
 
 # --- levels ---------------------------------------------------------------------------------------------------------
@@ -134,13 +133,13 @@ SURFACE = 9e4 + 1e4 * RANDOM.random((3, *GRID.shape))
 
 
 def hybrid_plan(**more):
-    return plan_of(np.arange(1.0, 8), "hybrid", surface_pressure=SURFACE, **more)
+    return plan_of(np.arange(1.0, 8), "hybrid", HALF, surface_pressure=SURFACE, **more)
 
 
 def test_a_function_of_log_pressure_is_interpolated_exactly():
     levels = Levels("hybrid", np.arange(1.0, 8), *HALF)
     pressure = np.moveaxis(full_pressures(levels, SURFACE), 0, 1)
-    plan = to_pressure(hybrid_plan(u_component_of_wind=3 * np.log(pressure)), HALF, [100, 300, 500, 700])
+    plan = to_pressure(hybrid_plan(u_component_of_wind=3 * np.log(pressure)), [100, 300, 500, 700])
     expected = np.broadcast_to(3 * np.log(np.array([1e4, 3e4, 5e4, 7e4]))[:, None, None], (3, 4, *GRID.shape))
     np.testing.assert_allclose(values_of(plan, "u_component_of_wind"), expected, rtol=3e-7)
     assert plan.vertical == "pressure" and plan.levels.tolist() == [100, 300, 500, 700]
@@ -166,7 +165,7 @@ def test_below_the_ground_temperature_and_height_are_those_of_the_standard_atmos
     pressure = np.moveaxis(full_pressures(levels, SURFACE), 0, 1)
     t = 288.15 * (pressure / 101325) ** exponent
     z = (288.15 - t) / 0.0065 * 9.80665
-    plan = to_pressure(hybrid_plan(temperature=t, geopotential=z), HALF, [850, 950, 1050, 1100])
+    plan = to_pressure(hybrid_plan(temperature=t, geopotential=z), [850, 950, 1050, 1100])
     wanted = np.array([1.05e5, 1.1e5])[:, None, None]
     expected = 288.15 * (wanted / 101325) ** exponent
     np.testing.assert_allclose(
@@ -179,8 +178,8 @@ def test_below_the_ground_temperature_and_height_are_those_of_the_standard_atmos
 @pytest.mark.parametrize("edges", [[0, 7], [0, 2, 3, 7], [0, 1, 2, 3, 4, 5, 6, 7]])
 def test_joined_layers_keep_every_column_integral(edges):
     q = random(7, 0.01)
-    plan, half = to_layers(hybrid_plan(specific_humidity=q), HALF, edges)
-    joined = Levels(plan.vertical, plan.levels, *half)
+    plan = to_layers(hybrid_plan(specific_humidity=q), edges)
+    joined = plan.column()
     before = Levels("hybrid", np.arange(1.0, 8), *HALF)
 
     def column(levels, values):
@@ -197,24 +196,27 @@ def test_joined_layers_keep_every_column_integral(edges):
 
 def test_joined_pressure_levels_are_hybrid_layers_without_b():
     q = random(4)
-    plan, half = to_layers(plan_of(specific_humidity=q), None, even_edges(4, 2))
-    assert plan.vertical == "hybrid" and half[0].tolist() == [20000.0, 67500.0, 100000.0] and not half[1].any()
+    plan = to_layers(plan_of(specific_humidity=q), even_edges(4, 2))
+    assert plan.vertical == "hybrid" and plan.half_levels[0].tolist() == [20000.0, 67500.0, 100000.0]
+    assert not plan.half_levels[1].any()
     expected = (q[:, 0] * 15000 + q[:, 1] * 32500) / 47500
     np.testing.assert_allclose(values_of(plan, "specific_humidity")[:, 0], expected, rtol=1e-6)
 
 
 def test_sigma_stays_sigma_and_what_does_not_fit_is_named():
-    sigma = np.zeros(8), SIGMA
-    plan, half = to_layers(dataclasses.replace(hybrid_plan(temperature=random(7)), vertical="sigma"), sigma, [0, 3, 7])
-    assert plan.vertical == "sigma" and plan.levels.tolist() == [0.2, 0.7] and half[1].tolist() == [0, 0.4, 1]
+    sigma = {"vertical": "sigma", "half_levels": (np.zeros(8), SIGMA)}
+    plan = to_layers(dataclasses.replace(hybrid_plan(temperature=random(7)), **sigma), [0, 3, 7])
+    assert (
+        plan.vertical == "sigma" and plan.levels.tolist() == [0.2, 0.7] and plan.half_levels[1].tolist() == [0, 0.4, 1]
+    )
     for edges in ([0, 3], [1, 7], [0, 3, 3, 7], [0, 9]):
         with pytest.raises(ValueError, match="increasing interfaces from 0 to 7"):
-            to_layers(hybrid_plan(temperature=random(7)), HALF, edges)
+            to_layers(hybrid_plan(temperature=random(7)), edges)
     with pytest.raises(ValueError, match="surface_pressure beside hybrid levels"):
-        to_layers(plan_of(np.arange(1.0, 8), "hybrid", temperature=random(7)), HALF, [0, 7])
+        to_layers(plan_of(np.arange(1.0, 8), "hybrid", HALF, temperature=random(7)), [0, 7])
     with pytest.raises(ValueError, match="got pressure levels or none"):
-        to_pressure(plan_of(temperature=random()), None, [500])
+        to_pressure(plan_of(temperature=random()), [500])
     with pytest.raises(ValueError, match="increasing pressures"):
-        to_pressure(hybrid_plan(temperature=random(7)), HALF, [500, 300])
+        to_pressure(hybrid_plan(temperature=random(7)), [500, 300])
     with pytest.raises(ValueError, match="1 to 7 layers"):
         even_edges(7, 8)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.kernels import library
+from emulator.kernels import compiled, library
 from emulator.kernels import transform as native
 from emulator.kernels.layers import gelu_backward
 from emulator.networks.layers import InstanceNorm
@@ -21,6 +21,17 @@ pytestmark = pytest.mark.skipif(
 
 def test_kernels_are_there_where_a_compiler_is():
     assert library.LIBRARY is not None
+
+
+def test_both_sides_count_with_the_same_numbers():
+    assert compiled.exported(compiled.LIBRARY) == compiled.Layout.numbers()
+
+
+def test_a_library_that_counts_otherwise_stays_unused(monkeypatch):
+    """As one that was compiled before a place among the sums moved."""
+    monkeypatch.setattr(compiled.Layout, "MEASURED", compiled.Layout.MEASURED + 1)
+    with pytest.warns(RuntimeWarning, match="install the package again"):
+        assert compiled._load() is None
 
 
 def test_a_library_of_another_version_is_refused_before_it_reads_anything():

@@ -1,9 +1,10 @@
-"""Memory for batches: never handed out while anything in it is alive, and handed out again afterwards."""
+"""Memory of large tensors: never handed out while anything in it is alive, and handed out again afterwards."""
 
 import pickle
 
 import torch
 
+from emulator.kernels import reused
 from emulator.kernels.reused import ReusedMemory
 
 
@@ -36,3 +37,22 @@ def test_it_is_plain_memory():
     tensor = memory.tensor((4,))
     assert tensor.dtype == torch.float32 and tensor.is_contiguous()
     assert pickle.loads(pickle.dumps(memory)).tensor((4,)).shape == (4,)
+
+
+def test_memory_of_one_size_is_lent_again_once_nothing_needs_it():
+    first = reused.lend(1000)
+    place, part = first.data_ptr(), first[3:5]
+    assert place % 64 == 0
+    del first
+    second = reused.lend(1000)
+    assert second.data_ptr() != place  # a part of the first is still there
+    del part
+    assert reused.lend(900).shape == (900,)  # another size has memory of its own, and free memory of others goes
+    sizes = [length for _, length, _ in reused._SAME_SIZES._blocks]
+    assert sizes.count(1000) == 1 and second.shape == (1000,)
+
+
+def test_the_same_memory_serves_the_same_size_again():
+    place = (first := reused.lend(3000)).data_ptr()
+    del first
+    assert reused.lend(3000).data_ptr() == place

@@ -1,31 +1,36 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from small_planet import numpy_statistics
+from small_training import CONFIG as SMALL
+from small_training import buffers_of, loss_of, weighted
 
+from emulator.data.forcing import StepInputs
 from emulator.data.normalisation import Normalizer
 from emulator.data.samples import Samples
 from emulator.losses.scaled import channel_weights
+from emulator.model.assemble import changes, envelope, layout_of
+from emulator.model.conserving import ConservationOptions, conservation
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
-from pipelines import build, conserve
-from pipelines.config import ConservationConfig, TrainConfig
 
-CONFIG = TrainConfig(
-    store="x",
-    statistics="x",
-    output="x",
-    prognostic=["temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity", "surface_pressure"],
-    network={"embed_dim": 8, "blocks": 1},
-)
+PROGNOSTIC = ["temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity", "surface_pressure"]
+CONFIG = dataclasses.replace(SMALL, prognostic=PROGNOSTIC)
+
+
+def inputs_of(batch, steps=1, times=1):
+    """Forcing and clock of the first steps of a batch, over and over."""
+    return [StepInputs(batch.forcing[:, k], batch.clock[:, k]) for k in range(steps)] * times
 
 
 @pytest.fixture(scope="module")
 def parts(planet):
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
     statistics = numpy_statistics(planet)
-    samples = Samples(dataset, build.layout(dataset, CONFIG))
-    return samples, statistics, build.buffers(samples, statistics, CONFIG)
+    samples = Samples(dataset, layout_of(dataset, {"prognostic": PROGNOSTIC}))
+    return samples, statistics, buffers_of(samples, statistics)
 
 
 class Constant(torch.nn.Module):
@@ -43,7 +48,7 @@ class Constant(torch.nn.Module):
 def make(parts, value=0.0, kind="none"):
     samples, statistics, buffers = parts
     layout = samples.layout
-    scheme = conserve.conservation(ConservationConfig(kind=kind), samples, statistics).scheme
+    scheme = conservation(ConservationOptions.of({"kind": kind}), samples, statistics).scheme
     return Step(Constant(layout.prognostic.count + layout.diagnostic.count, value), layout, buffers, scheme)
 
 
@@ -63,8 +68,8 @@ def test_a_network_that_predicts_nothing_gives_damped_persistence(parts):
 def test_damped_persistence_comes_to_rest_at_the_time_mean(parts):
     samples, _, buffers = parts
     batch = samples.batch([0], 1)
-    told = [(batch.forcing[:, 0], batch.clock[:, 0])] * 3000
-    for result in rollout(make(parts), 3 * batch.state[:, 0], told):
+    inputs = inputs_of(batch, times=3000)
+    for result in rollout(make(parts), 3 * batch.state[:, 0], inputs):
         pass
     torch.testing.assert_close(result.state[0], buffers.resting, rtol=1e-3, atol=1e-3)
 
@@ -72,8 +77,8 @@ def test_damped_persistence_comes_to_rest_at_the_time_mean(parts):
 def test_a_prediction_of_one_is_one_standard_deviation_of_the_change(parts):
     samples, statistics, _ = parts
     batch = samples.batch([4], 1)
-    told = batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0]
-    change = make(parts, 1.0)(*told).state - make(parts, 0.0)(*told).state
+    start = batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0]
+    change = make(parts, 1.0)(*start).state - make(parts, 0.0)(*start).state
     wanted = statistics["temperature"].sel(statistic="difference_std").values
     np.testing.assert_allclose(change[0, :4].amax((1, 2)), wanted, rtol=1e-3)
 
@@ -83,8 +88,8 @@ def test_a_level_that_never_changes_is_held_and_a_variable_that_never_does_is_re
     dataset = planet.assign_attrs(time_step_seconds=21600.0).copy(deep=True)
     dataset["specific_humidity"][:, 0] = 0.0
     statistics = numpy_statistics(dataset)
-    samples = Samples(dataset, build.layout(dataset, CONFIG))
-    step = make((samples, statistics, build.buffers(samples, statistics, CONFIG)), value=5.0)
+    samples = Samples(dataset, layout_of(dataset, {"prognostic": PROGNOSTIC}))
+    step = make((samples, statistics, buffers_of(samples, statistics)), value=5.0)
     batch = samples.batch([4], 1)
     after = step(batch.state[:, 0], batch.forcing[:, 0], batch.clock[:, 0])
     assert torch.isfinite(after.state).all()
@@ -92,12 +97,12 @@ def test_a_level_that_never_changes_is_held_and_a_variable_that_never_does_is_re
     assert (humidity[:, 0] == 0).all() and (
         humidity[:, 1:] != step.fields(batch.state[:, 0])["specific_humidity"][:, 1:]
     ).any()
-    error = build.error(samples, statistics, CONFIG)
+    error = weighted(samples, statistics).error()
     assert torch.isfinite(error(after.state, after.diagnostic, batch.state[:, 1], batch.diagnostic[:, 0]))
 
     dataset["specific_humidity"][:] = 1e-3
     with pytest.raises(ValueError, match="specific_humidity does not: leave it out of train.prognostic"):
-        build.changes(numpy_statistics(dataset), samples.layout.prognostic)
+        changes(numpy_statistics(dataset), samples.layout.prognostic)
 
 
 @pytest.mark.parametrize("missing", [[0], [0, 1, 7, 47], []])
@@ -107,9 +112,9 @@ def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
     holes = planet.assign_attrs(time_step_seconds=21600.0).assign(missing=("time", absent))
     moving = [name for name in holes if "time" in holes[name].dims and name != "missing"]
     holes = holes.assign({name: holes[name].where(~holes["missing"]) for name in moving})
-    samples = Samples(holes, build.layout(holes, CONFIG))
+    samples = Samples(holes, layout_of(holes, {"prognostic": PROGNOSTIC}))
     whole = torch.stack([samples.state(index) for index in np.flatnonzero(~absent)]).double()
-    mean, spread, lowest, highest = build.envelope(samples)
+    mean, spread, lowest, highest = envelope(samples)
     torch.testing.assert_close(mean, whole.mean(0), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(lowest.double(), whole.min(0).values, rtol=0, atol=0)
     torch.testing.assert_close(highest.double(), whole.max(0).values, rtol=0, atol=0)
@@ -120,14 +125,14 @@ def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
 def test_a_period_without_any_state_is_refused(planet):
     empty = planet.assign_attrs(time_step_seconds=21600.0).assign(missing=("time", np.ones(48, bool)))
     with pytest.raises(ValueError, match="all are missing"):
-        build.envelope(Samples(empty, build.layout(empty, CONFIG)))
+        envelope(Samples(empty, layout_of(empty, {"prognostic": PROGNOSTIC})))
 
 
 def test_states_stay_in_the_envelope_of_the_training_data(parts):
     samples, _, buffers = parts
     batch = samples.batch([4], 1)
-    told = [(batch.forcing[:, 0], batch.clock[:, 0])] * 200
-    for result in rollout(make(parts, 5.0), batch.state[:, 0], told):
+    inputs = inputs_of(batch, times=200)
+    for result in rollout(make(parts, 5.0), batch.state[:, 0], inputs):
         assert (result.state >= buffers.lower).all() and (result.state <= buffers.upper).all()
     everything = torch.stack([samples.state(index) for index in range(len(samples))])
     lowest, highest = everything.amin(0), everything.amax(0)
@@ -144,8 +149,8 @@ def test_states_stay_in_the_envelope_of_the_training_data(parts):
 def test_budgets_close_inside_the_step_and_the_anchor_is_kept(parts, kind):
     samples, _, _ = parts
     step, batch = make(parts, 0.3, kind), samples.batch([0, 9], 4)
-    told = [(batch.forcing[:, k], batch.clock[:, k]) for k in range(4)]
-    for result in rollout(step, batch.state[:, 0], told):
+    inputs = inputs_of(batch, steps=4)
+    for result in rollout(step, batch.state[:, 0], inputs):
         for name in ("dry_air", "water", "energy"):
             assert (result.record[f"residual_before_{name}"].abs() > 1e-7).all()
             assert (result.record[f"residual_after_{name}"].abs() < 1e-7).all()
@@ -172,8 +177,8 @@ def test_missing_forcing_counts_as_its_mean(parts):
 
 def test_loss_of_persistence_and_mean_diagnostics_is_about_one(parts, planet):
     samples, statistics, _ = parts
-    config = CONFIG.model_copy(update={"diagnostic_weight": 1.0})
-    loss = build.loss(samples, statistics, config).error
+    config = dataclasses.replace(CONFIG, diagnostic_weight=1.0)
+    loss = loss_of(samples, statistics, config).error
     batch = samples.batch(samples.starts(1), 1)
     mean = Normalizer.of(statistics, samples.layout.diagnostic).mean.view(1, -1, 1, 1)
     value = loss(batch.state[:, 0], mean.expand_as(batch.diagnostic[:, 0]), batch.state[:, 1], batch.diagnostic[:, 0])
@@ -182,7 +187,7 @@ def test_loss_of_persistence_and_mean_diagnostics_is_about_one(parts, planet):
 
 def test_loss_weighs_by_area(parts):
     samples, statistics, _ = parts
-    loss = build.loss(samples, statistics, CONFIG).error
+    loss = loss_of(samples, statistics).error
     batch = samples.batch([0], 1)
     truth = batch.state[:, 0], batch.diagnostic[:, 0]
     values = []

@@ -3,25 +3,24 @@
 import pytest
 import torch
 
-from emulator.networks.layers import NoiseModulation
+from emulator.networks import registry
+from emulator.networks.conditions import NoiseModulation, NoiseOptions
 from emulator.networks.sfno import SFNO, SFNOOptions
 from emulator.planet.grid import Grid
-from pipelines.config import GraphConfig, NoiseConfig, SFNOConfig, UNetConfig
-from pipelines.networks import make_network
 
 GRID = Grid.gaussian(12)
-NOISE = NoiseConfig(channels=2)
+NOISE = NoiseOptions(channels=2)
 CONFIGS = {
-    "sfno": SFNOConfig(embed_dim=8, blocks=2),
-    "coarse sfno": SFNOConfig(embed_dim=8, blocks=3, scale_factor=1.5),
-    "graph": GraphConfig(width=8, rounds=2, refinement=1),
-    "unet": UNetConfig(width=8, depth=2),
+    "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
+    "coarse sfno": dict(kind="sfno", embed_dim=8, blocks=3, scale_factor=1.5),
+    "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
+    "unet": dict(kind="unet", width=8, depth=2),
 }
 
 
 def made(config, noise=NOISE, seed=0, **more):
     torch.manual_seed(seed)
-    return make_network(config.model_copy(update={"noise": noise, **more}), 3, 2, GRID)
+    return registry.build({**config, "noise": noise, **more}, 3, 2, GRID)
 
 
 def awake(network):
@@ -80,7 +79,7 @@ def test_other_noise_is_refused(config):
 
 def test_the_conditioning_is_pointwise():
     """In a network of one block noise comes in after the filter, so that a cell's noise changes this cell alone."""
-    network = awake(made(SFNOConfig(embed_dim=8, blocks=1)))
+    network = awake(made(dict(kind="sfno", embed_dim=8, blocks=1)))
     torch.manual_seed(1)
     x, noise = torch.randn(1, 3, *GRID.shape), torch.randn(1, NOISE.count, *GRID.shape)
     changed = noise.clone()
@@ -115,7 +114,8 @@ def test_blocks_that_are_computed_again_give_the_same_gradient(name):
 
 def test_scalars_and_noise_go_together():
     torch.manual_seed(0)
-    network = awake(SFNO(3, 2, 12, 24, options=SFNOOptions(embed_dim=8, blocks=2, condition_dim=1, noise_channels=2)))
+    options = SFNOOptions(embed_dim=8, blocks=2, condition=("co2",), noise=NoiseOptions((500.0,), 2))
+    network = awake(SFNO(3, 2, 12, 24, options=options))
     for block in network.blocks:
         torch.nn.init.normal_(block.norm.modulation.weight)
     x, noise = torch.randn(1, 3, 12, 24), torch.randn(1, 2, 12, 24)

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.kernels import library
-from emulator.networks.layers import MLP, Linear
-from emulator.networks.perceptron import perceptron, serves
+from emulator.networks.layers import MLP, Linear, perceptron, serves
 from emulator.networks.stencil import StencilMLP, neighbours
 from emulator.sphere.transform import SphericalTransform
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from emulator.kernels import arena, library
+from emulator.kernels import library
 from emulator.networks.messages import EdgeIndex, Interaction, Perceptron, exchange
 
 pytestmark = pytest.mark.skipif(
@@ -150,26 +150,6 @@ def test_two_graphs_at_once_do_not_share_memory():
         found = torch.autograd.grad((outputs[n] * upstream[0]).sum(), [*inputs[n], *layers.parameters()])
         for a, b in zip([outputs[n], *found], expected[n], strict=True):
             assert torch.equal(a, b)
-
-
-def test_memory_is_lent_again_once_nothing_needs_it():
-    first = arena.lend(1000)
-    place, part = first.data_ptr(), first[3:5]
-    assert place % 64 == 0
-    del first
-    second = arena.lend(1000)
-    assert second.data_ptr() != place  # a part of the first is still there
-    del part
-    third = arena.lend(1000)
-    assert third.data_ptr() == place
-
-
-def test_idle_memory_goes_when_sizes_change():
-    arena.lend(2000)
-    assert 2000 in arena._idle
-    kept = arena.lend(3000)
-    assert 2000 not in arena._idle
-    assert kept.shape == (3000,)
 
 
 def test_rounds_with_and_without_a_gradient_have_the_same_bits():

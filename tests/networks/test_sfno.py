@@ -1,248 +1,17 @@
-"""The spherical Fourier neural operator: equal to the published one, equivariant, and the same in every way of computing."""
+"""The spherical Fourier neural operator: its options, gradients and conditions, the same in every way of computing."""
 
 import copy
 import dataclasses
-import math
 
 import pytest
 import torch
+from small_sfno import SMALL, awaken, fields, network
 from torch.testing import assert_close
-from torch_harmonics.examples.models import SphericalFourierNeuralOperator
 
-from emulator.networks.layers import InstanceNorm, Norm, linear
+from emulator.networks.conditions import scalar_count
+from emulator.networks.layers import Norm
 from emulator.networks.sfno import SFNO, SFNOOptions
-from emulator.networks.spectral import FILTERS, DegreeGate, Mix, SpectralFilter
-from emulator.networks.torch_harmonics_weights import from_torch_harmonics
-from emulator.sphere.products import Plan
-from emulator.sphere.transform import SphericalTransform, latitudes
-
-SMALL = SFNOOptions(embed_dim=8, blocks=3)
-
-
-def network(options=SMALL, *, channels=(3, 2), shape=(12, 24), seed=0, **grid):
-    torch.manual_seed(seed)
-    return SFNO(*channels, *shape, **grid, options=options)
-
-
-def fields(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def awaken(net, seed=2):
-    """Random values in place of zeros and ones, so that every parameter matters."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.ndim == 1 or not parameter.any():
-                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return net
-
-
-# --- the published network ------------------------------------------------------------------------------------------
-
-PUBLISHED = [
-    {},
-    {"normalization_layer": "instance_norm"},
-    {"normalization_layer": "instance_norm", "scale_factor": 1, "grid": "legendre-gauss"},
-    {"scale_factor": 1, "grid_internal": "equiangular", "residual_prediction": True},
-    {"residual_prediction": True, "out_chans": 3, "mlp_ratio": 1.5, "scale_factor": 3},
-    {"use_mlp": False, "num_layers": 2, "img_size": (25, 48)},
-    {"pos_embed": "spectral", "normalization_layer": "instance_norm"},
-    {"pos_embed": "learnable lat"},
-    {"pos_embed": "learnable latlon", "hard_thresholding_fraction": 0.7},
-]
-
-
-@pytest.mark.parametrize("chosen", PUBLISHED, ids=lambda c: ",".join(f"{k}={v}" for k, v in c.items()) or "defaults")
-def test_weights_of_torch_harmonics_give_its_output_and_gradient(chosen):
-    torch.manual_seed(3)
-    arguments = {
-        "img_size": (24, 48),
-        "in_chans": 3,
-        "out_chans": 2,
-        "embed_dim": 16,
-        "num_layers": 3,
-        "scale_factor": 2,
-    }
-    peer = awaken(SphericalFourierNeuralOperator(**(arguments | chosen)))
-    ours = from_torch_harmonics(peer)
-    assert sum(p.numel() for p in ours.parameters() if p.requires_grad) > 0
-    results = []
-    for net in (ours, peer):
-        x = fields(2, 3, *peer.img_size).requires_grad_()
-        y = net(x)
-        y.square().mean().backward()
-        results.append((y.detach(), x.grad))
-    for found, expected in zip(*results, strict=True):
-        assert_close(found / expected.std(), expected / expected.std(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("chosen", "message"),
-    [
-        ({"activation_function": "relu"}, "Expected GELU, got ReLU"),
-        ({"normalization_layer": "layer_norm"}, "Expected a normalisation among"),
-        ({"pos_embed": "sequence"}, "Expected a position embedding among"),
-        ({"drop_rate": 0.1}, "no dropout"),
-        ({"bias": True}, "no bias of the transforms"),
-        ({"scale_factor": 1, "grid": "equiangular"}, "Expected the inner grid 'equiangular'"),
-    ],
-)
-def test_what_has_no_counterpart_is_refused(chosen, message):
-    arguments = {
-        "img_size": (12, 24),
-        "in_chans": 2,
-        "out_chans": 2,
-        "embed_dim": 8,
-        "num_layers": 2,
-        "scale_factor": 2,
-    }
-    peer = SphericalFourierNeuralOperator(**(arguments | chosen))
-    with pytest.raises(ValueError, match=message):
-        from_torch_harmonics(peer)
-
-
-# --- symmetry -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", FILTERS)
-@pytest.mark.parametrize(
-    "grid", [{}, {"grid": "equiangular"}, {"grid": "equiangular", "poles": True, "shape": (13, 24)}]
-)
-@pytest.mark.parametrize("stencil", [1, 3])
-def test_turning_about_the_axis_commutes_with_the_network(kind, grid, stencil):
-    options = dataclasses.replace(SMALL, filter=kind, rank=3, spectral_layers=2, stencil=stencil)
-    net = awaken(network(options, **grid))
-    x = fields(2, 3, *net.outer.shape)
-    with torch.no_grad():
-        expected = net(x).roll(7, -1)
-        found = net(x.roll(7, -1))
-    assert expected.std() > 0.01
-    largest = expected.abs().max()
-    assert_close(found / largest, expected / largest, rtol=0, atol=1e-5)
-
-
-def test_turning_about_the_axis_commutes_with_a_coarser_inner_grid():
-    """By a turn that both grids hold."""
-    net = awaken(network(dataclasses.replace(SMALL, scale_factor=2)))
-    x = fields(2, 3, 12, 24)
-    with torch.no_grad():
-        assert_close(net(x.roll(6, -1)), net(x).roll(6, -1), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["learned", "harmonics"])
-def test_position_breaks_the_symmetry(kind):
-    net = awaken(network(dataclasses.replace(SMALL, position=kind)))
-    x = fields(1, 3, 12, 24)
-    with torch.no_grad():
-        assert (net(x.roll(7, -1)) - net(x).roll(7, -1)).abs().max() > 1e-2
-
-
-class Rotation:
-    """A rotation of band-limited fields by evaluating their harmonics at the turned points; float64."""
-
-    def __init__(self, transform, axis, angle):
-        theta = latitudes(transform.nlat)[0]
-        phi = torch.arange(transform.nlon, dtype=torch.float64) * (2 * math.pi / transform.nlon)
-        theta, phi = torch.meshgrid(theta, phi, indexing="ij")
-        points = torch.stack([theta.sin() * phi.cos(), theta.sin() * phi.sin(), theta.cos()], -1)
-        axis = torch.tensor(axis, dtype=torch.float64)
-        x, y, z = (axis / axis.norm()).tolist()
-        cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
-        matrix = torch.linalg.matrix_exp(cross * angle)
-        turned = points.flatten(0, 1) @ matrix  # the inverse rotation of every point
-        self.transform = transform
-        self.basis = self._harmonics(turned.double())
-
-    def _harmonics(self, points):
-        """`(point, lmax, lmax, 2)`: what each real coefficient contributes at each point."""
-        from torch_harmonics.legendre import legpoly
-
-        lmax = self.transform.lmax
-        table = legpoly(lmax, lmax, points[:, 2].clamp(-1, 1)).permute(2, 1, 0)  # (point, l, m)
-        orders = torch.arange(lmax)
-        angle = torch.atan2(points[:, 1], points[:, 0])[:, None] * orders
-        table = table * (2 - (orders == 0).double())
-        return torch.stack([table * angle.cos()[:, None], -table * angle.sin()[:, None]], -1)
-
-    def __call__(self, x):
-        """`(batch, channel, nlat, nlon)`."""
-        c = self.transform.analysis(x.permute(2, 3, 0, 1))
-        turned = torch.einsum("plmr,lmrbc->pbc", self.basis, c)
-        return turned.unflatten(0, self.transform.shape).permute(2, 3, 0, 1)
-
-
-@pytest.mark.parametrize("kind", ["real", "complex"])
-def test_every_rotation_commutes_with_real_filters_and_not_with_complex_ones(kind):
-    """On fields that the truncation holds: pointwise layers make higher degrees, which no grid can turn exactly, so the
-    nonlinear parts are tested by themselves below and here the block is linear."""
-    options = dataclasses.replace(
-        SMALL,
-        filter=kind,
-        norm="none",
-        mlp_ratio=0,
-        activation=False,
-        encoder_layers=0,
-        truncation=0.5,
-        pre_norm="none",
-    )
-    net = awaken(network(options, shape=(16, 32))).double()
-    turn = Rotation(net.outer, (1.0, 2.0, -0.5), 0.9)
-    smooth = net.outer.synthesis(net.outer.analysis(fields(16, 32, 2, 3).double())).permute(2, 3, 0, 1)
-    with torch.no_grad():
-        found, expected = net(turn(smooth)), turn(net(smooth))
-    difference = ((found - expected).abs().max() / expected.std()).item()
-    if kind == "real":
-        assert_close(found, expected, rtol=0, atol=1e-11)
-    else:
-        assert difference > 0.1
-
-
-def test_every_rotation_commutes_with_the_whole_real_network_as_the_grid_is_refined():
-    """With GELU and norms the error is aliasing alone: it falls with resolution for fields of fixed degree."""
-    options = dataclasses.replace(SMALL, filter="real", spectral_layers=2, norm="area_instance", embed_dim=4, blocks=2)
-    errors = []
-    for nlat in (12, 24, 40):
-        net = network(options, shape=(nlat, 2 * nlat)).double()
-        with torch.no_grad():
-            for name, parameter in net.named_parameters():
-                generator = torch.Generator().manual_seed(len(name))
-                shape = (40, *parameter.shape[1:]) if "filters" in name or "gates" in name else parameter.shape
-                drawn = torch.randn(shape, generator=generator, dtype=torch.float64) * 0.2
-                parameter.copy_(drawn[: len(parameter)])
-                if "filters" in name or "gates" in name:
-                    parameter[6:] = 0  # a filter that keeps degrees up to 5 at every resolution
-        turn = Rotation(net.outer, (1.0, 2.0, -0.5), 0.9)
-        c = torch.zeros(nlat, nlat, 2, 1, 3, dtype=torch.float64)
-        low = torch.randn(4, 4, 2, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        c[:4, :4] = low * torch.ones(4, 4).tril()[:, :, None, None, None]
-        c[:, 0, 1] = 0
-        x = net.outer.synthesis(c).permute(2, 3, 0, 1)
-        with torch.no_grad():
-            expected = turn(net(x))
-            errors.append(((net(turn(x)) - expected).abs().max() / expected.std()).item())
-    assert errors[1] < 0.01 * errors[0] and errors[2] < 0.01 * errors[1], errors
-
-
-def test_gate_and_real_filter_see_only_what_a_rotation_leaves():
-    transform = SphericalTransform(16, 32, lmax=12).double()
-    turn = Rotation(transform, (0.3, -1.0, 0.4), 1.7)
-    torch.manual_seed(0)
-    layers = [awaken(DegreeGate(transform.plan, 3)).double(), SpectralFilter(transform.plan, 3, "real").double()]
-    x = transform.synthesis(transform.analysis(fields(16, 32, 2, 3).double()))
-    for layer in layers:
-
-        def apply(field, layer=layer):
-            c = transform.analyse(transform.arrange(field))
-            return transform.restore(transform.synthesise(layer(c)))
-
-        with torch.no_grad():
-            turned = turn(x.permute(2, 3, 0, 1)).permute(2, 3, 0, 1)
-            expected = turn(apply(x).permute(2, 3, 0, 1)).permute(2, 3, 0, 1)
-            assert_close(apply(turned), expected, rtol=0, atol=1e-11)
-
-
-# --- options --------------------------------------------------------------------------------------------------------
+from emulator.sphere.transform import SphericalTransform
 
 VARIANTS = [
     {"filter": "complex"},
@@ -265,8 +34,8 @@ VARIANTS = [
     {"big_skip": "add"},
     {"position": "harmonics"},
     {"position": "learned"},
-    {"condition_dim": 3},
-    {"condition_dim": 2, "norm": "none"},
+    {"condition": ("time_of_year", "co2")},
+    {"condition": ("time_of_year",), "norm": "none"},
     {"drop_path": 0.3},
     {"mlp_precision": "bfloat16", "filter_precision": "bfloat16"},
 ]
@@ -277,7 +46,7 @@ VARIANTS = [
 def test_every_option_builds_and_every_parameter_has_a_gradient(chosen, grid, shape):
     options = dataclasses.replace(SMALL, **chosen)
     net = awaken(network(options, shape=shape, grid=grid, poles=grid == "equiangular"))
-    condition = fields(2, options.condition_dim) if options.condition_dim else None
+    condition = fields(2, scalar_count(options.condition)) if options.condition else None
     y = net(fields(2, 3, *shape), condition)
     assert y.shape == (2, 2, *shape) and y.dtype == torch.float32
     (y * fields(*y.shape, seed=5)).sum().backward()
@@ -286,7 +55,7 @@ def test_every_option_builds_and_every_parameter_has_a_gradient(chosen, grid, sh
 
 
 def test_samples_of_a_batch_do_not_know_each_other():
-    net = awaken(network(dataclasses.replace(SMALL, condition_dim=2))).eval()
+    net = awaken(network(dataclasses.replace(SMALL, condition=("time_of_year",)))).eval()
     x, condition = fields(3, 3, 12, 24), fields(3, 2)
     with torch.no_grad():
         together = net(x, condition)
@@ -295,7 +64,7 @@ def test_samples_of_a_batch_do_not_know_each_other():
 
 
 def test_gradient_of_the_whole_network_is_that_of_differences():
-    options = dataclasses.replace(SMALL, embed_dim=3, blocks=2, spectral_layers=2, condition_dim=2)
+    options = dataclasses.replace(SMALL, embed_dim=3, blocks=2, spectral_layers=2, condition=("time_of_year",))
     net = awaken(network(options, shape=(4, 8))).double()
     x, condition = fields(2, 3, 4, 8).double(), fields(2, 2).double()
     direction = fields(2, 3, 4, 8, seed=9).double()
@@ -309,7 +78,7 @@ def test_gradient_of_the_whole_network_is_that_of_differences():
 
 def test_condition_scales_and_shifts_what_the_norms_give():
     """Before training a condition has no effect; afterwards it does, by sample."""
-    options = dataclasses.replace(SMALL, condition_dim=2)
+    options = dataclasses.replace(SMALL, condition=("time_of_year",))
     net = network(options)
     x = fields(1, 3, 12, 24).expand(2, -1, -1, -1)
     with torch.no_grad():
@@ -423,76 +192,6 @@ def test_inputs_of_another_shape_are_refused():
         net(torch.zeros(1, 3, 24, 12))
     with pytest.raises(ValueError, match="Expected a condition of shape None"):
         net(torch.zeros(1, 3, 12, 24), torch.zeros(1, 2))
-
-
-# --- layers ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("kind", "half"), [("complex", False), ("real", False), ("complex", True), ("real", True)])
-def test_channel_mixing_is_a_product_by_degree_with_the_right_gradients(kind, half):
-    plan = SphericalTransform(10, 20, lmax=9).plan
-    assert isinstance(plan, Plan)
-    transform = SphericalTransform(10, 20, lmax=9)
-    torch.manual_seed(0)
-    layer = SpectralFilter(plan, 4, kind, precision="bfloat16" if half else "float32")
-    c = transform.pack(transform.analysis(fields(10, 20, 2, 4))).requires_grad_()
-    weight = (
-        torch.view_as_complex(layer.weight.detach().movedim(2, -1).contiguous()) if kind == "complex" else layer.weight
-    )
-
-    def reference(c, weight):
-        dense = torch.view_as_complex(transform.unpack(c).movedim(2, -1).contiguous())
-        product = torch.einsum("lmbi,lio->lmbo", dense, weight.to(dense.dtype))
-        return transform.pack(torch.view_as_real(product).movedim(-1, 2))
-
-    weight = weight.detach().requires_grad_()
-    there = torch.ones(9, 9).tril()[:, :, None, None, None]  # coefficients of degrees below the order are none
-    upstream = transform.pack(fields(9, 9, 2, *c.shape[1:], seed=4) * there)
-    expected = torch.autograd.grad((reference(c, weight) * upstream).sum(), (c, weight))
-    y = Mix.apply(c, layer.weight, list(plan), half)
-    found = torch.autograd.grad((y * upstream).sum(), (c, layer.weight))
-    tolerance = {"rtol": 3e-2, "atol": 6e-2} if half else {"rtol": 1e-4, "atol": 1e-4}
-    assert_close(y, reference(c, weight), **tolerance)
-    assert_close(found[0], expected[0], **tolerance)
-    g = torch.view_as_real(expected[1]).movedim(-1, 2) if kind == "complex" else expected[1]
-    assert_close(found[1], g, **tolerance)
-
-
-def test_instance_norm_is_torchs_own_with_its_gradients():
-    x = fields(50, 2, 3).double().requires_grad_()
-    scale, shift = fields(2, 3, seed=2).double().requires_grad_(), fields(2, 3, seed=3).double().requires_grad_()
-    y = InstanceNorm.apply(x.flatten(1), scale.flatten(), shift.flatten(), 1e-6).view(x.shape)
-    variance, mean = torch.var_mean(x, 0, correction=0)
-    assert_close(y, (x - mean) / torch.sqrt(variance + 1e-6) * scale + shift)
-    assert torch.autograd.gradcheck(
-        lambda a, b, c: InstanceNorm.apply(a.flatten(1), b.flatten(), c.flatten(), 1e-6), (x, scale, shift)
-    )
-
-
-def test_area_norm_does_not_depend_on_where_the_rows_crowd():
-    """Of a zonal field given on two grids, the normalised values agree with the integral's, not with the rows' mean."""
-    transform = SphericalTransform(40, 80, "equiangular")
-    shares = (latitudes(40, "equiangular")[1] / 160).float()[:, None].expand(40, 80)
-    area = transform.arrange(shares[..., None])[:, 0]
-    sine = torch.cos(latitudes(40, "equiangular")[0]).float()[:, None].expand(40, 80)
-    norm = Norm("area_instance", 1, area)
-    y = transform.restore(norm(transform.arrange((sine**2)[..., None, None])))[..., 0, 0]
-    # over the sphere sin^2 has mean 1/3 and variance 1/5 - 1/9
-    assert_close(y.detach(), (sine**2 - 1 / 3) / math.sqrt(4 / 45), rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize("points", [5, 1024, 1041, 4096])
-def test_linear_layer_is_torchs_whichever_library_it_takes(points):
-    x, weight, bias = fields(points, 3, 7), fields(5, 7, seed=2), fields(5, seed=3)
-    expected = (x.double() @ weight.double().T + bias.double()).float()
-    assert_close(linear(x, weight, bias), expected, rtol=1e-5, atol=1e-5)
-    upstream = fields(points, 3, 5, seed=4)
-    given = [t.requires_grad_() for t in (x, weight, bias)]
-    found = torch.autograd.grad((linear(*given) * upstream).sum(), given)
-    exact = [t.detach().double().requires_grad_() for t in given]
-    slopes = torch.autograd.grad((torch.nn.functional.linear(*exact) * upstream.double()).sum(), exact)
-    for a, b in zip(found, slopes, strict=True):
-        assert_close(a, b.float(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_recorded_network_gives_the_same_output():

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from emulator.networks.layers import MLP
-from emulator.networks.padding import pad_sphere
-from emulator.networks.stencil import StencilMLP
+from emulator.networks.stencil import StencilMLP, _takers, pad_sphere
 from emulator.sphere.transform import SphericalTransform
 
 GRIDS = [
@@ -85,3 +84,17 @@ def test_slopes_and_their_directions_come_from_the_stencil_alone():
 def test_a_stencil_that_has_no_middle_or_leaves_the_grid_is_refused(size):
     with pytest.raises(ValueError, match=rf"odd number of cells from 3 on within \(12, 24\), got {size}"):
         StencilMLP(SphericalTransform(12, 24), (1, 1, 1), size)
+
+
+def test_of_two_who_take_a_cell_in_the_last_one_counts_whatever_the_threads():
+    """Many more pairs than one thread is given: the table, and with it the order of a gradient's sums, is always the same."""
+    generator = torch.Generator().manual_seed(0)
+    cells, pairs = 500, []
+    for _ in range(3):
+        count = 200_000
+        pairs.append((torch.randint(cells, (count,), generator=generator), torch.arange(count)))
+    back, left = _takers(pairs, cells)
+    for row, (taken, by), (_, rest) in zip(back, pairs, left, strict=True):
+        expected = dict(zip(taken.tolist(), by.tolist(), strict=True))  # the last of equal keys stays
+        assert row.tolist() == [expected.get(cell, -1) for cell in range(cells)]
+        assert len(rest) == len(by) - len(expected)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from emulator.networks.padding import pad_sphere
+from emulator.networks.stencil import pad_sphere
 from emulator.networks.unet import UNet, UNetOptions
-from emulator.sphere.transform import latitudes
+from emulator.sphere.tables import latitudes
 
 SMALL = UNetOptions(width=6, depth=2)
 

@@ -13,8 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.model import checkpoint
-from emulator.parallel.distributed import device_of, from_first, highest, mean_over, part_of, processes, share, whole
-from emulator.parallel.processes import World, first_host, world_of
+from emulator.parallel.distributed import (
+    device_of,
+    from_first,
+    highest,
+    mean_over,
+    part_of,
+    process_group,
+    share,
+    whole,
+)
+from emulator.parallel.processes import Processes, first_host, processes_of
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -30,18 +39,19 @@ STEP = {
 
 
 def test_the_world_is_found_from_torchrun_and_from_a_slurm_step():
-    assert world_of({}) == World(0, 1)
-    assert world_of(TORCHRUN) == World(3, 8, 1, "n1", 29400)
-    found = world_of(STEP)
+    assert processes_of({}) == Processes(0, 1)
+    assert processes_of(TORCHRUN) == Processes(3, 8, 1, "n1", 29400)
+    found = processes_of(STEP)
     assert (found.rank, found.size, found.local_rank, found.address) == (5, 8, 1, "gpu003")
-    assert found.port != world_of(STEP | {"SLURM_JOB_ID": "78"}).port
-    assert world_of(STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}).address == "10.0.0.1"
-    assert world_of(STEP | TORCHRUN).rank == 3
+    assert found.port != processes_of(STEP | {"SLURM_JOB_ID": "78"}).port
+    assert processes_of(STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}).address == "10.0.0.1"
+    assert processes_of(STEP | TORCHRUN).rank == 3
 
 
 def test_a_batch_script_without_srun_is_one_process():
     assert (
-        world_of({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a"}).size == 1
+        processes_of({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a"}).size
+        == 1
     )
 
 
@@ -56,7 +66,7 @@ def test_a_batch_script_without_srun_is_one_process():
 )
 def test_an_impossible_world_is_refused(environment, message):
     with pytest.raises(ValueError, match=message):
-        world_of(environment)
+        processes_of(environment)
 
 
 @pytest.mark.parametrize(
@@ -78,22 +88,22 @@ def test_the_first_host_of_a_list_of_nodes(nodes, first):
 @given(st.integers(1, 8), st.integers(1, 6))
 def test_the_shares_of_a_batch_are_the_batch(size, each):
     batch = list(range(size * each))
-    parts = [share(batch, World(rank, size)) for rank in range(size)]
+    parts = [share(batch, Processes(rank, size)) for rank in range(size)]
     assert [index for part in parts for index in part] == batch and {len(part) for part in parts} == {each}
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="3 processes can share evenly, got 4"):
-        share(range(4), World(0, 3))
+        share(range(4), Processes(0, 3))
 
 
 def test_one_process_starts_no_group_and_changes_nothing():
-    with processes(World(), torch.device("cpu")):
+    with process_group(Processes(), torch.device("cpu")):
         assert not torch.distributed.is_initialized()
         values = torch.randn(3)
         assert mean_over(values) is values and highest(values) is values and whole(values) is values
         assert part_of(values, torch.zeros(3)) is values and from_first(5) == 5
-    assert device_of(World()).type in ("cpu", "cuda")
+    assert device_of(Processes()).type in ("cpu", "cuda")
 
 
 PROCESS = """
@@ -102,14 +112,14 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from emulator.parallel.distributed import device_of, from_first, highest, mean_over, processes
-from emulator.training.trainer import Interrupted
-from emulator.parallel.processes import world_of
+from emulator.parallel.distributed import device_of, from_first, highest, mean_over, process_group
+from emulator.files.interruption import Interrupted
+from emulator.parallel.processes import processes_of
 from small_planet import small_planet
-from test_train import CONFIG, RECIPE, STOCHASTIC, trainer
+from small_training import CONFIG, RECIPE, STOCHASTIC, trainer
 import os
-world = world_of(os.environ)
-with processes(world, torch.device("cpu"), 60):
+world = processes_of(os.environ)
+with process_group(world, torch.device("cpu"), 60):
     assert from_first(7 + world.rank) == 7
     assert float(highest(torch.tensor([float(world.rank)]))) == world.size - 1
     assert float(mean_over(torch.tensor([float(world.rank)]))) == (world.size - 1) / 2
@@ -117,7 +127,7 @@ with processes(world, torch.device("cpu"), 60):
     phases = [dataclasses.replace(p, **{{"batch_size": 4, **json.loads({phase!r})}}) for p in recipe.phases]
     phases = (dataclasses.replace(phases[0], updates=14), *phases[1:])
     recipe = dataclasses.replace(recipe, phases=phases)
-    options = dict(network={{"norm": "layer"}}, config={config}, world=world, sharded={sharded})
+    options = dict(network={{"norm": "layer"}}, config={config}, processes=world, sharded={sharded})
     made = trainer(small_planet(), Path({directory!r}), recipe, **options)
     try:
         made.run(should_stop=lambda: world.rank == {who} and made.update == {stop})

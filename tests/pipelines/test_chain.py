@@ -17,9 +17,9 @@ import xarray as xr
 from tiny_experiment import tiny_experiment
 
 from emulator.model import checkpoint
+from emulator.model.saved_model import load_model
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
-from pipelines import checkpoints
 from pipelines.chain import chain
 from pipelines.cli import main
 from pipelines.load import load_experiment, load_stage
@@ -221,7 +221,8 @@ def test_check_passes_and_writes_nothing(finished, stage, capsys):
 
 def test_a_loaded_checkpoint_gives_the_written_forecast(finished):
     run = finished.parent / "run"
-    step, metadata = checkpoints.load_step(run / "train" / "checkpoint")
+    step = load_model(run / "train" / "checkpoint")
+    metadata = step.metadata
     assert metadata["config"]["network"]["embed_dim"] == 12
     forecast, truth = open_forecast(run / "forecast.zarr"), open_analysis(run / "analysis.zarr")
     from emulator.data.forcing import Forcing
@@ -230,7 +231,7 @@ def test_a_loaded_checkpoint_gives_the_written_forecast(finished):
     fields = {n: torch.from_numpy(truth[n].sel(time=[time_]).values) for n in step.layout.prognostic.names}
     state = step.layout.prognostic.pack(fields)
     with torch.no_grad():
-        result = step(state, *Forcing(truth, step.layout.forcing).told([time_]), step.anchor(state))
+        result = step(state, *Forcing(truth, step.layout.forcing).inputs([time_])[:2], step.anchor(state))
     expected = step.layout.prognostic.pack(
         {n: torch.from_numpy(forecast[n].values[:1, 1]) for n in step.layout.prognostic.names}
     )

@@ -18,8 +18,8 @@ from pipelines.check import check_experiment
 from pipelines.cli import _parser, main
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
+from pipelines.messages import plain
 from pipelines.models import models
-from pipelines.wording import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 TAKING = ("run", "submit", "ingest", "stats", "train", "rollout", "verify", "report", "simulate")

@@ -14,7 +14,7 @@ import torch
 
 import pipelines.doctor
 from emulator.kernels import library
-from emulator.parallel.processes import World
+from emulator.parallel.processes import Processes
 from emulator.parallel.rates import exchange_latency, exchange_rate, product_rate
 from pipelines.doctor import EXTRAS
 
@@ -72,4 +72,4 @@ def test_products_are_counted_as_additions_and_multiplications():
 @pytest.mark.parametrize("measure", [exchange_rate, exchange_latency])
 def test_one_process_has_nothing_to_measure_between(measure):
     with pytest.raises(ValueError, match="two processes"):
-        measure(World(), torch.device("cpu"))
+        measure(Processes(), torch.device("cpu"))

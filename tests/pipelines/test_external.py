@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from test_rollout import config as rollout_config
 
+from emulator.model.saved_model import load_model
 from emulator.store.forecast import open_forecast
-from pipelines import checkpoints, rollout
+from pipelines import rollout
 from pipelines.cli import main
-from pipelines.config import ConfigError
 
-NETWORK = "network={kind: external, factory: 'test_networks:columns', options: {width: 6}}"
+NETWORK = "network={kind: external, factory: 'other_network:columns', options: {width: 6}}"
 
 
 def test_from_the_check_to_a_forecast_by_its_checkpoint(finished, tmp_path, monkeypatch, capsys):
@@ -20,6 +20,6 @@ def test_from_the_check_to_a_forecast_by_its_checkpoint(finished, tmp_path, monk
     checkpoint = tmp_path / "train" / "checkpoint"
     rollout.rollout(rollout_config(finished, tmp_path / "forecast.zarr", checkpoint=checkpoint, maximum_inits=2))
     assert np.isfinite(open_forecast(tmp_path / "forecast.zarr")["temperature"]).all()
-    monkeypatch.delattr("test_networks.columns")
-    with pytest.raises(ConfigError, match="importable package.module:name .* has no attribute 'columns'"):
-        checkpoints.load_step(checkpoint)
+    monkeypatch.delattr("other_network.columns")
+    with pytest.raises(ValueError, match="importable package.module:name .* has no attribute 'columns'"):
+        load_model(checkpoint)

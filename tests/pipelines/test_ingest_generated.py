@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.sources import hdf5_chunks
+from emulator.sources.formats import netcdf
 from emulator.store.analysis import open_analysis
 from pipelines.config import IngestConfig
 from pipelines.ingest import ingest
@@ -146,7 +146,7 @@ def test_a_store_is_what_numpy_makes_of_the_files(
         for name, values in found.items():
             expected[name].append(values)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hdf5_chunks, "LEAST_BYTES", 1 if direct else 1 << 40)
+        patched.setattr(netcdf, "LEAST_BYTES", 1 if direct else 1 << 40)
         options = {"times_per_region": region, "dask": {"threads": threads}}
         ingest(IngestConfig(sources=[{"path": str(folder / "*.nc")}], output=folder / "a.zarr", **options))
     store = open_analysis(folder / "a.zarr")
@@ -192,7 +192,7 @@ def test_a_damaged_file_is_named_or_did_no_harm(tmp_path_factory, file, fault, w
         place = chunk.byte_offset + int(where * chunk.size)
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hdf5_chunks, "LEAST_BYTES", 1 if direct else 1 << 40)
+        patched.setattr(netcdf, "LEAST_BYTES", 1 if direct else 1 << 40)
         try:
             ingest(IngestConfig(output=folder / "a.zarr", **sources))
         except ValueError as error:
@@ -207,9 +207,9 @@ def test_a_damaged_file_is_named_or_did_no_harm(tmp_path_factory, file, fault, w
 
 def test_a_compressed_source_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch):
     """Chunks are read from where they lay when the file was opened, which is not where they lie in another one."""
-    import pipelines.ingest as module
+    import emulator.ingest.run as module
 
-    monkeypatch.setattr(hdf5_chunks, "LEAST_BYTES", 1)
+    monkeypatch.setattr(netcdf, "LEAST_BYTES", 1)
     file = dict.fromkeys(("south_first", "bottom_first", "pascal", "from_180", "celsius", "hectopascal"), False) | {
         "dims": CANONICAL,
         "roll": 0,

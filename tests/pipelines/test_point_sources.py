@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from test_rings import healpix
+from test_grid import healpix
 
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of

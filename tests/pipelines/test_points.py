@@ -9,11 +9,11 @@ import yaml
 from small_planet import small_planet
 from tiny_experiment import tiny_experiment
 
+from emulator.model.saved_model import grid_from_json, grid_to_json, load_model
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
-from pipelines.checkpoints import grid_from_json, grid_to_json, load_step
 from pipelines.cli import main
 
 ROWS = {"temperature", "surface_pressure"}
@@ -89,7 +89,8 @@ def test_the_training_is_the_same(runs):
 
 @slow
 def test_the_checkpoint_carries_the_cells(runs):
-    step, saved = load_step(runs["points"] / "train" / "checkpoint")
+    step = load_model(runs["points"] / "train" / "checkpoint")
+    saved = step.metadata
     grid = grid_of(open_analysis(runs["points"] / "analysis.zarr"))
     np.testing.assert_allclose(saved["grid"]["area"], grid.area)
     assert not step.training

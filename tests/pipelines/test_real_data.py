@@ -10,11 +10,10 @@ import yaml
 from small_planet import small_planet
 
 from emulator.data.channels import Channels, Layout
+from emulator.model.assemble import make_network
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of, levels_of
-from pipelines import build
 from pipelines.cli import main
-from pipelines.config import SFNOConfig
 
 
 def run(folder, source, **experiment):
@@ -79,7 +78,7 @@ def network_input(store):
     state = channels.pack(fields)
     assert torch.isfinite(state).all()
     scaled = (state - state.mean((-2, -1), keepdim=True)) / state.std((-2, -1), keepdim=True).clamp(min=1e-12)
-    network = build.network(SFNOConfig(embed_dim=8, blocks=1), layout, grid_of(store))
+    network = make_network({"kind": "sfno", "embed_dim": 8, "blocks": 1}, layout, grid_of(store))
     features = torch.zeros(1, network.in_channels - channels.count, *state.shape[2:])
     output = network(torch.cat([scaled, features], 1))
     assert output.shape == state.shape and torch.isfinite(output).all()

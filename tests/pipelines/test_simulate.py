@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import variable
 from pipelines.cli import main
-from pipelines.config import ConfigError, SimulateConfig
-from pipelines.simulate import _stops, files, simulate
+from pipelines.config import SimulateConfig
+from pipelines.simulate import files, simulate
 
 SHORT = {"days": 3, "spin_up_days": 1, "chunk_days": 2, "truncation": 21}
 CHUNKS = ("speedy_20010102.nc", "speedy_20010104.nc")
@@ -31,16 +29,6 @@ def finished(tmp_path_factory):
     return directory
 
 
-@given(st.integers(1, 400), st.integers(0, 100), st.integers(1, 60))
-def test_stops_cover_the_simulation(days, spin_up, chunk):
-    stops = _stops(SimulateConfig(directory="x", days=days, spin_up_days=spin_up, chunk_days=chunk))
-    assert stops[-1] == spin_up + days
-    assert spin_up == 0 or spin_up in stops  # no chunk holds days of the spin-up
-    steps = np.diff([0, *stops])
-    assert np.all(steps > 0)
-    assert np.all(steps <= max(chunk, 30))
-
-
 @pytest.mark.parametrize(
     ("name", "value"), [("days", 2), ("spin_up_days", 2), ("start", "2001-02-01"), ("truncation", 31)]
 )
@@ -48,7 +36,7 @@ def test_another_simulation_in_the_folder_is_refused(tmp_path, monkeypatch, name
     monkeypatch.setitem(sys.modules, "emulator.embedded.speedy", None)
     with pytest.raises(ImportError):  # claims the folder, then finds no model
         simulate(SimulateConfig(directory=tmp_path, **SHORT))
-    with pytest.raises(ConfigError, match=f"with {name} = {value}"):
+    with pytest.raises(ValueError, match=f"with {name} = {value}"):
         simulate(SimulateConfig(directory=tmp_path, **(SHORT | {name: value})))
 
 
@@ -67,8 +55,21 @@ def test_a_complete_folder_is_left_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", ["", "[]", '{"days": 3'])
 def test_a_damaged_record_ends_in_one_sentence(tmp_path, content):
     (tmp_path / "simulation.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"simulation.json, it is damaged"):
+    with pytest.raises(ValueError, match=r"simulation.json, it is damaged"):
         simulate(SimulateConfig(directory=tmp_path, **SHORT))
+
+
+def test_an_unknown_model_is_refused_by_name():
+    with pytest.raises(ValueError, match="one of speedy"):
+        SimulateConfig(directory="x", model="spedy")
+
+
+def test_keys_that_came_later_leave_old_fingerprints_as_they_are():
+    """Runs of older versions stay complete: what is not said is not written."""
+    plain = SimulateConfig(directory="x")
+    assert plain == SimulateConfig(directory="x", model="speedy", options={})
+    assert not {"model", "options"} & plain.model_dump().keys() and "model" not in plain.model_dump_json()
+    assert SimulateConfig(directory="x", options={"layers": 4}).model_dump()["options"] == {"layers": 4}
 
 
 def test_files(finished):

@@ -64,7 +64,7 @@ def test_statistics_of_a_period(tmp_path, store, dask):
 
 
 def test_done_again_it_does_nothing_and_continued_it_does_the_rest(tmp_path, store, monkeypatch):
-    import pipelines.stats as module
+    import emulator.store.statistics as module
 
     output = tmp_path / "s.nc"
     before = run(store, output)

@@ -10,13 +10,19 @@ from test_rollout import assert_equal
 from test_rollout import config as rollout_config
 
 from emulator.data.channels import Channels
+from emulator.data.forcing import Forcing
+from emulator.forecast import forecaster
+from emulator.forecast.forecaster import Forecaster
+from emulator.model.assemble import conditions
+from emulator.model.saved_model import load_model
 from emulator.model.scalars import Scalars
 from emulator.planet.insolation import CLOCK_FEATURES
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
-from pipelines import checkpoints, forecasting, rollout
+from pipelines import rollout
 from pipelines.cli import main
-from pipelines.config import ConfigError
+from pipelines.config import ConfigError, TrainConfig
+from pipelines.load import parse
 
 NOISE = {"members": 4, "kind": "none", "seed": 3}
 OVERRIDES = [
@@ -91,8 +97,8 @@ def test_parts_together_are_the_whole(finished, trained, members, tmp_path):
 def test_a_rollout_that_was_stopped_inside_a_forecast_ends_bit_for_bit_the_same(
     finished, trained, members, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(forecasting, "BLOCK_BYTES", 1)
-    output, stops, blocks = tmp_path / "stopped.zarr", [], forecasting.Run.blocks
+    monkeypatch.setattr(forecaster, "BLOCK_BYTES", 1)
+    output, stops, blocks = tmp_path / "stopped.zarr", [], Forecaster.blocks
     given = rollout_config(finished, output, checkpoint=trained / "checkpoint", ensemble=NOISE)
 
     def stopping(self, times, schedule, position=None):
@@ -103,7 +109,7 @@ def test_a_rollout_that_was_stopped_inside_a_forecast_ends_bit_for_bit_the_same(
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(forecasting.Run, "blocks", stopping)
+        patched.setattr(Forecaster, "blocks", stopping)
         for _ in range(10):
             try:
                 rollout.rollout(given)
@@ -139,7 +145,7 @@ def test_the_uncorrected_network_and_the_long_run_have_noise_too(finished, train
 
 
 def test_an_ensemble_of_equal_members_is_refused(finished, tmp_path):
-    with pytest.raises(ConfigError, match="a network with noise, or member_checkpoints, for an ensemble of kind none"):
+    with pytest.raises(ValueError, match="a network with noise, or member_checkpoints, for an ensemble of kind none"):
         rollout.rollout(rollout_config(finished, tmp_path / "f.zarr", ensemble=NOISE))
     assert not (tmp_path / "f.zarr").exists()
 
@@ -159,11 +165,11 @@ def test_the_ensemble_is_verified_with_its_spread(finished, trained, members, tm
 
 
 def test_scalars_are_the_time_of_the_year_and_the_mean_of_a_forcing(finished, trained):
-    step, _ = checkpoints.load_step(trained / "checkpoint")
+    step = load_model(trained / "checkpoint")
     assert step.scalars.names == ("time_of_year", "sea_surface_temperature") and step.scalars.count == 3
     truth = open_analysis(finished.parent / "run" / "analysis.zarr")
-    given = forecasting.Forcing(truth, step.layout.forcing)
-    forcing, clock = given.told(truth["time"].values[[0, 9]])
+    given = Forcing(truth, step.layout.forcing)
+    forcing, clock, _ = given.inputs(truth["time"].values[[0, 9]])
     found = step.scalars(step.forcing_scale(forcing), clock)
     day = 2 * np.pi * np.array([0, 2.25]) / 365.25
     np.testing.assert_allclose(found[:, 0], np.sin(day), atol=1e-6)
@@ -184,11 +190,23 @@ def test_a_uniform_forcing_is_told_exactly_and_unknown_conditions_are_refused():
 
 
 def test_a_network_learns_to_heed_its_scalars(trained):
-    step, _ = checkpoints.load_step(trained / "checkpoint")
+    step = load_model(trained / "checkpoint")
     weights = [p for name, p in step.named_parameters() if "modulation.weight" in name]
     assert weights and all(w.any() for w in weights)
-    with pytest.raises(ConfigError, match="cannot be told what it asks for"):
-        from pipelines import build
-        from pipelines.config import SFNOConfig
+    with pytest.raises(ValueError, match="'sfno' cannot be given what it asks for.*co2"):
+        conditions({"kind": "sfno", "condition": ["co2"]}, step.layout, None)
 
-        build.conditions(SFNOConfig(condition=["co2"]), step.layout, None)
+
+PATHS = {"store": "a", "statistics": "b", "output": "c"}
+
+
+def test_what_cannot_be_trained_is_refused():
+    for kind in ("crps", "energy"):
+        with pytest.raises(ConfigError, match=f"Expected network.noise with loss.kind {kind}"):
+            parse(TrainConfig, PATHS | {"loss": {"kind": kind}}, "x")
+    with pytest.raises(ConfigError, match="greater than or equal to 2 at loss.members"):
+        parse(TrainConfig, PATHS | {"loss": {"kind": "crps", "members": 1}}, "x")
+    with pytest.raises(
+        ConfigError, match=r"Unknown key network.noise.length_scale .*nearest: network.noise.length_scales"
+    ):
+        parse(TrainConfig, PATHS | {"network": {"noise": {"length_scale": [1]}}}, "x")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from emulator.kernels import daylight
+from emulator.planet import insolation as sun
 from emulator.planet.constants import SOLAR_CONSTANT
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features, insolation, mean_insolation, solar_position
@@ -72,9 +72,9 @@ def test_the_compiled_sum_is_numpys(monkeypatch):
     chance = np.random.default_rng(0)
     for rows, columns in ((1, 1), (5, 7), (64, 129)):
         high, flat, turn = (chance.normal(size=(6, size)) for size in (rows, rows, columns))
-        found = daylight.summed(high, flat, turn)
+        found = sun._summed(high, flat, turn)
         with monkeypatch.context() as patched:
-            patched.setattr(daylight, "_KERNEL", None)
-            np.testing.assert_allclose(found, daylight.summed(high, flat, turn), rtol=0, atol=1e-14)
+            patched.setattr(sun, "LIBRARY", None)
+            np.testing.assert_allclose(found, sun._summed(high, flat, turn), rtol=0, atol=1e-14)
         expected = np.maximum(high[:, :, None] + flat[:, :, None] * turn[:, None], 0).sum(0)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)

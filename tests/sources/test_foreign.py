@@ -104,7 +104,7 @@ def test_short_and_standard_names_are_known_as_to_ingest(stores, plain, tmp_path
     caplog.set_level("INFO")
     other = open_any_forecast(_written(cf(forecast, names, sp="hPa"), tmp_path / "hpa.nc"))
     assert "temperature" in other and "sp" in other and "surface_pressure" not in other
-    assert "sp is surface_pressure in hPa, to be converted by emulator ingest" in caplog.text
+    assert "sp (surface_pressure in hPa)" in caplog.text and "emulator ingest" in caplog.text
     only = _written(cf(forecast, names, sp="hPa")[["sp"]], tmp_path / "sp.nc")
     with pytest.raises(ValueError, match="share, got none: .*; emulator ingest .*kind: forecast.* makes a store"):
         score(stores, tmp_path / "s.nc", stores / "bare.nc", only)
@@ -116,7 +116,7 @@ def test_fields_without_units_are_taken_as_the_tables_and_said_to_be(stores, pla
         forecast[name].attrs.pop("units")
     found = score(stores, tmp_path / "s.nc", stores / "bare.nc", _written(forecast, tmp_path / "f.nc"))
     np.testing.assert_allclose(found["rmse"], plain["rmse"], rtol=1e-6)
-    assert "records no units: taken are surface_pressure [Pa], temperature [K]" in caplog.text
+    assert "assumed: surface_pressure [Pa], temperature [K]" in caplog.text
     assert "are the units right" not in caplog.text
     forecast["temperature"] = forecast["temperature"] - 273.15
     score(stores, tmp_path / "s.nc", stores / "bare.nc", _written(forecast, tmp_path / "c.nc"))

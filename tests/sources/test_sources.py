@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_files import LATITUDE, LEVELS, LONGITUDE, TIMES, truth, write_grib
 
-from emulator.sources.harmonise import Options, pieces
+from emulator.sources.harmonise import SourceOptions, pieces
 from emulator.sources.open import Source, find, identity, open_source
 
 TRUTH = truth()
@@ -23,7 +23,7 @@ def read(piece, times=None):
 
 
 def check(path, tolerance=1e-6):
-    found = {p.name: p for source in open_source(str(path)) for p in pieces(source, Options())}
+    found = {p.name: p for source in open_source(str(path)) for p in pieces(source, SourceOptions())}
     for name in ("temperature", "mean_sea_level_pressure"):
         piece = found[name]
         np.testing.assert_allclose(read(piece), TRUTH[name].values, rtol=tolerance)
@@ -84,15 +84,17 @@ def test_what_is_no_source(tmp_path):
     (tmp_path / "empty.nc").write_text("")
     (tmp_path / "broken.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200))
     for name, message in (
-        ("notes.txt", "NetCDF, GRIB or Zarr"),
+        ("notes.txt", "GRIB, NetCDF or Zarr"),
         ("folder", "a folder without"),
-        ("empty.nc", "NetCDF, GRIB or Zarr"),
+        ("empty.nc", "GRIB, NetCDF or Zarr"),
         ("broken.nc", "data that opens at"),
         ("absent.nc", "No such file"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             open_source(str(tmp_path / name))
         assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="among grib, netcdf, zarr, got 'excel'"):
+        open_source(str(tmp_path / "notes.txt"), "excel")
     with pytest.raises(ValueError, match=r"Expected files at .*\*\.nc4, got none"):
         find([str(tmp_path / "*.nc4")])
 
@@ -137,7 +139,7 @@ def test_any_order_unit_and_name(names, dims, flips, roll, origin, pascal, celsi
     if member:
         data = data.assign_coords(number=0)
     data = data.transpose(*dims).rename(NAMES[names])
-    found = {p.name: p for p in pieces(Source("a.nc", data), Options())}
+    found = {p.name: p for p in pieces(Source("a.nc", data), SourceOptions())}
     for name in ("temperature", "mean_sea_level_pressure"):
         np.testing.assert_allclose(read(found[name]), TRUTH[name].values, rtol=2e-7)
         np.testing.assert_allclose(found[name].coordinates["longitude"], LONGITUDE)
@@ -148,15 +150,15 @@ def test_any_order_unit_and_name(names, dims, flips, roll, origin, pascal, celsi
 
 def test_times_and_selections_are_read_in_the_order_asked_for(tmp_path):
     TRUTH.to_netcdf(tmp_path / "a.nc")
-    options = Options(select={"level": [850, 300]})
+    options = SourceOptions(select={"level": [850, 300]})
     found = {p.name: p for source in open_source(str(tmp_path / "a.nc")) for p in pieces(source, options)}
     expected = TRUTH.temperature.sel(level=[300, 850]).values[[5, 1, 1, 6]]
     np.testing.assert_array_equal(read(found["temperature"], [5, 1, 1, 6]), expected)
     with pytest.raises(ValueError, match=r"Expected level 400, got 300, 500, 850 \(temperature in a\.nc\)"):
-        pieces(Source("a.nc", TRUTH), Options(select={"level": 400}))
+        pieces(Source("a.nc", TRUTH), SourceOptions(select={"level": 400}))
     for name in ("latitude", "time", "levle"):
         with pytest.raises(ValueError, match=f"select from in a.nc, got '{name}'"):
-            pieces(Source("a.nc", TRUTH), Options(select={name: 3}))
+            pieces(Source("a.nc", TRUTH), SourceOptions(select={name: 3}))
 
 
 def test_packed_integers_are_unpacked_by_each_file(tmp_path):
@@ -165,7 +167,9 @@ def test_packed_integers_are_unpacked_by_each_file(tmp_path):
         packing = {"dtype": "int16", "scale_factor": scale, "add_offset": 250.0, "_FillValue": -32767}
         part.to_netcdf(tmp_path / f"{number}.nc", encoding={"temperature": packing})
         (piece,) = (
-            p for s in open_source(str(tmp_path / f"{number}.nc")) for p in pieces(s, Options(wanted=("temperature",)))
+            p
+            for s in open_source(str(tmp_path / f"{number}.nc"))
+            for p in pieces(s, SourceOptions(wanted=("temperature",)))
         )
         np.testing.assert_allclose(read(piece), part.temperature.values, rtol=0, atol=scale / 2 * 1.001)
 
@@ -174,14 +178,14 @@ def test_the_longitude_that_closes_the_circle_is_left_out():
     closed = xr.concat(
         [TRUTH, TRUTH.isel(longitude=[0]).assign_coords(longitude=[360.0])], "longitude", data_vars="minimal"
     )
-    piece = next(p for p in pieces(Source("a.nc", closed), Options()) if p.name == "temperature")
+    piece = next(p for p in pieces(Source("a.nc", closed), SourceOptions()) if p.name == "temperature")
     np.testing.assert_array_equal(piece.coordinates["longitude"], LONGITUDE)
     np.testing.assert_array_equal(read(piece), TRUTH.temperature.values)
 
 
 def test_a_scalar_pressure_is_a_level():
     data = TRUTH.sel(level=500).rename(level="air_pressure")
-    piece = next(p for p in pieces(Source("a.nc", data), Options()) if p.name == "temperature")
+    piece = next(p for p in pieces(Source("a.nc", data), SourceOptions()) if p.name == "temperature")
     np.testing.assert_array_equal(piece.coordinates["level"], [500])
     assert piece.read([0]).shape == (1, 1, 1, 1, 7, 12)
 
@@ -191,7 +195,7 @@ def test_other_calendars(tmp_path, calendar):
     times = xr.date_range("2001-02-27", periods=8, freq="6h", calendar=calendar, use_cftime=True)
     TRUTH.assign_coords(time=times).to_netcdf(tmp_path / "a.nc")
     (source,) = open_source(str(tmp_path / "a.nc"))
-    piece = next(p for p in pieces(source, Options()) if p.name == "temperature")
+    piece = next(p for p in pieces(source, SourceOptions()) if p.name == "temperature")
     assert list(piece.coordinates["time"]) == list(times)
     assert piece.coordinates["time"][0].calendar == calendar
     np.testing.assert_array_equal(read(piece), TRUTH.temperature.values)
@@ -201,10 +205,10 @@ def test_signs():
     data = TRUTH[["mean_total_precipitation_rate"]]
     up = data.rename(mean_total_precipitation_rate="hfls")
     up.hfls.attrs = {"units": "W m-2", "standard_name": "surface_upward_latent_heat_flux"}
-    (piece,) = pieces(Source("a.nc", up), Options())
+    (piece,) = pieces(Source("a.nc", up), SourceOptions())
     assert piece.name == "mean_surface_latent_heat_flux"
     np.testing.assert_allclose(read(piece), -data.mean_total_precipitation_rate.values)
-    (piece,) = pieces(Source("a.nc", up), Options(negate=("hfls",)))
+    (piece,) = pieces(Source("a.nc", up), SourceOptions(negate=("hfls",)))
     np.testing.assert_allclose(read(piece), data.mean_total_precipitation_rate.values)
 
 
@@ -214,7 +218,7 @@ def test_means_are_placed_at_the_end_of_their_interval():
     data = TRUTH[["mean_total_precipitation_rate"]].assign_coords(time=("time", middle, {"bounds": "time_bnds"}))
     data["time_bnds"] = (("time", "bnds"), bounds)
     data.mean_total_precipitation_rate.attrs["cell_methods"] = "area: time: mean"
-    (piece,) = pieces(Source("a.nc", data), Options())
+    (piece,) = pieces(Source("a.nc", data), SourceOptions())
     np.testing.assert_array_equal(piece.coordinates["time"], bounds[:, 1])
 
 
@@ -234,19 +238,19 @@ def test_what_cannot_be_understood(change, options, message):
     data = TRUTH.copy(deep=True)
     change(data)
     with pytest.raises(ValueError, match=message):
-        pieces(Source("some.nc", data), Options(**options))
+        pieces(Source("some.nc", data), SourceOptions(**options))
 
 
 def test_an_unknown_dimension_and_a_curvilinear_grid():
     data = TRUTH.expand_dims(model=[1, 5])
     with pytest.raises(ValueError, match="model of size 2"):
-        pieces(Source("a.nc", data), Options())
-    found = pieces(Source("a.nc", data), Options(select={"model": 5}))
+        pieces(Source("a.nc", data), SourceOptions())
+    found = pieces(Source("a.nc", data), SourceOptions(select={"model": 5}))
     np.testing.assert_array_equal(read(next(p for p in found if p.name == "temperature")), TRUTH.temperature.values)
     curved = TRUTH.rename(latitude="y", longitude="x").drop_vars(["x", "y"])
     curved = curved.assign_coords(latitude=(("y", "x"), np.zeros((7, 12))), longitude=(("y", "x"), np.zeros((7, 12))))
     with pytest.raises(ValueError, match="curvilinear"):
-        pieces(Source("a.nc", curved), Options())
+        pieces(Source("a.nc", curved), SourceOptions())
 
 
 def test_cells_of_a_point_grid_fill_the_sphere():
@@ -265,18 +269,18 @@ def test_cells_of_a_point_grid_fill_the_sphere():
             "longitude": ("cell", np.tile([45.0, 135.0, 225.0, 315.0], 2), {"bounds": "longitude_bnds"}),
         },
     )
-    (piece,) = pieces(Source("a.nc", data), Options())
+    (piece,) = pieces(Source("a.nc", data), SourceOptions())
     np.testing.assert_allclose(piece.coordinates["cell_area"], np.pi / 2, rtol=1e-12)
     assert piece.read([0]).shape == (1, 1, 1, 1, 8)
     with pytest.raises(ValueError, match="cell areas or cell corners"):
-        pieces(Source("a.nc", data.drop_vars(["latitude_bnds", "longitude_bnds"])), Options())
+        pieces(Source("a.nc", data.drop_vars(["latitude_bnds", "longitude_bnds"])), SourceOptions())
 
 
 # --- GRIB -----------------------------------------------------------------------------------------------------------
 
 
 def options_of_grib(path, **options):
-    return [p for s in open_source(str(path)) for p in pieces(s, Options(**options))]
+    return [p for s in open_source(str(path)) for p in pieces(s, SourceOptions(**options))]
 
 
 def test_grib_members_and_missing_values(tmp_path):
@@ -370,7 +374,11 @@ def test_grib_agrees_with_cfgrib(tmp_path):
 def test_one_field_by_both_routes(shared_data):
     """Half of each packing step apart at most."""
     grib, netcdf = (
-        {p.name: p for s in open_source(str(shared_data / "era5" / f"test4.{kind}")) for p in pieces(s, Options())}
+        {
+            p.name: p
+            for s in open_source(str(shared_data / "era5" / f"test4.{kind}"))
+            for p in pieces(s, SourceOptions())
+        }
         for kind in ("grib", "nc")
     )
     for name, tolerance in (("temperature", 6.3e-4), ("geopotential", 0.39)):
@@ -392,7 +400,7 @@ def test_multi_field_messages(shared_data):
 def test_areas_of_icon_triangles(shared_data):
     path = shared_data / "climate" / "tas_Amon_ICON-ESM-LR_historical_r1i1p1f1_gn_185001.nc"
     (source,) = open_source(str(path))
-    (piece,) = pieces(source, Options())
+    (piece,) = pieces(source, SourceOptions())
     assert piece.coordinates["cell_area"].sum() == pytest.approx(4 * np.pi, rel=1e-9)
     mean = np.average(np.squeeze(piece.read([0])), weights=piece.coordinates["cell_area"])
     assert 283 < mean < 290

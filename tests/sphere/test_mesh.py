@@ -184,7 +184,7 @@ def test_frames_are_orthonormal_and_right_handed_also_at_the_poles():
 def test_a_mesh_finer_than_the_grid_is_told_about(caplog):
     with caplog.at_level(logging.WARNING, "emulator"):
         build_graph(Grid.gaussian(8), MeshOptions(4))
-    assert "mesh nodes hear of no cell" in caplog.text
+    assert "mesh nodes receive from no cell" in caplog.text
 
 
 def test_the_file_gives_the_same_graph_and_is_used_again(tmp_path):

@@ -19,7 +19,7 @@ from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
 from emulator.kernels import chunks as native
 from emulator.store.analysis import open_analysis
-from emulator.store.chunk_reader import ChunkReader, StoreReader
+from emulator.store.chunks import ChunkReader, StoreReader
 from emulator.store.regions import create, finish, write_region
 
 TIMES = 13

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.store import regions as zarr_regions
-from emulator.store.chunk_reader import ChunkReader
-from emulator.store.chunk_writer import write_chunks
+from emulator.store.chunks import ChunkReader, write_chunks
 from emulator.store.regions import create, write_region
 
 
@@ -83,7 +82,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path, monkeypat
     def full(self, data):
         raise OSError(28, "No space left on device", "c/0")
 
-    monkeypatch.setattr("emulator.store.chunk_writer._write", full)
+    monkeypatch.setattr("emulator.store.chunks._write", full)
     with pytest.raises(zarr_regions.DiskError, match="No space left on device"):
         write_region(tmp_path / "a.zarr", "t", np.ones((2, 3, 4), np.float32), {})
     assert bytes_of(tmp_path) == before
@@ -93,9 +92,9 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path, monkeypat
 def test_a_fault_of_the_disk_is_found_by_reading_back(tmp_path, monkeypatch, place):
     """A bit that is flipped on its way to the disk."""
     create(tmp_path / "a.zarr", template(4, (3, 40)), {"time": 1}, {"time": 2})
-    from emulator.store import chunk_writer
+    from emulator.store import chunks
 
-    write = chunk_writer._write
+    write = chunks._write
     count = iter(range(100))
 
     def flip(file, data):
@@ -104,6 +103,6 @@ def test_a_fault_of_the_disk_is_found_by_reading_back(tmp_path, monkeypatch, pla
             broken[len(broken) // 2 if place == "chunk" else 1] ^= 4
         write(file, bytes(broken))
 
-    monkeypatch.setattr(chunk_writer, "_write", flip)
+    monkeypatch.setattr(chunks, "_write", flip)
     with pytest.raises(ValueError, match=r"read back what was written of t|decompresses in|broken file"):
         write_region(tmp_path / "a.zarr", "t", np.random.default_rng(0).normal(size=(2, 3, 40)), {})

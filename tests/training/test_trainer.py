@@ -13,49 +13,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_planet import numpy_statistics
+from small_training import CONFIG, RECIPE, buffers_of, loss_of, same_state, samples_of, trainer
 
-from emulator.data.samples import Samples
+from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
-from emulator.model.step import Step
-from emulator.training.trainer import Diverged, Interrupted, Phase, Recipe, Trainer
-from pipelines import build, conserve
-from pipelines.config import TorchHarmonicsConfig, TrainConfig
-
-CONFIG = TrainConfig(
-    store="x",
-    statistics="x",
-    output="x",
-    prognostic=["temperature", "surface_pressure", "specific_humidity", "u_component_of_wind", "v_component_of_wind"],
-    network={"embed_dim": 8, "blocks": 1},
-    phases=[{"updates": 12, "batch_size": 3}, {"updates": 6, "rollout_steps": 2, "batch_size": 2}],
-    ema=0.9,
-)
-STOCHASTIC = TrainConfig(
-    **CONFIG.model_dump(exclude={"network", "loss"}),
-    network={"embed_dim": 8, "blocks": 2, "noise": {"channels": 2}, "norm": "layer"},
-    loss={"kind": "crps", "members": 2},
-)
-RECIPE = dataclasses.replace(build.recipe(CONFIG), save_every=5, log_every=2, warmup=3)
-
-
-def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, config=CONFIG, **more):
-    dataset = planet.assign_attrs(time_step_seconds=21600.0)
-    statistics = numpy_statistics(planet)
-    samples = Samples(dataset, build.layout(dataset, config))
-    torch.manual_seed(0)
-    network = build.network(config.network.model_copy(update=network or {}), samples.layout, samples.grid)
-    scheme = conserve.conservation(config.conservation, samples, statistics).scheme
-    told = build.conditions(config.network, samples.layout, samples.grid)
-    step = Step(network, samples.layout, build.buffers(samples, statistics, config), scheme, *told)
-    return Trainer(step, build.loss(samples, statistics, config), samples, recipe, directory, identity, **more)
-
-
-def same_state(a, b):
-    first, second = (checkpoint.load(checkpoint.numbered(d, "state")[-1])[0] for d in (a, b))
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        torch.testing.assert_close(tensor, second[name], rtol=0, atol=0, msg=name)
-    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+from emulator.model.assemble import make_step
+from emulator.model.conserving import ConservationOptions, conservation
+from emulator.training.options import Phase
+from emulator.training.recipe import Recipe
+from emulator.training.trainer import Diverged, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +144,7 @@ sys.path[:0] = {tests!r}
 import torch
 torch.set_num_threads({threads})
 from small_planet import small_planet
-from test_trainer import trainer
+from small_training import trainer
 trainer(small_planet(), Path({directory!r})).run(lambda row: print(row["update"], flush=True))
 """
 
@@ -253,16 +219,14 @@ def test_too_short_a_period_is_refused(planet, tmp_path):
 
 
 def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp_path):
-    dataset = planet.assign_attrs(time_step_seconds=21600.0)
     statistics = numpy_statistics(planet)
-    samples = Samples(dataset, build.layout(dataset, CONFIG))
-    soft = CONFIG.conservation.model_copy(update={"kind": "none", "penalty": 0.1})
-    kept = conserve.conservation(soft, samples, statistics)
+    samples = samples_of(planet)
+    soft = ConservationOptions.of({"kind": "none", "penalty": 0.1})
+    kept = conservation(soft, samples, statistics)
     assert kept.scheme is None
     torch.manual_seed(0)
-    network = build.network(CONFIG.network, samples.layout, samples.grid)
-    step = Step(network, samples.layout, build.buffers(samples, statistics, CONFIG))
-    loss = build.loss(samples, statistics, CONFIG, kept.penalty)
+    step = make_step(CONFIG.network, samples.layout, samples.grid, buffers_of(samples, statistics), None)
+    loss = loss_of(samples, statistics, penalty=kept.penalty)
     recipe = dataclasses.replace(RECIPE, phases=(Phase(30, 1, 4, 1.0),), log_every=5)
     Trainer(step, loss, samples, recipe, tmp_path, "soft").run()
     rows = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -270,7 +234,7 @@ def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp
 
 
 def test_a_network_with_complex_weights_is_trained_too(planet, tmp_path):
-    config = CONFIG.model_copy(update={"network": TorchHarmonicsConfig(embed_dim=8, num_layers=1)})
+    config = dataclasses.replace(CONFIG, network={"kind": "torch_harmonics", "embed_dim": 8, "num_layers": 1})
     small = trainer(planet, tmp_path, config=config)
     assert any(p.is_complex() for p in small.step.parameters())
     small.run()

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from test_trainer import same_state
+from small_training import same_state
 from test_training_options import validated
 
 from emulator.model import checkpoint

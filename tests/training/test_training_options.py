@@ -7,22 +7,27 @@ import numpy as np
 import pytest
 import torch
 from small_planet import numpy_statistics
-from test_trainer import CONFIG, RECIPE, same_state, trainer
-from test_trainer import whole as whole_run
+from small_training import CONFIG, RECIPE, loss_of, same_state, trainer, weighted
 
 from emulator.data.samples import Batch
+from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.rollout import rollout
-from emulator.parallel.processes import World
+from emulator.parallel.processes import Processes
+from emulator.training.options import LossOptions, PeriodOptions, Phase, ValidationOptions
 from emulator.training.replay import Replay
-from emulator.training.trainer import Diverged, Interrupted, Phase, Trainer
+from emulator.training.run import _kept
+from emulator.training.trainer import Diverged, Trainer
 from emulator.training.validation import Best, Validation
-from emulator.training.window import Manner, Window
-from pipelines import build
-from pipelines.config import LossConfig, Period, ValidationConfig
-from pipelines.train import _chosen
+from emulator.training.window import Window, WindowOptions
 
-whole = whole_run  # the fixture of an undisturbed run
+
+@pytest.fixture(scope="module")
+def whole(planet, tmp_path_factory):
+    """An undisturbed run."""
+    directory = tmp_path_factory.mktemp("whole")
+    trainer(planet, directory).run()
+    return directory
 
 
 def rows_of(directory, name="metrics.jsonl"):
@@ -36,7 +41,7 @@ def shortened(*phases, **more):
 def validated(planet, directory, recipe=RECIPE, every=4, patience=0):
     """A trainer with a validation on the same planet's later times."""
     made = trainer(planet, directory, recipe)
-    error = build.error(made.samples, numpy_statistics(planet), CONFIG)
+    error = weighted(made.samples, numpy_statistics(planet)).error()
     made.validation = Validation(made.samples, error, every, windows=5, steps=3, batch_size=2, patience=patience)
     return made
 
@@ -59,15 +64,15 @@ def test_validation_scores_the_averaged_weights_and_leaves_the_training_alone(pl
 def test_the_best_weights_of_another_training_are_not_taken_for_ones_own(planet, tmp_path):
     made = validated(planet, tmp_path, shortened(Phase(4, 1, 2, 1.0)))
     made.run()
-    config = CONFIG.model_copy(update={"validation": ValidationConfig(period=Period())})
-    weights, about = _chosen(config, made, {})
+    config = dataclasses.replace(CONFIG, validation=ValidationOptions(PeriodOptions()))
+    weights, about = _kept(made, {}, config)
     assert about["update"] == 4
     (path,) = checkpoint.numbered(tmp_path, "best")
     checkpoint.save(path, weights, checkpoint.describe(path) | {"identity": "other"})
     with pytest.raises(
         checkpoint.CheckpointError, match="after update 4 of this training in .*best-00000004, got those of another"
     ):
-        _chosen(config, made, {})
+        _kept(made, {}, config)
 
 
 def test_damaged_weights_of_the_best_validation_are_replaced_by_the_last_ones(planet, tmp_path, caplog):
@@ -75,22 +80,21 @@ def test_damaged_weights_of_the_best_validation_are_replaced_by_the_last_ones(pl
     made.run()
     (path,) = checkpoint.numbered(tmp_path, "best")
     (path / checkpoint.TENSORS).write_bytes(b"")
-    config = CONFIG.model_copy(update={"validation": ValidationConfig(period=Period())})
+    config = dataclasses.replace(CONFIG, validation=ValidationOptions(PeriodOptions()))
     last = made.tensors()
-    assert _chosen(config, made, last) == (last, {"update": 4})
-    assert "damaged" in caplog.text and "the last update are taken" in caplog.text
+    assert _kept(made, last, config) == (last, {"update": 4})
+    assert "damaged" in caplog.text and "the last update" in caplog.text
 
 
 def test_validation_agrees_with_rollouts_step_by_step(planet, tmp_path):
     made = validated(planet, tmp_path)
     made.step.eval()
-    found = made.validation(made.step, World(), torch.device("cpu"))
+    found = made.validation(made.step, Processes(), torch.device("cpu"))
     starts = made.samples.starts(3)[np.linspace(0, len(made.samples.starts(3)) - 1, 5).round().astype(int)]
     totals = np.zeros(3)
     for start in starts:
         batch = made.samples.batch([start], 3)
-        told = ((batch.forcing[:, k], batch.clock[:, k]) for k in range(3))
-        for k, result in enumerate(rollout(made.step, batch.state[:, 0], told)):
+        for k, result in enumerate(rollout(made.step, batch.state[:, 0], batch.inputs())):
             truth = batch.state[:, k + 1], batch.diagnostic[:, k]
             if k == 0:
                 totals[0] += float(made.validation.error(result.state, result.diagnostic, *truth))
@@ -230,8 +234,8 @@ def test_after_going_back_the_weights_of_the_best_validation_are_still_there(pla
     poison(made, 13, lambda batch: batch.state[:, 1:].add_(1e5))
     made.run()
     assert made.best.update == 8 and made.retried == 1
-    config = CONFIG.model_copy(update={"validation": ValidationConfig(period=Period())})
-    assert _chosen(config, made, {})[1]["update"] == 8
+    config = dataclasses.replace(CONFIG, validation=ValidationOptions(PeriodOptions()))
+    assert _kept(made, {}, config)[1]["update"] == 8
     assert [path.name for path in checkpoint.numbered(tmp_path, "best")] == ["best-00000008"]
 
 
@@ -260,7 +264,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_batch(planet, tmp_path):
     for other in gradients[1:]:
         for name, gradient in gradients[0].items():
             torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-6 * scale, msg=name)
-    with pytest.raises(ValueError, match="divides into 3 parts, got 4"):
+    with pytest.raises(ValueError, match="batch_size 4 to divide into 3 parts"):
         shortened(dataclasses.replace(phase, accumulate=3))
 
 
@@ -273,9 +277,9 @@ def gradient_of(made, manner):
 
 def test_cutting_the_gradient_changes_it_and_not_the_loss(planet, tmp_path):
     made = trainer(planet, tmp_path)
-    full, loss = gradient_of(made, Manner())
-    cut, same = gradient_of(made, Manner(gradient_steps=1))
-    far, again = gradient_of(made, Manner(gradient_steps=5))
+    full, loss = gradient_of(made, WindowOptions())
+    cut, same = gradient_of(made, WindowOptions(gradient_steps=1))
+    far, again = gradient_of(made, WindowOptions(gradient_steps=5))
     assert loss == same == again
     assert any(not torch.allclose(full[name], cut[name]) for name in full)
     assert all(torch.equal(full[name], far[name]) for name in full)
@@ -283,23 +287,23 @@ def test_cutting_the_gradient_changes_it_and_not_the_loss(planet, tmp_path):
 
 def test_steps_that_are_computed_again_give_the_same_gradient(planet, tmp_path):
     made = trainer(planet, tmp_path)
-    full, loss = gradient_of(made, Manner())
-    again, same = gradient_of(made, Manner(checkpoint_steps=True))
+    full, loss = gradient_of(made, WindowOptions())
+    again, same = gradient_of(made, WindowOptions(recompute=True))
     assert loss == same
     for name, gradient in full.items():
         torch.testing.assert_close(again[name], gradient, msg=name)
 
 
-def test_a_taught_step_starts_from_the_truth(planet, tmp_path):
+def test_a_teacher_forced_step_starts_from_the_truth(planet, tmp_path):
     made = trainer(planet, tmp_path)
-    _, taught = gradient_of(made, Manner(taught=(False, True, True)))
+    _, forced = gradient_of(made, WindowOptions(teacher_forced=(False, True, True)))
     batch, single = made.samples.batch([3, 9], 3), 0.0
     for k in range(3):
         one = Batch(
             batch.state[:, k : k + 2], *(t[:, k : k + 1] for t in (batch.diagnostic, batch.forcing, batch.clock))
         )
-        single += float(Window(made.step, made._run_window._module.loss)(one, Manner())[0]) / 3
-    assert taught == pytest.approx(single, rel=1e-5)
+        single += float(Window(made.step, made._run_window._module.loss)(one, WindowOptions())[0]) / 3
+    assert forced == pytest.approx(single, rel=1e-5)
 
 
 def test_random_windows_and_teaching_are_functions_of_the_update(planet, tmp_path):
@@ -307,8 +311,8 @@ def test_random_windows_and_teaching_are_functions_of_the_update(planet, tmp_pat
     steps = [recipe.steps(update) for update in range(400)]
     assert set(steps) == {1, 2, 3, 4} and steps == [recipe.steps(update) for update in range(400)]
     assert min(steps.count(n) for n in (1, 2, 3, 4)) > 60
-    taught = [flag for update in range(400) for flag in recipe.taught(update)]
-    assert len(taught) == sum(steps) and 0.2 < sum(taught) / len(taught) < 0.3
+    forced = [flag for update in range(400) for flag in recipe.teacher_forced(update)]
+    assert len(forced) == sum(steps) and 0.2 < sum(forced) / len(forced) < 0.3
     straight = dataclasses.replace(recipe, phases=(dataclasses.replace(recipe.phases[0], updates=8),))
     first = trainer(planet, tmp_path / "stopped", straight)
     with pytest.raises(Interrupted):
@@ -406,8 +410,8 @@ def test_replayed_samples_are_the_same_after_a_stop(planet, tmp_path):
 @pytest.mark.parametrize("kind", ["l1", "huber", "spectral"])
 def test_every_loss_of_the_configuration_trains(planet, tmp_path, kind):
     made = trainer(planet, tmp_path)
-    config = CONFIG.model_copy(update={"loss": LossConfig(kind=kind)})
-    loss = build.loss(made.samples, numpy_statistics(planet), config)
+    config = dataclasses.replace(CONFIG, loss=LossOptions(kind))
+    loss = loss_of(made.samples, numpy_statistics(planet), config)
     again = Trainer(made.step, loss, made.samples, RECIPE, tmp_path, "same")
     again.run()
     rows = rows_of(tmp_path)

@@ -17,7 +17,7 @@ def truth():
 
 
 def total_of(dataset, name):
-    fields = {n: dataset[n].values.astype(np.float64) for n in budgets.needed("energy") if n in dataset}
+    fields = {n: dataset[n].values.astype(np.float64) for n in budgets.audited()["energy"].needed if n in dataset}
     constants = Constants.from_json(dataset.attrs["constants"])
     return budgets.totals(fields, levels_of(dataset), grid_of(dataset), constants)[name]
 
@@ -29,7 +29,7 @@ def test_forecast_equal_to_the_truth_has_the_truths_residuals(truth):
     )
     assert skipped == {"ours": {}, "truth": {}}
     assert list(found["audit_source"].values) == ["ours", "truth"]
-    assert list(found["budget"].values) == list(budgets.BUDGETS)
+    assert list(found["budget"].values) == list(budgets.audited())
     ours, theirs = (found["budget_residual"].sel(audit_source=name) for name in ("ours", "truth"))
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     assert np.isnan(ours.isel(audit_lead_time=0)).all() and np.isfinite(ours.isel(audit_lead_time=slice(1, None))).all()

@@ -80,9 +80,7 @@ def test_condensate_is_water():
 
 
 def test_sources_have_the_sign_of_a_gain():
-    ones = {
-        name: np.ones(GRID.shape) for budget in budgets.BUDGETS for name in budgets.needed(budget) if "mean_" in name
-    }
+    ones = {name: np.ones(GRID.shape) for q in budgets.audited().values() for name in q.needed if "mean_" in name}
     fields = ones | {"mean_evaporation_rate": np.full(GRID.shape, -3.0)}
     found = budgets.sources(fields, GRID, ERA5)
     np.testing.assert_allclose(found["water"], 3 - 1)

@@ -3,8 +3,9 @@
 import html
 import json
 
+from emulator.planet.quantities import quantity
 from emulator.report import budget_panels
-from emulator.report.display import BUDGET_NAMES, date_and_hour, variable_name
+from emulator.report.display import date_and_hour, variable_name
 from emulator.report.panel import panel
 from emulator.report.view import NOT_FINITE, View
 from emulator.verify.assemble import far_off
@@ -122,7 +123,7 @@ def _budget_caveats(view):
     for source, reasons in view.note("budgets_skipped").items():
         name = source if source != "truth" else "the truth"
         sentences += [
-            f"{BUDGET_NAMES[budget]} budget of {name} not audited: {reason}." for budget, reason in reasons.items()
+            f"{quantity(budget).label} budget of {name} not audited: {reason}." for budget, reason in reasons.items()
         ]
     if budget_panels.has_budgets(view):
         inits = {source: _audited(view, source) for source in budget_panels.sources(view)}

@@ -4,8 +4,9 @@ import html
 
 import numpy as np
 
+from emulator.planet.quantities import quantity
 from emulator.report import budget_panels as budgets
-from emulator.report.display import BUDGET_NAMES, number, scientific
+from emulator.report.display import number, scientific
 from emulator.report.panel import panel
 from emulator.report.template import note, table
 from emulator.report.view import View
@@ -33,7 +34,7 @@ def budget_table(view: View) -> str:
             relative = budgets.overall(view, source, budget)
             if not np.isfinite(relative):
                 continue
-            head = f'<th scope="rowgroup">{BUDGET_NAMES[budget]}</th>' if not index else "<td></td>"
+            head = f'<th scope="rowgroup">{quantity(budget).label}</th>' if not index else "<td></td>"
             drift = budgets.drift_per_day(view, source, budget)
             rows.append(
                 f'<tr>{head}<th scope="row">{html.escape(budgets.label(view, source))}</th>'

@@ -4,9 +4,9 @@ import html
 
 import numpy as np
 
+from emulator.planet.quantities import quantity
 from emulator.report import budget_panels
 from emulator.report.display import (
-    BUDGET_TOTALS,
     date_and_hour,
     difference_cell,
     number,
@@ -170,7 +170,7 @@ def _budgets(view) -> str:
         theirs = budget_panels.overall(view, "truth", budget)
         if np.isfinite(ours):
             beside = f" (reference {scientific(theirs)})" if np.isfinite(theirs) else ""
-            texts.append(f"{scientific(ours)} of the {BUDGET_TOTALS[budget]}{beside}")
+            texts.append(f"{scientific(ours)} of the {quantity(budget).total}{beside}")
     return f"One step leaves unexplained {_join(texts)}." if texts else ""
 
 

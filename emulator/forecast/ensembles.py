@@ -1,0 +1,227 @@
+"""Initial states of ensembles: Gaussian noise on the sphere, bred vectors, and lagged forecasts."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from emulator.data.channels import Channels
+from emulator.data.forcing import Forcing, StepInputs
+from emulator.model.noise import forecast_key
+from emulator.model.rollout import rollout
+from emulator.model.step import Step
+from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
+
+KINDS = ("none", "noise", "bred", "lagged")
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleOptions:
+    """How the members of an ensemble differ. Amplitudes are in units of the standard deviation of a step's change.
+
+    Attributes:
+      members: their number, at least 2.
+      kind: one of `KINDS`; none: members differ by model or by the network's own noise alone.
+      control: the first member starts from the analysis itself (noise, bred).
+      slope, lowest_wavenumber, spectrum: of the noise's power by total wavenumber; a spectrum replaces the slope.
+      vertical_correlation: of the noise on neighbouring levels.
+      lag_hours: between the starts of lagged members. cycles, cycle_hours: of breeding.
+    """
+
+    members: int
+    kind: str = "noise"
+    control: bool = False
+    amplitude: float = 0.3
+    slope: float = 3.0
+    lowest_wavenumber: int = 1
+    spectrum: Sequence[float] | None = None
+    vertical_correlation: float = 0.8
+    seed: int = 0
+    lag_hours: float = 6
+    cycles: int = 6
+    cycle_hours: float = 12
+
+    def __post_init__(self):
+        if self.members < 2 or self.kind not in KINDS:
+            raise ValueError(
+                f"Expected at least 2 members of a kind among {', '.join(KINDS)}, got {self.members} of {self.kind!r}"
+            )
+
+
+class InitialStates:
+    """States at the initial times of forecasts, and of the members of ensembles.
+
+    Args:
+      step: the emulator; states are made on its device.
+      dataset: the analysis store.
+      forcing: of the store.
+      batch_size: forecasts computed at a time.
+      options: of the ensemble; None for single forecasts.
+    """
+
+    def __init__(
+        self, step: Step, dataset: xr.Dataset, forcing: Forcing, batch_size: int, options: EnsembleOptions | None
+    ):
+        self.step, self.dataset, self.forcing = step, dataset, forcing
+        self.batch_size, self.options, self._source = batch_size, options, None
+
+    def __call__(self, times: Sequence) -> tuple[Tensor, Tensor]:
+        """States and diagnostics at lead 0 of all rows, `(time and member, channel, *space)`.
+
+        Raises `ValueError` for hours that are no whole steps, and for earlier analyses that the store lacks.
+        """
+        layout, options = self.step.layout, self.options
+        state, diagnostic = self._read(layout.prognostic, times), self._read(layout.diagnostic, times)
+        if options is None:
+            return state, diagnostic
+        diagnostic = diagnostic.repeat_interleave(options.members, 0)
+        if options.kind == "none":
+            return state.repeat_interleave(options.members, 0), diagnostic
+        make = {"noise": self._noisy, "bred": self._bred, "lagged": self._lagged}[options.kind]
+        return torch.cat([make(time, one) for time, one in zip(times, state, strict=True)]), diagnostic
+
+    def _read(self, channels: Channels, times: Sequence) -> Tensor:
+        part = self.dataset.sel(time=list(times))
+        fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32)) for n in channels.names}
+        packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.grid.shape)
+        return packed.to(self.step.device)
+
+    def _draws(self, time) -> Tensor:
+        """Noise of every perturbed member, `(member, channel, *space)`, in units of the change over a step."""
+        options, channels = self.options, self.step.layout.prognostic
+        if self._source is None:
+            self._source = SphericalNoise(self.forcing.grid, options.spectrum)
+            if options.spectrum is None:
+                power = power_law(self._source.degrees, options.slope, options.lowest_wavenumber)
+                self._source = SphericalNoise(self.forcing.grid, power)
+        members = range(int(options.control), options.members)
+        draws = [
+            noise(self._source, channels, generator_of(options.seed, time, member), options.vertical_correlation)
+            for member in members
+        ]
+        return torch.stack(draws).to(self.step.device)
+
+    def _with_control(self, state: Tensor, perturbed_states: Tensor) -> Tensor:
+        return torch.cat([state[None], perturbed_states]) if self.options.control else perturbed_states
+
+    def _noisy(self, time, state: Tensor) -> Tensor:
+        return self._with_control(state, perturbed(self.step, state[None], self.options.amplitude * self._draws(time)))
+
+    def _bred(self, time, state: Tensor) -> Tensor:
+        options = self.options
+        cycle = self._whole_steps(options.cycle_hours, "cycle_hours")
+        past = [self.forcing.later(time, -cycle * back) for back in range(options.cycles, 0, -1)]
+        self._check_stored(past, time)
+        states = [*self._read(self.step.layout.prognostic, past), state]
+        area = torch.as_tensor(self.forcing.grid.area).to(self.step.device)
+
+        def advance(batch, index):
+            return self._forecast(batch, past[index], cycle)
+
+        vectors = bred(self.step, states, self._draws(time), advance, area, options.amplitude)
+        return self._with_control(state, perturbed(self.step, state[None], vectors))
+
+    def _lagged(self, time, state: Tensor) -> Tensor:
+        """Member m has started m lags before: its state at `time` is a forecast."""
+        lag = self._whole_steps(self.options.lag_hours, "lag_hours")
+        past = [self.forcing.later(time, -lag * back) for back in range(1, self.options.members)]
+        self._check_stored(past, time)
+        older = self._read(self.step.layout.prognostic, past) if past else state[None][:0]
+        late = [
+            self._forecast(one[None], start, lag * back)
+            for back, (start, one) in enumerate(zip(past, older, strict=True), 1)
+        ]
+        return torch.cat([state[None], *late])
+
+    def _forecast(self, batch: Tensor, start, steps: int) -> Tensor:
+        """States `(row, channel, *space)` from `start` some steps later, all with the noise of its first member.
+
+        So bred vectors differ by how they began, and a lagged member is the forecast that had started then.
+        """
+
+        def inputs(rows: int):
+            for number in range(1, steps + 1):
+                given = self.forcing.inputs([self.forcing.later(start, number - 1)])
+                if self.step.noise is not None:
+                    given = given._replace(
+                        noise=self.step.noise.rows([forecast_key(self.options.seed, start, 0, number)])
+                    )
+                parts = (None if part is None else part.to(self.step.device) for part in given)
+                yield StepInputs(*(None if part is None else part.expand(rows, *part.shape[1:]) for part in parts))
+
+        ends = []
+        for rows in batch.split(self.batch_size):
+            for result in rollout(self.step, rows, inputs(len(rows))):
+                end = result.state
+            ends.append(end)
+        return torch.cat(ends)
+
+    def _whole_steps(self, hours: float, name: str) -> int:
+        steps = hours * 3600 / self.forcing.step_seconds
+        if round(steps) < 1 or abs(steps - round(steps)) > 1e-9:
+            raise ValueError(f"Expected {name} as a multiple of {self.forcing.step_seconds / 3600:g}, got {hours:g}")
+        return round(steps)
+
+    def _check_stored(self, past: Sequence, time) -> None:
+        stored = set(self.dataset["time"].values.tolist())
+        if missing := [when for when in past if np.array(when).tolist() not in stored]:
+            raise ValueError(f"Expected analyses before {time} for the ensemble, the store has none at {missing[0]}")
+
+
+def noise(
+    source: SphericalNoise, channels: Channels, generator: np.random.Generator, vertical_correlation: float = 0.8
+) -> Tensor:
+    """Noise of unit variance for every channel, `(channel, *space)`, correlated between neighbouring levels of a variable.
+
+    Levels follow a first-order autoregression from the top down.
+    """
+    fields = source.draw(generator, channels.count)
+    rest = (1 - vertical_correlation**2) ** 0.5
+    for where in channels.slices.values():
+        for level in range(where.start + 1, where.stop):
+            fields[level] = vertical_correlation * fields[level - 1] + rest * fields[level]
+    return fields
+
+
+def perturbed(step: Step, state: Tensor, perturbation: Tensor) -> Tensor:
+    """State plus perturbation in units of the change over a step, `(..., channel, *space)`, inside the step's bounds."""
+    moved = state + step.change_std * perturbation
+    # A state of the analysis may lie outside the bounds itself: it is not pulled in.
+    lower, upper = torch.minimum(step.lower, state), torch.maximum(step.upper, state)
+    return torch.minimum(torch.maximum(moved, lower), upper)
+
+
+def size_of(step: Step, difference: Tensor, area: Tensor) -> Tensor:
+    """Root mean square over channels and area of a difference of states, in units of the change over a step: `(...)`."""
+    scaled = (difference / step.change_std).double().square()
+    return (scaled * area).sum((-2, -1)).mean(-1).sqrt()
+
+
+def bred(
+    step: Step,
+    states: Sequence[Tensor],
+    start: Tensor,
+    advance: Callable[[Tensor, int], Tensor],
+    area: Tensor,
+    amplitude: float,
+) -> Tensor:
+    """Bred vectors (Toth and Kalnay 1993) for the last of `states`, in units of the change over a step.
+
+    Args:
+      step: the emulator, which gives bounds and units.
+      states: analyses one cycle apart, oldest first, `(channel, *space)` each.
+      start: perturbations of the oldest, `(member, channel, *space)` in the same units.
+      advance: `(state, cycle) -> state` at the end of the cycle, for `(member, channel, *space)` states.
+      area: cell areas, summing to 1.
+      amplitude: root mean square (`size_of`) to which the difference is rescaled after every cycle.
+    """
+    vectors = start * (amplitude / size_of(step, step.change_std * start, area)).float().view(-1, 1, 1, 1)
+    for cycle, analysis in enumerate(states[:-1]):
+        control = advance(analysis[None], cycle)
+        grown = advance(perturbed(step, analysis[None], vectors), cycle) - control
+        size = size_of(step, grown, area).clamp(min=1e-12)
+        vectors = grown / step.change_std * (amplitude / size).float().view(-1, 1, 1, 1)
+    return vectors

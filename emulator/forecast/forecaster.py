@@ -1,0 +1,222 @@
+"""Forecasts from a group of initial times: states in, blocks of named fields out, resumable at every block."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emulator.conservation.budgets import Anchor
+from emulator.data.forcing import Forcing, StepInputs
+from emulator.files.whole_file import whole_file
+from emulator.forecast.ensembles import EnsembleOptions, InitialStates
+from emulator.forecast.schedule import Schedule
+from emulator.model.noise import forecast_key
+from emulator.model.rollout import rollout
+from emulator.model.stepper import Stepper, StepResult
+
+BLOCK_BYTES = 1 << 27
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a group of forecasts stands after a number of steps: states and anchors of its batches of rows."""
+
+    number: int
+    states: list[Tensor]
+    masses: list[Tensor | None]
+
+    def save(self, path: Path) -> None:
+        """Written beside and renamed: whole or not there. Raises `OSError` when the disk is full."""
+        tensors = {f"state{i}": state.cpu().contiguous() for i, state in enumerate(self.states)}
+        tensors |= {f"mass{i}": mass.cpu() for i, mass in enumerate(self.masses) if mass is not None}
+        with whole_file(path) as partial:
+            try:
+                save_file(tensors, partial, {"number": str(self.number)})
+            except SafetensorError as error:
+                raise OSError(f"could not write {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> "Position | None":
+        """The position in a file; None where there is none."""
+        if not path.exists():
+            return None
+        with safe_open(path, "pt") as file:
+            names, number = set(file.keys()), int(file.metadata()["number"])
+            count = sum(name.startswith("state") for name in names)
+            masses = [file.get_tensor(f"mass{i}") if f"mass{i}" in names else None for i in range(count)]
+            return cls(number, [file.get_tensor(f"state{i}") for i in range(count)], masses)
+
+
+class Forecaster:
+    """Forecasts as blocks of consecutive leads under names.
+
+    Args:
+      models: one or more steppers with the same channels, on one device: member m of an ensemble is computed by model m
+        modulo their number.
+      dataset: the analysis store with initial states and forcing.
+      batch_size: forecasts computed at a time.
+      ensemble: None for single forecasts.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Stepper],
+        dataset: xr.Dataset,
+        batch_size: int = 8,
+        ensemble: EnsembleOptions | None = None,
+    ):
+        self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
+        self.step = self.models[0].at(1)
+        self.forcing = Forcing(dataset, self.step.layout.forcing)
+        self.records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
+        self._initial = InitialStates(self.step, dataset, self.forcing, batch_size, ensemble)
+
+    @property
+    def members(self) -> int:
+        return self.ensemble.members if self.ensemble else 1
+
+    @property
+    def group_size(self) -> int:
+        """Initial times computed together."""
+        return max(1, self.batch_size // self.members)
+
+    def blocks(self, times: Sequence, schedule: Schedule, position: Position | None = None) -> Iterator[tuple]:
+        """Pairs of the position after a block, and its fields `(time, lead, [member,] ..., *space)` and records.
+
+        Batches are the same rows whatever the blocks and wherever the forecasts start again, so that the numbers are too.
+        """
+        rows = self._rows(len(times))
+        entries, start = [], position
+        if start is None:
+            state, diagnostic = self._initial(times)
+            start = Position(0, [state[r] for r in rows], [None] * len(rows))
+            if not schedule.mean:
+                entries = [(state, diagnostic, {})]
+        before = start
+        most = max(1, BLOCK_BYTES // (4 * len(times) * self.members * (self._numbers() or 1)))
+        for here, entry in self._entries(times, rows, start, schedule):
+            if len(entries) == most:
+                yield before, self._named(entries, len(times))
+                entries = []
+            entries.append(entry)
+            before = here
+        if entries:
+            yield before, self._named(entries, len(times))
+
+    def _numbers(self) -> int:
+        """Numbers that a state and its diagnostics have."""
+        layout = self.step.layout
+        return (layout.prognostic.count + layout.diagnostic.count) * int(np.prod(self.forcing.grid.shape))
+
+    def _rows(self, times: int) -> list[np.ndarray]:
+        """Batches of rows (time-major, then member), each computed by one model."""
+        member = np.tile(np.arange(self.members), times)
+        batches = []
+        for model in range(len(self.models)):
+            own = np.flatnonzero(member % len(self.models) == model)
+            batches += [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
+        return batches
+
+    def _entries(self, times, rows, start: Position, schedule: Schedule):
+        """After every step that is written: the position, and state, diagnostics and records of all rows."""
+        last = schedule.ends[-1] if schedule.ends else 0
+        numbers = range(start.number + 1, last + 1)
+        shared: dict[int, StepInputs] = {}  # forcing and clock of the step that the batches of rows are at
+
+        def inputs(row: np.ndarray) -> Iterator[StepInputs]:
+            for number in numbers:
+                if number not in shared:
+                    shared.clear()
+                    shared[number] = self._inputs(times, number)
+                given = shared[number]
+                if len(rows) > 1:
+                    given = StepInputs(given.forcing[row], given.clock[row])
+                yield given._replace(noise=self._noise(times, row, number))
+
+        forecasts = []
+        for row, state, mass in zip(rows, start.states, start.masses, strict=True):
+            model = self.models[(int(row[0]) % self.members) % len(self.models)]
+            device = self.step.device
+            anchor = None if mass is None else Anchor(mass.to(device))
+            forecasts.append(rollout(model, state.to(device), inputs(row), anchor, first=start.number + 1))
+        total, written, ends = None, start.number, set(schedule.ends)
+        for number, results in zip(numbers, zip(*forecasts, strict=True), strict=True):
+            entry = self._joined(results, rows)
+            if schedule.mean:
+                total = _added(total, entry)
+            if number in ends:
+                masses = [None if result.anchor is None else result.anchor.dry_mass for result in results]
+                position = Position(number, [result.state for result in results], masses)
+                yield position, _over(total, number - written) if schedule.mean else entry
+                total, written = None, number
+
+    def _inputs(self, times, number: int) -> StepInputs:
+        """Forcing and clock of step `number` of all rows, on the models' device."""
+        given = self.forcing.inputs([self.forcing.later(time, number - 1) for time in times])
+        if self.members > 1:
+            given = StepInputs(*(part.repeat_interleave(self.members, 0) for part in given[:2]))
+        return StepInputs(*(part.to(self.step.device) for part in given[:2]))
+
+    def _noise(self, times, row: np.ndarray, number: int) -> Tensor | None:
+        """Noise of step `number`, counted from 1, of some rows; None for a network that takes none."""
+        step = self.models[(int(row[0]) % self.members) % len(self.models)].at(number)
+        if step.noise is None:
+            return None
+        seed = self.ensemble.seed if self.ensemble else 0
+        named = [(times[r // self.members], int(r % self.members)) for r in row]
+        return step.noise.rows(forecast_key(seed, *name, number) for name in named).to(self.step.device)
+
+    def _joined(self, results: Sequence[StepResult], rows) -> tuple:
+        if len(rows) == 1:
+            return results[0].state, results[0].diagnostic, results[0].record
+        device = self.step.device
+        order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(device)
+        names = {name for result in results for name in result.record}
+        zeros = [torch.zeros(len(row), device=device) for row in rows]
+        record = {
+            name: torch.cat([r.record.get(name, zero).float() for r, zero in zip(results, zeros, strict=True)])[order]
+            for name in names
+        }
+        state, diagnostic = (torch.cat([getattr(r, what) for r in results])[order] for what in ("state", "diagnostic"))
+        return state, diagnostic, record
+
+    def _named(self, entries, times: int) -> dict[str, np.ndarray]:
+        layout = self.step.layout
+        out: dict[str, np.ndarray] = {}
+
+        def shaped(field):  # (time and member, lead, ...) -> (time, lead, [member,] ...)
+            if not self.ensemble:
+                return field
+            return np.moveaxis(field.reshape(times, self.members, *field.shape[1:]), 1, 2)
+
+        for channels, part in ((layout.prognostic, 0), (layout.diagnostic, 1)):
+            if channels.count:
+                stacked = torch.stack([entry[part] for entry in entries], dim=1).flatten(0, 1).cpu()
+                for name, field in channels.unpack(stacked).items():
+                    out[name] = shaped(field.numpy().reshape(-1, len(entries), *field.shape[1:]))
+        self.records |= {name for entry in entries for name in entry[2]}
+        zeros = torch.zeros(len(entries[0][0]), device=self.step.device)
+        for name in sorted(self.records):  # 0 at lead 0, also in a block of its own
+            values = [entry[2].get(name, zeros).float() for entry in entries]
+            out[name] = shaped(torch.stack(values, dim=1).cpu().numpy())
+        return out
+
+
+def _added(total, entry):
+    state, diagnostic, record = entry
+    named = {name: value.double() for name, value in record.items()}
+    if total is None:
+        return state.double(), diagnostic.double(), named
+    before = total[2]
+    return total[0] + state, total[1] + diagnostic, {n: before.get(n, 0.0) + v for n, v in named.items()}
+
+
+def _over(total, count):
+    state, diagnostic, record = total
+    return (state / count).float(), (diagnostic / count).float(), {n: (v / count).float() for n, v in record.items()}

@@ -1,0 +1,118 @@
+"""When forecasts start, and which of their steps are written: every so many hours, as means, or by calendar months."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from emulator.data.forcing import Forcing
+from emulator.planet.calendar import select_period
+
+MEANS = ("none", "every", "monthly")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Which steps are written.
+
+    Attributes:
+      ends: numbers of the steps at whose ends fields are written, increasing.
+      mean: whether they are means over the steps since the one before, rather than the state itself; else the initial
+        state is written too.
+    """
+
+    ends: tuple[int, ...]
+    mean: bool = False
+
+    @classmethod
+    def every(cls, steps: int, stride: int = 1, mean: bool = False) -> "Schedule":
+        return cls(tuple(range(stride, steps + 1, stride)), mean)
+
+    @classmethod
+    def of(
+        cls, forcing: Forcing, times: Sequence, steps: int, every_hours: float | None = None, mean: str = "none"
+    ) -> "Schedule":
+        """Of forecasts of `steps` steps from some initial times; `mean` is one of `MEANS`.
+
+        Raises `ValueError` for a spacing that is not whole steps, and for calendar months that do not start together.
+        """
+        if mean not in MEANS:
+            raise ValueError(f"Expected means among {', '.join(MEANS)}, got {mean!r}")
+        if mean == "monthly":
+            ends = {month_ends(time, steps, forcing.later) for time in times}
+            if len(ends) > 1 or not next(iter(ends)):
+                raise ValueError(
+                    "Expected forecasts over whole calendar months that start together for monthly means, got "
+                    f"{len(times)} initial times of {steps * forcing.step_seconds / 86400:g} days"
+                )
+            return cls(next(iter(ends)), mean=True)
+        stride = 1.0 if every_hours is None else every_hours * 3600 / forcing.step_seconds
+        if stride < 1 or abs(stride - round(stride)) > 1e-9:
+            hours = forcing.step_seconds / 3600
+            raise ValueError(f"Expected thin.every_hours as a multiple of {hours:g}, got {every_hours:g}")
+        return cls.every(steps, round(stride), mean=mean == "every")
+
+    @property
+    def numbers(self) -> list[int]:
+        """Step numbers of all leads."""
+        return [*self.ends] if self.mean else [0, *self.ends]
+
+    def leads(self, step_seconds: float) -> np.ndarray:
+        """Lead times, timedelta64 `(lead,)`."""
+        return np.round(np.array(self.numbers) * step_seconds * 1e9).astype("timedelta64[ns]")
+
+
+def month_ends(first, steps: int, later) -> tuple[int, ...]:
+    """Numbers of the steps that end a calendar month, for a forecast of `steps` steps from the time `first`.
+
+    `later`: `(time, steps) -> time`. The last month is left out unless it is whole.
+    """
+
+    def month(number):
+        # a step belongs to the month of its start
+        when = later(first, number - 1)
+        if isinstance(when, np.datetime64):
+            return when.astype("datetime64[M]").astype(int)
+        return 12 * when.year + when.month
+
+    return tuple(number for number in range(1, steps + 1) if month(number) != month(number + 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Starts:
+    """Which times of a store forecasts start from.
+
+    Attributes:
+      start, end: the period, both included; None is open.
+      every_hours: between initial times. most: so many at most; None: all.
+      beyond_store: whether forecasts may run past the end of the store.
+    """
+
+    start: object = None
+    end: object = None
+    every_hours: float = 36
+    most: int | None = None
+    beyond_store: bool = False
+
+    def of(self, dataset: xr.Dataset, steps: int, name: str = "the store") -> list:
+        """Initial times whose forecast of `steps` steps lies within the store, unless `beyond_store`, and is not missing.
+
+        Raises `ValueError` for a spacing that is not whole steps, and where there is no such time; `name` tells the store.
+        """
+        times = select_period(dataset, self.start, self.end)["time"].values
+        all_times = dataset["time"].values
+        step_hours = dataset.attrs["time_step_seconds"] / 3600
+        stride = round(self.every_hours / step_hours)
+        if stride < 1 or abs(stride * step_hours - self.every_hours) > 1e-9:
+            raise ValueError(f"Expected every_hours as a multiple of {step_hours:g}, got {self.every_hours}")
+        last = len(all_times) - 1 - (0 if self.beyond_store else steps)
+        first = int(np.searchsorted(all_times, times[0]))
+        missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
+        chosen = [i for i in range(first, first + len(times), stride) if i <= last and not missing[i]]
+        if not chosen:
+            raise ValueError(
+                f"Expected initial times from {times[0]} to {times[-1]} with {steps * step_hours / 24:g} days of {name} "
+                f"after them, which ends at {all_times[-1]}; got none"
+            )
+        return [all_times[i] for i in chosen[: self.most]]

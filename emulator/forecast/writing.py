@@ -1,0 +1,234 @@
+"""Forecasts as datasets: in memory, or in a store that is filled group by group and can be stopped anywhere."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.files.background import BackgroundWriter
+from emulator.forecast.forecaster import Forecaster, Position
+from emulator.forecast.schedule import Schedule
+from emulator.forecast.thinning import thinned
+from emulator.model.assemble import STATIC
+from emulator.planet.regions import REGIONS
+from emulator.store.forecast import create_forecast, finish_forecast, open_forecast, write_forecast_init
+from emulator.store.marks import marks, progress_path
+
+log = logging.getLogger(__name__)
+RESTART = "restart-{:06d}-{:d}.safetensors"  # first initial time and batch size of a group
+Progress = Callable[[str, int], contextlib.AbstractContextManager]
+
+
+@contextlib.contextmanager
+def silent(name: str, total: int):
+    """Progress that nobody watches: yields a function of (done, text, seconds left)."""
+    yield lambda done, text="", left=None: None
+
+
+@dataclasses.dataclass(frozen=True)
+class ThinOptions:
+    """What of the forecasts is written.
+
+    Attributes:
+      variables: names; None: all. levels: the nearest, in the store's own unit; None: all.
+      region: of `emulator.planet.regions`, as its smallest box; None: the globe.
+      every_hours: None: every step. mean: "none", or means over "every" so many hours or "monthly".
+    """
+
+    variables: Sequence[str] | None = None
+    levels: Sequence[float] | None = None
+    region: str | None = None
+    every_hours: float | None = None
+    mean: str = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A forecast store to be written.
+
+    Attributes:
+      path: where the finished store will be.
+      attributes: of the store.
+      weights: digests of the models' weights, which decide with the store and the initial times what is in it.
+      thin: what is written; None: everything.
+      share: `(i, n)`: of n processes or jobs, counted from 1, this one computes every n-th group of initial times.
+    """
+
+    path: Path
+    attributes: Mapping = dataclasses.field(default_factory=dict)
+    weights: Sequence = ()
+    thin: ThinOptions | None = None
+    share: tuple[int, int] = (1, 1)
+
+
+def in_memory(
+    forecaster: Forecaster, times: Sequence, schedule: Schedule, attributes: Mapping, thin: ThinOptions | None = None
+) -> xr.Dataset:
+    """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)`, with the bits that a store would hold."""
+    leads, size, forecasts = schedule.leads(forecaster.forcing.step_seconds), forecaster.group_size, []
+    for first in range(0, len(times), size):
+        group = times[first : first + size]
+        blocks = [block for _, block in forecaster.blocks(group, schedule)]
+        for row in range(len(group)):
+            # the first block does not know yet what steps record
+            names = dict.fromkeys(name for block in blocks for name in block)
+            fields = {name: _along_leads(blocks, name, row) for name in names}
+            forecasts.append(_dataset(forecaster, fields, leads, thin, schedule.mean))
+    static = [name for name, field in forecasts[0].data_vars.items() if "lead_time" not in field.dims]
+    whole = xr.concat([one.drop_vars(static) for one in forecasts], "init_time")
+    whole = whole.assign_coords(init_time=list(times)).assign({name: forecasts[0][name] for name in static})
+    return whole.assign_attrs({**forecasts[0].attrs, **attributes})
+
+
+def _along_leads(blocks: Sequence[Mapping], name: str, row: int) -> np.ndarray:
+    shape = next(block[name] for block in blocks if name in block)[row].shape[1:]
+    parts = []
+    for block in blocks:
+        length = next(iter(block.values())).shape[1]
+        parts.append(block[name][row] if name in block else np.zeros((length, *shape), np.float32))
+    return np.concatenate(parts)
+
+
+def write(
+    output: Output, forecaster: Forecaster, times: Sequence, schedule: Schedule, progress: Progress = silent
+) -> None:
+    """Write the forecasts from all initial times, or this process's share; whoever writes the last finishes the store.
+
+    Each initial time is written once; a stopped call goes on where it was, also inside a forecast, and ends with the same
+    numbers. A store that is complete for the same models, times and options is left alone.
+    """
+    path, thin = Path(output.path), output.thin
+    fingerprint = _fingerprint(output, forecaster, times, schedule)
+    if is_complete(path, fingerprint):
+        log.info("%s is complete", path)
+        return
+    leads = schedule.leads(forecaster.forcing.step_seconds)
+    template = _template(forecaster, times, schedule, leads, thin)
+    # the checkpoint's digest in the fingerprint says already what is prescribed
+    attributes = {**output.attributes, "prescribed": ", ".join(forecaster.forcing.channels.names)}
+    done = create_forecast(path, template, times, leads, attributes | {"fingerprint": fingerprint})
+    size, (number, count) = forecaster.group_size, output.share
+    groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
+    left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
+    with progress(path.stem, sum(map(len, left)) * len(leads)) as report, BackgroundWriter() as writer:
+        finished = 0
+        for group in left:
+            restart = progress_path(path) / RESTART.format(group[0], forecaster.batch_size)
+            position, at = Position.load(restart), 0
+            if position is not None:
+                at = schedule.numbers.index(position.number) + 1
+                log.info("%s: resuming after lead %s", path, leads[at - 1].astype("timedelta64[h]"))
+            for here, block in forecaster.blocks([times[i] for i in group], schedule, position):
+                length = next(iter(block.values())).shape[1]
+                last = at + length == len(leads)
+                options = leads[at : at + length], thin, schedule.mean
+                writer.submit(_write_block, forecaster, path, group, block, options, last)
+                writer.submit(restart.unlink, True) if last else writer.submit(here.save, restart)
+                at += length
+                finished += length * len(group)
+                report(finished, f"{len(times)} initial times")
+    _finish(path, len(times))
+
+
+def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) -> xr.Dataset:
+    """The first lead of the first forecast with the records of a step, which are not in the block of lead 0."""
+    first: dict[str, np.ndarray] = {}
+    for _, block in forecaster.blocks(times[:1], Schedule(schedule.ends[:1], schedule.mean)):
+        first |= block
+    return _dataset(forecaster, {name: field[0] for name, field in first.items()}, leads, thin, schedule.mean)
+
+
+def _fingerprint(output: Output, forecaster: Forecaster, times, schedule: Schedule) -> str:
+    """Hash of what decides the numbers in a store: not where things lie, how much is done at a time, or other stores."""
+    ends = [*schedule.ends, schedule.mean]
+    thinning = output.thin and compact_json(output.thin)
+    store, starts = forecaster.dataset.attrs.get("fingerprint"), [str(time) for time in times]
+    content = [store, output.weights, starts, ends, output.attributes, thinning]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+
+
+def compact_json(options) -> str:
+    """A dataclass of options as JSON in one line, which stores and fingerprints keep."""
+    return json.dumps(dataclasses.asdict(options), separators=(",", ":"))
+
+
+def _write_block(forecaster, path, group, block, options, last) -> None:
+    for row, index in enumerate(group):
+        part = {name: field[row] for name, field in block.items()}
+        write_forecast_init(path, _dataset(forecaster, part, *options), index, done=last)
+
+
+def _finish(path: Path, count: int) -> None:
+    """Makes the store whole when all is written, by whichever process is the last."""
+    if not progress_path(path).exists() or len(marks(path)) < count:
+        log.info("%s: other parts are still to be written", path)
+        return
+    try:
+        (progress_path(path) / "finishing").mkdir()
+    except FileExistsError:
+        if path.exists():
+            return
+        log.warning("%s: another process was finishing it, and is taken to have stopped", path)
+    except FileNotFoundError:
+        return  # another process has just finished it
+    finish_forecast(path)
+
+
+def is_complete(path: Path, fingerprint: str) -> bool:
+    """Whether a finished store with this fingerprint lies there."""
+    if not Path(path).exists():
+        return False
+    with open_forecast(path) as store:
+        return store.attrs.get("fingerprint") == fingerprint
+
+
+def _dataset(
+    forecaster: Forecaster, fields: Mapping[str, np.ndarray], leads: np.ndarray, thin=None, mean: bool = False
+) -> xr.Dataset:
+    """Fields `(lead, [member,] ..., *space)` of one forecast with the store's coordinates, static fields and attributes."""
+    source = forecaster.dataset
+    front = ("lead_time", "member") if forecaster.ensemble else ("lead_time",)
+    data = {}
+    for name, values in fields.items():
+        if name in source:
+            dims = (*front, *(d for d in source[name].dims if d not in ("time", "member")))
+            attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else {})
+            data[name] = (dims, values, attributes)
+        else:
+            data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
+    static = ["half_level_a", "half_level_b", "cell_area", *STATIC]
+    data |= {n: source[n].variable for n in static if n in source and n not in data}
+    coordinates = {n: source[n].variable for n in ("level", "latitude", "longitude") if n in source.coords}
+    length = next(iter(fields.values())).shape[0]
+    coordinates["lead_time"] = leads[:length]
+    if forecaster.ensemble:
+        coordinates["member"] = np.arange(forecaster.members)
+    dataset = xr.Dataset(data, coordinates)
+    if mean:
+        dataset.attrs["time_mean"] = 1
+    if thin is None:
+        return dataset
+    return thinned(dataset, thin.variables, thin.levels, _cells_in(forecaster.forcing.grid, thin.region))
+
+
+def _record_units(name: str, source: xr.Dataset) -> str:
+    """Units of what the conservation scheme records: corrections in their variable's, residuals and saturations in shares."""
+    changed = name.removeprefix("correction_rms_")
+    return source[changed].attrs["units"] if changed != name else "1"
+
+
+def _cells_in(grid, region: str | None) -> np.ndarray | None:
+    if region is None:
+        return None
+    if region not in REGIONS:
+        raise ValueError(f"Expected thin.region among {', '.join(REGIONS)}, got {region!r}")
+    inside = REGIONS[region].contains(*grid.mesh())
+    if not inside.any():
+        raise ValueError(f"Expected cells in the region {region!r}, got none on {grid.describe()}")
+    return inside

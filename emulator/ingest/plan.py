@@ -1,0 +1,249 @@
+"""From options to the plan of a store: sources opened, recognised and put together; no field is read yet."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.ingest.assemble import assemble
+from emulator.ingest.derive import SURFACE_PRESSURE, derive, even_edges, needed, to_layers, to_pressure
+from emulator.ingest.fields import StorePlan
+from emulator.ingest.fill import slab_length, template
+from emulator.planet.constants import ERA5, Constants
+from emulator.planet.grid import Grid
+from emulator.planet.variables import VARIABLES, variable
+from emulator.planet.vertical import interfaces_around
+from emulator.sources.axes import interfaces, on_the_sphere
+from emulator.sources.harmonise import SourceOptions, pieces, unknown
+from emulator.sources.open import Request, Source, open_source
+from emulator.sources.piece import Piece
+
+log = logging.getLogger(__name__)
+HIGHEST_PRESSURE = 200.0  # hPa; models have fewer levels, and most records on pressure levels reach further down
+SHOWN = 12  # names in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class GridOptions:
+    """The grid of the store, when it is to be another than the sources'.
+
+    Attributes:
+      rows, columns: their numbers; columns None: twice the rows, less two with poles.
+      kind: "equiangular" or "gaussian"; poles: rows at the poles (equiangular alone).
+      method: "conservative" or "bilinear"; bilinear: variables for bilinear interpolation whatever the method.
+    """
+
+    rows: int
+    columns: int | None = None
+    kind: str = "equiangular"
+    poles: bool = False
+    method: str = "conservative"
+    bilinear: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class VerticalOptions:
+    """Other levels than the sources'; one of the three.
+
+    Attributes:
+      pressure: hPa, from hybrid or sigma levels, by log pressure.
+      layers: as many layers of about equal numbers of levels, mass-weighted means.
+      edges: layers between these interfaces, from 0 to the number of levels.
+    """
+
+    pressure: Sequence[float] | None = None
+    layers: int | None = None
+    edges: Sequence[int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestOptions:
+    """Sources to one analysis store, or to a forecast store.
+
+    Attributes:
+      sources: at least one; paths and patterns alone become `SourceOptions`.
+      kind: "analysis" or "forecast".
+      step_hours: step of the store; None: that of the snapshots in the sources.
+      variables: canonical names to keep; None keeps all that are known.
+      roles, constants: name -> role, and name -> value, that are not the table's and the sources'.
+      start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
+      grid, vertical: None: the sources'.
+      derive: variables to compute; see `emulator.ingest.derive`.
+      missing: what becomes of times that no source has: "refuse", "keep" or "interpolate", up to `longest_gap` in a row.
+      times_per_chunk, times_per_region: times in a chunk, and in a file and a task; None: about 64 MB of a field.
+      settings: text of all that the values depend on besides the sources, for the fingerprint; None: of these options.
+    """
+
+    sources: Sequence[SourceOptions | str | Path] | SourceOptions | str | Path
+    kind: str = "analysis"
+    step_hours: float | None = None
+    variables: Sequence[str] | None = None
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    start: object = None
+    end: object = None
+    grid: GridOptions | None = None
+    vertical: VerticalOptions | None = None
+    derive: Sequence[str] = ()
+    missing: str = "refuse"
+    longest_gap: int = 2
+    times_per_chunk: int = 1
+    times_per_region: int | None = None
+    settings: str | None = None
+
+    def __post_init__(self):
+        for name, choices in (("kind", ("analysis", "forecast")), ("missing", ("refuse", "keep", "interpolate"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"Expected {name} among {', '.join(choices)}, got {getattr(self, name)!r}")
+        given = [self.sources] if isinstance(self.sources, SourceOptions | str | Path) else self.sources
+        sources = tuple(s if isinstance(s, SourceOptions) else SourceOptions(str(s)) for s in given)
+        if not sources:
+            raise ValueError("Expected at least one source, got none")
+        object.__setattr__(self, "sources", sources)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Work:
+    """A store to be made: its plan, its empty template, and how many times are in a slab."""
+
+    plan: StorePlan
+    template: xr.Dataset
+    length: int
+
+
+def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint: str) -> Work:
+    """Opens the sources, `paths` of each, and plans the store that is to have a fingerprint.
+
+    Raises `ValueError` with one sentence that names the file.
+    """
+    wanted = _wanted(options)
+    static = tuple(name for name, entry in VARIABLES.items() if options.roles.get(name, entry.role) == "static")
+    alike = {"forecast": options.kind == "forecast", "wanted": wanted, "static": static}
+    opened, every_piece = [], []
+    for source, own in zip(options.sources, paths, strict=True):
+        files = [file for path in own for file in open_source(path, source.engine, Request(wanted, source.points))]
+        every_piece += _pieces(files, dataclasses.replace(source, **alike))
+        opened += files
+    if options.grid is not None:
+        every_piece = _on_grid(every_piece, options.grid)
+    gap = options.longest_gap if options.missing == "interpolate" else 0
+    period = options.start, options.end
+    plan = assemble(every_piece, options.roles, period, options.step_hours, options.missing == "keep", gap)
+    have = {*plan.fields, *plan.static, *options.derive}
+    if missing := [name for name in options.variables or () if name not in have]:
+        raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
+    attributes = _attributes(options, opened, paths) | {"fingerprint": fingerprint}
+    gravity = Constants.from_json(attributes["constants"]).gravity
+    plan = _changed(_with_interfaces(plan, opened), options, gravity)
+    length = slab_length(plan, options.times_per_chunk, options.times_per_region)
+    return Work(plan, template(plan, attributes), length)
+
+
+def _wanted(options: IngestOptions) -> tuple[str, ...] | None:
+    """Canonical names to read from the sources: those to keep, and those that others are computed from."""
+    inputs = needed(options.derive)
+    if options.variables is None:
+        return None
+    names = {variable(name).name for name in options.variables} - set(options.derive)
+    return tuple(sorted(names | inputs | ({SURFACE_PRESSURE} if options.vertical else set())))
+
+
+def _pieces(files: Sequence[Source], options: SourceOptions) -> list[Piece]:
+    """All pieces of the files of a source. Raises `ValueError` where there is none."""
+    if matched := [piece for file in files for piece in pieces(file, options)]:
+        if options.wanted is None:
+            _warn_of_unknown(files, options)
+        return matched
+    names = ", ".join(sorted({str(name) for file in files for name in file.dataset.data_vars})[:SHOWN])
+    if names and not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
+        raise ValueError(f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}")
+    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; see rename")
+
+
+def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
+    """One line on the fields that the table does not know: nothing else would tell that they are not in the store."""
+    if paths := {name: file.path for file in reversed(files) for name in unknown(file, options)}:
+        names = [*sorted(paths)[:SHOWN], *([f"{len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
+        first = min(paths)
+        log.warning(
+            "The variable table has no entry for %s (%s): left out; to ingest one, `rename` it to a name of the table, as in "
+            "rename: {%s: NAME}",
+            ", ".join(names),
+            paths[first],
+            first,
+        )
+
+
+def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
+    if asked.kind not in ("gaussian", "equiangular"):
+        raise ValueError(f"Expected a grid of the kind gaussian or equiangular, got {asked.kind!r}")
+    if asked.kind == "gaussian":
+        grid = Grid.gaussian(asked.rows, asked.columns)
+    else:
+        grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)
+    bilinear = {variable(name).name for name in asked.bilinear}
+    return [piece.on(grid, "bilinear" if piece.name in bilinear else asked.method) for piece in every_piece]
+
+
+def _with_interfaces(plan: StorePlan, sources: list[Source]) -> StorePlan:
+    """The plan with the kind of levels settled, and their interfaces. Raises `ValueError` where those are absent."""
+    if plan.levels is None or plan.vertical == "pressure":
+        return plan
+    half_levels = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
+    kinds = {str(source.dataset.attrs.get("vertical_coordinate", "")) for source in sources} - {""}
+    if plan.vertical == "unknown" and half_levels is None and not kinds & {"hybrid", "sigma"}:
+        if len(plan.levels) > 1 and plan.levels.max() < HIGHEST_PRESSURE:
+            raise ValueError(
+                f"Expected units of the levels {plan.levels[0]:g} to {plan.levels[-1]:g} in {sources[0].path}, got none, and "
+                "they may be hPa or numbers of model levels; say which: units: {level: hPa} or {level: hybrid_sigma_pressure}"
+            )
+        log.warning("The levels %s have no units; taken as hPa", " ".join(f"{level:g}" for level in plan.levels))
+        return dataclasses.replace(plan, vertical="pressure")
+    kind = "hybrid" if plan.vertical == "unknown" and not kinds else (kinds or {plan.vertical}).pop()
+    if half_levels is None:
+        raise ValueError(
+            f"Expected interface coefficients of the {kind} levels (half_level_a and half_level_b, or CF bounds), got none "
+            f"in {sources[0].path}; a file that holds them can be one more source"
+        )
+    if kind == "hybrid" and np.all(half_levels[0] == 0):
+        kind = "sigma"
+    return dataclasses.replace(plan, vertical=kind, half_levels=interfaces_around(*half_levels, plan.levels))
+
+
+def _changed(plan: StorePlan, options: IngestOptions, gravity: float) -> StorePlan:
+    """The plan with derived variables, on the levels asked for, without what was only needed on the way."""
+    plan = derive(plan, options.derive, gravity)
+    if (asked := options.vertical) is not None:
+        if asked.pressure is not None:
+            plan = to_pressure(plan, asked.pressure)
+        else:
+            count = 0 if plan.levels is None else len(plan.levels)
+            plan = to_layers(plan, asked.edges or even_edges(count, asked.layers))
+    if options.variables is not None:
+        kept = {variable(name).name for name in options.variables} | set(options.derive)
+        plan = plan.with_fields({name: field for name, field in plan.fields.items() if name in kept})
+        if not any(field.has_level for field in plan.fields.values()):
+            plan = dataclasses.replace(plan, levels=None, vertical=None, half_levels=None)
+    roles = {name: role for name, role in options.roles.items() if name in options.derive}
+    fields = {n: dataclasses.replace(f, role=roles[n]) if n in roles else f for n, f in plan.fields.items()}
+    return plan.with_fields(fields)
+
+
+def _attributes(options: IngestOptions, sources: list[Source], paths) -> dict[str, str]:
+    recorded = next((s.dataset.attrs["constants"] for s in sources if "constants" in s.dataset.attrs), None)
+    constants = Constants.from_json(recorded) if recorded else ERA5
+    constants = Constants.from_json(json.dumps(json.loads(constants.to_json()) | dict(options.constants)))
+    texts = {str(s.dataset.attrs["source"]) for s in sources if "source" in s.dataset.attrs}
+    names = ", ".join(f"{Path(own[0]).name}{f' and {len(own) - 1} more' * (len(own) > 1)}" for own in paths)
+    past = [str(s.dataset.attrs["history"]) for s in sources[:1] if "history" in s.dataset.attrs]
+    return {
+        "Conventions": "CF-1.11",
+        "constants": constants.to_json(),
+        "source": "; ".join(sorted(texts)) or names,
+        "history": "\n".join([f"emulator {version('emulator')} ingest of {names}", *past]),
+    }

@@ -1,0 +1,229 @@
+/* What the kernels are called with, their constants, and how threads share their work. */
+
+#define LANES 16  /* columns in a vector: a cache line */
+#define PORTION 4 /* vectors of columns that a thread takes at a time for its Fourier transforms */
+#define GELU_PORTION 16384
+#define NORM_PORTION 256
+
+struct fourier {
+    float *cells, *spectra[2]; /* even and odd degrees */
+    const float *onto;     /* backward, what the cells are added to, in their order; NULL for nothing */
+    const float *twiddles; /* (cos, -sin) of every pass in turn */
+    const int *radices;    /* of every pass; their product is the number of longitudes */
+    const long *places;    /* of every longitude in the cells, in floats as all that follow */
+    const long *north, *south; /* of every row of the hemisphere and of its mirror image */
+    int longitudes, truncation, orders, has_equator, backward;
+    int joined; /* whether the rows between two longitudes follow each other, so that vectors may reach across them */
+    long channels, spectrum_step;
+    long next; /* the first column that no thread has taken */
+};
+
+struct legendre {
+    float *coefficients, *spectra[2];
+    const float *table; /* for every block and parity of degree: `(order, degree, row)` */
+    int degrees, orders, width, half, flipped, backward;
+    int dense; /* whether coefficients are `(degree, order, part, channel)` */
+    long channels;
+    long next; /* the first order that no thread has taken */
+};
+
+struct mixing {
+    const float *from, *weight; /* `(row, batch, input)`; `(degree, input, 2, output)` */
+    float *to;                  /* `(row, batch, output)`; for gradients, those of the result */
+    float *g_from, *g_weight;   /* NULL for the mixing itself */
+    float *room;                /* of every thread */
+    int degrees, width, batch;
+    long inputs, outputs; /* whole vectors for products of bfloat16 */
+    long room_size, threads; /* that have room */
+    long next; /* the number of degrees that threads have taken */
+};
+
+struct gelu {
+    const float *x, *gradient;
+    float *to;
+    long count;
+    long next; /* the first number that no thread has taken */
+};
+
+struct norm {
+    const float *x, *gradient;          /* `(cell, column)` */
+    const float *scale, *mean, *rstd;   /* of every column */
+    float *to, *g_scale, *g_shift;
+    float *sums;    /* `(portion, 2, column)` */
+    float *factors; /* `(3, column)` */
+    int summing;    /* whether this pass forms the sums or the gradient of x */
+    long cells, columns;
+    long next; /* the first portion that no thread has taken */
+};
+
+#define MESSAGE_EPSILON 1e-5f /* of the norm's variance */
+#define MESSAGE_ROOM 6144 /* numbers of a tile of rows; a thread keeps three on its stack: 72 KiB */
+
+struct messages {
+    /* Rows are `(edge, batch)` with `width` numbers, a multiple of LANES; NULL for what there is none of. */
+    float *x;                                    /* what the first layer multiplies, rows of `inputs` numbers */
+    const float *start;                          /* its bias, or: */
+    const float *shared, *senders, *receivers;   /* `(edge,)`, `(node, batch)` twice: what else the first layer adds up */
+    const int64_t *origins, *targets;                   /* nodes of every edge; NULL: the edge's own number; none */
+    const float *first, *second; /* weights `(in, out)`; for gradients `(out, in)`, but of first `(in, out)` with start */
+    const float *bias, *scale, *shift;           /* of the second layer and of the norm */
+    const float *residual;                       /* added to messages, `(edge,)` with `shared` */
+    float *h, *normed, *rstd;                    /* kept for gradients; h, if not, is computed again from start and x */
+    float *sums, *result;                        /* `(receiver, batch)`; rows */
+    const float *g_sums, *g_rows;                /* gradients of messages by receiver and by row */
+    const float *after;                          /* x plus the messages, from which gradients get x back */
+    float *g_h, *g_receivers, *g_x;
+    float *room; /* for every part: gradients of second, first `(in, out)`, start, bias, scale, shift */
+    int width, inputs, backward, carry; /* carry: whether the gradient of x begins with `g_rows` */
+    long edges, batch, parts;
+    long next; /* the first part that no thread has taken */
+};
+
+#define MAPS 3
+
+struct maps { /* linear layers of the same rows; NULL for what there is none of */
+    const float *x;                          /* `(row, width)` */
+    const float *weight[MAPS], *bias[MAPS];  /* `(in, out)`; for gradients `(out, in)` */
+    float *y[MAPS];                          /* their results or, for gradients, those of the results */
+    float *g_x;                              /* added to */
+    float *room; /* for every part: gradients of every weight, then of every bias */
+    int width, count, backward;
+    long rows, parts;
+    long next; /* the first part that no thread has taken */
+};
+
+#define TILE 32 /* rows that go through a perceptron together */
+
+struct perceptron {
+    const float *x;      /* `(cell, batch, inputs)` */
+    const void *first, *second;           /* weights as words, for gradients the transposed ones; no second for one layer */
+    const float *first_bias, *second_bias; /* in whole vectors, NULL for none */
+    const float *residual; /* `(cell, batch, outputs)`: what the result is added to, in place of its bias; NULL for nothing */
+    const int *source;   /* `(tap, item)`: the cell that an item takes in, -1 for none; NULL for its own */
+    const int *target;   /* the cell that an item is, NULL for its own */
+    float *before;       /* `(cell, batch, hidden)`: what the activation takes */
+    float *to;           /* the result, or the gradient of x, NULL for none */
+    const float *gradient; /* of the result, NULL for the result itself */
+    float *g_before;     /* `(cell, batch, hidden)`, NULL for none */
+    float *sums;         /* gradients of weights and biases, `(chunk, sums_size)` */
+    float *room;         /* of every thread */
+    int taps, inputs, hidden, outputs, add; /* add: to what the result holds already */
+    long items, batch;
+    long chunk;          /* rows whose gradients of weights are summed together */
+    long sums_size, room_size;
+    long threads;        /* that have room */
+    long next;           /* the first chunk that no thread has taken */
+};
+
+#define BLOCK 128 /* cells whose column sums a thread forms at a time */
+
+/* Portions of work that threads take from two ends, every other thread from the front. From call to call on the same fields
+ * a portion then stays with a core, and so in its cache: with one end, two threads were hardly faster than one. */
+struct ends {
+    long seats, taken, front, back;
+};
+
+static long seat(struct ends *e)
+{
+    return __atomic_fetch_add(&e->seats, 1, __ATOMIC_RELAXED);
+}
+
+/* The next of `count` portions for the thread on a seat, or -1. */
+static long take(struct ends *e, long seat, long count)
+{
+    if (__atomic_fetch_add(&e->taken, 1, __ATOMIC_RELAXED) >= count)
+        return -1;
+    if (seat % 2)
+        return count - 1 - __atomic_fetch_add(&e->back, 1, __ATOMIC_RELAXED);
+    return __atomic_fetch_add(&e->front, 1, __ATOMIC_RELAXED);
+}
+
+struct columns {
+    /* `(batch, level, cell)` with the step between batch elements below; NULL where there is none */
+    const float *pressure, *temperature, *east, *north, *vapour, *liquid, *ice;
+    const double *half_a, *half_b, *area, *orography;
+    const double *numbers; /* heat capacity, latent heat, energy by temperature and humidity, 1 / gravity */
+    double *sums;          /* `(batch, block, 3)`: air, water, energy; or `(batch, block, level)` */
+    float *slopes;         /* `(batch, 3, cell)`: derivatives by surface pressure */
+    const double *g_sums;  /* `(batch, 3)`, NULL for the sums themselves */
+    const float *g_slopes;
+    float *g_pressure, *g_temperature, *g_east, *g_north, *g_vapour, *g_condensed;
+    int levels;
+    int cut;      /* whether layers end at the ground, as on pressure levels */
+    int by_layer; /* whether to sum `vapour` times the layers' thickness where `ice` is not negative, level by level */
+    long batch, cells;
+    long pressure_step, temperature_step, east_step, north_step, vapour_step, liquid_step, ice_step;
+    struct ends blocks;
+};
+
+#define CONTROLS 5 /* surface pressure, temperature, humidity, precipitation, evaporation */
+#define ALONG 5    /* of the totals: after one for each control those of pressure along its derivatives, */
+#define UNIFORM 8  /* and what is added to precipitation and evaporation everywhere */
+#define TOTALS 10
+#define FLUXES 8
+#define PATTERN_STEP 2654435769u            /* the golden ratio's share of 2^32 */
+#define PATTERN_SIZE (0.998f * 0x1p-32f * 0x1p-23f) /* which becomes half a unit in the last place of 1, to either side */
+enum { SIZED = 1, SIGNED }; /* whether a control's variance is per unit of its magnitude, or of its value */
+enum { FIRST = 1, AFTER };  /* whether a control's negative values are clipped before it moves, or afterwards */
+
+/* Sums of a trial, means over the sphere, those over levels being sums. GAIN and what clipping took are of the start. */
+enum {
+    RAIN = 3, EVAPORATION,       /* after the amounts of air, water and energy */
+    GAIN,                        /* the net flux */
+    CLIPPED_HUMIDITY, CLIPPED_RAIN, /* what clipping took, of humidity in columns */
+    SQUARES,                     /* of every control's change */
+    ON_BOUND = SQUARES + CONTROLS,   /* every control's share on its bound */
+    PRESSED = ON_BOUND + CONTROLS,   /* derivatives of the amounts by pressure times its size, 3, */
+    PRESSED_ALONG = PRESSED + 3, /* and these times those of the linearisation, 3 x 3 */
+    RAIN_SIZE = PRESSED_ALONG + 9, EVAPORATION_SIZE, PRESSURE_SIZE,
+    HEATED,                      /* square of the change of the latent heat flux */
+    MEASURED                     /* then by level the size of temperature, that times the layer's thickness, twice for humidity */
+};
+/* Sums of gradients by moved controls. */
+enum {
+    PULLED_PRESSURE,       /* times its size, */
+    PULLED_ALONG,          /* and times that and its derivatives, 3 */
+    PULLED_RAIN = PULLED_ALONG + 3, PULLED_RAIN_UNIFORM, /* times its size, and itself */
+    PULLED_EVAPORATION, PULLED_EVAPORATION_UNIFORM,
+    PULLED                 /* then by level of temperature and of humidity times their sizes */
+};
+
+struct correction {
+    const struct columns *columns;        /* the fields as predicted */
+    const float *x[CONTROLS];             /* as predicted; NULL for what no budget counts */
+    float *to[CONTROLS];                  /* after the move; NULL for what is not wanted */
+    const float *g_to[CONTROLS];          /* gradients of the moved controls */
+    float *g_x[CONTROLS];                 /* gradients of the predicted ones; NULL for what is not wanted */
+    const float *flux[FLUXES];            /* those whose sum, by `sign`, is a column's net gain of energy */
+    float *g_east, *g_north;
+    const float *heat;     /* the latent heat flux, which follows evaporation, */
+    float *to_heat;        /* and what becomes of it; NULL where it stays */
+    const double *totals;  /* `(batch, TOTALS)` */
+    const double *weights; /* of the sums of a trial: those of sizes have their control's variance, by level */
+    const double *means;   /* gradients of mean sizes: of pressure, precipitation, evaporation, and 2 by level */
+    const double *g_sums; /* `(batch, 5)`: of air, water, energy, precipitation, evaporation; NULL but for gradients */
+    float *slopes;        /* `(batch, 3, cell)`: derivatives by surface pressure at the start, where they are written */
+    double *sums;         /* `(batch, block, ...)` */
+    int relative[CONTROLS], bounded[CONTROLS], sign[FLUXES];
+    int start; /* whether this is the first trial, at totals of zero, of which only the sums are wanted */
+    int pull;  /* whether to sum the gradients of the moved controls */
+    long step[CONTROLS], g_step[CONTROLS], flux_step[FLUXES], heat_step;
+    struct ends blocks;
+};
+
+struct dither {
+    const float *x, *increment, *pattern;
+    float *to;
+    int everywhere; /* whether a level has one increment */
+    long batch, levels, cells, x_step, increment_step, increment_level;
+    long next; /* the first level that no thread has taken */
+};
+
+struct departure {
+    const float *x, *y;
+    const double *area;
+    double *sums; /* `(batch, block)` */
+    int levels;
+    long batch, cells, x_step, y_step;
+    struct ends blocks;
+};

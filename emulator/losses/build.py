@@ -1,0 +1,66 @@
+"""The error of a step for a training, from its options, a store and the statistics of its variables."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from emulator.data.normalisation import channel_statistics
+from emulator.data.samples import Samples
+from emulator.losses.ensemble import EnsembleError
+from emulator.losses.scaled import ScaledError, channel_weights
+from emulator.losses.spectral import SpectralError
+from emulator.sphere.transform import transform
+from emulator.store.schema import levels_of
+
+
+class Weighted:
+    """Errors weighted by area, variable and level, of the steps of some samples.
+
+    Args:
+      samples: gives channels and grid. statistics: gives the scales of the channels.
+      by_variable, diagnostic: as in `channel_weights`.
+      by_level: "alike", "mass" (a layer's share of the air) or a number for each level from the top down.
+    Raises `ValueError` where the store does not have what the weights need.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        statistics: xr.Dataset,
+        by_variable: Mapping[str, float],
+        by_level: str | Sequence[float] = "alike",
+        diagnostic: float = 0.2,
+    ):
+        channels = samples.layout
+        self.grid = samples.grid
+        self.weights = channel_weights(channels, by_variable, diagnostic, level_weights(samples.dataset, by_level))
+        self.scales = (
+            channel_statistics(statistics, channels.prognostic, "difference_std"),
+            channel_statistics(statistics, channels.diagnostic, "std"),
+        )
+
+    def error(self, kind: str = "mse", delta: float = 1.0) -> ScaledError:
+        """A mean of single values' errors: "mse", "l1" or "huber"."""
+        return ScaledError(torch.as_tensor(self.grid.area), *self.scales, *self.weights, kind, delta)
+
+    def loss(self, kind: str, members: int = 1, delta: float = 1.0, power: float = 0.5) -> nn.Module:
+        """The error that a training minimises; see `emulator.training.options.LossOptions`. Raises `ValueError`."""
+        if kind in ("crps", "energy"):
+            return EnsembleError(self.error("l1" if kind == "crps" else "mse"), kind, members)
+        if kind != "spectral":
+            return self.error(kind, delta)
+        return SpectralError(self.error(), transform(self.grid), power)
+
+
+def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:
+    """Weights of levels `(level,)`; None for levels that count alike. Raises `ValueError` for mass without columns."""
+    if asked == "alike":
+        return None
+    if asked != "mass":
+        return torch.tensor(asked, dtype=torch.float64)
+    if (levels := levels_of(dataset)) is None:
+        raise ValueError("Expected levels that make up columns in the store for level_weights mass, got none")
+    return torch.as_tensor(np.diff(levels.half_a + levels.half_b * 1e5))  # of the air over a ground at 1000 hPa

@@ -1,0 +1,158 @@
+"""The parts of a step from a store and its statistics: channels, inputs, normalisation, bounds, static features."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from emulator.conservation.scheme import Scheme
+from emulator.data.channels import Channels, Layout
+from emulator.data.normalisation import Normalizer, channel_statistics
+from emulator.data.samples import Samples
+from emulator.model.noise import NetworkNoise
+from emulator.model.scalars import Scalars
+from emulator.model.step import PLACE_FEATURES, Step, StepBuffers
+from emulator.networks import registry
+from emulator.planet.grid import Grid
+from emulator.planet.insolation import CLOCK_FEATURES
+from emulator.store.schema import variables_by_role
+
+log = logging.getLogger(__name__)
+STATIC = ("geopotential_at_surface", "land_sea_mask")
+
+
+def layout_of(
+    dataset: xr.Dataset, chosen: Mapping[str, Sequence[str] | None] | None = None, name="the store"
+) -> Layout:
+    """Channels by their roles in the store, or as chosen for `prognostic`, `diagnostic` and `forcing`.
+
+    Raises `ValueError` for a variable that the store, told as `name`, lacks.
+    """
+    roles, groups = variables_by_role(dataset), {}
+    for group in ("prognostic", "diagnostic", "forcing"):
+        names = (chosen or {}).get(group)
+        names = roles[group] if names is None else names
+        if absent := [variable for variable in names if variable not in dataset]:
+            raise ValueError(f"Expected {group} variables of {name}, it has none named {', '.join(absent)}")
+        groups[group] = Channels.of(dataset, names)
+    if not groups["prognostic"].names:
+        raise ValueError(f"Expected at least one prognostic variable in {name}, got none")
+    return Layout(**groups, static=Channels.of(dataset, [name for name in STATIC if name in dataset]))
+
+
+def input_count(channels: Layout) -> int:
+    """Channels that a network sees."""
+    given = channels.prognostic.count + channels.forcing.count + channels.static.count
+    return given + len(CLOCK_FEATURES) + PLACE_FEATURES
+
+
+def make_step(network: Mapping, channels: Layout, grid: Grid, buffers: StepBuffers, scheme: Scheme | None) -> Step:
+    """A step with a freshly initialised network.
+
+    Args:
+      network: `kind` and options as in a configuration or a checkpoint's JSON.
+    Raises `ValueError` for a network that does not fit the grid, or asks for noise or conditions that cannot be had.
+    """
+    return Step(make_network(network, channels, grid), channels, buffers, scheme, *conditions(network, channels, grid))
+
+
+def make_network(network: Mapping, channels: Layout, grid: Grid) -> nn.Module:
+    """The network alone, freshly initialised. Raises `ValueError` where it does not fit the grid."""
+    outputs = channels.prognostic.count + channels.diagnostic.count
+    return registry.build(network, input_count(channels), outputs, grid)
+
+
+def conditions(network: Mapping, channels: Layout, grid: Grid) -> tuple[NetworkNoise | None, Scalars | None]:
+    """What a network is given besides its inputs: noise and scalars, each None where it asks for none."""
+    options = registry.options(network)
+    noise, names = getattr(options, "noise", None), getattr(options, "condition", None)
+    try:
+        return (
+            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation) if noise else None,
+            Scalars(names, channels.forcing) if names else None,
+        )
+    except ValueError as error:
+        raise ValueError(f"The network {network['kind']!r} cannot be given what it asks for: {error}") from error
+
+
+def buffers(samples: Samples, statistics: xr.Dataset, damping: float = 1.0, margin: float = 0.5) -> StepBuffers:
+    """Normalisation, bounds, damping and static features from the training period.
+
+    `damping`: share of the optimal linear relaxation; `margin`: share by which the states' local range is widened.
+    """
+    prognostic = samples.layout.prognostic
+    space = [1] * len(samples.grid.shape)
+    change = changes(statistics, prognostic)
+    if constant := [label for label, value in zip(prognostic.labels(), change.tolist(), strict=True) if value == 0]:
+        log.info("Constant in training, held fixed: %s", ", ".join(constant))
+    resting, spread, lowest, highest = envelope(samples)
+    widened = margin * (highest - lowest)
+    relaxation = torch.where(change > 0, damping * 0.5 * (change / spread).square(), 0.0)
+
+    def column(values):
+        return values.float().view(-1, *space)
+
+    return StepBuffers(
+        state=Normalizer.of(statistics, prognostic),
+        diagnostic=Normalizer.of(statistics, samples.layout.diagnostic),
+        forcing=Normalizer.of(statistics, samples.layout.forcing),
+        change_std=column(change),
+        lower=lowest - widened,
+        upper=highest + widened,
+        damping=column(relaxation.clamp(max=1.0)),
+        resting=resting.float(),
+        static=static_features(samples.dataset, samples.layout.static, samples.grid),
+    )
+
+
+def changes(statistics: xr.Dataset, prognostic: Channels) -> torch.Tensor:
+    """Std of a step's change by channel, float64 `(channel,)`; 0 for a level that never changes, as of cloud water aloft.
+
+    Raises `ValueError` for a variable of which no level changes.
+    """
+    change = channel_statistics(statistics, prognostic, "difference_std")
+    if constant := [name for name, where in prognostic.slices.items() if not (change[where] > 0).any()]:
+        raise ValueError(
+            f"Expected prognostic variables that change over the training period, {', '.join(constant)} does not: leave it "
+            "out of train.prognostic"
+        )
+    return change
+
+
+def envelope(samples: Samples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Time mean `(channel, *space)`, area-mean std about it `(channel,)`, and lowest and highest `(channel, *space)` state.
+
+    Of the times that are there, not of missing slots. Mean and std in float64. They and the extremes need no weighting by
+    season: a period of whole years is the user's choice. Raises `ValueError` when every time is missing.
+    """
+    present = np.flatnonzero(~samples.missing)
+    if not len(present):
+        raise ValueError(
+            f"Expected a state to train on from {samples.times[0]} to {samples.times[-1]}, all are missing"
+        )
+    area, first = torch.as_tensor(samples.grid.area), samples.state(int(present[0]))
+    lowest, highest, total, square = first, first, first.double(), first.double().square()
+    for index in present[1:]:
+        field = samples.state(int(index))
+        lowest, highest = torch.minimum(lowest, field), torch.maximum(highest, field)
+        total += field
+        square += field.double().square()
+    mean = total / len(present)
+    variance = ((square / len(present) - mean.square()).clamp(min=0) * area).flatten(1).sum(1)
+    return mean, variance.sqrt(), lowest, highest
+
+
+def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torch.Tensor:
+    """Normalised static fields and the position on the unit sphere, `(feature, *space)` float32."""
+    latitude, longitude = (np.radians(angle) for angle in grid.mesh())
+    features = []
+    for name in channels.names:
+        field = np.asarray(dataset[name].values, np.float64)
+        mean = grid.mean(field)
+        std = np.sqrt(grid.mean((field - mean) ** 2))
+        features.append((field - mean) / (std if std > 0 else 1.0))
+    features += [np.sin(latitude), np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)]
+    return torch.from_numpy(np.stack(features)).float()

@@ -1,0 +1,192 @@
+"""The conservation scheme of a training or a checkpoint, from its options, a store and statistics."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+
+from emulator.conservation import build as build_scheme
+from emulator.conservation.anchors import Unaccounted, truth_residuals
+from emulator.conservation.atmosphere import Atmosphere
+from emulator.conservation.checks import check_means, check_units
+from emulator.conservation.penalties import Penalty
+from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
+from emulator.data.channels import Layout
+from emulator.data.samples import Samples
+from emulator.planet.constants import Constants
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
+from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConservationOptions:
+    """How a training conserves.
+
+    Attributes:
+      scheme: kind of corrections, budgets and how they are closed.
+      unaccounted: budgets' mean residuals in the training data that are let stand: `heating`, `moistening`, `dry_mass`.
+      penalty: weight of the squared residuals in the loss; works with the kind `none` too.
+    """
+
+    scheme: Options
+    unaccounted: tuple[str, ...] = ("heating", "moistening")
+    penalty: float = 0.0
+
+    @classmethod
+    def of(cls, values: Mapping) -> "ConservationOptions":
+        """From a mapping as in a configuration or a checkpoint's JSON."""
+        values = dict(values)
+        unaccounted, penalty = tuple(values.pop("unaccounted", cls.unaccounted)), values.pop("penalty", cls.penalty)
+        scheme = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(Options(**scheme), unaccounted, penalty)
+
+    def with_rates(self, saved: Mapping) -> Options:
+        """The scheme's options with the residuals that a training has estimated and its checkpoint keeps."""
+        rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
+        return dataclasses.replace(self.scheme, unaccounted=Unaccounted(**rates))
+
+
+class Conservation(NamedTuple):
+    """What closes the budgets of a training: hard corrections, soft penalty, and what a checkpoint keeps of them."""
+
+    scheme: Scheme | None
+    penalty: Penalty | None
+    saved: dict
+
+
+def conservation(options: ConservationOptions, samples: Samples, statistics: xr.Dataset) -> Conservation:
+    """Scheme and penalty, with constant residuals and tolerances estimated from the training data.
+
+    Raises `ValueError` as `prepared` does.
+    """
+    ready = prepared(options, samples.dataset, samples.layout, statistics)
+    if ready is None:
+        return Conservation(None, None, {})
+    atmosphere, saved = ready
+    names = _names(samples.layout)
+    found = truth_residuals(
+        make_budgets(options.scheme, atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
+    )
+    log.info(
+        "Mean residuals of the training data per step: %s",
+        ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
+    )
+    rates = dataclasses.asdict(found.unaccounted())
+    saved |= {f"unaccounted_{name}": rates[name] for name in options.unaccounted}
+    penalty = None
+    if options.penalty:
+        budgets = make_budgets(options.with_rates(saved), atmosphere, names)
+        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, options.penalty))
+    if options.scheme.kind == "none":
+        return Conservation(None, penalty, {})
+    return Conservation(_make_scheme(options, saved, atmosphere, names), penalty, saved)
+
+
+def prepared(
+    options: ConservationOptions, dataset: xr.Dataset, channels: Layout, statistics: xr.Dataset
+) -> tuple[Atmosphere, dict] | None:
+    """What the budgets are formed with, and what a checkpoint keeps before residuals are estimated; None for no budgets.
+
+    Reads no fields but the orography. Raises `ValueError` where channels or levels lack what a budget needs, saying which
+    and what would do, and `ValueError` for a flux of the wrong unit or sign.
+    """
+    if not options.scheme.budgets or (options.scheme.kind == "none" and not options.penalty):
+        return None
+    names = _names(channels)
+    without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if options.penalty else "")
+    try:
+        atmosphere = _atmosphere(dataset, channels)
+        make_budgets(options.scheme, atmosphere, names)
+    except LackingVariables as error:
+        # without surface pressure dry air would be corrected through humidity, which few would choose knowingly
+        left = [
+            name for name in options.scheme.budgets if name not in error.lacking and atmosphere.has_surface_pressure
+        ]
+        fewer = f"train.conservation.budgets=[{','.join(left)}] or " if left else ""
+        raise ValueError(f"{error}; give them, or train with {fewer}{without}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; or train with {without}") from None
+    check_units({name: dict(dataset[name].attrs) for name in names})
+    check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
+    orography = atmosphere.geopotential_at_surface
+    saved = {
+        "variances": {
+            name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
+            for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
+            for name in group.names
+        },
+        "orography": None if orography is None else orography.tolist(),
+    }
+    if options.scheme.kind != "none":
+        _make_scheme(options, saved, atmosphere, names)  # refuses options that do not go together
+    return atmosphere, saved
+
+
+def _atmosphere(dataset: xr.Dataset, channels: Layout) -> Atmosphere:
+    levels = levels_of(dataset)
+    if levels is None:
+        raise ValueError("Expected levels that make up columns, which every budget needs, the store has none")
+    return Atmosphere(
+        area=torch.as_tensor(grid_of(dataset).area),
+        levels=levels,
+        constants=constants_of(dataset),
+        geopotential_at_surface=_orography(dataset),
+        step_seconds=time_step_seconds(dataset),
+        has_surface_pressure="surface_pressure" in channels.prognostic.names,
+        latitude=_latitude(grid_of(dataset)),
+    )
+
+
+def _names(channels: Layout) -> tuple[str, ...]:
+    """Fields that a step ends with: what budgets may be formed from."""
+    return (*channels.prognostic.names, *channels.diagnostic.names)
+
+
+def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Scheme | None:
+    """The scheme of a checkpoint."""
+    if not saved["scheme"]:
+        return None
+    channels, orography = Layout.from_json(saved["layout"]), saved["scheme"]["orography"]
+    atmosphere = Atmosphere(
+        area=torch.as_tensor(grid.area),
+        levels=saved["levels"] and Levels.from_json(saved["levels"]),
+        constants=Constants(**saved["constants"]),
+        geopotential_at_surface=None if orography is None else torch.tensor(orography, dtype=torch.float32),
+        step_seconds=saved["step_seconds"],
+        has_surface_pressure="surface_pressure" in channels.prognostic.names,
+        latitude=_latitude(grid),
+    )
+    return _make_scheme(options, saved["scheme"], atmosphere, _names(channels))
+
+
+def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
+    variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
+    return build_scheme(options.with_rates(saved), atmosphere, names, variances)
+
+
+def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
+    """Consecutive true states by name, evenly over the period, as `truth_residuals` takes them."""
+    starts = samples.starts(1)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int))]
+    prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
+    for first in range(0, len(chosen), batch_size):
+        batch = samples.batch(chosen[first : first + batch_size], 1)
+        after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
+        yield prognostic.unpack(batch.state[:, 0]), after
+
+
+def _latitude(grid: Grid) -> torch.Tensor:
+    return torch.as_tensor(np.broadcast_to(grid.mesh()[0], grid.shape).copy())
+
+
+def _orography(dataset: xr.Dataset) -> torch.Tensor | None:
+    if "geopotential_at_surface" not in dataset:
+        return None
+    return torch.from_numpy(np.asarray(dataset["geopotential_at_surface"].values, np.float32))

@@ -1,0 +1,101 @@
+"""A trained step in a checkpoint: what describes it besides its tensors, the step restored, and whether it fits a store."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from emulator.data.channels import Layout
+from emulator.data.samples import Samples
+from emulator.model import checkpoint
+from emulator.model.assemble import make_step
+from emulator.model.conserving import ConservationOptions, restore_scheme
+from emulator.model.step import Step, StepBuffers
+from emulator.planet.grid import Grid
+from emulator.planet.vertical import Levels
+from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
+
+SCHEMA = "checkpoint-1"
+
+
+def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
+    """Everything but the tensors that a checkpoint needs to be used without the store it was trained on.
+
+    `config`: the training's options as JSON can hold them, of which `network` and `conservation` make the step again.
+    """
+    dataset, levels = samples.dataset, levels_of(samples.dataset)
+    return {
+        "schema": SCHEMA,
+        "config": dict(config),
+        "layout": samples.layout.to_json(),
+        "grid": grid_to_json(samples.grid),
+        "levels": levels and levels.to_json(),
+        "constants": json.loads(constants_of(dataset).to_json()),
+        "step_seconds": time_step_seconds(dataset),
+        "period": [str(samples.times[0]), str(samples.times[-1])],
+        "store": {key: dataset.attrs.get(key) for key in ("fingerprint", "source")},
+        "scheme": scheme_state,
+    }
+
+
+def load_model(path: str | os.PathLike, device: torch.device | str | None = None) -> Step:
+    """The trained step of a checkpoint, in evaluation mode, with what the checkpoint says of it as `metadata`.
+
+    `device`: a GPU where there is one, by default. Raises `CheckpointError` for what is no whole checkpoint, and `ValueError`
+    for one whose network this version does not know.
+    """
+    tensors, saved = checkpoint.load(Path(path))
+    if saved.get("schema") != SCHEMA:
+        raise checkpoint.CheckpointError(
+            f"Expected a checkpoint of schema {SCHEMA} at {path}, got {saved.get('schema')!r}"
+        )
+    channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
+    scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid)
+    step = make_step(saved["config"]["network"], channels, grid, StepBuffers.blank(channels, grid.shape), scheme)
+    step.load_state_dict(tensors)
+    step.metadata = saved
+    return step.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def grid_to_json(grid: Grid) -> dict:
+    """Coordinates, from which areas follow; those of points are kept too."""
+    found = {"latitude": grid.latitude.tolist(), "longitude": grid.longitude.tolist()}
+    return found | ({"area": grid.area.tolist()} if grid.kind == "points" else {})
+
+
+def grid_from_json(found: dict) -> Grid:
+    """What `grid_to_json` made."""
+    if "area" in found:
+        return Grid.points(found["latitude"], found["longitude"], found["area"])
+    return Grid.from_coordinates(found["latitude"], found["longitude"])
+
+
+def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store_name: object) -> None:
+    """Raises `ValueError`, naming both sides, unless a checkpoint can run on a store's states and forcing."""
+
+    def refuse(what, expected, got):
+        raise ValueError(
+            f"Expected {what} {expected} as checkpoint {checkpoint_name} has, store {store_name} has {got}"
+        )
+
+    grid, other = grid_from_json(saved["grid"]), grid_of(dataset)
+    if not grid.same_as(other):
+        refuse("the grid", grid.describe(), other.describe())
+    seconds = time_step_seconds(dataset)
+    if seconds != saved["step_seconds"]:
+        refuse("a time step of", f"{saved['step_seconds'] / 3600:g} h", f"{seconds / 3600:g} h")
+    channels = Layout.from_json(saved["layout"])
+    for group in (channels.prognostic, channels.diagnostic, channels.forcing):
+        for name, count in zip(group.names, group.levels, strict=True):
+            if name not in dataset:
+                refuse("variable", name, f"only {', '.join(sorted(map(str, dataset.data_vars)))}")
+            levels = dataset.sizes["level"] if "level" in dataset[name].dims else 0
+            if levels != count:
+                refuse(f"{name} on", f"{count} levels", f"{levels}")
+    levels, others = saved["levels"] and Levels.from_json(saved["levels"]), levels_of(dataset)
+    if levels is not None and any(channels.prognostic.levels):
+        if others is None or not levels.same_as(others):
+            refuse("levels", levels.describe(), others.describe() if others else "none that make up columns")

@@ -1,0 +1,82 @@
+"""What steps a state forward in time: the protocol that one network, a cascade of them and models of other code fulfil."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from emulator.data.channels import Layout
+from emulator.model.noise import NetworkNoise
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """What a step yields.
+
+    Attributes:
+      state: prognostic fields at the end of the step, `(batch, channel, *space)`.
+      diagnostic: diagnostics of the step, `(batch, channel, *space)`.
+      record: what the conservation scheme measured and changed, each `(batch,)`.
+      anchor: what the next step's budgets are pinned to.
+    """
+
+    state: Tensor
+    diagnostic: Tensor
+    record: dict[str, Tensor]
+    anchor: object = None
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """From a state to the state one time step later, physical units, on whatever device its weights lie.
+
+    Attributes:
+      layout: names of the channels.
+      noise: the random fields that every step has to be given; None where it takes none.
+    """
+
+    layout: Layout
+    noise: NetworkNoise | None
+
+    def at(self, number: int) -> "Stepper":
+        """The one that makes step `number` of a forecast, counted from 1; itself where all steps are alike."""
+        ...
+
+    def anchor(self, state: Tensor) -> object:
+        """What the budgets of a forecast from `state` `(batch, channel, *space)` are pinned to; None without budgets."""
+        ...
+
+    def __call__(
+        self, state: Tensor, forcing: Tensor, clock: Tensor, anchor: object = None, noise: Tensor | None = None
+    ) -> StepResult:
+        """One step; shapes as in `emulator.data.forcing.StepInputs` and `StepResult`."""
+        ...
+
+
+class Cascade:
+    """Several steppers that take over from one another at given steps.
+
+    Args:
+      stages: pairs of the number of steps done before a stepper takes over, 0 for the first, and the stepper; increasing.
+    Raises `ValueError` for stages that do not begin at 0 and increase, and for channels that differ.
+    """
+
+    def __init__(self, stages: Sequence[tuple[int, Stepper]]):
+        starts = [start for start, _ in stages]
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError(f"Expected a cascade whose stages start at step 0 and increase, got starts at {starts}")
+        self.stages, first = tuple(stages), stages[0][1]
+        if any(stepper.layout != first.layout for _, stepper in stages):
+            raise ValueError("Expected the same channels in all stages of a cascade, got others")
+        self.layout, self.noise = first.layout, first.noise
+
+    def at(self, number: int) -> Stepper:
+        return [stepper for start, stepper in self.stages if start < number][-1]
+
+    def anchor(self, state: Tensor) -> object:
+        return self.stages[0][1].anchor(state)
+
+    def __call__(self, state, forcing, clock, anchor=None, noise=None) -> StepResult:
+        """A step of the first stepper; `at` gives those of the others."""
+        return self.stages[0][1](state, forcing, clock, anchor, noise)

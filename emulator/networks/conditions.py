@@ -1,0 +1,62 @@
+"""What a network may be given at a step besides its inputs: random fields, and scalars of the sample."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from emulator.networks.layers import linear
+from emulator.options import Options, option
+
+TIME_OF_YEAR = "time_of_year"  # a condition of two scalars, sine and cosine of the day of the year
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseOptions(Options):
+    """Gaussian random fields on the sphere, new at every step, that make a network stochastic (docs/models.md)."""
+
+    length_scales: tuple[float, ...] = option(
+        (2000.0, 500.0), "km, at which the correlation has fallen to 0.61; 0: white noise", minimum=0, shortest=1
+    )
+    channels: int = option(4, "independent fields of every length scale", minimum=1)
+    correlation: float = option(0.0, "of a step's fields with those of the step before", minimum=0, below=1)
+
+    @property
+    def count(self) -> int:
+        """Channels of the noise."""
+        return len(self.length_scales) * self.channels
+
+
+def noise_count(noise: NoiseOptions | None) -> int:
+    """Channels of the noise, 0 without."""
+    return 0 if noise is None else noise.count
+
+
+def scalar_count(names: Sequence[str]) -> int:
+    """Numbers that some conditions make."""
+    return sum(2 if name == TIME_OF_YEAR else 1 for name in names)
+
+
+class NoiseModulation(nn.Module):
+    """Scales and shifts states by a linear map of noise at the same place; it starts at zero, and then changes no bit.
+
+    No random number is drawn for it, so that the rest of a network starts as it would without noise.
+    """
+
+    def __init__(self, noise: int, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2 * channels, noise))
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """States `(..., channel)` and noise `(..., noise)`."""
+        scale, shift = linear(noise, self.weight, None).to(x.dtype).chunk(2, -1)
+        return torch.addcmul(x + shift, x, scale)
+
+
+def check_noise(noise: torch.Tensor | None, x: torch.Tensor, channels: int) -> None:
+    """Raises `ValueError` unless noise is `(batch, channels, *space)` for an input `(batch, in, *space)`; None for none."""
+    wanted = (len(x), channels, *x.shape[2:]) if channels else None
+    came = None if noise is None else tuple(noise.shape)
+    if came != wanted:
+        raise ValueError(f"Expected noise of shape {wanted}, got {came}")

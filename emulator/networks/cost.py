@@ -1,0 +1,111 @@
+"""What training a network costs, measured on one sample: parameters, activation memory, seconds and operations."""
+
+import dataclasses
+import os
+import time
+
+import torch
+
+from emulator.parallel.rates import count_products
+
+ADAM_BYTES = 16  # float32: weight, gradient and two moments of a parameter
+TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one sample of one network step needs.
+
+    Attributes:
+      parameters: their number. activations: bytes that its backward pass keeps of a sample, 0 where not measured.
+      seconds: forward and backward of a sample on this machine, NaN where not measured.
+    """
+
+    parameters: int
+    activations: int
+    seconds: float
+
+    def memory(self, batch_size: int, steps: int) -> int:
+        """Bytes of weights, gradients, moments and the activations of a window."""
+        return ADAM_BYTES * self.parameters + self.activations * batch_size * steps
+
+    def describe(self, phases, members: int = 1) -> str:
+        """One phrase: the most memory and the seconds per update of every phase, for so many members of a sample."""
+        if not self.activations:
+            return "too large for this machine to measure its memory and time"
+        most = max(self.memory(p.batch_size * members, p.rollout_steps) for p in phases)
+        paces = [
+            f"{self.seconds * p.batch_size * members * p.rollout_steps:.2g} s ({p.rollout_steps} x {p.batch_size}"
+            + f" x {members} members)" * (members > 1)
+            + ")" * (members == 1)
+            for p in phases
+        ]
+        threads = torch.get_num_threads()
+        return (
+            f"{self.activations / 2**20:.0f} MiB of activations a sample and step, {most / 2**30:.2g} GiB with weights, "
+            f"gradients and moments; {', '.join(paces)} per update (steps x batch) on {threads} threads here"
+        )
+
+
+def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> Cost:
+    """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory.
+
+    `noise`, `scalars`: numbers of the random fields and scalars that the network takes besides its inputs.
+    """
+    parameters = sum(p.numel() for p in network.parameters())
+    x = torch.zeros(1, inputs, *space)
+    if ADAM_BYTES * parameters + 100 * x.nbytes > 0.5 * available_memory():
+        return Cost(parameters, 0, float("nan"))
+    more = _conditions(space, noise, scalars)
+    kept = activations(network, x, **more)
+    taken = []
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        network(x, **more).sum().backward()
+        taken.append(time.perf_counter() - start)
+    network.zero_grad(set_to_none=True)
+    return Cost(parameters, kept, min(taken))
+
+
+def products(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> int:
+    """Operations of the network's matrix products and convolutions for one sample, forward and backward.
+
+    Arguments as those of `measure`; the network may lie on any device.
+    """
+    device = next(network.parameters()).device
+    with torch.device(device):
+        x, more = torch.zeros(1, inputs, *space), _conditions(space, noise, scalars)
+    count = count_products(lambda: network(x, **more).sum().backward())
+    network.zero_grad(set_to_none=True)
+    return count
+
+
+def _conditions(space, noise, scalars):
+    more = {"noise": torch.zeros(1, noise, *space)} if noise else {}
+    return more | ({"condition": torch.zeros(1, scalars)} if scalars else {})
+
+
+def activations(network: torch.nn.Module, x: torch.Tensor, **more: torch.Tensor) -> int:
+    """Bytes that a forward pass keeps for its backward pass, without the network's own parameters and tables."""
+    own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = network(x, **more)
+    total = sum(kept.values())
+    del y
+    return total
+
+
+def available_memory() -> int:
+    """Bytes of memory that this machine has free, as far as it is known."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 2**33

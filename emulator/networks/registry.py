@@ -1,0 +1,97 @@
+"""Networks by kind: from a configuration and a grid to `(batch, inputs, *space) -> (batch, outputs, *space)`.
+
+A network is one file of this folder: a frozen dataclass of options, and a function under `@network(kind, its options)` that
+makes the module or refuses, in a `ValueError`, a grid that it does not fit. The files of the folder are imported when a kind
+is first asked for, so that nothing else names a network; what a file needs beyond the core dependencies it imports there.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from torch import nn
+
+from emulator.options import Options
+from emulator.planet.grid import Grid
+
+
+class NetworkError(ValueError):
+    """A network that cannot be made as configured, in one sentence."""
+
+
+class Kind(NamedTuple):
+    """A registered network: its options, and the function `(options, inputs, outputs, grid)` that makes it."""
+
+    options: type[Options]
+    build: Callable[[Any, int, int, Grid], nn.Module]
+
+
+_KINDS: dict[str, Kind] = {}
+_Builder = TypeVar("_Builder", bound=Callable[..., nn.Module])
+
+
+def network(kind: str, options: type[Options]) -> Callable[[_Builder], _Builder]:
+    """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind."""
+
+    def register(builder: _Builder) -> _Builder:
+        if kind in _KINDS:
+            raise ValueError(f"Expected one network of the kind {kind!r}, got {builder.__module__} besides another")
+        _KINDS[kind] = Kind(options, builder)
+        return builder
+
+    return register
+
+
+def kinds() -> tuple[str, ...]:
+    """The names of all kinds."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return tuple(sorted(_KINDS))
+
+
+def options_of(kind: str) -> type[Options]:
+    """The options of a kind. Raises `NetworkError` for an unknown one."""
+    return _kind(kind).options
+
+
+def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> nn.Module:
+    """The network of a configuration, freshly initialised.
+
+    Args:
+      config: `kind` and its options, as in YAML or in a checkpoint's JSON.
+      inputs, outputs: channels. grid: of the fields.
+    Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid that the network does not fit.
+    """
+    kind, made = config.get("kind"), options(config)
+    try:
+        return _kind(kind).build(made, inputs, outputs, grid)
+    except NetworkError:
+        raise
+    except ValueError as error:
+        raise NetworkError(f"The network {kind!r} does not fit {grid.describe()}: {error}") from error
+
+
+def options(config: Mapping[str, Any]) -> Options:
+    """The options of a configuration, as `build` takes it. Raises `NetworkError` as that does."""
+    kind = config.get("kind")
+    try:
+        return options_of(kind).of({name: value for name, value in config.items() if name != "kind"})
+    except NetworkError:
+        raise
+    except ValueError as error:
+        raise NetworkError(f"The network {kind!r} has an option that it cannot take: {error}") from error
+
+
+def expect_global(grid: Grid, *kinds_of_grid: str) -> None:
+    """Raises `ValueError` for a grid that is regional or of another kind than those, where any are named."""
+    if not grid.is_global() or (kinds_of_grid and grid.kind not in kinds_of_grid):
+        raise ValueError(f"Expected a global {' or '.join((*kinds_of_grid, 'grid'))}, got {grid.describe()}")
+
+
+def _kind(kind) -> Kind:
+    known = kinds()
+    if kind not in known:
+        raise NetworkError(f"Expected a network of a kind among {', '.join(known)}, got {kind!r}")
+    return _KINDS[kind]

@@ -1,0 +1,76 @@
+"""Options as frozen dataclasses: each field with its default, meaning and limits, declared where the thing itself is.
+
+A configuration derives its models from them, so that nothing is declared twice; without one they check themselves.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+LIMITS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}  # as messages word them
+
+
+class OptionError(ValueError):
+    """A name that is no option, in one sentence."""
+
+
+def option(default: Any = dataclasses.MISSING, about: str = "", **limits: float) -> Any:
+    """A field of `Options`: its default (none: it must be given), what it means, and what its numbers may be.
+
+    `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence too; `shortest`:
+    least length of a sequence.
+    """
+    if unknown := set(limits) - {*LIMITS, "shortest"}:
+        raise TypeError(f"Expected limits among {', '.join(LIMITS)} and shortest, got {', '.join(sorted(unknown))}")
+    metadata = {"about": about, **limits}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Base of frozen dataclasses whose fields are `option`s. Raises `ValueError` for a value outside its limits."""
+
+    def __post_init__(self):
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            _check(field.name, getattr(self, field.name), hints[field.name], field.metadata)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Options from what YAML or JSON can hold. Raises `OptionError` for a name that is not an option."""
+        hints = get_type_hints(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(given) - set(names)):
+            raise OptionError(f"Expected options among {', '.join(names)}, got {', '.join(unknown)}")
+        return cls(**{name: _read(value, hints[name]) for name, value in given.items()})
+
+
+def _check(name, value, hint, metadata):
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
+    values = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    if len(values) < metadata.get("shortest", 0):
+        raise ValueError(f"Expected {name} of length {metadata['shortest']} or more, got {value!r}")
+    within = {"minimum": float.__ge__, "above": float.__gt__, "maximum": float.__le__, "below": float.__lt__}
+    asked = {limit: metadata[limit] for limit in LIMITS if limit in metadata}
+    if not all(within[limit](float(each), float(bound)) for limit, bound in asked.items() for each in values):
+        words = " and ".join(f"{LIMITS[limit]} {bound:g}" for limit, bound in asked.items())
+        raise ValueError(f"Expected {name} {'of ' * words.startswith('at')}{words}, got {value!r}")
+
+
+def _read(value, hint):
+    """A value of YAML or JSON as a field's type has it: tuples, paths and options for lists, texts and mappings."""
+    if get_origin(hint) in (Union, UnionType):
+        chosen = [each for each in get_args(hint) if each is not type(None)]
+        return value if value is None or len(chosen) > 1 else _read(value, chosen[0])
+    if get_origin(hint) is tuple:
+        return tuple(_read(each, get_args(hint)[0]) for each in value)
+    if hint is Path:
+        return Path(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return hint.of(value)
+    return value

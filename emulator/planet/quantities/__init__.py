@@ -1,0 +1,129 @@
+"""Conserved quantities: a file of this folder each, which declares one and registers it.
+
+The declaration is all that the configuration, the schemes, the checks, the audit and the report know of a quantity. Its
+functions take arrays of NumPy and tensors alike, and nothing here imports torch. `docs/conservation.md` has an example.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from emulator.planet.constants import Constants
+from emulator.planet.vertical import Levels
+
+Fields = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Fields of some times as the audit integrates them.
+
+    Attributes:
+      fields: by name, float64, `(..., level, *space)` or `(..., *space)`; static ones `space`.
+      layer: mass of air by level, kg m-2, `(..., level, *space)`.
+      levels, constants: of the store.
+      form: what energy means, an `energy.EnergyForm`.
+    """
+
+    fields: Fields
+    layer: Any
+    levels: Levels
+    constants: Constants
+    form: Any
+
+    def integral(self, content, space: int) -> Any:
+        """`sum_k x_k m_k` of an amount per kilogram with `space` horizontal axes: `(..., *space)`."""
+        return (self.layer * content).sum(-1 - space)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A quantity of the atmosphere whose global mean changes by known fluxes alone.
+
+    Attributes:
+      name: in configurations, checkpoints, stores and scores; label: on the report; total: what a sentence calls its amount.
+      units: of the global mean, per unit of area.
+      state: fields that its content is formed from, without which it has no budget; surface pressure goes without saying.
+      content: amount per kilogram of air, `content(fields, constants)`, `(..., level, *space)`. None: not audited.
+      fluxes: mean rates over the step, and what a unit of each adds to a column per second.
+      optional: fields of the state that count where they are known; optional_fluxes: the same of fluxes.
+      gain: what a column gains per second, `gain(fields, constants)`, where it is more than the sum over `fluxes`.
+      column: amount of every column, `column(columns)`, where it is more than the integral of the content.
+      control: field that is scaled where no correction is written for the budget; by default the first of `state`.
+      unaccounted: name in `conservation.Unaccounted` of the constant rate by which the data may fail to close, if it has one.
+      as_rate: whether the audit gives residuals per second, in `rate_units`, rather than per step.
+      drift: unit in which the report shows changes, and factor from `units`.
+      order: place in the sequence of corrections, in records and on the report.
+    """
+
+    name: str
+    label: str
+    units: str
+    state: tuple[str, ...]
+    content: Callable[[Fields, Constants], Any] | None
+    fluxes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    optional_fluxes: tuple[str, ...] = ()
+    gain: Callable[[Fields, Constants], Any] | None = None
+    column: Callable[[Columns], Any] | None = None
+    control: str = ""
+    unaccounted: str | None = None
+    as_rate: bool = False
+    drift: tuple[str, float] = ("", 1.0)
+    total: str = ""
+    order: int = 100
+
+    def __post_init__(self):
+        object.__setattr__(self, "control", self.control or self.state[0])
+        object.__setattr__(self, "total", self.total or self.label.lower())
+        object.__setattr__(self, "drift", self.drift if self.drift[0] else (self.units, 1.0))
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Fields without which the quantity cannot be audited."""
+        return ("surface_pressure", *self.state, *self.fluxes)
+
+    @property
+    def rate_units(self) -> str:
+        """Of a rate of change of the global mean."""
+        return self.units.replace("J", "W") if "J" in self.units else f"{self.units} s-1"
+
+    def gained(self, fields: Fields, constants: Constants) -> Any:
+        """What fluxes bring per second: of fields, or of their means over the sphere."""
+        if self.gain is not None:
+            return self.gain(fields, constants)
+        return sum((sign * fields[name] for name, sign in self.fluxes.items()), 0.0)
+
+
+_REGISTERED: dict[str, Quantity] = {}
+
+
+def register(quantity: Quantity) -> Quantity:
+    """Add a quantity. Raises `ValueError` for a name that another one has."""
+    if quantity.name in _REGISTERED:
+        raise ValueError(f"Expected a new name for a conserved quantity, got {quantity.name!r}")
+    _REGISTERED[quantity.name] = quantity
+    return quantity
+
+
+@functools.cache
+def _read_folder() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+
+
+def quantities() -> dict[str, Quantity]:
+    """All registered quantities by name, in their order."""
+    _read_folder()
+    return {q.name: q for q in sorted(_REGISTERED.values(), key=lambda q: q.order)}
+
+
+def quantity(name: str) -> Quantity:
+    """Raises `ValueError`, naming all there are, for an unknown one."""
+    known = quantities()
+    if name not in known:
+        raise ValueError(f"Expected a conserved quantity among {', '.join(known)}, got {name!r}")
+    return known[name]

@@ -1,0 +1,155 @@
+"""How to train: every option of a training with its default, its meaning and its limits. Needs no torch."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from emulator.options import Options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions(Options):
+    """AdamW with a linear warm-up and a cosine decay over all phases."""
+
+    lr: float = option(2e-3, above=0)
+    weight_decay: float = option(0.0, minimum=0)
+    betas: tuple[float, float] = option((0.9, 0.95), minimum=0, maximum=1)
+    warmup_steps: int = option(100, minimum=0)
+    final_lr: float = option(0.0, minimum=0)
+    clip: float = option(1.0, "largest norm of the gradient", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions(Options):
+    """Error of a step, in units of a typical change; `spectral` weights its square by (1 + l (l + 1))^power.
+
+    `crps` and `energy` are fair scores of several members, for networks with noise (docs/models.md).
+    """
+
+    kind: Literal["mse", "l1", "huber", "spectral", "crps", "energy"] = option("mse")
+    members: int = option(2, "of crps and energy: forecasts of every sample", minimum=2)
+    delta: float = option(1.0, "of huber: where the square ends", above=0)
+    power: float = option(0.5, "of spectral: above 0 small scales count more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase(Options):
+    """A stretch of training with one number of autoregressive steps."""
+
+    updates: int = option(about="its length", minimum=1)
+    rollout_steps: int = option(1, "autoregressive steps of a window", minimum=1)
+    batch_size: int = option(4, "over all processes", minimum=1)
+    lr_scale: float = option(1.0, "factor of the learning rate", above=0)
+    random_steps: bool = option(False, "every update draws its number of steps from 1 to rollout_steps")
+    gradient_steps: int = option(0, "gradients reach no more steps back; 0: through the whole window", minimum=0)
+    teacher: float = option(
+        0.0, "probability that a step starts from the truth, not the network's state", minimum=0, maximum=1
+    )
+    replay: float = option(0.0, "share of samples that go on from the network's own last states", minimum=0, below=1)
+    replay_most: int = option(16, "windows in a row that a sample may go on", minimum=1)
+    accumulate: int = option(1, "parts that a batch is computed in, for less memory", minimum=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"Expected batch_size {self.batch_size} to divide into {self.accumulate} parts (accumulate)"
+            )
+
+    @property
+    def work(self) -> float:
+        """Model steps of an update over all its samples, what its time grows with; the mean where steps are drawn."""
+        steps = (1 + self.rollout_steps) / 2 if self.random_steps else self.rollout_steps
+        return steps * self.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class PeriodOptions(Options):
+    """Times from `start` to `end`, both included; None is open."""
+
+    start: Any = option(None)
+    end: Any = option(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationOptions(Options):
+    """Validation while training on times that it does not see: one step, and short rollouts, whose skill chooses."""
+
+    period: PeriodOptions = option()
+    every: int = option(250, "updates between validations", minimum=1)
+    windows: int = option(16, "initial times, spread evenly over the period", minimum=1)
+    steps: int = option(12, "length of the rollouts", minimum=1)
+    batch_size: int = option(4, "of each process", minimum=1)
+    patience: int = option(0, "end after so many validations without a better one; 0: never", minimum=0)
+    choose: Literal["best", "last"] = option("best", "weights of the best rollouts, or the last ones")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(Options):
+    """One network trained on one store, or on several that follow one another.
+
+    `network` and `conservation` are mappings of `kind` and options, as in a configuration.
+    """
+
+    store: Path = option()
+    statistics: Path = option()
+    output: Path = option()
+    period: PeriodOptions = option(PeriodOptions())
+    validation: ValidationOptions | None = option(None)
+    prognostic: tuple[str, ...] | None = option(None, "None: by the roles in the store")
+    diagnostic: tuple[str, ...] | None = option(None)
+    forcing: tuple[str, ...] | None = option(None)
+    network: dict[str, Any] = option({"kind": "sfno"})
+    conservation: dict[str, Any] = option({})
+    optimizer: OptimizerOptions = option(OptimizerOptions())
+    phases: tuple[Phase, ...] = option((Phase(1000),), shortest=1)
+    loss: LossOptions = option(LossOptions())
+    variable_weights: dict[str, float] = option({}, "weight in the loss, by variable")
+    level_weights: Any = option(
+        "alike", "of a variable's levels from the top down: alike, by their share of the air (mass), or one number each"
+    )
+    diagnostic_weight: float = option(0.2, "weight of the diagnostics that variable_weights leaves out", above=0)
+    damping: float = option(
+        1.0, "share of the optimal linear relaxation to the mean in the residual step", minimum=0, maximum=1
+    )
+    ema: float = option(
+        0.0, "decay of the exponential moving average of the weights; 0 keeps none", minimum=0, maximum=1
+    )
+    margin: float = option(0.5, "states stay in the training data's local range, widened by this share", minimum=0)
+    seed: int = option(0)
+    later_stores: tuple[Path, ...] = option(
+        (), "stores like the first that go on after it; windows cross the seam where they meet"
+    )
+    cache_gigabytes: float = option(3.0, "hold the period in memory when it needs at most this", minimum=0)
+    loader_threads: int = option(2, "that read and decompress, when the period is not held in memory", minimum=1)
+    precision: Literal["float32", "bfloat16"] = option(
+        "float32", "of the network's products; budgets and losses are never halved"
+    )
+    compile: bool = option(False, "torch.compile the network")
+    checkpoint_steps: bool = option(False, "compute steps again in the backward pass: less memory, a third slower")
+    parallel: Literal["ddp", "fsdp"] = option("ddp", "each process holds the network, or a part of it")
+    save_every: int = option(250, "updates between resumable checkpoints", minimum=1)
+    save_minutes: float = option(5.0, "time after which one is saved also between those", above=0)
+    keep: int = option(2, "resumable checkpoints to keep; the one before serves where the last is damaged", minimum=1)
+    retries: int = option(0, "after divergence go back to the last good checkpoint with half the rate", minimum=0)
+    loss_limit: float | None = option(
+        None, "a loss above it counts as divergence; predicting no change scores about 1 by the squared error", above=0
+    )
+    log_every: int = option(20, minimum=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss.kind in ("crps", "energy") and not self.network.get("noise"):
+            raise ValueError(
+                f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
+            )
+
+    @property
+    def members(self) -> int:
+        """Forecasts of every sample."""
+        return self.loss.members if self.loss.kind in ("crps", "energy") else 1
+
+    @property
+    def paths(self) -> list[Path]:
+        """All stores in the order of time."""
+        return [self.store, *self.later_stores]

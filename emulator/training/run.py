@@ -1,0 +1,199 @@
+"""A training from options to a checkpoint: stores opened, step, loss and trainer put together, weights chosen and saved."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from emulator.data.normalisation import open_statistics
+from emulator.data.samples import Samples
+from emulator.files.one_writer import one_writer
+from emulator.kernels import freed_memory
+from emulator.losses.build import Weighted
+from emulator.model import checkpoint, saved_model
+from emulator.model.assemble import buffers, input_count, layout_of, make_step
+from emulator.model.conserving import ConservationOptions, conservation
+from emulator.model.step import Step
+from emulator.networks import cost
+from emulator.parallel.distributed import device_of, process_group
+from emulator.parallel.processes import Processes, processes_of
+from emulator.store.analysis import open_analysis
+from emulator.training.options import TrainOptions
+from emulator.training.recipe import Recipe
+from emulator.training.trainer import Placement, Trainer
+from emulator.training.validation import Validation
+from emulator.training.window import StepLoss
+
+log = logging.getLogger(__name__)
+
+
+def train(store, statistics, output, **options) -> Step:
+    """Train a network on an analysis store, or go on with a training that was stopped; the trained step.
+
+    Args:
+      store, statistics: what ingest and `emulator.statistics` wrote. output: folder that receives `checkpoint/` and logs.
+      options: of `emulator.training.options.TrainOptions`, such as `network={"kind": "unet"}`, `phases=[{"updates": 500}]`,
+        `period={"end": "2015-12-31"}`.
+
+    Raises `ValueError` for options or stores that do not go together, and `Diverged` where the loss is no longer finite.
+    """
+    paths = {"store": store, "statistics": statistics, "output": output}
+    prepared = Training(TrainOptions.of(paths | options))
+    prepared.run()
+    return saved_model.load_model(Path(output) / "checkpoint")
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """What surrounds a training that runs in a batch stage; a notebook leaves all as it is.
+
+    Attributes:
+      identity: hash of everything that decides the weights; None: of the options and the stores.
+      config: what the checkpoint keeps as its configuration; None: the options.
+      provenance: versions and commit for the checkpoint.
+      processes: that train together; None: as the launcher says.
+      stopping: makes a context that gives a function which tells whether to save and stop.
+      reporting: makes, of the identity and the number of updates, a context that gives a function of the log's rows.
+    """
+
+    identity: str | None = None
+    config: Mapping | None = None
+    provenance: Mapping = dataclasses.field(default_factory=dict)
+    processes: Processes | None = None
+    stopping: Callable = lambda: contextlib.nullcontext(lambda: False)
+    reporting: Callable = lambda identity, updates: contextlib.nullcontext(lambda row: None)
+
+
+class Training:
+    """A training that is put together and then run.
+
+    Args:
+      options: what is trained on what, and how. around: see `Around`.
+    """
+
+    def __init__(self, options: TrainOptions, around: Around = Around()):
+        self.options, self.around = options, around
+        self.processes = around.processes or processes_of(os.environ)
+        self.device = device_of(self.processes)
+
+    def run(self) -> None:
+        """Train and write `output/checkpoint`; the first of several processes writes.
+
+        Raises `Interrupted` after saving when asked to stop, `Diverged`, and `Busy` where another process trains there.
+        """
+        freed_memory.keep()
+        with process_group(self.processes, self.device):
+            self._run()
+
+    def _run(self) -> None:
+        options, first = self.options, self.processes.rank == 0
+        stores = [open_analysis(path) for path in options.paths]
+        statistics = open_statistics(options.statistics)
+        layout = layout_of(stores[0], chosen(options), str(options.store))
+        samples = self._samples(stores, layout, options.period)
+        closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
+        constants = buffers(samples, statistics, options.damping, options.margin)
+        torch.manual_seed(options.seed)
+        step = make_step(options.network, layout, samples.grid, constants, closing.scheme).to(self.device)
+        log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
+        trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
+        output = Path(options.output)
+        with one_writer(output) if first else contextlib.nullcontext():
+            reporting = self.around.reporting if first else Around().reporting
+            with self.around.stopping() as asked, reporting(trainer.identity, trainer.recipe.updates) as report:
+                trainer.run(report, asked)
+            config = self.around.config or json.loads(json.dumps(dataclasses.asdict(options), default=str))
+            metadata = saved_model.metadata(config, samples, closing.saved)
+            tensors = trainer.tensors()
+            if first:
+                kept, about = _kept(trainer, tensors, options)
+                about["provenance"] = dict(self.around.provenance)
+                checkpoint.save(output / "checkpoint", kept, metadata | about)
+
+    def _samples(self, stores: Sequence[xr.Dataset], layout, period) -> Samples:
+        options = self.options
+        cache = int(options.cache_gigabytes * 1e9)
+        return Samples(stores, layout, period.start, period.end, cache, options.paths, options.loader_threads)
+
+    def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
+        options, asked, sharded = self.options, self.options.loss, self.options.parallel == "fsdp"
+        weighted = Weighted(
+            samples, statistics, options.variable_weights, options.level_weights, options.diagnostic_weight
+        )
+        loss = StepLoss(weighted.loss(asked.kind, asked.members, asked.delta, asked.power), penalty)
+        loss.error.to(self.device)
+        judge = loss.error if options.members > 1 else weighted.error().to(self.device)
+        products = 0
+        if not sharded:  # a network that is spread over processes may be too large to run whole in one
+            more = (part.count if part else 0 for part in (step.noise, step.scalars))
+            products = cost.products(step.network, input_count(step.layout), samples.grid.shape, *more)
+        if options.compile:
+            step.network.compile()
+        identity = self.around.identity or identity_of(options, stores)
+        validation = self._validation(stores, step.layout, judge)
+        placement = Placement(self.processes, sharded)
+        recipe, output = Recipe.of(options), Path(options.output)
+        trainer = Trainer(step, loss, samples, recipe, output, identity, validation, placement)
+        trainer.products = products
+        return trainer
+
+    def _validation(self, stores, layout, error: torch.nn.Module) -> Validation | None:
+        """What a training validates on: by a squared error, or a score of ensembles where it trains by one."""
+        asked, members = self.options.validation, self.options.members
+        if asked is None:
+            return None
+        samples = self._samples(stores, layout, asked.period)
+        how = asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience
+        return Validation(samples, error, *how, members=members, squared=members == 1)
+
+
+def chosen(options: TrainOptions) -> dict:
+    """Variables that the options name, by group, as `layout_of` takes them."""
+    return {group: getattr(options, group) for group in ("prognostic", "diagnostic", "forcing")}
+
+
+def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict, dict]:
+    """The weights to keep, with what the checkpoint says of the choice."""
+    if options.validation is None or options.validation.choose == "last" or trainer.best.update < 0:
+        return tensors, {"update": trainer.update}
+    path = checkpoint.path_of(trainer.directory, "best", trainer.best.update)
+    try:
+        best, row = checkpoint.load(path)
+    except checkpoint.CheckpointError as error:  # to train all anew for them is not worth it
+        log.warning("%s; using the weights after the last update instead of the best", error)
+        return tensors, {"update": trainer.update}
+    if row["identity"] != trainer.identity:
+        raise checkpoint.CheckpointError(
+            f"Expected the weights after update {trainer.best.update} of this training in {path}, got those of another, "
+            f"which took their place; remove {trainer.directory}"
+        )
+    log.info("the weights after update %d have the best rollouts: skill %.4f", row["update"], row["skill"])
+    return best, {"update": row["update"], "validation": {n: v for n, v in row.items() if isinstance(v, float)}}
+
+
+# Where things lie, and what changes the speed or what is kept: none of it changes the weights. Retries and the limit of the
+# loss decide how a training that diverged goes on, and that is saved.
+NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
+NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
+NOT_IDENTITY |= {"retries", "loss_limit"}
+
+
+def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
+    """Fingerprints of the stores and the digest of the statistics, which the weights depend on."""
+    with open(options.statistics, "rb") as stream:
+        statistics = hashlib.file_digest(stream, "sha256").hexdigest()
+    return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics]
+
+
+def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset]) -> str:
+    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed."""
+    values = {name: value for name, value in dataclasses.asdict(options).items() if name not in NOT_IDENTITY}
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]

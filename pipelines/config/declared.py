@@ -1,0 +1,75 @@
+"""Models derived from what the library declares: options are written once, beside the code that they are options of."""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union
+
+import pydantic
+from pydantic import Field
+from pydantic_core import core_schema
+
+from pipelines.config.base import Model
+
+LIMITS = {"minimum": "ge", "above": "gt", "maximum": "le", "below": "lt"}
+
+
+@functools.cache
+def model_of(declared: type, kind: str | None = None) -> type[Model]:
+    """A model with the fields of a dataclass: their order, defaults, limits and descriptions, after its `kind`, if any.
+
+    A field's metadata may hold `about` (its description), `minimum`, `above`, `maximum` and `below` (of its numbers), and
+    `shortest` (length of a sequence). Dataclasses within become models too, and `Any` becomes what JSON can hold.
+    """
+    hints = typing.get_type_hints(declared)
+    fields: dict[str, Any] = {} if kind is None else {"kind": (Literal[kind], kind)}
+    for field in dataclasses.fields(declared):
+        limits = {LIMITS[name]: value for name, value in field.metadata.items() if name in LIMITS}
+        more = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}
+        if field.default_factory is not dataclasses.MISSING:
+            more["default_factory"] = field.default_factory
+        elif field.default is not dataclasses.MISSING:
+            more["default"] = field.default
+        about = field.metadata.get("about") or None
+        fields[field.name] = _annotation(hints[field.name], limits), Field(description=about, **more)
+    name = declared.__name__.removesuffix("Options") + "Config"
+    return pydantic.create_model(name, __base__=Model, __doc__=declared.__doc__, __module__=__name__, **fields)
+
+
+def _annotation(hint: Any, limits: dict[str, float]) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return model_of(hint)
+    if hint is Any:
+        return pydantic.JsonValue
+    if hint in (int, float):
+        return Annotated[hint, Field(**limits)] if limits else hint
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is None or origin is Literal:
+        return hint
+    parts = tuple(part if part in (Ellipsis, type(None)) else _annotation(part, limits) for part in arguments)
+    return Union[parts] if origin is UnionType else origin[parts]  # noqa: UP007 - a union of a tuple
+
+
+class OneOf:
+    """Annotation of a section whose `kind` says which of several models it is; they are made when one is first validated.
+
+    Args:
+      models: makes the models by kind. default: the kind of a section that names none.
+    """
+
+    def __init__(self, models: Callable[[], Mapping[str, type[Model]]], default: str):
+        self.models, self.default = functools.cache(models), default
+
+    def validate(self, value: Any) -> Model:
+        """Raises pydantic's `ValidationError`, whose places count from the section, with the kind first."""
+        return self._adapter.validate_python({"kind": self.default} | value if isinstance(value, dict) else value)
+
+    @functools.cached_property
+    def _adapter(self) -> pydantic.TypeAdapter:
+        union = Union[tuple(self.models().values())]  # noqa: UP007 - a union of a tuple
+        return pydantic.TypeAdapter(Annotated[union, Field(discriminator="kind")])
+
+    def __get_pydantic_core_schema__(self, source, handler):
+        return core_schema.no_info_before_validator_function(self.validate, core_schema.any_schema())
