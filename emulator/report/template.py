@@ -141,3 +141,11 @@ def table(label: str, markup: str) -> str:
 def note(text: str) -> str:
     """A paragraph of plain text beside figures and tables."""
     return f'<p class="note">{html.escape(text)}</p>'
+
+
+def html_table(head: str, rows: list[str], caption: str = "", kind: str = "") -> str:
+    """A table of rows `<th>...<td>...` under one row of column heads; `caption` is HTML, `kind` a class of the style."""
+    opening = f'<table class="{kind}">' if kind else "<table>"
+    title = f"<caption>{caption}</caption>" if caption else ""
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"{opening}{title}<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"

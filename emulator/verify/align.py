@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import within
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES
 
@@ -64,7 +65,8 @@ def align(truth: Mapping, times: dict[str, tuple[np.ndarray, np.ndarray]], start
     start or later, are dropped for all. Raises `ValueError` when the forecasts share no initial time or lead, or the truth
     covers none of them.
     """
-    inits = {name: times_within(_vector(pair[0], "initial times", name), start, end) for name, pair in times.items()}
+    inits = {name: _vector(pair[0], "initial times", name) for name, pair in times.items()}
+    inits = {name: moments[within(moments, start, end)] for name, moments in inits.items()}
     leads = {name: _vector(pair[1], "leads", name) for name, pair in times.items()}
     common_inits, common_leads = _common(inits), _common(leads)
     if not len(common_inits):
@@ -171,13 +173,6 @@ def _vector(values, what, forecast):
     if len(set(values.tolist())) < len(values):
         raise ValueError(f"Expected distinct {what} in the forecast {forecast!r}, got repeated ones")
     return np.sort(values)
-
-
-def times_within(times: np.ndarray, start=None, end=None) -> np.ndarray:
-    """The times, increasing, from `start` to `end`, both included; None is open, and a bare date as the end its whole day."""
-    axis = xr.DataArray(np.arange(len(times)), {"time": times}, dims="time")
-    bounds = slice(*(None if moment is None else str(moment) for moment in (start, end)))
-    return times[axis.sel(time=bounds).values]
 
 
 def _common(vectors):

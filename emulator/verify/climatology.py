@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from emulator.verify.align import times_within
+from emulator.planet.calendar import hour_and_leap_day, within
 
 DAYS = 366
 COVERED = 0.98  # share of the days of the year that a daily climatology must find in its record
@@ -56,7 +56,7 @@ def record(time: np.ndarray, first_init, start=None, end=None) -> np.ndarray:
     beforehand; else, where those cover less than `SHORTEST_DAYS`, all times.
     """
     if start is not None or end is not None:
-        return np.flatnonzero(np.isin(time, times_within(time, start, end)))
+        return np.flatnonzero(within(time, start, end))
     before = np.flatnonzero(time < first_init)
     if len(before) > 1:
         span = time[before[-1]] - time[before[0]]
@@ -71,7 +71,7 @@ def recipe(time: xr.DataArray, positions: np.ndarray) -> Recipe:
     if not len(positions):
         raise ValueError("Expected truth in the period of the climatology, got no times")
     record = time[positions]
-    hour, day = hour_of_day(record), day_of_year(record)
+    hour, day = hour_and_leap_day(record.values)
     step = float(np.median(np.diff(record.values).astype("timedelta64[s]").astype(float))) if len(record) > 1 else 0.0
     span = record.values[-1] - record.values[0]
     seconds = span / np.timedelta64(1, "s") if record.dtype != object else span.total_seconds()
@@ -82,17 +82,6 @@ def recipe(time: xr.DataArray, positions: np.ndarray) -> Recipe:
     # its amplitude, 91 days 95 %, 61 days 98 %.
     window = 121 if years < 2 else 91 if years < 4 else FULL_WINDOW
     return Recipe("daily", window, years, positions, hour, day)
-
-
-def hour_of_day(time: xr.DataArray) -> np.ndarray:
-    return np.asarray(time.dt.hour.values, np.int64)
-
-
-def day_of_year(time: xr.DataArray) -> np.ndarray:
-    """Day of a leap year, 1 ... 366, so that 1 March is 61 in every year and a date always means the same season."""
-    month, day = np.asarray(time.dt.month.values), np.asarray(time.dt.day.values)
-    before = np.concatenate([[0], np.cumsum([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30])])
-    return before[month - 1] + day
 
 
 def triangular_weights(window: int) -> np.ndarray:

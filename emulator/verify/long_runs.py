@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import hour_and_leap_day
 from emulator.planet.grid import Grid
 from emulator.store.schema import constants_of, levels_of
 from emulator.verify.align import valid_times
@@ -17,7 +18,6 @@ from emulator.verify.climate import (
     geopotential_at,
     month_of,
 )
-from emulator.verify.climatology import day_of_year, hour_of_day
 from emulator.verify.fields import values
 from emulator.verify.significance import false_discovery, mean_interval
 
@@ -41,8 +41,8 @@ def long_run_scores(
         run = run.isel(member=0) if "member" in run.dims else run
         valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
         days = run["lead_time"].values / np.timedelta64(1, "D")
-        hours = np.unique(hour_of_day(xr.DataArray(valid, dims="time")))
-        positions = np.flatnonzero(np.isin(hour_of_day(truth["time"]), hours))
+        hours = np.unique(hour_and_leap_day(valid)[0])
+        positions = np.flatnonzero(np.isin(hour_and_leap_day(truth["time"].values)[0], hours))
         if "missing" in truth:
             positions = positions[~truth["missing"].values[positions].astype(bool)]
         chosen, _ = scored(truth, {name: run.expand_dims("init_time")}, grid, levels_of(truth), variables)
@@ -76,7 +76,7 @@ def _sample(valid, hours) -> str:
 def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
     (valid, days), (times, positions) = run_time, truth_time
     area, result = grid.area.ravel(), {}
-    date = day_of_year(xr.DataArray(valid, dims="time"))
+    date = hour_and_leap_day(valid)[1]
     for level in sorted(headline_ranks(variable)):
         one = variable.at_levels([level])
         ours, theirs = one.forecasts[run], one.truth

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import dask
 import numpy as np
-import xarray as xr
 
+from emulator.planet.calendar import hour_and_leap_day
 from emulator.planet.grid import Grid
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, valid_times
@@ -58,8 +58,7 @@ def binning(
 ) -> Binning:
     """The binning of all samples; `weights` `(region, *grid.shape)`, the rest as in `Binning`."""
     valid = valid_times(alignment.init_time, alignment.lead_time)
-    flat = xr.DataArray(valid.ravel(), dims="time")
-    hour, day = climatology.hour_of_day(flat), climatology.day_of_year(flat)
+    hour, day = hour_and_leap_day(valid.ravel())
     return Binning(
         grid,
         weights.reshape(len(weights), -1),

@@ -80,7 +80,7 @@ def verify_to_file(
     With `part` `(i, N)` only the i-th of N shares of the initial times is scored, into a file of its own; the part that
     finds all others there adds them up. With `append` the initial times that the output already has are left alone, and
     those whose last leads lie beyond the truth's end wait for a later run. `notes`: more attributes, such as the
-    configuration. `engine`: number of steps -> a context of tasks at a time and what is told of each step.
+    configuration. `engine`: number of steps -> a context that gives the tasks at a time and takes each step as it ends.
     """
     if part is not None:
         _part_to_file(inputs, output, part, notes, engine)
@@ -167,7 +167,7 @@ def _to_append(inputs: Inputs, output: Path, old: xr.Dataset | None) -> np.ndarr
 def _check_appendable(inputs: Inputs, old: xr.Dataset) -> None:
     """Raises `ValueError` where the output was made otherwise, before anything is scored and also where nothing is new.
 
-    The truth may have grown: it is told by what it holds, when scores are added up.
+    The truth may have grown: its values are compared when scores are added up.
     """
     events = inputs.options.events
     coordinates = {

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from emulator.planet.calendar import within
 from emulator.planet.grid import Grid
-from emulator.verify.align import align, check_grids, check_units, common_levels, times_within, valid_times
+from emulator.verify.align import align, check_grids, check_units, common_levels, valid_times
 
 START = np.datetime64("2001-01-01T00", "ns")
 
@@ -56,8 +57,10 @@ def test_empty_overlaps_are_one_sentence():
 
 def test_periods_are_inclusive_and_a_date_is_its_whole_day():
     times = START + hours(*range(0, 96, 6))
-    assert len(times_within(times, date(2001, 1, 2), date(2001, 1, 3))) == 8
-    assert times_within(times, None, date(2001, 1, 1))[-1] == START + hours(18)[0]
+    assert within(times, date(2001, 1, 2), date(2001, 1, 3)).sum() == 8
+    assert times[within(times, None, date(2001, 1, 1))][-1] == START + hours(18)[0]
+    found = align(positions(20), {"a": (times, hours(0, 6))}, date(2001, 1, 2), date(2001, 1, 3))
+    np.testing.assert_array_equal(found.init_time, times[4:12])
 
 
 def test_other_calendars():

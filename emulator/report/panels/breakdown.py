@@ -1,18 +1,20 @@
 """Where the error lies: by region, by season and hour, and channel by channel against the baselines."""
 
 import html
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
 
-from emulator.report.display import coloured_cell, lead_days, number, percent, region_name, unit_cell
+from emulator.report.display import coloured_cell, head_cells, lead_days, number, percent, region_name, unit_cell
 from emulator.report.panel import panel
-from emulator.report.template import note, table
+from emulator.report.template import html_table, note, table
 from emulator.report.view import View
 from emulator.verify.align import valid_times
 
 LEADS = (0.5, 1, 2, 3, 5, 7, 10)
 FULL_COLOUR = 60.0  # percent
+WIDE = 14  # columns beyond which a comparison is set smaller, to fit the page
 SEASONS = {"December to February": (12, 1, 2), "March to May": (3, 4, 5), "June to August": (6, 7, 8)}
 SEASONS |= {"September to November": (9, 10, 11)}
 
@@ -33,49 +35,49 @@ def breakdown(view: View) -> list[str]:
 
 
 def scorecard(view: View) -> str:
-    """HTML table of RMSE differences in percent: rows are channels, columns leads; blue is better than the baseline."""
-    leads = view.table_leads(LEADS)
-    top = "<td></td>".join(f'<th scope="colgroup" colspan="{len(leads)}">against {b}</th>' for b in view.baselines)
-    under = "<td></td>".join(
-        "".join(f'<th scope="col">{lead_days(view.leads[i])}</th>' for i in leads) for _ in view.baselines
-    )
+    """HTML table of RMSE differences in percent to the baselines: blue is better than the baseline."""
+
+    def against(what, baseline, channel):
+        return view.against(what, baseline, view.main, channel)
+
+    groups = {f"against {baseline}": baseline for baseline in view.baselines}
+    return card(view, groups, against, view.table_leads(LEADS), f"RMSE of {view.main}", FULL_COLOUR)
+
+
+def card(view: View, groups: dict, against: Callable, leads: list[int], what: str, full_colour: float) -> str:
+    """HTML table of coloured differences in percent: rows are channels, columns leads, side by side for each group.
+
+    `groups`: head -> group; `against("difference" or "significant", group, channel)` -> `(lead,)`.
+    """
+    top = "<td></td>".join(f'<th scope="colgroup" colspan="{len(leads)}">{html.escape(head)}</th>' for head in groups)
+    under = "<td></td>".join(head_cells(lead_days(view.leads[i]) for i in leads) for _ in groups)
     rows = []
     for channel in map(str, view.scores["channel"].values):
-        cells = '<td class="gap"></td>'.join(_cells(view, baseline, channel, leads) for baseline in view.baselines)
-        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{cells}</tr>')
-    return (
-        f'<table class="card"><caption>RMSE of {html.escape(view.main)}, difference in %</caption>'
-        f"<thead><tr><td></td>{top}</tr><tr><td></td>{under}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
-
-
-def _cells(view, baseline, channel, leads):
-    difference = view.against("difference", baseline, view.main, channel)
-    sure = view.against("significant", baseline, view.main, channel)
-    return "".join(coloured_cell(difference[i], bool(sure[i]), FULL_COLOUR) for i in leads)
+        parts = []
+        for group in groups.values():
+            difference, sure = (against(name, group, channel) for name in ("difference", "significant"))
+            parts.append("".join(coloured_cell(difference[i], bool(sure[i]), full_colour) for i in leads))
+        cells = '<td class="gap"></td>'.join(parts)
+        rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{cells}')
+    kind = "card wide" if full_colour < FULL_COLOUR and len(groups) * len(leads) > WIDE else "card"
+    caption = f"{html.escape(what)}, difference in %"
+    return html_table(f"{top}</tr><tr><td></td>{under}", rows, caption, kind)
 
 
 def region_table(view: View, lead_days: float = 3) -> str:
     """HTML table: RMSE of the main forecast, and its difference to persistence, by region at one lead."""
     lead = view.nearest_lead(lead_days)
-    head = "".join(f'<th scope="col">{html.escape(region_name(region))}</th>' for region in view.regions)
     rows = []
     for channel in view.headline:
         cells = []
         for region in view.regions:
             value = view.get("rmse", view.main, channel, region)[lead]
-            difference = (
-                view.against("difference", "persistence", view.main, channel, region)[lead]
-                if view.forecasts
-                else np.nan
-            )
+            change = view.against("difference", "persistence", view.main, channel, region)[lead]
+            difference = change if view.forecasts else np.nan
             beside = f'<span class="interval">{percent(difference)} vs pers.</span>' if np.isfinite(difference) else ""
             cells.append(f'<td class="value">{number(value)}{beside}</td>')
-        rows.append(f"<tr>{unit_cell(view.title(channel), view.units(channel))}{''.join(cells)}</tr>")
-    return (
-        f"<table><caption>RMSE at day {view.leads[lead]:g} by region</caption><thead><tr><td></td>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
+        rows.append(unit_cell(view.title(channel), view.units(channel)) + "".join(cells))
+    return html_table(head_cells(map(region_name, view.regions)), rows, f"RMSE at day {view.leads[lead]:g} by region")
 
 
 def strata_table(view: View, lead_days: float = 3) -> str | None:
@@ -100,12 +102,9 @@ def strata_table(view: View, lead_days: float = 3) -> str | None:
             value, bar = (np.sqrt(np.mean(x[judged])) if judged.any() else np.nan for x in (ours, theirs))
             beside = f'<span class="interval">{percent(100 * (value / bar - 1))} vs pers.</span>' if bar > 0 else ""
             cells.append(f'<td class="value">{number(value * view.factor(channel))}{beside}</td>')
-        rows.append(f"<tr>{unit_cell(view.title(channel), view.units(channel))}{''.join(cells)}</tr>")
-    return (
-        f'<table class="narrow"><caption>RMSE at day {view.leads[lead]:g} by season of the valid time and hour of the '
-        "initial time</caption>"
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+        rows.append(unit_cell(view.title(channel), view.units(channel)) + "".join(cells))
+    caption = f"RMSE at day {view.leads[lead]:g} by season of the valid time and hour of the initial time"
+    return html_table(head, rows, caption, "narrow")
 
 
 def _groups(init, lead) -> list[tuple[str, np.ndarray]]:

@@ -5,11 +5,11 @@ import html
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.display import number, percent, relative
+from emulator.report.display import head_cells, number, percent, relative
 from emulator.report.maps import difference_maps
 from emulator.report.panel import panel
 from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, WIDTH, Panel, legend, png, svg
-from emulator.report.template import table
+from emulator.report.template import html_table, table
 from emulator.report.view import View
 from emulator.verify.long_runs import comparable
 
@@ -42,26 +42,19 @@ def climate_table(view: View) -> str:
             slope, error = (float(at[f"climate_trend{n}_per_year"]) * factor for n in ("", "_error"))
             sure = abs(slope) > 2 * error
             drift = f"{number(slope)} ± {number(2 * error)}" if np.isfinite(slope) else "–"
-            low, high = (
-                float(
-                    (at["climate_quantile"].isel(climate_record=0) - at["climate_quantile"].isel(climate_record=1)).sel(
-                        tail=q
-                    )
-                )
-                * factor
-                for q in (0.001, 0.999)
-            )
+            quantile = at["climate_quantile"]
+            tails = quantile.isel(climate_record=0) - quantile.isel(climate_record=1)
+            low, high = (float(tails.sel(tail=q)) * factor for q in (0.001, 0.999))
             rows.append(
-                f'<tr><th scope="row">{html.escape(view.title(channel))} <span class="unit">{html.escape(unit)}</span></th>'
+                f'<th scope="row">{html.escape(view.title(channel))} <span class="unit">{html.escape(unit)}</span></th>'
                 f"<td>{html.escape(run)}</td><td>{number(float(at['climate_bias_mean']) * factor)}</td>"
                 f'<td class="value">{number(float(at["climate_bias_rmse"]) * factor)}</td>'
                 f"<td>{float(at['climate_deviation_ratio']):.2f}</td>"
                 f'<td class="{"worse" if sure else "unsure"}">{drift}</td>'
-                f"<td>{number(low)}</td><td>{number(high)}</td></tr>"
+                f"<td>{number(low)}</td><td>{number(high)}</td>"
             )
-    head = "".join(
-        f'<th scope="col">{text}</th>'
-        for text in (
+    head = head_cells(
+        (
             "Run",
             "Mean bias",
             "Bias, root mean square",
@@ -71,7 +64,7 @@ def climate_table(view: View) -> str:
             "Highest 0.1 %, difference",
         )
     )
-    return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return html_table(head, rows)
 
 
 def climate_verdict(view: View) -> list[str]:
@@ -125,13 +118,12 @@ def difference_table(view: View) -> str | None:
             kind = ("better" if change < 0 else "worse") if bool(at["climate_significant"]) else "unsure"
             width = f'<span class="interval">± {half:.0f}</span>' if np.isfinite(half) else ""
             cells.append(f'<td class="{kind}">{percent(change)}{width}</td>')
-        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{"".join(cells)}</tr>')
-    head = "".join(f'<th scope="col">{html.escape(run)}</th>' for run in others)
-    return (
-        f"<table><caption>Bias of the long runs against that of {html.escape(first)}: root mean square over globe and "
-        "months, difference with its 95 % interval from the months as pairs; coloured where significant</caption>"
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{"".join(cells)}')
+    caption = (
+        f"Bias of the long runs against that of {html.escape(first)}: root mean square over globe and months, difference "
+        "with its 95 % interval from the months as pairs; coloured where significant"
     )
+    return html_table(head_cells(others), rows, caption)
 
 
 def bias_maps(view: View) -> Panel | None:

@@ -5,14 +5,14 @@ from collections import Counter
 
 import numpy as np
 
-from emulator.report.display import coloured_cell, difference_cell, lead_days, region_name, relative, signed_days
+from emulator.report.display import difference_cell, head_cells, region_name, relative, signed_days
 from emulator.report.panel import panel
-from emulator.report.template import note, table
+from emulator.report.panels.breakdown import card
+from emulator.report.template import html_table, note, table
 from emulator.report.view import NO_TRUTH, NOT_FINITE, View
 from emulator.verify.metric import Metric, with_interval
 
 LEADS = (1, 2, 3, 5, 7, 10)  # of the cards
-WIDE = 14  # columns beyond which a card is set smaller, to fit the page
 FULL_COLOUR = 20.0  # percent
 
 
@@ -83,7 +83,6 @@ def _left_out(view, other: str, channel: str, lead: int) -> str:
 def comparison_table(view: View, other: str, metric: Metric) -> str:
     """HTML table: headline scores of `other` in percent of the first forecast's with intervals, and the days gained."""
     leads, gained = view.table_leads(), view.judged_lead()
-    head = "".join(f'<th scope="col">Day {view.leads[i]:g}</th>' for i in leads)
     rows = []
     for channel in view.headline:
         difference, half, sure = (
@@ -92,36 +91,16 @@ def comparison_table(view: View, other: str, metric: Metric) -> str:
         )
         cells = "".join(difference_cell(difference[i], half[i], bool(sure[i])) for i in leads)
         days = signed_days(*view.days_gained(other, view.main, channel, gained, metric.name))
-        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{cells}<td>{days}</td></tr>')
-    return (
-        f'<table class="narrow"><caption>{metric.title} of {html.escape(other)} against {html.escape(view.main)}</caption>'
-        f'<thead><tr><td></td>{head}<th scope="col">Days gained at day {view.leads[gained]:g}</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
+        rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{cells}<td>{days}</td>')
+    head = head_cells([*(f"Day {view.leads[i]:g}" for i in leads), f"Days gained at day {view.leads[gained]:g}"])
+    return html_table(head, rows, html.escape(f"{metric.title} of {other} against {view.main}"), "narrow")
 
 
 def comparison_card(view: View, other: str) -> str:
-    """HTML table of the RMSE of `other` against the first forecast, in percent: regions side by side, leads as columns."""
-    leads = view.table_leads(LEADS)
-    top = "<td></td>".join(
-        f'<th scope="colgroup" colspan="{len(leads)}">{html.escape(region_name(region))}</th>'
-        for region in view.regions
-    )
-    under = "<td></td>".join(
-        "".join(f'<th scope="col">{lead_days(view.leads[i])}</th>' for i in leads) for _ in view.regions
-    )
-    rows = []
-    for channel in map(str, view.scores["channel"].values):
-        groups = []
-        for region in view.regions:
-            difference = view.against("difference", view.main, other, channel, region)
-            sure = view.against("significant", view.main, other, channel, region)
-            groups.append("".join(coloured_cell(difference[i], bool(sure[i]), FULL_COLOUR) for i in leads))
-        cells = '<td class="gap"></td>'.join(groups)
-        rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{cells}</tr>')
-    kind = "card wide" if len(view.regions) * len(leads) > WIDE else "card"
-    return (
-        f'<table class="{kind}"><caption>RMSE of {html.escape(other)} against {html.escape(view.main)}, '
-        "difference in %</caption>"
-        f"<thead><tr><td></td>{top}</tr><tr><td></td>{under}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+    """HTML table of the RMSE of `other` against the first forecast, in percent, regions side by side."""
+
+    def against(what, region, channel):
+        return view.against(what, view.main, other, channel, region)
+
+    groups = {region_name(region): region for region in view.regions}
+    return card(view, groups, against, view.table_leads(LEADS), f"RMSE of {other} against {view.main}", FULL_COLOUR)

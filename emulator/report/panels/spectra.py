@@ -5,10 +5,10 @@ import html
 import matplotlib
 import numpy as np
 
-from emulator.report.display import lead_label, number
+from emulator.report.display import head_cells, lead_label, number
 from emulator.report.panel import panel
 from emulator.report.style import PALE, Panel, multiples, plain_ticks, svg
-from emulator.report.template import table
+from emulator.report.template import html_table, table
 from emulator.report.view import View
 
 SHOWN, FORECASTS = 6, 3
@@ -42,14 +42,11 @@ def resolution_table(view: View) -> str | None:
             truth = view.scores["effective_wavenumber"].sel(source="truth").isel(channel=view.position(channel))
             cells = "".join(_reach(*pair, total) for pair in zip(at.values, truth.values, strict=True))
             several = f"<td>{html.escape(name)}</td>" if len(view.forecasts) > 1 else ""
-            rows.append(f'<tr><th scope="row">{html.escape(view.title(channel))}</th>{several}{cells}</tr>')
-    head = "".join(f'<th scope="col">{lead_label(lead)}</th>' for lead in leads)
-    several = '<th scope="col">Forecast</th>' if len(view.forecasts) > 1 else ""
+            rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{several}{cells}')
+    head = head_cells([*(["Forecast"] if len(view.forecasts) > 1 else []), *map(lead_label, leads)])
     what = "wavelength in km" if total else "zonal wavenumber"
-    return (
-        f'<table class="narrow"><caption>Effective resolution: up to which {what} the forecast keeps half of the truth\'s '
-        f"power</caption><thead><tr><td></td>{several}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+    caption = f"Effective resolution: up to which {what} the forecast keeps half of the truth's power"
+    return html_table(head, rows, caption, "narrow")
 
 
 def _reach(wavenumber: float, limit: float, total: bool) -> str:
