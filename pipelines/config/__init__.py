@@ -1,4 +1,4 @@
-"""Every knob of every stage: passive models over YAML, which `pipelines.load` reads. Needs nothing of the library."""
+"""Every knob of every stage: passive models over YAML, which `pipelines.load` reads. Imports nothing of the library."""
 
 from pathlib import Path
 
