@@ -1,5 +1,7 @@
-"""Every knob of every stage: passive models over YAML, which `pipelines.load` reads. The library is imported only
-to validate a section whose options it declares (`network`)."""
+"""Every knob of every stage: passive models over YAML, which `pipelines.load` reads.
+
+Of the library it knows the options that this declares, without torch; registries are asked where a section is validated.
+"""
 
 from pathlib import Path
 

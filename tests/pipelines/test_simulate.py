@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 import yaml
 
+from emulator.embedded import MODELS
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import variable
@@ -29,19 +30,24 @@ def finished(tmp_path_factory):
     return directory
 
 
+@pytest.fixture
+def no_model(monkeypatch):
+    """The model's file cannot be imported, whether or not it was before."""
+    monkeypatch.delitem(MODELS._entries, "speedy", raising=False)
+    monkeypatch.setitem(sys.modules, "emulator.embedded.speedy", None)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("days", 2), ("spin_up_days", 2), ("start", "2001-02-01"), ("truncation", 31)]
 )
-def test_another_simulation_in_the_folder_is_refused(tmp_path, monkeypatch, name, value):
-    monkeypatch.setitem(sys.modules, "emulator.embedded.speedy", None)
+def test_another_simulation_in_the_folder_is_refused(tmp_path, no_model, name, value):
     with pytest.raises(ImportError):  # claims the folder, then finds no model
         simulate(SimulateConfig(directory=tmp_path, **SHORT))
     with pytest.raises(ValueError, match=f"with {name} = {value}"):
         simulate(SimulateConfig(directory=tmp_path, **(SHORT | {name: value})))
 
 
-def test_a_complete_folder_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "emulator.embedded.speedy", None)
+def test_a_complete_folder_is_left_alone(tmp_path, no_model):
     config = SimulateConfig(directory=tmp_path, **SHORT)
     for path in files(config)[1:]:
         path.touch()
