@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.data.forcing import Forcing as Forcing
     from emulator.data.forcing import StepInputs as StepInputs
     from emulator.data.samples import Samples as Samples
-    from emulator.forecast.run import forecast as forecast
-    from emulator.ingest.plan import IngestOptions as IngestOptions
-    from emulator.ingest.run import ingest as ingest
+    from emulator.forecasting.run import forecast as forecast
+    from emulator.ingestion.plan import IngestOptions as IngestOptions
+    from emulator.ingestion.run import ingest as ingest
     from emulator.model.rollout import rollout as rollout
     from emulator.model.saved_model import load_model as load_model
     from emulator.model.step import Step as Step
@@ -43,15 +43,15 @@ if TYPE_CHECKING:  # what editors and type checkers read
 
 _WHERE = {
     # data
-    "ingest": "emulator.ingest.run:ingest",  # NetCDF, GRIB or Zarr -> an analysis store
-    "IngestOptions": "emulator.ingest.plan:IngestOptions",
+    "ingest": "emulator.ingestion.run:ingest",  # NetCDF, GRIB or Zarr -> an analysis store
+    "IngestOptions": "emulator.ingestion.plan:IngestOptions",
     "open_analysis": "emulator.store.analysis:open_analysis",  # a store -> a dataset
     "open_forecast": "emulator.store.forecast:open_forecast",
     "statistics": "emulator.store.statistics:write_statistics",  # an analysis store -> what training normalises with
     # training and forecasts
     "train": "emulator.training.run:train",  # a store and its statistics -> a checkpoint and its step
     "load_model": "emulator.model.saved_model:load_model",  # a checkpoint -> a step
-    "forecast": "emulator.forecast.run:forecast",  # a model and an analysis -> forecasts, in memory or in a store
+    "forecast": "emulator.forecasting.run:forecast",  # a model and an analysis -> forecasts, in memory or in a store
     # verification
     "score": "emulator.verify.verification:score",  # forecasts and a truth -> scores
     "budgets": "emulator.verify.audit:audit",  # an analysis or forecasts -> totals and residuals of every budget

@@ -35,7 +35,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
     for output in _outputs(stage, config):
         _check_writable(stage, output)
     if stage == "rollout":
-        from emulator.forecast.export import check_formats
+        from emulator.forecasting.export import check_formats
 
         check_formats(config.also)
     pending = []

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from emulator.ingest import run
-from emulator.ingest.plan import GridOptions, IngestOptions, VerticalOptions
+from emulator.ingestion import run
+from emulator.ingestion.plan import GridOptions, IngestOptions, VerticalOptions
 from emulator.sources.harmonise import SourceOptions
 from emulator.sources.open import absolute
 from pipelines.config import DaskConfig, IngestConfig
@@ -21,7 +21,7 @@ ELSEWHERE = (
 
 
 def ingest(config: IngestConfig, part: tuple[int, int] | None = None, append: bool = False) -> None:
-    """Writes the store, or what is missing of it, or its `part`; see `emulator.ingest.run.ingest`.
+    """Writes the store, or what is missing of it, or its `part`; see `emulator.ingestion.run.ingest`.
 
     Raises `ValueError` with one sentence on bad input; nothing finished then lies at the output.
     """

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from emulator.forecast.ensembles import EnsembleOptions
-from emulator.forecast.export import check_formats, export
-from emulator.forecast.forecaster import Forecaster
-from emulator.forecast.run import Models, attributes_of
-from emulator.forecast.schedule import Schedule, Starts
-from emulator.forecast.writing import Output, ThinOptions, write
+from emulator.forecasting.ensembles import EnsembleOptions
+from emulator.forecasting.export import check_formats, export
+from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.run import Models, attributes_of
+from emulator.forecasting.schedule import Schedule, Starts
+from emulator.forecasting.writing import Output, ThinOptions, write
 from emulator.kernels import freed_memory
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of

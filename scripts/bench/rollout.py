@@ -22,7 +22,7 @@ import emulator
 
 
 def loaded(run: Path):
-    from emulator.forecast.forecaster import Forecaster
+    from emulator.forecasting.forecaster import Forecaster
     from emulator.model.saved_model import load_model
     from emulator.store.analysis import open_analysis
 
@@ -38,8 +38,8 @@ def loaded(run: Path):
 def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
     """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
     from emulator.files.background import BackgroundWriter
-    from emulator.forecast.schedule import Schedule
-    from emulator.forecast.writing import _dataset, _write_block
+    from emulator.forecasting.schedule import Schedule
+    from emulator.forecasting.writing import _dataset, _write_block
     from emulator.store.forecast import create_forecast, finish_forecast
     from emulator.store.regions import progress_path
 

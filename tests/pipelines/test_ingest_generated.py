@@ -207,7 +207,7 @@ def test_a_damaged_file_is_named_or_did_no_harm(tmp_path_factory, file, fault, w
 
 def test_a_compressed_source_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch):
     """Chunks are read from where they lay when the file was opened, which is not where they lie in another one."""
-    import emulator.ingest.run as module
+    import emulator.ingestion.run as module
 
     monkeypatch.setattr(netcdf, "LEAST_BYTES", 1)
     file = dict.fromkeys(("south_first", "bottom_first", "pascal", "from_180", "celsius", "hectopascal"), False) | {

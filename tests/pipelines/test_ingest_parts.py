@@ -129,7 +129,7 @@ def test_a_source_that_changes_between_two_parts_is_named(tmp_path, sources):
 
 
 def test_a_source_that_changes_while_it_is_read_is_named(tmp_path, sources, monkeypatch):
-    import emulator.ingest.run as module
+    import emulator.ingestion.run as module
 
     fill = module.fill
 

@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 
 from emulator.data.forcing import Forcing
-from emulator.forecast import forecaster, writing
-from emulator.forecast.forecaster import Forecaster, Position
+from emulator.forecasting import forecaster, writing
+from emulator.forecasting.forecaster import Forecaster, Position
 from emulator.model.saved_model import load_model
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
@@ -142,7 +142,7 @@ def test_bred_members_have_the_amplitude_and_differ(finished, tmp_path):
     area = torch.as_tensor(Forcing(open_analysis(config(finished, "x").store), step.layout.forcing).grid.area)
     vectors = [packed(found.isel(lead_time=0, member=m)) - analysis for m in range(3)]
     for vector in vectors:
-        from emulator.forecast.ensembles import size_of
+        from emulator.forecasting.ensembles import size_of
 
         assert 0.1 < float(size_of(step, vector, area)) <= 0.21  # humidity may stop at its bound
     assert not torch.allclose(vectors[0], vectors[1])

@@ -11,8 +11,8 @@ from test_rollout import config as rollout_config
 
 from emulator.data.channels import Channels
 from emulator.data.forcing import Forcing
-from emulator.forecast import forecaster
-from emulator.forecast.forecaster import Forecaster
+from emulator.forecasting import forecaster
+from emulator.forecasting.forecaster import Forecaster
 from emulator.model.assemble import conditions
 from emulator.model.saved_model import load_model
 from emulator.model.scalars import Scalars

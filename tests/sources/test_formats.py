@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from emulator.ingest.assemble import assemble
+from emulator.ingestion.assemble import assemble
 from emulator.sources import formats
 from emulator.sources.harmonise import SourceOptions, pieces
 from emulator.sources.open import FORMATS, format_of, open_source, register

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from source_files import TIMES, truth
 
-from emulator.ingest.assemble import assemble
+from emulator.ingestion.assemble import assemble
 from emulator.sources.harmonise import SourceOptions, pieces
 from emulator.sources.open import Source
 

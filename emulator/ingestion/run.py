@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from emulator.ingest.append import kept_slabs, link_slabs
-from emulator.ingest.fields import StorePlan
-from emulator.ingest.fill import Slab, audit, fill, fill_forecast, slabs
-from emulator.ingest.plan import IngestOptions, Work, prepare
+from emulator.ingestion.append import kept_slabs, link_slabs
+from emulator.ingestion.fields import StorePlan
+from emulator.ingestion.fill import Slab, audit, fill, fill_forecast, slabs
+from emulator.ingestion.plan import IngestOptions, Work, prepare
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
 from emulator.sources.open import absolute, find, identity, limit_caches
 from emulator.store.forecast import create_forecast, finish_forecast

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.ingest.assemble import assemble
-from emulator.ingest.derive import SURFACE_PRESSURE, derive, even_edges, needed, to_layers, to_pressure
-from emulator.ingest.fields import StorePlan
-from emulator.ingest.fill import slab_length, template
+from emulator.ingestion.assemble import assemble
+from emulator.ingestion.derive import SURFACE_PRESSURE, derive, even_edges, needed, to_layers, to_pressure
+from emulator.ingestion.fields import StorePlan
+from emulator.ingestion.fill import slab_length, template
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, variable
@@ -73,7 +73,7 @@ class IngestOptions:
       roles, constants: name -> role, and name -> value, that are not the table's and the sources'.
       start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
       grid, vertical: None: the sources'.
-      derive: variables to compute; see `emulator.ingest.derive`.
+      derive: variables to compute; see `emulator.ingestion.derive`.
       missing: what becomes of times that no source has: "refuse", "keep" or "interpolate", up to `longest_gap` in a row.
       times_per_chunk, times_per_region: times in a chunk, and in a file and a task; None: about 64 MB of a field.
       settings: text of all that the values depend on besides the sources, for the fingerprint; None: of these options.

@@ -14,8 +14,8 @@ from torch import Tensor
 from emulator.conservation.budgets import Anchor
 from emulator.data.forcing import Forcing, StepInputs
 from emulator.files.whole_file import whole_file
-from emulator.forecast.ensembles import EnsembleOptions, InitialStates
-from emulator.forecast.schedule import Schedule
+from emulator.forecasting.ensembles import EnsembleOptions, InitialStates
+from emulator.forecasting.schedule import Schedule
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Stepper, StepResult

@@ -13,9 +13,9 @@ import xarray as xr
 
 from emulator.data.channels import STATIC
 from emulator.files.background import BackgroundWriter
-from emulator.forecast.forecaster import Forecaster, Position
-from emulator.forecast.schedule import Schedule
-from emulator.forecast.thinning import thinned
+from emulator.forecasting.forecaster import Forecaster, Position
+from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.thinning import thinned
 from emulator.planet.regions import REGIONS
 from emulator.store.forecast import create_forecast, finish_forecast, open_forecast, write_forecast_init
 from emulator.store.marks import marks, progress_path

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.forecast.ensembles import EnsembleOptions
-from emulator.forecast.forecaster import Forecaster
-from emulator.forecast.schedule import Schedule
-from emulator.forecast.writing import Output, Progress, ThinOptions, compact_json, in_memory, silent, write
+from emulator.forecasting.ensembles import EnsembleOptions
+from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.writing import Output, Progress, ThinOptions, compact_json, in_memory, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.saved_model import check_match, load_model
 from emulator.model.step import Step

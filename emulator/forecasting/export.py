@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from emulator.files.whole_file import write_netcdf
-from emulator.forecast.grib import library, write_grib
-from emulator.forecast.netcdf import to_cf
+from emulator.forecasting.grib import library, write_grib
+from emulator.forecasting.netcdf import to_cf
 from emulator.store.forecast import open_forecast
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from emulator.ingest.fields import GAPS, PlannedField, StorePlan, Term
+from emulator.ingestion.fields import GAPS, PlannedField, StorePlan, Term
 from emulator.planet.calendar import day_and_hour, later, seconds_between, within
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES

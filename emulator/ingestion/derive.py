@@ -16,7 +16,7 @@ import functools
 
 import numpy as np
 
-from emulator.ingest.fields import DerivedField, StorePlan
+from emulator.ingestion.fields import DerivedField, StorePlan
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.constants import ERA5
 from emulator.planet.insolation import mean_insolation

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.ingest.derive import derive, even_edges, full_pressures, interpolate, needed, to_layers, to_pressure
-from emulator.ingest.fields import DerivedField, StorePlan
+from emulator.ingestion.derive import derive, even_edges, full_pressures, interpolate, needed, to_layers, to_pressure
+from emulator.ingestion.fields import DerivedField, StorePlan
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import insolation
 from emulator.planet.variables import VARIABLES, variable

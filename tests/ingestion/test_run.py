@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from source_files import TIMES, truth
 
-from emulator.ingest.plan import GridOptions, IngestOptions
-from emulator.ingest.run import ingest
+from emulator.ingestion.plan import GridOptions, IngestOptions
+from emulator.ingestion.run import ingest
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from emulator.store.statistics import write_statistics

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from emulator.data.channels import Channels
-from emulator.forecast.ensembles import bred, noise, perturbed, size_of
+from emulator.forecasting.ensembles import bred, noise, perturbed, size_of
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
 from emulator.verify.metrics.spectra import power_spectrum

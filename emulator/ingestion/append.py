@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.whole_file import whole_file
-from emulator.ingest.fields import StorePlan
-from emulator.ingest.fill import Slab
+from emulator.ingestion.fields import StorePlan
+from emulator.ingestion.fill import Slab
 from emulator.store.analysis import open_analysis
 from emulator.store.marks import DiskError, mark, marks, partial_path, reason
 

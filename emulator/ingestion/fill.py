@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.ingest.fields import PlannedField, StorePlan
+from emulator.ingestion.fields import PlannedField, StorePlan
 from emulator.planet.calendar import seconds_between
 from emulator.planet.variables import COORDINATES, VARIABLES
 from emulator.store.analysis import ANALYSIS
