@@ -178,3 +178,8 @@ def unit_cell(title: str, units: str) -> str:
     """The head of a row: a field and its unit."""
     unit = f' <span class="unit">{html.escape(units)}</span>' if units else ""
     return f'<th scope="row">{html.escape(title)}{unit}</th>'
+
+
+def head_cells(texts) -> str:
+    """Heads of columns."""
+    return "".join(f'<th scope="col">{html.escape(text)}</th>' for text in texts)

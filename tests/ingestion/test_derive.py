@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emulator.ingestion.derive import derive, even_edges, full_pressures, interpolate, needed, to_layers, to_pressure
 from emulator.ingestion.fields import DerivedField, StorePlan
 from emulator.planet.grid import Grid
-from emulator.planet.insolation import insolation
+from emulator.planet.insolation import mean_insolation
 from emulator.planet.variables import VARIABLES, variable
 from emulator.planet.vertical import Levels
 
@@ -103,7 +103,9 @@ def test_insolation_is_the_mean_over_the_step_that_ends_at_the_time():
     found, (latitude, longitude) = values_of(plan, name), GRID.mesh()
     minutes = np.arange(0.5, 360) / 60
     for number, (day, hour) in enumerate(((79, -6), (79, 0), (79, 6))):
-        expected = np.mean([insolation(day, hour + m, latitude, longitude) for m in minutes], axis=0)
+        expected = np.mean(
+            [mean_insolation(day, hour + m, 0.0, latitude, longitude, samples=1) for m in minutes], axis=0
+        )
         np.testing.assert_allclose(found[number], expected, atol=12)
         assert GRID.mean(found[number]) == pytest.approx(1361 / 4, rel=0.02)
     assert plan.fields[name].averaged and plan.fields[name].role == "forcing"

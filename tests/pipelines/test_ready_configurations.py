@@ -8,7 +8,7 @@ import xarray as xr
 from small_planet import small_planet
 from source_files import LATITUDE, LEVELS, LONGITUDE, TIMES, truth
 
-from emulator.planet.insolation import insolation
+from emulator.planet.insolation import mean_insolation
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of, levels_of, time_step_seconds, variables_by_role
 from pipelines.ingest import ingest
@@ -239,7 +239,7 @@ def test_the_embedded_model(tmp_path):
         np.testing.assert_array_equal(store[other].values, planet[other].values)
     assert levels_of(store).kind == "sigma" and grid_of(store).kind == "gaussian"
     mesh = grid_of(store).mesh()
-    noon = np.mean([insolation(1, 0.5 + h, *mesh) for h in range(6)], axis=0)
+    noon = np.mean([mean_insolation(1, 0.5 + h, 0.0, *mesh, samples=1) for h in range(6)], axis=0)
     np.testing.assert_allclose(store[name].values[1], noon, atol=15)
 
 
