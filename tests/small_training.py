@@ -70,7 +70,7 @@ def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, con
     loss = loss_of(samples, statistics, config)
     loss.error.to(device)
     made = Trainer(step, loss, samples, recipe, directory, identity, **more, placement=placement)
-    made.products = products
+    made.logged.products = products
     return made
 
 

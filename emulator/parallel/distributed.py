@@ -68,6 +68,16 @@ def mean_over(values: Tensor) -> Tensor:
     return (total / dist.get_world_size()).to(values.dtype)
 
 
+def agree(row: dict[str, Tensor], device: torch.device, *asked: bool) -> tuple[dict[str, Tensor], *tuple[bool, ...]]:
+    """The means of a row of scalars over all processes, and of each thing to do whether any of them has been asked for it."""
+    if not dist.is_initialized():
+        return row, *asked
+    flags = torch.tensor(asked, dtype=torch.float64).to(device)
+    values = mean_over(torch.cat([torch.stack([value.double() for value in row.values()]), flags]))
+    means, any_asked = values[: len(row)].unbind(), values[len(row) :].tolist()
+    return dict(zip(row, means, strict=True)), *(share > 0 for share in any_asked)
+
+
 def highest(values: Tensor) -> Tensor:
     """The largest over all processes, element by element."""
     if not dist.is_initialized():

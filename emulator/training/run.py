@@ -142,7 +142,7 @@ class Training:
         placement = Placement(self.processes, sharded)
         recipe, output = Recipe.of(options), Path(options.output)
         trainer = Trainer(step, loss, samples, recipe, output, identity, validation, placement)
-        trainer.products = products
+        trainer.logged.products = products
         return trainer
 
     def _validation(self, stores, layout, error: torch.nn.Module) -> Validation | None:

@@ -9,9 +9,51 @@ import torch
 from torch import Tensor, nn
 
 from emulator.model import checkpoint
-from emulator.parallel.distributed import part_of, whole
+from emulator.parallel.distributed import from_first, part_of, wait_for_all, whole
+from emulator.parallel.processes import Processes
+from emulator.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+
+class States:
+    """The resumable states of one training in its folder.
+
+    Args:
+      directory: holds `state-N/`. identity: of the training; states of another are passed over.
+      recipe: how many are kept. processes: of which the first writes and chooses.
+    """
+
+    def __init__(self, directory: Path, identity: str, recipe: Recipe, processes: Processes):
+        self.directory, self.identity, self._recipe, self._processes = Path(directory), identity, recipe, processes
+
+    def save(self, update: int, tensors: Mapping[str, Tensor], about: Mapping) -> None:
+        """Saves a state and removes those that are no longer needed; all processes ask together."""
+        if self._processes.rank == 0:
+            metadata = {"update": update, "identity": self.identity, **about}
+            checkpoint.save(checkpoint.path_of(self.directory, "state", update), dict(tensors), metadata)
+            every = self._recipe.save_every if self._recipe.retries else 1  # those are what it may have to go back to
+            drop_older(self.directory, self.identity, self._recipe.keep, every)
+            drop_outdone(self.directory, self.identity)
+        wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
+
+    def load(self, every: int = 1) -> tuple[dict[str, Tensor], dict] | None:
+        """Tensors and metadata of the newest whole state, preferably after a multiple of `every` updates; None without.
+
+        The first process chooses it: others may see it later.
+        """
+        update, saved, metadata = -1, {}, {}
+        if self._processes.rank == 0:
+            checkpoint.sweep(self.directory)
+            update, saved, metadata = newest(self.directory, self.identity, every)
+        chosen = from_first(update)
+        if chosen < 0:
+            if self._processes.rank == 0:
+                checkpoint.rotate(self.directory, "state", keep=1)
+            return None
+        if self._processes.rank > 0:
+            saved, metadata = checkpoint.load(checkpoint.path_of(self.directory, "state", chosen))
+        return saved, metadata
 
 
 def gather(step: nn.Module, average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ learning rate and the phase. So a run that is killed and started again ends with
 
 import concurrent.futures
 import dataclasses
-import functools
 import logging
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from emulator.model import checkpoint
 from emulator.model.step import Step
 from emulator.parallel.distributed import (
     Replicated,
-    from_first,
+    agree,
     joined,
     mean_over,
     replicate,
@@ -31,13 +30,13 @@ from emulator.parallel.distributed import (
     whole,
 )
 from emulator.parallel.processes import Processes
-from emulator.parallel.rates import peak_memory, product_rate
 from emulator.training import average
 from emulator.training.diagnosis import explain
 from emulator.training.journal import Journal
+from emulator.training.log import Log
 from emulator.training.order import Order
 from emulator.training.recipe import Recipe
-from emulator.training.saved import drop_newer, drop_older, drop_outdone, gather, newest, restore
+from emulator.training.saved import States, drop_newer, gather, restore
 from emulator.training.validation import Best, Validation
 from emulator.training.window import StepLoss, Window, WindowOptions
 
@@ -68,6 +67,15 @@ class Placement:
     sharded: bool = False
 
 
+def _optimizer(step: Step, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW, whose weight decay leaves biases and norms alone."""
+    decayed = [p for p in step.parameters() if p.dim() > 1]
+    others = [p for p in step.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    fused = not any(p.is_complex() for p in step.parameters())  # torch has no fused kernel for those
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
+
+
 class Trainer:
     """A step being trained, with everything that a resumed run needs.
 
@@ -80,11 +88,8 @@ class Trainer:
       validation: held-out times, or None.
       placement: the processes that train together, and how.
 
-    `products`: operations of the network's matrix products for one sample and step, forward and backward, of which
-    `timing.jsonl` then gives the rate; 0 where not known.
+    `logged.products`: operations of the network's matrix products for one sample and step, whose rate the log then tells.
     """
-
-    products: int = 0
 
     def __init__(
         self,
@@ -103,15 +108,12 @@ class Trainer:
         self.device = next(step.parameters()).device
         self.update, self.best, self.retried = 0, Best(), 0
         self.carried: Tensor | None = None  # where the samples of the last update ended, if later ones go on from there
-        self._unlogged: list[dict[str, Tensor | float]] = []
         self._journal = Journal(self.directory, processes.rank == 0)
+        self._states = States(self.directory, identity, recipe, processes)
+        self.logged = Log(self._journal, recipe, processes, self.device)
         window = Window(step, loss)
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
-        decayed = [p for p in step.parameters() if p.dim() > 1]
-        others = [p for p in step.parameters() if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        fused = not any(p.is_complex() for p in step.parameters())  # torch has no fused kernel for those
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
+        self.optimizer = _optimizer(step, recipe)
         self.average = average.begin(step, recipe.ema)
         self._order = Order(samples, recipe, processes, step.noise)
         if validation:
@@ -135,29 +137,26 @@ class Trainer:
 
     def _run(self, on_log, should_stop) -> None:
         self.step.train()
-        started, first, waited = time.perf_counter(), self.update, 0.0
-        saved, steady = started, (started, self.update)
+        self.logged.begin(self.update)
+        saved = time.perf_counter()
         # A loader with worker threads of its own makes more OpenMP threads than cores; libgomp then puts them to sleep
         # between all parallel regions: 0.27 s for an update on two cores instead of 0.17 s.
         one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
         with concurrent.futures.ThreadPoolExecutor(1, "loader", **one_thread) as pool:
             upcoming = pool.submit(self._order.batch, self.update) if not self.finished else None
             while not self.finished:
-                mark = time.perf_counter()
-                batch = upcoming.result().to(self.device)
-                waited += time.perf_counter() - mark
+                with self.logged.waiting():
+                    batch = upcoming.result().to(self.device)
                 if self.update + 1 < self.recipe.updates:
                     upcoming = pool.submit(self._order.batch, self.update + 1)
                 row = self._learn(batch)
                 self.update += 1
                 due = time.perf_counter() - saved >= self.recipe.save_seconds
-                row, stop, due = self._agree(row, should_stop(), due and self.processes.rank == 0)
-                self._unlogged.append(row)
-                if self.update == first + 1:
-                    steady = time.perf_counter(), self.update
+                row, stop, due = agree(row, self.device, should_stop(), due and self.processes.rank == 0)
+                self.logged.add(row, self.update)
                 last = self.update == self.recipe.updates
                 if self.update % self.recipe.log_every == 0 or last:
-                    on_log(self._log(time.perf_counter() - started, first, waited, steady))
+                    on_log(self.logged.write(self.update, self.retried))
                 if self.validation and (self.update % self.validation.every == 0 or last):
                     self._validate()
                 if self.update % self.recipe.save_every == 0 or self.finished or stop or due:
@@ -174,11 +173,6 @@ class Trainer:
         patience = self.validation.patience if self.validation else 0
         return self.update >= self.recipe.updates or bool(patience and self.best.since >= patience)
 
-    def _window_options(self, update: int) -> WindowOptions:
-        recipe = self.recipe
-        forced, back = tuple(recipe.teacher_forced(update)), recipe.phase(update).gradient_steps
-        return WindowOptions(forced, back, recipe.precision, recipe.checkpoint_steps)
-
     def _settle(self) -> None:
         """Run the first update once for nothing where processes hold copies.
 
@@ -189,11 +183,11 @@ class Trainer:
         if isinstance(self._run_window, Replicated) and not self.finished:
             self.step.train()
             first = self._order.batch(0).split(self.recipe.phase(0).accumulate)[0].to(self.device)
-            self._run_window(first, self._window_options(0))[0].backward()
+            self._run_window(first, WindowOptions.of(self.recipe, 0))[0].backward()
             self.optimizer.zero_grad(set_to_none=True)
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
-        phase, options = self.recipe.phase(self.update), self._window_options(self.update)
+        phase, options = self.recipe.phase(self.update), WindowOptions.of(self.recipe, self.update)
         torch.manual_seed(self.recipe.seed_of(self.update, self.processes.rank))
         self.optimizer.zero_grad(set_to_none=True)
         onward = self._order.onward(self.update)
@@ -220,15 +214,6 @@ class Trainer:
         average.advance(self.average, self.step, self.recipe.ema)
         means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
         return {"loss": loss, "gradient_norm": norm.detach()} | {n: v for n, v in means.items() if n != "loss"}
-
-    def _agree(self, row: dict[str, Tensor], *asked: bool) -> tuple[dict[str, Tensor], *tuple[bool, ...]]:
-        """The means of a row over all processes, and of each thing to do whether any of them has been asked for it."""
-        if self.processes.size == 1:
-            return row, *asked
-        told = torch.tensor(asked, dtype=torch.float64).to(self.device)
-        values = mean_over(torch.cat([torch.stack([value.double() for value in row.values()]), told]))
-        means, any_asked = values[: len(row)].unbind(), values[len(row) :].tolist()
-        return dict(zip(row, means, strict=True)), *(share > 0 for share in any_asked)
 
     def _diagnose(self, loss: Tensor, batch: Batch, ends: list[tuple[Tensor, Tensor]]) -> "Diverged":
         """The error of an update that cannot be used, with the variables at fault."""
@@ -263,46 +248,6 @@ class Trainer:
         self._journal.add("validation.jsonl", {"update": self.update} | row | {"best": better})
         log.info("validation after update %d: skill %.4f%s", self.update, row["skill"], ", the best" * better)
 
-    def _log(self, spent: float, first: int, waited: float, steady: tuple[float, int]) -> dict:
-        """Row of the log after `spent` seconds of this process, which began with the update `first`.
-
-        `steady`: when the first update had ended, and its number. It compiles and warms up, so that the time which is left is
-        told by those after it.
-        """
-        recipe = self.recipe
-        index, _ = recipe.locate(self.update - 1)
-        rows, self._unlogged = self._unlogged, []
-        means = {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
-        row = {
-            "update": self.update,
-            "phase": index,
-            "learning_rate": recipe.learning_rate(self.update - 1) * 0.5**self.retried,
-        } | means
-        samples = recipe.sum(lambda phase: phase.batch_size, first, self.update)
-        since, begin = (time.perf_counter() - steady[0], steady[1]) if self.update > steady[1] else (spent, first)
-        spans = (first, self.update), (begin, self.update), (self.update, recipe.updates)
-        done, paced, left = (recipe.sum(lambda p: p.work, *span) for span in spans)
-        timing = {
-            "update": self.update,
-            "seconds": round(spent, 3),
-            "samples_per_second": round(samples / spent, 3),
-            "data_wait_share": round(waited / spent, 5),
-            "remaining_seconds": round(since / paced * left, 1),
-            "peak_memory_gb": round(peak_memory(self.device) / 1e9, 3),
-        }
-        if self.products:
-            achieved = self.products * self.recipe.members * done / self.processes.size / spent
-            timing["gigaflop_per_second"] = round(achieved / 1e9, 2)
-            timing["product_rate_share"] = round(achieved / self._product_rate, 4)
-        self._journal.add("metrics.jsonl", row)
-        self._journal.add("timing.jsonl", timing)
-        return row | timing | {"updates": recipe.updates}
-
-    @functools.cached_property
-    def _product_rate(self) -> float:
-        size = 4096 if self.device.type == "cuda" else None  # the training's own memory is not to be told wrong by this
-        return product_rate(self.device, getattr(torch, self.recipe.precision), size)
-
     def tensors(self) -> dict[str, Tensor]:
         """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""
         return {name: whole(self.average.get(name, tensor)) for name, tensor in self.step.state_dict().items()}
@@ -311,44 +256,21 @@ class Trainer:
         saved = gather(self.step, self.average, self.optimizer)
         if self.carried is not None:
             saved["carried"] = joined(self.carried)
-        # float -> JSON -> float is exact, so a resumed run logs the same means
-        self._unlogged = [{name: float(value) for name, value in row.items()} for row in self._unlogged]
-        if self.processes.rank == 0:
-            metadata = {
-                "update": self.update,
-                "identity": self.identity,
-                "unlogged": self._unlogged,
-                "best": self.best.to_json(),
-                "retried": self.retried,
-            }
-            self._journal.settle()
-            checkpoint.save(checkpoint.path_of(self.directory, "state", self.update), saved, metadata)
-            every = self.recipe.save_every if self.recipe.retries else 1  # those are what it may have to go back to
-            drop_older(self.directory, self.identity, self.recipe.keep, every)
-            drop_outdone(self.directory, self.identity)
-        wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
+        about = {"unlogged": self.logged.unlogged(), "best": self.best.to_json(), "retried": self.retried}
+        self._journal.settle()
+        self._states.save(self.update, saved, about)
 
     def _resume(self, every: int = 1) -> bool:
-        """Go on from the newest whole state, if there is one, preferably after a multiple of `every` updates.
-
-        The first process chooses it: others may see it later.
-        """
-        found, saved, metadata = -1, {}, {}
-        if self.processes.rank == 0:
-            checkpoint.sweep(self.directory)
-            found, saved, metadata = newest(self.directory, self.identity, every)
-        chosen = from_first(found)
-        if chosen < 0:
-            if self.processes.rank == 0:
-                checkpoint.rotate(self.directory, "state", keep=1)
-                self._journal.cut(0)
+        """Go on from the newest whole state, if there is one, preferably after a multiple of `every` updates."""
+        found = self._states.load(every)
+        if found is None:
+            self._journal.cut(0)
             return False
-        if self.processes.rank > 0:
-            saved, metadata = checkpoint.load(checkpoint.path_of(self.directory, "state", chosen))
+        saved, about = found
         self.average = restore(saved, self.step, self.optimizer)
-        self.update, self._unlogged = metadata["update"], metadata["unlogged"]
+        self.update, self.logged.rows = about["update"], about["unlogged"]
         self.carried = share(saved["carried"], self.processes).to(self.device) if "carried" in saved else None
-        self.best, self.retried = Best.from_json(metadata["best"]), metadata["retried"]
+        self.best, self.retried = Best.from_json(about["best"]), about["retried"]
         self._journal.cut(self.update)
         wait_for_all()
         log.info("resuming after update %d", self.update)

@@ -10,6 +10,7 @@ from emulator.data.samples import Batch
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
 from emulator.model.stepper import StepResult
+from emulator.training.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,12 @@ class WindowOptions:
     gradient_steps: int = 0
     precision: str = "float32"
     recompute: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe, update: int) -> "WindowOptions":
+        """Of an update of a training."""
+        forced, back = tuple(recipe.teacher_forced(update)), recipe.phase(update).gradient_steps
+        return cls(forced, back, recipe.precision, recipe.checkpoint_steps)
 
 
 class Window(nn.Module):
