@@ -46,8 +46,8 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Report]:
 
             def move(done: int, text: str = "", left: float | None = None) -> None:
                 seconds = seconds_left(done, left)
-                told = "" if seconds is None else f"left {datetime.timedelta(seconds=round(seconds))}"
-                bar.update(task, completed=done, text=text, left=told)
+                remaining = "" if seconds is None else f"left {datetime.timedelta(seconds=round(seconds))}"
+                bar.update(task, completed=done, text=text, left=remaining)
 
             yield move
         return
@@ -58,7 +58,7 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Report]:
         if now - last[0] < LINE_EVERY_SECONDS and done < total:
             return
         last[0] = now
-        told = f", about {seconds:.0f} s left" if seconds is not None and done < total else ""
-        log.info("%s %d of %d%s%s", title, done, total, told, f"; {text}" if text else "")
+        remaining = f", about {seconds:.0f} s left" if seconds is not None and done < total else ""
+        log.info("%s %d of %d%s%s", title, done, total, remaining, f"; {text}" if text else "")
 
     yield line

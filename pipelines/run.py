@@ -73,8 +73,8 @@ def _ready(links: list[Link], only: str, experiment: Experiment) -> Link:
         raise ConfigError(f"Expected one of the experiment's stages {', '.join(names)}, got {only!r}")
     number = names.index(only)
     if unfinished := [link.stage for link in links[:number] if not link.complete]:
-        told = f"Expected {', '.join(unfinished)} complete in {experiment.directory} before {only}"
-        raise ConfigError(f"{told}{_otherwise(links[:number])}")
+        sentence = f"Expected {', '.join(unfinished)} complete in {experiment.directory} before {only}"
+        raise ConfigError(f"{sentence}{_otherwise(links[:number])}")
     return links[number]
 
 

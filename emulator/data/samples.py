@@ -80,7 +80,7 @@ class Samples:
     Forcing that is a snapshot is taken at the start of a step, forcing that is a mean over the step at its end.
 
     Args:
-      dataset: an analysis store opened with `emulator.store.open_analysis`, or several in the order of time, alike in
+      dataset: an analysis store opened with `open_analysis`, or several in the order of time, alike in
         grid, levels and step.
       layout: the channels to read.
       start, end: the period, both included; None is open.

@@ -26,14 +26,14 @@ def advance(average: Average, step: nn.Module, decay: float) -> None:
 @contextlib.contextmanager
 def in_use(average: Average, step: nn.Module) -> Iterator[None]:
     """The step with the averaged weights, where an average is kept, in evaluation mode; as it was afterwards."""
-    held = begin(step, bool(average))
+    trained_weights = begin(step, bool(average))
     trained = step.training
     step.eval()
     try:
         _put(average, step)
         yield
     finally:
-        _put(held, step)
+        _put(trained_weights, step)
         step.train(trained)
 
 
