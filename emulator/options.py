@@ -4,7 +4,7 @@ A configuration derives its models from them, so that nothing is declared twice;
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -13,7 +13,7 @@ LIMITS = {"minimum": "at least", "above": "above", "maximum": "at most", "below"
 
 
 class OptionError(ValueError):
-    """A name that is no option, in one sentence."""
+    """Options that cannot be read, in one sentence."""
 
 
 def option(default: Any = dataclasses.MISSING, about: str = "", **limits: float) -> Any:
@@ -41,12 +41,19 @@ class Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """Options from what YAML or JSON can hold. Raises `OptionError` for a name that is not an option."""
+        """Options from what YAML or JSON can hold.
+
+        Raises `OptionError` for a name that is no option, for one that has to be given and is not, and for a single value or
+        a text in place of a sequence.
+        """
         hints = get_type_hints(cls)
         names = [field.name for field in dataclasses.fields(cls)]
         if unknown := sorted(set(given) - set(names)):
             raise OptionError(f"Expected options among {', '.join(names)}, got {', '.join(unknown)}")
-        return cls(**{name: _read(value, hints[name]) for name, value in given.items()})
+        needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+        if missing := [name for name in needed if name not in given]:
+            raise OptionError(f"Expected the options {', '.join(needed)}, got no {', '.join(missing)}")
+        return cls(**{name: _read(name, value, hints[name]) for name, value in given.items()})
 
 
 def _check(name, value, hint, metadata):
@@ -62,13 +69,15 @@ def _check(name, value, hint, metadata):
         raise ValueError(f"Expected {name} {'of ' * words.startswith('at')}{words}, got {value!r}")
 
 
-def _read(value, hint):
+def _read(name, value, hint):
     """A value of YAML or JSON as a field's type has it: tuples, paths and options for lists, texts and mappings."""
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
-        return value if value is None or len(chosen) > 1 else _read(value, chosen[0])
+        return value if value is None or len(chosen) > 1 else _read(name, value, chosen[0])
     if get_origin(hint) is tuple:
-        return tuple(_read(each, get_args(hint)[0]) for each in value)
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+            raise OptionError(f"Expected a sequence as {name}, got {value!r}")
+        return tuple(_read(name, each, get_args(hint)[0]) for each in value)
     if hint is Path:
         return Path(value)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):

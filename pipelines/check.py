@@ -138,10 +138,11 @@ def _rollout(config, made) -> str:
     from emulator.model.checkpoint import describe
     from emulator.model.saved_model import check_match
     from emulator.store.analysis import open_analysis
-    from pipelines.rollout import starts_of
+    from pipelines.rollout import checkpoints_of, starts_of
 
     dataset, saved = open_analysis(config.store), describe(config.checkpoint)
-    check_match(saved, dataset, config.checkpoint, config.store)
+    for path in checkpoints_of(config):
+        check_match(describe(path), dataset, path, config.store)
     steps = round(config.lead_days * 86400 / saved["step_seconds"])
     count = len(starts_of(config).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead_days:g} days into {config.output}"

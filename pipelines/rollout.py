@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from emulator.forecasting.ensembles import EnsembleOptions
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.forecasting.run import Models, attributes_of
 from emulator.forecasting.schedule import Schedule, Starts
-from emulator.forecasting.writing import Output, ThinOptions, write
+from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
@@ -35,37 +35,43 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     device = device_of(processes)
-    models = Models.load(config.checkpoint, config.store, stages, config.member_checkpoints, device)
-    models.check_members(ensemble, config.checkpoint)
+    models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
+    models.check(dataset, ensemble, config.store, checkpoints_of(config))
     first, seconds = models.first, models.first.metadata["step_seconds"]
     steps = round(config.lead_days * 86400 / seconds)
     inits = starts_of(config).of(dataset, steps, str(config.store))
-    thin = ThinOptions(**config.thin.model_dump())
+    thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
     forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, first, ensemble)
-    write(Output(config.output, attributes, models.weights, thin, share), forecaster, inits, schedule, progress)
+    write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, progress)
     if config.uncorrected_inits:
-        plain = Forecaster([Step.without_scheme(first)], dataset, config.batch_size)
+        uncorrected = Step.without_scheme(first)
+        plain = Forecaster([uncorrected], dataset, config.batch_size)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, first, scheme=False)
-        output = Output(config.uncorrected, attributes, [models.weights[0][:1]], None, share)
+        attributes = attributes_of(dataset, uncorrected)
+        output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), progress)
     if config.long_run_days:
         every = max(1, round(86400 / seconds))
         alone = Forecaster(models.steppers[:1], dataset, config.batch_size)
-        output = Output(config.long_run, attributes_of(dataset, first), models.weights[:1], None, share)
+        output = Output(config.long_run, attributes_of(dataset, first), weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(every * config.long_run_days, every), progress)
     for kind in config.also:
         if Path(config.output).exists():
             export(config.output, kind)
 
 
+def checkpoints_of(config: RolloutConfig) -> list[Path]:
+    """All checkpoints: the first, those that take over from it, and those of other members."""
+    return [config.checkpoint, *(stage.checkpoint for stage in config.cascade), *config.member_checkpoints]
+
+
 def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
     """The ensemble's options, if there is one."""
-    return EnsembleOptions(**config.ensemble.model_dump()) if config.ensemble else None
+    return EnsembleOptions.of(config.ensemble.model_dump()) if config.ensemble else None
 
 
 def starts_of(config: RolloutConfig) -> Starts:

@@ -35,6 +35,7 @@ def train(config: TrainConfig) -> None:
     if processes.rank:  # what the processes do alike, the first one reports
         for name in ("emulator", "pipelines"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("emulator.parallel").setLevel(logging.INFO)  # but that it has met the others
     options = options_of(config)
     around = Around(
         identity=identity(config, [open_analysis(path) for path in options.paths]),

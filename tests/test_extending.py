@@ -1,5 +1,6 @@
 """The worked examples of docs/extending.md: each file is put into a copy of the package, and all else follows."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -125,7 +126,7 @@ print("large misses count" in (folder / "run" / "report" / "report.html").read_t
     assert "True" in out
 
 
-def test_a_stepper_of_ones_own_makes_forecasts(planet):
+def test_a_stepper_of_ones_own_makes_forecasts(planet, tmp_path):
     import numpy as np
 
     import emulator as em
@@ -135,7 +136,22 @@ def test_a_stepper_of_ones_own_makes_forecasts(planet):
     exec(block, names)
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
     prognostic = em.Layout.of(dataset, {"diagnostic": []})
-    forecast = em.forecast(names["Persistence"](prognostic), dataset, dataset["time"].values[:2], days=0.5)
+    times = dataset["time"].values[:2]
+    forecast = em.forecast(names["Persistence"](prognostic), dataset, times, days=0.5)
+    written = em.forecast(names["Persistence"](prognostic), dataset, times, days=0.5, output=tmp_path / "forecast.zarr")
+    lagged = em.forecast(
+        names["Persistence"](prognostic),
+        dataset,
+        dataset["time"].values[4],
+        days=0.5,
+        ensemble={"members": 2, "kind": "lagged"},
+    )
+    assert lagged.sizes["member"] == 2 and written.attrs["conservation"] == "none"
+    with pytest.raises(ValueError, match="change_std.*got Persistence without"):
+        em.forecast(names["Persistence"](prognostic), dataset, times, days=0.5, ensemble=2)
+    other = dataclasses.replace(names["Persistence"](prognostic), digest=None)
+    with pytest.raises(ValueError, match="attribute `digest` of Persistence"):
+        em.forecast(other, dataset, times, days=0.5, output=tmp_path / "other.zarr")
     start = dataset["temperature"].isel(time=slice(0, 2)).values.astype(np.float32)
     for lead in range(3):
         np.testing.assert_array_equal(forecast["temperature"].isel(lead_time=lead).values, start)

@@ -106,3 +106,9 @@ def test_configuration_knows_only_options_and_registries_of_the_library():
         for name in (name for name in imported(path) if name.startswith("emulator.")):
             kind = "options" if name in outside else "registry"
             assert kind in name.split(".")[1:], f"{path.name} imports {name}"
+
+
+def test_tests_of_the_library_need_no_pipelines():
+    for path in files("tests"):
+        if path.parent.name not in ("pipelines", "tests"):
+            assert not any(name.split(".")[0] == "pipelines" for name in imported(path)), path.relative_to(ROOT)

@@ -1,6 +1,5 @@
 """Initial states of ensembles: Gaussian noise on the sphere, bred vectors, and lagged forecasts."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,45 +9,11 @@ from torch import Tensor
 
 from emulator.data.channels import Channels
 from emulator.data.forcing import Forcing, StepInputs
+from emulator.forecasting.options import EnsembleOptions
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
-
-KINDS = ("none", "noise", "bred", "lagged")
-
-
-@dataclasses.dataclass(frozen=True)
-class EnsembleOptions:
-    """How the members of an ensemble differ. Amplitudes are in units of the standard deviation of a step's change.
-
-    Attributes:
-      members: their number, at least 2.
-      kind: one of `KINDS`; none: members differ by model or by the network's own noise alone.
-      control: the first member starts from the analysis itself (noise, bred).
-      slope, lowest_wavenumber, spectrum: of the noise's power by total wavenumber; a spectrum replaces the slope.
-      vertical_correlation: of the noise on neighbouring levels.
-      lag_hours: between the starts of lagged members. cycles, cycle_hours: of breeding.
-    """
-
-    members: int
-    kind: str = "noise"
-    control: bool = False
-    amplitude: float = 0.3
-    slope: float = 3.0
-    lowest_wavenumber: int = 1
-    spectrum: Sequence[float] | None = None
-    vertical_correlation: float = 0.8
-    seed: int = 0
-    lag_hours: float = 6
-    cycles: int = 6
-    cycle_hours: float = 12
-
-    def __post_init__(self):
-        if self.members < 2 or self.kind not in KINDS:
-            raise ValueError(
-                f"Expected at least 2 members of a kind among {', '.join(KINDS)}, got {self.members} of {self.kind!r}"
-            )
 
 
 class InitialStates:
@@ -80,6 +45,11 @@ class InitialStates:
         diagnostic = diagnostic.repeat_interleave(options.members, 0)
         if options.kind == "none":
             return state.repeat_interleave(options.members, 0), diagnostic
+        if options.kind != "lagged" and not hasattr(self.step, "change_std"):
+            raise ValueError(
+                f"Expected a model with change_std, lower and upper for an ensemble of kind {options.kind}, got "
+                f"{type(self.step).__name__} without; lagged members need none"
+            )
         make = {"noise": self._noisy, "bred": self._bred, "lagged": self._lagged}[options.kind]
         return torch.cat([make(time, one) for time, one in zip(times, state, strict=True)]), diagnostic
 

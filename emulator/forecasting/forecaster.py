@@ -14,7 +14,8 @@ from torch import Tensor
 from emulator.conservation.budgets import Anchor
 from emulator.data.forcing import Forcing, StepInputs
 from emulator.files.whole_file import whole_file
-from emulator.forecasting.ensembles import EnsembleOptions, InitialStates
+from emulator.forecasting.ensembles import InitialStates
+from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout

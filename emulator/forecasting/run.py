@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.forecasting.ensembles import EnsembleOptions
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.forecasting.schedule import Schedule
-from emulator.forecasting.writing import Output, Progress, ThinOptions, compact_json, in_memory, silent, write
+from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
-from emulator.model.saved_model import check_match, load_model
-from emulator.model.step import Step
+from emulator.model.saved_model import check_match, digest_of, load_model
 from emulator.model.stepper import Cascade, Stepper
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
@@ -42,28 +41,27 @@ def forecast(
       output: a store that is written, and opened; a stopped call goes on with it. None: in memory.
       batch_size: forecasts computed at a time.
 
-    Raises `ValueError` for a model that does not fit the store, and for times that the store lacks.
+    Raises `ValueError` for models that do not fit the store or the ensemble, and for times that the store lacks.
     """
     freed_memory.keep()
     dataset = analysis if isinstance(analysis, xr.Dataset) else open_analysis(analysis)
-    models = [model] if isinstance(model, Stepper | str | os.PathLike) else list(model)
-    models = [load_model(one) if isinstance(one, str | os.PathLike) else one for one in models]
-    for one in models:
-        if metadata := getattr(one, "metadata", None):
-            check_match(metadata, dataset, "the model", "the analysis")
+    given = [model] if isinstance(model, Stepper | str | os.PathLike) else list(model)
+    models = Models([load_model(one) if isinstance(one, str | os.PathLike) else one for one in given])
     ensemble = EnsembleOptions(ensemble) if isinstance(ensemble, int) else ensemble
-    ensemble = EnsembleOptions(**ensemble) if isinstance(ensemble, Mapping) else ensemble
-    thin = ThinOptions(**thin) if isinstance(thin, Mapping) else thin
-    forecaster = Forecaster(models, dataset, batch_size, ensemble)
+    ensemble = EnsembleOptions.of(ensemble) if isinstance(ensemble, Mapping) else ensemble
+    thin = ThinOptions.of(thin) if isinstance(thin, Mapping) else thin or ThinOptions()
+    models.check(dataset, ensemble)
+    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble)
     times = _times(dataset, init)
     steps = round(days * 86400 / forecaster.forcing.step_seconds)
-    options = thin or ThinOptions()
-    schedule = Schedule.of(forecaster.forcing, times, steps, options.every_hours, options.mean)
-    attributes = attributes_of(dataset, models[0], ensemble)
+    if steps < 1:
+        hours = forecaster.forcing.step_seconds / 3600
+        raise ValueError(f"Expected days of at least one step of {hours:g} h, got {days:g} days")
+    schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
+    attributes = attributes_of(dataset, models.first, ensemble)
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
-    weights = [getattr(one, "metadata", {}).get("sha256") for one in models]
-    write(Output(Path(output), attributes, weights, thin), forecaster, times, schedule)
+    write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)
     return open_forecast(output)
 
 
@@ -85,10 +83,8 @@ def _times(dataset: xr.Dataset, init) -> list:
     return times
 
 
-def attributes_of(
-    dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None, scheme: bool = True
-) -> dict:
-    """What a forecast store says of where it comes from; `scheme` false: the corrections were left out."""
+def attributes_of(dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None) -> dict:
+    """What a forecast store says of where it comes from."""
     kept = ("vertical_coordinate", "constants", "source", "history")
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
     attributes |= {"title": "emulator forecast", "time_step_seconds": dataset.attrs["time_step_seconds"]}
@@ -100,76 +96,81 @@ def attributes_of(
             "training_period": " to ".join(saved["period"]),
             **{name: value for name, value in saved["scheme"].items() if name.startswith("unaccounted")},
         }
-    if not scheme:
+    if getattr(model, "scheme", None) is None:
         attributes["conservation"] = "none"
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})
 
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """The models of a batch of forecasts.
-
-    Attributes:
-      steppers: one for each checkpoint that members take turns among; the first may be a cascade.
-      weights: digests of their weights, each with the step that it takes over at.
-    """
+    """The models of a batch of forecasts: members take turns among `steppers`, each of which may be a cascade."""
 
     steppers: list[Stepper]
-    weights: list[list]
 
     @property
-    def first(self) -> Step:
+    def first(self) -> Stepper:
         """The one that makes the first step of the first member."""
         return self.steppers[0].at(1)
 
     @classmethod
     def load(
-        cls,
-        checkpoint: Path,
-        store: Path,
-        cascade: Sequence[tuple[float, Path]] = (),
-        more: Sequence[Path] = (),
-        device=None,
+        cls, checkpoint: Path, cascade: Sequence[tuple[float, Path]] = (), more: Sequence[Path] = (), device=None
     ) -> "Models":
-        """Checkpoints that fit the analysis store at `store`, on a device.
+        """Checkpoints on a device.
 
         `cascade`: pairs of a lead in days and the checkpoint that takes over there; `more`: for other members. Raises
-        `ValueError` for one that does not fit the store or the first.
+        `ValueError` for leads that do not increase.
         """
-        dataset = open_analysis(store)
-
-        def load(path: Path) -> Step:
-            step = load_model(path, device)
-            check_match(step.metadata, dataset, path, store)
-            if path != checkpoint and step.layout != first.layout:
-                raise ValueError(f"Expected {path} with the channels of {checkpoint}, got others")
-            return step
-
-        first = load(checkpoint)
+        first = load_model(checkpoint, device)
         seconds = first.metadata["step_seconds"]
         starts = [0, *(round(days * 86400 / seconds) for days, _ in cascade)]
         if starts != sorted(set(starts)):
             raise ValueError(f"Expected cascade.from_days to increase, got {[days for days, _ in cascade]}")
-        stages = list(zip(starts, [first, *(load(path) for _, path in cascade)], strict=True))
-        others = [load(path) for path in more]
-        weights = [[(start, step.metadata["sha256"]) for start, step in stages]]
-        weights += [[(0, step.metadata["sha256"])] for step in others]
-        return cls([Cascade(stages) if cascade else first, *others], weights)
+        loaded = [first, *(load_model(path, device) for _, path in cascade)]
+        stages = list(zip(starts, loaded, strict=True))
+        return cls([Cascade(stages) if cascade else first, *(load_model(path, device) for path in more)])
 
-    def check_members(self, ensemble: EnsembleOptions | None, checkpoint: Path) -> None:
-        """Raises `ValueError` for fewer members than checkpoints, and for members that would all be the same."""
+    def stages(self) -> list[Stepper]:
+        """All steppers, those of cascades one by one."""
+        return [one for each in self.steppers for _, one in getattr(each, "stages", ((0, each),))]
+
+    def weights(self) -> list[list]:
+        """What tells their weights from others'. Raises `ValueError` for a model of which nothing does."""
+        digests = [digest_of(stepper) for stepper in self.steppers]
+        for stepper, digest in zip(self.steppers, digests, strict=True):
+            if digest is None:
+                raise ValueError(
+                    f"Expected an attribute `digest` of {type(stepper).__name__}, which tells a store of its forecasts from "
+                    "others; got none"
+                )
+        return digests
+
+    def check(
+        self,
+        dataset: xr.Dataset,
+        ensemble: EnsembleOptions | None,
+        store: object = "the analysis",
+        names: Sequence = (),
+    ) -> None:
+        """Raises `ValueError` for a model that does not fit the analysis or the first, fewer members than models, and members
+        that would all be the same. `store` and `names` of all `stages`: for messages."""
+        stages = self.stages()
+        names = list(names) or ["the model", *(f"model {number}" for number in range(2, len(stages) + 1))]
+        for stage, name in zip(stages, names, strict=True):
+            if metadata := getattr(stage, "metadata", None):
+                check_match(metadata, dataset, name, store)
+            if stage.layout != stages[0].layout:
+                raise ValueError(f"Expected {name} with the channels of {names[0]}, got others")
+            if stage.device != stages[0].device:
+                raise ValueError(f"Expected {name} on the device of {names[0]}, {stages[0].device}, got {stage.device}")
         members = ensemble.members if ensemble else 1
         if len(self.steppers) > members:
             raise ValueError(
                 f"Expected at least {len(self.steppers)} members for {len(self.steppers)} checkpoints, got {members}"
             )
         alike = ensemble is not None and ensemble.kind == "none" and len(self.steppers) == 1
-        stages = getattr(self.steppers[0], "stages", ((0, self.steppers[0]),))
-        if alike and all(step.noise is None for _, step in stages):
+        if alike and all(stage.noise is None for stage in stages):
             raise ValueError(
-                f"Expected a network with noise, or member_checkpoints, for an ensemble of kind none; {checkpoint} has no "
+                f"Expected a network with noise, or member_checkpoints, for an ensemble of kind none; {names[0]} has no "
                 "noise, and all members would be the same"
             )
-
-
-__all__ = ["Models", "Progress", "attributes_of", "forecast", "silent"]

@@ -14,6 +14,7 @@ import xarray as xr
 from emulator.data.channels import STATIC
 from emulator.files.background import BackgroundWriter
 from emulator.forecasting.forecaster import Forecaster, Position
+from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.thinning import thinned
 from emulator.planet.regions import REGIONS
@@ -29,23 +30,6 @@ Progress = Callable[[str, int], contextlib.AbstractContextManager]
 def silent(name: str, total: int):
     """Progress that nobody watches: yields a function of (done, text, seconds left)."""
     yield lambda done, text="", left=None: None
-
-
-@dataclasses.dataclass(frozen=True)
-class ThinOptions:
-    """What of the forecasts is written.
-
-    Attributes:
-      variables: names; None: all. levels: the nearest, in the store's own unit; None: all.
-      region: of `emulator.planet.regions`, as its smallest box; None: the globe.
-      every_hours: None: every step. mean: "none", or means over "every" so many hours or "monthly".
-    """
-
-    variables: Sequence[str] | None = None
-    levels: Sequence[float] | None = None
-    region: str | None = None
-    every_hours: float | None = None
-    mean: str = "none"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The parts of a step from a store and its statistics: channels, inputs, normalisation, bounds, static features."""
+"""The parts of a step from a store and its statistics: network, normalisation, bounds, static features."""
 
 import logging
 from collections.abc import Mapping

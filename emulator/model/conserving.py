@@ -45,6 +45,12 @@ class ConservationOptions:
         values = dict(values)
         unaccounted, penalty = tuple(values.pop("unaccounted", cls.unaccounted)), values.pop("penalty", cls.penalty)
         scheme = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        known = {field.name for field in dataclasses.fields(Options)} - {"unaccounted"}
+        if unknown := sorted(set(scheme) - known):
+            raise ValueError(
+                f"Expected options of conservation among {', '.join(sorted(known | {'unaccounted', 'penalty'}))}, got "
+                f"{', '.join(unknown)}"
+            )
         return cls(Options(**scheme), unaccounted, penalty)
 
     def with_rates(self, saved: Mapping) -> Options:

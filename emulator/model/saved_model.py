@@ -1,5 +1,6 @@
 """A trained step in a checkpoint: what describes it besides its tensors, the step restored, and whether it fits a store."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from emulator.model import checkpoint
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.step import Step, StepBuffers
+from emulator.model.stepper import Cascade, Stepper
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
@@ -56,8 +58,31 @@ def load_model(path: str | os.PathLike, device: torch.device | str | None = None
     scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid)
     step = make_step(saved["config"]["network"], channels, grid, StepBuffers.blank(channels, grid.shape), scheme)
     step.load_state_dict(tensors)
-    step.metadata = saved
+    step.metadata, step.loaded = saved, tensors_digest(step)
     return step.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def tensors_digest(step: Step) -> str:
+    """Hash of a step's weights and buffers."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(step.state_dict().items()):
+        total.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def digest_of(stepper: Stepper) -> list | None:
+    """What tells a stepper's weights from others', `(first step, digest)` for each of a cascade's; None where nothing does.
+
+    A step as its checkpoint holds it has the checkpoint's digest, one that was changed since its own.
+    """
+    if isinstance(stepper, Cascade):
+        stages = [(start, digest_of(one)) for start, one in stepper.stages]
+        return None if any(digest is None for _, digest in stages) else [(start, d[0][1]) for start, d in stages]
+    if isinstance(stepper, Step):
+        own = tensors_digest(stepper)
+        return [(0, stepper.metadata["sha256"] if stepper.metadata and own == stepper.loaded else own)]
+    digest = getattr(stepper, "digest", None)
+    return None if digest is None else [(0, str(digest))]
 
 
 def grid_to_json(grid: Grid) -> dict:

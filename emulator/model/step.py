@@ -47,6 +47,7 @@ class Step(nn.Module):
         self.network, self.layout, self.scheme = network, layout, scheme
         self.noise, self.scalars = noise, scalars
         self.metadata: dict = {}  # of the checkpoint that it was loaded from, else empty
+        self.loaded = ""  # digest of its tensors as they were loaded
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
         self.forcing_scale = buffers.forcing
         for name in ("change_std", "lower", "upper", "damping", "resting", "static"):

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from emulator.conservation.budgets import Anchor
 from emulator.data.channels import Layout
 from emulator.model.noise import NetworkNoise
 
@@ -24,7 +26,7 @@ class StepResult:
     state: Tensor
     diagnostic: Tensor
     record: dict[str, Tensor]
-    anchor: object = None
+    anchor: Anchor | None = None
 
 
 @runtime_checkable
@@ -34,21 +36,26 @@ class Stepper(Protocol):
     Attributes:
       layout: names of the channels.
       noise: the random fields that every step has to be given; None where it takes none.
+      device: where states and inputs have to lie.
+
+    To perturb initial states in units of a step's change, a stepper also has `change_std`, `lower` and `upper` as `Step` has;
+    to be written to a store that goes on where it stopped, `digest`, a text that tells its weights from others'.
     """
 
     layout: Layout
     noise: NetworkNoise | None
+    device: torch.device
 
     def at(self, number: int) -> "Stepper":
         """The one that makes step `number` of a forecast, counted from 1; itself where all steps are alike."""
         ...
 
-    def anchor(self, state: Tensor) -> object:
+    def anchor(self, state: Tensor) -> Anchor | None:
         """What the budgets of a forecast from `state` `(batch, channel, *space)` are pinned to; None without budgets."""
         ...
 
     def __call__(
-        self, state: Tensor, forcing: Tensor, clock: Tensor, anchor: object = None, noise: Tensor | None = None
+        self, state: Tensor, forcing: Tensor, clock: Tensor, anchor: Anchor | None = None, noise: Tensor | None = None
     ) -> StepResult:
         """One step; shapes as in `emulator.data.forcing.StepInputs` and `StepResult`."""
         ...
@@ -69,12 +76,12 @@ class Cascade:
         self.stages, first = tuple(stages), stages[0][1]
         if any(stepper.layout != first.layout for _, stepper in stages):
             raise ValueError("Expected the same channels in all stages of a cascade, got others")
-        self.layout, self.noise = first.layout, first.noise
+        self.layout, self.noise, self.device = first.layout, first.noise, first.device
 
     def at(self, number: int) -> Stepper:
         return [stepper for start, stepper in self.stages if start < number][-1]
 
-    def anchor(self, state: Tensor) -> object:
+    def anchor(self, state: Tensor) -> Anchor | None:
         return self.stages[0][1].anchor(state)
 
     def __call__(self, state, forcing, clock, anchor=None, noise=None) -> StepResult:

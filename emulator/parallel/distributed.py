@@ -34,7 +34,7 @@ def device_of(processes: Processes) -> torch.device:
 
 @contextlib.contextmanager
 def process_group(processes: Processes, device: torch.device, timeout_seconds: float = 1800.0) -> Iterator[Processes]:
-    """The process group of a processes for the time of a `with` block: NCCL between GPUs, gloo between CPUs.
+    """The group of some processes for the time of a `with` block: NCCL between GPUs, gloo between CPUs.
 
     One process alone starts none.
     """

@@ -54,6 +54,8 @@ def _scores(scores: xr.Dataset, variable, level, kind) -> Figure:
     needed = {"curves": "rmse", "budgets": "budget_relative"}[kind]
     if needed not in scores:
         raise ValueError(f"Expected scores with {needed} to draw {kind}, got {_listed(scores)}")
+    if kind == "budgets" and "audit_source" not in scores.dims:  # as `emulator.budgets` gives them
+        scores = _as_scores(scores)
     view = View(scores)
     if kind == "budgets":
         return residual_panel(view).markup.figure
@@ -67,6 +69,15 @@ def _scores(scores: xr.Dataset, variable, level, kind) -> Figure:
             channels = channels[[_nearest(scores["level"].values[channels], level)]]
         view.headline = [str(name) for name in scores["channel"].values[channels]]
     return error_panel(view).markup.figure
+
+
+def _as_scores(budgets: xr.Dataset) -> xr.Dataset:
+    """Budgets of one dataset as scores of a forecast of which nothing else is known."""
+    names = {name: f"audit_{name}" for name in ("init_time", "lead_time")}
+    scores = budgets.rename(names).expand_dims(audit_source=["forecast"])
+    scores["headline_rank"] = ("channel", np.zeros(0, int))
+    leads = budgets["lead_time"].values
+    return scores.assign_coords(forecast=["forecast"], region=["global"], lead_time=leads, channel=np.zeros(0, str))
 
 
 def _map(dataset, variable, level, lead, init, member, truth) -> Figure:

@@ -23,7 +23,7 @@ from emulator.model.assemble import buffers, input_count, make_step
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.model.step import Step
 from emulator.networks import cost
-from emulator.parallel.distributed import device_of, process_group
+from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.store.analysis import open_analysis
 from emulator.training.options import TrainOptions
@@ -46,9 +46,9 @@ def train(store, statistics, output, **options) -> Step:
     Raises `ValueError` for options or stores that do not go together, and `Diverged` where the loss is no longer finite.
     """
     paths = {"store": store, "statistics": statistics, "output": output}
-    prepared = Training(TrainOptions.of(paths | options))
-    prepared.run()
-    return saved_model.load_model(Path(output) / "checkpoint")
+    training = Training(TrainOptions.of(paths | options))
+    training.run()
+    return saved_model.load_model(Path(output) / "checkpoint", training.device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +117,7 @@ class Training:
                 kept, about = _kept(trainer, tensors, options)
                 about["provenance"] = dict(self.around.provenance)
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
+        wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
     def _samples(self, stores: Sequence[xr.Dataset], layout, period) -> Samples:
         options = self.options
@@ -188,6 +189,7 @@ NOT_IDENTITY |= {"retries", "loss_limit"}
 
 def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
     """Fingerprints of the stores and the digest of the statistics, which the weights depend on."""
+    open_statistics(options.statistics).close()  # says in a sentence what is not there
     with open(options.statistics, "rb") as stream:
         statistics = hashlib.file_digest(stream, "sha256").hexdigest()
     return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics]

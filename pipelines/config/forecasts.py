@@ -6,28 +6,15 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
+from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from pipelines.config.base import Count, DaskConfig, Fraction, Location, Model, Period, Positive
+from pipelines.config.declared import model_of
 
 TAKEN = ("persistence", "climatology", "truth")  # names that the scores use themselves
 
 
-class EnsembleConfig(Model):
-    """How the members of an ensemble differ. Amplitudes are in units of the standard deviation of a step's change."""
-
-    members: int = Field(ge=2)
-    kind: Literal["none", "noise", "bred", "lagged"] = Field(
-        "noise", description="none: members differ by checkpoint or by the network's own noise alone"
-    )
-    control: bool = Field(False, description="the first member starts from the analysis itself (noise, bred)")
-    amplitude: Positive = 0.3
-    slope: float = Field(3.0, description="power of the noise falls as wavenumber to this power")
-    lowest_wavenumber: int = Field(1, ge=0)
-    spectrum: list[float] | None = Field(None, description="power per total wavenumber from 0, in place of the slope")
-    vertical_correlation: Fraction = Field(0.8, description="of the noise on neighbouring levels")
-    seed: int = Field(0, ge=0)
-    lag_hours: Positive = Field(6, description="between the starts of lagged members")
-    cycles: Count = Field(6, description="of breeding")
-    cycle_hours: Positive = 12
+EnsembleConfig = model_of(EnsembleOptions)
+ThinConfig = model_of(ThinOptions)
 
 
 class CascadeConfig(Model):
@@ -35,18 +22,6 @@ class CascadeConfig(Model):
 
     checkpoint: Path
     from_days: Positive
-
-
-class ThinConfig(Model):
-    """What of the forecasts is written."""
-
-    variables: list[str] | None = None
-    levels: list[float] | None = Field(None, description="the nearest, in the store's own unit")
-    region: str | None = Field(None, description="a region of the verification, as its smallest box")
-    every_hours: Positive | None = Field(None, description="None: every step")
-    mean: Literal["none", "every", "monthly"] = Field(
-        "none", description="means over every_hours or calendar months in place of snapshots"
-    )
 
 
 class RolloutConfig(Model):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from emulator.training.trainer import Interrupted
+from emulator.training.trainer import Interrupted, Trainer
 from pipelines import train as training
 from pipelines.boards import flattened
 from pipelines.config import ConfigError
@@ -30,12 +30,12 @@ def logged(output) -> dict[int, dict]:
 
 def stopped_after(monkeypatch, update):
     """Trainings ask to stop after an update."""
-    run = training.Trainer.run
+    run = Trainer.run
 
     def stopping(self, on_log, asked):
         run(self, on_log, lambda: self.update == update)
 
-    monkeypatch.setattr(training.Trainer, "run", stopping)
+    monkeypatch.setattr(Trainer, "run", stopping)
 
 
 def test_tensorboard_holds_the_log(finished, tmp_path):
@@ -97,7 +97,7 @@ def test_mlflow_holds_the_log_and_the_configuration_and_goes_on_after_a_stop(fin
 def test_mlflow_goes_where_its_own_variable_says_and_tells_of_failures(finished, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "elsewhere").as_uri())
-    monkeypatch.setattr(training.Trainer, "_learn", lambda self, batch: 1 / 0)
+    monkeypatch.setattr(Trainer, "_learn", lambda self, batch: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         training.train(config(finished, tmp_path / "t", "mlflow=true"))
     assert not (tmp_path / "t" / "mlruns").exists()

@@ -12,11 +12,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import emulator as em
-from emulator.forecasting.ensembles import EnsembleOptions
 from emulator.forecasting.forecaster import Forecaster, Position
+from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
+from emulator.model.conserving import ConservationOptions
 from emulator.model.step import Step
+from emulator.model.stepper import Cascade
 from pipelines.cli import main
 from pipelines.load import load_stage
 
@@ -104,6 +106,48 @@ def test_the_page_of_the_readme(parts):
     assert residual.sizes["init_time"] == 1 and bool((abs(residual).isel(lead_time=slice(1, None)) > 0).any())
     assert isinstance(em.plot(forecast, "temperature", lead="1D"), Figure)
     assert isinstance(em.plot(scores, "temperature", kind="curves"), Figure)
+    assert isinstance(em.plot(budgets, kind="budgets"), Figure)
+
+
+def test_a_store_of_another_model_is_not_taken_for_ones_own(parts, tmp_path):
+    """Corrections left out, weights changed after loading, a cascade: each writes forecasts of its own."""
+    truth, model = parts
+    init, path = truth["time"].values[20], tmp_path / "forecast.zarr"
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        next(changed.network.parameters()).add_(0.1)
+    models = [model, Step.without_scheme(model), changed, Cascade([(0, model), (2, Step.without_scheme(model))])]
+    marks = [em.forecast(one, truth, init, 1, output=path).attrs for one in models]
+    assert len({attributes["fingerprint"] for attributes in marks[:3]}) == 3
+    assert [attributes["conservation"] for attributes in marks] == ["sequential", "none", "sequential", "sequential"]
+    assert em.forecast(model, truth, init, 1, output=path).attrs["fingerprint"] == marks[0]["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"ensemble": {"members": 2, "kind": "none"}}, "a network with noise"),
+        ({"days": 0.01}, "at least one step of 6 h, got 0.01 days"),
+        ({"ensemble": {"member": 2}}, "Expected options among members.*got member"),
+        ({"ensemble": {"kind": "bred"}}, "got no members"),
+        ({"thin": {"variables": "temperature"}}, "Expected a sequence as variables, got 'temperature'"),
+    ],
+)
+def test_forecasts_that_cannot_be_are_refused_in_a_sentence(parts, options, words):
+    truth, model = parts
+    with pytest.raises(ValueError, match=words):
+        em.forecast(model, truth, truth["time"].values[20], **({"days": 1} | options))
+    with pytest.raises(ValueError, match="at least 2 members for 2 checkpoints"):
+        em.forecast([model, model], truth, truth["time"].values[20], 1)
+
+
+def test_trainings_that_cannot_be_are_refused_in_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match="got no phases|Expected a sequence as phases, got 5"):
+        em.train("a", "b", "c", phases=5)
+    with pytest.raises(ValueError, match="got 'temperature'"):
+        em.train("a", "b", "c", prognostic="temperature")
+    with pytest.raises(ValueError, match="among .*kind.*, got kindd"):
+        ConservationOptions.of({"kindd": 1})
 
 
 def test_a_rollout_step_by_step_is_the_forecast(parts):
