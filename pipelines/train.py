@@ -12,7 +12,7 @@ import xarray as xr
 from emulator.parallel.processes import processes_of
 from emulator.store.analysis import open_analysis
 from emulator.training.options import TrainOptions
-from emulator.training.run import NOT_IDENTITY, Around, Training, data_digests
+from emulator.training.run import NOT_IDENTITY, StageHooks, Training, data_digests
 from pipelines.boards import boards
 from pipelines.config import TrainConfig
 from pipelines.load import fingerprint
@@ -20,7 +20,7 @@ from pipelines.progress import progress
 from pipelines.run import provenance
 from pipelines.signals import stopping_when_asked
 
-BESIDES = {"tensorboard", "mlflow", "threads"}  # of the stage, not of the training
+STAGE_ONLY = {"tensorboard", "mlflow", "threads"}  # of the stage, not of the training
 
 
 def train(config: TrainConfig) -> None:
@@ -37,7 +37,7 @@ def train(config: TrainConfig) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("emulator.parallel").setLevel(logging.INFO)  # but that it has met the others
     options = options_of(config)
-    around = Around(
+    hooks = StageHooks(
         identity=identity(config, [open_analysis(path) for path in options.paths]),
         config=json.loads(config.model_dump_json()),
         provenance=provenance(),
@@ -45,7 +45,7 @@ def train(config: TrainConfig) -> None:
         stopping=stopping_when_asked,
         reporting=lambda identity, updates: _reporting(config, identity, updates),
     )
-    Training(options, around).run()
+    Training(options, hooks).run()
 
 
 def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
@@ -55,7 +55,7 @@ def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
 
 def options_of(config: TrainConfig) -> TrainOptions:
     """What the library takes of a stage's configuration."""
-    return TrainOptions.of(config.model_dump(exclude=BESIDES))
+    return TrainOptions.of(config.model_dump(exclude=STAGE_ONLY))
 
 
 @contextlib.contextmanager

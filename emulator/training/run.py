@@ -52,7 +52,7 @@ def train(store, statistics, output, **options) -> Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Around:
+class StageHooks:
     """What surrounds a training that runs in a batch stage; a notebook leaves all as it is.
 
     Attributes:
@@ -76,12 +76,12 @@ class Training:
     """A training that is put together and then run.
 
     Args:
-      options: what is trained on what, and how. around: see `Around`.
+      options: what is trained on what, and how. hooks: see `StageHooks`.
     """
 
-    def __init__(self, options: TrainOptions, around: Around = Around()):
-        self.options, self.around = options, around
-        self.processes = around.processes or processes_of(os.environ)
+    def __init__(self, options: TrainOptions, hooks: StageHooks = StageHooks()):
+        self.options, self.hooks = options, hooks
+        self.processes = hooks.processes or processes_of(os.environ)
         self.device = device_of(self.processes)
 
     def run(self) -> None:
@@ -107,15 +107,15 @@ class Training:
         trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
         output = Path(options.output)
         with one_writer(output) if first else contextlib.nullcontext():
-            reporting = self.around.reporting if first else Around().reporting
-            with self.around.stopping() as asked, reporting(trainer.identity, trainer.recipe.updates) as report:
+            reporting = self.hooks.reporting if first else StageHooks().reporting
+            with self.hooks.stopping() as asked, reporting(trainer.identity, trainer.recipe.updates) as report:
                 trainer.run(report, asked)
-            config = self.around.config or json.loads(json.dumps(dataclasses.asdict(options), default=str))
+            config = self.hooks.config or json.loads(json.dumps(dataclasses.asdict(options), default=str))
             metadata = saved_model.metadata(config, samples, closing.saved)
             tensors = trainer.tensors()
             if first:
                 kept, about = _kept(trainer, tensors, options)
-                about["provenance"] = dict(self.around.provenance)
+                about["provenance"] = dict(self.hooks.provenance)
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
@@ -131,15 +131,15 @@ class Training:
         )
         loss = StepLoss(weighted.loss(asked.kind, asked.members, asked.delta, asked.power), penalty)
         loss.error.to(self.device)
-        judge = loss.error if options.members > 1 else weighted.error().to(self.device)
+        validation_error = loss.error if options.members > 1 else weighted.error().to(self.device)
         products = 0
         if not sharded:  # a network that is spread over processes may be too large to run whole in one
             more = (part.count if part else 0 for part in (step.noise, step.scalars))
             products = cost.products(step.network, input_count(step.layout), samples.grid.shape, *more)
         if options.compile:
             step.network.compile()
-        identity = self.around.identity or identity_of(options, stores)
-        validation = self._validation(stores, step.layout, judge)
+        identity = self.hooks.identity or identity_of(options, stores)
+        validation = self._validation(stores, step.layout, validation_error)
         placement = Placement(self.processes, sharded)
         recipe, output = Recipe.of(options), Path(options.output)
         trainer = Trainer(step, loss, samples, recipe, output, identity, validation, placement)
