@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import valid_times
 from emulator.planet.variables import VARIABLES
 
 CONVENTIONS = "CF-1.11"
@@ -17,7 +18,7 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
     formula terms.
     """
     init, leads = forecast["init_time"].values[()], forecast["lead_time"].values
-    valid = np.array([_later(init, lead) for lead in leads])
+    valid = valid_times(np.array([init]), leads)[0]
     dataset = forecast.drop_vars(["init_time", "lead_time"]).rename(lead_time="time")
     dataset = dataset.rename({n: c for n, c in NAMES.items() if n in dataset.dims and n != c})
     dataset = dataset.assign_coords(
@@ -28,7 +29,7 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
     step = np.diff(leads, prepend=leads[:1] * 0)
     dataset["time_bounds"] = (
         ("time", "bounds"),
-        np.array([[_later(v, -s), v] for v, s in zip(valid, step, strict=True)]),
+        np.stack([valid_times(np.array([init]), leads - step)[0], valid], axis=1),
     )
     _space(dataset)
     _levels(dataset)
@@ -50,14 +51,6 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
         dataset[name].encoding = {"units": "seconds since 1970-01-01", "dtype": "int64"}
     dataset["forecast_period"].encoding = {"units": "hours", "dtype": "float64"}
     return dataset
-
-
-def _later(time, lead):
-    if isinstance(time, np.datetime64):
-        return time + lead
-    import datetime
-
-    return time + datetime.timedelta(seconds=float(lead / np.timedelta64(1, "s")))
 
 
 def _space(dataset) -> None:

@@ -28,6 +28,15 @@ def later(times, seconds: float):
     return times + datetime.timedelta(seconds=seconds)
 
 
+def valid_times(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
+    """Valid times, `(init, lead)`, for datetime64 or cftime initial times and timedelta64 leads."""
+    if init_time.dtype != object:
+        return init_time[:, None] + lead_time[None, :]
+    seconds = lead_time / np.timedelta64(1, "s")
+    valid = [[later(init, float(lead)) for lead in seconds] for init in init_time]
+    return np.array(valid, object).reshape(len(init_time), len(lead_time))
+
+
 def seconds_between(times: np.ndarray) -> np.ndarray:
     """Seconds between neighbours of `(time,)` datetime64, timedelta64 or cftime values: float64 `(time - 1,)`."""
     steps = np.diff(np.asarray(times))

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from datetime import timedelta
 
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import within
+from emulator.planet.calendar import valid_times, within
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES
 
@@ -46,16 +45,6 @@ class Alignment:
     def missing_truth(self) -> int:
         """Pairs of initial time and lead whose valid time the truth lacks."""
         return int((self.truth_valid < 0).sum())
-
-
-def valid_times(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
-    """Valid times, `(init, lead)`, for datetime64 or cftime initial times and timedelta64 leads."""
-    if init_time.dtype == object:
-        leads = [timedelta(seconds=float(lead / np.timedelta64(1, "s"))) for lead in lead_time]
-        return np.array([[init + lead for lead in leads] for init in init_time], object).reshape(
-            len(init_time), len(leads)
-        )
-    return init_time[:, None] + lead_time[None, :]
 
 
 def align(truth: Mapping, times: dict[str, tuple[np.ndarray, np.ndarray]], start=None, end=None) -> Alignment:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import seconds_between
+from emulator.planet.calendar import seconds_between, valid_times
 from emulator.store.schema import time_step_seconds
 from emulator.verify import budgets
-from emulator.verify.align import valid_times
 from emulator.verify.ledger import Ledger
 
 RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")

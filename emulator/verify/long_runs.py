@@ -3,10 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import hour_and_leap_day
+from emulator.planet.calendar import hour_and_leap_day, valid_times
 from emulator.planet.grid import Grid
 from emulator.store.schema import constants_of, levels_of
-from emulator.verify.align import valid_times
 from emulator.verify.channels import channel_name, headline_ranks, scored
 from emulator.verify.climate import (
     MONTHS,

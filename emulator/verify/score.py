@@ -7,10 +7,10 @@ from collections.abc import Callable
 import dask
 import numpy as np
 
-from emulator.planet.calendar import hour_and_leap_day
+from emulator.planet.calendar import hour_and_leap_day, valid_times
 from emulator.planet.grid import Grid
 from emulator.verify import climatology
-from emulator.verify.align import Alignment, valid_times
+from emulator.verify.align import Alignment
 from emulator.verify.channels import ScoredVariable, headline_ranks
 from emulator.verify.climatology import SlotFields, Slots
 from emulator.verify.metric import all_statistics

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.verify.align import Alignment, valid_times
+from emulator.planet.calendar import valid_times
+from emulator.verify.align import Alignment
 from emulator.verify.assemble import assemble, lacking
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps

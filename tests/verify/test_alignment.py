@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.planet.calendar import within
+from emulator.planet.calendar import valid_times, within
 from emulator.planet.grid import Grid
-from emulator.verify.align import align, check_grids, check_units, common_levels, valid_times
+from emulator.verify.align import align, check_grids, check_units, common_levels
 
 START = np.datetime64("2001-01-01T00", "ns")
 

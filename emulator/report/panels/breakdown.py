@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import valid_times
 from emulator.report.display import coloured_cell, head_cells, lead_days, number, percent, region_name, unit_cell
 from emulator.report.panel import panel
 from emulator.report.template import html_table, note, table
 from emulator.report.view import View
-from emulator.verify.align import valid_times
 
 LEADS = (0.5, 1, 2, 3, 5, 7, 10)
 FULL_COLOUR = 60.0  # percent
