@@ -24,7 +24,7 @@ def stopping_at_once(restore: bool) -> Iterator[None]:
 
     def stop(number, frame):
         ignore()
-        raise Interrupted(f"told to stop by {signal.Signals(number).name}; start again to go on")
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; start again to go on")
 
     with _handled(stop, restore):
         yield

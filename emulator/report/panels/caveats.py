@@ -93,7 +93,7 @@ def _prescribed(view):
         fields = [variable_name(f).lower() for f in given.split(", ") if f and f not in KNOWN_AHEAD]
         if fields:
             sentences.append(
-                f"{name} was told {', '.join(fields)} of its valid times from the analysis, which a forecast of the future "
+                f"{name} was given {', '.join(fields)} at its valid times from the analysis, which a forecast of the future "
                 "does not know."
             )
     return sentences
