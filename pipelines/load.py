@@ -17,7 +17,7 @@ import pydantic
 import yaml
 
 from pipelines.config import STAGES, ConfigError, Experiment, Model
-from pipelines.config.declared import OneOf
+from pipelines.config.declared import AS_WRITTEN, OneOf
 from pipelines.config.networks import DEFAULT_KIND
 from pipelines.started import settled, start_of
 
@@ -52,15 +52,17 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     return paths
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | None = None) -> Experiment:
     """The experiment in a YAML file, with defaults for the paths between stages. Raises `ConfigError`.
+
+    `context`: `declared.AS_WRITTEN` leaves the network's section as it is written, else None.
 
     Relative paths are relative to the working directory, as on the command line; those of a run directory's own file to
     where the run was started.
     """
     raw = read_yaml(path)
     if (start := start_of(path)) is not None:
-        experiment = settled(parse(Experiment, raw, str(path)), Path(path).parent, start)
+        experiment = settled(parse(Experiment, raw, str(path), context), Path(path).parent, start)
         raw = json.loads(experiment.model_dump_json())
     raw = _apply_overrides(raw, overrides)
     if not isinstance(raw.get("directory"), str):
@@ -71,7 +73,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
             raw[stage] = {**paths, **raw[stage]}
     if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):
         raw["ingest"]["sources"] = [{"path": f"{raw['simulate']['directory']}/*.nc"}]
-    experiment = parse(Experiment, raw, str(path))
+    experiment = parse(Experiment, raw, str(path), context)
     if not any(getattr(experiment, stage) for stage in STAGES):
         raise ConfigError(f"Expected at least one stage of {', '.join(STAGES)} in {path}, got none")
     return experiment
@@ -88,7 +90,8 @@ def load_stage(stage: str, path: Path, overrides: Sequence[str] = ()) -> Model:
         return parse(STAGES[stage], _apply_overrides(raw, overrides), str(path))
     from_top = [re.split(r"[.=]", override)[0] in Experiment.model_fields for override in overrides]
     full = [o if top else f"{stage}.{o}" for o, top in zip(overrides, from_top, strict=True)]
-    section = getattr(load_experiment(path, full), stage)
+    context = None if stage == "train" else AS_WRITTEN  # of the others none uses the network's section
+    section = getattr(load_experiment(path, full, context), stage)
     if section is None:
         raise ConfigError(f"Expected a section '{stage}' in {path}, got {', '.join(map(str, raw))}")
     return section
@@ -175,10 +178,10 @@ def _index(text: str, items: list, override: str) -> int:
     return int(text)
 
 
-def parse(model: type[Model], raw: dict, where: str) -> Any:
+def parse(model: type[Model], raw: dict, where: str, context: dict | None = None) -> Any:
     """A validated model. Raises `ConfigError` with one sentence on the first faults."""
     try:
-        return model.model_validate(raw)
+        return model.model_validate(raw, context=context)
     except pydantic.ValidationError as error:
         raise ConfigError("; ".join(_sentence(model, fault, where) for fault in error.errors()[:3])) from None
 

@@ -13,6 +13,9 @@ from pydantic_core import core_schema
 
 from pipelines.config.base import Model
 
+# Context of a validation that leaves sections of several kinds as they are written: to know the kinds takes an import of the
+# library that declares them, and with it of torch, which a stage that does not use the section has no need of.
+AS_WRITTEN = {"kinds": "as written"}
 LIMITS = {"minimum": "ge", "above": "gt", "maximum": "le", "below": "lt"}
 
 
@@ -95,4 +98,7 @@ class OneOf:
         return pydantic.TypeAdapter(Annotated[union, Field(discriminator="kind")])
 
     def __get_pydantic_core_schema__(self, source, handler):
-        return core_schema.no_info_before_validator_function(self.validate, core_schema.any_schema())
+        return core_schema.with_info_before_validator_function(self._in_context, core_schema.any_schema())
+
+    def _in_context(self, value: Any, info: core_schema.ValidationInfo) -> Any:
+        return value if info.context == AS_WRITTEN else self.validate(value)

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -200,3 +202,10 @@ def test_fields_that_came_later_are_dumped_only_where_they_say_something():
     silent, said = ConservationConfig(), ConservationConfig(bands=[0.0], kind="projection")
     assert "bands" not in silent.model_dump() and "bands" not in json.loads(silent.model_dump_json())
     assert said.model_dump()["bands"] == [0.0] and ConservationConfig(**said.model_dump()) == said
+
+
+@pytest.mark.parametrize("stage", ["ingest", "stats", "verify"])
+def test_stages_without_a_network_are_read_without_torch(finished, stage):
+    """Which takes seconds to import, and most of a gigabyte."""
+    code = f"import sys; from pipelines.load import load_stage; load_stage({stage!r}, {str(finished)!r}); "
+    subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
