@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch_harmonics.examples.models import SphericalFourierNeuralOperator
 
 from emulator.networks.registry import expect_global, network
 from emulator.options import Options, option
@@ -48,6 +47,8 @@ class TorchHarmonicsSFNO(nn.Module):
         poles: bool = False,
         options: TorchHarmonicsOptions | None = None,
     ):
+        from torch_harmonics.examples.models import SphericalFourierNeuralOperator
+
         super().__init__()
         if (grid, poles) not in _GRIDS:
             raise ValueError(f"Expected a Gaussian or a pole-to-pole equiangular grid, got {grid!r} with poles={poles}")

@@ -19,8 +19,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch_harmonics.legendre import dlegpoly, legpoly
-from torch_harmonics.quadrature import precompute_latitudes
 
 GRIDS = ("gaussian", "equiangular")
 
@@ -36,9 +34,9 @@ def latitudes(nlat: int, grid: str = "gaussian", poles: bool = False) -> tuple[t
     if nlat < 2:
         raise ValueError(f"Expected at least 2 latitudes, got {nlat}")
     if grid == "gaussian":
-        return precompute_latitudes(nlat, grid="legendre-gauss")
+        return _quadrature(nlat, "legendre-gauss")
     if poles:
-        return precompute_latitudes(nlat, grid="equiangular")
+        return _quadrature(nlat, "equiangular")
     theta = (torch.arange(nlat, dtype=torch.float64) + 0.5) * (math.pi / nlat)
     j = torch.arange(1, nlat // 2 + 1, dtype=torch.float64)
     # the last cosine of an even rule vanishes on the nodes, so its factor does not matter
@@ -131,12 +129,20 @@ def order_blocks(lmax: int, width: int) -> tuple[OrderBlock, ...]:
     )
 
 
+def _quadrature(nlat: int, grid: str) -> tuple[torch.Tensor, torch.Tensor]:
+    from torch_harmonics.quadrature import precompute_latitudes  # two seconds, which no command has to wait for
+
+    return precompute_latitudes(nlat, grid=grid)
+
+
 def legendre_table(grid, plan, kind, analysis):
     """Flat table in the kernels' order, float64, with the quadrature's weights for analysis, 2 - [m = 0] for synthesis.
 
     `kind`: "scalar" for P_lm, "theta" for dP_lm / dtheta and "phi" for m P_lm / sin(theta), the latter two divided by
     l (l + 1) for analysis.
     """
+    from torch_harmonics.legendre import dlegpoly, legpoly
+
     theta, weights = latitudes(plan.nlat, *grid)
     rows = torch.arange(plan.half).roll(plan.nlat % 2)  # the equator first
     theta, weights = theta[rows], weights[rows] * (2 * math.pi / plan.nlon)
