@@ -4,13 +4,12 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
 from emulator.planet.units import conversion, linear
-from emulator.planet.variables import VARIABLES, variable
+from emulator.planet.variables import variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
     Axes,
@@ -23,6 +22,7 @@ from emulator.sources.axes import (
     vertical_coordinate,
 )
 from emulator.sources.open import Source
+from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
 from emulator.sources.recognise import Match, recognise
 from emulator.store.forecast import FORECAST_NAMES
@@ -32,36 +32,6 @@ ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") f
 EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
 
 OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceOptions:
-    """Files of one kind that together hold some variables over some times, and what they do not say of themselves.
-
-    Attributes:
-      path: path, glob or fsspec URL; several are joined.
-      engine: a format of `emulator.sources.formats`, or "auto".
-      rename: name in the source -> canonical name.
-      select: dimension -> value or list of values to keep.
-      units: of variables, or of level, where the source records none or wrong ones.
-      points: take reduced grids of GRIB as lists of points.
-      negate: variables whose sign is opposite to ECMWF's.
-      interval_hours: what accumulations cover, where the source does not say.
-      forecast, wanted, static: settled by ingest for all sources alike: whether lead times are kept, the canonical names to
-        read (None: all) and which of them do not change in time.
-    """
-
-    path: str | Sequence[str] = ""
-    engine: str = "auto"
-    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    select: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    points: bool = False
-    negate: Sequence[str] = ()
-    interval_hours: float | None = None
-    forecast: bool = False
-    wanted: tuple[str, ...] | None = None
-    static: tuple[str, ...] = tuple(name for name, entry in VARIABLES.items() if entry.role == "static")
 
 
 def pieces(source: Source, options: SourceOptions) -> list[Piece]:

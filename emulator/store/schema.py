@@ -3,8 +3,11 @@
 See docs/data.md for the schema.
 """
 
+import dataclasses
 import hashlib
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,8 @@ import xarray as xr
 from emulator.planet.calendar import uniform_step
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid, longitude_east, positions_in_order
-from emulator.planet.variables import VARIABLES
-from emulator.planet.vertical import VERTICAL, Levels
+from emulator.planet.variables import Variable, known
+from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.marks import partial_path
 
 ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "cell")
@@ -92,11 +95,42 @@ def constants_of(dataset: xr.Dataset) -> Constants:
     return Constants.from_json(text) if text else ERA5
 
 
+def entry(dataset: xr.Dataset, name: str) -> Variable:
+    """What a field of a store is: what its attributes say, and where they say nothing the variable table.
+
+    Where its units are not the table's, the table's bounds are not its own. Raises `ValueError` naming the variable where
+    neither the store nor the table knows its units.
+    """
+    field, table = dataset[name], known(name)
+    given = field.attrs
+    units = str(given.get("units") or (table.units if table else ""))
+    if not units:
+        raise ValueError(f"Expected units of {name}, got none in its store, and the variable table does not know it")
+    has_time = bool({"time", "init_time", "lead_time"} & set(field.dims))
+    plain = Variable(name, units, "diagnostic" if has_time else "static", cell="point" if has_time else "fixed")
+    base = table or plain
+    if units.replace("**", "") != base.units:
+        base = dataclasses.replace(base, minimum=None, maximum=None)
+    own = {key: given[key] for key in ("role", "standard_name", "long_name", "sign", "domain") if given.get(key)}
+    own |= {key: float(given[key]) for key in ("minimum", "maximum") if key in given}
+    if "short_name" in given:
+        own["short"] = str(given["short_name"])
+    if cell := time_cell(given):
+        own["cell"] = cell
+    return dataclasses.replace(base, units=units, vertical=vertical_of(field.dims), **own)
+
+
+def time_cell(attributes: Mapping) -> str | None:
+    """The method of CF's `cell_methods` along time, "point", "mean", "sum", ...; None where the attributes have none."""
+    found = re.search(r"\btime:\s*(\w+)", str(attributes.get("cell_methods", "")))
+    return found[1] if found else None
+
+
 def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
     """Names of the fields of each role, sorted; the table's role where the store records none."""
     roles: dict[str, list[str]] = {role: [] for role in ("prognostic", "forcing", "diagnostic", "static")}
     for name in sorted(map(str, dataset.data_vars)):
-        role = dataset[name].attrs.get("role") or (VARIABLES[name].role if name in VARIABLES else None)
+        role = dataset[name].attrs.get("role") or (table.role if (table := known(name)) else None)
         if role in roles:
             roles[role].append(name)
     return roles
