@@ -110,7 +110,7 @@ class Samples:
         self.times, self.missing = record.times, record.missing
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
-        self._at_start = is_snapshot(layout.forcing)
+        self._at_start = is_snapshot(self.dataset, layout.forcing)
         self._day, self._hour = day_and_hour(self.times)
         self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
         count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
