@@ -7,7 +7,7 @@ from source_files import TIMES, truth
 
 from emulator.store.analysis import open_analysis
 from emulator.store.climatology import Sums
-from emulator.store.statistics import STATISTICS
+from emulator.store.statistics import ENVELOPE, STATISTICS
 from pipelines.config import IngestConfig, StatsConfig
 from pipelines.ingest import ingest
 from pipelines.stats import stats
@@ -45,16 +45,24 @@ def test_statistics_of_a_period(tmp_path, store, dask):
     assert found.attrs["samples"] == 5 and found.attrs["period_end"][:16] == end[:16]
     assert list(found.statistic.values) == list(STATISTICS)
     moving = ("temperature", "mean_sea_level_pressure", "mean_total_precipitation_rate", "sea_surface_temperature")
-    assert set(found.data_vars) == {*moving, "geopotential_at_surface"}
+    cells = {f"{name}:{label}" for name in moving for label in ENVELOPE}
+    assert set(found.data_vars) == {*moving, *cells, "geopotential_at_surface"}
     for name in moving:
         field = part[name]
         mean, std = expected(field, part.cell_area)
         change, spread = expected(field.astype(np.float64).diff("time"), part.cell_area)
         axes = [d for d in field.dims if d != "level"]
-        rows = [mean, std, field.min(axes), field.max(axes), change, spread]
+        own = field.astype(np.float64).var("time")
+        about = np.sqrt(own.weighted(part.cell_area).mean([d for d in own.dims if d != "level"]))
+        rows = [mean, std, field.min(axes), field.max(axes), change, spread, about]
         for statistic, row in zip(STATISTICS, rows, strict=True):
             scale = float(np.abs(std).max())
             np.testing.assert_allclose(found[name].sel(statistic=statistic), row, rtol=1e-10, atol=1e-10 * scale)
+        assert found[f"{name}:lowest"].dims == field.dims[1:] and found[f"{name}:lowest"].dtype == np.float32
+        np.testing.assert_array_equal(found[f"{name}:lowest"], field.min("time"))
+        np.testing.assert_array_equal(found[f"{name}:highest"], field.max("time"))
+        exact = field.astype(np.float64).mean("time").astype(np.float32)
+        np.testing.assert_allclose(found[f"{name}:time_mean"], exact, rtol=2e-7)
     assert found.temperature.dims == ("statistic", "level") and found.temperature.dtype == np.float64
     static = found.geopotential_at_surface
     assert np.isnan(static.sel(statistic=["difference_mean", "difference_std"])).all()
