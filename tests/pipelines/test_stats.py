@@ -180,6 +180,41 @@ def test_several_stores_are_one_record(tmp_path, pause):
         np.testing.assert_allclose(found[name].sel(statistic="difference_std"), std, rtol=1e-10)
 
 
+def test_scenarios_are_samples_of_one_planet(tmp_path):
+    """Of the same times or others: values and envelope count alike, and no change leads from one to another."""
+    times = np.datetime64("2001-02-27", "ns") + np.arange(9) * np.timedelta64(6, "h")
+    stores = [made_store(tmp_path, n, part) for n, part in (("a", times), ("b", times[3:] + np.timedelta64(50, "D")))]
+    warmer = open_analysis(stores[0]).load()
+    warmer["temperature"] = warmer.temperature + np.float32(3)
+    warmer.attrs["fingerprint"] = "warmer"
+    for name in warmer.variables:
+        warmer[name].encoding = {}
+    warmer.to_zarr(tmp_path / "c.zarr", zarr_format=3, consolidated=False)
+    parts = [open_analysis(store).temperature.astype(np.float64) for store in (*stores, tmp_path / "c.zarr")]
+    found = run(stores[0], tmp_path / "s.nc", scenarios=[stores[1], tmp_path / "c.zarr"])
+    area, every = open_analysis(stores[0]).cell_area, xr.concat(parts, "time")
+    changes = xr.concat([part.diff("time") for part in parts], "time")
+    assert found.attrs["samples"] == 24 and found.attrs["period_end"] == str(times[-1] + np.timedelta64(50, "D"))
+    for names, values in ((("mean", "std"), every), (("difference_mean", "difference_std"), changes)):
+        for name, value in zip(names, expected(values, area), strict=True):
+            np.testing.assert_allclose(found.temperature.sel(statistic=name), value, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(found["temperature:highest"], every.max("time"))
+    np.testing.assert_allclose(found["temperature:time_mean"], every.mean("time"), rtol=2e-7)
+    alone = run(stores[0], tmp_path / "s.nc")  # is not taken for the same
+    assert alone.attrs["samples"] == 9 and alone.attrs["fingerprint"] != found.attrs["fingerprint"]
+    with pytest.raises(ValueError, match=r"scenarios of one time step, got 6 h and 12 h .*d\.zarr"):
+        run(stores[0], tmp_path / "s.nc", scenarios=[made_store(tmp_path, "d", times[::2])])
+
+
+def test_statistics_of_an_older_version_are_found_anew(tmp_path, store):
+    """They are complete but for the envelope, so a new start writes what they lack."""
+    output = tmp_path / "s.nc"
+    whole = run(store, output)
+    old = whole.drop_vars([n for n in whole.data_vars if ":" in n]).drop_sel(statistic="std_about_time_mean")
+    old.to_netcdf(output)
+    xr.testing.assert_identical(run(store, output), whole)
+
+
 def test_several_stores_are_one_climatology(tmp_path):
     times = np.datetime64("2001-01-01", "ns") + np.arange(500) * np.timedelta64(1, "D")
     parts = [made_store(tmp_path, n, part) for n, part in (("a", times[:200]), ("b", times[200:]))]
