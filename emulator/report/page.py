@@ -14,7 +14,7 @@ from emulator.report.style import Panel, figures
 from emulator.report.tables import to_csv, to_json
 from emulator.report.template import FIGURE, PAGE, SECTION, STYLE
 from emulator.report.view import View
-from emulator.verify.files import open_scores, write_scores
+from emulator.verify.assemble import open_scores, write_scores
 from emulator.verify.merging import combine
 
 log = logging.getLogger(__name__)
