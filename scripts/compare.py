@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.report.budget_panels import sources, step_rms
+from emulator.report.panels.conservation import sources, step_rms
 from emulator.report.view import View
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast

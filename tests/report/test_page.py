@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from emulator.report import budget_panels, panel
+from emulator.report import panel
 from emulator.report.display import number
 from emulator.report.page import render
+from emulator.report.panels import conservation as budget_panels
 from emulator.report.panels import maps
 from emulator.report.panels.spectra import resolution_table
 from emulator.report.panels.training import training_panel
