@@ -9,11 +9,13 @@ import xarray as xr
 
 from emulator.ingestion.fields import PlannedField, StorePlan
 from emulator.planet.calendar import seconds_between
+from emulator.planet.projection import NAME as CRS
 from emulator.planet.variables import COORDINATES, VARIABLES
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
 from emulator.store.marks import digest, mark, matches
 from emulator.store.regions import write_region
+from emulator.store.schema import horizontal_coordinates
 
 SLAB_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays well below a gigabyte
 
@@ -28,11 +30,18 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
     for name, field in plan.fields.items():
         dims = ("lead_time",) if plan.leads is not None else ("time",)
         dims += ("member",) * field.has_member + ("level",) * field.has_level + space
-        shape = tuple({**{d: len(c[1]) for d, c in coordinates.items()}, "cell": plan.grid.area.size}[d] for d in dims)
+        sizes = {d: len(c[1]) for d, c in coordinates.items() if c[0] == d} | dict(
+            zip(space, plan.grid.shape, strict=True)
+        )
+        shape = tuple(sizes[d] for d in dims)
         variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
     for name, values in plan.static.items():
         variables[name] = (space, values, _attributes(name, None, plan))
-    variables["cell_area"] = (space, plan.grid.area, {"units": "1", "long_name": "share of the sphere of each cell"})
+    variables["cell_area"] = (
+        space,
+        plan.grid.cell_area,
+        {"units": "1", "long_name": "share of the sphere of each cell"},
+    )
     if plan.half_levels is not None:
         names = {"half_level_a": ("Pa", plan.half_levels[0]), "half_level_b": ("1", plan.half_levels[1])}
         variables |= {name: ("half_level", values, {"units": units}) for name, (units, values) in names.items()}
@@ -52,7 +61,8 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
 
 
 def _coordinates(plan) -> dict:
-    coordinates, grid = {}, plan.grid
+    coordinates: dict[str, tuple] = {}
+    grid = plan.grid
     if plan.leads is None:
         coordinates["time"] = ("time", plan.times, COORDINATES["time"])
     else:
@@ -63,10 +73,7 @@ def _coordinates(plan) -> dict:
         pressure = plan.vertical == "pressure"
         attributes = {"units": "hPa", "standard_name": "air_pressure"} if pressure else {"units": "1"}
         coordinates["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
-    for name, values in (("latitude", grid.latitude), ("longitude", grid.longitude)):
-        attributes = {key: text for key, text in COORDINATES[name].items() if key != "axis" or len(grid.dims) == 2}
-        coordinates[name] = (name if len(grid.dims) == 2 else grid.dims[0], values, attributes)
-    return coordinates
+    return coordinates | horizontal_coordinates(grid)
 
 
 def _attributes(name, field: PlannedField | None, plan) -> dict:
@@ -79,6 +86,8 @@ def _attributes(name, field: PlannedField | None, plan) -> dict:
         attributes["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
     if entry.sign:
         attributes["sign"] = entry.sign
+    if plan.grid.kind == "projected":
+        attributes["grid_mapping"] = CRS
     return attributes
 
 
@@ -133,8 +142,14 @@ def audit(path, slab: Slab) -> bool:
     return matches(path, slab.key, slab.name, {"time": slice(slab.start, slab.stop)})
 
 
-def fill_forecast(path, fields: Mapping[str, PlannedField], slab: Slab, init, leads: np.ndarray, shape) -> None:
-    """Reads all fields of one initial time, some leads at a time, checks and writes them, and marks the initial time."""
+def fill_forecast(
+    path, fields: Mapping[str, PlannedField], slab: Slab, init, leads: np.ndarray, space: Mapping[str, int]
+) -> None:
+    """Reads all fields of one initial time, some leads at a time, checks and writes them, and marks the initial time.
+
+    `space`: the grid's dimensions and their sizes.
+    """
+    shape = tuple(space.values())
     for field in fields.values():
         levels = np.prod([len(field.terms[0].levels), len(field.terms[0].members), *shape], dtype=int)
         block = max(1, int(SLAB_BYTES // (4 * levels)))
@@ -146,7 +161,7 @@ def fill_forecast(path, fields: Mapping[str, PlannedField], slab: Slab, init, le
                 there[0] = False  # no step ends at lead 0
             check_values(field, values, [f"{init} + {leads[c] / np.timedelta64(1, 'h'):g} h" for c in chosen], there)
             dims = ("lead_time", *("member",) * field.has_member, *("level",) * field.has_level)
-            dims += ("cell",) if len(shape) == 1 else ("latitude", "longitude")
+            dims += tuple(space)
             part = xr.Dataset({field.name: (dims, values)}, {"lead_time": leads[chosen]})
             write_forecast_init(path, part, slab.start, done=False)
     mark(path, slab.key)

@@ -18,8 +18,9 @@ from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, variable
 from emulator.planet.vertical import interfaces_around
-from emulator.sources.axes import interfaces, on_the_sphere
+from emulator.sources.axes import interfaces
 from emulator.sources.harmonise import SourceOptions, pieces, unknown
+from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.piece import Piece
 
@@ -34,7 +35,8 @@ class GridOptions:
 
     Attributes:
       rows, columns: their numbers; columns None: twice the rows, less two with poles.
-      kind: "equiangular" or "gaussian"; poles: rows at the poles (equiangular alone).
+      kind: "equiangular", "gaussian" or "box" (equal angles between `south`, `north`, `west` and `east`, the edges of its
+        outermost cells in degrees); poles: rows at the poles (equiangular alone).
       method: "conservative" or "bilinear"; bilinear: variables for bilinear interpolation whatever the method.
     """
 
@@ -44,6 +46,25 @@ class GridOptions:
     poles: bool = False
     method: str = "conservative"
     bilinear: Sequence[str] = ()
+    south: float | None = None
+    north: float | None = None
+    west: float | None = None
+    east: float | None = None
+
+    def grid(self) -> Grid:
+        """The grid. Raises `ValueError` for what makes none."""
+        edges = self.south, self.north, self.west, self.east
+        if self.kind == "box":
+            if self.columns is None or None in edges:
+                raise ValueError("Expected columns, south, north, west and east with a grid of the kind box")
+            return Grid.box(self.rows, self.columns, edges)
+        if any(edge is not None for edge in edges):
+            raise ValueError(f"Expected edges with a grid of the kind box, got them with {self.kind}")
+        if self.kind == "gaussian":
+            return Grid.gaussian(self.rows, self.columns)
+        if self.kind == "equiangular":
+            return Grid.equiangular(self.rows, self.columns, self.poles)
+        raise ValueError(f"Expected a grid of the kind gaussian, equiangular or box, got {self.kind!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +201,7 @@ def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
 
 
 def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
-    if asked.kind not in ("gaussian", "equiangular"):
-        raise ValueError(f"Expected a grid of the kind gaussian or equiangular, got {asked.kind!r}")
-    if asked.kind == "gaussian":
-        grid = Grid.gaussian(asked.rows, asked.columns)
-    else:
-        grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)
+    grid = asked.grid()
     bilinear = {variable(name).name for name in asked.bilinear}
     return [piece.on(grid, "bilinear" if piece.name in bilinear else asked.method) for piece in every_piece]
 

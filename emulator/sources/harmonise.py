@@ -13,14 +13,13 @@ from emulator.planet.units import conversion, linear
 from emulator.planet.variables import VARIABLES, variable
 from emulator.sources.axes import (
     Axes,
-    add_horizontal,
     add_level,
     add_member,
     add_times,
     level_coordinate,
-    on_the_sphere,
     time_coordinates,
 )
+from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.open import Source
 from emulator.sources.piece import Piece, as_slice
 from emulator.sources.recognise import Match, recognise

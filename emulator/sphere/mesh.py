@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from emulator.files.whole_file import whole_file
+from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
 
 log = logging.getLogger(__name__)
@@ -189,12 +190,6 @@ def build_graph(grid: Grid, options: MeshOptions) -> MeshGraph:
         decode=Edges.between(corners.ravel(), np.repeat(np.arange(len(points)), 3), nodes, points),
         key=graph_key(grid, options),
     )
-
-
-def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Points on the unit sphere, `(point, 3)` float64, from degrees."""
-    phi, lam = np.radians(latitude), np.radians(longitude)
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], 1)
 
 
 def local_frame(points: np.ndarray) -> np.ndarray:

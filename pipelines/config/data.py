@@ -45,12 +45,16 @@ class SourceConfig(Model):
 class GridConfig(Model):
     """The grid of the store, when it is to be another than the sources'."""
 
-    kind: Literal["gaussian", "equiangular"] = "equiangular"
+    kind: Literal["gaussian", "equiangular", "box"] = "equiangular"
     rows: int = Field(ge=4)
     columns: Count | None = Field(None, description="None: twice the rows, less two with poles")
     poles: bool = Field(False, description="rows at the poles (equiangular alone)")
     method: Literal["conservative", "bilinear"] = "conservative"
     bilinear: list[str] = Field(default_factory=list, description="variables for bilinear interpolation")
+    south: float | None = Field(None, description="edge of a box in degrees, as the next three", json_schema_extra=NEW)
+    north: float | None = Field(None, json_schema_extra=NEW)
+    west: float | None = Field(None, description="may exceed east, across Greenwich", json_schema_extra=NEW)
+    east: float | None = Field(None, json_schema_extra=NEW)
 
 
 class VerticalConfig(Model):

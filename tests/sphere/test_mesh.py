@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
 from emulator.sphere.mesh import (
     GraphError,
@@ -21,7 +22,6 @@ from emulator.sphere.mesh import (
     icosphere,
     local_frame,
     mesh_edges,
-    unit_vectors,
     within,
 )
 
