@@ -20,6 +20,7 @@ from emulator.planet.cell_areas import GAUSSIAN_TOLERANCE, covers_sphere, gauss_
 from emulator.planet.coordinates import check_coordinates, column_edges, contiguous, edges, goes_round
 from emulator.planet.projection import is_rotated, mapping_from, mapping_name, to_sphere
 
+REGIONAL = ("box", "projected", "region_points")  # kinds of grids that are no globe
 WHOLE = 0.999  # share of the sphere from which on points of a region have areas that were divided by their sum
 
 
@@ -181,7 +182,7 @@ class Grid:
 
     def is_global(self) -> bool:
         """Whether the cells cover the sphere; those of a region do not."""
-        return self.kind not in ("box", "projected", "region_points")
+        return self.kind not in REGIONAL
 
     @property
     def has_poles(self) -> bool:
