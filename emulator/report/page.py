@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from emulator.files.whole_file import whole_file
-from emulator.report import panels  # noqa: F401  (registers them)
 from emulator.report.panel import sections
 from emulator.report.style import Panel, figures
 from emulator.report.tables import to_csv, to_json

@@ -25,8 +25,7 @@ METHANE = registry.Quantity(
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    known = registry.quantities()  # the folder's own first
-    monkeypatch.setattr(registry, "_REGISTERED", dict(known))
+    monkeypatch.setattr(registry.QUANTITIES, "_entries", registry.quantities())
     return registry.register(METHANE)
 
 
