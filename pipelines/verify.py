@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from emulator.verify.budgets import EnergyForm
-from emulator.verify.inputs import Inputs, Options, open_inputs
+from emulator.verify.inputs import Inputs, open_inputs
+from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations
 from emulator.verify.verification import verify_to_file
 from pipelines.config import VerifyConfig
@@ -22,23 +22,11 @@ def verify(config: VerifyConfig, part: tuple[int, int] | None = None, append: bo
 
 def inputs(config: VerifyConfig) -> Inputs:
     """What the configuration names, opened and checked."""
-    observations = config.observations
-    options = Options(
-        _tuple(config.variables),
-        _tuple(config.levels),
-        _tuple(config.regions),
-        tuple(config.events),
-        (config.period.start, config.period.end),
-        (config.climatology.start, config.climatology.end),
-        tuple(config.persistence_lead_hours),
-        EnergyForm(config.energy, config.heat_capacity, config.kinetic),
-    )
+    given = config.model_dump(include=set(VerifyOptions.__dataclass_fields__))
+    periods = {name: (p.start, p.end) for name, p in (("period", config.period), ("climatology", config.climatology))}
+    options, observations = VerifyOptions.of(given | periods), config.observations
     truth = config.truth if observations is None else Observations(**dict(observations))
     return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs)
-
-
-def _tuple(values: list | None) -> tuple | None:
-    return None if values is None else tuple(values)
 
 
 @contextmanager

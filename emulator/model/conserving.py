@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,12 @@ import torch
 import xarray as xr
 
 from emulator.conservation import build as build_scheme
-from emulator.conservation.anchors import Unaccounted, truth_residuals
+from emulator.conservation.anchors import truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
+from emulator.conservation.options import ConservationOptions
 from emulator.conservation.penalties import Penalty
-from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
+from emulator.conservation.scheme import LackingVariables, Scheme, make_budgets
 from emulator.data.channels import Layout
 from emulator.data.samples import Samples
 from emulator.planet.constants import Constants
@@ -23,40 +23,6 @@ from emulator.planet.vertical import Levels
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class ConservationOptions:
-    """How a training conserves.
-
-    Attributes:
-      scheme: kind of corrections, budgets and how they are closed.
-      unaccounted: budgets' mean residuals in the training data that are let stand: `heating`, `moistening`, `dry_mass`.
-      penalty: weight of the squared residuals in the loss; works with the kind `none` too.
-    """
-
-    scheme: Options
-    unaccounted: tuple[str, ...] = ("heating", "moistening")
-    penalty: float = 0.0
-
-    @classmethod
-    def of(cls, values: Mapping) -> "ConservationOptions":
-        """From a mapping as in a configuration or a checkpoint's JSON."""
-        values = dict(values)
-        unaccounted, penalty = tuple(values.pop("unaccounted", cls.unaccounted)), values.pop("penalty", cls.penalty)
-        scheme = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        known = {field.name for field in dataclasses.fields(Options)} - {"unaccounted"}
-        if unknown := sorted(set(scheme) - known):
-            raise ValueError(
-                f"Expected options of conservation among {', '.join(sorted(known | {'unaccounted', 'penalty'}))}, got "
-                f"{', '.join(unknown)}"
-            )
-        return cls(Options(**scheme), unaccounted, penalty)
-
-    def with_rates(self, saved: Mapping) -> Options:
-        """The scheme's options with the residuals that a training has estimated and its checkpoint keeps."""
-        rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
-        return dataclasses.replace(self.scheme, unaccounted=Unaccounted(**rates))
 
 
 class Conservation(NamedTuple):
