@@ -1,5 +1,6 @@
 """Any sources to an analysis store (or a forecast store) in canonical names, units, signs and order."""
 
+import glob
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from emulator.ingestion import run
 from emulator.ingestion.plan import GridOptions, IngestOptions, VerticalOptions
 from emulator.sources.harmonise import SourceOptions
 from emulator.sources.open import absolute
-from pipelines.config import DaskConfig, IngestConfig
+from pipelines.config import ConfigError, DaskConfig, IngestConfig
 from pipelines.on_demand import working
 
 ELSEWHERE = (
@@ -43,3 +44,17 @@ def options(config: IngestConfig) -> IngestOptions:
         settings=json.dumps(json.loads(plain.model_dump_json()), sort_keys=True),
         **config.model_dump(exclude=set(ELSEWHERE)),
     )
+
+
+def check(config: IngestConfig, made: set[Path]) -> str:
+    """How many files it would read, in words; of those `made` by other stages none is looked for. Raises `ConfigError`."""
+    count = 0
+    for source in config.sources:
+        for pattern in [source.path] if isinstance(source.path, str) else source.path:
+            if "://" in pattern or any(parent in made for parent in Path(pattern).parents):
+                continue
+            found = glob.glob(pattern)
+            if not found:
+                raise ConfigError(f"Expected files at {pattern}, got none")
+            count += len(found)
+    return f"{count} source files into {config.output}" if count else f"sources into {config.output}"

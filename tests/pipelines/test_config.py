@@ -11,8 +11,10 @@ from pydantic import Field
 from emulator.conservation.scheme import Options
 from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig
 from pipelines.config.base import NEW
-from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
+from pipelines.load import fingerprint, load_experiment, load_stage, to_yaml
+from pipelines.parse import parse
 from pipelines.site import load_site
+from pipelines.yaml_files import read_yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
