@@ -59,7 +59,7 @@ def inspect(path: Path, width: int = 120) -> str:
 
 def plot(path: Path, target: Path) -> int:
     """Draws sample maps of a store into a PNG; returns how many. Raises `ValueError` as `inspect` does."""
-    from pipelines.inspect_maps import draw_maps  # a second for cartopy, only where maps are drawn
+    from emulator.report.sample_maps import draw_maps  # a second for cartopy, only where maps are drawn
 
     return draw_maps(_open(path)[1], Path(target))
 

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from emulator.sources.foreign import open_any_forecast, open_truth
+from emulator.store.schema import grid_of
 from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations
 from emulator.verify.verification import verify_to_file
-from pipelines.config import VerifyConfig
+from pipelines.config import ConfigError, VerifyConfig
 from pipelines.engine import scheduler
 from pipelines.progress import progress
 from pipelines.run import provenance
@@ -33,3 +36,16 @@ def inputs(config: VerifyConfig) -> Inputs:
 def _engine(config: VerifyConfig, steps: int) -> Iterator[tuple[int, Callable]]:
     with scheduler(config.dask) as threads, progress("verify", steps) as report:
         yield threads, report
+
+
+def check(config: VerifyConfig, made: set[Path]) -> str:
+    """What would be judged against what, in words. Raises `ValueError`."""
+    if config.observations is not None:
+        stations = len(inputs(config).grid.latitude)
+        return f"{', '.join(config.forecasts)} against {stations} stations of {config.observations.path}"
+    truth = grid_of(open_truth(config.truth))
+    for name, path in config.forecasts.items():
+        grid = grid_of(open_any_forecast(path))
+        if not grid.same_as(truth):
+            raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
+    return f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"

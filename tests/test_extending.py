@@ -48,7 +48,7 @@ def test_a_network_is_listed_checked_and_configured(extended):
         """
 from pipelines.cli import main
 from pipelines.config import TrainConfig
-from pipelines.load import parse
+from pipelines.parse import parse
 from emulator.networks import registry
 from emulator.planet.grid import Grid
 assert main(["models"]) == 0

@@ -12,8 +12,10 @@ from emulator.options import Options, option
 from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig
 from pipelines.config.base import NEW
 from pipelines.config.declared import Key, model_of
-from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
+from pipelines.load import fingerprint, load_experiment, load_stage, to_yaml
+from pipelines.parse import parse
 from pipelines.site import load_site
+from pipelines.yaml_files import read_yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
