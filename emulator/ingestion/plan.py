@@ -150,7 +150,9 @@ def _changed(plan: StorePlan, options: IngestOptions, gravity: float) -> StorePl
     if options.variables is not None:
         kept = {variable(name).name for name in options.variables} | set(options.derive)
         plan = plan.with_fields({name: field for name, field in plan.fields.items() if name in kept})
-        if not any(field.has_level for field in plan.fields.values()):
+        used = {field.vertical for field in plan.fields.values()} | {d for v in plan.static.values() for d in v.dims}
+        plan = dataclasses.replace(plan, axes={dim: axis for dim, axis in plan.axes.items() if dim in used})
+        if "level" not in used:
             plan = dataclasses.replace(plan, levels=None, vertical=None, half_levels=None)
     roles = {name: role for name, role in options.roles.items() if name in options.derive}
     fields = {n: dataclasses.replace(f, role=roles[n]) if n in roles else f for n, f in plan.fields.items()}
