@@ -33,6 +33,8 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
         variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
     for name, field in plan.static.items():
         variables[name] = (field.dims, field.values, field.attrs or _attributes(name, None, plan))
+    for name, series in plan.series.items():
+        variables[name] = ("time", series.values, _attributes(name, None, plan) | series.attrs)
     variables["cell_area"] = (space, plan.grid.area, {"units": "1", "long_name": "share of the sphere of each cell"})
     if plan.half_levels is not None:
         names = {"half_level_a": ("Pa", plan.half_levels[0]), "half_level_b": ("1", plan.half_levels[1])}
