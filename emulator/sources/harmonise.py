@@ -86,7 +86,19 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
-    return recognise(name, array.attrs, vertical_coordinate(array) is not None, height)
+    for vertical in _possible(vertical_coordinate(array)):
+        if found := recognise(name, array.attrs, vertical, height):
+            return found
+    return []
+
+
+def _possible(found) -> list[str | None]:
+    """Vertical dimensions of the table's entries that a field may be, the likeliest first: states of the air on heights are
+    those on levels, and one height, depth or layer may be a surface's."""
+    if found is None:
+        return [None]
+    axis, coordinate = found
+    return [axis.name, *["level"] * (axis.name == "height"), *[None] * (axis.name != "level" and coordinate.size == 1)]
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
