@@ -38,6 +38,8 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
         variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
     for name, field in plan.static.items():
         variables[name] = (field.dims, field.values, field.attrs or _attributes(name, None, plan))
+    for name, series in plan.series.items():
+        variables[name] = ("time", series.values, _attributes(name, None, plan) | series.attrs)
     area = {"units": "1", "long_name": "share of the sphere of each cell"}
     variables["cell_area"] = (space, plan.grid.cell_area, area)
     if plan.half_levels is not None:

@@ -35,7 +35,7 @@ OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
 
 def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
-    dataset = _renamed(source, options)
+    dataset = renamed(source, options)
     matched = []
     for name, array in dataset.data_vars.items():
         if array.dtype.kind not in "fiu" or not on_the_sphere(array):
@@ -53,11 +53,12 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
 def unknown(source: Source, options: SourceOptions) -> list[str]:
     """Names of the fields on the sphere in a source that are none of the table's, as the source writes them."""
     known = {*OURS, *options.rename.values()}
-    fields = {str(name): array for name, array in _renamed(source, options).data_vars.items() if str(name) not in known}
+    fields = {str(name): array for name, array in renamed(source, options).data_vars.items() if str(name) not in known}
     return [n for n, a in fields.items() if a.dtype.kind in "fiu" and on_the_sphere(a) and not matches(n, a)]
 
 
-def _renamed(source, options) -> xr.Dataset:
+def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
+    """A source with names, and units of coordinates, as its options have them. Raises `ValueError` where they do not fit."""
     dataset = source.dataset
     for name in options.rename.values():
         variable(name)  # raises, with the nearest names
@@ -84,7 +85,19 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
-    return recognise(name, array.attrs, vertical_coordinate(array) is not None, height)
+    for vertical in _possible(vertical_coordinate(array)):
+        if found := recognise(name, array.attrs, vertical, height):
+            return found
+    return []
+
+
+def _possible(found) -> list[str | None]:
+    """Vertical dimensions of the table's entries that a field may be, the likeliest first: states of the air on heights are
+    those on levels, and one height, depth or layer may be a surface's."""
+    if found is None:
+        return [None]
+    axis, coordinate = found
+    return [axis.name, *["level"] * (axis.name == "height"), *[None] * (axis.name != "level" and coordinate.size == 1)]
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
@@ -113,7 +126,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
             f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
         )
     array = array.squeeze(others, drop=True)
-    scale, offset, from_start = _change(array, match, entry, options)
+    scale, offset, from_start = change(array, match, entry, options)
     piece = Piece(
         name=entry.name,
         term=match.term,
@@ -127,7 +140,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         axis=axes.axis,
         vertical=axes.vertical,
         bounds=axes.bounds,
-        domain=array.attrs.get("domain"),
+        domain=_domain(array, entry),
         averaged="time: mean" in array.attrs.get("cell_methods", ""),
         from_start=from_start,
         otherwise=otherwise,
@@ -135,7 +148,13 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 
 
-def _change(array, match, entry, options) -> tuple[float, float, bool]:
+def _domain(array, entry) -> str | None:
+    """Where a field exists: as its file says, as our stores do, or the table; None for everywhere."""
+    domain = str(array.attrs.get("domain", entry.domain))
+    return None if domain == "all" else domain
+
+
+def change(array, match, entry, options) -> tuple[float, float, bool]:
     """Scale and offset to the table's units and ECMWF's sign, and whether values run from the initial time."""
     name = str(array.name)
     units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))

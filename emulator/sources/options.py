@@ -1,7 +1,7 @@
 """Options of a source of data. Needs no array library."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from emulator.options import Options, option
 from emulator.planet.variables import VARIABLES
@@ -23,6 +23,9 @@ class SourceOptions(Options):
     points: bool = option(False, "take GRIB's reduced Gaussian and HEALPix grids as lists of points")
     negate: tuple[str, ...] = option((), "variables whose sign is opposite to ECMWF's")
     interval_hours: float | None = option(None, "what accumulations cover, where the source does not say", above=0)
+    interpolate: Literal["linear"] | None = option(
+        None, "series without space: values between its times, linear in time", new=True
+    )
     forecast: bool = option(False)
     wanted: tuple[str, ...] | None = option(None)
     static: tuple[str, ...] = option(tuple(name for name, entry in VARIABLES.items() if entry.role == "static"))

@@ -12,10 +12,10 @@ import xarray as xr
 from xarray.core import indexing
 
 from emulator.planet.grid import GAUSSIAN_TOLERANCE
+from emulator.planet.vertical import VERTICAL
 from emulator.sources.grib_messages import (
     MODEL_LEVELS,
     POINT_GRIDS,
-    PRESSURE,
     GribArray,
     Message,
     geometry,
@@ -44,8 +44,9 @@ log = logging.getLogger(__name__)
 def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     """The variables of the table in a GRIB file, lazily, one dataset for each of them (and kind of level).
 
-    Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time. Attributes:
-    `GRIB_shortName`, `units`, `vertical` (pressure, hybrid, sigma or surface), `interval_hours` where the messages are
+    Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time, and in place of `level`
+    another vertical axis (`emulator.planet.vertical`) where the table has the variable on one. Attributes: `GRIB_shortName`,
+    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `interval_hours` where the messages are
     accumulations or means over one interval, `from_start` where they run from the initial time. With `request.points`
     reduced Gaussian and HEALPix grids are read too: their last dimension is `cell`.
 
@@ -72,6 +73,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
 
 def _dataset(path, messages, latitude, longitude, half_levels) -> xr.Dataset:
     first = messages[0]
+    vertical = _vertical(first)
     axes = [sorted({m.place()[axis] for m in messages}) for axis in range(4)]
     position = [{value: i for i, value in enumerate(axis)} for axis in axes]
     table = np.full([len(axis) for axis in axes], -1)
@@ -88,22 +90,23 @@ def _dataset(path, messages, latitude, longitude, half_levels) -> xr.Dataset:
     attributes = {
         "GRIB_shortName": first.short,
         "units": first.units,
-        "vertical": first.kind if first.kind in ("pressure", *MODEL_LEVELS) else "surface",
+        "vertical": {"level": first.kind, None: "surface"}.get(vertical, ""),
         **_interval(messages),
     }
-    dims = ("number", "time", "step", "level", *space)
+    dims = ("number", "time", "step", vertical or "level", *space)
     coordinates = {
         "number": axes[0],
         "time": np.array(axes[1]),
         "step": (np.array(axes[2]) * 3600e9).astype("timedelta64[ns]"),
-        "level": axes[3],
+        vertical or "level": axes[3],
         "latitude": (space[0], latitude),
         "longitude": (space[-1], longitude),
     }
     dataset = xr.Dataset({first.short: (dims, array, attributes)}, coordinates)
-    dataset["level"].attrs = {"units": "hPa"} if first.kind == "pressure" else {}
-    if attributes["vertical"] == "surface":
+    if vertical is None:
         dataset = dataset.isel(level=0, drop=True)
+    elif units := VERTICAL[vertical].grib[first.level_type]:
+        dataset[vertical].attrs = {"units": units}
     if half_levels is not None and first.kind in MODEL_LEVELS:
         half_a, half_b = half_levels
         dataset = dataset.assign(half_level_a=("half_level", half_a), half_level_b=("half_level", half_b))
@@ -127,11 +130,17 @@ def _interval(messages) -> dict:
     return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else {}
 
 
+def _vertical(message: Message) -> str | None:
+    """The vertical dimension of a field; None of one that is alone, as a layer of the soil with a name of its own."""
+    attributes = {"GRIB_shortName": message.short}
+    possible = (axis.name for axis in VERTICAL.values() if message.level_type in axis.grib)
+    return next((name for name in possible if recognise("", attributes, name)), None)
+
+
 def _is_known(message: Message, wanted) -> bool:
-    levels = message.level_type in PRESSURE or message.level_type in MODEL_LEVELS
-    if not levels and message.level_type not in SURFACES:
+    if (vertical := _vertical(message)) is None and message.level_type not in SURFACES:
         return False
-    matches = recognise("", {"GRIB_shortName": message.short}, levels)
+    matches = recognise("", {"GRIB_shortName": message.short}, vertical)
     return any(wanted is None or match.name in wanted for match in matches)
 
 
