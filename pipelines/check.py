@@ -80,10 +80,10 @@ def _ingest(config, made) -> str:
         for pattern in [source.path] if isinstance(source.path, str) else source.path:
             if "://" in pattern or any(parent in made for parent in Path(pattern).parents):
                 continue
-            found = glob.glob(pattern)
-            if not found:
+            paths = glob.glob(pattern)
+            if not paths:
                 raise ConfigError(f"Expected files at {pattern}, got none")
-            count += len(found)
+            count += len(paths)
     return f"{count} source files into {config.output}" if count else f"sources into {config.output}"
 
 

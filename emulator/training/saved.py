@@ -61,11 +61,11 @@ def gather(step: nn.Module, average: Mapping[str, Tensor], optimizer: torch.opti
 
     All processes must ask together.
     """
-    found = {f"step/{name}": whole(tensor) for name, tensor in step.state_dict().items()}
-    found |= {f"average/{name}": whole(tensor) for name, tensor in average.items()}
+    tensors = {f"step/{name}": whole(tensor) for name, tensor in step.state_dict().items()}
+    tensors |= {f"average/{name}": whole(tensor) for name, tensor in average.items()}
     for index, moments in optimizer.state_dict()["state"].items():
-        found |= {f"optimizer/{index}/{name}": whole(value) for name, value in moments.items()}
-    return found
+        tensors |= {f"optimizer/{index}/{name}": whole(value) for name, value in moments.items()}
+    return tensors
 
 
 def restore(saved: dict[str, Tensor], step: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -117,9 +117,9 @@ def newest(directory: Path, identity: str, every: int = 1) -> tuple[int, dict[st
 
 def drop_older(directory: Path, identity: str, keep: int, every: int) -> None:
     """Remove all states of a training but the `keep` newest and the newest after a multiple of `every` updates."""
-    found = checkpoint.numbered(directory, "state", identity)
-    kept = {*found[-keep:], *[path for path in found if _update(path) % every == 0][-1:]}
-    for path in found:
+    states = checkpoint.numbered(directory, "state", identity)
+    kept = {*states[-keep:], *[path for path in states if _update(path) % every == 0][-1:]}
+    for path in states:
         if path not in kept:
             shutil.rmtree(path, ignore_errors=True)  # what a network disk does not let go of is tried again next time
 
