@@ -23,10 +23,10 @@ def option(
 
     Args:
       new: the option was added to options that older runs have recorded: a configuration writes it only where it differs from
-        its default, so that their fingerprints stay. keyword: it is given by name alone.
+        its default, so that their fingerprints stay (see `as_before`). keyword: it is given by name alone.
 
-    `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence too; `shortest`:
-    least length of a sequence.
+    `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence or mapping too;
+    `shortest`: least length of a sequence.
     """
     if unknown := set(limits) - {*LIMITS, "shortest"}:
         raise TypeError(f"Expected limits among {', '.join(LIMITS)} and shortest, got {', '.join(sorted(unknown))}")
@@ -62,11 +62,28 @@ class Options:
         return cls(**{name: _read(name, value, hints[name]) for name, value in given.items()})
 
 
+def as_before(options: Options) -> dict[str, Any]:
+    """Options as a mapping, without new ones at their default: what is told by their hash stays what it was."""
+    values = dataclasses.asdict(options)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if field.metadata.get("new") and value == default:
+            del values[field.name]
+        elif isinstance(value, Options):
+            values[field.name] = as_before(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Options):
+            values[field.name] = tuple(as_before(each) for each in value)
+    return values
+
+
 def _check(name, value, hint, metadata):
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
         hint = chosen[0] if len(chosen) == 1 and value is not None else None
-    values = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    given = list(value.values()) if isinstance(value, Mapping) else value
+    values = given if isinstance(given, list | tuple) else () if given is None else (given,)
     hint = get_args(hint)[0] if get_origin(hint) is tuple else hint
     if get_origin(hint) is Literal and (wrong := [each for each in values or (value,) if each not in get_args(hint)]):
         raise ValueError(f"Expected {name} among {', '.join(map(str, get_args(hint)))}, got {wrong[0]!r}")

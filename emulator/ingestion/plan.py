@@ -19,8 +19,9 @@ from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, variable
 from emulator.planet.vertical import interfaces_around
-from emulator.sources.axes import interfaces, on_the_sphere
+from emulator.sources.axes import interfaces
 from emulator.sources.harmonise import pieces, unknown
+from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
@@ -103,9 +104,9 @@ def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
 
 
 def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
-    if asked.kind not in ("gaussian", "equiangular"):
-        raise ValueError(f"Expected a grid of the kind gaussian or equiangular, got {asked.kind!r}")
-    if asked.kind == "gaussian":
+    if asked.kind == "box":
+        grid = Grid.box(asked.rows, asked.columns, (asked.south, asked.north, asked.west, asked.east))
+    elif asked.kind == "gaussian":
         grid = Grid.gaussian(asked.rows, asked.columns)
     else:
         grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)
@@ -150,7 +151,9 @@ def _changed(plan: StorePlan, options: IngestOptions, gravity: float) -> StorePl
     if options.variables is not None:
         kept = {variable(name).name for name in options.variables} | set(options.derive)
         plan = plan.with_fields({name: field for name, field in plan.fields.items() if name in kept})
-        if not any(field.has_level for field in plan.fields.values()):
+        used = {field.vertical for field in plan.fields.values()} | {d for v in plan.static.values() for d in v.dims}
+        plan = dataclasses.replace(plan, axes={dim: axis for dim, axis in plan.axes.items() if dim in used})
+        if "level" not in used:
             plan = dataclasses.replace(plan, levels=None, vertical=None, half_levels=None)
     roles = {name: role for name, role in options.roles.items() if name in options.derive}
     fields = {n: dataclasses.replace(f, role=roles[n]) if n in roles else f for n, f in plan.fields.items()}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from emulator.options import Options
-from emulator.planet.grid import Grid
+from emulator.planet.grid import REGIONAL, Grid
 from emulator.registry import Registry
 
 
@@ -20,18 +20,22 @@ class NetworkError(ValueError):
 
 
 class Kind(NamedTuple):
-    """A registered network: its options, and the function `(options, inputs, outputs, grid)` that makes it."""
+    """A registered network: its options, the function `(options, inputs, outputs, grid)` that makes it, and its regions."""
 
     options: type[Options]
     build: Callable[[Any, int, int, Grid], nn.Module]
+    regions: tuple[str, ...]
 
 
 NETWORKS: Registry[Kind] = Registry("network of a kind", __package__, error=NetworkError)
 
 
-def network(kind: str, options: type[Options]) -> Callable:
-    """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind."""
-    return lambda builder: NETWORKS.register(kind, Kind(options, builder)).build
+def network(kind: str, options: type[Options], regions: tuple[str, ...] = REGIONAL) -> Callable:
+    """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind.
+
+    `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself.
+    """
+    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions)).build
 
 
 def kinds() -> tuple[str, ...]:
@@ -53,6 +57,11 @@ def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> n
     Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid that the network does not fit.
     """
     kind, made = config.get("kind"), options(config)
+    if not grid.is_global() and grid.kind not in NETWORKS[kind].regions:
+        raise NetworkError(
+            f"Expected a network that fits the region of {grid.describe()}, got {kind!r}, which does not; networks that "
+            f"may: {', '.join(name for name, known in NETWORKS.all().items() if grid.kind in known.regions)}"
+        )
     try:
         return NETWORKS[kind].build(made, inputs, outputs, grid)
     except NetworkError:
@@ -73,6 +82,6 @@ def options(config: Mapping[str, Any]) -> Options:
 
 
 def expect_global(grid: Grid, *kinds_of_grid: str) -> None:
-    """Raises `ValueError` for a grid that is regional or of another kind than those, where any are named."""
-    if not grid.is_global() or (kinds_of_grid and grid.kind not in kinds_of_grid):
+    """Raises `ValueError` for a grid that is regional or of another kind than those."""
+    if not grid.is_global() or grid.kind not in kinds_of_grid:
         raise ValueError(f"Expected a global {' or '.join((*kinds_of_grid, 'grid'))}, got {grid.describe()}")

@@ -10,16 +10,16 @@ import xarray as xr
 
 from emulator.planet.units import conversion, linear
 from emulator.planet.variables import variable
+from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
     Axes,
-    add_horizontal,
-    add_level,
     add_member,
     add_times,
-    level_coordinate,
-    on_the_sphere,
+    add_vertical,
     time_coordinates,
+    vertical_coordinate,
 )
+from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
@@ -62,7 +62,7 @@ def _renamed(source, options) -> xr.Dataset:
     for name in options.rename.values():
         variable(name)  # raises, with the nearest names
     for name in options.select:
-        if _canonical(name) not in ("level", "member", "lead_time") and (
+        if _canonical(name) not in (*VERTICAL, "member", "lead_time") and (
             name in ALIGNED or name not in {*dataset.variables, *dataset.dims}
         ):
             raise ValueError(
@@ -84,7 +84,7 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
-    return recognise(name, array.attrs, level_coordinate(array) is not None, height)
+    return recognise(name, array.attrs, vertical_coordinate(array) is not None, height)
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
@@ -92,8 +92,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     axes = Axes()
     add_horizontal(axes, dataset, array)
     if entry.levels:
-        add_level(axes, array)
-        if axes.vertical is None:
+        add_vertical(axes, dataset, array)
+        if axes.axis is None:
             raise ValueError(f"Expected {entry.name} on levels, got no vertical coordinate")
     add_member(axes, array)
     if static := entry.name in options.static:
@@ -124,7 +124,10 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         order=axes.order,
         scale=scale,
         offset=offset,
+        axis=axes.axis,
         vertical=axes.vertical,
+        bounds=axes.bounds,
+        domain=array.attrs.get("domain"),
         averaged="time: mean" in array.attrs.get("cell_methods", ""),
         from_start=from_start,
         otherwise=otherwise,
@@ -190,7 +193,7 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
 def _select(array, options, axes: Axes):
     """The parts that the options select: levels and members by value, other dimensions as xarray does."""
     for name, wanted in options.select.items():
-        canonical = _canonical(name)
+        canonical = axes.axis if name in (axes.axis, axes.dims.get(axes.axis)) else _canonical(name)
         if canonical == "lead_time":  # by `_by_step`, which knows what a step is
             continue
         if canonical in axes.coordinates:
@@ -201,6 +204,8 @@ def _select(array, options, axes: Axes):
             axes.coordinates[canonical] = values[kept]
             if canonical in axes.order:
                 axes.order[canonical] = axes.order[canonical][kept]
+            if canonical == axes.axis and axes.bounds is not None:
+                axes.bounds = axes.bounds[kept]
             if canonical == "member" and np.ndim(wanted) == 0:
                 axes.coordinates.pop("member")
         elif name in array.dims:

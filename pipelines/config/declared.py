@@ -49,7 +49,7 @@ def model_of(declared: type, kind: str | None = None, **types: Any) -> type[Mode
         if types.get(field.name, field) is None or field.name in fields:
             continue
         limits = {LIMITS[name]: value for name, value in field.metadata.items() if name in LIMITS}
-        more = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}
+        more: dict[str, Any] = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}
         more |= {"json_schema_extra": NEW} if field.metadata.get("new") else {}
         if field.default_factory is not dataclasses.MISSING:
             more["default_factory"] = field.default_factory
