@@ -57,7 +57,7 @@ def _walk(model, location) -> tuple[list[type[Model]], list[str]]:
 
 def _models_in(field: pydantic.fields.FieldInfo) -> list[type[Model]]:
     """The models that a field may hold, however deep in lists and unions."""
-    late = [model for mark in field.metadata if isinstance(mark, OneOf) for model in mark.models().values()]
+    late = [model for each in field.metadata if isinstance(each, OneOf) for model in each.models().values()]
     return late + _models_named(field.annotation)
 
 

@@ -43,19 +43,19 @@ def conservation(options: ConservationOptions, samples: Samples, statistics: xr.
         return Conservation(None, None, {})
     atmosphere, saved = ready
     names = _names(samples.layout)
-    found = truth_residuals(
+    residuals = truth_residuals(
         make_budgets(options.scheme, atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
     )
     log.info(
         "Mean residuals of the training data per step: %s",
-        ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
+        ", ".join(f"{n} {residuals.mean[n]:+.3g} (std {residuals.deviation[n]:.2g})" for n in residuals.mean),
     )
-    rates = dataclasses.asdict(found.unaccounted())
+    rates = dataclasses.asdict(residuals.unaccounted())
     saved |= {f"unaccounted_{name}": rates[name] for name in options.unaccounted}
     penalty = None
     if options.penalty:
         budgets = make_budgets(options.with_rates(saved), atmosphere, names)
-        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, options.penalty))
+        penalty = Penalty.from_truth(budgets, residuals, dict.fromkeys(budgets, options.penalty))
     if options.scheme.kind == "none":
         return Conservation(None, penalty, {})
     return Conservation(_make_scheme(options, saved, atmosphere, names), penalty, saved)

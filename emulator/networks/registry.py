@@ -60,7 +60,7 @@ def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> n
     if not grid.is_global() and grid.kind not in NETWORKS[kind].regions:
         raise NetworkError(
             f"Expected a network that fits the region of {grid.describe()}, got {kind!r}, which does not; networks that "
-            f"may: {', '.join(name for name in kinds() if grid.kind in NETWORKS[name].regions)}"
+            f"may: {', '.join(name for name, known in NETWORKS.all().items() if grid.kind in known.regions)}"
         )
     try:
         return NETWORKS[kind].build(made, inputs, outputs, grid)

@@ -5,14 +5,15 @@ from typing import Literal
 from pydantic import Field
 
 from emulator.conservation.options import ConservationOptions
-from emulator.training.options import LossOptions, OptimizerOptions, Phase, TrainOptions, ValidationOptions
+from emulator.losses.options import members_of
+from emulator.training.options import OptimizerOptions, Phase, TrainOptions, ValidationOptions
 from pipelines.config.base import Period, Positive
 from pipelines.config.declared import model_of
+from pipelines.config.losses import LossConfig
 from pipelines.config.networks import NetworkConfig
 
 ConservationConfig = model_of(ConservationOptions, humidity_from_level=None, relative=None)
 OptimizerConfig = model_of(OptimizerOptions)
-LossConfig = model_of(LossOptions)
 PhaseConfig = model_of(Phase)
 ValidationConfig = model_of(ValidationOptions, period=Period)
 
@@ -24,6 +25,7 @@ class TrainConfig(
         validation=ValidationConfig | None,
         network=NetworkConfig,
         conservation=ConservationConfig,
+        loss=LossConfig,
         variable_weights=dict[str, Positive],
         level_weights=Literal["alike", "mass"] | list[Positive],
     )
@@ -39,4 +41,4 @@ class TrainConfig(
     @property
     def members(self) -> int:
         """Forecasts of every sample."""
-        return self.loss.members if self.loss.kind in ("crps", "energy") else 1
+        return members_of(self.loss)
