@@ -12,7 +12,7 @@ from pipelines.outputs import files
 INPUTS = {
     "simulate": (),
     "ingest": (),
-    "stats": ("store", "later_stores"),
+    "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "statistics"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs"),
