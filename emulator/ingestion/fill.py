@@ -9,7 +9,7 @@ import xarray as xr
 
 from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan
 from emulator.planet.calendar import seconds_between
-from emulator.planet.variables import COORDINATES, VARIABLES
+from emulator.planet.variables import COORDINATES, known, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
@@ -80,7 +80,7 @@ def _own_dims(field: PlannedField | DerivedField) -> tuple[str, ...]:
 
 
 def _attributes(name, field: PlannedField | None, plan) -> dict:
-    entry = VARIABLES[name]
+    entry = plan.entries.get(name) or variable(name) if field is None else field.meaning
     attributes = {"units": entry.units, "role": "static" if field is None else field.role}
     if entry.standard_name:
         attributes["standard_name"] = entry.standard_name
@@ -89,6 +89,10 @@ def _attributes(name, field: PlannedField | None, plan) -> dict:
         attributes["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
     if entry.sign:
         attributes["sign"] = entry.sign
+    if entry != known(name):  # what the table will not tell
+        own = {"long_name": entry.long_name or None, "short_name": entry.short or None}
+        own |= {"minimum": entry.minimum, "maximum": entry.maximum}
+        attributes |= {key: value for key, value in own.items() if value is not None}
     if field is not None and field.domain is not None:
         attributes["domain"] = field.domain
     return attributes
@@ -169,7 +173,7 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
     Bounds of 0 are only checked to a hundredth of the largest value: packing and spectral fitting make small negative
     precipitation. Values `(time, ...)`; `there`: `(time,)`, which of the times the sources have.
     """
-    entry = VARIABLES[field.name]
+    entry = field.meaning
     if field.role == "prognostic":
         lacking = np.isnan(values) if field.exists is None else np.isnan(values) & field.exists
         count = lacking.reshape(len(values), -1).sum(axis=1) * there

@@ -53,7 +53,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     several grids, two fields for one place, and missing fields.
     """
     try:
-        known = [m for m in read_headers(location) if _is_known(m, request.names)]
+        known = [m for m in read_headers(location) if _is_known(m, request)]
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
     if not known:
@@ -127,12 +127,14 @@ def _interval(messages) -> dict:
     return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else {}
 
 
-def _is_known(message: Message, wanted) -> bool:
+def _is_known(message: Message, request: Request) -> bool:
     levels = message.level_type in PRESSURE or message.level_type in MODEL_LEVELS
     if not levels and message.level_type not in SURFACES:
         return False
+    if message.short in request.own:
+        return True
     matches = recognise("", {"GRIB_shortName": message.short}, levels)
-    return any(wanted is None or match.name in wanted for match in matches)
+    return any(request.names is None or match.name in request.names for match in matches)
 
 
 def _check_grids(known, path, points):
