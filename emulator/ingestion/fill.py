@@ -32,7 +32,10 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
         shape = tuple({**{d: len(c[1]) for d, c in coordinates.items()}, "cell": plan.grid.area.size}[d] for d in dims)
         variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
     for name, field in plan.static.items():
-        variables[name] = (field.dims, field.values, field.attrs or _attributes(name, None, plan))
+        own = field.attrs if "units" in field.attrs else _attributes(name, None, plan) | field.attrs
+        variables[name] = (field.dims, field.values, own)
+    for name, series in plan.series.items():
+        variables[name] = ("time", series.values, _attributes(name, None, plan) | series.attrs)
     variables["cell_area"] = (space, plan.grid.area, {"units": "1", "long_name": "share of the sphere of each cell"})
     if plan.half_levels is not None:
         names = {"half_level_a": ("Pa", plan.half_levels[0]), "half_level_b": ("1", plan.half_levels[1])}

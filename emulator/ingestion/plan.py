@@ -14,10 +14,12 @@ from emulator.ingestion.assemble import assemble
 from emulator.ingestion.derive import SURFACE_PRESSURE, derive, even_edges, needed, to_layers, to_pressure
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import slab_length, template
+from emulator.ingestion.masks import VALID, domains_of, masked, with_domains
 from emulator.ingestion.options import GridOptions, IngestOptions
+from emulator.ingestion.series import with_series
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
-from emulator.planet.variables import VARIABLES, variable
+from emulator.planet.variables import VARIABLES, known, variable
 from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import interfaces, on_the_sphere
 from emulator.sources.entries import entries
@@ -26,6 +28,8 @@ from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
+from emulator.sources.series import series
+from emulator.store.masks import mask_name
 
 log = logging.getLogger(__name__)
 HIGHEST_PRESSURE = 200.0  # hPa; models have fewer levels, and most records on pressure levels reach further down
@@ -51,29 +55,37 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
         (source, [file for path in own for file in open_source(path, source.engine, _request(options, source, wanted))])
         for source, own in zip(options.sources, paths, strict=True)
     ]
-    alike = _settled(options, opened, wanted)
-    every_piece = [piece for source, files in opened for piece in _pieces(files, dataclasses.replace(source, **alike))]
+    alike, every_piece, every_series = _settled(options, opened, wanted), [], []
+    for source, files in opened:
+        source = dataclasses.replace(source, **alike)
+        own_series = [part for file in files for part in series(file, source)]
+        every_piece += _pieces(files, source, alone=not own_series)
+        every_series += own_series
     opened = [file for _, files in opened for file in files]
     if wanted is None:
         every_piece = _without_parts(every_piece)
+    domains = domains_of(every_piece)
     if options.grid is not None:
-        every_piece = _on_grid(every_piece, options.grid)
+        every_piece = _on_grid(masked(every_piece, domains), options.grid)
     gap = options.longest_gap if options.missing == "interpolate" else 0
     period = options.start, options.end
     plan = assemble(every_piece, options.roles, period, options.step_hours, options.missing == "keep", gap)
-    have = {*plan.fields, *plan.static, *options.derive}
+    have = {*plan.fields, *plan.static, *options.derive, *(part.name for part in every_series)}
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
     attributes = _attributes(options, opened, paths) | {"fingerprint": fingerprint}
     gravity = Constants.from_json(attributes["constants"]).gravity
-    plan = _changed(_with_interfaces(plan, opened), options, gravity)
+    plan = with_domains(_changed(_with_interfaces(plan, opened), options, gravity), domains)
+    plan = with_series(plan, every_series, options.roles)
     length = slab_length(plan, options.times_per_chunk, options.times_per_region)
     return Work(plan, template(plan, attributes), length)
 
 
 def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[Source]]], wanted) -> dict:
     """What all sources have alike. Raises `ValueError` for a name that nothing tells the meaning of."""
-    forecast, chosen = options.kind == "forecast", options.variables or ()
+    forecast = options.kind == "forecast"
+    masks = {mask_name(d) for name in options.define if (d := _domain(name, options)) not in ("all", VALID)}
+    chosen = sorted({*(options.variables or ()), *masks} - set(options.derive))
     content = [
         (file.path, renamed(file, source), dataclasses.replace(source, forecast=forecast))
         for source, files in opened
@@ -103,15 +115,24 @@ def _wanted(options: IngestOptions) -> tuple[str, ...] | None:
     if options.variables is None:
         return None
     names = set(options.variables) - set(options.derive)
+    names |= {mask_name(domain) for name in names if (domain := _domain(name, options)) not in ("all", VALID)}
     return tuple(sorted(names | inputs | ({SURFACE_PRESSURE} if options.vertical else set())))
 
 
-def _pieces(files: Sequence[Source], options: SourceOptions) -> list[Piece]:
-    """All pieces of the files of a source. Raises `ValueError` where there is none."""
+def _domain(name: str, options: IngestOptions) -> str:
+    """Where a field is said to exist, as far as that is known before its file is read."""
+    defined = options.define[name].domain if name in options.define else None
+    return defined or (table.domain if (table := known(name)) else "all")
+
+
+def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> list[Piece]:
+    """All pieces of the files of a source. Raises `ValueError` where there is none, and nothing else (`alone`) either."""
     if matched := [piece for file in files for piece in pieces(file, options)]:
         if options.wanted is None:
             _warn_of_unknown(files, options)
         return matched
+    if not alone:
+        return []
     names = ", ".join(sorted({str(name) for file in files for name in file.dataset.data_vars})[:SHOWN])
     if names and not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
         raise ValueError(f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}")
@@ -124,8 +145,8 @@ def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
         names = [*sorted(paths)[:SHOWN], *([f"{len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
         first = min(paths)
         log.warning(
-            "The variable table has no entry for %s (%s): left out; to ingest one, `define` it, as in define: {%s: {}}, by what "
-            "its file says of it, or `rename` it to a name of the table, as in rename: {%s: NAME}",
+            "The variable table has no entry for %s (%s): left out; to ingest one, `define` it, as in define: {%s: {}} where "
+            "its file says what it is, or `rename` it to a name of the table, as in rename: {%s: NAME}",
             ", ".join(names),
             paths[first],
             first,

@@ -12,7 +12,7 @@ import xarray as xr
 from emulator.planet.units import linear
 from emulator.planet.variables import Variable, known
 from emulator.planet.vertical import VERTICAL
-from emulator.sources.axes import time_coordinates, vertical_coordinate
+from emulator.sources.axes import on_the_sphere, time_coordinates, vertical_coordinate
 from emulator.sources.options import Definition, SourceOptions
 from emulator.store.schema import time_cell
 
@@ -76,6 +76,7 @@ def _entry(name: str, array: xr.DataArray, definition: Definition, options: Sour
     units = str(units)
     linear(units, units + " ")  # raises for units that are none
     usual = "static" if cell == "fixed" else "diagnostic" if cell == "mean" else "prognostic"
+    usual = usual if on_the_sphere(array) or usual == "static" else "forcing"  # a series in time
     role = given.pop("role", None) or recorded.get("role", usual)
     return Variable(name, units, role, vertical=vertical, cell=cell, **of_file | given)
 

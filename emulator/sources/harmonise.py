@@ -38,7 +38,7 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
     dataset = renamed(source, options)
     for name in options.rename.values():
-        _meaning(name, options)
+        meaning(name, options)
     matched = []
     for name, array in dataset.data_vars.items():
         if array.dtype.kind not in "fiu" or not on_the_sphere(array):
@@ -94,13 +94,13 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     return recognise(name, array.attrs, None if found is None else found[0].name, height)
 
 
-def _meaning(name: str, options: SourceOptions) -> Variable:
+def meaning(name: str, options: SourceOptions) -> Variable:
     """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
     return options.entries[name] if name in options.entries else variable(name)
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
-    entry = _meaning(match.name, options)
+    entry = meaning(match.name, options)
     axes = Axes()
     add_horizontal(axes, dataset, array)
     if entry.levels:
@@ -127,7 +127,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
             f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
         )
     array = array.squeeze(others, drop=True)
-    scale, offset, from_start = _change(array, match, entry, options)
+    scale, offset, from_start = change(array, match, entry, options)
     piece = Piece(
         name=entry.name,
         term=match.term,
@@ -141,7 +141,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         axis=axes.axis,
         vertical=axes.vertical,
         bounds=axes.bounds,
-        domain=array.attrs.get("domain"),
+        domain=_domain(array, entry),
         averaged="time: mean" in array.attrs.get("cell_methods", ""),
         from_start=from_start,
         otherwise=otherwise,
@@ -150,7 +150,13 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 
 
-def _change(array, match, entry, options) -> tuple[float, float, bool]:
+def _domain(array, entry) -> str | None:
+    """Where a field exists: as its entry says, or its file as our stores do; None for everywhere."""
+    domain = str(array.attrs.get("domain", entry.domain) if entry.domain == "all" else entry.domain)
+    return None if domain == "all" else domain
+
+
+def change(array, match, entry, options) -> tuple[float, float, bool]:
     """Scale and offset to the table's units and ECMWF's sign, and whether values run from the initial time."""
     name = str(array.name)
     units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))

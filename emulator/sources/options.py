@@ -54,6 +54,9 @@ class SourceOptions(Options):
     points: bool = option(False, "take GRIB's reduced Gaussian and HEALPix grids as lists of points")
     negate: tuple[str, ...] = option((), "variables whose sign is opposite to ECMWF's")
     interval_hours: float | None = option(None, "what accumulations cover, where the source does not say", above=0)
+    interpolate: Literal["linear"] | None = option(
+        None, "series without space: values between its times, linear in time", new=True
+    )
     forecast: bool = option(False)
     wanted: tuple[str, ...] | None = option(None)
     static: tuple[str, ...] = option(("geopotential_at_surface", "land_sea_mask"))
