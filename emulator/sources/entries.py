@@ -12,7 +12,8 @@ import xarray as xr
 from emulator.planet.units import linear
 from emulator.planet.variables import Variable, known
 from emulator.planet.vertical import VERTICAL
-from emulator.sources.axes import on_the_sphere, time_coordinates, vertical_coordinate
+from emulator.sources.axes import time_coordinates, vertical_coordinate
+from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.options import Definition, SourceOptions
 from emulator.store.schema import time_cell
 
@@ -56,10 +57,13 @@ def _check_renames(opened: Opened, define) -> None:
 
 def _entry(name: str, array: xr.DataArray, definition: Definition, options: SourceOptions) -> Variable:
     given = {key: value for key, value in dataclasses.asdict(definition).items() if value is not None}
-    found = vertical_coordinate(array)
-    axis = None if found is None else found[0].name
-    vertical = _vertical(name, given.pop("levels", None), axis)
-    if (table := known(name)) is not None:
+    table, asked = known(name), given.pop("levels", None)
+    axis, coordinate = found if (found := vertical_coordinate(array)) is not None else (None, None)
+    axis = axis and axis.name
+    if axis not in (None, "level") and coordinate.size == 1 and asked is None and not (table and table.levels):
+        axis = None  # one height or depth is a surface's
+    vertical = _vertical(name, asked, axis)
+    if table is not None:
         _check_against_table(given, table, vertical)
         return dataclasses.replace(table, vertical=vertical, **given)
     recorded = array.attrs

@@ -13,14 +13,13 @@ from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
     Axes,
-    add_horizontal,
     add_member,
     add_times,
     add_vertical,
-    on_the_sphere,
     time_coordinates,
     vertical_coordinate,
 )
+from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
@@ -90,13 +89,24 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
-    found = vertical_coordinate(array)
-    return recognise(name, array.attrs, None if found is None else found[0].name, height)
+    for vertical in _possible(vertical_coordinate(array)):
+        if found := recognise(name, array.attrs, vertical, height):
+            return found
+    return []
 
 
 def meaning(name: str, options: SourceOptions) -> Variable:
     """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
     return options.entries[name] if name in options.entries else variable(name)
+
+
+def _possible(found) -> list[str | None]:
+    """Vertical dimensions of the table's entries that a field may be, the likeliest first: states of the air on heights are
+    those on levels, and one height, depth or layer may be a surface's."""
+    if found is None:
+        return [None]
+    axis, coordinate = found
+    return [axis.name, *["level"] * (axis.name == "height"), *[None] * (axis.name != "level" and coordinate.size == 1)]
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:

@@ -257,7 +257,9 @@ def _as_dataset(results: Mapping[str, Found], store: xr.Dataset, attributes: Map
         dims = [dim for dim in store[name].dims if dim not in ("time", "member")]
         variables |= {f"{name}:{label}": (dims, values, units) for label, values in result.cells.items()}
     coordinates: dict = {"statistic": list(STATISTICS)}
-    coordinates |= {axis: store[axis].variable for axis in (*VERTICAL, "latitude", "longitude") if axis in store.coords}
+    coordinates |= {
+        axis: store[axis].variable for axis in (*VERTICAL, "latitude", "longitude", "y", "x") if axis in store.coords
+    }
     return xr.Dataset(variables, coordinates, dict(attributes))
 
 

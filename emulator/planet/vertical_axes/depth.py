@@ -29,7 +29,7 @@ DEPTH = register(
         read=_read,
         attributes=lambda kind: {"units": "m", "standard_name": "depth", "positive": "down", "axis": "Z"},
         bounds="m",
-        grib=("depthBelowSea",),
+        grib={"depthBelowSea": "m"},
         order=20,
     )
 )

@@ -26,7 +26,8 @@ def is_pressure(recorded: Recorded) -> bool:
 def _fits(recorded: Recorded) -> bool:
     if recorded.standard_name in STANDARD_NAMES or is_pressure(recorded):
         return True
-    return recorded.name in LEVEL_NAMES and recorded.factor("m") is None
+    of_the_ocean = recorded.standard_name.startswith("ocean_")
+    return recorded.name in LEVEL_NAMES and not of_the_ocean and recorded.factor("m") is None
 
 
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
@@ -59,7 +60,7 @@ LEVEL = register(
         fits=_fits,
         read=_read,
         attributes=_attributes,
-        grib=("isobaricInhPa", "isobaricInPa", "hybrid", "sigma"),
+        grib={"isobaricInhPa": "hPa", "isobaricInPa": "hPa", "hybrid": "", "sigma": ""},
         order=40,
     )
 )

@@ -59,7 +59,7 @@ class VerticalAxis:
       attributes: CF attributes of the store's coordinate, by what the values are.
       decreasing: stored with the largest value first, as heights are, whose top comes first.
       bounds: units of the bounds `<name>_bounds`, `(<name>, 2)`, that are kept beside it; "" for none.
-      grib: GRIB's types of level (ecCodes' `typeOfLevel`) that it stands for.
+      grib: GRIB's types of level (ecCodes' `typeOfLevel`) that it stands for, and the units of their numbers.
     """
 
     name: str
@@ -69,7 +69,7 @@ class VerticalAxis:
     attributes: Callable[[str], dict]
     decreasing: bool = False
     bounds: str = ""
-    grib: tuple[str, ...] = ()
+    grib: Mapping[str, str] = dataclasses.field(default_factory=dict)
     order: int = 100
 
     def positions(self, values: np.ndarray) -> np.ndarray:

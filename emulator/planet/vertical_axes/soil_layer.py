@@ -44,7 +44,7 @@ SOIL_LAYER = register(
             "axis": "Z",
         },
         bounds="m",
-        grib=("depthBelowLandLayer", "soilLayer"),
+        grib={"depthBelowLandLayer": "m", "soilLayer": "1"},
         order=10,
     )
 )
