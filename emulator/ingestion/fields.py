@@ -8,6 +8,7 @@ import xarray as xr
 
 from emulator.ingestion.vertical import VerticalValues, places
 from emulator.planet.grid import Grid
+from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import Levels
 from emulator.sources.piece import Piece
 
@@ -87,6 +88,7 @@ class PlannedField:
       lead_seconds: `(lead,)` of a forecast, else None.
       domain: where it exists (`emulator.store.masks`); None for everywhere, as `exists`.
       exists: that on the store's grid, `([vertical,] *space)` bool.
+      entry: what the field is, where that is not in the variable table.
       between: for times to interpolate the slots before and after, -1 elsewhere, and the share of the latter: each `(time,)`.
     """
 
@@ -103,6 +105,12 @@ class PlannedField:
     between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     domain: str | None = None
     exists: np.ndarray | None = None
+    entry: Variable | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """What the field is: the entry of its own, or the variable table's."""
+        return self.entry or variable(self.name)
 
     @property
     def interpolated(self) -> np.ndarray:
@@ -210,7 +218,7 @@ class DerivedField:
       function: from the inputs' values, each `(time, [lead,] [member,] [level,] *space)`, and the moments that they are of
         (nanoseconds or cftime, with leads added) to those of this field. Sent to other processes, so of module level.
       moments: `(time,)` of the store.
-      vertical, domain, exists: as of `PlannedField`.
+      vertical, domain, exists, entry: as of `PlannedField`.
     """
 
     name: str
@@ -223,6 +231,12 @@ class DerivedField:
     averaged: bool
     domain: str | None = None
     exists: np.ndarray | None = None
+    entry: Variable | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """As of `PlannedField`."""
+        return self.entry or variable(self.name)
 
     @property
     def slots(self) -> np.ndarray:
@@ -264,7 +278,8 @@ class StorePlan:
 
     Attributes:
       levels, vertical: values of `level` and what they are; axes: the other vertical axes, by dimension.
-      static: fields that do not change, `([vertical,] *space)`; series: those without space, `(time,)`.
+      static: fields that do not change, `([vertical,] *space)`, and what those are, `entries`.
+      series: fields without space, `(time,)`.
       missing: `(time,)`, times at which a field has no values.
       interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
       half_levels: interface coefficients (a in Pa, b), each `(level + 1,)`; None on pressure levels.
@@ -284,6 +299,7 @@ class StorePlan:
     half_levels: tuple[np.ndarray, np.ndarray] | None = None
     axes: Mapping[str, VerticalValues] = dataclasses.field(default_factory=dict)
     series: Mapping[str, xr.Variable] = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, Variable] = dataclasses.field(default_factory=dict)
 
     def count(self, vertical: str | None) -> int:
         """How many values a vertical dimension has; 1 for none."""
