@@ -10,6 +10,7 @@ from emulator.ingestion.vertical import VerticalValues, places
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 from emulator.sources.piece import Piece
+from emulator.store.masks import cut
 
 GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
 
@@ -65,11 +66,6 @@ class Term:
             level = places(self.levels, piece.coordinates.get(self.vertical, self.levels[:1]))
             out[np.ix_(rows, columns, member, level)] = values
         return out
-
-
-def cut(values: np.ndarray, exists: np.ndarray | None) -> np.ndarray:
-    """Values `(..., [vertical,] *space)` where a field exists, NaN elsewhere; `exists` None: everywhere."""
-    return values if exists is None else np.where(exists, values, np.float32(np.nan))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
