@@ -100,6 +100,8 @@ def _read(name, value, hint):
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
         return value if value is None or len(chosen) > 1 else _read(name, value, chosen[0])
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _read(f"{name}.{key}", each, get_args(hint)[1]) for key, each in value.items()}
     if get_origin(hint) is tuple:
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
             raise OptionError(f"Expected a sequence as {name}, got {value!r}")

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.fields import GAPS, PlannedField, StorePlan, Term
+from emulator.ingestion.fields import GAPS, PlannedField, StorePlan
+from emulator.ingestion.term import Term
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import day_and_hour, later, seconds_between, within
 from emulator.planet.grid import Grid
-from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece
@@ -46,7 +46,8 @@ def assemble(
     grid = _common_grid(pieces)
     groups = _terms_of(pieces)
     forecast = any("lead_time" in p.coordinates for p in pieces)
-    role = {name: roles.get(name) or VARIABLES[name].role for name in groups}
+    meaning = {name: next(iter(terms.values()))[0].meaning for name, terms in groups.items()}
+    role = {name: roles.get(name) or meaning[name].role for name in groups}
     fixed = {name: terms for name, terms in sorted(groups.items()) if role[name] == "static"}
     moving = {name: terms for name, terms in groups.items() if role[name] != "static"}
     if not groups:
@@ -79,7 +80,8 @@ def assemble(
     level = axes.pop("level", None)
     levels = (None, None) if level is None else (level.values, level.kind)
     shared = (axis.times, leads, members, *levels, grid, fields, static, axis.step)
-    return StorePlan(*shared, missing, interpolated if interpolated.any() else None, axes=axes)
+    entries = {name: meaning[name] for name in fixed}
+    return StorePlan(*shared, missing, interpolated if interpolated.any() else None, axes=axes, entries=entries)
 
 
 def _without_first_windows(axis, fields):
@@ -235,8 +237,8 @@ def _at_multiples(times, step, where) -> np.ndarray:
 
 
 def is_mean(name: str, term: Term) -> bool:
-    """Whether a field's values are means over a step: by the table, or because the source says so."""
-    return VARIABLES[name].cell == "mean" or any(p.averaged for p in term.pieces)
+    """Whether a field's values are means over a step: by what it is, or because the source says so."""
+    return term.pieces[0].meaning.cell == "mean" or any(p.averaged for p in term.pieces)
 
 
 def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
@@ -267,6 +269,7 @@ def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
         averaged,
         any(p.from_start for p in first.pieces),
         None if leads is None else leads / np.timedelta64(1, "s"),
+        entry=first.pieces[0].entry,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emulator.options import Options, option
-from emulator.sources.options import SourceOptions
+from emulator.sources.options import Definition, SourceOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,9 @@ class IngestOptions(Options):
     sources: tuple[SourceOptions, ...] = option(shortest=1)  # or paths
     kind: Literal["analysis", "forecast"] = option("analysis")
     step_hours: float | None = option(None, "step of the store; None: that of the snapshots in the sources", above=0)
-    variables: tuple[str, ...] | None = option(None, "canonical names to keep; None keeps all that are known")
+    variables: tuple[str, ...] | None = option(
+        None, "names to keep; None keeps all that the variable table or `define` knows"
+    )
     roles: dict[str, Literal["prognostic", "forcing", "diagnostic", "static"]] = option({})
     constants: dict[str, float] = option({})
     start: Any = option(None)
@@ -78,6 +80,9 @@ class IngestOptions(Options):
     times_per_chunk: int = option(1, minimum=1)
     times_per_region: int | None = option(None, "times in a file and a task; None: about 64 MB of a field", minimum=1)
     settings: str | None = option(None)
+    define: dict[str, Definition] = option(
+        {}, "name: what a field is that the variable table does not know, or where a known one exists", new=True
+    )
 
     def __post_init__(self):
         given = [self.sources] if isinstance(self.sources, SourceOptions | str | Path) else self.sources

@@ -11,6 +11,7 @@ from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import Slab, audit, fill, fill_forecast, slabs
 from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.plan import Work, prepare
+from emulator.options import as_before
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
 from emulator.sources.open import absolute, find, identity, limit_caches
 from emulator.store.forecast import create_forecast, finish_forecast
@@ -58,7 +59,7 @@ def ingest(
     if any("://" not in path and Path(path).resolve() == Path(output).resolve() for path in files):
         raise ValueError(f"Expected an output beside the sources, got {output} for both")
     inputs = {path: identity(path) for path in files}
-    settings = options.settings or json.dumps(dataclasses.asdict(options), default=str, sort_keys=True)
+    settings = options.settings or json.dumps(as_before(options), default=str, sort_keys=True)
     own = fingerprint(settings, *(inputs[path] for path in files))
     before = finished_fingerprint(output)
     if before == own:

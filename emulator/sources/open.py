@@ -26,11 +26,13 @@ class Request:
 
     Attributes:
       names: canonical names of the variables; None for all.
+      own: names in the file that are wanted whatever they mean.
       points: take reduced grids as lists of points.
     """
 
     names: tuple[str, ...] | None = None
     points: bool = False
+    own: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,6 +60,16 @@ TERMS = {
         "surface_upwelling_longwave_flux_in_air",
     ),
 }
+# The parts of net fluxes that have names of their own; insolation is no part alone: it is a forcing besides.
+PARTS = {
+    "mean_top_net_short_wave_radiation_flux": ("mean_top_upward_short_wave_radiation_flux",),
+    **{
+        f"mean_surface_net_{band}_wave_radiation_flux": tuple(
+            f"mean_surface_{way}_{band}_wave_radiation_flux" for way in ("downward", "upward")
+        )
+        for band in ("short", "long")
+    },
+}
 # These standard names say nothing of a height: without levels they are near-surface values only where one is recorded.
 NEAR_SURFACE = {
     "air_temperature": 2.0,

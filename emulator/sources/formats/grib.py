@@ -54,7 +54,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     several grids, two fields for one place, and missing fields.
     """
     try:
-        known = [m for m in read_headers(location) if _is_known(m, request.names)]
+        known = [m for m in read_headers(location) if _is_known(m, request)]
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
     if not known:
@@ -132,16 +132,20 @@ def _interval(messages) -> dict:
 
 def _vertical(message: Message) -> str | None:
     """The vertical dimension of a field; None of one that is alone, as a layer of the soil with a name of its own."""
-    attributes = {"GRIB_shortName": message.short}
-    possible = (axis.name for axis in VERTICAL.values() if message.level_type in axis.grib)
-    return next((name for name in possible if recognise("", attributes, name)), None)
+    possible = [axis.name for axis in VERTICAL.values() if message.level_type in axis.grib]
+    if message.level_type not in SURFACES:
+        return next(iter(possible), None)
+    return next((name for name in possible if recognise("", {"GRIB_shortName": message.short}, name)), None)
 
 
-def _is_known(message: Message, wanted) -> bool:
-    if (vertical := _vertical(message)) is None and message.level_type not in SURFACES:
+def _is_known(message: Message, request: Request) -> bool:
+    vertical = _vertical(message)
+    if vertical is None and message.level_type not in SURFACES:
         return False
+    if message.short in request.own:
+        return True
     matches = recognise("", {"GRIB_shortName": message.short}, vertical)
-    return any(wanted is None or match.name in wanted for match in matches)
+    return any(request.names is None or match.name in request.names for match in matches)
 
 
 def _check_grids(known, path, points):
