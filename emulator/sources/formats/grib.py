@@ -60,7 +60,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     if not known:
         raise ValueError(f"Expected GRIB messages of variables in the table, got none in {path}")
     _check_grids(known, location, request.points)
-    latitude, longitude, half_levels = geometry(location, known)
+    place = geometry(location, known)
     groups: dict[tuple, list[Message]] = {}
     for message in known:
         groups.setdefault((message.short, message.kind), []).append(message)
@@ -68,12 +68,12 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
         if kind in MODEL_LEVELS and (short, "pressure") in groups:  # GFS: a few sigma levels beside the pressure levels
             log.info("%s is taken on pressure levels; %s has it on %s levels too", short, path, kind)
             del groups[short, kind]
-    return [_dataset(location, messages, latitude, longitude, half_levels) for messages in groups.values()]
+    return [_dataset(location, some, _vertical(some[0], request.own), place) for some in groups.values()]
 
 
-def _dataset(path, messages, latitude, longitude, half_levels) -> xr.Dataset:
+def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     first = messages[0]
-    vertical = _vertical(first)
+    latitude, longitude, half_levels = place
     axes = [sorted({m.place()[axis] for m in messages}) for axis in range(4)]
     position = [{value: i for i, value in enumerate(axis)} for axis in axes]
     table = np.full([len(axis) for axis in axes], -1)
@@ -130,22 +130,21 @@ def _interval(messages) -> dict:
     return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else {}
 
 
-def _vertical(message: Message) -> str | None:
+def _vertical(message: Message, own: frozenset[str]) -> str | None:
     """The vertical dimension of a field; None of one that is alone, as a layer of the soil with a name of its own."""
+    attributes = {"GRIB_shortName": message.short}
     possible = [axis.name for axis in VERTICAL.values() if message.level_type in axis.grib]
-    if message.level_type not in SURFACES:
+    if message.short in own and not any(recognise("", attributes, name) for name in (*possible, None)):
         return next(iter(possible), None)
-    return next((name for name in possible if recognise("", {"GRIB_shortName": message.short}, name)), None)
+    return next((name for name in possible if recognise("", attributes, name)), None)
 
 
 def _is_known(message: Message, request: Request) -> bool:
-    vertical = _vertical(message)
-    if vertical is None and message.level_type not in SURFACES:
+    if (vertical := _vertical(message, request.own)) is None and message.level_type not in SURFACES:
         return False
-    if message.short in request.own:
-        return True
     matches = recognise("", {"GRIB_shortName": message.short}, vertical)
-    return any(request.names is None or match.name in request.names for match in matches)
+    wanted = any(request.names is None or match.name in request.names for match in matches)
+    return wanted or message.short in request.own
 
 
 def _check_grids(known, path, points):
