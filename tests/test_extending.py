@@ -127,6 +127,36 @@ print("done")
     assert "done" in out
 
 
+def test_a_vertical_axis_is_ingested_beside_levels(extended, tmp_path):
+    out = run(
+        extended,
+        f"""
+from pathlib import Path
+import numpy as np
+import emulator as em
+from emulator.ingestion.options import IngestOptions
+from emulator.ingestion.run import ingest
+from emulator.sources.options import SourceOptions
+from source_files import truth
+folder = Path({str(tmp_path)!r})
+truth().to_netcdf(folder / "a.nc")
+wind = truth()[["temperature"]].rename(temperature="u", level="theta") / 10
+wind["u"].attrs, wind["theta"].attrs = {{"units": "m s-1"}}, {{"units": "K"}}
+wind.to_netcdf(folder / "b.nc")
+sources = [SourceOptions(str(folder / "a.nc")), SourceOptions(str(folder / "b.nc"), rename={{"u": "u_component_of_wind"}})]
+ingest(IngestOptions(sources), folder / "a.zarr")
+store = em.open_analysis(folder / "a.zarr")
+np.testing.assert_array_equal(store.theta, [850, 500, 300])
+np.testing.assert_allclose(store.u_component_of_wind, wind.u[:, ::-1], rtol=1e-6)
+em.statistics(folder / "a.zarr", folder / "s.nc")
+import xarray as xr
+found = xr.load_dataset(folder / "s.nc")
+print(found.u_component_of_wind.dims, found.temperature.dims)
+""",
+    )
+    assert "('statistic', 'theta') ('statistic', 'level')" in out
+
+
 def test_a_quantity_a_metric_and_a_panel_reach_scores_and_report(extended, tmp_path):
     out = run(
         extended,
