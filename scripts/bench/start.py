@@ -2,7 +2,7 @@
 
     python scripts/bench/start.py --other CHECKOUT [--python PYTHON] [--gigabytes 2 20] [--folder FOLDER]
 
-The store has the five prognostic fields on 13 sigma levels of 64 x 128 cells and the fluxes of all budgets. Builds take turns;
+The store has five prognostic fields on 13 sigma levels of 64 x 128 cells and the fluxes of all budgets. Builds take turns;
 medians; the store's pages are dropped before every start. `train` begins from nothing, `resumed` from a state after the first
 updates, `held` from nothing with the period held in memory (where it is at most as large as `--held`). `stats` has its pages.
 Both trainings take the statistics that this build wrote. Compiled kernels have to be built in both.
@@ -170,7 +170,7 @@ def measured(folder: Path, gigabytes: float, builds: dict, options: argparse.Nam
     count = make(store, gigabytes)
     cases = {"stats": []} if gigabytes <= options.stats else {}
     places = {name: folder / name for name in builds}
-    for name, place in places.items():
+    for place in places.values():
         place.mkdir(exist_ok=True)
         train = TRAIN | {"store": str(store), "statistics": str(file), "output": str(place / "train")}
         (place / "train.yaml").write_text(yaml.safe_dump(train))
