@@ -95,11 +95,6 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     return []
 
 
-def meaning(name: str, options: SourceOptions) -> Variable:
-    """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
-    return options.entries[name] if name in options.entries else variable(name)
-
-
 def _possible(found) -> list[str | None]:
     """Vertical dimensions of the table's entries that a field may be, the likeliest first: states of the air on heights are
     those on levels, and one height, depth or layer may be a surface's."""
