@@ -87,12 +87,16 @@ def digest_of(stepper: Stepper) -> list | None:
 
 def grid_to_json(grid: Grid) -> dict:
     """Coordinates, from which areas follow; those of points are kept too."""
+    if grid.kind == "projected":
+        return {"x": grid.x.tolist(), "y": grid.y.tolist(), "mapping": dict(grid.mapping)}
     found = {"latitude": grid.latitude.tolist(), "longitude": grid.longitude.tolist()}
-    return found | ({"area": grid.area.tolist()} if grid.kind == "points" else {})
+    return found | ({"area": grid.cell_area.tolist()} if grid.is_points else {})
 
 
 def grid_from_json(found: dict) -> Grid:
     """What `grid_to_json` made."""
+    if "mapping" in found:
+        return Grid.projected(found["x"], found["y"], found["mapping"])
     if "area" in found:
         return Grid.points(found["latitude"], found["longitude"], found["area"])
     return Grid.from_coordinates(found["latitude"], found["longitude"])

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from emulator.store.schema import horizontal_coordinates
 from emulator.verify.channels import channel_name, headline_ranks, short_name
 from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
 from emulator.verify.sample import BASELINES, Binning
@@ -142,8 +143,8 @@ def _on_the_grid(data: dict, binning: Binning) -> tuple[dict, dict]:
             axis = dims.index("cell")
             shape = (*values.shape[:axis], *grid.shape, *values.shape[axis + 1 :])
             data[name] = ((*dims[:axis], *grid.dims, *dims[axis + 1 :]), values.reshape(shape))
-            place = {"latitude": grid.latitude, "longitude": grid.longitude}
-    return data, {n: ("cell", v) for n, v in place.items()} if grid.kind == "points" else place
+            place = horizontal_coordinates(grid)
+    return data, place
 
 
 def _channels(results) -> dict:

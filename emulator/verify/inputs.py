@@ -10,7 +10,7 @@ import xarray as xr
 
 from emulator.planet.calendar import in_nanoseconds
 from emulator.planet.grid import Grid
-from emulator.planet.regions import DEFAULT_REGIONS, region_weights
+from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import check_times
 from emulator.store.forecast import check_forecast, from_disk_names
@@ -33,7 +33,8 @@ class Options:
 
     Attributes:
       variables, regions: names; levels: of these the nearest in the stores, in their own unit. None takes all, and of
-        regions the globe, the tropics and both hemispheres beyond 20 degrees.
+        regions the globe, the tropics and both hemispheres beyond 20 degrees; on a regional grid its domain. Regions are
+        cut to the domain, and left out where they have no cell in it.
       events: quantiles of the climatology that events lie below (up to 0.5) or above.
       period: first and last initial time; None is open.
       climatology: first and last time of the truth that the climatology is made from; open: before the first initial
@@ -139,7 +140,11 @@ def open_inputs(
     if at_points:
         regions, weights = station_weights(observed["station"].values)
     else:
-        regions = options.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
+        regions, outside = regions_of(grid, options.regions)
+        if not grid.is_global():
+            log.info("%s is a region: spectra and budgets, which need a globe, are left out", grid.describe())
+        if outside:
+            log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
     stores, bins = (observed, judged, audited, runs), (grid, mask, tuple(regions), weights)
     return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap)
