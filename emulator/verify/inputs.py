@@ -142,7 +142,7 @@ def open_inputs(
     else:
         regions, outside = regions_of(grid, options.regions)
         if not grid.is_global():
-            log.info("%s is a region: spectra and budgets, which need a globe, are left out", grid.describe())
+            log.info("Left out spectra and budgets, which need a globe, on %s", grid.describe())
         if outside:
             log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
