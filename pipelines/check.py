@@ -106,6 +106,7 @@ def _train(config, made) -> str:
     from emulator.model.assemble import changes, conditions, input_count, make_network
     from emulator.model.conserving import ConservationOptions, prepared
     from emulator.networks import cost
+    from emulator.sphere.transform import expect_transformable
     from emulator.store.analysis import open_analysis
     from emulator.store.schema import grid_of
     from emulator.training.recipe import Recipe
@@ -125,6 +126,8 @@ def _train(config, made) -> str:
     channel_weights(layout, options.variable_weights, options.diagnostic_weight, by_level)
     prepared(ConservationOptions.of(options.conservation), dataset, layout, statistics)
     network = make_network(options.network, layout, grid)
+    if options.loss.kind == "spectral":
+        expect_transformable(grid)
     given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
     measured = cost.measure(network, input_count(layout), grid.shape, *given)
     return (
@@ -137,12 +140,16 @@ def _train(config, made) -> str:
 def _rollout(config, made) -> str:
     from emulator.model.checkpoint import describe
     from emulator.model.saved_model import check_match
+    from emulator.sphere.random_fields import degrees_on
     from emulator.store.analysis import open_analysis
+    from emulator.store.schema import grid_of
     from pipelines.rollout import checkpoints_of, starts_of
 
     dataset, saved = open_analysis(config.store), describe(config.checkpoint)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
+    if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
+        degrees_on(grid_of(dataset))
     steps = round(config.lead_days * 86400 / saved["step_seconds"])
     count = len(starts_of(config).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead_days:g} days into {config.output}"

@@ -35,7 +35,7 @@ def experiment(folder, kind):
             "period": {"end": "2001-01-07"},
             "network": NETWORKS[kind],
             "conservation": {"kind": "none"},
-            "phases": [{"updates": 60}],
+            "phases": [{"updates": 60 if kind != "region_points" else 150}],
             "optimizer": {"warmup_steps": 5},
         },
         "rollout": {"period": {"start": "2001-01-08"}, "every_hours": 12, "lead_days": 1, "also": ["netcdf"]},
@@ -51,7 +51,7 @@ def experiment(folder, kind):
 def runs(tmp_path_factory):
     """The run directories by kind of region."""
     folder = tmp_path_factory.mktemp("regions")
-    found = {}
+    found: dict = {}
     for kind in REGIONS:
         path = experiment(folder / kind, kind)
         assert main(["run", str(path), "--check"]) == 0
@@ -81,6 +81,16 @@ def test_store_checkpoint_and_forecast_have_the_grid(runs, kind):
     for other in (grid_from_json(model.metadata["grid"]), grid_of(forecast)):
         assert other.kind == kind and other.same_as(grid)
         np.testing.assert_allclose(other.cell_area, grid.cell_area, rtol=1e-12)
+
+
+@slow
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_members_of_spherical_noise_are_refused(runs, check, capsys):
+    path, output = runs["box"].parent / "experiment.yaml", runs["box"] / "other.zarr"
+    ensemble = "rollout.ensemble={kind: noise, members: 3}"
+    assert main(["rollout", str(path), *check, ensemble, f"rollout.output={output}"]) != 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert "noise" in text and "11 x 14 box" in text and not output.exists()
 
 
 @slow
