@@ -135,17 +135,19 @@ def _train(config, made) -> str:
 
 
 def _rollout(config, made) -> str:
+    from emulator.forecasting.schedule import count_steps
     from emulator.model.checkpoint import describe
     from emulator.model.saved_model import check_match
+    from emulator.planet.calendar import TimeStep
     from emulator.store.analysis import open_analysis
     from pipelines.rollout import checkpoints_of, starts_of
 
-    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
+    dataset = open_analysis(config.store)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
-    steps = round(config.lead_days * 86400 / saved["step_seconds"])
+    steps = count_steps(TimeStep.of(dataset), config.lead_days, config.lead)
     count = len(starts_of(config).of(dataset, steps, str(config.store)))
-    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"
+    return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"
 
 
 def _verify(config, made) -> str:

@@ -14,6 +14,7 @@ from emulator.ingestion.assemble import assemble
 from emulator.ingestion.derive import SURFACE_PRESSURE, derive, even_edges, needed, to_layers, to_pressure
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import slab_length, template
+from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, variable
@@ -68,7 +69,7 @@ class IngestOptions:
     Attributes:
       sources: at least one; paths and patterns alone become `SourceOptions`.
       kind: "analysis" or "forecast".
-      step_hours: step of the store; None: that of the snapshots in the sources.
+      step_hours: step of the store; None: that of the snapshots in the sources. step: the same as text, such as "1 month".
       variables: canonical names to keep; None keeps all that are known.
       roles, constants: name -> role, and name -> value, that are not the table's and the sources'.
       start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
@@ -82,6 +83,7 @@ class IngestOptions:
     sources: Sequence[SourceOptions | str | Path] | SourceOptions | str | Path
     kind: str = "analysis"
     step_hours: float | None = None
+    step: str | None = None
     variables: Sequence[str] | None = None
     roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
     constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -105,6 +107,14 @@ class IngestOptions:
         if not sources:
             raise ValueError("Expected at least one source, got none")
         object.__setattr__(self, "sources", sources)
+        if self.step_hours and self.step:
+            raise ValueError(f"Expected step_hours or step, got both, {self.step_hours:g} and {self.step!r}")
+        _ = self.time_step  # raises for text that is no step
+
+    @property
+    def time_step(self) -> TimeStep | None:
+        """Of the store; None: that of the sources."""
+        return TimeStep.parse(self.step) if self.step else self.step_hours and TimeStep(3600.0 * self.step_hours)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,7 +143,7 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
         every_piece = _on_grid(every_piece, options.grid)
     gap = options.longest_gap if options.missing == "interpolate" else 0
     period = options.start, options.end
-    plan = assemble(every_piece, options.roles, period, options.step_hours, options.missing == "keep", gap)
+    plan = assemble(every_piece, options.roles, period, options.time_step, options.missing == "keep", gap)
     have = {*plan.fields, *plan.static, *options.derive}
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")

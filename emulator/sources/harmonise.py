@@ -46,6 +46,8 @@ class SourceOptions:
       points: take reduced grids of GRIB as lists of points.
       negate: variables whose sign is opposite to ECMWF's.
       interval_hours: what accumulations cover, where the source does not say.
+      time_stamp: where in the interval that a mean is over its time lies, "start", "middle" or "end", where no bounds tell;
+        all fields of the source that do not say `time: point` are then means.
       forecast, wanted, static: settled by ingest for all sources alike: whether lead times are kept, the canonical names to
         read (None: all) and which of them do not change in time.
     """
@@ -58,6 +60,7 @@ class SourceOptions:
     points: bool = False
     negate: Sequence[str] = ()
     interval_hours: float | None = None
+    time_stamp: str | None = None
     forecast: bool = False
     wanted: tuple[str, ...] | None = None
     static: tuple[str, ...] = tuple(name for name, entry in VARIABLES.items() if entry.role == "static")
@@ -120,6 +123,8 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     entry = variable(match.name)
     axes = Axes()
+    methods = array.attrs.get("cell_methods", "")
+    averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
     add_horizontal(axes, dataset, array)
     if entry.levels:
         add_level(axes, array)
@@ -130,7 +135,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
         array = array.isel({d: 0 for d in moving if d in array.dims})
     else:
-        add_times(axes, dataset, array, options.forecast)
+        add_times(axes, dataset, array, options.forecast, averaged or entry.cell == "mean")
     array = _select(array, options, axes)
     others = [d for d in array.dims if d not in axes.dims.values()]
     otherwise = ()
@@ -155,9 +160,11 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         scale=scale,
         offset=offset,
         vertical=axes.vertical,
-        averaged="time: mean" in array.attrs.get("cell_methods", ""),
+        averaged=averaged,
         from_start=from_start,
         otherwise=otherwise,
+        stamp=options.time_stamp,
+        starts=axes.starts,
     )
     return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 

@@ -30,6 +30,8 @@ class Piece:
       scale, offset: canonical = scale * source + offset, sign included.
       vertical: "pressure", "sigma", "hybrid" or "unknown" for fields with levels, else None.
       averaged: the source says that these are means over time.
+      stamp: where in its interval the time of a mean lies, "start", "middle" or "end"; None: unknown.
+      starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
       from_start: the values are accumulated since the initial time.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
@@ -49,6 +51,8 @@ class Piece:
     from_start: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
+    stamp: str | None = None
+    starts: np.ndarray | None = None
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import lead_text
 from emulator.verify.channels import channel_name, headline_ranks, short_name
 from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
 from emulator.verify.sample import BASELINES, Binning
@@ -177,7 +178,7 @@ def lacking(scores: xr.Dataset) -> list[str]:
     sentences += far_off(scores)
     beyond = scores["lead_time"].values[~judged.any(["channel", "region"]).values]
     if len(beyond):
-        hours = [f"{lead / np.timedelta64(1, 'h'):g} h" for lead in beyond]
+        hours = [lead_text(lead) for lead in beyond]
         sentences.append(f"no initial time has a truth at the leads {listed(hours)}: they are not scored")
     return sentences
 

@@ -16,7 +16,10 @@ _COMPRESS_ABOVE = 10_000  # values
 def write_scores(scores: xr.Dataset, path: Path) -> None:
     """Writes the scores under a temporary name beside `path`, then renames."""
     scores = scores.assign_attrs(scores_schema=SCHEMA, Conventions="CF-1.11")
-    encoding = {name: {"units": "hours", "dtype": "float64"} for name in _LEADS if name in scores.coords}
+    leads = [name for name in _LEADS if name in scores.coords]
+    encoding = {name: {"units": "hours", "dtype": "float64"} for name in leads if scores[name].dtype.kind == "m"}
+    months = {name: scores[name].assign_attrs(units="months") for name in leads if name not in encoding}
+    scores = scores.assign_coords(months)
     for name, array in scores.data_vars.items():
         if array.dtype == bool:
             scores[name] = array.astype(np.int8)

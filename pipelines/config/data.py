@@ -40,6 +40,11 @@ class SourceConfig(Model):
     points: bool = Field(False, description="take GRIB's reduced Gaussian and HEALPix grids as lists of points")
     negate: list[str] = Field(default_factory=list, description="variables whose sign is opposite to ECMWF's")
     interval_hours: Positive | None = Field(None, description="what accumulations cover, where the source does not say")
+    time_stamp: Literal["start", "middle", "end"] | None = Field(
+        None,
+        json_schema_extra=NEW,
+        description="where in its interval the time of a mean lies, where no bounds tell; all fields are then means",
+    )
 
 
 class GridConfig(Model):
@@ -77,6 +82,9 @@ class IngestConfig(Model):
     kind: Literal["analysis", "forecast"] = "analysis"
     step_hours: Positive | None = Field(
         None, description="step of the store; None: that of the snapshots in the sources"
+    )
+    step: str | None = Field(
+        None, json_schema_extra=NEW, description="in place of step_hours: 1 day, 1 month, 1 season, 1 year"
     )
     variables: list[str] | None = Field(None, description="canonical names to keep; None keeps all that are known")
     roles: dict[str, Literal["prognostic", "forcing", "diagnostic", "static"]] = Field(default_factory=dict)
