@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.planet.calendar import lead_seconds
 from emulator.planet.quantities.registry import quantities, quantity
 from emulator.planet.variables import VARIABLES
 from emulator.report.display import RAISED, days, number, scientific, unit_and_factor, variable_name
@@ -66,7 +67,7 @@ def residual_panel(view: View) -> Panel:
         axis.set_yscale("log")
         power_ticks(axis.yaxis)
         axis.set_title(quantity(budget).label)
-        axis.set_xlabel("lead [days]")
+        axis.set_xlabel(f"lead [{view.unit}s]")
         span(axis, 0, lead[-1])
     axes[0].set_ylabel("residual per step, relative")
     named = {line.get_label(): line for line in lines}
@@ -103,7 +104,7 @@ def drift_panel(view: View) -> Panel:
                 named[label(view, source)] = axis.plot(lead, values, **line_style(source, position))[0]
         axis.axhline(0, color=GREY, linewidth=0.6)
         axis.set_title(f"{quantity(budget).label} [{unit}]")
-        axis.set_xlabel("lead [days]")
+        axis.set_xlabel(f"lead [{view.unit}s]")
         span(axis, 0, lead[-1])
     axes[0].set_ylabel("change since lead 0")
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
@@ -145,7 +146,7 @@ def correction_panel(view: View) -> Panel | None:
         axis.set_title(variable_name(name.removeprefix("correction_rms_")) + (f" [{unit}]" if unit else ""))
         span(axis, 0, lead[-1])
         axis.set_ylim(0)
-        axis.set_xlabel("lead [days]")
+        axis.set_xlabel(f"lead [{view.unit}s]")
     return Panel(
         "Size of the corrections",
         "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times."
@@ -174,7 +175,7 @@ def mean_residual(view: View, source: str, budget: str) -> float:
 
 def drift_per_day(view: View, source: str, budget: str) -> float:
     """Drift over the forecast per day, in the page's unit."""
-    values, lead = drift(view, source, budget), days(view.scores["audit_lead_time"].values)
+    values, lead = drift(view, source, budget), lead_seconds(view.scores["audit_lead_time"].values) / 86400
     finite = np.flatnonzero(np.isfinite(values))
     if len(finite) < 2 or lead[finite[-1]] == lead[finite[0]]:
         return float("nan")
