@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,107 +14,22 @@ from emulator.ingestion.assemble import assemble
 from emulator.ingestion.derive import SURFACE_PRESSURE, derive, even_edges, needed, to_layers, to_pressure
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import slab_length, template
+from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, variable
 from emulator.planet.vertical import interfaces_around
-from emulator.sources.axes import interfaces, on_the_sphere
-from emulator.sources.harmonise import SourceOptions, pieces, unknown
+from emulator.sources.axes import interfaces
+from emulator.sources.harmonise import pieces, unknown
+from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
+from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
 
 log = logging.getLogger(__name__)
 HIGHEST_PRESSURE = 200.0  # hPa; models have fewer levels, and most records on pressure levels reach further down
 SHOWN = 12  # names in a message
-
-
-@dataclasses.dataclass(frozen=True)
-class GridOptions:
-    """The grid of the store, when it is to be another than the sources'.
-
-    Attributes:
-      rows, columns: their numbers; columns None: twice the rows, less two with poles.
-      kind: "equiangular" or "gaussian"; poles: rows at the poles (equiangular alone).
-      method: "conservative" or "bilinear"; bilinear: variables for bilinear interpolation whatever the method.
-    """
-
-    rows: int
-    columns: int | None = None
-    kind: str = "equiangular"
-    poles: bool = False
-    method: str = "conservative"
-    bilinear: Sequence[str] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class VerticalOptions:
-    """Other levels than the sources'; one of the three.
-
-    Attributes:
-      pressure: hPa, from hybrid or sigma levels, by log pressure.
-      layers: as many layers of about equal numbers of levels, mass-weighted means.
-      edges: layers between these interfaces, from 0 to the number of levels.
-    """
-
-    pressure: Sequence[float] | None = None
-    layers: int | None = None
-    edges: Sequence[int] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class IngestOptions:
-    """Sources to one analysis store, or to a forecast store.
-
-    Attributes:
-      sources: at least one; paths and patterns alone become `SourceOptions`.
-      kind: "analysis" or "forecast".
-      step_hours: step of the store; None: that of the snapshots in the sources. step: the same as text, such as "1 month".
-      variables: canonical names to keep; None keeps all that are known.
-      roles, constants: name -> role, and name -> value, that are not the table's and the sources'.
-      start, end: of the period, both included (see `emulator.planet.calendar.within`); None is open.
-      grid, vertical: None: the sources'.
-      derive: variables to compute; see `emulator.ingestion.derive`.
-      missing: what becomes of times that no source has: "refuse", "keep" or "interpolate", up to `longest_gap` in a row.
-      times_per_chunk, times_per_region: times in a chunk, and in a file and a task; None: about 64 MB of a field.
-      settings: text of all that the values depend on besides the sources, for the fingerprint; None: of these options.
-    """
-
-    sources: Sequence[SourceOptions | str | Path] | SourceOptions | str | Path
-    kind: str = "analysis"
-    step_hours: float | None = None
-    step: str | None = None
-    variables: Sequence[str] | None = None
-    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    start: object = None
-    end: object = None
-    grid: GridOptions | None = None
-    vertical: VerticalOptions | None = None
-    derive: Sequence[str] = ()
-    missing: str = "refuse"
-    longest_gap: int = 2
-    times_per_chunk: int = 1
-    times_per_region: int | None = None
-    settings: str | None = None
-
-    def __post_init__(self):
-        for name, choices in (("kind", ("analysis", "forecast")), ("missing", ("refuse", "keep", "interpolate"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"Expected {name} among {', '.join(choices)}, got {getattr(self, name)!r}")
-        given = [self.sources] if isinstance(self.sources, SourceOptions | str | Path) else self.sources
-        sources = tuple(s if isinstance(s, SourceOptions) else SourceOptions(str(s)) for s in given)
-        if not sources:
-            raise ValueError("Expected at least one source, got none")
-        object.__setattr__(self, "sources", sources)
-        if self.step_hours and self.step:
-            raise ValueError(f"Expected step_hours or step, got both, {self.step_hours:g} and {self.step!r}")
-        _ = self.time_step  # raises for text that is no step
-
-    @property
-    def time_step(self) -> TimeStep | None:
-        """Of the store; None: that of the sources."""
-        return TimeStep.parse(self.step) if self.step else self.step_hours and TimeStep(3600.0 * self.step_hours)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,7 +58,10 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
         every_piece = _on_grid(every_piece, options.grid)
     gap = options.longest_gap if options.missing == "interpolate" else 0
     period = options.start, options.end
-    plan = assemble(every_piece, options.roles, period, options.time_step, options.missing == "keep", gap)
+    step = (
+        TimeStep.parse(options.step) if options.step else options.step_hours and TimeStep(3600.0 * options.step_hours)
+    )
+    plan = assemble(every_piece, options.roles, period, step, options.missing == "keep", gap)
     have = {*plan.fields, *plan.static, *options.derive}
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
@@ -190,9 +108,9 @@ def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
 
 
 def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
-    if asked.kind not in ("gaussian", "equiangular"):
-        raise ValueError(f"Expected a grid of the kind gaussian or equiangular, got {asked.kind!r}")
-    if asked.kind == "gaussian":
+    if asked.kind == "box":
+        grid = Grid.box(asked.rows, asked.columns, (asked.south, asked.north, asked.west, asked.east))
+    elif asked.kind == "gaussian":
         grid = Grid.gaussian(asked.rows, asked.columns)
     else:
         grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)
@@ -237,7 +155,9 @@ def _changed(plan: StorePlan, options: IngestOptions, gravity: float) -> StorePl
     if options.variables is not None:
         kept = {variable(name).name for name in options.variables} | set(options.derive)
         plan = plan.with_fields({name: field for name, field in plan.fields.items() if name in kept})
-        if not any(field.has_level for field in plan.fields.values()):
+        used = {field.vertical for field in plan.fields.values()} | {d for v in plan.static.values() for d in v.dims}
+        plan = dataclasses.replace(plan, axes={dim: axis for dim, axis in plan.axes.items() if dim in used})
+        if "level" not in used:
             plan = dataclasses.replace(plan, levels=None, vertical=None, half_levels=None)
     roles = {name: role for name, role in options.roles.items() if name in options.derive}
     fields = {n: dataclasses.replace(f, role=roles[n]) if n in roles else f for n, f in plan.fields.items()}

@@ -9,7 +9,8 @@ from pathlib import Path
 from emulator.ingestion.append import kept_slabs, link_slabs
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import Slab, audit, fill, fill_forecast, slabs
-from emulator.ingestion.plan import IngestOptions, Work, prepare
+from emulator.ingestion.options import IngestOptions
+from emulator.ingestion.plan import Work, prepare
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
 from emulator.sources.open import absolute, find, identity, limit_caches
 from emulator.store.forecast import create_forecast, finish_forecast
@@ -149,7 +150,8 @@ def _task(plan: StorePlan, output, slab: Slab) -> tuple:
     shape = plan.grid.shape
     if plan.leads is not None:
         fields = {name: field.part(slab.start, slab.stop) for name, field in plan.fields.items()}
-        return (fill_forecast, output, fields, slab, plan.times[slab.start], plan.leads, shape)
+        space = dict(zip(plan.grid.dims, shape, strict=True))
+        return (fill_forecast, output, fields, slab, plan.times[slab.start], plan.leads, space)
     field = plan.fields[slab.name].part(slab.start, slab.stop)
     return (fill, output, field, slab, plan.times[slab.start : slab.stop], shape)
 

@@ -6,10 +6,10 @@ import pytest
 import xarray as xr
 from monthly_files import CALENDARS, middles, month_edges, monthly, write_files
 
-from emulator.ingestion.plan import IngestOptions
+from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.run import ingest
 from emulator.planet.calendar import TimeStep, seconds_between, select_period
-from emulator.sources.harmonise import SourceOptions
+from emulator.sources.options import SourceOptions
 from emulator.store.analysis import AnalysisSeries, open_analysis
 
 DAY = np.timedelta64(1, "D")

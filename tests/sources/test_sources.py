@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_files import LATITUDE, LEVELS, LONGITUDE, TIMES, truth, write_grib
 
-from emulator.sources.harmonise import SourceOptions, pieces
+from emulator.sources.harmonise import pieces
 from emulator.sources.open import Source, find, identity, open_source
+from emulator.sources.options import SourceOptions
 
 TRUTH = truth()
 
