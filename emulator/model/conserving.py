@@ -14,7 +14,7 @@ from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
 from emulator.conservation.penalties import Penalty
-from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
+from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets, of_nominal
 from emulator.data.channels import Layout
 from emulator.data.samples import Samples
 from emulator.planet.constants import Constants
@@ -185,6 +185,9 @@ def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
     for first in range(0, len(chosen), batch_size):
         batch = samples.batch(chosen[first : first + batch_size], 1)
         after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
+        if samples.step.months:
+            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
+            after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
         yield prognostic.unpack(batch.state[:, 0]), after
 
 
