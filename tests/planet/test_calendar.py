@@ -13,12 +13,12 @@ from emulator.planet.calendar import (
     day_and_hour,
     hour_and_leap_day,
     later,
-    months_later,
     seconds_between,
     select_period,
     valid_times,
     within,
 )
+from emulator.planet.months import months_later
 
 GREGORIAN = np.datetime64("2000-12-25T00", "ns") + np.arange(3000) * np.timedelta64(6, "h")
 DAYS_360 = xr.date_range("2000-12-25", periods=3000, freq="6h", calendar="360_day", use_cftime=True).values
