@@ -9,7 +9,7 @@ from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.forecasting.run import Models, attributes_of
-from emulator.forecasting.schedule import Schedule, Starts
+from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
@@ -17,6 +17,7 @@ from emulator.model.saved_model import check_match
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
+from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
@@ -41,8 +42,8 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     device = device_of(processes)
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
-    first, seconds = models.first, models.first.metadata["step_seconds"]
-    steps = round(config.lead_days * 86400 / seconds)
+    first, step = models.first, TimeStep.of(dataset)
+    steps = count_steps(step, config.lead_days, config.lead)
     inits = starts_of(config).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
@@ -58,11 +59,14 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
         attributes = attributes_of(dataset, uncorrected)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), progress)
-    if config.long_run_days:
-        every = max(1, round(86400 / seconds))
+    if config.long_run_days or config.long_run_lead:
+        every = max(1, round(86400 / step.seconds))
+        length = (
+            every * config.long_run_days if not config.long_run_lead else count_steps(step, 0, config.long_run_lead)
+        )
         alone = Forecaster(models.steppers[:1], dataset, config.batch_size)
         output = Output(config.long_run, attributes_of(dataset, first), weights[:1], None, share)
-        write(output, alone, inits[:1], Schedule.every(every * config.long_run_days, every), progress)
+        write(output, alone, inits[:1], Schedule.every(length, every), progress)
     for kind in config.also:
         if Path(config.output).exists():
             export(config.output, kind)
@@ -81,16 +85,16 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
 def starts_of(config: RolloutConfig) -> Starts:
     """Which times the forecasts start from."""
     period = config.period
-    return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store)
+    return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every)
 
 
 def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
-    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
+    dataset = open_analysis(config.store)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
-    steps = round(config.lead_days * 86400 / saved["step_seconds"])
+    steps = count_steps(TimeStep.of(dataset), config.lead_days, config.lead)
     count = len(starts_of(config).of(dataset, steps, str(config.store)))
-    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"
+    return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

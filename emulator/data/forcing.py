@@ -9,10 +9,10 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels
-from emulator.planet.calendar import day_and_hour, later
+from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.store.schema import entry, grid_of, time_step_seconds
+from emulator.store.schema import entry, grid_of
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,11 @@ class StepInputs(NamedTuple):
     noise: Tensor | None = None
 
 
-def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
-    """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.planet.insolation`)."""
+def clock_of(times, step_hours, grid: Grid) -> Tensor:
+    """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.planet.insolation`).
+
+    `step_hours`: their lengths, a number or `(time,)`.
+    """
     return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.open_mesh()))
 
 
@@ -51,7 +54,7 @@ class Forcing:
 
     def __init__(self, dataset: xr.Dataset, channels: Channels):
         self.dataset, self.channels, self.grid = dataset, channels, grid_of(dataset)
-        self.step_seconds = time_step_seconds(dataset)
+        self.step = TimeStep.of(dataset)
         if not self.step_seconds > 0:
             raise ValueError("Expected a store of at least 2 times, which give the length of a step, got one time")
         self.times = dataset["time"].values
@@ -62,14 +65,19 @@ class Forcing:
         self._warned = False
         self._memory: dict[int, Tensor] = {}
 
+    @property
+    def step_seconds(self) -> float:
+        """Length of a step; nominal seconds of months."""
+        return self.step.seconds
+
     def later(self, time, steps: int):
         """The time `steps` steps after `time`."""
-        return later(time, steps * self.step_seconds)
+        return self.step.later(time, steps)
 
     def inputs(self, times) -> StepInputs:
         """Of steps that start at `times`, a row each; no noise."""
         times = list(times)
-        clock = clock_of(times, self.step_seconds / 3600, self.grid)
+        clock = clock_of(times, self.step.lengths_from(np.array(times)) / 3600, self.grid)
         if not self.channels.count:
             return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock)
         first = torch.stack([self._fields(self._index(t)) for t in times])

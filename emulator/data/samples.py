@@ -108,13 +108,14 @@ class Samples:
         record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
         self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
-        self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600
+        self.grid, self.step = grid_of(self.dataset), record.step
         self.times, self.missing = record.times, record.missing
         self.fingerprints = [stretch.dataset.attrs.get("fingerprint") for stretch in record.stretches]
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
         self._at_start = is_snapshot(self.dataset, layout.forcing)
         self._day, self._hour = day_and_hour(self.times)
+        self._step_hours = self.step.lengths_from(self.times) / 3600
         self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
         count = sum(getattr(layout, g).count for g in HELD)
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
@@ -175,7 +176,7 @@ class Samples:
         clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1].ravel(), strict=True):
             part = slice(time, time + 1)
-            clock_features(self._day[part], self._hour[part], self.step_hours, *self._mesh, out=out[None])
+            clock_features(self._day[part], self._hour[part], self._step_hours[part], *self._mesh, out=out[None])
         return Batch(state, diagnostic, forcing, clock).pinned()
 
     def _forcing(self, times: np.ndarray) -> Tensor:

@@ -63,6 +63,7 @@ class IngestOptions(Options):
         "analysis", "joined: stores that ingest has written, put together when they are read"
     )
     step_hours: float | None = option(None, "step of the store; None: that of the snapshots in the sources", above=0)
+    step: str | None = option(None, "in place of step_hours: 1 day, 1 month, 1 season, 1 year", new=True, keyword=True)
     variables: tuple[str, ...] | None = option(
         None, "names to keep; None keeps all that the variable table or `define` knows"
     )
@@ -97,3 +98,5 @@ class IngestOptions(Options):
             )
         object.__setattr__(self, "sources", sources)
         super().__post_init__()
+        if self.step_hours and self.step:
+            raise ValueError(f"Expected step_hours or step, got both, {self.step_hours:g} and {self.step!r}")

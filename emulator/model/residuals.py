@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from emulator.conservation import fluxes
 from emulator.conservation.anchors import TruthResiduals, truth_residuals
 from emulator.conservation.atmosphere import State
 from emulator.conservation.budgets import Budget
 from emulator.conservation.options import SchemeOptions
+from emulator.conservation.scheme import of_nominal
 from emulator.data.samples import Samples
 from emulator.files.whole_file import whole_file
 from emulator.planet.quantities.registry import quantities
@@ -71,6 +73,9 @@ def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iter
     for first in range(0, len(chosen), batch_size):
         batch = samples.batch(chosen[first : first + batch_size], 1)
         after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
+        if samples.step.months:
+            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
+            after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
         yield prognostic.unpack(batch.state[:, 0]), after
 
 

@@ -60,6 +60,9 @@ class SourceOptions(Options):
     variables: tuple[str, ...] | None = option(
         None, "of a store to join; None: all but those of the stores before it", new=True
     )
+    time_stamp: Literal["start", "middle", "end"] | None = option(
+        None, "where in its interval the time of a mean lies, where no bounds tell; all fields are then means", new=True
+    )
     forecast: bool = option(False)
     wanted: tuple[str, ...] | None = option(None)
     static: tuple[str, ...] = option(("geopotential_at_surface", "land_sea_mask"))

@@ -19,6 +19,9 @@ class VerifyOptions(Options):
     persistence_lead_hours: tuple[float, ...] = option(
         (), "leads to score persistence at when there are no forecasts; empty: up to 10 days", above=0
     )
+    persistence_lead_months: tuple[int, ...] = option(
+        (), "the same for truths of calendar steps; empty: up to a year", minimum=1, new=True
+    )
     events: tuple[float, ...] = option(
         (0.05, 0.95),
         "quantiles of the climatology that events lie below (up to 0.5) or above; empty: none",
