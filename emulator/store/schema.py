@@ -101,6 +101,14 @@ def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
     return roles
 
 
+def is_mean(dataset: xr.Dataset, name: str) -> bool:
+    """Whether a field is a mean over the step that ends at its time, as the store has it; the table where it says nothing."""
+    method = str(dataset[name].attrs.get("cell_methods") or "")
+    if "time:" in method:
+        return "time: mean" in method
+    return name in VARIABLES and VARIABLES[name].cell == "mean"
+
+
 def moving_variables(dataset: xr.Dataset) -> list[str]:
     """Names of the fields that change in time: prognostic, forcing and diagnostic ones, each sorted."""
     roles = variables_by_role(dataset)
