@@ -124,7 +124,10 @@ class Layout:
 
     def __post_init__(self):
         if not self.moments:
-            usual = ("end" if name in VARIABLES and VARIABLES[name].cell == "mean" else "start" for name in self.forcing.names)
+            usual = (
+                "end" if name in VARIABLES and VARIABLES[name].cell == "mean" else "start"
+                for name in self.forcing.names
+            )
             object.__setattr__(self, "moments", tuple(usual))
         if len(self.moments) != len(self.forcing.names) or set(self.moments) - set(MOMENTS):
             raise ValueError(f"Expected of each of {self.forcing.names} one of {MOMENTS}, got {self.moments}")
@@ -153,13 +156,14 @@ class Layout:
             raise ValueError(f"Expected at least one prognostic or diagnostic variable in {name}, got none")
         forcing = groups["forcing"].names
         if unknown := sorted(set(more.moments) - set(forcing)):
-            raise ValueError(
-                f"Expected forcing_moments of forcing variables among {', '.join(forcing) or 'none'}, got {', '.join(unknown)}"
-            )
+            known = ", ".join(forcing) or "none"
+            raise ValueError(f"Expected forcing_moments of forcing variables, {known}, got {', '.join(unknown)}")
         usual = {variable: "end" if is_mean(dataset, variable) else "start" for variable in forcing}
         static = Channels.of(dataset, [each for each in roles["static"] if set(SPACE) & set(dataset[each].dims)])
         moments = tuple((usual | dict(more.moments)).values())
-        return cls(**groups, static=static, moments=moments, history=more.history, lengths=_lengths(dataset, more.steps))
+        return cls(
+            **groups, static=static, moments=moments, history=more.history, lengths=_lengths(dataset, more.steps)
+        )
 
     @property
     def given(self) -> Channels:
@@ -184,7 +188,10 @@ class Layout:
     @classmethod
     def from_json(cls, values: dict) -> "Layout":
         groups = {n: Channels(tuple(values[n]["names"]), tuple(values[n]["levels"])) for n in GROUPS}
-        return cls(**groups, **{n: tuple(v) if isinstance(v, list | tuple) else v for n, v in values.items() if n not in GROUPS})
+        return cls(
+            **groups,
+            **{n: tuple(v) if isinstance(v, list | tuple) else v for n, v in values.items() if n not in GROUPS},
+        )
 
 
 GROUPS = ("prognostic", "diagnostic", "forcing", "static")
@@ -211,5 +218,7 @@ def _lengths(dataset, hours: Sequence[float]) -> tuple[int, ...]:
     own = time_step_seconds(dataset) / 3600
     lengths = [hour / own for hour in hours] if own else [0.0]
     if any(length < 1 or abs(length - round(length)) > 1e-9 for length in lengths):
-        raise ValueError(f"Expected steps as multiples of the store's {own:g} h, got {', '.join(f'{h:g}' for h in hours)} h")
+        raise ValueError(
+            f"Expected steps as multiples of the store's {own:g} h, got {', '.join(f'{h:g}' for h in hours)} h"
+        )
     return tuple(sorted({round(length) for length in lengths}))
