@@ -2,13 +2,13 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from emulator.planet.variables import VARIABLES
+from emulator.planet.vertical import vertical_of
 from emulator.store.schema import is_mean, time_step_seconds, variables_by_role
 
 SPACE = ("latitude", "longitude", "y", "x", "cell")
@@ -33,8 +33,8 @@ class Channels:
 
     @classmethod
     def of(cls, dataset, names) -> "Channels":
-        """Channels of the given variables of an xarray dataset, a level's each, whatever the kind of vertical axis."""
-        return cls(tuple(names), tuple(_levels(dataset[name]) for name in names))
+        """Channels of the given variables of an xarray dataset."""
+        return cls(tuple(names), tuple(dataset.sizes.get(vertical_of(dataset[n].dims), 0) for n in names))
 
     @property
     def widths(self) -> list[int]:
@@ -96,11 +96,6 @@ class Channels:
             for name, count, part in zip(self.names, self.levels, parts, strict=True)
         ]
         return torch.cat(new, dim=1)
-
-
-def _levels(field) -> int:
-    sizes = [size for name, size in field.sizes.items() if name not in ("time", "member", *SPACE)]
-    return math.prod(sizes) if sizes else 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import seconds_between, select_period, uniform_step
+from emulator.planet.vertical import VERTICAL
 from emulator.store.schema import (
     check_coordinates,
     check_schema,
@@ -122,8 +123,8 @@ def _name(dataset: xr.Dataset) -> str:
 
 def _check_alike(one: xr.Dataset, other: xr.Dataset, names) -> None:
     grids, where = [grid_of(dataset) for dataset in (one, other)], f"({_name(one)} and {_name(other)})"
-    levels = [dataset["level"].values if "level" in dataset else None for dataset in (one, other)]
-    if not (grids[0].same_as(grids[1]) and np.array_equal(*levels)):
+    levels = [[dataset[d].values if d in dataset else None for d in VERTICAL] for dataset in (one, other)]
+    if not (grids[0].same_as(grids[1]) and all(map(np.array_equal, *levels))):
         raise ValueError(
             f"Expected stores of one grid and the same levels, got {grids[0].describe()} and {grids[1].describe()} {where}"
         )
@@ -142,7 +143,7 @@ def _check_alike(one: xr.Dataset, other: xr.Dataset, names) -> None:
         pair = one[name], other[name]
         if pair[0].dims != pair[1].dims:
             raise ValueError(f"Expected {name} on {pair[0].dims} in every store, got {pair[1].dims} in {_name(other)}")
-        for what in ("units", "cell_methods"):
+        for what in ("units", "cell_methods", "domain"):
             got = [str(array.attrs.get(what, "")).split(" (")[0] for array in pair]  # the step has a check of its own
             if got[0] != got[1]:
                 raise ValueError(

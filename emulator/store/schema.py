@@ -14,10 +14,10 @@ from emulator.planet.calendar import uniform_step
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid, longitude_east, positions_in_order
 from emulator.planet.variables import VARIABLES
-from emulator.planet.vertical import Levels
+from emulator.planet.vertical import VERTICAL, Levels
 from emulator.store.marks import partial_path
 
-ORDER = ("init_time", "lead_time", "time", "member", "level", "latitude", "longitude", "cell")
+ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "cell")
 
 
 def open_zarr(path, chunks=None) -> xr.Dataset:
@@ -40,7 +40,7 @@ def open_zarr(path, chunks=None) -> xr.Dataset:
 
 
 def in_order(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with north first, longitudes in [0, 360) increasing, levels from the top, and dimensions in order.
+    """The dataset with north first, longitudes in [0, 360) increasing, vertical axes and dimensions in order.
 
     Nothing is computed. Levels in Pa (by their units) become hPa.
     """
@@ -51,9 +51,10 @@ def in_order(dataset: xr.Dataset) -> xr.Dataset:
         east = longitude_east(longitude.values)
         if not np.array_equal(east, longitude.values):
             dataset = dataset.assign_coords(longitude=("longitude", east, longitude.attrs))
-    for name in ("latitude", "longitude", "level"):
+    for name in ("latitude", "longitude", *VERTICAL):
         if name in dataset.dims and name in dataset.coords:
-            order = positions_in_order(name, dataset[name].values)
+            values = dataset[name].values
+            order = VERTICAL[name].positions(values) if name in VERTICAL else positions_in_order(name, values)
             if np.any(np.diff(order) != 1):
                 reverse = np.array_equal(order, np.arange(len(order))[::-1])
                 dataset = dataset.isel({name: slice(None, None, -1) if reverse else order})
@@ -139,8 +140,9 @@ def check_coordinates(dataset, path, required):
     for name in (*required, "latitude", "longitude"):
         if name not in dataset.coords:
             raise ValueError(f"Expected a coordinate {name} in {path}, got {sorted(map(str, dataset.coords))}")
-    if "level" in dataset.dims and "level" not in dataset.coords:
-        raise ValueError(f"Expected values for the dimension level in {path}, got none")
+    for name in VERTICAL:
+        if name in dataset.dims and name not in dataset.coords:
+            raise ValueError(f"Expected values for the dimension {name} in {path}, got none")
     try:
         grid_of(dataset)
         levels_of(dataset)

@@ -16,6 +16,7 @@ import xarray as xr
 
 from emulator.files.whole_file import whole_file, write_netcdf
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
+from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.schema import fingerprint, moving_variables, variables_by_role
 
@@ -106,7 +107,7 @@ def of_block(array: xr.Variable, start: int, stop: int, end: int, area: np.ndarr
       start, stop: the block; `end` is the end of the period: the change from `stop - 1` to `stop` counts if it is within.
       area: `(*space)`.
     """
-    has_level = "level" in array.dims
+    has_level = vertical_of(array.dims) is not None
     values = np.asarray(array.isel(time=slice(start, min(stop + 1, end))).values, np.float64)
     return Moments.of(values[: stop - start], area, has_level), _of_changes(array, values, area)
 
@@ -115,13 +116,13 @@ def of_seam(before: xr.Variable, last: int, after: xr.Variable, first: int, area
     """Moments of no values, and of the change from the time `last` of one store to the time `first` of the next."""
     values = [np.asarray(array.isel(time=[at]).values) for array, at in ((before, last), (after, first))]
     changes = _of_changes(before, np.concatenate(values).astype(np.float64), area)
-    return Moments.none(before.sizes.get("level")), changes
+    return Moments.none(before.sizes.get(vertical_of(before.dims))), changes
 
 
 def _of_changes(array, values, area):
     if len(values) < 2:
-        return Moments.none(array.sizes.get("level"))
-    return Moments.of(np.diff(values, axis=0), area, "level" in array.dims)
+        return Moments.none(array.sizes.get(vertical_of(array.dims)))
+    return Moments.of(np.diff(values, axis=0), area, vertical_of(array.dims) is not None)
 
 
 def merged(parts: Iterable[tuple[Moments, Moments]]) -> tuple[Moments, Moments]:
@@ -179,7 +180,8 @@ def write_statistics(
         raise ValueError(f"Expected at least 2 times of {stores[0]} in the period, got 1: {series.times[0]}")
     area, moving = store["cell_area"].values, moving_variables(store)
     tables = _kept(output, own)
-    tasks = {name: _tasks(series, opened, name, area) for name in moving if name not in tables}
+    weights = {name: area if set(store["cell_area"].dims) <= set(store[name].dims) else np.ones(()) for name in moving}
+    tasks = {name: _tasks(series, opened, name, weights[name]) for name in moving if name not in tables}
     done, total = 0, sum(map(len, tasks.values()))
     for name, own_tasks in tasks.items():
         parts = over(_call, own_tasks, lambda count, done=done: report(done + count, total, ""))
@@ -187,7 +189,7 @@ def write_statistics(
         tables[name] = table(*merged(parts))
         _keep(output, own, name, tables[name])
     for name in variables_by_role(store)["static"]:
-        tables[name] = table(Moments.of(store[name].values, area, "level" in store[name].dims), None)
+        tables[name] = table(Moments.of(store[name].values, area, vertical_of(store[name].dims) is not None), None)
     if empty := [name for name in moving if not np.isfinite(tables[name][:4]).all()]:
         raise ValueError(f"Expected values of {', '.join(empty)} on every level of {stores[0]}, got missing ones alone")
     write_netcdf(_as_dataset(tables, opened, series.times, own), output)
@@ -221,15 +223,19 @@ def _blocks(array, first: int, last: int) -> list[tuple[int, int]]:
 
 
 def _as_dataset(tables: Mapping[str, np.ndarray], stores: Sequence[xr.Dataset], times: np.ndarray, own: str):
-    """What is written: `(statistic, level)` or `(statistic,)`, float64."""
+    """What is written: `(statistic, <vertical>)` or `(statistic,)`, float64."""
     store = stores[0]
     variables = {
-        name: (("statistic", "level")[: values.ndim], values, {"units": store[name].attrs.get("units", "")})
+        name: (
+            ("statistic", vertical_of(store[name].dims))[: values.ndim],
+            values,
+            {"units": store[name].attrs.get("units", "")},
+        )
         for name, values in sorted(tables.items())
     }
     coordinates: dict = {"statistic": list(STATISTICS)}
-    if "level" in store.dims:
-        coordinates["level"] = ("level", store["level"].values, store["level"].attrs)
+    for axis in (axis for axis in VERTICAL if axis in store.dims):
+        coordinates[axis] = (axis, store[axis].values, store[axis].attrs)
     attributes = {
         "emulator_schema": SCHEMA,
         "period_start": str(times[0]),
