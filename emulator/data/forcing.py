@@ -10,10 +10,10 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import SPACE, Channels, Layout
-from emulator.planet.calendar import day_and_hour, later
+from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.store.schema import grid_of, is_mean, time_step_seconds
+from emulator.store.schema import grid_of, is_mean
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,16 @@ def over_steps(fields: Tensor, means: Tensor, length: int) -> Tensor:
         return fields[:, length - 1 :: length]
     times = fields.unflatten(1, (-1, length))
     return torch.where(means.view(-1, *[1] * (fields.dim() - 3)), times.mean(2), times[:, :, -1])
+
+
+def lengths_of(stored: TimeStep, ends, length: int) -> Tensor:
+    """Lengths, in steps of a store, of steps of `length` of them that end at some times, `(time,)` float64.
+
+    Of calendar months, which differ, in units of the nominal one.
+    """
+    if not stored.months:
+        return torch.full((len(ends),), length, dtype=torch.float64)
+    return torch.from_numpy(TimeStep(months=length * stored.months).lengths(ends) / stored.seconds)
 
 
 class Moments:
@@ -122,11 +132,11 @@ class Forcing:
         empty = Channels((), ())
         layout = given if isinstance(given, Layout) else Layout(empty, empty, given, empty)
         self.dataset, self.channels, self.grid = dataset, layout.forcing, grid_of(dataset)
-        self.length, self._stored_seconds = length, time_step_seconds(dataset)
-        self.step_seconds = length * self._stored_seconds
+        self.length, self.stored = length, TimeStep.of(dataset)
+        self.step_seconds = length * self.stored.seconds
         if not self.step_seconds > 0:
             raise ValueError("Expected a store of at least 2 times, which give the length of a step, got one time")
-        self._tells_length = layout.lengths != (1,)
+        self._tells_length = layout.lengths != (1,) or bool(self.stored.months)
         self.times = dataset["time"].values
         day, hour = day_and_hour(self.times)
         self._phase = day + hour / 24
@@ -137,13 +147,17 @@ class Forcing:
 
     def later(self, time, steps: int):
         """The time `steps` steps after `time`."""
-        return later(time, steps * self.step_seconds)
+        return self.stored.later(time, steps * self.length)
 
     def inputs(self, times) -> StepInputs:
         """Of steps that start at `times`, a row each; no noise."""
         times = list(times)
         clock = clock_of(times, self.step_seconds / 3600, self.grid)
-        told = torch.full((len(times),), self.length, dtype=torch.float64) if self._tells_length else None
+        told = (
+            lengths_of(self.stored, [self.later(time, 1) for time in times], self.length)
+            if self._tells_length
+            else None
+        )
         if not self.channels.count:
             return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock, length=told)
         inner = range(1 if self._moments.at_start else self.length + 1)
@@ -153,7 +167,7 @@ class Forcing:
         return StepInputs(given[:, 0], clock, length=told)
 
     def _inside(self, time, stored: int):
-        return later(time, stored * self._stored_seconds) if stored else time
+        return self.stored.later(time, stored) if stored else time
 
     def _index(self, time) -> int:
         if self.times[0] <= time <= self.times[-1]:

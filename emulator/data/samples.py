@@ -10,10 +10,10 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import SPACE, Channels, Layout
-from emulator.data.forcing import Moments, StepInputs, means_of, over_steps
+from emulator.data.forcing import Moments, StepInputs, lengths_of, means_of, over_steps
 from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
-from emulator.planet.calendar import day_and_hour
+from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
 from emulator.store.analysis import AnalysisSeries
 from emulator.store.chunks import StoreReader
@@ -138,6 +138,7 @@ class Samples:
         self.times, self.missing = record.times, record.missing
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
+        self._step = TimeStep.of(self.dataset)
         self._moments = Moments(layout.forcing, layout.moments, means_of(self.dataset, layout.forcing))
         self._means, self._series = means_of(self.dataset, layout.diagnostic), self._read_series(layout)
         self._day, self._hour = day_and_hour(self.times)
@@ -229,9 +230,10 @@ class Samples:
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1:length].ravel(), strict=True):
             part = slice(time, time + 1)
             clock_features(self._day[part], self._hour[part], hours, *self._mesh, out=out[None])
-        told = None
-        if self.layout.lengths != (1,):
-            told = torch.full((len(starts), steps), length, dtype=torch.float64)
+        told, stored = None, self._step
+        if self.layout.lengths != (1,) or stored.months:
+            ends = self.times[whole[:, length::length].ravel()]
+            told = lengths_of(stored, ends, length).view(len(starts), steps)
         return Batch(state, diagnostic, forcing, clock, length=told).pinned()
 
     def _forcing(self, times: np.ndarray, length: int) -> Tensor:

@@ -1,11 +1,27 @@
-"""Time axes: steps, periods, day of the year and hour, alike for datetime64 and cftime values."""
+"""Time axes: steps of fixed length and of calendar months, periods, day of the year and hour.
 
+All alike for datetime64 and cftime values. A calendar step is a whole number of months (a season has 3, a year 12): its
+length in seconds differs from step to step, and leads along it are counted in months, as integers.
+"""
+
+import dataclasses
 import datetime
 import re
 
 import numpy as np
 import xarray as xr
 
+MONTH_SECONDS = (
+    2629746.0  # nominal length of a month in every calendar: a twelfth of the Gregorian year of 365.2425 days
+)
+UNITS = {
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+    "week": 604800.0,
+}  # of spans of time, in seconds
+MONTHS = {"month": 1, "season": 3, "year": 12}
 _BEFORE = np.concatenate([[0], np.cumsum([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30])])  # days before each month
 
 
@@ -28,8 +44,152 @@ def later(times, seconds: float):
     return times + datetime.timedelta(seconds=seconds)
 
 
+def months_later(times, months):
+    """One time, or an array of times, moved by calendar months (negative: earlier), of which there may be one for each time.
+
+    To the same day and hour, or to the month's last day where it has no such day.
+    """
+    if np.asarray(times).dtype.kind == "M":
+        kind, date = np.asarray(times).dtype, times.astype("datetime64[D]")
+        first = times.astype("datetime64[M]")
+        then = first + np.asarray(months).astype("timedelta64[M]")
+        last = (then + np.timedelta64(1, "M")).astype("datetime64[D]") - np.timedelta64(1, "D")
+        moved = np.minimum(then.astype("datetime64[D]") + (date - first.astype("datetime64[D]")), last)
+        return moved.astype(kind) + (times - date.astype(kind))
+    if isinstance(times, np.ndarray):
+        pairs = zip(times.ravel(), np.broadcast_to(months, times.shape).ravel(), strict=True)
+        moved = np.empty(times.size, object)
+        moved[:] = [months_later(time, int(count)) for time, count in pairs]
+        return moved.reshape(times.shape)
+    year, month = divmod(12 * times.year + times.month - 1 + months, 12)
+    first = times.replace(year=year, month=month + 1, day=1)
+    return first.replace(day=min(times.day, first.daysinmonth))
+
+
+def month_numbers(times) -> np.ndarray:
+    """Calendar months since January of the year 0 in which datetime64 or cftime values lie, int64 `(time,)`."""
+    times = np.asarray(times)
+    if times.dtype.kind == "M":
+        return times.astype("datetime64[M]").astype(np.int64) + 12 * 1970
+    return np.array([12 * time.year + time.month - 1 for time in times], np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeStep:
+    """The step of a uniform time axis, or a span of time: of fixed length, or a number of calendar months.
+
+    Attributes:
+      seconds: length; of months the nominal one, which is the same in every calendar. 0: of one time alone.
+      months: of a calendar step; 0 for a fixed length.
+    """
+
+    seconds: float = 0.0
+    months: int = 0
+
+    def __post_init__(self):
+        if self.months < 0 or self.seconds < 0:
+            raise ValueError(f"Expected a step of positive length, got {self.seconds:g} s and {self.months} months")
+        if self.months:
+            object.__setattr__(self, "seconds", self.months * MONTH_SECONDS)
+
+    def __str__(self) -> str:
+        if self.months:
+            return f"{self.months} month{'s' * (self.months > 1)}"
+        return f"{self.seconds / 3600:g} h"
+
+    @classmethod
+    def parse(cls, text: str) -> "TimeStep":
+        """From `6 hours`, `1 day`, `month`, `3 months`, `1 year`, .... Raises `ValueError` with the units that there are."""
+        found = re.fullmatch(r"\s*([0-9.]*)\s*([a-z]+?)s?\s*", str(text).lower())
+        unit = {"h": "hour", "d": "day", "s": "second"}.get(found[2], found[2]) if found else None
+        try:
+            count = float(found[1] or 1) if found else 0.0
+        except ValueError:
+            count = 0.0
+        if count > 0 and unit in MONTHS and count == round(count):
+            return cls(months=MONTHS[unit] * round(count))
+        if count > 0 and unit in UNITS:
+            return cls(count * UNITS[unit])
+        raise ValueError(
+            f"Expected a number of {', '.join(f'{name}s' for name in (*UNITS, *MONTHS))} (whole ones of the last "
+            f"{len(MONTHS)}), got {text!r}"
+        )
+
+    @classmethod
+    def of(cls, dataset: xr.Dataset) -> "TimeStep":
+        """Between neighbours of `time`, or of a forecast's `lead_time`. Raises `ValueError` for an irregular axis."""
+        name = "lead_time" if "lead_time" in dataset.dims else "time"
+        return cls.along(dataset[name].values, name, "the dataset", bool(dataset.attrs.get("time_step_months")))
+
+    @classmethod
+    def along(cls, times, name, path, calendar: bool = False) -> "TimeStep":
+        """The step of times, or of leads (timedelta64, or integers for months), `(time,)`; of no length for one.
+
+        `calendar`: in months where both fit, as months of 30 days do. Raises `ValueError` naming the axis and the path for
+        values that do not increase or are irregular.
+        """
+        times = np.asarray(times)
+        if len(times) < 2:
+            return cls()
+        months = np.diff(times) if times.dtype.kind in "iu" else None
+        steps = seconds_between(times) if months is None else months * MONTH_SECONDS
+        if np.any(steps <= 0):
+            at = int(np.argmax(steps <= 0))
+            raise ValueError(f"Expected strictly increasing {name} in {path}, got {times[at]} then {times[at + 1]}")
+        fixed = months is None and np.all(np.abs(steps - steps[0]) <= 1e-3)
+        if not fixed or calendar:
+            if months is None:
+                months = _months_between(times)
+            if months is not None and np.all(months == months[0]):
+                return cls(months=int(months[0]))
+        if fixed:
+            return cls(float(steps[0]))
+        at = int(np.argmax(np.abs(steps - steps[0]) > 1e-3))
+        raise ValueError(
+            f"Expected a uniform {name} axis in {path}, got a step of {steps[0] / 3600:g} h and then {times[at]} to "
+            f"{times[at + 1]} ({steps[at] / 3600:g} h)"
+        )
+
+    def later(self, time, count: int = 1):
+        """One time or an array of times moved by `count` steps (negative: earlier)."""
+        return months_later(time, count * self.months) if self.months else later(time, count * self.seconds)
+
+    def lengths(self, times) -> np.ndarray:
+        """True seconds of the step that ends at each of some times, float64 `(time,)`."""
+        times = np.asarray(times)
+        if not self.months or not len(times):
+            return np.full(len(times), self.seconds)
+        before = self.later(times, -1)
+        return seconds_between(np.stack([before, times], axis=1).ravel())[::2]
+
+    def leads(self, numbers) -> np.ndarray:
+        """Leads after some numbers of steps: months as int64, else timedelta64[ns]; `(lead,)`."""
+        if self.months:
+            return np.asarray(numbers, np.int64) * self.months
+        return np.round(np.asarray(numbers) * self.seconds * 1e9).astype("timedelta64[ns]")
+
+    def count(self, span: "TimeStep") -> float:
+        """How many of these steps make a span of time. Raises `ValueError` for days of months, or months of days."""
+        if not self.seconds or bool(self.months) != bool(span.months):
+            kind = "months" if self.months else "hours or days"
+            raise ValueError(f"Expected a span in {kind}, since the step is {self}; got {span}")
+        return span.months / self.months if self.months else span.seconds / self.seconds
+
+
+def _months_between(times: np.ndarray) -> np.ndarray | None:
+    """Whole calendar months between neighbours; None where they do not lie at one day and hour, which every month has."""
+    if times.dtype.kind not in "MO":
+        return None
+    number, day = month_numbers(times), xr.DataArray(times, dims="time").dt.day.values
+    alike = day.max() <= 28 and np.all(months_later(times, number[0] - number) == times[0])
+    return np.diff(number) if alike else None
+
+
 def valid_times(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
-    """Valid times, `(init, lead)`, for datetime64 or cftime initial times and timedelta64 leads."""
+    """Valid times, `(init, lead)`, of datetime64 or cftime initial times and leads as timedelta64, or integers for months."""
+    if lead_time.dtype.kind in "iu":
+        valid = [months_later(init_time, int(lead)) for lead in lead_time]
+        return np.stack(valid, axis=1) if valid else np.empty((len(init_time), 0), init_time.dtype)
     if init_time.dtype != object:
         return init_time[:, None] + lead_time[None, :]
     seconds = lead_time / np.timedelta64(1, "s")
@@ -43,23 +203,6 @@ def seconds_between(times: np.ndarray) -> np.ndarray:
     if steps.dtype == object:
         return np.array([step.total_seconds() for step in steps], np.float64)
     return steps / np.timedelta64(1, "s")
-
-
-def uniform_step(times, name, path) -> float:
-    """Seconds between neighbours of `times`; 0 for one. Raises `ValueError` naming the axis and the path if irregular."""
-    steps = seconds_between(times)
-    if len(steps) == 0:
-        return 0.0
-    if np.any(steps <= 0):
-        at = int(np.argmax(steps <= 0))
-        raise ValueError(f"Expected strictly increasing {name} in {path}, got {times[at]} then {times[at + 1]}")
-    if np.any(np.abs(steps - steps[0]) > 1e-3):
-        at = int(np.argmax(np.abs(steps - steps[0]) > 1e-3))
-        raise ValueError(
-            f"Expected a uniform {name} axis in {path}, got a step of {steps[0] / 3600:g} h and then {times[at]} to "
-            f"{times[at + 1]} ({steps[at] / 3600:g} h)"
-        )
-    return float(steps[0])
 
 
 def within(times, start=None, end=None) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import uniform_step
+from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid, longitude_east, positions_in_order
 from emulator.planet.variables import VARIABLES
@@ -117,9 +117,11 @@ def moving_variables(dataset: xr.Dataset) -> list[str]:
 
 
 def time_step_seconds(dataset: xr.Dataset) -> float:
-    """Seconds between neighbours of `time`, or of a forecast's `lead_time`; 0 for one. Raises `ValueError` if irregular."""
-    name = "lead_time" if "lead_time" in dataset.dims else "time"
-    return uniform_step(dataset[name].values, name, "the dataset")
+    """Seconds between neighbours of `time`, or of a forecast's `lead_time`; nominal ones of months (see `TimeStep`).
+
+    0 for one time. Raises `ValueError` for an irregular axis.
+    """
+    return TimeStep.of(dataset).seconds
 
 
 def fingerprint(settings: str, *inputs: str) -> str:
