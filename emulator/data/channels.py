@@ -4,11 +4,13 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import vertical_of
+from emulator.store.masks import domain_of
 from emulator.store.schema import is_mean, time_step_seconds, variables_by_role
 
 SPACE = ("latitude", "longitude", "y", "x", "cell")
@@ -98,6 +100,32 @@ class Channels:
         return torch.cat(new, dim=1)
 
 
+def outside_of(dataset, channels: Channels) -> np.ndarray | None:
+    """For every channel where it does not exist, `(channel, *space)` bool; None where all exist everywhere.
+
+    There a state or a diagnostic is 0 in tensors, and forcing is missing (NaN). Raises `ValueError` for a domain whose mask
+    is absent or does not fit.
+    """
+    inside = {name: domain_of(dataset, name) for name in channels.names}
+    masks = [
+        mask if count else mask[None]
+        for mask, count in zip(inside.values(), channels.levels, strict=True)
+        if mask is not None
+    ]
+    if not masks:
+        return None
+    found = np.zeros((channels.count, *masks[0].shape[1:]), bool)
+    for name, where in channels.slices.items():
+        if inside[name] is not None:
+            found[where] = ~inside[name]
+    return found
+
+
+def kept_within(fields: Tensor, exists: Tensor | None) -> Tensor:
+    """Fields `(..., channel, *space)`, 0 where they do not exist by a mask `(channel, *space)`; None: everywhere."""
+    return fields if exists is None else torch.where(exists, fields, 0.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Which variables a network steps forward, diagnoses, is given, and knows as fixed; and what else shapes its step.
@@ -107,6 +135,7 @@ class Layout:
       moments: of every forcing variable, of `MOMENTS`; none: snapshots at the start, means at the end of a step.
       history: input times, the newest included.
       lengths: of the steps that the network makes, in steps of the store.
+      masked: variables that do not exist everywhere. masks: how many masks of them the network is given.
     """
 
     prognostic: Channels
@@ -116,6 +145,8 @@ class Layout:
     moments: tuple[str, ...] = ()
     history: int = 1
     lengths: tuple[int, ...] = (1,)
+    masked: tuple[str, ...] = ()
+    masks: int = 0
 
     def __post_init__(self):
         if not self.moments:
@@ -178,7 +209,7 @@ class Layout:
 
     def to_json(self) -> dict:
         found = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS}
-        return found | {name: getattr(self, name) for name in ("moments", "history", "lengths")}
+        return found | {name: getattr(self, name) for name in MORE}
 
     @classmethod
     def from_json(cls, values: dict) -> "Layout":
@@ -190,6 +221,7 @@ class Layout:
 
 
 GROUPS = ("prognostic", "diagnostic", "forcing", "static")
+MORE = ("moments", "history", "lengths", "masked", "masks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,11 +232,13 @@ class More:
       moments: of single forcing variables, by name.
       history: input times.
       steps: lengths of the steps in hours; none: the store's.
+      mask_channels: whether the network is given the masks of fields that do not exist everywhere.
     """
 
     moments: Mapping[str, str] = dataclasses.field(default_factory=dict)
     history: int = 1
     steps: Sequence[float] = ()
+    mask_channels: bool = False
 
 
 def _lengths(dataset, hours: Sequence[float]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import SPACE, Channels, Layout
+from emulator.data.channels import SPACE, Channels, Layout, outside_of
 from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
@@ -142,6 +142,8 @@ class Forcing:
         self._phase = day + hour / 24
         self._hour = hour
         self._moments = Moments(self.channels, layout.moments, means_of(dataset, self.channels))
+        outside = outside_of(dataset, self.channels)
+        self._outside = None if outside is None else torch.from_numpy(outside)
         self._warned = False
         self._memory: dict[int, Tensor] = {}
 
@@ -188,7 +190,8 @@ class Forcing:
                 self._memory.clear()
             part = self.dataset.isel(time=index)
             fields = {name: torch.from_numpy(self._read(part[name]))[None] for name in self.channels.names}
-            self._memory[index] = self.channels.pack(fields)[0]
+            packed = self.channels.pack(fields)[0]
+            self._memory[index] = packed if self._outside is None else packed.masked_fill(self._outside, torch.nan)
         return self._memory[index]
 
     def _read(self, field: xr.DataArray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import SPACE, Channels, Layout
+from emulator.data.channels import SPACE, Layout, outside_of
 from emulator.data.forcing import Moments, StepInputs, lengths_of, means_of, over_steps
 from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
@@ -140,6 +140,7 @@ class Samples:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
         self._step = TimeStep.of(self.dataset)
         self._moments = Moments(layout.forcing, layout.moments, means_of(self.dataset, layout.forcing))
+        self._outside = {group: outside_of(self.dataset, getattr(layout, group)) for group in HELD}
         self._means, self._series = means_of(self.dataset, layout.diagnostic), self._read_series(layout)
         self._day, self._hour = day_and_hour(self.times)
         self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
@@ -149,22 +150,20 @@ class Samples:
         if size <= cache_bytes:
             log.info("holding %d times x %d channels in memory (%.2f GB)", len(self.times), count, size / 1e9)
             shapes = {g: (len(self.times), getattr(layout, g).count, *self.grid.shape) for g in HELD}
-            self._held = Held(shapes, lambda group, times, out: self._read_into(getattr(layout, group), times, out))
+            self._held = Held(shapes, self._read_into)
 
     def __len__(self) -> int:
         return len(self.times)
 
-    def _read(self, channels: Channels, times: np.ndarray) -> Tensor:
-        """Fields at some positions in time, `(time, channel, *space)`."""
-        out = self._memory.tensor((len(times), channels.count, *self.grid.shape))
-        self._read_into(channels, times, out.numpy())
+    def _read(self, group: str, times: np.ndarray) -> Tensor:
+        """Fields of a group at some positions in time, `(time, channel, *space)`."""
+        out = self._memory.tensor((len(times), getattr(self.layout, group).count, *self.grid.shape))
+        self._read_into(group, times, out.numpy())
         return out
 
-    def _read_into(self, channels: Channels, times: np.ndarray, out: np.ndarray) -> None:
+    def _read_into(self, group: str, times: np.ndarray, out: np.ndarray) -> None:
         """As `_read`, into C-contiguous float32 `out`."""
-        if not channels.count:
-            return
-        slices = channels.slices
+        slices = getattr(self.layout, group).slices
         for name in self._series.keys() & slices.keys():
             where = slices.pop(name)
             out[:, where] = self._series[name][times].reshape(-1, *[1] * (out.ndim - 1))
@@ -177,6 +176,8 @@ class Samples:
                 _read_chunks(reader, slices, stretch.first + local, rows, out)
             else:
                 self._read_zarr(stretch.dataset, slices, local, rows, out)
+        if self._outside[group] is not None:
+            np.copyto(out, np.nan if group == "forcing" else 0.0, where=self._outside[group])
 
     def _read_zarr(self, dataset: xr.Dataset, slices: Mapping[str, slice], local, rows, out: np.ndarray) -> None:
         block = max(1, READ_BYTES // (4 * out[0].size))
@@ -252,7 +253,7 @@ class Samples:
             return torch.empty((*times.shape, 0, *self.grid.shape))
         if self._held is not None and (held := self._held.fields(group, times)) is not None:
             return held
-        return self._read(channels, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
+        return self._read(group, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
 
 
 def _read_chunks(reader: StoreReader, slices: Mapping[str, slice], times, rows, out: np.ndarray) -> None:

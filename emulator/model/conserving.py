@@ -17,6 +17,7 @@ from emulator.conservation.penalties import Penalty
 from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
 from emulator.data.channels import Layout
 from emulator.data.samples import Samples
+from emulator.model.stepper import newest
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -174,7 +175,14 @@ def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Sch
 
 def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
     variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
-    return build_scheme(options.with_rates(saved), atmosphere, names, variances)
+    scheme = build_scheme(options.with_rates(saved), atmosphere, names, variances)
+
+    def of_length(length: float) -> Scheme:
+        longer = dataclasses.replace(atmosphere, step_seconds=length * atmosphere.step_seconds)
+        return _make_scheme(options, saved, longer, names)
+
+    scheme.of_length = of_length
+    return scheme
 
 
 def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
@@ -184,8 +192,9 @@ def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
     prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
     for first in range(0, len(chosen), batch_size):
         batch = samples.batch(chosen[first : first + batch_size], 1)
-        after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
-        yield prognostic.unpack(batch.state[:, 0]), after
+        state, means = batch.truth(0)
+        before = newest(batch.start(), samples.layout)
+        yield prognostic.unpack(before), prognostic.unpack(state) | diagnostic.unpack(means)
 
 
 def _latitude(grid: Grid) -> torch.Tensor:
