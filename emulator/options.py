@@ -19,11 +19,13 @@ class OptionError(ValueError):
 def option(default: Any = dataclasses.MISSING, about: str = "", **limits: float) -> Any:
     """A field of `Options`: its default (none: it must be given), what it means, and what its numbers may be.
 
-    `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence too; `shortest`:
-    least length of a sequence.
+    `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence or mapping too;
+    `shortest`: least length of a sequence. `new=True`: one that older versions did not have (see `as_before`).
     """
-    if unknown := set(limits) - {*LIMITS, "shortest"}:
-        raise TypeError(f"Expected limits among {', '.join(LIMITS)} and shortest, got {', '.join(sorted(unknown))}")
+    if unknown := set(limits) - {*LIMITS, "shortest", "new"}:
+        raise TypeError(
+            f"Expected limits among {', '.join(LIMITS)}, shortest and new, got {', '.join(sorted(unknown))}"
+        )
     metadata = {"about": about, **limits}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -56,10 +58,27 @@ class Options:
         return cls(**{name: _read(name, value, hints[name]) for name, value in given.items()})
 
 
+def as_before(options: Options) -> dict[str, Any]:
+    """Options as a mapping, without new ones at their default: what is told by their hash stays what it was."""
+    values = dataclasses.asdict(options)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if field.metadata.get("new") and value == default:
+            del values[field.name]
+        elif isinstance(value, Options):
+            values[field.name] = as_before(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Options):
+            values[field.name] = tuple(as_before(each) for each in value)
+    return values
+
+
 def _check(name, value, hint, metadata):
     if get_origin(hint) is Literal and value not in get_args(hint):
         raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
-    values = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    given = list(value.values()) if isinstance(value, Mapping) else value
+    values = given if isinstance(given, list | tuple) else () if given is None else (given,)
     if len(values) < metadata.get("shortest", 0):
         raise ValueError(f"Expected {name} of length {metadata['shortest']} or more, got {value!r}")
     within = {"minimum": float.__ge__, "above": float.__gt__, "maximum": float.__le__, "below": float.__lt__}

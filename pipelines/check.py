@@ -11,7 +11,7 @@ from pipelines.outputs import files
 INPUTS = {
     "simulate": (),
     "ingest": (),
-    "stats": ("store", "later_stores"),
+    "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "statistics"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs"),
@@ -88,7 +88,9 @@ def _ingest(config, made) -> str:
 
 
 def _stats(config, made) -> str:
-    return f"{len(_record(config).times)} times of {', '.join(map(str, (config.store, *config.later_stores)))}"
+    scenarios = f" and {len(config.scenarios)} scenarios" if config.scenarios else ""
+    stores = ", ".join(map(str, (config.store, *config.later_stores)))
+    return f"{len(_record(config).times)} times of {stores}{scenarios}"
 
 
 def _record(config, names=None):

@@ -9,9 +9,10 @@ from pipelines.config import DaskConfig, StatsConfig
 from pipelines.on_demand import working
 
 # What a result does not depend on, as fingerprints of finished files have it.
-PLACES = {"output": Path("statistics"), "store": Path("store"), "later_stores": [], "climatology": None}
+NO_STORES = {"later_stores": [], "scenarios": []}
+PLACES = {"output": Path("statistics"), "store": Path("store"), "climatology": None} | NO_STORES
 NO_CLIMATOLOGY = PLACES | {"climatology_window": 61, "memory_gigabytes": 2.0}
-CLIMATOLOGY = {"output": Path("s"), "store": Path("s"), "later_stores": [], "climatology": Path("c")}
+CLIMATOLOGY = {"output": Path("s"), "store": Path("s"), "climatology": Path("c")} | NO_STORES
 
 
 def stats(config: StatsConfig) -> None:
@@ -22,7 +23,8 @@ def stats(config: StatsConfig) -> None:
     stores = [config.store, *config.later_stores]
     start, end = config.period.start, config.period.end
     with working(config.dask, "stats") as (over, report):
-        write_statistics(stores, config.output, start, end, _settings(config, NO_CLIMATOLOGY), over, report)
+        settings = _settings(config, NO_CLIMATOLOGY)
+        write_statistics(stores, config.output, start, end, settings, over, report, config.scenarios)
     if config.climatology is not None:
         with working(config.dask, "climatology") as (over, report):
             settings = _settings(config, CLIMATOLOGY | {"memory_gigabytes": 1.0})

@@ -1,8 +1,8 @@
 """Steps of several lengths, and of calendar months, which differ: what changes of a step with its length.
 
-Lengths are in steps of the store. A linear forecast of a variable with variance s^2 and a change of variance c^2 over one step
-has the autocorrelation r = 1 - c^2 / (2 s^2); over n steps it is r^n, so that the change's variance is 2 s^2 (1 - r^n). This is
-the process behind the damping too (`emulator.model.step`).
+Lengths are in steps of the store. A variable of variance s^2 whose change over one step has the variance c^2 has the
+autocorrelation r = 1 - c^2 / (2 s^2). In a first-order autoregression, the process behind the damping too
+(`emulator.model.step`), it is r^n over n steps, so that the change's variance is 2 s^2 (1 - r^n).
 """
 
 import torch

@@ -100,7 +100,7 @@ class AnalysisSeries:
         if not stretches:
             raise outside
         for stretch in stretches[1:]:
-            _check_alike(stretches[0].dataset, stretch.dataset, names)
+            check_alike(stretches[0].dataset, stretch.dataset, names)
         times = np.concatenate([stretch.dataset["time"].values for stretch in stretches])
         edges = np.cumsum([0, *(stretch.dataset.sizes["time"] for stretch in stretches)])
         return cls(stretches, times, edges, _breaks(stretches, times))
@@ -132,7 +132,8 @@ def _name(dataset: xr.Dataset) -> str:
     return str(dataset.encoding.get("source", "a later store"))
 
 
-def _check_alike(one: xr.Dataset, other: xr.Dataset, names) -> None:
+def check_alike(one: xr.Dataset, other: xr.Dataset, names: Iterable[str] | None) -> None:
+    """Raises `ValueError` where stores differ in grid, levels, constants, or `names` (None: all fields of the first)."""
     grids, where = [grid_of(dataset) for dataset in (one, other)], f"({_name(one)} and {_name(other)})"
     levels = [[dataset[d].values if d in dataset else None for d in VERTICAL] for dataset in (one, other)]
     if not (grids[0].same_as(grids[1]) and all(map(np.array_equal, *levels))):

@@ -3,6 +3,7 @@
 See docs/data.md for the schema.
 """
 
+import dataclasses
 import hashlib
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ import xarray as xr
 from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid, longitude_east, positions_in_order
-from emulator.planet.variables import VARIABLES
+from emulator.planet.variables import VARIABLES, Variable
 from emulator.planet.vertical import VERTICAL, Levels
 from emulator.store.marks import partial_path
 
@@ -90,6 +91,22 @@ def constants_of(dataset: xr.Dataset) -> Constants:
     """Physical constants of the model that made the data; ERA5's where the store records none."""
     text = dataset.attrs.get("constants")
     return Constants.from_json(text) if text else ERA5
+
+
+def entry(dataset: xr.Dataset, name: str) -> Variable:
+    """What a field of a store is: its attributes, and where they say nothing the variable table.
+
+    Raises `ValueError` naming the variable where neither knows its units.
+    """
+    given, table = dataset[name].attrs, VARIABLES.get(name)
+    units = given.get("units") or (table.units if table else "")
+    if not units:
+        raise ValueError(f"Expected units of {name}, got none in its store, and the variable table does not know it")
+    base = table or Variable(name, units, "diagnostic")
+    if str(units).replace("**", "") != base.units:
+        base = dataclasses.replace(base, minimum=None, maximum=None)
+    limits = {key: float(given[key]) for key in ("minimum", "maximum") if key in given}
+    return dataclasses.replace(base, units=str(units), **limits)
 
 
 def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:

@@ -115,7 +115,15 @@ class TrainOptions(Options):
     ema: float = option(
         0.0, "decay of the exponential moving average of the weights; 0 keeps none", minimum=0, maximum=1
     )
-    margin: float = option(0.5, "states stay in the training data's local range, widened by this share", minimum=0)
+    bounds: Literal["envelope", "physical", "none"] = option(
+        "envelope",
+        "states stay in the training data's local range (of the statistics' period), in their variables' physical limits, or "
+        "are free",
+        new=True,
+    )
+    margin: float | dict[str, float] = option(
+        0.5, "share by which the envelope is widened; by variable: 0.5 of those that are not named", minimum=0
+    )
     seed: int = option(0)
     later_stores: tuple[Path, ...] = option(
         (), "stores like the first that go on after it; windows cross the seam where they meet"

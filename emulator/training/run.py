@@ -23,6 +23,7 @@ from emulator.model.assemble import buffers, input_count, make_step
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.model.step import Step
 from emulator.networks import cost
+from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.store.analysis import open_analysis
@@ -100,7 +101,7 @@ class Training:
         layout = Layout.of(stores[0], chosen(options), str(options.store))
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
-        constants = buffers(samples, statistics, options.damping, options.margin)
+        constants = buffers(samples, statistics, options.damping, options.margin, options.bounds)
         torch.manual_seed(options.seed)
         step = make_step(options.network, layout, samples.grid, constants, closing.scheme).to(self.device)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
@@ -197,6 +198,6 @@ def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
 
 def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset]) -> str:
     """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed."""
-    values = {name: value for name, value in dataclasses.asdict(options).items() if name not in NOT_IDENTITY}
+    values = {name: value for name, value in as_before(options).items() if name not in NOT_IDENTITY}
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]

@@ -98,11 +98,16 @@ class IngestConfig(Model):
 
 
 class StatsConfig(Model):
-    """Mean, standard deviation and standard deviation of the step difference over the training period."""
+    """Mean, spread, extremes, step differences and the envelope of every cell over the training period."""
 
     store: Path
     later_stores: list[Path] = Field(
         default_factory=list, description="stores like the first that go on after it, as for training"
+    )
+    scenarios: list[Path] = Field(
+        default_factory=list,
+        json_schema_extra=NEW,
+        description="further stores like the first of any times, such as other scenarios or members",
     )
     output: Path
     period: Period = Period()

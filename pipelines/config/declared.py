@@ -11,7 +11,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import core_schema
 
-from pipelines.config.base import Model
+from pipelines.config.base import NEW, Model
 
 # Context of a validation that leaves sections of several kinds as they are written: to know the kinds takes an import of the
 # library that declares them, and with it of torch, which a stage that does not use the section has no need of.
@@ -24,14 +24,15 @@ def model_of(declared: type, kind: str | None = None, **types: Any) -> type[Mode
     """A model with the fields of declared options: their order, defaults, limits and descriptions, after a `kind` if any.
 
     A field's metadata may hold `about` (its description), `minimum`, `above`, `maximum` and `below` (of its numbers), and
-    `shortest` (length of a sequence). Dataclasses within become models too, tuples lists, and `Any` what JSON can hold.
+    `shortest` (length of a sequence), `new`. Dataclasses within become models too, tuples lists, `Any` what JSON can hold.
     `types` of single fields take the place of the declared ones. What the dataclass refuses as a whole, the model does too.
     """
     hints = typing.get_type_hints(declared)
     fields: dict[str, Any] = {} if kind is None else {"kind": (Literal[kind], kind)}
     for field in dataclasses.fields(declared):
         limits = {LIMITS[name]: value for name, value in field.metadata.items() if name in LIMITS}
-        more = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}
+        more: dict[str, Any] = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}
+        more |= {"json_schema_extra": NEW} if field.metadata.get("new") else {}
         if field.default_factory is not dataclasses.MISSING:
             more["default_factory"] = field.default_factory
         elif field.default is not dataclasses.MISSING:
