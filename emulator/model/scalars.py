@@ -39,7 +39,7 @@ class Scalars:
         return scalar_count(self.names)
 
     def __call__(self, forcing: Tensor, clock: Tensor, length: Tensor | None = None) -> Tensor:
-        """Normalised forcing `(batch, channel, *space)`, clock `(batch, 5, *space)`, lengths `(batch,)` to `(batch, count)`."""
+        """From normalised forcing, the clock, and lengths `(batch,)`, as a step has them, to `(batch, count)`."""
         columns = []
         for name in self.names:
             if name == TIME_OF_YEAR:
