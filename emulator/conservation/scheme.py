@@ -14,7 +14,7 @@ from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, Declared, DryAir, Water
 from emulator.conservation.energy import Energy
 from emulator.planet.quantities.registry import quantities
-from emulator.planet.variables import VARIABLES
+from emulator.planet.variables import known
 
 KINDS = ("none", "sequential", "projection")
 
@@ -272,4 +272,6 @@ def _one_pass(atmosphere: Atmosphere, budgets: dict[str, Budget]) -> OnePass | N
 
 def _is_mean(name: str) -> bool:
     """Whether a field is a mean over the step, so that the start of the step has none."""
-    return VARIABLES[name].cell == "mean" if name in VARIABLES else name.startswith("mean_")
+    if (table := known(name)) is not None:
+        return table.cell == "mean"
+    return name.startswith("mean_") or any(name in quantity.fluxes for quantity in quantities().values())

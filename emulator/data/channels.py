@@ -11,7 +11,7 @@ from torch import Tensor
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import vertical_of
 from emulator.store.masks import domain_of
-from emulator.store.schema import is_mean, time_step_seconds, variables_by_role
+from emulator.store.schema import entry, time_step_seconds, variables_by_role
 
 SPACE = ("latitude", "longitude", "y", "x", "cell")
 MOMENTS = ("start", "end", "both", "mean")  # of a step, at which it is given a forcing field
@@ -184,7 +184,7 @@ class Layout:
         if unknown := sorted(set(more.moments) - set(forcing)):
             known = ", ".join(forcing) or "none"
             raise ValueError(f"Expected forcing_moments of forcing variables, {known}, got {', '.join(unknown)}")
-        usual = {variable: "end" if is_mean(dataset, variable) else "start" for variable in forcing}
+        usual = {each: "start" if entry(dataset, each).cell in ("point", "fixed") else "end" for each in forcing}
         static = Channels.of(dataset, [each for each in roles["static"] if set(SPACE) & set(dataset[each].dims)])
         moments = tuple((usual | dict(more.moments)).values())
         return cls(

@@ -13,7 +13,7 @@ from emulator.data.channels import SPACE, Channels, Layout, outside_of
 from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.store.schema import grid_of, is_mean
+from emulator.store.schema import entry, grid_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
 
 def means_of(dataset: xr.Dataset, channels: Channels) -> Tensor:
     """For every channel whether it is a mean over the step that ends at its time, or a snapshot, `(channel,)` bool."""
-    means = [is_mean(dataset, name) for name in channels.names]
+    means = [entry(dataset, name).cell not in ("point", "fixed") for name in channels.names]
     return torch.as_tensor(np.repeat(means, channels.widths).astype(bool))
 
 

@@ -7,8 +7,7 @@ import xarray as xr
 
 from emulator.files.whole_file import whole_file
 from emulator.planet.grid import Grid
-from emulator.planet.variables import VARIABLES
-from emulator.store.schema import grid_of
+from emulator.store.schema import entry, grid_of
 
 # ECMWF parameter numbers; those above 235000 are means over the step.
 PARAMETERS = {
@@ -99,7 +98,7 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
 
 def _write_variable(eccodes, file, forecast, name, grid) -> int:
     field = forecast[name]
-    mean = VARIABLES[name].cell == "mean" or "mean" in str(field.attrs.get("cell_methods", ""))
+    mean = entry(forecast, name).cell == "mean"
     members = forecast.sizes.get("member", 0)
     base = _message(eccodes, forecast, grid, _template(mean, members))
     leads = forecast["lead_time"].values if "lead_time" in field.dims else np.zeros(1, "timedelta64[ns]")

@@ -9,7 +9,8 @@ from pathlib import Path
 from emulator.ingestion.append import kept_slabs, link_slabs
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import Slab, audit, fill, fill_forecast, slabs
-from emulator.ingestion.plan import IngestOptions, Work, prepare
+from emulator.ingestion.options import IngestOptions
+from emulator.ingestion.plan import Work, prepare
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
 from emulator.sources.open import absolute, find, identity, limit_caches
 from emulator.store.forecast import create_forecast, finish_forecast

@@ -9,30 +9,44 @@ import re
 from typing import Literal
 
 Role = Literal["prognostic", "forcing", "diagnostic", "static"]
+Cell = Literal["point", "mean", "fixed"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """One canonical variable.
+    """One variable: an entry of the table, or what a store or a configuration says of a field.
 
-    `cell` is the CF time cell method: "point" (a snapshot at `time`), "mean" (over the step that ends at `time`) or
-    "fixed". `minimum` and `maximum` are physical bounds that no valid value may cross. `role` is the usual role.
+    Attributes:
+      role: the usual one.
+      vertical: the dimension that it has besides place and time: "level" (pressure, sigma or hybrid), "height", "depth" or
+        "soil_layer"; None for none.
+      cell: CF's time cell method: "point" (a snapshot at `time`), "mean" (over the step that ends at `time`) or "fixed".
+      short: ECMWF's short name.
+      minimum, maximum: physical bounds in `units` that no valid value may cross.
+      domain: where it exists: "all", "land", "ocean", or a static field of its store that is 1 there and 0 elsewhere.
     """
 
     name: str
     units: str
     role: Role
-    levels: bool = False
-    cell: Literal["point", "mean", "fixed"] = "point"
+    vertical: str | None = None
+    cell: Cell = "point"
     standard_name: str | None = None
     short: str = ""
     minimum: float | None = None
     maximum: float | None = None
     sign: str | None = None
+    long_name: str = ""
+    domain: str = "all"
+
+    @property
+    def levels(self) -> bool:
+        """Whether it has a vertical dimension."""
+        return self.vertical is not None
 
 
 def _state(name, short, standard_name, units, minimum=None, maximum=None, role="prognostic", levels=True):
-    return Variable(name, units, role, levels, "point", standard_name, short, minimum, maximum)
+    return Variable(name, units, role, "level" if levels else None, "point", standard_name, short, minimum, maximum)
 
 
 def _surface(name, short, standard_name, units, minimum=None, maximum=None, role="prognostic"):
@@ -40,11 +54,11 @@ def _surface(name, short, standard_name, units, minimum=None, maximum=None, role
 
 
 def _flux(name, short, standard_name, sign="downward positive", units="W m-2", minimum=None):
-    return Variable(name, units, "diagnostic", False, "mean", standard_name, short, minimum, None, sign)
+    return Variable(name, units, "diagnostic", None, "mean", standard_name, short, minimum, None, sign)
 
 
 def _fixed(name, short, standard_name, units, minimum=None, maximum=None):
-    return Variable(name, units, "static", False, "fixed", standard_name, short, minimum, maximum)
+    return Variable(name, units, "static", None, "fixed", standard_name, short, minimum, maximum)
 
 
 _DIVERGENCE = "positive where the column loses water to its neighbours"
@@ -78,7 +92,7 @@ _TABLE = (
     _surface("sea_surface_temperature", "sst", "sea_surface_temperature", "K", 200, 350, role="forcing"),
     _surface("sea_ice_cover", "ci", "sea_ice_area_fraction", "1", 0, 1, role="forcing"),
     _surface("soil_temperature_level_1", "stl1", "soil_temperature", "K", role="forcing"),
-    Variable(_SUN, "W m-2", "forcing", False, "mean", "toa_incoming_shortwave_flux", "mtdwswrf", 0),
+    Variable(_SUN, "W m-2", "forcing", None, "mean", "toa_incoming_shortwave_flux", "mtdwswrf", 0),
     _flux("mean_total_precipitation_rate", "mtpr", "precipitation_flux", "positive", "kg m-2 s-1", 0),
     _flux("mean_snowfall_rate", "msr", "snowfall_flux", "positive", "kg m-2 s-1", 0),
     _flux("mean_evaporation_rate", "mer", "water_evapotranspiration_flux", _EVAPORATION, "kg m-2 s-1"),
@@ -101,7 +115,7 @@ class _Table(dict):
         if (layer := layer_mean(name)) is None:
             raise KeyError(name)
         base = self[layer[0]]
-        return dataclasses.replace(base, name=name, role="diagnostic", levels=False, standard_name=None, short="")
+        return dataclasses.replace(base, name=name, role="diagnostic", vertical=None, standard_name=None, short="")
 
 
 VARIABLES: dict[str, Variable] = _Table({variable.name: variable for variable in _TABLE})
@@ -124,16 +138,23 @@ def layer_mean(name: str) -> tuple[str, float, float] | None:
     return match[1], float(match[2]), float(match[3])
 
 
-_ON_LEVELS = {variable.name for variable in _TABLE if variable.levels}
+_ON_LEVELS = {variable.name for variable in _TABLE if variable.vertical == "level"}
+
+
+def known(name: str) -> Variable | None:
+    """The table's entry for a name, those of layer means included; None for a name that the table does not know."""
+    try:
+        return VARIABLES[name]
+    except KeyError:
+        return None
 
 
 def variable(name: str) -> Variable:
     """The table's entry for a canonical name. Raises `ValueError`, naming close matches, for an unknown one."""
-    try:
-        return VARIABLES[name]
-    except KeyError:
-        import difflib
+    if (entry := known(name)) is not None:
+        return entry
+    import difflib
 
-        near = difflib.get_close_matches(name, VARIABLES, n=3, cutoff=0.5)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise ValueError(f"Expected a variable of the table (ERA5 long name), got {name!r}{hint}") from None
+    near = difflib.get_close_matches(name, VARIABLES, n=3, cutoff=0.5)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    raise ValueError(f"Expected a variable of the table (ERA5 long name), got {name!r}{hint}")

@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emulator.planet.quantities.registry import quantities, quantity
-from emulator.planet.variables import VARIABLES
 from emulator.report.display import RAISED, days, number, scientific, unit_and_factor, variable_name
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, line_style, power_ticks, span, svg
 from emulator.report.view import View
@@ -135,8 +134,7 @@ def correction_panel(view: View) -> Panel | None:
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     for axis, name in zip(axes, shown, strict=False):
-        variable = VARIABLES.get(name.removeprefix("correction_rms_"))
-        units = variable.units if variable else ""
+        units = view.stored_units(name.removeprefix("correction_rms_"))
         unit, factor = ("Pa", 1.0) if units == "Pa" else unit_and_factor(units)
         for position, source in enumerate(sources(view)):
             if (name, source) in recorded:

@@ -5,7 +5,9 @@ See docs/data.md for the schema.
 
 import dataclasses
 import hashlib
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,8 @@ import xarray as xr
 from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid, longitude_east, positions_in_order
-from emulator.planet.variables import VARIABLES, Variable
-from emulator.planet.vertical import VERTICAL, Levels
+from emulator.planet.variables import Variable, known
+from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.marks import partial_path
 
 ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "cell")
@@ -94,37 +96,44 @@ def constants_of(dataset: xr.Dataset) -> Constants:
 
 
 def entry(dataset: xr.Dataset, name: str) -> Variable:
-    """What a field of a store is: its attributes, and where they say nothing the variable table.
+    """What a field of a store is: what its attributes say, and where they say nothing the variable table.
 
-    Raises `ValueError` naming the variable where neither knows its units.
+    Where its units are not the table's, the table's bounds are not its own. Raises `ValueError` naming the variable where
+    neither the store nor the table knows its units.
     """
-    given, table = dataset[name].attrs, VARIABLES.get(name)
-    units = given.get("units") or (table.units if table else "")
+    field, table = dataset[name], known(name)
+    given = field.attrs
+    units = str(given.get("units") or (table.units if table else ""))
     if not units:
         raise ValueError(f"Expected units of {name}, got none in its store, and the variable table does not know it")
-    base = table or Variable(name, units, "diagnostic")
-    if str(units).replace("**", "") != base.units:
+    has_time = bool({"time", "init_time", "lead_time"} & set(field.dims))
+    plain = Variable(name, units, "diagnostic" if has_time else "static", cell="point" if has_time else "fixed")
+    base = table or plain
+    if units.replace("**", "") != base.units:
         base = dataclasses.replace(base, minimum=None, maximum=None)
-    limits = {key: float(given[key]) for key in ("minimum", "maximum") if key in given}
-    return dataclasses.replace(base, units=str(units), **limits)
+    own = {key: given[key] for key in ("role", "standard_name", "long_name", "sign", "domain") if given.get(key)}
+    own |= {key: float(given[key]) for key in ("minimum", "maximum") if key in given}
+    if "short_name" in given:
+        own["short"] = str(given["short_name"])
+    if cell := time_cell(given):
+        own["cell"] = cell
+    return dataclasses.replace(base, units=units, vertical=vertical_of(field.dims), **own)
+
+
+def time_cell(attributes: Mapping) -> str | None:
+    """The method of CF's `cell_methods` along time, "point", "mean", "sum", ...; None where the attributes have none."""
+    found = re.search(r"\btime:\s*(\w+)", str(attributes.get("cell_methods", "")))
+    return found[1] if found else None
 
 
 def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
     """Names of the fields of each role, sorted; the table's role where the store records none."""
     roles: dict[str, list[str]] = {role: [] for role in ("prognostic", "forcing", "diagnostic", "static")}
     for name in sorted(map(str, dataset.data_vars)):
-        role = dataset[name].attrs.get("role") or (VARIABLES[name].role if name in VARIABLES else None)
+        role = dataset[name].attrs.get("role") or (table.role if (table := known(name)) else None)
         if role in roles:
             roles[role].append(name)
     return roles
-
-
-def is_mean(dataset: xr.Dataset, name: str) -> bool:
-    """Whether a field is a mean over the step that ends at its time, as the store has it; the table where it says nothing."""
-    method = str(dataset[name].attrs.get("cell_methods") or "")
-    if "time:" in method:
-        return "time: mean" in method
-    return name in VARIABLES and VARIABLES[name].cell == "mean"
 
 
 def moving_variables(dataset: xr.Dataset) -> list[str]:

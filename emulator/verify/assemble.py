@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from emulator.verify.channels import channel_name, headline_ranks, short_name
+from emulator.verify.channels import channel_name, headline_ranks
 from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
 from emulator.verify.sample import BASELINES, Binning
 from emulator.verify.score import VariableScores
@@ -152,7 +152,7 @@ def _channels(results) -> dict:
     return {
         "channel": [channel_name(v, i) for v, i in pairs],
         "variable": ("channel", [v.name for v, _ in pairs]),
-        "short_name": ("channel", [short_name(v.name) for v, _ in pairs]),
+        "short_name": ("channel", [v.short for v, _ in pairs]),
         "level": ("channel", level),
         "level_name": ("channel", [v.labels[i] for v, i in pairs]),
         "pressure": ("channel", [v.pressures[i] for v, i in pairs], {"units": "hPa"}),

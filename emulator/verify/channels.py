@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import Levels
+from emulator.store.schema import entry
 from emulator.verify.align import check_units, common_levels
 from emulator.verify.fields import Field, scored_variables, store_of
 
@@ -36,6 +36,7 @@ class ScoredVariable:
       truth: the truth's field; forecasts: forecast name -> field, in order.
       levels: `(level,)` in the truth's coordinate, None without.
       labels, pressures: a name and a nominal pressure in hPa (NaN where it has none) for each level.
+      short: a short name where the truth's store or the table has one, else the name.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ScoredVariable:
     levels: np.ndarray | None
     labels: tuple[str, ...]
     pressures: tuple[float, ...]
+    short: str
 
     def at_levels(self, index: list[int]) -> "ScoredVariable":
         """The same variable on some of its levels, by position."""
@@ -110,7 +112,15 @@ def _variable(name, truth, forecasts, grid, column, wanted) -> ScoredVariable:
         index = [int(np.abs(truth["level"].values - value).argmin()) for value in levels]
         labels = [column.label(i) if column else f"{truth['level'].values[i]:g} hPa" for i in index]
         pressures = [_pressure(column, i) if column else float(truth["level"].values[i]) for i in index]
-    return ScoredVariable(name, units, fields.pop("truth"), fields, levels, tuple(labels), tuple(pressures))
+    short = _short_name(truth, name)
+    return ScoredVariable(name, units, fields.pop("truth"), fields, levels, tuple(labels), tuple(pressures), short)
+
+
+def _short_name(truth: xr.Dataset, name: str) -> str:
+    try:
+        return entry(truth, name).short or name
+    except ValueError:  # units are compared elsewhere, where stores of other tools may well have none
+        return name
 
 
 def _pressure(column: Levels, index: int) -> float:
@@ -140,8 +150,3 @@ def headline_ranks(variable: ScoredVariable) -> dict[int, int]:
 def channel_name(variable: ScoredVariable, index: int) -> str:
     """`temperature 510 hPa (sigma 0.51)`, `surface_pressure`."""
     return f"{variable.name} {variable.labels[index]}".strip()
-
-
-def short_name(variable: str) -> str:
-    entry = VARIABLES.get(variable)
-    return entry.short if entry and entry.short else variable

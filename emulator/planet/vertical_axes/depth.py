@@ -29,7 +29,7 @@ DEPTH = register(
         read=_read,
         attributes=lambda kind: {"units": "m", "standard_name": "depth", "positive": "down", "axis": "Z"},
         bounds="m",
-        grib={"depthBelowSea": 1.0},
+        grib=("depthBelowSea",),
         order=20,
     )
 )

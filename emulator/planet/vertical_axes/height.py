@@ -27,7 +27,7 @@ HEIGHT = register(
         attributes=lambda kind: {"units": "m", "standard_name": "height", "positive": "up", "axis": "Z"},
         decreasing=True,
         bounds="m",
-        grib={"heightAboveGround": 1.0},
+        grib=("heightAboveGround",),
         order=30,
     )
 )

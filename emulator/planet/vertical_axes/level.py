@@ -59,7 +59,7 @@ LEVEL = register(
         fits=_fits,
         read=_read,
         attributes=_attributes,
-        grib={"isobaricInhPa": 1.0, "isobaricInPa": 0.01, "hybrid": 1.0, "sigma": 1.0},
+        grib=("isobaricInhPa", "isobaricInPa", "hybrid", "sigma"),
         order=40,
     )
 )

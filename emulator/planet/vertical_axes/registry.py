@@ -58,9 +58,8 @@ class VerticalAxis:
         for all fields of a store: "pressure" or "sigma", say). Raises `ValueError` for values without the units they need.
       attributes: CF attributes of the store's coordinate, by what the values are.
       decreasing: stored with the largest value first, as heights are, whose top comes first.
-      numbered: stored as 1, 2, ... whatever the file measures; what it measures are then the bounds.
       bounds: units of the bounds `<name>_bounds`, `(<name>, 2)`, that are kept beside it; "" for none.
-      grib: GRIB's types of level (ecCodes' `typeOfLevel`), each with the factor of its numbers to the units of the store.
+      grib: GRIB's types of level (ecCodes' `typeOfLevel`) that it stands for.
     """
 
     name: str
@@ -69,9 +68,8 @@ class VerticalAxis:
     read: Callable[[Recorded], tuple[np.ndarray, str]]
     attributes: Callable[[str], dict]
     decreasing: bool = False
-    numbered: bool = False
     bounds: str = ""
-    grib: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    grib: tuple[str, ...] = ()
     order: int = 100
 
     def positions(self, values: np.ndarray) -> np.ndarray:

@@ -19,11 +19,16 @@ def _fits(recorded: Recorded) -> bool:
 
 
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
-    """Depths in m where they are measured, else the numbers."""
-    if recorded.factor("m") is not None:
+    """Numbers as they are, and depths by their rank from the surface."""
+    values = np.asarray(recorded.values, np.float64)
+    if recorded.factor("m") is not None or ("units" not in recorded.attributes and not _are_numbers(values)):
         upward = recorded.attributes.get("positive") == "up"
-        return (-1.0 if upward else 1.0) * recorded.measured("m"), "depth of soil"
-    return np.asarray(recorded.values, np.float64), "number of soil layer"
+        values = np.argsort(np.argsort(-values if upward else values)) + 1.0
+    return values, "soil layers"
+
+
+def _are_numbers(values: np.ndarray) -> bool:
+    return bool(np.all(values == np.round(values)) and values.min() >= 1)
 
 
 SOIL_LAYER = register(
@@ -38,9 +43,8 @@ SOIL_LAYER = register(
             "positive": "down",
             "axis": "Z",
         },
-        numbered=True,
         bounds="m",
-        grib={"depthBelowLandLayer": 1.0, "soilLayer": 1.0},
+        grib=("depthBelowLandLayer", "soilLayer"),
         order=10,
     )
 )
