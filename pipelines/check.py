@@ -101,7 +101,6 @@ def _record(config, names=None):
 
 
 def _train(config, made) -> str:
-    from emulator.data.channels import Layout
     from emulator.data.normalisation import open_statistics
     from emulator.losses.build import level_weights
     from emulator.losses.scaled import channel_weights
@@ -111,14 +110,15 @@ def _train(config, made) -> str:
     from emulator.store.analysis import open_analysis
     from emulator.store.schema import grid_of
     from emulator.training.recipe import Recipe
-    from emulator.training.run import chosen
+    from emulator.training.run import layout_of
     from pipelines.train import options_of
 
     dataset, options = open_analysis(config.store), options_of(config)
-    layout, recipe, grid = Layout.of(dataset, chosen(options), str(config.store)), Recipe.of(options), grid_of(dataset)
+    layout, grid = layout_of(options, dataset), grid_of(dataset)
+    recipe = Recipe.of(options, layout.lengths)
     names = [name for group in ("prognostic", "diagnostic", "forcing") for name in getattr(layout, group).names]
     count = len(_record(config, names).times)
-    longest = max(phase.rollout_steps for phase in recipe.phases)
+    longest = max(layout.lengths) * (max(phase.rollout_steps for phase in recipe.phases) + layout.history - 1)
     if count <= longest:
         raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {count}")
     statistics = open_statistics(config.statistics)
@@ -137,6 +137,8 @@ def _train(config, made) -> str:
 
 
 def _rollout(config, made) -> str:
+    from emulator.data.channels import Layout
+    from emulator.forecasting.run import step_length
     from emulator.model.checkpoint import describe
     from emulator.model.saved_model import check_match
     from emulator.store.analysis import open_analysis
@@ -145,8 +147,10 @@ def _rollout(config, made) -> str:
     dataset, saved = open_analysis(config.store), describe(config.checkpoint)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
-    steps = round(config.lead_days * 86400 / saved["step_seconds"])
-    count = len(starts_of(config).of(dataset, steps, str(config.store)))
+    layout = Layout.from_json(saved["layout"])
+    length = step_length(layout, dataset, config.step_hours)
+    steps = round(config.lead_days * 86400 / saved["step_seconds"] / length)
+    count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead_days:g} days into {config.output}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from emulator.forecasting.run import Models, attributes_of
+from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
@@ -38,26 +38,29 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
     first, seconds = models.first, models.first.metadata["step_seconds"]
+    length = step_length(first.layout, dataset, config.step_hours)
+    seconds *= length
     steps = round(config.lead_days * 86400 / seconds)
-    inits = starts_of(config).of(dataset, steps, str(config.store))
+    inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble)
+    how = length, config.climatology
+    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, first, ensemble)
+    attributes = attributes_of(dataset, first, ensemble, length)
     write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, progress)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
-        plain = Forecaster([uncorrected], dataset, config.batch_size)
+        plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected)
+        attributes = attributes_of(dataset, uncorrected, None, length)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), progress)
     if config.long_run_days:
         every = max(1, round(86400 / seconds))
-        alone = Forecaster(models.steppers[:1], dataset, config.batch_size)
-        output = Output(config.long_run, attributes_of(dataset, first), weights[:1], None, share)
+        alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
+        output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(every * config.long_run_days, every), progress)
     for kind in config.also:
         if Path(config.output).exists():
@@ -74,7 +77,8 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
     return EnsembleOptions.of(config.ensemble.model_dump()) if config.ensemble else None
 
 
-def starts_of(config: RolloutConfig) -> Starts:
-    """Which times the forecasts start from."""
+def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:
+    """Which times the forecasts start from; `length` of their steps, in steps of the store, and the model's input times."""
     period = config.period
-    return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store)
+    given = period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store
+    return Starts(*given, length, history)

@@ -26,12 +26,14 @@ class StepInputs(NamedTuple):
       clock: features of the time of day and year, `(batch, 5, *space)`.
       noise: random fields of a stochastic network, `(batch, channel, *space)`, else None.
       length: of the step, in steps of the store, `(batch,)` float64; None where all steps are of the store's length.
+      reference: climatology of the state at the end of the step, `(batch, channel, *space)`, where a network starts from it.
     """
 
     forcing: Tensor
     clock: Tensor
     noise: Tensor | None = None
     length: Tensor | None = None
+    reference: Tensor | None = None
 
     def to(self, device: torch.device) -> "StepInputs":
         """On a device."""
@@ -43,7 +45,7 @@ class StepInputs(NamedTuple):
 
     def more(self) -> dict[str, Tensor]:
         """What not every stepper takes, by the name under which it is called with it."""
-        return {} if self.length is None else {"length": self.length}
+        return {n: value for n in ("length", "reference") if (value := getattr(self, n)) is not None}
 
 
 def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
@@ -126,10 +128,11 @@ class Forcing:
       dataset: an analysis store.
       given: the layout, or the forcing's channels alone.
       length: of a step, in steps of the store.
+      climatology: of the state, where a network starts from it.
     """
 
-    def __init__(self, dataset: xr.Dataset, given: Layout | Channels, length: int = 1):
-        empty = Channels((), ())
+    def __init__(self, dataset: xr.Dataset, given: Layout | Channels, length: int = 1, climatology=None):
+        empty, self.climatology = Channels((), ()), climatology
         layout = given if isinstance(given, Layout) else Layout(empty, empty, given, empty)
         self.dataset, self.channels, self.grid = dataset, layout.forcing, grid_of(dataset)
         self.length, self.stored = length, TimeStep.of(dataset)
@@ -160,13 +163,14 @@ class Forcing:
             if self._tells_length
             else None
         )
+        reference = self.climatology and self.climatology.at([self.later(time, 1) for time in times])
         if not self.channels.count:
-            return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock, length=told)
+            return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock, None, told, reference)
         inner = range(1 if self._moments.at_start else self.length + 1)
         fields = [[self._fields(self._index(self._inside(time, k))) for k in inner] for time in times]
         fields = torch.stack([torch.stack(row) for row in fields])
         given = fields if self._moments.at_start else self._moments(fields, self.length)
-        return StepInputs(given[:, 0], clock, length=told)
+        return StepInputs(given[:, 0], clock, None, told, reference)
 
     def _inside(self, time, stored: int):
         return self.stored.later(time, stored) if stored else time

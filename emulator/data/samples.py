@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import SPACE, Layout, outside_of
+from emulator.data.climatology import Climatology
 from emulator.data.forcing import Moments, StepInputs, lengths_of, means_of, over_steps
 from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
@@ -37,6 +38,7 @@ class Batch:
       clock: features of each step, `(batch, steps, 5, *space)`.
       noise: of a stochastic network, `(batch, steps, channel, *space)`, or None.
       length: of the steps, in steps of the store, `(batch, steps)` float64; None where all are of the store's length.
+      reference: climatology at the end of each step, `(batch, steps, channel, *space)`, where a network starts from it.
     """
 
     state: Tensor
@@ -45,6 +47,7 @@ class Batch:
     clock: Tensor
     noise: Tensor | None = None
     length: Tensor | None = None
+    reference: Tensor | None = None
 
     @property
     def history(self) -> int:
@@ -81,7 +84,7 @@ class Batch:
 
     def inputs(self) -> Iterator[StepInputs]:
         """Of every step in turn."""
-        parts = self.forcing, self.clock, self.noise, self.length
+        parts = self.forcing, self.clock, self.noise, self.length, self.reference
         for k in range(self.forcing.shape[1]):
             yield StepInputs(*(None if part is None else part[:, k] for part in parts))
 
@@ -115,6 +118,7 @@ class Samples:
       stores: where the datasets lie, one path each; chunks are then read and decompressed without Zarr's detours where the
         layout allows (`emulator.store.chunks`). The datasets have to be those of the stores, unchanged.
       threads: that read and decompress at the same time.
+      climatology: of the prognostic channels, for a network that predicts departures from it.
     """
 
     def __init__(
@@ -126,7 +130,9 @@ class Samples:
         cache_bytes: int = 3 << 30,
         stores: Sequence | None = None,
         threads: int = 1,
+        climatology: Climatology | None = None,
     ):
+        self.climatology = climatology
         datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
         if stores is not None and len(stores) != len(datasets):
             raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(stores)}")
@@ -235,7 +241,11 @@ class Samples:
         if self.layout.lengths != (1,) or stored.months:
             ends = self.times[whole[:, length::length].ravel()]
             told = lengths_of(stored, ends, length).view(len(starts), steps)
-        return Batch(state, diagnostic, forcing, clock, length=told).pinned()
+        reference = None
+        if self.climatology is not None:
+            found = self.climatology.at(self.times[whole[:, length::length].ravel()])
+            reference = found.unflatten(0, (len(starts), steps))
+        return Batch(state, diagnostic, forcing, clock, None, told, reference).pinned()
 
     def _forcing(self, times: np.ndarray, length: int) -> Tensor:
         if not self.layout.forcing.count:

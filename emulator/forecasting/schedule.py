@@ -87,6 +87,7 @@ class Starts:
       start, end: the period, both included; None is open.
       every_hours: between initial times. most: so many at most; None: all.
       beyond_store: whether forecasts may run past the end of the store.
+      length: of the forecasts' steps, in steps of the store. history: input times of the model.
     """
 
     start: object = None
@@ -94,11 +95,14 @@ class Starts:
     every_hours: float = 36
     most: int | None = None
     beyond_store: bool = False
+    length: int = 1
+    history: int = 1
 
     def of(self, dataset: xr.Dataset, steps: int, name: str = "the store") -> list:
         """Initial times whose forecast of `steps` steps lies within the store, unless `beyond_store`, and is not missing.
 
-        Raises `ValueError` for a spacing that is not whole steps, and where there is no such time; `name` tells the store.
+        Nor are the input times before it. Raises `ValueError` for a spacing that is not whole steps of the store, and where
+        there is no such time; `name` tells the store.
         """
         times = select_period(dataset, self.start, self.end)["time"].values
         all_times = dataset["time"].values
@@ -106,13 +110,20 @@ class Starts:
         stride = round(self.every_hours / step_hours)
         if stride < 1 or abs(stride * step_hours - self.every_hours) > 1e-9:
             raise ValueError(f"Expected every_hours as a multiple of {step_hours:g}, got {self.every_hours}")
-        last = len(all_times) - 1 - (0 if self.beyond_store else steps)
+        last = len(all_times) - 1 - (0 if self.beyond_store else steps * self.length)
         first = int(np.searchsorted(all_times, times[0]))
         missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
-        chosen = [i for i in range(first, first + len(times), stride) if i <= last and not missing[i]]
+        before = range(0, self.history * self.length, self.length)
+
+        def whole(at: int) -> bool:
+            return at <= last and all(at >= back and not missing[at - back] for back in before)
+
+        chosen = [i for i in range(first, first + len(times), stride) if whole(i)]
         if not chosen:
+            days = steps * self.length * step_hours / 24
+            earlier = f" and the {self.history - 1} input times before" if self.history > 1 else ""
             raise ValueError(
-                f"Expected initial times from {times[0]} to {times[-1]} with {steps * step_hours / 24:g} days of {name} "
-                f"after them, which ends at {all_times[-1]}; got none"
+                f"Expected initial times from {times[0]} to {times[-1]} with {days:g} days of {name} "
+                f"after them{earlier}, which ends at {all_times[-1]}; got none"
             )
         return [all_times[i] for i in chosen[: self.most]]

@@ -81,6 +81,11 @@ class Step(nn.Module):
         named = self.layout.prognostic.unpack(state)
         return named if diagnostic is None else named | self.layout.diagnostic.unpack(diagnostic)
 
+    def mean_diagnostic(self, like: Tensor) -> Tensor:
+        """Diagnostics at their mean over the training period, of the shape of others."""
+        mean = self.diagnostic_scale.inverse(torch.zeros_like(like))
+        return kept_within(mean, self.diagnostic_exists)
+
     def anchor(self, state: Tensor):
         """What the budgets of a forecast from this state are pinned to."""
         if self.scheme is None:

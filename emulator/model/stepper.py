@@ -55,7 +55,8 @@ class Stepper(Protocol):
       device: where states and inputs have to lie.
 
     To perturb initial states in units of a step's change, a stepper also has `change_std`, `lower` and `upper` as `Step` has;
-    to be written to a store that goes on where it stopped, `digest`, a text that tells its weights from others'.
+    to be written to a store that goes on where it stopped, `digest`, a text that tells its weights from others'. One whose
+    `prediction.reference` is true is given the climatology.
     """
 
     layout: Layout

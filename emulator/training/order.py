@@ -28,7 +28,7 @@ class Order:
         self._starts, self._replays = [], []
         for index, phase in enumerate(recipe.phases):
             share(range(phase.batch_size // phase.accumulate), processes)
-            starts = samples.starts(phase.rollout_steps)
+            starts = samples.starts(phase.rollout_steps, max(recipe.lengths))
             if not len(starts):
                 raise ValueError(
                     f"Expected windows of {phase.rollout_steps} steps, the period has {len(samples)} times"
@@ -49,7 +49,7 @@ class Order:
     def batch(self, update: int) -> Batch:
         """This process's rows of an update."""
         chosen = self._chosen(update)
-        batch = self.samples.batch(share(chosen, self.processes), self.recipe.steps(update))
+        batch = self.samples.batch(share(chosen, self.processes), self.recipe.steps(update), self.recipe.length(update))
         members, noise = self.recipe.members, None
         if members == 1 and self.noise is None:
             return batch
@@ -77,4 +77,9 @@ class Order:
         phase, first = self.recipe.phases[index], sum(phase.updates for phase in self.recipe.phases[:index])
         valid = set(self._starts[index].tolist()).__contains__
         fresh = functools.partial(self._fresh, index)
-        return Replay(phase.replay, phase.replay_most, self.recipe.seed, first, fresh, self.recipe.steps, valid)
+        recipe = self.recipe
+
+        def times(update: int) -> int:
+            return recipe.steps(update) * recipe.length(update)
+
+        return Replay(phase.replay, phase.replay_most, recipe.seed, first, fresh, times, valid)

@@ -18,7 +18,7 @@ class Replay:
       share: probability that a place goes on, below 1. most: windows in a row that it may.
       seed: of the draws. first: the first update, which starts fresh.
       fresh: of an update, the times that its samples start from if they start fresh, `(batch,)`.
-      steps: of an update, the length of its windows.
+      steps: of an update, the length of its windows in times of the store.
       valid: whether a window may start from a time.
     """
 

@@ -7,7 +7,7 @@ import pydantic
 from pydantic import Field
 
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from pipelines.config.base import Count, DaskConfig, Fraction, Location, Model, Period, Positive
+from pipelines.config.base import NEW, Count, DaskConfig, Fraction, Location, Model, Period, Positive
 from pipelines.config.declared import model_of
 
 TAKEN = ("persistence", "climatology", "truth")  # names that the scores use themselves
@@ -49,6 +49,12 @@ class RolloutConfig(Model):
     long_run_days: int = Field(0, ge=0, description="length of one long run with daily output to add")
     long_run: Path | None = Field(None, description="its store; by default long_run.zarr beside the output")
     batch_size: Count = 8
+    step_hours: Positive | None = Field(
+        None, json_schema_extra=NEW, description="of a network that makes steps of several lengths; None: the shortest"
+    )
+    climatology: Path | None = Field(
+        None, json_schema_extra=NEW, description="of a network that predicts anomalies; None: as it was trained"
+    )
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -1,12 +1,12 @@
 """Configuration of the training: budgets, loss, phases, validation, optimizer."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
 from emulator.training.options import LossOptions, OptimizerOptions, Phase, TrainOptions, ValidationOptions
-from pipelines.config.base import NEW, Model, Period, Positive
+from pipelines.config.base import NEW, Model, Period, Positive, registered
 from pipelines.config.declared import model_of
 from pipelines.config.networks import NetworkConfig
 
@@ -64,6 +64,7 @@ class TrainConfig(
         conservation=ConservationConfig,
         variable_weights=dict[str, Positive],
         level_weights=Literal["alike", "mass"] | list[Positive],
+        predict=Annotated[str, registered("emulator.model.predictions:PREDICTIONS", "change")],
     )
 ):
     """One network trained on one store."""
