@@ -8,6 +8,7 @@ from torch import Tensor
 
 from emulator.data.channels import Channels
 from emulator.planet.calendar import hour_and_leap_day
+from emulator.planet.grid import Grid
 from emulator.store.climatology import SCHEMA
 from emulator.store.schema import check_schema, grid_of, open_zarr
 
@@ -18,15 +19,16 @@ class Climatology:
     """Means of fields by hour and day of the year, 0 where there is none (outside a field's domain).
 
     Args:
-      path: of a climatology store. channels: the fields.
-    Raises `ValueError` for what is no climatology, and for one that lacks a field or its levels.
+      path: of a climatology store. channels: the fields. grid: on which they have to be.
+    Raises `ValueError` for what is no climatology, for one that lacks a field or its levels, and for one on another grid.
     """
 
-    def __init__(self, path, channels: Channels):
+    def __init__(self, path, channels: Channels, grid: Grid):
         self.dataset, self.channels = open_zarr(path), channels
         check_schema(self.dataset, path, SCHEMA)
-        self.grid, self.hours = grid_of(self.dataset), self.dataset["hour"].values
-        self.fingerprint = str(self.dataset.attrs.get("fingerprint"))
+        self.hours = self.dataset["hour"].values
+        if not (own := grid_of(self.dataset)).same_as(grid):
+            raise ValueError(f"Expected a climatology on {grid.describe()} in {path}, got {own.describe()}")
         if absent := [name for name in channels.names if name not in self.dataset]:
             raise ValueError(f"Expected a climatology of {', '.join(absent)} in {path}, got none; run the stage stats")
         if (found := Channels.of(self.dataset.isel(hour=0, dayofyear=0), channels.names)) != channels:

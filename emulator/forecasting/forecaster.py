@@ -23,6 +23,7 @@ from emulator.forecasting.schedule import Schedule
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Stepper, StepResult, newest
+from emulator.store.schema import grid_of
 
 BLOCK_BYTES = 1 << 27
 
@@ -84,7 +85,7 @@ class Forecaster:
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
         layout = self.step.layout
-        reference = _climatology(self.models, climatology)
+        reference = _climatology(self.models, dataset, climatology)
         self.forcing = Forcing(dataset, layout, layout.lengths[0] if length is None else length, reference)
         self._outside = {
             name: outside_of(dataset, Channels.of(dataset, [name]))
@@ -231,7 +232,7 @@ class Forecaster:
         return out
 
 
-def _climatology(models: Sequence[Stepper], path) -> Climatology | None:
+def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climatology | None:
     """What the models' predictions count from; None where none counts from it. Raises `ValueError` where it is absent."""
     stages = [one for model in models for _, one in getattr(model, "stages", ((0, model),))]
     asking = [one for one in stages if getattr(getattr(one, "prediction", None), "reference", False)]
@@ -240,7 +241,7 @@ def _climatology(models: Sequence[Stepper], path) -> Climatology | None:
     path = path or getattr(asking[0], "metadata", {}).get("config", {}).get("climatology")
     if path is None:
         raise ValueError("Expected the climatology that the network's predictions count from, got none")
-    return Climatology(path, asking[0].layout.prognostic)
+    return Climatology(path, asking[0].layout.prognostic, grid_of(dataset))
 
 
 def _added(total, entry):

@@ -97,9 +97,8 @@ def step_length(layout: Layout, dataset: xr.Dataset, hours: float | None) -> int
     own = time_step_seconds(dataset) / 3600
     made = [length * own for length in layout.lengths]
     if not any(abs(hours - each) < 1e-9 for each in made):
-        raise ValueError(
-            f"Expected step_hours among those of the network, {', '.join(f'{h:g}' for h in made)}, got {hours:g}"
-        )
+        text = ", ".join(f"{each:g}" for each in made)
+        raise ValueError(f"Expected step_hours among those of the network, {text}, got {hours:g}")
     return round(hours / own)
 
 

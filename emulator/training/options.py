@@ -104,7 +104,10 @@ class TrainOptions(Options):
     )
     history: int = option(1, "input times, one step apart", minimum=1, new=True)
     steps: tuple[float, ...] = option(
-        (), "hours: lengths of the steps that it learns, of which every update draws one; none: the store's", new=True
+        (),
+        "hours: lengths of the steps that it learns, of which every update draws one; none: the store's",
+        above=0,
+        new=True,
     )
     mask_channels: bool = option(
         False, "the network is given the masks of variables that do not exist everywhere", new=True

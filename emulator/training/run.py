@@ -29,7 +29,7 @@ from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.store.analysis import open_analysis
-from emulator.store.schema import open_zarr
+from emulator.store.schema import grid_of, open_zarr
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.trainer import Placement, Trainer
@@ -128,7 +128,7 @@ class Training:
     def _samples(self, stores: Sequence[xr.Dataset], layout, period) -> Samples:
         options = self.options
         cache = int(options.cache_gigabytes * 1e9)
-        where = options.paths, options.loader_threads, climatology_of(options, layout)
+        where = options.paths, options.loader_threads, climatology_of(options, stores[0], layout)
         return Samples(stores, layout, period.start, period.end, cache, *where)
 
     def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
@@ -166,15 +166,15 @@ class Training:
         return Validation(samples, error, *how, members=members, squared=members == 1)
 
 
-def climatology_of(options: TrainOptions, layout: Layout) -> Climatology | None:
-    """What a training's predictions count from; None where they count from nothing. Raises `ValueError` where it is absent."""
+def climatology_of(options: TrainOptions, store: xr.Dataset, layout: Layout) -> Climatology | None:
+    """What a training's predictions count from, where they do. Raises `ValueError` where it is not there or does not fit."""
     if not PREDICTIONS[options.predict].reference:
         return None
     if options.climatology is None:
         raise ValueError(
             f"Expected train.climatology, a store that stats writes, for predict {options.predict}, got none"
         )
-    return Climatology(options.climatology, layout.prognostic)
+    return Climatology(options.climatology, layout.prognostic, grid_of(store))
 
 
 def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
