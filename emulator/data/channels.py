@@ -187,9 +187,27 @@ class Layout:
         usual = {each: "start" if entry(dataset, each).cell in ("point", "fixed") else "end" for each in forcing}
         static = Channels.of(dataset, [each for each in roles["static"] if set(SPACE) & set(dataset[each].dims)])
         moments = tuple((usual | dict(more.moments)).values())
-        return cls(
-            **groups, static=static, moments=moments, history=more.history, lengths=_lengths(dataset, more.steps)
+        masked = tuple(
+            n for each in (*groups.values(), static) for n in each.names if domain_of(dataset, n) is not None
         )
+        shape = {
+            "moments": moments,
+            "history": more.history,
+            "lengths": _lengths(dataset, more.steps),
+            "masked": masked,
+        }
+        layout = cls(**groups, static=static, **shape)
+        return dataclasses.replace(layout, masks=len(layout.distinct_masks(dataset))) if more.mask_channels else layout
+
+    def is_masked(self, channels: Channels) -> bool:
+        """Whether some of these variables do not exist everywhere."""
+        return bool(set(self.masked) & set(channels.names))
+
+    def distinct_masks(self, dataset) -> list[np.ndarray]:
+        """The masks of all moving channels that do not exist everywhere, `(*space)` bool each, every one once."""
+        outside = [outside_of(dataset, group) for group in (self.prognostic, self.diagnostic, self.forcing)]
+        planes = [plane for found in outside if found is not None for plane in found if plane.any()]
+        return list({plane.tobytes(): ~plane for plane in planes}.values())
 
     @property
     def given(self) -> Channels:
@@ -214,10 +232,8 @@ class Layout:
     @classmethod
     def from_json(cls, values: dict) -> "Layout":
         groups = {n: Channels(tuple(values[n]["names"]), tuple(values[n]["levels"])) for n in GROUPS}
-        return cls(
-            **groups,
-            **{n: tuple(v) if isinstance(v, list | tuple) else v for n, v in values.items() if n not in GROUPS},
-        )
+        more = {n: tuple(v) if isinstance(v, list | tuple) else v for n, v in values.items() if n not in GROUPS}
+        return cls(**groups, **more)
 
 
 GROUPS = ("prognostic", "diagnostic", "forcing", "static")

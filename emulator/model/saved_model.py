@@ -116,6 +116,10 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store
     if seconds != saved["step_seconds"]:
         refuse("a time step of", f"{saved['step_seconds'] / 3600:g} h", f"{seconds / 3600:g} h")
     channels = Layout.from_json(saved["layout"])
+
+    def masks_of(name):
+        return name in channels.masked, domain_of(dataset, name) is not None
+
     for group in (channels.prognostic, channels.diagnostic, channels.forcing):
         for name, count in zip(group.names, group.levels, strict=True):
             if name not in dataset:
@@ -123,9 +127,9 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store
             (levels,) = Channels.of(dataset, [name]).levels
             if levels != count:
                 refuse(f"{name} on", f"{count} levels", f"{levels}")
-            masked = domain_of(dataset, name) is not None
-            if masked != (name in channels.masked):
-                refuse(f"{name}", *(("nowhere missing", "with a domain")[:: -1 if name in channels.masked else 1]))
+            existing = [{True: "part of its cells", False: "every cell"}[n] for n in masks_of(name)]
+            if existing[0] != existing[1]:
+                refuse(f"{name} on", *existing)
     levels, others = saved["levels"] and Levels.from_json(saved["levels"]), levels_of(dataset)
     if levels is not None and any(channels.prognostic.levels):
         if others is None or not levels.same_as(others):
