@@ -88,52 +88,19 @@ def _ingest(config, made) -> str:
 
 
 def _stats(config, made) -> str:
-    scenarios = f" and {len(config.scenarios)} scenarios" if config.scenarios else ""
-    stores = ", ".join(map(str, (config.store, *config.later_stores)))
-    return f"{len(_record(config).times)} times of {stores}{scenarios}"
-
-
-def _record(config, names=None):
     from emulator.store.analysis import AnalysisSeries, open_analysis
 
-    stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
-    return AnalysisSeries.of(stores, config.period.start, config.period.end, names)
+    stores = [config.store, *config.later_stores]
+    record = AnalysisSeries.of(list(map(open_analysis, stores)), config.period.start, config.period.end)
+    scenarios = f" and {len(config.scenarios)} scenarios" if config.scenarios else ""
+    return f"{len(record.times)} times of {', '.join(map(str, stores))}{scenarios}"
 
 
 def _train(config, made) -> str:
-    from emulator.data.normalisation import open_statistics
-    from emulator.losses.build import level_weights
-    from emulator.losses.scaled import channel_weights
-    from emulator.model.assemble import changes, conditions, input_count, make_network
-    from emulator.model.conserving import ConservationOptions, prepared
-    from emulator.networks import cost
-    from emulator.store.analysis import open_analysis
-    from emulator.store.schema import grid_of
-    from emulator.training.recipe import Recipe
-    from emulator.training.run import layout_of
+    from emulator.training.run import Training
     from pipelines.train import options_of
 
-    dataset, options = open_analysis(config.store), options_of(config)
-    layout, grid = layout_of(options, dataset), grid_of(dataset)
-    recipe = Recipe.of(options, layout.lengths)
-    names = [name for group in ("prognostic", "diagnostic", "forcing") for name in getattr(layout, group).names]
-    count = len(_record(config, names).times)
-    longest = max(layout.lengths) * (max(phase.rollout_steps for phase in recipe.phases) + layout.history - 1)
-    if count <= longest:
-        raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {count}")
-    statistics = open_statistics(config.statistics)
-    changes(statistics, layout.prognostic)
-    by_level = level_weights(dataset, options.level_weights)
-    channel_weights(layout, options.variable_weights, options.diagnostic_weight, by_level)
-    prepared(ConservationOptions.of(options.conservation), dataset, layout, statistics)
-    network = make_network(options.network, layout, grid)
-    given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
-    measured = cost.measure(network, input_count(layout), grid.shape, *given)
-    return (
-        f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
-        f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "
-        f"{recipe.updates} updates on {count} times; {measured.describe(recipe.phases, options.members)}"
-    )
+    return Training(options_of(config)).describe()
 
 
 def _rollout(config, made) -> str:

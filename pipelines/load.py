@@ -62,7 +62,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | N
     """
     raw = read_yaml(path)
     if (start := start_of(path)) is not None:
-        experiment = settled(parse(Experiment, raw, str(path), context), Path(path).parent, start)
+        experiment = settled(parse(Experiment, raw, str(path), context), Path(path).parent, start, context)
         raw = json.loads(experiment.model_dump_json())
     raw = _apply_overrides(raw, overrides)
     if not isinstance(raw.get("directory"), str):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pipelines import running, slurm, started
 from pipelines.chain import Link, chain, marked
 from pipelines.config import ConfigError
+from pipelines.config.declared import AS_WRITTEN
 from pipelines.load import load_experiment
 from pipelines.sbatch import REQUEUE, Places
 from pipelines.submit import queue
@@ -35,7 +36,7 @@ def status(run: Path, lines: int = 3) -> list[StageState]:
     queued = queue(run)
     known = slurm.states([number for _, number in queued.jobs.values()]) if queued.jobs else {}
     where, found, broken = Places(run, queued.start), [], ""
-    for link in chain(load_experiment(path)):
+    for link in chain(load_experiment(path, context=AS_WRITTEN)):  # with all defaults, as `record` writes it
         jobs = [(name, number) for name, (stage, number) in queued.jobs.items() if stage == link.stage]
         found.append(_of_stage(link, jobs, known, where, broken, lines))
         if found[-1].state in ("failed", "stopped"):

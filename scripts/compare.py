@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.report.budget_panels import sources, step_rms
+from emulator.report.panels.conservation import sources, step_rms
 from emulator.report.view import View
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from pipelines import load
 from pipelines.config import Experiment, ReportConfig, TrainConfig, VerifyConfig
 from pipelines.report import report

@@ -16,8 +16,7 @@ from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
-from emulator.store.analysis import AnalysisSeries
-from emulator.store.chunks import StoreReader
+from emulator.store.analysis import AnalysisSeries, reader_of
 from emulator.store.schema import grid_of
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
@@ -139,7 +138,7 @@ class Samples:
         groups = (layout.prognostic, layout.diagnostic, layout.forcing, layout.static)
         record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
-        self._readers = [None if stores is None else StoreReader(stores[s.store], threads) for s in record.stretches]
+        self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
         self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600
         self.times, self.missing = record.times, record.missing
         if len(self.times) < 2:
@@ -266,7 +265,7 @@ class Samples:
         return self._read(group, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
 
 
-def _read_chunks(reader: StoreReader, slices: Mapping[str, slice], times, rows, out: np.ndarray) -> None:
+def _read_chunks(reader, slices: Mapping[str, slice], times, rows, out: np.ndarray) -> None:
     wanted = [
         (name, int(time), int(row), where.start, where.stop)
         for time, row in zip(times, rows, strict=True)

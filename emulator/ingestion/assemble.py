@@ -13,6 +13,7 @@ from emulator.planet.calendar import day_and_hour, later, seconds_between, withi
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import VERTICAL
+from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece
 
 log = logging.getLogger(__name__)
@@ -112,10 +113,7 @@ def _common_grid(pieces) -> Grid:
         if grid is not None and all(np.array_equal(here[n], there[n]) for n in ("latitude", "longitude")):
             continue
         try:
-            if "cell_area" in here:
-                own = Grid.points(here["latitude"], here["longitude"], here["cell_area"])
-            else:
-                own = Grid.from_coordinates(here["latitude"], here["longitude"])
+            own = grid_from(here)
         except ValueError as error:
             raise ValueError(f"{error} ({piece.path})") from None
         if grid is None:

@@ -9,12 +9,14 @@ import xarray as xr
 
 from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan
 from emulator.planet.calendar import seconds_between
+from emulator.planet.projection import NAME as CRS
 from emulator.planet.variables import COORDINATES, VARIABLES
 from emulator.planet.vertical import VERTICAL
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
 from emulator.store.marks import digest, mark, matches
 from emulator.store.regions import write_region
+from emulator.store.schema import horizontal_coordinates
 
 SLAB_BYTES = 64 << 20  # of one field; with a few threads at work a stage stays well below a gigabyte
 
@@ -29,13 +31,17 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
     for name, field in plan.fields.items():
         dims = ("lead_time",) if plan.leads is not None else ("time",)
         dims += _own_dims(field) + space
-        shape = tuple({**{d: len(c[1]) for d, c in coordinates.items()}, "cell": plan.grid.area.size}[d] for d in dims)
+        sizes = {d: len(c[1]) for d, c in coordinates.items() if c[0] == d} | dict(
+            zip(space, plan.grid.shape, strict=True)
+        )
+        shape = tuple(sizes[d] for d in dims)
         variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
     for name, field in plan.static.items():
         variables[name] = (field.dims, field.values, field.attrs or _attributes(name, None, plan))
     for name, series in plan.series.items():
         variables[name] = ("time", series.values, _attributes(name, None, plan) | series.attrs)
-    variables["cell_area"] = (space, plan.grid.area, {"units": "1", "long_name": "share of the sphere of each cell"})
+    area = {"units": "1", "long_name": "share of the sphere of each cell"}
+    variables["cell_area"] = (space, plan.grid.cell_area, area)
     if plan.half_levels is not None:
         names = {"half_level_a": ("Pa", plan.half_levels[0]), "half_level_b": ("1", plan.half_levels[1])}
         variables |= {name: ("half_level", values, {"units": units}) for name, (units, values) in names.items()}
@@ -58,7 +64,8 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
 
 
 def _coordinates(plan) -> dict:
-    coordinates, grid = {}, plan.grid
+    coordinates: dict[str, tuple] = {}
+    grid = plan.grid
     if plan.leads is None:
         coordinates["time"] = ("time", plan.times, COORDINATES["time"])
     else:
@@ -70,10 +77,7 @@ def _coordinates(plan) -> dict:
     for axis, values in plan.axes.items():
         bounds = {} if values.bounds is None else {"bounds": f"{axis}_bounds"}
         coordinates[axis] = (axis, values.values, VERTICAL[axis].attributes(values.kind) | bounds)
-    for name, values in (("latitude", grid.latitude), ("longitude", grid.longitude)):
-        attributes = {key: text for key, text in COORDINATES[name].items() if key != "axis" or len(grid.dims) == 2}
-        coordinates[name] = (name if len(grid.dims) == 2 else grid.dims[0], values, attributes)
-    return coordinates
+    return coordinates | horizontal_coordinates(grid)
 
 
 def _own_dims(field: PlannedField | DerivedField) -> tuple[str, ...]:
@@ -93,6 +97,8 @@ def _attributes(name, field: PlannedField | None, plan) -> dict:
         attributes["sign"] = entry.sign
     if field is not None and field.domain is not None:
         attributes["domain"] = field.domain
+    if plan.grid.kind == "projected":
+        attributes["grid_mapping"] = CRS
     return attributes
 
 
@@ -147,8 +153,14 @@ def audit(path, slab: Slab) -> bool:
     return matches(path, slab.key, slab.name, {"time": slice(slab.start, slab.stop)})
 
 
-def fill_forecast(path, fields: Mapping[str, PlannedField], slab: Slab, init, leads: np.ndarray, shape) -> None:
-    """Reads all fields of one initial time, some leads at a time, checks and writes them, and marks the initial time."""
+def fill_forecast(
+    path, fields: Mapping[str, PlannedField], slab: Slab, init, leads: np.ndarray, space: Mapping[str, int]
+) -> None:
+    """Reads all fields of one initial time, some leads at a time, checks and writes them, and marks the initial time.
+
+    `space`: the grid's dimensions and their sizes.
+    """
+    shape = tuple(space.values())
     for field in fields.values():
         levels = np.prod([len(field.terms[0].levels), len(field.terms[0].members), *shape], dtype=int)
         block = max(1, int(SLAB_BYTES // (4 * levels)))
@@ -159,7 +171,7 @@ def fill_forecast(path, fields: Mapping[str, PlannedField], slab: Slab, init, le
             if field.averaged and leads[chosen[0]] == np.timedelta64(0):
                 there[0] = False  # no step ends at lead 0
             check_values(field, values, [f"{init} + {leads[c] / np.timedelta64(1, 'h'):g} h" for c in chosen], there)
-            dims = ("lead_time", *_own_dims(field), *(("cell",) if len(shape) == 1 else ("latitude", "longitude")))
+            dims = ("lead_time", *_own_dims(field), *space)
             part = xr.Dataset({field.name: (dims, values)}, {"lead_time": leads[chosen]})
             write_forecast_init(path, part, slab.start, done=False)
     mark(path, slab.key)

@@ -15,12 +15,24 @@ from emulator.sources.options import SourceOptions
 class GridOptions(Options):
     """The grid of the store, when it is to be another than the sources'."""
 
-    kind: Literal["gaussian", "equiangular"] = option("equiangular", keyword=True)
+    kind: Literal["gaussian", "equiangular", "box"] = option("equiangular", keyword=True)
     rows: int = option(minimum=4)
     columns: int | None = option(None, "None: twice the rows, less two with poles", minimum=1)
     poles: bool = option(False, "rows at the poles (equiangular alone)", keyword=True)
     method: Literal["conservative", "bilinear"] = option("conservative", keyword=True)
     bilinear: tuple[str, ...] = option((), "variables for bilinear interpolation", keyword=True)
+    south: float | None = option(None, "edge of a box in degrees, as the next three", new=True, keyword=True)
+    north: float | None = option(None, new=True, keyword=True)
+    west: float | None = option(None, "may exceed east, across Greenwich", new=True, keyword=True)
+    east: float | None = option(None, new=True, keyword=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        edges = self.south, self.north, self.west, self.east
+        if self.kind == "box" and (self.columns is None or None in edges):
+            raise ValueError("Expected columns, south, north, west and east with a grid of the kind box")
+        if self.kind != "box" and any(edge is not None for edge in edges):
+            raise ValueError(f"Expected edges with a grid of the kind box, got them with {self.kind}")
 
 
 @dataclasses.dataclass(frozen=True)

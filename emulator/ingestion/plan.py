@@ -21,8 +21,9 @@ from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, variable
 from emulator.planet.vertical import interfaces_around
-from emulator.sources.axes import interfaces, on_the_sphere
+from emulator.sources.axes import interfaces
 from emulator.sources.harmonise import pieces, unknown
+from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
@@ -115,9 +116,9 @@ def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
 
 
 def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
-    if asked.kind not in ("gaussian", "equiangular"):
-        raise ValueError(f"Expected a grid of the kind gaussian or equiangular, got {asked.kind!r}")
-    if asked.kind == "gaussian":
+    if asked.kind == "box":
+        grid = Grid.box(asked.rows, asked.columns, (asked.south, asked.north, asked.west, asked.east))
+    elif asked.kind == "gaussian":
         grid = Grid.gaussian(asked.rows, asked.columns)
     else:
         grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)

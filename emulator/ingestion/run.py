@@ -150,7 +150,8 @@ def _task(plan: StorePlan, output, slab: Slab) -> tuple:
     shape = plan.grid.shape
     if plan.leads is not None:
         fields = {name: field.part(slab.start, slab.stop) for name, field in plan.fields.items()}
-        return (fill_forecast, output, fields, slab, plan.times[slab.start], plan.leads, shape)
+        space = dict(zip(plan.grid.dims, shape, strict=True))
+        return (fill_forecast, output, fields, slab, plan.times[slab.start], plan.leads, space)
     field = plan.fields[slab.name].part(slab.start, slab.stop)
     return (fill, output, field, slab, plan.times[slab.start : slab.stop], shape)
 

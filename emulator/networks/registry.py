@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from torch import nn
 
 from emulator.options import Options
-from emulator.planet.grid import Grid
+from emulator.planet.grid import REGIONAL, Grid
 
 
 class NetworkError(ValueError):
@@ -22,23 +22,27 @@ class NetworkError(ValueError):
 
 
 class Kind(NamedTuple):
-    """A registered network: its options, and the function `(options, inputs, outputs, grid)` that makes it."""
+    """A registered network: its options, the function `(options, inputs, outputs, grid)` that makes it, and its regions."""
 
     options: type[Options]
     build: Callable[[Any, int, int, Grid], nn.Module]
+    regions: tuple[str, ...]
 
 
 _KINDS: dict[str, Kind] = {}
 _Builder = TypeVar("_Builder", bound=Callable[..., nn.Module])
 
 
-def network(kind: str, options: type[Options]) -> Callable[[_Builder], _Builder]:
-    """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind."""
+def network(kind: str, options: type[Options], regions: tuple[str, ...] = REGIONAL) -> Callable[[_Builder], _Builder]:
+    """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind.
+
+    `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself.
+    """
 
     def register(builder: _Builder) -> _Builder:
         if kind in _KINDS:
             raise ValueError(f"Expected one network of the kind {kind!r}, got {builder.__module__} besides another")
-        _KINDS[kind] = Kind(options, builder)
+        _KINDS[kind] = Kind(options, builder, regions)
         return builder
 
     return register
@@ -65,6 +69,11 @@ def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> n
     Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid that the network does not fit.
     """
     kind, made = config.get("kind"), options(config)
+    if not grid.is_global() and grid.kind not in _kind(kind).regions:
+        raise NetworkError(
+            f"Expected a network that fits the region of {grid.describe()}, got {kind!r}, which does not; networks that "
+            f"may: {', '.join(name for name in kinds() if grid.kind in _KINDS[name].regions)}"
+        )
     try:
         return _kind(kind).build(made, inputs, outputs, grid)
     except NetworkError:
@@ -85,8 +94,8 @@ def options(config: Mapping[str, Any]) -> Options:
 
 
 def expect_global(grid: Grid, *kinds_of_grid: str) -> None:
-    """Raises `ValueError` for a grid that is regional or of another kind than those, where any are named."""
-    if not grid.is_global() or (kinds_of_grid and grid.kind not in kinds_of_grid):
+    """Raises `ValueError` for a grid that is regional or of another kind than those."""
+    if not grid.is_global() or grid.kind not in kinds_of_grid:
         raise ValueError(f"Expected a global {' or '.join((*kinds_of_grid, 'grid'))}, got {grid.describe()}")
 
 

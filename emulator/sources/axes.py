@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from emulator.planet.grid import longitude_east, positions_in_order, ring_areas
 from emulator.planet.units import linear
 from emulator.planet.vertical import VERTICAL, VerticalAxis
 from emulator.planet.vertical_axes.level import PRESSURE_NAMES, is_pressure
@@ -18,7 +17,7 @@ from emulator.store.forecast import FORECAST_NAMES
 
 TIME_NAMES = ("time", "valid_time")
 COEFFICIENTS = (("half_level_a", "half_level_b"), ("a_half", "b_half"), ("hyai", "hybi"))
-NOT_VERTICAL = {*TIME_NAMES, *(name for d, names in FORECAST_NAMES.items() if d != "level" for name in names)}
+NOT_VERTICAL = {"y", "x", *TIME_NAMES, *(name for d, names in FORECAST_NAMES.items() if d != "level" for name in names)}
 
 
 @dataclasses.dataclass
@@ -28,7 +27,7 @@ class Axes:
     Attributes:
       dims: canonical dimension -> the source's.
       coordinates: values along each, in the convention's order; also of dimensions that the variable has not, one value.
-      order: positions in the source of those values, along `member`, the vertical axis, `latitude`, `longitude`.
+      order: positions in the source of those values, along `member`, the vertical axis, `latitude`, `longitude`, `y`, `x`.
       axis: the vertical dimension (`emulator.planet.vertical`), or None for a field without one.
       vertical: what its values are: "pressure", "sigma", "hybrid" or "unknown" (no units) of levels, "depth" of depths, ...
       bounds: of its values, `(n, 2)`, where the source records them and the axis keeps them.
@@ -51,67 +50,6 @@ def named(array, names, standard=()) -> xr.DataArray | None:
         if coordinate.attrs.get("standard_name") in standard:
             return coordinate
     return None
-
-
-def on_the_sphere(array) -> bool:
-    """Whether a variable has latitudes and longitudes along its dimensions."""
-    place = [named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude")]
-    return all(c is not None and c.ndim > 0 and set(c.dims) <= set(array.dims) for c in place)
-
-
-def add_horizontal(axes: Axes, dataset, array) -> None:
-    """Rows from the north, columns from 0 east. Raises `ValueError` for a curvilinear grid, or one without areas."""
-    latitude, longitude = (named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude"))
-    if latitude.ndim > 1:
-        raise ValueError(
-            f"Expected latitudes of one dimension, got {latitude.dims}: a curvilinear grid; interpolate it"
-        )
-    for coordinate in (latitude, longitude):
-        if not np.all(np.isfinite(coordinate.values)):
-            raise ValueError(f"Expected finite values of {coordinate.name}, got NaN")
-    north, east = np.asarray(latitude.values, np.float64), longitude_east(np.asarray(longitude.values, np.float64))
-    if latitude.dims == longitude.dims:
-        axes.dims["cell"] = latitude.dims[0]
-        area = _cell_area(dataset, latitude, longitude)
-        axes.coordinates |= {"latitude": north, "longitude": east, "cell_area": area}
-        return
-    rows, columns = positions_in_order("latitude", north), positions_in_order("longitude", east)
-    if len(columns) > 2 and east[columns[1]] - east[columns[0]] < 1e-6:  # 0 and 360, or -180 and 180, are both there
-        columns = np.delete(columns, 1)
-    axes.dims |= {"latitude": latitude.dims[0], "longitude": longitude.dims[0]}
-    axes.order |= {"latitude": rows, "longitude": columns}
-    axes.coordinates |= {"latitude": north[rows], "longitude": east[columns]}
-
-
-def _cell_area(dataset, latitude, longitude) -> np.ndarray:
-    """Areas of the cells of a point grid: recorded, of the polygons between recorded corners, or of a known grid."""
-    for name, candidate in dataset.variables.items():
-        if (name in ("cell_area", "areacella") or candidate.attrs.get("standard_name") == "cell_area") and (
-            candidate.dims == latitude.dims
-        ):
-            return np.asarray(candidate.values, np.float64)
-    corners = [dataset.variables.get(c.attrs.get("bounds")) for c in (latitude, longitude)]
-    if any(c is None or c.ndim != 2 for c in corners):
-        if (area := ring_areas(np.asarray(latitude.values, np.float64))) is not None:
-            return area
-        raise ValueError("Expected cell areas or cell corners with a point grid, got neither")
-    return polygon_areas(*(np.asarray(c.values, np.float64) for c in corners))
-
-
-def polygon_areas(latitude, longitude) -> np.ndarray:
-    """Areas on the unit sphere of polygons with corners in degrees, `(cell, corner)` -> `(cell,)`.
-
-    A polygon is cut into triangles from its first corner; a triangle's solid angle is that of Van Oosterom and Strackee
-    (1983), which stays exact for small ones.
-    """
-    lat, lon = np.radians(latitude), np.radians(longitude)
-    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    total = np.zeros(len(points))
-    for second in range(1, points.shape[1] - 1):
-        a, b, c = points[:, 0], points[:, second], points[:, second + 1]
-        triple = np.sum(a * np.cross(b, c), axis=-1)
-        total += 2 * np.arctan2(triple, 1 + np.sum(a * b + b * c + c * a, axis=-1))
-    return np.abs(total)
 
 
 def vertical_coordinate(array) -> tuple[VerticalAxis, xr.DataArray] | None:

@@ -13,14 +13,13 @@ from emulator.planet.variables import variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
     Axes,
-    add_horizontal,
     add_member,
     add_times,
     add_vertical,
-    on_the_sphere,
     time_coordinates,
     vertical_coordinate,
 )
+from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice

@@ -11,7 +11,7 @@ from emulator.planet.grid import Grid
 from emulator.sources.open import reaching
 from emulator.sphere.regrid import Regridder
 
-BEFORE, AFTER = ("time", "lead_time", "member"), ("latitude", "longitude", "cell")  # the vertical dimension
+BEFORE, AFTER = ("time", "lead_time", "member"), ("latitude", "longitude", "y", "x", "cell")  # the vertical dimension
 BLOCK_BYTES = 4 << 20  # of the source's values: a core's cache
 REGRID_BYTES = 64 << 20  # of the source's values, float64
 
@@ -26,7 +26,8 @@ class Piece:
       array: the source's variable, lazy; `dims` maps canonical dimensions to its own.
       coordinates: values along each canonical dimension, in the convention's order; `time` holds initial times and
         `lead_time` leads in a forecast. A dimension that the variable lacks is a coordinate of one value, or absent.
-      order: positions in the source of the values along `member`, the vertical axis, `latitude` and `longitude`.
+      order: positions in the source of the values along `member`, the vertical axis, `latitude`, `longitude`,
+        `y` and `x`.
       scale, offset: canonical = scale * source + offset, sign included.
       axis: the vertical dimension, or None; vertical: what its values are ("pressure", "unknown", "depth", ...).
       bounds: of those values, `(n, 2)`, where they are recorded.
@@ -61,7 +62,7 @@ class Piece:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.
 
         Axes are `(time, lead_time, member, vertical, latitude, longitude)`, of size 1 where the source has no such dimension;
-        on point grids the last two are one, `cell`.
+        on a map the last two are `y` and `x`, on point grids they are one, `cell`.
         """
         if self.regrid is None:
             return self._in_blocks(np.asarray(times), leads)
@@ -82,9 +83,10 @@ class Piece:
 
     def on(self, grid: Grid, method: str) -> "Piece":
         """The same on a grid. Raises `ValueError` naming the file where it cannot be regridded to it."""
-        if "cell_area" in self.coordinates:
+        if {"cell_area", "y"} & set(self.coordinates):
+            kind = "points" if "cell_area" in self.coordinates else "a map projection"
             raise ValueError(
-                f"Expected a grid of rows and columns to regrid {self.name} from, got points in {self.path}"
+                f"Expected a grid of rows and columns to regrid {self.name} from, got {kind} in {self.path}"
             )
         own = _grid_of(self.coordinates["latitude"].tobytes(), self.coordinates["longitude"].tobytes())
         if own.same_as(grid):

@@ -8,6 +8,8 @@ import xarray as xr
 
 from emulator.planet.calendar import TimeStep, seconds_between, select_period
 from emulator.planet.vertical import VERTICAL
+from emulator.store.chunks import StoreReader
+from emulator.store.joined import JoinedReader, is_joined, joined, read_recipe
 from emulator.store.schema import (
     check_coordinates,
     check_schema,
@@ -19,15 +21,29 @@ from emulator.store.schema import (
 ANALYSIS = "analysis-1"
 
 
+def reader_of(path, threads: int = 1) -> StoreReader | JoinedReader:
+    """What reads whole chunks of the analysis store at a path straight into arrays, where its layout allows."""
+    if not is_joined(path):
+        return StoreReader(path, threads)
+    recipe = read_recipe(path)
+    datasets = [open_analysis(part.path) for part in recipe.parts]
+    return JoinedReader(recipe, datasets, joined(recipe, datasets)["time"].values, threads)
+
+
 def open_analysis(path, chunks=None) -> xr.Dataset:
     """The analysis store at `path`, lazily: fields `(time, [member,] level, latitude, longitude)`.
 
     Args:
-      path: folder or fsspec URL of a store that ingest finished.
+      path: folder or fsspec URL of a store that ingest finished, or the folder of a joined store (`emulator.store.joined`).
       chunks: None for arrays that are read when indexed; xarray's `chunks` (e.g. `{"time": 64}`) for Dask arrays.
 
     Raises `ValueError` with one sentence, naming the path, when it is absent, unfinished or breaks the schema.
     """
+    if is_joined(path):
+        recipe = read_recipe(path)
+        dataset = joined(recipe, [open_analysis(part.path, chunks) for part in recipe.parts])
+        dataset.encoding["source"] = str(path)
+        return check_times(dataset, path)
     dataset = open_zarr(path, chunks)
     check_schema(dataset, path, ANALYSIS)
     return check_times(dataset, path)

@@ -15,12 +15,16 @@ import xarray as xr
 
 from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
-from emulator.planet.grid import Grid, longitude_east, positions_in_order
-from emulator.planet.variables import Variable, known
+from emulator.planet.coordinates import contiguous, positions_in_order
+from emulator.planet.grid import Grid
+from emulator.planet.projection import NAME as CRS
+from emulator.planet.projection import is_rotated
+from emulator.planet.variables import COORDINATES, Variable, known
 from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.marks import partial_path
 
-ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "cell")
+ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "y", "x", "cell")
+SORTED = ("latitude", "longitude", "y", "x", *VERTICAL)
 
 
 def open_zarr(path, chunks=None) -> xr.Dataset:
@@ -43,37 +47,73 @@ def open_zarr(path, chunks=None) -> xr.Dataset:
 
 
 def in_order(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with north first, longitudes in [0, 360) increasing, vertical axes and dimensions in order.
+    """The dataset with north first, longitudes from 0 or a box's west on, vertical axes and dimensions in order.
 
     Nothing is computed. Levels in Pa (by their units) become hPa.
     """
     if "level" in dataset.coords and str(dataset["level"].attrs.get("units", "")).lower() in ("pa", "pascal"):
         dataset = dataset.assign_coords(level=("level", dataset["level"].values / 100, {"units": "hPa"}))
-    if "longitude" in dataset.dims:
-        longitude = dataset["longitude"]
-        east = longitude_east(longitude.values)
-        if not np.array_equal(east, longitude.values):
-            dataset = dataset.assign_coords(longitude=("longitude", east, longitude.attrs))
-    for name in ("latitude", "longitude", *VERTICAL):
+    for name in SORTED:
         if name in dataset.dims and name in dataset.coords:
-            values = dataset[name].values
-            order = VERTICAL[name].positions(values) if name in VERTICAL else positions_in_order(name, values)
-            if np.any(np.diff(order) != 1):
-                reverse = np.array_equal(order, np.arange(len(order))[::-1])
-                dataset = dataset.isel({name: slice(None, None, -1) if reverse else order})
+            dataset = _along(dataset, name)
     order = [d for d in ORDER if d in dataset.dims]
     return dataset.transpose(*order, ...)
+
+
+def _along(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """The dataset with one coordinate in the convention's order."""
+    values = dataset[name].values
+    if name == "longitude":
+        order, values = contiguous(values)
+    else:
+        order = VERTICAL[name].positions(values) if name in VERTICAL else positions_in_order(name, values)
+        values = values[order]
+    if np.any(np.diff(order) != 1):
+        reverse = np.array_equal(order, np.arange(len(order))[::-1])
+        dataset = dataset.isel({name: slice(None, None, -1) if reverse else order})
+    if np.array_equal(values, dataset[name].values):
+        return dataset
+    return dataset.assign_coords({name: (name, values, dataset[name].attrs)})
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:
     """The horizontal grid. Raises `ValueError` when coordinates are absent or not in the convention's order."""
     if missing := [c for c in ("latitude", "longitude") if c not in dataset.coords]:
         raise ValueError(f"Expected coordinates latitude and longitude, got none named {' or '.join(missing)}")
+    if {"y", "x"} <= set(dataset.dims):
+        return _projected_grid(dataset)
     if "cell" in dataset.dims:
         if "cell_area" not in dataset:
             raise ValueError("Expected the variable cell_area with a point grid, got none")
         return Grid.points(dataset["latitude"].values, dataset["longitude"].values, dataset["cell_area"].values)
     return Grid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
+
+
+def _projected_grid(dataset: xr.Dataset) -> Grid:
+    if missing := [name for name in ("y", "x", CRS) if name not in dataset.coords]:
+        raise ValueError(
+            f"Expected coordinates y, x and {CRS} with a projected grid, got no {' and no '.join(missing)}"
+        )
+    return Grid.projected(dataset["x"].values, dataset["y"].values, dataset[CRS].attrs)
+
+
+def horizontal_coordinates(grid: Grid) -> dict[str, tuple]:
+    """The coordinates of a grid in a store: name -> `(dims, values, attributes)`."""
+    places = (("latitude", grid.latitude), ("longitude", grid.longitude))
+    if grid.has_rows:
+        return {name: (name, values, dict(COORDINATES[name])) for name, values in places}
+    found = {
+        name: (grid.dims, values, {k: v for k, v in COORDINATES[name].items() if k != "axis"})
+        for name, values in places
+    }
+    if grid.kind == "projected":
+        rotated = is_rotated(grid.mapping)
+        for name, values, about_a_pole in (("y", grid.y, "grid_latitude"), ("x", grid.x, "grid_longitude")):
+            standard = about_a_pole if rotated else f"projection_{name}_coordinate"
+            attributes = {"units": "degrees" if rotated else "m", "standard_name": standard, "axis": name.upper()}
+            found[name] = (name, values, attributes)
+        found[CRS] = ((), np.int32(0), dict(grid.mapping))
+    return found
 
 
 def levels_of(dataset: xr.Dataset) -> Levels | None:

@@ -179,8 +179,9 @@ def write_statistics(
         results[name] = found(parts, weights[name])
         _keep(output, own, name, results[name])
     for name in variables_by_role(store)["static"]:
-        has_level = vertical_of(store[name].dims) is not None
-        results[name] = Found(table(Moments.of(store[name].values, area, has_level), None))
+        results[name] = Found(
+            table(Moments.of(store[name].values, area, vertical_of(store[name].dims) is not None), None)
+        )
     if empty := [name for name in moving if not np.isfinite(results[name].table[:4]).all()]:
         raise ValueError(
             f"Expected values of {', '.join(empty)} on every level of {groups[0][0]}, got missing ones alone"
@@ -256,7 +257,9 @@ def _as_dataset(results: Mapping[str, Found], store: xr.Dataset, attributes: Map
         dims = [dim for dim in store[name].dims if dim not in ("time", "member")]
         variables |= {f"{name}:{label}": (dims, values, units) for label, values in result.cells.items()}
     coordinates: dict = {"statistic": list(STATISTICS)}
-    coordinates |= {axis: store[axis].variable for axis in (*VERTICAL, "latitude", "longitude") if axis in store.coords}
+    coordinates |= {
+        axis: store[axis].variable for axis in (*VERTICAL, "latitude", "longitude", "y", "x") if axis in store.coords
+    }
     return xr.Dataset(variables, coordinates, dict(attributes))
 
 

@@ -115,6 +115,10 @@ class Recipe:
             return self.lengths[0]
         return int(np.random.default_rng([self.seed, update, 7]).choice(self.lengths))
 
+    def times(self, update: int) -> int:
+        """Length of the windows of an update, in steps of the store."""
+        return self.steps(update) * self.length(update)
+
     def teacher_forced(self, update: int) -> list[bool]:
         """For every step of an update's windows whether it starts from the truth; the first one does anyway."""
         phase, steps = self.phase(update), self.steps(update)

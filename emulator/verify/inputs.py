@@ -18,8 +18,7 @@ from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
 from emulator.verify.budgets import HYDROSTATIC, EnergyForm
-from emulator.verify.channels import ScoredVariable, scored
-from emulator.verify.fields import empty_inits
+from emulator.verify.channels import ScoredVariable, empty_inits, scored
 from emulator.verify.score import EVENTS
 from emulator.verify.stations import Observations, at_stations, station_weights
 

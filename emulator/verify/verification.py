@@ -11,11 +11,10 @@ import xarray as xr
 
 from emulator.planet.calendar import valid_times
 from emulator.verify.align import Alignment
-from emulator.verify.assemble import assemble, lacking
+from emulator.verify.assemble import assemble, lacking, open_scores, part_path, write_scores
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps
 from emulator.verify.channels import channel_name
-from emulator.verify.files import open_scores, part_path, write_scores
 from emulator.verify.inputs import Inputs, Options, open_inputs
 from emulator.verify.long_runs import long_run_scores
 from emulator.verify.merging import COORDINATES, check_same, merge
