@@ -106,19 +106,21 @@ def _train(config, made) -> str:
 def _rollout(config, made) -> str:
     from emulator.data.channels import Layout
     from emulator.forecasting.run import step_length
+    from emulator.forecasting.schedule import count_steps
     from emulator.model.checkpoint import describe
     from emulator.model.saved_model import check_match
+    from emulator.planet.calendar import TimeStep
     from emulator.store.analysis import open_analysis
     from pipelines.rollout import checkpoints_of, starts_of
 
-    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
+    dataset = open_analysis(config.store)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
-    layout = Layout.from_json(saved["layout"])
+    layout = Layout.from_json(describe(config.checkpoint)["layout"])
     length = step_length(layout, dataset, config.step_hours)
-    steps = round(config.lead_days * 86400 / saved["step_seconds"] / length)
+    steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
     count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
-    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"
+    return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"
 
 
 def _verify(config, made) -> str:

@@ -9,12 +9,13 @@ from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.forecasting.run import Models, attributes_of, step_length
-from emulator.forecasting.schedule import Schedule, Starts
+from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
+from emulator.planet.calendar import TimeStep
 from emulator.store.analysis import open_analysis
 from pipelines.config import RolloutConfig
 from pipelines.progress import progress
@@ -37,10 +38,10 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     device = device_of(processes)
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
-    first, seconds = models.first, models.first.metadata["step_seconds"]
+    first = models.first
     length = step_length(first.layout, dataset, config.step_hours)
-    seconds *= length
-    steps = round(config.lead_days * 86400 / seconds)
+    step = TimeStep.of(dataset).times(length)
+    steps = count_steps(step, config.lead_days, config.lead)
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
@@ -57,11 +58,12 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
         attributes = attributes_of(dataset, uncorrected, None, length)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), progress)
-    if config.long_run_days:
-        every = max(1, round(86400 / seconds))
+    if config.long_run_days or config.long_run_lead:
+        every = max(1, round(86400 / step.seconds))
+        total = count_steps(step, 0, config.long_run_lead) if config.long_run_lead else every * config.long_run_days
         alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
         output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
-        write(output, alone, inits[:1], Schedule.every(every * config.long_run_days, every), progress)
+        write(output, alone, inits[:1], Schedule.every(total, every), progress)
     for kind in config.also:
         if Path(config.output).exists():
             export(config.output, kind)
@@ -80,5 +82,5 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
 def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:
     """Which times the forecasts start from; `length` of their steps, in steps of the store, and the model's input times."""
     period = config.period
-    given = period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store
+    given = period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every
     return Starts(*given, length, history)

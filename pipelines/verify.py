@@ -32,6 +32,7 @@ def inputs(config: VerifyConfig) -> Inputs:
         (config.climatology.start, config.climatology.end),
         tuple(config.persistence_lead_hours),
         EnergyForm(config.energy, config.heat_capacity, config.kinetic),
+        tuple(config.persistence_lead_months),
     )
     truth = config.truth if observations is None else Observations(**dict(observations))
     return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs)

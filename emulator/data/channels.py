@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.planet.calendar import TimeStep
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import vertical_of
 from emulator.store.masks import domain_of
-from emulator.store.schema import entry, time_step_seconds, variables_by_role
+from emulator.store.schema import entry, variables_by_role
 
 SPACE = ("latitude", "longitude", "y", "x", "cell")
 MOMENTS = ("start", "end", "both", "mean")  # of a step, at which it is given a forcing field
@@ -260,7 +261,9 @@ class More:
 def _lengths(dataset, hours: Sequence[float]) -> tuple[int, ...]:
     if not hours:
         return (1,)
-    own = time_step_seconds(dataset) / 3600
+    if (step := TimeStep.of(dataset)).months:
+        raise ValueError(f"Expected no steps in hours for a store whose step is {step}, got {list(hours)}")
+    own = step.seconds / 3600
     lengths = [hour / own for hour in hours] if own else [0.0]
     if any(length < 1 or abs(length - round(length)) > 1e-9 for length in lengths):
         raise ValueError(

@@ -48,8 +48,11 @@ class StepInputs(NamedTuple):
         return {n: value for n in ("length", "reference") if (value := getattr(self, n)) is not None}
 
 
-def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
-    """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.planet.insolation`)."""
+def clock_of(times, step_hours, grid: Grid) -> Tensor:
+    """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.planet.insolation`).
+
+    `step_hours`: their lengths, a number or `(time,)`.
+    """
     return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.open_mesh()))
 
 
@@ -68,16 +71,6 @@ def over_steps(fields: Tensor, means: Tensor, length: int) -> Tensor:
         return fields[:, length - 1 :: length]
     times = fields.unflatten(1, (-1, length))
     return torch.where(means.view(-1, *[1] * (fields.dim() - 3)), times.mean(2), times[:, :, -1])
-
-
-def lengths_of(stored: TimeStep, ends, length: int) -> Tensor:
-    """Lengths, in steps of a store, of steps of `length` of them that end at some times, `(time,)` float64.
-
-    Of calendar months, which differ, in units of the nominal one.
-    """
-    if not stored.months:
-        return torch.full((len(ends),), length, dtype=torch.float64)
-    return torch.from_numpy(TimeStep(months=length * stored.months).lengths(ends) / stored.seconds)
 
 
 class Moments:
@@ -135,11 +128,11 @@ class Forcing:
         empty, self.climatology = Channels((), ()), climatology
         layout = given if isinstance(given, Layout) else Layout(empty, empty, given, empty)
         self.dataset, self.channels, self.grid = dataset, layout.forcing, grid_of(dataset)
-        self.length, self.stored = length, TimeStep.of(dataset)
-        self.step_seconds = length * self.stored.seconds
+        self.length, self._stored = length, TimeStep.of(dataset)
+        self.step = self._stored.times(length)
         if not self.step_seconds > 0:
             raise ValueError("Expected a store of at least 2 times, which give the length of a step, got one time")
-        self._tells_length = layout.lengths != (1,) or bool(self.stored.months)
+        self._tells_length = layout.lengths != (1,) or bool(self.step.months)
         self.times = dataset["time"].values
         day, hour = day_and_hour(self.times)
         self._phase = day + hour / 24
@@ -150,19 +143,21 @@ class Forcing:
         self._warned = False
         self._memory: dict[int, Tensor] = {}
 
+    @property
+    def step_seconds(self) -> float:
+        """Length of a step; nominal seconds of months."""
+        return self.step.seconds
+
     def later(self, time, steps: int):
         """The time `steps` steps after `time`."""
-        return self.stored.later(time, steps * self.length)
+        return self.step.later(time, steps)
 
     def inputs(self, times) -> StepInputs:
         """Of steps that start at `times`, a row each; no noise."""
         times = list(times)
-        clock = clock_of(times, self.step_seconds / 3600, self.grid)
-        told = (
-            lengths_of(self.stored, [self.later(time, 1) for time in times], self.length)
-            if self._tells_length
-            else None
-        )
+        seconds = self.step.lengths_from(np.array(times))
+        clock = clock_of(times, seconds / 3600, self.grid)
+        told = torch.from_numpy(seconds / self._stored.seconds) if self._tells_length else None
         reference = self.climatology and self.climatology.at([self.later(time, 1) for time in times])
         if not self.channels.count:
             return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock, None, told, reference)
@@ -173,7 +168,7 @@ class Forcing:
         return StepInputs(given[:, 0], clock, None, told, reference)
 
     def _inside(self, time, stored: int):
-        return self.stored.later(time, stored) if stored else time
+        return self._stored.later(time, stored) if stored else time
 
     def _index(self, time) -> int:
         if self.times[0] <= time <= self.times[-1]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from emulator.data.channels import SPACE, Layout, outside_of
 from emulator.data.climatology import Climatology
-from emulator.data.forcing import Moments, StepInputs, lengths_of, means_of, over_steps
+from emulator.data.forcing import Moments, StepInputs, means_of, over_steps
 from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
-from emulator.planet.calendar import TimeStep, day_and_hour
+from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
 from emulator.store.analysis import AnalysisSeries, reader_of
 from emulator.store.schema import grid_of
@@ -139,15 +139,15 @@ class Samples:
         record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
         self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
-        self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600
+        self.grid, self.step = grid_of(self.dataset), record.step
         self.times, self.missing = record.times, record.missing
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
-        self._step = TimeStep.of(self.dataset)
         self._moments = Moments(layout.forcing, layout.moments, means_of(self.dataset, layout.forcing))
         self._outside = {group: outside_of(self.dataset, getattr(layout, group)) for group in HELD}
         self._means, self._series = means_of(self.dataset, layout.diagnostic), self._read_series(layout)
         self._day, self._hour = day_and_hour(self.times)
+        self._seconds = self.step.lengths_from(self.times)
         self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
         count = sum(getattr(layout, g).count for g in HELD)
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
@@ -232,15 +232,13 @@ class Samples:
         diagnostic = over_steps(self._fields("diagnostic", whole[:, 1:]), self._means, length)
         forcing = self._forcing(whole, length)
         clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
-        hours = length * self.step_hours
+        seconds = self._seconds if length == 1 else self.step.times(length).lengths_from(self.times)
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1:length].ravel(), strict=True):
             part = slice(time, time + 1)
-            clock_features(self._day[part], self._hour[part], hours, *self._mesh, out=out[None])
-        told, stored = None, self._step
-        if self.layout.lengths != (1,) or stored.months:
-            ends = self.times[whole[:, length::length].ravel()]
-            told = lengths_of(stored, ends, length).view(len(starts), steps)
-        reference = None
+            clock_features(self._day[part], self._hour[part], seconds[part] / 3600, *self._mesh, out=out[None])
+        told, reference = None, None
+        if self.layout.lengths != (1,) or self.step.months:
+            told = torch.from_numpy(seconds[whole[:, :-1:length]] / self.step.seconds)
         if self.climatology is not None:
             found = self.climatology.at(self.times[whole[:, length::length].ravel()])
             reference = found.unflatten(0, (len(starts), steps))

@@ -11,7 +11,7 @@ import xarray as xr
 from emulator.data.channels import Layout
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
 from emulator.model.saved_model import check_match, digest_of, load_model
@@ -25,8 +25,9 @@ def forecast(
     model: Stepper | Sequence[Stepper] | str | os.PathLike,
     analysis: xr.Dataset | str | os.PathLike,
     init,
-    days: float,
+    days: float | None = None,
     *,
+    lead: str | None = None,
     ensemble: EnsembleOptions | Mapping | int | None = None,
     thin: ThinOptions | Mapping | None = None,
     output: str | os.PathLike | None = None,
@@ -34,12 +35,13 @@ def forecast(
     step_hours: float | None = None,
     climatology: str | os.PathLike | None = None,
 ) -> xr.Dataset:
-    """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days.
+    """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
     Args:
       model: what `emulator.load_model` gives, or the path of a checkpoint; several share the members of an ensemble.
       analysis: the analysis store, opened or its path, with the initial states and the forcing.
       init: initial time or times that the store has, as dates, text or datetime64.
+      lead: in place of `days`, such as `12 months`, in which a store of calendar steps counts.
       ensemble: options, or a number of members with the default ones.
       thin: what is kept of the forecasts.
       output: a store that is written, and opened; a stopped call goes on with it. None: in memory.
@@ -60,10 +62,9 @@ def forecast(
     length = step_length(models.first.layout, dataset, step_hours)
     forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology)
     times = _times(dataset, init)
-    steps = round(days * 86400 / forecaster.forcing.step_seconds)
-    if steps < 1:
-        hours = forecaster.forcing.step_seconds / 3600
-        raise ValueError(f"Expected days of at least one step of {hours:g} h, got {days:g} days")
+    if (days is None) == (lead is None):
+        raise ValueError(f"Expected days or a lead, got {days} and {lead}")
+    steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, models.first, ensemble, length)
     if output is None:
@@ -106,7 +107,7 @@ def attributes_of(
     dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None, length: int = 1
 ) -> dict:
     """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis."""
-    kept = ("vertical_coordinate", "constants", "source", "history")
+    kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months")
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
     attributes |= {"title": "emulator forecast", "time_step_seconds": dataset.attrs["time_step_seconds"]}
     if saved := getattr(model, "metadata", None):

@@ -61,6 +61,7 @@ class IngestOptions(Options):
     sources: tuple[SourceOptions, ...] = option(shortest=1)  # or paths
     kind: Literal["analysis", "forecast"] = option("analysis")
     step_hours: float | None = option(None, "step of the store; None: that of the snapshots in the sources", above=0)
+    step: str | None = option(None, "in place of step_hours: 1 day, 1 month, 1 season, 1 year", new=True, keyword=True)
     variables: tuple[str, ...] | None = option(None, "canonical names to keep; None keeps all that are known")
     roles: dict[str, Literal["prognostic", "forcing", "diagnostic", "static"]] = option({})
     constants: dict[str, float] = option({})
@@ -86,3 +87,5 @@ class IngestOptions(Options):
             raise ValueError("Expected at least one source, got none")
         object.__setattr__(self, "sources", sources)
         super().__post_init__()
+        if self.step_hours and self.step:
+            raise ValueError(f"Expected step_hours or step, got both, {self.step_hours:g} and {self.step!r}")

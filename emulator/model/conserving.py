@@ -14,7 +14,7 @@ from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
 from emulator.conservation.penalties import Penalty
-from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
+from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets, of_nominal
 from emulator.data.channels import Layout
 from emulator.data.samples import Samples
 from emulator.model.stepper import newest
@@ -193,8 +193,11 @@ def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
     for first in range(0, len(chosen), batch_size):
         batch = samples.batch(chosen[first : first + batch_size], 1)
         state, means = batch.truth(0)
-        before = newest(batch.start(), samples.layout)
-        yield prognostic.unpack(before), prognostic.unpack(state) | diagnostic.unpack(means)
+        after = prognostic.unpack(state) | diagnostic.unpack(means)
+        if samples.step.months:
+            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
+            after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
+        yield prognostic.unpack(newest(batch.start(), samples.layout)), after
 
 
 def _latitude(grid: Grid) -> torch.Tensor:

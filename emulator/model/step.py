@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from emulator.data.channels import Layout, kept_within
 from emulator.data.normalisation import Normalizer
-from emulator.model.lengths import corrected, over_length
+from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise
 from emulator.model.predictions import PREDICTIONS, Known
 from emulator.model.scalars import Scalars
@@ -136,11 +136,20 @@ class Step(nn.Module):
             return StepResult(following, diagnostic, {}, past=past)
         with torch.autocast(state.device.type, enabled=False):
             fields = self.fields(now), self.fields(following, diagnostic)
-            changed, record, onward = corrected(self.scheme, *fields, anchor, length)
+            scheme, seconds = self._closing(length)
+            changed, record = scheme(*fields, anchor, seconds)
         mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
-        return StepResult(following, diagnostic, record, onward, past)
+        return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
+
+    def _closing(self, length: Tensor | None) -> tuple:
+        """The scheme for steps of a length, and their seconds where they are calendar months, which differ by row."""
+        if length is None:
+            return self.scheme, None
+        if self.layout.lengths == (1,):
+            return self.scheme, length * self.scheme.atmosphere.step_seconds
+        return self.scheme.lasting(float(length[0])), None
 
     def _known(self, now: Tensor, length: Tensor | None, reference: Tensor | None) -> Known:
         """What the prediction starts from."""
@@ -158,6 +167,8 @@ class Step(nn.Module):
             )
         if length is None and self.layout.lengths != (1,):
             raise ValueError(f"Expected the length of a step among {self.layout.lengths} steps of the store, got none")
+        if length is not None and self.layout.lengths != (1,) and bool((length != length[0]).any()):
+            raise ValueError(f"Expected steps of one length in a batch, got {length.unique().tolist()}")
         if self.prediction.reference and reference is None:
             raise ValueError(
                 "Expected the climatology at the end of the step, from which this network predicts, got none"

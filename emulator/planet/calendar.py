@@ -26,15 +26,26 @@ _BEFORE = np.concatenate([[0], np.cumsum([31, 29, 31, 30, 31, 30, 31, 31, 30, 31
 
 
 def day_and_hour(times) -> tuple[np.ndarray, np.ndarray]:
-    """Day of the year (1..366) and fractional hour of datetime64 or cftime values `(time,)`."""
-    clock = xr.DataArray(np.asarray(times), dims="time").dt
-    return clock.dayofyear.values, (clock.hour + clock.minute / 60 + clock.second / 3600).values
+    """Day of the year (1..366) and fractional hour of datetime64 or cftime values `(time,)`.
+
+    Of 360-day calendars the day as a fraction that runs through a whole year of 365.25 days, as their sun does.
+    """
+    times = np.asarray(times)
+    clock = xr.DataArray(times, dims="time").dt
+    day = clock.dayofyear.values
+    if times.dtype == object and len(times) and times[0].calendar == "360_day":
+        day = 1 + (day - 1) * (365.25 / 360)
+    return day, (clock.hour + clock.minute / 60 + clock.second / 3600).values
 
 
 def hour_and_leap_day(times) -> tuple[np.ndarray, np.ndarray]:
-    """Hour of the day, and day of a leap year: 1 ... 366, so that 1 March is 61 in every year; each `(time,)` int."""
+    """Hour of the day, and day of a leap year: 1 ... 366, so that 1 March is 61 in every year; each `(time,)` int.
+
+    30 February of 360-day calendars is 60, as the 29th.
+    """
     clock = xr.DataArray(np.asarray(times), dims="time").dt
-    return np.asarray(clock.hour.values, int), _BEFORE[clock.month.values - 1] + clock.day.values
+    month, day = clock.month.values, np.asarray(clock.day.values, int)
+    return np.asarray(clock.hour.values, int), _BEFORE[month - 1] + np.where(month == 2, np.minimum(day, 29), day)
 
 
 def later(times, seconds: float):
@@ -72,6 +83,20 @@ def month_numbers(times) -> np.ndarray:
     if times.dtype.kind == "M":
         return times.astype("datetime64[M]").astype(np.int64) + 12 * 1970
     return np.array([12 * time.year + time.month - 1 for time in times], np.int64)
+
+
+def days_of_month(times) -> np.ndarray:
+    """Day of the month, 1 ... 31, `(time,)` int."""
+    return np.asarray(xr.DataArray(np.asarray(times), dims="time").dt.day.values, int)
+
+
+def month_starts(times: np.ndarray) -> np.ndarray:
+    """The first instants of the months in which some times lie, `(time,)`."""
+    if times.dtype.kind == "M":
+        return times.astype("datetime64[M]").astype(times.dtype)
+    first = np.empty(len(times), object)
+    first[:] = [time.replace(day=1, hour=0, minute=0, second=0, microsecond=0) for time in times]
+    return first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +164,7 @@ class TimeStep:
         fixed = months is None and np.all(np.abs(steps - steps[0]) <= 1e-3)
         if not fixed or calendar:
             if months is None:
-                months = _months_between(times)
+                months = months_between(times)
             if months is not None and np.all(months == months[0]):
                 return cls(months=int(months[0]))
         if fixed:
@@ -162,6 +187,21 @@ class TimeStep:
         before = self.later(times, -1)
         return seconds_between(np.stack([before, times], axis=1).ravel())[::2]
 
+    def times(self, count: int) -> "TimeStep":
+        """So many of these steps as one."""
+        return TimeStep(months=count * self.months) if self.months else TimeStep(count * self.seconds)
+
+    def lengths_from(self, times) -> np.ndarray:
+        """True seconds of the step that starts at each of some times, float64 `(time,)`."""
+        times = np.asarray(times)
+        return self.lengths(self.later(times)) if self.months else np.full(len(times), self.seconds)
+
+    def middles(self, times) -> np.ndarray:
+        """Middles of the steps that end at some times, `(time,)`."""
+        times = np.asarray(times)
+        moved = [later(times[n : n + 1], -seconds / 2) for n, seconds in enumerate(self.lengths(times))]
+        return np.concatenate(moved) if moved else times
+
     def leads(self, numbers) -> np.ndarray:
         """Leads after some numbers of steps: months as int64, else timedelta64[ns]; `(lead,)`."""
         if self.months:
@@ -176,12 +216,12 @@ class TimeStep:
         return span.months / self.months if self.months else span.seconds / self.seconds
 
 
-def _months_between(times: np.ndarray) -> np.ndarray | None:
+def months_between(times: np.ndarray) -> np.ndarray | None:
     """Whole calendar months between neighbours; None where they do not lie at one day and hour, which every month has."""
     if times.dtype.kind not in "MO":
         return None
-    number, day = month_numbers(times), xr.DataArray(times, dims="time").dt.day.values
-    alike = day.max() <= 28 and np.all(months_later(times, number[0] - number) == times[0])
+    number = month_numbers(times)
+    alike = days_of_month(times).max() <= 28 and np.all(months_later(times, number[0] - number) == times[0])
     return np.diff(number) if alike else None
 
 
@@ -197,6 +237,18 @@ def valid_times(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
     return np.array(valid, object).reshape(len(init_time), len(lead_time))
 
 
+def lead_seconds(lead_time) -> np.ndarray:
+    """Seconds of leads, timedelta64 or integers for months, whose nominal length counts: float64."""
+    leads = np.asarray(lead_time)
+    return leads * MONTH_SECONDS if leads.dtype.kind in "iu" else leads / np.timedelta64(1, "s")
+
+
+def lead_text(lead) -> str:
+    """A lead as text: `36 h`, or `3 months`."""
+    months = np.asarray(lead).dtype.kind in "iu"
+    return f"{int(lead)} month{'s' * (int(lead) != 1)}" if months else f"{float(lead_seconds(lead)) / 3600:g} h"
+
+
 def seconds_between(times: np.ndarray) -> np.ndarray:
     """Seconds between neighbours of `(time,)` datetime64, timedelta64 or cftime values: float64 `(time - 1,)`."""
     steps = np.diff(np.asarray(times))
@@ -205,13 +257,21 @@ def seconds_between(times: np.ndarray) -> np.ndarray:
     return steps / np.timedelta64(1, "s")
 
 
-def within(times, start=None, end=None) -> np.ndarray:
+def interval_starts(dataset: xr.Dataset) -> np.ndarray | None:
+    """Starts of the intervals that the times of a dataset end, `(time,)`; None where it has no `time_bounds`."""
+    return dataset["time_bounds"].values[:, 0] if "time_bounds" in dataset.variables else None
+
+
+def within(times, start=None, end=None, starts=None) -> np.ndarray:
     """Which of some datetime64 or cftime values `(time,)` lie from `start` to `end`, both included: `(time,)` bool.
 
-    A bound is a date, a datetime, a datetime64 or text of one (`2015`, `2015-12`, `2015-12-31`, `2015-12-31T06`); None is
-    open. An end includes the whole of the smallest unit that it names: a bare date is that whole day.
+    `starts`: of intervals that end at the times, which then have to lie in the period whole. A bound is a date, a datetime,
+    a datetime64 or text of one (`2015`, `2015-12`, `2015-12-31`, `2015-12-31T06`); None is open. An end includes the
+    whole of the smallest unit that it names: a bare date is that whole day.
     """
     times = np.asarray(times)
+    if starts is not None:
+        return within(starts, start, None) & within(later(times, -1), None, end)
     kept = np.ones(len(times), bool)
     if not len(times):
         return kept
@@ -246,11 +306,15 @@ def _instant(parts: list[int], times: np.ndarray):
 
 
 def select_period(dataset: xr.Dataset, start=None, end=None, dimension: str = "time") -> xr.Dataset:
-    """The part of a dataset from `start` to `end`, both included, as `within` has it. Raises `ValueError` for no times."""
+    """The part of a dataset from `start` to `end`, both included, as `within` has it. Raises `ValueError` for no times.
+
+    Of means, whose times are the ends of the intervals in `time_bounds`, those intervals that lie in it as a whole.
+    """
     if start is None and end is None:
         return dataset
     times = dataset[dimension].values
-    chosen = np.flatnonzero(within(times, start, end))
+    starts = interval_starts(dataset) if dimension == "time" else None
+    chosen = np.flatnonzero(within(times, start, end, starts))
     if not len(chosen):
         have = f"{times[0]} to {times[-1]}" if len(times) else "no times"
         raise ValueError(

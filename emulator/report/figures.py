@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from emulator.planet.calendar import TimeStep, valid_times
 from emulator.planet.grid import Grid
 from emulator.report.display import channel_title, date_and_hour, lead_label, unit_and_factor
 from emulator.report.maps import Frame, colour_bar, colours_of, frame, symmetric
@@ -126,9 +127,13 @@ def _moment(field: xr.DataArray, lead, init, member) -> tuple[xr.DataArray, str,
     if "lead_time" not in field.dims:
         return field, date_and_hour(start), start
     leads = field["lead_time"].values
-    place = -1 if lead is None else int(np.abs(leads - _timedelta(lead)).argmin())
+    if leads.dtype.kind in "iu" and lead is not None:
+        wanted = TimeStep.parse(lead).months if isinstance(lead, str) else int(lead)
+        place = int(np.abs(leads - wanted).argmin())
+    else:
+        place = -1 if lead is None else int(np.abs(leads - _timedelta(lead)).argmin())
     words = f"{date_and_hour(start)} + {lead_label(leads[place])}"
-    return field.isel(lead_time=place), words, start + leads[place]
+    return field.isel(lead_time=place), words, valid_times(np.array([start]), leads[[place]])[0, 0]
 
 
 def _timedelta(lead) -> np.timedelta64:

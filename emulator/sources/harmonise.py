@@ -91,6 +91,8 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     entry = variable(match.name)
     axes = Axes()
+    methods = array.attrs.get("cell_methods", "")
+    averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
     add_horizontal(axes, dataset, array)
     if entry.levels:
         add_vertical(axes, dataset, array)
@@ -101,7 +103,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
         array = array.isel({d: 0 for d in moving if d in array.dims})
     else:
-        add_times(axes, dataset, array, options.forecast)
+        add_times(axes, dataset, array, options.forecast, averaged or entry.cell == "mean")
     array = _select(array, options, axes)
     others = [d for d in array.dims if d not in axes.dims.values()]
     otherwise = ()
@@ -129,9 +131,11 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         vertical=axes.vertical,
         bounds=axes.bounds,
         domain=_domain(array, entry),
-        averaged="time: mean" in array.attrs.get("cell_methods", ""),
+        averaged=averaged,
         from_start=from_start,
         otherwise=otherwise,
+        stamp=options.time_stamp,
+        starts=axes.starts,
     )
     return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 

@@ -26,6 +26,9 @@ class SourceOptions(Options):
     interpolate: Literal["linear"] | None = option(
         None, "series without space: values between its times, linear in time", new=True
     )
+    time_stamp: Literal["start", "middle", "end"] | None = option(
+        None, "where in its interval the time of a mean lies, where no bounds tell; all fields are then means", new=True
+    )
     forecast: bool = option(False)
     wanted: tuple[str, ...] | None = option(None)
     static: tuple[str, ...] = option(tuple(name for name, entry in VARIABLES.items() if entry.role == "static"))

@@ -34,6 +34,8 @@ class Piece:
       domain: where the field exists (`emulator.store.masks`), or None; exists: that on the source's grid, for regridding:
         `([vertical,] *space)` in the convention's order.
       averaged: the source says that these are means over time.
+      stamp: where in its interval the time of a mean lies, "start", "middle" or "end"; None: unknown.
+      starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
       from_start: the values are accumulated since the initial time.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
@@ -57,6 +59,8 @@ class Piece:
     from_start: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
+    stamp: str | None = None
+    starts: np.ndarray | None = None
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.whole_file import whole_file
+from emulator.planet.calendar import TimeStep
 from emulator.store.chunks import StoreReader
 from emulator.store.schema import constants_of, fingerprint, grid_of, in_order, time_step_seconds
 
@@ -94,6 +95,9 @@ def joined(recipe: Recipe, datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     """
     paths = [part.path for part in recipe.parts]
     _check_alike(datasets, paths)
+    for dataset, path in zip(datasets, paths, strict=True):
+        if (step := TimeStep.of(dataset)).months:
+            raise ValueError(f"Expected stores whose steps have one length to join, got steps of {step} in {path}")
     chosen = _chosen(recipe.parts, datasets)
     clock = _Clock(datasets[0]["time"].values)
     places = [clock.seconds(dataset["time"].values, path) for dataset, path in zip(datasets, paths, strict=True)]

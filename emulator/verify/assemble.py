@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.whole_file import write_netcdf
-from emulator.planet.calendar import in_nanoseconds
+from emulator.planet.calendar import in_nanoseconds, lead_text
 from emulator.verify.channels import channel_name, headline_ranks
 from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
 from emulator.verify.sample import BASELINES, Binning
@@ -183,7 +183,7 @@ def lacking(scores: xr.Dataset) -> list[str]:
     sentences += far_off(scores)
     beyond = scores["lead_time"].values[~judged.any(["channel", "region"]).values]
     if len(beyond):
-        hours = [f"{lead / np.timedelta64(1, 'h'):g} h" for lead in beyond]
+        hours = [lead_text(lead) for lead in beyond]
         sentences.append(f"no initial time has a truth at the leads {listed(hours)}: they are not scored")
     return sentences
 
@@ -215,7 +215,10 @@ def listed(names: list[str]) -> str:
 def write_scores(scores: xr.Dataset, path: Path) -> None:
     """Writes the scores under a temporary name beside `path`, then renames."""
     scores = scores.assign_attrs(scores_schema=SCHEMA, Conventions="CF-1.11")
-    encoding = {name: {"units": "hours", "dtype": "float64"} for name in _LEADS if name in scores.coords}
+    leads = [name for name in _LEADS if name in scores.coords]
+    encoding = {name: {"units": "hours", "dtype": "float64"} for name in leads if scores[name].dtype.kind == "m"}
+    months = {name: scores[name].assign_attrs(units="months") for name in leads if name not in encoding}
+    scores = scores.assign_coords(months)
     for name, array in scores.data_vars.items():
         if array.dtype == bool:
             scores[name] = array.astype(np.int8)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import in_nanoseconds
+from emulator.planet.calendar import TimeStep, in_nanoseconds, interval_starts
 from emulator.planet.grid import Grid
 from emulator.planet.regions import DEFAULT_REGIONS, region_weights
 from emulator.sources.foreign import open_any_forecast, open_truth
@@ -22,7 +22,7 @@ from emulator.verify.channels import ScoredVariable, empty_inits, scored
 from emulator.verify.score import EVENTS
 from emulator.verify.stations import Observations, at_stations, station_weights
 
-PERSISTENCE_DAYS = 10
+PERSISTENCE_DAYS, PERSISTENCE_MONTHS = 10, 12
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +38,7 @@ class Options:
       climatology: first and last time of the truth that the climatology is made from; open: before the first initial
         time, or all of it where that is less than 30 days.
       persistence_lead_hours: leads of persistence where there are no forecasts; empty: every step up to 10 days.
+      persistence_lead_months: the same for a truth of calendar steps; empty: up to a year.
       energy: form of energy in the audit.
     """
 
@@ -49,6 +50,7 @@ class Options:
     climatology: tuple = (None, None)
     persistence_lead_hours: tuple[float, ...] = ()
     energy: EnergyForm = HYDROSTATIC
+    persistence_lead_months: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,6 +195,12 @@ def _present(truth: xr.Dataset) -> dict:
 
 def _persistence_leads(truth: xr.Dataset, options: Options, name: str) -> np.ndarray:
     hours = options.persistence_lead_hours
+    step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
+    if step.months and truth.sizes["time"] > 1:
+        if odd := [months for months in options.persistence_lead_months if months % step.months]:
+            raise ValueError(f"Expected persistence_lead_months as multiples of {step.months}, got {odd[0]}")
+        most = min(truth.sizes["time"] - 1, max(1, PERSISTENCE_MONTHS // step.months))
+        return np.array(options.persistence_lead_months or step.leads(np.arange(1, most + 1)), np.int64)
     if not hours:
         step = float(truth.attrs.get("time_step_seconds", 0)) / 3600
         if truth.sizes["time"] < 2 or not step:
@@ -205,8 +213,10 @@ def _persistence_leads(truth: xr.Dataset, options: Options, name: str) -> np.nda
 def _climatology(truth: xr.Dataset, alignment: Alignment, options: Options) -> tuple[climatology.Recipe, bool]:
     """The climatology's recipe, and whether its record holds times that are verified."""
     present = np.array(sorted(_present(truth).values()))
-    chosen = climatology.record(truth["time"].values[present], alignment.init_time[0], *options.climatology)
-    recipe = climatology.recipe(truth["time"], present[chosen])
+    starts = interval_starts(truth)
+    asked = *options.climatology, None if starts is None else starts[present]
+    chosen = climatology.record(truth["time"].values[present], alignment.init_time[0], *asked)
+    recipe = climatology.recipe(truth["time"], present[chosen], int(truth.attrs.get("time_step_months", 0)))
     verified = np.unique(alignment.truth_valid[alignment.truth_valid >= 0])
     overlap = bool(len(np.intersect1d(recipe.positions, verified)))
     if overlap and options.climatology == (None, None):

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import hour_and_leap_day, valid_times
+from emulator.planet.calendar import TimeStep, hour_and_leap_day, lead_seconds, valid_times
 from emulator.planet.grid import Grid
 from emulator.store.schema import constants_of, levels_of
 from emulator.verify.channels import channel_name, headline_ranks, scored, values
@@ -38,15 +38,18 @@ def long_run_scores(
         run = run.isel(init_time=0)
         run = run.isel(member=0) if "member" in run.dims else run
         valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
-        days = run["lead_time"].values / np.timedelta64(1, "D")
+        days = lead_seconds(run["lead_time"].values) / 86400
         hours = np.unique(hour_and_leap_day(valid)[0])
         positions = np.flatnonzero(np.isin(hour_and_leap_day(truth["time"].values)[0], hours))
         if "missing" in truth:
             positions = positions[~truth["missing"].values[positions].astype(bool)]
+        # a mean over months belongs to the middle one
+        step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
+        when, moments = (step.middles(t) if step.months else t for t in (valid, truth["time"].values))
         chosen, _ = scored(truth, {name: run.expand_dims("init_time")}, grid, levels_of(truth), variables)
         scores_of = {}
         for variable in chosen:
-            scores_of |= _variable(variable, name, (valid, days), (truth["time"].values, positions), grid)
+            scores_of |= _variable(variable, name, (when, days), (moments, positions), grid)
         if not scores_of:
             raise ValueError(f"Expected a headline field in the long run {name!r}, got none that the truth has too")
         part = xr.concat([_dataset(v, grid) for v in scores_of.values()], "climate_channel")

@@ -41,12 +41,21 @@ class RolloutConfig(Model):
     )
     beyond_store: bool = Field(False, description="let forecasts run past the store, with forcing of the same season")
     period: Period = Period()
-    every_hours: Count = 36
+    every_hours: Count = Field(36, description="between initial times")
+    every: str | None = Field(
+        None,
+        json_schema_extra=NEW,
+        description="in place of every_hours, such as 12 months; of calendar steps: each time",
+    )
     maximum_inits: Count | None = None
     lead_days: Positive = 10
+    lead: str | None = Field(None, json_schema_extra=NEW, description="in place of lead_days, such as 12 months")
     uncorrected_inits: int = Field(0, ge=0, description="forecasts of the same network without corrections to add")
     uncorrected: Path | None = Field(None, description="their store; by default uncorrected.zarr beside the output")
     long_run_days: int = Field(0, ge=0, description="length of one long run with daily output to add")
+    long_run_lead: str | None = Field(
+        None, json_schema_extra=NEW, description="in place of long_run_days, such as 50 years, for calendar steps"
+    )
     long_run: Path | None = Field(None, description="its store; by default long_run.zarr beside the output")
     batch_size: Count = 8
     step_hours: Positive | None = Field(
@@ -103,6 +112,11 @@ class VerifyConfig(Model):
     persistence_lead_hours: list[Positive] = Field(
         default_factory=list,
         description="leads to score persistence at when there are no forecasts; empty: up to 10 days",
+    )
+    persistence_lead_months: list[Count] = Field(
+        default_factory=list,
+        json_schema_extra=NEW,
+        description="the same for truths of calendar steps; empty: up to a year",
     )
     events: list[Fraction] = Field(
         [0.05, 0.95], description="quantiles of the climatology that events lie below (up to 0.5) or above; empty: none"

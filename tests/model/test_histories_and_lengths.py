@@ -1,7 +1,5 @@
 """Several input times, steps of several lengths, kinds of prediction: closed forms and invariants of step and loop."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from small_planet import numpy_statistics
 from small_training import CONFIG, buffers_of
 
 from emulator.data.channels import Layout, More
-from emulator.data.forcing import Forcing, StepInputs
+from emulator.data.forcing import Forcing
 from emulator.data.samples import Samples
 from emulator.forecasting.ensembles import InitialStates
 from emulator.forecasting.forecaster import Forecaster, Position
@@ -17,7 +15,7 @@ from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule, Starts
 from emulator.model.assemble import buffers, input_count
 from emulator.model.conserving import ConservationOptions, conservation
-from emulator.model.lengths import corrected, growth
+from emulator.model.lengths import growth
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
 
@@ -173,23 +171,24 @@ def test_a_step_scales_with_its_length_and_shows_it_to_the_network(several, stat
 
 
 @pytest.mark.parametrize("kind", ["sequential", "projection"])
-def test_budgets_close_over_the_length_of_each_row(several, statistics, kind):
-    """A batch of steps of 6 and 24 hours: closed by row, and the same as each alone."""
+def test_budgets_close_over_the_length_of_the_step(several, statistics, kind):
+    """Steps of 6 and 24 hours by one network."""
     samples, made = several
     scheme = conservation(ConservationOptions.of({"kind": kind}), samples, statistics).scheme
     step = Step(Constant(samples.layout, 0.3), samples.layout, made, scheme)
     batches = [samples.batch([5], 1, n) for n in (4, 1)]
     results = [next(rollout(step, b.start(), b.inputs())) for b in batches]
-    parts = zip(*(next(batch.inputs()) for batch in batches), strict=True)
-    joined = StepInputs(*(None if part[0] is None else torch.cat(part) for part in parts))
-    both = next(rollout(step, torch.cat([b.start() for b in batches]), [joined]))
-    for row, alone in enumerate(results):
-        torch.testing.assert_close(both.state[row], alone.state[0], rtol=0, atol=0)
-        torch.testing.assert_close(both.anchor.dry_mass[row], alone.anchor.dry_mass[0], rtol=0, atol=0)
-        for name, value in alone.record.items():
-            torch.testing.assert_close(both.record[name][row], value[0], rtol=0, atol=0)
+    for result in results:
+        for name, value in result.record.items():
             if name.startswith("residual_after"):
                 assert abs(value) < 1e-7
+    given = next(batches[0].inputs())
+    with pytest.raises(ValueError, match="one length in a batch"):
+        step(
+            batches[0].start().repeat(2, 1, 1, 1),
+            *(p.repeat(2, 1, 1, 1) for p in given[:2]),
+            length=torch.tensor([1.0, 4]),
+        )
     # and by the budget's own definition: the water that came with the fluxes of 24 hours, not of 6
     state, diagnostic = results[0].state, results[0].diagnostic
     now, after = step.fields(batches[0].start()), step.fields(state, diagnostic)
@@ -227,22 +226,3 @@ def test_the_state_and_the_anomaly_are_what_a_network_says_they_are(data, statis
         torch.testing.assert_close(after, wanted.expand_as(after))
     with pytest.raises(ValueError, match="climatology at the end of the step"):
         step(*given)
-
-
-def test_a_correction_by_rows_is_that_of_each_row_whatever_their_order(several, statistics):
-    samples, _ = several
-    scheme = conservation(ConservationOptions.of({}), samples, statistics).scheme
-    batch = samples.batch([1, 2, 3, 4, 5], 1)
-    names = samples.layout.prognostic
-    before = names.unpack(batch.start())
-    after = names.unpack(batch.truth(0)[0]) | samples.layout.diagnostic.unpack(batch.truth(0)[1])
-    length = torch.tensor([2.0, 1.0, 4.0, 1.0, 2.0], dtype=torch.float64)
-    anchor = scheme.anchor(before)
-    changed, record, _ = corrected(scheme, before, after, anchor, length)
-    for row in range(5):
-        one = [{n: f[row : row + 1] for n, f in fields.items()} for fields in (before, after)]
-        held = dataclasses.replace(anchor, dry_mass=anchor.dry_mass[row : row + 1])
-        alone = corrected(scheme, *one, held, length[row : row + 1])
-        for name, field in alone[0].items():
-            torch.testing.assert_close(changed[name][row : row + 1], field, rtol=0, atol=0)
-        torch.testing.assert_close(record["residual_before_energy"][row : row + 1], alone[1]["residual_before_energy"])

@@ -70,7 +70,7 @@ def caveats(view: View) -> list[str]:
     if not (judged := view.has_truth()).all():
         without = ", ".join(f"{day:g}" for day in view.leads[~judged])
         sentences.append(
-            f"No initial time has a truth at day {without} of the forecast: nothing can be said of those leads."
+            f"No initial time has a truth at {view.unit} {without} of the forecast: nothing can be said of those leads."
         )
     sentences += _gaps(view)
     sentences += _budget_caveats(view)
