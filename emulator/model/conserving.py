@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,17 +11,19 @@ import torch
 import xarray as xr
 
 from emulator.conservation import build as build_scheme
-from emulator.conservation.anchors import Unaccounted, truth_residuals
+from emulator.conservation.anchors import Unaccounted
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
 from emulator.conservation.penalties import Penalty
-from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets, of_nominal
+from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
 from emulator.data.channels import Layout
+from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
-from emulator.model.stepper import newest
+from emulator.model.residuals import counted, residuals
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
+from emulator.store.analysis import open_analysis
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
 log = logging.getLogger(__name__)
@@ -71,16 +74,15 @@ class Conservation(NamedTuple):
 def conservation(options: ConservationOptions, samples: Samples, statistics: xr.Dataset) -> Conservation:
     """Scheme and penalty, with constant residuals and tolerances estimated from the training data.
 
-    Raises `ValueError` as `prepared` does.
+    Residuals are kept beside the statistics, where these are of a file. Raises `ValueError` as `prepared` does.
     """
     ready = prepared(options, samples.dataset, samples.layout, statistics)
     if ready is None:
         return Conservation(None, None, {})
     atmosphere, saved = ready
     names = _names(samples.layout)
-    found = truth_residuals(
-        make_budgets(options.scheme, atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
-    )
+    budgets = make_budgets(options.scheme, atmosphere, names)
+    found = residuals(budgets, options.scheme, samples, statistics.encoding.get("source"))
     log.info(
         "Mean residuals of the training data per step: %s",
         ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
@@ -94,6 +96,28 @@ def conservation(options: ConservationOptions, samples: Samples, statistics: xr.
     if options.scheme.kind == "none":
         return Conservation(None, penalty, {})
     return Conservation(_make_scheme(options, saved, atmosphere, names), penalty, saved)
+
+
+def find_residuals(stores: Sequence, statistics: Path, start=None, end=None, threads: int = 1) -> bool:
+    """Finds what `conservation` estimates with its defaults and the stores' own roles, and keeps it beside the statistics.
+
+    `stores`: paths, one after another in time. False where they lack what the budgets need.
+    """
+    options, opened = ConservationOptions.of({}), [open_analysis(path) for path in stores]
+    try:
+        channels = Layout.of(opened[0], {}, str(stores[0]))
+        if (ready := prepared(options, opened[0], channels, open_statistics(statistics))) is None:
+            return False
+    except ValueError as error:
+        log.debug("no residuals: %s", error)
+        return False
+    budgets = make_budgets(options.scheme, ready[0], _names(channels))
+    needed = counted(budgets)
+    groups = {group: getattr(channels, group).names for group in ("prognostic", "diagnostic")}
+    fewer = {group: [name for name in names if name in needed] for group, names in groups.items()}
+    layout = Layout.of(opened[0], fewer | {"forcing": []}, str(stores[0]))
+    residuals(budgets, options.scheme, Samples(opened, layout, start, end, 0, stores, threads), statistics)
+    return True
 
 
 def prepared(
@@ -183,21 +207,6 @@ def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphe
 
     scheme.of_length = of_length
     return scheme
-
-
-def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
-    """Consecutive true states by name, evenly over the period, as `truth_residuals` takes them."""
-    starts = samples.starts(1)
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int))]
-    prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
-    for first in range(0, len(chosen), batch_size):
-        batch = samples.batch(chosen[first : first + batch_size], 1)
-        state, means = batch.truth(0)
-        after = prognostic.unpack(state) | diagnostic.unpack(means)
-        if samples.step.months:
-            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
-            after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
-        yield prognostic.unpack(newest(batch.start(), samples.layout)), after
 
 
 def _latitude(grid: Grid) -> torch.Tensor:
