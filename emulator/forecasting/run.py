@@ -114,7 +114,7 @@ def attributes_of(
         attributes |= {
             "time_step_seconds": saved["step_seconds"],
             "checkpoint": saved["sha256"],
-            "conservation": saved["config"]["conservation"]["kind"],
+            "conservation": saved["config"]["conservation"].get("kind", "sequential"),
             "training_period": " to ".join(saved["period"]),
             **{name: value for name, value in saved["scheme"].items() if name.startswith("unaccounted")},
         }
