@@ -3,15 +3,15 @@
 import io
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from emulator.planet.calendar import TimeStep, lead_seconds, lead_text
 from emulator.sources.open import format_of
 from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
-from emulator.store.schema import grid_of, levels_of, time_step_seconds
+from emulator.store.schema import grid_of, levels_of
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
@@ -88,11 +88,11 @@ def _period(dataset: xr.Dataset) -> str:
     text = (
         f"{_short(times[0])} to {_short(times[-1])}, {len(times)} {'initial times' if name == 'init_time' else 'times'}"
     )
-    step = time_step_seconds(dataset)
-    text += f", every {step / 3600:g} h" if step else ""
+    step = TimeStep.of(dataset)
+    text += f", every {step}" if step.seconds else ""
     if name == "init_time":
-        lead = dataset["lead_time"].values[-1] / np.timedelta64(1, "h")
-        text += f" to {lead / 24:g} days"
+        last = dataset["lead_time"].values[-1]
+        text += f" to {lead_text(last) if step.months else f'{lead_seconds(last) / 86400:g} days'}"
     for kind in ("missing", "interpolated"):
         if kind in dataset:
             text += f", {int(dataset[kind].sum())} {kind}"

@@ -150,6 +150,8 @@ class InitialStates:
         return torch.cat(ends)
 
     def _whole_steps(self, hours: float, name: str) -> int:
+        if self.forcing.step.months:
+            raise ValueError(f"Expected an ensemble without {name} for a step of {self.forcing.step}, got {hours:g}")
         steps = hours * 3600 / self.forcing.step_seconds
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-9:
             raise ValueError(f"Expected {name} as a multiple of {self.forcing.step_seconds / 3600:g}, got {hours:g}")

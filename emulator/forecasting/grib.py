@@ -77,8 +77,8 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
     """Writes a forecast `(lead_time, [member,] [level,] latitude, longitude)` with a scalar `init_time`.
 
     Returns the number of messages. Under a temporary name, then renamed. Fields that GRIB has no number for, and records of
-    the conservation scheme, are left out. Raises `ImportError` without ecCodes, `ValueError` on a point grid or another
-    calendar, `OSError` on a full disk.
+    the conservation scheme, are left out. Raises `ImportError` without ecCodes, `ValueError` on a point grid, another
+    calendar or leads in months, `OSError` on a full disk.
     """
     eccodes = library()
     grid = grid_of(forecast)
@@ -89,6 +89,8 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
         raise ValueError(
             f"Expected the standard calendar for GRIB, got {getattr(init, 'calendar', type(init).__name__)}"
         )
+    if forecast["lead_time"].dtype.kind in "iu":
+        raise ValueError(f"Expected leads of fixed length for GRIB, got months in the forecast for {path}")
     count = 0
     with whole_file(path) as partial, open(partial, "wb") as file:
         for name in (n for n in map(str, forecast.data_vars) if n in PARAMETERS):

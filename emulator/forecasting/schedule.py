@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from emulator.data.forcing import Forcing
-from emulator.planet.calendar import TimeStep, month_numbers, select_period
+from emulator.planet.calendar import TimeStep, select_period
+from emulator.planet.months import month_numbers
 
 MEANS = ("none", "every", "monthly")
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.fields import PlannedField, StorePlan, Term
+from emulator.ingestion.fields import PlannedField, StorePlan
+from emulator.ingestion.term import Term
 from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import TimeStep, later

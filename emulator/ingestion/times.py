@@ -10,19 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emulator.ingestion.fields import GAPS, Term
+from emulator.ingestion.fields import GAPS
+from emulator.ingestion.term import Term
 from emulator.planet.calendar import (
     TimeStep,
     day_and_hour,
-    days_of_month,
     later,
-    month_numbers,
-    month_starts,
     months_between,
-    months_later,
     seconds_between,
     within,
 )
+from emulator.planet.months import days_of_month, month_numbers, month_starts, months_later
 from emulator.planet.variables import VARIABLES
 from emulator.sources.piece import Piece
 

@@ -125,3 +125,25 @@ def test_a_month_alone_needs_an_interval(tmp_path):
     source.to_netcdf(tmp_path / "one.nc")
     store = store_of(tmp_path, SourceOptions(str(tmp_path / "one.nc")))
     assert store.time.values[0] == cftime.DatetimeNoLeap(2000, 5, 1)
+
+
+@pytest.mark.parametrize("calendar", CALENDARS)
+@pytest.mark.parametrize("unit", ["months", "years"])
+def test_times_may_be_counted_in_months(tmp_path, calendar, unit):
+    """A half is the middle of a month in its own calendar; three tenths of one are no date."""
+    source = monthly(calendar)
+    expected = store_of(tmp_path, SourceOptions(write_files(tmp_path / "days", source, calendar)))
+    number = (np.arange(48) + 0.5) / (12 if unit == "years" else 1)
+    edges = np.stack(
+        [number - 0.5 / (12 if unit == "years" else 1), number + 0.5 / (12 if unit == "years" else 1)], axis=1
+    )
+    units = {"units": f"{unit} since 2000-01-01", "calendar": calendar, "bounds": "time_bnds"}
+    counted = source.drop_vars(["time", "time_bnds"]).assign_coords(time=("time", number, units))
+    counted["time_bnds"] = (("time", "bnds"), edges)
+    counted.to_netcdf(tmp_path / "counted.nc")
+    found = store_of(tmp_path, SourceOptions(str(tmp_path / "counted.nc")))
+    assert dates(found.time.values) == dates(expected.time.values)
+    np.testing.assert_array_equal(found["2m_temperature"].values, expected["2m_temperature"].values)
+    counted.assign_coords(time=("time", number + 0.3, units)).to_netcdf(tmp_path / "odd.nc")
+    with pytest.raises(ValueError, match=r"whole or half months in time, got .* months since 2000-01-01"):
+        store_of(tmp_path, SourceOptions(str(tmp_path / "odd.nc")))

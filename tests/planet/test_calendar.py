@@ -10,14 +10,15 @@ import xarray as xr
 from emulator.planet.calendar import (
     MONTH_SECONDS,
     TimeStep,
+    day_and_hour,
     hour_and_leap_day,
     later,
-    months_later,
     seconds_between,
     select_period,
     valid_times,
     within,
 )
+from emulator.planet.months import months_later
 
 GREGORIAN = np.datetime64("2000-12-25T00", "ns") + np.arange(3000) * np.timedelta64(6, "h")
 DAYS_360 = xr.date_range("2000-12-25", periods=3000, freq="6h", calendar="360_day", use_cftime=True).values
@@ -149,3 +150,14 @@ def test_spans_are_read_and_counted_in_steps():
         TimeStep(21600).count(TimeStep(months=1))
     with pytest.raises(ValueError, match="since the step is 3 months; got 24 h"):
         TimeStep(months=3).count(TimeStep(86400))
+
+
+def test_a_year_of_360_days_is_a_whole_year_of_the_sun():
+    """The last day is next to the first, 30 February is no day of March, and other calendars count as they do."""
+    first, last = (cftime.datetime(2000, *date, calendar="360_day") for date in ((1, 1), (12, 30)))
+    day = day_and_hour(np.array([first, last]))[0]
+    np.testing.assert_allclose(day[0] + 365.25 - day[1], 365.25 / 360)
+    february, march = (cftime.datetime(2000, *date, calendar="360_day") for date in ((2, 30), (3, 1)))
+    assert list(hour_and_leap_day(np.array([february, march]))[1]) == [60, 61]
+    noleap = np.array([cftime.DatetimeNoLeap(2001, 12, 31)])
+    assert day_and_hour(noleap)[0][0] == 365 and day_and_hour(np.array(["2004-12-31"], "M8[ns]"))[0][0] == 366
