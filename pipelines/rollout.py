@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from emulator.data.channels import Layout
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from emulator.forecasting.run import Models, attributes_of
+from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
@@ -42,31 +43,32 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     device = device_of(processes)
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
-    first, step = models.first, TimeStep.of(dataset)
+    first = models.first
+    length = step_length(first.layout, dataset, config.step_hours)
+    step = TimeStep.of(dataset).times(length)
     steps = count_steps(step, config.lead_days, config.lead)
-    inits = starts_of(config).of(dataset, steps, str(config.store))
+    inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble)
+    how = length, config.climatology
+    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, first, ensemble)
+    attributes = attributes_of(dataset, first, ensemble, length)
     write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, progress)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
-        plain = Forecaster([uncorrected], dataset, config.batch_size)
+        plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected)
+        attributes = attributes_of(dataset, uncorrected, None, length)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), progress)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
-        length = (
-            every * config.long_run_days if not config.long_run_lead else count_steps(step, 0, config.long_run_lead)
-        )
-        alone = Forecaster(models.steppers[:1], dataset, config.batch_size)
-        output = Output(config.long_run, attributes_of(dataset, first), weights[:1], None, share)
-        write(output, alone, inits[:1], Schedule.every(length, every), progress)
+        total = count_steps(step, 0, config.long_run_lead) if config.long_run_lead else every * config.long_run_days
+        alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
+        output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
+        write(output, alone, inits[:1], Schedule.every(total, every), progress)
     for kind in config.also:
         if Path(config.output).exists():
             export(config.output, kind)
@@ -82,10 +84,11 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
     return EnsembleOptions.of(config.ensemble.model_dump()) if config.ensemble else None
 
 
-def starts_of(config: RolloutConfig) -> Starts:
-    """Which times the forecasts start from."""
+def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:
+    """Which times the forecasts start from; `length` of their steps, in steps of the store, and the model's input times."""
     period = config.period
-    return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every)
+    given = period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every
+    return Starts(*given, length, history)
 
 
 def check(config: RolloutConfig, made: set[Path]) -> str:
@@ -95,6 +98,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         check_match(describe(path), dataset, path, config.store)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
-    steps = count_steps(TimeStep.of(dataset), config.lead_days, config.lead)
-    count = len(starts_of(config).of(dataset, steps, str(config.store)))
+    layout = Layout.from_json(describe(config.checkpoint)["layout"])
+    length = step_length(layout, dataset, config.step_hours)
+    steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
+    count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

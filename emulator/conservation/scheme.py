@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -77,10 +77,12 @@ class Scheme:
       changes: fields a correction may change.
       compiled: the whole correction from compiled kernels, where there is one for the scheme's budgets and forms.
       errors: what corrections are compared with, by field: the root mean square, over levels, of a step's deviation.
+      of_length: makes the same scheme for steps that are so many times as long; see `lasting`.
     """
 
     changes: tuple[str, ...] = ()
     compiled = None
+    of_length: Callable[[float], "Scheme"] | None = None
     errors: Mapping[str, float] = types.MappingProxyType({})
 
     def __init__(self, options: SchemeOptions, atmosphere: Atmosphere, budgets: dict[str, Budget]):
@@ -88,6 +90,13 @@ class Scheme:
         self.required = tuple(dict.fromkeys(name for budget in budgets.values() for name in budget.required))
         self._dry_air = budgets.get("dry_air")
         self.one_pass = _one_pass(atmosphere, budgets)
+        self._lasting: dict[float, Scheme] = {1.0: self}
+
+    def lasting(self, length: float) -> "Scheme":
+        """The scheme for steps that are so many times as long; kept, since there are few lengths."""
+        if length not in self._lasting:
+            self._lasting[length] = self.of_length(length)
+        return self._lasting[length]
 
     def anchor(self, state: State) -> Anchor | None:
         """What a rollout from `state` is held to; None without a dry-air budget. Refuses another planet's mass."""

@@ -100,6 +100,7 @@ class Starts:
       every_hours: between initial times; every: in place of it, such as `12 months`; of a store of calendar steps by default
         every time. most: so many at most; None: all.
       beyond_store: whether forecasts may run past the end of the store.
+      length: of the forecasts' steps, in steps of the store. history: input times of the model.
     """
 
     start: object = None
@@ -108,23 +109,32 @@ class Starts:
     most: int | None = None
     beyond_store: bool = False
     every: str | None = None
+    length: int = 1
+    history: int = 1
 
     def of(self, dataset: xr.Dataset, steps: int, name: str = "the store") -> list:
         """Initial times whose forecast of `steps` steps lies within the store, unless `beyond_store`, and is not missing.
 
-        Raises `ValueError` for a spacing that is not whole steps, and where there is no such time; `name` tells the store.
+        Nor are the input times before it. Raises `ValueError` for a spacing that is not whole steps of the store, and where
+        there is no such time; `name` tells the store.
         """
         times = select_period(dataset[["time"]].reset_coords(drop=True), self.start, self.end)["time"].values
         all_times, step = dataset["time"].values, TimeStep.of(dataset)
         stride = self._stride(step)
-        last = len(all_times) - 1 - (0 if self.beyond_store else steps)
+        last = len(all_times) - 1 - (0 if self.beyond_store else steps * self.length)
         first = int(np.searchsorted(all_times, times[0]))
         missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
-        chosen = [i for i in range(first, first + len(times), stride) if i <= last and not missing[i]]
+        before = range(0, self.history * self.length, self.length)
+
+        def whole(at: int) -> bool:
+            return at <= last and all(at >= back and not missing[at - back] for back in before)
+
+        chosen = [i for i in range(first, first + len(times), stride) if whole(i)]
         if not chosen:
+            earlier = f" and the {self.history - 1} input times before" if self.history > 1 else ""
             raise ValueError(
-                f"Expected initial times from {times[0]} to {times[-1]} with {_length(step, steps)} of {name} after them, "
-                f"which ends at {all_times[-1]}; got none"
+                f"Expected initial times from {times[0]} to {times[-1]} with {_length(step, steps * self.length)} of {name} "
+                f"after them{earlier}, which ends at {all_times[-1]}; got none"
             )
         return [all_times[i] for i in chosen[: self.most]]
 

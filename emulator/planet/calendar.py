@@ -145,6 +145,10 @@ class TimeStep:
         before = self.later(times, -1)
         return seconds_between(np.stack([before, times], axis=1).ravel())[::2]
 
+    def times(self, count: int) -> "TimeStep":
+        """So many of these steps as one."""
+        return TimeStep(months=count * self.months) if self.months else TimeStep(count * self.seconds)
+
     def lengths_from(self, times) -> np.ndarray:
         """True seconds of the step that starts at each of some times, float64 `(time,)`."""
         times = np.asarray(times)

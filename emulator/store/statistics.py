@@ -159,8 +159,8 @@ def write_statistics(
     store, series = opened[0][0], [AnalysisSeries.of(group, start, end) for group in opened]
     _check(series, groups)
     area, moving = store["cell_area"].values, moving_variables(store)
-    weights = {name: area if set(store["cell_area"].dims) <= set(store[name].dims) else np.ones(()) for name in moving}
     results = _kept(output, own)
+    weights = {name: area if set(store["cell_area"].dims) <= set(store[name].dims) else np.ones(()) for name in moving}
     pairs, count = list(zip(series, opened, strict=True)), sum(len(one.times) for one in series)
     tasks = {
         name: [task for one, group in pairs for task in _tasks(one, group, name, weights[name], count)]

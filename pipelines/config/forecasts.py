@@ -59,6 +59,12 @@ class RolloutConfig(Model):
     )
     long_run: Path | None = Field(None, description="its store; by default long_run.zarr beside the output")
     batch_size: Count = 8
+    step_hours: Positive | None = Field(
+        None, json_schema_extra=NEW, description="of a network that makes steps of several lengths; None: the shortest"
+    )
+    climatology: Path | None = Field(
+        None, json_schema_extra=NEW, description="of a network that predicts anomalies; None: as it was trained"
+    )
 
     @pydantic.model_validator(mode="before")
     @classmethod
