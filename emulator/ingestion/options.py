@@ -90,4 +90,6 @@ class IngestOptions(Options):
         if not sources:
             raise ValueError("Expected at least one source, got none")
         object.__setattr__(self, "sources", sources)
+        define = {n: each if isinstance(each, Definition) else Definition.of(each) for n, each in self.define.items()}
+        object.__setattr__(self, "define", define)
         super().__post_init__()
