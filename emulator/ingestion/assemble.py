@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.fields import GAPS, PlannedField, StorePlan, Term
+from emulator.ingestion.fields import GAPS, PlannedField, StorePlan
+from emulator.ingestion.term import Term
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import day_and_hour, later, seconds_between, within
 from emulator.planet.grid import Grid

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan, cut
+from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan
 from emulator.ingestion.vertical import places
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece
-from emulator.store.masks import inside, mask_name, where_inside
+from emulator.store.masks import cut, inside, mask_name, where_inside
 
 VALID = "valid"
 

@@ -13,6 +13,7 @@ from emulator.planet.units import linear
 from emulator.planet.variables import Variable, known
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import time_coordinates, vertical_coordinate
+from emulator.sources.harmonise import matches
 from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.options import Definition, SourceOptions
 from emulator.store.schema import time_cell
@@ -33,17 +34,25 @@ def entries(opened: Opened, define: Mapping[str, Definition], chosen: Sequence[s
     _check_renames(opened, define)
     found = {}
     for path, dataset, options in opened:
-        for name, array in dataset.data_vars.items():
-            name = str(name)
-            if name in found or array.dtype.kind not in "fiu":
+        for own, array in dataset.data_vars.items():
+            if array.dtype.kind not in "fiu":
                 continue
-            ours = array.attrs.get("role") in ROLES and "units" in array.attrs and known(name) is None
-            if name in define or ours or (name in chosen and known(name) is None):
+            for name in _names(str(own), array, define, chosen):
+                if name in found:
+                    continue
                 try:
                     found[name] = _entry(name, array, define.get(name, Definition()), options)
                 except ValueError as error:
                     raise ValueError(f"{error} ({path})") from None
     return found
+
+
+def _names(own: str, array: xr.DataArray, define: Mapping[str, Definition], chosen: Sequence[str]) -> list[str]:
+    """The names of the store under which a variable of a source has an entry: its own, and what the table takes it for."""
+    ours = array.attrs.get("role") in ROLES and "units" in array.attrs
+    if own in define or (known(own) is None and (ours or own in chosen)):
+        return [own]
+    return [match.name for match in matches(own, array) if match.name in define and not match.term]
 
 
 def _check_renames(opened: Opened, define) -> None:

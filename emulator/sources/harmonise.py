@@ -95,11 +95,6 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     return []
 
 
-def meaning(name: str, options: SourceOptions) -> Variable:
-    """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
-    return options.entries[name] if name in options.entries else variable(name)
-
-
 def _possible(found) -> list[str | None]:
     """Vertical dimensions of the table's entries that a field may be, the likeliest first: states of the air on heights are
     those on levels, and one height, depth or layer may be a surface's."""
@@ -107,6 +102,11 @@ def _possible(found) -> list[str | None]:
         return [None]
     axis, coordinate = found
     return [axis.name, *["level"] * (axis.name == "height"), *[None] * (axis.name != "level" and coordinate.size == 1)]
+
+
+def meaning(name: str, options: SourceOptions) -> Variable:
+    """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
+    return options.entries[name] if name in options.entries else variable(name)
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:

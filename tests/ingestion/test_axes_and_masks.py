@@ -156,7 +156,7 @@ def test_soil_layers_pressure_levels_and_a_series(tmp_path):
 
 def test_a_store_is_a_source_of_itself(tmp_path):
     csv = yearly(tmp_path, ("2001-01-01", 370), ("2002-01-01", 374))
-    once = made(tmp_path, TRUTH, soil(), csv)
+    once = made(tmp_path, TRUTH, soil(), ocean(), csv)
     again = made(tmp_path, tmp_path / "a.zarr", name="b.zarr")
     for name, field in once.variables.items():
         np.testing.assert_array_equal(field.values, again[name].values, err_msg=str(name))

@@ -31,20 +31,22 @@ class Recorded:
         """CF's, or nothing."""
         return str(self.attributes.get("standard_name", ""))
 
-    def factor(self, units: str) -> float | None:
-        """By which values become `units`; None where they do not, or the file records none that are known."""
+    def is_in(self, units: str) -> bool:
+        """Whether the values are in units that convert to some."""
+        return self._change(units) is not None
+
+    def _change(self, units: str) -> tuple[float, float] | None:
         try:
-            change = linear(str(self.attributes.get("units", "?")), units)
+            return linear(str(self.attributes.get("units", "?")), units)
         except ValueError:
             return None
-        return None if change is None else change[0]
 
     def measured(self, units: str) -> np.ndarray:
         """The values in `units`. Raises `ValueError` naming the coordinate where they are in no such units."""
-        if (factor := self.factor(units)) is None:
+        if (change := self._change(units)) is None:
             got = self.attributes.get("units", "none")
             raise ValueError(f"Expected units of the coordinate {self.name} that convert to {units}, got {got}")
-        return np.round(self.values * factor, 6)
+        return np.round(self.values * change[0] + change[1], 6)
 
 
 @dataclasses.dataclass(frozen=True)
