@@ -12,7 +12,7 @@ from emulator.sources.open import format_of
 from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
 from emulator.store.joined import is_joined
-from emulator.store.schema import grid_of, levels_of, time_step_seconds
+from emulator.store.schema import ROWS, grid_of, levels_of, time_step_seconds
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
@@ -43,7 +43,7 @@ def inspect(path: Path, width: int = 120) -> str:
     table = Table(box=None, pad_edge=False)
     for column in ("field", "units", "role", "dimensions", "shape", "chunk"):
         table.add_column(column, no_wrap=True)
-    spatial = {n: f for n, f in dataset.data_vars.items() if {"latitude", "cell"} & set(f.dims)}
+    spatial = {n: f for n, f in dataset.data_vars.items() if ROWS & set(f.dims)}
     for name, field in sorted(spatial.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         chunk = field.encoding.get("preferred_chunks") or {}
         shape, cut = (
