@@ -97,6 +97,8 @@ class IngestOptions(Options):
                 f"Expected sources with variables of their own with kind joined alone, got kind {self.kind}"
             )
         object.__setattr__(self, "sources", sources)
+        define = {n: each if isinstance(each, Definition) else Definition.of(each) for n, each in self.define.items()}
+        object.__setattr__(self, "define", define)
         super().__post_init__()
         if self.step_hours and self.step:
             raise ValueError(f"Expected step_hours or step, got both, {self.step_hours:g} and {self.step!r}")

@@ -160,7 +160,6 @@ def test_a_grib_field_that_the_table_does_not_know(tmp_path):
     ],
 )  # fmt: skip
 def test_what_contradicts_or_says_nothing_is_refused_in_a_sentence(tmp_path, options, source, attributes, message):
-    options = options | {"define": {n: Definition(**given) for n, given in options.get("define", {}).items()}}
     with pytest.raises(ValueError, match=message) as caught:
         made(tmp_path, with_field(**attributes), source=source, **options)
     assert "\n" not in str(caught.value)
