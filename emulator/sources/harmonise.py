@@ -109,11 +109,6 @@ def _possible(found) -> list[str | None]:
     return [axis.name, *["level"] * (axis.name == "height"), *[None] * (axis.name != "level" and coordinate.size == 1)]
 
 
-def meaning(name: str, options: SourceOptions) -> Variable:
-    """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
-    return options.entries[name] if name in options.entries else variable(name)
-
-
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     entry = meaning(match.name, options)
     axes = Axes()
