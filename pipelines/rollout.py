@@ -12,6 +12,8 @@ from emulator.forecasting.run import Models, attributes_of
 from emulator.forecasting.schedule import Schedule, Starts
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
+from emulator.model.checkpoint import describe
+from emulator.model.saved_model import check_match
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
@@ -78,3 +80,13 @@ def starts_of(config: RolloutConfig) -> Starts:
     """Which times the forecasts start from."""
     period = config.period
     return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store)
+
+
+def check(config: RolloutConfig, made: set[Path]) -> str:
+    """How many forecasts it would make, in words. Raises `ValueError`."""
+    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
+    for path in checkpoints_of(config):
+        check_match(describe(path), dataset, path, config.store)
+    steps = round(config.lead_days * 86400 / saved["step_seconds"])
+    count = len(starts_of(config).of(dataset, steps, str(config.store)))
+    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"

@@ -48,7 +48,7 @@ def test_a_network_is_listed_checked_and_configured(extended):
         """
 from pipelines.cli import main
 from pipelines.config import TrainConfig
-from pipelines.load import parse
+from pipelines.parse import parse
 from emulator.networks import registry
 from emulator.planet.grid import Grid
 assert main(["models"]) == 0
@@ -63,6 +63,41 @@ except ValueError as error:
 """,
     )
     assert "columns" in out and "hidden channels" in out and "True" in out and "nearest: network.width" in out
+
+
+def test_a_loss_is_configured_checked_and_trained_with(extended):
+    out = run(
+        extended,
+        """
+import math
+import torch
+from pipelines.config import TrainConfig
+from pipelines.load import parse
+from pipelines.train import options_of
+from small_planet import numpy_statistics, small_planet
+from small_training import samples_of, weighted
+paths = dict(store="a", statistics="b", output="c")
+config = parse(TrainConfig, paths | {"loss": {"kind": "log_cosh", "sharpness": 2.0}}, "here")
+print(config.loss.model_dump())
+options = options_of(config)
+planet = small_planet(times=12)
+error = weighted(samples_of(planet), numpy_statistics(planet))
+made, absolute = error.loss(options.loss), error.error("l1")
+states = [torch.zeros(2, n, *planet["temperature"].shape[-2:]) for n in (error.scales[0].numel(), error.scales[1].numel())]
+size = 0.7
+units = absolute.unit.split([part.shape[1] for part in states])
+off = [state + size / unit for state, unit in zip(states, units)]
+torch.testing.assert_close(made(*states, *off), torch.tensor(math.log(math.cosh(2 * size)) / 2), rtol=1e-5, atol=0)
+print(options.members == 1)
+for wrong in ({"kind": "log_cosh", "sharpnes": 1.0}, {"kind": "log_cosh", "sharpness": 0}, {"kind": "log_cosch"}):
+    try:
+        parse(TrainConfig, paths | {"loss": wrong}, "here")
+    except ValueError as error:
+        print(error)
+""",
+    )
+    assert "{'kind': 'log_cosh', 'sharpness': 2.0}" in out and "True" in out
+    assert "nearest: loss.sharpness" in out and "greater than 0 at loss.sharpness" in out and "'log_cosch'" in out
 
 
 def test_from_an_embedded_model_and_a_format_to_a_store(extended, tmp_path):

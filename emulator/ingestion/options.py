@@ -51,7 +51,7 @@ class VerticalOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class IngestOptions(Options):
-    """Sources to one analysis store, or to a forecast store (`kind: forecast`).
+    """Sources to one analysis store, to a forecast store (`kind: forecast`), or analysis stores as one (`kind: joined`).
 
     `sources`: paths and patterns alone become `SourceOptions`, and one stands for a sequence of one. `start` and `end`: of
     the period, both included (see `emulator.planet.calendar.within`); None is open. `settings`: text of all that the values
@@ -59,7 +59,9 @@ class IngestOptions(Options):
     """
 
     sources: tuple[SourceOptions, ...] = option(shortest=1)  # or paths
-    kind: Literal["analysis", "forecast"] = option("analysis")
+    kind: Literal["analysis", "forecast", "joined"] = option(
+        "analysis", "joined: stores that ingest has written, put together when they are read"
+    )
     step_hours: float | None = option(None, "step of the store; None: that of the snapshots in the sources", above=0)
     variables: tuple[str, ...] | None = option(
         None, "names to keep; None keeps all that the variable table or `define` knows"
@@ -89,5 +91,9 @@ class IngestOptions(Options):
         sources = tuple(s if isinstance(s, SourceOptions) else SourceOptions(str(s)) for s in given)
         if not sources:
             raise ValueError("Expected at least one source, got none")
+        if self.kind != "joined" and any(source.variables is not None for source in sources):
+            raise ValueError(
+                f"Expected sources with variables of their own with kind joined alone, got kind {self.kind}"
+            )
         object.__setattr__(self, "sources", sources)
         super().__post_init__()

@@ -9,6 +9,7 @@ from pathlib import Path
 from emulator.ingestion.append import kept_slabs, link_slabs
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import Slab, audit, fill, fill_forecast, slabs
+from emulator.ingestion.join import join
 from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.plan import Work, prepare
 from emulator.options import as_before
@@ -50,6 +51,11 @@ def ingest(
     if part is not None and not 1 <= part[0] <= part[1]:
         raise ValueError(f"Expected a part i/N with 1 <= i <= N, got {part[0]}/{part[1]}")
     options = options if isinstance(options, IngestOptions) else IngestOptions(options)
+    if options.kind == "joined":
+        if part is not None or append:
+            raise ValueError("Expected no part and no append with kind joined, which writes one small file, got one")
+        join(options, output)
+        return
     limit_caches()
     sources = [dataclasses.replace(source, path=absolute(source.path)) for source in options.sources]
     options = dataclasses.replace(options, sources=sources)

@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.units import conversion, linear
-from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
     Axes,
@@ -93,11 +92,6 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
         if found := recognise(name, array.attrs, vertical, height):
             return found
     return []
-
-
-def meaning(name: str, options: SourceOptions) -> Variable:
-    """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
-    return options.entries[name] if name in options.entries else variable(name)
 
 
 def _possible(found) -> list[str | None]:

@@ -57,6 +57,9 @@ class SourceOptions(Options):
     interpolate: Literal["linear"] | None = option(
         None, "series without space: values between its times, linear in time", new=True
     )
+    variables: tuple[str, ...] | None = option(
+        None, "of a store to join; None: all but those of the stores before it", new=True
+    )
     forecast: bool = option(False)
     wanted: tuple[str, ...] | None = option(None)
     static: tuple[str, ...] = option(("geopotential_at_surface", "land_sea_mask"))
