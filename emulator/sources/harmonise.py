@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.units import conversion, linear
+from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
     Axes,
@@ -101,6 +102,11 @@ def _possible(found) -> list[str | None]:
         return [None]
     axis, coordinate = found
     return [axis.name, *["level"] * (axis.name == "height"), *[None] * (axis.name != "level" and coordinate.size == 1)]
+
+
+def meaning(name: str, options: SourceOptions) -> Variable:
+    """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
+    return options.entries[name] if name in options.entries else variable(name)
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
