@@ -8,7 +8,7 @@ from source_files import LATITUDE, LONGITUDE, TIMES, truth, write_grib
 from emulator.data.channels import Channels
 from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.ingestion.run import ingest
-from emulator.sources.options import SourceOptions
+from emulator.sources.options import Definition, SourceOptions
 from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.climatology import ClimatologyOptions, write_climatology
 from emulator.store.masks import domain_of
@@ -80,6 +80,28 @@ def test_a_masked_ocean_on_two_depths(tmp_path):
         np.testing.assert_allclose(
             found.sel(statistic="difference_mean")[level], np.average(change, weights=area[1:][inside[1:]])
         )
+
+
+def with_sea_floor() -> xr.Dataset:
+    """The ocean with a mask of its own, in which half and more of a cell is water, and anything under it."""
+    there = np.where(EXISTS, 0.5 + 0.5 * RANDOM.random(EXISTS.shape), 0.49)
+    floor = xr.DataArray(there, dims=("lev", "lat", "lon"), attrs={"units": "1", "standard_name": "water_share"})
+    source = ocean(domain=None, fill=1e6).isel(lev=slice(None, None, -1), lat=slice(None, None, -1))
+    return source.assign(sea_floor=floor)
+
+
+@pytest.mark.parametrize("grid", [None, GridOptions(5)])
+def test_a_mask_of_the_source_s_own_differs_by_level(tmp_path, grid):
+    define = {THETAO: Definition(domain="sea_floor")}
+    source = with_sea_floor()
+    store = made(tmp_path, source, define=define, grid=grid)
+    mask = store.sea_floor
+    assert mask.dims == ("depth", "latitude", "longitude") and mask.attrs["role"] == "static"
+    np.testing.assert_array_equal(np.isfinite(store[THETAO]), np.broadcast_to(mask >= 0.5, store[THETAO].shape))
+    np.testing.assert_array_equal(domain_of(store, THETAO), mask >= 0.5)
+    assert float(store[THETAO].max()) < 330  # nothing of what lies under it
+    if grid is None:
+        np.testing.assert_array_equal(mask, source.sea_floor.astype(np.float32))
 
 
 @pytest.mark.parametrize("grid", [None, GridOptions(5), GridOptions(5, method="bilinear")])
@@ -203,7 +225,7 @@ def test_stores_of_other_depths_make_no_series(tmp_path):
         ),
         ([ocean().assign(thetao=ocean().thetao.where(ocean().time > TIMES[0]))], "first time for the domain valid"),
         (
-            [ocean(), ocean().rename(thetao="so").assign_coords(lev=ocean().lev + 1)],
+            [ocean(), ocean().rename(thetao="so").assign_coords(lev=("lev", [51.0, 6], ocean().lev.attrs))],
             "same depths for all fields.*select",
         ),
     ],
@@ -214,6 +236,40 @@ def test_masks_and_axes_that_do_not_fit(tmp_path, sources, message):
             source["so"].attrs = {"units": "g kg-1", "domain": "valid"}
     with pytest.raises(ValueError, match=message) as caught:
         made(tmp_path, *sources)
+    assert "\n" not in str(caught.value) and not list(tmp_path.glob("a.zarr*/"))
+
+
+def on_the_surface() -> xr.Dataset:
+    """A field without levels beside the mask of one that has some."""
+    source = with_sea_floor()
+    return source.assign(zos=source.thetao.isel(lev=0, drop=True).assign_attrs(units="m", standard_name="x"))
+
+
+def deeper() -> xr.Dataset:
+    """The mask alone, on other depths than its field."""
+    source = with_sea_floor()[["sea_floor"]]
+    return source.assign_coords(lev=("lev", source.lev.values + 1, source.lev.attrs))
+
+
+ELSEWHERE = with_sea_floor()[["sea_floor"]].isel(lon=slice(0, 6), lat=slice(0, 4))
+
+
+@pytest.mark.parametrize("grid", [None, GridOptions(5)])
+@pytest.mark.parametrize(
+    ("sources", "name", "message"),
+    [
+        ([on_the_surface()], "sea_surface_height", r"mask sea_floor (of|on the levels of) sea_surface_height"),
+        (
+            [ocean(domain=None), deeper()],
+            THETAO,
+            f"same depths for all fields|mask sea_floor on the levels of {THETAO}",
+        ),
+        ([ocean(domain=None), ELSEWHERE], THETAO, "one grid|a source that covers"),
+    ],
+)
+def test_masks_that_do_not_fit_their_field(tmp_path, sources, name, message, grid):
+    with pytest.raises(ValueError, match=message) as caught:
+        made(tmp_path, *sources, define={name: Definition(domain="sea_floor")}, grid=grid)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("a.zarr*/"))
 
 
