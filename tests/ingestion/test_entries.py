@@ -7,8 +7,7 @@ import pytest
 import xarray as xr
 from source_files import LATITUDE, LONGITUDE, TIMES, truth, write_grib
 
-from emulator.data.channels import Channels
-from emulator.data.forcing import is_snapshot
+from emulator.data.channels import Layout
 from emulator.forecasting.netcdf import to_cf
 from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.run import ingest
@@ -83,8 +82,8 @@ def test_a_definition_says_all_and_the_store_keeps_it(tmp_path):
     assert {key: getattr(found, key) for key in given if key != "levels"} == {
         k: v for k, v in given.items() if k != "levels"
     }
-    channels = Channels.of(store, ["plankton"])
-    assert not is_snapshot(store, channels).any()
+    layout = Layout.of(store, {"prognostic": [], "diagnostic": [], "forcing": ["plankton"]})
+    assert layout.moments == ("end",)  # a mean over the step that ends there
     # a store is a source of its own fields
     ingest(IngestOptions(tmp_path / "a.zarr"), tmp_path / "again.zarr")
     again = open_analysis(tmp_path / "again.zarr")
