@@ -65,6 +65,12 @@ def test_what_is_not_selected_stays_out_and_is_named(tmp_path, caplog):
     assert "chl" in line and "define: {chl: {}}" in line and "rename: {chl: NAME}" in line
 
 
+def test_one_stands_for_no_units(tmp_path):
+    store = made(tmp_path, with_field(units="%"), define={"chl": Definition(units=1)})
+    assert store.chl.attrs["units"] == "1"
+    np.testing.assert_allclose(store.chl, chlorophyll() / 100, rtol=1e-6)
+
+
 def test_an_empty_definition_takes_it_beside_all_that_is_known(tmp_path, caplog):
     store = made(tmp_path, with_field(), define={"chl": Definition()})
     assert {"chl", "temperature", "mean_total_precipitation_rate"} <= set(store)
