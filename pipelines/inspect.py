@@ -14,7 +14,7 @@ from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
 from emulator.store.joined import is_joined
 from emulator.store.masks import domain_name
-from emulator.store.schema import grid_of, levels_of, time_step_seconds
+from emulator.store.schema import ROWS, grid_of, levels_of, time_step_seconds
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
@@ -50,11 +50,7 @@ def inspect(path: Path, width: int = 120) -> str:
     table = Table(box=None, pad_edge=False)
     for column in ("field", "units", "role", "dimensions", "shape", "chunk"):
         table.add_column(column, no_wrap=True)
-    spatial = {
-        n: f
-        for n, f in dataset.data_vars.items()
-        if {"latitude", "cell"} & set(f.dims) or f.attrs.get("role") == "forcing"
-    }
+    spatial = {n: f for n, f in dataset.data_vars.items() if ROWS & set(f.dims) or f.attrs.get("role") == "forcing"}
     for name, field in sorted(spatial.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         chunk = field.encoding.get("preferred_chunks") or {}
         shape, cut = (

@@ -17,7 +17,9 @@ from emulator.model.saved_model import check_match
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
+from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
 from pipelines.progress import progress
 
@@ -87,6 +89,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     dataset, saved = open_analysis(config.store), describe(config.checkpoint)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
+    if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
+        degrees_on(grid_of(dataset))
     steps = round(config.lead_days * 86400 / saved["step_seconds"])
     count = len(starts_of(config).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead_days:g} days into {config.output}"

@@ -46,8 +46,8 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
     """
     eccodes = library()
     grid = grid_of(forecast)
-    if grid.kind == "points":
-        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}")
+    if not grid.has_rows or grid.is_split:
+        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}; NetCDF takes any grid")
     init = forecast["init_time"].values[()]
     if not isinstance(init, np.datetime64):
         raise ValueError(
@@ -121,8 +121,8 @@ def _message(eccodes, forecast, grid: Grid, template: int):
         "Nj": len(grid.latitude),
         "latitudeOfFirstGridPointInDegrees": float(grid.latitude[0]),
         "latitudeOfLastGridPointInDegrees": float(grid.latitude[-1]),
-        "longitudeOfFirstGridPointInDegrees": float(grid.longitude[0]),
-        "longitudeOfLastGridPointInDegrees": float(grid.longitude[-1]),
+        "longitudeOfFirstGridPointInDegrees": float(grid.longitude[0]) % 360,
+        "longitudeOfLastGridPointInDegrees": float(grid.longitude[-1]) % 360,
         "iDirectionIncrementInDegrees": float(np.diff(grid.longitude).mean()),
         "jScansPositively": 0,
     }

@@ -96,8 +96,13 @@ def prepared(
     """
     if not options.scheme.budgets or (options.scheme.kind == "none" and not options.penalty):
         return None
-    names = _names(channels)
+    names, grid = _names(channels), grid_of(dataset)
     without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if options.penalty else "")
+    if not grid.is_global():
+        raise ValueError(
+            f"Expected a globe to close budgets of, got {grid.describe()}, whose borders let an unknown amount through; "
+            f"train with {without}"
+        )
     try:
         atmosphere = _atmosphere(dataset, channels)
         make_budgets(options.scheme, atmosphere, names)

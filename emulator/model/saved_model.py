@@ -87,12 +87,16 @@ def digest_of(stepper: Stepper) -> list | None:
 
 def grid_to_json(grid: Grid) -> dict:
     """Coordinates, from which areas follow; those of points are kept too."""
+    if grid.kind == "projected":
+        return {"x": grid.x.tolist(), "y": grid.y.tolist(), "mapping": dict(grid.mapping)}
     coordinates = {"latitude": grid.latitude.tolist(), "longitude": grid.longitude.tolist()}
-    return coordinates | ({"area": grid.area.tolist()} if grid.kind == "points" else {})
+    return coordinates | ({"area": grid.cell_area.tolist()} if grid.is_points else {})
 
 
 def grid_from_json(saved: dict) -> Grid:
     """What `grid_to_json` made."""
+    if "mapping" in saved:
+        return Grid.projected(saved["x"], saved["y"], saved["mapping"])
     if "area" in saved:
         return Grid.points(saved["latitude"], saved["longitude"], saved["area"])
     return Grid.from_coordinates(saved["latitude"], saved["longitude"])

@@ -131,7 +131,7 @@ class Training:
         if len(samples) <= longest:
             raise ValueError(f"Expected more than {longest} times to train on, {options.store} has {len(samples)}")
         changes(statistics, layout.prognostic)
-        self._weighted(samples, statistics)
+        self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
         network = make_network(options.network, layout, grid)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))

@@ -10,7 +10,7 @@ import xarray as xr
 
 from emulator.planet.calendar import in_nanoseconds
 from emulator.planet.grid import Grid
-from emulator.planet.regions import DEFAULT_REGIONS, region_weights
+from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import check_times
 from emulator.store.forecast import check_forecast, from_disk_names
@@ -118,7 +118,11 @@ def open_inputs(
     if at_points:
         regions, weights = station_weights(observed["station"].values)
     else:
-        regions = options.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
+        regions, outside = regions_of(grid, options.regions)
+        if not grid.is_global():
+            log.info("Left out spectra and budgets, which need a globe, on %s", grid.describe())
+        if outside:
+            log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
     stores, bins = (observed, judged, audited, runs), (grid, mask, tuple(regions), weights)
     return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap)
