@@ -76,9 +76,9 @@ class VerticalAxis:
         return np.argsort(-values if self.decreasing else values, kind="stable")
 
 
-VERTICAL_AXES: Registry[VerticalAxis] = Registry("vertical axis", __package__, order=lambda axis: axis.order)
+AXES: Registry[VerticalAxis] = Registry("vertical axis", __package__, order=lambda axis: axis.order)
 
 
 def register(axis: VerticalAxis) -> VerticalAxis:
-    """Adds a kind of axis under its name. Raises `ValueError` for a name that another one has."""
-    return VERTICAL_AXES.register(axis.name, axis)
+    """Adds a kind of axis. Raises `ValueError` for a name that another one has."""
+    return AXES.register(axis.name, axis)
