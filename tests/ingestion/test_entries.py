@@ -88,7 +88,7 @@ def test_a_definition_says_all_and_the_store_keeps_it(tmp_path):
     assert {key: getattr(found, key) for key in given if key != "levels"} == {
         k: v for k, v in given.items() if k != "levels"
     }
-    layout = Layout.of(store, {"prognostic": [], "diagnostic": [], "forcing": ["plankton"]})
+    layout = Layout.of(store, {"prognostic": ["temperature"], "diagnostic": [], "forcing": ["plankton"]})
     assert layout.moments == ("end",)  # a mean over the step that ends there
     # a store is a source of its own fields
     ingest(IngestOptions(tmp_path / "a.zarr"), tmp_path / "again.zarr")
