@@ -16,20 +16,24 @@ class OptionError(ValueError):
     """Options that cannot be read, in one sentence."""
 
 
-def option(default: Any = dataclasses.MISSING, about: str = "", **limits: float) -> Any:
+def option(
+    default: Any = dataclasses.MISSING, about: str = "", new: bool = False, keyword: bool = False, **limits: float
+) -> Any:
     """A field of `Options`: its default (none: it must be given), what it means, and what its numbers may be.
 
+    Args:
+      new: the option was added to options that older runs have recorded: a configuration writes it only where it differs from
+        its default, so that their fingerprints stay (see `as_before`). keyword: it is given by name alone.
+
     `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence or mapping too;
-    `shortest`: least length of a sequence. `new=True`: one that older versions did not have (see `as_before`).
+    `shortest`: least length of a sequence.
     """
-    if unknown := set(limits) - {*LIMITS, "shortest", "new"}:
-        raise TypeError(
-            f"Expected limits among {', '.join(LIMITS)}, shortest and new, got {', '.join(sorted(unknown))}"
-        )
-    metadata = {"about": about, **limits}
+    if unknown := set(limits) - {*LIMITS, "shortest"}:
+        raise TypeError(f"Expected limits among {', '.join(LIMITS)} and shortest, got {', '.join(sorted(unknown))}")
+    metadata = {"about": about, "new": new, **limits}
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata, kw_only=keyword)
+    return dataclasses.field(default=default, metadata=metadata, kw_only=keyword)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +79,14 @@ def as_before(options: Options) -> dict[str, Any]:
 
 
 def _check(name, value, hint, metadata):
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
+    if get_origin(hint) in (Union, UnionType):
+        chosen = [each for each in get_args(hint) if each is not type(None)]
+        hint = chosen[0] if len(chosen) == 1 and value is not None else None
     given = list(value.values()) if isinstance(value, Mapping) else value
     values = given if isinstance(given, list | tuple) else () if given is None else (given,)
+    hint = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    if get_origin(hint) is Literal and (wrong := [each for each in values or (value,) if each not in get_args(hint)]):
+        raise ValueError(f"Expected {name} among {', '.join(map(str, get_args(hint)))}, got {wrong[0]!r}")
     if len(values) < metadata.get("shortest", 0):
         raise ValueError(f"Expected {name} of length {metadata['shortest']} or more, got {value!r}")
     within = {"minimum": float.__ge__, "above": float.__gt__, "maximum": float.__le__, "below": float.__lt__}
@@ -93,6 +101,8 @@ def _read(name, value, hint):
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
         return value if value is None or len(chosen) > 1 else _read(name, value, chosen[0])
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _read(f"{name}.{key}", each, get_args(hint)[1]) for key, each in value.items()}
     if get_origin(hint) is tuple:
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
             raise OptionError(f"Expected a sequence as {name}, got {value!r}")

@@ -15,8 +15,7 @@ from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
-from emulator.store.analysis import AnalysisSeries
-from emulator.store.chunks import StoreReader
+from emulator.store.analysis import AnalysisSeries, reader_of
 from emulator.store.schema import grid_of
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
@@ -108,13 +107,13 @@ class Samples:
         groups = (layout.prognostic, layout.diagnostic, layout.forcing, layout.static)
         record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
-        self._readers = [None if stores is None else StoreReader(stores[s.store], threads) for s in record.stretches]
+        self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
         self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600
         self.times, self.missing = record.times, record.missing
         self.fingerprints = [stretch.dataset.attrs.get("fingerprint") for stretch in record.stretches]
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
-        self._at_start = is_snapshot(layout.forcing)
+        self._at_start = is_snapshot(self.dataset, layout.forcing)
         self._day, self._hour = day_and_hour(self.times)
         self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
         count = sum(getattr(layout, g).count for g in HELD)
@@ -200,7 +199,7 @@ class Samples:
         return self._read(channels, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
 
 
-def _read_chunks(reader: StoreReader, channels: Channels, times, rows, out: np.ndarray) -> None:
+def _read_chunks(reader, channels: Channels, times, rows, out: np.ndarray) -> None:
     wanted = [
         (name, int(time), int(row), where.start, where.stop)
         for time, row in zip(times, rows, strict=True)

@@ -1,7 +1,8 @@
 """Encode - process - decode message passing on an icosahedral mesh, after Keisler (2022) and GraphCast (Lam et al. 2023).
 
-Cells send to the nodes of a mesh, the nodes exchange messages for some rounds, and send back to the cells. Inside, states
-are `(node, batch, channel)`. What depends on places alone (embedded edges and nodes) is computed once for all samples.
+Of a region the mesh is the part in it and around it. Cells send to the nodes of a mesh, the nodes exchange messages for
+some rounds, and send back to the cells. Inside, states are `(node, batch, channel)`. What depends on places alone
+(embedded edges and nodes) is computed once for all samples.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
 from emulator.networks.layers import Linear
 from emulator.networks.messages import EdgeIndex, Interaction, Perceptron, exchange
-from emulator.networks.registry import expect_global, network
+from emulator.networks.registry import network
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
 from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, Edges, MeshGraph, MeshOptions, graph_of
@@ -51,7 +52,6 @@ class GraphOptions(Options):
 
 @network("graph", GraphOptions)
 def build(options: GraphOptions, inputs: int, outputs: int, grid: Grid) -> "GraphNetwork":
-    expect_global(grid)
     return GraphNetwork(inputs, outputs, graph_of(grid, options.mesh, options.file), options)
 
 

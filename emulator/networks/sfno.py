@@ -88,7 +88,7 @@ class SFNOOptions(Options):
             raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
 
 
-@network("sfno", SFNOOptions)
+@network("sfno", SFNOOptions, regions=())
 def build(options: SFNOOptions, inputs: int, outputs: int, grid: Grid) -> "SFNO":
     expect_global(grid, "gaussian", "equiangular")
     return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options)

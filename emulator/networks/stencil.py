@@ -23,6 +23,17 @@ def pad_sphere(x: torch.Tensor, margin: int, poles: bool = False) -> torch.Tenso
     return torch.cat([x[..., -margin:], x, x[..., :margin]], -1)
 
 
+def pad_region(x: torch.Tensor, margin: int, round: bool = False) -> torch.Tensor:
+    """Fields of a region `(batch, channel, row, column)` with `margin` more cells on every side: those at its border again.
+
+    With `round`, rows go round the sphere and are continued from their other end.
+    """
+    if round:
+        x = torch.cat([x[..., -margin:], x, x[..., :margin]], -1)
+    sides = (0, 0) if round else (margin, margin)
+    return nn.functional.pad(x, (*sides, margin, margin), mode="replicate")
+
+
 class StencilMLP(nn.Module):
     """`emulator.networks.layers.MLP` of two layers, the first of which takes in a cell's neighbours too.
 

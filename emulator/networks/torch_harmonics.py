@@ -25,7 +25,7 @@ class TorchHarmonicsOptions(Options):
     residual_prediction: bool = option(False, "the input is added to the output")
 
 
-@network("torch_harmonics", TorchHarmonicsOptions)
+@network("torch_harmonics", TorchHarmonicsOptions, regions=())
 def build(options: TorchHarmonicsOptions, inputs: int, outputs: int, grid: Grid) -> "TorchHarmonicsSFNO":
     expect_global(grid, "gaussian", "equiangular")
     return TorchHarmonicsSFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options)

@@ -1,10 +1,13 @@
 """A small U-Net with convolutions that know the sphere: periodic in longitude, and going on beyond the poles.
 
+On a region its cells at the border are repeated beyond it, but for rows of a zone, which go round.
+
 A baseline for the other networks. Cells of a convolution's stencil cover less ground towards the poles, so unlike those
 it is not equivariant under rotations, except about the axis by whole cells of its coarsest level.
 """
 
 import dataclasses
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +16,31 @@ from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
 from emulator.networks.registry import expect_global, network
-from emulator.networks.stencil import pad_sphere
+from emulator.networks.stencil import pad_region, pad_sphere
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
+class Edges:
+    """What lies beyond the first and last cells.
+
+    Attributes:
+      poles: whether there are rows at the poles. round: whether rows go round the sphere.
+      open: whether the grid is a region, beyond whose first and last rows (and columns, unless they go round) is nothing.
+    """
+
+    poles: bool = False
+    round: bool = True
+    open: bool = False
+
+
+GLOBE = Edges()
+
+
+@dataclasses.dataclass(frozen=True)
 class UNetOptions(Options):
-    """U-Net with convolutions around the sphere, a baseline."""
+    """U-Net with convolutions around the sphere, or of a region, a baseline."""
 
     width: int = option(48, "channels on the finest level; twice as many on the next", minimum=1)
     depth: int = option(3, "halvings of the grid", minimum=1)
@@ -32,20 +52,25 @@ class UNetOptions(Options):
     zero_output: bool = option(False, "the last layer starts at zero")
 
 
-@network("unet", UNetOptions)
+@network("unet", UNetOptions, regions=("box", "projected"))
 def build(options: UNetOptions, inputs: int, outputs: int, grid: Grid) -> "UNet":
-    expect_global(grid, "gaussian", "equiangular", "regular")
-    return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options)
+    if grid.is_global():
+        expect_global(grid, "gaussian", "equiangular", "regular")
+    elif grid.is_split:
+        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
+    region = None if grid.is_global() else "round" if grid.goes_round else "open"
+    return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options, region=region)
 
 
 class UNet(nn.Module):
-    """U-Net on a global latitude-longitude grid.
+    """U-Net on a latitude-longitude grid, a box of one, or a map.
 
     Args:
       in_channels, out_channels: channels of the input and of the output.
-      nlat, nlon: the grid; the longitudes must allow `depth` halvings and one more, for what lies beyond a pole.
+      nlat, nlon: the grid; longitudes that go round must allow `depth` halvings and one more, for what lies beyond a pole.
       poles: whether the grid has rows at the poles.
       options: size and design.
+      region: None on a globe; "open" on a region, "round" on one whose rows go round the sphere.
     Raises `ValueError` for a number of longitudes that cannot be halved so often, and for too few latitudes.
     """
 
@@ -57,24 +82,30 @@ class UNet(nn.Module):
         nlon: int,
         poles: bool = False,
         options: UNetOptions | None = None,
+        region: Literal["open", "round"] | None = None,
     ):
         super().__init__()
         self.options = options = options or UNetOptions()
-        if nlon % 2 ** (options.depth + 1):
+        edges = Edges(poles, region != "open", region is not None)
+        if edges.round and nlon % 2 ** (options.depth + 1):
             raise ValueError(
                 f"Expected longitudes in a multiple of {2 ** (options.depth + 1)} for {options.depth} halvings, got {nlon}"
             )
-        if nlat < 2 ** (options.depth + 1):
-            raise ValueError(
-                f"Expected at least {2 ** (options.depth + 1)} latitudes for {options.depth} halvings, got {nlat}"
-            )
+        for name, count in (
+            (("latitudes", nlat), ("longitudes", nlon)) if edges.round else (("rows", nlat), ("columns", nlon))
+        ):
+            if count < 2 ** (options.depth + 1):
+                raise ValueError(
+                    f"Expected at least {2 ** (options.depth + 1)} {name} for {options.depth} halvings, got {count}"
+                )
         self.in_channels, self.out_channels, self.shape = in_channels, out_channels, (nlat, nlon)
         widths = [options.width * 2**n for n in range(options.depth + 1)]
-        self.first = SphereConv(in_channels, widths[0], poles)
-        self.down = nn.ModuleList(_blocks(w, poles and n == 0, options) for n, w in enumerate(widths))
+        self.first = SphereConv(in_channels, widths[0], edges)
+        each = [edges if n == 0 else dataclasses.replace(edges, poles=False) for n in range(options.depth + 1)]
+        self.down = nn.ModuleList(_blocks(w, e, options) for e, w in zip(each, widths, strict=True))
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.narrow = nn.ModuleList(nn.Conv2d(a + b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.up = nn.ModuleList(_blocks(w, poles and n == 0, options) for n, w in enumerate(widths[:-1]))
+        self.up = nn.ModuleList(_blocks(w, e, options) for e, w in zip(each[:-1], widths[:-1], strict=True))
         self.last = nn.Conv2d(widths[0], out_channels, 1)
         if options.zero_output:
             nn.init.zeros_(self.last.weight)
@@ -101,7 +132,7 @@ class UNet(nn.Module):
             kept.append(x)
         for n in reversed(range(self.options.depth)):
             across = kept[n]
-            x = F.interpolate(x, scale_factor=2, mode="nearest")[:, :, : across.shape[2]]
+            x = F.interpolate(x, scale_factor=2, mode="nearest")[:, :, : across.shape[2], : across.shape[3]]
             x = self._run(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n])
         return self.last(x).to(entered).contiguous()
 
@@ -116,18 +147,18 @@ def _halved(x):
     return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
-def _blocks(width, poles, options):
-    return nn.ModuleList(_Block(width, poles, noise_count(options.noise)) for _ in range(options.blocks))
+def _blocks(width, edges, options):
+    return nn.ModuleList(_Block(width, edges, noise_count(options.noise)) for _ in range(options.blocks))
 
 
 class _Block(nn.Module):
     """Two convolutions with a norm before each, added to the input."""
 
-    def __init__(self, width, poles, noise_channels):
+    def __init__(self, width, edges, noise_channels):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(1, width), SphereConv(width, width, poles), nn.GELU(),
-            nn.GroupNorm(1, width), SphereConv(width, width, poles),
+            nn.GroupNorm(1, width), SphereConv(width, width, edges), nn.GELU(),
+            nn.GroupNorm(1, width), SphereConv(width, width, edges),
         )  # fmt: skip
         modulations = (NoiseModulation(noise_channels, width) for _ in range(2 if noise_channels else 0))
         self.noise = nn.ModuleList(modulations)
@@ -146,9 +177,11 @@ class _Block(nn.Module):
 class SphereConv(nn.Conv2d):
     """3 x 3 convolution of `(batch, channel, nlat, nlon)` that keeps the shape."""
 
-    def __init__(self, inputs: int, outputs: int, poles: bool = False):
+    def __init__(self, inputs: int, outputs: int, edges: Edges = GLOBE):
         super().__init__(inputs, outputs, 3)
-        self.poles = poles
+        self.edges = edges
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(pad_sphere(x, 1, self.poles))
+        edges = self.edges
+        around = pad_region(x, 1, edges.round) if edges.open else pad_sphere(x, 1, edges.poles)
+        return super().forward(around)

@@ -1,42 +1,97 @@
 """Horizontal grids: coordinates and their order, exact cell areas, global mean.
 
 Areas are exact on every grid: Gauss-Legendre quadrature weights on Gaussian latitudes, differences of sines between
-cell edges elsewhere. cos(latitude) is not used: it gives pole rows no weight and is up to 1.8 % wrong in the polar row
-of a Gaussian grid.
+cell edges elsewhere, polygons on the sphere under a map projection. cos(latitude) is not used: it gives pole rows no weight
+and is up to 1.8 % wrong in the polar row of a Gaussian grid.
+
+A grid that does not cover the sphere is a region, of a kind of its own: a box of latitudes and longitudes, a projected grid,
+or points. Longitudes of a box are contiguous: from its west, at least -180, to its east, as in -10 to 20; those of a box that
+does not cross Greenwich lie in [0, 360), like a globe's.
 """
 
 import dataclasses
 import functools
+import json
+from collections.abc import Mapping
 
 import numpy as np
 
-GAUSSIAN_TOLERANCE = 2e-3  # degrees; GRIB1 rounds latitudes to 1e-3
+from emulator.planet.cell_areas import GAUSSIAN_TOLERANCE, covers_sphere, gauss_legendre, mesh_areas
+from emulator.planet.coordinates import check_coordinates, column_edges, contiguous, edges, goes_round
+from emulator.planet.projection import is_rotated, mapping_from, mapping_name, to_sphere
+
+REGIONAL = ("box", "projected", "region_points")  # kinds of grids that are no globe
+WHOLE = 0.999  # share of the sphere from which on points of a region have areas that were divided by their sum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grid:
-    """A latitude-longitude or Gaussian grid, or a list of points.
+    """A latitude-longitude or Gaussian grid, a box of one, a projected grid, or a list of points.
 
     Attributes:
-      latitude: degrees north. `(nlat,)`, strictly decreasing; `(cell,)` for a point grid.
-      longitude: degrees east in [0, 360). `(nlon,)`, strictly increasing; `(cell,)` for a point grid.
-      kind: "gaussian", "equiangular" (constant spacing, poles included or not), "regular" (other latitudes) or "points".
+      latitude: degrees north. `(nlat,)`, strictly decreasing; `(y, x)` projected; `(cell,)` for points.
+      longitude: degrees east in [0, 360). `(nlon,)`, strictly increasing, of a box contiguous and from -180 on; `(y, x)`
+        projected; `(cell,)` for points.
+      kind: of a globe "gaussian", "equiangular" (constant spacing, poles included or not), "regular" (other latitudes) or
+        "points"; of a region "box", "projected" or "region_points".
       area: cell areas as fractions of the covered area, float64, of shape `shape`, summing to 1.
+      share: of the sphere that the cells cover: 1 for a globe, NaN where it is not known (points of old stores).
+      x, y: places on the map, `(x,)` increasing and `(y,)` decreasing, in m, or degrees of a rotated pole; else None.
+      mapping: CF attributes of the grid mapping of a projected grid, else None.
     """
 
     latitude: np.ndarray
     longitude: np.ndarray
     kind: str
     area: np.ndarray
+    share: float = 1.0
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+    mapping: Mapping | None = None
 
     @classmethod
     def from_coordinates(cls, latitude, longitude) -> "Grid":
         """Grid with the given cell centres, in degrees. Raises `ValueError` for any order but the convention's."""
         latitude, longitude = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
-        _check_coordinates(latitude, longitude)
+        check_coordinates(latitude, longitude)
         kind, weights = _latitude_weights(latitude)
-        area = np.repeat(weights[:, None] / len(longitude), len(longitude), axis=1)
-        return cls(latitude, longitude, kind, area)
+        if goes_round(longitude) and (kind == "gaussian" or _reaches_poles(latitude)):
+            return cls(latitude, longitude, kind, np.repeat(weights[:, None] / len(longitude), len(longitude), axis=1))
+        order, values = contiguous(longitude)
+        widths = np.empty(len(longitude))
+        widths[order] = np.diff(column_edges(values))
+        outer = row_edges(latitude)[[0, -1]]
+        share = (outer[0] - outer[1]) / 2 * widths.sum() / 360
+        return cls(latitude, longitude, "box", weights[:, None] * (widths / widths.sum()), float(share))
+
+    @classmethod
+    def box(cls, rows: int, columns: int, edges: tuple[float, float, float, float]) -> "Grid":
+        """Box of equal angles between `edges` (south, north, west, east) in degrees; west may exceed east.
+
+        Raises `ValueError` for edges that enclose nothing.
+        """
+        south, north, west, east = edges
+        width = (east - west) % 360 or 360.0
+        if not -90 <= south < north <= 90:
+            raise ValueError(f"Expected a box from a south to a north within -90 to 90, got {south} and {north}")
+        latitude = north - (np.arange(rows) + 0.5) * ((north - south) / rows)
+        longitude = west + (np.arange(columns) + 0.5) * (width / columns)
+        return cls.from_coordinates(latitude, contiguous(longitude)[1])
+
+    @classmethod
+    def projected(cls, x, y, mapping: Mapping) -> "Grid":
+        """Grid on a map, cells around `x` (increasing) and `y` (decreasing), in m, or degrees of a rotated pole.
+
+        Args:
+          mapping: attributes of a CF grid mapping variable.
+        Raises `ValueError` for an unknown mapping, and for any order but the convention's.
+        """
+        x, y = (np.asarray(values, np.float64) for values in (x, y))
+        for name, values, sign in (("x", x, 1), ("y", y, -1)):
+            if values.ndim != 1 or len(values) < 2 or not np.all(sign * np.diff(values) > 0):
+                order = "increasing" if sign > 0 else "decreasing"
+                raise ValueError(f"Expected at least 2 strictly {order} values of {name}, got {values[:3]}")
+        return _projected(x.tobytes(), y.tobytes(), json.dumps(mapping_from(mapping), sort_keys=True))
 
     @classmethod
     def gaussian(cls, nlat: int, nlon: int | None = None) -> "Grid":
@@ -54,7 +109,11 @@ class Grid:
 
     @classmethod
     def points(cls, latitude, longitude, area) -> "Grid":
-        """Point grid (reduced Gaussian, HEALPix, ICON) with the given positive cell areas in any unit, all `(cell,)`."""
+        """Point grid (reduced Gaussian, HEALPix, ICON) with the given positive cell areas, all `(cell,)`.
+
+        Areas of a globe are in any unit, those of a region shares of the sphere. Which of the two it is follows from where
+        the points lie.
+        """
         latitude, longitude, area = (np.asarray(a, np.float64) for a in (latitude, longitude, area))
         if not latitude.ndim == 1 or not latitude.shape == longitude.shape == area.shape:
             raise ValueError(
@@ -65,7 +124,11 @@ class Grid:
             raise ValueError(f"Expected positive cell areas, got a minimum of {np.nanmin(area)}")
         if np.abs(latitude).max() > 90:
             raise ValueError(f"Expected latitudes within -90 to 90, got {latitude.min()} to {latitude.max()}")
-        return cls(latitude, longitude % 360, "points", area / area.sum())
+        total = float(area.sum())
+        if covers_sphere(latitude, longitude, area):
+            return cls(latitude, longitude % 360, "points", area / total)
+        share = total if total < WHOLE else float("nan")
+        return cls(latitude, longitude % 360, "region_points", area / total, share)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,17 +136,42 @@ class Grid:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        return ("cell",) if self.kind == "points" else ("latitude", "longitude")
+        return ("cell",) if self.is_points else ("y", "x") if self.kind == "projected" else ("latitude", "longitude")
+
+    @property
+    def is_points(self) -> bool:
+        """Whether the cells are a list."""
+        return self.latitude.ndim == 1 and self.area.ndim == 1
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the cells lie in rows of one latitude and columns of one longitude."""
+        return not self.is_points and self.kind != "projected"
+
+    @property
+    def goes_round(self) -> bool:
+        """Whether rows go round the sphere, so that the last cell of each is a neighbour of the first."""
+        return self.has_rows and goes_round(self.longitude)
+
+    @property
+    def cell_area(self) -> np.ndarray:
+        """Cell areas as shares of the sphere, of shape `shape`; where the share is not known, of the covered area."""
+        return self.area if np.isnan(self.share) else self.area * self.share
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a box across Greenwich lies in two parts, as stores had it before longitudes were contiguous."""
+        return self.kind == "box" and not np.array_equal(contiguous(self.longitude)[0], np.arange(self.shape[1]))
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude of every cell, degrees, each of shape `shape`."""
-        if self.kind == "points":
+        if not self.has_rows:
             return self.latitude, self.longitude
         return tuple(np.meshgrid(self.latitude, self.longitude, indexing="ij"))
 
     def open_mesh(self) -> tuple[np.ndarray, np.ndarray]:
         """As `mesh`, but only broadcasting to `shape`: functions of one of them are computed once a row or column."""
-        if self.kind == "points":
+        if not self.has_rows:
             return self.latitude, self.longitude
         return self.latitude[:, None], self.longitude[None]
 
@@ -93,13 +181,8 @@ class Grid:
         return np.sum(np.asarray(field, np.float64) * self.area, axis=axes)
 
     def is_global(self) -> bool:
-        """Whether the cells cover the sphere in longitude and reach both poles."""
-        if self.kind in ("points", "gaussian"):
-            return True
-        spacing = 360.0 / len(self.longitude)
-        wraps = np.allclose(np.diff(self.longitude), spacing, rtol=1e-3)
-        step = np.abs(np.diff(self.latitude)).max()
-        return bool(wraps and 90 - self.latitude[0] <= step and self.latitude[-1] + 90 <= step)
+        """Whether the cells cover the sphere; those of a region do not."""
+        return self.kind not in REGIONAL
 
     @property
     def has_poles(self) -> bool:
@@ -116,8 +199,16 @@ class Grid:
 
     def describe(self) -> str:
         """One phrase for messages and reports."""
-        if self.kind == "points":
-            return f"{len(self.latitude)} points"
+        if self.is_points:
+            part = "" if np.isnan(self.share) else f", {100 * self.share:.2g} % of the sphere"
+            return f"{len(self.latitude)} points" + ("" if self.is_global() else f" of a region{part}")
+        if self.kind == "projected":
+            unit, step = ("degrees", 1.0) if is_rotated(self.mapping) else ("km", 1e3)
+            return (
+                f"{self.shape[0]} x {self.shape[1]} projected ({mapping_name(self.mapping)}, "
+                f"{np.diff(self.x).mean() / step:.3g} {unit}, latitude {self.latitude.max():.5g} to "
+                f"{self.latitude.min():.5g})"
+            )
         spacing = np.abs(np.diff(self.latitude)).mean()
         return (
             f"{self.shape[0]} x {self.shape[1]} {self.kind} ({spacing:.3g} degrees, latitude {self.latitude[0]:.5g} to "
@@ -125,47 +216,23 @@ class Grid:
         )
 
 
-def _check_coordinates(latitude, longitude):
-    if latitude.ndim != 1 or longitude.ndim != 1 or len(latitude) < 2 or len(longitude) < 2:
-        raise ValueError(
-            f"Expected latitude and longitude as vectors of at least 2 values, got shapes {latitude.shape} and "
-            f"{longitude.shape}"
-        )
-    for name, values in (("latitude", latitude), ("longitude", longitude)):
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"Expected finite values of {name}, got {values[~np.isfinite(values)][:3]}")
-    if np.abs(latitude).max() > 90 + 1e-6:
-        raise ValueError(f"Expected latitudes within -90 to 90, got {latitude.min()} to {latitude.max()}")
-    if not np.all(np.diff(latitude) < 0):
-        raise ValueError(
-            f"Expected strictly decreasing latitudes (north to south), got {latitude[0]:.6g}, {latitude[1]:.6g}, ..., "
-            f"{latitude[-1]:.6g}; ingest puts a source in order"
-        )
-    if not np.all(np.diff(longitude) > 0):
-        raise ValueError(
-            f"Expected strictly increasing longitudes, got {longitude[0]:.6g}, {longitude[1]:.6g}, ..., "
-            f"{longitude[-1]:.6g}; ingest puts a source in order"
-        )
-    if longitude[0] < 0 or longitude[-1] >= 360:
-        raise ValueError(f"Expected longitudes in [0, 360), got {longitude[0]:.6g} to {longitude[-1]:.6g}")
-
-
-def longitude_east(longitude: np.ndarray) -> np.ndarray:
-    """Longitudes in degrees as they are in [0, 360), of the same type."""
-    east = np.asarray(longitude % 360, longitude.dtype)
-    return np.where(east >= 360 - 1e-9, np.zeros((), east.dtype), east)  # float32 rounds -1e-8 % 360 up to 360
-
-
-def positions_in_order(name: str, values: np.ndarray) -> np.ndarray:
-    """Positions that put a coordinate in the convention's order: latitude from the north, all others increasing."""
-    return np.argsort(-values if name == "latitude" else values, kind="stable")
-
-
 @functools.lru_cache(maxsize=8)
-def gauss_legendre(nlat: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian latitudes in degrees from the north, and their shares of the sphere, each `(nlat,)`."""
-    nodes, weights = np.polynomial.legendre.leggauss(nlat)
-    return np.degrees(np.arcsin(nodes))[::-1], weights[::-1] / 2
+def _projected(x: bytes, y: bytes, text: str) -> Grid:
+    """Kept: corners of a large grid take a second."""
+    x, y, mapping = np.frombuffer(x), np.frombuffer(y), json.loads(text)
+    latitude, longitude = to_sphere(mapping, *np.meshgrid(x, y))
+    edges_x, edges_y = edges(x), edges(y)
+    if is_rotated(mapping):  # rows and columns about another pole: exact
+        area = -np.diff(np.sin(np.radians(np.clip(edges_y, -90, 90))))[:, None] * np.radians(np.diff(edges_x))
+    else:
+        area = mesh_areas(*to_sphere(mapping, *np.meshgrid(edges_x, edges_y)))
+    share = float(area.sum()) / (4 * np.pi)
+    return Grid(latitude, longitude, "projected", area / area.sum(), share, x, y, mapping)
+
+
+def _reaches_poles(latitude) -> bool:
+    step = np.abs(np.diff(latitude)).max()
+    return bool(90 - latitude[0] <= step and latitude[-1] + 90 <= step)
 
 
 def row_edges(latitude: np.ndarray) -> np.ndarray:
@@ -200,36 +267,3 @@ def _latitude_weights(latitude) -> tuple[str, np.ndarray]:
     spacing = -np.diff(latitude)
     kind = "equiangular" if np.allclose(spacing, spacing.mean(), rtol=1e-3, atol=1e-4) else "regular"
     return kind, weights / weights.sum()
-
-
-def ring_areas(latitude: np.ndarray) -> np.ndarray | None:
-    """Shares of the sphere of the cells of a whole reduced Gaussian or HEALPix grid, in any order, summing to 1.
-
-    The cells of a Gaussian row share its quadrature weight; those of HEALPix are equally large (Gorski et al. 2005, "HEALPix:
-    a framework for high-resolution discretization"). None for any other points.
-
-    Args:
-      latitude: of the cells in degrees, `(cell,)`.
-    """
-    rows, row, count = np.unique(np.round(latitude, 6), return_inverse=True, return_counts=True)
-    side = round((len(latitude) / 12) ** 0.5)
-    if 12 * side**2 == len(latitude) and len(rows) == 4 * side - 1 and np.array_equal(count, _healpix_counts(side)):
-        if np.abs(np.sin(np.radians(rows)) - _healpix_heights(side)).max() < 1e-4:
-            return np.full(len(latitude), 1 / len(latitude))
-    nodes, weights = gauss_legendre(len(rows))
-    if len(rows) >= 4 and np.abs(rows - nodes[::-1]).max() < GAUSSIAN_TOLERANCE:
-        return (weights[::-1] / count)[row]
-    return None
-
-
-def _healpix_counts(side: int) -> np.ndarray:
-    ring = np.arange(1, 4 * side)
-    return 4 * np.minimum(np.minimum(ring, 4 * side - ring), side)
-
-
-def _healpix_heights(side: int) -> np.ndarray:
-    """Sines of the rings' latitudes, from the south."""
-    ring = np.arange(1, 4 * side)
-    polar = np.minimum(ring, 4 * side - ring)
-    cap = (1 - polar**2 / (3 * side**2)) * np.sign(ring - 2 * side)
-    return np.where(polar < side, cap, (ring - 2 * side) * 2 / (3 * side))

@@ -9,19 +9,15 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from emulator.planet.grid import longitude_east, positions_in_order, ring_areas
 from emulator.planet.units import linear
+from emulator.planet.vertical import VERTICAL, VerticalAxis
+from emulator.planet.vertical_axes.level import PRESSURE_NAMES, is_pressure
+from emulator.planet.vertical_axes.registry import Recorded
 from emulator.store.forecast import FORECAST_NAMES
 
 TIME_NAMES = ("time", "valid_time")
-PRESSURE_NAMES = ("isobaricInhPa", "isobaricInPa", "pressure_level", "plev", "air_pressure", "pressure")
 COEFFICIENTS = (("half_level_a", "half_level_b"), ("a_half", "b_half"), ("hyai", "hybi"))
-LEVEL_NAMES = ("level", "lev", *PRESSURE_NAMES, "hybrid", "model_level", "sigma")
-VERTICAL = {  # CF standard name of the coordinate
-    "air_pressure": "pressure",
-    "atmosphere_sigma_coordinate": "sigma",
-    "atmosphere_hybrid_sigma_pressure_coordinate": "hybrid",
-}
+NOT_VERTICAL = {"y", "x", *TIME_NAMES, *(name for d, names in FORECAST_NAMES.items() if d != "level" for name in names)}
 
 
 @dataclasses.dataclass
@@ -31,14 +27,18 @@ class Axes:
     Attributes:
       dims: canonical dimension -> the source's.
       coordinates: values along each, in the convention's order; also of dimensions that the variable has not, one value.
-      order: positions in the source of those values, along `member`, `level`, `latitude`, `longitude`.
-      vertical: "pressure", "sigma", "hybrid", "unknown" (no units), or None for a field without levels.
+      order: positions in the source of those values, along `member`, the vertical axis, `latitude`, `longitude`, `y`, `x`.
+      axis: the vertical dimension (`emulator.planet.vertical`), or None for a field without one.
+      vertical: what its values are: "pressure", "sigma", "hybrid" or "unknown" (no units) of levels, "depth" of depths, ...
+      bounds: of its values, `(n, 2)`, where the source records them and the axis keeps them.
     """
 
     dims: dict[str, str] = dataclasses.field(default_factory=dict)
     coordinates: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     order: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    axis: str | None = None
     vertical: str | None = None
+    bounds: np.ndarray | None = None
 
 
 def named(array, names, standard=()) -> xr.DataArray | None:
@@ -52,110 +52,46 @@ def named(array, names, standard=()) -> xr.DataArray | None:
     return None
 
 
-def on_the_sphere(array) -> bool:
-    """Whether a variable has latitudes and longitudes along its dimensions."""
-    place = [named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude")]
-    return all(c is not None and c.ndim > 0 and set(c.dims) <= set(array.dims) for c in place)
-
-
-def add_horizontal(axes: Axes, dataset, array) -> None:
-    """Rows from the north, columns from 0 east. Raises `ValueError` for a curvilinear grid, or one without areas."""
-    latitude, longitude = (named(array, FORECAST_NAMES[n], (n,)) for n in ("latitude", "longitude"))
-    if latitude.ndim > 1:
-        raise ValueError(
-            f"Expected latitudes of one dimension, got {latitude.dims}: a curvilinear grid; interpolate it"
-        )
-    for coordinate in (latitude, longitude):
-        if not np.all(np.isfinite(coordinate.values)):
-            raise ValueError(f"Expected finite values of {coordinate.name}, got NaN")
-    north, east = np.asarray(latitude.values, np.float64), longitude_east(np.asarray(longitude.values, np.float64))
-    if latitude.dims == longitude.dims:
-        axes.dims["cell"] = latitude.dims[0]
-        area = _cell_area(dataset, latitude, longitude)
-        axes.coordinates |= {"latitude": north, "longitude": east, "cell_area": area}
-        return
-    rows, columns = positions_in_order("latitude", north), positions_in_order("longitude", east)
-    if len(columns) > 2 and east[columns[1]] - east[columns[0]] < 1e-6:  # 0 and 360, or -180 and 180, are both there
-        columns = np.delete(columns, 1)
-    axes.dims |= {"latitude": latitude.dims[0], "longitude": longitude.dims[0]}
-    axes.order |= {"latitude": rows, "longitude": columns}
-    axes.coordinates |= {"latitude": north[rows], "longitude": east[columns]}
-
-
-def _cell_area(dataset, latitude, longitude) -> np.ndarray:
-    """Areas of the cells of a point grid: recorded, of the polygons between recorded corners, or of a known grid."""
-    for name, candidate in dataset.variables.items():
-        if (name in ("cell_area", "areacella") or candidate.attrs.get("standard_name") == "cell_area") and (
-            candidate.dims == latitude.dims
-        ):
-            return np.asarray(candidate.values, np.float64)
-    corners = [dataset.variables.get(c.attrs.get("bounds")) for c in (latitude, longitude)]
-    if any(c is None or c.ndim != 2 for c in corners):
-        if (area := ring_areas(np.asarray(latitude.values, np.float64))) is not None:
-            return area
-        raise ValueError("Expected cell areas or cell corners with a point grid, got neither")
-    return polygon_areas(*(np.asarray(c.values, np.float64) for c in corners))
-
-
-def polygon_areas(latitude, longitude) -> np.ndarray:
-    """Areas on the unit sphere of polygons with corners in degrees, `(cell, corner)` -> `(cell,)`.
-
-    A polygon is cut into triangles from its first corner; a triangle's solid angle is that of Van Oosterom and Strackee
-    (1983), which stays exact for small ones.
-    """
-    lat, lon = np.radians(latitude), np.radians(longitude)
-    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    total = np.zeros(len(points))
-    for second in range(1, points.shape[1] - 1):
-        a, b, c = points[:, 0], points[:, second], points[:, second + 1]
-        triple = np.sum(a * np.cross(b, c), axis=-1)
-        total += 2 * np.arctan2(triple, 1 + np.sum(a * b + b * c + c * a, axis=-1))
-    return np.abs(total)
-
-
-def level_coordinate(array) -> xr.DataArray | None:
-    """The vertical coordinate of a variable on atmospheric levels: a dimension, or one scalar pressure."""
-    if "vertical" in array.attrs and array.attrs["vertical"] == "surface":
+def vertical_coordinate(array) -> tuple[VerticalAxis, xr.DataArray] | None:
+    """The vertical coordinate of a variable and its kind: along a dimension, or one scalar pressure; None for none."""
+    if array.attrs.get("vertical") == "surface":
         return None
     for coordinate in array.coords.values():
-        known = coordinate.name in LEVEL_NAMES or coordinate.attrs.get("standard_name") in VERTICAL
-        if coordinate.ndim == 1 and coordinate.dims[0] in array.dims and (known or _is_pressure(coordinate)):
-            return coordinate
+        along = coordinate.ndim == 1 and coordinate.dims[0] in array.dims and coordinate.name not in NOT_VERTICAL
+        if along and coordinate.dtype.kind in "fiu":
+            recorded = _recorded(coordinate, array)
+            if (axis := next((axis for axis in VERTICAL.values() if axis.fits(recorded)), None)) is not None:
+                return axis, coordinate
     for coordinate in array.coords.values():
         pressure = coordinate.name in PRESSURE_NAMES or coordinate.attrs.get("standard_name") == "air_pressure"
-        if coordinate.ndim == 0 and (pressure or (coordinate.name == "level" and _is_pressure(coordinate))):
-            return coordinate
+        if coordinate.ndim == 0 and (
+            pressure or (coordinate.name == "level" and is_pressure(_recorded(coordinate, array)))
+        ):
+            return VERTICAL["level"], coordinate
     return None
 
 
-def _is_pressure(coordinate) -> bool:
-    try:
-        return coordinate.dtype.kind in "fiu" and linear(str(coordinate.attrs.get("units", "?")), "Pa") is not None
-    except ValueError:
-        return False
+def _recorded(coordinate, array) -> Recorded:
+    return Recorded(str(coordinate.name), coordinate.attrs, np.atleast_1d(coordinate.values), array.attrs)
 
 
-def add_level(axes: Axes, array) -> None:
-    """Levels from the top, pressure in hPa. Raises `ValueError` for values that cannot be hPa and have no units."""
-    level = level_coordinate(array)
-    if level is None:
+def add_vertical(axes: Axes, dataset, array) -> None:
+    """The vertical axis in its own order and units. Raises `ValueError` for values that need units and have none."""
+    found = vertical_coordinate(array)
+    if found is None:
         return
-    values = np.atleast_1d(np.asarray(level.values, np.float64))
-    kind = array.attrs.get("vertical") or VERTICAL.get(level.attrs.get("standard_name"), "unknown")
-    if level.name in PRESSURE_NAMES or _is_pressure(level):
-        kind = "pressure"
-    elif level.attrs.get("units") == "hybrid_sigma_pressure" or level.name in ("hybrid", "model_level"):
-        kind = "hybrid"
-    if kind == "pressure":
-        default = "Pa" if level.name in ("plev", "isobaricInPa") else "hPa"
-        units = str(level.attrs.get("units", default))
-        values = np.round(values * linear(units, "hPa")[0], 6)
-    elif kind == "unknown" and values.max() > 1100:
-        raise ValueError(f"Expected units of the levels {values[:3]}, got none")
-    position = positions_in_order("level", values)
-    axes.vertical, axes.coordinates["level"] = kind, values[position]
-    if level.ndim:
-        axes.dims["level"], axes.order["level"] = level.dims[0], position
+    axis, coordinate = found
+    values, axes.vertical = axis.read(_recorded(coordinate, array))
+    position = axis.positions(values)
+    axes.axis, axes.coordinates[axis.name] = axis.name, values[position]
+    if coordinate.ndim:
+        axes.dims[axis.name], axes.order[axis.name] = coordinate.dims[0], position
+    bounds = dataset.variables.get(coordinate.attrs.get("bounds")) if axis.bounds else None
+    if bounds is not None and bounds.shape == (len(values), 2):
+        attributes = {"units": coordinate.attrs.get("units", "?")} | bounds.attrs
+        recorded = Recorded(str(coordinate.name), attributes, np.asarray(bounds.values, np.float64), array.attrs)
+        if recorded.is_in(axis.bounds):
+            axes.bounds = np.sort(np.abs(recorded.measured(axis.bounds)), axis=1)[position]
 
 
 def add_member(axes: Axes, array) -> None:

@@ -4,6 +4,9 @@ The icosahedron is refined by halving its edges (10 * 4^n + 2 nodes after n time
 of the next). A mesh has the edges of the finest refinement (Keisler 2022), or those of all together (the multi-mesh of
 GraphCast, Lam et al. 2023), in both directions. A cell sends to all nodes within a radius, and receives from the three
 corners of the triangle that it lies in.
+
+The mesh of a region is what lies within reach of its cells and one longest edge around, so that messages can pass outside
+its border, with all edges between those nodes.
 """
 
 import dataclasses
@@ -17,12 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from emulator.files.whole_file import whole_file
+from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
 
 log = logging.getLogger(__name__)
 SCHEMA = "graph-1"
 EDGE_FEATURES = 4
 NODE_FEATURES = 3
+MARGIN = 1.0  # of a region's mesh beyond the reach of its cells, in longest edges
 
 
 class GraphError(ValueError):
@@ -137,7 +142,7 @@ class MeshGraph:
 
 
 def graph_of(grid: Grid, options: MeshOptions | None = None, path: Path | None = None) -> MeshGraph:
-    """The graph of a global grid, from the file where there is one, otherwise built and, with a path, written to it.
+    """The graph of a grid, from the file where there is one, otherwise built and, with a path, written to it.
 
     Raises `GraphError` for a file that is damaged or belongs to another grid or other options.
     """
@@ -159,7 +164,8 @@ def graph_of(grid: Grid, options: MeshOptions | None = None, path: Path | None =
 
 def graph_key(grid: Grid, options: MeshOptions) -> str:
     """Hash of the cells' coordinates, to a millionth of a degree, and of the options."""
-    digest = hashlib.sha256(repr((SCHEMA, dataclasses.astuple(options), grid.shape)).encode())
+    kind = () if grid.is_global() else ("region",)
+    digest = hashlib.sha256(repr((SCHEMA, dataclasses.astuple(options), grid.shape, *kind)).encode())
     for angle in grid.mesh():
         digest.update(np.round(np.asarray(angle, np.float64) * 1e6).astype(np.int64).tobytes())
     return digest.hexdigest()[:16]
@@ -172,15 +178,16 @@ def build_graph(grid: Grid, options: MeshOptions) -> MeshGraph:
     levels = range(options.refinement + 1) if options.multi else (options.refinement,)
     senders, receivers = np.concatenate([mesh_edges(icosphere(level)[1]) for level in levels], 1)
     longest = np.linalg.norm(np.subtract(*nodes[mesh_edges(faces)]), axis=1).max()
-    cell, near = within(points, nodes, options.radius * longest)
-    silent = len(nodes) - len(np.unique(near))
-    if silent:
-        log.warning(
-            "%d of %d mesh nodes receive from no cell: lower `refinement`, the mesh is finer than the grid",
-            silent,
-            len(nodes),
-        )
     corners = faces[containing_face(points, options.refinement)]
+    if not grid.is_global():
+        kept = np.unique(within(points, nodes, (options.radius + MARGIN) * longest)[1])
+        number = np.full(len(nodes), -1)
+        number[kept] = np.arange(len(kept))
+        senders, receivers = number[np.stack([senders, receivers])]
+        inside = (senders >= 0) & (receivers >= 0)
+        nodes, senders, receivers, corners = nodes[kept], senders[inside], receivers[inside], number[corners]
+    cell, near = within(points, nodes, options.radius * longest)
+    _warn_of_silence(np.arange(len(nodes)) if grid.is_global() else np.unique(corners), near)
     return MeshGraph(
         cells=len(points),
         nodes=nodes.astype(np.float32),
@@ -191,10 +198,13 @@ def build_graph(grid: Grid, options: MeshOptions) -> MeshGraph:
     )
 
 
-def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Points on the unit sphere, `(point, 3)` float64, from degrees."""
-    phi, lam = np.radians(latitude), np.radians(longitude)
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], 1)
+def _warn_of_silence(nodes: np.ndarray, near: np.ndarray) -> None:
+    if silent := len(np.setdiff1d(nodes, near)):
+        log.warning(
+            "%d of %d mesh nodes receive from no cell: lower `refinement`, the mesh is finer than the grid",
+            silent,
+            len(nodes),
+        )
 
 
 def local_frame(points: np.ndarray) -> np.ndarray:

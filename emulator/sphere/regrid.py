@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from emulator.planet.coordinates import column_edges
 from emulator.planet.grid import Grid, row_edges
 
 Method = Literal["conservative", "bilinear"]
@@ -53,7 +54,7 @@ class Regridder:
 
     def __init__(self, source: Grid, target: Grid, method: Method = "conservative"):
         for grid in (source, target):
-            if grid.kind == "points":
+            if not grid.has_rows:
                 raise ValueError(f"Expected a grid of rows and columns to regrid, got {grid.describe()}")
         self.source_shape, self.target_shape = (
             source.shape,
@@ -83,10 +84,10 @@ class Regridder:
             return self._apply(values)
         share = self._apply(good.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = self._apply(np.where(good, values, 0.0)) / share
-        found = np.where(share >= max(minimum_share, 1e-12) - 1e-9, found, np.nan)
+            means = self._apply(np.where(good, values, 0.0)) / share
+        means = np.where(share >= max(minimum_share, 1e-12) - 1e-9, means, np.nan)
         infinite = np.isinf(values)
-        return np.where(self._apply(infinite.astype(np.float64)) > 0, np.inf, found) if infinite.any() else found
+        return np.where(self._apply(infinite.astype(np.float64)) > 0, np.inf, means) if infinite.any() else means
 
     @property
     def _complete(self) -> bool:
@@ -115,8 +116,8 @@ def _overlap_rows(source, target, poles) -> np.ndarray:
 
 
 def _overlap_columns(source, target) -> np.ndarray:
-    here = _column_edges(target)
-    there = _column_edges(source)
+    here = column_edges(target.longitude)
+    there = column_edges(source.longitude)
     total = sum(_overlap(there + turn, here) for turn in (-360.0, 0.0, 360.0))
     return _cleaned(total / np.diff(here)[:, None])
 
@@ -124,20 +125,6 @@ def _overlap_columns(source, target) -> np.ndarray:
 def _cleaned(matrix: np.ndarray) -> np.ndarray:
     """Without the slivers that rounding leaves between edges that coincide."""
     return np.where(matrix < 1e-13, 0.0, matrix)
-
-
-def _wraps(grid: Grid) -> bool:
-    spacing = 360.0 / len(grid.longitude)
-    return bool(np.allclose(np.diff(grid.longitude), spacing, rtol=1e-3))
-
-
-def _column_edges(grid: Grid) -> np.ndarray:
-    """Edges of the columns in degrees, increasing; of a grid that goes round, exactly equally wide."""
-    longitude, count = grid.longitude, len(grid.longitude)
-    if _wraps(grid):
-        return longitude[0] + (np.arange(count + 1) - 0.5) * (360.0 / count)
-    inner = (longitude[1:] + longitude[:-1]) / 2
-    return np.concatenate([[1.5 * longitude[0] - longitude[1] / 2], inner, [1.5 * longitude[-1] - longitude[-2] / 2]])
 
 
 def _linear(points: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -158,10 +145,12 @@ def _linear_rows(source, target, poles) -> np.ndarray:
 
 
 def _linear_columns(source, target) -> np.ndarray:
-    longitude, count = source.longitude, len(source.longitude)
-    if not _wraps(source):
-        return _linear(longitude, target.longitude)
-    around = _linear(np.concatenate([longitude[-1:] - 360, longitude, longitude[:1] + 360]), target.longitude)
+    longitude, wanted, count = source.longitude, target.longitude, len(source.longitude)
+    if not source.goes_round:
+        return _linear(longitude, wanted + 360 * np.round((longitude[[0, -1]].mean() - wanted[[0, -1]].mean()) / 360))
+    beyond = np.concatenate([longitude[-1:] - 360, longitude, longitude[:1] + 360])
+    wanted = np.where(wanted < beyond[0], wanted + 360, np.where(wanted > beyond[-1], wanted - 360, wanted))
+    around = _linear(beyond, wanted)
     matrix = around[:, 1 : count + 1].copy()
     matrix[:, -1] += around[:, 0]
     matrix[:, 0] += around[:, -1]

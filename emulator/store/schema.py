@@ -5,7 +5,9 @@ See docs/data.md for the schema.
 
 import dataclasses
 import hashlib
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,18 @@ import xarray as xr
 
 from emulator.planet.calendar import uniform_step
 from emulator.planet.constants import ERA5, Constants
-from emulator.planet.grid import Grid, longitude_east, positions_in_order
-from emulator.planet.variables import VARIABLES, Variable
-from emulator.planet.vertical import Levels
+from emulator.planet.coordinates import contiguous, positions_in_order
+from emulator.planet.grid import Grid
+from emulator.planet.projection import NAME as CRS
+from emulator.planet.projection import is_rotated
+from emulator.planet.variables import COORDINATES, Variable, known
+from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.marks import partial_path
 
-ORDER = ("init_time", "lead_time", "time", "member", "level", "latitude", "longitude", "cell")
+ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "y", "x", "cell")
+PLACE = ("latitude", "longitude", "y", "x", CRS)  # coordinates of the horizontal grid
+ROWS = frozenset(("latitude", "y", "cell"))  # dimensions one of which every field on a grid has
+SORTED = ("latitude", "longitude", "y", "x", *VERTICAL)
 
 
 def open_zarr(path, chunks=None) -> xr.Dataset:
@@ -41,36 +49,73 @@ def open_zarr(path, chunks=None) -> xr.Dataset:
 
 
 def in_order(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with north first, longitudes in [0, 360) increasing, levels from the top, and dimensions in order.
+    """The dataset with north first, longitudes from 0 or a box's west on, vertical axes and dimensions in order.
 
     Nothing is computed. Levels in Pa (by their units) become hPa.
     """
     if "level" in dataset.coords and str(dataset["level"].attrs.get("units", "")).lower() in ("pa", "pascal"):
         dataset = dataset.assign_coords(level=("level", dataset["level"].values / 100, {"units": "hPa"}))
-    if "longitude" in dataset.dims:
-        longitude = dataset["longitude"]
-        east = longitude_east(longitude.values)
-        if not np.array_equal(east, longitude.values):
-            dataset = dataset.assign_coords(longitude=("longitude", east, longitude.attrs))
-    for name in ("latitude", "longitude", "level"):
+    for name in SORTED:
         if name in dataset.dims and name in dataset.coords:
-            order = positions_in_order(name, dataset[name].values)
-            if np.any(np.diff(order) != 1):
-                reverse = np.array_equal(order, np.arange(len(order))[::-1])
-                dataset = dataset.isel({name: slice(None, None, -1) if reverse else order})
+            dataset = _along(dataset, name)
     order = [d for d in ORDER if d in dataset.dims]
     return dataset.transpose(*order, ...)
+
+
+def _along(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """The dataset with one coordinate in the convention's order."""
+    values = dataset[name].values
+    if name == "longitude":
+        order, values = contiguous(values)
+    else:
+        order = VERTICAL[name].positions(values) if name in VERTICAL else positions_in_order(name, values)
+        values = values[order]
+    if np.any(np.diff(order) != 1):
+        reverse = np.array_equal(order, np.arange(len(order))[::-1])
+        dataset = dataset.isel({name: slice(None, None, -1) if reverse else order})
+    if np.array_equal(values, dataset[name].values):
+        return dataset
+    return dataset.assign_coords({name: (name, values, dataset[name].attrs)})
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:
     """The horizontal grid. Raises `ValueError` when coordinates are absent or not in the convention's order."""
     if missing := [c for c in ("latitude", "longitude") if c not in dataset.coords]:
         raise ValueError(f"Expected coordinates latitude and longitude, got none named {' or '.join(missing)}")
+    if {"y", "x"} <= set(dataset.dims):
+        return _projected_grid(dataset)
     if "cell" in dataset.dims:
         if "cell_area" not in dataset:
             raise ValueError("Expected the variable cell_area with a point grid, got none")
         return Grid.points(dataset["latitude"].values, dataset["longitude"].values, dataset["cell_area"].values)
     return Grid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
+
+
+def _projected_grid(dataset: xr.Dataset) -> Grid:
+    if missing := [name for name in ("y", "x", CRS) if name not in dataset.variables]:
+        raise ValueError(
+            f"Expected coordinates y, x and {CRS} with a projected grid, got no {' and no '.join(missing)}"
+        )
+    return Grid.projected(dataset["x"].values, dataset["y"].values, dataset[CRS].attrs)
+
+
+def horizontal_coordinates(grid: Grid) -> dict[str, tuple]:
+    """The coordinates of a grid in a store: name -> `(dims, values, attributes)`."""
+    places = (("latitude", grid.latitude), ("longitude", grid.longitude))
+    if grid.has_rows:
+        return {name: (name, values, dict(COORDINATES[name])) for name, values in places}
+    found = {
+        name: (grid.dims, values, {k: v for k, v in COORDINATES[name].items() if k != "axis"})
+        for name, values in places
+    }
+    if grid.kind == "projected":
+        rotated = is_rotated(grid.mapping)
+        for name, values, about_a_pole in (("y", grid.y, "grid_latitude"), ("x", grid.x, "grid_longitude")):
+            standard = about_a_pole if rotated else f"projection_{name}_coordinate"
+            attributes = {"units": "degrees" if rotated else "m", "standard_name": standard, "axis": name.upper()}
+            found[name] = (name, values, attributes)
+        found[CRS] = ((), np.int32(0), dict(grid.mapping))
+    return found
 
 
 def levels_of(dataset: xr.Dataset) -> Levels | None:
@@ -93,26 +138,41 @@ def constants_of(dataset: xr.Dataset) -> Constants:
 
 
 def entry(dataset: xr.Dataset, name: str) -> Variable:
-    """What a field of a store is: its attributes, and where they say nothing the variable table.
+    """What a field of a store is: what its attributes say, and where they say nothing the variable table.
 
-    Raises `ValueError` naming the variable where neither knows its units.
+    Where its units are not the table's, the table's bounds are not its own. Raises `ValueError` naming the variable where
+    neither the store nor the table knows its units.
     """
-    given, table = dataset[name].attrs, VARIABLES.get(name)
-    units = given.get("units") or (table.units if table else "")
+    field, table = dataset[name], known(name)
+    given = field.attrs
+    units = str(given.get("units") or (table.units if table else ""))
     if not units:
         raise ValueError(f"Expected units of {name}, got none in its store, and the variable table does not know it")
-    base = table or Variable(name, units, "diagnostic")
-    if str(units).replace("**", "") != base.units:
+    has_time = bool({"time", "init_time", "lead_time"} & set(field.dims))
+    plain = Variable(name, units, "diagnostic" if has_time else "static", cell="point" if has_time else "fixed")
+    base = table or plain
+    if units.replace("**", "") != base.units:
         base = dataclasses.replace(base, minimum=None, maximum=None)
-    limits = {key: float(given[key]) for key in ("minimum", "maximum") if key in given}
-    return dataclasses.replace(base, units=str(units), **limits)
+    own = {key: given[key] for key in ("role", "standard_name", "long_name", "sign", "domain") if given.get(key)}
+    own |= {key: float(given[key]) for key in ("minimum", "maximum") if key in given}
+    if "short_name" in given:
+        own["short"] = str(given["short_name"])
+    if cell := time_cell(given):
+        own["cell"] = cell
+    return dataclasses.replace(base, units=units, vertical=vertical_of(field.dims), **own)
+
+
+def time_cell(attributes: Mapping) -> str | None:
+    """The method of CF's `cell_methods` along time, "point", "mean", "sum", ...; None where the attributes have none."""
+    found = re.search(r"\btime:\s*(\w+)", str(attributes.get("cell_methods", "")))
+    return found[1] if found else None
 
 
 def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
     """Names of the fields of each role, sorted; the table's role where the store records none."""
     roles: dict[str, list[str]] = {role: [] for role in ("prognostic", "forcing", "diagnostic", "static")}
     for name in sorted(map(str, dataset.data_vars)):
-        role = dataset[name].attrs.get("role") or (VARIABLES[name].role if name in VARIABLES else None)
+        role = dataset[name].attrs.get("role") or (table.role if (table := known(name)) else None)
         if role in roles:
             roles[role].append(name)
     return roles
@@ -148,8 +208,9 @@ def check_coordinates(dataset, path, required):
     for name in (*required, "latitude", "longitude"):
         if name not in dataset.coords:
             raise ValueError(f"Expected a coordinate {name} in {path}, got {sorted(map(str, dataset.coords))}")
-    if "level" in dataset.dims and "level" not in dataset.coords:
-        raise ValueError(f"Expected values for the dimension level in {path}, got none")
+    for name in VERTICAL:
+        if name in dataset.dims and name not in dataset.coords:
+            raise ValueError(f"Expected values for the dimension {name} in {path}, got none")
     try:
         grid_of(dataset)
         levels_of(dataset)

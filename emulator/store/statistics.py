@@ -16,6 +16,7 @@ import xarray as xr
 
 from emulator.files.whole_file import whole_file, write_netcdf
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
+from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.analysis import AnalysisSeries, check_alike, open_analysis
 from emulator.store.moments import Cells, Moments, std_about_mean
 from emulator.store.schema import fingerprint, moving_variables, variables_by_role
@@ -53,28 +54,23 @@ class Found:
     cells: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def of_block(array: xr.Variable, start: int, stop: int, end: int, area: np.ndarray) -> tuple[Moments, Moments]:
-    """Moments of the times `start` to `stop` of a field, and of the changes that begin there.
-
-    Args:
-      array: `(time, [member,] [level,] *space)`, lazy.
-      start, stop: the block; `end` is the end of the period: the change from `stop - 1` to `stop` counts if it is within.
-      area: `(*space)`.
-    """
-    return _of_values(array, _read(array, start, min(stop + 1, end)), stop - start, area)
-
-
 def _read(array: xr.Variable, start: int, stop: int) -> np.ndarray:
     return np.asarray(array.isel(time=slice(start, stop)).values, np.float64)
 
 
 def _of_values(array: xr.Variable, values: np.ndarray, count: int, area: np.ndarray) -> tuple[Moments, Moments]:
     """Of the first `count` of some times, and of the changes between all of them."""
-    return Moments.of(values[:count], area, "level" in array.dims), _of_changes(array, values, area)
+    return Moments.of(values[:count], area, vertical_of(array.dims) is not None), _of_changes(array, values, area)
 
 
 def of_run(array: xr.Variable, edges: Sequence[int], end: int, area: np.ndarray) -> Part:
-    """Of blocks of times with some edges one after the other; arguments as of `of_block`."""
+    """Of blocks of times one after the other, and of the changes that begin there.
+
+    Args:
+      array: `(time, [member,] [vertical,] *space)`, lazy.
+      edges: of the blocks; `end` is the end of the period, beyond which no change counts.
+      area: `(*space)`.
+    """
     cells, blocks = Cells(array.shape[1 + ("member" in array.dims) :]), []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         values = _read(array, start, min(stop + 1, end))
@@ -87,13 +83,13 @@ def of_seam(before: xr.Variable, last: int, after: xr.Variable, first: int, area
     """Of no values, and of the change from the time `last` of one store to the time `first` of the next."""
     values = [np.asarray(array.isel(time=[at]).values) for array, at in ((before, last), (after, first))]
     changes = _of_changes(before, np.concatenate(values).astype(np.float64), area)
-    return Part([(Moments.none(before.sizes.get("level")), changes)])
+    return Part([(Moments.none(before.sizes.get(vertical_of(before.dims))), changes)])
 
 
 def _of_changes(array, values, area):
     if len(values) < 2:
-        return Moments.none(array.sizes.get("level"))
-    return Moments.of(np.diff(values, axis=0), area, "level" in array.dims)
+        return Moments.none(array.sizes.get(vertical_of(array.dims)))
+    return Moments.of(np.diff(values, axis=0), area, vertical_of(array.dims) is not None)
 
 
 def merged(parts: Iterable[tuple[Moments, Moments]]) -> tuple[Moments, Moments]:
@@ -163,10 +159,11 @@ def write_statistics(
     store, series = opened[0][0], [AnalysisSeries.of(group, start, end) for group in opened]
     _check(series, groups)
     area, moving = store["cell_area"].values, moving_variables(store)
+    weights = {name: area if set(store["cell_area"].dims) <= set(store[name].dims) else np.ones(()) for name in moving}
     results = _kept(output, own)
     pairs, count = list(zip(series, opened, strict=True)), sum(len(one.times) for one in series)
     tasks = {
-        name: [task for one, group in pairs for task in _tasks(one, group, name, area, count)]
+        name: [task for one, group in pairs for task in _tasks(one, group, name, weights[name], count)]
         for name in moving
         if name not in results
     }
@@ -174,10 +171,12 @@ def write_statistics(
     for name, own_tasks in tasks.items():
         parts = over(_call, own_tasks, lambda count, done=done: report(done + count, total, ""))
         done += len(own_tasks)
-        results[name] = found(parts, area)
+        results[name] = found(parts, weights[name])
         _keep(output, own, name, results[name])
     for name in variables_by_role(store)["static"]:
-        results[name] = Found(table(Moments.of(store[name].values, area, "level" in store[name].dims), None))
+        results[name] = Found(
+            table(Moments.of(store[name].values, area, vertical_of(store[name].dims) is not None), None)
+        )
     if empty := [name for name in moving if not np.isfinite(results[name].table[:4]).all()]:
         raise ValueError(
             f"Expected values of {', '.join(empty)} on every level of {groups[0][0]}, got missing ones alone"
@@ -245,15 +244,17 @@ def _edges(first: int, last: int, length: int) -> list[int]:
 
 
 def _as_dataset(results: Mapping[str, Found], store: xr.Dataset, attributes: Mapping) -> xr.Dataset:
-    """What is written: `(statistic, level)` or `(statistic,)`, float64, and the envelope of what moves, float32."""
+    """What is written: `(statistic, <vertical>)` or `(statistic,)`, float64, and the envelope of what moves, float32."""
     variables: dict[str, tuple] = {}
     for name, result in sorted(results.items()):
         units = {"units": store[name].attrs.get("units", "")}
-        variables[name] = ("statistic", "level")[: result.table.ndim], result.table, units
+        variables[name] = ("statistic", vertical_of(store[name].dims))[: result.table.ndim], result.table, units
         dims = [dim for dim in store[name].dims if dim not in ("time", "member")]
         variables |= {f"{name}:{label}": (dims, values, units) for label, values in result.cells.items()}
     coordinates: dict = {"statistic": list(STATISTICS)}
-    coordinates |= {axis: store[axis].variable for axis in ("level", "latitude", "longitude") if axis in store.coords}
+    coordinates |= {
+        axis: store[axis].variable for axis in (*VERTICAL, "latitude", "longitude", "y", "x") if axis in store.coords
+    }
     return xr.Dataset(variables, coordinates, dict(attributes))
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import seconds_between, valid_times
-from emulator.store.schema import time_step_seconds
+from emulator.store.schema import grid_of, time_step_seconds
 from emulator.verify import budgets
-from emulator.verify.ledger import Ledger
+from emulator.verify.budgets import Ledger
 
 RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")
 
@@ -22,6 +22,10 @@ def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
     conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
     missing, where no budget can be formed.
     """
+    if not (grid := grid_of(dataset)).is_global():
+        raise ValueError(
+            f"Expected a globe to audit budgets of, got {grid.describe()}, whose borders let an unknown amount through"
+        )
     ledger = Ledger(dataset, dataset if truth is None else truth)
     if "init_time" in dataset.dims:
         found = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", 0)))

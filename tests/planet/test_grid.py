@@ -3,7 +3,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from emulator.planet.grid import Grid, ring_areas
+from emulator.planet.cell_areas import ring_areas
+from emulator.planet.grid import Grid
 
 GRIDS = {
     "gaussian": Grid.gaussian(48),

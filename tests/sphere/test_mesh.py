@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
 from emulator.sphere.mesh import (
     GraphError,
@@ -21,7 +22,6 @@ from emulator.sphere.mesh import (
     icosphere,
     local_frame,
     mesh_edges,
-    unit_vectors,
     within,
 )
 
@@ -262,3 +262,30 @@ def test_the_triangles_of_icon_become_a_graph(shared_data):
     assert graph.cells == 20480
     assert_array_equal(np.unique(graph.encode.senders), np.arange(20480))
     assert_array_equal(np.unique(graph.encode.receivers), np.arange(2562))
+
+
+def test_the_mesh_of_a_region_is_its_part_of_the_globes():
+    """Cells of a box far from its border are joined as on the globe, across Greenwich too, and none is left alone."""
+    options = MeshOptions(3)
+    globe = Grid.equiangular(60, 120)
+    box = Grid.from_coordinates(globe.latitude[5:35], np.arange(-39.0, 51, 3))
+    whole, part = build_graph(globe, options), build_graph(box, options)
+    assert len(part.nodes) < 0.4 * len(whole.nodes)
+    number = {tuple(node): n for n, node in enumerate(whole.nodes)}
+    back = np.array([number[tuple(node)] for node in part.nodes])
+    rows, columns = np.meshgrid(np.arange(5, 35), np.arange(-39, 51, 3) % 360 // 3, indexing="ij")
+    cells = (rows * 120 + columns).ravel()
+
+    def pairs(edges, senders, receivers):
+        return set(zip(senders[edges.senders].tolist(), receivers[edges.receivers].tolist(), strict=True))
+
+    every = np.arange(max(whole.cells, len(whole.nodes)))
+    same = pairs(whole.decode, every, every), pairs(part.decode, back, cells)
+    assert {pair for pair in same[0] if pair[1] in set(cells.tolist())} == same[1]
+    sent = pairs(whole.encode, every, every), pairs(part.encode, cells, back)
+    assert {pair for pair in sent[0] if pair[0] in set(cells.tolist())} == sent[1]
+    between = pairs(whole.process, every, every), pairs(part.process, back, back)
+    assert {pair for pair in between[0] if set(pair) <= set(back.tolist())} == between[1]
+    reached = np.unique(part.decode.senders)
+    assert len(np.setdiff1d(np.arange(len(part.nodes)), reached))  # there is a margin
+    assert graph_key(box, options) != graph_key(globe, options)
