@@ -130,7 +130,7 @@ def test_what_contradicts_itself_is_refused_in_a_sentence(tmp_path, capsys):
         ("steps=[9]", ["multiples of the store's 6 h", "9"]),
         ("forcing_moments={temperature: end}", ["forcing_moments", "temperature"]),
         ("forcing_moments={sea_surface_temperature: noon}", ["noon"]),
-        ("predict=tendency", ["anomaly, change, state"]),
+        ("predict=tendency", ["anomaly", "change", "state"]),
         ("predict=anomaly", ["climatology"]),
         ("history=0", ["history"]),
     ):
