@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.data.forcing import StepInputs as StepInputs
     from emulator.data.samples import Samples as Samples
     from emulator.forecasting.run import forecast as forecast
-    from emulator.ingestion.plan import IngestOptions as IngestOptions
+    from emulator.ingestion.options import IngestOptions as IngestOptions
     from emulator.ingestion.run import ingest as ingest
     from emulator.model.rollout import rollout as rollout
     from emulator.model.saved_model import load_model as load_model
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # what editors and type checkers read
 _WHERE = {
     # data
     "ingest": "emulator.ingestion.run:ingest",  # NetCDF, GRIB or Zarr -> an analysis store
-    "IngestOptions": "emulator.ingestion.plan:IngestOptions",
+    "IngestOptions": "emulator.ingestion.options:IngestOptions",
     "open_analysis": "emulator.store.analysis:open_analysis",  # a store -> a dataset
     "open_forecast": "emulator.store.forecast:open_forecast",
     "statistics": "emulator.store.statistics:write_statistics",  # an analysis store -> what training normalises with

@@ -16,18 +16,24 @@ class OptionError(ValueError):
     """Options that cannot be read, in one sentence."""
 
 
-def option(default: Any = dataclasses.MISSING, about: str = "", **limits: float) -> Any:
+def option(
+    default: Any = dataclasses.MISSING, about: str = "", new: bool = False, keyword: bool = False, **limits: float
+) -> Any:
     """A field of `Options`: its default (none: it must be given), what it means, and what its numbers may be.
 
-    `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence too; `shortest`:
-    least length of a sequence.
+    Args:
+      new: the option was added to options that older runs have recorded: a configuration writes it only where it differs from
+        its default, so that their fingerprints stay (see `as_before`). keyword: it is given by name alone.
+
+    `limits`: `minimum` (at least), `above`, `maximum` (at most) and `below`, of each number of a sequence or mapping too;
+    `shortest`: least length of a sequence.
     """
     if unknown := set(limits) - {*LIMITS, "shortest"}:
         raise TypeError(f"Expected limits among {', '.join(LIMITS)} and shortest, got {', '.join(sorted(unknown))}")
-    metadata = {"about": about, **limits}
+    metadata = {"about": about, "new": new, **limits}
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata, kw_only=keyword)
+    return dataclasses.field(default=default, metadata=metadata, kw_only=keyword)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +62,31 @@ class Options:
         return cls(**{name: _read(name, value, hints[name]) for name, value in given.items()})
 
 
+def as_before(options: Options) -> dict[str, Any]:
+    """Options as a mapping, without new ones at their default: what is told by their hash stays what it was."""
+    values = dataclasses.asdict(options)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if field.metadata.get("new") and value == default:
+            del values[field.name]
+        elif isinstance(value, Options):
+            values[field.name] = as_before(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Options):
+            values[field.name] = tuple(as_before(each) for each in value)
+    return values
+
+
 def _check(name, value, hint, metadata):
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        raise ValueError(f"Expected {name} among {get_args(hint)}, got {value!r}")
-    values = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    if get_origin(hint) in (Union, UnionType):
+        chosen = [each for each in get_args(hint) if each is not type(None)]
+        hint = chosen[0] if len(chosen) == 1 and value is not None else None
+    given = list(value.values()) if isinstance(value, Mapping) else value
+    values = given if isinstance(given, list | tuple) else () if given is None else (given,)
+    hint = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    if get_origin(hint) is Literal and (wrong := [each for each in values or (value,) if each not in get_args(hint)]):
+        raise ValueError(f"Expected {name} among {', '.join(map(str, get_args(hint)))}, got {wrong[0]!r}")
     if len(values) < metadata.get("shortest", 0):
         raise ValueError(f"Expected {name} of length {metadata['shortest']} or more, got {value!r}")
     within = {"minimum": float.__ge__, "above": float.__gt__, "maximum": float.__le__, "below": float.__lt__}
@@ -74,6 +101,8 @@ def _read(name, value, hint):
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
         return value if value is None or len(chosen) > 1 else _read(name, value, chosen[0])
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _read(f"{name}.{key}", each, get_args(hint)[1]) for key, each in value.items()}
     if get_origin(hint) is tuple:
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
             raise OptionError(f"Expected a sequence as {name}, got {value!r}")

@@ -1,6 +1,7 @@
-"""What can be checked before anything is queued: files, shapes, periods, and whether the outputs can be written."""
+"""What can be checked before anything is queued: that files are there, outputs can be written, and each stage's `check`."""
 
 import glob
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipelines.outputs import files
 INPUTS = {
     "simulate": (),
     "ingest": (),
-    "stats": ("store", "later_stores"),
+    "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "statistics"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs"),
@@ -51,7 +52,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
     if pending:
         yield f"{stage}: configuration is right; {', '.join(pending)} will come from an earlier stage"
         return
-    yield f"{stage}: {_LOOK[stage](config, made)}"
+    yield f"{stage}: {importlib.import_module(f'pipelines.{stage}').check(config, made)}"
 
 
 def _outputs(stage: str, config: Model) -> list[Path]:
@@ -64,126 +65,3 @@ def _check_writable(stage: str, output: Path) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"Expected a folder that {stage} can write {output} into, {folder} is not writable")
-
-
-def _simulate(config, made) -> str:
-    try:
-        import jcm  # noqa: F401
-    except ImportError:
-        raise ConfigError("Expected JAX-GCM for the stage simulate; install the extra emulator[gcm]") from None
-    return f"{config.spin_up_days} + {config.days} days at T{config.truncation} into {config.directory}"
-
-
-def _ingest(config, made) -> str:
-    count = 0
-    for source in config.sources:
-        for pattern in [source.path] if isinstance(source.path, str) else source.path:
-            if "://" in pattern or any(parent in made for parent in Path(pattern).parents):
-                continue
-            found = glob.glob(pattern)
-            if not found:
-                raise ConfigError(f"Expected files at {pattern}, got none")
-            count += len(found)
-    return f"{count} source files into {config.output}" if count else f"sources into {config.output}"
-
-
-def _stats(config, made) -> str:
-    return f"{len(_record(config).times)} times of {', '.join(map(str, (config.store, *config.later_stores)))}"
-
-
-def _record(config, names=None):
-    from emulator.store.analysis import AnalysisSeries, open_analysis
-
-    stores = [open_analysis(path) for path in (config.store, *config.later_stores)]
-    return AnalysisSeries.of(stores, config.period.start, config.period.end, names)
-
-
-def _train(config, made) -> str:
-    from emulator.data.channels import Layout
-    from emulator.data.normalisation import open_statistics
-    from emulator.losses.build import level_weights
-    from emulator.losses.scaled import channel_weights
-    from emulator.model.assemble import changes, conditions, input_count, make_network
-    from emulator.model.conserving import ConservationOptions, prepared
-    from emulator.networks import cost
-    from emulator.sphere.transform import expect_transformable
-    from emulator.store.analysis import open_analysis
-    from emulator.store.schema import grid_of
-    from emulator.training.recipe import Recipe
-    from emulator.training.run import chosen
-    from pipelines.train import options_of
-
-    dataset, options = open_analysis(config.store), options_of(config)
-    layout, recipe, grid = Layout.of(dataset, chosen(options), str(config.store)), Recipe.of(options), grid_of(dataset)
-    names = [name for group in ("prognostic", "diagnostic", "forcing") for name in getattr(layout, group).names]
-    count = len(_record(config, names).times)
-    longest = max(phase.rollout_steps for phase in recipe.phases)
-    if count <= longest:
-        raise ConfigError(f"Expected more than {longest} times to train on, {config.store} has {count}")
-    statistics = open_statistics(config.statistics)
-    changes(statistics, layout.prognostic)
-    by_level = level_weights(dataset, options.level_weights)
-    channel_weights(layout, options.variable_weights, options.diagnostic_weight, by_level)
-    prepared(ConservationOptions.of(options.conservation), dataset, layout, statistics)
-    network = make_network(options.network, layout, grid)
-    if options.loss.kind == "spectral":
-        expect_transformable(grid)
-    given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
-    measured = cost.measure(network, input_count(layout), grid.shape, *given)
-    return (
-        f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
-        f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "
-        f"{recipe.updates} updates on {count} times; {measured.describe(recipe.phases, options.members)}"
-    )
-
-
-def _rollout(config, made) -> str:
-    from emulator.model.checkpoint import describe
-    from emulator.model.saved_model import check_match
-    from emulator.sphere.random_fields import degrees_on
-    from emulator.store.analysis import open_analysis
-    from emulator.store.schema import grid_of
-    from pipelines.rollout import checkpoints_of, starts_of
-
-    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
-    for path in checkpoints_of(config):
-        check_match(describe(path), dataset, path, config.store)
-    if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
-        degrees_on(grid_of(dataset))
-    steps = round(config.lead_days * 86400 / saved["step_seconds"])
-    count = len(starts_of(config).of(dataset, steps, str(config.store)))
-    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"
-
-
-def _verify(config, made) -> str:
-    from emulator.sources.foreign import open_any_forecast, open_truth
-    from emulator.store.schema import grid_of
-
-    if config.observations is not None:
-        from pipelines.verify import inputs as open_inputs
-
-        inputs = open_inputs(config)
-        return (
-            f"{', '.join(config.forecasts)} against {len(inputs.grid.latitude)} stations of {config.observations.path}"
-        )
-    truth = grid_of(open_truth(config.truth))
-    for name, path in config.forecasts.items():
-        grid = grid_of(open_any_forecast(path))
-        if not grid.same_as(truth):
-            raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
-    return f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"
-
-
-def _report(config, made) -> str:
-    return f"page into {config.output}"
-
-
-_LOOK = {
-    "simulate": _simulate,
-    "ingest": _ingest,
-    "stats": _stats,
-    "train": _train,
-    "rollout": _rollout,
-    "verify": _verify,
-    "report": _report,
-}

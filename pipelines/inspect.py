@@ -11,6 +11,7 @@ from rich.table import Table
 from emulator.sources.open import format_of
 from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
+from emulator.store.joined import is_joined
 from emulator.store.schema import ROWS, grid_of, levels_of, time_step_seconds
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
@@ -59,13 +60,15 @@ def inspect(path: Path, width: int = 120) -> str:
 
 def plot(path: Path, target: Path) -> int:
     """Draws sample maps of a store into a PNG; returns how many. Raises `ValueError` as `inspect` does."""
-    from pipelines.inspect_maps import draw_maps  # a second for cartopy, only where maps are drawn
+    from emulator.report.sample_maps import draw_maps  # a second for cartopy, only where maps are drawn
 
     return draw_maps(_open(path)[1], Path(target))
 
 
 def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     """The schema of a store, and the store. Raises `ValueError` for what is no store."""
+    if is_joined(path):
+        return ANALYSIS, open_analysis(path)
     if Path(path).exists() and (kind := format_of(str(path))).name != "zarr":
         raise ValueError(
             f"Expected an analysis or forecast store (a Zarr folder) at {path}, got a {kind.label} file, of which the stage "

@@ -12,10 +12,14 @@ from emulator.forecasting.run import Models, attributes_of
 from emulator.forecasting.schedule import Schedule, Starts
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
+from emulator.model.checkpoint import describe
+from emulator.model.saved_model import check_match
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
+from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
 from pipelines.progress import progress
 
@@ -28,11 +32,11 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     initial times is computed; whoever writes the last one finishes the store. Raises `ValueError` when a checkpoint does
     not match the store.
     """
-    check_formats(config.also)
     freed_memory.keep()
     processes = processes_of(os.environ)
     share = part or (processes.rank + 1, processes.size)
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
+    check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     device = device_of(processes)
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
@@ -78,3 +82,16 @@ def starts_of(config: RolloutConfig) -> Starts:
     """Which times the forecasts start from."""
     period = config.period
     return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store)
+
+
+def check(config: RolloutConfig, made: set[Path]) -> str:
+    """How many forecasts it would make, in words. Raises `ValueError`."""
+    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
+    for path in checkpoints_of(config):
+        check_match(describe(path), dataset, path, config.store)
+    check_formats(config.also, grid_of(dataset))
+    if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
+        degrees_on(grid_of(dataset))
+    steps = round(config.lead_days * 86400 / saved["step_seconds"])
+    count = len(starts_of(config).of(dataset, steps, str(config.store)))
+    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"

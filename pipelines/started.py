@@ -21,8 +21,10 @@ def start_of(path: Path) -> Path | None:
     return Path(start) if isinstance(start, str) and Path(path).name == NAME else None
 
 
-def settled(experiment: Experiment, run: Path, start: Path) -> Experiment:
+def settled(experiment: Experiment, run: Path, start: Path, context: dict | None = None) -> Experiment:
     """The experiment that lies in the directory `run`, with paths that hold in the working directory.
+
+    `context`: as of `load.load_experiment`.
 
     What lay in the run directory is looked for in `run`, wherever that was moved or copied to; all else stays where it was
     from `start`. Where both are as when the run was made, nothing changes.
@@ -45,7 +47,7 @@ def settled(experiment: Experiment, run: Path, start: Path) -> Experiment:
         source["path"] = (
             _text(patterns, place) if isinstance(patterns, str) else [_text(each, place) for each in patterns]
         )
-    return Experiment.model_validate(content)
+    return Experiment.model_validate(content, context=context)
 
 
 def _in(path: Path, home: Path) -> bool:

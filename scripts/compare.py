@@ -21,18 +21,19 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.report.budget_panels import sources, step_rms
+from emulator.report.panels.conservation import sources, step_rms
 from emulator.report.view import View
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from pipelines import load
 from pipelines.config import Experiment, ReportConfig, TrainConfig, VerifyConfig
 from pipelines.report import report
 from pipelines.run import run
 from pipelines.train import train
 from pipelines.verify import verify
+from pipelines.yaml_files import read_yaml
 
 RAIN = "mean_total_precipitation_rate"
 LEADS = (1, 3, 5)
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    plan = load.read_yaml(options.config)
+    plan = read_yaml(options.config)
     source = options.config.parent / plan["experiment"]
     directory = Path(plan["directory"])
     base = load.load_experiment(source)

@@ -47,8 +47,7 @@ class VerticalGeometry:
         if pressure is not None and self.levels.kind != "pressure":
             scaled = self.coefficients("layer_b", like) * pressure.unsqueeze(1)
             return scaled if self.levels.kind == "sigma" else scaled + self.coefficients("layer_a", like)
-        half = self.interfaces(pressure, like)
-        return half[:, 1:] - half[:, :-1]
+        return _steps_of(self.interfaces(pressure, like))
 
     def growth(self, pressure: Tensor | None, like: Tensor) -> Tensor:
         """Derivative of `thickness` by surface pressure, 1, `(batch or 1, level, *space or 1)`."""

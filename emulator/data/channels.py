@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from emulator.planet.vertical import vertical_of
 from emulator.store.schema import variables_by_role
 
 STATIC = ("geopotential_at_surface", "land_sea_mask")
@@ -31,7 +32,7 @@ class Channels:
     @classmethod
     def of(cls, dataset, names) -> "Channels":
         """Channels of the given variables of an xarray dataset."""
-        return cls(tuple(names), tuple(dataset.sizes["level"] if "level" in dataset[n].dims else 0 for n in names))
+        return cls(tuple(names), tuple(dataset.sizes.get(vertical_of(dataset[n].dims), 0) for n in names))
 
     @property
     def widths(self) -> list[int]:

@@ -12,8 +12,7 @@ from emulator.data.channels import Channels
 from emulator.planet.calendar import day_and_hour, later
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.planet.variables import VARIABLES
-from emulator.store.schema import grid_of, time_step_seconds
+from emulator.store.schema import entry, grid_of, time_step_seconds
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +36,9 @@ def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
     return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.open_mesh()))
 
 
-def is_snapshot(channels: Channels) -> Tensor:
-    """For every channel whether it is a snapshot, taken at the start of a step, or a mean, taken at its end."""
-    point = [name not in VARIABLES or VARIABLES[name].cell != "mean" for name in channels.names]
+def is_snapshot(dataset: xr.Dataset, channels: Channels) -> Tensor:
+    """For every channel of a store whether it is a snapshot, taken at the start of a step, or a mean, taken at its end."""
+    point = [entry(dataset, name).cell in ("point", "fixed") for name in channels.names]
     return torch.as_tensor(np.repeat(point, channels.widths).astype(bool))
 
 
@@ -59,7 +58,7 @@ class Forcing:
         day, hour = day_and_hour(self.times)
         self._phase = day + hour / 24
         self._hour = hour
-        self._snapshot = is_snapshot(channels)
+        self._snapshot = is_snapshot(dataset, channels)
         self._warned = False
         self._memory: dict[int, Tensor] = {}
 

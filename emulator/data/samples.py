@@ -11,14 +11,15 @@ from torch import Tensor
 
 from emulator.data.channels import Channels, Layout
 from emulator.data.forcing import StepInputs, is_snapshot
+from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
-from emulator.store.analysis import AnalysisSeries
-from emulator.store.chunks import StoreReader
+from emulator.store.analysis import AnalysisSeries, reader_of
 from emulator.store.schema import grid_of
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
+HELD = ("prognostic", "diagnostic", "forcing")  # groups that move, which a period in memory consists of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Samples:
         grid, levels and step.
       layout: the channels to read.
       start, end: the period, both included; None is open.
-      cache_bytes: hold the period in memory if it needs at most this many bytes.
+      cache_bytes: hold the period in memory if it needs at most this many bytes; see `emulator.data.held`.
       stores: where the datasets lie, one path each; chunks are then read and decompressed without Zarr's detours where the
         layout allows (`emulator.store.chunks`). The datasets have to be those of the stores, unchanged.
       threads: that read and decompress at the same time.
@@ -106,23 +107,22 @@ class Samples:
         groups = (layout.prognostic, layout.diagnostic, layout.forcing, layout.static)
         record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
-        self._readers = [None if stores is None else StoreReader(stores[s.store], threads) for s in record.stretches]
+        self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
         self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600
         self.times, self.missing = record.times, record.missing
+        self.fingerprints = [stretch.dataset.attrs.get("fingerprint") for stretch in record.stretches]
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
-        self._at_start = is_snapshot(layout.forcing)
+        self._at_start = is_snapshot(self.dataset, layout.forcing)
         self._day, self._hour = day_and_hour(self.times)
         self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
-        count = sum(getattr(layout, g).count for g in ("prognostic", "diagnostic", "forcing"))
+        count = sum(getattr(layout, g).count for g in HELD)
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
-        self._cache = None
+        self._held = None
         if size <= cache_bytes:
             log.info("holding %d times x %d channels in memory (%.2f GB)", len(self.times), count, size / 1e9)
-            everything = np.arange(len(self.times))
-            self._cache = {
-                name: self._read(getattr(layout, name), everything) for name in ("prognostic", "diagnostic", "forcing")
-            }
+            shapes = {g: (len(self.times), getattr(layout, g).count, *self.grid.shape) for g in HELD}
+            self._held = Held(shapes, lambda group, times, out: self._read_into(getattr(layout, group), times, out))
 
     def __len__(self) -> int:
         return len(self.times)
@@ -130,8 +130,13 @@ class Samples:
     def _read(self, channels: Channels, times: np.ndarray) -> Tensor:
         """Fields at some positions in time, `(time, channel, *space)`."""
         out = self._memory.tensor((len(times), channels.count, *self.grid.shape))
+        self._read_into(channels, times, out.numpy())
+        return out
+
+    def _read_into(self, channels: Channels, times: np.ndarray, out: np.ndarray) -> None:
+        """As `_read`, into C-contiguous float32 `out`."""
         if not channels.count:
-            return out
+            return
         owner = np.searchsorted(self._record.edges, times, side="right") - 1
         for number in np.unique(owner):
             rows = np.flatnonzero(owner == number)
@@ -141,9 +146,8 @@ class Samples:
                 _read_chunks(reader, channels, stretch.first + local, rows, out)
             else:
                 self._read_zarr(stretch.dataset, channels, local, rows, out)
-        return out
 
-    def _read_zarr(self, dataset: xr.Dataset, channels: Channels, local, rows, out: Tensor) -> None:
+    def _read_zarr(self, dataset: xr.Dataset, channels: Channels, local, rows, out: np.ndarray) -> None:
         block = max(1, READ_BYTES // (4 * max(1, channels.count) * int(np.prod(self.grid.shape))))
         follow = np.flatnonzero(np.diff(local) != 1) + 1  # a slice is read faster than scattered times
         for run in np.split(np.arange(len(local)), follow):
@@ -152,7 +156,7 @@ class Samples:
                 chosen = dataset.isel(time=slice(int(local[some[0]]), int(local[some[-1]]) + 1))
                 for name, where in channels.slices.items():
                     values = np.asarray(chosen[name].values, np.float32)
-                    out[rows[some], where] = torch.from_numpy(values.reshape(len(some), -1, *self.grid.shape))
+                    out[rows[some], where] = values.reshape(len(some), -1, *self.grid.shape)
 
     def starts(self, steps: int) -> np.ndarray:
         """Indices of the times from which `steps` steps can be taken without crossing a missing slot or a seam."""
@@ -190,18 +194,18 @@ class Samples:
         channels = getattr(self.layout, group)
         if not channels.count:
             return torch.empty((*times.shape, 0, *self.grid.shape))
-        if self._cache is not None:
-            return self._cache[group][torch.from_numpy(times)]
+        if self._held is not None and (held := self._held.fields(group, times)) is not None:
+            return held
         return self._read(channels, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
 
 
-def _read_chunks(reader: StoreReader, channels: Channels, times, rows, out: Tensor) -> None:
+def _read_chunks(reader, channels: Channels, times, rows, out: np.ndarray) -> None:
     wanted = [
         (name, int(time), int(row), where.start, where.stop)
         for time, row in zip(times, rows, strict=True)
         for name, where in channels.slices.items()
     ]
-    reader.read(wanted, out.numpy())
+    reader.read(wanted, out)
 
 
 def shuffled(count: int, batch_size: int, update: int, seed: tuple[int, ...]) -> np.ndarray:

@@ -161,14 +161,29 @@ def _recorded(path: Path) -> dict:
 
 
 def _write_chunk(model: EmbeddedModel, days: list[dict[str, np.ndarray]], first: int, options) -> None:
-    """Uncompressed: deflate at its lowest level makes the file a third smaller and costs an eighth of the time."""
-    fields = {name: np.concatenate([day[name] for day in days]) for name in days[0]}
+    """Uncompressed: deflate at its lowest level makes the file a third smaller and costs an eighth of the time.
+
+    A simulation that goes on writes the fields of its first chunk: an earlier version may have written fewer, and a field
+    that begins in the middle of a series cannot be ingested.
+    """
+    names, before = list(days[0]), options.chunk(options.spin_up_days)
+    if first > options.spin_up_days:
+        names = [name for name in names if name in _written(before)]
+    fields = {name: np.concatenate([day[name] for day in days]) for name in names}
     steps = np.arange(1, len(next(iter(fields.values()))) + 1) * np.timedelta64(options.step_hours, "h")
     times = np.datetime64(options.start, "ns") + np.timedelta64(first, "D") + steps
     dataset = to_dataset(model, fields, times, options.step_hours)
     time = {"units": "hours since 1970-01-01 00:00:00", "calendar": "proleptic_gregorian", "dtype": "int64"}
     encoding = {name: {"_FillValue": None} for name in dataset.variables} | {"time": time}
     write_netcdf(dataset, options.chunk(first), encoding)
+
+
+def _written(path: Path) -> set[str]:
+    """Names of the fields in a chunk."""
+    import xarray as xr
+
+    with xr.open_dataset(path, decode_times=False) as dataset:
+        return set(map(str, dataset.data_vars))
 
 
 def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np.ndarray, step_hours: int):

@@ -45,7 +45,13 @@ FLUXES = (
     "mean_top_net_long_wave_radiation_flux",
     "mean_top_downward_short_wave_radiation_flux",
 )
-BOUNDARY_FIELDS = ("sea_surface_temperature", "sea_ice_cover", "soil_temperature_level_1")
+BOUNDARY_FIELDS = (
+    "sea_surface_temperature",
+    "sea_ice_cover",
+    "soil_temperature_level_1",
+    "soil_wetness",
+    "snow_cover",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +234,7 @@ class ReferenceModel:
         import jax.numpy as jnp
         import jax_datetime
         from jcm.date import DateData
+        from jcm.forcing import land_snow_cover, land_wetness
         from jcm.physics_interface import verify_state
 
         seconds = self.settings.time_step_minutes * 60
@@ -258,6 +265,9 @@ class ReferenceModel:
                 "sea_surface_temperature": now.sea_surface_temperature,
                 "sea_ice_cover": now.sice_am,
                 "soil_temperature_level_1": now.stl_am,
+                # as evaporation and the albedo take them, glaciers included
+                "soil_wetness": land_wetness(now.soilw_am, now.glacier_fraction),
+                "snow_cover": land_snow_cover(now.snowc_am, now.glacier_fraction),
             }
             return state, fields | {name: total / inner_steps for name, total in sums.items()}
 

@@ -5,9 +5,11 @@ import xarray as xr
 
 from emulator.planet.calendar import valid_times
 from emulator.planet.projection import NAME as CRS
-from emulator.planet.variables import VARIABLES
+from emulator.planet.variables import Variable, known
+from emulator.store.schema import entry
 
 CONVENTIONS = "CF-1.11"
+OURS = ("role", "domain", "short_name", "minimum", "maximum")  # attributes of our stores that CF has no words for
 NAMES = {"member": "realization", "level": "level"}
 
 
@@ -37,15 +39,8 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
     _space(dataset)
     _levels(dataset)
     for name, field in dataset.data_vars.items():
-        entry = VARIABLES.get(str(name))
-        if entry is not None:
-            attributes = {"units": entry.units, "long_name": str(name).replace("_", " ")} | dict(field.attrs)
-            attributes.pop("role", None)
-            if entry.standard_name:
-                attributes["standard_name"] = entry.standard_name
-            if "time" in field.dims:
-                attributes.setdefault("cell_methods", "time: mean" if entry.cell == "mean" else "time: point")
-            field.attrs = attributes
+        if "role" in field.attrs or known(str(name)) is not None:
+            field.attrs = _attributes(entry(dataset, str(name)), field)
     dataset.attrs = {k: v for k, v in forecast.attrs.items() if k not in ("complete", "emulator_schema")}
     dataset.attrs["Conventions"] = CONVENTIONS
     for name, variable in dataset.variables.items():
@@ -54,6 +49,18 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
         dataset[name].encoding = {"units": "seconds since 1970-01-01", "dtype": "int64"}
     dataset["forecast_period"].encoding = {"units": "hours", "dtype": "float64"}
     return dataset
+
+
+def _attributes(meant: Variable, field: xr.DataArray) -> dict:
+    """Attributes of a field as CF has them: what is no concern of other tools is left out."""
+    attributes = {"units": meant.units, "long_name": meant.name.replace("_", " ")} | dict(field.attrs)
+    for name in OURS:
+        attributes.pop(name, None)
+    if meant.standard_name:
+        attributes["standard_name"] = meant.standard_name
+    if "time" in field.dims:
+        attributes.setdefault("cell_methods", "time: mean" if meant.cell == "mean" else "time: point")
+    return attributes
 
 
 def _space(dataset) -> None:

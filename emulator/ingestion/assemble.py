@@ -5,11 +5,14 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import xarray as xr
 
-from emulator.ingestion.fields import GAPS, PlannedField, StorePlan, Term
+from emulator.ingestion.fields import GAPS, PlannedField, StorePlan
+from emulator.ingestion.term import Term
+from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import day_and_hour, later, seconds_between, within
 from emulator.planet.grid import Grid
-from emulator.planet.variables import VARIABLES
+from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece
 
@@ -43,23 +46,25 @@ def assemble(
     grid = _common_grid(pieces)
     groups = _terms_of(pieces)
     forecast = any("lead_time" in p.coordinates for p in pieces)
-    role = {name: roles.get(name) or VARIABLES[name].role for name in groups}
-    static = {name: _static(groups[name], grid) for name in sorted(groups) if role[name] == "static"}
+    meaning = {name: next(iter(terms.values()))[0].meaning for name, terms in groups.items()}
+    role = {name: roles.get(name) or meaning[name].role for name in groups}
+    fixed = {name: terms for name, terms in sorted(groups.items()) if role[name] == "static"}
     moving = {name: terms for name, terms in groups.items() if role[name] != "static"}
     if not groups:
         half = ", ".join(sorted({f"the {p.term}ward part of {p.name} ({p.path})" for p in pieces}))
         raise ValueError(f"Expected both parts of a net flux in the sources, got only {half}")
     if not moving:
         raise ValueError("Expected variables that change in time in the sources, got static ones alone")
-    levels, vertical = _common_levels(moving)
-    members = _common_axis([p for terms in moving.values() for t in terms.values() for p in t], "member")
+    axes = common_vertical(fixed | moving)
+    static = {name: _static(terms, grid, axes) for name, terms in fixed.items()}
+    members = common_axis([p for terms in moving.values() for t in terms.values() for p in t], "member")
     leads = None
     if forecast:
         leads = np.unique(
             np.concatenate([p.coordinates["lead_time"] for t in moving.values() for q in t.values() for p in q])
         )
     built = {
-        name: {key: _term(name, key, some, leads, members, levels, period) for key, some in sorted(terms.items())}
+        name: {key: _term(name, some, leads, members, axes, period) for key, some in sorted(terms.items())}
         for name, terms in sorted(moving.items())
     }
     axis = _Axis.of(built, forecast, step_hours, keep_missing or longest_gap > 0)
@@ -72,8 +77,11 @@ def assemble(
     if not keep_missing:
         for field in fields.values():
             field.check_present(axis.times)
-    shared = (axis.times, leads, members, levels, vertical, grid, fields, static, axis.step)
-    return StorePlan(*shared, missing, interpolated if interpolated.any() else None)
+    level = axes.pop("level", None)
+    levels = (None, None) if level is None else (level.values, level.kind)
+    shared = (axis.times, leads, members, *levels, grid, fields, static, axis.step)
+    entries = {name: meaning[name] for name in fixed}
+    return StorePlan(*shared, missing, interpolated if interpolated.any() else None, axes=axes, entries=entries)
 
 
 def _without_first_windows(axis, fields):
@@ -119,52 +127,34 @@ def _common_grid(pieces) -> Grid:
     return grid
 
 
-def _common_levels(moving):
-    levels = kind = where = None
-    for name, terms in sorted(moving.items()):
-        pieces = [p for some in terms.values() for p in some]
-        if (axis := _common_axis(pieces, "level")) is None:
-            continue
-        kinds = {p.vertical for p in pieces if p.vertical != "unknown"} | ({kind} if kind else set())
-        if len(kinds) > 1:
-            raise ValueError(f"Expected one kind of levels, got {' and '.join(sorted(kinds))} for {name}")
-        kind = next(iter(kinds), kind)
-        if levels is not None and not np.array_equal(axis, levels):
-            odd = ", ".join(f"{v:g}" for v in sorted({*levels} ^ {*axis})[:8])  # whole lists would hide them
-            text = f"{len(levels)} for {where} and {len(axis)} for {name} ({pieces[0].path}), {odd} for one alone"
+def _static(terms, grid, axes) -> xr.Variable:
+    """A field that does not change, `([vertical,] *space)`."""
+    total, pieces = 0.0, [some[0] for some in terms.values()]
+    vertical = pieces[0].axis
+    levels = np.zeros(1) if vertical is None else axes[vertical].values
+    for piece in pieces:
+        values = piece.read([0])[0, 0, 0]
+        if len(values) != len(levels):
             raise ValueError(
-                f"Expected the same levels for all fields, got {text}; choose with select: {{level: [...]}}"
+                f"Expected {piece.name} on all {len(levels)} {VERTICAL[vertical].label} in one file, got {len(values)} in "
+                f"{piece.path}"
             )
-        levels, where = axis, name
-    return levels, kind or ("unknown" if levels is not None else None)
+        total = total + values.astype(np.float64).reshape(len(levels), *grid.shape)
+    total = total.astype(np.float32)
+    return xr.Variable(grid.dims, total[0]) if vertical is None else xr.Variable((vertical, *grid.dims), total)
 
 
-def _common_axis(pieces, dim) -> np.ndarray | None:
-    axes = [p.coordinates[dim] for p in pieces if dim in p.coordinates]
-    values = np.unique(np.concatenate(axes)) if axes else np.zeros(0)
-    if not len(values) or (dim == "member" and len(values) == 1):
-        return None  # a deterministic field carries the number 0
-    return values
-
-
-def _static(terms, grid) -> np.ndarray:
-    total = np.zeros(grid.shape, np.float64)
-    for some in terms.values():
-        total += some[0].read([0]).reshape(-1, *grid.shape)[0]
-    return total.astype(np.float32)
-
-
-def _term(name, key, pieces, leads, members, levels, period) -> Term:
-    has_level = any("level" in p.coordinates and p.vertical for p in pieces)
-    own_members = members if _common_axis(pieces, "member") is not None else None
+def _term(name, pieces, leads, members, vertical_axes, period) -> Term:
+    vertical = vertical_of_pieces(name, pieces)
+    levels = np.zeros(1) if vertical is None else vertical_axes[vertical].values
+    own_members = members if common_axis(pieces, "member") is not None else None
     axes = {"member": own_members if own_members is not None else np.zeros(1, np.int64)}
-    axes["level"] = levels if has_level else np.zeros(1)
     masks = [within(p.coordinates["time"], *period) for p in pieces]
     if not any(mask.any() for mask in masks):
         raise ValueError(f"Expected times of {name} in the period, got none (first source: {pieces[0].path})")
     times = _sorted_times([p.coordinates["time"][mask] for p, mask in zip(pieces, masks, strict=True)], pieces)
     count = 1 if leads is None else len(leads)
-    owner = np.full((len(times), count, len(axes["member"]), len(axes["level"])), -1, np.int32)
+    owner = np.full((len(times), count, len(axes["member"]), len(levels)), -1, np.int32)
     place = np.zeros((len(times), count, 2), np.int32)
     for number, (piece, mask) in enumerate(zip(pieces, masks, strict=True)):
         if not mask.any():
@@ -173,7 +163,7 @@ def _term(name, key, pieces, leads, members, levels, period) -> Term:
         rows = np.searchsorted(times, piece.coordinates["time"][kept])
         columns = np.zeros(1, int) if leads is None else np.searchsorted(leads, piece.coordinates["lead_time"])
         member = np.zeros(1, int) if own_members is None else np.searchsorted(own_members, piece.coordinates["member"])
-        level = np.searchsorted(levels, piece.coordinates["level"]) if has_level else np.zeros(1, int)
+        level = np.zeros(1, int) if piece.axis is None else places(levels, piece.coordinates[piece.axis])
         box = np.ix_(rows, columns, member, level)
         if len(np.unique(rows)) < len(rows) or (owner[box] >= 0).any():
             twice = rows[1:][rows[1:] == rows[:-1]] if len(np.unique(rows)) < len(rows) else rows[:1]
@@ -183,7 +173,7 @@ def _term(name, key, pieces, leads, members, levels, period) -> Term:
         owner[box] = number
         place[np.ix_(rows, columns, [0])] = kept[:, None, None]
         place[np.ix_(rows, columns, [1])] = np.arange(len(columns))[None, :, None]
-    return Term(pieces, times, owner, place, axes["member"], axes["level"], own_members is not None, has_level)
+    return Term(pieces, times, owner, place, axes["member"], levels, own_members is not None, vertical)
 
 
 def _sorted_times(axes, pieces) -> np.ndarray:
@@ -247,8 +237,8 @@ def _at_multiples(times, step, where) -> np.ndarray:
 
 
 def is_mean(name: str, term: Term) -> bool:
-    """Whether a field's values are means over a step: by the table, or because the source says so."""
-    return VARIABLES[name].cell == "mean" or any(p.averaged for p in term.pieces)
+    """Whether a field's values are means over a step: by what it is, or because the source says so."""
+    return term.pieces[0].meaning.cell == "mean" or any(p.averaged for p in term.pieces)
 
 
 def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
@@ -275,10 +265,11 @@ def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
         window,
         np.where(complete_at, at, -1),
         first.has_member,
-        first.has_level,
+        first.vertical,
         averaged,
         any(p.from_start for p in first.pieces),
         None if leads is None else leads / np.timedelta64(1, "s"),
+        entry=first.pieces[0].entry,
     )
 
 

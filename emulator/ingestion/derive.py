@@ -83,10 +83,10 @@ def _derived(plan, name, gravity) -> DerivedField:
             raise ValueError(f"Expected a time step to derive {name} for, got one time")
         mesh = plan.grid.open_mesh()
         function = functools.partial(_insolation, step_hours=plan.step_seconds / 3600, mesh=mesh)
-        return _computed(plan, name, [], function, False)
+        return _computed(plan, name, [], function, None)
     if name in WIND:
         inputs = [_field(plan, component, name) for component in WIND[name]]
-        return _computed(plan, name, inputs, _speed, inputs[0].has_level)
+        return _computed(plan, name, inputs, _speed, inputs[0].vertical)
     if plan.levels is None:
         raise ValueError(f"Expected fields on levels to derive {name}, got none")
     levels = plan.column()
@@ -97,16 +97,16 @@ def _derived(plan, name, gravity) -> DerivedField:
         first, *others = COLUMNS[name]
         species = [_field(plan, first, name)] + [plan.fields[other] for other in others if other in plan.fields]
         function = functools.partial(_column, levels=levels, count=len(species), gravity=gravity)
-        return _computed(plan, name, [*species, *pressure], function, False)
+        return _computed(plan, name, [*species, *pressure], function, None)
     base, top, bottom = layer_mean(name)
     function = functools.partial(_layer, levels=levels, top=100.0 * top, bottom=100.0 * bottom, name=name)
-    return _computed(plan, name, [_field(plan, base, name), *pressure], function, False)
+    return _computed(plan, name, [_field(plan, base, name), *pressure], function, None)
 
 
-def _computed(plan, name, inputs, function, has_level) -> DerivedField:
+def _computed(plan, name, inputs, function, vertical) -> DerivedField:
     has_member = any(field.has_member for field in inputs)
     averaged = variable(name).cell == "mean" or any(field.averaged for field in inputs)
-    return DerivedField(name, variable(name).role, inputs, function, plan.times, has_member, has_level, averaged)
+    return DerivedField(name, variable(name).role, inputs, function, plan.times, has_member, vertical, averaged)
 
 
 def _field(plan, name, wanted):
@@ -175,11 +175,13 @@ def _surface_pressure(plan):
 
 
 def _changed(plan, field, pressure, more, function):
-    if not field.has_level:
+    """A field on other levels; one on no levels, or on another vertical axis, as it is."""
+    if field.vertical != "level":
         return field
     inputs = [field, *([] if pressure is None else [pressure]), *more]
     has_member = any(entry.has_member for entry in inputs)
-    return DerivedField(field.name, field.role, inputs, function, plan.times, has_member, True, field.averaged)
+    made = (inputs, function, plan.times, has_member, "level", field.averaged)
+    return DerivedField(field.name, field.role, *made, entry=field.entry)
 
 
 # --- from values to values ------------------------------------------------------------------------------------------

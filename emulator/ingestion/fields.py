@@ -4,64 +4,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import xarray as xr
 
+from emulator.ingestion.term import Term
+from emulator.ingestion.vertical import VerticalValues
 from emulator.planet.grid import Grid
+from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import Levels
-from emulator.sources.piece import Piece
+from emulator.store.masks import cut
 
 GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Term:
-    """The pieces of a field, or of one term of it, on the axes of the sources.
-
-    Attributes:
-      pieces: what slots are read from.
-      times: `(slot,)`, increasing; leads: `(lead,)` or one None.
-      owner: which piece holds a slot, -1 for none: `(slot, lead, member, level)`.
-      place: position of a slot along time and lead in its piece: `(slot, lead, 2)`.
-    """
-
-    pieces: Sequence[Piece]
-    times: np.ndarray
-    owner: np.ndarray
-    place: np.ndarray
-    members: np.ndarray
-    levels: np.ndarray
-    has_member: bool
-    has_level: bool
-
-    def part(self, slots: np.ndarray) -> "Term":
-        """The same with only the pieces that some slots are read from, which is little to send to another process."""
-        used = np.unique(self.owner[slots])
-        used = used[used >= 0]
-        renumber = np.full(len(self.pieces) + 1, -1, np.int32)
-        renumber[used] = np.arange(len(used))
-        pieces = [self.pieces[n] for n in used]
-        return dataclasses.replace(
-            self, pieces=pieces, times=self.times[slots], owner=renumber[self.owner[slots]], place=self.place[slots]
-        )
-
-    def read(self, slots: np.ndarray, leads: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Values at slots and leads, NaN where no piece has them: `(slot, lead, member, level, *shape)`, float32."""
-        owner = self.owner[np.ix_(slots, leads)]
-        if owner.size and (number := owner.flat[0]) >= 0 and (owner == number).all():
-            piece = self.pieces[number]
-            place = self.place[np.ix_(slots, leads)]
-            values = piece.read(place[:, 0, 0], place[0, :, 1])
-            if values.shape == (*owner.shape, *shape):  # all from one source: nothing to put together
-                return values.astype(np.float32, copy=False)
-        out = np.full((*owner.shape, *shape), np.nan, np.float32)
-        for number in np.unique(owner[owner >= 0]):
-            piece = self.pieces[number]
-            rows, columns = (np.unique(where) for where in np.nonzero((owner == number).any(axis=(2, 3))))
-            place = self.place[np.ix_(slots[rows], leads[columns])]
-            values = piece.read(place[:, 0, 0], place[0, :, 1])
-            member = np.searchsorted(self.members, piece.coordinates.get("member", self.members[:1]))
-            level = np.searchsorted(self.levels, piece.coordinates.get("level", self.levels[:1]))
-            out[np.ix_(rows, columns, member, level)] = values
-        return out
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,11 +23,15 @@ class PlannedField:
     Attributes:
       name: canonical; role: of the store.
       terms: summed; usually one.
+      vertical: the field's vertical dimension, or None.
       window: how many slots of the source are averaged into one of the store (1: none).
       slots: the last of those for every time of the store, `(time,)`, -1 where it is missing.
       averaged: a mean over the step rather than a snapshot.
       from_start: accumulated since the initial time (forecasts).
       lead_seconds: `(lead,)` of a forecast, else None.
+      domain: where it exists (`emulator.store.masks`); None for everywhere, as `exists`.
+      exists: that on the store's grid, `([vertical,] *space)` bool.
+      entry: what the field is, where that is not in the variable table.
       between: for times to interpolate the slots before and after, -1 elsewhere, and the share of the latter: each `(time,)`.
     """
 
@@ -85,11 +41,19 @@ class PlannedField:
     window: int
     slots: np.ndarray
     has_member: bool
-    has_level: bool
+    vertical: str | None
     averaged: bool
     from_start: bool = False
     lead_seconds: np.ndarray | None = None
     between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    domain: str | None = None
+    exists: np.ndarray | None = None
+    entry: Variable | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """What the field is: the entry of its own, or the variable table's."""
+        return self.entry or variable(self.name)
 
     @property
     def interpolated(self) -> np.ndarray:
@@ -115,8 +79,9 @@ class PlannedField:
             earlier, later, share = (part[start:stop][gaps] for part in self.between)
             share = share.reshape(-1, *[1] * (out.ndim - 1))
             out[gaps] = (1 - share) * self._at(earlier, chosen, shape) + share * self._at(later, chosen, shape)
-        drop = [axis for axis, kept in ((1, leads is not None), (2, self.has_member), (3, self.has_level)) if not kept]
-        return out.squeeze(tuple(drop)).astype(np.float32, copy=False)
+        kept = ((1, leads is not None), (2, self.has_member), (3, self.vertical is not None))
+        drop = tuple(axis for axis, there in kept if not there)
+        return cut(out.squeeze(drop).astype(np.float32, copy=False), self.exists)
 
     def _at(self, wanted: np.ndarray, chosen: np.ndarray, shape) -> np.ndarray:
         """Values whose last slots are `wanted`, at the chosen leads: `(time, lead, member, level, *space)`."""
@@ -196,6 +161,7 @@ class DerivedField:
       function: from the inputs' values, each `(time, [lead,] [member,] [level,] *space)`, and the moments that they are of
         (nanoseconds or cftime, with leads added) to those of this field. Sent to other processes, so of module level.
       moments: `(time,)` of the store.
+      vertical, domain, exists, entry: as of `PlannedField`.
     """
 
     name: str
@@ -204,8 +170,16 @@ class DerivedField:
     function: Callable
     moments: np.ndarray
     has_member: bool
-    has_level: bool
+    vertical: str | None
     averaged: bool
+    domain: str | None = None
+    exists: np.ndarray | None = None
+    entry: Variable | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """As of `PlannedField`."""
+        return self.entry or variable(self.name)
 
     @property
     def slots(self) -> np.ndarray:
@@ -233,7 +207,7 @@ class DerivedField:
         if missing.any():
             out = np.array(out, np.float32)
             out[missing] = np.nan
-        return np.asarray(out, np.float32)
+        return cut(np.asarray(out, np.float32), self.exists)
 
     def part(self, start: int, stop: int) -> "DerivedField":
         """The field at times `start` to `stop` of the store alone."""
@@ -246,6 +220,9 @@ class StorePlan:
     """Everything that a store will hold; `leads` is None in an analysis.
 
     Attributes:
+      levels, vertical: values of `level` and what they are; axes: the other vertical axes, by dimension.
+      static: fields that do not change, `([vertical,] *space)`, and what those are, `entries`.
+      series: fields without space, `(time,)`.
       missing: `(time,)`, times at which a field has no values.
       interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
       half_levels: interface coefficients (a in Pa, b), each `(level + 1,)`; None on pressure levels.
@@ -258,11 +235,20 @@ class StorePlan:
     vertical: str | None
     grid: Grid
     fields: Mapping[str, PlannedField | DerivedField]
-    static: Mapping[str, np.ndarray]
+    static: Mapping[str, xr.Variable]
     step_seconds: float
     missing: np.ndarray
     interpolated: np.ndarray | None = None
     half_levels: tuple[np.ndarray, np.ndarray] | None = None
+    axes: Mapping[str, VerticalValues] = dataclasses.field(default_factory=dict)
+    series: Mapping[str, xr.Variable] = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, Variable] = dataclasses.field(default_factory=dict)
+
+    def count(self, vertical: str | None) -> int:
+        """How many values a vertical dimension has; 1 for none."""
+        if vertical is None:
+            return 1
+        return len(self.levels) if vertical == "level" else len(self.axes[vertical].values)
 
     def column(self) -> Levels:
         """The levels with their interfaces; on pressure levels those half-way between. Raises `ValueError` without levels."""

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.fields import PlannedField, StorePlan
+from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan
 from emulator.planet.calendar import seconds_between
 from emulator.planet.projection import NAME as CRS
-from emulator.planet.variables import COORDINATES, VARIABLES
+from emulator.planet.variables import COORDINATES, known, variable
+from emulator.planet.vertical import VERTICAL
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
 from emulator.store.marks import digest, mark, matches
@@ -29,22 +30,25 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
     variables: dict[str, tuple] = {}
     for name, field in plan.fields.items():
         dims = ("lead_time",) if plan.leads is not None else ("time",)
-        dims += ("member",) * field.has_member + ("level",) * field.has_level + space
+        dims += _own_dims(field) + space
         sizes = {d: len(c[1]) for d, c in coordinates.items() if c[0] == d} | dict(
             zip(space, plan.grid.shape, strict=True)
         )
         shape = tuple(sizes[d] for d in dims)
         variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
-    for name, values in plan.static.items():
-        variables[name] = (space, values, _attributes(name, None, plan))
-    variables["cell_area"] = (
-        space,
-        plan.grid.cell_area,
-        {"units": "1", "long_name": "share of the sphere of each cell"},
-    )
+    for name, field in plan.static.items():
+        own = field.attrs if "units" in field.attrs else _attributes(name, None, plan) | field.attrs
+        variables[name] = (field.dims, field.values, own)
+    for name, series in plan.series.items():
+        variables[name] = ("time", series.values, _attributes(name, None, plan) | series.attrs)
+    area = {"units": "1", "long_name": "share of the sphere of each cell"}
+    variables["cell_area"] = (space, plan.grid.cell_area, area)
     if plan.half_levels is not None:
         names = {"half_level_a": ("Pa", plan.half_levels[0]), "half_level_b": ("1", plan.half_levels[1])}
         variables |= {name: ("half_level", values, {"units": units}) for name, (units, values) in names.items()}
+    for axis, values in plan.axes.items():
+        if values.bounds is not None:
+            variables[f"{axis}_bounds"] = ((axis, "bounds"), values.bounds, {"units": VERTICAL[axis].bounds})
     if plan.missing.any() and plan.leads is None:
         variables["missing"] = ("time", plan.missing, {"long_name": "no source has this time"})
     if plan.interpolated is not None:
@@ -70,14 +74,20 @@ def _coordinates(plan) -> dict:
     if plan.members is not None:
         coordinates["member"] = ("member", plan.members, COORDINATES["member"])
     if plan.levels is not None:
-        pressure = plan.vertical == "pressure"
-        attributes = {"units": "hPa", "standard_name": "air_pressure"} if pressure else {"units": "1"}
-        coordinates["level"] = ("level", plan.levels, {**attributes, "positive": "down", "axis": "Z"})
+        coordinates["level"] = ("level", plan.levels, VERTICAL["level"].attributes(plan.vertical))
+    for axis, values in plan.axes.items():
+        bounds = {} if values.bounds is None else {"bounds": f"{axis}_bounds"}
+        coordinates[axis] = (axis, values.values, VERTICAL[axis].attributes(values.kind) | bounds)
     return coordinates | horizontal_coordinates(grid)
 
 
+def _own_dims(field: PlannedField | DerivedField) -> tuple[str, ...]:
+    """Dimensions of a field between time and space."""
+    return ("member",) * field.has_member + (() if field.vertical is None else (field.vertical,))
+
+
 def _attributes(name, field: PlannedField | None, plan) -> dict:
-    entry = VARIABLES[name]
+    entry = plan.entries.get(name) or variable(name) if field is None else field.meaning
     attributes = {"units": entry.units, "role": "static" if field is None else field.role}
     if entry.standard_name:
         attributes["standard_name"] = entry.standard_name
@@ -86,6 +96,12 @@ def _attributes(name, field: PlannedField | None, plan) -> dict:
         attributes["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
     if entry.sign:
         attributes["sign"] = entry.sign
+    if entry != known(name):  # what the table will not tell
+        own = {"long_name": entry.long_name or None, "short_name": entry.short or None}
+        own |= {"minimum": entry.minimum, "maximum": entry.maximum}
+        attributes |= {key: value for key, value in own.items() if value is not None}
+    if field is not None and field.domain is not None:
+        attributes["domain"] = field.domain
     if plan.grid.kind == "projected":
         attributes["grid_mapping"] = CRS
     return attributes
@@ -109,7 +125,7 @@ class Slab:
 
 def slab_length(plan: StorePlan, times_per_chunk: int, times_per_region: int | None = None) -> int:
     """Times in a slab: as given, or as many as make about 64 MB of the largest field, at most 64; whole chunks."""
-    largest = 4 * plan.grid.area.size * len(plan.levels if plan.levels is not None else [0])
+    largest = 4 * plan.grid.area.size * max([1, *(plan.count(field.vertical) for field in plan.fields.values())])
     largest *= len(plan.members if plan.members is not None else [0])
     length = times_per_region or min(64, max(1, SLAB_BYTES // largest))
     return max(1, length // times_per_chunk) * times_per_chunk
@@ -160,8 +176,7 @@ def fill_forecast(
             if field.averaged and leads[chosen[0]] == np.timedelta64(0):
                 there[0] = False  # no step ends at lead 0
             check_values(field, values, [f"{init} + {leads[c] / np.timedelta64(1, 'h'):g} h" for c in chosen], there)
-            dims = ("lead_time", *("member",) * field.has_member, *("level",) * field.has_level)
-            dims += tuple(space)
+            dims = ("lead_time", *_own_dims(field), *space)
             part = xr.Dataset({field.name: (dims, values)}, {"lead_time": leads[chosen]})
             write_forecast_init(path, part, slab.start, done=False)
     mark(path, slab.key)
@@ -173,9 +188,10 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
     Bounds of 0 are only checked to a hundredth of the largest value: packing and spectral fitting make small negative
     precipitation. Values `(time, ...)`; `there`: `(time,)`, which of the times the sources have.
     """
-    entry = VARIABLES[field.name]
+    entry = field.meaning
     if field.role == "prognostic":
-        count = np.isnan(values).reshape(len(values), -1).sum(axis=1) * there
+        lacking = np.isnan(values) if field.exists is None else np.isnan(values) & field.exists
+        count = lacking.reshape(len(values), -1).sum(axis=1) * there
         if count.any():
             at = int(np.argmax(count > 0))
             raise ValueError(
@@ -209,14 +225,14 @@ def _check_zeros(field: PlannedField, values: np.ndarray, times) -> None:
     Clouds and humidity may well be 0 on a whole level where there is next to none of them at any time: in the stratosphere of
     some models. Levels that never reach a hundredth of the field's largest value are let pass.
     """
-    flat = values.reshape(len(values), *values.shape[1 : 1 + field.has_member + field.has_level], -1)
-    if not (flat[..., 0] == 0).any():
+    flat = values.reshape(len(values), *values.shape[1 : 1 + len(_own_dims(field))], -1)
+    if field.exists is None and not (flat[..., 0] == 0).any():
         return
-    zero = (flat == 0).all(axis=-1)
-    at_once = {"geopotential", "u_component_of_wind", "v_component_of_wind"} if field.has_level else set()
+    zero = ((flat == 0) | np.isnan(flat)).all(axis=-1) & (flat == 0).any(axis=-1)
+    at_once = {"geopotential", "u_component_of_wind", "v_component_of_wind"} if field.vertical == "level" else set()
     odd = zero if field.name in at_once and flat.shape[-1] > 1 else zero & ~zero.all(axis=0)
     if field.name not in at_once:
-        largest = np.abs(flat).max(axis=(0, -1))
+        largest = np.nan_to_num(np.abs(flat)).max(axis=(0, -1))
         odd &= largest > 1e-2 * largest.max()
     if odd.any():
         at = int(np.argwhere(odd)[0][0])

@@ -1,5 +1,5 @@
 /* Controls that are moved along a few directions, what they then amount to, and the gradients of both, after
- * `columns_kernel.h` and in its blocks. */
+ * `columns_kernel.h` and in its blocks. Over 300 lines, since a move and its gradient share the control and its block. */
 
 /* A block of a control's level after its move. */
 struct KERNEL(control) {

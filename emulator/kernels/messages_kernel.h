@@ -2,7 +2,9 @@
  *
  * A tile's rows go through gathering, both products, SiLU, norm, residual and segment sums while they stay in the cache; so
  * do all products of the gradient. A part of the rows begins with a receiver's first edge and has sums of its own for the
- * gradients of weights, so that results do not depend on how many threads there are. */
+ * gradients of weights, so that results do not depend on how many threads there are.
+ *
+ * Over 300 lines, since a tile's way forward and back shares its layout and its sums. */
 
 typedef float KERNEL(half_vector) __attribute__((vector_size(2 * LANES)));
 #define V KERNEL(vector)

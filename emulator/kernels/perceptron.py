@@ -64,7 +64,7 @@ def _run(half, rows, room, **fields):
 def forward(x, first, first_bias, second, second_bias, residual, neighbours, half, keep):
     """`(cell, batch, in)` -> the result `(cell, batch, out)` and, to `keep`, what the activation took.
 
-    `residual`: what the result is added to.
+    `residual`: what the result is added to. Tensors come one by one, as torch passes them to an autograd function.
     """
     items, batch, inputs = x.shape
     taps = len(first)

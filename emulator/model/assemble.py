@@ -12,6 +12,7 @@ from emulator.conservation.scheme import Scheme
 from emulator.data.channels import Channels, Layout
 from emulator.data.normalisation import Normalizer, channel_statistics
 from emulator.data.samples import Samples
+from emulator.model.bounds import MARGIN, bounds, envelope
 from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
 from emulator.model.step import PLACE_FEATURES, Step, StepBuffers
@@ -57,19 +58,25 @@ def conditions(network: Mapping, channels: Layout, grid: Grid) -> tuple[NetworkN
         raise ValueError(f"The network {network['kind']!r} cannot be given what it asks for: {error}") from error
 
 
-def buffers(samples: Samples, statistics: xr.Dataset, damping: float = 1.0, margin: float = 0.5) -> StepBuffers:
-    """Normalisation, bounds, damping and static features from the training period.
+def buffers(
+    samples: Samples,
+    statistics: xr.Dataset,
+    damping: float = 1.0,
+    margin: float | Mapping[str, float] = MARGIN,
+    kind: str = "envelope",
+) -> StepBuffers:
+    """Normalisation, bounds, damping and static features from the statistics.
 
-    `damping`: share of the optimal linear relaxation; `margin`: share by which the states' local range is widened.
+    `damping`: share of the optimal linear relaxation; `margin`, `kind`: see `emulator.model.bounds.bounds`.
     """
     prognostic = samples.layout.prognostic
     space = [1] * len(samples.grid.shape)
     change = changes(statistics, prognostic)
     if constant := [label for label, value in zip(prognostic.labels(), change.tolist(), strict=True) if value == 0]:
         log.info("Constant in training, held fixed: %s", ", ".join(constant))
-    resting, spread, lowest, highest = envelope(samples)
-    widened = margin * (highest - lowest)
-    relaxation = torch.where(change > 0, damping * 0.5 * (change / spread).square(), 0.0)
+    found = envelope(samples, statistics)
+    lower, upper = bounds(kind, margin, found, samples)
+    relaxation = torch.where(change > 0, damping * 0.5 * (change / found.spread).square(), 0.0)
 
     def column(values):
         return values.float().view(-1, *space)
@@ -79,10 +86,10 @@ def buffers(samples: Samples, statistics: xr.Dataset, damping: float = 1.0, marg
         diagnostic=Normalizer.of(statistics, samples.layout.diagnostic),
         forcing=Normalizer.of(statistics, samples.layout.forcing),
         change_std=column(change),
-        lower=lowest - widened,
-        upper=highest + widened,
+        lower=lower,
+        upper=upper,
         damping=column(relaxation.clamp(max=1.0)),
-        resting=resting.float(),
+        resting=found.mean.float(),
         static=static_features(samples.dataset, samples.layout.static, samples.grid),
     )
 
@@ -99,29 +106,6 @@ def changes(statistics: xr.Dataset, prognostic: Channels) -> torch.Tensor:
             "out of train.prognostic"
         )
     return change
-
-
-def envelope(samples: Samples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Time mean `(channel, *space)`, area-mean std about it `(channel,)`, and lowest and highest `(channel, *space)` state.
-
-    Of the times that are there, not of missing slots. Mean and std in float64. They and the extremes need no weighting by
-    season: a period of whole years is the user's choice. Raises `ValueError` when every time is missing.
-    """
-    present = np.flatnonzero(~samples.missing)
-    if not len(present):
-        raise ValueError(
-            f"Expected a state to train on from {samples.times[0]} to {samples.times[-1]}, all are missing"
-        )
-    area, first = torch.as_tensor(samples.grid.area), samples.state(int(present[0]))
-    lowest, highest, total, square = first, first, first.double(), first.double().square()
-    for index in present[1:]:
-        field = samples.state(int(index))
-        lowest, highest = torch.minimum(lowest, field), torch.maximum(highest, field)
-        total += field
-        square += field.double().square()
-    mean = total / len(present)
-    variance = ((square / len(present) - mean.square()).clamp(min=0) * area).flatten(1).sum(1)
-    return mean, variance.sqrt(), lowest, highest
 
 
 def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torch.Tensor:

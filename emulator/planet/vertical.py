@@ -1,11 +1,22 @@
-"""Vertical coordinates: pressure, sigma and hybrid levels; layer thickness in pressure.
+"""Vertical coordinates: which dimension of a field is one; layer thickness on pressure, sigma and hybrid levels.
 
-Every function takes NumPy arrays or torch tensors alike, since it uses only operators, indexing and `clip`.
+The kinds of axes are files of `emulator.planet.vertical_axes`. Every function on layers takes NumPy arrays or torch tensors
+alike, since it uses only operators, indexing and `clip`.
 """
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+
+from emulator.planet.vertical_axes.registry import VerticalAxis, vertical_axes
+
+VERTICAL: Mapping[str, VerticalAxis] = vertical_axes()
+
+
+def vertical_of(dims: Iterable) -> str | None:
+    """The vertical dimension among those of a field; None for a field without one, which has at most one."""
+    return next((str(dim) for dim in dims if dim in VERTICAL), None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

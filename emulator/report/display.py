@@ -1,4 +1,4 @@
-"""Units and names as a forecaster writes them."""
+"""Units, names, numbers and tables as a forecaster writes them."""
 
 import html
 
@@ -184,3 +184,21 @@ def unit_cell(title: str, units: str) -> str:
 def head_cells(texts) -> str:
     """Heads of columns."""
     return "".join(f'<th scope="col">{html.escape(text)}</th>' for text in texts)
+
+
+def table(label: str, markup: str) -> str:
+    """A table that scrolls where the page is narrow; `label` is plain text."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">{markup}</div>\n'
+
+
+def note(text: str) -> str:
+    """A paragraph of plain text beside figures and tables."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def html_table(head: str, rows: list[str], caption: str = "", kind: str = "") -> str:
+    """A table of rows `<th>...<td>...` under one row of column heads; `caption` is HTML, `kind` a class of the style."""
+    opening = f'<table class="{kind}">' if kind else "<table>"
+    title = f"<caption>{caption}</caption>" if caption else ""
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"{opening}{title}<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"

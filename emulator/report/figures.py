@@ -48,7 +48,7 @@ def plot(
 
 
 def _scores(scores: xr.Dataset, variable, level, kind) -> Figure:
-    from emulator.report.budget_panels import residual_panel
+    from emulator.report.panels.conservation import residual_panel
     from emulator.report.panels.errors import error_panel
 
     needed = {"curves": "rmse", "budgets": "budget_relative"}[kind]

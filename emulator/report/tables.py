@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from emulator.report import budget_panels
+from emulator.report.panels import conservation as budgets
 from emulator.report.panels.summary import verdict
 from emulator.report.view import View
 from emulator.verify.metric import registered, with_interval
@@ -74,7 +74,7 @@ def to_json(view: View) -> str:
         "sample": _sample(view),
         "init_times": [str(time) for time in view.scores["init_time"].values],
         "series": _series(view),
-        "budgets": _budgets(view) if budget_panels.has_budgets(view) else [],
+        "budgets": _budgets(view) if budgets.has_budgets(view) else [],
         "climate": _climate(view) if "climate_sample" in view.scores else [],
         "climatology": view.scores.attrs.get("climatology"),
         "provenance": view.note("provenance"),
@@ -124,11 +124,11 @@ def _budgets(view):
         {
             "source": source,
             "budget": budget,
-            "relative_residual_per_step_rms": _value(budget_panels.overall(view, source, budget)),
-            "residual_mean": _value(budget_panels.mean_residual(view, source, budget)),
+            "relative_residual_per_step_rms": _value(budgets.overall(view, source, budget)),
+            "residual_mean": _value(budgets.mean_residual(view, source, budget)),
             "residual_units": str(view.scores["budget_units"].sel(budget=budget).values),
         }
-        for source in budget_panels.sources(view)
+        for source in budgets.sources(view)
         for budget in map(str, view.scores["budget"].values)
     ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from emulator.planet.variables import known
 from emulator.report.display import channel_title, days, unit_and_factor
 
 BASELINES = ("persistence", "climatology")
@@ -84,6 +85,12 @@ class View:
 
     def factor(self, channel: str) -> float:
         return unit_and_factor(str(self.scores["channel_units"].values[self._index[channel]]))[1]
+
+    def stored_units(self, variable: str) -> str:
+        """Of a variable as stores have it: that of its scores, or the table's; empty where neither has any."""
+        scored = np.flatnonzero(self.scores["variable"].values == variable)
+        units = str(self.scores["channel_units"].values[scored[0]]) if len(scored) else ""
+        return units or (table.units if (table := known(variable)) else "")
 
     def position(self, channel: str) -> int:
         return self._index[channel]

@@ -9,19 +9,15 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from emulator.planet.coordinates import positions_in_order
 from emulator.planet.units import linear
+from emulator.planet.vertical import VERTICAL, VerticalAxis
+from emulator.planet.vertical_axes.level import PRESSURE_NAMES, is_pressure
+from emulator.planet.vertical_axes.registry import Recorded
 from emulator.store.forecast import FORECAST_NAMES
 
 TIME_NAMES = ("time", "valid_time")
-PRESSURE_NAMES = ("isobaricInhPa", "isobaricInPa", "pressure_level", "plev", "air_pressure", "pressure")
 COEFFICIENTS = (("half_level_a", "half_level_b"), ("a_half", "b_half"), ("hyai", "hybi"))
-LEVEL_NAMES = ("level", "lev", *PRESSURE_NAMES, "hybrid", "model_level", "sigma")
-VERTICAL = {  # CF standard name of the coordinate
-    "air_pressure": "pressure",
-    "atmosphere_sigma_coordinate": "sigma",
-    "atmosphere_hybrid_sigma_pressure_coordinate": "hybrid",
-}
+NOT_VERTICAL = {"y", "x", *TIME_NAMES, *(name for d, names in FORECAST_NAMES.items() if d != "level" for name in names)}
 
 
 @dataclasses.dataclass
@@ -31,14 +27,18 @@ class Axes:
     Attributes:
       dims: canonical dimension -> the source's.
       coordinates: values along each, in the convention's order; also of dimensions that the variable has not, one value.
-      order: positions in the source of those values, along `member`, `level`, `latitude`, `longitude`, `y`, `x`.
-      vertical: "pressure", "sigma", "hybrid", "unknown" (no units), or None for a field without levels.
+      order: positions in the source of those values, along `member`, the vertical axis, `latitude`, `longitude`, `y`, `x`.
+      axis: the vertical dimension (`emulator.planet.vertical`), or None for a field without one.
+      vertical: what its values are: "pressure", "sigma", "hybrid" or "unknown" (no units) of levels, "depth" of depths, ...
+      bounds: of its values, `(n, 2)`, where the source records them and the axis keeps them.
     """
 
     dims: dict[str, str] = dataclasses.field(default_factory=dict)
     coordinates: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     order: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    axis: str | None = None
     vertical: str | None = None
+    bounds: np.ndarray | None = None
 
 
 def named(array, names, standard=()) -> xr.DataArray | None:
@@ -52,49 +52,46 @@ def named(array, names, standard=()) -> xr.DataArray | None:
     return None
 
 
-def level_coordinate(array) -> xr.DataArray | None:
-    """The vertical coordinate of a variable on atmospheric levels: a dimension, or one scalar pressure."""
-    if "vertical" in array.attrs and array.attrs["vertical"] == "surface":
+def vertical_coordinate(array) -> tuple[VerticalAxis, xr.DataArray] | None:
+    """The vertical coordinate of a variable and its kind: along a dimension, or one scalar pressure; None for none."""
+    if array.attrs.get("vertical") == "surface":
         return None
     for coordinate in array.coords.values():
-        known = coordinate.name in LEVEL_NAMES or coordinate.attrs.get("standard_name") in VERTICAL
-        if coordinate.ndim == 1 and coordinate.dims[0] in array.dims and (known or _is_pressure(coordinate)):
-            return coordinate
+        along = coordinate.ndim == 1 and coordinate.dims[0] in array.dims and coordinate.name not in NOT_VERTICAL
+        if along and coordinate.dtype.kind in "fiu":
+            recorded = _recorded(coordinate, array)
+            if (axis := next((axis for axis in VERTICAL.values() if axis.fits(recorded)), None)) is not None:
+                return axis, coordinate
     for coordinate in array.coords.values():
         pressure = coordinate.name in PRESSURE_NAMES or coordinate.attrs.get("standard_name") == "air_pressure"
-        if coordinate.ndim == 0 and (pressure or (coordinate.name == "level" and _is_pressure(coordinate))):
-            return coordinate
+        if coordinate.ndim == 0 and (
+            pressure or (coordinate.name == "level" and is_pressure(_recorded(coordinate, array)))
+        ):
+            return VERTICAL["level"], coordinate
     return None
 
 
-def _is_pressure(coordinate) -> bool:
-    try:
-        return coordinate.dtype.kind in "fiu" and linear(str(coordinate.attrs.get("units", "?")), "Pa") is not None
-    except ValueError:
-        return False
+def _recorded(coordinate, array) -> Recorded:
+    return Recorded(str(coordinate.name), coordinate.attrs, np.atleast_1d(coordinate.values), array.attrs)
 
 
-def add_level(axes: Axes, array) -> None:
-    """Levels from the top, pressure in hPa. Raises `ValueError` for values that cannot be hPa and have no units."""
-    level = level_coordinate(array)
-    if level is None:
+def add_vertical(axes: Axes, dataset, array) -> None:
+    """The vertical axis in its own order and units. Raises `ValueError` for values that need units and have none."""
+    found = vertical_coordinate(array)
+    if found is None:
         return
-    values = np.atleast_1d(np.asarray(level.values, np.float64))
-    kind = array.attrs.get("vertical") or VERTICAL.get(level.attrs.get("standard_name"), "unknown")
-    if level.name in PRESSURE_NAMES or _is_pressure(level):
-        kind = "pressure"
-    elif level.attrs.get("units") == "hybrid_sigma_pressure" or level.name in ("hybrid", "model_level"):
-        kind = "hybrid"
-    if kind == "pressure":
-        default = "Pa" if level.name in ("plev", "isobaricInPa") else "hPa"
-        units = str(level.attrs.get("units", default))
-        values = np.round(values * linear(units, "hPa")[0], 6)
-    elif kind == "unknown" and values.max() > 1100:
-        raise ValueError(f"Expected units of the levels {values[:3]}, got none")
-    position = positions_in_order("level", values)
-    axes.vertical, axes.coordinates["level"] = kind, values[position]
-    if level.ndim:
-        axes.dims["level"], axes.order["level"] = level.dims[0], position
+    axis, coordinate = found
+    values, axes.vertical = axis.read(_recorded(coordinate, array))
+    position = axis.positions(values)
+    axes.axis, axes.coordinates[axis.name] = axis.name, values[position]
+    if coordinate.ndim:
+        axes.dims[axis.name], axes.order[axis.name] = coordinate.dims[0], position
+    bounds = dataset.variables.get(coordinate.attrs.get("bounds")) if axis.bounds else None
+    if bounds is not None and bounds.shape == (len(values), 2):
+        attributes = {"units": coordinate.attrs.get("units", "?")} | bounds.attrs
+        recorded = Recorded(str(coordinate.name), attributes, np.asarray(bounds.values, np.float64), array.attrs)
+        if recorded.is_in(axis.bounds):
+            axes.bounds = np.sort(np.abs(recorded.measured(axis.bounds)), axis=1)[position]
 
 
 def add_member(axes: Axes, array) -> None:

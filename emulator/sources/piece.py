@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
+from emulator.planet.variables import Variable, variable
 from emulator.sources.open import reaching
 from emulator.sphere.regrid import Regridder
 
-CANONICAL = ("time", "lead_time", "member", "level", "latitude", "longitude", "y", "x", "cell")
+BEFORE, AFTER = ("time", "lead_time", "member"), ("latitude", "longitude", "y", "x", "cell")  # the vertical dimension
 BLOCK_BYTES = 4 << 20  # of the source's values: a core's cache
 REGRID_BYTES = 64 << 20  # of the source's values, float64
 
@@ -26,13 +27,18 @@ class Piece:
       array: the source's variable, lazy; `dims` maps canonical dimensions to its own.
       coordinates: values along each canonical dimension, in the convention's order; `time` holds initial times and
         `lead_time` leads in a forecast. A dimension that the variable lacks is a coordinate of one value, or absent.
-      order: positions in the source of the values along `member`, `level`, `latitude`, `longitude`, `y` and `x`.
+      order: positions in the source of the values along `member`, the vertical axis, `latitude`, `longitude`,
+        `y` and `x`.
       scale, offset: canonical = scale * source + offset, sign included.
-      vertical: "pressure", "sigma", "hybrid" or "unknown" for fields with levels, else None.
+      axis: the vertical dimension, or None; vertical: what its values are ("pressure", "unknown", "depth", ...).
+      bounds: of those values, `(n, 2)`, where they are recorded.
+      domain: where the field exists (`emulator.store.masks`), or None; exists: that on the source's grid, for regridding:
+        `([vertical,] *space)` in the convention's order.
       averaged: the source says that these are means over time.
       from_start: the values are accumulated since the initial time.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
+      entry: what the field is, where that is not in the variable table.
     """
 
     name: str
@@ -44,27 +50,44 @@ class Piece:
     order: Mapping[str, np.ndarray]
     scale: float
     offset: float
-    vertical: str | None
+    axis: str | None = None
+    vertical: str | None = None
+    bounds: np.ndarray | None = None
+    domain: str | None = None
+    exists: np.ndarray | None = None
     averaged: bool = False
     from_start: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
+    entry: Variable | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """What the field is: the entry of its own, or the variable table's."""
+        return self.entry or variable(self.name)
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.
 
-        Axes are `(time, lead_time, member, level, latitude, longitude)`, of size 1 where the source has no such dimension;
+        Axes are `(time, lead_time, member, vertical, latitude, longitude)`, of size 1 where the source has no such dimension;
         on a map the last two are `y` and `x`, on point grids they are one, `cell`.
         """
         if self.regrid is None:
             return self._in_blocks(np.asarray(times), leads)
         one = 8 * int(
-            np.prod([len(self.coordinates.get(d, [0])) for d in ("member", "level")] + [*self.regrid.source_shape])
+            np.prod([len(self.coordinates.get(d, [0])) for d in ("member", self.axis)] + [*self.regrid.source_shape])
         )
         one *= 1 if leads is None else len(leads)
         block = max(1, REGRID_BYTES // one)  # a few times as much is needed while it is regridded
-        parts = [self.regrid(self._read(times[n : n + block], leads)) for n in range(0, len(times), block)]
+        parts = [self._regridded(self._read(times[n : n + block], leads)) for n in range(0, len(times), block)]
         return np.concatenate(parts).astype(np.float32)
+
+    def _regridded(self, values: np.ndarray) -> np.ndarray:
+        """On the other grid. What lies outside the domain has no part in it, and any value inside is enough for a cell: which
+        cells are inside there is said by the mask on that grid."""
+        if self.exists is None:
+            return self.regrid(values)
+        return self.regrid(np.where(self.exists, values, np.nan), minimum_share=0.0)
 
     def on(self, grid: Grid, method: str) -> "Piece":
         """The same on a grid. Raises `ValueError` naming the file where it cannot be regridded to it."""
@@ -131,18 +154,19 @@ class Piece:
 
     def _ordered(self, index, after) -> np.ndarray:
         with reaching(self.path):
-            raw = [self.dims[d] for d in CANONICAL if d in self.dims]
+            order = (*BEFORE, self.axis or "level", *AFTER)
+            raw = [self.dims[d] for d in order if d in self.dims]
             values = self.array.isel(index).transpose(*raw).values
             for other in self.otherwise:
                 if (gaps := np.isnan(values)).any():
                     values = np.where(gaps, other.isel(index).transpose(*raw).values, values)
         shape = []
-        for dim in CANONICAL:
+        for dim in order:
             if dim in self.dims:
                 if dim in after and np.any(np.diff(after[dim]) != 1):
                     values = np.take(values, after[dim], axis=len(shape))
                 shape.append(values.shape[len(shape)])
-            elif dim in ("time", "lead_time", "member", "level"):
+            elif dim not in AFTER:
                 values = np.expand_dims(values, len(shape))
                 shape.append(1)
         if self.scale != 1 or self.offset != 0:

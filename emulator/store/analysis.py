@@ -7,6 +7,9 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import seconds_between, select_period, uniform_step
+from emulator.planet.vertical import VERTICAL
+from emulator.store.chunks import StoreReader
+from emulator.store.joined import JoinedReader, is_joined, joined, read_recipe
 from emulator.store.schema import (
     check_coordinates,
     check_schema,
@@ -19,15 +22,29 @@ from emulator.store.schema import (
 ANALYSIS = "analysis-1"
 
 
+def reader_of(path, threads: int = 1) -> StoreReader | JoinedReader:
+    """What reads whole chunks of the analysis store at a path straight into arrays, where its layout allows."""
+    if not is_joined(path):
+        return StoreReader(path, threads)
+    recipe = read_recipe(path)
+    datasets = [open_analysis(part.path) for part in recipe.parts]
+    return JoinedReader(recipe, datasets, joined(recipe, datasets)["time"].values, threads)
+
+
 def open_analysis(path, chunks=None) -> xr.Dataset:
     """The analysis store at `path`, lazily: fields `(time, [member,] level, latitude, longitude)`.
 
     Args:
-      path: folder or fsspec URL of a store that ingest finished.
+      path: folder or fsspec URL of a store that ingest finished, or the folder of a joined store (`emulator.store.joined`).
       chunks: None for arrays that are read when indexed; xarray's `chunks` (e.g. `{"time": 64}`) for Dask arrays.
 
     Raises `ValueError` with one sentence, naming the path, when it is absent, unfinished or breaks the schema.
     """
+    if is_joined(path):
+        recipe = read_recipe(path)
+        dataset = joined(recipe, [open_analysis(part.path, chunks) for part in recipe.parts])
+        dataset.encoding["source"] = str(path)
+        return check_times(dataset, path)
     dataset = open_zarr(path, chunks)
     check_schema(dataset, path, ANALYSIS)
     return check_times(dataset, path)
@@ -97,7 +114,7 @@ class AnalysisSeries:
         if not stretches:
             raise outside
         for stretch in stretches[1:]:
-            _check_alike(stretches[0].dataset, stretch.dataset, names)
+            check_alike(stretches[0].dataset, stretch.dataset, names)
         times = np.concatenate([stretch.dataset["time"].values for stretch in stretches])
         edges = np.cumsum([0, *(stretch.dataset.sizes["time"] for stretch in stretches)])
         return cls(stretches, times, edges, _breaks(stretches, times))
@@ -120,10 +137,11 @@ def _name(dataset: xr.Dataset) -> str:
     return str(dataset.encoding.get("source", "a later store"))
 
 
-def _check_alike(one: xr.Dataset, other: xr.Dataset, names) -> None:
+def check_alike(one: xr.Dataset, other: xr.Dataset, names: Iterable[str] | None) -> None:
+    """Raises `ValueError` where stores differ in grid, levels, constants, or `names` (None: all fields of the first)."""
     grids, where = [grid_of(dataset) for dataset in (one, other)], f"({_name(one)} and {_name(other)})"
-    levels = [dataset["level"].values if "level" in dataset else None for dataset in (one, other)]
-    if not (grids[0].same_as(grids[1]) and np.array_equal(*levels)):
+    levels = [[dataset[d].values if d in dataset else None for d in VERTICAL] for dataset in (one, other)]
+    if not (grids[0].same_as(grids[1]) and all(map(np.array_equal, *levels))):
         raise ValueError(
             f"Expected stores of one grid and the same levels, got {grids[0].describe()} and {grids[1].describe()} {where}"
         )
@@ -142,7 +160,7 @@ def _check_alike(one: xr.Dataset, other: xr.Dataset, names) -> None:
         pair = one[name], other[name]
         if pair[0].dims != pair[1].dims:
             raise ValueError(f"Expected {name} on {pair[0].dims} in every store, got {pair[1].dims} in {_name(other)}")
-        for what in ("units", "cell_methods"):
+        for what in ("units", "cell_methods", "domain"):
             got = [str(array.attrs.get(what, "")).split(" (")[0] for array in pair]  # the step has a check of its own
             if got[0] != got[1]:
                 raise ValueError(

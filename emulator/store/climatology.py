@@ -15,6 +15,7 @@ import xarray as xr
 
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
 from emulator.planet.calendar import hour_and_leap_day
+from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.marks import mark, marks
 from emulator.store.regions import create, finish, finished_fingerprint, write_region
@@ -147,7 +148,8 @@ def write_climatology(
             f"Expected a period of at least a year for a climatology of {stores[0]}, got {len(days)} days of the year from "
             f"{first} to {last}"
         )
-    names = moving_variables(opened[0])
+    space = set(parts[0]["cell_area"].dims)
+    names = [name for name in moving_variables(opened[0]) if space <= set(parts[0][name].dims)]  # a series has none
     template = _template(parts[0], names, hours).assign_attrs(
         emulator_schema=SCHEMA,
         fingerprint=own,
@@ -156,16 +158,18 @@ def write_climatology(
         period_end=str(last),
         store_fingerprint=origin,
     )
-    create(output, template, {"dayofyear": 1, "level": 1}, {"dayofyear": DAYS, "level": 1})
+    one = {axis: 1 for axis in VERTICAL if axis in template.dims}
+    create(output, template, {"dayofyear": 1, **one}, {"dayofyear": DAYS, **one})
     shares = [share for name in names for share in _shares(parts[0][name], len(hours), options.memory_gigabytes)]
     written = marks(output)
     left = [share for share in shares if _key(*share) not in written]
     done = len(shares) - len(left)
     report(done, len(shares), "")
     for name, levels in left:
-        fields = [part[name] if levels is None else part[name].isel(level=levels) for part in parts]
+        axis = vertical_of(parts[0][name].dims)
+        fields = [part[name] if axis is None else part[name].isel({axis: levels}) for part in parts]
         values = _sums(fields, hours, over).climatology(options.window).astype(np.float32)
-        write_region(output, name, values, {} if levels is None else {"level": levels.start})
+        write_region(output, name, values, {} if axis is None else {axis: levels.start})
         mark(output, _key(name, levels))
         report(done := done + 1, len(shares), name)
     finish(output, [_key(*share) for share in shares])
@@ -174,10 +178,11 @@ def write_climatology(
 
 def _shares(field: xr.DataArray, hours: int, gigabytes: float) -> list[tuple[str, slice | None]]:
     """A field whole, or some of its levels at a time: sums in float64, twice, and their smoothed means at once."""
-    name, count = str(field.name), field.sizes.get("level")
-    if count is None:
+    name, axis = str(field.name), vertical_of(field.dims)
+    if axis is None:
         return [(name, None)]
-    one = 3 * 8 * hours * DAYS * field.isel(time=0, level=0).size
+    count = field.sizes[axis]
+    one = 3 * 8 * hours * DAYS * field.isel({"time": 0, axis: 0}).size
     step = int(np.clip(gigabytes * 1e9 // one, 1, count))
     return [(name, slice(n, min(n + step, count))) for n in range(0, count, step)]
 

@@ -3,8 +3,11 @@
 See docs/data.md for the schema.
 """
 
+import dataclasses
 import hashlib
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +19,14 @@ from emulator.planet.coordinates import contiguous, positions_in_order
 from emulator.planet.grid import Grid
 from emulator.planet.projection import NAME as CRS
 from emulator.planet.projection import is_rotated
-from emulator.planet.variables import COORDINATES, VARIABLES
-from emulator.planet.vertical import Levels
+from emulator.planet.variables import COORDINATES, Variable, known
+from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.marks import partial_path
 
-ORDER = ("init_time", "lead_time", "time", "member", "level", "latitude", "longitude", "y", "x", "cell")
+ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "y", "x", "cell")
 PLACE = ("latitude", "longitude", "y", "x", CRS)  # coordinates of the horizontal grid
 ROWS = frozenset(("latitude", "y", "cell"))  # dimensions one of which every field on a grid has
-SORTED = ("latitude", "longitude", "y", "x", "level")
+SORTED = ("latitude", "longitude", "y", "x", *VERTICAL)
 
 
 def open_zarr(path, chunks=None) -> xr.Dataset:
@@ -46,7 +49,7 @@ def open_zarr(path, chunks=None) -> xr.Dataset:
 
 
 def in_order(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with north first, longitudes from 0 or a box's west on, levels from the top, and dimensions in order.
+    """The dataset with north first, longitudes from 0 or a box's west on, vertical axes and dimensions in order.
 
     Nothing is computed. Levels in Pa (by their units) become hPa.
     """
@@ -65,7 +68,7 @@ def _along(dataset: xr.Dataset, name: str) -> xr.Dataset:
     if name == "longitude":
         order, values = contiguous(values)
     else:
-        order = positions_in_order(name, values)
+        order = VERTICAL[name].positions(values) if name in VERTICAL else positions_in_order(name, values)
         values = values[order]
     if np.any(np.diff(order) != 1):
         reverse = np.array_equal(order, np.arange(len(order))[::-1])
@@ -134,11 +137,42 @@ def constants_of(dataset: xr.Dataset) -> Constants:
     return Constants.from_json(text) if text else ERA5
 
 
+def entry(dataset: xr.Dataset, name: str) -> Variable:
+    """What a field of a store is: what its attributes say, and where they say nothing the variable table.
+
+    Where its units are not the table's, the table's bounds are not its own. Raises `ValueError` naming the variable where
+    neither the store nor the table knows its units.
+    """
+    field, table = dataset[name], known(name)
+    given = field.attrs
+    units = str(given.get("units") or (table.units if table else ""))
+    if not units:
+        raise ValueError(f"Expected units of {name}, got none in its store, and the variable table does not know it")
+    has_time = bool({"time", "init_time", "lead_time"} & set(field.dims))
+    plain = Variable(name, units, "diagnostic" if has_time else "static", cell="point" if has_time else "fixed")
+    base = table or plain
+    if units.replace("**", "") != base.units:
+        base = dataclasses.replace(base, minimum=None, maximum=None)
+    own = {key: given[key] for key in ("role", "standard_name", "long_name", "sign", "domain") if given.get(key)}
+    own |= {key: float(given[key]) for key in ("minimum", "maximum") if key in given}
+    if "short_name" in given:
+        own["short"] = str(given["short_name"])
+    if cell := time_cell(given):
+        own["cell"] = cell
+    return dataclasses.replace(base, units=units, vertical=vertical_of(field.dims), **own)
+
+
+def time_cell(attributes: Mapping) -> str | None:
+    """The method of CF's `cell_methods` along time, "point", "mean", "sum", ...; None where the attributes have none."""
+    found = re.search(r"\btime:\s*(\w+)", str(attributes.get("cell_methods", "")))
+    return found[1] if found else None
+
+
 def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
     """Names of the fields of each role, sorted; the table's role where the store records none."""
     roles: dict[str, list[str]] = {role: [] for role in ("prognostic", "forcing", "diagnostic", "static")}
     for name in sorted(map(str, dataset.data_vars)):
-        role = dataset[name].attrs.get("role") or (VARIABLES[name].role if name in VARIABLES else None)
+        role = dataset[name].attrs.get("role") or (table.role if (table := known(name)) else None)
         if role in roles:
             roles[role].append(name)
     return roles
@@ -174,8 +208,9 @@ def check_coordinates(dataset, path, required):
     for name in (*required, "latitude", "longitude"):
         if name not in dataset.coords:
             raise ValueError(f"Expected a coordinate {name} in {path}, got {sorted(map(str, dataset.coords))}")
-    if "level" in dataset.dims and "level" not in dataset.coords:
-        raise ValueError(f"Expected values for the dimension level in {path}, got none")
+    for name in VERTICAL:
+        if name in dataset.dims and name not in dataset.coords:
+            raise ValueError(f"Expected values for the dimension {name} in {path}, got none")
     try:
         grid_of(dataset)
         levels_of(dataset)

@@ -19,10 +19,11 @@ from emulator.files.one_writer import one_writer
 from emulator.kernels import freed_memory
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
-from emulator.model.assemble import buffers, input_count, make_step
-from emulator.model.conserving import ConservationOptions, conservation
+from emulator.model.assemble import buffers, changes, conditions, input_count, make_network, make_step
+from emulator.model.conserving import ConservationOptions, conservation, prepared
 from emulator.model.step import Step
 from emulator.networks import cost
+from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.store.analysis import open_analysis
@@ -95,12 +96,10 @@ class Training:
 
     def _run(self) -> None:
         options, first = self.options, self.processes.rank == 0
-        stores = [open_analysis(path) for path in options.paths]
-        statistics = open_statistics(options.statistics)
-        layout = Layout.of(stores[0], chosen(options), str(options.store))
+        stores, statistics, layout = self._opened()
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
-        constants = buffers(samples, statistics, options.damping, options.margin)
+        constants = buffers(samples, statistics, options.damping, options.margin, options.bounds)
         torch.manual_seed(options.seed)
         step = make_step(options.network, layout, samples.grid, constants, closing.scheme).to(self.device)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
@@ -119,17 +118,46 @@ class Training:
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
+    def _opened(self) -> tuple[list[xr.Dataset], xr.Dataset, Layout]:
+        options, stores = self.options, [open_analysis(path) for path in self.options.paths]
+        statistics = open_statistics(options.statistics)
+        return stores, statistics, Layout.of(stores[0], chosen(options), str(options.store))
+
+    def describe(self) -> str:
+        """One line: the network, its channels, how long it trains and what that costs. Raises `ValueError` as `run` does."""
+        options, recipe, (stores, statistics, layout) = self.options, Recipe.of(self.options), self._opened()
+        samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0)
+        grid, longest = samples.grid, max(phase.rollout_steps for phase in recipe.phases)
+        if len(samples) <= longest:
+            raise ValueError(f"Expected more than {longest} times to train on, {options.store} has {len(samples)}")
+        changes(statistics, layout.prognostic)
+        weighted = self._weighted(samples, statistics)
+        if not grid.is_global():
+            weighted.loss(options.loss)  # some need a globe; tables of a large one take long
+        prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
+        network = make_network(options.network, layout, grid)
+        given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
+        measured = cost.measure(network, input_count(layout), grid.shape, *given)
+        return (
+            f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
+            f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "
+            f"{recipe.updates} updates on {len(samples)} times; {measured.describe(recipe.phases, options.members)}"
+        )
+
+    def _weighted(self, samples: Samples, statistics: xr.Dataset) -> Weighted:
+        options = self.options
+        weights = options.variable_weights, options.level_weights, options.diagnostic_weight
+        return Weighted(samples, statistics, *weights)
+
     def _samples(self, stores: Sequence[xr.Dataset], layout, period) -> Samples:
         options = self.options
         cache = int(options.cache_gigabytes * 1e9)
         return Samples(stores, layout, period.start, period.end, cache, options.paths, options.loader_threads)
 
     def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
-        options, asked, sharded = self.options, self.options.loss, self.options.parallel == "fsdp"
-        weighted = Weighted(
-            samples, statistics, options.variable_weights, options.level_weights, options.diagnostic_weight
-        )
-        loss = StepLoss(weighted.loss(asked.kind, asked.members, asked.delta, asked.power), penalty)
+        options, sharded = self.options, self.options.parallel == "fsdp"
+        weighted = self._weighted(samples, statistics)
+        loss = StepLoss(weighted.loss(options.loss), penalty)
         loss.error.to(self.device)
         validation_error = loss.error if options.members > 1 else weighted.error().to(self.device)
         products = 0
@@ -197,6 +225,6 @@ def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
 
 def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset]) -> str:
     """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed."""
-    values = {name: value for name, value in dataclasses.asdict(options).items() if name not in NOT_IDENTITY}
+    values = {name: value for name, value in as_before(options).items() if name not in NOT_IDENTITY}
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]

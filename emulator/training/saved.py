@@ -1,19 +1,55 @@
-"""A training's state as whole tensors by name, whoever holds their parts, and back: one process or many can go on with it."""
+"""What a training keeps: its weights' moving average, and states as whole tensors by name, whoever holds their parts.
 
+One process or many can go on with a state.
+"""
+
+import contextlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from emulator.model import checkpoint
-from emulator.parallel.distributed import from_first, part_of, wait_for_all, whole
+from emulator.parallel.distributed import from_first, local, part_of, wait_for_all, whole
 from emulator.parallel.processes import Processes
 from emulator.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
+Average = dict[str, Tensor]  # exponential moving average of a step's weights, spread over processes as they are
+
+
+def begin_average(step: nn.Module, decay: float) -> Average:
+    """A copy of the weights to start from; empty without averaging (a decay of 0)."""
+    return {name: p.detach().clone() for name, p in step.named_parameters()} if decay else {}
+
+
+def advance_average(average: Average, step: nn.Module, decay: float) -> None:
+    """Draw the average towards the weights by a share of 1 - decay."""
+    with torch.no_grad():
+        for name, parameter in step.named_parameters() if average else ():
+            local(average[name]).lerp_(local(parameter), 1 - decay)
+
+
+@contextlib.contextmanager
+def averaged(step: nn.Module, average: Average) -> Iterator[None]:
+    """The step with the averaged weights, where an average is kept, in evaluation mode; as it was afterwards."""
+    trained_weights, trained = begin_average(step, bool(average)), step.training
+    step.eval()
+    try:
+        _put(average, step)
+        yield
+    finally:
+        _put(trained_weights, step)
+        step.train(trained)
+
+
+def _put(weights: Average, step: nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in step.named_parameters() if weights else ():
+            local(parameter).copy_(local(weights[name]))
 
 
 class States:
@@ -25,17 +61,30 @@ class States:
     """
 
     def __init__(self, directory: Path, identity: str, recipe: Recipe, processes: Processes):
-        self.directory, self.identity, self._recipe, self._processes = Path(directory), identity, recipe, processes
+        self.directory, self.identity, self._recipe = Path(directory), identity, recipe
+        self._first = processes.rank == 0
+
+    def _own(self, prefix: str = "state") -> list[Path]:
+        return checkpoint.numbered(self.directory, prefix, self.identity)
 
     def save(self, update: int, tensors: Mapping[str, Tensor], about: Mapping) -> None:
         """Saves a state and removes those that are no longer needed; all processes ask together."""
-        if self._processes.rank == 0:
+        if self._first:
             metadata = {"update": update, "identity": self.identity, **about}
             checkpoint.save(checkpoint.path_of(self.directory, "state", update), dict(tensors), metadata)
-            every = self._recipe.save_every if self._recipe.retries else 1  # those are what it may have to go back to
-            drop_older(self.directory, self.identity, self._recipe.keep, every)
-            drop_outdone(self.directory, self.identity)
+            # What a training that diverged goes back to is kept too, and of validations what is the best of a kept state.
+            every = self._recipe.save_every if self._recipe.retries else 1
+            found = self._own()
+            _keep(found, {*found[-self._recipe.keep :], *[path for path in found if _update(path) % every == 0][-1:]})
+            best = [checkpoint.describe(path)["best"]["update"] for path in self._own()]
+            _keep(self._own("best"), {checkpoint.path_of(self.directory, "best", number) for number in best})
         wait_for_all()  # none ends, and has the launcher end the others, before the state lies on disk
+
+    def drop_newer(self, update: int) -> None:
+        """Removes the states beyond an update which the training has gone back to."""
+        if self._first:
+            found = self._own()
+            _keep(found, {path for path in found if _update(path) <= update})
 
     def load(self, every: int = 1) -> tuple[dict[str, Tensor], dict] | None:
         """Tensors and metadata of the newest whole state, preferably after a multiple of `every` updates; None without.
@@ -43,17 +92,45 @@ class States:
         The first process chooses it: others may see it later.
         """
         update, saved, metadata = -1, {}, {}
-        if self._processes.rank == 0:
+        if self._first:
             checkpoint.sweep(self.directory)
-            update, saved, metadata = newest(self.directory, self.identity, every)
+            update, saved, metadata = self._newest(every)
         chosen = from_first(update)
         if chosen < 0:
-            if self._processes.rank == 0:
+            if self._first:
                 checkpoint.rotate(self.directory, "state", keep=1)
             return None
-        if self._processes.rank > 0:
+        if not self._first:
             saved, metadata = checkpoint.load(checkpoint.path_of(self.directory, "state", chosen))
         return saved, metadata
+
+    def _newest(self, every: int) -> tuple[int, dict[str, Tensor], dict]:
+        """Update, tensors and metadata of the newest whole state; update -1 where there is none.
+
+        Damaged ones are removed: kept, they would count among the newest that are to be kept.
+        """
+        found = checkpoint.numbered(self.directory, "state")
+        for path in sorted(found, key=lambda path: (_update(path) % every == 0, _update(path)), reverse=True):
+            try:
+                saved, metadata = checkpoint.load(path)
+            except checkpoint.CheckpointError as error:
+                log.warning("%s; it is removed, trying the state before it", error)
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            if metadata.get("identity") == self.identity:
+                return metadata["update"], saved, metadata
+            log.warning("%s belongs to another configuration or data and is passed over", path)
+        return -1, {}, {}
+
+
+def _keep(found: list[Path], wanted: set[Path]) -> None:
+    for path in found:
+        if path not in wanted:
+            shutil.rmtree(path, ignore_errors=True)  # what a network disk does not let go of is tried again next time
+
+
+def _update(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def gather(step: nn.Module, average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -61,14 +138,14 @@ def gather(step: nn.Module, average: Mapping[str, Tensor], optimizer: torch.opti
 
     All processes must ask together.
     """
-    found = {f"step/{name}": whole(tensor) for name, tensor in step.state_dict().items()}
-    found |= {f"average/{name}": whole(tensor) for name, tensor in average.items()}
+    tensors = {f"step/{name}": whole(tensor) for name, tensor in step.state_dict().items()}
+    tensors |= {f"average/{name}": whole(tensor) for name, tensor in average.items()}
     for index, moments in optimizer.state_dict()["state"].items():
-        found |= {f"optimizer/{index}/{name}": whole(value) for name, value in moments.items()}
-    return found
+        tensors |= {f"optimizer/{index}/{name}": whole(value) for name, value in moments.items()}
+    return tensors
 
 
-def restore(saved: dict[str, Tensor], step: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def restore(saved: dict[str, Tensor], step: nn.Module, optimizer: torch.optim.Optimizer) -> Average:
     """Put the parts that this process holds back in place; returns the averaged weights."""
 
     def under(prefix):
@@ -91,54 +168,3 @@ def restore(saved: dict[str, Tensor], step: nn.Module, optimizer: torch.optim.Op
 
 def _like(tensor: Tensor, owner: Tensor) -> Tensor:
     return part_of(tensor.to(owner.device), owner)
-
-
-def newest(directory: Path, identity: str, every: int = 1) -> tuple[int, dict[str, Tensor], dict]:
-    """Update, tensors and metadata of the newest whole state of a training; update -1 where there is none.
-
-    Those after a multiple of `every` updates come before all others. Damaged ones are removed: kept, they would count among
-    the newest that are to be kept.
-    """
-    for path in sorted(checkpoint.numbered(directory, "state"), key=lambda p: (_update(p) % every == 0, _update(p)))[
-        ::-1
-    ]:
-        try:
-            saved, metadata = checkpoint.load(path)
-        except checkpoint.CheckpointError as error:
-            log.warning("%s; it is removed, trying the state before it", error)
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        if metadata.get("identity") != identity:
-            log.warning("%s belongs to another configuration or data and is passed over", path)
-            continue
-        return metadata["update"], saved, metadata
-    return -1, {}, {}
-
-
-def drop_older(directory: Path, identity: str, keep: int, every: int) -> None:
-    """Remove all states of a training but the `keep` newest and the newest after a multiple of `every` updates."""
-    found = checkpoint.numbered(directory, "state", identity)
-    kept = {*found[-keep:], *[path for path in found if _update(path) % every == 0][-1:]}
-    for path in found:
-        if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)  # what a network disk does not let go of is tried again next time
-
-
-def drop_newer(directory: Path, identity: str, update: int) -> None:
-    """Remove the states of a training that lie beyond an update which it has gone back to."""
-    for path in checkpoint.numbered(directory, "state", identity):
-        if _update(path) > update:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _update(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
-
-
-def drop_outdone(directory: Path, identity: str) -> None:
-    """Remove the weights of validations that are the best of no state which is kept."""
-    states = [checkpoint.describe(path) for path in checkpoint.numbered(directory, "state", identity)]
-    wanted = {checkpoint.path_of(directory, "best", state["best"]["update"]) for state in states}
-    for path in checkpoint.numbered(directory, "best", identity):
-        if path not in wanted:
-            shutil.rmtree(path, ignore_errors=True)

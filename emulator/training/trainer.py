@@ -30,13 +30,11 @@ from emulator.parallel.distributed import (
     whole,
 )
 from emulator.parallel.processes import Processes
-from emulator.training import average
 from emulator.training.diagnosis import explain
-from emulator.training.journal import Journal
-from emulator.training.log import Log
+from emulator.training.log import Journal, Log
 from emulator.training.order import Order
 from emulator.training.recipe import Recipe
-from emulator.training.saved import States, drop_newer, gather, restore
+from emulator.training.saved import States, advance_average, averaged, begin_average, gather, restore
 from emulator.training.validation import Best, Validation
 from emulator.training.window import StepLoss, Window, WindowOptions
 
@@ -114,7 +112,7 @@ class Trainer:
         window = Window(step, loss)
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
         self.optimizer = _optimizer(step, recipe)
-        self.average = average.begin(step, recipe.ema)
+        self.average = begin_average(step, recipe.ema)
         self._order = Order(samples, recipe, processes, step.noise)
         if validation:
             validation.starts(processes)
@@ -211,7 +209,7 @@ class Trainer:
         if not torch.isfinite(norm) or not loss <= self.recipe.loss_limit:
             raise self._diagnose(loss, batch, ends)
         self.optimizer.step()
-        average.advance(self.average, self.step, self.recipe.ema)
+        advance_average(self.average, self.step, self.recipe.ema)
         means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
         return {"loss": loss, "gradient_norm": norm.detach()} | {n: v for n, v in means.items() if n != "loss"}
 
@@ -231,14 +229,13 @@ class Trainer:
         retried = self.retried + 1
         if not self._resume(self.recipe.save_every):
             raise error
-        if self.processes.rank == 0:
-            drop_newer(self.directory, self.identity, self.update)
+        self._states.drop_newer(self.update)
         log.warning("%s; going back to it with the learning rate times %g", error, 0.5**retried)
         self.retried = retried
         self._save()
 
     def _validate(self) -> None:
-        with average.in_use(self.average, self.step):
+        with averaged(self.step, self.average):
             row = self.validation(self.step, self.processes, self.device, self.recipe.precision)
         better = self.best.take(row["skill"], self.update)
         tensors = self.tensors() if better else {}
@@ -262,11 +259,11 @@ class Trainer:
 
     def _resume(self, every: int = 1) -> bool:
         """Go on from the newest whole state, if there is one, preferably after a multiple of `every` updates."""
-        found = self._states.load(every)
-        if found is None:
+        newest = self._states.load(every)
+        if newest is None:
             self._journal.cut(0)
             return False
-        saved, about = found
+        saved, about = newest
         self.average = restore(saved, self.step, self.optimizer)
         self.update, self.logged.rows = about["update"], about["unlogged"]
         self.carried = share(saved["carried"], self.processes).to(self.device) if "carried" in saved else None

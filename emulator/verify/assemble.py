@@ -1,16 +1,22 @@
 """From sums to the dataset of scores that is written, merged and reported. Its schema is in docs/verification.md."""
 
+from pathlib import Path
+
 import numpy as np
 import xarray as xr
 
+from emulator.files.whole_file import write_netcdf
+from emulator.planet.calendar import in_nanoseconds
 from emulator.store.schema import horizontal_coordinates
-from emulator.verify.channels import channel_name, headline_ranks, short_name
+from emulator.verify.channels import channel_name, headline_ranks
 from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
 from emulator.verify.sample import BASELINES, Binning
 from emulator.verify.score import VariableScores
 from emulator.verify.significance import differences, interval_ends, references
 
 SCHEMA = "scores-1"
+_LEADS = ("lead_time", "spectrum_lead", "map_lead", "audit_lead_time")
+_COMPRESS_ABOVE = 10_000  # values
 SHOWN = 4
 FAR = 5.0  # standard deviations of the climatology: degrees Celsius taken as kelvins are 13, hPa as Pa 10
 
@@ -153,7 +159,7 @@ def _channels(results) -> dict:
     return {
         "channel": [channel_name(v, i) for v, i in pairs],
         "variable": ("channel", [v.name for v, _ in pairs]),
-        "short_name": ("channel", [short_name(v.name) for v, _ in pairs]),
+        "short_name": ("channel", [v.short for v, _ in pairs]),
         "level": ("channel", level),
         "level_name": ("channel", [v.labels[i] for v, i in pairs]),
         "pressure": ("channel", [v.pressures[i] for v, i in pairs], {"units": "hPa"}),
@@ -205,3 +211,35 @@ def far_off(scores: xr.Dataset) -> list[str]:
 
 def listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def write_scores(scores: xr.Dataset, path: Path) -> None:
+    """Writes the scores under a temporary name beside `path`, then renames."""
+    scores = scores.assign_attrs(scores_schema=SCHEMA, Conventions="CF-1.11")
+    encoding = {name: {"units": "hours", "dtype": "float64"} for name in _LEADS if name in scores.coords}
+    for name, array in scores.data_vars.items():
+        if array.dtype == bool:
+            scores[name] = array.astype(np.int8)
+        if array.dtype.kind == "f" and array.size > _COMPRESS_ABOVE:
+            encoding[str(name)] = {"zlib": True, "complevel": 2, "shuffle": True}
+    write_netcdf(scores, path, encoding)
+
+
+def part_path(path: Path, number: int, count: int) -> Path:
+    """Where part `number` of `count` of the scores at `path` lies until all are there."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.part-{number}-of-{count}{path.suffix}")
+
+
+def open_scores(path: Path) -> xr.Dataset:
+    """The scores in memory. Raises `ValueError`, in one sentence, when there are none or they break the schema."""
+    if not Path(path).exists():
+        raise ValueError(f"Expected scores at {path}, got nothing there")
+    try:
+        with xr.open_dataset(path, engine="netcdf4", decode_timedelta=True) as dataset:
+            scores = in_nanoseconds(dataset.load().drop_encoding())  # units of time that fit other initial times
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected scores in NetCDF at {path}, got: {' '.join(str(error).split())}") from error
+    if scores.attrs.get("scores_schema") != SCHEMA:
+        raise ValueError(f"Expected scores_schema {SCHEMA!r} in {path}, got {scores.attrs.get('scores_schema')!r}")
+    return scores

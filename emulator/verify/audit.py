@@ -9,7 +9,7 @@ import xarray as xr
 from emulator.planet.calendar import seconds_between, valid_times
 from emulator.store.schema import grid_of, time_step_seconds
 from emulator.verify import budgets
-from emulator.verify.ledger import Ledger
+from emulator.verify.budgets import Ledger
 
 RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")
 

@@ -6,12 +6,18 @@ mean <.>, layer mass m_k and content x: the total is `<sum_k x_k m_k>`, and a st
 """
 
 import numpy as np
+import xarray as xr
 
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.quantities.energy import HYDROSTATIC, EnergyForm
 from emulator.planet.quantities.registry import Columns, Quantity, quantities
 from emulator.planet.vertical import Levels
+from emulator.store.schema import constants_of, grid_of, levels_of
+from emulator.verify.channels import values
+
+BLOCK_BYTES = 2**27
+STATIC = "geopotential_at_surface"  # the one field of a budget that may lie in the truth alone
 
 
 def audited() -> dict[str, Quantity]:
@@ -52,22 +58,78 @@ def sources(fields: dict[str, np.ndarray], grid: Grid, constants: Constants) -> 
     return {name: q.gained(mean, constants) for name, q in possible.items()}
 
 
-def residuals(total: dict, source: dict, seconds: np.ndarray, axis: int = -1) -> dict[str, np.ndarray]:
-    """What each step leaves unexplained, in `units_of` a quantity.
+def residuals(total: dict, source: dict, seconds: np.ndarray) -> dict[str, np.ndarray]:
+    """What each step leaves unexplained, in `units_of` a quantity, `(..., time - 1)`.
 
-    `total` and `source` along `axis` at successive times, `seconds` `(time - 1,)` apart; sources are means over the step
-    that ends at their time. Returns arrays one shorter along `axis`.
+    `total` and `source` `(..., time)` at successive times, `seconds` `(time - 1,)` apart; sources are means over the step
+    that ends at their time.
     """
-    shape = [1] * np.ndim(next(iter(total.values()))) if total else []
-    if shape:
-        shape[axis] = -1
-        seconds = np.reshape(seconds, shape)
     result, declared = {}, audited()
     for name, amount in total.items():
-        change = np.diff(amount, axis=axis)
+        change = np.diff(amount)
         if not declared[name].fluxes:
             result[name] = change / seconds if declared[name].as_rate else change
         elif name in source:
-            rate = np.delete(source[name], 0, axis=axis)
+            rate = source[name][..., 1:]
             result[name] = change / seconds - rate if declared[name].as_rate else change - seconds * rate
     return result
+
+
+class Ledger:
+    """Reads the variables of the budgets from one store and reduces them to global means.
+
+    `skipped` names the budgets that cannot be audited, with the reason.
+    """
+
+    def __init__(self, dataset: xr.Dataset, truth: xr.Dataset, form: EnergyForm = HYDROSTATIC):
+        """`truth` gives what `dataset` does not hold: static fields, constants, interface coefficients of equal levels."""
+        self._dataset, self._form, self._grid = dataset, form, grid_of(dataset)
+        self._levels = levels_of(truth if _borrows_levels(dataset, truth) else dataset)
+        self._constants = constants_of(dataset if "constants" in dataset.attrs else truth)
+        self.skipped: dict[str, str] = {}
+        along = "lead_time" if "lead_time" in dataset.dims else "time"
+        known = {str(name) for name, array in dataset.data_vars.items() if along in array.dims}
+        static = truth.get(STATIC, None if STATIC in known else dataset.get(STATIC))
+        declared, usable = audited(), known - {STATIC} | ({STATIC} if static is not None else set())
+        for name, quantity in declared.items():
+            if self._levels is None or not self._grid.is_global():
+                why = "no column: no levels" if self._levels is None else "the grid does not cover the sphere"
+                self.skipped[name] = why
+            elif absent := [field for field in quantity.needed if field not in usable]:
+                self.skipped[name] = f"missing {', '.join(absent)}"
+        wanted = {field for name, q in declared.items() if name not in self.skipped for field in q.needed}
+        optional = {field for q in declared.values() for field in (*q.optional, *q.optional_fluxes)}
+        wanted |= optional & known if wanted else set()
+        self._static = {STATIC: self._field(static)} if STATIC in wanted else {}
+        self._names = sorted(wanted - {STATIC})
+
+    def _field(self, array: xr.DataArray, *before: str) -> np.ndarray:
+        """A field's values `(*before, *space)`."""
+        return values(array.transpose(*before, *self._grid.dims)).astype(np.float64)
+
+    def read(self, selection: dict, axis: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Totals and sources, `(time or lead,)` each, at `selection` (by position); the first member of an ensemble."""
+        if not self._names:
+            return {}, {}
+        picked = self._dataset[self._names].isel(selection | {"member": 0}, missing_dims="ignore")
+        size = int(np.prod(self._grid.shape)) * 8 * len(self._names) * len(self._levels)
+        block, parts = max(1, BLOCK_BYTES // size), []
+        for start in range(0, picked.sizes[axis], block):
+            piece = picked.isel({axis: slice(start, start + block)})
+            fields = dict(self._static)
+            for name, array in piece.data_vars.items():
+                fields[str(name)] = self._field(array, axis, *(["level"] if "level" in array.dims else []))
+            total = totals(fields, self._levels, self._grid, self._constants, self._form)
+            parts.append((total, sources(fields, self._grid, self._constants)))
+        return tuple(
+            {n: np.concatenate([part[n] for part in each]) for n in each[0] if n not in self.skipped}
+            for each in zip(*parts, strict=True)
+        )
+
+
+def _borrows_levels(dataset: xr.Dataset, truth: xr.Dataset) -> bool:
+    """Whether a store of another tool, which does not say what its levels are, has those of the truth."""
+    if "vertical_coordinate" in dataset.attrs or "level" not in dataset.dims or "level" not in truth.dims:
+        return False
+    ours, theirs = dataset["level"].values, truth["level"].values
+    return len(ours) == len(theirs) and bool(np.allclose(ours, theirs))

@@ -114,7 +114,6 @@ class Climatology:
         `when`: all hours and days that `at` will be asked for, `(n,)` each, which saves memory and time for a verification
         of one season; None for any.
         """
-        self._plan = plan
         self._hours, self._place, window, slot = _wanted(plan, when)
         shape = read(plan.positions[:1]).shape[1:]
         kept = bool(keep) and 4 * len(plan.positions) * len(keep) * shape[1] <= KEEP_BYTES
@@ -230,53 +229,41 @@ def _nan_mean(values, finite, area):
         return (values @ area) / (finite.astype(np.float64) @ area)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Slots:
-    """Hours of the record and blocks of ten days; one block for a record that is shorter than a year.
+class SlotFields:
+    """Fields made from the record's samples of each slot: an hour of day, and ten days, or all of a record below a year."""
 
-    Attributes:
-      plan: the climatology's recipe, whose record is used.
-      read: positions in the record `(n,)` -> truth `(n, level, cell)`.
-    """
+    def __init__(
+        self,
+        plan: Recipe,
+        read: Callable[[np.ndarray], np.ndarray],
+        hour: np.ndarray,
+        day: np.ndarray,
+        make: Callable[[np.ndarray], np.ndarray],
+    ):
+        """`plan`: the climatology's recipe, whose record is used. `read`: positions in it -> truth `(n, level, cell)`.
 
-    plan: Recipe
-    read: Callable[[np.ndarray], np.ndarray]
+        `hour`, `day`: all that will be asked for; `make`: samples `(n, level, cell)` -> `(..., level, cell)` float32.
+        """
+        self._hours, self._daily = np.unique(plan.hour), plan.kind == "daily"
+        wanted = sorted(set(self._slots(hour, day)))
+        self._place = {slot: index for index, slot in enumerate(wanted)}
+        self._fields = np.stack([make(read(self._samples(plan, *slot))) for slot in wanted]).astype(np.float32)
 
-    def number(self, hour: np.ndarray, day: np.ndarray) -> np.ndarray:
-        """Slot of each hour of day and day of year; an hour that the record lacks takes the nearest one."""
-        hours = np.unique(self.plan.hour)
-        nearest = np.abs((np.asarray(hour)[..., None] - hours + 12) % 24 - 12).argmin(axis=-1)
-        blocks = -(-DAYS // SLOT_DAYS)
-        block = (np.asarray(day) - 1) // SLOT_DAYS if self.plan.kind == "daily" else 0
-        return nearest * blocks + block
+    def _slots(self, hour: np.ndarray, day: np.ndarray) -> list[tuple[int, int]]:
+        """Positions of the hour of day, the nearest that the record has, and of the ten days."""
+        blocks = (np.asarray(day) - 1) // SLOT_DAYS * self._daily
+        return list(zip(_nearest(hour, self._hours).tolist(), blocks.tolist(), strict=True))
 
-    def samples(self, slot: int) -> np.ndarray:
-        """Truth at the record's times that belong to a slot, `(n, level, cell)`."""
-        blocks = -(-DAYS // SLOT_DAYS)
-        hour = np.unique(self.plan.hour)[slot // blocks]
-        belongs = self.plan.hour == hour
-        if self.plan.kind == "daily":
-            middle = SLOT_DAYS * (slot % blocks) + (SLOT_DAYS + 1) / 2
-            apart = np.abs((self.plan.day - middle + DAYS / 2) % DAYS - DAYS / 2)
+    def _samples(self, plan: Recipe, hour: int, block: int) -> np.ndarray:
+        """Positions in the record of the times that belong to a slot."""
+        belongs = plan.hour == self._hours[hour]
+        if self._daily:
+            middle = SLOT_DAYS * block + (SLOT_DAYS + 1) / 2
+            apart = np.abs((plan.day - middle + DAYS / 2) % DAYS - DAYS / 2)
             belongs &= apart <= HALF_WINDOW
         index = np.flatnonzero(belongs)
-        return self.read(index[:: -(-len(index) // MOST_SAMPLES)])
-
-
-class SlotFields:
-    """Fields made from the samples of each slot, looked up by hour and day."""
-
-    def __init__(self, slots: Slots, hour: np.ndarray, day: np.ndarray, make: Callable[[np.ndarray], np.ndarray]):
-        """`hour`, `day`: all that will be asked for; `make`: samples `(n, level, cell)` -> `(..., level, cell)` float32."""
-        self._slots = dataclasses.replace(slots, read=_forgotten)
-        wanted = np.unique(slots.number(hour, day))
-        self._place = {int(slot): index for index, slot in enumerate(wanted)}
-        self._fields = np.stack([make(slots.samples(int(slot))) for slot in wanted]).astype(np.float32)
+        return index[:: -(-len(index) // MOST_SAMPLES)]
 
     def at(self, hour: np.ndarray, day: np.ndarray) -> np.ndarray:
         """The fields at hours and days, each `(n,)` -> `(n, ..., level, cell)`."""
-        return self._fields[[self._place[int(slot)] for slot in self._slots.number(hour, day)]]
-
-
-def _forgotten(index):
-    raise ValueError("Expected the samples of a slot while its fields are made, got asked for them later")
+        return self._fields[[self._place[slot] for slot in self._slots(hour, day)]]

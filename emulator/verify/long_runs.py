@@ -6,7 +6,7 @@ import xarray as xr
 from emulator.planet.calendar import hour_and_leap_day, valid_times
 from emulator.planet.grid import Grid
 from emulator.store.schema import constants_of, horizontal_coordinates, levels_of
-from emulator.verify.channels import channel_name, headline_ranks, scored
+from emulator.verify.channels import channel_name, headline_ranks, scored, values
 from emulator.verify.climate import (
     MONTHS,
     SEASONS,
@@ -17,7 +17,6 @@ from emulator.verify.climate import (
     geopotential_at,
     month_of,
 )
-from emulator.verify.fields import values
 from emulator.verify.significance import false_discovery, mean_interval
 
 BLOCKING_PRESSURE = 5e4  # Pa

@@ -12,16 +12,17 @@ from emulator.planet.grid import Grid
 from emulator.verify import climatology
 from emulator.verify.align import Alignment
 from emulator.verify.channels import ScoredVariable, headline_ranks
-from emulator.verify.climatology import SlotFields, Slots
+from emulator.verify.climatology import SlotFields
 from emulator.verify.metric import all_statistics
 from emulator.verify.metrics.spectra import spectrum_kind
+from emulator.verify.options import VerifyOptions
 from emulator.verify.sample import Binning, Normals, Sums, accumulate, add_up, stack_levels
 
 log = logging.getLogger(__name__)
 
 SPECTRUM_HOURS = (6, 24, 72, 120, 240)
 MAP_HOURS = (24, 72, 120, 240)
-EVENTS = (0.05, 0.95)  # climatological probabilities of the thresholds
+EVENTS = VerifyOptions.events  # climatological probabilities of the thresholds
 PARTS = 8  # fewest tasks per variable; each holds one sum in memory
 CLIMATOLOGY_BYTES = 2**29  # of the levels that are scored together
 VECTORS = (
@@ -137,8 +138,7 @@ def _normals(variable, recipe, bins, headline) -> Normals:
             return expected.record[index]
         return variable.truth.analysis(recipe.positions[index])[:, list(headline)].astype(np.float32)
 
-    slots = Slots(recipe, read)
-    return Normals(expected, {name: SlotFields(slots, *when, make) for name, make in asked.items()})
+    return Normals(expected, {name: SlotFields(recipe, read, *when, make) for name, make in asked.items()})
 
 
 def _sums_of(inits, variable, normals, bins, headline) -> Sums:

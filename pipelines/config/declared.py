@@ -11,7 +11,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import core_schema
 
-from pipelines.config.base import Model
+from pipelines.config.base import NEW, Model
 
 # Context of a validation that leaves sections of several kinds as they are written: to know the kinds takes an import of the
 # library that declares them, and with it of torch, which a stage that does not use the section has no need of.
@@ -19,28 +19,60 @@ AS_WRITTEN = {"kinds": "as written"}
 LIMITS = {"minimum": "ge", "above": "gt", "maximum": "le", "below": "lt"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A key of a model that the options do not declare, or that they declare otherwise.
+
+    Attributes:
+      type: as pydantic annotates it. default: none: it must be given. about: its description; None: the declared one.
+      after: the key that it stands after; None: where the options have it.
+    """
+
+    type: Any
+    default: Any = ...
+    about: str | None = None
+    after: str | None = None
+
+
 @functools.cache
 def model_of(declared: type, kind: str | None = None, **types: Any) -> type[Model]:
     """A model with the fields of declared options: their order, defaults, limits and descriptions, after a `kind` if any.
 
-    A field's metadata may hold `about` (its description), `minimum`, `above`, `maximum` and `below` (of its numbers), and
-    `shortest` (length of a sequence). Dataclasses within become models too, tuples lists, and `Any` what JSON can hold.
-    `types` of single fields take the place of the declared ones. What the dataclass refuses as a whole, the model does too.
+    A field's metadata may hold `about` (its description), `new`, `minimum`, `above`, `maximum` and `below` (of its numbers),
+    and `shortest` (length of a sequence). Dataclasses within become models too, tuples lists, and `Any` what JSON can hold.
+    `types` of single fields take the place of the declared ones, as a `Key` with all else; None leaves a field out. What the
+    dataclass refuses as a whole, the model does too.
     """
     hints = typing.get_type_hints(declared)
     fields: dict[str, Any] = {} if kind is None else {"kind": (Literal[kind], kind)}
     for field in dataclasses.fields(declared):
+        if types.get(field.name, field) is None or field.name in fields:
+            continue
         limits = {LIMITS[name]: value for name, value in field.metadata.items() if name in LIMITS}
-        more = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}
+        more: dict[str, Any] = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}
+        more |= {"json_schema_extra": NEW} if field.metadata.get("new") else {}
         if field.default_factory is not dataclasses.MISSING:
             more["default_factory"] = field.default_factory
         elif field.default is not dataclasses.MISSING:
             more["default"] = _plain(field.default)
         annotation = types.get(field.name) or _annotation(hints[field.name], limits)
         fields[field.name] = annotation, Field(description=field.metadata.get("about") or None, **more)
+    for name, key in types.items():
+        if isinstance(key, Key):
+            fields = _with_key(fields, name, key)
     checks = {"as_declared": pydantic.model_validator(mode="after")(_check_of(declared))}
     about = {"__base__": Model, "__doc__": declared.__doc__, "__module__": __name__, "__validators__": checks}
     return pydantic.create_model(declared.__name__.removesuffix("Options") + "Config", **about, **fields)
+
+
+def _with_key(fields: dict[str, Any], name: str, key: Key) -> dict[str, Any]:
+    about = key.about or (fields[name][1].description if name in fields else None)
+    made = key.type, Field(key.default, description=about)
+    if key.after is None:
+        return fields | {name: made}
+    names = list(fields)
+    place = names.index(key.after) + 1
+    return {n: fields[n] for n in names[:place]} | {name: made} | {n: fields[n] for n in names[place:]}
 
 
 def _check_of(declared: type) -> Callable[[Model], Model]:

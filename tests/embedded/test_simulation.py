@@ -142,3 +142,23 @@ def test_another_simulation_in_the_folder_and_unknown_settings_are_refused(optio
         simulate(dataclasses.replace(fresh, settings={"cooling": 1}))
     with pytest.raises(ValueError, match="embedded model among speedy, warming, got 'absent'"):
         simulate(dataclasses.replace(fresh, directory=fresh.directory / "b", model="absent"))
+
+
+def test_a_simulation_goes_on_with_the_fields_that_it_began_with(options):
+    """A version of the model that gives more fields must not begin them in the middle of a series."""
+    simulate(options)
+    model = sys.modules[NAME].Warming
+    whole = model.advance_day
+
+    def more(self, state):
+        state, fields = whole(self, state)
+        return state, fields | {"surface_pressure": fields["temperature"][:, 0] + 1e5}
+
+    model.advance_day = more
+    longer = dataclasses.replace(options, days=8)
+    simulate(longer)
+    assert values(longer).sizes["time"] == 16
+    assert all("surface_pressure" not in xr.load_dataset(path) for path in options.directory.glob("*.nc"))
+    anew = dataclasses.replace(options, directory=options.directory.with_name("anew"))
+    simulate(anew)
+    assert all("surface_pressure" in xr.load_dataset(path) for path in anew.directory.glob("*.nc"))

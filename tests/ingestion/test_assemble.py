@@ -6,8 +6,9 @@ import xarray as xr
 from source_files import TIMES, truth
 
 from emulator.ingestion.assemble import assemble
-from emulator.sources.harmonise import SourceOptions, pieces
+from emulator.sources.harmonise import pieces
 from emulator.sources.open import Source
+from emulator.sources.options import SourceOptions
 
 HOUR = np.timedelta64(1, "h")
 TRUTH = truth()

@@ -29,7 +29,9 @@ def given_field(name, values):
     """A field that gives `(time, [level,] *space)` values."""
     values = np.asarray(values, np.float32)
     function = functools.partial(_given, kept=values, times=TIMES)
-    return DerivedField(name, VARIABLES[name].role, [], function, TIMES, False, values.ndim == 4, False)
+    return DerivedField(
+        name, VARIABLES[name].role, [], function, TIMES, False, "level" if values.ndim == 4 else None, False
+    )
 
 
 def plan_of(levels=PRESSURES, vertical="pressure", half=None, **values):
@@ -51,7 +53,7 @@ def test_wind_speed():
     u, v = random(), random() - 0.5
     plan = derive(plan_of(u_component_of_wind=u, v_component_of_wind=v), ["wind_speed"])
     np.testing.assert_allclose(values_of(plan, "wind_speed"), np.sqrt(u**2 + v**2), rtol=1e-6)
-    assert plan.fields["wind_speed"].has_level and list(plan.fields) == sorted(plan.fields)
+    assert plan.fields["wind_speed"].vertical == "level" and list(plan.fields) == sorted(plan.fields)
     part = plan.fields["wind_speed"].part(1, 3)
     np.testing.assert_array_equal(part.read(0, 2, GRID.shape), values_of(plan, "wind_speed")[1:])
 

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from source_files import TIMES, truth
 
-from emulator.ingestion.plan import GridOptions, IngestOptions
+from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.ingestion.run import ingest
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
@@ -50,8 +50,10 @@ def test_options_make_another_store(tmp_path, source):
     ("options", "message"),
     [
         ({"sources": []}, "at least one source"),
-        ({"kind": "reanalysis"}, "kind among analysis, forecast, got 'reanalysis'"),
+        ({"kind": "reanalysis"}, "kind among analysis, forecast, joined, got 'reanalysis'"),
         ({"missing": "guess"}, "missing among refuse, keep, interpolate, got 'guess'"),
+        ({"longest_gap": 0}, "longest_gap of at least 1, got 0"),
+        ({"step_hours": -6.0}, "step_hours above 0, got -6"),
     ],
 )
 def test_options_that_cannot_be(options, message):

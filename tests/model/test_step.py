@@ -12,7 +12,8 @@ from emulator.data.forcing import StepInputs
 from emulator.data.normalisation import Normalizer
 from emulator.data.samples import Samples
 from emulator.losses.scaled import channel_weights
-from emulator.model.assemble import changes, envelope
+from emulator.model.assemble import changes
+from emulator.model.bounds import envelope
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
@@ -115,8 +116,9 @@ def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
     holes = holes.assign({name: holes[name].where(~holes["missing"]) for name in moving})
     samples = Samples(holes, Layout.of(holes, {"prognostic": PROGNOSTIC}))
     whole = torch.stack([samples.state(index) for index in np.flatnonzero(~absent)]).double()
-    mean, spread, lowest, highest = envelope(samples)
+    mean, spread, lowest, highest = envelope(samples, numpy_statistics(planet))
     torch.testing.assert_close(mean, whole.mean(0), rtol=1e-12, atol=1e-12)
+    assert (mean.dtype, lowest.dtype) == (torch.float64, torch.float32)
     torch.testing.assert_close(lowest.double(), whole.min(0).values, rtol=0, atol=0)
     torch.testing.assert_close(highest.double(), whole.max(0).values, rtol=0, atol=0)
     variance = ((whole - whole.mean(0)).square().mean(0) * torch.as_tensor(samples.grid.area)).flatten(1).sum(1)
@@ -126,7 +128,7 @@ def test_the_envelope_is_that_of_the_times_that_are_there(planet, missing):
 def test_a_period_without_any_state_is_refused(planet):
     empty = planet.assign_attrs(time_step_seconds=21600.0).assign(missing=("time", np.ones(48, bool)))
     with pytest.raises(ValueError, match="all are missing"):
-        envelope(Samples(empty, Layout.of(empty, {"prognostic": PROGNOSTIC})))
+        envelope(Samples(empty, Layout.of(empty, {"prognostic": PROGNOSTIC})), numpy_statistics(planet))
 
 
 def test_states_stay_in_the_envelope_of_the_training_data(parts):

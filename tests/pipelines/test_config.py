@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from emulator.conservation.scheme import Options
+from emulator.options import Options, option
 from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig
 from pipelines.config.base import NEW
-from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
+from pipelines.config.declared import Key, model_of
+from pipelines.load import fingerprint, load_experiment, load_stage, to_yaml
+from pipelines.parse import parse
 from pipelines.site import load_site
+from pipelines.yaml_files import read_yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -171,11 +174,6 @@ def test_resolved_yaml_loads_to_the_same_configuration(tmp_path):
     assert fingerprint(again) != fingerprint(load_experiment(CONF / "quickstart.yaml", ["train.seed=9"]))
 
 
-def test_configuration_and_library_name_the_same_options():
-    conservation = set(ConservationConfig.model_fields) - {"penalty"}
-    assert conservation <= {f.name for f in dataclasses.fields(Options)}
-
-
 def test_a_key_that_older_versions_lacked_changes_no_fingerprint_until_it_is_used():
     class Older(Model):
         days: int = 3
@@ -186,6 +184,31 @@ def test_a_key_that_older_versions_lacked_changes_no_fingerprint_until_it_is_use
 
     assert fingerprint(Newer()) == fingerprint(Older()) != fingerprint(Newer(bands=[30.0]))
     assert Newer.model_validate(Newer(bands=[30.0]).model_dump()).bands == [30.0]
+
+
+@dataclasses.dataclass(frozen=True)
+class CookingOptions(Options):
+    """How to cook."""
+
+    pot: str = option("small", "which pot")
+    inside: int = option(0)
+    minutes: int = option(3, "how long", new=True, minimum=1)
+
+
+def test_declared_options_become_keys_with_others_between_them():
+    made = model_of(CookingOptions, pot=Key(int | str), water=Key(float, 1.0, "litres", after="pot"), inside=None)
+    assert list(made.model_fields) == ["pot", "water", "minutes"]
+    assert made.model_fields["pot"].is_required() and made.model_fields["pot"].description == "which pot"
+    assert made(pot=3).model_dump() == {"pot": 3, "water": 1.0}  # what is new and at its default is left out
+    assert made(pot=3, minutes=4).model_dump() == {"pot": 3, "water": 1.0, "minutes": 4}
+    with pytest.raises(ValueError, match="inside"):
+        made(pot=3, inside=1)
+
+
+def test_a_store_has_the_sources_period_and_output_among_its_options():
+    keys = list(STAGES["ingest"].model_fields)
+    assert keys[:2] == ["sources", "output"] and keys[keys.index("constants") + 1] == "period"
+    assert not {"start", "end", "settings"} & set(keys)
 
 
 def test_models_are_frozen_and_strict():

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from pipelines.config import DaskConfig
-from pipelines.engine import _slurm_cluster, workers
+from pipelines.dask_on_slurm import _slurm_cluster
+from pipelines.engine import workers
 
 
 def square(number):

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from emulator.sources.foreign import open_any_forecast, open_truth
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from pipelines.cli import main
 from pipelines.config import VerifyConfig
 from pipelines.verify import verify

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from pipelines.cli import main
 from pipelines.config import IngestConfig, ReportConfig, VerifyConfig
 from pipelines.ingest import ingest

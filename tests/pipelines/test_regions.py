@@ -12,7 +12,7 @@ from emulator.model.saved_model import grid_from_json, load_model
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from pipelines.cli import main
 
 NETWORKS = {
@@ -91,6 +91,16 @@ def test_members_of_spherical_noise_are_refused(runs, check, capsys):
     assert main(["rollout", str(path), *check, ensemble, f"rollout.output={output}"]) != 0
     text = " ".join(capsys.readouterr().err.split())
     assert "noise" in text and "11 x 14 box" in text and not output.exists()
+
+
+@slow
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_grib_of_a_map_is_refused_before_a_forecast_is_made(runs, check, capsys):
+    pytest.importorskip("eccodes", exc_type=ImportError)
+    path, output = runs["projected"].parent / "experiment.yaml", runs["projected"] / "other.zarr"
+    assert main(["rollout", str(path), *check, "rollout.also=[grib]", f"rollout.output={output}"]) != 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert "rows of latitude for GRIB" in text and "lambert" in text and not output.exists()
 
 
 @slow

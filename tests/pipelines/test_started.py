@@ -1,6 +1,8 @@
 """A run's own experiment.yaml means the same from every folder, also after the run directory was moved."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from tiny_experiment import tiny_experiment
 
 from pipelines.chain import chain
 from pipelines.cli import main
+from pipelines.config.declared import AS_WRITTEN
 from pipelines.load import load_experiment, load_stage
+from pipelines.run import record
 from pipelines.status import status
 
 
@@ -93,3 +97,18 @@ def test_an_experiment_beside_a_run_is_read_as_it_is(started, monkeypatch):
     assert load_experiment(started / "experiment.yaml").directory == Path("runs/one")
     links = chain(load_experiment(started / "experiment.yaml"))
     assert not any(link.complete for link in links)
+
+
+def test_a_runs_state_is_read_without_torch_and_with_the_same_fingerprints(tmp_path):
+    """To know the kinds of networks takes torch; the record has the network's options with all defaults."""
+    experiment = load_experiment(tiny_experiment(tmp_path))
+    record(experiment)
+    path = Path(experiment.directory) / "experiment.yaml"
+    assert experiment.train is not None
+    written = chain(load_experiment(path, context=AS_WRITTEN))
+    assert [link.fingerprint for link in written] == [link.fingerprint for link in chain(experiment)]
+    code = "import sys; from pipelines.status import status; status(sys.argv[1]); assert 'torch' not in sys.modules"
+    moved = tmp_path / "moved"
+    shutil.copytree(path.parent, moved)
+    for run in (path.parent, moved):
+        subprocess.run([sys.executable, "-c", code, str(run)], check=True)

@@ -7,7 +7,7 @@ from source_files import TIMES, truth
 
 from emulator.store.analysis import open_analysis
 from emulator.store.climatology import Sums
-from emulator.store.statistics import STATISTICS
+from emulator.store.statistics import ENVELOPE, STATISTICS
 from pipelines.config import IngestConfig, StatsConfig
 from pipelines.ingest import ingest
 from pipelines.stats import stats
@@ -45,16 +45,24 @@ def test_statistics_of_a_period(tmp_path, store, dask):
     assert found.attrs["samples"] == 5 and found.attrs["period_end"][:16] == end[:16]
     assert list(found.statistic.values) == list(STATISTICS)
     moving = ("temperature", "mean_sea_level_pressure", "mean_total_precipitation_rate", "sea_surface_temperature")
-    assert set(found.data_vars) == {*moving, "geopotential_at_surface"}
+    cells = {f"{name}:{label}" for name in moving for label in ENVELOPE}
+    assert set(found.data_vars) == {*moving, *cells, "geopotential_at_surface"}
     for name in moving:
         field = part[name]
         mean, std = expected(field, part.cell_area)
         change, spread = expected(field.astype(np.float64).diff("time"), part.cell_area)
         axes = [d for d in field.dims if d != "level"]
-        rows = [mean, std, field.min(axes), field.max(axes), change, spread]
+        own = field.astype(np.float64).var("time")
+        about = np.sqrt(own.weighted(part.cell_area).mean([d for d in own.dims if d != "level"]))
+        rows = [mean, std, field.min(axes), field.max(axes), change, spread, about]
         for statistic, row in zip(STATISTICS, rows, strict=True):
             scale = float(np.abs(std).max())
             np.testing.assert_allclose(found[name].sel(statistic=statistic), row, rtol=1e-10, atol=1e-10 * scale)
+        assert found[f"{name}:lowest"].dims == field.dims[1:] and found[f"{name}:lowest"].dtype == np.float32
+        np.testing.assert_array_equal(found[f"{name}:lowest"], field.min("time"))
+        np.testing.assert_array_equal(found[f"{name}:highest"], field.max("time"))
+        exact = field.astype(np.float64).mean("time").astype(np.float32)
+        np.testing.assert_allclose(found[f"{name}:time_mean"], exact, rtol=2e-7)
     assert found.temperature.dims == ("statistic", "level") and found.temperature.dtype == np.float64
     static = found.geopotential_at_surface
     assert np.isnan(static.sel(statistic=["difference_mean", "difference_std"])).all()
@@ -170,6 +178,41 @@ def test_several_stores_are_one_record(tmp_path, pause):
         scale = float(std.max())
         np.testing.assert_allclose(found[name].sel(statistic="difference_mean"), mean, rtol=1e-10, atol=1e-10 * scale)
         np.testing.assert_allclose(found[name].sel(statistic="difference_std"), std, rtol=1e-10)
+
+
+def test_scenarios_are_samples_of_one_planet(tmp_path):
+    """Of the same times or others: values and envelope count alike, and no change leads from one to another."""
+    times = np.datetime64("2001-02-27", "ns") + np.arange(9) * np.timedelta64(6, "h")
+    stores = [made_store(tmp_path, n, part) for n, part in (("a", times), ("b", times[3:] + np.timedelta64(50, "D")))]
+    warmer = open_analysis(stores[0]).load()
+    warmer["temperature"] = warmer.temperature + np.float32(3)
+    warmer.attrs["fingerprint"] = "warmer"
+    for name in warmer.variables:
+        warmer[name].encoding = {}
+    warmer.to_zarr(tmp_path / "c.zarr", zarr_format=3, consolidated=False)
+    parts = [open_analysis(store).temperature.astype(np.float64) for store in (*stores, tmp_path / "c.zarr")]
+    found = run(stores[0], tmp_path / "s.nc", scenarios=[stores[1], tmp_path / "c.zarr"])
+    area, every = open_analysis(stores[0]).cell_area, xr.concat(parts, "time")
+    changes = xr.concat([part.diff("time") for part in parts], "time")
+    assert found.attrs["samples"] == 24 and found.attrs["period_end"] == str(times[-1] + np.timedelta64(50, "D"))
+    for names, values in ((("mean", "std"), every), (("difference_mean", "difference_std"), changes)):
+        for name, value in zip(names, expected(values, area), strict=True):
+            np.testing.assert_allclose(found.temperature.sel(statistic=name), value, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(found["temperature:highest"], every.max("time"))
+    np.testing.assert_allclose(found["temperature:time_mean"], every.mean("time"), rtol=2e-7)
+    alone = run(stores[0], tmp_path / "s.nc")  # is not taken for the same
+    assert alone.attrs["samples"] == 9 and alone.attrs["fingerprint"] != found.attrs["fingerprint"]
+    with pytest.raises(ValueError, match=r"scenarios of one time step, got 6 h and 12 h .*d\.zarr"):
+        run(stores[0], tmp_path / "s.nc", scenarios=[made_store(tmp_path, "d", times[::2])])
+
+
+def test_statistics_of_an_older_version_are_found_anew(tmp_path, store):
+    """They are complete but for the envelope, so a new start writes what they lack."""
+    output = tmp_path / "s.nc"
+    whole = run(store, output)
+    old = whole.drop_vars([n for n in whole.data_vars if ":" in n]).drop_sel(statistic="std_about_time_mean")
+    old.to_netcdf(output)
+    xr.testing.assert_identical(run(store, output), whole)
 
 
 def test_several_stores_are_one_climatology(tmp_path):

@@ -9,7 +9,7 @@ from small_planet import small_planet
 
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from emulator.verify.merging import combine
 from emulator.verify.verification import score
 from pipelines.config import VerifyConfig

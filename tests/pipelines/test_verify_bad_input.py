@@ -12,7 +12,7 @@ import xarray as xr
 
 from emulator.report.panels.caveats import caveats
 from emulator.report.view import View
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from pipelines.config import ReportConfig, VerifyConfig
 from pipelines.report import compare, report
 from pipelines.verify import verify

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from emulator.verify import verification
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 from pipelines.config import VerifyConfig
 from pipelines.verify import verify
 

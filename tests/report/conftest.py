@@ -2,7 +2,7 @@ import pytest
 from made_scores import made_scores
 
 from emulator.report.view import View
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 
 
 @pytest.fixture(scope="session")

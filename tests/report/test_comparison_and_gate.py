@@ -9,7 +9,7 @@ from made_scores import long_run, made_analysis, made_forecast_store, verified
 
 from emulator.report.gate import judge, read
 from emulator.report.page import write_comparison, write_report
-from emulator.verify.files import open_scores, write_scores
+from emulator.verify.assemble import open_scores, write_scores
 from emulator.verify.merging import combine
 
 CHOSEN = {

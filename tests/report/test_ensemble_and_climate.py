@@ -14,7 +14,7 @@ from emulator.report.panels.breakdown import strata_table
 from emulator.report.style import figures
 from emulator.report.tables import to_json
 from emulator.report.view import View
-from emulator.verify.files import open_scores
+from emulator.verify.assemble import open_scores
 
 INITS = [28, 31, 34, 37, 40, 44]
 

@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from emulator.report import budget_panels, panel
+from emulator.report import panel
 from emulator.report.display import number
 from emulator.report.page import render
+from emulator.report.panels import conservation as budget_panels
 from emulator.report.panels import maps
 from emulator.report.panels.spectra import resolution_table
 from emulator.report.panels.training import training_panel
@@ -52,7 +53,7 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def text(scored):
-    from emulator.verify.files import open_scores
+    from emulator.verify.assemble import open_scores
 
     return render(View(open_scores(scored), 1), "A <small> planet & its forecasts", "Written today.")
 
@@ -206,7 +207,7 @@ import sys
 from emulator.report.page import write_report
 from emulator.report.figures import plot
 from emulator.verify.verification import score
-from emulator.verify.files import write_scores
+from emulator.verify.assemble import write_scores
 scores = score({str(scored.parent / "forecast.zarr")!r}, {str(scored.parent / "analysis.zarr")!r}, variables=["temperature"])
 write_scores(scores, {str(tmp_path / "s.nc")!r})
 write_report({str(tmp_path / "s.nc")!r}, {str(tmp_path)!r}, "No torch")
@@ -218,7 +219,7 @@ assert not any(name.split(".")[0] == "torch" for name in sys.modules), "torch wa
 
 
 def test_a_panel_is_one_function_that_registers_itself(view, monkeypatch):
-    monkeypatch.setattr("emulator.report.panel._REGISTERED", panel._REGISTERED.copy())
+    monkeypatch.setattr(panel.PANELS, "_entries", panel.PANELS.all())
 
     @panel.panel("moon", 10, needs=("rmse",))
     def moon(view):

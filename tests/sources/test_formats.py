@@ -7,8 +7,9 @@ import pytest
 
 from emulator.ingestion.assemble import assemble
 from emulator.sources import formats
-from emulator.sources.harmonise import SourceOptions, pieces
+from emulator.sources.harmonise import pieces
 from emulator.sources.open import FORMATS, format_of, open_source, register
+from emulator.sources.options import SourceOptions
 
 TEXT = """
 import numpy as np

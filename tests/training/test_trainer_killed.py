@@ -8,7 +8,7 @@ from small_training import same_state
 from test_training_options import validated
 
 from emulator.model import checkpoint
-from emulator.training.journal import Journal
+from emulator.training.log import Journal
 
 OPERATIONS = [(os, "rename"), (os, "replace"), (os, "fsync"), (os, "rmdir"), (os, "unlink"), (shutil, "rmtree")]
 

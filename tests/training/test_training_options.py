@@ -15,7 +15,7 @@ from emulator.model import checkpoint
 from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
 from emulator.training.options import LossOptions, PeriodOptions, Phase, ValidationOptions
-from emulator.training.replay import Replay
+from emulator.training.order import Replay
 from emulator.training.run import _kept
 from emulator.training.trainer import Diverged, Trainer
 from emulator.training.validation import Best, Validation
@@ -359,7 +359,7 @@ def test_random_branches_are_the_same_after_a_stop(planet, tmp_path):
 
 def test_samples_go_on_where_their_place_of_the_batch_ended():
     fresh = {u: np.array([10 * u, 10 * u + 5]) for u in range(200)}
-    replay = Replay(0.75, 4, 1, 3, fresh.get, lambda update: 2, lambda time: time % 50)
+    replay = Replay(Phase(197, replay=0.75, replay_most=4), 1, 3, fresh.get, lambda update: 2, lambda time: time % 50)
     ages, last, went_on = np.zeros(2, int), np.zeros(2, int), 0
     for update in range(3, 200):
         starts, onward = replay.plan(update)
@@ -374,7 +374,7 @@ def test_samples_go_on_where_their_place_of_the_batch_ended():
         last, went_on = starts, went_on + onward.sum()
     assert 0.4 < went_on / (2 * 197) < 0.75
     with pytest.raises(ValueError, match="below 1, got 1"):
-        Replay(1, 4, 1, 0, fresh.get, lambda update: 1, lambda time: True)
+        Phase(197, replay=1)
 
 
 def test_a_sample_that_goes_on_starts_from_the_networks_own_state(planet, tmp_path):

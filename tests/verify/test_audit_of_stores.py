@@ -6,7 +6,7 @@ from made_forecasts import made_forecast, made_truth
 from emulator.planet.constants import Constants
 from emulator.store.schema import grid_of, levels_of
 from emulator.verify import audit, budgets
-from emulator.verify.ledger import Ledger
+from emulator.verify.budgets import Ledger
 
 STEP = 21600.0
 
@@ -108,7 +108,7 @@ def test_a_store_without_levels_has_no_budget(truth):
 def test_blocks_and_members(truth, monkeypatch):
     forecast = made_forecast(truth, [4], 6, members=3)
     whole = Ledger(forecast, truth).read({"init_time": 0}, "lead_time")
-    monkeypatch.setattr("emulator.verify.ledger.BLOCK_BYTES", 1)
+    monkeypatch.setattr("emulator.verify.budgets.BLOCK_BYTES", 1)
     parts = Ledger(forecast, truth).read({"init_time": 0}, "lead_time")
     for one, other in zip(whole, parts, strict=True):
         for name in one:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scores.spatial import fss_2d_single_field
 
 from emulator.planet.grid import Grid
-from emulator.verify.climatology import SlotFields, Slots, recipe
+from emulator.verify.climatology import SlotFields, recipe
 from emulator.verify.metric import scores_of
 from emulator.verify.metrics import events, rain
 from emulator.verify.metrics.events import quantiles
@@ -200,8 +200,7 @@ def test_thresholds_are_quantiles_of_the_same_hour_and_season():
     rng = np.random.default_rng(0)
     record = rng.standard_normal((len(time), 1, 3)).astype(np.float32)
     record += 10 * np.cos(2 * np.pi * plan.day / 366)[:, None, None].astype(np.float32)
-    slots = Slots(plan, lambda index: record[index])
-    fields = SlotFields(slots, np.array([6]), np.array([15]), lambda s: quantiles(s, [0.1, 0.9]))
+    fields = SlotFields(plan, record.__getitem__, np.array([6]), np.array([15]), lambda s: quantiles(s, [0.1, 0.9]))
     found = fields.at(np.array([6]), np.array([15]))
     assert found.shape == (1, 2, 1, 3)
     held = (plan.hour == 6) & (np.abs((plan.day - 15.5 + 183) % 366 - 183) <= 30)
@@ -216,9 +215,8 @@ def test_a_short_record_has_one_season_and_missing_cells_no_threshold():
     record = np.random.default_rng(0).standard_normal((len(time), 1, 3))
     record[:, 0, 1] = np.nan
     record[5, 0, 2] = np.nan
-    slots = Slots(plan, lambda index: record[index])
-    found = SlotFields(slots, np.array([0, 12]), np.array([300, 1]), lambda s: quantiles(s, [0.5])).at(
-        np.array([12]), np.array([1])
-    )
+    found = SlotFields(
+        plan, record.__getitem__, np.array([0, 12]), np.array([300, 1]), lambda s: quantiles(s, [0.5])
+    ).at(np.array([12]), np.array([1]))
     assert np.isnan(found[..., 1]).all() and np.isfinite(found[..., [0, 2]]).all()
     np.testing.assert_allclose(found[0, 0, 0, 0], np.median(record[plan.hour == 12, 0, 0]), rtol=1e-6)

@@ -7,9 +7,19 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import valid_times
-from emulator.report.display import coloured_cell, head_cells, lead_days, number, percent, region_name, unit_cell
+from emulator.report.display import (
+    coloured_cell,
+    head_cells,
+    html_table,
+    lead_days,
+    note,
+    number,
+    percent,
+    region_name,
+    table,
+    unit_cell,
+)
 from emulator.report.panel import panel
-from emulator.report.template import html_table, note, table
 from emulator.report.view import View
 
 LEADS = (0.5, 1, 2, 3, 5, 7, 10)

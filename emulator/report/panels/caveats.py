@@ -4,9 +4,9 @@ import html
 import json
 
 from emulator.planet.quantities.registry import quantity
-from emulator.report import budget_panels
 from emulator.report.display import date_and_hour, variable_name
 from emulator.report.panel import panel
+from emulator.report.panels import conservation as budgets
 from emulator.report.view import NOT_FINITE, View
 from emulator.verify.assemble import far_off
 from emulator.verify.climatology import SHORTEST_DAYS
@@ -129,8 +129,8 @@ def _budget_caveats(view):
         sentences += [
             f"{quantity(budget).label} budget of {name} not audited: {reason}." for budget, reason in reasons.items()
         ]
-    if budget_panels.has_budgets(view):
-        inits = {source: _audited(view, source) for source in budget_panels.sources(view)}
+    if budgets.has_budgets(view):
+        inits = {source: _audited(view, source) for source in budgets.sources(view)}
         if len(set(inits.values())) > 1:
             sentences.append("Budgets were audited on different numbers of initial times: " + _counts(inits) + ".")
     return sentences

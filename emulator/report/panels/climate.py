@@ -5,11 +5,10 @@ import html
 import numpy as np
 from matplotlib.figure import Figure
 
-from emulator.report.display import head_cells, number, percent, relative
+from emulator.report.display import head_cells, html_table, number, percent, relative, table
 from emulator.report.maps import difference_maps
 from emulator.report.panel import panel
 from emulator.report.style import FORECAST_COLOURS, FORECAST_DASHES, INK, PALE, WIDTH, Panel, legend, png, svg
-from emulator.report.template import html_table, table
 from emulator.report.view import View
 from emulator.verify.long_runs import comparable
 

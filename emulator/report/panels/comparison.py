@@ -5,10 +5,18 @@ from collections import Counter
 
 import numpy as np
 
-from emulator.report.display import difference_cell, head_cells, region_name, relative, signed_days
+from emulator.report.display import (
+    difference_cell,
+    head_cells,
+    html_table,
+    note,
+    region_name,
+    relative,
+    signed_days,
+    table,
+)
 from emulator.report.panel import panel
 from emulator.report.panels.breakdown import card
-from emulator.report.template import html_table, note, table
 from emulator.report.view import NO_TRUTH, NOT_FINITE, View
 from emulator.verify.metric import Metric, with_interval
 

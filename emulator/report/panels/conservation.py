@@ -1,27 +1,196 @@
-"""The budgets of the forecasts as written: residuals, drift and the size of the corrections."""
+"""The budgets of the forecasts as written: what each step leaves, how the totals drift, how large the corrections are."""
 
 import html
+from collections.abc import Callable
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from emulator.planet.quantities.registry import quantity
-from emulator.report import budget_panels as budgets
-from emulator.report.display import number, scientific, unit_and_factor
+from emulator.planet.quantities.registry import quantities, quantity
+from emulator.report.display import RAISED, days, note, number, scientific, table, unit_and_factor, variable_name
 from emulator.report.panel import panel
-from emulator.report.template import note, table
+from emulator.report.style import FORECAST_COLOURS, GREY, WIDTH, Panel, line_style, power_ticks, span, svg
 from emulator.report.view import View
+
+LARGE = 0.5  # share of the error from which a correction is called large
 
 
 @panel("conservation", 10, needs=("budget_relative",))
 def conservation(view: View) -> list:
-    let_stand = budgets.let_stand(view)
+    stands = let_stand(view)
     return [
-        budgets.residual_panel(view),
+        residual_panel(view),
         table("Budgets", budget_table(view)),
-        let_stand and note(let_stand),
-        budgets.drift_panel(view),
-        budgets.correction_panel(view),
+        stands and note(stands),
+        drift_panel(view),
+        correction_panel(view),
     ]
+
+
+def has_budgets(view: View) -> bool:
+    return "budget_relative" in view.scores
+
+
+def sources(view: View) -> list[str]:
+    """Audited stores and last the truth."""
+    return [str(name) for name in view.scores["audit_source"].values]
+
+
+def label(view: View, source: str) -> str:
+    """What a line is: the truth is the reference model, or the reanalysis, that the forecasts learned from."""
+    return "reference (truth)" if source == "truth" else source
+
+
+def step_rms(view: View, source: str, budget: str) -> np.ndarray:
+    """Root mean square over initial times of the relative residual per step, `(lead,)`; NaN where none was audited."""
+    return np.sqrt(_mean(_audited(view, "budget_relative", source, budget) ** 2))
+
+
+def drift(view: View, source: str, budget: str) -> np.ndarray:
+    """Mean over initial times of the total minus its initial value, `(lead,)`."""
+    total = _audited(view, "budget_total", source, budget)
+    return _mean(total - total[:, :1])
+
+
+def _audited(view, what, source, budget) -> np.ndarray:
+    """Of one source and budget, `(init, lead)`."""
+    array = view.scores[what].sel(audit_source=source, budget=budget)
+    return array.transpose("audit_init_time", "audit_lead_time").values
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the initial times that are known, `(lead,)`."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(finite, values, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
+
+
+def _by_budget(view: View, height: float, values: Callable[[str, str], np.ndarray], **options) -> tuple[Figure, list]:
+    """A figure with an axis for each budget, and on it `values(source, budget)`, `(lead,)`, of every source."""
+    budgets = [str(name) for name in view.scores["budget"].values]
+    lead = days(view.scores["audit_lead_time"].values)
+    figure, named = Figure(figsize=(WIDTH, height)), {}
+    axes = figure.subplots(1, len(budgets), squeeze=False, **options)[0]
+    for axis, budget in zip(axes, budgets, strict=True):
+        for position, source in enumerate(sources(view)):
+            line = values(source, budget)
+            if np.isfinite(line).any():
+                named[label(view, source)] = axis.plot(lead, line, **line_style(source, position))[0]
+        axis.set_title(quantity(budget).label)
+        axis.set_xlabel("lead [days]")
+        span(axis, 0, lead[-1])
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
+    return figure, list(zip(axes, budgets, strict=True))
+
+
+def residual_panel(view: View) -> Panel:
+    """Relative residual per step of each budget, logarithmic."""
+    figure, axes = _by_budget(view, 3.1, lambda source, budget: step_rms(view, source, budget), sharey=True)
+    for axis, _ in axes:
+        axis.set_yscale("log")
+        power_ticks(axis.yaxis)
+    axes[0][0].set_ylabel("residual per step, relative")
+    readings = [
+        f"{quantity(budget).label}: "
+        + ", ".join(f"{label(view, s)} {scientific(overall(view, s, budget))}" for s in sources(view))
+        for _, budget in axes
+    ]
+    return Panel(
+        "Budgets: what each step leaves unexplained",
+        "Root mean square over initial times of the budget residual of one step, relative to the global total (dry air mass, "
+        "water, energy); audited in double precision from the fields as written, not reported by the scheme.",
+        "Air, water and energy do not come from nowhere. For each step the change of the global total is compared with what "
+        "came in and went out; what is left over is the residual. The lower the line, the tighter the budget is closed. The "
+        "reference's own line shows how well the data themselves obey the budget."
+        + (f" {let_stand(view)}" if let_stand(view) else ""),
+        svg(figure, "Relative budget residual per step against lead. " + "; ".join(readings) + ".", "residual"),
+    )
+
+
+def drift_panel(view: View) -> Panel:
+    """Change of the global totals since the initial time."""
+    figure, axes = _by_budget(view, 2.8, lambda source, budget: drift(view, source, budget) * quantity(budget).drift[1])
+    for axis, budget in axes:
+        axis.axhline(0, color=GREY, linewidth=0.6)
+        axis.set_title(f"{quantity(budget).label} [{quantity(budget).drift[0]}]")
+    axes[0][0].set_ylabel("change since lead 0")
+    return Panel(
+        "Drift of the global totals",
+        "Mean over initial times of the global total minus its initial value. Dry air as the pressure that it exerts.",
+        "Dry air should not change at all. Water and energy may: the atmosphere gains and loses them through its top and "
+        "bottom, and the forecast should follow the reference.",
+        svg(figure, "Change of global dry air, water and energy since the initial time, against lead.", "drift"),
+    )
+
+
+def correction_panel(view: View) -> Panel | None:
+    """Root mean square of what the conservation scheme added to each field; None where no store records it."""
+    names = [name for name in map(str, view.scores.data_vars) if name.startswith("correction_rms_")]
+    recorded = [(name, source) for name in names for source in sources(view) if _recorded(view, name, source)]
+    if not recorded:
+        return None
+    lead = days(view.scores["audit_lead_time"].values)
+    changed = [name for name in names if np.nanmax(np.abs(view.scores[name].values), initial=0.0) > 0]
+    shown = [name for name in dict.fromkeys(name for name, _ in recorded) if name in changed]
+    untouched = [variable_name(name.removeprefix("correction_rms_")) for name in names if name not in changed]
+    if not shown:
+        return None
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes, shown, strict=False):
+        units = view.stored_units(name.removeprefix("correction_rms_"))
+        unit, factor = ("Pa", 1.0) if units == "Pa" else unit_and_factor(units)
+        for position, source in enumerate(sources(view)):
+            if (name, source) in recorded:
+                values = view.scores[name].sel(audit_source=source).values[1:] * factor
+                axis.plot(lead[1:], values, color=FORECAST_COLOURS[position % len(FORECAST_COLOURS)])
+        axis.set_title(variable_name(name.removeprefix("correction_rms_")) + (f" [{unit}]" if unit else ""))
+        span(axis, 0, lead[-1])
+        axis.set_ylim(0)
+        axis.set_xlabel("lead [days]")
+    return Panel(
+        "Size of the corrections",
+        "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times."
+        + _shares(view, shown)
+        + _too_large(view, shown)
+        + (f" Nothing was added to: {', '.join(untouched)}." if untouched else ""),
+        "Closing a budget means nudging the network's fields. The nudge should be small beside the errors above, and should "
+        "not grow with lead; if it does, the network is fighting the physics.",
+        svg(figure, "Size of the conservation scheme's corrections against lead.", "correction"),
+    )
+
+
+def overall(view: View, source: str, budget: str, what: str = "budget_relative") -> float:
+    """Root mean square of a residual over all audited steps."""
+    values = _finite(view, what, source, budget)
+    return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
+
+
+def mean_residual(view: View, source: str, budget: str) -> float:
+    """Mean residual over all audited steps, in its unit."""
+    values = _finite(view, "budget_residual", source, budget)
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _finite(view, what, source, budget) -> np.ndarray:
+    values = view.scores[what].sel(audit_source=source, budget=budget).values
+    return values[np.isfinite(values)]
+
+
+def drift_per_day(view: View, source: str, budget: str) -> float:
+    """Drift over the forecast per day, in the page's unit."""
+    values, lead = drift(view, source, budget), days(view.scores["audit_lead_time"].values)
+    finite = np.flatnonzero(np.isfinite(values))
+    if len(finite) < 2 or lead[finite[-1]] == lead[finite[0]]:
+        return float("nan")
+    return float(
+        (values[finite[-1]] - values[finite[0]]) / (lead[finite[-1]] - lead[finite[0]]) * quantity(budget).drift[1]
+    )
 
 
 def budget_table(view: View) -> str:
@@ -30,22 +199,73 @@ def budget_table(view: View) -> str:
     for budget in map(str, view.scores["budget"].values):
         unit, _ = unit_and_factor(str(view.scores["budget_units"].sel(budget=budget).values))
         per = unit if quantity(budget).as_rate else f"{unit} per step"
-        for index, source in enumerate(budgets.sources(view)):
-            relative = budgets.overall(view, source, budget)
+        for index, source in enumerate(sources(view)):
+            relative = overall(view, source, budget)
             if not np.isfinite(relative):
                 continue
             head = f'<th scope="rowgroup">{quantity(budget).label}</th>' if not index else "<td></td>"
-            drift = budgets.drift_per_day(view, source, budget)
+            drift = drift_per_day(view, source, budget)
             rows.append(
-                f'<tr>{head}<th scope="row">{html.escape(budgets.label(view, source))}</th>'
+                f'<tr>{head}<th scope="row">{html.escape(label(view, source))}</th>'
                 f"<td>{scientific(relative)}</td>"
-                f"<td>{number(budgets.mean_residual(view, source, budget))} {per}</td>"
-                f"<td>{number(budgets.overall(view, source, budget, 'budget_residual'))} {per}</td>"
-                f"<td>{number(drift)} {budgets.drift_unit(budget)}</td></tr>"
+                f"<td>{number(mean_residual(view, source, budget))} {per}</td>"
+                f"<td>{number(overall(view, source, budget, 'budget_residual'))} {per}</td>"
+                f"<td>{number(drift)} {quantity(budget).drift[0]}</td></tr>"
             )
     return (
         '<table class="budget"><thead><tr><th scope="col" class="text">Budget</th><th scope="col" class="text">Source</th>'
         '<th scope="col">Residual per step, relative (rms)</th><th scope="col">Mean residual</th>'
         '<th scope="col">Residual (rms)</th><th scope="col">Drift of the total per day</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _shares(view, names) -> str:
+    """How large corrections are at most beside a step's own deviation; nothing where no store records it."""
+    largest = {}
+    for name in names:
+        share = view.scores.get(name.replace("_rms_", "_share_"))
+        if share is not None and np.isfinite(share).any():
+            largest[variable_name(name.removeprefix("correction_rms_"))] = 100 * float(share.max())
+    if not largest:
+        return ""
+    shares = ", ".join(f"{name} {percent:.2g} %" for name, percent in largest.items())
+    return f" At most, as a share of the deviation that a step has in the training data: {shares}."
+
+
+def _too_large(view, names) -> str:
+    """Which corrections reach half of the forecast's error at the same lead, and how much of it; nothing where none does."""
+    large = []
+    for name in names:
+        variable = name.removeprefix("correction_rms_")
+        channels = [c for c in map(str, view.scores["channel"].values) if view.variable(c) == variable]
+        for source in (s for s in sources(view) if channels and s in view.forecasts and _recorded(view, name, s)):
+            squares = [view.get("rmse", source, channel, scaled=False) ** 2 for channel in channels]
+            error = dict(zip(view.scores["lead_time"].values, np.sqrt(np.mean(squares, axis=0)), strict=True))
+            correction = view.scores[name].sel(audit_source=source)
+            leads = [at for at in correction["audit_lead_time"].values if error.get(at, 0) > 0]
+            share = correction.sel(audit_lead_time=leads).values / np.array([error[at] for at in leads])
+            if np.isfinite(share).any() and (largest := np.nanmax(share)) >= LARGE:
+                who = f" of {source}" if len(view.forecasts) > 1 else ""
+                large.append(f"{variable_name(variable)}{who} up to {largest:.2g} times")
+    return f" Not small beside the forecast's error at the same lead: {', '.join(large)}." if large else ""
+
+
+def _recorded(view, name, source):
+    values = view.scores[name].sel(audit_source=source).values
+    return bool(np.isfinite(values).any())
+
+
+def let_stand(view: View) -> str:
+    """What of the absolute residuals is a constant of the training data; nothing where there is none."""
+    rates = view.scores["unaccounted"]
+    if not np.any(rates.values):
+        return ""
+    texts = []
+    for name, declared in reversed(quantities().items()):
+        if name in rates["budget"].values and (value := float(rates.sel(budget=name).values[0])):
+            texts.append(f"{number(value)} {declared.rate_units.translate(RAISED)} of {declared.label.lower()}")
+    return (
+        f"The mean residuals hold {' and '.join(texts)}, which the training data themselves leave unexplained and the scheme "
+        "lets stand; the relative residuals are without it."
     )

@@ -9,7 +9,7 @@ from emulator.report.panel import panel
 from emulator.report.style import BLUE, DECADES, GREY, WIDTH, Panel, plain_ticks, svg
 from emulator.report.view import View
 from emulator.store.schema import grid_of
-from emulator.verify.ledger import Ledger
+from emulator.verify.budgets import Ledger
 
 BLOCK_BYTES = 2**26
 GRAVITY = 9.80665  # turns mass into the pressure it exerts, for display

@@ -5,10 +5,9 @@ import html
 import matplotlib
 import numpy as np
 
-from emulator.report.display import head_cells, lead_label, number
+from emulator.report.display import head_cells, html_table, lead_label, number, table
 from emulator.report.panel import panel
 from emulator.report.style import PALE, Panel, multiples, plain_ticks, svg
-from emulator.report.template import html_table, table
 from emulator.report.view import View
 
 SHOWN, FORECASTS = 6, 3

@@ -5,18 +5,19 @@ import html
 import numpy as np
 
 from emulator.planet.quantities.registry import quantity
-from emulator.report import budget_panels
 from emulator.report.display import (
     date_and_hour,
     difference_cell,
+    note,
     number,
     scientific,
     signed_days,
+    table,
     unit_cell,
 )
 from emulator.report.panel import panel
+from emulator.report.panels import conservation as budgets
 from emulator.report.panels.comparison import comparison_verdict
-from emulator.report.template import note, table
 from emulator.report.view import NOT_FINITE, View
 
 
@@ -92,8 +93,8 @@ def verdict(view: View) -> list[str]:
         ]
     sentences = (_against_persistence(view), _against_climatology(view), _never_better(view))
     skill = " ".join(sentence for sentence in sentences if sentence)
-    budgets = _budgets(view) if budget_panels.has_budgets(view) else ""
-    return [skill, budgets] if budgets else [skill]
+    closed = _budgets(view) if budgets.has_budgets(view) else ""
+    return [skill, closed] if closed else [skill]
 
 
 def _against_persistence(view) -> str:
@@ -166,8 +167,8 @@ def _with_truth(view) -> str:
 def _budgets(view) -> str:
     texts = []
     for budget in map(str, view.scores["budget"].values):
-        ours = budget_panels.overall(view, view.main, budget) if view.main in budget_panels.sources(view) else np.nan
-        theirs = budget_panels.overall(view, "truth", budget)
+        ours = budgets.overall(view, view.main, budget) if view.main in budgets.sources(view) else np.nan
+        theirs = budgets.overall(view, "truth", budget)
         if np.isfinite(ours):
             beside = f" (reference {scientific(theirs)})" if np.isfinite(theirs) else ""
             texts.append(f"{scientific(ours)} of the {quantity(budget).total}{beside}")

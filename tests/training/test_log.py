@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emulator.training.journal import Journal
+from emulator.training.log import Journal
 
 ROWS = [{"update": 2 * n, "loss": 1 / (n + 1)} for n in range(1, 6)]
 

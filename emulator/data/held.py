@@ -1,0 +1,63 @@
+"""Fields of a whole period in memory, filled by a thread of its own while the first updates read what they need."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 32 << 20  # read at a time: so often is looked whether the process ends
+
+log = logging.getLogger(__name__)
+
+
+class Held:
+    """Groups of fields `(time, channel, *space)`, float32, filled from the first time to the last.
+
+    The thread uses no operation of torch: those would start a team of threads of their own beside the training's. It ends
+    with the process, whatever is still to be read.
+
+    Args:
+      shapes: of each group, `(time, channel, *space)`, with as many times in all.
+      read: `(group, positions in time, out)` reads into `out`, `(position, channel, *space)`.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str, np.ndarray, np.ndarray], None]):
+        self._arrays = {group: np.empty(shape, np.float32) for group, shape in shapes.items()}
+        self._tensors = {group: torch.from_numpy(array) for group, array in self._arrays.items()}
+        self._count = next(iter(shapes.values()))[0]
+        self._filled = 0  # times of which all groups are there
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._fill, args=(read,), name="held", daemon=True)
+        self._thread.start()
+
+    def fields(self, group: str, times: np.ndarray) -> Tensor | None:
+        """A group's fields at positions `(batch, time)`, `(batch, time, channel, *space)`; None while some are not there yet.
+
+        Raises what reading has raised, be it at other times.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._filled < self._count and times.size and times.max() >= self._filled:
+            return None
+        return self._tensors[group][torch.from_numpy(times)]
+
+    def wait(self) -> "Held":
+        """Itself once all is there, or reading has failed."""
+        self._thread.join()
+        return self
+
+    def _fill(self, read) -> None:
+        one = max(1, sum(array[0].nbytes for array in self._arrays.values()))
+        length = max(1, BLOCK_BYTES // one)
+        try:
+            for first in range(0, self._count, length):
+                last = min(first + length, self._count)
+                for group, array in self._arrays.items():
+                    read(group, np.arange(first, last), array[first:last])
+                self._filled = last
+            log.info("all %d times are held in memory", self._count)
+        except Exception as error:  # whoever asks next gets it
+            self._error = error

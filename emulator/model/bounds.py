@@ -1,0 +1,121 @@
+"""Where states come to rest and what bounds them: the training data's envelope, physical limits, or nothing."""
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from emulator.data.channels import Channels
+from emulator.data.normalisation import channel_statistics
+from emulator.data.samples import Samples
+from emulator.store.moments import Cells, std_about_mean
+from emulator.store.schema import entry
+from emulator.store.statistics import ENVELOPE
+
+MARGIN = 0.5  # of variables for which none is given
+
+log = logging.getLogger(__name__)
+
+
+class Envelope(NamedTuple):
+    """What the training data's states are, cell by cell; 0 where a cell never has a value.
+
+    Attributes:
+      mean: over time, float64; lowest, highest: state, float32; each `(channel, *space)`.
+      spread: standard deviation about the cells' own means, in the root mean square over the area, `(channel,)`, float64.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+
+def envelope(samples: Samples, statistics: xr.Dataset) -> Envelope:
+    """The envelope in the statistics, or where they hold none (written by an older version) that of the samples.
+
+    The latter reads every state. Of the times that are there, not of missing slots; they need no weighting by season: a
+    period of whole years is the user's choice. Raises `ValueError` for statistics of another grid, and for a period in
+    which every state is missing.
+    """
+    channels = samples.layout.prognostic
+    lacking = [name for name in channels.names if f"{name}:{ENVELOPE[0]}" not in statistics]
+    if lacking:
+        log.info("The statistics hold no envelope: it is found now, which reads all states; run stats anew to store it")
+        return _of_samples(samples)
+    own = [str(samples.times[end]) for end in (0, -1)]
+    theirs = [statistics.attrs.get(f"period_{end}") for end in ("start", "end")]
+    if own != theirs:
+        log.info("The envelope is of the statistics' period, %s to %s, not the training's, %s to %s", *theirs, *own)
+    mean, lowest, highest = (_stacked(statistics, channels, label, samples.grid.shape) for label in ENVELOPE)
+    spread = channel_statistics(statistics, channels, "std_about_time_mean")
+    return Envelope(mean.double(), spread.nan_to_num(), lowest, highest)
+
+
+def _stacked(statistics: xr.Dataset, channels: Channels, label: str, space: tuple[int, ...]) -> Tensor:
+    fields = []
+    for name, width in zip(channels.names, channels.widths, strict=True):
+        values = np.asarray(statistics[f"{name}:{label}"].values, np.float32)
+        if values.size != width * np.prod(space) or values.shape[-len(space) :] != tuple(space):
+            raise ValueError(
+                f"Expected the {label} of {name} on {width} levels of a grid of {space} in the statistics, got "
+                f"{values.shape}: they are of another store"
+            )
+        fields.append(torch.from_numpy(values.reshape(width, *space)))
+    return torch.cat(fields).nan_to_num()
+
+
+def _of_samples(samples: Samples) -> Envelope:
+    present = np.flatnonzero(~samples.missing)
+    if not len(present):
+        raise ValueError(
+            f"Expected a state to train on from {samples.times[0]} to {samples.times[-1]}, all are missing"
+        )
+    cells = Cells((samples.layout.prognostic.count, *samples.grid.shape))
+    for index in present:
+        cells.add(samples.state(int(index)).numpy().astype(np.float64))
+    found = cells.moments()
+    spread = torch.from_numpy(std_about_mean(found, samples.grid.area)).nan_to_num()
+    fields = (torch.from_numpy(found.or_nan(each)).nan_to_num() for each in (found.mean, found.minimum, found.maximum))
+    mean, lowest, highest = fields
+    return Envelope(mean, spread, lowest.float(), highest.float())
+
+
+def bounds(kind: str, margin: float | Mapping[str, float], found: Envelope, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Lower and upper bound of every state, `(channel, *space)` float32, infinite where there is none.
+
+    Args:
+      kind: `envelope`, widened by the share `margin` of its range (by variable; `MARGIN` of those not named); `physical`:
+        the minimum and maximum of the variable; `none`.
+
+    Raises `ValueError` for a margin of what is no prognostic variable, and for a kind that is none of these.
+    """
+    channels = samples.layout.prognostic
+    if kind == "envelope":
+        share = _by_channel(channels, margin).view(-1, *[1] * (found.lowest.dim() - 1))
+        widened = share * (found.highest - found.lowest)
+        return found.lowest - widened, found.highest + widened
+    if kind not in ("physical", "none"):
+        raise ValueError(f"Expected bounds among envelope, physical and none, got {kind!r}")
+    lower, upper = (torch.full_like(found.lowest, sign * torch.inf) for sign in (-1, 1))
+    if kind == "physical":
+        for name, where in channels.slices.items():
+            variable = entry(samples.dataset, name)
+            lower[where] = -torch.inf if variable.minimum is None else variable.minimum
+            upper[where] = torch.inf if variable.maximum is None else variable.maximum
+    return lower, upper
+
+
+def _by_channel(channels: Channels, margin: float | Mapping[str, float]) -> Tensor:
+    if not isinstance(margin, Mapping):
+        return torch.full((channels.count,), float(margin))
+    if unknown := sorted(set(margin) - set(channels.names)):
+        raise ValueError(f"Expected margins of prognostic variables {list(channels.names)}, got {unknown}")
+    shares = torch.zeros(channels.count)
+    for name, where in channels.slices.items():
+        shares[where] = margin.get(name, MARGIN)
+    return shares

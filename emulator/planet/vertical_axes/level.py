@@ -1,0 +1,66 @@
+"""Levels of the atmosphere from the top down: pressure in hPa, sigma, or the number of a hybrid level.
+
+The thickness of their layers is that of `emulator.planet.vertical.Levels`; files record interfaces in ways that
+`emulator.sources.axes` knows.
+"""
+
+import numpy as np
+
+from emulator.planet.vertical_axes.registry import Recorded, VerticalAxis, register
+
+PRESSURE_NAMES = ("isobaricInhPa", "isobaricInPa", "pressure_level", "plev", "air_pressure", "pressure")
+LEVEL_NAMES = ("level", "lev", *PRESSURE_NAMES, "hybrid", "model_level", "sigma")
+STANDARD_NAMES = {
+    "air_pressure": "pressure",
+    "atmosphere_sigma_coordinate": "sigma",
+    "atmosphere_hybrid_sigma_pressure_coordinate": "hybrid",
+}
+LARGEST_PRESSURE = 1100  # hPa
+
+
+def is_pressure(recorded: Recorded) -> bool:
+    """Whether the values are in units of pressure."""
+    return recorded.values.dtype.kind in "fiu" and recorded.is_in("Pa")
+
+
+def _fits(recorded: Recorded) -> bool:
+    if recorded.standard_name in STANDARD_NAMES or is_pressure(recorded):
+        return True
+    of_the_ocean = recorded.standard_name.startswith("ocean_")
+    return recorded.name in LEVEL_NAMES and not of_the_ocean and not recorded.is_in("m")
+
+
+def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
+    """Pressures in hPa; "unknown" where nothing says what the values are, which may then be hPa or numbers."""
+    values = np.asarray(recorded.values, np.float64)
+    if recorded.name in PRESSURE_NAMES or is_pressure(recorded):
+        default = "Pa" if recorded.name in ("plev", "isobaricInPa") else "hPa"
+        units = {"units": default} | dict(recorded.attributes)
+        return Recorded(recorded.name, units, values, recorded.field).measured("hPa"), "pressure"
+    if recorded.attributes.get("units") == "hybrid_sigma_pressure" or recorded.name in ("hybrid", "model_level"):
+        return values, "hybrid"
+    kind = recorded.field.get("vertical") or STANDARD_NAMES.get(recorded.standard_name, "unknown")
+    if kind == "pressure":
+        units = {"units": "hPa"} | dict(recorded.attributes)
+        return Recorded(recorded.name, units, values, recorded.field).measured("hPa"), "pressure"
+    if kind == "unknown" and values.max() > LARGEST_PRESSURE:
+        raise ValueError(f"Expected units of the levels {values[:3]}, got none")
+    return values, kind
+
+
+def _attributes(kind: str) -> dict:
+    known = {"units": "hPa", "standard_name": "air_pressure"} if kind == "pressure" else {"units": "1"}
+    return {**known, "positive": "down", "axis": "Z"}
+
+
+LEVEL = register(
+    VerticalAxis(
+        name="level",
+        label="levels",
+        fits=_fits,
+        read=_read,
+        attributes=_attributes,
+        grib={"isobaricInhPa": "hPa", "isobaricInPa": "hPa", "hybrid": "", "sigma": ""},
+        order=40,
+    )
+)

@@ -1,0 +1,304 @@
+"""Several analysis stores as one, joined when they are read and never copied: other variables, levels or time steps.
+
+A joined store is a folder that holds one small file, `joined.json`: which stores, which of their variables, and the
+step. Whatever opens an analysis store by its path opens a joined one too. Its times are those of the first store, or of
+the step asked for, at which every store has values. A snapshot of a store with longer steps is its latest one at or
+before a time; a mean over a longer interval is that of the interval in which the step ends; means over shorter ones are
+averaged over the step.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulator.files.whole_file import whole_file
+from emulator.store.chunks import StoreReader
+from emulator.store.schema import constants_of, fingerprint, grid_of, in_order, time_step_seconds
+
+FILE, SCHEMA = "joined.json", "joined-1"
+SLOTS = ("missing", "interpolated")
+COLUMN = ("vertical_coordinate", "levels_selected")  # attributes of the store that has levels
+TOLERANCE = 1e-3  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the stores.
+
+    Attributes:
+      path: of an analysis store; in `joined.json` it may be relative to the folder.
+      variables: names to take; None for all but those that an earlier store has.
+    """
+
+    path: str
+    variables: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a joined store says of itself.
+
+    Attributes:
+      parts: the stores, the first of which gives the grid and the time axis.
+      step_hours: of the joined store; None: the first store's. roles: of variables, where they are others than their stores'.
+    """
+
+    parts: tuple[Part, ...]
+    step_hours: float | None = None
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def is_joined(path) -> bool:
+    """Whether a joined store lies at a path."""
+    return "://" not in str(path) and (Path(path) / FILE).is_file()
+
+
+def read_recipe(path) -> Recipe:
+    """What the joined store at a path says, with paths of its stores from here. Raises `ValueError` for a damaged file."""
+    file = Path(path) / FILE
+    try:
+        values = json.loads(file.read_text())
+        if values.get("emulator_schema") != SCHEMA:
+            raise ValueError(f"Expected emulator_schema {SCHEMA!r} in {file}, got {values.get('emulator_schema')!r}")
+        parts = tuple(Part(_from(path, p["path"]), p["variables"] and tuple(p["variables"])) for p in values["stores"])
+        return Recipe(parts, values["step_hours"], values["roles"])
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"Expected the description of a joined store in {file}, it is damaged: {error}") from error
+
+
+def write_joined(recipe: Recipe, datasets: Sequence[xr.Dataset], output) -> None:
+    """The joined store of stores that are opened, after everything that `joined` checks.
+
+    Raises `ValueError` where they do not go together; nothing is then written. An output that is an unlike store is refused.
+    """
+    output = Path(output)
+    if output.exists() and not is_joined(output):
+        raise ValueError(f"Expected a joined store or nothing at {output}, got something else; remove it first")
+    joined(recipe, datasets)
+    stores = [{"path": str(part.path), "variables": part.variables} for part in recipe.parts]
+    values = {"emulator_schema": SCHEMA, "stores": stores, "step_hours": recipe.step_hours, "roles": dict(recipe.roles)}
+    output.mkdir(parents=True, exist_ok=True)
+    with whole_file(output / FILE) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def joined(recipe: Recipe, datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+    """One lazy dataset of stores opened with `open_analysis`, in the order of the recipe's parts.
+
+    Raises `ValueError`, naming the store, for other grids, levels, constants or calendars, a variable that is absent or in
+    two of them, a step that is no multiple of a store's, and where the stores share no times.
+    """
+    paths = [part.path for part in recipe.parts]
+    _check_alike(datasets, paths)
+    chosen = _chosen(recipe.parts, datasets)
+    clock = _Clock(datasets[0]["time"].values)
+    places = [clock.seconds(dataset["time"].values, path) for dataset, path in zip(datasets, paths, strict=True)]
+    step = recipe.step_hours and recipe.step_hours * 3600
+    spans = [_span(dataset, place, names, step) for dataset, place, names in zip(datasets, places, chosen, strict=True)]
+    kept = _times(clock, places[0], spans, time_step_seconds(datasets[0]), step)
+    if len(kept) < 2:
+        raise ValueError(f"Expected times that all of {', '.join(paths)} have, got {len(kept)}")
+    step = float(np.diff(places[0][kept[:2]])[0])
+    times, variables, slots = places[0][kept], {}, {}
+    for dataset, place, names in zip(datasets, places, chosen, strict=True):
+        positions = {
+            cell: _positions(place, time_step_seconds(dataset), times, step, cell == "mean")
+            for cell in ("point", "mean")
+        }
+        for name in names:
+            array = dataset[name]
+            if "time" in array.dims:
+                where = positions["mean" if _is_mean(array) else "point"]
+                array = _taken(array, where)
+                _or_slots(slots, dataset, where)
+            variables[name] = array.assign_attrs(role=recipe.roles[name]) if name in recipe.roles else array
+    whole = {name: array.drop_vars("time", errors="ignore") for name, array in variables.items()}
+    merged = xr.Dataset(whole | {name: ("time", values) for name, values in slots.items()})
+    merged = merged.assign_coords(time=datasets[0]["time"].isel(time=kept))
+    return in_order(merged.assign_attrs(_attributes(recipe, datasets, step)))
+
+
+class JoinedReader:
+    """Reads the stores of a joined one as `emulator.store.chunks.StoreReader` reads one: same methods, same errors."""
+
+    def __init__(self, recipe: Recipe, datasets: Sequence[xr.Dataset], times: np.ndarray, threads: int = 1):
+        self._readers = [StoreReader(part.path, threads) for part in recipe.parts]
+        self._owner = {name: n for n, names in enumerate(_chosen(recipe.parts, datasets)) for name in names}
+        clock = _Clock(datasets[0]["time"].values)
+        wanted = clock.seconds(times, "the joined store")
+        self._positions: dict[str, np.ndarray] = {}
+        for name, n in self._owner.items():
+            if "time" in datasets[n][name].dims:
+                step, place = time_step_seconds(datasets[n]), clock.seconds(datasets[n]["time"].values, "")
+                mean = _is_mean(datasets[n][name])
+                self._positions[name] = _positions(place, step, wanted, float(wanted[1] - wanted[0]), mean)
+
+    def can_read(self, names) -> bool:
+        """Whether all of some variables are laid out for it, and none is averaged."""
+        return all(
+            name in self._positions
+            and self._positions[name].ndim == 1
+            and self._readers[self._owner[name]].can_read([name])
+            for name in names
+        )
+
+    def read(self, wanted, out: np.ndarray) -> None:
+        """Several variables at several times of the joined store into `out`; see `StoreReader.read`."""
+        for n, reader in enumerate(self._readers):
+            own = [
+                (name, int(self._positions[name][time]), *place)
+                for name, time, *place in wanted
+                if self._owner[name] == n
+            ]
+            if own:
+                reader.read(own, out)
+
+
+class _Clock:
+    """Seconds since the first of some times, datetime64 or cftime."""
+
+    def __init__(self, times: np.ndarray):
+        self.origin = times[0]
+
+    @property
+    def after_midnight(self) -> float:
+        """Seconds from midnight to the first of the times."""
+        if hasattr(self.origin, "calendar"):
+            return self.origin.hour * 3600 + self.origin.minute * 60 + self.origin.second
+        return float((self.origin - self.origin.astype("datetime64[D]")) / np.timedelta64(1, "s"))
+
+    def seconds(self, times: np.ndarray, path) -> np.ndarray:
+        """`(time,)` float64. Raises `ValueError` for another calendar."""
+        one, other = (getattr(time, "calendar", "standard") for time in (self.origin, times[0]))
+        if one != other or (times.dtype == object) != hasattr(self.origin, "calendar"):
+            raise ValueError(f"Expected stores of one calendar, got {one} and {other} in {path}")
+        since = times - self.origin
+        if since.dtype == object:
+            return np.array([each.total_seconds() for each in since], np.float64)
+        return since / np.timedelta64(1, "s")
+
+
+def _span(dataset: xr.Dataset, place: np.ndarray, names: Sequence[str], step: float | None) -> tuple[float, float]:
+    """First and last second at which a store has values: a snapshot until the next one is due, a mean where it is whole."""
+    own = time_step_seconds(dataset)
+    means = [name for name in names if "time" in dataset[name].dims and _is_mean(dataset[name])]
+    first, last = place[0], place[-1] + own - 2 * TOLERANCE
+    return (first + max(0.0, (step or own) - own), place[-1]) if means else (first, last)
+
+
+def _times(clock: _Clock, own: np.ndarray, spans, own_step: float, step: float | None) -> np.ndarray:
+    """Positions in the first store of the joined one's times: within all stores, at multiples of the step if there is one."""
+    first, last = max(span[0] for span in spans), min(span[1] for span in spans)
+    kept = (own >= first - TOLERANCE) & (own <= last + TOLERANCE)
+    if step is None:
+        return np.flatnonzero(kept)
+    ratio = step / own_step if own_step else 0.0
+    if ratio < 1 or abs(ratio - round(ratio)) > 1e-6:
+        raise ValueError(f"Expected step_hours as a multiple of {own_step / 3600:g}, got {step / 3600:g}")
+    phase = (own + clock.after_midnight) % step
+    return np.flatnonzero(kept & (np.minimum(phase, step - phase) < TOLERANCE))
+
+
+def _positions(place: np.ndarray, own_step: float, times: np.ndarray, step: float, mean: bool) -> np.ndarray:
+    """Where a store's values for some times lie: `(time,)`, or `(time, n)` of which the mean over the step is taken.
+
+    `place`, `times`: seconds, of the store and of the joined one. Positions outside the store are cut to its ends.
+    """
+    if not mean:
+        at = np.searchsorted(place, times + TOLERANCE, side="right") - 1
+        return np.clip(at, 0, len(place) - 1)
+    at = np.clip(np.searchsorted(place, times - TOLERANCE), 0, len(place) - 1)
+    ratio = step / own_step if own_step else 1.0
+    if ratio < 1 + 1e-6:
+        return at
+    if abs(ratio - round(ratio)) > 1e-6:
+        raise ValueError(f"Expected a step that is a multiple of {own_step / 3600:g} h, got {step / 3600:g} h")
+    return np.clip(at[:, None] - np.arange(round(ratio))[::-1], 0, len(place) - 1)
+
+
+def _is_mean(array: xr.DataArray) -> bool:
+    return "time: mean" in str(array.attrs.get("cell_methods", ""))
+
+
+def _taken(array: xr.DataArray, positions: np.ndarray) -> xr.DataArray:
+    if positions.ndim == 1:
+        return array.isel(time=positions)
+    wide = array.chunk({"time": positions.shape[1]}).isel(time=xr.DataArray(positions, dims=("time", "part")))
+    mean = wide.astype(np.float64).mean("part", skipna=False).astype(np.float32)
+    return mean.assign_attrs(array.attrs)
+
+
+def _or_slots(slots: dict, dataset: xr.Dataset, positions: np.ndarray) -> None:
+    """Marks the times whose values are missing or interpolated in a store."""
+    for name in SLOTS:
+        if name in dataset:
+            here = dataset[name].values[positions].astype(bool)
+            here = here if here.ndim == 1 else here.any(axis=1)
+            slots[name] = slots.get(name, False) | here
+
+
+def _chosen(parts: Sequence[Part], datasets: Sequence[xr.Dataset]) -> list[list[str]]:
+    """The variables that each store gives. Raises `ValueError` for one that is absent, or asked of two stores."""
+    owner: dict[str, str] = {}
+    chosen = []
+    for part, dataset in zip(parts, datasets, strict=True):
+        have = [str(name) for name in dataset.data_vars if name not in SLOTS]
+        if part.variables is None:
+            names = [name for name in have if name not in owner]
+        else:
+            if absent := [name for name in part.variables if name not in have]:
+                raise ValueError(f"Expected variables of {part.path}, it has none named {', '.join(absent)}")
+            if twice := [name for name in part.variables if name in owner]:
+                raise ValueError(
+                    f"Expected each variable from one store, got {twice[0]} of {owner[twice[0]]} and {part.path}"
+                )
+            fixed = [n for n in ("cell_area", "half_level_a", "half_level_b") if n in have and n not in owner]
+            names = [*part.variables, *(name for name in fixed if name not in part.variables)]
+        owner |= dict.fromkeys(names, part.path)
+        chosen.append(names)
+    return chosen
+
+
+def _check_alike(datasets: Sequence[xr.Dataset], paths: Sequence[str]) -> None:
+    if len(datasets) < 2:
+        raise ValueError(f"Expected at least two stores to join, got {len(datasets)}")
+    first = datasets[0]
+    for other, path in zip(datasets[1:], paths[1:], strict=True):
+        where = f"{paths[0]} and {path}"
+        if not grid_of(first).same_as(grid_of(other)):
+            raise ValueError(
+                f"Expected stores on one grid, got {grid_of(first).describe()} and {grid_of(other).describe()} in {where}; "
+                "ingest one of them on the grid of the other"
+            )
+        if constants_of(first) != constants_of(other):
+            raise ValueError(f"Expected stores with the same physical constants, got others in {where}")
+    for one in range(len(datasets)):
+        for other in range(one):
+            pair = datasets[other], datasets[one]
+            for name in sorted(set(pair[0].dims) & set(pair[1].dims) - {"time", "half_level"}):
+                if not np.array_equal(
+                    *(np.asarray(dataset[name].values) for dataset in pair if name in dataset.coords)
+                ):
+                    raise ValueError(f"Expected the same {name} in {paths[other]} and {paths[one]}, got others")
+
+
+def _attributes(recipe: Recipe, datasets: Sequence[xr.Dataset], step: float) -> dict:
+    attributes = dict(datasets[0].attrs)
+    for dataset in datasets:
+        attributes |= {
+            name: value for name, value in dataset.attrs.items() if name in COLUMN and name not in attributes
+        }
+    settings = json.dumps(
+        [[part.variables for part in recipe.parts], recipe.step_hours, dict(sorted(recipe.roles.items()))]
+    )
+    own = fingerprint(settings, *(str(dataset.attrs.get("fingerprint")) for dataset in datasets))
+    return attributes | {"time_step_seconds": step, "fingerprint": own, "complete": True}
+
+
+def _from(folder, path: str) -> str:
+    """A path that a recipe names, seen from here."""
+    return path if "://" in path or Path(path).is_absolute() else str(Path(folder) / path)

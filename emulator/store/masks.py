@@ -1,0 +1,64 @@
+"""Where fields exist: the attribute `domain` of a field, and the masks behind it.
+
+`all` (or no attribute): everywhere. `land` and `ocean`: where the static field `land_sea_mask` is at least, or below, a half.
+Anything else is the name of a static field, at least a half where the field exists. Outside a field's domain its values are
+missing (NaN) and mean nothing; inside, a missing value is one that ought to be there.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+LAND_SEA_MASK = "land_sea_mask"
+HALF = 0.5
+
+
+def domain_name(dataset: xr.Dataset, name: str) -> str | None:
+    """The domain of a field as its attribute has it; None for everywhere."""
+    domain = str(dataset[name].attrs.get("domain", "all"))
+    return None if domain == "all" else domain
+
+
+def mask_name(domain: str) -> str:
+    """The static field that says where a domain is."""
+    return LAND_SEA_MASK if domain in ("land", "ocean") else domain
+
+
+def inside(domain: str, mask: np.ndarray) -> np.ndarray:
+    """Where a domain is, by the values of its mask: bool of their shape. A missing value is in neither land nor ocean."""
+    mask = np.asarray(mask)
+    return mask < HALF if domain == "ocean" else mask >= HALF
+
+
+def domain_of(dataset: xr.Dataset, name: str) -> np.ndarray | None:
+    """Where a field of a store exists: bool on its own dimensions without times and members, `([vertical,] *space)`.
+
+    A mask without levels holds for all of the field's. None for everywhere.
+
+    Raises `ValueError` naming the field where the mask is not in the dataset, changes in time, or lies on dimensions that the
+    field has not.
+    """
+    domain = domain_name(dataset, name)
+    if domain is None:
+        return None
+    what, field = mask_name(domain), dataset[name]
+    if what not in dataset:
+        raise ValueError(f"Expected the static field {what} for the domain {domain!r} of {name}, got none of that name")
+    own = {d: n for d, n in field.sizes.items() if d not in ("time", "init_time", "lead_time", "member")}
+    return where_inside(domain, dataset[what].variable, name, own)
+
+
+def where_inside(domain: str, mask: xr.Variable, name: str, sizes: Mapping) -> np.ndarray:
+    """Where a domain is, on dimensions of some sizes, those of the field `name`. Raises `ValueError` for a mask on others."""
+    if other := [f"{d} ({n})" for d, n in mask.sizes.items() if sizes.get(d) != n]:
+        have = ", ".join(f"{d} ({n})" for d, n in sizes.items())
+        raise ValueError(f"Expected the mask {mask_name(domain)} of {name} on {have}, got {', '.join(other)}")
+    here = inside(domain, mask.transpose(*[d for d in sizes if d in mask.dims]).values)
+    shape = [n if d in mask.dims else 1 for d, n in sizes.items()]
+    return np.broadcast_to(here.reshape(shape), tuple(sizes.values()))
+
+
+def cut(values: np.ndarray, exists: np.ndarray | None) -> np.ndarray:
+    """Float values `(..., [vertical,] *space)` where a field exists, NaN elsewhere; `exists` None: everywhere."""
+    return values if exists is None else np.where(exists, values, np.float32(np.nan))
