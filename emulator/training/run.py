@@ -131,9 +131,7 @@ class Training:
         if len(samples) <= longest:
             raise ValueError(f"Expected more than {longest} times to train on, {options.store} has {len(samples)}")
         changes(statistics, layout.prognostic)
-        weighted = self._weighted(samples, statistics)
-        if not grid.is_global():
-            weighted.loss(options.loss)  # some need a globe; tables of a large one take long
+        self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
         network = make_network(options.network, layout, grid)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))

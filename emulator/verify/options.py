@@ -28,7 +28,7 @@ class VerifyOptions(Options):
     variables: tuple[str, ...] | None = option(None)
     levels: tuple[float, ...] | None = option(None, "of these the nearest in the stores, in their own unit")
     regions: tuple[str, ...] | None = option(
-        None, "None: the globe, the tropics and both hemispheres beyond 20 degrees; on a regional grid its domain"
+        None, "None: the globe, the tropics and both hemispheres beyond 20 degrees; the domain of a regional grid"
     )
     energy: Literal["hydrostatic", "total"] = option("hydrostatic", "form of energy in the audit, as trained")
     heat_capacity: Literal["constant", "moist"] = option("constant")

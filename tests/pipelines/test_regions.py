@@ -38,7 +38,13 @@ def experiment(folder, kind):
             "phases": [{"updates": 60 if kind != "region_points" else 150}],
             "optimizer": {"warmup_steps": 5},
         },
-        "rollout": {"period": {"start": "2001-01-08"}, "every_hours": 12, "lead_days": 1, "also": ["netcdf"]},
+        "rollout": {
+            "period": {"start": "2001-01-08"},
+            "every_hours": 12,
+            "lead_days": 1,
+            "also": ["netcdf"],
+            "long_run_days": 2,
+        },
         "verify": {"regions": ["global", "europe", "tropics"], "climatology": {"end": "2001-01-07"}},
         "report": {"title": "A region"},
     }
