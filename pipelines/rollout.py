@@ -34,11 +34,11 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     initial times is computed; whoever writes the last one finishes the store. Raises `ValueError` when a checkpoint does
     not match the store.
     """
-    check_formats(config.also)
     freed_memory.keep()
     processes = processes_of(os.environ)
     share = part or (processes.rank + 1, processes.size)
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
+    check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     device = device_of(processes)
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
@@ -96,6 +96,7 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     dataset = open_analysis(config.store)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
+    check_formats(config.also, grid_of(dataset))
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])

@@ -37,17 +37,22 @@ def library():
     return eccodes
 
 
+def expect_rows(grid: Grid) -> None:
+    """Raises `ValueError` for a grid that is not written as GRIB."""
+    if not grid.has_rows or grid.is_split:
+        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}; NetCDF takes any grid")
+
+
 def write_grib(forecast: xr.Dataset, path: Path) -> int:
     """Writes a forecast `(lead_time, [member,] [level,] latitude, longitude)` with a scalar `init_time`.
 
     Returns the number of messages. Under a temporary name, then renamed. Fields that GRIB has no number for, and records of
-    the conservation scheme, are left out. Raises `ImportError` without ecCodes, `ValueError` on a point grid, another
+    the conservation scheme, are left out. Raises `ImportError` without ecCodes, `ValueError` on points, a map, another
     calendar or leads in months, `OSError` on a full disk.
     """
     eccodes = library()
     grid = grid_of(forecast)
-    if not grid.has_rows or grid.is_split:
-        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}; NetCDF takes any grid")
+    expect_rows(grid)
     init = forecast["init_time"].values[()]
     if not isinstance(init, np.datetime64):
         raise ValueError(

@@ -87,7 +87,9 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     if "cell" in dataset.dims:
         if "cell_area" not in dataset:
             raise ValueError("Expected the variable cell_area with a point grid, got none")
-        return Grid.points(dataset["latitude"].values, dataset["longitude"].values, dataset["cell_area"].values)
+        area = dataset["cell_area"]
+        area = area.isel({dim: 0 for dim in area.dims if dim != "cell"})  # files that were joined have it at every time
+        return Grid.points(dataset["latitude"].values, dataset["longitude"].values, area.values)
     return Grid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
 
 

@@ -8,7 +8,12 @@ import xarray as xr
 import yaml
 from regional_sources import LAMBERT, REGIONS
 
+import emulator as em
+from emulator.ingestion.options import IngestOptions
+from emulator.ingestion.run import ingest
 from emulator.model.saved_model import grid_from_json, load_model
+from emulator.sources.foreign import open_any_forecast
+from emulator.sources.options import SourceOptions
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
@@ -38,7 +43,13 @@ def experiment(folder, kind):
             "phases": [{"updates": 60 if kind != "region_points" else 150}],
             "optimizer": {"warmup_steps": 5},
         },
-        "rollout": {"period": {"start": "2001-01-08"}, "every_hours": 12, "lead_days": 1, "also": ["netcdf"]},
+        "rollout": {
+            "period": {"start": "2001-01-08"},
+            "every_hours": 12,
+            "lead_days": 1,
+            "also": ["netcdf"],
+            "long_run_days": 2,
+        },
         "verify": {"regions": ["global", "europe", "tropics"], "climatology": {"end": "2001-01-07"}},
         "report": {"title": "A region"},
     }
@@ -94,12 +105,53 @@ def test_members_of_spherical_noise_are_refused(runs, check, capsys):
 
 
 @slow
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_grib_of_a_map_is_refused_before_a_forecast_is_made(runs, check, capsys):
+    pytest.importorskip("eccodes", exc_type=ImportError)
+    path, output = runs["projected"].parent / "experiment.yaml", runs["projected"] / "other.zarr"
+    assert main(["rollout", str(path), *check, "rollout.also=[grib]", f"rollout.output={output}"]) != 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert "rows of latitude for GRIB" in text and "lambert" in text and not output.exists()
+
+
+@slow
 def test_netcdf_of_a_map_has_its_grid_mapping(runs):
     (path, *_) = sorted((runs["projected"] / "forecast_netcdf").glob("*.nc"))
     with xr.open_dataset(path, decode_coords="all") as forecast:
         assert forecast["temperature"].encoding["grid_mapping"] == "crs"
         assert forecast["crs"].attrs["grid_mapping_name"] == LAMBERT["grid_mapping_name"]
         assert forecast["latitude"].dims == ("y", "x")
+
+
+@slow
+@pytest.mark.parametrize("kind", REGIONS)
+def test_netcdf_scores_as_the_store_does(runs, kind):
+    truth, scores = runs[kind] / "analysis.zarr", []
+    for forecast in ("forecast.zarr", "forecast_netcdf/*.nc"):
+        scores.append(em.score(f"{runs[kind]}/{forecast}", truth, climatology=(None, "2001-01-07")))
+    assert grid_of(open_any_forecast(f"{runs[kind]}/forecast_netcdf/*.nc")).kind == kind
+    np.testing.assert_allclose(scores[0]["rmse"], scores[1]["rmse"], rtol=1e-9)
+
+
+@slow
+def test_budgets_of_an_open_region_are_refused(runs):
+    with pytest.raises(ValueError, match="globe.*11 x 14 box"):
+        em.budgets(open_forecast(runs["box"] / "forecast.zarr"), open_analysis(runs["box"] / "analysis.zarr"))
+
+
+@slow
+def test_grib_of_a_box_has_its_place(runs, tmp_path):
+    pytest.importorskip("eccodes", exc_type=ImportError)
+    from emulator.forecasting.grib import write_grib
+
+    forecast = open_forecast(runs["box"] / "forecast.zarr").isel(init_time=0, lead_time=slice(0, 2))
+    assert write_grib(forecast, tmp_path / "a.grib2") == 8  # two static fields
+    (tmp_path / "store").mkdir()
+    source = SourceOptions(str(tmp_path / "a.grib2"), select={"lead_time": 0})
+    ingest(IngestOptions(source), tmp_path / "store" / "a.zarr")
+    again = open_analysis(tmp_path / "store" / "a.zarr")
+    assert grid_of(again).same_as(grid_of(forecast), tolerance=1e-5)
+    np.testing.assert_allclose(again["temperature"][0], forecast["temperature"][0], atol=2e-3)
 
 
 @slow
