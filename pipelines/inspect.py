@@ -11,7 +11,8 @@ from emulator.planet.calendar import TimeStep, lead_seconds, lead_text
 from emulator.sources.open import format_of
 from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
-from emulator.store.schema import grid_of, levels_of
+from emulator.store.joined import is_joined
+from emulator.store.schema import ROWS, grid_of, levels_of
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
@@ -42,7 +43,7 @@ def inspect(path: Path, width: int = 120) -> str:
     table = Table(box=None, pad_edge=False)
     for column in ("field", "units", "role", "dimensions", "shape", "chunk"):
         table.add_column(column, no_wrap=True)
-    spatial = {n: f for n, f in dataset.data_vars.items() if {"latitude", "cell"} & set(f.dims)}
+    spatial = {n: f for n, f in dataset.data_vars.items() if ROWS & set(f.dims)}
     for name, field in sorted(spatial.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         chunk = field.encoding.get("preferred_chunks") or {}
         shape, cut = (
@@ -59,13 +60,15 @@ def inspect(path: Path, width: int = 120) -> str:
 
 def plot(path: Path, target: Path) -> int:
     """Draws sample maps of a store into a PNG; returns how many. Raises `ValueError` as `inspect` does."""
-    from pipelines.inspect_maps import draw_maps  # a second for cartopy, only where maps are drawn
+    from emulator.report.sample_maps import draw_maps  # a second for cartopy, only where maps are drawn
 
     return draw_maps(_open(path)[1], Path(target))
 
 
 def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     """The schema of a store, and the store. Raises `ValueError` for what is no store."""
+    if is_joined(path):
+        return ANALYSIS, open_analysis(path)
     if Path(path).exists() and (kind := format_of(str(path))).name != "zarr":
         raise ValueError(
             f"Expected an analysis or forecast store (a Zarr folder) at {path}, got a {kind.label} file, of which the stage "

@@ -12,11 +12,15 @@ from emulator.forecasting.run import Models, attributes_of
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
+from emulator.model.checkpoint import describe
+from emulator.model.saved_model import check_match
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
 from emulator.planet.calendar import TimeStep
+from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
 from pipelines.progress import progress
 
@@ -82,3 +86,15 @@ def starts_of(config: RolloutConfig) -> Starts:
     """Which times the forecasts start from."""
     period = config.period
     return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every)
+
+
+def check(config: RolloutConfig, made: set[Path]) -> str:
+    """How many forecasts it would make, in words. Raises `ValueError`."""
+    dataset = open_analysis(config.store)
+    for path in checkpoints_of(config):
+        check_match(describe(path), dataset, path, config.store)
+    if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
+        degrees_on(grid_of(dataset))
+    steps = count_steps(TimeStep.of(dataset), config.lead_days, config.lead)
+    count = len(starts_of(config).of(dataset, steps, str(config.store)))
+    return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+from emulator.planet.quantities.registry import quantities
+from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.climatology import ClimatologyOptions, write_climatology
 from emulator.store.statistics import write_statistics
-from pipelines.config import DaskConfig, StatsConfig
+from pipelines.config import ConservationConfig, DaskConfig, StatsConfig
 from pipelines.on_demand import working
 
 # What a result does not depend on, as fingerprints of finished files have it.
@@ -25,6 +27,7 @@ def stats(config: StatsConfig) -> None:
     with working(config.dask, "stats") as (over, report):
         settings = _settings(config, NO_CLIMATOLOGY)
         write_statistics(stores, config.output, start, end, settings, over, report, config.scenarios)
+    _find_residuals(config, stores)
     if config.climatology is not None:
         with working(config.dask, "climatology") as (over, report):
             settings = _settings(config, CLIMATOLOGY | {"memory_gigabytes": 1.0})
@@ -32,7 +35,25 @@ def stats(config: StatsConfig) -> None:
             write_climatology(stores, config.climatology, options, over, report)
 
 
+def _find_residuals(config: StatsConfig, stores: list[Path]) -> None:
+    """How far the data's own budgets fail to close, which a training with the usual ones then does not wait for."""
+    known = quantities()
+    budgets = [known[name] for name in ConservationConfig.model_fields["budgets"].default]
+    if {name for budget in budgets for name in budget.needed} <= set(open_analysis(config.store).data_vars):
+        from emulator.model.conserving import find_residuals  # with torch, for which others have no need
+
+        find_residuals(stores, config.output, config.period.start, config.period.end, config.dask.threads)
+
+
 def _settings(config: StatsConfig, plain: dict) -> str:
     """The configuration as text, without what a result does not depend on."""
     text = config.model_copy(update={"dask": DaskConfig(), **plain}).model_dump_json()
     return json.dumps(json.loads(text), sort_keys=True)
+
+
+def check(config: StatsConfig, made: set[Path]) -> str:
+    """How many times it would read, in words. Raises `ValueError`."""
+    stores = [config.store, *config.later_stores]
+    record = AnalysisSeries.of(list(map(open_analysis, stores)), config.period.start, config.period.end)
+    scenarios = f" and {len(config.scenarios)} scenarios" if config.scenarios else ""
+    return f"{len(record.times)} times of {', '.join(map(str, stores))}{scenarios}"

@@ -110,6 +110,7 @@ class Samples:
         self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
         self.grid, self.step = grid_of(self.dataset), record.step
         self.times, self.missing = record.times, record.missing
+        self.fingerprints = [stretch.dataset.attrs.get("fingerprint") for stretch in record.stretches]
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
         self._at_start = is_snapshot(self.dataset, layout.forcing)

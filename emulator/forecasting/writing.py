@@ -27,6 +27,7 @@ from emulator.store.forecast import (
     write_forecast_init,
 )
 from emulator.store.marks import marks, progress_path
+from emulator.store.schema import PLACE
 
 log = logging.getLogger(__name__)
 RESTART = "restart-{:06d}-{:d}.safetensors"  # first initial time and batch size of a group
@@ -195,7 +196,7 @@ def _dataset(
             data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
     static = ["half_level_a", "half_level_b", "cell_area", *STATIC]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
-    coordinates = {n: source[n].variable for n in ("level", "latitude", "longitude") if n in source.coords}
+    coordinates = {n: source[n].variable for n in ("level", *PLACE) if n in source.coords}
     length = next(iter(fields.values())).shape[0]
     coordinates["lead_time"] = xr.Variable("lead_time", leads[:length], lead_attributes(leads))
     if forecaster.ensemble:

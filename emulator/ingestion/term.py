@@ -1,4 +1,4 @@
-"""One term of a field on the axes of its sources: which piece holds each slot, and how slots are read."""
+"""The pieces of a field put together: which piece holds a slot, and where in it."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -21,16 +21,15 @@ from emulator.planet.calendar import (
     within,
 )
 from emulator.planet.months import days_of_month, month_numbers, month_starts, months_later
-from emulator.planet.variables import VARIABLES
 from emulator.sources.piece import Piece
 
 STAMPS = ("start", "middle", "end")
 log = logging.getLogger(__name__)
 
 
-def is_mean(name: str, pieces: Sequence[Piece]) -> bool:
-    """Whether a field's values are means over a step: by the table, or because the source says so."""
-    return VARIABLES[name].cell == "mean" or any(p.averaged for p in pieces)
+def is_mean(pieces: Sequence[Piece]) -> bool:
+    """Whether a field's values are means over a step: by what it is, or because the source says so."""
+    return pieces[0].meaning.cell == "mean" or any(p.averaged for p in pieces)
 
 
 def at_ends(name: str, pieces: list[Piece]) -> list[Piece]:
@@ -39,7 +38,7 @@ def at_ends(name: str, pieces: list[Piece]) -> list[Piece]:
     Raises `ValueError` for stamps of months that may be their starts or their ends, and for one stamp without an interval.
     """
     stamped = [p for p in pieces if "lead_time" not in p.coordinates and p.starts is None]
-    stamped = [p for p in stamped if p.stamp or is_mean(name, [p])]
+    stamped = [p for p in stamped if p.stamp or is_mean([p])]
     if not stamped:
         return pieces
     times = np.unique(np.concatenate([p.coordinates["time"] for p in stamped]))
@@ -102,7 +101,7 @@ def in_period(piece: Piece, period: tuple, intervals: bool) -> np.ndarray:
 def of_intervals(moving) -> bool:
     """Whether all fields, name -> term -> pieces, are means whose intervals are known: then the store's times end them."""
     return all(
-        is_mean(name, some) and all(p.starts is not None for p in some)
+        is_mean(some) and all(p.starts is not None for p in some)
         for name, terms in moving.items()
         for some in terms.values()
     )
@@ -122,7 +121,7 @@ class TimeAxis:
     @classmethod
     def of(cls, built, forecast: bool, asked: TimeStep | None, keep_missing: bool) -> "TimeAxis":
         """Of terms by name and key. Raises `ValueError` naming a file for a step that is not uniform."""
-        snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(name, t.pieces)]
+        snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(t.pieces)]
         terms = snapshots or [t for some in built.values() for t in some.values()]
         times = np.unique(np.concatenate([t.times for t in terms]))
         where = terms[0].pieces[0].path

@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,53 +11,22 @@ import torch
 import xarray as xr
 
 from emulator.conservation import build as build_scheme
-from emulator.conservation.anchors import Unaccounted, truth_residuals
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
+from emulator.conservation.options import ConservationOptions
 from emulator.conservation.penalties import Penalty
-from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets, of_nominal
+from emulator.conservation.scheme import LackingVariables, Scheme, make_budgets
 from emulator.data.channels import Layout
+from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
+from emulator.model.residuals import counted, residuals
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
+from emulator.store.analysis import open_analysis
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class ConservationOptions:
-    """How a training conserves.
-
-    Attributes:
-      scheme: kind of corrections, budgets and how they are closed.
-      unaccounted: budgets' mean residuals in the training data that are let stand: `heating`, `moistening`, `dry_mass`.
-      penalty: weight of the squared residuals in the loss; works with the kind `none` too.
-    """
-
-    scheme: Options
-    unaccounted: tuple[str, ...] = ("heating", "moistening")
-    penalty: float = 0.0
-
-    @classmethod
-    def of(cls, values: Mapping) -> "ConservationOptions":
-        """From a mapping as in a configuration or a checkpoint's JSON."""
-        values = dict(values)
-        unaccounted, penalty = tuple(values.pop("unaccounted", cls.unaccounted)), values.pop("penalty", cls.penalty)
-        scheme = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        known = {field.name for field in dataclasses.fields(Options)} - {"unaccounted"}
-        if unknown := sorted(set(scheme) - known):
-            raise ValueError(
-                f"Expected options of conservation among {', '.join(sorted(known | {'unaccounted', 'penalty'}))}, got "
-                f"{', '.join(unknown)}"
-            )
-        return cls(Options(**scheme), unaccounted, penalty)
-
-    def with_rates(self, saved: Mapping) -> Options:
-        """The scheme's options with the residuals that a training has estimated and its checkpoint keeps."""
-        rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
-        return dataclasses.replace(self.scheme, unaccounted=Unaccounted(**rates))
 
 
 class Conservation(NamedTuple):
@@ -70,29 +40,50 @@ class Conservation(NamedTuple):
 def conservation(options: ConservationOptions, samples: Samples, statistics: xr.Dataset) -> Conservation:
     """Scheme and penalty, with constant residuals and tolerances estimated from the training data.
 
-    Raises `ValueError` as `prepared` does.
+    Residuals are kept beside the statistics, where these are of a file. Raises `ValueError` as `prepared` does.
     """
     ready = prepared(options, samples.dataset, samples.layout, statistics)
     if ready is None:
         return Conservation(None, None, {})
     atmosphere, saved = ready
     names = _names(samples.layout)
-    found = truth_residuals(
-        make_budgets(options.scheme, atmosphere, names).values(), _true_pairs(samples), atmosphere.step_seconds
-    )
+    budgets = make_budgets(options.scheme, atmosphere, names)
+    measured = residuals(budgets, options.scheme, samples, statistics.encoding.get("source"))
     log.info(
         "Mean residuals of the training data per step: %s",
-        ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
+        ", ".join(f"{n} {measured.mean[n]:+.3g} (std {measured.deviation[n]:.2g})" for n in measured.mean),
     )
-    rates = dataclasses.asdict(found.unaccounted())
+    rates = dataclasses.asdict(measured.unaccounted())
     saved |= {f"unaccounted_{name}": rates[name] for name in options.unaccounted}
     penalty = None
     if options.penalty:
         budgets = make_budgets(options.with_rates(saved), atmosphere, names)
-        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, options.penalty))
+        penalty = Penalty.from_truth(budgets, measured, dict.fromkeys(budgets, options.penalty))
     if options.scheme.kind == "none":
         return Conservation(None, penalty, {})
     return Conservation(_make_scheme(options, saved, atmosphere, names), penalty, saved)
+
+
+def find_residuals(stores: Sequence, statistics: Path, start=None, end=None, threads: int = 1) -> bool:
+    """Finds what `conservation` estimates with its defaults and the stores' own roles, and keeps it beside the statistics.
+
+    `stores`: paths, one after another in time. False where they lack what the budgets need.
+    """
+    options, opened = ConservationOptions.of({}), [open_analysis(path) for path in stores]
+    channels = Layout.of(opened[0], {}, str(stores[0]))
+    try:
+        if (ready := prepared(options, opened[0], channels, open_statistics(statistics))) is None:
+            return False
+    except ValueError as error:
+        log.debug("no residuals: %s", error)
+        return False
+    budgets = make_budgets(options.scheme, ready[0], _names(channels))
+    needed = counted(budgets)
+    groups = {group: getattr(channels, group).names for group in ("prognostic", "diagnostic")}
+    fewer = {group: [name for name in names if name in needed] for group, names in groups.items()}
+    layout = Layout.of(opened[0], fewer | {"forcing": []}, str(stores[0]))
+    residuals(budgets, options.scheme, Samples(opened, layout, start, end, 0, stores, threads), statistics)
+    return True
 
 
 def prepared(
@@ -105,8 +96,13 @@ def prepared(
     """
     if not options.scheme.budgets or (options.scheme.kind == "none" and not options.penalty):
         return None
-    names = _names(channels)
+    names, grid = _names(channels), grid_of(dataset)
     without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if options.penalty else "")
+    if not grid.is_global():
+        raise ValueError(
+            f"Expected a globe to close budgets of, got {grid.describe()}, whose borders let an unknown amount through; "
+            f"train with {without}"
+        )
     try:
         atmosphere = _atmosphere(dataset, channels)
         make_budgets(options.scheme, atmosphere, names)
@@ -175,20 +171,6 @@ def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Sch
 def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
     variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
     return build_scheme(options.with_rates(saved), atmosphere, names, variances)
-
-
-def _true_pairs(samples: Samples, most: int = 256, batch_size: int = 16):
-    """Consecutive true states by name, evenly over the period, as `truth_residuals` takes them."""
-    starts = samples.starts(1)
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int))]
-    prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
-    for first in range(0, len(chosen), batch_size):
-        batch = samples.batch(chosen[first : first + batch_size], 1)
-        after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
-        if samples.step.months:
-            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
-            after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
-        yield prognostic.unpack(batch.state[:, 0]), after
 
 
 def _latitude(grid: Grid) -> torch.Tensor:

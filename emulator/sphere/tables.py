@@ -15,7 +15,10 @@ Tables and quadrature are made in float64 with torch-harmonics (Bonev et al. 202
 """
 
 import functools
+import importlib.util
 import math
+import sys
+import types
 from typing import NamedTuple
 
 import torch
@@ -130,9 +133,25 @@ def order_blocks(lmax: int, width: int) -> tuple[OrderBlock, ...]:
 
 
 def _quadrature(nlat: int, grid: str) -> tuple[torch.Tensor, torch.Tensor]:
-    from torch_harmonics.quadrature import precompute_latitudes  # two seconds, which no command has to wait for
+    return _harmonics("quadrature").precompute_latitudes(nlat, grid=grid)
 
-    return precompute_latitudes(nlat, grid=grid)
+
+@functools.cache
+def _harmonics(name: str) -> types.ModuleType:
+    """A module of torch-harmonics by itself: the package's own start has torch load its compiler, for a second or two.
+
+    The package is imported as ever by whoever asks for it later.
+    """
+    package = "torch_harmonics"
+    if package in sys.modules or (found := importlib.util.find_spec(package)) is None:
+        return importlib.import_module(f"{package}.{name}")
+    alone = sys.modules[package] = types.ModuleType(package)
+    alone.__path__ = found.submodule_search_locations
+    try:
+        return importlib.import_module(f"{package}.{name}")
+    finally:
+        for module in [each for each in sys.modules if each.partition(".")[0] == package]:
+            del sys.modules[module]
 
 
 def legendre_table(grid, plan, kind, analysis):
@@ -141,16 +160,15 @@ def legendre_table(grid, plan, kind, analysis):
     `kind`: "scalar" for P_lm, "theta" for dP_lm / dtheta and "phi" for m P_lm / sin(theta), the latter two divided by
     l (l + 1) for analysis.
     """
-    from torch_harmonics.legendre import dlegpoly, legpoly
-
+    legendre = _harmonics("legendre")
     theta, weights = latitudes(plan.nlat, *grid)
     rows = torch.arange(plan.half).roll(plan.nlat % 2)  # the equator first
     theta, weights = theta[rows], weights[rows] * (2 * math.pi / plan.nlon)
     degrees, orders = torch.arange(plan.lmax), torch.arange(plan.lmax)
     if kind == "scalar":
-        table = legpoly(plan.lmax, plan.lmax, torch.cos(theta))  # (m, l, row)
+        table = legendre.legpoly(plan.lmax, plan.lmax, torch.cos(theta))  # (m, l, row)
     else:
-        table = dlegpoly(plan.lmax, plan.lmax, theta)[0 if kind == "theta" else 1]
+        table = legendre.dlegpoly(plan.lmax, plan.lmax, theta)[0 if kind == "theta" else 1]
     if analysis:
         table = table * weights
         if kind != "scalar":

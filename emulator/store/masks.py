@@ -5,6 +5,8 @@ Anything else is the name of a static field, at least a half where the field exi
 missing (NaN) and mean nothing; inside, a missing value is one that ought to be there.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
@@ -40,16 +42,23 @@ def domain_of(dataset: xr.Dataset, name: str) -> np.ndarray | None:
     domain = domain_name(dataset, name)
     if domain is None:
         return None
-    field, what = dataset[name], mask_name(domain)
-    own = {d: n for d, n in field.sizes.items() if d not in ("time", "init_time", "lead_time", "member")}
+    what, field = mask_name(domain), dataset[name]
     if what not in dataset:
         raise ValueError(f"Expected the static field {what} for the domain {domain!r} of {name}, got none of that name")
-    mask = dataset[what]
-    if other := [f"{d} ({n})" for d, n in mask.sizes.items() if own.get(d) != n]:
-        have = ", ".join(f"{d} ({n})" for d, n in own.items())
-        raise ValueError(
-            f"Expected the mask {what} of {name} on dimensions of that field, {have}, got {', '.join(other)}"
-        )
-    here = inside(domain, mask.transpose(*[d for d in own if d in mask.dims]).values)
-    shape = [n if d in mask.dims else 1 for d, n in own.items()]
-    return np.broadcast_to(here.reshape(shape), tuple(own.values()))
+    own = {d: n for d, n in field.sizes.items() if d not in ("time", "init_time", "lead_time", "member")}
+    return where_inside(domain, dataset[what].variable, name, own)
+
+
+def where_inside(domain: str, mask: xr.Variable, name: str, sizes: Mapping) -> np.ndarray:
+    """Where a domain is, on dimensions of some sizes, those of the field `name`. Raises `ValueError` for a mask on others."""
+    if other := [f"{d} ({n})" for d, n in mask.sizes.items() if sizes.get(d) != n]:
+        have = ", ".join(f"{d} ({n})" for d, n in sizes.items())
+        raise ValueError(f"Expected the mask {mask_name(domain)} of {name} on {have}, got {', '.join(other)}")
+    here = inside(domain, mask.transpose(*[d for d in sizes if d in mask.dims]).values)
+    shape = [n if d in mask.dims else 1 for d, n in sizes.items()]
+    return np.broadcast_to(here.reshape(shape), tuple(sizes.values()))
+
+
+def cut(values: np.ndarray, exists: np.ndarray | None) -> np.ndarray:
+    """Float values `(..., [vertical,] *space)` where a field exists, NaN elsewhere; `exists` None: everywhere."""
+    return values if exists is None else np.where(exists, values, np.float32(np.nan))

@@ -131,7 +131,7 @@ class Training:
         if len(samples) <= longest:
             raise ValueError(f"Expected more than {longest} times to train on, {options.store} has {len(samples)}")
         changes(statistics, layout.prognostic)
-        self._weighted(samples, statistics)
+        self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
         network = make_network(options.network, layout, grid)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
@@ -153,9 +153,9 @@ class Training:
         return Samples(stores, layout, period.start, period.end, cache, options.paths, options.loader_threads)
 
     def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
-        options, asked, sharded = self.options, self.options.loss, self.options.parallel == "fsdp"
+        options, sharded = self.options, self.options.parallel == "fsdp"
         weighted = self._weighted(samples, statistics)
-        loss = StepLoss(weighted.loss(asked.kind, asked.members, asked.delta, asked.power), penalty)
+        loss = StepLoss(weighted.loss(options.loss), penalty)
         loss.error.to(self.device)
         validation_error = loss.error if options.members > 1 else weighted.error().to(self.device)
         products = 0

@@ -94,7 +94,7 @@ def test_what_is_no_source(tmp_path):
         with pytest.raises(ValueError, match=message) as caught:
             open_source(str(tmp_path / name))
         assert name in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="among grib, netcdf, zarr, got 'excel'"):
+    with pytest.raises(ValueError, match="among csv, grib, netcdf, zarr, got 'excel'"):
         open_source(str(tmp_path / "notes.txt"), "excel")
     with pytest.raises(ValueError, match=r"Expected files at .*\*\.nc4, got none"):
         find([str(tmp_path / "*.nc4")])
@@ -357,7 +357,7 @@ def test_grib_files_that_must_not_be_trusted(tmp_path):
     path.write_bytes(b"GRIB" + bytes(100))
     refused("broken one|got none")
     path.unlink()
-    write_grib(path, TRUTH.mean_sea_level_pressure.isel(time=[0]), "swh", typeOfLevel="meanSea")
+    write_grib(path, TRUTH.mean_sea_level_pressure.isel(time=[0]), "vis")
     refused("variables in the table, got none")
 
 

@@ -1,6 +1,8 @@
 """The spherical-harmonic transform: against torch-harmonics in float64, closed forms, quadrature and symmetries."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -240,3 +242,18 @@ def test_the_transform_of_a_grid_is_that_of_its_rows(grid):
     assert_close(c, expected, rtol=0, atol=1e-13)
     with pytest.raises(ValueError, match="Gaussian or equiangular grid to transform, got 4 points"):
         transform(Grid.points([0, 10, 20, 30], [0, 0, 0, 0], np.ones(4)))
+
+
+def test_a_transform_does_not_have_torch_load_its_compiler():
+    """torch-harmonics alone does; the package is whole for whoever imports it afterwards."""
+    code = """
+import sys
+from emulator.planet.grid import Grid
+from emulator.sphere.transform import transform
+transform(Grid.gaussian(8))
+assert "torch._inductor.compile_fx" not in sys.modules
+import torch_harmonics
+assert torch_harmonics.RealSHT(8, 16).lmax and torch_harmonics.quadrature is not None
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from emulator.files.whole_file import whole_file
 from emulator.report.maps import frame
 from emulator.report.style import SEQUENTIAL
-from emulator.store.schema import levels_of
+from emulator.store.schema import ROWS, levels_of
 
 COLUMNS, TITLE_WIDTH = 3, 38
 DIVERGING = "PuOr_r"
@@ -54,7 +54,7 @@ def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
     """Title, units and values of the fields, those that change first."""
     levels, panels = levels_of(dataset), []
     for name, field in sorted(dataset.data_vars.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
-        if name in FIXED or not {"latitude", "cell"} & set(field.dims) or field.dtype.kind != "f":
+        if name in FIXED or not ROWS & set(field.dims) or field.dtype.kind != "f":
             continue
         title = str(name).replace("_", " ")
         for dim in ("time", "init_time", "lead_time", "member", "level"):

@@ -1,0 +1,100 @@
+"""How far the data's own budgets fail to close, found once for some data and budgets and kept beside the statistics.
+
+They take hundreds of true states, which a training would read at every start, on every process.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emulator.conservation import fluxes
+from emulator.conservation.anchors import TruthResiduals, truth_residuals
+from emulator.conservation.atmosphere import State
+from emulator.conservation.budgets import Budget
+from emulator.conservation.options import SchemeOptions
+from emulator.conservation.scheme import of_nominal
+from emulator.data.samples import Samples
+from emulator.files.whole_file import whole_file
+from emulator.planet.quantities.registry import quantities
+
+MOST = 256  # pairs of states
+FORMULAS = 1  # to be raised where what a budget counts changes
+
+log = logging.getLogger(__name__)
+
+
+def residuals(
+    budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples, statistics: Path | None = None
+) -> TruthResiduals:
+    """The truth's residuals of some budgets without unaccounted rates, over pairs of states evenly over the samples' period.
+
+    `statistics`: path of a file beside which they are looked for, and kept when found; they are not where the stores have no
+    fingerprint. Raises `ValueError` without a pair of states, and for residuals that are not finite.
+    """
+    key = None if statistics is None else _key(budgets, options, samples)
+    path = None if key is None else beside(statistics)
+    known = {} if path is None else _read(path)
+    if key in known:
+        return TruthResiduals(**known[key])
+    found = truth_residuals(budgets.values(), true_pairs(samples), 3600 * samples.step_hours)
+    if path is not None:
+        try:
+            with whole_file(path, shared=True) as partial:
+                partial.write_text(json.dumps(known | {key: dataclasses.asdict(found)}, indent=1))
+        except OSError as error:  # statistics may lie where a training does not write
+            log.debug("residuals are not kept: %s", error)
+    return found
+
+
+def beside(statistics: Path) -> Path:
+    """Where the residuals of a statistics file are kept."""
+    return Path(statistics).with_name(f"{Path(statistics).name}.residuals.json")
+
+
+def counted(budgets: Mapping[str, Budget]) -> set[str]:
+    """Fields that count in some budgets where they are known."""
+    names = {"surface_pressure", fluxes.SNOWFALL, *fluxes.WATER_SPECIES}
+    for name, budget in budgets.items():
+        names |= {*budget.required, *quantities()[name].optional, *quantities()[name].optional_fluxes}
+    return names
+
+
+def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iterator[tuple[State, State]]:
+    """Consecutive true states by name, evenly over the period, as `truth_residuals` takes them."""
+    starts = samples.starts(1)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(int))]
+    prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
+    for first in range(0, len(chosen), batch_size):
+        batch = samples.batch(chosen[first : first + batch_size], 1)
+        after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
+        if samples.step.months:
+            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
+            after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
+        yield prognostic.unpack(batch.state[:, 0]), after
+
+
+def _key(budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples) -> str | None:
+    """Hash of all that residuals depend on; None for data that cannot be told from others."""
+    stores = samples.fingerprints
+    if not all(stores):
+        return None
+    layout = samples.layout
+    names = sorted(counted(budgets) & {*layout.prognostic.names, *layout.diagnostic.names})
+    forms = sorted(budgets), options.energy, options.heat_capacity, options.kinetic
+    period = str(samples.times[0]), str(samples.times[-1]), len(samples)
+    text = json.dumps([FORMULAS, MOST, stores, period, forms, names])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
