@@ -42,7 +42,7 @@ def residuals(
     known = {} if path is None else _read(path)
     if key in known:
         return TruthResiduals(**known[key])
-    found = truth_residuals(budgets.values(), true_pairs(samples), 3600 * samples.step_hours)
+    found = truth_residuals(budgets.values(), true_pairs(samples), samples.step.seconds)
     if path is not None:
         try:
             with whole_file(path, shared=True) as partial:
