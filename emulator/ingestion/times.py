@@ -41,12 +41,23 @@ def at_ends(name: str, pieces: list[Piece]) -> list[Piece]:
     stamped = [p for p in stamped if p.stamp or is_mean([p])]
     if not stamped:
         return pieces
-    times = np.unique(np.concatenate([p.coordinates["time"] for p in stamped]))
+    times = sorted_times([p.coordinates["time"] for p in stamped], stamped)
     months = _months_of(times)
     if months or any(p.stamp for p in stamped):
         seconds = float(np.median(seconds_between(times))) if len(times) > 1 else 0.0
         return [_moved(p, months, seconds, times) if p in stamped else p for p in pieces]
     return pieces
+
+
+def sorted_times(axes, pieces: Sequence[Piece]) -> np.ndarray:
+    """All times of some pieces once. Raises `ValueError` for more than one calendar."""
+    kinds = {values.dtype == object for values in axes if len(values)}
+    calendars = {values[0].calendar for values in axes if len(values) and values.dtype == object}
+    if len(kinds) > 1 or len(calendars) > 1:
+        raise ValueError(
+            f"Expected one calendar in all sources of {pieces[0].name}, got several ({pieces[0].path}, ...)"
+        )
+    return np.unique(np.concatenate([values for values in axes if len(values)]))
 
 
 def _months_of(times: np.ndarray) -> int:
