@@ -9,7 +9,7 @@ import xarray as xr
 
 from emulator.ingestion.fields import PlannedField, StorePlan
 from emulator.ingestion.term import Term
-from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, window
+from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, sorted_times, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import TimeStep, later
 from emulator.planet.grid import Grid
@@ -157,7 +157,7 @@ def _term(name, pieces, leads, members, vertical_axes, masks) -> Term:
     axes = {"member": own_members if own_members is not None else np.zeros(1, np.int64)}
     if not any(mask.any() for mask in masks):
         raise ValueError(f"Expected times of {name} in the period, got none (first source: {pieces[0].path})")
-    times = _sorted_times([p.coordinates["time"][mask] for p, mask in zip(pieces, masks, strict=True)], pieces)
+    times = sorted_times([p.coordinates["time"][mask] for p, mask in zip(pieces, masks, strict=True)], pieces)
     count = 1 if leads is None else len(leads)
     owner = np.full((len(times), count, len(axes["member"]), len(levels)), -1, np.int32)
     place = np.zeros((len(times), count, 2), np.int32)
@@ -181,20 +181,10 @@ def _term(name, pieces, leads, members, vertical_axes, masks) -> Term:
     return Term(pieces, times, owner, place, axes["member"], levels, own_members is not None, vertical)
 
 
-def _sorted_times(axes, pieces) -> np.ndarray:
-    kinds = {values.dtype == object for values in axes if len(values)}
-    calendars = {values[0].calendar for values in axes if len(values) and values.dtype == object}
-    if len(kinds) > 1 or len(calendars) > 1:
-        raise ValueError(
-            f"Expected one calendar in all sources of {pieces[0].name}, got several ({pieces[0].path}, ...)"
-        )
-    return np.unique(np.concatenate([values for values in axes if len(values)]))
-
-
 def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
     """The field on the store's axis; a slot is -1 where a member, level, lead or mean of the window is missing."""
     first = terms[0]
-    averaged = is_mean(name, first.pieces)
+    averaged = is_mean(first.pieces)
     width, numbers, seconds = window(name, first, axis) if averaged and leads is None else (1, None, None)
     for term in terms[1:]:
         if not np.array_equal(term.times, first.times):

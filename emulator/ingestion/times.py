@@ -27,7 +27,7 @@ STAMPS = ("start", "middle", "end")
 log = logging.getLogger(__name__)
 
 
-def is_mean(name: str, pieces: Sequence[Piece]) -> bool:
+def is_mean(pieces: Sequence[Piece]) -> bool:
     """Whether a field's values are means over a step: by what it is, or because the source says so."""
     return pieces[0].meaning.cell == "mean" or any(p.averaged for p in pieces)
 
@@ -38,15 +38,26 @@ def at_ends(name: str, pieces: list[Piece]) -> list[Piece]:
     Raises `ValueError` for stamps of months that may be their starts or their ends, and for one stamp without an interval.
     """
     stamped = [p for p in pieces if "lead_time" not in p.coordinates and p.starts is None]
-    stamped = [p for p in stamped if p.stamp or is_mean(name, [p])]
+    stamped = [p for p in stamped if p.stamp or is_mean([p])]
     if not stamped:
         return pieces
-    times = np.unique(np.concatenate([p.coordinates["time"] for p in stamped]))
+    times = sorted_times([p.coordinates["time"] for p in stamped], stamped)
     months = _months_of(times)
     if months or any(p.stamp for p in stamped):
         seconds = float(np.median(seconds_between(times))) if len(times) > 1 else 0.0
         return [_moved(p, months, seconds, times) if p in stamped else p for p in pieces]
     return pieces
+
+
+def sorted_times(axes, pieces: Sequence[Piece]) -> np.ndarray:
+    """All times of some pieces once. Raises `ValueError` for more than one calendar."""
+    kinds = {values.dtype == object for values in axes if len(values)}
+    calendars = {values[0].calendar for values in axes if len(values) and values.dtype == object}
+    if len(kinds) > 1 or len(calendars) > 1:
+        raise ValueError(
+            f"Expected one calendar in all sources of {pieces[0].name}, got several ({pieces[0].path}, ...)"
+        )
+    return np.unique(np.concatenate([values for values in axes if len(values)]))
 
 
 def _months_of(times: np.ndarray) -> int:
@@ -101,7 +112,7 @@ def in_period(piece: Piece, period: tuple, intervals: bool) -> np.ndarray:
 def of_intervals(moving) -> bool:
     """Whether all fields, name -> term -> pieces, are means whose intervals are known: then the store's times end them."""
     return all(
-        is_mean(name, some) and all(p.starts is not None for p in some)
+        is_mean(some) and all(p.starts is not None for p in some)
         for name, terms in moving.items()
         for some in terms.values()
     )
@@ -121,7 +132,7 @@ class TimeAxis:
     @classmethod
     def of(cls, built, forecast: bool, asked: TimeStep | None, keep_missing: bool) -> "TimeAxis":
         """Of terms by name and key. Raises `ValueError` naming a file for a step that is not uniform."""
-        snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(name, t.pieces)]
+        snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(t.pieces)]
         terms = snapshots or [t for some in built.values() for t in some.values()]
         times = np.unique(np.concatenate([t.times for t in terms]))
         where = terms[0].pieces[0].path

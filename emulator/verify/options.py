@@ -20,7 +20,7 @@ class VerifyOptions(Options):
         (), "leads to score persistence at when there are no forecasts; empty: up to 10 days", above=0
     )
     persistence_lead_months: tuple[int, ...] = option(
-        (), "the same for truths of calendar steps; empty: up to a year", minimum=1, new=True
+        (), "the same for a truth of calendar steps; empty: up to a year", new=True, minimum=1, keyword=True
     )
     events: tuple[float, ...] = option(
         (0.05, 0.95),

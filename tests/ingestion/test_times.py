@@ -147,3 +147,16 @@ def test_times_may_be_counted_in_months(tmp_path, calendar, unit):
     counted.assign_coords(time=("time", number + 0.3, units)).to_netcdf(tmp_path / "odd.nc")
     with pytest.raises(ValueError, match=r"whole or half months in time, got .* months since 2000-01-01"):
         store_of(tmp_path, SourceOptions(str(tmp_path / "odd.nc")))
+
+
+def test_published_months(shared_data, tmp_path):
+    """CMIP6: 25 years whose radiation at the top closes to a tenth of a W m-2; CMIP5: bounds tell the months, not names."""
+    store = store_of(tmp_path, SourceOptions(str(shared_data / "climate" / "*_Amon_ACCESS-ESM1-5_piControl*.nc")))
+    assert store.sizes["time"] == 300 and dates(store.time_bounds.values[0]) == [(101, 1, 1, 0), (101, 2, 1, 0)]
+    net = sum(store[f"mean_top_net_{part}_wave_radiation_flux"] for part in ("short", "long"))
+    # every tenth degree of the model's grid: rows count as points, by the cosine of latitude
+    mean = net.weighted(np.cos(np.radians(store.latitude))).mean(("latitude", "longitude")).values
+    np.testing.assert_allclose(mean.mean(), 0.08, atol=0.005)
+    assert abs(np.average(mean, weights=TimeStep.of(store).lengths(store.time.values))) < 0.1
+    older = store_of(tmp_path, SourceOptions(str(shared_data / "climate" / "tas_Amon_CanESM2*.nc")))
+    assert dates(older.time_bounds.values[0]) == [(2006, 12, 1, 0), (2007, 1, 1, 0)] and older.sizes["time"] == 12
