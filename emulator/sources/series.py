@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from emulator.planet.variables import variable
-from emulator.sources.axes import Axes, add_times, on_the_sphere, time_coordinates
+from emulator.sources.axes import Axes, add_times, time_coordinates
 from emulator.sources.harmonise import change, matches, renamed
+from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.recognise import Match
