@@ -82,10 +82,11 @@ def _check(name, value, hint, metadata):
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
         hint = chosen[0] if len(chosen) == 1 and value is not None else None
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        raise ValueError(f"Expected {name} among {', '.join(map(str, get_args(hint)))}, got {value!r}")
     given = list(value.values()) if isinstance(value, Mapping) else value
     values = given if isinstance(given, list | tuple) else () if given is None else (given,)
+    hint = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    if get_origin(hint) is Literal and (wrong := [each for each in values or (value,) if each not in get_args(hint)]):
+        raise ValueError(f"Expected {name} among {', '.join(map(str, get_args(hint)))}, got {wrong[0]!r}")
     if len(values) < metadata.get("shortest", 0):
         raise ValueError(f"Expected {name} of length {metadata['shortest']} or more, got {value!r}")
     within = {"minimum": float.__ge__, "above": float.__gt__, "maximum": float.__le__, "below": float.__lt__}
@@ -100,6 +101,8 @@ def _read(name, value, hint):
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
         return value if value is None or len(chosen) > 1 else _read(name, value, chosen[0])
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _read(f"{name}.{key}", each, get_args(hint)[1]) for key, each in value.items()}
     if get_origin(hint) is tuple:
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
             raise OptionError(f"Expected a sequence as {name}, got {value!r}")

@@ -56,8 +56,8 @@ def _mlflow(config: TrainConfig, identity: str) -> Iterator[Write]:
         raise _absent("mlflow") from None
     output = Path(config.output).absolute()
     client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or (output / "mlruns").as_uri())
-    found = client.get_experiment_by_name("emulator")
-    experiment = found.experiment_id if found else client.create_experiment("emulator")
+    existing = client.get_experiment_by_name("emulator")
+    experiment = existing.experiment_id if existing else client.create_experiment("emulator")
     runs = client.search_runs([experiment], f"tags.identity = '{identity}'", max_results=1)
     if runs:
         run = runs[0].info.run_id

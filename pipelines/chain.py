@@ -86,10 +86,10 @@ def _shown(value: Any) -> str:
 def marked(path: Path) -> dict:
     """What was noted of a complete stage; nothing where there is no note, or a damaged one."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _described(value: Any, home: Path, made: set[Path]) -> Any:
@@ -125,15 +125,15 @@ def _found(patterns: str | list[str], made: set[Path]) -> list[str | Path]:
     """
     from emulator.sources.open import find
 
-    found: list[str | Path] = []
+    paths: list[str | Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if "://" in pattern:
-            found.append(pattern)
+            paths.append(pattern)
         elif _is_made(Path(pattern).resolve(), made):
-            found.append(Path(pattern))
+            paths.append(Path(pattern))
         else:
             try:
-                found += map(Path, find(pattern))
+                paths += map(Path, find(pattern))
             except ValueError:  # nothing there: ingest says so when it runs
                 continue
-    return found
+    return paths

@@ -1,12 +1,13 @@
 """Any sources to an analysis store (or a forecast store) in canonical names, units, signs and order."""
 
+import glob
 import json
 from pathlib import Path
 
 from emulator.ingestion import run
 from emulator.ingestion.options import IngestOptions
 from emulator.sources.open import absolute
-from pipelines.config import DaskConfig, IngestConfig
+from pipelines.config import ConfigError, DaskConfig, IngestConfig
 from pipelines.on_demand import working
 
 STAGE_ONLY = {"output", "period", "dask"}  # keys that are not the library's options
@@ -30,3 +31,17 @@ def options(config: IngestConfig) -> IngestOptions:
     settings = {"settings": json.dumps(json.loads(plain.model_dump_json()), sort_keys=True)}
     given = config.model_copy(update={"sources": sources}).model_dump(exclude=STAGE_ONLY)
     return IngestOptions.of(given | period | settings)
+
+
+def check(config: IngestConfig, made: set[Path]) -> str:
+    """How many files it would read, in words; of those `made` by other stages none is looked for. Raises `ConfigError`."""
+    count = 0
+    for source in config.sources:
+        for pattern in [source.path] if isinstance(source.path, str) else source.path:
+            if "://" in pattern or any(parent in made for parent in Path(pattern).parents):
+                continue
+            found = glob.glob(pattern)
+            if not found:
+                raise ConfigError(f"Expected files at {pattern}, got none")
+            count += len(found)
+    return f"{count} source files into {config.output}" if count else f"sources into {config.output}"

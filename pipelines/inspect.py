@@ -8,10 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from emulator.planet.calendar import TimeStep, lead_seconds, lead_text
+from emulator.planet.vertical import VERTICAL
 from emulator.sources.open import format_of
 from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
-from emulator.store.schema import grid_of, levels_of
+from emulator.store.joined import is_joined
+from emulator.store.masks import domain_name
+from emulator.store.schema import ROWS, grid_of, levels_of
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
@@ -31,6 +34,11 @@ def inspect(path: Path, width: int = 120) -> str:
         "levels": "none"
         if levels is None
         else f"{len(levels)} {levels.kind}: {', '.join(map(levels.label, _few(levels)))}",
+        **{
+            axis.label: _axis(dataset[name])
+            for name, axis in VERTICAL.items()
+            if name != "level" and name in dataset.dims
+        },
         "period": _period(dataset),
         "source": dataset.attrs.get("source"),
         "made by": dataset.attrs.get("checkpoint") and f"checkpoint {dataset.attrs['checkpoint'][:12]}",
@@ -42,7 +50,7 @@ def inspect(path: Path, width: int = 120) -> str:
     table = Table(box=None, pad_edge=False)
     for column in ("field", "units", "role", "dimensions", "shape", "chunk"):
         table.add_column(column, no_wrap=True)
-    spatial = {n: f for n, f in dataset.data_vars.items() if {"latitude", "cell"} & set(f.dims)}
+    spatial = {n: f for n, f in dataset.data_vars.items() if ROWS & set(f.dims) or f.attrs.get("role") == "forcing"}
     for name, field in sorted(spatial.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         chunk = field.encoding.get("preferred_chunks") or {}
         shape, cut = (
@@ -52,6 +60,8 @@ def inspect(path: Path, width: int = 120) -> str:
         dims = " ".join(SHORT.get(str(d), str(d)) for d in field.dims)
         table.add_row(str(name), field.attrs.get("units", ""), field.attrs.get("role", ""), dims, shape, cut)
     console.print(table)
+    if masked := [f"{name} ({domain})" for name in dataset.data_vars if (domain := domain_name(dataset, name))]:
+        console.print(f"[bold]masked[/]   {', '.join(sorted(masked))}")
     if others := sorted(str(n) for n in dataset.data_vars if n not in spatial):
         console.print(f"[bold]also[/]     {', '.join(others)}")
     return console.export_text()
@@ -59,13 +69,15 @@ def inspect(path: Path, width: int = 120) -> str:
 
 def plot(path: Path, target: Path) -> int:
     """Draws sample maps of a store into a PNG; returns how many. Raises `ValueError` as `inspect` does."""
-    from pipelines.inspect_maps import draw_maps  # a second for cartopy, only where maps are drawn
+    from emulator.report.sample_maps import draw_maps  # a second for cartopy, only where maps are drawn
 
     return draw_maps(_open(path)[1], Path(target))
 
 
 def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     """The schema of a store, and the store. Raises `ValueError` for what is no store."""
+    if is_joined(path):
+        return ANALYSIS, open_analysis(path)
     if Path(path).exists() and (kind := format_of(str(path))).name != "zarr":
         raise ValueError(
             f"Expected an analysis or forecast store (a Zarr folder) at {path}, got a {kind.label} file, of which the stage "
@@ -74,6 +86,12 @@ def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
         schema = raw.attrs.get("emulator_schema")
     return schema, open_analysis(path) if schema == ANALYSIS else open_forecast(path)
+
+
+def _axis(coordinate: xr.DataArray) -> str:
+    values = ", ".join(f"{coordinate.values[at]:g}" for at in _few(coordinate))
+    units = coordinate.attrs.get("units", "1")
+    return f"{coordinate.size}: {values}{'' if units == '1' else f' {units}'}"
 
 
 def _few(levels) -> list[int]:

@@ -35,9 +35,9 @@ def files(stage: str, config: Model) -> list[Path]:
     if stage == "train":
         return [output / "checkpoint"]
     if stage == "rollout":
-        found = [output, *(output.with_name(f"{output.stem}_{kind}") for kind in config.also)]
-        found += [config.uncorrected] if config.uncorrected_inits else []
-        return found + ([config.long_run] if config.long_run_days else [])
+        paths = [output, *(output.with_name(f"{output.stem}_{kind}") for kind in config.also)]
+        paths += [config.uncorrected] if config.uncorrected_inits else []
+        return paths + ([config.long_run] if config.long_run_days else [])
     if stage == "report":
         return [output / name for name in ("report.html", "scores.csv", "scores.json", "scores.nc")]
     return [output]

@@ -17,3 +17,8 @@ def report(config: ReportConfig) -> None:
 def compare(models: list[str], output: Path, **title: str) -> None:
     """A page of several models that were verified apart, as `write_comparison` has it."""
     write_comparison(models, output, **title)
+
+
+def check(config: ReportConfig, made: set[Path]) -> str:
+    """Where the page would lie, in words."""
+    return f"page into {config.output}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emulator.data.channels import Layout
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
@@ -12,11 +13,15 @@ from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
+from emulator.model.checkpoint import describe
+from emulator.model.saved_model import check_match
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
 from emulator.planet.calendar import TimeStep
+from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
 from pipelines.progress import progress
 
@@ -84,3 +89,17 @@ def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Start
     period = config.period
     given = period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every
     return Starts(*given, length, history)
+
+
+def check(config: RolloutConfig, made: set[Path]) -> str:
+    """How many forecasts it would make, in words. Raises `ValueError`."""
+    dataset = open_analysis(config.store)
+    for path in checkpoints_of(config):
+        check_match(describe(path), dataset, path, config.store)
+    if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
+        degrees_on(grid_of(dataset))
+    layout = Layout.from_json(describe(config.checkpoint)["layout"])
+    length = step_length(layout, dataset, config.step_hours)
+    steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
+    count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
+    return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

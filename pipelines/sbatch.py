@@ -83,7 +83,7 @@ def options(job: Job, site: SiteConfig, places: Places) -> list[str]:
     """The options of sbatch for a job, in the order in which people read them."""
     need = job.resources
     log = f"{places.logs / job.name}-%{'A_%a' if job.array > 1 else 'j'}.log"
-    found = {
+    directives = {
         "job-name": f"{job.name}.{places.run.name}",
         "account": site.account,
         "partition": need.partition or site.partition,
@@ -100,7 +100,7 @@ def options(job: Job, site: SiteConfig, places: Places) -> list[str]:
         "output": log,
         "open-mode": "append",
     }
-    lines = [f"--{name}={_word(value)}" for name, value in found.items() if value is not None]
+    lines = [f"--{name}={_word(value)}" for name, value in directives.items() if value is not None]
     return [*lines, "--requeue" if site.requeue else "--no-requeue", *site.options, *need.options]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from emulator.embedded import simulation
 from emulator.embedded.simulation import DEFAULT_MODEL, SimulationOptions
-from pipelines.config import SimulateConfig
+from pipelines.config import ConfigError, SimulateConfig
 from pipelines.on_demand import reporting
 
 OF_SPEEDY = ("truncation", "time_step_minutes")  # keys of the stage that other models do not have
@@ -29,3 +29,12 @@ def options(config: SimulateConfig) -> SimulationOptions:
     names = ("directory", "days", "spin_up_days", "chunk_days", "start", "step_hours", "model")
     own = {name: getattr(config, name) for name in OF_SPEEDY} if config.model == DEFAULT_MODEL else {}
     return SimulationOptions(**{name: getattr(config, name) for name in names}, settings={**own, **config.options})
+
+
+def check(config: SimulateConfig, made: set[Path]) -> str:
+    """What it would do, in words. Raises `ConfigError` without the model's package."""
+    try:
+        import jcm  # noqa: F401
+    except ImportError:
+        raise ConfigError("Expected JAX-GCM for the stage simulate; install the extra emulator[gcm]") from None
+    return f"{config.spin_up_days} + {config.days} days at T{config.truncation} into {config.directory}"

@@ -8,7 +8,8 @@ import pydantic
 from pydantic import Field
 
 from pipelines.config import Count, Model
-from pipelines.load import parse, read_yaml
+from pipelines.parse import parse
+from pipelines.yaml_files import read_yaml
 
 StageName = Literal["simulate", "ingest", "stats", "train", "rollout", "verify", "report"]
 PATTERN = r"(?:\d+-)?\d+(?::\d\d){0,2}"  # minutes, minutes:seconds, hours:minutes:seconds, each with days before it

@@ -61,12 +61,12 @@ def states(jobs: Iterable[int]) -> dict[int, list[JobState]]:
 
     The controller forgets a job minutes after its end; the accounts, where the cluster keeps them, do not.
     """
-    found: dict[int, list[JobState]] = {}
+    by_job: dict[int, list[JobState]] = {}
     for job in jobs:
         entries = _from_controller(job) or _from_accounts(job)
         if entries:
-            found[job] = entries
-    return found
+            by_job[job] = entries
+    return by_job
 
 
 def _from_controller(job: int) -> list[JobState]:

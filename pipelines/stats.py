@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from emulator.planet.quantities.registry import quantities
-from emulator.store.analysis import open_analysis
+from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.climatology import ClimatologyOptions, write_climatology
 from emulator.store.statistics import write_statistics
 from pipelines.config import ConservationConfig, DaskConfig, StatsConfig
@@ -49,3 +49,11 @@ def _settings(config: StatsConfig, plain: dict) -> str:
     """The configuration as text, without what a result does not depend on."""
     text = config.model_copy(update={"dask": DaskConfig(), **plain}).model_dump_json()
     return json.dumps(json.loads(text), sort_keys=True)
+
+
+def check(config: StatsConfig, made: set[Path]) -> str:
+    """How many times it would read, in words. Raises `ValueError`."""
+    stores = [config.store, *config.later_stores]
+    record = AnalysisSeries.of(list(map(open_analysis, stores)), config.period.start, config.period.end)
+    scenarios = f" and {len(config.scenarios)} scenarios" if config.scenarios else ""
+    return f"{len(record.times)} times of {', '.join(map(str, stores))}{scenarios}"

@@ -35,20 +35,20 @@ def status(run: Path, lines: int = 3) -> list[StageState]:
         raise ConfigError(f"Expected a run directory with an {started.NAME}, got {run}")
     queued = queue(run)
     known = slurm.states([number for _, number in queued.jobs.values()]) if queued.jobs else {}
-    where, found, broken = Places(run, queued.start), [], ""
+    where, stages, broken = Places(run, queued.start), [], ""
     for link in chain(load_experiment(path, context=AS_WRITTEN)):  # with all defaults, as `record` writes it
         jobs = [(name, number) for name, (stage, number) in queued.jobs.items() if stage == link.stage]
-        found.append(_of_stage(link, jobs, known, where, broken, lines))
-        if found[-1].state in ("failed", "stopped"):
+        stages.append(_of_stage(link, jobs, known, where, broken, lines))
+        if stages[-1].state in ("failed", "stopped"):
             broken = broken or link.stage
-    return found
+    return stages
 
 
-def as_text(found: list[StageState]) -> str:
+def as_text(stages: list[StageState]) -> str:
     """The states as plain lines."""
-    width = max(len(entry.stage) for entry in found)
+    width = max(len(entry.stage) for entry in stages)
     out = []
-    for entry in found:
+    for entry in stages:
         out.append(f"{entry.stage:<{width}}  {entry.state:<8}  {entry.detail}".rstrip())
         out += [f"{'':<{width}}  | {line}" for line in entry.tail]
     return "\n".join(out)
@@ -78,9 +78,9 @@ def _of_stage(link: Link, jobs, known, where: Places, broken: str, lines: int) -
             return StageState(stage, "waiting", detail, [])
     if broken:
         return StageState(stage, "stopped", f"it needs {broken}", [])
-    failed = [found for found in entries if found[2].state in slurm.ENDED_BADLY]
+    failed = [job for job in entries if job[2].state in slurm.ENDED_BADLY]
     if failed:  # the last that failed by itself, and not because a job before it did, as behind an array
-        name, number, entry = max(failed, key=lambda found: ("Dependency" not in found[2].reason, failed.index(found)))
+        name, number, entry = max(failed, key=lambda job: ("Dependency" not in job[2].reason, failed.index(job)))
         why = _error(where, name, number) or f"{entry.state} {entry.reason}".strip()
         code = f", exit code {entry.code}" if entry.code else ""
         detail = ", ".join(filter(None, [f"job {number}{code}: {why}", _progress(link)]))
@@ -112,10 +112,10 @@ def _names(name: str, path: Path) -> set[str]:
 
 
 def _logs(where: Places, name: str, number: int) -> list[Path]:
-    found = [
+    logs = [
         path for path in where.logs.glob(f"{name}-{number}*.log") if re.fullmatch(rf"{name}-{number}(_\d+)?", path.stem)
     ]
-    return sorted(found, key=lambda path: path.stat().st_mtime)
+    return sorted(logs, key=lambda path: path.stat().st_mtime)
 
 
 def _tail(where: Places, name: str, number: int, lines: int) -> list[str]:

@@ -38,7 +38,7 @@ def submit(experiment: Experiment, site: SiteConfig) -> dict[str, int]:
 
 def _submit(experiment: Experiment, site: SiteConfig, where: Places) -> dict[str, int]:
     known = [number for _, number in queue(where.run).jobs.values()]
-    if busy := [job for job, found in slurm.states(known).items() if any(_alive(entry) for entry in found)]:
+    if busy := [job for job, entries in slurm.states(known).items() if any(_alive(entry) for entry in entries)]:
         raise ConfigError(
             f"Expected no waiting or working jobs of {where.run}, got {', '.join(map(str, busy))}; "
             f"to stop them: scancel {' '.join(map(str, busy))}"
@@ -118,16 +118,16 @@ def _jobs(link: Link, site: SiteConfig, where: Places, after: tuple[str, ...]) -
         )
     experiment = shlex.quote(str(where.run / "experiment.yaml"))
     command = f"run {experiment} --only {stage}"
-    found: list[Job] = []
+    jobs: list[Job] = []
     if stage in SPLIT and need.array > 1:
         parts = f"{stage} {experiment} --part $SLURM_ARRAY_TASK_ID/{need.array}"
-        found.append(Job(f"{stage}-parts", stage, parts, need, need.array, after))
-        after = (found[-1].name,)
-    found.append(Job(stage, stage, command, need, after=after))
+        jobs.append(Job(f"{stage}-parts", stage, parts, need, need.array, after))
+        after = (jobs[-1].name,)
+    jobs.append(Job(stage, stage, command, need, after=after))
     if stage == "train" and not site.requeue:
         for number in range(1, site.continuations + 1):
-            found.append(Job(f"train-{number}", stage, command, need, after_any=(found[-1].name,)))
-    return found
+            jobs.append(Job(f"train-{number}", stage, command, need, after_any=(jobs[-1].name,)))
+    return jobs
 
 
 def places(experiment: Experiment) -> Places:

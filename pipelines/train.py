@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import xarray as xr
@@ -70,3 +71,8 @@ def _remark(row: dict) -> str:
         f", products at {row['product_rate_share']:.0%} of their best rate" if "product_rate_share" in row else ""
     )
     return f"loss {row['loss']:.4f}, {rate:.1f} samples/s, data wait {wait:.1%}{products}"
+
+
+def check(config: TrainConfig, made: set[Path]) -> str:
+    """What would be trained, in words. Raises `ValueError`."""
+    return Training(options_of(config)).describe()

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from emulator.verify.budgets import EnergyForm
-from emulator.verify.inputs import Inputs, Options, open_inputs
+from emulator.sources.foreign import open_any_forecast, open_truth
+from emulator.store.schema import grid_of
+from emulator.verify.inputs import Inputs, open_inputs
+from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations
 from emulator.verify.verification import verify_to_file
-from pipelines.config import VerifyConfig
+from pipelines.config import ConfigError, VerifyConfig
 from pipelines.engine import scheduler
 from pipelines.progress import progress
 from pipelines.run import provenance
@@ -22,27 +25,27 @@ def verify(config: VerifyConfig, part: tuple[int, int] | None = None, append: bo
 
 def inputs(config: VerifyConfig) -> Inputs:
     """What the configuration names, opened and checked."""
-    observations = config.observations
-    options = Options(
-        _tuple(config.variables),
-        _tuple(config.levels),
-        _tuple(config.regions),
-        tuple(config.events),
-        (config.period.start, config.period.end),
-        (config.climatology.start, config.climatology.end),
-        tuple(config.persistence_lead_hours),
-        EnergyForm(config.energy, config.heat_capacity, config.kinetic),
-        tuple(config.persistence_lead_months),
-    )
+    given = config.model_dump(include=set(VerifyOptions.__dataclass_fields__))
+    periods = {name: (p.start, p.end) for name, p in (("period", config.period), ("climatology", config.climatology))}
+    options, observations = VerifyOptions.of(given | periods), config.observations
     truth = config.truth if observations is None else Observations(**dict(observations))
     return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs)
-
-
-def _tuple(values: list | None) -> tuple | None:
-    return None if values is None else tuple(values)
 
 
 @contextmanager
 def _engine(config: VerifyConfig, steps: int) -> Iterator[tuple[int, Callable]]:
     with scheduler(config.dask) as threads, progress("verify", steps) as report:
         yield threads, report
+
+
+def check(config: VerifyConfig, made: set[Path]) -> str:
+    """What would be judged against what, in words. Raises `ValueError`."""
+    if config.observations is not None:
+        stations = len(inputs(config).grid.latitude)
+        return f"{', '.join(config.forecasts)} against {stations} stations of {config.observations.path}"
+    truth = grid_of(open_truth(config.truth))
+    for name, path in config.forecasts.items():
+        grid = grid_of(open_any_forecast(path))
+        if not grid.same_as(truth):
+            raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
+    return f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"

@@ -33,6 +33,7 @@ from pipelines.report import report
 from pipelines.run import run
 from pipelines.train import train
 from pipelines.verify import verify
+from pipelines.yaml_files import read_yaml
 
 RAIN = "mean_total_precipitation_rate"
 LEADS = (1, 3, 5)
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    plan = load.read_yaml(options.config)
+    plan = read_yaml(options.config)
     source = options.config.parent / plan["experiment"]
     directory = Path(plan["directory"])
     base = load.load_experiment(source)

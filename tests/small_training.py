@@ -48,9 +48,7 @@ def weighted(samples, statistics, config=CONFIG) -> Weighted:
 
 
 def loss_of(samples, statistics, config=CONFIG, penalty=None) -> StepLoss:
-    asked = config.loss
-    error = weighted(samples, statistics, config).loss(asked.kind, asked.members, asked.delta, asked.power)
-    return StepLoss(error, penalty)
+    return StepLoss(weighted(samples, statistics, config).loss(config.loss), penalty)
 
 
 def buffers_of(samples, statistics, config=CONFIG):

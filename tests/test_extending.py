@@ -38,7 +38,7 @@ def run(folder, code):
 
 def test_every_row_of_the_table_has_an_example():
     rows = re.findall(r"^\| a[n]? .*?\| (\d) \| `([\w/]+)/` \|", TEXT, re.M)
-    assert len(rows) == 6 and all(count == "1" for count, _ in rows)
+    assert len(rows) == 7 and all(count == "1" for count, _ in rows)
     assert {folder for _, folder in rows} == {str(Path(name).parent) for name in FILES}
 
 
@@ -48,7 +48,7 @@ def test_a_network_is_listed_checked_and_configured(extended):
         """
 from pipelines.cli import main
 from pipelines.config import TrainConfig
-from pipelines.load import parse
+from pipelines.parse import parse
 from emulator.networks import registry
 from emulator.planet.grid import Grid
 assert main(["models"]) == 0
@@ -63,6 +63,41 @@ except ValueError as error:
 """,
     )
     assert "columns" in out and "hidden channels" in out and "True" in out and "nearest: network.width" in out
+
+
+def test_a_loss_is_configured_checked_and_trained_with(extended):
+    out = run(
+        extended,
+        """
+import math
+import torch
+from pipelines.config import TrainConfig
+from pipelines.load import parse
+from pipelines.train import options_of
+from small_planet import numpy_statistics, small_planet
+from small_training import samples_of, weighted
+paths = dict(store="a", statistics="b", output="c")
+config = parse(TrainConfig, paths | {"loss": {"kind": "log_cosh", "sharpness": 2.0}}, "here")
+print(config.loss.model_dump())
+options = options_of(config)
+planet = small_planet(times=12)
+error = weighted(samples_of(planet), numpy_statistics(planet))
+made, absolute = error.loss(options.loss), error.error("l1")
+states = [torch.zeros(2, n, *planet["temperature"].shape[-2:]) for n in (error.scales[0].numel(), error.scales[1].numel())]
+size = 0.7
+units = absolute.unit.split([part.shape[1] for part in states])
+off = [state + size / unit for state, unit in zip(states, units)]
+torch.testing.assert_close(made(*states, *off), torch.tensor(math.log(math.cosh(2 * size)) / 2), rtol=1e-5, atol=0)
+print(options.members == 1)
+for wrong in ({"kind": "log_cosh", "sharpnes": 1.0}, {"kind": "log_cosh", "sharpness": 0}, {"kind": "log_cosch"}):
+    try:
+        parse(TrainConfig, paths | {"loss": wrong}, "here")
+    except ValueError as error:
+        print(error)
+""",
+    )
+    assert "{'kind': 'log_cosh', 'sharpness': 2.0}" in out and "True" in out
+    assert "nearest: loss.sharpness" in out and "greater than 0 at loss.sharpness" in out and "'log_cosch'" in out
 
 
 def test_from_an_embedded_model_and_a_format_to_a_store(extended, tmp_path):
@@ -90,6 +125,36 @@ print("done")
 """,
     )
     assert "done" in out
+
+
+def test_a_vertical_axis_is_ingested_beside_levels(extended, tmp_path):
+    out = run(
+        extended,
+        f"""
+from pathlib import Path
+import numpy as np
+import emulator as em
+from emulator.ingestion.options import IngestOptions
+from emulator.ingestion.run import ingest
+from emulator.sources.options import SourceOptions
+from source_files import truth
+folder = Path({str(tmp_path)!r})
+truth().to_netcdf(folder / "a.nc")
+wind = truth()[["temperature"]].rename(temperature="u", level="theta") / 10
+wind["u"].attrs, wind["theta"].attrs = {{"units": "m s-1"}}, {{"units": "K"}}
+wind.to_netcdf(folder / "b.nc")
+sources = [SourceOptions(str(folder / "a.nc")), SourceOptions(str(folder / "b.nc"), rename={{"u": "u_component_of_wind"}})]
+ingest(IngestOptions(sources), folder / "a.zarr")
+store = em.open_analysis(folder / "a.zarr")
+np.testing.assert_array_equal(store.theta, [850, 500, 300])
+np.testing.assert_allclose(store.u_component_of_wind, wind.u[:, ::-1], rtol=1e-6)
+em.statistics(folder / "a.zarr", folder / "s.nc")
+import xarray as xr
+found = xr.load_dataset(folder / "s.nc")
+print(found.u_component_of_wind.dims, found.temperature.dims)
+""",
+    )
+    assert "('statistic', 'theta') ('statistic', 'level')" in out
 
 
 def test_a_quantity_a_metric_and_a_panel_reach_scores_and_report(extended, tmp_path):

@@ -5,59 +5,43 @@ alone, `record` numbers for every batch element: residuals before and after, the
 saturation. Fields keep their type; run it outside autocast (it refuses half precision).
 """
 
-import torch
+import importlib
+from typing import TYPE_CHECKING
 
-from emulator.conservation.anchors import Unaccounted, truth_residuals
-from emulator.conservation.atmosphere import Atmosphere
-from emulator.conservation.budgets import Anchor, Budget, ColumnWater, DryAir, Water
-from emulator.conservation.checks import check_means, check_units
-from emulator.conservation.energy import Energy
-from emulator.conservation.projection import Projection
-from emulator.conservation.scheme import Options, Scheme, make_budgets
-from emulator.conservation.sequential import Sequential
+if TYPE_CHECKING:  # what editors and type checkers read
+    from emulator.conservation.anchors import truth_residuals as truth_residuals
+    from emulator.conservation.atmosphere import Atmosphere as Atmosphere
+    from emulator.conservation.budgets import Anchor as Anchor
+    from emulator.conservation.budgets import Budget as Budget
+    from emulator.conservation.budgets import ColumnWater as ColumnWater
+    from emulator.conservation.budgets import DryAir as DryAir
+    from emulator.conservation.budgets import Water as Water
+    from emulator.conservation.checks import check_means as check_means
+    from emulator.conservation.checks import check_units as check_units
+    from emulator.conservation.energy import Energy as Energy
+    from emulator.conservation.options import SchemeOptions as SchemeOptions
+    from emulator.conservation.options import Unaccounted as Unaccounted
+    from emulator.conservation.scheme import Scheme as Scheme
+    from emulator.conservation.scheme import make_budgets as make_budgets
+    from emulator.conservation.schemes import build as build
 
-__all__ = [
-    "Anchor",
-    "Atmosphere",
-    "Budget",
-    "ColumnWater",
-    "DryAir",
-    "Energy",
-    "Options",
-    "Scheme",
-    "Unaccounted",
-    "Water",
-    "build",
-    "check_means",
-    "check_units",
-    "make_budgets",
-    "truth_residuals",
-]
+# Imported when they are first used: the options, which need no torch, lie in this folder too.
+_WHERE = {
+    "anchors": ("truth_residuals",),
+    "atmosphere": ("Atmosphere",),
+    "budgets": ("Anchor", "Budget", "ColumnWater", "DryAir", "Water"),
+    "checks": ("check_means", "check_units"),
+    "energy": ("Energy",),
+    "options": ("SchemeOptions", "Unaccounted"),
+    "scheme": ("Scheme", "make_budgets"),
+    "schemes": ("build",),
+}
+
+__all__ = sorted(name for names in _WHERE.values() for name in names)
 
 
-def build(options: Options, atmosphere: Atmosphere, variables, variances=None) -> Scheme:
-    """A scheme.
-
-    Args:
-      options: the choice.
-      atmosphere: geometry and constants.
-      variables: names of all fields of the states (prognostic and diagnostic).
-      variances: error variance of one step by variable: a number or `(level,)`, the variable's units squared; usually the
-        squared `difference_std` of the statistics. The projection needs those of its controls; of every scheme's record they
-        are what sizes of corrections are compared with.
-
-    Raises:
-      ValueError: naming the variables that a budget lacks, or the options that do not go together.
-    """
-    budgets = make_budgets(options, atmosphere, variables)
-    if options.kind == "none":
-        scheme = Scheme(options, atmosphere, budgets)
-    elif options.kind == "sequential":
-        scheme = Sequential(options, atmosphere, budgets, variables)
-    else:
-        scheme = Projection(options, atmosphere, budgets, variables, variances)
-    known = {
-        name: float(torch.as_tensor(variances[name]).mean()) for name in scheme.changes if name in (variances or {})
-    }
-    scheme.errors = {name: variance**0.5 for name, variance in known.items() if variance > 0}
-    return scheme
+def __getattr__(name: str):
+    for module, names in _WHERE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

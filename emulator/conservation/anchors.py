@@ -13,20 +13,11 @@ from torch import Tensor
 
 from emulator.conservation.atmosphere import State
 from emulator.conservation.budgets import Anchor, Budget
+from emulator.conservation.options import Unaccounted
 from emulator.planet.quantities.registry import quantity
 
-ANCHORS = ("initial", "previous", "given")
 # Dry masses of one planet's models agree to a few per mille (orography, year); other planets' differ by far more.
 MASS_TOLERANCE = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Unaccounted:
-    """Constant sources in the data: `heating` W m-2, `moistening` and `dry_mass` kg m-2 s-1, all global means."""
-
-    heating: float = 0.0
-    moistening: float = 0.0
-    dry_mass: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

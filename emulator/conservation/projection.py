@@ -24,7 +24,7 @@ from emulator.conservation.budgets import Anchor, Budget, Declared
 from emulator.conservation.compiled import Compiled
 from emulator.conservation.compiled_step import CONTROLS, KIND, SIZES, Solution, times
 from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, ProjectionSetup, Trial
-from emulator.conservation.scheme import Correction, Options, Scheme
+from emulator.conservation.scheme import Correction, Scheme, SchemeOptions
 from emulator.conservation.steps import ColumnStep
 from emulator.kernels import corrections as native
 from emulator.kernels.compiled import Layout
@@ -38,7 +38,9 @@ class Projection(Scheme):
       clipped: fields without negative values that are no controls.
     """
 
-    def __init__(self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget], variables, variances):
+    def __init__(
+        self, options: SchemeOptions, atmosphere: Atmosphere, budgets: dict[str, Budget], variables, variances
+    ):
         super().__init__(options, atmosphere, budgets)
         solved = [budget for name, budget in budgets.items() if name != "column_water"]
         others = tuple(budget.quantity.control for budget in solved if isinstance(budget, Declared))

@@ -9,69 +9,13 @@ from torch import Tensor
 
 from emulator.conservation import fluxes
 from emulator.conservation.amounts import OnePass
-from emulator.conservation.anchors import ANCHORS, Unaccounted, make_anchor
+from emulator.conservation.anchors import make_anchor
 from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, Declared, DryAir, Water
 from emulator.conservation.energy import Energy
+from emulator.conservation.options import SchemeOptions
 from emulator.planet.quantities.registry import quantities
 from emulator.planet.variables import known
-
-KINDS = ("none", "sequential", "projection")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Choice of a scheme.
-
-    Attributes:
-      kind: "none" (measure alone), "sequential" or "projection".
-      budgets: names of the quantities whose budgets are closed, of those that are registered (`emulator.planet.quantities`).
-      energy: form of energy, "hydrostatic" or "total"; heat_capacity, "constant" or "moist"; kinetic: count the winds.
-      anchor: what dry mass is held to: "initial", "previous" step or "given", the number `dry_mass` in kg m-2.
-      dry_air, water, temperature: forms of the sequential corrections (`sequential.py`); dry_air None takes "ratio"
-        where there is surface pressure and "humidity" elsewhere.
-      humidity_from_level: index of the highest level that the dry-air form "humidity" may change.
-      controls: fields the projection may change, None for its default.
-      bands: latitudes, degrees north and increasing, between bands in which the projection closes each budget that has the
-        divergence of its transport as a field; none for budgets over the globe alone.
-      relative: of the controls, the fields whose error variance is proportional to their value: the projection scales them,
-        and dry cells stay dry.
-    """
-
-    kind: str = "sequential"
-    budgets: tuple[str, ...] = ("dry_air", "water", "energy")
-    energy: str = "hydrostatic"
-    heat_capacity: str = "constant"
-    kinetic: bool = True
-    anchor: str = "initial"
-    dry_mass: float | None = None
-    dry_air: str | None = None
-    water: str = "precipitation"
-    temperature: str = "uniform"
-    humidity_from_level: int = 0
-    controls: tuple[str, ...] | None = None
-    relative: tuple[str, ...] = (fluxes.PRECIPITATION, fluxes.HUMIDITY)
-    unaccounted: Unaccounted = dataclasses.field(default_factory=Unaccounted)
-    bands: tuple[float, ...] = ()
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"Expected the kind of scheme among {KINDS}, got {self.kind!r}")
-        if self.anchor not in ANCHORS:
-            raise ValueError(f"Expected the anchor of dry mass among {ANCHORS}, got {self.anchor!r}")
-        if (self.anchor == "given") != (self.dry_mass is not None):
-            raise ValueError(
-                f"Expected dry_mass exactly with the anchor 'given', got {self.anchor!r} and {self.dry_mass!r}"
-            )
-        known = quantities()
-        if unknown := [name for name in self.budgets if name not in known]:
-            raise ValueError(f"Expected budgets among {', '.join(known)}, got {', '.join(unknown)}")
-        if self.bands and self.kind != "projection":
-            raise ValueError(f"Expected latitude bands with the kind 'projection' alone, got {self.kind!r}")
-        if any(a >= b for a, b in zip((-90.0, *self.bands), (*self.bands, 90.0), strict=True)):
-            raise ValueError(
-                f"Expected increasing latitudes between -90 and 90 as edges of bands, got {list(self.bands)}"
-            )
 
 
 class LackingVariables(ValueError):
@@ -85,7 +29,7 @@ class LackingVariables(ValueError):
         )
 
 
-def make_budgets(options: Options, atmosphere: Atmosphere, variables) -> dict[str, Budget]:
+def make_budgets(options: SchemeOptions, atmosphere: Atmosphere, variables) -> dict[str, Budget]:
     """The chosen budgets by name, for a model that knows the named `variables`.
 
     Raises `LackingVariables` naming what each budget lacks.
@@ -141,7 +85,7 @@ class Scheme:
     of_length: Callable[[float], "Scheme"] | None = None
     errors: Mapping[str, float] = types.MappingProxyType({})
 
-    def __init__(self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget]):
+    def __init__(self, options: SchemeOptions, atmosphere: Atmosphere, budgets: dict[str, Budget]):
         self.options, self.atmosphere, self.budgets = options, atmosphere, budgets
         self.required = tuple(dict.fromkeys(name for budget in budgets.values() for name in budget.required))
         self._dry_air = budgets.get("dry_air")

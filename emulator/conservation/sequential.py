@@ -14,7 +14,7 @@ from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget
 from emulator.conservation.compiled import Compiled
 from emulator.conservation.compiled_step import AIR, AMOUNTS, EVAPORATION, KIND, RAIN, WATER, Solution
-from emulator.conservation.scheme import Correction, Options, Scheme
+from emulator.conservation.scheme import Correction, Scheme, SchemeOptions
 from emulator.conservation.steps import ColumnStep, DryAirStep, EnergyStep, ScalingStep, WaterStep
 from emulator.kernels import corrections as native
 from emulator.kernels.compiled import Layout
@@ -23,7 +23,7 @@ from emulator.kernels.compiled import Layout
 class Sequential(Scheme):
     """Non-negativity, then a correction for each chosen budget in the order of the module's docstring."""
 
-    def __init__(self, options: Options, atmosphere: Atmosphere, budgets: dict[str, Budget], variables):
+    def __init__(self, options: SchemeOptions, atmosphere: Atmosphere, budgets: dict[str, Budget], variables):
         super().__init__(options, atmosphere, budgets)
         dry_air = options.dry_air or ("ratio" if atmosphere.has_surface_pressure else "humidity")
         makers = {

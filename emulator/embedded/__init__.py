@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from emulator.files.registry import Registry
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
+from emulator.registry import Registry
 
 
 class EmbeddedModel(Protocol):
@@ -55,4 +55,4 @@ class Embedded:
     build: Callable[[Any], EmbeddedModel]
 
 
-MODELS: Registry[Embedded] = Registry("embedded model", __name__, besides=("simulation",))
+MODELS: Registry[Embedded] = Registry("embedded model", __name__)

@@ -7,46 +7,10 @@ import xarray as xr
 
 from emulator.files.whole_file import whole_file
 from emulator.planet.grid import Grid
+from emulator.planet.variables import known
+from emulator.planet.vertical import vertical_of
 from emulator.store.schema import entry, grid_of
 
-# ECMWF parameter numbers; those above 235000 are means over the step.
-PARAMETERS = {
-    "geopotential": 129,
-    "temperature": 130,
-    "u_component_of_wind": 131,
-    "v_component_of_wind": 132,
-    "specific_humidity": 133,
-    "relative_humidity": 157,
-    "vertical_velocity": 135,
-    "vorticity": 138,
-    "divergence": 155,
-    "specific_cloud_liquid_water_content": 246,
-    "specific_cloud_ice_water_content": 247,
-    "ozone_mass_mixing_ratio": 203,
-    "surface_pressure": 134,
-    "mean_sea_level_pressure": 151,
-    "2m_temperature": 167,
-    "2m_dewpoint_temperature": 168,
-    "10m_u_component_of_wind": 165,
-    "10m_v_component_of_wind": 166,
-    "total_column_water": 136,
-    "total_column_water_vapour": 137,
-    "sea_surface_temperature": 34,
-    "sea_ice_cover": 31,
-    "mean_total_precipitation_rate": 235055,
-    "mean_snowfall_rate": 235031,
-    "mean_evaporation_rate": 235043,
-    "mean_vertically_integrated_moisture_divergence": 235054,
-    "mean_surface_net_short_wave_radiation_flux": 235037,
-    "mean_surface_net_long_wave_radiation_flux": 235038,
-    "mean_surface_sensible_heat_flux": 235033,
-    "mean_surface_latent_heat_flux": 235034,
-    "mean_top_net_short_wave_radiation_flux": 235039,
-    "mean_top_net_long_wave_radiation_flux": 235040,
-    "mean_top_downward_short_wave_radiation_flux": 235053,
-    "geopotential_at_surface": 129,
-    "land_sea_mask": 172,
-}
 LEVEL_TYPES = {
     "mean_sea_level_pressure": ("meanSea", 0),
     "2m_temperature": ("heightAboveGround", 2),
@@ -82,8 +46,8 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
     """
     eccodes = library()
     grid = grid_of(forecast)
-    if grid.kind == "points":
-        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}")
+    if not grid.has_rows or grid.is_split:
+        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}; NetCDF takes any grid")
     init = forecast["init_time"].values[()]
     if not isinstance(init, np.datetime64):
         raise ValueError(
@@ -93,12 +57,21 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
         raise ValueError(f"Expected leads of fixed length for GRIB, got months in the forecast for {path}")
     count = 0
     with whole_file(path) as partial, open(partial, "wb") as file:
-        for name in (n for n in map(str, forecast.data_vars) if n in PARAMETERS):
-            count += _write_variable(eccodes, file, forecast, name, grid)
+        for name in map(str, forecast.data_vars):
+            if (number := _parameter(forecast, name)) is not None:
+                count += _write_variable(eccodes, file, forecast, (name, number), grid)
     return count
 
 
-def _write_variable(eccodes, file, forecast, name, grid) -> int:
+def _parameter(forecast, name: str) -> int | None:
+    """ECMWF's number of a field without levels or on those of the atmosphere; None for none."""
+    if (table := known(name)) is None or vertical_of(forecast[name].dims) not in (None, "level"):
+        return None
+    return table.parameter
+
+
+def _write_variable(eccodes, file, forecast, named: tuple[str, int], grid) -> int:
+    name, number = named
     field = forecast[name]
     mean = entry(forecast, name).cell == "mean"
     members = forecast.sizes.get("member", 0)
@@ -117,6 +90,7 @@ def _write_variable(eccodes, file, forecast, name, grid) -> int:
         for level, per_level in enumerate(values.reshape(shape)):
             for member, one in enumerate(per_level):
                 message = eccodes.codes_clone(base)
+                eccodes.codes_set(message, "paramId", number)
                 _describe(eccodes, message, forecast, name, level)
                 _time(eccodes, message, start if mean else None, lead)
                 if members:
@@ -149,8 +123,8 @@ def _message(eccodes, forecast, grid: Grid, template: int):
         "Nj": len(grid.latitude),
         "latitudeOfFirstGridPointInDegrees": float(grid.latitude[0]),
         "latitudeOfLastGridPointInDegrees": float(grid.latitude[-1]),
-        "longitudeOfFirstGridPointInDegrees": float(grid.longitude[0]),
-        "longitudeOfLastGridPointInDegrees": float(grid.longitude[-1]),
+        "longitudeOfFirstGridPointInDegrees": float(grid.longitude[0]) % 360,
+        "longitudeOfLastGridPointInDegrees": float(grid.longitude[-1]) % 360,
         "iDirectionIncrementInDegrees": float(np.diff(grid.longitude).mean()),
         "jScansPositively": 0,
     }
@@ -164,9 +138,9 @@ def _message(eccodes, forecast, grid: Grid, template: int):
 
 
 def _describe(eccodes, message, forecast, name, level) -> None:
-    eccodes.codes_set(message, "paramId", PARAMETERS[name])
     if "level" not in forecast[name].dims:
-        place = LEVEL_TYPES.get(name, ("surface", 0))
+        by_number = eccodes.codes_get(message, "typeOfLevel")
+        place = LEVEL_TYPES.get(name, ("surface", 0) if by_number in ("surface", "unknown") else None)
         if place is not None:
             eccodes.codes_set(message, "typeOfLevel", place[0])
             eccodes.codes_set(message, "level", place[1])

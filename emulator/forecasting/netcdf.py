@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import valid_times
+from emulator.planet.projection import NAME as CRS
 from emulator.planet.variables import Variable, known
 from emulator.store.forecast import lead_attributes
 from emulator.store.schema import entry
@@ -34,6 +35,8 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
         ("time", "bounds"),
         np.stack([valid_times(np.array([init]), leads - step)[0], valid], axis=1),
     )
+    if CRS in dataset.coords:
+        dataset = dataset.reset_coords(CRS)  # a variable of its own, which the fields name
     _space(dataset)
     _levels(dataset)
     for name, field in dataset.data_vars.items():

@@ -26,7 +26,7 @@ from emulator.store.forecast import (
     write_forecast_init,
 )
 from emulator.store.marks import marks, progress_path
-from emulator.store.schema import variables_by_role
+from emulator.store.schema import PLACE, variables_by_role
 
 log = logging.getLogger(__name__)
 RESTART = "restart-{:06d}-{:d}.safetensors"  # first initial time and batch size of a group
@@ -196,7 +196,9 @@ def _dataset(
     static = ["half_level_a", "half_level_b", "cell_area", *variables_by_role(source)["static"]]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
     used = set(xr.Dataset(data).dims) - {"half_level"}
-    kept = (n for n, c in source.coords.items() if c.dims and "time" not in c.dims and used >= set(c.dims))
+    kept = (
+        n for n, c in source.coords.items() if n in PLACE or (c.dims and "time" not in c.dims and used >= set(c.dims))
+    )
     coordinates = {str(name): source[name].variable for name in kept}
     length = next(iter(fields.values())).shape[0]
     coordinates["lead_time"] = xr.Variable("lead_time", leads[:length], lead_attributes(leads))

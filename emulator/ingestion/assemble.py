@@ -13,7 +13,6 @@ from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_i
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import TimeStep, later
 from emulator.planet.grid import Grid
-from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece
@@ -49,7 +48,8 @@ def assemble(
     grid = _common_grid(pieces)
     groups = _terms_of(pieces)
     forecast = any("lead_time" in p.coordinates for p in pieces)
-    role = {name: roles.get(name) or VARIABLES[name].role for name in groups}
+    meaning = {name: next(iter(terms.values()))[0].meaning for name, terms in groups.items()}
+    role = {name: roles.get(name) or meaning[name].role for name in groups}
     fixed = {name: terms for name, terms in sorted(groups.items()) if role[name] == "static"}
     moving = {name: terms for name, terms in groups.items() if role[name] != "static"}
     if not groups:
@@ -85,6 +85,7 @@ def assemble(
     levels = (None, None) if level is None else (level.values, level.kind)
     shared = (axis.times, leads, members, *levels, grid, fields, static, axis.step.seconds)
     own = {"axes": axes, "intervals": intervals, "step_months": axis.step.months}
+    own["entries"] = {name: meaning[name] for name in fixed}
     return StorePlan(*shared, missing, interpolated if interpolated.any() else None, **own)
 
 
@@ -221,6 +222,7 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
         averaged,
         any(p.from_start for p in first.pieces),
         None if leads is None else leads / np.timedelta64(1, "s"),
+        entry=first.pieces[0].entry,
         numbers=numbers,
         seconds=seconds,
     )

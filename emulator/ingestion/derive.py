@@ -180,7 +180,8 @@ def _changed(plan, field, pressure, more, function):
         return field
     inputs = [field, *([] if pressure is None else [pressure]), *more]
     has_member = any(entry.has_member for entry in inputs)
-    return DerivedField(field.name, field.role, inputs, function, plan.times, has_member, "level", field.averaged)
+    made = (inputs, function, plan.times, has_member, "level", field.averaged)
+    return DerivedField(field.name, field.role, *made, entry=field.entry)
 
 
 # --- from values to values ------------------------------------------------------------------------------------------

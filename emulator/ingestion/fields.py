@@ -10,14 +10,11 @@ from emulator.ingestion.term import Term
 from emulator.ingestion.vertical import VerticalValues
 from emulator.planet.calendar import TimeStep
 from emulator.planet.grid import Grid
+from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import Levels
+from emulator.store.masks import cut
 
 GAPS = "missing: keep or missing: interpolate"  # the option of the stage's configuration
-
-
-def cut(values: np.ndarray, exists: np.ndarray | None) -> np.ndarray:
-    """Values `(..., [vertical,] *space)` where a field exists, NaN elsewhere; `exists` None: everywhere."""
-    return values if exists is None else np.where(exists, values, np.float32(np.nan))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,6 +32,7 @@ class PlannedField:
       lead_seconds: `(lead,)` of a forecast, else None.
       domain: where it exists (`emulator.store.masks`); None for everywhere, as `exists`.
       exists: that on the store's grid, `([vertical,] *space)` bool.
+      entry: what the field is, where that is not in the variable table.
       numbers: of a store of calendar steps `(slot,)`: how many slots are averaged into the step that ends at each, at most
         `window`; seconds: `(slot,)`, what those slots are means over. Else None.
       between: for times to interpolate the slots before and after, -1 elsewhere, and the share of the latter: each `(time,)`.
@@ -53,8 +51,14 @@ class PlannedField:
     between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     domain: str | None = None
     exists: np.ndarray | None = None
+    entry: Variable | None = None
     numbers: np.ndarray | None = None
     seconds: np.ndarray | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """What the field is: the entry of its own, or the variable table's."""
+        return self.entry or variable(self.name)
 
     @property
     def interpolated(self) -> np.ndarray:
@@ -174,7 +178,7 @@ class DerivedField:
       function: from the inputs' values, each `(time, [lead,] [member,] [level,] *space)`, and the moments that they are of
         (nanoseconds or cftime, with leads added) to those of this field. Sent to other processes, so of module level.
       moments: `(time,)` of the store.
-      vertical, domain, exists: as of `PlannedField`.
+      vertical, domain, exists, entry: as of `PlannedField`.
     """
 
     name: str
@@ -187,6 +191,12 @@ class DerivedField:
     averaged: bool
     domain: str | None = None
     exists: np.ndarray | None = None
+    entry: Variable | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """As of `PlannedField`."""
+        return self.entry or variable(self.name)
 
     @property
     def slots(self) -> np.ndarray:
@@ -228,7 +238,8 @@ class StorePlan:
 
     Attributes:
       levels, vertical: values of `level` and what they are; axes: the other vertical axes, by dimension.
-      static: fields that do not change, `([vertical,] *space)`; series: those without space, `(time,)`.
+      static: fields that do not change, `([vertical,] *space)`, and what those are, `entries`.
+      series: fields without space, `(time,)`.
       missing: `(time,)`, times at which a field has no values.
       interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
       step_seconds: nominal ones of months; step_months: of a calendar step, else 0.
@@ -250,6 +261,7 @@ class StorePlan:
     half_levels: tuple[np.ndarray, np.ndarray] | None = None
     axes: Mapping[str, VerticalValues] = dataclasses.field(default_factory=dict)
     series: Mapping[str, xr.Variable] = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, Variable] = dataclasses.field(default_factory=dict)
     intervals: bool = False
     step_months: int = 0
 

@@ -10,7 +10,7 @@ import xarray as xr
 from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan
 from emulator.planet.calendar import seconds_between
 from emulator.planet.projection import NAME as CRS
-from emulator.planet.variables import COORDINATES, VARIABLES
+from emulator.planet.variables import COORDINATES, known, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
@@ -37,7 +37,8 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
         shape = tuple(sizes[d] for d in dims)
         variables[name] = (dims, np.broadcast_to(np.float32(0), shape), _attributes(name, field, plan))
     for name, field in plan.static.items():
-        variables[name] = (field.dims, field.values, field.attrs or _attributes(name, None, plan))
+        own = field.attrs if "units" in field.attrs else _attributes(name, None, plan) | field.attrs
+        variables[name] = (field.dims, field.values, own)
     for name, series in plan.series.items():
         variables[name] = ("time", series.values, _attributes(name, None, plan) | series.attrs)
     area = {"units": "1", "long_name": "share of the sphere of each cell"}
@@ -92,7 +93,7 @@ def _own_dims(field: PlannedField | DerivedField) -> tuple[str, ...]:
 
 
 def _attributes(name, field: PlannedField | None, plan) -> dict:
-    entry = VARIABLES[name]
+    entry = plan.entries.get(name) or variable(name) if field is None else field.meaning
     attributes = {"units": entry.units, "role": "static" if field is None else field.role}
     if entry.standard_name:
         attributes["standard_name"] = entry.standard_name
@@ -102,6 +103,10 @@ def _attributes(name, field: PlannedField | None, plan) -> dict:
         attributes["cell_methods"] = f"time: mean{interval}" if field.averaged else "time: point"
     if entry.sign:
         attributes["sign"] = entry.sign
+    if entry != known(name):  # what the table will not tell
+        own = {"long_name": entry.long_name or None, "short_name": entry.short or None}
+        own |= {"minimum": entry.minimum, "maximum": entry.maximum}
+        attributes |= {key: value for key, value in own.items() if value is not None}
     if field is not None and field.domain is not None:
         attributes["domain"] = field.domain
     if plan.grid.kind == "projected":
@@ -190,7 +195,7 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
     Bounds of 0 are only checked to a hundredth of the largest value: packing and spectral fitting make small negative
     precipitation. Values `(time, ...)`; `there`: `(time,)`, which of the times the sources have.
     """
-    entry = VARIABLES[field.name]
+    entry = field.meaning
     if field.role == "prognostic":
         lacking = np.isnan(values) if field.exists is None else np.isnan(values) & field.exists
         count = lacking.reshape(len(values), -1).sum(axis=1) * there

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan, cut
+from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan
 from emulator.ingestion.vertical import places
-from emulator.planet.grid import Grid
 from emulator.planet.vertical import VERTICAL
+from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece
-from emulator.store.masks import inside, mask_name, where_inside
+from emulator.store.masks import cut, inside, mask_name, where_inside
 
 VALID = "valid"
 
@@ -55,9 +55,7 @@ def _on_source(piece: Piece, domain: str, first: Mapping[str, Piece]) -> np.ndar
         raise ValueError(_no_mask(piece.name, domain, what, sorted(first)))
     mask = first[what]
     if any(not np.array_equal(mask.coordinates[n], piece.coordinates[n]) for n in ("latitude", "longitude")):
-        mask = mask.on(
-            Grid.from_coordinates(piece.coordinates["latitude"], piece.coordinates["longitude"]), "conservative"
-        )
+        mask = mask.on(grid_from(piece.coordinates), "conservative")
     here = inside(domain, mask.read([0])[0, 0, 0])
     if mask.axis is None:
         return here

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emulator.options import Options, option
-from emulator.sources.options import SourceOptions
+from emulator.sources.options import Definition, SourceOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class VerticalOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class IngestOptions(Options):
-    """Sources to one analysis store, or to a forecast store (`kind: forecast`).
+    """Sources to one analysis store, to a forecast store (`kind: forecast`), or analysis stores as one (`kind: joined`).
 
     `sources`: paths and patterns alone become `SourceOptions`, and one stands for a sequence of one. `start` and `end`: of
     the period, both included (see `emulator.planet.calendar.within`); None is open. `settings`: text of all that the values
@@ -59,10 +59,14 @@ class IngestOptions(Options):
     """
 
     sources: tuple[SourceOptions, ...] = option(shortest=1)  # or paths
-    kind: Literal["analysis", "forecast"] = option("analysis")
+    kind: Literal["analysis", "forecast", "joined"] = option(
+        "analysis", "joined: stores that ingest has written, put together when they are read"
+    )
     step_hours: float | None = option(None, "step of the store; None: that of the snapshots in the sources", above=0)
     step: str | None = option(None, "in place of step_hours: 1 day, 1 month, 1 season, 1 year", new=True, keyword=True)
-    variables: tuple[str, ...] | None = option(None, "canonical names to keep; None keeps all that are known")
+    variables: tuple[str, ...] | None = option(
+        None, "names to keep; None keeps all that the variable table or `define` knows"
+    )
     roles: dict[str, Literal["prognostic", "forcing", "diagnostic", "static"]] = option({})
     constants: dict[str, float] = option({})
     start: Any = option(None)
@@ -79,13 +83,22 @@ class IngestOptions(Options):
     times_per_chunk: int = option(1, minimum=1)
     times_per_region: int | None = option(None, "times in a file and a task; None: about 64 MB of a field", minimum=1)
     settings: str | None = option(None)
+    define: dict[str, Definition] = option(
+        {}, "name: what a field is that the variable table does not know, or where a known one exists", new=True
+    )
 
     def __post_init__(self):
         given = [self.sources] if isinstance(self.sources, SourceOptions | str | Path) else self.sources
         sources = tuple(s if isinstance(s, SourceOptions) else SourceOptions(str(s)) for s in given)
         if not sources:
             raise ValueError("Expected at least one source, got none")
+        if self.kind != "joined" and any(source.variables is not None for source in sources):
+            raise ValueError(
+                f"Expected sources with variables of their own with kind joined alone, got kind {self.kind}"
+            )
         object.__setattr__(self, "sources", sources)
+        define = {n: each if isinstance(each, Definition) else Definition.of(each) for n, each in self.define.items()}
+        object.__setattr__(self, "define", define)
         super().__post_init__()
         if self.step_hours and self.step:
             raise ValueError(f"Expected step_hours or step, got both, {self.step_hours:g} and {self.step!r}")

@@ -20,14 +20,16 @@ from emulator.ingestion.series import with_series
 from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
-from emulator.planet.variables import VARIABLES, variable
+from emulator.planet.variables import VARIABLES, known, variable
 from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import interfaces
-from emulator.sources.harmonise import pieces, unknown
+from emulator.sources.entries import entries
+from emulator.sources.harmonise import pieces, renamed, unknown
 from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
+from emulator.sources.recognise import PARTS
 from emulator.sources.series import series
 from emulator.store.masks import mask_name
 
@@ -51,16 +53,19 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
     Raises `ValueError` with one sentence that names the file.
     """
     wanted = _wanted(options)
-    static = tuple(name for name, entry in VARIABLES.items() if options.roles.get(name, entry.role) == "static")
-    alike = {"forecast": options.kind == "forecast", "wanted": wanted, "static": static}
-    opened, every_piece, every_series = [], [], []
-    for source, own in zip(options.sources, paths, strict=True):
-        files = [file for path in own for file in open_source(path, source.engine, Request(wanted, source.points))]
+    opened = [
+        (source, [file for path in own for file in open_source(path, source.engine, _request(options, source, wanted))])
+        for source, own in zip(options.sources, paths, strict=True)
+    ]
+    alike, every_piece, every_series = _settled(options, opened, wanted), [], []
+    for source, files in opened:
         source = dataclasses.replace(source, **alike)
         own_series = [part for file in files for part in series(file, source)]
         every_piece += _pieces(files, source, alone=not own_series)
         every_series += own_series
-        opened += files
+    opened = [file for _, files in opened for file in files]
+    if wanted is None:
+        every_piece = _without_parts(every_piece)
     domains = domains_of(every_piece)
     if options.grid is not None:
         every_piece = _on_grid(masked(every_piece, domains), options.grid)
@@ -81,14 +86,48 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
     return Work(plan, template(plan, attributes), length)
 
 
+def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[Source]]], wanted) -> dict:
+    """What all sources have alike. Raises `ValueError` for a name that nothing tells the meaning of."""
+    forecast = options.kind == "forecast"
+    masks = {mask_name(d) for name in options.define if (d := _domain(name, options)) not in ("all", VALID)}
+    chosen = sorted({*(options.variables or ()), *masks} - set(options.derive))
+    content = [
+        (file.path, renamed(file, source), dataclasses.replace(source, forecast=forecast))
+        for source, files in opened
+        for file in files
+    ]
+    own = entries(content, options.define, chosen)
+    for name, definition in options.define.items():
+        if None not in (role := options.roles.get(name), definition.role) and role != definition.role:
+            raise ValueError(f"Expected one role of {name}, got {definition.role} under define and {role} under roles")
+        if name not in own and (wanted is None or name in wanted):
+            raise ValueError(f"Expected {name}, which is defined, in the sources, got none of that name; see rename")
+    for name in chosen:
+        if name not in own:
+            variable(name)  # raises, with the nearest names
+    roles = {name: entry.role for name, entry in (VARIABLES | own).items()} | dict(options.roles)
+    static = tuple(name for name, role in roles.items() if role == "static")
+    return {"forecast": forecast, "wanted": wanted, "static": static, "entries": own}
+
+
+def _request(options: IngestOptions, source: SourceOptions, wanted) -> Request:
+    return Request(wanted, source.points, frozenset({*source.rename, *options.define, *(options.variables or ())}))
+
+
 def _wanted(options: IngestOptions) -> tuple[str, ...] | None:
-    """Canonical names to read from the sources: those to keep, and those that others are computed from."""
+    """Names to read from the sources: those to keep, and those that others are computed from."""
     inputs = needed(options.derive)
     if options.variables is None:
         return None
-    names = {variable(name).name for name in options.variables} - set(options.derive)
-    names |= {mask_name(domain) for name in names if (domain := variable(name).domain) not in ("all", VALID)}
+    names = set(options.variables) - set(options.derive)
+    names |= {mask_name(domain) for name in names if (domain := _domain(name, options)) not in ("all", VALID)}
     return tuple(sorted(names | inputs | ({SURFACE_PRESSURE} if options.vertical else set())))
+
+
+def _domain(name: str, options: IngestOptions) -> str:
+    """Where a field is said to exist, as far as that is known before its file is read."""
+    defined = options.define[name].domain if name in options.define else None
+    return defined or (table.domain if (table := known(name)) else "all")
 
 
 def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> list[Piece]:
@@ -111,12 +150,22 @@ def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
         names = [*sorted(paths)[:SHOWN], *([f"{len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
         first = min(paths)
         log.warning(
-            "The variable table has no entry for %s (%s): left out; to ingest one, `rename` it to a name of the table, as in "
-            "rename: {%s: NAME}",
+            "The variable table has no entry for %s (%s): left out; to ingest one, `define` it, as in define: {%s: {}} where "
+            "its file says what it is, or `rename` it to a name of the table, as in rename: {%s: NAME}",
             ", ".join(names),
             paths[first],
             first,
+            first,
         )
+
+
+def _without_parts(every_piece: list[Piece]) -> list[Piece]:
+    """Without the downward and upward parts of net fluxes that are made of both, which `variables` takes as well."""
+    terms: dict[str, set[str]] = {}
+    for piece in every_piece:
+        terms.setdefault(piece.name, set()).add(piece.term)
+    parts = {part for net, both in PARTS.items() if {"down", "up"} <= terms.get(net, set()) for part in both}
+    return [piece for piece in every_piece if piece.name not in parts]
 
 
 def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
@@ -126,7 +175,8 @@ def _on_grid(every_piece: list[Piece], asked: GridOptions) -> list[Piece]:
         grid = Grid.gaussian(asked.rows, asked.columns)
     else:
         grid = Grid.equiangular(asked.rows, asked.columns, asked.poles)
-    bilinear = {variable(name).name for name in asked.bilinear}
+    have = {piece.name for piece in every_piece}
+    bilinear = {name if name in have else variable(name).name for name in asked.bilinear}
     return [piece.on(grid, "bilinear" if piece.name in bilinear else asked.method) for piece in every_piece]
 
 
@@ -165,7 +215,7 @@ def _changed(plan: StorePlan, options: IngestOptions, gravity: float) -> StorePl
             count = 0 if plan.levels is None else len(plan.levels)
             plan = to_layers(plan, asked.edges or even_edges(count, asked.layers))
     if options.variables is not None:
-        kept = {variable(name).name for name in options.variables} | set(options.derive)
+        kept = set(options.variables) | set(options.derive)
         plan = plan.with_fields({name: field for name, field in plan.fields.items() if name in kept})
         used = {field.vertical for field in plan.fields.values()} | {d for v in plan.static.values() for d in v.dims}
         plan = dataclasses.replace(plan, axes={dim: axis for dim, axis in plan.axes.items() if dim in used})

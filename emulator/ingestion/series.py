@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import StorePlan
-from emulator.planet.variables import variable
 from emulator.sources.series import Series, joined
 
 
@@ -32,7 +31,8 @@ def with_series(plan: StorePlan, found: Sequence[Series], roles: Mapping[str, st
         method = "mean" if whole.averaged and not whole.interpolate else "point"
         attributes = {"role": "forcing", "cell_methods": f"time: {method}"}
         series[name] = xr.Variable("time", at_times(whole, plan.times).astype(np.float32), attributes)
-    return dataclasses.replace(plan, series=series)
+    entries = {name: parts[0].entry for name, parts in groups.items()}
+    return dataclasses.replace(plan, series=series, entries={**plan.entries, **entries})
 
 
 def at_times(series: Series, times: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def at_times(series: Series, times: np.ndarray) -> np.ndarray:
 
 
 def _check_bounds(series, values, times) -> None:
-    entry = variable(series.name)
+    entry = series.entry
     low, high = (
         -np.inf if entry.minimum is None else entry.minimum,
         np.inf if entry.maximum is None else entry.maximum,

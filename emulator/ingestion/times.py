@@ -21,7 +21,6 @@ from emulator.planet.calendar import (
     within,
 )
 from emulator.planet.months import days_of_month, month_numbers, month_starts, months_later
-from emulator.planet.variables import VARIABLES
 from emulator.sources.piece import Piece
 
 STAMPS = ("start", "middle", "end")
@@ -29,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 def is_mean(name: str, pieces: Sequence[Piece]) -> bool:
-    """Whether a field's values are means over a step: by the table, or because the source says so."""
-    return VARIABLES[name].cell == "mean" or any(p.averaged for p in pieces)
+    """Whether a field's values are means over a step: by what it is, or because the source says so."""
+    return pieces[0].meaning.cell == "mean" or any(p.averaged for p in pieces)
 
 
 def at_ends(name: str, pieces: list[Piece]) -> list[Piece]:

@@ -11,12 +11,11 @@ from torch import nn
 from emulator.data.channels import outside_of
 from emulator.data.normalisation import channel_statistics
 from emulator.data.samples import Samples
-from emulator.losses.ensemble import EnsembleError
+from emulator.losses.registry import LOSSES
 from emulator.losses.scaled import ScaledError, channel_weights
-from emulator.losses.spectral import SpectralError
 from emulator.model.lengths import growth
 from emulator.model.step import Step
-from emulator.sphere.transform import transform
+from emulator.options import Options
 from emulator.store.schema import levels_of
 
 
@@ -65,13 +64,9 @@ class Weighted:
         longer.scales = change * larger, diagnostic
         return longer
 
-    def loss(self, kind: str, members: int = 1, delta: float = 1.0, power: float = 0.5) -> nn.Module:
-        """The error that a training minimises; see `emulator.training.options.LossOptions`. Raises `ValueError`."""
-        if kind in ("crps", "energy"):
-            return EnsembleError(self.error("l1" if kind == "crps" else "mse"), kind, members)
-        if kind != "spectral":
-            return self.error(kind, delta)
-        return SpectralError(self.error(), transform(self.grid), power)
+    def loss(self, options: Options) -> nn.Module:
+        """The error that a training minimises; see `emulator.losses.registry`. Raises `ValueError` for an unknown kind."""
+        return LOSSES[options.kind].build(options, self)
 
 
 def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:

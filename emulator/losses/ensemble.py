@@ -8,6 +8,8 @@ whether the fields of a member belong together.
 import torch
 from torch import Tensor, nn
 
+from emulator.losses.options import LossOptions
+from emulator.losses.registry import loss
 from emulator.losses.scaled import ScaledError
 
 
@@ -80,3 +82,13 @@ def _count(members: Tensor, truth: Tensor) -> int:
             f"Expected 2 members or more of the truth's shape {tuple(truth.shape)}, got {tuple(members.shape)}"
         )
     return len(members)
+
+
+@loss("crps", LossOptions)
+def crps(options, weighted):
+    return EnsembleError(weighted.error("l1"), "crps", options.members)
+
+
+@loss("energy", LossOptions)
+def energy(options, weighted):
+    return EnsembleError(weighted.error("mse"), "energy", options.members)

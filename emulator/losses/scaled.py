@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from emulator.data.channels import Layout
+from emulator.losses.options import LossOptions
+from emulator.losses.registry import loss
 
 KINDS = ("mse", "l1", "huber")
 
@@ -66,6 +68,21 @@ class ScaledError(nn.Module):
             return size
         within = size.clamp(max=self.delta)
         return within * (2 * size - within)
+
+
+@loss("mse", LossOptions)
+def squared(options, weighted):
+    return weighted.error("mse")
+
+
+@loss("l1", LossOptions)
+def absolute(options, weighted):
+    return weighted.error("l1")
+
+
+@loss("huber", LossOptions)
+def huber(options, weighted):
+    return weighted.error("huber", options.delta)
 
 
 def channel_weights(

@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from emulator.losses.options import LossOptions
+from emulator.losses.registry import loss
 from emulator.losses.scaled import ScaledError
-from emulator.sphere.transform import SphericalTransform
+from emulator.sphere.transform import SphericalTransform, transform
 
 
 class SpectralError(nn.Module):
@@ -44,3 +46,8 @@ class SpectralError(nn.Module):
         with torch.autocast(state.device.type, enabled=False):
             coefficients = self.transform.analysis(scaled.float())  # (l, m, 2, batch, channel)
         return self.last * square + (self.table * coefficients.square()).sum() / len(state)
+
+
+@loss("spectral", LossOptions)
+def spectral(options, weighted):
+    return SpectralError(weighted.error(), transform(weighted.grid), options.power)

@@ -67,16 +67,16 @@ def describe(directory: Path) -> dict:
     """A checkpoint's metadata alone. Raises `CheckpointError`."""
     path = Path(directory) / METADATA
     try:
-        found = json.loads(path.read_bytes())
+        metadata = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"Expected a checkpoint in {directory}, found no {METADATA}") from None
     except ValueError as error:  # no JSON, or no text at all
         raise CheckpointError(f"Expected JSON in {path}, it is damaged: {error}") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"Expected a JSON object in {path}, it is damaged: got {found!r}")
-    if found.pop(OWN_SUM, None) not in (None, _sum(found)):  # None: written before there was one
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"Expected a JSON object in {path}, it is damaged: got {metadata!r}")
+    if metadata.pop(OWN_SUM, None) not in (None, _sum(metadata)):  # None: written before there was one
         raise CheckpointError(f"Expected {path} as it was written, its checksum differs: the file is damaged")
-    return found
+    return metadata
 
 
 def path_of(directory: Path, prefix: str, number: int) -> Path:
@@ -98,9 +98,9 @@ def sweep(directory: Path) -> None:
 
 def numbered(directory: Path, prefix: str, identity: str | None = None) -> list[Path]:
     """The numbered checkpoints of a folder, oldest first; with an `identity` without those that record another."""
-    found = [p for p in Path(directory).glob(f"{prefix}-*") if p.name.rpartition("-")[2].isdigit()]
-    found = [p for p in found if identity is None or _identity(p) in (identity, None)]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    paths = [p for p in Path(directory).glob(f"{prefix}-*") if p.name.rpartition("-")[2].isdigit()]
+    paths = [p for p in paths if identity is None or _identity(p) in (identity, None)]
+    return sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def _identity(directory: Path) -> str | None:

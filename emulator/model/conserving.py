@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ import torch
 import xarray as xr
 
 from emulator.conservation import build as build_scheme
-from emulator.conservation.anchors import Unaccounted
 from emulator.conservation.atmosphere import Atmosphere
 from emulator.conservation.checks import check_means, check_units
+from emulator.conservation.options import ConservationOptions
 from emulator.conservation.penalties import Penalty
-from emulator.conservation.scheme import LackingVariables, Options, Scheme, make_budgets
+from emulator.conservation.scheme import LackingVariables, Scheme, make_budgets
 from emulator.data.channels import Layout
 from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
@@ -27,40 +27,6 @@ from emulator.store.analysis import open_analysis
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class ConservationOptions:
-    """How a training conserves.
-
-    Attributes:
-      scheme: kind of corrections, budgets and how they are closed.
-      unaccounted: budgets' mean residuals in the training data that are let stand: `heating`, `moistening`, `dry_mass`.
-      penalty: weight of the squared residuals in the loss; works with the kind `none` too.
-    """
-
-    scheme: Options
-    unaccounted: tuple[str, ...] = ("heating", "moistening")
-    penalty: float = 0.0
-
-    @classmethod
-    def of(cls, values: Mapping) -> "ConservationOptions":
-        """From a mapping as in a configuration or a checkpoint's JSON."""
-        values = dict(values)
-        unaccounted, penalty = tuple(values.pop("unaccounted", cls.unaccounted)), values.pop("penalty", cls.penalty)
-        scheme = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        known = {field.name for field in dataclasses.fields(Options)} - {"unaccounted"}
-        if unknown := sorted(set(scheme) - known):
-            raise ValueError(
-                f"Expected options of conservation among {', '.join(sorted(known | {'unaccounted', 'penalty'}))}, got "
-                f"{', '.join(unknown)}"
-            )
-        return cls(Options(**scheme), unaccounted, penalty)
-
-    def with_rates(self, saved: Mapping) -> Options:
-        """The scheme's options with the residuals that a training has estimated and its checkpoint keeps."""
-        rates = {n.removeprefix("unaccounted_"): v for n, v in saved.items() if n.startswith("unaccounted_")}
-        return dataclasses.replace(self.scheme, unaccounted=Unaccounted(**rates))
 
 
 class Conservation(NamedTuple):
@@ -82,17 +48,17 @@ def conservation(options: ConservationOptions, samples: Samples, statistics: xr.
     atmosphere, saved = ready
     names = _names(samples.layout)
     budgets = make_budgets(options.scheme, atmosphere, names)
-    found = residuals(budgets, options.scheme, samples, statistics.encoding.get("source"))
+    measured = residuals(budgets, options.scheme, samples, statistics.encoding.get("source"))
     log.info(
         "Mean residuals of the training data per step: %s",
-        ", ".join(f"{n} {found.mean[n]:+.3g} (std {found.deviation[n]:.2g})" for n in found.mean),
+        ", ".join(f"{n} {measured.mean[n]:+.3g} (std {measured.deviation[n]:.2g})" for n in measured.mean),
     )
-    rates = dataclasses.asdict(found.unaccounted())
+    rates = dataclasses.asdict(measured.unaccounted())
     saved |= {f"unaccounted_{name}": rates[name] for name in options.unaccounted}
     penalty = None
     if options.penalty:
         budgets = make_budgets(options.with_rates(saved), atmosphere, names)
-        penalty = Penalty.from_truth(budgets, found, dict.fromkeys(budgets, options.penalty))
+        penalty = Penalty.from_truth(budgets, measured, dict.fromkeys(budgets, options.penalty))
     if options.scheme.kind == "none":
         return Conservation(None, penalty, {})
     return Conservation(_make_scheme(options, saved, atmosphere, names), penalty, saved)
@@ -130,8 +96,13 @@ def prepared(
     """
     if not options.scheme.budgets or (options.scheme.kind == "none" and not options.penalty):
         return None
-    names = _names(channels)
+    names, grid = _names(channels), grid_of(dataset)
     without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if options.penalty else "")
+    if not grid.is_global():
+        raise ValueError(
+            f"Expected a globe to close budgets of, got {grid.describe()}, whose borders let an unknown amount through; "
+            f"train with {without}"
+        )
     try:
         atmosphere = _atmosphere(dataset, channels)
         make_budgets(options.scheme, atmosphere, names)

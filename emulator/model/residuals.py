@@ -17,7 +17,8 @@ from emulator.conservation import fluxes
 from emulator.conservation.anchors import TruthResiduals, truth_residuals
 from emulator.conservation.atmosphere import State
 from emulator.conservation.budgets import Budget
-from emulator.conservation.scheme import Options, of_nominal
+from emulator.conservation.options import SchemeOptions
+from emulator.conservation.scheme import of_nominal
 from emulator.data.samples import Samples
 from emulator.files.whole_file import whole_file
 from emulator.model.stepper import newest
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def residuals(
-    budgets: Mapping[str, Budget], options: Options, samples: Samples, statistics: Path | None = None
+    budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples, statistics: Path | None = None
 ) -> TruthResiduals:
     """The truth's residuals of some budgets without unaccounted rates, over pairs of states evenly over the samples' period.
 
@@ -80,7 +81,7 @@ def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iter
         yield prognostic.unpack(newest(batch.start(), samples.layout)), after
 
 
-def _key(budgets: Mapping[str, Budget], options: Options, samples: Samples) -> str | None:
+def _key(budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples) -> str | None:
     """Hash of all that residuals depend on; None for data that cannot be told from others."""
     stores = samples.fingerprints
     if not all(stores):

@@ -90,15 +90,19 @@ def digest_of(stepper: Stepper) -> list | None:
 
 def grid_to_json(grid: Grid) -> dict:
     """Coordinates, from which areas follow; those of points are kept too."""
-    found = {"latitude": grid.latitude.tolist(), "longitude": grid.longitude.tolist()}
-    return found | ({"area": grid.area.tolist()} if grid.kind == "points" else {})
+    if grid.kind == "projected":
+        return {"x": grid.x.tolist(), "y": grid.y.tolist(), "mapping": dict(grid.mapping)}
+    coordinates = {"latitude": grid.latitude.tolist(), "longitude": grid.longitude.tolist()}
+    return coordinates | ({"area": grid.cell_area.tolist()} if grid.is_points else {})
 
 
-def grid_from_json(found: dict) -> Grid:
+def grid_from_json(saved: dict) -> Grid:
     """What `grid_to_json` made."""
-    if "area" in found:
-        return Grid.points(found["latitude"], found["longitude"], found["area"])
-    return Grid.from_coordinates(found["latitude"], found["longitude"])
+    if "mapping" in saved:
+        return Grid.projected(saved["x"], saved["y"], saved["mapping"])
+    if "area" in saved:
+        return Grid.points(saved["latitude"], saved["longitude"], saved["area"])
+    return Grid.from_coordinates(saved["latitude"], saved["longitude"])
 
 
 def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store_name: object) -> None:

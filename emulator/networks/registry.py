@@ -5,16 +5,14 @@ makes the module or refuses, in a `ValueError`, a grid that it does not fit. The
 is first asked for, so that nothing else names a network; what a file needs beyond the core dependencies it imports there.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from emulator.options import Options
 from emulator.planet.grid import REGIONAL, Grid
+from emulator.registry import Registry
 
 
 class NetworkError(ValueError):
@@ -29,35 +27,25 @@ class Kind(NamedTuple):
     regions: tuple[str, ...]
 
 
-_KINDS: dict[str, Kind] = {}
-_Builder = TypeVar("_Builder", bound=Callable[..., nn.Module])
+NETWORKS: Registry[Kind] = Registry("network of a kind", __package__, error=NetworkError)
 
 
-def network(kind: str, options: type[Options], regions: tuple[str, ...] = REGIONAL) -> Callable[[_Builder], _Builder]:
+def network(kind: str, options: type[Options], regions: tuple[str, ...] = REGIONAL) -> Callable:
     """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind.
 
     `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself.
     """
-
-    def register(builder: _Builder) -> _Builder:
-        if kind in _KINDS:
-            raise ValueError(f"Expected one network of the kind {kind!r}, got {builder.__module__} besides another")
-        _KINDS[kind] = Kind(options, builder, regions)
-        return builder
-
-    return register
+    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions)).build
 
 
 def kinds() -> tuple[str, ...]:
     """The names of all kinds."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{__package__}.{module.name}")
-    return tuple(sorted(_KINDS))
+    return tuple(NETWORKS.names())
 
 
 def options_of(kind: str) -> type[Options]:
     """The options of a kind. Raises `NetworkError` for an unknown one."""
-    return _kind(kind).options
+    return NETWORKS[kind].options
 
 
 def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> nn.Module:
@@ -69,13 +57,13 @@ def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> n
     Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid that the network does not fit.
     """
     kind, made = config.get("kind"), options(config)
-    if not grid.is_global() and grid.kind not in _kind(kind).regions:
+    if not grid.is_global() and grid.kind not in NETWORKS[kind].regions:
         raise NetworkError(
             f"Expected a network that fits the region of {grid.describe()}, got {kind!r}, which does not; networks that "
-            f"may: {', '.join(name for name in kinds() if grid.kind in _KINDS[name].regions)}"
+            f"may: {', '.join(name for name, known in NETWORKS.all().items() if grid.kind in known.regions)}"
         )
     try:
-        return _kind(kind).build(made, inputs, outputs, grid)
+        return NETWORKS[kind].build(made, inputs, outputs, grid)
     except NetworkError:
         raise
     except ValueError as error:
@@ -97,10 +85,3 @@ def expect_global(grid: Grid, *kinds_of_grid: str) -> None:
     """Raises `ValueError` for a grid that is regional or of another kind than those."""
     if not grid.is_global() or grid.kind not in kinds_of_grid:
         raise ValueError(f"Expected a global {' or '.join((*kinds_of_grid, 'grid'))}, got {grid.describe()}")
-
-
-def _kind(kind) -> Kind:
-    known = kinds()
-    if kind not in known:
-        raise NetworkError(f"Expected a network of a kind among {', '.join(known)}, got {kind!r}")
-    return _KINDS[kind]

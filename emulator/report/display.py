@@ -44,6 +44,7 @@ _NAMES = {
 }
 REGION_NAMES = {
     "global": "Globe",
+    "domain": "Domain",
     "stations": "All stations",
     "northern-hemisphere": "North of 20° N",
     "southern-hemisphere": "South of 20° S",
@@ -150,7 +151,7 @@ def region_name(region: str) -> str:
 
 def over_region(region: str) -> str:
     """`over the globe`, `over all stations`, `over East Asia`: a region in a sentence."""
-    names = {"global": "the globe", "stations": "all stations", "tropics": "the tropics"}
+    names = {"global": "the globe", "domain": "the domain", "stations": "all stations", "tropics": "the tropics"}
     return f"over {names.get(region, region_name(region))}"
 
 

@@ -11,7 +11,7 @@ from emulator.report.maps import Frame, colour_bar, colours_of, frame, symmetric
 from emulator.report.style import DIVERGING, WIDTH, figures
 from emulator.report.view import View
 from emulator.store.forecast import FORECAST_NAMES, from_disk_names
-from emulator.store.schema import grid_of, in_order, levels_of
+from emulator.store.schema import ROWS, grid_of, in_order, levels_of
 
 KINDS = ("map", "curves", "budgets")
 
@@ -84,7 +84,7 @@ def _as_scores(budgets: xr.Dataset) -> xr.Dataset:
 def _map(dataset, variable, level, lead, init, member, truth) -> Figure:
     dataset, grid = _in_memory_names(dataset), None
     name = variable or next((str(n) for n, a in dataset.data_vars.items() if a.ndim > 2), None)
-    if name is None or name not in dataset or not {"latitude", "cell"} & set(dataset[name].dims):
+    if name is None or name not in dataset or not ROWS & set(dataset[name].dims):
         raise ValueError(f"Expected a field on a grid, got {name!r} among {_listed(dataset)}")
     grid = grid_of(dataset)
     field, when, valid = _moment(dataset[name], lead, init, member)
@@ -160,7 +160,7 @@ def _nearest(levels: np.ndarray, level: float) -> int:
 
 def _draw(dataset, grid: Grid, what: tuple[str, str, str], fields: list[np.ndarray], titles: list[str]) -> Figure:
     (name, label, unit), columns = what, len(fields)
-    points = grid.kind == "points"
+    points = grid.is_points
     shared = None if points else frame(dataset)
     figure = Figure(figsize=(WIDTH if columns > 1 else 0.6 * WIDTH, 2.3 if columns > 1 else 3.4))
     axes = figure.subplots(1, columns, squeeze=False, subplot_kw={} if points else {"projection": shared.projection})[0]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from emulator.verify import metrics  # noqa: F401  (registers them)
 from emulator.verify.metric import Metric, with_interval
 from emulator.verify.significance import false_discovery, mean_interval
 

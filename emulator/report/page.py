@@ -12,7 +12,6 @@ from pathlib import Path
 from string import Template
 
 from emulator.files.whole_file import whole_file
-from emulator.report import panels  # noqa: F401  (registers them)
 from emulator.report.panel import sections
 from emulator.report.style import Panel, figures
 from emulator.report.tables import to_csv, to_json

@@ -7,6 +7,7 @@ what it needs.
 import dataclasses
 from collections.abc import Callable
 
+from emulator.registry import Registry
 from emulator.report.style import Panel
 from emulator.report.view import View
 
@@ -42,6 +43,10 @@ class Entry:
     needs: tuple[str, ...]
     draw: Callable[[View], Part | list[Part]]
 
+    @property
+    def file(self) -> str:
+        return self.draw.__module__
+
     def parts(self, view: View) -> list:
         """What it puts on the page: nothing where something that it needs is absent."""
         if not all(name in view.scores or getattr(view, name, None) is not None for name in self.needs):
@@ -50,21 +55,16 @@ class Entry:
         return [part for part in (drawn if isinstance(drawn, list) else [drawn]) if part]
 
 
-_REGISTERED: list[Entry] = []
+PANELS: Registry[Entry] = Registry("panel", "emulator.report.panels", order=lambda entry: (entry.order, entry.file))
 
 
 def panel(section: str, order: int, needs: tuple[str, ...] = ()):
     """Registers a function of a `View` that draws a panel, or several."""
-
-    def registered(draw):
-        _REGISTERED.append(Entry(section, order, needs, draw))
-        return draw
-
-    return registered
+    return lambda draw: PANELS.register(f"{draw.__module__}.{draw.__name__}", Entry(section, order, needs, draw)).draw
 
 
 def sections() -> list[tuple[str, str, list[Entry]]]:
     """Key, title and panels of every section, in order."""
-    keys = [*SECTIONS, *sorted({entry.section for entry in _REGISTERED} - set(SECTIONS))]
-    entries = sorted(_REGISTERED, key=lambda entry: entry.order)
+    entries = PANELS.all().values()
+    keys = [*SECTIONS, *sorted({entry.section for entry in entries} - set(SECTIONS))]
     return [(key, SECTIONS.get(key, key.capitalize()), [e for e in entries if e.section == key]) for key in keys]

@@ -92,7 +92,7 @@ def add_vertical(axes: Axes, dataset, array) -> None:
     if bounds is not None and bounds.shape == (len(values), 2):
         attributes = {"units": coordinate.attrs.get("units", "?")} | bounds.attrs
         recorded = Recorded(str(coordinate.name), attributes, np.asarray(bounds.values, np.float64), array.attrs)
-        if recorded.factor(axis.bounds) is not None:
+        if recorded.is_in(axis.bounds):
             axes.bounds = np.sort(np.abs(recorded.measured(axis.bounds)), axis=1)[position]
 
 

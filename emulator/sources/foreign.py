@@ -17,6 +17,7 @@ from emulator.sources.harmonise import matches
 from emulator.sources.open import FORMATS, find, format_of, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
+from emulator.store.joined import is_joined
 from emulator.store.schema import in_order, open_zarr
 
 ALONG = ("time", "valid_time")
@@ -32,6 +33,8 @@ def open_truth(path) -> xr.Dataset:
     `time_step_seconds` among the attributes. Raises `ValueError` with one sentence, naming the path, for what does not
     open, a forecast, or times that are not evenly spaced.
     """
+    if is_joined(path):
+        return in_nanoseconds(open_analysis(path))
     if not _is_zarr(path):
         dataset = _joined([_named(_opened(file), file) for file in find(str(path))], "time", path)
     else:
@@ -62,7 +65,8 @@ def _under_canonical_names(dataset: xr.Dataset, path) -> xr.Dataset:
     """Fields under the table's names, where theirs, GRIB's or CF's tell and their units are the table's."""
     renamed: dict[str, list[str]] = {}
     for name, array in dataset.data_vars.items():
-        known = matches(str(name), array) if {"latitude", "longitude"} <= set(array.dims) else []
+        on_a_grid = any(set(place) <= set(array.dims) for place in (("latitude", "longitude"), ("y", "x")))
+        known = matches(str(name), array) if on_a_grid else []
         if len(known) == 1 and not known[0].term and known[0].name != name and known[0].name not in dataset.variables:
             renamed.setdefault(known[0].name, []).append(str(name))
             units = array.attrs.get("units")

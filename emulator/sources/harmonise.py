@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.units import conversion, linear
-from emulator.planet.variables import variable
+from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
     Axes,
@@ -36,11 +36,14 @@ OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
 def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
     dataset = renamed(source, options)
+    for name in options.rename.values():
+        meaning(name, options)
     matched = []
     for name, array in dataset.data_vars.items():
         if array.dtype.kind not in "fiu" or not on_the_sphere(array):
             continue
-        for match in [Match(str(name))] if name in options.rename.values() else matches(str(name), array):
+        own = name in options.entries or name in options.rename.values()
+        for match in [Match(str(name))] if own else matches(str(name), array):
             if options.wanted is None or match.name in options.wanted:
                 try:
                     matched += _pieces_of(dataset, array, match, source.path, options)
@@ -51,8 +54,8 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
 
 
 def unknown(source: Source, options: SourceOptions) -> list[str]:
-    """Names of the fields on the sphere in a source that are none of the table's, as the source writes them."""
-    known = {*OURS, *options.rename.values()}
+    """Names of the fields on the sphere in a source of which nothing says what they are, as the source writes them."""
+    known = {*OURS, *options.rename.values(), *options.entries}
     fields = {str(name): array for name, array in renamed(source, options).data_vars.items() if str(name) not in known}
     return [n for n, a in fields.items() if a.dtype.kind in "fiu" and on_the_sphere(a) and not matches(n, a)]
 
@@ -60,8 +63,6 @@ def unknown(source: Source, options: SourceOptions) -> list[str]:
 def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     """A source with names, and units of coordinates, as its options have them. Raises `ValueError` where they do not fit."""
     dataset = source.dataset
-    for name in options.rename.values():
-        variable(name)  # raises, with the nearest names
     for name in options.select:
         if _canonical(name) not in (*VERTICAL, "member", "lead_time") and (
             name in ALIGNED or name not in {*dataset.variables, *dataset.dims}
@@ -71,6 +72,9 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
                 f"{name!r} (times are chosen by period)"
             )
     present = {old: new for old, new in options.rename.items() if old in dataset and old != new}
+    if twice := sorted({new for new in present.values() if list(present.values()).count(new) > 1}):
+        both = " and ".join(old for old, new in present.items() if new == twice[0])
+        raise ValueError(f"Expected one variable to rename to {twice[0]} in {source.path}, got {both}")
     clash = [new for new in present.values() if new in dataset.variables]
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
@@ -85,11 +89,28 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
-    return recognise(name, array.attrs, vertical_coordinate(array) is not None, height)
+    for vertical in _possible(vertical_coordinate(array)):
+        if found := recognise(name, array.attrs, vertical, height):
+            return found
+    return []
+
+
+def _possible(found) -> list[str | None]:
+    """Vertical dimensions of the table's entries that a field may be, the likeliest first: states of the air on heights are
+    those on levels, and one height, depth or layer may be a surface's."""
+    if found is None:
+        return [None]
+    axis, coordinate = found
+    return [axis.name, *["level"] * (axis.name == "height"), *[None] * (axis.name != "level" and coordinate.size == 1)]
+
+
+def meaning(name: str, options: SourceOptions) -> Variable:
+    """Raises `ValueError` for a name that neither the table knows nor ingest has an entry of, with the nearest names."""
+    return options.entries[name] if name in options.entries else variable(name)
 
 
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
-    entry = variable(match.name)
+    entry = meaning(match.name, options)
     axes = Axes()
     methods = array.attrs.get("cell_methods", "")
     averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
@@ -98,6 +119,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         add_vertical(axes, dataset, array)
         if axes.axis is None:
             raise ValueError(f"Expected {entry.name} on levels, got no vertical coordinate")
+        if match.name in options.entries and axes.axis != entry.vertical:
+            raise ValueError(f"Expected {entry.name} on the dimension {entry.vertical}, got it on {axes.axis}")
     add_member(axes, array)
     if static := entry.name in options.static:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
@@ -134,6 +157,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         averaged=averaged,
         from_start=from_start,
         otherwise=otherwise,
+        entry=options.entries.get(entry.name),
         stamp=options.time_stamp,
         starts=axes.starts,
     )
@@ -141,8 +165,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
 
 
 def _domain(array, entry) -> str | None:
-    """Where a field exists: as its file says, as our stores do, or the table; None for everywhere."""
-    domain = str(array.attrs.get("domain", entry.domain))
+    """Where a field exists: as its entry says, or its file as our stores do; None for everywhere."""
+    domain = str(array.attrs.get("domain", entry.domain) if entry.domain == "all" else entry.domain)
     return None if domain == "all" else domain
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import fsspec
 import xarray as xr
 
-from emulator.files.registry import Registry
+from emulator.registry import Registry
 
 DEFAULT_OF_URLS = "netcdf"  # of which neither first bytes nor files are looked at
 FIRST_BYTES = 64
@@ -26,11 +26,13 @@ class Request:
 
     Attributes:
       names: canonical names of the variables; None for all.
+      own: names in the file that are wanted whatever they mean.
       points: take reduced grids as lists of points.
     """
 
     names: tuple[str, ...] | None = None
     points: bool = False
+    own: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ def format_of(path: str) -> Format:
 
     Raises `ValueError` naming the path where it is none.
     """
-    known = [FORMATS[name] for name in FORMATS.names()]
+    known = list(FORMATS.all().values())
     remote, bare = "://" in path, path.rstrip("/")
     for entry in known:
         if bare.endswith(entry.suffixes) and (remote or entry.folder_files):
@@ -163,7 +165,7 @@ def identity(path: str) -> str:
 
 def _identity(path: str) -> str:
     system, inner = fsspec.core.url_to_fs(path)
-    inside = [file for name in FORMATS.names() for file in FORMATS[name].folder_files]
+    inside = [file for entry in FORMATS.all().values() for file in entry.folder_files]
     for name in ("", *(f"/{file}" for file in inside)):
         try:
             info = system.info(inner.rstrip("/") + name)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
+from emulator.planet.variables import Variable, variable
 from emulator.sources.open import reaching
 from emulator.sphere.regrid import Regridder
 
@@ -39,6 +40,7 @@ class Piece:
       from_start: the values are accumulated since the initial time.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
+      entry: what the field is, where that is not in the variable table.
     """
 
     name: str
@@ -59,8 +61,14 @@ class Piece:
     from_start: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
+    entry: Variable | None = None
     stamp: str | None = None
     starts: np.ndarray | None = None
+
+    @property
+    def meaning(self) -> Variable:
+        """What the field is: the entry of its own, or the variable table's."""
+        return self.entry or variable(self.name)
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.

@@ -1,4 +1,7 @@
-"""Which canonical variable a variable of a source is: by name, GRIB short name, CDS and CMIP names or CF standard name."""
+"""Which canonical variable a variable of a source is: by names, GRIB short name or number, or CF standard name.
+
+Names stand in the variable table; what follows here is what standard names say besides.
+"""
 
 import dataclasses
 
@@ -19,40 +22,6 @@ class Match:
     interval_hours: float | None = None
 
 
-# Short names of CDS downloads, cfgrib, ARCO-ERA5 and CMIP beside the table's own (GRIB) ones. Accumulations stand with the
-# mean rate that they become.
-ALIASES = {
-    "2m_temperature": "t2m tas trefht",
-    "2m_dewpoint_temperature": "d2m tdps",
-    "10m_u_component_of_wind": "u10 uas",
-    "10m_v_component_of_wind": "v10 vas",
-    "10m_wind_speed": "si10 sfcwind",
-    "surface_pressure": "ps",
-    "mean_sea_level_pressure": "psl prmsl",
-    "temperature": "ta",
-    "u_component_of_wind": "ua",
-    "v_component_of_wind": "va",
-    "specific_humidity": "hus",
-    "relative_humidity": "hur",
-    "vertical_velocity": "wap",
-    "geopotential": "zg gh geopotential_height",
-    "sea_ice_cover": "siconc",
-    "geopotential_at_surface": "orog",
-    "land_sea_mask": "sftlf",
-    "total_column_water_vapour": "prw pwat",
-    "mean_total_precipitation_rate": "avg_tprate pr tp total_precipitation",
-    "mean_snowfall_rate": "avg_tsrwe prsn sf snowfall",
-    "mean_evaporation_rate": "avg_ie e evaporation",
-    "mean_vertically_integrated_moisture_divergence": "avg_vimdf vimd vertically_integrated_moisture_divergence",
-    "mean_surface_net_short_wave_radiation_flux": "avg_snswrf ssr surface_net_solar_radiation",
-    "mean_surface_net_long_wave_radiation_flux": "avg_snlwrf str surface_net_thermal_radiation",
-    "mean_surface_sensible_heat_flux": "avg_ishf sshf surface_sensible_heat_flux",
-    "mean_surface_latent_heat_flux": "avg_slhtf slhf surface_latent_heat_flux",
-    "mean_top_net_short_wave_radiation_flux": "avg_tnswrf tsr top_net_solar_radiation",
-    "mean_top_net_long_wave_radiation_flux": "avg_tnlwrf ttr top_net_thermal_radiation",
-    "mean_top_downward_short_wave_radiation_flux": "avg_tdswrf tisr toa_incident_solar_radiation",
-}
-
 # CF standard names that the table does not have, with the sign towards ECMWF's. CF's evapotranspiration is upward.
 STANDARD_NAMES = {
     "geopotential_height": ("geopotential", 1),
@@ -64,6 +33,20 @@ STANDARD_NAMES = {
     "surface_upward_latent_heat_flux": ("mean_surface_latent_heat_flux", -1),
     "surface_upward_sensible_heat_flux": ("mean_surface_sensible_heat_flux", -1),
     "toa_outgoing_longwave_flux": ("mean_top_net_long_wave_radiation_flux", -1),
+    "toa_outgoing_longwave_flux_assuming_clear_sky": ("mean_top_net_long_wave_radiation_flux_clear_sky", -1),
+    "surface_snow_amount": ("snow_depth", 1),
+    "volume_fraction_of_water_in_soil": ("volumetric_soil_water", 1),
+    "moisture_content_of_soil_layer": ("soil_water_content", 1),
+    "soil_moisture_content": ("total_soil_water_content", 1),
+    "sea_water_practical_salinity": ("sea_water_salinity", 1),
+    "sea_water_x_velocity": ("eastward_sea_water_velocity", 1),  # of grids of latitudes and longitudes
+    "sea_water_y_velocity": ("northward_sea_water_velocity", 1),
+    "sea_ice_x_velocity": ("eastward_sea_ice_velocity", 1),
+    "sea_ice_y_velocity": ("northward_sea_ice_velocity", 1),
+    "surface_downward_x_stress": ("mean_eastward_sea_surface_stress", 1),
+    "surface_downward_y_stress": ("mean_northward_sea_surface_stress", 1),
+    "downward_x_stress_at_sea_water_surface": ("mean_eastward_sea_surface_stress", 1),
+    "downward_y_stress_at_sea_water_surface": ("mean_northward_sea_surface_stress", 1),
 }
 # Net fluxes that a source gives as two: standard name of the downward term, of the upward term.
 TERMS = {
@@ -77,6 +60,16 @@ TERMS = {
         "surface_upwelling_longwave_flux_in_air",
     ),
 }
+# The parts of net fluxes that have names of their own; insolation is no part alone: it is a forcing besides.
+PARTS = {
+    "mean_top_net_short_wave_radiation_flux": ("mean_top_upward_short_wave_radiation_flux",),
+    **{
+        f"mean_surface_net_{band}_wave_radiation_flux": tuple(
+            f"mean_surface_{way}_{band}_wave_radiation_flux" for way in ("downward", "upward")
+        )
+        for band in ("short", "long")
+    },
+}
 # These standard names say nothing of a height: without levels they are near-surface values only where one is recorded.
 NEAR_SURFACE = {
     "air_temperature": 2.0,
@@ -84,35 +77,61 @@ NEAR_SURFACE = {
     "eastward_wind": 10.0,
     "northward_wind": 10.0,
     "wind_speed": 10.0,
+    "specific_humidity": 2.0,
+    "relative_humidity": 2.0,
 }
-
-_SHORT = {
-    **{(v.short, v.levels): v.name for v in VARIABLES.values() if v.short},
-    **{(alias, VARIABLES[name].levels): name for name, some in ALIASES.items() for alias in some.split()},
-}
-_STANDARD = {(v.standard_name, v.levels): v.name for v in VARIABLES.values()}
+# Other tools call something else so: here a standard name that the table knows says more.
+AMBIGUOUS = frozenset("ts cp ro sd src cl cc so hs pv tsn".split())
 
 
-def recognise(name: str, attributes: dict, levels: bool, height: float | None = None) -> list[Match]:
+def _by_name() -> dict[tuple[str, str | None], tuple[str, int]]:
+    """(name in a source, vertical dimension) -> canonical name, sign."""
+    found: dict[tuple[str, str | None], tuple[str, int]] = {}
+    for entry in VARIABLES.values():
+        for text in (entry.short, entry.cmip, *entry.also.split()):
+            if text:
+                sign = -1 if text.startswith("-") else 1
+                found.setdefault((text.removeprefix("-"), entry.vertical), (entry.name, sign))
+    return found
+
+
+_NAMES = _by_name()
+_PARAMETERS = {(v.parameter, v.vertical): v.name for v in VARIABLES.values() if v.parameter}
+# Of entries that share a standard name (the layers of the soil, winds at several heights) the first one is meant.
+_STANDARD = {(v.standard_name, v.vertical): v.name for v in reversed(VARIABLES.values()) if v.standard_name}
+
+
+def recognise(name: str, attributes: dict, vertical: str | bool | None, height: float | None = None) -> list[Match]:
     """The canonical variables that a source's variable is or belongs to; empty when there is none.
 
     Args:
       name: its name in the source.
-      attributes: of the variable; `GRIB_shortName` and `standard_name` are used.
-      levels: whether it lies on atmospheric levels.
+      attributes: of the variable; `GRIB_shortName`, `GRIB_paramId` and `standard_name` are used.
+      vertical: the dimension of stores that its vertical axis is, None without one; true for "level", false for none.
       height: its height above ground in metres where the source records one.
     """
-    if name in VARIABLES and VARIABLES[name].levels == levels:
+    if isinstance(vertical, bool):
+        vertical = "level" if vertical else None
+    if name in VARIABLES and VARIABLES[name].vertical == vertical:
         return [Match(name)]
     bare, hours = _without_interval(name)
-    short = attributes.get("GRIB_shortName", bare.lower())
-    if canonical := _SHORT.get((short, levels)):
-        standard = attributes.get("standard_name")
-        sign = STANDARD_NAMES[standard][1] if standard in STANDARD_NAMES and "GRIB_shortName" not in attributes else 1
+    standard, grib = attributes.get("standard_name"), "GRIB_shortName" in attributes
+    if bare.lower() in AMBIGUOUS and not grib and (matches := _by_standard_name(standard, vertical, height)):
+        return matches
+    if found := _NAMES.get((attributes.get("GRIB_shortName", bare.lower()), vertical)):
+        canonical, sign = found
+        if not grib and standard in STANDARD_NAMES:
+            sign = STANDARD_NAMES[standard][1]
+        elif not grib and standard == VARIABLES[canonical].standard_name is not None:
+            sign = 1
         return [Match(canonical, sign, interval_hours=hours), *_terms(standard)]
-    if "GRIB_shortName" in attributes:  # a short name is exact; the standard name says less, e.g. nothing of the height
+    if (number := attributes.get("GRIB_paramId")) is not None and (
+        canonical := _PARAMETERS.get((int(number), vertical))
+    ):
+        return [Match(canonical, interval_hours=hours)]
+    if grib:  # a short name is exact; the standard name says less, e.g. nothing of the height
         return []
-    return _by_standard_name(attributes.get("standard_name"), levels, height)
+    return _by_standard_name(standard, vertical, height)
 
 
 def _without_interval(name: str) -> tuple[str, float | None]:
@@ -123,12 +142,12 @@ def _without_interval(name: str) -> tuple[str, float | None]:
     return name, None
 
 
-def _by_standard_name(standard, levels, height) -> list[Match]:
-    if standard is None or (not levels and standard in NEAR_SURFACE and height != NEAR_SURFACE[standard]):
+def _by_standard_name(standard, vertical, height) -> list[Match]:
+    if standard is None or (vertical is None and standard in NEAR_SURFACE and height != NEAR_SURFACE[standard]):
         return []
     matches = []
-    name, sign = STANDARD_NAMES.get(standard, (_STANDARD.get((standard, levels)), 1))
-    if name is not None and VARIABLES[name].levels == levels:
+    name, sign = STANDARD_NAMES.get(standard, (_STANDARD.get((standard, vertical)), 1))
+    if name is not None and VARIABLES[name].vertical == vertical:
         matches.append(Match(name, sign))
     return matches + _terms(standard)
 

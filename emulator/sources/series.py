@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emulator.planet.variables import variable
+from emulator.planet.variables import Variable
 from emulator.sources.axes import Axes, add_times, time_coordinates
-from emulator.sources.harmonise import change, matches, renamed
+from emulator.sources.harmonise import change, matches, meaning, renamed
 from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
@@ -19,12 +19,14 @@ class Series:
     """A canonical field that is one number at each time.
 
     Attributes:
+      entry: what it is.
       times: `(n,)` datetime64 or cftime, increasing; of means the ends of their intervals. middles: of means the middles.
       values: `(n,)` float64 in the field's units.
       interpolate: whether values between its times are taken by linear interpolation.
     """
 
     name: str
+    entry: Variable
     path: str
     times: np.ndarray
     middles: np.ndarray
@@ -42,9 +44,10 @@ def series(source: Source, options: SourceOptions) -> list[Series]:
         sizes = {d: n for d, n in array.sizes.items() if n > 1 or (time is not None and d in time.dims)}
         if time is None or time.ndim != 1 or tuple(sizes) != time.dims:
             continue
-        for match in [Match(str(name))] if name in options.rename.values() else matches(str(name), array):
+        own = name in options.entries or name in options.rename.values()
+        for match in [Match(str(name))] if own else matches(str(name), array):
             wanted = options.wanted is None or match.name in options.wanted
-            if wanted and not match.term and variable(match.name).role == "forcing":
+            if wanted and not match.term and meaning(match.name, options).role == "forcing":
                 flat = array.squeeze([d for d in array.dims if d not in sizes], drop=True)
                 try:
                     found.append(_series(dataset, flat, match, source.path, options))
@@ -54,7 +57,7 @@ def series(source: Source, options: SourceOptions) -> list[Series]:
 
 
 def _series(dataset, array, match: Match, path: str, options: SourceOptions) -> Series:
-    axes, entry = Axes(), variable(match.name)
+    axes, entry = Axes(), meaning(match.name, options)
     add_times(axes, dataset, array, False)
     scale, offset, _ = change(array, match, entry, options)
     time = time_coordinates(array, False)[0]
@@ -66,6 +69,7 @@ def _series(dataset, array, match: Match, path: str, options: SourceOptions) -> 
     order = np.argsort(axes.coordinates["time"], kind="stable")
     return Series(
         name=entry.name,
+        entry=entry,
         path=path,
         times=axes.coordinates["time"][order],
         middles=middles[order],

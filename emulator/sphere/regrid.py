@@ -84,10 +84,10 @@ class Regridder:
             return self._apply(values)
         share = self._apply(good.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = self._apply(np.where(good, values, 0.0)) / share
-        found = np.where(share >= max(minimum_share, 1e-12) - 1e-9, found, np.nan)
+            means = self._apply(np.where(good, values, 0.0)) / share
+        means = np.where(share >= max(minimum_share, 1e-12) - 1e-9, means, np.nan)
         infinite = np.isinf(values)
-        return np.where(self._apply(infinite.astype(np.float64)) > 0, np.inf, found) if infinite.any() else found
+        return np.where(self._apply(infinite.astype(np.float64)) > 0, np.inf, means) if infinite.any() else means
 
     @property
     def _complete(self) -> bool:

@@ -57,3 +57,8 @@ def where_inside(domain: str, mask: xr.Variable, name: str, sizes: Mapping) -> n
     here = inside(domain, mask.transpose(*[d for d in sizes if d in mask.dims]).values)
     shape = [n if d in mask.dims else 1 for d, n in sizes.items()]
     return np.broadcast_to(here.reshape(shape), tuple(sizes.values()))
+
+
+def cut(values: np.ndarray, exists: np.ndarray | None) -> np.ndarray:
+    """Float values `(..., [vertical,] *space)` where a field exists, NaN elsewhere; `exists` None: everywhere."""
+    return values if exists is None else np.where(exists, values, np.float32(np.nan))

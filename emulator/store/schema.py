@@ -24,6 +24,8 @@ from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.marks import partial_path
 
 ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "y", "x", "cell")
+PLACE = ("latitude", "longitude", "y", "x", CRS)  # coordinates of the horizontal grid
+ROWS = frozenset(("latitude", "y", "cell"))  # dimensions one of which every field on a grid has
 SORTED = ("latitude", "longitude", "y", "x", *VERTICAL)
 
 
@@ -90,7 +92,7 @@ def grid_of(dataset: xr.Dataset) -> Grid:
 
 
 def _projected_grid(dataset: xr.Dataset) -> Grid:
-    if missing := [name for name in ("y", "x", CRS) if name not in dataset.coords]:
+    if missing := [name for name in ("y", "x", CRS) if name not in dataset.variables]:
         raise ValueError(
             f"Expected coordinates y, x and {CRS} with a projected grid, got no {' and no '.join(missing)}"
         )

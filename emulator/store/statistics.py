@@ -54,17 +54,6 @@ class Found:
     cells: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def of_block(array: xr.Variable, start: int, stop: int, end: int, area: np.ndarray) -> tuple[Moments, Moments]:
-    """Moments of the times `start` to `stop` of a field, and of the changes that begin there.
-
-    Args:
-      array: `(time, [member,] [level,] *space)`, lazy.
-      start, stop: the block; `end` is the end of the period: the change from `stop - 1` to `stop` counts if it is within.
-      area: `(*space)`.
-    """
-    return _of_values(array, _read(array, start, min(stop + 1, end)), stop - start, area)
-
-
 def _read(array: xr.Variable, start: int, stop: int) -> np.ndarray:
     return np.asarray(array.isel(time=slice(start, stop)).values, np.float64)
 
@@ -75,7 +64,13 @@ def _of_values(array: xr.Variable, values: np.ndarray, count: int, area: np.ndar
 
 
 def of_run(array: xr.Variable, edges: Sequence[int], end: int, area: np.ndarray) -> Part:
-    """Of blocks of times with some edges one after the other; arguments as of `of_block`."""
+    """Of blocks of times one after the other, and of the changes that begin there.
+
+    Args:
+      array: `(time, [member,] [vertical,] *space)`, lazy.
+      edges: of the blocks; `end` is the end of the period, beyond which no change counts.
+      area: `(*space)`.
+    """
     cells, blocks = Cells(array.shape[1 + ("member" in array.dims) :]), []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         values = _read(array, start, min(stop + 1, end))

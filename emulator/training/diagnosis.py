@@ -23,13 +23,13 @@ def explain(
       starts: the positions in `times` from which this process's rows start, `(row,)`.
     """
     what = f"{loss:.4g}, above {limit:.4g}," if np.isfinite(loss) and loss > limit else "not finite"
-    if found := broken_data(step, batch, starts, times):
-        return (what, f"the data are not finite: {found}"), False
-    if found := broken_forecast(step, ends):
-        return (what, f"variables: {found}"), True
-    found = f"largest errors in standard deviations: {largest_errors(step, batch, ends)}"
+    if names := broken_data(step, batch, starts, times):
+        return (what, f"the data are not finite: {names}"), False
+    if names := broken_forecast(step, ends):
+        return (what, f"variables: {names}"), True
+    errors = f"largest errors in standard deviations: {largest_errors(step, batch, ends)}"
     weights = broken_gradient(step)
-    return (what, found + f"; gradients that are not finite: {weights}" * bool(weights)), True
+    return (what, errors + f"; gradients that are not finite: {weights}" * bool(weights)), True
 
 
 def broken_data(step: Step, batch: Batch, starts: np.ndarray, times: np.ndarray) -> str:

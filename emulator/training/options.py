@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from emulator.losses.options import LossOptions, members_of
 from emulator.options import Options, option
 
 
@@ -17,19 +18,6 @@ class OptimizerOptions(Options):
     warmup_steps: int = option(100, minimum=0)
     final_lr: float = option(0.0, minimum=0)
     clip: float = option(1.0, "largest norm of the gradient", above=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class LossOptions(Options):
-    """Error of a step, in units of a typical change; `spectral` weights its square by (1 + l (l + 1))^power.
-
-    `crps` and `energy` are fair scores of several members, for networks with noise (docs/models.md).
-    """
-
-    kind: Literal["mse", "l1", "huber", "spectral", "crps", "energy"] = option("mse")
-    members: int = option(2, "of crps and energy: forecasts of every sample", minimum=2)
-    delta: float = option(1.0, "of huber: where the square ends", above=0)
-    power: float = option(0.5, "of spectral: above 0 small scales count more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +154,7 @@ class TrainOptions(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.loss.kind in ("crps", "energy") and not self.network.get("noise"):
+        if self.members > 1 and not self.network.get("noise"):
             raise ValueError(
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
@@ -181,7 +169,7 @@ class TrainOptions(Options):
     @property
     def members(self) -> int:
         """Forecasts of every sample."""
-        return self.loss.members if self.loss.kind in ("crps", "energy") else 1
+        return members_of(self.loss)
 
     @property
     def paths(self) -> list[Path]:

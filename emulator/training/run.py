@@ -139,7 +139,7 @@ class Training:
         if len(samples) <= longest:
             raise ValueError(f"Expected more than {longest} times to train on, {options.store} has {len(samples)}")
         changes(statistics, layout.prognostic)
-        self._weighted(samples, statistics)
+        self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
         network = make_network(options.network, layout, grid)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
@@ -162,11 +162,10 @@ class Training:
         return Samples(stores, layout, period.start, period.end, cache, *where)
 
     def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
-        options, asked, sharded = self.options, self.options.loss, self.options.parallel == "fsdp"
-        weighted, how = self._weighted(samples, statistics), (asked.kind, asked.members, asked.delta, asked.power)
-        lengths = step.layout.lengths
-        longer = {n: weighted.over_length(step, n).loss(*how) for n in lengths} if lengths != (1,) else {}
-        loss = StepLoss(weighted.loss(*how), penalty, longer).to(self.device)
+        options, sharded = self.options, self.options.parallel == "fsdp"
+        weighted, lengths = self._weighted(samples, statistics), step.layout.lengths
+        longer = {n: weighted.over_length(step, n).loss(options.loss) for n in lengths} if lengths != (1,) else {}
+        loss = StepLoss(weighted.loss(options.loss), penalty, longer).to(self.device)
         own = weighted if lengths == (1,) else weighted.over_length(step, lengths[0])
         validation_error = loss.error if options.members > 1 else own.error().to(self.device)
         products = 0

@@ -138,11 +138,11 @@ def gather(step: nn.Module, average: Mapping[str, Tensor], optimizer: torch.opti
 
     All processes must ask together.
     """
-    found = {f"step/{name}": whole(tensor) for name, tensor in step.state_dict().items()}
-    found |= {f"average/{name}": whole(tensor) for name, tensor in average.items()}
+    tensors = {f"step/{name}": whole(tensor) for name, tensor in step.state_dict().items()}
+    tensors |= {f"average/{name}": whole(tensor) for name, tensor in average.items()}
     for index, moments in optimizer.state_dict()["state"].items():
-        found |= {f"optimizer/{index}/{name}": whole(value) for name, value in moments.items()}
-    return found
+        tensors |= {f"optimizer/{index}/{name}": whole(value) for name, value in moments.items()}
+    return tensors
 
 
 def restore(saved: dict[str, Tensor], step: nn.Module, optimizer: torch.optim.Optimizer) -> Average:

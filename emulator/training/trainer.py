@@ -259,11 +259,11 @@ class Trainer:
 
     def _resume(self, every: int = 1) -> bool:
         """Go on from the newest whole state, if there is one, preferably after a multiple of `every` updates."""
-        found = self._states.load(every)
-        if found is None:
+        newest = self._states.load(every)
+        if newest is None:
             self._journal.cut(0)
             return False
-        saved, about = found
+        saved, about = newest
         self.average = restore(saved, self.step, self.optimizer)
         self.update, self.logged.rows = about["update"], about["unlogged"]
         self.carried = share(saved["carried"], self.processes).to(self.device) if "carried" in saved else None

@@ -7,6 +7,7 @@ import xarray as xr
 
 from emulator.files.whole_file import write_netcdf
 from emulator.planet.calendar import in_nanoseconds, lead_text
+from emulator.store.schema import horizontal_coordinates
 from emulator.verify.channels import channel_name, headline_ranks
 from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
 from emulator.verify.sample import BASELINES, Binning
@@ -148,8 +149,8 @@ def _on_the_grid(data: dict, binning: Binning) -> tuple[dict, dict]:
             axis = dims.index("cell")
             shape = (*values.shape[:axis], *grid.shape, *values.shape[axis + 1 :])
             data[name] = ((*dims[:axis], *grid.dims, *dims[axis + 1 :]), values.reshape(shape))
-            place = {"latitude": grid.latitude, "longitude": grid.longitude}
-    return data, {n: ("cell", v) for n, v in place.items()} if grid.kind == "points" else place
+            place = horizontal_coordinates(grid)
+    return data, place
 
 
 def _channels(results) -> dict:

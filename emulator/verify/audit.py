@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import TimeStep, lead_seconds, seconds_between, valid_times
+from emulator.store.schema import grid_of
 from emulator.verify import budgets
 from emulator.verify.budgets import Ledger
 
@@ -21,6 +22,10 @@ def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
     conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
     missing, where no budget can be formed.
     """
+    if not (grid := grid_of(dataset)).is_global():
+        raise ValueError(
+            f"Expected a globe to audit budgets of, got {grid.describe()}, whose borders let an unknown amount through"
+        )
     ledger = Ledger(dataset, dataset if truth is None else truth)
     if "init_time" in dataset.dims:
         found = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", 0)))

@@ -58,23 +58,19 @@ def sources(fields: dict[str, np.ndarray], grid: Grid, constants: Constants) -> 
     return {name: q.gained(mean, constants) for name, q in possible.items()}
 
 
-def residuals(total: dict, source: dict, seconds: np.ndarray, axis: int = -1) -> dict[str, np.ndarray]:
-    """What each step leaves unexplained, in `units_of` a quantity.
+def residuals(total: dict, source: dict, seconds: np.ndarray) -> dict[str, np.ndarray]:
+    """What each step leaves unexplained, in `units_of` a quantity, `(..., time - 1)`.
 
-    `total` and `source` along `axis` at successive times, `seconds` `(time - 1,)` apart; sources are means over the step
-    that ends at their time. Returns arrays one shorter along `axis`.
+    `total` and `source` `(..., time)` at successive times, `seconds` `(time - 1,)` apart; sources are means over the step
+    that ends at their time.
     """
-    shape = [1] * np.ndim(next(iter(total.values()))) if total else []
-    if shape:
-        shape[axis] = -1
-        seconds = np.reshape(seconds, shape)
     result, declared = {}, audited()
     for name, amount in total.items():
-        change = np.diff(amount, axis=axis)
+        change = np.diff(amount)
         if not declared[name].fluxes:
             result[name] = change / seconds if declared[name].as_rate else change
         elif name in source:
-            rate = np.delete(source[name], 0, axis=axis)
+            rate = source[name][..., 1:]
             result[name] = change / seconds - rate if declared[name].as_rate else change - seconds * rate
     return result
 

@@ -10,47 +10,20 @@ import xarray as xr
 
 from emulator.planet.calendar import TimeStep, in_nanoseconds, interval_starts
 from emulator.planet.grid import Grid
-from emulator.planet.regions import DEFAULT_REGIONS, region_weights
+from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import check_times
 from emulator.store.forecast import check_forecast, from_disk_names
 from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
-from emulator.verify.budgets import HYDROSTATIC, EnergyForm
+from emulator.verify.budgets import EnergyForm
 from emulator.verify.channels import ScoredVariable, empty_inits, scored
-from emulator.verify.score import EVENTS
+from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations, at_stations, station_weights
 
 PERSISTENCE_DAYS, PERSISTENCE_MONTHS = 10, 12
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What is scored, where, and against which climatology.
-
-    Attributes:
-      variables, regions: names; levels: of these the nearest in the stores, in their own unit. None takes all, and of
-        regions the globe, the tropics and both hemispheres beyond 20 degrees.
-      events: quantiles of the climatology that events lie below (up to 0.5) or above.
-      period: first and last initial time; None is open.
-      climatology: first and last time of the truth that the climatology is made from; open: before the first initial
-        time, or all of it where that is less than 30 days.
-      persistence_lead_hours: leads of persistence where there are no forecasts; empty: every step up to 10 days.
-      persistence_lead_months: the same for a truth of calendar steps; empty: up to a year.
-      energy: form of energy in the audit.
-    """
-
-    variables: tuple[str, ...] | None = None
-    levels: tuple[float, ...] | None = None
-    regions: tuple[str, ...] | None = None
-    events: tuple[float, ...] = EVENTS
-    period: tuple = (None, None)
-    climatology: tuple = (None, None)
-    persistence_lead_hours: tuple[float, ...] = ()
-    energy: EnergyForm = HYDROSTATIC
-    persistence_lead_months: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +40,7 @@ class Inputs:
       empty: forecast -> how many initial times it has without any value, which are left out for all.
     """
 
-    options: Options
+    options: VerifyOptions
     truth_name: str
     truth: xr.Dataset
     forecasts: dict[str, xr.Dataset]
@@ -90,6 +63,11 @@ class Inputs:
         return [dataset.sizes.get("member", 1) for dataset in (*self.forecasts.values(), self.truth)]
 
     @property
+    def energy(self) -> EnergyForm:
+        """Form of energy in the audit."""
+        return EnergyForm(self.options.energy, self.options.heat_capacity, self.options.kinetic)
+
+    @property
     def climatology_period(self) -> str:
         first, last = (self.truth["time"].values[self.recipe.positions[i]] for i in (0, -1))
         return f"{first} to {last}"
@@ -97,7 +75,7 @@ class Inputs:
     @property
     def sample(self) -> str:
         """JSON of what has to be equal for scores to be added up."""
-        form = self.options.energy
+        form = self.energy
         content = {
             "grid": self.grid.describe(),
             "truth": str(self.truth.attrs.get("fingerprint") or self.truth_name),
@@ -112,7 +90,7 @@ class Inputs:
 def open_inputs(
     truth,
     forecasts: Mapping,
-    options: Options = Options(),
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 (frozen)
     audit: Mapping | None = None,
     long_runs: Mapping | None = None,
 ) -> Inputs:
@@ -140,7 +118,11 @@ def open_inputs(
     if at_points:
         regions, weights = station_weights(observed["station"].values)
     else:
-        regions = options.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
+        regions, outside = regions_of(grid, options.regions)
+        if not grid.is_global():
+            log.info("Left out spectra and budgets, which need a globe, on %s", grid.describe())
+        if outside:
+            log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
     stores, bins = (observed, judged, audited, runs), (grid, mask, tuple(regions), weights)
     return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap)
@@ -164,7 +146,7 @@ def _forecast(source) -> xr.Dataset:
     return in_nanoseconds(check_forecast(from_disk_names(source, _name(source)), _name(source)))
 
 
-def _alignment(truth: xr.Dataset, forecasts: dict, options: Options, name: str) -> Alignment:
+def _alignment(truth: xr.Dataset, forecasts: dict, options: VerifyOptions, name: str) -> Alignment:
     times = {name: (dataset["init_time"].values, dataset["lead_time"].values) for name, dataset in forecasts.items()}
     if not times:
         times = {"persistence": (truth["time"].values, _persistence_leads(truth, options, name))}
@@ -193,7 +175,7 @@ def _present(truth: xr.Dataset) -> dict:
     return {time: index for index, time in enumerate(truth["time"].values) if not missing[index]}
 
 
-def _persistence_leads(truth: xr.Dataset, options: Options, name: str) -> np.ndarray:
+def _persistence_leads(truth: xr.Dataset, options: VerifyOptions, name: str) -> np.ndarray:
     hours = options.persistence_lead_hours
     step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
     if step.months and truth.sizes["time"] > 1:
@@ -210,7 +192,7 @@ def _persistence_leads(truth: xr.Dataset, options: Options, name: str) -> np.nda
     return np.round(np.asarray(hours, np.float64) * 3.6e12).astype("timedelta64[ns]")
 
 
-def _climatology(truth: xr.Dataset, alignment: Alignment, options: Options) -> tuple[climatology.Recipe, bool]:
+def _climatology(truth: xr.Dataset, alignment: Alignment, options: VerifyOptions) -> tuple[climatology.Recipe, bool]:
     """The climatology's recipe, and whether its record holds times that are verified."""
     present = np.array(sorted(_present(truth).values()))
     starts = interval_starts(truth)

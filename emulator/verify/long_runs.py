@@ -5,7 +5,7 @@ import xarray as xr
 
 from emulator.planet.calendar import TimeStep, hour_and_leap_day, lead_seconds, valid_times
 from emulator.planet.grid import Grid
-from emulator.store.schema import constants_of, levels_of
+from emulator.store.schema import constants_of, horizontal_coordinates, levels_of
 from emulator.verify.channels import channel_name, headline_ranks, scored, values
 from emulator.verify.climate import (
     MONTHS,
@@ -106,15 +106,12 @@ def _limits(read, count) -> tuple[float, float]:
 def _dataset(scores: dict, grid: Grid) -> xr.Dataset:
     names = {"record": "climate_record", "probability": "tail"}
     data = {f"climate_{n}": (tuple(names.get(d, d) for d in dims), v) for n, (dims, v) in scores.items()}
-    place = {"latitude": grid.latitude, "longitude": grid.longitude}
-    if grid.kind == "points":
-        place = {n: ("cell", v) for n, v in place.items()}
-    return xr.Dataset(data, place)
+    return xr.Dataset(data, horizontal_coordinates(grid))
 
 
 def _blocking(dataset: xr.Dataset, truth: xr.Dataset, grid: Grid, positions) -> np.ndarray | None:
     """Blocking frequency, from 500 hPa geopotential or else by the hydrostatic equation; None without either."""
-    if grid.kind == "points" or not grid.is_global() or "level" not in dataset.dims:
+    if not grid.has_rows or not grid.is_global() or "level" not in dataset.dims:
         return None
     axis = "time" if positions is not None else "lead_time"
     count = dataset.sizes[axis] if positions is None else len(positions)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from emulator.registry import Registry
+
 CHANNEL = "of the channel"  # units of a metric that are those of the field
 ROW_BYTES = 2**19  # of each field worked on at a time: what stays in a core's cache
 
@@ -107,6 +109,7 @@ class Statistics:
       wanted: variable name, `Binning` -> whether there is anything to work out.
       normals: what the truth's record has to tell: name -> `Binning` -> samples `(n, level, cell)` to `(..., level, cell)`.
       vector: names that add up over the components of a vector.
+      order: where its metrics stand in tables, rising; those of one number by the names of their files.
     """
 
     names: tuple[str, ...]
@@ -119,6 +122,7 @@ class Statistics:
     wanted: Callable[[str, Any], bool] = lambda variable, binning: True
     normals: Mapping[str, Callable[[Any], Callable]] = dataclasses.field(default_factory=dict)
     vector: tuple[str, ...] = ()
+    order: int = 100
 
     @property
     def channel(self) -> str:
@@ -191,20 +195,22 @@ class Metric:
     interval: Interval | None = None
 
     @property
+    def order(self) -> tuple[int, str]:
+        """Where it stands in tables: after the last of its statistics, and by the name of its file."""
+        return max(group.order for group in self.statistics), self.of.__module__
+
+    @property
     def prefix(self) -> str:
         """Of the names of its differences in scores.nc, which belong to the metric of every channel where there is none."""
         return "" if self.interval is not None and self.interval.everywhere else f"{self.name}_"
 
 
-_REGISTERED: dict[str, Metric] = {}
+METRICS: Registry[Metric] = Registry("metric", "emulator.verify.metrics", order=lambda entry: entry.order)
 
 
-def register(metric: Metric) -> Metric:
+def register(entry: Metric) -> Metric:
     """Adds a metric to what is scored. Raises `ValueError` for a name that is taken."""
-    if metric.name in _REGISTERED:
-        raise ValueError(f"Expected a new name for the metric, got {metric.name!r}, which is taken")
-    _REGISTERED[metric.name] = metric
-    return metric
+    return METRICS.register(entry.name, entry)
 
 
 def metric(
@@ -221,7 +227,8 @@ def metric(
 
 
 def registered() -> tuple[Metric, ...]:
-    return tuple(_REGISTERED.values())
+    """All metrics, in their order."""
+    return tuple(METRICS.all().values())
 
 
 def all_statistics() -> tuple[Statistics, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from emulator.planet.grid import Grid
-from emulator.verify import metrics  # noqa: F401  (registers them)
 from emulator.verify.align import Alignment
 from emulator.verify.channels import ScoredVariable
 from emulator.verify.climatology import Climatology, SlotFields

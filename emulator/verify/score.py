@@ -15,14 +15,15 @@ from emulator.verify.channels import ScoredVariable, headline_ranks
 from emulator.verify.climatology import SlotFields
 from emulator.verify.metric import all_statistics
 from emulator.verify.metrics.spectra import spectrum_kind
+from emulator.verify.options import VerifyOptions
 from emulator.verify.sample import Binning, Normals, Sums, accumulate, add_up, stack_levels
 
 log = logging.getLogger(__name__)
 
 SPECTRUM_HOURS = (6, 24, 72, 120, 240)
 MAP_HOURS = (24, 72, 120, 240)
+EVENTS = VerifyOptions.events  # climatological probabilities of the thresholds
 SHOWN_MONTHS = (1, 3, 6, 12)  # in place of both, where leads are months
-EVENTS = (0.05, 0.95)  # climatological probabilities of the thresholds
 PARTS = 8  # fewest tasks per variable; each holds one sum in memory
 CLIMATOLOGY_BYTES = 2**29  # of the levels that are scored together
 VECTORS = (

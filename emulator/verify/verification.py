@@ -15,10 +15,11 @@ from emulator.verify.assemble import assemble, lacking, open_scores, part_path, 
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps
 from emulator.verify.channels import channel_name
-from emulator.verify.inputs import Inputs, Options, open_inputs
+from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.long_runs import long_run_scores
 from emulator.verify.merging import COORDINATES, check_same, merge
 from emulator.verify.metrics.spectra import spectrum_kind
+from emulator.verify.options import VerifyOptions
 from emulator.verify.sample import BASELINES
 from emulator.verify.score import binning, score_variables
 
@@ -51,12 +52,12 @@ def score(
     """The scores of docs/verification.md, as the stage writes them, in memory.
 
     `forecast`: a dataset, a path or URL, or several by their names; `truth`: a dataset, a path or `stations.Observations`.
-    `period` and `climatology` are first and last times; `options` are `variables`, `levels`, `regions`, `events`,
-    `persistence_lead_hours` and `energy` of `inputs.Options`. Raises `ValueError` in one sentence that names what differs.
+    `period` and `climatology` are first and last times; `options` are the others of
+    `emulator.verify.options.VerifyOptions`. Raises `ValueError` in one sentence that names what differs.
     """
     forecasts = forecast if isinstance(forecast, Mapping) and not isinstance(forecast, xr.Dataset) else None
     chosen = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
-    asked = Options(period=tuple(period), climatology=tuple(climatology), **chosen)
+    asked = VerifyOptions(period=tuple(period), climatology=tuple(climatology), **chosen)
     inputs = open_inputs(truth, {"forecast": forecast} if forecasts is None else forecasts, asked, audit, long_runs)
     return with_cases(score_inits(inputs, np.arange(len(inputs.alignment.init_time))), inputs)
 
@@ -114,7 +115,7 @@ def score_inits(
             inputs.audited,
             alignment.init_time,
             alignment.lead_time,
-            inputs.options.energy,
+            inputs.energy,
             lambda number, name: done(count + number, name),
             strict=len(todo) < len(inputs.alignment.init_time),
         )

@@ -23,10 +23,10 @@ from pipelines.config.forecasts import (
     ThinConfig,
     VerifyConfig,
 )
+from pipelines.config.losses import LossConfig
 from pipelines.config.networks import NetworkConfig, network_config
 from pipelines.config.training import (
     ConservationConfig,
-    LossConfig,
     OptimizerConfig,
     PhaseConfig,
     TrainConfig,

@@ -29,7 +29,6 @@ class Model(pydantic.BaseModel):
         return {name: value for name, value in serialise(self).items() if name not in unused}
 
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["float32", "bfloat16"]

@@ -37,6 +37,7 @@ SourceConfig = model_of(
     forecast=None,
     wanted=None,
     static=None,
+    entries=None,
 )
 GridConfig = model_of(GridOptions)
 VerticalConfig = model_of(VerticalOptions)

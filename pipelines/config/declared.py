@@ -46,7 +46,7 @@ def model_of(declared: type, kind: str | None = None, **types: Any) -> type[Mode
     hints = typing.get_type_hints(declared)
     fields: dict[str, Any] = {} if kind is None else {"kind": (Literal[kind], kind)}
     for field in dataclasses.fields(declared):
-        if types.get(field.name, field) is None:
+        if types.get(field.name, field) is None or field.name in fields:
             continue
         limits = {LIMITS[name]: value for name, value in field.metadata.items() if name in LIMITS}
         more: dict[str, Any] = {"min_length": field.metadata["shortest"]} if "shortest" in field.metadata else {}

@@ -7,8 +7,9 @@ import pydantic
 from pydantic import Field
 
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from pipelines.config.base import NEW, Count, DaskConfig, Fraction, Location, Model, Period, Positive
-from pipelines.config.declared import model_of
+from emulator.verify.options import VerifyOptions
+from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
+from pipelines.config.declared import Key, model_of
 
 TAKEN = ("persistence", "climatology", "truth")  # names that the scores use themselves
 
@@ -85,8 +86,8 @@ class ObservationsConfig(Model):
     lapse_rate: float = Field(0.0065, ge=0, description="K per m, carries 2 m temperature to the station's height")
 
 
-class VerifyConfig(Model):
-    """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
+class _Judged(Model):
+    """The stores of a verification."""
 
     forecasts: dict[str, Location] = Field(
         default_factory=dict,
@@ -103,44 +104,15 @@ class VerifyConfig(Model):
     )
     observations: ObservationsConfig | None = Field(None, description="in place of a truth store")
     output: Path
-    period: Period = Field(Period(), description="initial times to score")
-    climatology: Period = Field(
-        Period(),
-        description="period of the truth that the climatology is made from; open: before the first "
-        "initial time, or all of it where that is less than 30 days",
-    )
-    persistence_lead_hours: list[Positive] = Field(
-        default_factory=list,
-        description="leads to score persistence at when there are no forecasts; empty: up to 10 days",
-    )
-    persistence_lead_months: list[Count] = Field(
-        default_factory=list,
-        json_schema_extra=NEW,
-        description="the same for truths of calendar steps; empty: up to a year",
-    )
-    events: list[Fraction] = Field(
-        [0.05, 0.95], description="quantiles of the climatology that events lie below (up to 0.5) or above; empty: none"
-    )
-    variables: list[str] | None = None
-    levels: list[float] | None = Field(None, description="of these the nearest in the stores, in their own unit")
-    regions: list[str] | None = Field(
-        None, description="None: the globe, the tropics and both hemispheres beyond 20 degrees"
-    )
-    energy: Literal["hydrostatic", "total"] = Field(
-        "hydrostatic", description="form of energy in the audit, as trained"
-    )
-    heat_capacity: Literal["constant", "moist"] = "constant"
-    kinetic: bool = True
-    dask: DaskConfig = DaskConfig()
 
     @pydantic.model_validator(mode="after")
-    def _one_truth(self) -> "VerifyConfig":
+    def _one_truth(self) -> "_Judged":
         if (self.truth is None) == (self.observations is None):
             raise ValueError("Expected either truth or observations")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _names_of_their_own(self) -> "VerifyConfig":
+    def _names_of_their_own(self) -> "_Judged":
         for name in (*self.forecasts, *self.audit, *self.long_runs):
             if name in TAKEN or not name.strip():
                 raise ValueError(f"Expected names of forecasts other than {', '.join(TAKEN)}, got {name!r}")
@@ -148,17 +120,13 @@ class VerifyConfig(Model):
             raise ValueError(f"Expected names in audit that forecasts does not have, got {both[0]!r} in both")
         return self
 
-    @pydantic.model_validator(mode="after")
-    def _each_once(self) -> "VerifyConfig":
-        for key in ("events", "regions", "variables"):
-            values = getattr(self, key) or []
-            if twice := sorted({v for v in values if values.count(v) > 1}):
-                raise ValueError(f"Expected each of {key} once, got {twice[0]!r} more than once")
-        if outside := [e for e in self.events if e in (0, 1)]:
-            raise ValueError(
-                f"Expected events at quantiles between 0 and 1, got {outside[0]:g}, beyond which nothing or everything lies"
-            )
-        return self
+
+class VerifyConfig(
+    model_of(VerifyOptions, period=Key(Period, Period()), climatology=Key(Period, Period())), _Judged
+):  # pydantic takes the last base's fields first
+    """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
+
+    dask: DaskConfig = DaskConfig()
 
 
 class ReportConfig(Model):

@@ -13,7 +13,7 @@ import time
 import torch
 
 import emulator
-from emulator.conservation import Atmosphere, Options, build, fluxes
+from emulator.conservation import Atmosphere, SchemeOptions, build, fluxes
 from emulator.data.channels import Channels, Layout
 from emulator.data.normalisation import Normalizer
 from emulator.model.step import Step, StepBuffers
@@ -112,7 +112,7 @@ def cases(repeats: int):
 
     plain = Step.without_scheme(step)
     for kind in ("sequential", "projection"):
-        step.scheme = build(Options(kind=kind), atmosphere, (*PROGNOSTIC, *DIAGNOSTIC), variances)
+        step.scheme = build(SchemeOptions(kind=kind), atmosphere, (*PROGNOSTIC, *DIAGNOSTIC), variances)
         anchors = {step: step.anchor(state), plain: None}
         for name, run in (("training step", train), ("rollout step", roll)):
             without, with_, ratio = compare(lambda run=run: run(plain), lambda run=run: run(step), repeats)

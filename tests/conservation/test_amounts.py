@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Energy, Options, build, fluxes, make_budgets, rounding
+from emulator.conservation import Energy, SchemeOptions, build, fluxes, make_budgets, rounding
 from emulator.conservation.amounts import shared as amounts_of
 from emulator.kernels import library
 from emulator.planet.grid import Grid
@@ -44,7 +44,7 @@ def setting(choice, dtype=torch.float32):
         for name in state:
             state[name] = state[name].to(dtype)
     form, capacity = choice["energy"]
-    return atmosphere, Options(energy=form, heat_capacity=capacity, kinetic=choice["kinetic"]), state0, state1
+    return atmosphere, SchemeOptions(energy=form, heat_capacity=capacity, kinetic=choice["kinetic"]), state0, state1
 
 
 def shared(options, atmosphere, state0, state1):
@@ -154,7 +154,7 @@ def test_dither_is_torchs(shape, monkeypatch):
 def test_bits_do_not_depend_on_threads_nor_on_the_batch():
     atmosphere = make_atmosphere(Grid.gaussian(12, 30), LEVELS["hybrid"])
     state0, state1 = random_step(atmosphere, batch=3)
-    scheme = build(Options(kind="projection"), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind="projection"), atmosphere, state1, VARIANCES)
     before = torch.get_num_threads()
     results = []
     try:
@@ -174,7 +174,7 @@ def test_bits_do_not_depend_on_threads_nor_on_the_batch():
 def test_what_is_kept_is_of_the_fields_that_were_asked_for():
     """A changed field is another state; the gradient of a state that had none before is not lost."""
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
-    budgets, _, state1 = shared(Options(), atmosphere, *random_step(atmosphere))
+    budgets, _, state1 = shared(SchemeOptions(), atmosphere, *random_step(atmosphere))
     water, energy = budgets["water"], budgets["energy"]
     first = amounts_of(water, state1)
     assert amounts_of(energy, state1) is first
@@ -192,9 +192,9 @@ def test_what_is_kept_is_of_the_fields_that_were_asked_for():
 def test_other_types_and_energies_form_their_own_columns():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
     for dtype, options, expected in (
-        (torch.float64, Options(), (False, False)),
-        (torch.float32, Options(energy="total"), (True, False)),
-        (torch.float32, Options(), (True, True)),
+        (torch.float64, SchemeOptions(), (False, False)),
+        (torch.float32, SchemeOptions(energy="total"), (True, False)),
+        (torch.float32, SchemeOptions(), (True, True)),
     ):
         state0, state1 = random_step(atmosphere, dtype)
         scheme = build(options, atmosphere, state1)
@@ -207,7 +207,7 @@ def test_the_product_of_temperature_and_humidity_counts_where_surface_pressure_a
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere)
     form, capacity = energy
-    options = Options("projection", ("energy",), form, capacity, controls=("surface_pressure",))
+    options = SchemeOptions("projection", ("energy",), form, capacity, controls=("surface_pressure",))
     with torch.no_grad():  # a further step with gradients would hide what the trials get wrong
         changed, record = build(options, atmosphere, state1, VARIANCES)(state0, state1)
     assert float(record["residual_before_energy"].abs().min()) > 1e-4
@@ -221,7 +221,7 @@ def test_areas_in_another_order_of_memory_are_the_same():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
     states = random_step(atmosphere)
     turned = dataclasses.replace(atmosphere, area=atmosphere.area.T.contiguous().T)
-    one, other = (build(Options(), air, states[1])(*states)[1] for air in (atmosphere, turned))
+    one, other = (build(SchemeOptions(), air, states[1])(*states)[1] for air in (atmosphere, turned))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-12, atol=1e-16)
 
@@ -230,7 +230,7 @@ def test_areas_in_another_order_of_memory_are_the_same():
 def test_no_samples_and_another_default_type(kind):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
     states = random_step(atmosphere)
-    scheme = build(Options(kind=kind), atmosphere, states[1], VARIANCES)
+    scheme = build(SchemeOptions(kind=kind), atmosphere, states[1], VARIANCES)
     expected, _ = scheme(*states)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

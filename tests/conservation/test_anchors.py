@@ -5,13 +5,13 @@ import pytest
 import torch
 from planets import GRIDS, LEVELS, STEP, Auditor, make_atmosphere, random_step
 
-from emulator.conservation import Options, Unaccounted, build, make_budgets, truth_residuals
+from emulator.conservation import SchemeOptions, Unaccounted, build, make_budgets, truth_residuals
 
 
 def setting(**options):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, torch.float64)
-    return atmosphere, state0, state1, build(Options(**options), atmosphere, state1)
+    return atmosphere, state0, state1, build(SchemeOptions(**options), atmosphere, state1)
 
 
 def mass_after(scheme, state0, state1, anchor):
@@ -42,7 +42,7 @@ def test_previous_step_follows():
 def test_given_mass():
     atmosphere, state0, state1, _ = setting()
     mass = float(Auditor(atmosphere).dry_mass(state0)[0]) * 1.001
-    scheme = build(Options(anchor="given", dry_mass=mass), atmosphere, state1)
+    scheme = build(SchemeOptions(anchor="given", dry_mass=mass), atmosphere, state1)
     for anchor in (scheme.anchor(state0), None):
         np.testing.assert_allclose(mass_after(scheme, state0, state1, anchor), mass, rtol=1e-14)
 
@@ -80,7 +80,7 @@ def test_unaccounted_rates_make_the_truth_close_on_average():
     """Rates from the mean residuals, in W m-2 and kg m-2 s-1; with them the truth needs no correction in the mean."""
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
     pairs = [random_step(atmosphere, seed=seed, noise=0.05) for seed in range(6)]
-    budgets = make_budgets(Options(), atmosphere, pairs[0][1])
+    budgets = make_budgets(SchemeOptions(), atmosphere, pairs[0][1])
     truth = truth_residuals(budgets.values(), iter(pairs), STEP)
     auditor = Auditor(atmosphere)
     energy = np.concatenate([auditor.residuals(*pair)["energy"] * auditor.energy(pair[0]) for pair in pairs])
@@ -90,7 +90,7 @@ def test_unaccounted_rates_make_the_truth_close_on_average():
     rates = truth.unaccounted()
     np.testing.assert_allclose(rates.heating, energy.mean() / STEP, rtol=1e-4)
     assert abs(rates.heating) > 0.1
-    known = make_budgets(Options(unaccounted=rates), atmosphere, pairs[0][1])
+    known = make_budgets(SchemeOptions(unaccounted=rates), atmosphere, pairs[0][1])
     again = truth_residuals(known.values(), iter(pairs), STEP)
     for name in ("dry_air", "water", "energy"):
         assert abs(again.mean[name]) < 1e-6 * truth.deviation[name]
@@ -99,7 +99,7 @@ def test_unaccounted_rates_make_the_truth_close_on_average():
 
 def test_wrong_truth_is_refused():
     atmosphere, state0, state1, _ = setting()
-    budgets = make_budgets(Options(), atmosphere, state1).values()
+    budgets = make_budgets(SchemeOptions(), atmosphere, state1).values()
     with pytest.raises(ValueError, match="at least one pair"):
         truth_residuals(budgets, [], STEP)
     state1["temperature"][0] = torch.nan

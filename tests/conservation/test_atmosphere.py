@@ -5,7 +5,7 @@ import pytest
 import torch
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Atmosphere, Options, build
+from emulator.conservation import Atmosphere, SchemeOptions, build
 
 
 @pytest.mark.parametrize("levels", sorted(LEVELS))
@@ -97,7 +97,7 @@ def test_wrong_geometry_is_refused(arguments, message):
 def test_wrong_states_are_refused(change, message):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere)
-    scheme = build(Options(), atmosphere, state1)
+    scheme = build(SchemeOptions(), atmosphere, state1)
     with pytest.raises(ValueError, match=message):
         scheme(state0, change(state1))
     with pytest.raises(ValueError, match=message):
@@ -109,7 +109,7 @@ def test_wrong_states_are_refused(change, message):
 def test_batches_that_differ_are_refused(kind, dtype):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, dtype, batch=3)
-    scheme = build(Options(kind), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind), atmosphere, state1, VARIANCES)
     with pytest.raises(ValueError, match="got 1 at its start and 3 at its end"):
         scheme({name: value[:1] for name, value in state0.items()}, state1)
     with pytest.raises(ValueError, match="an anchor of 3 dry masses"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, Auditor, make_atmosphere, random_step
 
-from emulator.conservation import Atmosphere, ColumnWater, DryAir, Energy, Options, Water, fluxes, make_budgets
+from emulator.conservation import Atmosphere, ColumnWater, DryAir, Energy, SchemeOptions, Water, fluxes, make_budgets
 from emulator.planet.vertical import Levels
 
 FORMS = [("hydrostatic", "constant", True), ("hydrostatic", "moist", False), ("total", "constant", False)]
@@ -179,7 +179,7 @@ def test_condensate_counts_as_water_where_it_is_known():
     cloud = "specific_cloud_liquid_water_content"
     state = uniform(atmosphere, surface_pressure=1e5, specific_humidity=0.004)
     state[cloud] = torch.full_like(state["specific_humidity"], 0.001)
-    budgets = make_budgets(Options(budgets=("dry_air", "water")), atmosphere, state)
+    budgets = make_budgets(SchemeOptions(budgets=("dry_air", "water")), atmosphere, state)
     assert budgets["water"].species == (fluxes.HUMIDITY, cloud)
     torch.testing.assert_close(float(budgets["water"].scale(state)), 0.005 * 1e5 / 9.81, rtol=1e-13, atol=0)
     torch.testing.assert_close(float(budgets["dry_air"].mass(state)), 0.995 * 1e5 / 9.81, rtol=1e-13, atol=0)
@@ -204,13 +204,15 @@ def test_column_water_counts_every_column():
         (lambda a: Energy(a, heat_capacity="variable"), "heat capacity among"),
         (lambda a: Energy(a, "total", "moist"), "constant heat capacity with the total form"),
         (lambda a: Energy(flat(GRIDS["gaussian"](), LEVELS["pressure"], False), "total"), "integrates heights"),
-        (lambda a: Options(kind="soft"), "kind of scheme among"),
-        (lambda a: Options(anchor="final"), "anchor of dry mass among"),
-        (lambda a: Options(anchor="given"), "dry_mass exactly with"),
-        (lambda a: Options(budgets=("momentum",)), "budgets among"),
-        (lambda a: make_budgets(Options(), a, ["temperature"]), "which the budget dry_air needs"),
+        (lambda a: SchemeOptions(kind="soft"), "kind among none"),
+        (lambda a: SchemeOptions(anchor="final"), "anchor among initial"),
+        (lambda a: SchemeOptions(anchor="given"), "dry_mass exactly with"),
+        (lambda a: SchemeOptions(budgets=("momentum",)), "budgets among"),
+        (lambda a: make_budgets(SchemeOptions(), a, ["temperature"]), "which the budget dry_air needs"),
         (
-            lambda a: make_budgets(Options(budgets=("energy",)), a, set(Energy(a).required) - {fluxes.TOP_FLUXES[1]}),
+            lambda a: make_budgets(
+                SchemeOptions(budgets=("energy",)), a, set(Energy(a).required) - {fluxes.TOP_FLUXES[1]}
+            ),
             "mean_top_net_long_wave_radiation_flux among the variables, which the budget energy needs",
         ),
     ],

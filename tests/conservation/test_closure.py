@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, fluxes
+from emulator.conservation import SchemeOptions, build, fluxes
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 AIM = {torch.float32: 1e-7, torch.float64: 1e-12}  # of the grids below, 84 to 112 cells; rounding falls with their root
@@ -26,7 +26,7 @@ choices = st.fixed_dictionaries(
 
 def make(choice, atmosphere, state1, **more):
     form, capacity = choice["energy"]
-    options = Options(**(choice | {"energy": form, "heat_capacity": capacity} | more))
+    options = SchemeOptions(**(choice | {"energy": form, "heat_capacity": capacity} | more))
     return build(options, atmosphere, state1, VARIANCES), Auditor(atmosphere, form, capacity == "moist")
 
 
@@ -106,7 +106,7 @@ def test_closure_to_a_hundred_millionth_in_float32(kind):
 
     atmosphere = make_atmosphere(Grid.gaussian(48, 96), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, batch=1)
-    scheme = build(Options(kind=kind), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind=kind), atmosphere, state1, VARIANCES)
     changed, _ = scheme(state0, state1, scheme.anchor(state0))
     after = Auditor(atmosphere).residuals(state0, state1 | changed)
     for name, value in after.items():
@@ -118,7 +118,7 @@ def test_closed_step_stays_as_it_is(kind):
     """A step that already closes is left alone, up to rounding."""
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, torch.float64)
-    scheme = build(Options(kind=kind), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind=kind), atmosphere, state1, VARIANCES)
     anchor = scheme.anchor(state0)
     once = state1 | scheme(state0, state1, anchor)[0]
     twice, record = scheme(state0, once, anchor)
@@ -132,7 +132,7 @@ def test_closed_step_stays_as_it_is(kind):
 def test_only_the_chosen_budgets(kind):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["hybrid"])
     state0, state1 = random_step(atmosphere, torch.float64)
-    scheme = build(Options(kind=kind, budgets=("water",)), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind=kind, budgets=("water",)), atmosphere, state1, VARIANCES)
     changed, record = scheme(state0, state1)
     assert {name for name in record if name.startswith("residual")} == {"residual_before_water", "residual_after_water"}
     assert "temperature" not in changed
@@ -150,7 +150,7 @@ def test_column_water_closes_every_column():
     state0, state1 = random_step(atmosphere, torch.float64)
     state1[fluxes.DIVERGENCE] = 1e-5 * torch.randn(state1[fluxes.PRECIPITATION].shape, dtype=torch.float64)
     for kind in ("sequential", "projection"):
-        options = Options(kind=kind, budgets=("dry_air", "water", "energy", "column_water"))
+        options = SchemeOptions(kind=kind, budgets=("dry_air", "water", "energy", "column_water"))
         scheme = build(options, atmosphere, state1, VARIANCES)
         changed, record = scheme(state0, state1)
         final = state1 | changed

@@ -10,7 +10,7 @@ from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, Unaccounted, build, compiled_step, fluxes
+from emulator.conservation import SchemeOptions, Unaccounted, build, compiled_step, fluxes
 from emulator.kernels import library
 from emulator.planet.grid import Grid
 
@@ -52,7 +52,7 @@ def setting(choice, planet, batch=2, dry=False, noise=1.0):
     if choice["controls"] is not None:
         needed = {
             name
-            for budget in build(Options(budgets=choice["budgets"]), atmosphere, state1).budgets.values()
+            for budget in build(SchemeOptions(budgets=choice["budgets"]), atmosphere, state1).budgets.values()
             for name in budget.required
         }
         choice = choice | {
@@ -60,7 +60,7 @@ def setting(choice, planet, batch=2, dry=False, noise=1.0):
         }
         if not choice["controls"]:
             reject()
-    scheme = build(Options(**choice), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(**choice), atmosphere, state1, VARIANCES)
     if scheme.compiled is None:
         reject()
     return scheme, state0, state1
@@ -174,21 +174,21 @@ def test_other_forms_take_the_formulas(options):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["lid"])
     _, state1 = random_step(atmosphere)
     variances = VARIANCES | {"u_component_of_wind": 1.0}
-    assert build(Options(**options), atmosphere, state1, variances).compiled is None
+    assert build(SchemeOptions(**options), atmosphere, state1, variances).compiled is None
 
 
 def test_snow_clouds_bands_and_new_quantities_take_the_formulas():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     _, state1 = random_step(atmosphere, snow=True)
-    assert build(Options(), atmosphere, state1).compiled is None
+    assert build(SchemeOptions(), atmosphere, state1).compiled is None
     _, state1 = random_step(atmosphere)
     cloudy = state1 | {fluxes.WATER_SPECIES[1]: state1[fluxes.HUMIDITY]}
-    assert build(Options(), atmosphere, cloudy).compiled is None
+    assert build(SchemeOptions(), atmosphere, cloudy).compiled is None
     moving = state1 | {fluxes.DIVERGENCE: state1[fluxes.PRECIPITATION]}
     placed = dataclasses.replace(atmosphere, latitude=torch.as_tensor(GRIDS["gaussian"]().mesh()[0].copy()))
-    banded = build(Options("projection", bands=(0.0,)), placed, moving, VARIANCES)
+    banded = build(SchemeOptions("projection", bands=(0.0,)), placed, moving, VARIANCES)
     assert banded.compiled is None
-    columns = Options(budgets=("dry_air", "water", "energy", "column_water"))
+    columns = SchemeOptions(budgets=("dry_air", "water", "energy", "column_water"))
     assert build(columns, atmosphere, moving).compiled is None
 
 

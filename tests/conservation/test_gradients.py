@@ -4,7 +4,7 @@ import pytest
 import torch
 from planets import LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, fluxes
+from emulator.conservation import SchemeOptions, build, fluxes
 from emulator.planet.grid import Grid
 
 SIZES = {"surface_pressure": 100.0, "temperature": 1.0, "specific_humidity": 1e-3}
@@ -39,7 +39,7 @@ def test_gradcheck(choice, levels, start):
         state["specific_humidity"] = state["specific_humidity"].abs() + 2e-3  # off its bound
         if fluxes.PRECIPITATION in state:
             state[fluxes.PRECIPITATION] = state[fluxes.PRECIPITATION].abs() + 1e-5
-    scheme = build(Options(**choice), atmosphere, states[1], VARIANCES)
+    scheme = build(SchemeOptions(**choice), atmosphere, states[1], VARIANCES)
     moved = states[0 if start else 1]
     names = [name for name in scheme.required if name in moved]
 
@@ -61,7 +61,7 @@ def test_gradients_are_finite_on_the_bounds(kind):
     state1[fluxes.PRECIPITATION][0] = 0
     state1["specific_humidity"][:, :2] = 0
     state1 = {name: value.requires_grad_() for name, value in state1.items()}
-    changed, _ = build(Options(kind=kind), atmosphere, state1, VARIANCES)(state0, state1)
+    changed, _ = build(SchemeOptions(kind=kind), atmosphere, state1, VARIANCES)(state0, state1)
     sum((value / size_of(name)).square().mean() for name, value in changed.items()).backward()
     for name in ("temperature", "specific_humidity", "surface_pressure", *fluxes.TOP_FLUXES):
         assert bool(torch.isfinite(state1[name].grad).all()), name
@@ -72,7 +72,7 @@ def test_gradients_are_finite_on_the_bounds(kind):
 def test_values_are_the_same_with_and_without_gradients(kind):
     atmosphere = make_atmosphere(Grid.gaussian(8), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, torch.float64)
-    scheme = build(Options(kind=kind), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind=kind), atmosphere, state1, VARIANCES)
     with_gradients, record = scheme(state0, {name: value.requires_grad_() for name, value in state1.items()})
     with torch.no_grad():
         without, _ = scheme(state0, state1)
@@ -85,7 +85,7 @@ def test_training_through_a_scheme_learns():
     """Descent on a loss after the correction lowers it: the scheme passes useful gradients."""
     atmosphere = make_atmosphere(Grid.gaussian(8), LEVELS["sigma"])
     state0, truth = random_step(atmosphere, noise=0.2)
-    scheme = build(Options(kind="projection"), atmosphere, truth, VARIANCES)
+    scheme = build(SchemeOptions(kind="projection"), atmosphere, truth, VARIANCES)
     truth = truth | scheme(state0, truth)[0]
     wrong = torch.nn.Parameter(torch.randn(truth["temperature"].shape, generator=torch.Generator().manual_seed(0)))
     optimizer = torch.optim.Adam([wrong], lr=0.1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atmosphere, random_step
 
-from emulator.conservation import Atmosphere, Energy, Options, build, check_means, check_units, fluxes
+from emulator.conservation import Atmosphere, Energy, SchemeOptions, build, check_means, check_units, fluxes
 from emulator.conservation.ocean import Ocean
 from emulator.planet.grid import Grid
 
@@ -37,7 +37,7 @@ def test_trapezoid_with_a_shared_interface_level():
     left = relative(auditor, state0, state1 | {"specific_humidity": humidity}, "dry_air")
     assert np.all(left > 0.05 * before)
 
-    options = Options(budgets=("dry_air",), dry_air="humidity", humidity_from_level=first)
+    options = SchemeOptions(budgets=("dry_air",), dry_air="humidity", humidity_from_level=first)
     changed, _ = build(options, atmosphere, state1)(state0, state1)
     np.testing.assert_array_less(relative(auditor, state0, state1 | changed, "dry_air"), 1e-14)
     np.testing.assert_array_equal(changed["specific_humidity"][:, :first], state1["specific_humidity"][:, :first])
@@ -51,11 +51,11 @@ def test_pressure_columns_that_ignore_the_ground():
     auditor = Auditor(atmosphere)
     blind = make_atmosphere(grid, LEVELS["pressure"], surface_pressure=False)
     variables = [name for name in state1 if name != "surface_pressure"]
-    changed, _ = build(Options(dry_air="humidity"), blind, variables)(state0, state1)
+    changed, _ = build(SchemeOptions(dry_air="humidity"), blind, variables)(state0, state1)
     changed["specific_humidity"] = changed["specific_humidity"].clamp(min=0)
     left = relative(auditor, state0, state1 | changed, "dry_air")
     assert np.all(left > 1e-6)
-    changed, _ = build(Options(), atmosphere, state1)(state0, state1)
+    changed, _ = build(SchemeOptions(), atmosphere, state1)(state0, state1)
     np.testing.assert_array_less(relative(auditor, state0, state1 | changed, "dry_air"), 1e-14)
 
     highest = float(state0["surface_pressure"].min())
@@ -83,7 +83,7 @@ def test_areas_that_are_not_exact(kind):
     state1["temperature"][:, :, 0] += 3
     auditor = Auditor(exact)
     for atmosphere, closes in ((leaky, False), (exact, True)):
-        changed, _ = build(Options(), atmosphere, state1)(state0, state1)
+        changed, _ = build(SchemeOptions(), atmosphere, state1)(state0, state1)
         left = [relative(auditor, state0, state1 | changed, name) for name in ("dry_air", "water", "energy")]
         for value in left:
             assert np.all(value < 1e-13) if closes else np.all(value > 1e-8), (kind, closes, left)
@@ -115,7 +115,7 @@ def test_uniform_increment_in_float32_is_rounded_alike_everywhere():
     atmosphere = make_atmosphere(Grid.gaussian(32, 64), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, batch=1, noise=0.01)
     auditor = Auditor(atmosphere)
-    scheme = build(Options(budgets=("energy",)), atmosphere, state1)
+    scheme = build(SchemeOptions(budgets=("energy",)), atmosphere, state1)
     missing = -scheme.budgets["energy"].residual(state0, state1)
     warming = missing / (1004.64 * atmosphere.mean(state1["surface_pressure"]) / GRAVITY)
     leaky = state1 | {"temperature": state1["temperature"] + warming.float()}
@@ -133,7 +133,7 @@ def test_dry_mass_drifts_when_each_step_follows_the_last_in_float32():
     state = {name: state[name] for name in variables}
     auditor, area = Auditor(atmosphere), atmosphere.area.float()
     start = auditor.dry_mass(state)
-    pinned = build(Options(budgets=("dry_air",)), atmosphere, variables)
+    pinned = build(SchemeOptions(budgets=("dry_air",)), atmosphere, variables)
     anchor, leaky, ours = pinned.anchor(state), state, state
     random = torch.Generator().manual_seed(0)
     for _ in range(400):
@@ -156,7 +156,7 @@ def test_dry_mass_drifts_when_each_step_follows_the_last_in_float32():
 def test_autocast_does_not_reach_the_correction(kind):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     states = random_step(atmosphere)
-    scheme = build(Options(kind=kind), atmosphere, states[1], VARIANCES)
+    scheme = build(SchemeOptions(kind=kind), atmosphere, states[1], VARIANCES)
     plain, _ = scheme(*states)
     with torch.autocast("cpu", torch.bfloat16):
         cast, _ = scheme(*states)
@@ -189,7 +189,7 @@ def test_ratio_without_a_guard(case, form):
     bare = rain * ratio.reshape(-1, 1, 1)
     assert not bool(torch.isfinite(bare).all()) or float(bare.min()) < 0
 
-    scheme = build(Options(budgets=("water",), water=form), atmosphere, state1)
+    scheme = build(SchemeOptions(budgets=("water",), water=form), atmosphere, state1)
     state1 = {name: value.requires_grad_() for name, value in state1.items()}
     changed, record = scheme(state0, state1)
     final = state1 | changed
@@ -215,7 +215,7 @@ def test_clamp_that_nothing_checks_again():
     again = state1 | {"specific_humidity": shifted.clamp(min=0)}
     assert np.all(relative(auditor, state0, again, "dry_air") > 1e-6)
     for kind in ("sequential", "projection"):
-        scheme = build(Options(kind=kind), atmosphere, state1, VARIANCES)
+        scheme = build(SchemeOptions(kind=kind), atmosphere, state1, VARIANCES)
         final = state1 | scheme(state0, state1)[0]
         assert float(final["specific_humidity"].min()) >= 0
         assert float((final["specific_humidity"] == 0).double().mean()) > 0.01
@@ -229,7 +229,7 @@ def test_units_and_signs_that_nobody_checks():
     state0, state1 = random_step(atmosphere, torch.float64)
     name = "mean_surface_sensible_heat_flux"
     joules, turned = state1 | {name: state1[name] * STEP}, state1 | {name: -state1[name]}
-    scheme = build(Options(), atmosphere, state1)
+    scheme = build(SchemeOptions(), atmosphere, state1)
     for wrong in (joules, turned):
         changed, record = scheme(state0, wrong)
         assert float(record["residual_after_energy"].abs().max()) < 1e-12
@@ -248,7 +248,7 @@ def test_ocean_that_takes_another_flux():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, torch.float64)
     energy = Energy(atmosphere)
-    scheme = build(Options(water="evaporation"), atmosphere, state1)
+    scheme = build(SchemeOptions(water="evaporation"), atmosphere, state1)
     final = state1 | scheme(state0, state1)[0]
     everywhere = torch.ones(tuple(atmosphere.area.shape), dtype=torch.float64)
     ocean = Ocean(energy, 50.0, everywhere)

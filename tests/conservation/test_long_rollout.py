@@ -5,7 +5,7 @@ import pytest
 import torch
 from planets import CONSTANTS, STEP, VARIANCES, Auditor
 
-from emulator.conservation import Atmosphere, Options, build, fluxes
+from emulator.conservation import Atmosphere, SchemeOptions, build, fluxes
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 
@@ -44,9 +44,9 @@ def toy(atmosphere, seed=0):
 @pytest.mark.parametrize(
     "options",
     [
-        Options(budgets=("dry_air",)),
-        pytest.param(Options(kinetic=False), marks=SLOW),
-        pytest.param(Options(kind="projection", kinetic=False), marks=SLOW),
+        SchemeOptions(budgets=("dry_air",)),
+        pytest.param(SchemeOptions(kinetic=False), marks=SLOW),
+        pytest.param(SchemeOptions(kind="projection", kinetic=False), marks=SLOW),
     ],
     ids=["dry air alone", "sequential", "projection"],
 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, make_budgets, truth_residuals
+from emulator.conservation import SchemeOptions, build, make_budgets, truth_residuals
 from emulator.conservation.budgets import Declared
 from emulator.conservation.penalties import Penalty
 from emulator.planet.quantities import registry
@@ -25,8 +25,7 @@ METHANE = registry.Quantity(
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    known = registry.quantities()  # the folder's own first
-    monkeypatch.setattr(registry, "_REGISTERED", dict(known))
+    monkeypatch.setattr(registry.QUANTITIES, "_entries", registry.quantities())
     return registry.register(METHANE)
 
 
@@ -51,7 +50,7 @@ def mass(auditor, state):
 def test_schemes_close_it_with_the_others(kind, levels):
     """Mass at the end is mass at the start and what was emitted; air, water and energy close too."""
     atmosphere, state0, state1 = step(levels=levels)
-    options = Options(kind=kind, budgets=("dry_air", "water", "energy", "methane"))
+    options = SchemeOptions(kind=kind, budgets=("dry_air", "water", "energy", "methane"))
     scheme = build(options, atmosphere, state1, VARIANCES | {TRACER: 1e-14})
     changed, record = scheme(state0, state1)
     auditor, final = Auditor(atmosphere), state1 | changed
@@ -59,14 +58,14 @@ def test_schemes_close_it_with_the_others(kind, levels):
     assert float(record["residual_before_methane"].abs().min()) > 1e-5
     for name, value in auditor.residuals(state0, final).items():
         np.testing.assert_array_less(np.abs(value), 1e-12, err_msg=name)
-    measured = build(Options(kind="none", budgets=("methane",)), atmosphere, state1)(state0, state1)[1]
+    measured = build(SchemeOptions(kind="none", budgets=("methane",)), atmosphere, state1)(state0, state1)[1]
     torch.testing.assert_close(measured["residual_after_methane"], record["residual_before_methane"])
 
 
 @pytest.mark.parametrize("kind", ["sequential", "projection"])
 def test_it_closes_in_single_precision(kind):
     atmosphere, state0, state1 = step("gaussian", "sigma", torch.float32)
-    options = Options(kind=kind, budgets=("dry_air", "water", "energy", "methane"))
+    options = SchemeOptions(kind=kind, budgets=("dry_air", "water", "energy", "methane"))
     changed, record = build(options, atmosphere, state1, VARIANCES | {TRACER: 1e-14})(state0, state1)
     assert changed[TRACER].dtype == torch.float32
     assert float(record["residual_after_methane"].abs().max()) < 1e-8
@@ -75,7 +74,7 @@ def test_it_closes_in_single_precision(kind):
 def test_an_empty_field_is_left_and_reported():
     atmosphere, state0, state1 = step()
     state1[TRACER] = torch.zeros_like(state1[TRACER])
-    changed, record = build(Options(budgets=("methane",)), atmosphere, state1)(state0, state1)
+    changed, record = build(SchemeOptions(budgets=("methane",)), atmosphere, state1)(state0, state1)
     assert torch.equal(changed[TRACER], state1[TRACER])
     assert float(record["saturation_methane"].min()) == 1
 
@@ -97,7 +96,7 @@ def test_its_gradient_is_the_derivative_of_its_columns(levels):
 def test_gradients_of_a_corrected_field_are_those_of_finite_differences():
     atmosphere, state0, state1 = step("gaussian", "sigma")
     for kind in ("sequential", "projection"):
-        scheme = build(Options(kind=kind, budgets=("methane",)), atmosphere, state1, VARIANCES | {TRACER: 1e-14})
+        scheme = build(SchemeOptions(kind=kind, budgets=("methane",)), atmosphere, state1, VARIANCES | {TRACER: 1e-14})
         weights = torch.randn(state1[TRACER].shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         direction = 1e-9 * torch.rand(weights.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
@@ -115,7 +114,7 @@ def test_the_audit_and_the_scheme_agree():
     """The same totals and residuals from NumPy's sums of whole states as from the budget's differences."""
     atmosphere, state0, state1 = step("gaussian", "hybrid")
     grid, levels = GRIDS["gaussian"](), LEVELS["hybrid"]
-    budget = make_budgets(Options(budgets=("methane",)), atmosphere, state1)["methane"]
+    budget = make_budgets(SchemeOptions(budgets=("methane",)), atmosphere, state1)["methane"]
     fields = {name: torch.stack([state0[name], state1[name]], 1).numpy() for name in state0}
     total = budgets.totals(fields, levels, grid, CONSTANTS)
     np.testing.assert_allclose(total["methane"][:, 0], budget.scale(state0), rtol=1e-12)
@@ -133,7 +132,7 @@ def test_the_report_can_show_it():
 
 def test_truth_and_penalty_know_it():
     atmosphere, *first = step()
-    built = make_budgets(Options(budgets=("water", "methane")), atmosphere, first[1])
+    built = make_budgets(SchemeOptions(budgets=("water", "methane")), atmosphere, first[1])
     truth = truth_residuals(built.values(), [tuple(first)], STEP)
     assert set(truth.mean) == {"water", "methane"} and truth.unaccounted().moistening != 0
     # No constant rate is let stand, so that the truth's residual is all of what it costs.
@@ -142,11 +141,11 @@ def test_truth_and_penalty_know_it():
 
 
 def test_a_name_is_given_once_and_unknown_ones_are_refused():
-    with pytest.raises(ValueError, match="new name for a conserved quantity, got 'methane'"):
+    with pytest.raises(ValueError, match="one conserved quantity of the name 'methane'"):
         registry.register(METHANE)
     with pytest.raises(ValueError, match="among dry_air, water, energy, column_water, methane, got 'momentum'"):
         registry.quantity("momentum")
     atmosphere, _, state1 = step()
     del state1[SOURCE]
     with pytest.raises(ValueError, match=f"{SOURCE} among the variables, which the budget methane needs"):
-        build(Options(budgets=("methane",)), atmosphere, state1)
+        build(SchemeOptions(budgets=("methane",)), atmosphere, state1)

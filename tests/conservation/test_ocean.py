@@ -4,7 +4,7 @@ import pytest
 import torch
 from planets import GRIDS, LEVELS, STEP, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Energy, Options, build, fluxes
+from emulator.conservation import Energy, SchemeOptions, build, fluxes
 from emulator.conservation.ocean import SEA_WATER_DENSITY, SEA_WATER_HEAT_CAPACITY, Ocean
 
 HEAT = SEA_WATER_DENSITY * SEA_WATER_HEAT_CAPACITY
@@ -13,7 +13,7 @@ HEAT = SEA_WATER_DENSITY * SEA_WATER_HEAT_CAPACITY
 def setting(kind="sequential", dtype=torch.float64, batch=2, fraction=None):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, dtype, batch=batch)
-    scheme = build(Options(kind=kind), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind=kind), atmosphere, state1, VARIANCES)
     final = state1 | scheme(state0, state1)[0]
     fraction = torch.ones(8, 14, dtype=dtype) if fraction is None else fraction
     return Ocean(scheme.budgets["energy"], 50.0, fraction), state0, final

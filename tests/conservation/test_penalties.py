@@ -4,21 +4,21 @@ import pytest
 import torch
 from planets import GRIDS, LEVELS, STEP, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, make_budgets, truth_residuals
+from emulator.conservation import SchemeOptions, build, make_budgets, truth_residuals
 from emulator.conservation.penalties import Penalty
 
 
 def setting(dtype=torch.float64):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     pairs = [random_step(atmosphere, dtype, seed=seed) for seed in range(4)]
-    return atmosphere, pairs, make_budgets(Options(), atmosphere, pairs[0][1])
+    return atmosphere, pairs, make_budgets(SchemeOptions(), atmosphere, pairs[0][1])
 
 
 def test_truth_costs_one_per_budget():
     """With the truth's deviation as tolerance and its mean accounted for, the truth costs 1 per budget on average."""
     atmosphere, pairs, budgets = setting()
     truth = truth_residuals(budgets.values(), pairs, STEP)
-    budgets = make_budgets(Options(unaccounted=truth.unaccounted()), atmosphere, pairs[0][1])
+    budgets = make_budgets(SchemeOptions(unaccounted=truth.unaccounted()), atmosphere, pairs[0][1])
     penalty = Penalty.from_truth(budgets, truth)
     cost = torch.cat([penalty(*pair) for pair in pairs]).mean()
     torch.testing.assert_close(float(cost), 3.0, rtol=1e-6, atol=0)
@@ -26,7 +26,7 @@ def test_truth_costs_one_per_budget():
 
 def test_closed_budgets_cost_nothing():
     atmosphere, pairs, budgets = setting()
-    scheme = build(Options(kind="projection"), atmosphere, pairs[0][1], VARIANCES)
+    scheme = build(SchemeOptions(kind="projection"), atmosphere, pairs[0][1], VARIANCES)
     penalty = Penalty(budgets, {"dry_air": 1e-3, "water": 1e-3, "energy": 1e3})
     state0, state1 = pairs[0]
     assert float(penalty(state0, state1).min()) > 1
@@ -42,7 +42,7 @@ def test_weights_and_the_anchor_count():
     torch.testing.assert_close(weighted, parts["dry_air"] + 3 * parts["water"] + 0.5 * parts["energy"])
     expected = (budgets["water"].residual(state0, state1)) ** 2
     torch.testing.assert_close(parts["water"], expected)
-    anchor = build(Options(), atmosphere, state1).anchor(pairs[1][0])
+    anchor = build(SchemeOptions(), atmosphere, state1).anchor(pairs[1][0])
     pinned = Penalty({"dry_air": budgets["dry_air"]}, tolerances)(state0, state1, anchor)
     torch.testing.assert_close(pinned, (budgets["dry_air"].mass(state1) - anchor.dry_mass) ** 2)
 

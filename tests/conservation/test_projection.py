@@ -8,7 +8,7 @@ import torch
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, VARIANCES, Auditor, make_atmosphere, random_step
 from scipy.optimize import minimize
 
-from emulator.conservation import Atmosphere, Options, Water, build, fluxes
+from emulator.conservation import Atmosphere, SchemeOptions, Water, build, fluxes
 from emulator.conservation.bands import Bands
 from emulator.conservation.ensembles import prior_variance, reduced_variance
 from emulator.conservation.multipliers import REFERENCE_PRESSURE
@@ -25,7 +25,7 @@ def closed(budgets, controls, relative=(), levels="sigma", variances=VARIANCES, 
     for name in fluxes.NON_NEGATIVE:
         if name in state1 and bound:
             state1[name] = state1[name].clamp(min=0)
-    options = Options(kind="projection", budgets=budgets, controls=controls, relative=relative)
+    options = SchemeOptions(kind="projection", budgets=budgets, controls=controls, relative=relative)
     changed, record = build(options, atmosphere, state1, variances)(state0, state1)
     return atmosphere, (state0, state1), changed, record
 
@@ -37,7 +37,7 @@ def fix(budgets, levels="sigma", **options):
     for name in fluxes.NON_NEGATIVE:
         if name in state1:
             state1[name] = state1[name].clamp(min=0)
-    return build(Options(budgets=budgets, **options), atmosphere, state1)(state0, state1)[0]
+    return build(SchemeOptions(budgets=budgets, **options), atmosphere, state1)(state0, state1)[0]
 
 
 def test_uniform_warming_is_a_special_case():
@@ -77,9 +77,9 @@ def test_dry_air_ratio_is_a_special_case():
     shared = {"budgets": ("dry_air",)}
     name = "surface_pressure"
     joint = build(
-        Options(kind="projection", controls=(name,), relative=(name,), **shared), atmosphere, state1, VARIANCES
+        SchemeOptions(kind="projection", controls=(name,), relative=(name,), **shared), atmosphere, state1, VARIANCES
     )
-    alone = build(Options(**shared), atmosphere, state1)
+    alone = build(SchemeOptions(**shared), atmosphere, state1)
     torch.testing.assert_close(joint(state0, state1)[0][name], alone(state0, state1)[0][name], rtol=1e-13, atol=0)
 
 
@@ -109,7 +109,7 @@ def _water_between_pressures(batch=2, bound=False):
         state0["specific_humidity"] = state0["specific_humidity"] + 2e-3
         state1["specific_humidity"] = state1["specific_humidity"] + 2e-3
         state1[fluxes.PRECIPITATION] = state1[fluxes.PRECIPITATION].abs() + 2e-4
-    options = Options(kind="projection", budgets=("water",), relative=())
+    options = SchemeOptions(kind="projection", budgets=("water",), relative=())
     return atmosphere, state0, state1, build(options, atmosphere, state1, VARIANCES)
 
 
@@ -140,7 +140,7 @@ def test_variance_along_a_budget_vanishes():
     space = torch.full((1, 2), 0.5, dtype=torch.float64)
     atmosphere = Atmosphere(space, LEVELS["pressure"], CONSTANTS, None, STEP, False)
     state0, state1 = random_step(atmosphere, torch.float64, batch=1)
-    options = Options(kind="projection", budgets=("water",), controls=(fluxes.EVAPORATION,))
+    options = SchemeOptions(kind="projection", budgets=("water",), controls=(fluxes.EVAPORATION,))
     scheme = build(options, atmosphere, state1, VARIANCES)
     prior = prior_variance(scheme, state0, state1)[fluxes.EVAPORATION]
     posterior = reduced_variance(scheme, state0, state1)[fluxes.EVAPORATION]
@@ -198,7 +198,7 @@ def test_correction_does_not_depend_on_how_the_grid_divides_the_atmosphere():
         shares = area.repeat_interleave(2, dim=-1) / 2 if refine else area
         atmosphere = Atmosphere(shares, levels, CONSTANTS, None, STEP)
         before, after = ({name: cut(value) for name, value in state.items()} for state in (state0, state1))
-        scheme = build(Options(kind="projection"), atmosphere, after, VARIANCES)
+        scheme = build(SchemeOptions(kind="projection"), atmosphere, after, VARIANCES)
         results.append({name: value[..., ::2] if refine else value for name, value in scheme(before, after)[0].items()})
     for name, value in results[0].items():
         refined = results[1][name][:, ::2] if value.ndim == 4 else results[1][name]
@@ -226,7 +226,7 @@ def _banded(dtype=torch.float64):
 
 def test_water_closes_band_by_band():
     atmosphere, state0, state1, bands = _banded()
-    scheme = build(Options(kind="projection", bands=(-30.0, 30.0)), atmosphere, state1, VARIANCES)
+    scheme = build(SchemeOptions(kind="projection", bands=(-30.0, 30.0)), atmosphere, state1, VARIANCES)
     changed, record = scheme(state0, state1)
     final = state1 | changed
     columns = Water(atmosphere).columns(state0, final)
@@ -241,7 +241,7 @@ def test_water_closes_band_by_band():
         )
     for name, value in Auditor(atmosphere).residuals(state0, final).items():
         np.testing.assert_array_less(np.abs(value), 1e-12, err_msg=name)
-    plain = build(Options(kind="projection"), atmosphere, state1, VARIANCES)(state0, state1)[0]
+    plain = build(SchemeOptions(kind="projection"), atmosphere, state1, VARIANCES)(state0, state1)[0]
     open_columns = Water(atmosphere).columns(state0, state1 | plain) + STEP * divergence
     assert float(atmosphere.mean(open_columns * (bands == 0)).abs().min()) > 1e-4
     assert float(record["saturation_projection"].max()) == 0
@@ -249,7 +249,7 @@ def test_water_closes_band_by_band():
 
 def test_one_band_is_the_globe():
     atmosphere, state0, state1, _ = _banded()
-    whole, plain = (build(Options(kind="projection"), atmosphere, state1, VARIANCES) for _ in range(2))
+    whole, plain = (build(SchemeOptions(kind="projection"), atmosphere, state1, VARIANCES) for _ in range(2))
     bands = Bands((), atmosphere, whole.setup.budgets, set(state1))
     whole.setup, whole.compiled = dataclasses.replace(whole.setup, bands=bands), None
     found, expected = (scheme(state0, state1)[0] for scheme in (whole, plain))
@@ -284,4 +284,4 @@ def test_wrong_projections_are_refused(options, variances, message):
     _, state1 = random_step(atmosphere)
     atmosphere = dataclasses.replace(atmosphere, latitude=torch.as_tensor(GRIDS["gaussian"]().mesh()[0].copy()))
     with pytest.raises(ValueError, match=message):
-        build(Options(kind="projection", **options), atmosphere, state1, variances)
+        build(SchemeOptions(kind="projection", **options), atmosphere, state1, variances)

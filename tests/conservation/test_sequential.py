@@ -5,7 +5,7 @@ import pytest
 import torch
 from planets import CONSTANTS, GRIDS, LEVELS, STEP, Auditor, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, fluxes
+from emulator.conservation import SchemeOptions, build, fluxes
 from emulator.conservation.steps import WaterStep
 
 GRAVITY = CONSTANTS.gravity
@@ -17,7 +17,7 @@ def setting(levels="hybrid", **options):
     for name in fluxes.NON_NEGATIVE:
         if name in state1:
             state1[name] = state1[name].clamp(min=0)
-    scheme = build(Options(**options), atmosphere, state1)
+    scheme = build(SchemeOptions(**options), atmosphere, state1)
     changed, record = scheme(state0, state1)
     return atmosphere, state0, state1, changed, record
 
@@ -58,7 +58,7 @@ def test_dry_air_by_humidity():
     state0["specific_humidity"] += 0.002
     state1["specific_humidity"] = state0["specific_humidity"].clone()
     state1["specific_humidity"][:, 3:] += 0.01
-    options = Options(budgets=("dry_air",), dry_air="humidity", humidity_from_level=3)
+    options = SchemeOptions(budgets=("dry_air",), dry_air="humidity", humidity_from_level=3)
     changed, record = build(options, air, state1)(state0, state1)
     ratio = (1 - changed["specific_humidity"]) / (1 - state1["specific_humidity"])
     torch.testing.assert_close(ratio[:, :3], torch.ones_like(ratio[:, :3]), rtol=0, atol=0)
@@ -71,7 +71,7 @@ def test_dry_air_that_cannot_be_reached_by_drying():
     air = make_atmosphere(GRIDS["gaussian"](), LEVELS["pressure"], surface_pressure=False)
     state0, state1 = random_step(air, torch.float64)
     state1["specific_humidity"] = state1["specific_humidity"].clamp(min=1e-6)
-    scheme = build(Options(budgets=("dry_air",), anchor="given", dry_mass=9.9e3), air, state1)
+    scheme = build(SchemeOptions(budgets=("dry_air",), anchor="given", dry_mass=9.9e3), air, state1)
     changed, record = scheme(state0, state1)
     assert float(changed["specific_humidity"].max()) == 0
     torch.testing.assert_close(record["saturation_dry_air"], torch.ones(2, dtype=torch.float64))
@@ -107,7 +107,7 @@ def test_latent_heat_follows_evaporation():
 def test_snow_keeps_its_share_of_precipitation():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, torch.float64, snow=True)
-    changed, _ = build(Options(), atmosphere, state1)(state0, state1)
+    changed, _ = build(SchemeOptions(), atmosphere, state1)(state0, state1)
     rains = state1[fluxes.PRECIPITATION] > 0
     shares = [(s[fluxes.SNOWFALL] / s[fluxes.PRECIPITATION])[rains] for s in (state1, changed)]
     torch.testing.assert_close(shares[1], shares[0], rtol=1e-12, atol=0)
@@ -141,7 +141,7 @@ def test_energy_ratio(capacity):
 def test_corrections_do_not_undo_each_other():
     """In this order all three close at once; with energy before dry air the energy opens again."""
     air, state0, state1, changed, _ = setting()
-    scheme = build(Options(), air, state1)
+    scheme = build(SchemeOptions(), air, state1)
     anchor = scheme.anchor(state0)
     late = state1
     for step in (scheme.steps[2], scheme.steps[1], scheme.steps[0]):
@@ -155,15 +155,15 @@ def test_wrong_forms_are_refused():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     _, state1 = random_step(atmosphere)
     for options, message in (
-        ({"dry_air": "wind"}, "dry-air correction among"),
-        ({"water": "runoff"}, "water correction among"),
-        ({"temperature": "top"}, "energy correction among"),
+        ({"dry_air": "wind"}, "dry_air among"),
+        ({"water": "runoff"}, "water among"),
+        ({"temperature": "top"}, "temperature among"),
     ):
         with pytest.raises(ValueError, match=message):
-            build(Options(**options), atmosphere, state1)
+            build(SchemeOptions(**options), atmosphere, state1)
     blind = make_atmosphere(GRIDS["gaussian"](), LEVELS["pressure"], surface_pressure=False)
     with pytest.raises(ValueError, match="surface_pressure among the variables for the dry-air"):
-        build(Options(dry_air="ratio"), blind, set(state1) - {"surface_pressure"})
-    scheme = build(Options(), atmosphere, state1)
+        build(SchemeOptions(dry_air="ratio"), blind, set(state1) - {"surface_pressure"})
+    scheme = build(SchemeOptions(), atmosphere, state1)
     with pytest.raises(ValueError, match="ratio above 1"):
         WaterStep(scheme.budgets["water"], limit=0.5)

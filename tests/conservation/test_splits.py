@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, make_budgets, truth_residuals
+from emulator.conservation import SchemeOptions, build, make_budgets, truth_residuals
 
 KINDS = ["sequential", "projection"]
 
@@ -15,7 +15,7 @@ KINDS = ["sequential", "projection"]
 def setting(kind, batch, seed=0, dtype=torch.float32):
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, dtype, batch=batch, seed=seed)
-    return build(Options(kind=kind), atmosphere, state1, VARIANCES), state0, state1
+    return build(SchemeOptions(kind=kind), atmosphere, state1, VARIANCES), state0, state1
 
 
 def part(state, index):
@@ -62,7 +62,7 @@ def test_strided_views_are_fields_like_others(kind):
 def test_unaccounted_rates_add_up_over_chunks():
     atmosphere = make_atmosphere(GRIDS["gaussian"](), LEVELS["sigma"])
     state0, state1 = random_step(atmosphere, torch.float64, batch=6)
-    budgets = list(make_budgets(Options(), atmosphere, state1).values())
+    budgets = list(make_budgets(SchemeOptions(), atmosphere, state1).values())
     whole = truth_residuals(budgets, [(state0, state1)], 21600.0).unaccounted()
     chunks = [(part(state0, index), part(state1, index)) for index in (slice(0, 1), slice(1, 6))]
     pieces = truth_residuals(budgets, chunks, 21600.0).unaccounted()

@@ -1,5 +1,6 @@
 """Losses: closed forms, Parseval's theorem, and what a proper score must do."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from emulator.data.channels import Channels, Layout
 from emulator.losses.ensemble import EnsembleError, fair_crps, fair_energy_score
+from emulator.losses.options import SHARED, LossOptions, members_of
+from emulator.losses.registry import LOSSES
 from emulator.losses.scaled import ScaledError, channel_weights
 from emulator.losses.spectral import SpectralError
 from emulator.planet.grid import Grid
@@ -212,3 +215,16 @@ def test_an_error_of_one_level_counts_by_that_levels_weight():
         off = state.clone()
         off[:, level] = SCALES[0][level]
         torch.testing.assert_close(scaled(state, none, off, none), torch.tensor(share))
+
+
+def test_recorded_options_of_every_first_loss_are_read_and_what_is_no_loss_is_refused():
+    recorded = {"members": 3, "delta": 2.0, "power": 0.25}  # runs hold all of them, whatever their kind
+    for kind in SHARED:
+        options = LossOptions.of({"kind": kind, **recorded})
+        assert dataclasses.asdict(options) == {"kind": kind, **recorded}
+        assert members_of(options) == (3 if kind in ("crps", "energy") else 1)
+    assert LossOptions.of({}) == LossOptions("mse") and set(SHARED) <= set(LOSSES.names())
+    with pytest.raises(ValueError, match="among crps, energy, huber, .*got 'hubber'; nearest: huber"):
+        LossOptions.of({"kind": "hubber"})
+    with pytest.raises(ValueError, match="members of at least 2, got 1"):
+        LossOptions.of({"kind": "crps", "members": 1})

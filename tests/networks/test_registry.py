@@ -136,7 +136,7 @@ def test_what_cannot_be_built_is_refused_in_a_sentence(config, message):
 
 
 def test_a_network_is_added_by_registering_it(monkeypatch):
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(registry.NETWORKS, "_entries", registry.NETWORKS.all())
 
     @dataclasses.dataclass(frozen=True)
     class Pointwise(Options):
@@ -148,7 +148,7 @@ def test_a_network_is_added_by_registering_it(monkeypatch):
 
     assert "pointwise" in kinds() and options_of("pointwise") is Pointwise
     assert build({"kind": "pointwise", "bias": False}, 3, 2, GRIDS[0]).bias is None
-    with pytest.raises(ValueError, match="one network of the kind 'pointwise'"):
+    with pytest.raises(ValueError, match="one network of a kind of the name 'pointwise'"):
         network("pointwise", Pointwise)(pointwise)
     with pytest.raises(TypeError, match="limits among minimum"):
         option(1, "a number", least=0)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from emulator.conservation.scheme import Options as SchemeOptions
 from emulator.options import Options, option
 from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig
 from pipelines.config.base import NEW
 from pipelines.config.declared import Key, model_of
-from pipelines.load import fingerprint, load_experiment, load_stage, parse, read_yaml, to_yaml
+from pipelines.load import fingerprint, load_experiment, load_stage, to_yaml
+from pipelines.parse import parse
 from pipelines.site import load_site
+from pipelines.yaml_files import read_yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -171,11 +172,6 @@ def test_resolved_yaml_loads_to_the_same_configuration(tmp_path):
     assert again == experiment
     assert fingerprint(again) == fingerprint(experiment)
     assert fingerprint(again) != fingerprint(load_experiment(CONF / "quickstart.yaml", ["train.seed=9"]))
-
-
-def test_configuration_and_library_name_the_same_options():
-    conservation = set(ConservationConfig.model_fields) - {"penalty"}
-    assert conservation <= {f.name for f in dataclasses.fields(SchemeOptions)}
 
 
 def test_a_key_that_older_versions_lacked_changes_no_fingerprint_until_it_is_used():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from emulator.report.sample_maps import draw_maps
 from pipelines.cli import main
-from pipelines.inspect_maps import draw_maps
 
 
 @pytest.mark.parametrize(

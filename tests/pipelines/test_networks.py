@@ -13,7 +13,8 @@ import yaml
 from emulator.networks.registry import kinds, options_of
 from pipelines.cli import main
 from pipelines.config import ConfigError, TrainConfig, network_config
-from pipelines.load import load_stage, parse
+from pipelines.load import load_stage
+from pipelines.parse import parse
 
 PATHS = {"store": "a", "statistics": "b", "output": "c"}
 # as written by the first version: hashes of these tell whether what lies in a run directory is complete

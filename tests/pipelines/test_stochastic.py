@@ -22,7 +22,7 @@ from emulator.store.forecast import open_forecast
 from pipelines import rollout
 from pipelines.cli import main
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.load import parse
+from pipelines.parse import parse
 
 NOISE = {"members": 4, "kind": "none", "seed": 3}
 OVERRIDES = [

@@ -28,6 +28,19 @@ from emulator.planet.variables import variable
         ("m of water equivalent", "mean_evaporation_rate", 1.0, -3.6e-5, -1e-5),
         ("kg m**-2", "mean_total_precipitation_rate", 1.0, 3.6, 1e-3),
         ("J m**-2", "mean_surface_latent_heat_flux", 1.0, -3.6e5, -100.0),
+        ("m of water equivalent", "snow_depth", None, 0.3, 0.3),
+        ("kg m-2", "snow_depth", None, 300.0, 0.3),
+        ("0.001", "sea_water_salinity", None, 35.0, 35.0),
+        ("psu", "sea_water_salinity", None, 35.0, 35.0),
+        ("1e-3", "specific_humidity", None, 7.0, 7e-3),
+        ("1.e-6", "carbon_dioxide_mole_fraction", None, 420.0, 4.2e-4),
+        ("ppm", "carbon_dioxide_mole_fraction", None, 420.0, 4.2e-4),
+        ("ppb", "methane_mole_fraction", None, 1900.0, 1.9e-6),
+        ("umol mol-1", "carbon_dioxide_mole_fraction", None, 420.0, 4.2e-4),
+        ("Pa s", "mean_eastward_turbulent_surface_stress", 1.0, 360.0, 0.1),
+        ("Degree true", "mean_wave_direction", None, 270.0, 270.0),
+        ("%", "snow_cover", None, 50.0, 0.5),
+        ("m3 m-3", "volumetric_soil_water_layer_1", None, 0.4, 0.4),
         ("W m^-2", "mean_top_net_long_wave_radiation_flux", None, -240.0, -240.0),
     ],
 )
@@ -41,6 +54,8 @@ def test_conversion(units, name, hours, value, expected):
     [
         ("K", "geopotential", "convert to 'm2 s-2', got 'K'"),
         ("mol mol-1", "ozone_mass_mixing_ratio", "got 'mol mol-1'"),  # both are without dimension
+        ("kg kg-1", "carbon_dioxide_mole_fraction", "got 'kg kg-1'"),
+        ("1e-6", "sea_surface_height", "convert to 'm', got '1e-6'"),
         ("m", "temperature", "got 'm'"),
         ("m", "mean_surface_latent_heat_flux", "got 'm'"),
         ("parsecks", "temperature", "units that pint knows"),

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 from small_planet import CONSTANTS, small_planet
 
-from emulator.verify.inputs import Options, open_inputs
+from emulator.verify.inputs import open_inputs
+from emulator.verify.options import VerifyOptions
 from emulator.verify.verification import verify_to_file
 
 
@@ -69,7 +70,7 @@ def long_run(truth: xr.Dataset, path, warmer: float) -> None:
 def verified(output: Path, truth: Path, forecasts: dict, audit=None, long_runs=None, **options) -> Path:
     """Scores at `output`, with a version among what is recorded; `options` as of `Options`."""
     notes = {"run": json.dumps({"versions": {"emulator": "0.1.0"}})}
-    verify_to_file(open_inputs(truth, forecasts, Options(**options), audit, long_runs), output, notes=notes)
+    verify_to_file(open_inputs(truth, forecasts, VerifyOptions(**options), audit, long_runs), output, notes=notes)
     return output
 
 

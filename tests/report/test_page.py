@@ -219,7 +219,7 @@ assert not any(name.split(".")[0] == "torch" for name in sys.modules), "torch wa
 
 
 def test_a_panel_is_one_function_that_registers_itself(view, monkeypatch):
-    monkeypatch.setattr("emulator.report.panel._REGISTERED", panel._REGISTERED.copy())
+    monkeypatch.setattr(panel.PANELS, "_entries", panel.PANELS.all())
 
     @panel.panel("moon", 10, needs=("rmse",))
     def moon(view):

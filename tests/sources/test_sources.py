@@ -357,7 +357,7 @@ def test_grib_files_that_must_not_be_trusted(tmp_path):
     path.write_bytes(b"GRIB" + bytes(100))
     refused("broken one|got none")
     path.unlink()
-    write_grib(path, TRUTH.mean_sea_level_pressure.isel(time=[0]), "swh", typeOfLevel="meanSea")
+    write_grib(path, TRUTH.mean_sea_level_pressure.isel(time=[0]), "vis")
     refused("variables in the table, got none")
 
 

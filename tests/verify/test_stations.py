@@ -71,6 +71,14 @@ def test_csv_in_other_units(tmp_path):
     assert float(found["longitude"][0]) == 355.0
 
 
+def test_a_variable_of_no_table_keeps_its_units(tmp_path):
+    text = CSV.replace("remark", "wave_height [m],note [text]").replace("fine", "1.5,a").replace("rain", "2.5,b")
+    (tmp_path / "o.csv").write_text(text)
+    found = open_observations(tmp_path / "o.csv", stations=["A"])
+    np.testing.assert_array_equal(found["wave_height"], [[1.5], [2.5]])
+    assert found["wave_height"].attrs["units"] == "m" and "note" not in found
+
+
 VERIF = """# variable: T
 # units: $^oC$
 date leadtime location lat lon altitude obs fcst

@@ -5,15 +5,12 @@ functions take arrays of NumPy and tensors alike, and nothing here imports torch
 """
 
 import dataclasses
-import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from emulator.planet.constants import Constants
 from emulator.planet.vertical import Levels
+from emulator.registry import Registry
 
 Fields = Mapping[str, Any]
 
@@ -99,32 +96,19 @@ class Quantity:
         return sum((sign * fields[name] for name, sign in self.fluxes.items()), 0.0)
 
 
-_REGISTERED: dict[str, Quantity] = {}
+QUANTITIES: Registry[Quantity] = Registry("conserved quantity", __package__, order=lambda entry: entry.order)
 
 
-def register(quantity: Quantity) -> Quantity:
-    """Add a quantity. Raises `ValueError` for a name that another one has."""
-    if quantity.name in _REGISTERED:
-        raise ValueError(f"Expected a new name for a conserved quantity, got {quantity.name!r}")
-    _REGISTERED[quantity.name] = quantity
-    return quantity
-
-
-@functools.cache
-def _read_folder() -> None:
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{__package__}.{module.name}")
+def register(entry: Quantity) -> Quantity:
+    """Adds a quantity. Raises `ValueError` for a name that another one has."""
+    return QUANTITIES.register(entry.name, entry)
 
 
 def quantities() -> dict[str, Quantity]:
     """All registered quantities by name, in their order."""
-    _read_folder()
-    return {q.name: q for q in sorted(_REGISTERED.values(), key=lambda q: q.order)}
+    return QUANTITIES.all()
 
 
 def quantity(name: str) -> Quantity:
     """Raises `ValueError`, naming all there are, for an unknown one."""
-    known = quantities()
-    if name not in known:
-        raise ValueError(f"Expected a conserved quantity among {', '.join(known)}, got {name!r}")
-    return known[name]
+    return QUANTITIES[name]

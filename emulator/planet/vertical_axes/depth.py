@@ -12,7 +12,7 @@ def _fits(recorded: Recorded) -> bool:
     if recorded.standard_name:
         return recorded.standard_name in STANDARD_NAMES
     down = recorded.attributes.get("positive") == "down" and recorded.name in ("lev", "olevel", "z_t")
-    return (recorded.name in NAMES or down) and recorded.factor("m") is not None
+    return (recorded.name in NAMES or down) and recorded.is_in("m")
 
 
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
@@ -29,7 +29,7 @@ DEPTH = register(
         read=_read,
         attributes=lambda kind: {"units": "m", "standard_name": "depth", "positive": "down", "axis": "Z"},
         bounds="m",
-        grib=("depthBelowSea",),
+        grib={"depthBelowSea": "m"},
         order=20,
     )
 )

@@ -11,7 +11,7 @@ def _fits(recorded: Recorded) -> bool:
     if recorded.standard_name:
         return recorded.standard_name == "height"
     up = recorded.attributes.get("positive", "up") == "up" and recorded.name in NAMES
-    return up and recorded.factor("m") is not None
+    return up and recorded.is_in("m")
 
 
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
@@ -27,7 +27,7 @@ HEIGHT = register(
         attributes=lambda kind: {"units": "m", "standard_name": "height", "positive": "up", "axis": "Z"},
         decreasing=True,
         bounds="m",
-        grib=("heightAboveGround",),
+        grib={"heightAboveGround": "m"},
         order=30,
     )
 )

@@ -20,13 +20,14 @@ LARGEST_PRESSURE = 1100  # hPa
 
 def is_pressure(recorded: Recorded) -> bool:
     """Whether the values are in units of pressure."""
-    return recorded.values.dtype.kind in "fiu" and recorded.factor("Pa") is not None
+    return recorded.values.dtype.kind in "fiu" and recorded.is_in("Pa")
 
 
 def _fits(recorded: Recorded) -> bool:
     if recorded.standard_name in STANDARD_NAMES or is_pressure(recorded):
         return True
-    return recorded.name in LEVEL_NAMES and recorded.factor("m") is None
+    of_the_ocean = recorded.standard_name.startswith("ocean_")
+    return recorded.name in LEVEL_NAMES and not of_the_ocean and not recorded.is_in("m")
 
 
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
@@ -59,7 +60,7 @@ LEVEL = register(
         fits=_fits,
         read=_read,
         attributes=_attributes,
-        grib=("isobaricInhPa", "isobaricInPa", "hybrid", "sigma"),
+        grib={"isobaricInhPa": "hPa", "isobaricInPa": "hPa", "hybrid": "", "sigma": ""},
         order=40,
     )
 )

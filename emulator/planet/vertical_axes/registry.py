@@ -31,20 +31,22 @@ class Recorded:
         """CF's, or nothing."""
         return str(self.attributes.get("standard_name", ""))
 
-    def factor(self, units: str) -> float | None:
-        """By which values become `units`; None where they do not, or the file records none that are known."""
+    def is_in(self, units: str) -> bool:
+        """Whether the values are in units that convert to some."""
+        return self._change(units) is not None
+
+    def _change(self, units: str) -> tuple[float, float] | None:
         try:
-            change = linear(str(self.attributes.get("units", "?")), units)
+            return linear(str(self.attributes.get("units", "?")), units)
         except ValueError:
             return None
-        return None if change is None else change[0]
 
     def measured(self, units: str) -> np.ndarray:
         """The values in `units`. Raises `ValueError` naming the coordinate where they are in no such units."""
-        if (factor := self.factor(units)) is None:
+        if (change := self._change(units)) is None:
             got = self.attributes.get("units", "none")
             raise ValueError(f"Expected units of the coordinate {self.name} that convert to {units}, got {got}")
-        return np.round(self.values * factor, 6)
+        return np.round(self.values * change[0] + change[1], 6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class VerticalAxis:
       attributes: CF attributes of the store's coordinate, by what the values are.
       decreasing: stored with the largest value first, as heights are, whose top comes first.
       bounds: units of the bounds `<name>_bounds`, `(<name>, 2)`, that are kept beside it; "" for none.
-      grib: GRIB's types of level (ecCodes' `typeOfLevel`) that it stands for.
+      grib: GRIB's types of level (ecCodes' `typeOfLevel`) that it stands for, and the units of their numbers.
     """
 
     name: str
@@ -69,7 +71,7 @@ class VerticalAxis:
     attributes: Callable[[str], dict]
     decreasing: bool = False
     bounds: str = ""
-    grib: tuple[str, ...] = ()
+    grib: Mapping[str, str] = dataclasses.field(default_factory=dict)
     order: int = 100
 
     def positions(self, values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ def _fits(recorded: Recorded) -> bool:
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
     """Numbers as they are, and depths by their rank from the surface."""
     values = np.asarray(recorded.values, np.float64)
-    if recorded.factor("m") is not None or ("units" not in recorded.attributes and not _are_numbers(values)):
+    if recorded.is_in("m") or ("units" not in recorded.attributes and not _are_numbers(values)):
         upward = recorded.attributes.get("positive") == "up"
         values = np.argsort(np.argsort(-values if upward else values)) + 1.0
     return values, "soil layers"
@@ -44,7 +44,7 @@ SOIL_LAYER = register(
             "axis": "Z",
         },
         bounds="m",
-        grib=("depthBelowLandLayer", "soilLayer"),
+        grib={"depthBelowLandLayer": "m", "soilLayer": "1"},
         order=10,
     )
 )

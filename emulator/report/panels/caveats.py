@@ -72,6 +72,10 @@ def caveats(view: View) -> list[str]:
         sentences.append(
             f"No initial time has a truth at {view.unit} {without} of the forecast: nothing can be said of those leads."
         )
+    if view.regions[0] == "domain":
+        sentences.append(
+            "The grid is a region: means are over its cells, and there are no spectra, which need a globe."
+        )
     sentences += _gaps(view)
     sentences += _budget_caveats(view)
     if skipped := view.note("not_scored"):

@@ -12,10 +12,10 @@ import xarray as xr
 from xarray.core import indexing
 
 from emulator.planet.grid import GAUSSIAN_TOLERANCE
+from emulator.planet.vertical import VERTICAL
 from emulator.sources.grib_messages import (
     MODEL_LEVELS,
     POINT_GRIDS,
-    PRESSURE,
     GribArray,
     Message,
     geometry,
@@ -35,6 +35,10 @@ SURFACES = (
     "entireAtmosphere",
     "atmosphere",
     "atmosphereSingleLayer",
+    "oceanSurface",
+    "iceTopOnWater",
+    "iceLayerOnWater",
+    "mixedLayerDepthByDensity",
 )
 REFUSED_GRIDS = {"sh": "spectral coefficients"}
 
@@ -44,8 +48,9 @@ log = logging.getLogger(__name__)
 def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     """The variables of the table in a GRIB file, lazily, one dataset for each of them (and kind of level).
 
-    Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time. Attributes:
-    `GRIB_shortName`, `units`, `vertical` (pressure, hybrid, sigma or surface), `interval_hours` where the messages are
+    Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time, and in place of `level`
+    another vertical axis (`emulator.planet.vertical`) where the table has the variable on one. Attributes: `GRIB_shortName`,
+    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `interval_hours` where the messages are
     accumulations or means over one interval, `from_start` where they run from the initial time. With `request.points`
     reduced Gaussian and HEALPix grids are read too: their last dimension is `cell`.
 
@@ -53,13 +58,13 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     several grids, two fields for one place, and missing fields.
     """
     try:
-        known = [m for m in read_headers(location) if _is_known(m, request.names)]
+        known = [m for m in read_headers(location) if _is_known(m, request)]
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
     if not known:
         raise ValueError(f"Expected GRIB messages of variables in the table, got none in {path}")
     _check_grids(known, location, request.points)
-    latitude, longitude, half_levels = geometry(location, known)
+    place = geometry(location, known)
     groups: dict[tuple, list[Message]] = {}
     for message in known:
         groups.setdefault((message.short, message.kind), []).append(message)
@@ -67,11 +72,12 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
         if kind in MODEL_LEVELS and (short, "pressure") in groups:  # GFS: a few sigma levels beside the pressure levels
             log.info("%s is taken on pressure levels; %s has it on %s levels too", short, path, kind)
             del groups[short, kind]
-    return [_dataset(location, messages, latitude, longitude, half_levels) for messages in groups.values()]
+    return [_dataset(location, some, _vertical(some[0], request.own), place) for some in groups.values()]
 
 
-def _dataset(path, messages, latitude, longitude, half_levels) -> xr.Dataset:
+def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     first = messages[0]
+    latitude, longitude, half_levels = place
     axes = [sorted({m.place()[axis] for m in messages}) for axis in range(4)]
     position = [{value: i for i, value in enumerate(axis)} for axis in axes]
     table = np.full([len(axis) for axis in axes], -1)
@@ -88,22 +94,23 @@ def _dataset(path, messages, latitude, longitude, half_levels) -> xr.Dataset:
     attributes = {
         "GRIB_shortName": first.short,
         "units": first.units,
-        "vertical": first.kind if first.kind in ("pressure", *MODEL_LEVELS) else "surface",
+        "vertical": {"level": first.kind, None: "surface"}.get(vertical, ""),
         **_interval(messages),
     }
-    dims = ("number", "time", "step", "level", *space)
+    dims = ("number", "time", "step", vertical or "level", *space)
     coordinates = {
         "number": axes[0],
         "time": np.array(axes[1]),
         "step": (np.array(axes[2]) * 3600e9).astype("timedelta64[ns]"),
-        "level": axes[3],
+        vertical or "level": axes[3],
         "latitude": (space[0], latitude),
         "longitude": (space[-1], longitude),
     }
     dataset = xr.Dataset({first.short: (dims, array, attributes)}, coordinates)
-    dataset["level"].attrs = {"units": "hPa"} if first.kind == "pressure" else {}
-    if attributes["vertical"] == "surface":
+    if vertical is None:
         dataset = dataset.isel(level=0, drop=True)
+    elif units := VERTICAL[vertical].grib[first.level_type]:
+        dataset[vertical].attrs = {"units": units}
     if half_levels is not None and first.kind in MODEL_LEVELS:
         half_a, half_b = half_levels
         dataset = dataset.assign(half_level_a=("half_level", half_a), half_level_b=("half_level", half_b))
@@ -127,12 +134,21 @@ def _interval(messages) -> dict:
     return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else {}
 
 
-def _is_known(message: Message, wanted) -> bool:
-    levels = message.level_type in PRESSURE or message.level_type in MODEL_LEVELS
-    if not levels and message.level_type not in SURFACES:
+def _vertical(message: Message, own: frozenset[str]) -> str | None:
+    """The vertical dimension of a field; None of one that is alone, as a layer of the soil with a name of its own."""
+    attributes = {"GRIB_shortName": message.short}
+    possible = [axis.name for axis in VERTICAL.values() if message.level_type in axis.grib]
+    if message.short in own and not any(recognise("", attributes, name) for name in (*possible, None)):
+        return next(iter(possible), None)
+    return next((name for name in possible if recognise("", attributes, name)), None)
+
+
+def _is_known(message: Message, request: Request) -> bool:
+    if (vertical := _vertical(message, request.own)) is None and message.level_type not in SURFACES:
         return False
-    matches = recognise("", {"GRIB_shortName": message.short}, levels)
-    return any(wanted is None or match.name in wanted for match in matches)
+    matches = recognise("", {"GRIB_shortName": message.short}, vertical)
+    wanted = any(request.names is None or match.name in request.names for match in matches)
+    return wanted or message.short in request.own
 
 
 def _check_grids(known, path, points):

@@ -32,7 +32,7 @@ def _of(sample: Sample) -> dict:
 
 
 _SQUARES = ("forecast_anomaly_squared", "truth_anomaly_squared", "anomaly_product")
-ANOMALIES = Statistics((*_SQUARES, "anomaly_correlation"), _of, vector=_SQUARES)
+ANOMALIES = Statistics((*_SQUARES, "anomaly_correlation"), _of, vector=_SQUARES, order=20)
 
 
 @metric("ACC", (ANOMALIES,), better="higher", interval=Interval("anomaly_correlation"))

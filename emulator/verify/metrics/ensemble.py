@@ -169,10 +169,11 @@ def _ranks(sample: Sample) -> dict:
     return {"rank": rank_counts(sample.members, sample.truth, sample.weights, sample.mask)}
 
 
-ENSEMBLE = Statistics(ENSEMBLE_STATISTICS, _of, ensemble=True, vector=("variance",))
+ENSEMBLE = Statistics(ENSEMBLE_STATISTICS, _of, ensemble=True, vector=("variance",), order=30)
 RANKS = Statistics(
     ("rank",),
     _ranks,
+    order=30,
     back={"rank": lambda binning: binning.members + 1},
     headline=True,
     wanted=lambda variable, binning: binning.members > 1,

@@ -26,9 +26,9 @@ def _of(sample: Sample) -> dict:
     return error_statistics(sample.mean, sample.truth, sample.weights, sample.mask)
 
 
-ERRORS = Statistics(("squared_error", "error", "absolute_error"), _of, vector=("squared_error",))
+ERRORS = Statistics(("squared_error", "error", "absolute_error"), _of, vector=("squared_error",), order=10)
 ERROR_MAP = Statistics(
-    ("error_map",), lambda sample: {"error_map": sample.mean - sample.truth}, sampling=CELLS, headline=True
+    ("error_map",), lambda sample: {"error_map": sample.mean - sample.truth}, sampling=CELLS, headline=True, order=10
 )
 _RMSE = Interval("squared_error", everywhere=True, root=True, differences=True)
 

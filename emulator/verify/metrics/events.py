@@ -129,6 +129,7 @@ THRESHOLDS = {"thresholds": lambda binning: lambda samples: quantiles(samples, b
 EVENTS = Statistics(
     EVENT_STATISTICS,
     _events,
+    order=40,
     front=AXIS,
     headline=True,
     wanted=lambda variable, binning: bool(binning.events),
@@ -137,6 +138,7 @@ EVENTS = Statistics(
 PROBABILITIES = Statistics(
     RELIABILITY,
     _reliability,
+    order=40,
     front=AXIS,
     back={"probability_bin": lambda binning: np.linspace(0, 1, BINS)},
     headline=True,

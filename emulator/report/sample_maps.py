@@ -8,9 +8,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emulator.files.whole_file import whole_file
+from emulator.planet.vertical import VERTICAL
 from emulator.report.maps import frame
 from emulator.report.style import SEQUENTIAL
-from emulator.store.schema import levels_of
+from emulator.store.schema import ROWS, levels_of
 
 COLUMNS, TITLE_WIDTH = 3, 38
 DIVERGING = "PuOr_r"
@@ -54,17 +55,18 @@ def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
     """Title, units and values of the fields, those that change first."""
     levels, panels = levels_of(dataset), []
     for name, field in sorted(dataset.data_vars.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
-        if name in FIXED or not {"latitude", "cell"} & set(field.dims) or field.dtype.kind != "f":
+        if name in FIXED or not ROWS & set(field.dims) or field.dtype.kind != "f":
             continue
         title = str(name).replace("_", " ")
-        for dim in ("time", "init_time", "lead_time", "member", "level"):
+        for dim in ("time", "init_time", "lead_time", "member", *VERTICAL):
             if dim in field.dims:
                 at = 0 if dim == "member" else field.sizes[dim] // 2
                 if dim in ("time", "init_time"):
                     at = _present(dataset, at)
                     title += f", {str(dataset[dim].values[at])[:16].replace('T', ' ')}"
-                elif dim == "level":
-                    title += f", {levels.label(at) if levels is not None else f'{float(dataset[dim][at]):g}'}"
+                elif dim in VERTICAL:
+                    known = dim == "level" and levels is not None
+                    title += f", {levels.label(at) if known else f'{float(dataset[dim][at]):g}'}"
                 field = field.isel({dim: at})
         panels.append((title, field.attrs.get("units", ""), np.asarray(field.values, np.float64)))
     return panels

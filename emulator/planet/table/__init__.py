@@ -1,0 +1,1 @@
+"""The variable table: a file for each part of the planet with its entries, `TABLE`; `planet/variables.py` joins them."""

@@ -1,0 +1,49 @@
+"""What is scored: every option of a verification with its default, its meaning and its limits. Needs no array library."""
+
+import dataclasses
+from typing import Literal
+
+from emulator.options import Options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyOptions(Options):
+    """What is scored, where, and against which climatology; `period` and `climatology` are first and last times."""
+
+    period: tuple = option((None, None), "initial times to score")
+    climatology: tuple = option(
+        (None, None),
+        "period of the truth that the climatology is made from; open: before the first initial time, or all of it where that "
+        "is less than 30 days",
+    )
+    persistence_lead_hours: tuple[float, ...] = option(
+        (), "leads to score persistence at when there are no forecasts; empty: up to 10 days", above=0
+    )
+    persistence_lead_months: tuple[int, ...] = option(
+        (), "the same for truths of calendar steps; empty: up to a year", minimum=1, new=True
+    )
+    events: tuple[float, ...] = option(
+        (0.05, 0.95),
+        "quantiles of the climatology that events lie below (up to 0.5) or above; empty: none",
+        minimum=0,
+        maximum=1,
+    )
+    variables: tuple[str, ...] | None = option(None)
+    levels: tuple[float, ...] | None = option(None, "of these the nearest in the stores, in their own unit")
+    regions: tuple[str, ...] | None = option(
+        None, "None: the globe, the tropics and both hemispheres beyond 20 degrees; the domain of a regional grid"
+    )
+    energy: Literal["hydrostatic", "total"] = option("hydrostatic", "form of energy in the audit, as trained")
+    heat_capacity: Literal["constant", "moist"] = option("constant")
+    kinetic: bool = option(True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for key in ("events", "regions", "variables"):
+            values = getattr(self, key) or ()
+            if twice := sorted({v for v in values if values.count(v) > 1}):
+                raise ValueError(f"Expected each of {key} once, got {twice[0]!r} more than once")
+        if outside := [e for e in self.events if e in (0, 1)]:
+            raise ValueError(
+                f"Expected events at quantiles between 0 and 1, got {outside[0]:g}, beyond which nothing or everything lies"
+            )
