@@ -11,6 +11,7 @@ from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.losses.build import Weighted
+from emulator.losses.options import LossOptions
 from emulator.model.assemble import buffers, input_count, make_step
 from emulator.planet.grid import Grid
 from emulator.store.statistics import STATISTICS
@@ -91,8 +92,7 @@ def made(data, statistics, more=None, network=None, loss="mse"):
     torch.manual_seed(0)
     constants = buffers(samples, statistics)
     step = make_step(NETWORK | (network or {}), layout, samples.grid, constants, None)
-    members = 2 if loss in ("crps", "energy") else 1
-    error = Weighted(samples, statistics, {}).loss(loss, members)
+    error = Weighted(samples, statistics, {}).loss(LossOptions.of({"kind": loss}))
     return step, samples, StepLoss(error)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from emulator.files.registry import Registry
+from emulator.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
