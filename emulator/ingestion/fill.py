@@ -203,7 +203,8 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
             at = int(np.argmax(count > 0))
             raise ValueError(
                 f"Expected values of {field.name} everywhere, got {int(count[at])} missing ones at {times[at]} "
-                f"({_paths(field, at)}); a field with gaps can be a forcing (roles)"
+                f"({_paths(field, at)}); one that exists in places alone has a domain (define), one with gaps "
+                "can be a forcing (roles)"
             )
         _check_zeros(field, values, times)
     gaps = np.isnan(values)

@@ -78,7 +78,7 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     clash = [new for new in present.values() if new in dataset.variables]
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
-    return dataset.drop_vars(clash).rename(present)
+    return dataset.drop_vars(clash).rename(present) if present else dataset
 
 
 def _canonical(name: str) -> str:

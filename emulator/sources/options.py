@@ -10,7 +10,7 @@ from emulator.options import Options, option
 class Definition(Options):
     """What a field is. Where nothing is said the field's file is asked; a name of the variable table keeps what that says."""
 
-    units: str | None = option(None, "of the store, to which sources are converted; None: the source's")
+    units: str | int | None = option(None, "of the store, to which sources are converted; None: the source's")
     role: Literal["prognostic", "forcing", "diagnostic", "static"] | None = option(
         None, "None: static without a time, diagnostic for means over a step, else prognostic"
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from planets import GRIDS, LEVELS, VARIANCES, make_atmosphere, random_step
 
-from emulator.conservation import Options, build, fluxes
+from emulator.conservation import SchemeOptions, build, fluxes
 from emulator.planet.calendar import MONTH_SECONDS
 
 DAYS = torch.tensor([28.0, 31.0])
@@ -22,7 +22,7 @@ def schemes(kind):
     airs = [air, *(dataclasses.replace(air, step_seconds=float(days) * 86400) for days in DAYS)]
     variances = {name: torch.tensor([value], dtype=torch.float64) for name, value in VARIANCES.items()}
     given = [variances] if kind == "projection" else []
-    options = Options(kind=kind, budgets=("dry_air", "water", "energy"))
+    options = SchemeOptions(kind=kind, budgets=("dry_air", "water", "energy"))
     return state0, state1, *(build(options, each, state1, *given) for each in airs)
 
 

@@ -8,9 +8,13 @@ from source_files import LATITUDE, LONGITUDE, TIMES, truth, write_grib
 from emulator.data.channels import Channels
 from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.ingestion.run import ingest
+from emulator.ingestion.series import at_times
+from emulator.sources.open import Source
 from emulator.sources.options import Definition, SourceOptions
+from emulator.sources.series import series
 from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.climatology import ClimatologyOptions, write_climatology
+from emulator.store.forecast import open_forecast
 from emulator.store.masks import domain_of
 from emulator.store.schema import grid_of
 from emulator.store.statistics import write_statistics
@@ -237,6 +241,44 @@ def test_masks_and_axes_that_do_not_fit(tmp_path, sources, message):
     with pytest.raises(ValueError, match=message) as caught:
         made(tmp_path, *sources)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("a.zarr*/"))
+
+
+def test_gaps_in_time_are_those_of_times_alone(tmp_path):
+    """A time that no file has is missing; land and the sea floor are not."""
+    store = made(tmp_path, ocean().isel(time=[0, 1, 3, 4]), missing="keep")
+    np.testing.assert_array_equal(store.missing, [False, False, True, False, False])
+    filled = made(tmp_path, ocean().isel(time=[0, 1, 3, 4]), name="b.zarr", missing="interpolate")
+    middle = (RANDOM_OCEAN[1] + RANDOM_OCEAN[3]) / 2 + 273.15
+    np.testing.assert_allclose(filled[THETAO][2], np.where(EXISTS, middle, np.nan), rtol=1e-6)
+    assert "missing" not in filled and filled.attrs["interpolated_times"] == 1
+
+
+def test_forecasts_of_masked_fields(tmp_path):
+    forecasts = ocean(TIMES[:4]).rename(time="step").expand_dims(time=TIMES[:1])
+    forecasts = forecasts.assign_coords(step=("step", np.arange(4) * np.timedelta64(6, "h")))
+    forecasts = forecasts.transpose("time", "step", ...).drop_vars(["sftlf", "lev_bnds"])
+    forecasts.to_netcdf(tmp_path / "f.nc")
+    ingest(IngestOptions(tmp_path / "f.nc", kind="forecast"), tmp_path / "f.zarr")
+    store = open_forecast(tmp_path / "f.zarr")
+    assert store[THETAO].dims == ("init_time", "lead_time", "depth", "latitude", "longitude")
+    np.testing.assert_allclose(store[THETAO][0], np.where(EXISTS, RANDOM_OCEAN[:4], np.nan) + 273.15, rtol=1e-6)
+    np.testing.assert_array_equal(domain_of(store, THETAO), EXISTS)
+
+
+def test_series_in_the_calendar_of_a_model():
+    """Yearly means of 360 days, with bounds: between their middles, which are a year apart."""
+    days = xr.date_range("2001-01-01", periods=3, freq="YS", calendar="360_day", use_cftime=True)
+    ends = xr.date_range("2002-01-01", periods=3, freq="YS", calendar="360_day", use_cftime=True)
+    source = xr.Dataset(
+        {"co2": ("time", [370.0, 372, 374], {"units": "ppm", "cell_methods": "time: mean"})}, {"time": days}
+    )
+    source["time"].attrs["bounds"] = "time_bnds"
+    source["time_bnds"] = ("time", "bnds"), np.stack([days, ends], 1)
+    (found,) = series(Source("a.nc", source), SourceOptions(interpolate="linear"))
+    wanted = xr.date_range("2001-07-01", periods=5, freq="180D", calendar="360_day", use_cftime=True).values
+    np.testing.assert_allclose(at_times(found, wanted), np.linspace(370e-6, 374e-6, 5), rtol=1e-12)
+    with pytest.raises(ValueError, match="calendar of the store, standard, got 360_day"):
+        at_times(found, TIMES)
 
 
 def on_the_surface() -> xr.Dataset:

@@ -7,8 +7,7 @@ import pytest
 import xarray as xr
 from source_files import LATITUDE, LONGITUDE, TIMES, truth, write_grib
 
-from emulator.data.channels import Channels
-from emulator.data.forcing import is_snapshot
+from emulator.data.channels import Layout
 from emulator.forecasting.netcdf import to_cf
 from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.run import ingest
@@ -66,6 +65,12 @@ def test_what_is_not_selected_stays_out_and_is_named(tmp_path, caplog):
     assert "chl" in line and "define: {chl: {}}" in line and "rename: {chl: NAME}" in line
 
 
+def test_one_stands_for_no_units(tmp_path):
+    store = made(tmp_path, with_field(units="%"), define={"chl": Definition(units=1)})
+    assert store.chl.attrs["units"] == "1"
+    np.testing.assert_allclose(store.chl, chlorophyll() / 100, rtol=1e-6)
+
+
 def test_an_empty_definition_takes_it_beside_all_that_is_known(tmp_path, caplog):
     store = made(tmp_path, with_field(), define={"chl": Definition()})
     assert {"chl", "temperature", "mean_total_precipitation_rate"} <= set(store)
@@ -83,8 +88,8 @@ def test_a_definition_says_all_and_the_store_keeps_it(tmp_path):
     assert {key: getattr(found, key) for key in given if key != "levels"} == {
         k: v for k, v in given.items() if k != "levels"
     }
-    channels = Channels.of(store, ["plankton"])
-    assert not is_snapshot(store, channels).any()
+    layout = Layout.of(store, {"prognostic": [], "diagnostic": [], "forcing": ["plankton"]})
+    assert layout.moments == ("end",)  # a mean over the step that ends there
     # a store is a source of its own fields
     ingest(IngestOptions(tmp_path / "a.zarr"), tmp_path / "again.zarr")
     again = open_analysis(tmp_path / "again.zarr")

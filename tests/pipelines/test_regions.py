@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
-from emulator.verify.files import open_scores
 from regional_sources import LAMBERT, REGIONS
 
 from emulator.model.saved_model import grid_from_json, load_model
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of
+from emulator.verify.assemble import open_scores
 from pipelines.cli import main
 
 NETWORKS = {
