@@ -21,6 +21,7 @@ from emulator.planet.calendar import hour_and_leap_day
 from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.marks import mark, marks
+from emulator.store.masks import cut, domain_of
 from emulator.store.regions import create, finish, finished_fingerprint, write_region
 from emulator.store.schema import fingerprint, moving_variables
 
@@ -183,7 +184,9 @@ def write_climatology(
     for name, levels in left:
         axis = vertical_of(parts[0][name].dims)
         fields = [part[name] if axis is None else part[name].isel({axis: levels}) for part in parts]
-        values = _sums(fields, hours, over).climatology(options.window, weights).astype(np.float32)
+        exists = domain_of(parts[0], name)
+        exists = exists if axis is None or exists is None else exists[levels]
+        values = cut(_sums(fields, hours, over).climatology(options.window, weights).astype(np.float32), exists)
         write_region(output, name, values, {} if axis is None else {axis: levels.start})
         mark(output, _key(name, levels))
         report(done := done + 1, len(shares), name)

@@ -92,7 +92,7 @@ def made(data, statistics, more=None, network=None, loss="mse"):
     torch.manual_seed(0)
     constants = buffers(samples, statistics)
     step = make_step(NETWORK | (network or {}), layout, samples.grid, constants, None)
-    error = Weighted(samples, statistics, {}).loss(LossOptions(loss, members=2))
+    error = Weighted(samples, statistics, {}).loss(LossOptions.of({"kind": loss}))
     return step, samples, StepLoss(error)
 
 
