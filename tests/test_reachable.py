@@ -12,8 +12,6 @@ KEPT = {
     "emulator.conservation.ensembles.prior_variance": "for ensembles whose spread the budgets sharpen, which are to come",
     "emulator.conservation.ensembles.reduced_variance": "for ensembles whose spread the budgets sharpen, which are to come",
     "emulator.conservation.ocean.Ocean": "for coupled climates, which are to come",
-    "emulator.store.masks.domain_name": "for networks and scores of masked fields",
-    "emulator.store.masks.domain_of": "for networks and scores of masked fields",
     "emulator.sphere.transform.VectorTransform": "for networks that take winds as vectors, which are to come",
 }
 

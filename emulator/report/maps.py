@@ -16,7 +16,7 @@ import xarray as xr
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from emulator.report.style import COLUMNS, DIVERGING, INK, SEQUENTIAL, WIDTH
+from emulator.report.style import COLUMNS, DIVERGING, INK, PALE, SEQUENTIAL, WIDTH
 from emulator.report.view import View
 
 COAST = Path("shapefiles") / "natural_earth" / "physical" / "ne_110m_coastline.shp"
@@ -45,7 +45,9 @@ class Frame:
     whole: bool
 
     def draw(self, axis, values: np.ndarray, style: dict):
-        """The field `(latitude, longitude)` and the coast on a cartopy axis; returns the image."""
+        """The field `(latitude, longitude)` and the coast on a cartopy axis, grey where it is missing; returns the image."""
+        if not np.isfinite(values).all():
+            axis.set_facecolor(PALE)
         image = axis.pcolormesh(self.x, self.y, values[:, self.columns], rasterized=True, **style)
         axis.add_collection(LineCollection(self.coast, colors=[INK], linewidths=0.5))
         axis.spines["geo"].set(linewidth=0.5, edgecolor=INK)

@@ -8,9 +8,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emulator.files.whole_file import whole_file
+from emulator.planet.vertical import VERTICAL
 from emulator.report.maps import frame
 from emulator.report.style import SEQUENTIAL
-from emulator.store.schema import levels_of
+from emulator.store.masks import existing
+from emulator.store.schema import level_label
 
 COLUMNS, TITLE_WIDTH = 3, 38
 DIVERGING = "PuOr_r"
@@ -20,8 +22,9 @@ FIXED = ("cell_area", "missing", "interpolated")
 def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
     """Draws the fields of an analysis or forecast dataset at the middle of its period into a PNG; returns how many.
 
-    Fields on levels are shown on the level in the middle, point grids as points. Fields whose values have both signs are
-    coloured about zero. Raises `ValueError` naming the dataset's fields when none can be drawn.
+    Fields on levels are shown on the level in the middle, point grids as points. Where a field does not exist the map is
+    grey. Fields whose values have both signs are coloured about zero. Raises `ValueError` naming the dataset's fields when
+    none can be drawn.
     """
     fields = _fields(dataset)[:most]
     if not fields:
@@ -52,21 +55,22 @@ def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
 
 def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
     """Title, units and values of the fields, those that change first."""
-    levels, panels = levels_of(dataset), []
+    panels = []
     for name, field in sorted(dataset.data_vars.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         if name in FIXED or not {"latitude", "cell"} & set(field.dims) or field.dtype.kind != "f":
             continue
         title = str(name).replace("_", " ")
-        for dim in ("time", "init_time", "lead_time", "member", "level"):
+        for dim in ("time", "init_time", "lead_time", "member", *VERTICAL):
             if dim in field.dims:
                 at = 0 if dim == "member" else field.sizes[dim] // 2
                 if dim in ("time", "init_time"):
                     at = _present(dataset, at)
                     title += f", {str(dataset[dim].values[at])[:16].replace('T', ' ')}"
-                elif dim == "level":
-                    title += f", {levels.label(at) if levels is not None else f'{float(dataset[dim][at]):g}'}"
+                elif dim in VERTICAL:
+                    title += f", {level_label(dataset, dim, at)}"
                 field = field.isel({dim: at})
-        panels.append((title, field.attrs.get("units", ""), np.asarray(field.values, np.float64)))
+        values = np.asarray(existing(field, dataset).values, np.float64)
+        panels.append((title, field.attrs.get("units", ""), values))
     return panels
 
 
