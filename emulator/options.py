@@ -100,7 +100,9 @@ def _read(name, value, hint):
     """A value of YAML or JSON as a field's type has it: tuples, paths and options for lists, texts and mappings."""
     if get_origin(hint) in (Union, UnionType):
         chosen = [each for each in get_args(hint) if each is not type(None)]
-        return value if value is None or len(chosen) > 1 else _read(name, value, chosen[0])
+        if any(get_origin(each) is dict for each in chosen):  # a mapping or something else, which is told at sight
+            chosen = [each for each in chosen if (get_origin(each) is dict) == isinstance(value, Mapping)]
+        return value if value is None or len(chosen) != 1 else _read(name, value, chosen[0])
     if get_origin(hint) is dict and isinstance(value, Mapping):
         return {key: _read(f"{name}.{key}", each, get_args(hint)[1]) for key, each in value.items()}
     if get_origin(hint) is tuple:

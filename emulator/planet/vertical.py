@@ -123,12 +123,7 @@ class Levels:
 
     def label(self, index: int) -> str:
         """A level as a person writes it: `500 hPa`, `510 hPa (sigma 0.51)`, `level 60`."""
-        value = self.values[index]
-        if self.kind == "pressure":
-            return f"{value:g} hPa"
-        if self.kind == "sigma":
-            return f"{value * 1000:.0f} hPa (sigma {value:.3g})"
-        return f"level {value:g}"
+        return VERTICAL["level"].label_of(self.values[index], self.kind)
 
 
 def interfaces_around(half_a, half_b, numbers) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,14 @@ from matplotlib.figure import Figure
 
 from emulator.planet.calendar import TimeStep, valid_times
 from emulator.planet.grid import Grid
+from emulator.planet.vertical import vertical_of
 from emulator.report.display import channel_title, date_and_hour, lead_label, unit_and_factor
 from emulator.report.maps import Frame, colour_bar, colours_of, frame, symmetric
 from emulator.report.style import DIVERGING, WIDTH, figures
 from emulator.report.view import View
 from emulator.store.forecast import FORECAST_NAMES, from_disk_names
-from emulator.store.schema import ROWS, grid_of, in_order, levels_of
+from emulator.store.masks import existing
+from emulator.store.schema import ROWS, grid_of, in_order, level_label
 
 KINDS = ("map", "curves", "budgets")
 
@@ -28,10 +30,11 @@ def plot(
 ) -> Figure:
     """A figure of an analysis, a forecast or scores.
 
-    "map": the field `variable` (by default the first) of an analysis or a forecast, on the level nearest to `level` in the
-    store's own unit, or in hPa where the store has sigma levels (by default the middle one), at the initial time, or time,
-    `init` (the first) and the lead nearest to `lead` (the last; a timedelta or text such as "3D"); of an ensemble `member` by
-    position, by default the mean. With `truth`, an analysis, the truth at the valid time and the difference stand beside it.
+    "map": the field `variable` (by default the first) of an analysis or a forecast, on the level of its axis nearest to
+    `level` in the store's own unit, or in hPa where the store has sigma levels (by default the middle one), at the initial
+    time, or time, `init` (the first) and the lead nearest to `lead` (the last; a timedelta or text such as "3D"); of an
+    ensemble `member` by position, by default the mean. With `truth`, an analysis, the truth at the valid time and the
+    difference stand beside it. Where the field does not exist the map is grey.
     Coasts are those of `CARTOPY_DATA_DIR`, where it holds some, or of the dataset's land-sea mask; nothing is fetched from
     the network.
 
@@ -89,6 +92,7 @@ def _map(dataset, variable, level, lead, init, member, truth) -> Figure:
     grid = grid_of(dataset)
     field, when, valid = _moment(dataset[name], lead, init, member)
     field, label = _at_level(dataset, field, level)
+    field = existing(field, dataset, None if truth is None else _in_memory_names(truth))
     unit, factor = unit_and_factor(str(dataset[name].attrs.get("units", "")))
     fields, titles = [field.values * factor], [when]
     if truth is not None:
@@ -99,8 +103,9 @@ def _map(dataset, variable, level, lead, init, member, truth) -> Figure:
             raise ValueError(f"Expected {name} at {date_and_hour(valid)} in the truth, got none there")
         observed = truth[name].sel(time=valid)
         observed = observed.mean("member") if "member" in observed.dims else observed
-        if "level" in observed.dims:
-            observed = observed.sel(level=field["level"], method="nearest")
+        if (axis := vertical_of(observed.dims)) is not None:
+            observed = observed.sel({axis: field[axis]}, method="nearest")
+        observed = existing(observed, truth)
         fields.append(observed.transpose(*field.dims).values * factor)
         fields.append(fields[0] - fields[1])
         titles = [when, f"truth, {date_and_hour(valid)}", "difference"]
@@ -146,11 +151,11 @@ def _timedelta(lead) -> np.timedelta64:
 
 
 def _at_level(dataset: xr.Dataset, field: xr.DataArray, level) -> tuple[xr.DataArray, str]:
-    if "level" not in field.dims:
+    if (axis := vertical_of(field.dims)) is None:
         return field, ""
-    values, column = field["level"].values, levels_of(dataset)
+    values = field[axis].values
     place = len(values) // 2 if level is None else _nearest(values, level)
-    return field.isel(level=place), column.label(place) if column is not None else f"level {values[place]:g}"
+    return field.isel({axis: place}), level_label(dataset, axis, place)
 
 
 def _nearest(levels: np.ndarray, level: float) -> int:

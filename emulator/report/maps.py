@@ -20,7 +20,7 @@ from emulator.planet.coordinates import contiguous
 from emulator.planet.coordinates import edges as edges_of
 from emulator.planet.projection import NAME as CRS
 from emulator.planet.projection import from_sphere, mapping_from
-from emulator.report.style import COLUMNS, DIVERGING, INK, SEQUENTIAL, WIDTH
+from emulator.report.style import COLUMNS, DIVERGING, INK, PALE, SEQUENTIAL, WIDTH
 from emulator.report.view import View
 
 COAST = Path("shapefiles") / "natural_earth" / "physical" / "ne_110m_coastline.shp"
@@ -50,7 +50,9 @@ class Frame:
     whole: bool
 
     def draw(self, axis, values: np.ndarray, style: dict):
-        """The field `(row, column)` and the coast on an axis of the projection; returns the image."""
+        """The field `(row, column)` and the coast on an axis of the projection, grey where it is missing; the image."""
+        if not np.isfinite(values).all():
+            axis.set_facecolor(PALE)
         image = axis.pcolormesh(self.x, self.y, values[:, self.columns], rasterized=True, **style)
         axis.add_collection(LineCollection(self.coast, colors=[INK], linewidths=0.5))
         for spine in axis.spines.values():

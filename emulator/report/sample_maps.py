@@ -11,7 +11,8 @@ from emulator.files.whole_file import whole_file
 from emulator.planet.vertical import VERTICAL
 from emulator.report.maps import frame
 from emulator.report.style import SEQUENTIAL
-from emulator.store.schema import ROWS, levels_of
+from emulator.store.masks import existing
+from emulator.store.schema import ROWS, level_label
 
 COLUMNS, TITLE_WIDTH = 3, 38
 DIVERGING = "PuOr_r"
@@ -21,8 +22,9 @@ FIXED = ("cell_area", "missing", "interpolated")
 def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
     """Draws the fields of an analysis or forecast dataset at the middle of its period into a PNG; returns how many.
 
-    Fields on levels are shown on the level in the middle, point grids as points. Fields whose values have both signs are
-    coloured about zero. Raises `ValueError` naming the dataset's fields when none can be drawn.
+    Fields on levels are shown on the level in the middle, point grids as points. Where a field does not exist the map is
+    grey. Fields whose values have both signs are coloured about zero. Raises `ValueError` naming the dataset's fields when
+    none can be drawn.
     """
     fields = _fields(dataset)[:most]
     if not fields:
@@ -53,7 +55,7 @@ def draw_maps(dataset: xr.Dataset, target: Path, most: int = 18) -> int:
 
 def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
     """Title, units and values of the fields, those that change first."""
-    levels, panels = levels_of(dataset), []
+    panels = []
     for name, field in sorted(dataset.data_vars.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         if name in FIXED or not ROWS & set(field.dims) or field.dtype.kind != "f":
             continue
@@ -65,10 +67,10 @@ def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
                     at = _present(dataset, at)
                     title += f", {str(dataset[dim].values[at])[:16].replace('T', ' ')}"
                 elif dim in VERTICAL:
-                    known = dim == "level" and levels is not None
-                    title += f", {levels.label(at) if known else f'{float(dataset[dim][at]):g}'}"
+                    title += f", {level_label(dataset, dim, at)}"
                 field = field.isel({dim: at})
-        panels.append((title, field.attrs.get("units", ""), np.asarray(field.values, np.float64)))
+        values = np.asarray(existing(field, dataset).values, np.float64)
+        panels.append((title, field.attrs.get("units", ""), values))
     return panels
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from emulator.planet.vertical import VERTICAL
+
 LAND_SEA_MASK = "land_sea_mask"
 HALF = 0.5
 
@@ -31,10 +33,11 @@ def inside(domain: str, mask: np.ndarray) -> np.ndarray:
     return mask < HALF if domain == "ocean" else mask >= HALF
 
 
-def domain_of(dataset: xr.Dataset, name: str) -> np.ndarray | None:
+def domain_of(dataset: xr.Dataset, name: str, beside: xr.Dataset | None = None) -> np.ndarray | None:
     """Where a field of a store exists: bool on its own dimensions without times and members, `([vertical,] *space)`.
 
-    A mask without levels holds for all of the field's. None for everywhere.
+    A mask without levels holds for all of the field's. None for everywhere. `beside`: another store of the same grid and
+    levels that may have the mask where this one lacks it, as the truth for a forecast.
 
     Raises `ValueError` naming the field where the mask is not in the dataset, changes in time, or lies on dimensions that the
     field has not.
@@ -43,10 +46,29 @@ def domain_of(dataset: xr.Dataset, name: str) -> np.ndarray | None:
     if domain is None:
         return None
     what, field = mask_name(domain), dataset[name]
+    if what not in dataset and beside is not None and what in beside:
+        dataset = beside
     if what not in dataset:
         raise ValueError(f"Expected the static field {what} for the domain {domain!r} of {name}, got none of that name")
     own = {d: n for d, n in field.sizes.items() if d not in ("time", "init_time", "lead_time", "member")}
     return where_inside(domain, dataset[what].variable, name, own)
+
+
+def existing(field: xr.DataArray, dataset: xr.Dataset, beside: xr.Dataset | None = None) -> xr.DataArray:
+    """A field of a store, or some of its times, members and levels, missing outside its domain; as `domain_of`.
+
+    It stays as it is where no store has the mask. What is not loaded and no Dask array is loaded: select first.
+    """
+    domain = domain_name(dataset, str(field.name))
+    if domain is None or not any(mask_name(domain) in store for store in (dataset, beside) if store is not None):
+        return field
+    exists = domain_of(dataset, str(field.name), beside)
+    own = [d for d in dataset[field.name].dims if d not in ("time", "init_time", "lead_time", "member")]
+    where = xr.DataArray(exists, {d: dataset[d].variable for d in own if d in VERTICAL}, own)
+    for axis in (d for d in own if d in VERTICAL):
+        where = where.sel({axis: field[axis]}) if axis in field.coords else where
+    kept = field.where(where.drop_vars([n for n in where.coords if n not in where.dims]))
+    return kept.transpose(*field.dims)
 
 
 def where_inside(domain: str, mask: xr.Variable, name: str, sizes: Mapping) -> np.ndarray:

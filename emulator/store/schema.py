@@ -133,6 +133,12 @@ def levels_of(dataset: xr.Dataset) -> Levels | None:
     return Levels(kind, values, *half)
 
 
+def level_label(dataset: xr.Dataset, axis: str, index: int) -> str:
+    """A level of a vertical axis of a store, by position, as a person writes it: `500 hPa`, `5 m`, `layer 1`."""
+    kind = str(dataset.attrs.get("vertical_coordinate", "pressure")) if axis == "level" else ""
+    return VERTICAL[axis].label_of(dataset[axis].values[index], kind)
+
+
 def constants_of(dataset: xr.Dataset) -> Constants:
     """Physical constants of the model that made the data; ERA5's where the store records none."""
     text = dataset.attrs.get("constants")

@@ -9,6 +9,7 @@ import xarray as xr
 from emulator.planet.calendar import valid_times, within
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES
+from emulator.planet.vertical import VERTICAL, vertical_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +141,21 @@ def _same_units(one: str, other: str) -> bool:
 
 
 def common_levels(variable: str, arrays: dict[str, xr.DataArray]) -> np.ndarray | None:
-    """Levels that all arrays of a variable have, increasing; None where it has no levels. Raises `ValueError`."""
-    with_level = [name for name, array in arrays.items() if "level" in array.dims]
+    """Levels that all arrays of a variable have, in the first one's order; None where it has no vertical axis.
+
+    Raises `ValueError` where some lack levels, the axes are of different kinds, or no level is common.
+    """
+    axes = {name: vertical_of(array.dims) for name, array in arrays.items()}
+    with_level = [name for name, axis in axes.items() if axis is not None]
     if not with_level:
         return None
     if len(with_level) < len(arrays):
         without = sorted(set(arrays) - set(with_level))
         raise ValueError(f"Expected levels of {variable} in every store, got none in {', '.join(without)}")
-    levels = {name: np.asarray(array["level"].values, np.float64) for name, array in arrays.items()}
+    if len(set(axes.values())) > 1:
+        kinds = "; ".join(f"{VERTICAL[axis].label} in {name}" for name, axis in axes.items())
+        raise ValueError(f"Expected {variable} on one vertical axis in all stores, got {kinds}")
+    levels = {name: np.asarray(array[axes[name]].values, np.float64) for name, array in arrays.items()}
     first, *rest = levels.values()
     common = np.array([value for value in first if all(np.isclose(other, value, rtol=1e-6).any() for other in rest)])
     if not len(common):

@@ -7,6 +7,8 @@ from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
 from emulator.planet.projection import from_sphere
+from emulator.planet.vertical import VERTICAL, vertical_of
+from emulator.store.masks import domain_of
 from emulator.store.schema import constants_of, grid_of
 
 LAPSE_RATE = 0.0065  # K m-1, of the standard atmosphere
@@ -20,7 +22,8 @@ def at_points(dataset: xr.Dataset, points: xr.Dataset, method: str = "bilinear",
     With `geopotential_at_surface` in the dataset, temperature at 2 m is carried from the model's ground to the station's by
     `lapse_rate`, and surface pressure by the hydrostatic equation; the attribute `height_correction` says what was done.
     Points north of the first or south of the last row take that row. On a map the cells around a point are those in `x` and
-    `y`. Raises `ValueError` for an unknown method, and for points outside a box or a map.
+    `y`. Of a field with a domain those of the cells count in which it exists; without any the point is missing. Raises
+    `ValueError` for an unknown method, and for points outside a box or a map.
     """
     if method not in METHODS:
         raise ValueError(f"Expected an interpolation among {', '.join(METHODS)}, got {method!r}")
@@ -30,10 +33,10 @@ def at_points(dataset: xr.Dataset, points: xr.Dataset, method: str = "bilinear",
     index, weight = _nearest(grid, latitude, longitude) if method == "nearest" else _bilinear(grid, latitude, longitude)
     data = {}
     for name, field in dataset.data_vars.items():
-        if set(grid.dims) <= set(field.dims) and "level" not in field.dims:
-            data[name] = _interpolated(field, grid, index, weight)
+        if set(grid.dims) <= set(field.dims) and vertical_of(field.dims) is None:
+            data[name] = _interpolated(field, grid, index, weight, domain_of(dataset, str(name)))
     fields = xr.Dataset(data, {n: c for n, c in dataset.coords.items() if not set(grid.dims) & {*c.dims, n}})
-    fields = fields.drop_vars([n for n in ("level",) if n in fields.coords])
+    fields = fields.drop_vars([n for n in VERTICAL if n in fields.coords])
     fields = fields.assign_coords({n: points[n].variable for n in ("station", "latitude", "longitude", "elevation")})
     fields.attrs = dict(dataset.attrs)
     fields.attrs.pop("vertical_coordinate", None)
@@ -41,8 +44,12 @@ def at_points(dataset: xr.Dataset, points: xr.Dataset, method: str = "bilinear",
     return _at_height(fields, points, lapse_rate, constants_of(dataset))
 
 
-def _interpolated(field: xr.DataArray, grid: Grid, index, weight) -> xr.DataArray:
-    """`index` `(corner, cell)` into the flat grid and `weight` of the same shape -> the field over `cell`."""
+def _interpolated(field: xr.DataArray, grid: Grid, index, weight, exists=None) -> xr.DataArray:
+    """`index` `(corner, cell)` into the flat grid and `weight` of the same shape -> the field over `cell`, everywhere."""
+    if exists is not None:
+        weight = weight * exists.ravel()[index]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            weight = weight / weight.sum(axis=0)
     front = [d for d in field.dims if d not in grid.dims]
     if field.dims != (*front, *grid.dims):
         field = field.load().transpose(*front, *grid.dims)  # a lazily transposed array is read point by point
@@ -51,8 +58,10 @@ def _interpolated(field: xr.DataArray, grid: Grid, index, weight) -> xr.DataArra
     for start in range(count):  # one initial time at a time: memory stays bounded
         part = field.isel({front[0]: slice(start, start + 1)}) if front else field
         flat = np.asarray(part.values, np.float64).reshape(*part.shape[: len(front)], -1)
-        parts.append(np.einsum("...kc,kc->...c", flat[..., index], weight))
-    return xr.DataArray(np.concatenate(parts) if front else parts[0], dims=(*front, "cell"), attrs=field.attrs)
+        corners = flat[..., index] if exists is None else np.where(exists.ravel()[index], flat[..., index], 0.0)
+        parts.append(np.einsum("...kc,kc->...c", corners, weight))
+    attributes = {name: value for name, value in field.attrs.items() if name != "domain"}
+    return xr.DataArray(np.concatenate(parts) if front else parts[0], dims=(*front, "cell"), attrs=attributes)
 
 
 def _nearest(grid: Grid, latitude, longitude):

@@ -12,7 +12,8 @@ from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.quantities.energy import HYDROSTATIC, EnergyForm
 from emulator.planet.quantities.registry import Columns, Quantity, quantities
-from emulator.planet.vertical import Levels
+from emulator.planet.vertical import Levels, vertical_of
+from emulator.store.masks import domain_of
 from emulator.store.schema import constants_of, grid_of, levels_of
 from emulator.verify.channels import values
 
@@ -102,6 +103,8 @@ class Ledger:
         wanted |= optional & known if wanted else set()
         self._static = {STATIC: self._field(static)} if STATIC in wanted else {}
         self._names = sorted(wanted - {STATIC})
+        exists = {name: domain_of(dataset, name, truth) for name in self._names}
+        self._exists = {name: where for name, where in exists.items() if where is not None}
 
     def _field(self, array: xr.DataArray, *before: str) -> np.ndarray:
         """A field's values `(*before, *space)`."""
@@ -118,7 +121,10 @@ class Ledger:
             piece = picked.isel({axis: slice(start, start + block)})
             fields = dict(self._static)
             for name, array in piece.data_vars.items():
-                fields[str(name)] = self._field(array, axis, *(["level"] if "level" in array.dims else []))
+                vertical = vertical_of(array.dims)
+                fields[str(name)] = self._field(array, axis, *([vertical] if vertical else []))
+                if name in self._exists:  # what does not exist holds nothing, and nothing enters by it
+                    fields[str(name)] = np.where(self._exists[name], fields[str(name)], 0.0)
             total = totals(fields, self._levels, self._grid, self._constants, self._form)
             parts.append((total, sources(fields, self._grid, self._constants)))
         return tuple(

@@ -2,32 +2,21 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.planet.vertical import Levels
+from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.chunks import ChunkReader
-from emulator.store.schema import entry
+from emulator.store.masks import cut, domain_name, domain_of, mask_name
+from emulator.store.schema import entry, level_label
 from emulator.verify.align import check_units, common_levels
+from emulator.verify.headline import ranked
 
-# Variable, pressure in hPa: what a forecaster looks at first. The nearest level within `NEAR` of it is taken.
-HEADLINE = (
-    ("geopotential", 500.0),
-    ("temperature", 500.0),
-    ("u_component_of_wind", 500.0),
-    ("v_component_of_wind", 500.0),
-    ("specific_humidity", 850.0),
-    ("surface_pressure", None),
-    ("mean_sea_level_pressure", None),
-    ("2m_temperature", None),
-    ("mean_total_precipitation_rate", None),
-    ("temperature", 850.0),
-)
 REMEDY = "emulator ingest (kind: forecast for forecasts) makes a store with the table's names and units"
-NEAR = 1.25  # ratio of pressures
 
 
 def values(array: xr.DataArray) -> np.ndarray:
@@ -42,14 +31,17 @@ class Field:
     """Blocks of one variable.
 
     Attributes:
-      levels: positions on its `level` dimension, None where it has none.
+      levels: positions on its vertical dimension, None where it has none.
       store: folder of the analysis store that `array` is a whole variable of, where its chunks may be read straight.
+      exists: where the variable exists, `(level, cell)` on these levels; None: everywhere. Elsewhere blocks are NaN, whatever
+        the store holds there.
     """
 
     array: xr.DataArray
     grid: Grid
     levels: tuple[int, ...] | None
     store: str = ""
+    exists: np.ndarray | None = None
 
     def analysis(self, positions) -> np.ndarray:
         """Fields at the given positions in time, `(time, level, cell)`; the mean over members where there are some."""
@@ -72,6 +64,16 @@ class Field:
     def level_count(self) -> int:
         return 1 if self.levels is None else len(self.levels)
 
+    def at_levels(self, index: Sequence[int]) -> "Field":
+        """The same on some of its levels, by position among them."""
+        exists = None if self.exists is None else self.exists[list(index)]
+        return dataclasses.replace(self, levels=tuple(self.levels[i] for i in index), exists=exists)
+
+    def holds(self, init: int, lead: int) -> bool:
+        """Whether a forecast has a finite value where the variable exists; initial time and lead by position."""
+        block = self._block(self.array.isel(init_time=init, lead_time=[lead]), "lead_time")
+        return bool(np.isfinite(block).any())
+
     def _times(self, positions) -> np.ndarray:
         reader = _reader(self.store, str(self.array.name), _date(self.store)) if self.store else None
         if reader is None or reader.shape != self.array.shape:
@@ -82,15 +84,16 @@ class Field:
         return self._block(xr.DataArray(fields, dims=self.array.dims), "time")
 
     def _block(self, array, axis):
-        if self.levels is not None:
-            array = array.isel(level=compact(self.levels))
-        order = (*(d for d in ("member",) if d in array.dims), axis, *(["level"] if self.levels is not None else []))
+        vertical = vertical_of(array.dims)
+        if vertical is not None:
+            array = array.isel({vertical: compact(self.levels)})
+        order = (*(d for d in ("member",) if d in array.dims), axis, *([vertical] if vertical is not None else []))
         order = (*order, *self.grid.dims)
         # Read first, transposed in memory: xarray reads a lazily transposed array point by point, ten times as slowly.
         block = values(array).transpose([array.dims.index(d) for d in order])
         members = array.sizes.get("member", 1)
         shape = (members, array.sizes[axis], self.level_count, int(np.prod(self.grid.shape)))
-        return block.astype(np.float64, order="C").reshape(shape)
+        return cut(block.astype(np.float64, order="C").reshape(shape), self.exists)
 
 
 @functools.lru_cache(maxsize=256)
@@ -129,6 +132,8 @@ class ScoredVariable:
       truth: the truth's field; forecasts: forecast name -> field, in order.
       levels: `(level,)` in the truth's coordinate, None without.
       labels, pressures: a name and a nominal pressure in hPa (NaN where it has none) for each level.
+      domain: how the stores name where it exists, "" for everywhere.
+      ranks: positions of the levels that the first page shows -> their rank.
       short: a short name where the truth's store or the table has one, else the name.
     """
 
@@ -140,22 +145,27 @@ class ScoredVariable:
     labels: tuple[str, ...]
     pressures: tuple[float, ...]
     short: str
+    domain: str = ""
+    ranks: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def exists(self) -> np.ndarray | None:
+        """Where the variable exists in all stores, `(level, cell)`; None: everywhere."""
+        return self.truth.exists
 
     def at_levels(self, index: list[int]) -> "ScoredVariable":
         """The same variable on some of its levels, by position."""
         if self.levels is None:
             return self
 
-        def only(field):
-            return dataclasses.replace(field, levels=tuple(field.levels[i] for i in index))
-
         return dataclasses.replace(
             self,
-            truth=only(self.truth),
-            forecasts={name: only(field) for name, field in self.forecasts.items()},
+            truth=self.truth.at_levels(index),
+            forecasts={name: field.at_levels(index) for name, field in self.forecasts.items()},
             levels=self.levels[index],
             labels=tuple(self.labels[i] for i in index),
             pressures=tuple(self.pressures[i] for i in index),
+            ranks={place: self.ranks[i] for place, i in enumerate(index) if i in self.ranks},
         )
 
 
@@ -165,12 +175,17 @@ def scored(
     grid: Grid,
     column: Levels | None,
     variables: list[str] | None = None,
-    levels: list[float] | None = None,
+    levels: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[list[ScoredVariable], dict[str, str]]:
     """The variables to score, restricted to `variables` and to the levels nearest to `levels`, and why others are not.
 
-    Raises `ValueError` when a wanted variable is absent, units differ, or nothing is left.
+    `levels`: of the axis `level`, or by the names of vertical axes; of axes that are not named all are scored. Raises
+    `ValueError` when a wanted variable is absent, units differ, no store has an axis that is named, or nothing is left.
     """
+    wanted = levels if isinstance(levels, Mapping) else {"level": levels} if levels else {}
+    have = ", ".join(axis for axis in VERTICAL if axis in truth.dims) or "none"
+    if isinstance(levels, Mapping) and (unknown := [axis for axis in wanted if axis not in truth.dims]):
+        raise ValueError(f"Expected levels of the truth's vertical axes ({have}), got those of {unknown[0]!r}")
     names_in = {"truth": scored_variables(truth, grid, "time")}
     names_in |= {name: scored_variables(dataset, grid, "lead_time") for name, dataset in forecasts.items()}
     skipped = {}
@@ -186,27 +201,51 @@ def scored(
     if not chosen:
         reasons = "; ".join(f"{name} is {why}" for name, why in skipped.items()) or "no fields"
         raise ValueError(f"Expected a variable that the truth and all forecasts share, got none: {reasons}; {REMEDY}")
-    return [_variable(name, truth, forecasts, grid, column, levels) for name in chosen], skipped
+    return ranked([_variable(name, truth, forecasts, grid, column, wanted) for name in chosen]), skipped
 
 
 def _variable(name, truth, forecasts, grid, column, wanted) -> ScoredVariable:
     arrays = {"truth": truth[name]} | {store: dataset[name] for store, dataset in forecasts.items()}
-    units, levels = check_units(name, arrays), common_levels(name, arrays)
-    if levels is not None and wanted:
-        levels = np.unique([levels[np.abs(levels - value).argmin()] for value in wanted])
+    units, levels, axis = check_units(name, arrays), common_levels(name, arrays), vertical_of(truth[name].dims)
+    if levels is not None and wanted.get(axis):
+        levels = _nearest(levels, wanted[axis], axis)
     places = {
-        store: None if levels is None else tuple(int(np.abs(array["level"].values - v).argmin()) for v in levels)
+        store: None if levels is None else tuple(int(np.abs(array[axis].values - v).argmin()) for v in levels)
         for store, array in arrays.items()
     }
-    fields = {store: Field(array, grid, places[store]) for store, array in arrays.items()}
+    exists, domain = _domain(name, {"truth": truth} | forecasts, places)
+    fields = {store: Field(array, grid, places[store], exists=exists) for store, array in arrays.items()}
     fields["truth"] = dataclasses.replace(fields["truth"], store=store_of(truth))
     labels, pressures = [""], [np.nan]
     if levels is not None:
-        index = [int(np.abs(truth["level"].values - value).argmin()) for value in levels]
-        labels = [column.label(i) if column else f"{truth['level'].values[i]:g} hPa" for i in index]
-        pressures = [_pressure(column, i) if column else float(truth["level"].values[i]) for i in index]
-    short = _short_name(truth, name)
-    return ScoredVariable(name, units, fields.pop("truth"), fields, levels, tuple(labels), tuple(pressures), short)
+        labels = [level_label(truth, axis, i) for i in places["truth"]]
+        pressures = [_pressure(truth, axis, column, i) for i in places["truth"]]
+    named = tuple(labels), tuple(pressures), _short_name(truth, name), domain
+    return ScoredVariable(name, units, fields.pop("truth"), fields, levels, *named)
+
+
+def _nearest(levels: np.ndarray, wanted: Sequence[float], axis: str) -> np.ndarray:
+    """The levels nearest to some, each once, in the order of stores."""
+    chosen = np.unique([levels[np.abs(levels - value).argmin()] for value in wanted])
+    return chosen[VERTICAL[axis].positions(chosen)]
+
+
+def _domain(name: str, stores: Mapping[str, xr.Dataset], places: Mapping) -> tuple[np.ndarray | None, str]:
+    """Where a variable exists in all stores that say so, `(level, cell)` on its common levels, and as what; None: everywhere.
+
+    A forecast without the mask that its attribute names takes the truth's. Raises `ValueError` where no store has it.
+    """
+    exists, names = None, {}
+    for store, dataset in stores.items():
+        if (domain := domain_name(dataset, name)) is None:
+            continue
+        if names and mask_name(domain) not in dataset:
+            continue  # nothing can be known of it
+        own = domain_of(dataset, name, stores["truth"])
+        own = own.reshape(1, -1) if places[store] is None else own.reshape(len(own), -1)[list(places[store])]
+        exists = own if exists is None else exists & own
+        names[domain] = None
+    return exists, " and ".join(names)
 
 
 def _short_name(truth: xr.Dataset, name: str) -> str:
@@ -216,8 +255,12 @@ def _short_name(truth: xr.Dataset, name: str) -> str:
         return name
 
 
-def _pressure(column: Levels, index: int) -> float:
-    """Pressure of a level in hPa over a surface at 1000 hPa."""
+def _pressure(truth: xr.Dataset, axis: str, column: Levels | None, index: int) -> float:
+    """Pressure of a level of the atmosphere in hPa over a surface at 1000 hPa; NaN on other axes."""
+    if axis != "level":
+        return np.nan
+    if column is None:
+        return float(truth[axis].values[index])
     if column.kind == "pressure":
         return float(column.values[index])
     half = column.half_a + column.half_b * 1e5
@@ -225,19 +268,8 @@ def _pressure(column: Levels, index: int) -> float:
 
 
 def headline_ranks(variable: ScoredVariable) -> dict[int, int]:
-    """Positions among the variable's levels that the first page shows -> their rank in `HEADLINE`."""
-    result = {}
-    for rank, (name, pressure) in enumerate(HEADLINE):
-        if name != variable.name:
-            continue
-        distance = (
-            np.abs(np.log(np.asarray(variable.pressures) / pressure)) if pressure and variable.labels != ("",) else None
-        )
-        if distance is None:
-            result.setdefault(0, rank)
-        elif distance.min() <= np.log(NEAR):
-            result.setdefault(int(distance.argmin()), rank)
-    return result
+    """Positions among the variable's levels that the first page shows -> their rank."""
+    return dict(variable.ranks)
 
 
 def channel_name(variable: ScoredVariable, index: int) -> str:
@@ -263,11 +295,7 @@ def empty_inits(variables, name: str, init_time: np.ndarray) -> np.ndarray:
     Looked up in the smallest variable; one field of each initial time that is there is read, the last lead before the rest,
     since some fields (rain) begin after the initial time.
     """
-    array = min((variable.forecasts[name].array for variable in variables), key=lambda a: a[0].size)
-    places = array.indexes["init_time"].get_indexer(init_time)
-    leads = [array.sizes["lead_time"] - 1, *range(array.sizes["lead_time"] - 1)]
-    return np.array([not any(_holds(array, place, lead) for lead in leads) for place in places], bool)
-
-
-def _holds(array, place: int, lead: int) -> bool:
-    return bool(np.isfinite(values(array.isel(init_time=place, lead_time=lead))).any())
+    field = min((variable.forecasts[name] for variable in variables), key=lambda field: field.array[0].size)
+    places = field.array.indexes["init_time"].get_indexer(init_time)
+    leads = [field.array.sizes["lead_time"] - 1, *range(field.array.sizes["lead_time"] - 1)]
+    return np.array([not any(field.holds(place, lead) for lead in leads) for place in places], bool)

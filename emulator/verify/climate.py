@@ -99,14 +99,20 @@ def climate_of(
 
 
 def climate_scores(
-    run: Climate, truth: Climate, grid: Grid, days: np.ndarray, date: np.ndarray | None = None
+    run: Climate,
+    truth: Climate,
+    grid: Grid,
+    days: np.ndarray,
+    date: np.ndarray | None = None,
+    exists: np.ndarray | None = None,
 ) -> dict[str, tuple]:
     """Scores of one field as `name -> (dims, values)`; `days` `(time,)` are those of the run, `date` their days of the year.
 
-    Means and variances are over the months that both records have. Maps are `(*space)`, zonal means `(latitude,)`.
+    Means and variances are over the months that both records have. Maps are `(*space)`, zonal means `(latitude,)`. `exists`:
+    which cells of the grid the records are of, `(*space)` in any shape; None: all. Maps are NaN elsewhere.
     """
     months = np.flatnonzero((run.count > 0) & (truth.count > 0))
-    area = grid.area.ravel()
+    area = cells_of(grid.area, exists)
     if not len(months):
         raise ValueError("Expected a long run and a truth that share a month of the year, got none")
     bias = run.mean(months) - truth.mean(months)
@@ -121,12 +127,12 @@ def climate_scores(
         cycle[row][months] = record.monthly[months] @ area
     slope, error = trend(days, deseasonalised(run.series, days, date, truth.monthly @ area))
     result = {
-        "bias_map": (grid.dims, bias.reshape(grid.shape)),
+        "bias_map": (grid.dims, _on_grid(bias, grid, exists)),
         "bias_rmse": ((), np.sqrt(bias**2 @ area)),
         "bias_mean": ((), bias @ area),
         "month_bias_squared": (("month",), monthly),
         "season_bias_rmse": (("season",), np.array([np.sqrt(b**2 @ area) for b in seasonal])),
-        "deviation_ratio_map": (grid.dims, ratio.reshape(grid.shape)),
+        "deviation_ratio_map": (grid.dims, _on_grid(ratio, grid, exists)),
         "deviation_ratio": ((), np.sqrt((variances[0] @ area) / (variances[1] @ area))),
         "annual_cycle": (("record", "month"), np.stack(cycle)),
         "trend_per_year": ((), slope * 365.25),
@@ -134,9 +140,35 @@ def climate_scores(
         "quantile": (("record", "probability"), np.stack([run.quantile(TAILS), truth.quantile(TAILS)])),
     }
     if grid.has_rows:
-        means = [record.mean(months).reshape(grid.shape).mean(axis=1) for record in (run, truth)]
+        means = [_zonal(_on_grid(record.mean(months), grid, exists), exists) for record in (run, truth)]
         result["zonal_mean"] = (("record", "latitude"), np.stack(means))
     return result
+
+
+def cells_of(area: np.ndarray, exists: np.ndarray | None) -> np.ndarray:
+    """Areas of the cells that a record is of, `(cell,)`, summing to 1; `exists` None: of all."""
+    if exists is None:
+        return area.ravel()
+    chosen = area.ravel()[exists.ravel()]
+    return chosen / chosen.sum()
+
+
+def _on_grid(values: np.ndarray, grid: Grid, exists: np.ndarray | None) -> np.ndarray:
+    """Values by cell of a record on the grid, NaN where the record has no cell."""
+    if exists is None:
+        return values.reshape(grid.shape)
+    field = np.full(grid.shape, np.nan)
+    field[exists.reshape(grid.shape)] = values
+    return field
+
+
+def _zonal(field: np.ndarray, exists: np.ndarray | None) -> np.ndarray:
+    """Mean of every row over the cells that exist; NaN for a row without any."""
+    if exists is None:
+        return field.mean(axis=1)
+    here = exists.reshape(field.shape)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(here, field, 0.0).sum(axis=1) / here.sum(axis=1)
 
 
 def _season_bias(run, truth, season, months) -> np.ndarray:

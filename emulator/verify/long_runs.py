@@ -12,6 +12,7 @@ from emulator.verify.climate import (
     SEASONS,
     TAILS,
     blocking_frequency,
+    cells_of,
     climate_of,
     climate_scores,
     geopotential_at,
@@ -35,8 +36,8 @@ def long_run_scores(
     """
     parts = []
     for name, run in runs.items():
-        run = run.isel(init_time=0)
         run = run.isel(member=0) if "member" in run.dims else run
+        first, run = run.isel(init_time=slice(0, 1)), run.isel(init_time=0)
         valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
         days = lead_seconds(run["lead_time"].values) / 86400
         hours = np.unique(hour_and_leap_day(valid)[0])
@@ -46,7 +47,7 @@ def long_run_scores(
         # a mean over months belongs to the middle one
         step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
         when, moments = (step.middles(t) if step.months else t for t in (valid, truth["time"].values))
-        chosen, _ = scored(truth, {name: run.expand_dims("init_time")}, grid, levels_of(truth), variables)
+        chosen, _ = scored(truth, {name: first}, grid, levels_of(truth), variables)
         scores_of = {}
         for variable in chosen:
             scores_of |= _variable(variable, name, (when, days), (moments, positions), grid)
@@ -76,22 +77,27 @@ def _sample(valid, hours) -> str:
 
 def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
     (valid, days), (times, positions) = run_time, truth_time
-    area, result = grid.area.ravel(), {}
+    result = {}
     date = hour_and_leap_day(valid)[1]
     for level in sorted(headline_ranks(variable)):
         one = variable.at_levels([level])
         ours, theirs = one.forecasts[run], one.truth
+        exists = None if one.exists is None else one.exists[0]
+        if exists is not None and not exists.any():
+            continue
+        area, cells = cells_of(grid.area, exists), slice(None) if exists is None else np.flatnonzero(exists)
 
-        def read_run(part, ours=ours):
-            return ours.forecast(ours.array["init_time"].values[0], ours.array["lead_time"].values[part])[0, :, 0]
+        def read_run(part, ours=ours, cells=cells):
+            leads = ours.array["lead_time"].values[part]
+            return ours.forecast(ours.array["init_time"].values[0], leads)[0, :, 0][:, cells]
 
-        def read_truth(part, theirs=theirs):
-            return theirs.analysis(positions[part])[:, 0]
+        def read_truth(part, theirs=theirs, cells=cells):
+            return theirs.analysis(positions[part])[:, 0][:, cells]
 
         limits = _limits(read_truth, len(positions))
         record = climate_of(read_truth, month_of(times[positions]), area, limits)
         climate = climate_of(read_run, month_of(valid), area, limits)
-        result[channel_name(variable, level)] = climate_scores(climate, record, grid, days, date)
+        result[channel_name(variable, level)] = climate_scores(climate, record, grid, days, date, exists)
     return result
 
 

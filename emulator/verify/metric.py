@@ -43,12 +43,15 @@ class Sampling:
         region = ("region",) if self.place == "region" else ()
         return (channel, *region, self.lead, *(("cell",) if self.place == "cell" else ()))
 
-    def counted(self, present: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """`(lead, channel[, place])` from where truth and climatology are, `(lead, channel, cell)`, and `(region, cell)`."""
+    def counted(self, present: np.ndarray, weights: np.ndarray, exists: np.ndarray | None = None) -> np.ndarray:
+        """`(lead, channel[, place])` from where truth and climatology are, `(lead, channel, cell)`, and `(region, cell)`.
+
+        A field counts as a whole where it is present in all cells in which it `exists`, `(channel, cell)`; None: all.
+        """
         if self.place == "cell":
             return present
         if self.place == "":
-            return present.all(axis=-1)
+            return (present if exists is None else present | ~exists).all(axis=-1)
         inside = weights > 0
         if present.all():
             return np.ones((*present.shape[:2], len(inside)), bool)
@@ -69,6 +72,7 @@ class Sample:
       mask: cells that count, of the shape of the truth; None where all do.
       binning: `sample.Binning`; weights: `(region, cell)`.
       normals: what the truth's record knows of the valid times, by name, `(lead, ..., level, cell)`.
+      exists: where the variable exists, `(level, cell)`; None: everywhere. Elsewhere all fields are NaN.
       statistics: those worked out before, by name.
     """
 
@@ -79,6 +83,7 @@ class Sample:
     weights: np.ndarray
     binning: Any
     normals: Mapping[str, np.ndarray]
+    exists: np.ndarray | None = None
     statistics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     _made: dict = dataclasses.field(default_factory=dict)
 

@@ -29,7 +29,11 @@ class VerifyOptions(Options):
         maximum=1,
     )
     variables: tuple[str, ...] | None = option(None)
-    levels: tuple[float, ...] | None = option(None, "of these the nearest in the stores, in their own unit")
+    levels: tuple[float, ...] | dict[str, tuple[float, ...]] | None = option(
+        None,
+        "of these the nearest in the stores, in their own unit: of pressure, sigma or hybrid levels, or by the names of "
+        "vertical axes, as {depth: [5, 100]}; of axes that are not named all are scored",
+    )
     regions: tuple[str, ...] | None = option(
         None, "None: the globe, the tropics and both hemispheres beyond 20 degrees; the domain of a regional grid"
     )

@@ -131,7 +131,7 @@ def accumulate(
     Works through the leads in blocks of bounded memory. An ensemble is scored by its mean and as a distribution; a truth
     with members gives persistence as an ensemble. `headline`: positions among the variable's levels of the channels of maps.
     """
-    alignment, forecasts, truth = binning.alignment, variable.forecasts, variable.truth
+    alignment, forecasts, truth, exists = binning.alignment, variable.forecasts, variable.truth, variable.exists
     leads = np.flatnonzero(alignment.truth_valid[init] >= 0)
     groups = binning.statistics(variable.name, bool(headline))
     result = _zeros(init, variable, groups, binning, headline)
@@ -146,14 +146,14 @@ def accumulate(
         present = np.isfinite(observed) & np.isfinite(start.mean(axis=0)) & np.isfinite(expected)
         sources = [field.forecast(alignment.init_time[init], alignment.lead_time[part]) for field in forecasts.values()]
         sources += [np.broadcast_to(start[:, None], (len(start), *observed.shape)), expected[None]]
-        result.gaps[-1] += np.count_nonzero(~np.isfinite(observed))
+        result.gaps[-1] += np.count_nonzero(~np.isfinite(observed) & (True if exists is None else exists))
         for index, source in enumerate(sources):
             finite = np.isfinite(source)
             if not finite.all():
                 result.gaps[index] += np.count_nonzero(present & ~finite.all(axis=0))
                 sources[index] = np.where(finite, source, np.nan)  # infinite is no number either
         known = {name: fields.at(*when) for name, fields in normals.fields.items()}
-        whole = _Block(sources, observed, expected, present, part, {})
+        whole = _Block(sources, observed, expected, present, part, {}, exists)
         _add(result, [group for group in groups if not group.headline], whole, binning, headline)
         if headline:
             _add(result, [group for group in groups if group.headline], whole.at_levels(headline, known), binning)
@@ -163,7 +163,7 @@ def accumulate(
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Block:
     """All sources `(member, lead, level, cell)` at some leads, by position, of one initial time; the rest `(lead, level,
-    cell)`, and what the record knows `(lead, ..., level, cell)` by name."""
+    cell)`, what the record knows `(lead, ..., level, cell)` by name, and where the variable exists, `(level, cell)`."""
 
     sources: list[np.ndarray]
     observed: np.ndarray
@@ -171,22 +171,25 @@ class _Block:
     present: np.ndarray
     leads: np.ndarray
     normals: Mapping[str, np.ndarray]
+    exists: np.ndarray | None
 
     def at_levels(self, levels: tuple[int, ...], normals: Mapping[str, np.ndarray]) -> "_Block":
         chosen = list(levels)
         fields = (array[:, chosen] for array in (self.observed, self.expected, self.present))
-        return _Block([source[:, :, chosen] for source in self.sources], *fields, self.leads, normals)
+        exists = None if self.exists is None else self.exists[chosen]
+        return _Block([source[:, :, chosen] for source in self.sources], *fields, self.leads, normals, exists)
 
     def at_leads(self, at: np.ndarray) -> "_Block":
         if len(at) == len(self.leads):
             return self
         fields = (array[at] for array in (self.observed, self.expected, self.present, self.leads))
         normals = {name: array[at] for name, array in self.normals.items()}
-        return _Block([source[:, at] for source in self.sources], *fields, normals)
+        return _Block([source[:, at] for source in self.sources], *fields, normals, self.exists)
 
     def sample(self, source: np.ndarray, binning: Binning) -> Sample:
         mask = None if self.present.all() else self.present
-        return Sample(source, self.observed, self.expected, mask, binning.weights, binning, self.normals)
+        fields = (source, self.observed, self.expected, mask)
+        return Sample(*fields, binning.weights, binning, self.normals, self.exists)
 
 
 def _add(result: Sums, groups: list[Statistics], block: _Block, binning: Binning, headline=()) -> None:
@@ -196,7 +199,7 @@ def _add(result: Sums, groups: list[Statistics], block: _Block, binning: Binning
         if not len(at):
             continue
         part, own = block.at_leads(at), [group for group in groups if group.sampling == sampling]
-        counted = sampling.counted(part.present, binning.weights)
+        counted = sampling.counted(part.present, binning.weights, part.exists)
         if own[0].headline == sampling.headline:
             axis = sampling.count_dims.index(sampling.lead)
             count = np.moveaxis(counted, 0, axis)

@@ -182,5 +182,5 @@ def _vector(name: str, u: VariableScores, v: VariableScores) -> VariableScores:
     series = {n: values + v.sums.series[n] for n, values in u.sums.series.items() if n in added}
     sums = Sums(u.sums.init, totals, counts, series, np.zeros_like(u.sums.gaps))
     missing = np.full_like(u.mean, np.nan)
-    variable = dataclasses.replace(u.variable, name=name)
+    variable = dataclasses.replace(u.variable, name=name, ranks={})
     return VariableScores(variable, sums, missing, missing, missing, np.full_like(u.series, np.nan), ())

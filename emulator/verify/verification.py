@@ -225,6 +225,20 @@ def _warn(scores: xr.Dataset) -> None:
         log.warning("%s", sentence)
 
 
+def _domains(inputs: Inputs) -> dict:
+    """What scores of variables that are not everywhere say: where they exist, and what their spectra are of."""
+    masked = [variable for variable in inputs.variables if variable.exists is not None]
+    if not masked:
+        return {}
+    area = inputs.grid.area.ravel()
+    known = {
+        channel_name(variable, level): {"domain": variable.domain, "share": round(float(share / area.sum()), 6)}
+        for variable in masked
+        for level, share in enumerate(variable.exists @ area)
+    }
+    return {"domains": json.dumps(known), "spectrum_of_masked": "fields filled smoothly outside their domain"}
+
+
 def _attributes(inputs: Inputs, alignment: Alignment) -> dict:
     """Attributes of the scores of the initial times of `alignment`."""
     truth, recipe = inputs.truth, inputs.recipe
@@ -251,4 +265,5 @@ def _attributes(inputs: Inputs, alignment: Alignment) -> dict:
         "acc_convention": "WeatherBench 2: ratio per initial time, then mean; anomalies not centred",
         "grid": inputs.grid.describe(),
         "not_scored": json.dumps(inputs.skipped),
+        **_domains(inputs),
     }

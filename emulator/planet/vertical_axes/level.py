@@ -53,6 +53,15 @@ def _attributes(kind: str) -> dict:
     return {**known, "positive": "down", "axis": "Z"}
 
 
+def _written(value: float, kind: str) -> str:
+    """`500 hPa`, `510 hPa (sigma 0.51)` over a surface at 1000 hPa, `level 60`."""
+    if kind == "pressure":
+        return f"{value:g} hPa"
+    if kind == "sigma":
+        return f"{value * 1000:.0f} hPa (sigma {value:.3g})"
+    return f"level {value:g}"
+
+
 LEVEL = register(
     VerticalAxis(
         name="level",
@@ -60,6 +69,7 @@ LEVEL = register(
         fits=_fits,
         read=_read,
         attributes=_attributes,
+        written=_written,
         grib={"isobaricInhPa": "hPa", "isobaricInPa": "hPa", "hybrid": "", "sigma": ""},
         order=40,
     )

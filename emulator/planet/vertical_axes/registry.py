@@ -57,6 +57,7 @@ class VerticalAxis:
         for all fields of a store: "pressure" or "sigma", say). Raises `ValueError` for values without the units they need.
       attributes: CF attributes of the store's coordinate, by what the values are.
       decreasing: stored with the largest value first, as heights are, whose top comes first.
+      written: a value as a person writes it, by what the values are; None: with the units of `attributes`.
       bounds: units of the bounds `<name>_bounds`, `(<name>, 2)`, that are kept beside it; "" for none.
       grib: GRIB's types of level (ecCodes' `typeOfLevel`) that it stands for, and the units of their numbers.
     """
@@ -67,6 +68,7 @@ class VerticalAxis:
     read: Callable[[Recorded], tuple[np.ndarray, str]]
     attributes: Callable[[str], dict]
     decreasing: bool = False
+    written: Callable[[float, str], str] | None = None
     bounds: str = ""
     grib: Mapping[str, str] = dataclasses.field(default_factory=dict)
     order: int = 100
@@ -74,6 +76,12 @@ class VerticalAxis:
     def positions(self, values: np.ndarray) -> np.ndarray:
         """Positions that put values `(n,)` in the store's order."""
         return np.argsort(-values if self.decreasing else values, kind="stable")
+
+    def label_of(self, value: float, kind: str = "") -> str:
+        """A level as a person writes it, by what the values are: `500 hPa`, `5 m`, `layer 1`."""
+        if self.written is not None:
+            return self.written(float(value), kind)
+        return f"{float(value):g} {self.attributes(kind).get('units', '')}".strip()
 
 
 AXES: Registry[VerticalAxis] = Registry("vertical axis", __package__, order=lambda axis: axis.order)

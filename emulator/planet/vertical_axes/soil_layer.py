@@ -43,6 +43,7 @@ SOIL_LAYER = register(
             "positive": "down",
             "axis": "Z",
         },
+        written=lambda value, kind: f"layer {value:g}",
         bounds="m",
         grib={"depthBelowLandLayer": "m", "soilLayer": "1"},
         order=10,

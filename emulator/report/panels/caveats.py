@@ -76,6 +76,7 @@ def caveats(view: View) -> list[str]:
         sentences.append(
             "The grid is a region: means are over its cells, and there are no spectra, which need a globe."
         )
+    sentences += _domains(view)
     sentences += _gaps(view)
     sentences += _budget_caveats(view)
     if skipped := view.note("not_scored"):
@@ -100,6 +101,26 @@ def _prescribed(view):
                 f"{name} was given {', '.join(fields)} at its valid times from the analysis, which a forecast of the future "
                 "does not know."
             )
+    return sentences
+
+
+def _domains(view):
+    """Which fields are not everywhere, level by level, and what that means for their scores and spectra."""
+    known: dict[tuple[str, str], list[float]] = {}
+    for channel, domain in view.note("domains").items():
+        if channel in view.scores["channel"].values:
+            known.setdefault((view.variable(channel), domain["domain"]), []).append(100 * domain["share"])
+    sentences = []
+    for (variable, domain), shares in known.items():
+        low, high = (f"{share:.0f}" for share in (min(shares), max(shares)))
+        share = f"{high} %" if low == high else f"{low} to {high} %, by level,"
+        sentences.append(
+            f"{variable_name(variable)} exists on {share} of the area (domain {domain}); its scores are of that part of each "
+            "region alone."
+        )
+    if known and "power_ratio" in view.scores:
+        filled = view.scores.attrs.get("spectrum_of_masked", "unknown")
+        sentences.append(f"Spectra of such fields are of {filled}, forecast and truth alike.")
     return sentences
 
 

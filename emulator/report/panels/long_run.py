@@ -5,10 +5,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from emulator.planet.calendar import lead_seconds
+from emulator.planet.vertical import vertical_of
 from emulator.report.display import unit_and_factor
 from emulator.report.panel import panel
 from emulator.report.style import BLUE, DECADES, GREY, WIDTH, Panel, plain_ticks, svg
 from emulator.report.view import View
+from emulator.store.masks import domain_name, domain_of, mask_name
 from emulator.store.schema import grid_of
 from emulator.verify.budgets import Ledger
 
@@ -36,7 +38,7 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
     channels = _channels(view, run)
     if not channels or len(lead) < 2:
         return None
-    figures = {c: _reduce(_field(view, run, c), area, view, c) for c in channels}
+    figures = {c: _reduce(*_field(view, run, c), area, view, c) for c in channels}
     shown = channels[:MEANS]
     figure = Figure(figsize=(WIDTH, 5.0))
     panels = figure.subplots(2, 3).ravel()
@@ -65,28 +67,39 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
 
 
 def _channels(view, run):
-    shared = [c for c in view.headline if view.variable(c) in run.data_vars]
+    shared = [c for c in view.headline if view.variable(c) in run.data_vars and _is_known(run, view.variable(c))]
     first = {view.variable(c): c for c in reversed(shared)}  # one level of each variable
     return [first[name] for name in (*WANTED, *(v for v in first if v not in WANTED)) if name in first]
 
 
+def _is_known(run, name: str) -> bool:
+    """Whether a run that holds a field also has the mask of its domain."""
+    domain = domain_name(run, name)
+    return domain is None or mask_name(domain) in run
+
+
 def _field(view, run, channel):
-    array = run[view.variable(channel)].isel(init_time=0)
+    """The first forecast's field on the channel's level, `(lead_time, *space)`, and where it exists; None: everywhere."""
+    array, exists = run[view.variable(channel)].isel(init_time=0), domain_of(run, view.variable(channel))
     if "member" in array.dims:
         array = array.isel(member=0)
-    if "level" in array.dims:
+    if (axis := vertical_of(array.dims)) is not None:
         value = float(view.scores["level"].values[view.position(channel)])
-        array = array.isel(level=int(np.abs(array["level"].values - value).argmin()))
-    return array
+        place = int(np.abs(array[axis].values - value).argmin())
+        array, exists = array.isel({axis: place}), None if exists is None else exists[place]
+    return array, exists
 
 
-def _reduce(array, area, view, channel):
+def _reduce(array, exists, area, view, channel):
+    if exists is not None:
+        area = np.where(exists, area, 0.0) / area[exists].sum()
     at = view.position(channel)
     mean, deviation = (float(view.scores[f"climatology_{name}"].values[at]) for name in ("mean", "std"))
     block = max(1, BLOCK_BYTES // (8 * area.size))
     means, departures = [], []
     for start in range(0, array.sizes["lead_time"], block):
         values = np.asarray(array.isel(lead_time=slice(start, start + block)).values, np.float64)
+        values = values if exists is None else np.where(exists, values, mean)  # which has no departure, nor any weight
         means.append(np.sum(values * area, axis=tuple(range(1, values.ndim))))
         departures.append(np.abs(values - mean).max(axis=tuple(range(1, values.ndim))) / (deviation or 1.0))
     return np.concatenate(means), np.concatenate(departures)

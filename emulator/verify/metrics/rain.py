@@ -87,18 +87,25 @@ def neighbourhood(field: np.ndarray, window: int) -> np.ndarray:
     return (sums[..., bottom, :] - sums[..., top, :]) / (bottom - top)[:, None]
 
 
-def fss_statistics(probability: np.ndarray, happened: np.ndarray, grid: Grid, weights) -> dict[str, np.ndarray]:
+def fss_statistics(
+    probability: np.ndarray, happened: np.ndarray, grid: Grid, weights, exists: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """`<(Pf - Po)^2>` and `<Pf^2> + <Po^2>` of event fractions in neighbourhoods: `(..., region, window)`.
 
     `probability` and `happened` `(..., cell)`: of the event in the forecast and in the truth. The fraction skill score is
     1 minus the ratio of their means over initial times (Roberts and Lean 2008). A region takes in its neighbours' cells.
+    Cells where nothing `exists`, of a shape that fits `happened`, are in no neighbourhood.
     """
     difference, power = [], []
     shape = (*happened.shape[:-1], *grid.shape)
+    mask = None if exists is None else np.broadcast_to(exists, happened.shape)
     for window in WINDOWS:
         said, was = (neighbourhood(x.reshape(shape), window).reshape(happened.shape) for x in (probability, happened))
-        difference.append(area_means((said - was) ** 2, weights))
-        power.append(area_means(said**2 + was**2, weights))
+        if mask is not None:
+            share = neighbourhood(mask.astype(np.float64).reshape(shape), window).reshape(happened.shape)
+            said, was = (np.where(mask, x / np.where(mask, share, 1.0), 0.0) for x in (said, was))
+        difference.append(area_means((said - was) ** 2, weights, mask))
+        power.append(area_means(said**2 + was**2, weights, mask))
     return {"fss_difference": np.stack(difference, axis=-1), "fss_power": np.stack(power, axis=-1)}
 
 
@@ -117,7 +124,8 @@ def _fss(sample: Sample) -> dict:
     mask, upper = sample.mask, sample.binning.upper
     both = (x if mask is None else np.where(mask[:, None], x, 0.0) for x in sample.once(events.fields_of))
     result = {}
-    for name, values in fss_statistics(*(x[:, upper] for x in both), sample.binning.grid, sample.weights).items():
+    fields = (x[:, upper] for x in both)
+    for name, values in fss_statistics(*fields, sample.binning.grid, sample.weights, sample.exists).items():
         result[name] = np.full((len(values), len(upper), *values.shape[2:]), np.nan)
         result[name][:, upper] = values
     return result

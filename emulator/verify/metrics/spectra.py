@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
+from emulator.verify.filling import filled
 from emulator.verify.metric import FIELDS, Sample, Statistics, metric
 
 NO_POWER = 1e-12
@@ -170,10 +171,16 @@ def last_resolved(ratio: np.ndarray, threshold: float = 0.5) -> float:
 
 
 def _of(samples: list[Sample]) -> dict:
-    """Power of every source by one transform; of an ensemble the mean over members, each of which has a member's spectrum."""
-    grid = samples[0].binning.grid
+    """Power of every source by one transform; of an ensemble the mean over members, each of which has a member's spectrum.
+
+    What does not exist is filled smoothly, in every source alike.
+    """
+    grid, exists = samples[0].binning.grid, samples[0].exists
     fields = np.concatenate([sample.members for sample in samples])
-    power = power_spectrum(fields.reshape(*fields.shape[:-1], *grid.shape), grid)
+    fields = fields.reshape(*fields.shape[:-1], *grid.shape)
+    if exists is not None:
+        fields = filled(fields, exists.reshape(-1, *grid.shape))
+    power = power_spectrum(fields, grid)
     ends = np.cumsum([len(sample.members) for sample in samples])[:-1]
     return {"power": np.stack([members.mean(axis=0) for members in np.split(power, ends)])}
 
