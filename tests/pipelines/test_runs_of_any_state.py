@@ -17,7 +17,7 @@ FEW = {"conservation": {"kind": "none"}, "network": NETWORK, "phases": [{"update
 
 
 def run(folder, files, train, scored, **stages):
-    """Runs an experiment over some datasets; gives its folder, and the scores of some variables (none: it ends before)."""
+    """Runs an experiment over some datasets; gives its folder, and the scores of some variables."""
     for name, data in files.items():
         data.to_netcdf(folder / f"{name}.nc")
     sources = [{"path": str(folder / f"{name}.nc")} for name in files]
@@ -27,17 +27,17 @@ def run(folder, files, train, scored, **stages):
         "stats": {},
         "train": FEW | train,
         "rollout": {"lead_days": 1, "every_hours": 12, "maximum_inits": 4, "batch_size": 2},
+        "verify": {"events": [], "variables": scored, "levels": [0.9]},
+        "report": {},
     }
-    if scored:
-        experiment |= {"verify": {"events": [], "variables": scored, "levels": [0.9]}, "report": {}}
     for name, more in stages.items():
         experiment[name] = experiment[name] | more
     (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment))
     assert main(["run", str(folder / "experiment.yaml")]) == 0
     assert main(["run", str(folder / "experiment.yaml"), "--check"]) == 0
     done = folder / "run"
-    assert not scored or (done / "report" / "report.html").exists()
-    return done, xr.open_dataset(done / "scores.nc") if scored else None
+    assert (done / "report" / "report.html").exists()
+    return done, xr.open_dataset(done / "scores.nc")
 
 
 def test_two_input_times_a_gap_and_a_series(tmp_path):
@@ -109,7 +109,8 @@ def test_a_masked_ocean_of_two_levels(tmp_path):
         {n: planet[n] for n in ("time", "latitude", "longitude")}
         | {"depth": ("depth", [5.0, 100.0], {"units": "m", "positive": "down", "axis": "Z", "standard_name": "depth"})},
     )
-    done, _ = run(tmp_path, {"ocean": ocean}, {"mask_channels": True, "prognostic": ["thetao"]}, [])
+    done, scores = run(tmp_path, {"ocean": ocean}, {"mask_channels": True, "prognostic": ["thetao"]}, ["thetao"])
+    assert np.isfinite(scores["rmse"].sel(forecast="emulator", region="global").values).all()
     forecast = open_forecast(done / "forecast.zarr")
     np.testing.assert_array_equal(np.isfinite(forecast["thetao"]), np.broadcast_to(exists, forecast["thetao"].shape))
     assert load_model(done / "train" / "checkpoint").layout.masks == 2
