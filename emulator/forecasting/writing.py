@@ -18,6 +18,7 @@ from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.thinning import thinned
 from emulator.planet.regions import REGIONS
+from emulator.planet.vertical import VERTICAL
 from emulator.store.forecast import create_forecast, finish_forecast, open_forecast, write_forecast_init
 from emulator.store.marks import marks, progress_path
 
@@ -186,7 +187,7 @@ def _dataset(
             data[name] = (dims, values, attributes)
         else:
             data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
-    static = ["half_level_a", "half_level_b", "cell_area", *STATIC]
+    static = ["half_level_a", "half_level_b", "cell_area", *(f"{axis}_bounds" for axis in VERTICAL), *STATIC]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
     coordinates = {n: source[n].variable for n in ("level", "latitude", "longitude") if n in source.coords}
     length = next(iter(fields.values())).shape[0]
