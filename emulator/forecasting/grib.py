@@ -8,7 +8,8 @@ import xarray as xr
 from emulator.files.whole_file import whole_file
 from emulator.planet.grid import Grid
 from emulator.planet.variables import known
-from emulator.planet.vertical import vertical_of
+from emulator.planet.vertical import VERTICAL, vertical_of
+from emulator.store.masks import existing
 from emulator.store.schema import entry, grid_of
 
 LEVEL_TYPES = {
@@ -25,6 +26,7 @@ LEVEL_TYPES = {
     "mean_top_downward_short_wave_radiation_flux": None,
 }
 BITS = 24  # of a packed value: as precise as the stored float32 over the range of a field
+MOST_DIGITS = 6  # after the point, of a depth or height
 INSTANT, MEAN, INSTANT_MEMBER, MEAN_MEMBER = 0, 8, 1, 11  # product definition templates
 
 
@@ -44,11 +46,11 @@ def expect_rows(grid: Grid) -> None:
 
 
 def write_grib(forecast: xr.Dataset, path: Path) -> int:
-    """Writes a forecast `(lead_time, [member,] [level,] latitude, longitude)` with a scalar `init_time`.
+    """Writes a forecast `(lead_time, [member,] [vertical,] latitude, longitude)` with a scalar `init_time`.
 
-    Returns the number of messages. Under a temporary name, then renamed. Fields that GRIB has no number for, and records of
-    the conservation scheme, are left out. Raises `ImportError` without ecCodes, `ValueError` on points, a map, another
-    calendar or leads in months, `OSError` on a full disk.
+    Returns the number of messages. Under a temporary name, then renamed. A bitmap says where a field does not exist. Fields
+    that GRIB has no number for, and records of the conservation scheme, are left out. Raises `ImportError` without ecCodes,
+    `ValueError` on points, a map, another calendar or leads in months, `OSError` on a full disk.
     """
     eccodes = library()
     grid = grid_of(forecast)
@@ -69,8 +71,9 @@ def write_grib(forecast: xr.Dataset, path: Path) -> int:
 
 
 def _parameter(forecast, name: str) -> int | None:
-    """ECMWF's number of a field without levels or on those of the atmosphere; None for none."""
-    if (table := known(name)) is None or vertical_of(forecast[name].dims) not in (None, "level"):
+    """ECMWF's number of a field; None for none, and on an axis that GRIB has no type of level for."""
+    axis = vertical_of(forecast[name].dims)
+    if (table := known(name)) is None or (axis is not None and not VERTICAL[axis].grib):
         return None
     return table.parameter
 
@@ -87,10 +90,10 @@ def _write_variable(eccodes, file, forecast, named: tuple[str, int], grid) -> in
         start = leads[at - 1] if at else lead
         if mean and lead == start:
             continue  # no step ends at lead 0
-        values = field.isel(lead_time=at).values if "lead_time" in field.dims else field.values
+        values = existing(field.isel(lead_time=at) if "lead_time" in field.dims else field, forecast).values
         shape = (-1, *([members] if members and "member" in field.dims else [1]), *grid.shape)
         if members and "member" in field.dims:
-            moved = values if "level" in field.dims else values[:, None]
+            moved = values if vertical_of(field.dims) else values[:, None]
             values = np.moveaxis(moved, 1, 0)
         for level, per_level in enumerate(values.reshape(shape)):
             for member, one in enumerate(per_level):
@@ -143,7 +146,11 @@ def _message(eccodes, forecast, grid: Grid, template: int):
 
 
 def _describe(eccodes, message, forecast, name, level) -> None:
-    if "level" not in forecast[name].dims:
+    axis = vertical_of(forecast[name].dims)
+    if axis not in (None, "level"):
+        _on_axis(eccodes, message, forecast, axis, level)
+        return
+    if axis is None:
         by_number = eccodes.codes_get(message, "typeOfLevel")
         place = LEVEL_TYPES.get(name, ("surface", 0) if by_number in ("surface", "unknown") else None)
         if place is not None:
@@ -166,6 +173,25 @@ def _describe(eccodes, message, forecast, name, level) -> None:
             halves = [np.asarray(forecast[f"half_level_{letter}"].values, np.float64) for letter in "ab"]
             eccodes.codes_set(message, "PVPresent", 1)
             eccodes.codes_set_array(message, "pv", np.concatenate(halves))
+
+
+def _on_axis(eccodes, message, forecast, axis: str, index: int) -> None:
+    """A depth or a height in m, or a layer by its bounds in m where the store has them, else by its number.
+
+    ecCodes has no short names for ocean fields on depths, only for those on numbered layers of a model: messages carry WMO's
+    discipline, category and number.
+    """
+    declared, value = VERTICAL[axis], float(forecast[axis].values[index])
+    bounded = next((k for k, units in declared.grib.items() if k.endswith("Layer") and units == declared.bounds), None)
+    kind = next((k for k in declared.grib if k != bounded), bounded)
+    surfaces = [value - 1, value] if kind.endswith("Layer") else [value]
+    if bounded is not None and f"{axis}_bounds" in forecast:
+        kind, surfaces = bounded, forecast[f"{axis}_bounds"].values[index].tolist()
+    eccodes.codes_set(message, "typeOfLevel", kind)
+    for which, at in zip(("First", "Second"), surfaces, strict=False):
+        digits = next((d for d in range(MOST_DIGITS) if np.isclose(at, round(at, d), rtol=1e-6, atol=0)), MOST_DIGITS)
+        eccodes.codes_set(message, f"scaleFactorOf{which}FixedSurface", digits)
+        eccodes.codes_set(message, f"scaledValueOf{which}FixedSurface", round(at * 10**digits))
 
 
 def _time(eccodes, message, start, lead) -> None:

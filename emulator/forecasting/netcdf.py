@@ -6,7 +6,9 @@ import xarray as xr
 from emulator.planet.calendar import valid_times
 from emulator.planet.projection import NAME as CRS
 from emulator.planet.variables import Variable, known
+from emulator.planet.vertical import VERTICAL
 from emulator.store.forecast import lead_attributes
+from emulator.store.masks import domain_name, existing
 from emulator.store.schema import entry
 
 CONVENTIONS = "CF-1.11"
@@ -15,12 +17,15 @@ NAMES = {"member": "realization", "level": "level"}
 
 
 def to_cf(forecast: xr.Dataset) -> xr.Dataset:
-    """A forecast `(lead_time, [member,] [level,] latitude, longitude)` with a scalar `init_time`, as CF has it.
+    """A forecast `(lead_time, [member,] [vertical,] latitude, longitude)` with a scalar `init_time`, as CF has it.
 
     The axis becomes `time` (valid), with `forecast_reference_time` and `forecast_period` as auxiliary coordinates; means
     have bounds over the step that ends at their time. Level attributes name pressure, or hybrid sigma pressure with its
-    formula terms.
+    formula terms; depths, heights and soil layers have their bounds where the store has them. Where a field does not exist it
+    is NaN, its fill value.
     """
+    masked = [str(name) for name in forecast.data_vars if domain_name(forecast, name) is not None]
+    forecast = forecast.assign({name: existing(forecast[name], forecast) for name in masked})
     init, leads = forecast["init_time"].values[()], forecast["lead_time"].values
     valid = valid_times(np.array([init]), leads)[0]
     dataset = forecast.drop_vars(["init_time", "lead_time"]).rename(lead_time="time")
@@ -76,6 +81,11 @@ def _space(dataset) -> None:
 
 
 def _levels(dataset) -> None:
+    for axis in (name for name in VERTICAL if name in dataset.coords and name != "level"):
+        dataset[axis].attrs |= VERTICAL[axis].attributes("")
+        dataset[axis].attrs.pop("bounds", None)
+        if (bounds := f"{axis}_bounds") in dataset:
+            dataset[axis].attrs["bounds"] = bounds
     if "level" not in dataset.coords:
         return
     kind, attributes = dataset.attrs.get("vertical_coordinate", "pressure"), dataset["level"].attrs

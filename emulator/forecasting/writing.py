@@ -18,6 +18,7 @@ from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.thinning import thinned
 from emulator.planet.calendar import lead_text
 from emulator.planet.regions import REGIONS
+from emulator.planet.vertical import VERTICAL
 from emulator.store.forecast import (
     create_forecast,
     finish_forecast,
@@ -193,7 +194,8 @@ def _dataset(
             data[name] = (dims, values, attributes)
         else:
             data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
-    static = ["half_level_a", "half_level_b", "cell_area", *variables_by_role(source)["static"]]
+    static = ["half_level_a", "half_level_b", "cell_area", *(f"{axis}_bounds" for axis in VERTICAL)]
+    static += variables_by_role(source)["static"]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
     used = set(xr.Dataset(data).dims) - {"half_level"}
     kept = (

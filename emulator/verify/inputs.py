@@ -1,6 +1,8 @@
 """What a verification works on: stores opened and checked against each other, aligned in time, with a climatology."""
 
 import dataclasses
+import functools
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
 from emulator.verify.budgets import EnergyForm
-from emulator.verify.channels import ScoredVariable, empty_inits, scored
+from emulator.verify.channels import ScoredVariable, channel_name, empty_inits, scored
 from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations, at_stations, station_weights
 
@@ -72,6 +74,17 @@ class Inputs:
         first, last = (self.truth["time"].values[self.recipe.positions[i]] for i in (0, -1))
         return f"{first} to {last}"
 
+    @functools.cached_property
+    def domains(self) -> dict[str, dict]:
+        """Channel -> name of its domain, its share of the grid's area, and a digest of where it is; of all not everywhere."""
+        area, known = self.grid.area.ravel(), {}
+        for variable in (v for v in self.variables if v.exists is not None):
+            for level, exists in enumerate(variable.exists):
+                share = round(float(area[exists].sum() / area.sum()), 6)
+                where = hashlib.sha256(np.packbits(exists).tobytes()).hexdigest()[:8]
+                known[channel_name(variable, level)] = {"domain": variable.domain, "share": share, "where": where}
+        return known
+
     @property
     def sample(self) -> str:
         """JSON of what has to be equal for scores to be added up."""
@@ -84,6 +97,8 @@ class Inputs:
             "models": {name: str(d.attrs.get("checkpoint", "")) for name, d in self.forecasts.items()},
             "members": {name: d.sizes.get("member", 1) for name, d in self.forecasts.items()},
         }
+        if self.domains:
+            content["domains"] = {channel: domain["where"] for channel, domain in self.domains.items()}
         return json.dumps(content)
 
 

@@ -194,6 +194,12 @@ def _check_comparable(name, first, other, scores) -> None:
     for key in CONVENTIONS:
         if one.get(key) != two.get(key) and not (key == "truth" and same_truth(first, scores)):
             raise ValueError(f"Expected {where} scored with the same {key}, got {one.get(key)!r} and {two.get(key)!r}")
+    domains = [json.loads(s.attrs.get("domains", "{}")) for s in (first, scores)]
+    for channel in np.intersect1d(first["channel"].values, scores["channel"].values):
+        ours, theirs = (known.get(str(channel), {}) for known in domains)
+        if ours.get("where") != theirs.get("where"):
+            shares = " and ".join(f"{100 * known.get('share', 1):.4g} %" for known in (ours, theirs))
+            raise ValueError(f"Expected {where} scored in the same cells, got {channel} on {shares} of the area")
     for key in ("rmse_convention", "acc_convention"):
         if first.attrs.get(key) != scores.attrs.get(key):
             raise ValueError(

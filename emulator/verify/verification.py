@@ -227,16 +227,9 @@ def _warn(scores: xr.Dataset) -> None:
 
 def _domains(inputs: Inputs) -> dict:
     """What scores of variables that are not everywhere say: where they exist, and what their spectra are of."""
-    masked = [variable for variable in inputs.variables if variable.exists is not None]
-    if not masked:
+    if not inputs.domains:
         return {}
-    area = inputs.grid.area.ravel()
-    known = {
-        channel_name(variable, level): {"domain": variable.domain, "share": round(float(share / area.sum()), 6)}
-        for variable in masked
-        for level, share in enumerate(variable.exists @ area)
-    }
-    return {"domains": json.dumps(known), "spectrum_of_masked": "fields filled smoothly outside their domain"}
+    return {"domains": json.dumps(inputs.domains), "spectrum_of_masked": "fields filled smoothly outside their domain"}
 
 
 def _attributes(inputs: Inputs, alignment: Alignment) -> dict:

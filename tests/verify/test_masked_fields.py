@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from masked_ocean import HEIGHT, THETAO, grid, made_forecast, made_truth, masks, with_outside
 
+from emulator.verify.merging import check_same, combine
 from emulator.verify.verification import score
 
 INITS, LEADS = (24, 28, 32, 40, 44), 8
@@ -149,11 +150,28 @@ def test_the_scores_say_where_fields_exist_and_what_spectra_are_of(found):
     domains = json.loads(found.attrs["domains"])
     area = grid().area
     share = (area * masks()["sea_floor"][1]).sum() / area.sum()
-    assert domains[f"{THETAO} 100 m"] == {"domain": "sea_floor", "share": pytest.approx(share, abs=1e-6)}
+    deep = domains[f"{THETAO} 100 m"]
+    assert deep["domain"] == "sea_floor" and deep["share"] == pytest.approx(share, abs=1e-6)
+    assert deep["where"] != domains[f"{THETAO} 5 m"]["where"] == domains[HEIGHT]["where"]
     assert "temperature 500 hPa" not in domains
     assert "filled" in found.attrs["spectrum_of_masked"]
     power = found["power"].sel(channel=f"{THETAO} 5 m")
     assert np.isfinite(power).all() and (found["power_count"] == len(INITS)).all()
+
+
+def test_scores_in_other_cells_are_not_compared_or_added_up(stores):
+    truth, forecast = stores
+    smaller = forecast.copy(deep=True)
+    smaller["sea_floor"].values[0, 6, :4] = 0
+    models = {}
+    for name, store in (("first", forecast), ("second", smaller)):
+        models[name] = score(store, truth, variables=[THETAO]).assign_attrs(scores_schema="scores-1")
+    with pytest.raises(ValueError, match=f"first and second.*same cells, got {THETAO} 5 m on .* and .* of the area"):
+        combine(models)
+    combined = combine({"first": models["first"], "again": models["first"]})
+    assert list(combined["forecast"].values[:2]) == ["first", "again"]
+    with pytest.raises(ValueError, match="scores of the same domains"):
+        check_same(*models.values())
 
 
 def test_a_uniform_field_has_no_power_but_its_mean(stores):

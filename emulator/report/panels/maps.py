@@ -1,5 +1,7 @@
 """One forecast beside the truth, and the mean error, as maps."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -9,7 +11,7 @@ from emulator.report.panel import panel
 from emulator.report.style import DIVERGING, WIDTH, Panel, png
 from emulator.report.view import View
 
-SHOWN = 6
+SHOWN, LABEL = 6, 20  # fields; characters in a line beside a row of maps
 SKIPPED = ("v_component_of_wind",)  # shows the same waves as the zonal wind
 
 
@@ -50,7 +52,7 @@ def case_panel(view: View, case: str = "typical") -> Panel | None:
         axes[row, 0].text(
             -0.06,
             0.5,
-            view.title(channel).replace(", ", "\n"),
+            "\n".join(line for part in view.title(channel).split(", ") for line in textwrap.wrap(part, LABEL)),
             rotation=90,
             ha="center",
             va="center",

@@ -11,6 +11,7 @@ from emulator.report.style import PALE, Panel, multiples, plain_ticks, svg
 from emulator.report.view import View
 
 SHOWN, FORECASTS = 6, 3
+FILLED = "Fields that are not everywhere are filled smoothly first, in the forecast as in the truth."
 CIRCUMFERENCE = 40030.0  # of the Earth, km: the wavelength of total wavenumber 1
 WAVE_TICKS, RATIO_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
@@ -83,7 +84,8 @@ def _panel(view: View, name: str, prefix: str) -> Panel:
     kind = view.scores.attrs.get("spectrum_kind", "total")
     return Panel(
         "Spectra" + (f" of {name}" if len(view.forecasts) > 1 else ""),
-        f"Power of {name} per {kind} wavenumber, relative to the truth's, by lead.",
+        f"Power of {name} per {kind} wavenumber, relative to the truth's, by lead."
+        + (f" {FILLED}" if set(shown) & set(view.note("domains")) else ""),
         "Wavenumber 1 spans the globe; high wavenumbers are small features. Below one the forecast has lost detail of that "
         "size, above one it makes noise. A good forecast stays near one at every lead.",
         svg(
