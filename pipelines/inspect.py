@@ -3,16 +3,18 @@
 import io
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from emulator.planet.calendar import TimeStep, lead_seconds, lead_text
+from emulator.planet.vertical import VERTICAL
 from emulator.sources.open import format_of
 from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
 from emulator.store.joined import is_joined
-from emulator.store.schema import grid_of, levels_of, time_step_seconds
+from emulator.store.masks import domain_name
+from emulator.store.schema import ROWS, grid_of, levels_of
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
@@ -32,6 +34,11 @@ def inspect(path: Path, width: int = 120) -> str:
         "levels": "none"
         if levels is None
         else f"{len(levels)} {levels.kind}: {', '.join(map(levels.label, _few(levels)))}",
+        **{
+            axis.label: _axis(dataset[name])
+            for name, axis in VERTICAL.items()
+            if name != "level" and name in dataset.dims
+        },
         "period": _period(dataset),
         "source": dataset.attrs.get("source"),
         "made by": dataset.attrs.get("checkpoint") and f"checkpoint {dataset.attrs['checkpoint'][:12]}",
@@ -43,7 +50,7 @@ def inspect(path: Path, width: int = 120) -> str:
     table = Table(box=None, pad_edge=False)
     for column in ("field", "units", "role", "dimensions", "shape", "chunk"):
         table.add_column(column, no_wrap=True)
-    spatial = {n: f for n, f in dataset.data_vars.items() if {"latitude", "cell"} & set(f.dims)}
+    spatial = {n: f for n, f in dataset.data_vars.items() if ROWS & set(f.dims) or f.attrs.get("role") == "forcing"}
     for name, field in sorted(spatial.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
         chunk = field.encoding.get("preferred_chunks") or {}
         shape, cut = (
@@ -53,6 +60,8 @@ def inspect(path: Path, width: int = 120) -> str:
         dims = " ".join(SHORT.get(str(d), str(d)) for d in field.dims)
         table.add_row(str(name), field.attrs.get("units", ""), field.attrs.get("role", ""), dims, shape, cut)
     console.print(table)
+    if masked := [f"{name} ({domain})" for name in dataset.data_vars if (domain := domain_name(dataset, name))]:
+        console.print(f"[bold]masked[/]   {', '.join(sorted(masked))}")
     if others := sorted(str(n) for n in dataset.data_vars if n not in spatial):
         console.print(f"[bold]also[/]     {', '.join(others)}")
     return console.export_text()
@@ -79,6 +88,12 @@ def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     return schema, open_analysis(path) if schema == ANALYSIS else open_forecast(path)
 
 
+def _axis(coordinate: xr.DataArray) -> str:
+    values = ", ".join(f"{coordinate.values[at]:g}" for at in _few(coordinate))
+    units = coordinate.attrs.get("units", "1")
+    return f"{coordinate.size}: {values}{'' if units == '1' else f' {units}'}"
+
+
 def _few(levels) -> list[int]:
     """Positions of some levels: all when few, else first, middle and last."""
     count = len(levels)
@@ -91,11 +106,11 @@ def _period(dataset: xr.Dataset) -> str:
     text = (
         f"{_short(times[0])} to {_short(times[-1])}, {len(times)} {'initial times' if name == 'init_time' else 'times'}"
     )
-    step = time_step_seconds(dataset)
-    text += f", every {step / 3600:g} h" if step else ""
+    step = TimeStep.of(dataset)
+    text += f", every {step}" if step.seconds else ""
     if name == "init_time":
-        lead = dataset["lead_time"].values[-1] / np.timedelta64(1, "h")
-        text += f" to {lead / 24:g} days"
+        last = dataset["lead_time"].values[-1]
+        text += f" to {lead_text(last) if step.months else f'{lead_seconds(last) / 86400:g} days'}"
     for kind in ("missing", "interpolated"):
         if kind in dataset:
             text += f", {int(dataset[kind].sum())} {kind}"

@@ -43,6 +43,9 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     if isinstance(raw.get("train"), dict):
         paths["stats"]["later_stores"] = raw["train"].get("later_stores") or []
         paths["report"]["metrics"] = at / "train" / "metrics.jsonl"
+        stats = raw.get("stats") if isinstance(raw.get("stats"), dict) else {}
+        if raw["train"].get("predict", "change") != "change" and stats.get("climatology"):
+            paths["train"]["climatology"] = paths["rollout"]["climatology"] = stats["climatology"]
     return paths
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from emulator.data.channels import Layout
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from emulator.forecasting.run import Models, attributes_of
-from emulator.forecasting.schedule import Schedule, Starts
+from emulator.forecasting.run import Models, attributes_of, step_length
+from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
@@ -17,7 +18,10 @@ from emulator.model.saved_model import check_match
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
+from emulator.planet.calendar import TimeStep
+from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
 from pipelines.progress import progress
 
@@ -30,37 +34,41 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     initial times is computed; whoever writes the last one finishes the store. Raises `ValueError` when a checkpoint does
     not match the store.
     """
-    check_formats(config.also)
     freed_memory.keep()
     processes = processes_of(os.environ)
     share = part or (processes.rank + 1, processes.size)
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
+    check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     device = device_of(processes)
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
-    first, seconds = models.first, models.first.metadata["step_seconds"]
-    steps = round(config.lead_days * 86400 / seconds)
-    inits = starts_of(config).of(dataset, steps, str(config.store))
+    first = models.first
+    length = step_length(first.layout, dataset, config.step_hours)
+    step = TimeStep.of(dataset).times(length)
+    steps = count_steps(step, config.lead_days, config.lead)
+    inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble)
+    how = length, config.climatology
+    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, first, ensemble)
+    attributes = attributes_of(dataset, first, ensemble, length)
     write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, progress)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
-        plain = Forecaster([uncorrected], dataset, config.batch_size)
+        plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected)
+        attributes = attributes_of(dataset, uncorrected, None, length)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), progress)
-    if config.long_run_days:
-        every = max(1, round(86400 / seconds))
-        alone = Forecaster(models.steppers[:1], dataset, config.batch_size)
-        output = Output(config.long_run, attributes_of(dataset, first), weights[:1], None, share)
-        write(output, alone, inits[:1], Schedule.every(every * config.long_run_days, every), progress)
+    if config.long_run_days or config.long_run_lead:
+        every = max(1, round(86400 / step.seconds))
+        total = count_steps(step, 0, config.long_run_lead) if config.long_run_lead else every * config.long_run_days
+        alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
+        output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
+        write(output, alone, inits[:1], Schedule.every(total, every), progress)
     for kind in config.also:
         if Path(config.output).exists():
             export(config.output, kind)
@@ -76,17 +84,23 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
     return EnsembleOptions.of(config.ensemble.model_dump()) if config.ensemble else None
 
 
-def starts_of(config: RolloutConfig) -> Starts:
-    """Which times the forecasts start from."""
+def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:
+    """Which times the forecasts start from; `length` of their steps, in steps of the store, and the model's input times."""
     period = config.period
-    return Starts(period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store)
+    given = period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every
+    return Starts(*given, length, history)
 
 
 def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
-    dataset, saved = open_analysis(config.store), describe(config.checkpoint)
+    dataset = open_analysis(config.store)
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
-    steps = round(config.lead_days * 86400 / saved["step_seconds"])
-    count = len(starts_of(config).of(dataset, steps, str(config.store)))
-    return f"{count} forecasts of {config.lead_days:g} days into {config.output}"
+    check_formats(config.also, grid_of(dataset))
+    if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
+        degrees_on(grid_of(dataset))
+    layout = Layout.from_json(describe(config.checkpoint)["layout"])
+    length = step_length(layout, dataset, config.step_hours)
+    steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
+    count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
+    return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

@@ -38,7 +38,7 @@ def run(folder, code):
 
 def test_every_row_of_the_table_has_an_example():
     rows = re.findall(r"^\| a[n]? .*?\| (\d) \| `([\w/]+)/` \|", TEXT, re.M)
-    assert len(rows) == 7 and all(count == "1" for count, _ in rows)
+    assert len(rows) == 9 and all(count == "1" for count, _ in rows)
     assert {folder for _, folder in rows} == {str(Path(name).parent) for name in FILES}
 
 
@@ -98,6 +98,28 @@ for wrong in ({"kind": "log_cosh", "sharpnes": 1.0}, {"kind": "log_cosh", "sharp
     )
     assert "{'kind': 'log_cosh', 'sharpness': 2.0}" in out and "True" in out
     assert "nearest: loss.sharpness" in out and "greater than 0 at loss.sharpness" in out and "'log_cosch'" in out
+
+
+def test_a_kind_of_prediction_is_configured_and_steps(extended):
+    out = run(
+        extended,
+        """
+import torch
+from emulator.model.predictions import PREDICTIONS, Known
+from pipelines.config import TrainConfig
+from pipelines.parse import parse
+paths = dict(store="a", statistics="b", output="c")
+assert parse(TrainConfig, paths | {"predict": "tendency"}, "here").predict == "tendency"
+try:
+    parse(TrainConfig, paths | {"predict": "tendancy"}, "here")
+except ValueError as error:
+    print(error)
+one = torch.ones(2, 1, 3, 4)
+known = Known(state=3 * one, resting=one, mean=one, std=one, change=0.5 * one, damping=one)
+print(float(PREDICTIONS["tendency"].following(known, 4 * one).mean()))
+""",
+    )
+    assert "5.0" in out and "tendency" in out and "change" in out
 
 
 def test_from_an_embedded_model_and_a_format_to_a_store(extended, tmp_path):

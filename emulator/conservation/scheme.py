@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -77,10 +77,12 @@ class Scheme:
       changes: fields a correction may change.
       compiled: the whole correction from compiled kernels, where there is one for the scheme's budgets and forms.
       errors: what corrections are compared with, by field: the root mean square, over levels, of a step's deviation.
+      of_length: makes the same scheme for steps that are so many times as long; see `lasting`.
     """
 
     changes: tuple[str, ...] = ()
     compiled = None
+    of_length: Callable[[float], "Scheme"] | None = None
     errors: Mapping[str, float] = types.MappingProxyType({})
 
     def __init__(self, options: SchemeOptions, atmosphere: Atmosphere, budgets: dict[str, Budget]):
@@ -88,6 +90,13 @@ class Scheme:
         self.required = tuple(dict.fromkeys(name for budget in budgets.values() for name in budget.required))
         self._dry_air = budgets.get("dry_air")
         self.one_pass = _one_pass(atmosphere, budgets)
+        self._lasting: dict[float, Scheme] = {1.0: self}
+
+    def lasting(self, length: float) -> "Scheme":
+        """The scheme for steps that are so many times as long; kept, since there are few lengths."""
+        if length not in self._lasting:
+            self._lasting[length] = self.of_length(length)
+        return self._lasting[length]
 
     def anchor(self, state: State) -> Anchor | None:
         """What a rollout from `state` is held to; None without a dry-air budget. Refuses another planet's mass."""
@@ -114,13 +123,17 @@ class Scheme:
         """The correction of a step; `scales` are the budgets' amounts at `state0`."""
         return Correction()
 
-    def __call__(self, state0: State, state1: State, anchor: Anchor | None = None) -> tuple[State, dict[str, Tensor]]:
+    def __call__(
+        self, state0: State, state1: State, anchor: Anchor | None = None, seconds: Tensor | None = None
+    ) -> tuple[State, dict[str, Tensor]]:
         """Correct a predicted step.
 
         Args:
           state0: fields at the start of the step, of which prognostic ones are used.
           state1: fields at its end, with the mean fluxes over it.
           anchor: from `anchor` and `advance`; None takes the dry mass of `state0`.
+          seconds: true lengths of steps of calendar months, `(batch,)`; None: all are of `atmosphere.step_seconds`. What
+            the data leave unaccounted stays the mean step's.
 
         Returns:
           The changed fields, and the record: `residual_before_<budget>` and `residual_after_<budget>` (relative),
@@ -130,6 +143,9 @@ class Scheme:
         Raises:
           ValueError: for a missing field, another number of levels, another grid, half precision, or batches that differ.
         """
+        if seconds is not None:
+            ratio = seconds.double() / self.atmosphere.step_seconds
+            return over_nominal(*self(state0, of_nominal(state1, ratio), anchor), ratio)
         self.atmosphere.check_state(state0, [name for name in self.required if not _is_mean(name)])
         self.atmosphere.check_state(state1, self.required)
         self._check_batch(state0, state1, anchor)
@@ -192,6 +208,26 @@ class Scheme:
     def shares(self, record: dict) -> dict:
         """The sizes of a record's corrections as shares of a step's deviation, by the names that they are recorded with."""
         return {f"correction_share_{n}": record[f"correction_rms_{n}"] / error for n, error in self.errors.items()}
+
+
+def of_nominal(state: State, ratio: Tensor) -> State:
+    """Fields whose mean fluxes bring over a step of the nominal length what they bring over one `ratio` `(batch,)` as long.
+
+    All that budgets take from fluxes is their product with the length of the step.
+    """
+    return {name: _times(field, ratio) if _is_mean(name) else field for name, field in state.items()}
+
+
+def over_nominal(changed: State, record: dict[str, Tensor], ratio: Tensor) -> tuple[State, dict[str, Tensor]]:
+    """What a scheme changed and recorded of fields from `of_nominal`, for the fields as they were."""
+    changes = ("correction_rms_", "correction_share_")
+    fluxes_of = {n for n in record for start in changes if n.startswith(start) and _is_mean(n.removeprefix(start))}
+    record = {name: value / ratio if name in fluxes_of else value for name, value in record.items()}
+    return of_nominal(changed, 1 / ratio), record
+
+
+def _times(field: Tensor, ratio: Tensor) -> Tensor:
+    return field * ratio.to(field.dtype).view(-1, *[1] * (field.dim() - 1))
 
 
 def _one_pass(atmosphere: Atmosphere, budgets: dict[str, Budget]) -> OnePass | None:

@@ -4,13 +4,18 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.planet.calendar import TimeStep
+from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import vertical_of
-from emulator.store.schema import variables_by_role
+from emulator.store.masks import domain_of
+from emulator.store.schema import entry, variables_by_role
 
-STATIC = ("geopotential_at_surface", "land_sea_mask")
+SPACE = ("latitude", "longitude", "y", "x", "cell")
+MOMENTS = ("start", "end", "both", "mean")  # of a step, at which it is given a forcing field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,35 +101,172 @@ class Channels:
         return torch.cat(new, dim=1)
 
 
+def outside_of(dataset, channels: Channels) -> np.ndarray | None:
+    """For every channel where it does not exist, `(channel, *space)` bool; None where all exist everywhere.
+
+    There a state or a diagnostic is 0 in tensors, and forcing is missing (NaN). Raises `ValueError` for a domain whose mask
+    is absent or does not fit.
+    """
+    inside = {name: domain_of(dataset, name) for name in channels.names}
+    masks = [
+        mask if count else mask[None]
+        for mask, count in zip(inside.values(), channels.levels, strict=True)
+        if mask is not None
+    ]
+    if not masks:
+        return None
+    found = np.zeros((channels.count, *masks[0].shape[1:]), bool)
+    for name, where in channels.slices.items():
+        if inside[name] is not None:
+            found[where] = ~inside[name]
+    return found
+
+
+def kept_within(fields: Tensor, exists: Tensor | None) -> Tensor:
+    """Fields `(..., channel, *space)`, 0 where they do not exist by a mask `(channel, *space)`; None: everywhere."""
+    return fields if exists is None else torch.where(exists, fields, 0.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which variables a network steps forward, diagnoses, is given, and knows as fixed."""
+    """Which variables a network steps forward, diagnoses, is given, and knows as fixed; and what else shapes its step.
+
+    Attributes:
+      prognostic, diagnostic, forcing, static: the variables' channels.
+      moments: of every forcing variable, of `MOMENTS`; none: snapshots at the start, means at the end of a step.
+      history: input times, the newest included.
+      lengths: of the steps that the network makes, in steps of the store.
+      masked: variables that do not exist everywhere. masks: how many masks of them the network is given.
+    """
 
     prognostic: Channels
     diagnostic: Channels
     forcing: Channels
     static: Channels
+    moments: tuple[str, ...] = ()
+    history: int = 1
+    lengths: tuple[int, ...] = (1,)
+    masked: tuple[str, ...] = ()
+    masks: int = 0
+
+    def __post_init__(self):
+        if not self.moments:
+            usual = (
+                "end" if name in VARIABLES and VARIABLES[name].cell == "mean" else "start"
+                for name in self.forcing.names
+            )
+            object.__setattr__(self, "moments", tuple(usual))
+        if len(self.moments) != len(self.forcing.names) or set(self.moments) - set(MOMENTS):
+            raise ValueError(f"Expected of each of {self.forcing.names} one of {MOMENTS}, got {self.moments}")
 
     @classmethod
-    def of(cls, dataset, chosen: Mapping[str, Sequence[str] | None] | None = None, name: str = "the store") -> "Layout":
+    def of(
+        cls,
+        dataset,
+        chosen: Mapping[str, Sequence[str] | None] | None = None,
+        name: str = "the store",
+        more: "More | None" = None,
+    ) -> "Layout":
         """Channels by their roles in an analysis, or as chosen for `prognostic`, `diagnostic` and `forcing`.
 
-        Raises `ValueError` for a variable that the analysis, which messages call `name`, lacks.
+        Raises `ValueError` for a variable that the analysis, which messages call `name`, lacks, for a moment of a variable
+        that is no forcing, and for steps that are no multiples of the analysis's.
         """
-        roles, groups = variables_by_role(dataset), {}
+        roles, groups, more = variables_by_role(dataset), {}, more or More()
         for group in ("prognostic", "diagnostic", "forcing"):
             names = (chosen or {}).get(group)
             names = roles[group] if names is None else names
             if absent := [variable for variable in names if variable not in dataset]:
                 raise ValueError(f"Expected {group} variables of {name}, it has none named {', '.join(absent)}")
             groups[group] = Channels.of(dataset, names)
-        if not groups["prognostic"].names:
-            raise ValueError(f"Expected at least one prognostic variable in {name}, got none")
-        return cls(**groups, static=Channels.of(dataset, [name for name in STATIC if name in dataset]))
+        if not groups["prognostic"].names and not groups["diagnostic"].names:
+            raise ValueError(f"Expected at least one prognostic or diagnostic variable in {name}, got none")
+        forcing = groups["forcing"].names
+        if unknown := sorted(set(more.moments) - set(forcing)):
+            known = ", ".join(forcing) or "none"
+            raise ValueError(f"Expected forcing_moments of forcing variables, {known}, got {', '.join(unknown)}")
+        usual = {each: "start" if entry(dataset, each).cell in ("point", "fixed") else "end" for each in forcing}
+        static = Channels.of(dataset, [each for each in roles["static"] if set(SPACE) & set(dataset[each].dims)])
+        moments = tuple((usual | dict(more.moments)).values())
+        masked = tuple(
+            n for each in (*groups.values(), static) for n in each.names if domain_of(dataset, n) is not None
+        )
+        shape = {
+            "moments": moments,
+            "history": more.history,
+            "lengths": _lengths(dataset, more.steps),
+            "masked": masked,
+        }
+        layout = cls(**groups, static=static, **shape)
+        return dataclasses.replace(layout, masks=len(layout.distinct_masks(dataset))) if more.mask_channels else layout
+
+    def is_masked(self, channels: Channels) -> bool:
+        """Whether some of these variables do not exist everywhere."""
+        return bool(set(self.masked) & set(channels.names))
+
+    def distinct_masks(self, dataset) -> list[np.ndarray]:
+        """The masks of all moving channels that do not exist everywhere, `(*space)` bool each, every one once."""
+        outside = [outside_of(dataset, group) for group in (self.prognostic, self.diagnostic, self.forcing)]
+        planes = [plane for found in outside if found is not None for plane in found if plane.any()]
+        return list({plane.tobytes(): ~plane for plane in planes}.values())
+
+    @property
+    def given(self) -> Channels:
+        """What a step is given of the forcing: a variable wanted at both ends of a step comes as `name` and `name@end`."""
+        names, levels = [], []
+        for name, count, moment in zip(self.forcing.names, self.forcing.levels, self.moments, strict=True):
+            both = moment == "both"
+            names += [name, f"{name}@end"] if both else [name]
+            levels += [count, count] if both else [count]
+        return Channels(tuple(names), tuple(levels))
+
+    @property
+    def given_from(self) -> list[int]:
+        """The forcing channel from which each of the `given` ones comes."""
+        where = self.forcing.slices
+        return [n for name in self.given.names for n in range(*where[name.removesuffix("@end")].indices(10**9))]
 
     def to_json(self) -> dict:
-        return {group.name: dataclasses.asdict(getattr(self, group.name)) for group in dataclasses.fields(self)}
+        found = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS}
+        return found | {name: getattr(self, name) for name in MORE}
 
     @classmethod
     def from_json(cls, values: dict) -> "Layout":
-        return cls(**{n: Channels(tuple(v["names"]), tuple(v["levels"])) for n, v in values.items()})
+        groups = {n: Channels(tuple(values[n]["names"]), tuple(values[n]["levels"])) for n in GROUPS}
+        more = {n: tuple(v) if isinstance(v, list | tuple) else v for n, v in values.items() if n not in GROUPS}
+        return cls(**groups, **more)
+
+
+GROUPS = ("prognostic", "diagnostic", "forcing", "static")
+MORE = ("moments", "history", "lengths", "masked", "masks")
+
+
+@dataclasses.dataclass(frozen=True)
+class More:
+    """What shapes a layout besides the variables; see `Layout`.
+
+    Attributes:
+      moments: of single forcing variables, by name.
+      history: input times.
+      steps: lengths of the steps in hours; none: the store's.
+      mask_channels: whether the network is given the masks of fields that do not exist everywhere.
+    """
+
+    moments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    history: int = 1
+    steps: Sequence[float] = ()
+    mask_channels: bool = False
+
+
+def _lengths(dataset, hours: Sequence[float]) -> tuple[int, ...]:
+    if not hours:
+        return (1,)
+    if (step := TimeStep.of(dataset)).months:
+        raise ValueError(f"Expected no steps in hours for a store whose step is {step}, got {list(hours)}")
+    own = step.seconds / 3600
+    lengths = [hour / own for hour in hours] if own else [0.0]
+    if any(length < 1 or abs(length - round(length)) > 1e-9 for length in lengths):
+        raise ValueError(
+            f"Expected steps as multiples of the store's {own:g} h, got {', '.join(f'{h:g}' for h in hours)} h"
+        )
+    return tuple(sorted({round(length) for length in lengths}))

@@ -1,6 +1,7 @@
 """What a step is given besides the state: prescribed fields from a store, the clock, and noise."""
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +9,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import Channels
-from emulator.planet.calendar import day_and_hour, later
+from emulator.data.channels import SPACE, Channels, Layout, outside_of
+from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.store.schema import entry, grid_of, time_step_seconds
+from emulator.store.schema import entry, grid_of
 
 log = logging.getLogger(__name__)
 
@@ -21,25 +22,93 @@ class StepInputs(NamedTuple):
     """What a step is given besides the state.
 
     Attributes:
-      forcing: prescribed fields, `(batch, channel, *space)`.
+      forcing: prescribed fields, `(batch, channel, *space)`, as `Layout.given` has them.
       clock: features of the time of day and year, `(batch, 5, *space)`.
       noise: random fields of a stochastic network, `(batch, channel, *space)`, else None.
+      length: of the step, in steps of the store, `(batch,)` float64; None where all steps are of the store's length.
+      reference: climatology of the state at the end of the step, `(batch, channel, *space)`, where a network starts from it.
     """
 
     forcing: Tensor
     clock: Tensor
     noise: Tensor | None = None
+    length: Tensor | None = None
+    reference: Tensor | None = None
+
+    def to(self, device: torch.device) -> "StepInputs":
+        """On a device."""
+        return StepInputs(*(None if part is None else part.to(device) for part in self))
+
+    def rows(self, index) -> "StepInputs":
+        """Some rows, by their positions, in their order."""
+        return StepInputs(*(None if part is None else part[index] for part in self))
+
+    def more(self) -> dict[str, Tensor]:
+        """What not every stepper takes, by the name under which it is called with it."""
+        return {n: value for n in ("length", "reference") if (value := getattr(self, n)) is not None}
 
 
-def clock_of(times, step_hours: float, grid: Grid) -> Tensor:
-    """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.planet.insolation`)."""
+def clock_of(times, step_hours, grid: Grid) -> Tensor:
+    """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.planet.insolation`).
+
+    `step_hours`: their lengths, a number or `(time,)`.
+    """
     return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.open_mesh()))
 
 
-def is_snapshot(dataset: xr.Dataset, channels: Channels) -> Tensor:
-    """For every channel of a store whether it is a snapshot, taken at the start of a step, or a mean, taken at its end."""
-    point = [entry(dataset, name).cell in ("point", "fixed") for name in channels.names]
-    return torch.as_tensor(np.repeat(point, channels.widths).astype(bool))
+def means_of(dataset: xr.Dataset, channels: Channels) -> Tensor:
+    """For every channel whether it is a mean over the step that ends at its time, or a snapshot, `(channel,)` bool."""
+    means = [entry(dataset, name).cell not in ("point", "fixed") for name in channels.names]
+    return torch.as_tensor(np.repeat(means, channels.widths).astype(bool))
+
+
+def over_steps(fields: Tensor, means: Tensor, length: int) -> Tensor:
+    """What belongs to the ends of steps of `length` times each: their mean of a field that is a mean, else the last.
+
+    `fields`: `(row, step * length, channel, *space)`, `means`: `(channel,)`; gives `(row, step, channel, *space)`.
+    """
+    if length == 1 or not fields.shape[2]:
+        return fields[:, length - 1 :: length]
+    times = fields.unflatten(1, (-1, length))
+    return torch.where(means.view(-1, *[1] * (fields.dim() - 3)), times.mean(2), times[:, :, -1])
+
+
+class Moments:
+    """Forcing fields at the times from the start of a step to its end, as the step is given them.
+
+    A snapshot's mean over a step is the trapezoidal one of the stored times.
+
+    Args:
+      channels, moments: of the forcing, as in a `Layout`. means: see `means_of`.
+    """
+
+    def __init__(self, channels: Channels, moments: Sequence[str], means: Tensor):
+        self._means, self._parts = (
+            means,
+            [(channels.slices[n], m) for n, m in zip(channels.names, moments, strict=True)],
+        )
+        starts = [moment == "start" for moment in moments]
+        self.at_start = all(starts)
+        self._chosen = torch.as_tensor(np.repeat(starts, channels.widths).astype(bool))
+        self._plain = set(moments) <= {"start", "end"}
+
+    def __call__(self, fields: Tensor, length: int = 1) -> Tensor:
+        """`(row, step * length + 1, channel, *space)` to `(row, step, given, *space)`."""
+        first = fields[:, :-1:length]
+        if self.at_start:
+            return first
+        last = over_steps(fields[:, 1:], self._means, length)
+        if self._plain:
+            return torch.where(self._chosen.view(-1, *[1] * (fields.dim() - 3)), first, last)
+        parts = []
+        for where, moment in self._parts:
+            start, end = first[:, :, where], last[:, :, where]
+            if moment == "mean" and not self._means[where.start]:
+                times = fields[:, :, where]
+                halves = (times[:, :-1] + times[:, 1:]) / 2
+                end = halves.unflatten(1, (-1, length)).mean(2)
+            parts += {"start": [start], "both": [start, end]}.get(moment, [end])
+        return torch.cat(parts, 2)
 
 
 class Forcing:
@@ -47,37 +116,59 @@ class Forcing:
 
     Inside the store's period the fields are the store's own. Outside it they are those of the stored time whose day of the
     year and hour are nearest, so that a long run sees an annual cycle; this is logged once.
+
+    Args:
+      dataset: an analysis store.
+      given: the layout, or the forcing's channels alone.
+      length: of a step, in steps of the store.
+      climatology: of the state, where a network starts from it.
     """
 
-    def __init__(self, dataset: xr.Dataset, channels: Channels):
-        self.dataset, self.channels, self.grid = dataset, channels, grid_of(dataset)
-        self.step_seconds = time_step_seconds(dataset)
+    def __init__(self, dataset: xr.Dataset, given: Layout | Channels, length: int = 1, climatology=None):
+        empty, self.climatology = Channels((), ()), climatology
+        layout = given if isinstance(given, Layout) else Layout(empty, empty, given, empty)
+        self.dataset, self.channels, self.grid = dataset, layout.forcing, grid_of(dataset)
+        self.length, self._stored = length, TimeStep.of(dataset)
+        self.step = self._stored.times(length)
         if not self.step_seconds > 0:
             raise ValueError("Expected a store of at least 2 times, which give the length of a step, got one time")
+        self._tells_length = layout.lengths != (1,) or bool(self.step.months)
         self.times = dataset["time"].values
         day, hour = day_and_hour(self.times)
         self._phase = day + hour / 24
         self._hour = hour
-        self._snapshot = is_snapshot(dataset, channels)
+        self._moments = Moments(self.channels, layout.moments, means_of(dataset, self.channels))
+        outside = outside_of(dataset, self.channels)
+        self._outside = None if outside is None else torch.from_numpy(outside)
         self._warned = False
         self._memory: dict[int, Tensor] = {}
 
+    @property
+    def step_seconds(self) -> float:
+        """Length of a step; nominal seconds of months."""
+        return self.step.seconds
+
     def later(self, time, steps: int):
         """The time `steps` steps after `time`."""
-        return later(time, steps * self.step_seconds)
+        return self.step.later(time, steps)
 
     def inputs(self, times) -> StepInputs:
         """Of steps that start at `times`, a row each; no noise."""
         times = list(times)
-        clock = clock_of(times, self.step_seconds / 3600, self.grid)
+        seconds = self.step.lengths_from(np.array(times))
+        clock = clock_of(times, seconds / 3600, self.grid)
+        told = torch.from_numpy(seconds / self._stored.seconds) if self._tells_length else None
+        reference = self.climatology and self.climatology.at([self.later(time, 1) for time in times])
         if not self.channels.count:
-            return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock)
-        first = torch.stack([self._fields(self._index(t)) for t in times])
-        if self._snapshot.all():
-            return StepInputs(first, clock)
-        last = torch.stack([self._fields(self._index(self.later(t, 1))) for t in times])
-        where = self._snapshot.view(1, -1, *[1] * len(self.grid.shape))
-        return StepInputs(torch.where(where, first, last), clock)
+            return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock, None, told, reference)
+        inner = range(1 if self._moments.at_start else self.length + 1)
+        fields = [[self._fields(self._index(self._inside(time, k))) for k in inner] for time in times]
+        fields = torch.stack([torch.stack(row) for row in fields])
+        given = fields if self._moments.at_start else self._moments(fields, self.length)
+        return StepInputs(given[:, 0], clock, None, told, reference)
+
+    def _inside(self, time, stored: int):
+        return self._stored.later(time, stored) if stored else time
 
     def _index(self, time) -> int:
         if self.times[0] <= time <= self.times[-1]:
@@ -97,8 +188,12 @@ class Forcing:
             if len(self._memory) > 64:
                 self._memory.clear()
             part = self.dataset.isel(time=index)
-            fields = {
-                name: torch.from_numpy(np.asarray(part[name].values, np.float32))[None] for name in self.channels.names
-            }
-            self._memory[index] = self.channels.pack(fields)[0]
+            fields = {name: torch.from_numpy(self._read(part[name]))[None] for name in self.channels.names}
+            packed = self.channels.pack(fields)[0]
+            self._memory[index] = packed if self._outside is None else packed.masked_fill(self._outside, torch.nan)
         return self._memory[index]
+
+    def _read(self, field: xr.DataArray) -> np.ndarray:
+        """A field at one time; a series without space is the same everywhere."""
+        values = np.asarray(field.values, np.float32)
+        return values if set(SPACE) & set(field.dims) else np.full(self.grid.shape, values)

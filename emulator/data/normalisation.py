@@ -1,5 +1,6 @@
 """Normalisation of channels by the statistics of the training period; forward and inverse."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,10 @@ class Normalizer(nn.Module):
     @classmethod
     def of(cls, statistics, channels: Channels) -> "Normalizer":
         return cls(*(channel_statistics(statistics, channels, name) for name in ("mean", "std")))
+
+    def picked(self, channels: Sequence[int]) -> "Normalizer":
+        """Of some of the channels, in their order."""
+        return Normalizer(self.mean[channels], self.std[channels])
 
     @classmethod
     def blank(cls, count: int) -> "Normalizer":

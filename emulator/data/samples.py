@@ -2,15 +2,16 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import Channels, Layout
-from emulator.data.forcing import StepInputs, is_snapshot
+from emulator.data.channels import SPACE, Layout, outside_of
+from emulator.data.climatology import Climatology
+from emulator.data.forcing import Moments, StepInputs, means_of, over_steps
 from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
@@ -29,11 +30,14 @@ class Batch:
     """Consecutive steps of some samples, physical units, float32.
 
     Attributes:
-      state: prognostic fields at the `steps + 1` times, `(batch, steps + 1, channel, *space)`.
+      state: prognostic fields at the `history + steps` times, `(batch, time, channel, *space)`; the first `history` are what
+        the first step starts from.
       diagnostic: means over (or values at the end of) each step, `(batch, steps, channel, *space)`.
-      forcing: `(batch, steps, channel, *space)`.
+      forcing: `(batch, steps, channel, *space)`, as `Layout.given` has it.
       clock: features of each step, `(batch, steps, 5, *space)`.
       noise: of a stochastic network, `(batch, steps, channel, *space)`, or None.
+      length: of the steps, in steps of the store, `(batch, steps)` float64; None where all are of the store's length.
+      reference: climatology at the end of each step, `(batch, steps, channel, *space)`, where a network starts from it.
     """
 
     state: Tensor
@@ -41,44 +45,68 @@ class Batch:
     forcing: Tensor
     clock: Tensor
     noise: Tensor | None = None
+    length: Tensor | None = None
+    reference: Tensor | None = None
+
+    @property
+    def history(self) -> int:
+        """Times that a step starts from."""
+        return self.state.shape[1] - self.forcing.shape[1]
+
+    def start(self, step: int = 0) -> Tensor:
+        """The true state that a step, counted from 0, starts from: `(batch, [history,] channel, *space)`."""
+        return self.state[:, step] if self.history == 1 else self.state[:, step : step + self.history]
+
+    def begin(self, rows: Tensor, states: Tensor) -> None:
+        """Puts other states, as `start` gives them, in place of those that some rows (bool) start from."""
+        if self.history == 1:
+            self.state[rows, 0] = states[rows]
+        else:
+            self.state[rows, : self.history] = states[rows]
+
+    def truth(self, step: int) -> tuple[Tensor, Tensor]:
+        """The true state at the end of a step, counted from 0, and its diagnostics, `(batch, channel, *space)` each."""
+        return self.state[:, step + self.history], self.diagnostic[:, step]
 
     def to(self, device: torch.device) -> "Batch":
         """On a device; itself where it is there already."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
     def for_members(self, members: int, noise: Tensor | None) -> "Batch":
         """Every sample `members` times, one after the other, with noise `(batch * members, steps, channel, *space)`."""
-        rows = self._tensors() if members == 1 else [t.repeat_interleave(members, 0) for t in self._tensors()]
-        return Batch(*rows[:4], noise)
+        rows = self if members == 1 else self._with(lambda tensor: tensor.repeat_interleave(members, 0))
+        return dataclasses.replace(rows, noise=noise)
 
     def pinned(self) -> "Batch":
         """In page-locked memory, from which copies to a GPU run beside its work; itself on a machine without one."""
-        if not torch.cuda.is_available():
-            return self
-        return Batch(*(tensor.pin_memory() for tensor in self._tensors()))
+        return self._with(Tensor.pin_memory) if torch.cuda.is_available() else self
 
     def inputs(self) -> Iterator[StepInputs]:
         """Of every step in turn."""
+        parts = self.forcing, self.clock, self.noise, self.length, self.reference
         for k in range(self.forcing.shape[1]):
-            noise = None if self.noise is None else self.noise[:, k]
-            yield StepInputs(self.forcing[:, k], self.clock[:, k], noise)
+            yield StepInputs(*(None if part is None else part[:, k] for part in parts))
 
     def split(self, parts: int) -> list["Batch"]:
         """In equal parts of its samples, in order. Raises `ValueError` where they do not divide."""
         if len(self.state) % parts:
             raise ValueError(f"Expected samples that divide into {parts} parts, got {len(self.state)}")
-        return [Batch(*part) for part in zip(*(tensor.chunk(parts) for tensor in self._tensors()), strict=True)]
+        size = len(self.state) // parts
+        return [self._with(lambda tensor, n=n: tensor[n * size : (n + 1) * size]) for n in range(parts)]
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = {name: change(tensor) for name, tensor in vars(self).items() if tensor is not None}
+        return Batch(**tensors)
 
     def _tensors(self) -> list[Tensor]:
-        tensors = [self.state, self.diagnostic, self.forcing, self.clock]
-        return tensors if self.noise is None else [*tensors, self.noise]
+        return [tensor for tensor in vars(self).values() if tensor is not None]
 
 
 class Samples:
     """Windows of consecutive times of one or several stores, read on demand or held in memory when they fit.
 
     A window never crosses a missing slot, the end of the period, or the seam of two stores that do not follow one another.
-    Forcing that is a snapshot is taken at the start of a step, forcing that is a mean over the step at its end.
+    Forcing is taken at the moments of a step that the layout says. A series without space is the same everywhere.
 
     Args:
       dataset: an analysis store opened with `open_analysis`, or several in the order of time, alike in
@@ -89,6 +117,7 @@ class Samples:
       stores: where the datasets lie, one path each; chunks are then read and decompressed without Zarr's detours where the
         layout allows (`emulator.store.chunks`). The datasets have to be those of the stores, unchanged.
       threads: that read and decompress at the same time.
+      climatology: of the prognostic channels, for a network that predicts departures from it.
     """
 
     def __init__(
@@ -100,7 +129,9 @@ class Samples:
         cache_bytes: int = 3 << 30,
         stores: Sequence | None = None,
         threads: int = 1,
+        climatology: Climatology | None = None,
     ):
+        self.climatology = climatology
         datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
         if stores is not None and len(stores) != len(datasets):
             raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(stores)}")
@@ -108,13 +139,16 @@ class Samples:
         record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
         self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
-        self.grid, self.step_hours = grid_of(self.dataset), record.step_seconds / 3600
+        self.grid, self.step = grid_of(self.dataset), record.step
         self.times, self.missing = record.times, record.missing
         self.fingerprints = [stretch.dataset.attrs.get("fingerprint") for stretch in record.stretches]
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
-        self._at_start = is_snapshot(self.dataset, layout.forcing)
+        self._moments = Moments(layout.forcing, layout.moments, means_of(self.dataset, layout.forcing))
+        self._outside = {group: outside_of(self.dataset, getattr(layout, group)) for group in HELD}
+        self._means, self._series = means_of(self.dataset, layout.diagnostic), self._read_series(layout)
         self._day, self._hour = day_and_hour(self.times)
+        self._seconds = self.step.lengths_from(self.times)
         self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
         count = sum(getattr(layout, g).count for g in HELD)
         size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
@@ -122,68 +156,99 @@ class Samples:
         if size <= cache_bytes:
             log.info("holding %d times x %d channels in memory (%.2f GB)", len(self.times), count, size / 1e9)
             shapes = {g: (len(self.times), getattr(layout, g).count, *self.grid.shape) for g in HELD}
-            self._held = Held(shapes, lambda group, times, out: self._read_into(getattr(layout, group), times, out))
+            self._held = Held(shapes, self._read_into)
 
     def __len__(self) -> int:
         return len(self.times)
 
-    def _read(self, channels: Channels, times: np.ndarray) -> Tensor:
-        """Fields at some positions in time, `(time, channel, *space)`."""
-        out = self._memory.tensor((len(times), channels.count, *self.grid.shape))
-        self._read_into(channels, times, out.numpy())
+    def _read(self, group: str, times: np.ndarray) -> Tensor:
+        """Fields of a group at some positions in time, `(time, channel, *space)`."""
+        out = self._memory.tensor((len(times), getattr(self.layout, group).count, *self.grid.shape))
+        self._read_into(group, times, out.numpy())
         return out
 
-    def _read_into(self, channels: Channels, times: np.ndarray, out: np.ndarray) -> None:
+    def _read_into(self, group: str, times: np.ndarray, out: np.ndarray) -> None:
         """As `_read`, into C-contiguous float32 `out`."""
-        if not channels.count:
-            return
+        slices = getattr(self.layout, group).slices
+        for name in self._series.keys() & slices.keys():
+            where = slices.pop(name)
+            out[:, where] = self._series[name][times].reshape(-1, *[1] * (out.ndim - 1))
         owner = np.searchsorted(self._record.edges, times, side="right") - 1
-        for number in np.unique(owner):
+        for number in np.unique(owner) if slices else ():
             rows = np.flatnonzero(owner == number)
             stretch, reader = self._record.stretches[number], self._readers[number]
             local = times[rows] - self._record.edges[number]
-            if reader is not None and reader.can_read(channels.names):
-                _read_chunks(reader, channels, stretch.first + local, rows, out)
+            if reader is not None and reader.can_read(slices):
+                _read_chunks(reader, slices, stretch.first + local, rows, out)
             else:
-                self._read_zarr(stretch.dataset, channels, local, rows, out)
+                self._read_zarr(stretch.dataset, slices, local, rows, out)
+        if self._outside[group] is not None:
+            np.copyto(out, np.nan if group == "forcing" else 0.0, where=self._outside[group])
 
-    def _read_zarr(self, dataset: xr.Dataset, channels: Channels, local, rows, out: np.ndarray) -> None:
-        block = max(1, READ_BYTES // (4 * max(1, channels.count) * int(np.prod(self.grid.shape))))
+    def _read_zarr(self, dataset: xr.Dataset, slices: Mapping[str, slice], local, rows, out: np.ndarray) -> None:
+        block = max(1, READ_BYTES // (4 * out[0].size))
         follow = np.flatnonzero(np.diff(local) != 1) + 1  # a slice is read faster than scattered times
         for run in np.split(np.arange(len(local)), follow):
             for first in range(0, len(run), block):
                 some = run[first : first + block]
                 chosen = dataset.isel(time=slice(int(local[some[0]]), int(local[some[-1]]) + 1))
-                for name, where in channels.slices.items():
+                for name, where in slices.items():
                     values = np.asarray(chosen[name].values, np.float32)
                     out[rows[some], where] = values.reshape(len(some), -1, *self.grid.shape)
 
-    def starts(self, steps: int) -> np.ndarray:
-        """Indices of the times from which `steps` steps can be taken without crossing a missing slot or a seam."""
+    def _read_series(self, layout: Layout) -> dict[str, np.ndarray]:
+        """Values of the forcing without space at all times. Raises `ValueError` where one lacks a time that is there."""
+        found = {}
+        for name in layout.forcing.names:
+            if set(SPACE) & set(self.dataset[name].dims):
+                continue
+            parts = [stretch.dataset[name].values for stretch in self._record.stretches]
+            found[name] = np.concatenate(parts).astype(np.float32)
+            if (absent := ~np.isfinite(found[name]) & ~self.missing).any():
+                raise ValueError(
+                    f"Expected a value of {name} at every time, got none at {self.times[np.argmax(absent)]}"
+                )
+        return found
+
+    def starts(self, steps: int, length: int = 1) -> np.ndarray:
+        """Indices of the times from which `steps` steps of `length` times can be taken.
+
+        Neither they nor the input times before cross a missing slot or a seam.
+        """
         bad = np.concatenate([[0], np.cumsum(self.missing)])
         seams = np.concatenate([[0], np.cumsum(self._record.breaks)])  # between a time and the next
-        first = np.arange(len(self.times) - steps)
-        return first[(bad[first + steps + 1] == bad[first]) & (seams[first + steps] == seams[first])]
+        before, after = length * (self.layout.history - 1), length * steps
+        at = np.arange(before, len(self.times) - after)
+        first, last = at - before, at + after
+        return at[(bad[last + 1] == bad[first]) & (seams[last] == seams[first])]
 
-    def batch(self, starts, steps: int) -> Batch:
-        """The windows of `steps` steps that begin at the given indices, in page-locked memory where there is a GPU."""
+    def batch(self, starts, steps: int, length: int = 1) -> Batch:
+        """The windows of `steps` steps that begin at the given indices, in page-locked memory where there is a GPU.
+
+        `length`: of a step, in times of the store.
+        """
         starts = np.asarray(starts, int)
-        whole = starts[:, None] + np.arange(steps + 1)  # (batch, time)
-        state = self._fields("prognostic", whole)
-        diagnostic = self._fields("diagnostic", whole[:, 1:])
-        forcing = self._forcing(whole)
+        whole = starts[:, None] + np.arange(length * steps + 1)  # (batch, time)
+        state = self._fields("prognostic", starts[:, None] + length * np.arange(1 - self.layout.history, steps + 1))
+        diagnostic = over_steps(self._fields("diagnostic", whole[:, 1:]), self._means, length)
+        forcing = self._forcing(whole, length)
         clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
-        for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1].ravel(), strict=True):
+        seconds = self._seconds if length == 1 else self.step.times(length).lengths_from(self.times)
+        for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1:length].ravel(), strict=True):
             part = slice(time, time + 1)
-            clock_features(self._day[part], self._hour[part], self.step_hours, *self._mesh, out=out[None])
-        return Batch(state, diagnostic, forcing, clock).pinned()
+            clock_features(self._day[part], self._hour[part], seconds[part] / 3600, *self._mesh, out=out[None])
+        told, reference = None, None
+        if self.layout.lengths != (1,) or self.step.months:
+            told = torch.from_numpy(seconds[whole[:, :-1:length]] / self.step.seconds)
+        if self.climatology is not None:
+            found = self.climatology.at(self.times[whole[:, length::length].ravel()])
+            reference = found.unflatten(0, (len(starts), steps))
+        return Batch(state, diagnostic, forcing, clock, None, told, reference).pinned()
 
-    def _forcing(self, times: np.ndarray) -> Tensor:
+    def _forcing(self, times: np.ndarray, length: int) -> Tensor:
         if not self.layout.forcing.count:
-            return self._fields("forcing", times[:, 1:])
-        fields = self._fields("forcing", times)
-        where = self._at_start.view(1, 1, -1, *[1] * len(self.grid.shape))
-        return torch.where(where, fields[:, :-1], fields[:, 1:])
+            return self._fields("forcing", times[:, 1::length])
+        return self._moments(self._fields("forcing", times), length)
 
     def state(self, index: int) -> Tensor:
         """Prognostic fields at one time, `(channel, *space)`."""
@@ -196,14 +261,14 @@ class Samples:
             return torch.empty((*times.shape, 0, *self.grid.shape))
         if self._held is not None and (held := self._held.fields(group, times)) is not None:
             return held
-        return self._read(channels, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
+        return self._read(group, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
 
 
-def _read_chunks(reader, channels: Channels, times, rows, out: np.ndarray) -> None:
+def _read_chunks(reader, slices: Mapping[str, slice], times, rows, out: np.ndarray) -> None:
     wanted = [
         (name, int(time), int(row), where.start, where.stop)
         for time, row in zip(times, rows, strict=True)
-        for name, where in channels.slices.items()
+        for name, where in slices.items()
     ]
     reader.read(wanted, out)
 

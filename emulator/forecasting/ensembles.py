@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import Channels
+from emulator.data.channels import Channels, kept_within, outside_of
 from emulator.data.forcing import Forcing, StepInputs
 from emulator.forecasting.options import EnsembleOptions
 from emulator.model.noise import forecast_key
@@ -34,12 +34,12 @@ class InitialStates:
         self.batch_size, self.options, self._source = batch_size, options, None
 
     def __call__(self, times: Sequence) -> tuple[Tensor, Tensor]:
-        """States and diagnostics at lead 0 of all rows, `(time and member, channel, *space)`.
+        """What forecasts start from, and diagnostics at lead 0, of all rows, `(time and member, [history,] channel, *space)`.
 
         Raises `ValueError` for hours that are no whole steps, and for earlier analyses that the store lacks.
         """
         layout, options = self.step.layout, self.options
-        state, diagnostic = self._read(layout.prognostic, times), self._read(layout.diagnostic, times)
+        state, diagnostic = self._states(times), self._read(layout.diagnostic, times)
         if options is None:
             return state, diagnostic
         diagnostic = diagnostic.repeat_interleave(options.members, 0)
@@ -53,10 +53,24 @@ class InitialStates:
         make = {"noise": self._noisy, "bred": self._bred, "lagged": self._lagged}[options.kind]
         return torch.cat([make(time, one) for time, one in zip(times, state, strict=True)]), diagnostic
 
+    def _states(self, times: Sequence) -> Tensor:
+        """What steps start from at some times, `(time, [history,] channel, *space)`."""
+        layout = self.step.layout
+        if layout.history == 1:
+            return self._read(layout.prognostic, times)
+        back = range(1 - layout.history, 0)
+        for time in times:
+            self._check_stored([self.forcing.later(time, k) for k in back], time, "a history")
+        steps = [self._read(layout.prognostic, [self.forcing.later(time, k) for time in times]) for k in back]
+        return torch.stack([*steps, self._read(layout.prognostic, times)], 1)
+
     def _read(self, channels: Channels, times: Sequence) -> Tensor:
         part = self.dataset.sel(time=list(times))
         fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32)) for n in channels.names}
         packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.grid.shape)
+        outside = outside_of(self.dataset, channels)
+        if outside is not None:
+            packed = kept_within(packed, torch.from_numpy(~outside))
         return packed.to(self.step.device)
 
     def _draws(self, time) -> Tensor:
@@ -78,20 +92,26 @@ class InitialStates:
         return torch.cat([state[None], perturbed_states]) if self.options.control else perturbed_states
 
     def _noisy(self, time, state: Tensor) -> Tensor:
-        return self._with_control(state, perturbed(self.step, state[None], self.options.amplitude * self._draws(time)))
+        """All times of a history are moved alike, so that what they tell of the change stays."""
+        draws = self._like(self._draws(time), state)
+        return self._with_control(state, perturbed(self.step, state[None], self.options.amplitude * draws))
+
+    def _like(self, draws: Tensor, state: Tensor) -> Tensor:
+        """Perturbations `(member, channel, *space)` with an axis for the history where a state has one."""
+        return draws if draws.dim() > state.dim() else draws[:, None]
 
     def _bred(self, time, state: Tensor) -> Tensor:
         options = self.options
         cycle = self._whole_steps(options.cycle_hours, "cycle_hours")
         past = [self.forcing.later(time, -cycle * back) for back in range(options.cycles, 0, -1)]
         self._check_stored(past, time)
-        states = [*self._read(self.step.layout.prognostic, past), state]
+        states = [*self._states(past), state]
         area = torch.as_tensor(self.forcing.grid.area).to(self.step.device)
 
         def advance(batch, index):
             return self._forecast(batch, past[index], cycle)
 
-        vectors = bred(self.step, states, self._draws(time), advance, area, options.amplitude)
+        vectors = bred(self.step, states, self._like(self._draws(time), state), advance, area, options.amplitude)
         return self._with_control(state, perturbed(self.step, state[None], vectors))
 
     def _lagged(self, time, state: Tensor) -> Tensor:
@@ -99,7 +119,7 @@ class InitialStates:
         lag = self._whole_steps(self.options.lag_hours, "lag_hours")
         past = [self.forcing.later(time, -lag * back) for back in range(1, self.options.members)]
         self._check_stored(past, time)
-        older = self._read(self.step.layout.prognostic, past) if past else state[None][:0]
+        older = self._states(past) if past else state[None][:0]
         late = [
             self._forecast(one[None], start, lag * back)
             for back, (start, one) in enumerate(zip(past, older, strict=True), 1)
@@ -107,7 +127,7 @@ class InitialStates:
         return torch.cat([state[None], *late])
 
     def _forecast(self, batch: Tensor, start, steps: int) -> Tensor:
-        """States `(row, channel, *space)` from `start` some steps later, all with the noise of its first member.
+        """States `(row, [history,] channel, *space)` from `start` some steps later, all with the noise of its first member.
 
         So bred vectors differ by how they began, and a lagged member is the forecast that had started then.
         """
@@ -119,26 +139,29 @@ class InitialStates:
                     given = given._replace(
                         noise=self.step.noise.rows([forecast_key(self.options.seed, start, 0, number)])
                     )
-                parts = (None if part is None else part.to(self.step.device) for part in given)
+                parts = given.to(self.step.device)
                 yield StepInputs(*(None if part is None else part.expand(rows, *part.shape[1:]) for part in parts))
 
         ends = []
         for rows in batch.split(self.batch_size):
             for result in rollout(self.step, rows, inputs(len(rows))):
-                end = result.state
+                end = result.onward
             ends.append(end)
         return torch.cat(ends)
 
     def _whole_steps(self, hours: float, name: str) -> int:
+        if self.forcing.step.months:
+            raise ValueError(f"Expected an ensemble without {name} for a step of {self.forcing.step}, got {hours:g}")
         steps = hours * 3600 / self.forcing.step_seconds
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-9:
             raise ValueError(f"Expected {name} as a multiple of {self.forcing.step_seconds / 3600:g}, got {hours:g}")
         return round(steps)
 
-    def _check_stored(self, past: Sequence, time) -> None:
-        stored = set(self.dataset["time"].values.tolist())
+    def _check_stored(self, past: Sequence, time, what: str = "the ensemble") -> None:
+        there = ~self.dataset["missing"].values.astype(bool) if "missing" in self.dataset else slice(None)
+        stored = set(self.dataset["time"].values[there].tolist())
         if missing := [when for when in past if np.array(when).tolist() not in stored]:
-            raise ValueError(f"Expected analyses before {time} for the ensemble, the store has none at {missing[0]}")
+            raise ValueError(f"Expected analyses before {time} for {what}, the store has none at {missing[0]}")
 
 
 def noise(
@@ -182,16 +205,20 @@ def bred(
 
     Args:
       step: the emulator, which gives bounds and units.
-      states: analyses one cycle apart, oldest first, `(channel, *space)` each.
-      start: perturbations of the oldest, `(member, channel, *space)` in the same units.
-      advance: `(state, cycle) -> state` at the end of the cycle, for `(member, channel, *space)` states.
+      states: analyses one cycle apart, oldest first, `([history,] channel, *space)` each.
+      start: perturbations of the oldest, `(member, [1,] channel, *space)` in the same units.
+      advance: `(state, cycle) -> state` at the end of the cycle, for `(member, [history,] channel, *space)` states.
       area: cell areas, summing to 1.
-      amplitude: root mean square (`size_of`) to which the difference is rescaled after every cycle.
+      amplitude: root mean square (`size_of`) to which the difference at the last time is rescaled after every cycle.
     """
-    vectors = start * (amplitude / size_of(step, step.change_std * start, area)).float().view(-1, 1, 1, 1)
+
+    def scaled(vectors: Tensor, size: Tensor) -> Tensor:
+        last = size if size.dim() == 1 else size[:, -1]
+        return vectors * (amplitude / last.clamp(min=1e-12)).float().view(-1, *[1] * (vectors.dim() - 1))
+
+    vectors = scaled(start, size_of(step, step.change_std * start, area))
     for cycle, analysis in enumerate(states[:-1]):
         control = advance(analysis[None], cycle)
         grown = advance(perturbed(step, analysis[None], vectors), cycle) - control
-        size = size_of(step, grown, area).clamp(min=1e-12)
-        vectors = grown / step.change_std * (amplitude / size).float().view(-1, 1, 1, 1)
+        vectors = scaled(grown / step.change_std, size_of(step, grown, area))
     return vectors

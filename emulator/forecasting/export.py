@@ -7,18 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from emulator.files.whole_file import write_netcdf
-from emulator.forecasting.grib import library, write_grib
+from emulator.forecasting.grib import expect_rows, library, write_grib
 from emulator.forecasting.netcdf import to_cf
+from emulator.planet.grid import Grid
 from emulator.store.forecast import open_forecast
 
 log = logging.getLogger(__name__)
 SUFFIX = {"netcdf": ".nc", "grib": ".grib2"}
 
 
-def check_formats(kinds: Sequence[str]) -> None:
-    """Raises `ImportError` where a format cannot be written here, to be known before there is anything to write."""
+def check_formats(kinds: Sequence[str], grid: Grid | None = None) -> None:
+    """To be known before there is anything to write.
+
+    Raises `ImportError` where a format cannot be written here, and `ValueError` for a grid that it does not hold.
+    """
     if "grib" in kinds:
         library()
+        if grid is not None:
+            expect_rows(grid)
 
 
 def export(path: Path, kind: str) -> Path:

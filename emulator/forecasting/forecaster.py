@@ -1,6 +1,7 @@
 """Forecasts from a group of initial times: states in, blocks of named fields out, resumable at every block."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emulator.conservation.budgets import Anchor
+from emulator.data.channels import Channels, outside_of
+from emulator.data.climatology import Climatology
 from emulator.data.forcing import Forcing, StepInputs
 from emulator.files.whole_file import whole_file
 from emulator.forecasting.ensembles import InitialStates
@@ -19,14 +22,15 @@ from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
-from emulator.model.stepper import Stepper, StepResult
+from emulator.model.stepper import Stepper, StepResult, newest
+from emulator.store.schema import grid_of
 
 BLOCK_BYTES = 1 << 27
 
 
 @dataclasses.dataclass
 class Position:
-    """Where a group of forecasts stands after a number of steps: states and anchors of its batches of rows."""
+    """Where a group of forecasts stands after a number of steps: what the next starts from and anchors, by batch of rows."""
 
     number: int
     states: list[Tensor]
@@ -63,6 +67,10 @@ class Forecaster:
       dataset: the analysis store with initial states and forcing.
       batch_size: forecasts computed at a time.
       ensemble: None for single forecasts.
+      length: of the steps, in steps of the store, of those that the models make; None: the shortest.
+      climatology: path of the store that a network which predicts departures from it needs; None: as it was trained.
+
+    Where a field does not exist, it is missing (NaN) in what comes out.
     """
 
     def __init__(
@@ -71,10 +79,18 @@ class Forecaster:
         dataset: xr.Dataset,
         batch_size: int = 8,
         ensemble: EnsembleOptions | None = None,
+        length: int | None = None,
+        climatology: str | os.PathLike | None = None,
     ):
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
-        self.forcing = Forcing(dataset, self.step.layout.forcing)
+        layout = self.step.layout
+        reference = _climatology(self.models, dataset, climatology)
+        self.forcing = Forcing(dataset, layout, layout.lengths[0] if length is None else length, reference)
+        self._outside = {
+            name: outside_of(dataset, Channels.of(dataset, [name]))
+            for name in (*layout.prognostic.names, *layout.diagnostic.names)
+        }
         self.records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
         self._initial = InitialStates(self.step, dataset, self.forcing, batch_size, ensemble)
 
@@ -98,7 +114,7 @@ class Forecaster:
             state, diagnostic = self._initial(times)
             start = Position(0, [state[r] for r in rows], [None] * len(rows))
             if not schedule.mean:
-                entries = [(state, diagnostic, {})]
+                entries = [(newest(state, self.step.layout), diagnostic, {})]
         before = start
         most = max(1, BLOCK_BYTES // (4 * len(times) * self.members * (self._numbers() or 1)))
         for here, entry in self._entries(times, rows, start, schedule):
@@ -137,7 +153,7 @@ class Forecaster:
                     shared[number] = self._inputs(times, number)
                 given = shared[number]
                 if len(rows) > 1:
-                    given = StepInputs(given.forcing[row], given.clock[row])
+                    given = given.rows(row)
                 yield given._replace(noise=self._noise(times, row, number))
 
         forecasts = []
@@ -153,16 +169,16 @@ class Forecaster:
                 total = _added(total, entry)
             if number in ends:
                 masses = [None if result.anchor is None else result.anchor.dry_mass for result in results]
-                position = Position(number, [result.state for result in results], masses)
+                position = Position(number, [result.onward for result in results], masses)
                 yield position, _over(total, number - written) if schedule.mean else entry
                 total, written = None, number
 
     def _inputs(self, times, number: int) -> StepInputs:
-        """Forcing and clock of step `number` of all rows, on the models' device."""
+        """Forcing, clock and more of step `number` of all rows, without noise, on the models' device."""
         given = self.forcing.inputs([self.forcing.later(time, number - 1) for time in times])
         if self.members > 1:
-            given = StepInputs(*(part.repeat_interleave(self.members, 0) for part in given[:2]))
-        return StepInputs(*(part.to(self.step.device) for part in given[:2]))
+            given = given.rows(np.repeat(np.arange(len(times)), self.members))
+        return given.to(self.step.device)
 
     def _noise(self, times, row: np.ndarray, number: int) -> Tensor | None:
         """Noise of step `number`, counted from 1, of some rows; None for a network that takes none."""
@@ -187,6 +203,11 @@ class Forecaster:
         state, diagnostic = (torch.cat([getattr(r, what) for r in results])[order] for what in ("state", "diagnostic"))
         return state, diagnostic, record
 
+    def _where_it_exists(self, name: str, field: np.ndarray) -> np.ndarray:
+        """A field `(row, [level,] *space)`, missing elsewhere."""
+        outside = self._outside[name]
+        return field if outside is None else np.where(outside.reshape(field.shape[1:]), np.float32(np.nan), field)
+
     def _named(self, entries, times: int) -> dict[str, np.ndarray]:
         layout = self.step.layout
         out: dict[str, np.ndarray] = {}
@@ -200,13 +221,27 @@ class Forecaster:
             if channels.count:
                 stacked = torch.stack([entry[part] for entry in entries], dim=1).flatten(0, 1).cpu()
                 for name, field in channels.unpack(stacked).items():
-                    out[name] = shaped(field.numpy().reshape(-1, len(entries), *field.shape[1:]))
+                    out[name] = shaped(
+                        self._where_it_exists(name, field.numpy()).reshape(-1, len(entries), *field.shape[1:])
+                    )
         self.records |= {name for entry in entries for name in entry[2]}
         zeros = torch.zeros(len(entries[0][0]), device=self.step.device)
         for name in sorted(self.records):  # 0 at lead 0, also in a block of its own
             values = [entry[2].get(name, zeros).float() for entry in entries]
             out[name] = shaped(torch.stack(values, dim=1).cpu().numpy())
         return out
+
+
+def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climatology | None:
+    """What the models' predictions count from; None where none counts from it. Raises `ValueError` where it is absent."""
+    stages = [one for model in models for _, one in getattr(model, "stages", ((0, model),))]
+    asking = [one for one in stages if getattr(getattr(one, "prediction", None), "reference", False)]
+    if not asking:
+        return None
+    path = path or getattr(asking[0], "metadata", {}).get("config", {}).get("climatology")
+    if path is None:
+        raise ValueError("Expected the climatology that the network's predictions count from, got none")
+    return Climatology(path, asking[0].layout.prognostic, grid_of(dataset))
 
 
 def _added(total, entry):

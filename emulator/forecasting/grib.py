@@ -39,22 +39,29 @@ def library():
     return eccodes
 
 
+def expect_rows(grid: Grid) -> None:
+    """Raises `ValueError` for a grid that is not written as GRIB."""
+    if not grid.has_rows or grid.is_split:
+        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}; NetCDF takes any grid")
+
+
 def write_grib(forecast: xr.Dataset, path: Path) -> int:
     """Writes a forecast `(lead_time, [member,] [vertical,] latitude, longitude)` with a scalar `init_time`.
 
     Returns the number of messages. Under a temporary name, then renamed. A bitmap says where a field does not exist. Fields
     that GRIB has no number for, and records of the conservation scheme, are left out. Raises `ImportError` without ecCodes,
-    `ValueError` on a point grid or another calendar, `OSError` on a full disk.
+    `ValueError` on points, a map, another calendar or leads in months, `OSError` on a full disk.
     """
     eccodes = library()
     grid = grid_of(forecast)
-    if grid.kind == "points":
-        raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}")
+    expect_rows(grid)
     init = forecast["init_time"].values[()]
     if not isinstance(init, np.datetime64):
         raise ValueError(
             f"Expected the standard calendar for GRIB, got {getattr(init, 'calendar', type(init).__name__)}"
         )
+    if forecast["lead_time"].dtype.kind in "iu":
+        raise ValueError(f"Expected leads of fixed length for GRIB, got months in the forecast for {path}")
     count = 0
     with whole_file(path) as partial, open(partial, "wb") as file:
         for name in map(str, forecast.data_vars):
@@ -124,8 +131,8 @@ def _message(eccodes, forecast, grid: Grid, template: int):
         "Nj": len(grid.latitude),
         "latitudeOfFirstGridPointInDegrees": float(grid.latitude[0]),
         "latitudeOfLastGridPointInDegrees": float(grid.latitude[-1]),
-        "longitudeOfFirstGridPointInDegrees": float(grid.longitude[0]),
-        "longitudeOfLastGridPointInDegrees": float(grid.longitude[-1]),
+        "longitudeOfFirstGridPointInDegrees": float(grid.longitude[0]) % 360,
+        "longitudeOfLastGridPointInDegrees": float(grid.longitude[-1]) % 360,
         "iDirectionIncrementInDegrees": float(np.diff(grid.longitude).mean()),
         "jScansPositively": 0,
     }

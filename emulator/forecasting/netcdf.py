@@ -4,8 +4,10 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import valid_times
+from emulator.planet.projection import NAME as CRS
 from emulator.planet.variables import Variable, known
 from emulator.planet.vertical import VERTICAL
+from emulator.store.forecast import lead_attributes
 from emulator.store.masks import domain_name, existing
 from emulator.store.schema import entry
 
@@ -31,13 +33,15 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
     dataset = dataset.assign_coords(
         time=("time", valid, {"standard_name": "time", "axis": "T", "bounds": "time_bounds"}),
         forecast_reference_time=((), init, {"standard_name": "forecast_reference_time"}),
-        forecast_period=("time", leads, {"standard_name": "forecast_period"}),
+        forecast_period=("time", leads, {"standard_name": "forecast_period", **lead_attributes(leads)}),
     )
     step = np.diff(leads, prepend=leads[:1] * 0)
     dataset["time_bounds"] = (
         ("time", "bounds"),
         np.stack([valid_times(np.array([init]), leads - step)[0], valid], axis=1),
     )
+    if CRS in dataset.coords:
+        dataset = dataset.reset_coords(CRS)  # a variable of its own, which the fields name
     _space(dataset)
     _levels(dataset)
     for name, field in dataset.data_vars.items():
@@ -49,7 +53,8 @@ def to_cf(forecast: xr.Dataset) -> xr.Dataset:
         variable.encoding = {"_FillValue": None} if variable.dtype.kind == "f" and name in dataset.coords else {}
     for name in ("time", "time_bounds", "forecast_reference_time"):
         dataset[name].encoding = {"units": "seconds since 1970-01-01", "dtype": "int64"}
-    dataset["forecast_period"].encoding = {"units": "hours", "dtype": "float64"}
+    if leads.dtype.kind == "m":
+        dataset["forecast_period"].encoding = {"units": "hours", "dtype": "float64"}
     return dataset
 
 

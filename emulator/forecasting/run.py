@@ -8,38 +8,46 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from emulator.data.channels import Layout
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
 from emulator.model.saved_model import check_match, digest_of, load_model
 from emulator.model.stepper import Cascade, Stepper
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
+from emulator.store.schema import time_step_seconds
 
 
 def forecast(
     model: Stepper | Sequence[Stepper] | str | os.PathLike,
     analysis: xr.Dataset | str | os.PathLike,
     init,
-    days: float,
+    days: float | None = None,
     *,
+    lead: str | None = None,
     ensemble: EnsembleOptions | Mapping | int | None = None,
     thin: ThinOptions | Mapping | None = None,
     output: str | os.PathLike | None = None,
     batch_size: int = 8,
+    step_hours: float | None = None,
+    climatology: str | os.PathLike | None = None,
 ) -> xr.Dataset:
-    """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days.
+    """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
     Args:
       model: what `emulator.load_model` gives, or the path of a checkpoint; several share the members of an ensemble.
       analysis: the analysis store, opened or its path, with the initial states and the forcing.
       init: initial time or times that the store has, as dates, text or datetime64.
+      lead: in place of `days`, such as `12 months`, in which a store of calendar steps counts.
       ensemble: options, or a number of members with the default ones.
       thin: what is kept of the forecasts.
       output: a store that is written, and opened; a stopped call goes on with it. None: in memory.
       batch_size: forecasts computed at a time.
+      step_hours: of a network that makes steps of several lengths, which; None: the shortest.
+      climatology: path of what a network's predictions count from, where it does; None: as it was trained.
 
     Raises `ValueError` for models that do not fit the store or the ensemble, and for times that the store lacks.
     """
@@ -51,14 +59,14 @@ def forecast(
     ensemble = EnsembleOptions.of(ensemble) if isinstance(ensemble, Mapping) else ensemble
     thin = ThinOptions.of(thin) if isinstance(thin, Mapping) else thin or ThinOptions()
     models.check(dataset, ensemble)
-    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble)
+    length = step_length(models.first.layout, dataset, step_hours)
+    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology)
     times = _times(dataset, init)
-    steps = round(days * 86400 / forecaster.forcing.step_seconds)
-    if steps < 1:
-        hours = forecaster.forcing.step_seconds / 3600
-        raise ValueError(f"Expected days of at least one step of {hours:g} h, got {days:g} days")
+    if (days is None) == (lead is None):
+        raise ValueError(f"Expected days or a lead, got {days} and {lead}")
+    steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, models.first, ensemble)
+    attributes = attributes_of(dataset, models.first, ensemble, length)
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
     write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)
@@ -83,19 +91,34 @@ def _times(dataset: xr.Dataset, init) -> list:
     return times
 
 
-def attributes_of(dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None) -> dict:
-    """What a forecast store says of where it comes from."""
-    kept = ("vertical_coordinate", "constants", "source", "history")
+def step_length(layout: Layout, dataset: xr.Dataset, hours: float | None) -> int:
+    """Length of a forecast's steps, in steps of the store. Raises `ValueError` for one that the network does not make."""
+    if hours is None:
+        return layout.lengths[0]
+    own = time_step_seconds(dataset) / 3600
+    made = [length * own for length in layout.lengths]
+    if not any(abs(hours - each) < 1e-9 for each in made):
+        text = ", ".join(f"{each:g}" for each in made)
+        raise ValueError(f"Expected step_hours among those of the network, {text}, got {hours:g}")
+    return round(hours / own)
+
+
+def attributes_of(
+    dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None, length: int = 1
+) -> dict:
+    """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis."""
+    kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months")
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
     attributes |= {"title": "emulator forecast", "time_step_seconds": dataset.attrs["time_step_seconds"]}
     if saved := getattr(model, "metadata", None):
         attributes |= {
             "time_step_seconds": saved["step_seconds"],
             "checkpoint": saved["sha256"],
-            "conservation": saved["config"]["conservation"]["kind"],
+            "conservation": saved["config"]["conservation"].get("kind", "sequential"),
             "training_period": " to ".join(saved["period"]),
             **{name: value for name, value in saved["scheme"].items() if name.startswith("unaccounted")},
         }
+    attributes["time_step_seconds"] *= length
     if getattr(model, "scheme", None) is None:
         attributes["conservation"] = "none"
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})

@@ -1,4 +1,4 @@
-"""When forecasts start, and which of their steps are written: every so many hours, as means, or by calendar months."""
+"""When forecasts start, how long they are, and which of their steps are written: every so many, as means, or by months."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from emulator.data.forcing import Forcing
-from emulator.planet.calendar import select_period
+from emulator.planet.calendar import TimeStep, select_period
+from emulator.planet.months import month_numbers
 
 MEANS = ("none", "every", "monthly")
 
@@ -48,6 +49,8 @@ class Schedule:
                 )
             return cls(next(iter(ends)), mean=True)
         stride = 1.0 if every_hours is None else every_hours * 3600 / forcing.step_seconds
+        if every_hours is not None and forcing.step.months:
+            raise ValueError(f"Expected no thin.every_hours for a step of {forcing.step}, got {every_hours:g}")
         if stride < 1 or abs(stride - round(stride)) > 1e-9:
             hours = forcing.step_seconds / 3600
             raise ValueError(f"Expected thin.every_hours as a multiple of {hours:g}, got {every_hours:g}")
@@ -58,9 +61,21 @@ class Schedule:
         """Step numbers of all leads."""
         return [*self.ends] if self.mean else [0, *self.ends]
 
-    def leads(self, step_seconds: float) -> np.ndarray:
-        """Lead times, timedelta64 `(lead,)`."""
-        return np.round(np.array(self.numbers) * step_seconds * 1e9).astype("timedelta64[ns]")
+    def leads(self, step: TimeStep) -> np.ndarray:
+        """Leads, timedelta64, or integers for months, `(lead,)`."""
+        return step.leads(self.numbers)
+
+
+def count_steps(step: TimeStep, days: float, lead: str | None = None) -> int:
+    """How many steps make a forecast of some days, or, where it is given, of a lead such as `12 months`.
+
+    Raises `ValueError` for less than a step, for a lead of part of a step, and for days of months or months of days.
+    """
+    number = days * 86400 / step.seconds if lead is None else step.count(TimeStep.parse(lead))
+    if round(number) < 1 or (lead is not None and abs(number - round(number)) > 1e-9):
+        hint = "; give the lead in months, such as 12 months" if step.months and lead is None else ""
+        raise ValueError(f"Expected a lead of whole steps of {step}, got {lead or f'{days:g} days'}{hint}")
+    return round(number)
 
 
 def month_ends(first, steps: int, later) -> tuple[int, ...]:
@@ -71,10 +86,7 @@ def month_ends(first, steps: int, later) -> tuple[int, ...]:
 
     def month(number):
         # a step belongs to the month of its start
-        when = later(first, number - 1)
-        if isinstance(when, np.datetime64):
-            return when.astype("datetime64[M]").astype(int)
-        return 12 * when.year + when.month
+        return month_numbers([later(first, number - 1)])[0]
 
     return tuple(number for number in range(1, steps + 1) if month(number) != month(number + 1))
 
@@ -85,8 +97,10 @@ class Starts:
 
     Attributes:
       start, end: the period, both included; None is open.
-      every_hours: between initial times. most: so many at most; None: all.
+      every_hours: between initial times; every: in place of it, such as `12 months`; of a store of calendar steps by default
+        every time. most: so many at most; None: all.
       beyond_store: whether forecasts may run past the end of the store.
+      length: of the forecasts' steps, in steps of the store. history: input times of the model.
     """
 
     start: object = None
@@ -94,25 +108,51 @@ class Starts:
     every_hours: float = 36
     most: int | None = None
     beyond_store: bool = False
+    every: str | None = None
+    length: int = 1
+    history: int = 1
 
     def of(self, dataset: xr.Dataset, steps: int, name: str = "the store") -> list:
         """Initial times whose forecast of `steps` steps lies within the store, unless `beyond_store`, and is not missing.
 
-        Raises `ValueError` for a spacing that is not whole steps, and where there is no such time; `name` tells the store.
+        Nor are the input times before it. Raises `ValueError` for a spacing that is not whole steps of the store, and where
+        there is no such time; `name` tells the store.
         """
-        times = select_period(dataset, self.start, self.end)["time"].values
-        all_times = dataset["time"].values
-        step_hours = dataset.attrs["time_step_seconds"] / 3600
+        times = select_period(dataset[["time"]].reset_coords(drop=True), self.start, self.end)["time"].values
+        all_times, step = dataset["time"].values, TimeStep.of(dataset)
+        stride = self._stride(step)
+        last = len(all_times) - 1 - (0 if self.beyond_store else steps * self.length)
+        first = int(np.searchsorted(all_times, times[0]))
+        missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
+        before = range(0, self.history * self.length, self.length)
+
+        def whole(at: int) -> bool:
+            return at <= last and all(at >= back and not missing[at - back] for back in before)
+
+        chosen = [i for i in range(first, first + len(times), stride) if whole(i)]
+        if not chosen:
+            earlier = f" and the {self.history - 1} input times before" if self.history > 1 else ""
+            raise ValueError(
+                f"Expected initial times from {times[0]} to {times[-1]} with {_length(step, steps * self.length)} of {name} "
+                f"after them{earlier}, which ends at {all_times[-1]}; got none"
+            )
+        return [all_times[i] for i in chosen[: self.most]]
+
+    def _stride(self, step: TimeStep) -> int:
+        """Steps between initial times. Raises `ValueError` for part of a step."""
+        if self.every is None and step.months:
+            return 1
+        if self.every is not None:
+            number = step.count(TimeStep.parse(self.every))
+            if round(number) < 1 or abs(number - round(number)) > 1e-9:
+                raise ValueError(f"Expected every as a multiple of {step}, got {self.every}")
+            return round(number)
+        step_hours = step.seconds / 3600
         stride = round(self.every_hours / step_hours)
         if stride < 1 or abs(stride * step_hours - self.every_hours) > 1e-9:
             raise ValueError(f"Expected every_hours as a multiple of {step_hours:g}, got {self.every_hours}")
-        last = len(all_times) - 1 - (0 if self.beyond_store else steps)
-        first = int(np.searchsorted(all_times, times[0]))
-        missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
-        chosen = [i for i in range(first, first + len(times), stride) if i <= last and not missing[i]]
-        if not chosen:
-            raise ValueError(
-                f"Expected initial times from {times[0]} to {times[-1]} with {steps * step_hours / 24:g} days of {name} "
-                f"after them, which ends at {all_times[-1]}; got none"
-            )
-        return [all_times[i] for i in chosen[: self.most]]
+        return stride
+
+
+def _length(step: TimeStep, steps: int) -> str:
+    return str(TimeStep(months=steps * step.months)) if step.months else f"{steps * step.seconds / 86400:g} days"

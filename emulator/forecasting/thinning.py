@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from emulator.store.schema import ROWS, in_order
+
 
 def thinned(
     dataset: xr.Dataset,
@@ -14,14 +16,13 @@ def thinned(
 ) -> xr.Dataset:
     """The dataset with some variables (and everything that is recorded by time alone), levels and cells.
 
-    `levels` are the nearest in the store's own unit; `inside` `(latitude, longitude)` or `(cell,)` marks the region, of
+    `levels` are the nearest in the store's own unit; `inside`, of the shape of a field, marks the region, of
     which the smallest box of rows and columns is kept. Raises `ValueError` for a variable that the dataset lacks.
     """
     if variables is not None:
         if absent := [name for name in variables if name not in dataset]:
             raise ValueError(f"Expected variables of the forecast to write, it has none named {', '.join(absent)}")
-        space = {"latitude", "longitude", "cell"}
-        kept = [n for n, v in dataset.data_vars.items() if n in variables or not space & set(v.dims)]
+        kept = [n for n, v in dataset.data_vars.items() if n in variables or not ROWS & set(v.dims)]
         dataset = dataset[[*kept, *(n for n in ("cell_area",) if n in dataset and n not in kept)]]
     if levels is not None and "level" in dataset.dims:
         stored = np.asarray(dataset["level"].values, np.float64)
@@ -32,7 +33,6 @@ def thinned(
             dataset = dataset.isel(cell=np.flatnonzero(inside))
         else:
             rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-            dataset = dataset.isel(latitude=rows, longitude=columns)
-        if "cell_area" in dataset:
-            dataset["cell_area"] = dataset["cell_area"] / dataset["cell_area"].sum()
+            along = ("y", "x") if "x" in dataset.dims else ("latitude", "longitude")
+            dataset = in_order(dataset.isel(dict(zip(along, (rows, columns), strict=True))))
     return dataset

@@ -11,16 +11,23 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.data.channels import STATIC
 from emulator.files.background import BackgroundWriter
 from emulator.forecasting.forecaster import Forecaster, Position
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.thinning import thinned
+from emulator.planet.calendar import lead_text
 from emulator.planet.regions import REGIONS
 from emulator.planet.vertical import VERTICAL
-from emulator.store.forecast import create_forecast, finish_forecast, open_forecast, write_forecast_init
+from emulator.store.forecast import (
+    create_forecast,
+    finish_forecast,
+    lead_attributes,
+    open_forecast,
+    write_forecast_init,
+)
 from emulator.store.marks import marks, progress_path
+from emulator.store.schema import PLACE, variables_by_role
 
 log = logging.getLogger(__name__)
 RESTART = "restart-{:06d}-{:d}.safetensors"  # first initial time and batch size of a group
@@ -56,7 +63,7 @@ def in_memory(
     forecaster: Forecaster, times: Sequence, schedule: Schedule, attributes: Mapping, thin: ThinOptions | None = None
 ) -> xr.Dataset:
     """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)`, with the bits that a store would hold."""
-    leads, size, forecasts = schedule.leads(forecaster.forcing.step_seconds), forecaster.group_size, []
+    leads, size, forecasts = schedule.leads(forecaster.forcing.step), forecaster.group_size, []
     for first in range(0, len(times), size):
         group = times[first : first + size]
         blocks = [block for _, block in forecaster.blocks(group, schedule)]
@@ -93,7 +100,7 @@ def write(
     if is_complete(path, fingerprint):
         log.info("%s is complete", path)
         return
-    leads = schedule.leads(forecaster.forcing.step_seconds)
+    leads = schedule.leads(forecaster.forcing.step)
     template = _template(forecaster, times, schedule, leads, thin)
     # the checkpoint's digest in the fingerprint says already what is prescribed
     attributes = {**output.attributes, "prescribed": ", ".join(forecaster.forcing.channels.names)}
@@ -108,7 +115,7 @@ def write(
             position, at = Position.load(restart), 0
             if position is not None:
                 at = schedule.numbers.index(position.number) + 1
-                log.info("%s: resuming after lead %s", path, leads[at - 1].astype("timedelta64[h]"))
+                log.info("%s: resuming after lead %s", path, lead_text(leads[at - 1]))
             for here, block in forecaster.blocks([times[i] for i in group], schedule, position):
                 length = next(iter(block.values())).shape[1]
                 last = at + length == len(leads)
@@ -187,11 +194,16 @@ def _dataset(
             data[name] = (dims, values, attributes)
         else:
             data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
-    static = ["half_level_a", "half_level_b", "cell_area", *(f"{axis}_bounds" for axis in VERTICAL), *STATIC]
+    static = ["half_level_a", "half_level_b", "cell_area", *(f"{axis}_bounds" for axis in VERTICAL)]
+    static += variables_by_role(source)["static"]
     data |= {n: source[n].variable for n in static if n in source and n not in data}
-    coordinates = {n: source[n].variable for n in ("level", "latitude", "longitude") if n in source.coords}
+    used = set(xr.Dataset(data).dims) - {"half_level"}
+    kept = (
+        n for n, c in source.coords.items() if n in PLACE or (c.dims and "time" not in c.dims and used >= set(c.dims))
+    )
+    coordinates = {str(name): source[name].variable for name in kept}
     length = next(iter(fields.values())).shape[0]
-    coordinates["lead_time"] = leads[:length]
+    coordinates["lead_time"] = xr.Variable("lead_time", leads[:length], lead_attributes(leads))
     if forecaster.ensemble:
         coordinates["member"] = np.arange(forecaster.members)
     dataset = xr.Dataset(data, coordinates)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.fields import GAPS, PlannedField, StorePlan
+from emulator.ingestion.fields import PlannedField, StorePlan
 from emulator.ingestion.term import Term
+from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, sorted_times, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
-from emulator.planet.calendar import day_and_hour, later, seconds_between, within
+from emulator.planet.calendar import TimeStep, later
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
@@ -23,7 +24,7 @@ def assemble(
     pieces: Sequence[Piece],
     roles: Mapping[str, str],
     period: tuple = (None, None),
-    step_hours: float | None = None,
+    step: TimeStep | None = None,
     keep_missing: bool = False,
     longest_gap: int = 0,
 ) -> StorePlan:
@@ -32,9 +33,10 @@ def assemble(
     Args:
       pieces: from `harmonise.pieces`; of a forecast all with `lead_time`, of an analysis none.
       roles: canonical name -> role, for the names whose role is not the table's.
-      period: first and last time, both included (see `emulator.planet.calendar.within`).
-      step_hours: step of the store; None takes the one of the sources. A longer one takes snapshots at whole multiples
-        of it after midnight and averages the means in between.
+      period: first and last time, both included (see `emulator.planet.calendar.within`); of a store of means alone, whose
+        intervals are known, those intervals that lie in it as a whole.
+      step: of the store; None takes the one of the sources. A longer one takes snapshots at whole multiples of it after
+        midnight, or at the beginnings of months, and averages the means in between.
       keep_missing: leave slots that no source has empty instead of refusing them.
       longest_gap: interpolate up to so many missing times in a row (of an analysis).
 
@@ -55,6 +57,8 @@ def assemble(
         raise ValueError(f"Expected both parts of a net flux in the sources, got only {half}")
     if not moving:
         raise ValueError("Expected variables that change in time in the sources, got static ones alone")
+    moving = {name: {key: at_ends(name, some) for key, some in terms.items()} for name, terms in moving.items()}
+    intervals = not forecast and of_intervals(moving)
     axes = common_vertical(fixed | moving)
     static = {name: _static(terms, grid, axes) for name, terms in fixed.items()}
     members = common_axis([p for terms in moving.values() for t in terms.values() for p in t], "member")
@@ -63,11 +67,11 @@ def assemble(
         leads = np.unique(
             np.concatenate([p.coordinates["lead_time"] for t in moving.values() for q in t.values() for p in q])
         )
-    built = {
-        name: {key: _term(name, some, leads, members, axes, period) for key, some in sorted(terms.items())}
-        for name, terms in sorted(moving.items())
-    }
-    axis = _Axis.of(built, forecast, step_hours, keep_missing or longest_gap > 0)
+    built = {}
+    for name, terms in sorted(moving.items()):
+        masks = {key: [in_period(p, period, intervals) for p in some] for key, some in terms.items()}
+        built[name] = {key: _term(name, some, leads, members, axes, masks[key]) for key, some in sorted(terms.items())}
+    axis = TimeAxis.of(built, forecast, step, keep_missing or longest_gap > 0)
     fields = {name: _field(name, role[name], list(terms.values()), axis, leads) for name, terms in built.items()}
     axis, fields = _without_first_windows(axis, fields)
     if longest_gap and not forecast:
@@ -79,9 +83,10 @@ def assemble(
             field.check_present(axis.times)
     level = axes.pop("level", None)
     levels = (None, None) if level is None else (level.values, level.kind)
-    shared = (axis.times, leads, members, *levels, grid, fields, static, axis.step)
-    entries = {name: meaning[name] for name in fixed}
-    return StorePlan(*shared, missing, interpolated if interpolated.any() else None, axes=axes, entries=entries)
+    shared = (axis.times, leads, members, *levels, grid, fields, static, axis.step.seconds)
+    own = {"axes": axes, "intervals": intervals, "step_months": axis.step.months}
+    own["entries"] = {name: meaning[name] for name in fixed}
+    return StorePlan(*shared, missing, interpolated if interpolated.any() else None, **own)
 
 
 def _without_first_windows(axis, fields):
@@ -144,15 +149,15 @@ def _static(terms, grid, axes) -> xr.Variable:
     return xr.Variable(grid.dims, total[0]) if vertical is None else xr.Variable((vertical, *grid.dims), total)
 
 
-def _term(name, pieces, leads, members, vertical_axes, period) -> Term:
+def _term(name, pieces, leads, members, vertical_axes, masks) -> Term:
+    """The pieces of a term at those of their times that `masks` leaves."""
     vertical = vertical_of_pieces(name, pieces)
     levels = np.zeros(1) if vertical is None else vertical_axes[vertical].values
     own_members = members if common_axis(pieces, "member") is not None else None
     axes = {"member": own_members if own_members is not None else np.zeros(1, np.int64)}
-    masks = [within(p.coordinates["time"], *period) for p in pieces]
     if not any(mask.any() for mask in masks):
         raise ValueError(f"Expected times of {name} in the period, got none (first source: {pieces[0].path})")
-    times = _sorted_times([p.coordinates["time"][mask] for p, mask in zip(pieces, masks, strict=True)], pieces)
+    times = sorted_times([p.coordinates["time"][mask] for p, mask in zip(pieces, masks, strict=True)], pieces)
     count = 1 if leads is None else len(leads)
     owner = np.full((len(times), count, len(axes["member"]), len(levels)), -1, np.int32)
     place = np.zeros((len(times), count, 2), np.int32)
@@ -176,76 +181,11 @@ def _term(name, pieces, leads, members, vertical_axes, period) -> Term:
     return Term(pieces, times, owner, place, axes["member"], levels, own_members is not None, vertical)
 
 
-def _sorted_times(axes, pieces) -> np.ndarray:
-    kinds = {values.dtype == object for values in axes if len(values)}
-    calendars = {values[0].calendar for values in axes if len(values) and values.dtype == object}
-    if len(kinds) > 1 or len(calendars) > 1:
-        raise ValueError(
-            f"Expected one calendar in all sources of {pieces[0].name}, got several ({pieces[0].path}, ...)"
-        )
-    return np.unique(np.concatenate([values for values in axes if len(values)]))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Axis:
-    """The time axis of the store: of the snapshots where there are any, else of the means."""
-
-    times: np.ndarray
-    step: float
-
-    @classmethod
-    def of(cls, built, forecast, step_hours, keep_missing) -> "_Axis":
-        snapshots = [t for name, terms in built.items() for t in terms.values() if not is_mean(name, t)]
-        terms = snapshots or [t for some in built.values() for t in some.values()]
-        times = np.unique(np.concatenate([t.times for t in terms]))
-        where = terms[0].pieces[0].path
-        if forecast:
-            return cls(times, 0.0)
-        if step_hours is not None:
-            times = _at_multiples(times, step_hours * 3600, where)
-        steps = seconds_between(times)
-        if not len(steps):
-            return cls(times, 0.0)
-        step = step_hours * 3600 if step_hours else float(np.median(steps))
-        irregular = np.flatnonzero(np.abs(steps - step) > 1e-3)
-        if len(irregular) and not keep_missing:
-            at = irregular[0]
-            raise ValueError(
-                f"Expected a uniform time axis, got a step of {step / 3600:g} h and {steps[at] / 3600:g} h from "
-                f"{times[at]} to {times[at + 1]} ({where}{', ...' if len(terms[0].pieces) > 1 else ''}); "
-                f"to take gaps: {GAPS}"
-            )
-        if len(irregular):
-            step = float(steps.min())
-            count = np.concatenate([[0], np.cumsum(steps)]) / step
-            if np.abs(count - np.round(count)).max() > 1e-6:
-                at = int(np.argmax(np.abs(steps / step - np.round(steps / step)) > 1e-6))
-                raise ValueError(
-                    f"Expected gaps of whole steps of {step / 3600:g} h, got {steps[at] / 3600:g} h from {times[at]} to "
-                    f"{times[at + 1]} ({where})"
-                )
-            times = np.array([later(times[:1], step * n)[0] for n in range(round(count[-1]) + 1)])
-        return cls(times, step)
-
-
-def _at_multiples(times, step, where) -> np.ndarray:
-    since = day_and_hour(times[:1])[1] * 3600 + np.concatenate([[0.0], np.cumsum(seconds_between(times))])
-    kept = times[np.abs(since / step - np.round(since / step)) < 1e-6]
-    if not len(kept):
-        raise ValueError(f"Expected times at multiples of {step / 3600:g} h after midnight, got {times[:3]} ({where})")
-    return kept
-
-
-def is_mean(name: str, term: Term) -> bool:
-    """Whether a field's values are means over a step: by what it is, or because the source says so."""
-    return term.pieces[0].meaning.cell == "mean" or any(p.averaged for p in term.pieces)
-
-
-def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
+def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
     """The field on the store's axis; a slot is -1 where a member, level, lead or mean of the window is missing."""
     first = terms[0]
-    averaged = is_mean(name, first)
-    window = _window(name, first, axis) if averaged and leads is None else 1
+    averaged = is_mean(first.pieces)
+    width, numbers, seconds = window(name, first, axis) if averaged and leads is None else (1, None, None)
     for term in terms[1:]:
         if not np.array_equal(term.times, first.times):
             raise ValueError(f"Expected the terms of {name} at the same times, got others in {term.pieces[0].path}")
@@ -253,16 +193,19 @@ def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
     complete = np.all([(t.owner[:, needed] >= 0).all(axis=(1, 2, 3)) for t in terms], axis=0)
     at = np.minimum(np.searchsorted(first.times, axis.times), len(first.times) - 1)
     complete_at = first.times[at] == axis.times
-    for back in range(window):
+    if numbers is not None:
+        missing = np.concatenate([[0], np.cumsum(~complete)])
+        complete_at &= (numbers[at] > 0) & (missing[at + 1] == missing[at + 1 - numbers[at]])
+    for back in range(width if numbers is None else 0):
         source = np.maximum(at - back, 0)
         complete_at &= (at >= back) & complete[source]
         if back:
-            complete_at &= first.times[source] == later(axis.times, -back * axis.step / window)
+            complete_at &= first.times[source] == _earlier(axis, back, width)
     return PlannedField(
         name,
         role,
         terms,
-        window,
+        width,
         np.where(complete_at, at, -1),
         first.has_member,
         first.vertical,
@@ -270,19 +213,11 @@ def _field(name, role, terms, axis: _Axis, leads) -> PlannedField:
         any(p.from_start for p in first.pieces),
         None if leads is None else leads / np.timedelta64(1, "s"),
         entry=first.pieces[0].entry,
+        numbers=numbers,
+        seconds=seconds,
     )
 
 
-def _window(name, term, axis) -> int:
-    """How many means of the source make one of the store. Raises `ValueError` when they do not fill the step."""
-    steps = seconds_between(term.times)
-    if not len(steps) or axis.step == 0:
-        return 1
-    own = float(np.median(steps))
-    ratio = axis.step / own
-    if ratio < 1 - 1e-6 or abs(ratio - round(ratio)) > 1e-6:
-        raise ValueError(
-            f"Expected means of {name} whose step divides {axis.step / 3600:g} h, got {own / 3600:g} h in "
-            f"{term.pieces[0].path}; set step_hours"
-        )
-    return round(ratio)
+def _earlier(axis: TimeAxis, back: int, width: int) -> np.ndarray:
+    """Where the `back`-th mean before each of the axis's times ends, of `width` in a step."""
+    return later(axis.times, -back * axis.step.seconds / width)

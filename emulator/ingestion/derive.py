@@ -17,9 +17,9 @@ import functools
 import numpy as np
 
 from emulator.ingestion.fields import DerivedField, StorePlan
-from emulator.planet.calendar import day_and_hour
+from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.constants import ERA5
-from emulator.planet.insolation import mean_insolation
+from emulator.planet.insolation import is_long, long_insolation, mean_insolation
 from emulator.planet.variables import layer_mean, variable
 from emulator.planet.vertical import Levels
 
@@ -82,7 +82,7 @@ def _derived(plan, name, gravity) -> DerivedField:
         if not plan.step_seconds:
             raise ValueError(f"Expected a time step to derive {name} for, got one time")
         mesh = plan.grid.open_mesh()
-        function = functools.partial(_insolation, step_hours=plan.step_seconds / 3600, mesh=mesh)
+        function = functools.partial(_insolation, step=plan.step, mesh=mesh)
         return _computed(plan, name, [], function, None)
     if name in WIND:
         inputs = [_field(plan, component, name) for component in WIND[name]]
@@ -192,9 +192,13 @@ def _speed(values, moments, shape):
     return np.hypot(eastward, northward)
 
 
-def _insolation(values, moments, shape, step_hours, mesh):
+def _insolation(values, moments, shape, step: TimeStep, mesh):
     day, hour = (np.asarray(a, np.float64).reshape(-1, *[1] * len(shape)) for a in day_and_hour(moments))
-    return mean_insolation(day, hour - step_hours, step_hours, *mesh)
+    hours = step.lengths(moments) / 3600
+    if is_long(hours):
+        means = [long_insolation(*at, mesh[0]) for at in zip(day.flat, hour.flat - hours, hours, strict=True)]
+        return np.broadcast_to(np.stack(means), (len(means), *shape))
+    return mean_insolation(day, hour - hours[0], hours[0], *mesh)
 
 
 def _thickness(levels: Levels, pressure, like: np.ndarray, shape) -> np.ndarray:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from emulator.ingestion.term import Term
 from emulator.ingestion.vertical import VerticalValues
+from emulator.planet.calendar import TimeStep
 from emulator.planet.grid import Grid
 from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import Levels
@@ -32,6 +33,8 @@ class PlannedField:
       domain: where it exists (`emulator.store.masks`); None for everywhere, as `exists`.
       exists: that on the store's grid, `([vertical,] *space)` bool.
       entry: what the field is, where that is not in the variable table.
+      numbers: of a store of calendar steps `(slot,)`: how many slots are averaged into the step that ends at each, at most
+        `window`; seconds: `(slot,)`, what those slots are means over. Else None.
       between: for times to interpolate the slots before and after, -1 elsewhere, and the share of the latter: each `(time,)`.
     """
 
@@ -49,6 +52,8 @@ class PlannedField:
     domain: str | None = None
     exists: np.ndarray | None = None
     entry: Variable | None = None
+    numbers: np.ndarray | None = None
+    seconds: np.ndarray | None = None
 
     @property
     def meaning(self) -> Variable:
@@ -90,13 +95,21 @@ class PlannedField:
         out: np.ndarray | None = None
         for term in self.terms:
             values = np.zeros((0, len(read), len(term.members), len(term.levels), *shape), np.float32)
-            if len(wanted):
+            if len(wanted) and self.numbers is not None:
+                values = np.concatenate([self._mean(term, last, read, shape) for last in wanted])
+            elif len(wanted):
                 slots = (wanted[:, None] - np.arange(self.window)[::-1]).ravel()
                 some = term.read(slots, read, shape)
                 some = some.reshape(len(wanted), self.window, *some.shape[1:])
                 values = some[:, 0] if self.window == 1 else some.mean(axis=1, dtype=np.float64).astype(np.float32)
             out = values if out is None else out + values
         return self._rates(out, chosen, len(before)) if self.from_start else out
+
+    def _mean(self, term: Term, last: int, leads: np.ndarray, shape) -> np.ndarray:
+        """The mean over the calendar step that ends with a slot, weighted by the slots' lengths: `(1, lead, ...)`."""
+        slots = np.arange(last + 1 - self.numbers[last], last + 1)
+        some = term.read(slots, leads, shape)
+        return np.average(some, axis=0, weights=self.seconds[slots]).astype(np.float32)[None]
 
     def check_present(self, times: np.ndarray) -> None:
         """Raises `ValueError` naming the first of the store's times `(time,)` that has no values, and the file."""
@@ -120,11 +133,15 @@ class PlannedField:
             used += [part[start:stop] for part in self.between[:2]]
         good = np.unique(np.concatenate(used))
         good = good[good >= 0]
-        slots = np.unique((good[:, None] - np.arange(self.window)).ravel())
+        widths = np.full(len(good), self.window) if self.numbers is None else self.numbers[good]
+        slots = np.unique(
+            np.concatenate([np.arange(g + 1 - n, g + 1) for g, n in zip(good, widths, strict=True)] or [good])
+        )
         moved = [np.where(wanted >= 0, np.searchsorted(slots, wanted), -1) for wanted in used]
         between = None if self.between is None else (*moved[1:], self.between[2][start:stop])
         terms = [term.part(slots) for term in self.terms]
-        return dataclasses.replace(self, terms=terms, slots=moved[0], between=between)
+        calendar = {} if self.numbers is None else {"numbers": self.numbers[slots], "seconds": self.seconds[slots]}
+        return dataclasses.replace(self, terms=terms, slots=moved[0], between=between, **calendar)
 
     def filled(self, longest: int) -> "PlannedField":
         """The field with gaps of at most `longest` times interpolated linearly in time. Longer ones stay gaps."""
@@ -225,6 +242,8 @@ class StorePlan:
       series: fields without space, `(time,)`.
       missing: `(time,)`, times at which a field has no values.
       interpolated: `(time,)`, times at which a field has values that are interpolated; None for none.
+      step_seconds: nominal ones of months; step_months: of a calendar step, else 0.
+      intervals: its times are the ends of known intervals, one step each, that all fields are means over.
       half_levels: interface coefficients (a in Pa, b), each `(level + 1,)`; None on pressure levels.
     """
 
@@ -243,6 +262,13 @@ class StorePlan:
     axes: Mapping[str, VerticalValues] = dataclasses.field(default_factory=dict)
     series: Mapping[str, xr.Variable] = dataclasses.field(default_factory=dict)
     entries: Mapping[str, Variable] = dataclasses.field(default_factory=dict)
+    intervals: bool = False
+    step_months: int = 0
+
+    @property
+    def step(self) -> TimeStep:
+        """Between neighbouring times; of no length for one, and of a forecast."""
+        return TimeStep(self.step_seconds, self.step_months)
 
     def count(self, vertical: str | None) -> int:
         """How many values a vertical dimension has; 1 for none."""

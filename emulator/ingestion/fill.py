@@ -55,6 +55,8 @@ def template(plan: StorePlan, attributes: Mapping[str, str]) -> xr.Dataset:
         variables["interpolated"] = ("time", plan.interpolated, {"long_name": "a field is interpolated to this time"})
     steps = seconds_between(plan.leads) if plan.leads is not None else np.array([plan.step_seconds])
     own = {"emulator_schema": ANALYSIS, "time_step_seconds": float(steps[0]) if len(set(steps)) == 1 else 0.0}
+    if plan.step.months:
+        own["time_step_months"] = plan.step.months
     if plan.levels is not None:
         own["vertical_coordinate"] = plan.vertical
     if plan.missing.any():
@@ -69,6 +71,10 @@ def _coordinates(plan) -> dict:
     grid = plan.grid
     if plan.leads is None:
         coordinates["time"] = ("time", plan.times, COORDINATES["time"])
+        if plan.intervals and plan.step.seconds:
+            coordinates["time"] = (*coordinates["time"][:2], COORDINATES["time"] | {"bounds": "time_bounds"})
+            ends = np.stack([plan.step.later(plan.times, -1), plan.times], axis=1)
+            coordinates["time_bounds"] = (("time", "bounds"), ends)
     else:
         coordinates["lead_time"] = ("lead_time", plan.leads)
     if plan.members is not None:
@@ -92,8 +98,9 @@ def _attributes(name, field: PlannedField | None, plan) -> dict:
     if entry.standard_name:
         attributes["standard_name"] = entry.standard_name
     if field is not None:
-        hours = f" (interval: {plan.step_seconds / 3600:g} hours)" if plan.step_seconds else ""
-        attributes["cell_methods"] = f"time: mean{hours}" if field.averaged else "time: point"
+        length = str(plan.step) if plan.step.months else f"{plan.step_seconds / 3600:g} hours"
+        interval = f" (interval: {length})" if plan.step_seconds else ""
+        attributes["cell_methods"] = f"time: mean{interval}" if field.averaged else "time: point"
     if entry.sign:
         attributes["sign"] = entry.sign
     if entry != known(name):  # what the table will not tell
@@ -196,7 +203,8 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
             at = int(np.argmax(count > 0))
             raise ValueError(
                 f"Expected values of {field.name} everywhere, got {int(count[at])} missing ones at {times[at]} "
-                f"({_paths(field, at)}); a field with gaps can be a forcing (roles)"
+                f"({_paths(field, at)}); one that exists in places alone has a domain (define), one with gaps "
+                "can be a forcing (roles)"
             )
         _check_zeros(field, values, times)
     gaps = np.isnan(values)

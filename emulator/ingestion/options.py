@@ -63,6 +63,7 @@ class IngestOptions(Options):
         "analysis", "joined: stores that ingest has written, put together when they are read"
     )
     step_hours: float | None = option(None, "step of the store; None: that of the snapshots in the sources", above=0)
+    step: str | None = option(None, "in place of step_hours: 1 day, 1 month, 1 season, 1 year", new=True, keyword=True)
     variables: tuple[str, ...] | None = option(
         None, "names to keep; None keeps all that the variable table or `define` knows"
     )
@@ -96,4 +97,8 @@ class IngestOptions(Options):
                 f"Expected sources with variables of their own with kind joined alone, got kind {self.kind}"
             )
         object.__setattr__(self, "sources", sources)
+        define = {n: each if isinstance(each, Definition) else Definition.of(each) for n, each in self.define.items()}
+        object.__setattr__(self, "define", define)
         super().__post_init__()
+        if self.step_hours and self.step:
+            raise ValueError(f"Expected step_hours or step, got both, {self.step_hours:g} and {self.step!r}")

@@ -17,6 +17,7 @@ from emulator.ingestion.fill import slab_length, template
 from emulator.ingestion.masks import VALID, domains_of, masked, with_domains
 from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.ingestion.series import with_series
+from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, known, variable
@@ -70,7 +71,10 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
         every_piece = _on_grid(masked(every_piece, domains), options.grid)
     gap = options.longest_gap if options.missing == "interpolate" else 0
     period = options.start, options.end
-    plan = assemble(every_piece, options.roles, period, options.step_hours, options.missing == "keep", gap)
+    step = (
+        TimeStep.parse(options.step) if options.step else options.step_hours and TimeStep(3600.0 * options.step_hours)
+    )
+    plan = assemble(every_piece, options.roles, period, step, options.missing == "keep", gap)
     have = {*plan.fields, *plan.static, *options.derive, *(part.name for part in every_series)}
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")

@@ -30,15 +30,16 @@ def with_series(plan: StorePlan, found: Sequence[Series], roles: Mapping[str, st
         whole = joined(parts)
         method = "mean" if whole.averaged and not whole.interpolate else "point"
         attributes = {"role": "forcing", "cell_methods": f"time: {method}"}
-        series[name] = xr.Variable("time", at_times(whole, plan.times).astype(np.float32), attributes)
+        series[name] = xr.Variable("time", at_times(whole, plan.times, ~plan.missing).astype(np.float32), attributes)
     entries = {name: parts[0].entry for name, parts in groups.items()}
     return dataclasses.replace(plan, series=series, entries={**plan.entries, **entries})
 
 
-def at_times(series: Series, times: np.ndarray) -> np.ndarray:
+def at_times(series: Series, times: np.ndarray, needed: np.ndarray | None = None) -> np.ndarray:
     """Values `(time,)` at times of the same calendar: the series' own, or linear between the middles of its intervals.
 
-    Raises `ValueError` naming the first time without one.
+    `needed`: `(time,)`, which times must have one, None: all; the others are NaN where the series has none. Raises
+    `ValueError` naming the first time that lacks its value.
     """
     if (series.times.dtype == object) != (times.dtype == object) or _calendar(series.times) != _calendar(times):
         raise ValueError(
@@ -54,12 +55,14 @@ def at_times(series: Series, times: np.ndarray) -> np.ndarray:
         at = np.minimum(np.searchsorted(here, wanted), len(here) - 1)
         there, values = np.abs(here[at] - wanted) < 1e-3, series.values[at]
     there &= np.isfinite(values)
-    if not there.all():
-        lacking, hint = times[int(np.argmin(there))], "; interpolate: linear takes values between its times"
+    lacking = ~there if needed is None else needed & ~there
+    if lacking.any():
+        first, hint = times[int(np.argmax(lacking))], "; interpolate: linear takes values between its times"
         raise ValueError(
-            f"Expected {series.name} at every time of the store, got no value for {lacking} ({int((~there).sum())} times in "
+            f"Expected {series.name} at every time of the store, got no value for {first} ({int(lacking.sum())} times in "
             f"all) from {own[0]} to {own[-1]} in {series.path}{'' if series.interpolate else hint}"
         )
+    values = np.where(there, values, np.nan)
     _check_bounds(series, values, times)
     return values
 

@@ -1,4 +1,4 @@
-"""The pieces of a field put together: which piece holds a slot, and where in it."""
+"""One term of a field on the axes of its sources: which piece holds each slot, and how slots are read."""
 
 import dataclasses
 from collections.abc import Sequence

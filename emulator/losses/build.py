@@ -1,5 +1,6 @@
 """The error of a step for a training, from its options, a store and the statistics of its variables."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -7,16 +8,19 @@ import torch
 import xarray as xr
 from torch import nn
 
+from emulator.data.channels import outside_of
 from emulator.data.normalisation import channel_statistics
 from emulator.data.samples import Samples
 from emulator.losses.registry import LOSSES
 from emulator.losses.scaled import ScaledError, channel_weights
+from emulator.model.lengths import growth
+from emulator.model.step import Step
 from emulator.options import Options
 from emulator.store.schema import levels_of
 
 
 class Weighted:
-    """Errors weighted by area, variable and level, of the steps of some samples.
+    """Errors weighted by area, variable and level, of the steps of some samples. Cells where a field is not do not count.
 
     Args:
       samples: gives channels and grid. statistics: gives the scales of the channels.
@@ -35,6 +39,14 @@ class Weighted:
     ):
         channels = samples.layout
         self.grid = samples.grid
+        outside = [outside_of(samples.dataset, group) for group in (channels.prognostic, channels.diagnostic)]
+        self.exists = None
+        if any(mask is not None for mask in outside):
+            pairs = zip(outside, (channels.prognostic, channels.diagnostic), strict=True)
+            empty = (
+                np.zeros((group.count, *samples.grid.shape), bool) if mask is None else mask for mask, group in pairs
+            )
+            self.exists = torch.from_numpy(~np.concatenate(list(empty)))
         self.weights = channel_weights(channels, by_variable, diagnostic, level_weights(samples.dataset, by_level))
         self.scales = (
             channel_statistics(statistics, channels.prognostic, "difference_std"),
@@ -43,7 +55,14 @@ class Weighted:
 
     def error(self, kind: str = "mse", delta: float = 1.0) -> ScaledError:
         """A mean of single values' errors: "mse", "l1" or "huber"."""
-        return ScaledError(torch.as_tensor(self.grid.area), *self.scales, *self.weights, kind, delta)
+        return ScaledError(torch.as_tensor(self.grid.area), *self.scales, *self.weights, kind, delta, self.exists)
+
+    def over_length(self, step: Step, length: int) -> "Weighted":
+        """The same for steps of another length, whose typical change is larger."""
+        longer, (change, diagnostic) = copy.copy(self), self.scales
+        larger = growth(step.change_std.double(), step.spread.double(), length).flatten().cpu()
+        longer.scales = change * larger, diagnostic
+        return longer
 
     def loss(self, options: Options) -> nn.Module:
         """The error that a training minimises; see `emulator.losses.registry`. Raises `ValueError` for an unknown kind."""

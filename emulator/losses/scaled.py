@@ -20,6 +20,7 @@ class ScaledError(nn.Module):
       area: cell shares `(*space,)`, summing to 1.
       prognostic_scale, diagnostic_scale: standard deviation of the step difference, and of the value, `(channel,)`.
       prognostic_weight, diagnostic_weight: weight of each channel `(channel,)`; normalised to a mean of 1 over all.
+      exists: where the channels exist, `(channel, *space)` bool, over which cells each is averaged; None: everywhere.
       kind: of a scaled error e: "mse" e^2, "l1" |e|, "huber" e^2 up to `delta` and 2 delta |e| - delta^2 beyond.
     """
 
@@ -32,6 +33,7 @@ class ScaledError(nn.Module):
         diagnostic_weight,
         kind: str = "mse",
         delta: float = 1.0,
+        exists: Tensor | None = None,
     ):
         super().__init__()
         if kind not in KINDS:
@@ -40,6 +42,9 @@ class ScaledError(nn.Module):
         scale = torch.cat([prognostic_scale, diagnostic_scale]).double()
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         space = [1] * area.dim()
+        if exists is not None:
+            own = exists * area
+            area = own / own.flatten(1).sum(1).clamp(min=1e-12).view(-1, *space)
         power = 2 if kind == "mse" else 0  # the square takes the scale with the factor, the others before it
         factor = (weight / weight.sum() / scale**power).view(-1, *space) * area
         self.register_buffer("factor", factor.float(), persistent=False)

@@ -9,13 +9,13 @@ import xarray as xr
 from torch import nn
 
 from emulator.conservation.scheme import Scheme
-from emulator.data.channels import Channels, Layout
+from emulator.data.channels import Channels, Layout, outside_of
 from emulator.data.normalisation import Normalizer, channel_statistics
 from emulator.data.samples import Samples
 from emulator.model.bounds import MARGIN, bounds, envelope
 from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
-from emulator.model.step import PLACE_FEATURES, Step, StepBuffers
+from emulator.model.step import PLACE_FEATURES, Step, StepBuffers, needs_spread
 from emulator.networks import registry
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
@@ -25,18 +25,27 @@ log = logging.getLogger(__name__)
 
 def input_count(channels: Layout) -> int:
     """Channels that a network sees."""
-    given = channels.prognostic.count + channels.forcing.count + channels.static.count
-    return given + len(CLOCK_FEATURES) + PLACE_FEATURES
+    given = channels.history * channels.prognostic.count + channels.given.count + channels.static.count + channels.masks
+    return given + len(CLOCK_FEATURES) + PLACE_FEATURES + (len(channels.lengths) > 1)
 
 
-def make_step(network: Mapping, channels: Layout, grid: Grid, buffers: StepBuffers, scheme: Scheme | None) -> Step:
+def make_step(
+    network: Mapping,
+    channels: Layout,
+    grid: Grid,
+    buffers: StepBuffers,
+    scheme: Scheme | None,
+    predicts: str = "change",
+) -> Step:
     """A step with a freshly initialised network.
 
     Args:
       network: `kind` and options as in a configuration or a checkpoint's JSON.
+      predicts: the name of a kind of prediction (`emulator.model.predictions`).
     Raises `ValueError` for a network that does not fit the grid, or asks for noise or conditions that cannot be had.
     """
-    return Step(make_network(network, channels, grid), channels, buffers, scheme, *conditions(network, channels, grid))
+    given = conditions(network, channels, grid)
+    return Step(make_network(network, channels, grid), channels, buffers, scheme, *given, predicts)
 
 
 def make_network(network: Mapping, channels: Layout, grid: Grid) -> nn.Module:
@@ -52,7 +61,7 @@ def conditions(network: Mapping, channels: Layout, grid: Grid) -> tuple[NetworkN
     try:
         return (
             NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation) if noise else None,
-            Scalars(names, channels.forcing) if names else None,
+            Scalars(names, channels.given, channels.lengths) if names else None,
         )
     except ValueError as error:
         raise ValueError(f"The network {network['kind']!r} cannot be given what it asks for: {error}") from error
@@ -64,10 +73,12 @@ def buffers(
     damping: float = 1.0,
     margin: float | Mapping[str, float] = MARGIN,
     kind: str = "envelope",
+    predicts: str = "change",
 ) -> StepBuffers:
     """Normalisation, bounds, damping and static features from the statistics.
 
-    `damping`: share of the optimal linear relaxation; `margin`, `kind`: see `emulator.model.bounds.bounds`.
+    `damping`: share of the optimal linear relaxation; `margin`, `kind`: see `emulator.model.bounds.bounds`;
+    `predicts`: the name of a kind of prediction.
     """
     prognostic = samples.layout.prognostic
     space = [1] * len(samples.grid.shape)
@@ -81,16 +92,23 @@ def buffers(
     def column(values):
         return values.float().view(-1, *space)
 
+    def exists(channels):
+        outside = outside_of(samples.dataset, channels)
+        return None if outside is None else torch.from_numpy(~outside)
+
     return StepBuffers(
         state=Normalizer.of(statistics, prognostic),
         diagnostic=Normalizer.of(statistics, samples.layout.diagnostic),
-        forcing=Normalizer.of(statistics, samples.layout.forcing),
+        forcing=Normalizer.of(statistics, samples.layout.forcing).picked(samples.layout.given_from),
         change_std=column(change),
         lower=lower,
         upper=upper,
         damping=column(relaxation.clamp(max=1.0)),
         resting=found.mean.float(),
-        static=static_features(samples.dataset, samples.layout.static, samples.grid),
+        static=static_features(samples.dataset, samples.layout, samples.grid),
+        spread=column(found.spread) if needs_spread(samples.layout, predicts) else None,
+        exists=exists(prognostic),
+        diagnostic_exists=exists(samples.layout.diagnostic),
     )
 
 
@@ -108,14 +126,32 @@ def changes(statistics: xr.Dataset, prognostic: Channels) -> torch.Tensor:
     return change
 
 
-def static_features(dataset: xr.Dataset, channels: Channels, grid: Grid) -> torch.Tensor:
-    """Normalised static fields and the position on the unit sphere, `(feature, *space)` float32."""
+def static_features(dataset: xr.Dataset, layout: Layout, grid: Grid) -> torch.Tensor:
+    """Normalised static fields, masks that are asked for, and position on the unit sphere, `(feature, *space)` float32.
+
+    Static fields are 0 where they are missing or do not exist.
+    """
     latitude, longitude = (np.radians(angle) for angle in grid.mesh())
-    features = []
-    for name in channels.names:
-        field = np.asarray(dataset[name].values, np.float64)
-        mean = grid.mean(field)
-        std = np.sqrt(grid.mean((field - mean) ** 2))
-        features.append((field - mean) / (std if std > 0 else 1.0))
+    outside, features = outside_of(dataset, layout.static), []
+    for name, where in layout.static.slices.items():
+        fields = np.asarray(dataset[name].values, np.float64).reshape(-1, *grid.shape)
+        if outside is not None:
+            fields = np.where(outside[where], np.nan, fields)
+        features += [_standardised(field, grid) for field in fields]
+    if layout.masks:
+        features += [mask.astype(np.float64) for mask in layout.distinct_masks(dataset)]
     features += [np.sin(latitude), np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)]
     return torch.from_numpy(np.stack(features)).float()
+
+
+def _standardised(field: np.ndarray, grid: Grid) -> np.ndarray:
+    there = np.isfinite(field)
+    if there.all():
+        mean = grid.mean(field)
+        std = np.sqrt(grid.mean((field - mean) ** 2))
+        return (field - mean) / (std if std > 0 else 1.0)
+    share = grid.mean(there.astype(np.float64))
+    field = np.where(there, field, 0.0)
+    departure = np.where(there, field - grid.mean(field) / (share or 1.0), 0.0)
+    std = np.sqrt(grid.mean(departure**2) / (share or 1.0))
+    return departure / (std if std > 0 else 1.0)

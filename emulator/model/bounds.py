@@ -57,7 +57,7 @@ def envelope(samples: Samples, statistics: xr.Dataset) -> Envelope:
 
 
 def _stacked(statistics: xr.Dataset, channels: Channels, label: str, space: tuple[int, ...]) -> Tensor:
-    fields = []
+    fields = [torch.zeros(0, *space)]
     for name, width in zip(channels.names, channels.widths, strict=True):
         values = np.asarray(statistics[f"{name}:{label}"].values, np.float32)
         if values.size != width * np.prod(space) or values.shape[-len(space) :] != tuple(space):

@@ -70,8 +70,8 @@ def find_residuals(stores: Sequence, statistics: Path, start=None, end=None, thr
     `stores`: paths, one after another in time. False where they lack what the budgets need.
     """
     options, opened = ConservationOptions.of({}), [open_analysis(path) for path in stores]
-    channels = Layout.of(opened[0], {}, str(stores[0]))
     try:
+        channels = Layout.of(opened[0], {}, str(stores[0]))
         if (ready := prepared(options, opened[0], channels, open_statistics(statistics))) is None:
             return False
     except ValueError as error:
@@ -96,8 +96,13 @@ def prepared(
     """
     if not options.scheme.budgets or (options.scheme.kind == "none" and not options.penalty):
         return None
-    names = _names(channels)
+    names, grid = _names(channels), grid_of(dataset)
     without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if options.penalty else "")
+    if not grid.is_global():
+        raise ValueError(
+            f"Expected a globe to close budgets of, got {grid.describe()}, whose borders let an unknown amount through; "
+            f"train with {without}"
+        )
     try:
         atmosphere = _atmosphere(dataset, channels)
         make_budgets(options.scheme, atmosphere, names)
@@ -165,7 +170,14 @@ def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Sch
 
 def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
     variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
-    return build_scheme(options.with_rates(saved), atmosphere, names, variances)
+    scheme = build_scheme(options.with_rates(saved), atmosphere, names, variances)
+
+    def of_length(length: float) -> Scheme:
+        longer = dataclasses.replace(atmosphere, step_seconds=length * atmosphere.step_seconds)
+        return _make_scheme(options, saved, longer, names)
+
+    scheme.of_length = of_length
+    return scheme
 
 
 def _latitude(grid: Grid) -> torch.Tensor:

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from emulator.conservation import fluxes
 from emulator.conservation.anchors import TruthResiduals, truth_residuals
 from emulator.conservation.atmosphere import State
 from emulator.conservation.budgets import Budget
 from emulator.conservation.options import SchemeOptions
+from emulator.conservation.scheme import of_nominal
 from emulator.data.samples import Samples
 from emulator.files.whole_file import whole_file
+from emulator.model.stepper import newest
 from emulator.planet.quantities.registry import quantities
 
 MOST = 256  # pairs of states
@@ -40,7 +43,7 @@ def residuals(
     known = {} if path is None else _read(path)
     if key in known:
         return TruthResiduals(**known[key])
-    found = truth_residuals(budgets.values(), true_pairs(samples), 3600 * samples.step_hours)
+    found = truth_residuals(budgets.values(), true_pairs(samples), samples.step.seconds)
     if path is not None:
         try:
             with whole_file(path, shared=True) as partial:
@@ -70,8 +73,12 @@ def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iter
     prognostic, diagnostic = samples.layout.prognostic, samples.layout.diagnostic
     for first in range(0, len(chosen), batch_size):
         batch = samples.batch(chosen[first : first + batch_size], 1)
-        after = prognostic.unpack(batch.state[:, 1]) | diagnostic.unpack(batch.diagnostic[:, 0])
-        yield prognostic.unpack(batch.state[:, 0]), after
+        state, means = batch.truth(0)
+        after = prognostic.unpack(state) | diagnostic.unpack(means)
+        if samples.step.months:
+            seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
+            after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
+        yield prognostic.unpack(newest(batch.start(), samples.layout)), after
 
 
 def _key(budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples) -> str | None:

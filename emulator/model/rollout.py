@@ -47,8 +47,9 @@ def rollout(
 
     Args:
       stepper: the emulator.
-      state: prognostic fields at the initial time, physical units, `(batch, channel, *space)`, on the stepper's device.
-      inputs: forcing, clock and noise of every step, on the same device.
+      state: prognostic fields at the initial time, physical units, `(batch, channel, *space)`, on the stepper's device; of a
+        stepper with several input times `(batch, history, channel, *space)`, oldest first.
+      inputs: forcing, clock, noise and more of every step, on the same device.
       anchor: what the budgets are pinned to; by default the initial state's.
       first: number of the first step, counted from 1 at the forecast's initial time; above 1 where a forecast goes on.
       begin: called before every step with its number, state and anchor, and gives those that the step starts from: where
@@ -67,6 +68,6 @@ def rollout(
             torch.set_grad_enabled(execution.gradients),
             torch.autocast(state.device.type, torch.bfloat16, enabled=half),
         ):
-            result = step(state, given.forcing, given.clock, anchor, given.noise)
-        state, anchor = result.state, result.anchor
+            result = step(state, given.forcing, given.clock, anchor, given.noise, **given.more())
+        state, anchor = result.onward, result.anchor
         yield result

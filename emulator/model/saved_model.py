@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from emulator.data.channels import Layout
+from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
 from emulator.model import checkpoint
 from emulator.model.assemble import make_step
@@ -18,6 +18,7 @@ from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
+from emulator.store.masks import domain_of
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
 SCHEMA = "checkpoint-1"
@@ -56,7 +57,9 @@ def load_model(path: str | os.PathLike, device: torch.device | str | None = None
         )
     channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
     scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid)
-    step = make_step(saved["config"]["network"], channels, grid, StepBuffers.blank(channels, grid.shape), scheme)
+    predicts = saved["config"].get("predict", "change")
+    blank = StepBuffers.blank(channels, grid.shape, predicts)
+    step = make_step(saved["config"]["network"], channels, grid, blank, scheme, predicts)
     step.load_state_dict(tensors)
     step.metadata, step.loaded = saved, tensors_digest(step)
     return step.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -87,12 +90,16 @@ def digest_of(stepper: Stepper) -> list | None:
 
 def grid_to_json(grid: Grid) -> dict:
     """Coordinates, from which areas follow; those of points are kept too."""
+    if grid.kind == "projected":
+        return {"x": grid.x.tolist(), "y": grid.y.tolist(), "mapping": dict(grid.mapping)}
     coordinates = {"latitude": grid.latitude.tolist(), "longitude": grid.longitude.tolist()}
-    return coordinates | ({"area": grid.area.tolist()} if grid.kind == "points" else {})
+    return coordinates | ({"area": grid.cell_area.tolist()} if grid.is_points else {})
 
 
 def grid_from_json(saved: dict) -> Grid:
     """What `grid_to_json` made."""
+    if "mapping" in saved:
+        return Grid.projected(saved["x"], saved["y"], saved["mapping"])
     if "area" in saved:
         return Grid.points(saved["latitude"], saved["longitude"], saved["area"])
     return Grid.from_coordinates(saved["latitude"], saved["longitude"])
@@ -113,13 +120,20 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store
     if seconds != saved["step_seconds"]:
         refuse("a time step of", f"{saved['step_seconds'] / 3600:g} h", f"{seconds / 3600:g} h")
     channels = Layout.from_json(saved["layout"])
+
+    def masks_of(name):
+        return name in channels.masked, domain_of(dataset, name) is not None
+
     for group in (channels.prognostic, channels.diagnostic, channels.forcing):
         for name, count in zip(group.names, group.levels, strict=True):
             if name not in dataset:
                 refuse("variable", name, f"only {', '.join(sorted(map(str, dataset.data_vars)))}")
-            levels = dataset.sizes["level"] if "level" in dataset[name].dims else 0
+            (levels,) = Channels.of(dataset, [name]).levels
             if levels != count:
                 refuse(f"{name} on", f"{count} levels", f"{levels}")
+            existing = [{True: "part of its cells", False: "every cell"}[n] for n in masks_of(name)]
+            if existing[0] != existing[1]:
+                refuse(f"{name} on", *existing)
     levels, others = saved["levels"] and Levels.from_json(saved["levels"]), levels_of(dataset)
     if levels is not None and any(channels.prognostic.levels):
         if others is None or not levels.same_as(others):

@@ -1,4 +1,4 @@
-"""One step of the emulator in physical units: normalise, predict the change, correct the budgets."""
+"""One step of the emulator in physical units: normalise, predict what comes, correct the budgets."""
 
 import copy
 import dataclasses
@@ -6,11 +6,13 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from emulator.data.channels import Layout
+from emulator.data.channels import Layout, kept_within
 from emulator.data.normalisation import Normalizer
+from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise
+from emulator.model.predictions import PREDICTIONS, Known
 from emulator.model.scalars import Scalars
-from emulator.model.stepper import StepResult
+from emulator.model.stepper import StepResult, newest
 
 PLACE_FEATURES = 3  # position on the unit sphere
 
@@ -18,20 +20,22 @@ PLACE_FEATURES = 3  # position on the unit sphere
 class Step(nn.Module):
     """The emulator's step from physical state to physical state.
 
-    The network sees normalised fields and predicts the change of the prognostic fields, in units of the standard deviation
-    of that change, and the normalised diagnostics. Two measures keep long rollouts bounded, and cost nothing where the
-    training data lie. The step starts from damped persistence instead of persistence: a relaxation towards the mean of the
-    training period at the rate that a linear forecast would choose, `1/2 (std of change / std about the mean)^2`. And its
-    result is kept inside the envelope of the training data, cell by cell and widened by a margin; the corrections of the
-    budgets come after that.
+    The network sees normalised fields and predicts, as `emulator.model.predictions` has it, the change of the prognostic
+    fields, or the fields themselves, and the normalised diagnostics. Two measures keep long rollouts bounded, and cost
+    nothing where the training data lie. Changes start from damped persistence instead of persistence: a relaxation towards
+    the mean of the training period at the rate that a linear forecast would choose, `1/2 (std of change / std about the
+    mean)^2`. And the result is kept inside the envelope of the training data, cell by cell and widened by a margin; the
+    corrections of the budgets come after that. Where a field does not exist it is 0, as the network sees it and as it
+    comes out, whatever went in.
 
     Args:
       network: `(batch, in, *space) -> (batch, prognostic + diagnostic, *space)`.
-      layout: names of the channels.
+      layout: names of the channels, and what else shapes the step.
       buffers: see `StepBuffers`.
       scheme: conservation scheme or None, called outside autocast with fields by name.
       noise: of a stochastic network, the fields that callers draw for every step and member; else None.
       scalars: of a network that is conditioned on some, what they are; else None.
+      predicts: the name of a kind of prediction.
     """
 
     def __init__(
@@ -42,15 +46,18 @@ class Step(nn.Module):
         scheme=None,
         noise: NetworkNoise | None = None,
         scalars: Scalars | None = None,
+        predicts: str = "change",
     ):
         super().__init__()
         self.network, self.layout, self.scheme = network, layout, scheme
-        self.noise, self.scalars = noise, scalars
+        self.noise, self.scalars, self.prediction = noise, scalars, PREDICTIONS[predicts]
         self.metadata: dict = {}  # of the checkpoint that it was loaded from, else empty
         self.loaded = ""  # digest of its tensors as they were loaded
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
         self.forcing_scale = buffers.forcing
         for name in ("change_std", "lower", "upper", "damping", "resting", "static"):
+            self.register_buffer(name, getattr(buffers, name))
+        for name in ("spread", "exists", "diagnostic_exists"):  # None is no part of a checkpoint
             self.register_buffer(name, getattr(buffers, name))
 
     @classmethod
@@ -74,44 +81,98 @@ class Step(nn.Module):
         named = self.layout.prognostic.unpack(state)
         return named if diagnostic is None else named | self.layout.diagnostic.unpack(diagnostic)
 
+    def mean_diagnostic(self, like: Tensor) -> Tensor:
+        """Diagnostics at their mean over the training period, of the shape of others."""
+        mean = self.diagnostic_scale.inverse(torch.zeros_like(like))
+        return kept_within(mean, self.diagnostic_exists)
+
     def anchor(self, state: Tensor):
         """What the budgets of a forecast from this state are pinned to."""
-        return None if self.scheme is None else self.scheme.anchor(self.fields(state))
+        if self.scheme is None:
+            return None
+        return self.scheme.anchor(self.fields(kept_within(newest(state, self.layout), self.exists)))
 
-    def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor) -> Tensor:
+    def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor, length: Tensor | None = None) -> Tensor:
         """What the network sees, `(batch, in, *space)`."""
-        normalised = torch.nan_to_num(self.forcing_scale(forcing))
-        return torch.cat(
-            [self.state_scale(state), normalised, clock, self.static.expand(len(state), *self.static.shape)], dim=1
-        )
+        if self.layout.history == 1:
+            fields = kept_within(self.state_scale(state), self.exists)
+        else:  # one time after the other
+            times = self.state_scale(state.flatten(0, 1)).unflatten(0, state.shape[:2])
+            fields = kept_within(times, self.exists).flatten(1, 2)
+        parts = [fields, torch.nan_to_num(self.forcing_scale(forcing)), clock]
+        parts.append(self.static.expand(len(state), *self.static.shape))
+        if len(self.layout.lengths) > 1:
+            told = torch.log2(length).float().view(-1, 1, *[1] * (clock.dim() - 2))
+            parts.append(told.expand(-1, 1, *clock.shape[2:]))
+        return torch.cat(parts, dim=1)
 
     def forward(
-        self, state: Tensor, forcing: Tensor, clock: Tensor, anchor=None, noise: Tensor | None = None
+        self,
+        state: Tensor,
+        forcing: Tensor,
+        clock: Tensor,
+        anchor=None,
+        noise: Tensor | None = None,
+        length: Tensor | None = None,
+        reference: Tensor | None = None,
     ) -> StepResult:
         """One step from `state`; arguments as one time of `emulator.data.samples.Batch`.
 
-        Raises `ValueError` for noise that the network does not take, and for none where it takes some.
+        Raises `ValueError` for noise, a length or a climatology that the step does not take, and for none where it needs it.
         """
+        self._check(noise, length, reference)
+        state = kept_within(state, self.exists)
         more = {} if noise is None else {"noise": noise}
+        if self.scalars is not None:
+            more["condition"] = self.scalars(self.forcing_scale(forcing), clock, length)
+        predicted = self.network(self.inputs(state, forcing, clock, length), **more).float()
+        change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
+        now, past = newest(state, self.layout), state[:, 1:] if self.layout.history > 1 else None
+        following = self.prediction.following(self._known(now, length, reference), change)
+        following = torch.minimum(torch.maximum(following, self.lower), self.upper)
+        following = kept_within(following, self.exists)
+        diagnostic = kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
+        if self.scheme is None:
+            return StepResult(following, diagnostic, {}, past=past)
+        with torch.autocast(state.device.type, enabled=False):
+            fields = self.fields(now), self.fields(following, diagnostic)
+            scheme, seconds = self._closing(length)
+            changed, record = scheme(*fields, anchor, seconds)
+        mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
+        following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
+        diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
+        return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
+
+    def _closing(self, length: Tensor | None) -> tuple:
+        """The scheme for steps of a length, and their seconds where they are calendar months, which differ by row."""
+        if length is None:
+            return self.scheme, None
+        if self.layout.lengths == (1,):
+            return self.scheme, length * self.scheme.atmosphere.step_seconds
+        return self.scheme.lasting(float(length[0])), None
+
+    def _known(self, now: Tensor, length: Tensor | None, reference: Tensor | None) -> Known:
+        """What the prediction starts from."""
+        change, damping = self.change_std, self.damping
+        if length is not None and self.layout.lengths != (1,):
+            change, damping = over_length(change, damping, self.spread, length)
+        space = [1] * (now.dim() - 2)
+        mean, std = (values.view(-1, *space) for values in (self.state_scale.mean, self.state_scale.std))
+        return Known(now, self.resting, mean, std, change, damping, self.spread, reference)
+
+    def _check(self, noise, length, reference):
         if (self.noise is None) != (noise is None):
             raise ValueError(
-                f"Expected {'no ' * (self.noise is None)}noise for this network's step, got {len(more)} of it"
+                f"Expected {'no ' * (self.noise is None)}noise for this network's step, got {int(noise is not None)} of it"
             )
-        if self.scalars is not None:
-            more["condition"] = self.scalars(self.forcing_scale(forcing), clock)
-        predicted = self.network(self.inputs(state, forcing, clock), **more).float()
-        change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
-        following = state + (self.damping * (self.resting - state) + self.change_std * change)
-        following = torch.minimum(torch.maximum(following, self.lower), self.upper)
-        diagnostic = self.diagnostic_scale.inverse(diagnosed)
-        if self.scheme is None:
-            return StepResult(following, diagnostic, {})
-        with torch.autocast(state.device.type, enabled=False):
-            changed, record = self.scheme(self.fields(state), self.fields(following, diagnostic), anchor)
-        mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
-        following = self.layout.prognostic.replace(following, changed, mine)
-        diagnostic = self.layout.diagnostic.replace(diagnostic, changed, mine)
-        return StepResult(following, diagnostic, record, self.scheme.advance(anchor))
+        if length is None and self.layout.lengths != (1,):
+            raise ValueError(f"Expected the length of a step among {self.layout.lengths} steps of the store, got none")
+        if length is not None and self.layout.lengths != (1,) and bool((length != length[0]).any()):
+            raise ValueError(f"Expected steps of one length in a batch, got {length.unique().tolist()}")
+        if self.prediction.reference and reference is None:
+            raise ValueError(
+                "Expected the climatology at the end of the step, from which this network predicts, got none"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +184,9 @@ class StepBuffers:
       change_std: standard deviation of the step difference, `(channel, 1, 1)`.
       lower, upper: envelope of the training data widened by the margin, `(channel, *space)`.
       damping: relaxation per step, `(channel, 1, 1)`, and resting: its target, `(channel, *space)`.
-      static: features of the place: normalised static fields, and position, `(feature, *space)`.
+      static: features of the place: normalised static fields, masks where asked for, and position, `(feature, *space)`.
+      spread: standard deviation about the time mean, `(channel, 1, 1)`, where a step needs it, else None.
+      exists, diagnostic_exists: where the fields exist, `(channel, *space)` bool; None for everywhere.
     """
 
     state: Normalizer
@@ -135,20 +198,35 @@ class StepBuffers:
     damping: Tensor
     resting: Tensor
     static: Tensor
+    spread: Tensor | None = None
+    exists: Tensor | None = None
+    diagnostic_exists: Tensor | None = None
 
     @classmethod
-    def blank(cls, layout: Layout, space: tuple[int, ...]) -> "StepBuffers":
+    def blank(cls, layout: Layout, space: tuple[int, ...], predicts: str = "change") -> "StepBuffers":
         """Placeholders of the right shapes, for a checkpoint to fill."""
         count, ones = layout.prognostic.count, [1] * len(space)
-        features = layout.static.count + PLACE_FEATURES
+        features = layout.static.count + layout.masks + PLACE_FEATURES
+
+        def mask(channels):
+            return torch.ones(channels.count, *space, dtype=torch.bool) if layout.is_masked(channels) else None
+
         return cls(
             state=Normalizer.blank(count),
             diagnostic=Normalizer.blank(layout.diagnostic.count),
-            forcing=Normalizer.blank(layout.forcing.count),
+            forcing=Normalizer.blank(layout.given.count),
             change_std=torch.zeros(count, *ones),
             lower=torch.zeros(count, *space),
             upper=torch.zeros(count, *space),
             damping=torch.zeros(count, *ones),
             resting=torch.zeros(count, *space),
             static=torch.zeros(features, *space),
+            spread=torch.zeros(count, *ones) if needs_spread(layout, predicts) else None,
+            exists=mask(layout.prognostic),
+            diagnostic_exists=mask(layout.diagnostic),
         )
+
+
+def needs_spread(layout: Layout, predicts: str) -> bool:
+    """Whether a step needs the standard deviation of the state about its time mean."""
+    return layout.lengths != (1,) or PREDICTIONS[predicts].spread

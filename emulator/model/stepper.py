@@ -21,17 +21,33 @@ class StepResult:
       diagnostic: diagnostics of the step, `(batch, channel, *space)`.
       record: what the conservation scheme measured and changed, each `(batch,)`.
       anchor: what the next step's budgets are pinned to.
+      past: of a stepper with several input times, those before `state` that the next step starts from too,
+        `(batch, history - 1, channel, *space)`; else None.
     """
 
     state: Tensor
     diagnostic: Tensor
     record: dict[str, Tensor]
     anchor: Anchor | None = None
+    past: Tensor | None = None
+
+    @property
+    def onward(self) -> Tensor:
+        """What the next step starts from: `(batch, [history,] channel, *space)`."""
+        return self.state if self.past is None else torch.cat([self.past, self.state.unsqueeze(1)], 1)
+
+
+def newest(state: Tensor, layout: Layout) -> Tensor:
+    """The last of a stepper's input times: `(batch, [history,] channel, *space)` to `(batch, channel, *space)`."""
+    return state if layout.history == 1 else state[:, -1]
 
 
 @runtime_checkable
 class Stepper(Protocol):
     """From a state to the state one time step later, physical units, on whatever device its weights lie.
+
+    A state is `(batch, channel, *space)`, or with `layout.history` above 1 the last so many of them, oldest first:
+    `(batch, history, channel, *space)`; such a stepper's results have `past`.
 
     Attributes:
       layout: names of the channels.
@@ -39,7 +55,8 @@ class Stepper(Protocol):
       device: where states and inputs have to lie.
 
     To perturb initial states in units of a step's change, a stepper also has `change_std`, `lower` and `upper` as `Step` has;
-    to be written to a store that goes on where it stopped, `digest`, a text that tells its weights from others'.
+    to be written to a store that goes on where it stopped, `digest`, a text that tells its weights from others'. One whose
+    `prediction.reference` is true is given the climatology.
     """
 
     layout: Layout
@@ -51,13 +68,16 @@ class Stepper(Protocol):
         ...
 
     def anchor(self, state: Tensor) -> Anchor | None:
-        """What the budgets of a forecast from `state` `(batch, channel, *space)` are pinned to; None without budgets."""
+        """What the budgets of a forecast from `state` are pinned to, at its last time; None without budgets."""
         ...
 
     def __call__(
         self, state: Tensor, forcing: Tensor, clock: Tensor, anchor: Anchor | None = None, noise: Tensor | None = None
     ) -> StepResult:
-        """One step; shapes as in `emulator.data.forcing.StepInputs` and `StepResult`."""
+        """One step; shapes as in `emulator.data.forcing.StepInputs` and `StepResult`.
+
+        What else `StepInputs.more` holds, such as the length of a step where there are several, comes by name.
+        """
         ...
 
 
@@ -84,6 +104,6 @@ class Cascade:
     def anchor(self, state: Tensor) -> Anchor | None:
         return self.stages[0][1].anchor(state)
 
-    def __call__(self, state, forcing, clock, anchor=None, noise=None) -> StepResult:
+    def __call__(self, state, forcing, clock, anchor=None, noise=None, **more) -> StepResult:
         """A step of the first stepper; `at` gives those of the others."""
-        return self.stages[0][1](state, forcing, clock, anchor, noise)
+        return self.stages[0][1](state, forcing, clock, anchor, noise, **more)

@@ -10,6 +10,7 @@ from emulator.networks.layers import linear
 from emulator.options import Options, option
 
 TIME_OF_YEAR = "time_of_year"  # a condition of two scalars, sine and cosine of the day of the year
+TIME_STEP = "time_step"  # of a network that makes steps of several lengths
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,24 +1,53 @@
-"""Time axes: steps, periods, day of the year and hour, alike for datetime64 and cftime values."""
+"""Time axes: steps of fixed length and of calendar months, periods, day of the year and hour.
 
+All alike for datetime64 and cftime values. A calendar step is a whole number of months (a season has 3, a year 12): its
+length in seconds differs from step to step, and leads along it are counted in months, as integers.
+"""
+
+import dataclasses
 import datetime
 import re
 
 import numpy as np
 import xarray as xr
 
+from emulator.planet.months import days_of_month, month_numbers, months_later
+
+MONTH_SECONDS = (
+    2629746.0  # nominal length of a month in every calendar: a twelfth of the Gregorian year of 365.2425 days
+)
+UNITS = {
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+    "week": 604800.0,
+}  # of spans of time, in seconds
+MONTHS = {"month": 1, "season": 3, "year": 12}
 _BEFORE = np.concatenate([[0], np.cumsum([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30])])  # days before each month
 
 
 def day_and_hour(times) -> tuple[np.ndarray, np.ndarray]:
-    """Day of the year (1..366) and fractional hour of datetime64 or cftime values `(time,)`."""
-    clock = xr.DataArray(np.asarray(times), dims="time").dt
-    return clock.dayofyear.values, (clock.hour + clock.minute / 60 + clock.second / 3600).values
+    """Day of the year (1..366) and fractional hour of datetime64 or cftime values `(time,)`.
+
+    Of 360-day calendars the day as a fraction that runs through a whole year of 365.25 days, as their sun does.
+    """
+    times = np.asarray(times)
+    clock = xr.DataArray(times, dims="time").dt
+    day = clock.dayofyear.values
+    if times.dtype == object and len(times) and times[0].calendar == "360_day":
+        day = 1 + (day - 1) * (365.25 / 360)
+    return day, (clock.hour + clock.minute / 60 + clock.second / 3600).values
 
 
 def hour_and_leap_day(times) -> tuple[np.ndarray, np.ndarray]:
-    """Hour of the day, and day of a leap year: 1 ... 366, so that 1 March is 61 in every year; each `(time,)` int."""
+    """Hour of the day, and day of a leap year: 1 ... 366, so that 1 March is 61 in every year; each `(time,)` int.
+
+    30 February of 360-day calendars is 60, as the 29th.
+    """
     clock = xr.DataArray(np.asarray(times), dims="time").dt
-    return np.asarray(clock.hour.values, int), _BEFORE[clock.month.values - 1] + clock.day.values
+    month, day = clock.month.values, np.asarray(clock.day.values, int)
+    return np.asarray(clock.hour.values, int), _BEFORE[month - 1] + np.where(month == 2, np.minimum(day, 29), day)
 
 
 def later(times, seconds: float):
@@ -28,13 +57,154 @@ def later(times, seconds: float):
     return times + datetime.timedelta(seconds=seconds)
 
 
+@dataclasses.dataclass(frozen=True)
+class TimeStep:
+    """The step of a uniform time axis, or a span of time: of fixed length, or a number of calendar months.
+
+    Attributes:
+      seconds: length; of months the nominal one, which is the same in every calendar. 0: of one time alone.
+      months: of a calendar step; 0 for a fixed length.
+    """
+
+    seconds: float = 0.0
+    months: int = 0
+
+    def __post_init__(self):
+        if self.months < 0 or self.seconds < 0:
+            raise ValueError(f"Expected a step of positive length, got {self.seconds:g} s and {self.months} months")
+        if self.months:
+            object.__setattr__(self, "seconds", self.months * MONTH_SECONDS)
+
+    def __str__(self) -> str:
+        if self.months:
+            return f"{self.months} month{'s' * (self.months > 1)}"
+        return f"{self.seconds / 3600:g} h"
+
+    @classmethod
+    def parse(cls, text: str) -> "TimeStep":
+        """From `6 hours`, `1 day`, `month`, `3 months`, `1 year`, .... Raises `ValueError` with the units that there are."""
+        found = re.fullmatch(r"\s*([0-9.]*)\s*([a-z]+?)s?\s*", str(text).lower())
+        unit = {"h": "hour", "d": "day", "s": "second"}.get(found[2], found[2]) if found else None
+        try:
+            count = float(found[1] or 1) if found else 0.0
+        except ValueError:
+            count = 0.0
+        if count > 0 and unit in MONTHS and count == round(count):
+            return cls(months=MONTHS[unit] * round(count))
+        if count > 0 and unit in UNITS:
+            return cls(count * UNITS[unit])
+        raise ValueError(
+            f"Expected a number of {', '.join(f'{name}s' for name in (*UNITS, *MONTHS))} (whole ones of the last "
+            f"{len(MONTHS)}), got {text!r}"
+        )
+
+    @classmethod
+    def of(cls, dataset: xr.Dataset) -> "TimeStep":
+        """Between neighbours of `time`, or of a forecast's `lead_time`. Raises `ValueError` for an irregular axis."""
+        name = "lead_time" if "lead_time" in dataset.dims else "time"
+        return cls.along(dataset[name].values, name, "the dataset", bool(dataset.attrs.get("time_step_months")))
+
+    @classmethod
+    def along(cls, times, name, path, calendar: bool = False) -> "TimeStep":
+        """The step of times, or of leads (timedelta64, or integers for months), `(time,)`; of no length for one.
+
+        `calendar`: in months where both fit, as months of 30 days do. Raises `ValueError` naming the axis and the path for
+        values that do not increase or are irregular.
+        """
+        times = np.asarray(times)
+        if len(times) < 2:
+            return cls()
+        months = np.diff(times) if times.dtype.kind in "iu" else None
+        steps = seconds_between(times) if months is None else months * MONTH_SECONDS
+        if np.any(steps <= 0):
+            at = int(np.argmax(steps <= 0))
+            raise ValueError(f"Expected strictly increasing {name} in {path}, got {times[at]} then {times[at + 1]}")
+        fixed = months is None and np.all(np.abs(steps - steps[0]) <= 1e-3)
+        if not fixed or calendar:
+            if months is None:
+                months = months_between(times)
+            if months is not None and np.all(months == months[0]):
+                return cls(months=int(months[0]))
+        if fixed:
+            return cls(float(steps[0]))
+        at = int(np.argmax(np.abs(steps - steps[0]) > 1e-3))
+        raise ValueError(
+            f"Expected a uniform {name} axis in {path}, got a step of {steps[0] / 3600:g} h and then {times[at]} to "
+            f"{times[at + 1]} ({steps[at] / 3600:g} h)"
+        )
+
+    def later(self, time, count: int = 1):
+        """One time or an array of times moved by `count` steps (negative: earlier)."""
+        return months_later(time, count * self.months) if self.months else later(time, count * self.seconds)
+
+    def lengths(self, times) -> np.ndarray:
+        """True seconds of the step that ends at each of some times, float64 `(time,)`."""
+        times = np.asarray(times)
+        if not self.months or not len(times):
+            return np.full(len(times), self.seconds)
+        before = self.later(times, -1)
+        return seconds_between(np.stack([before, times], axis=1).ravel())[::2]
+
+    def times(self, count: int) -> "TimeStep":
+        """So many of these steps as one."""
+        return TimeStep(months=count * self.months) if self.months else TimeStep(count * self.seconds)
+
+    def lengths_from(self, times) -> np.ndarray:
+        """True seconds of the step that starts at each of some times, float64 `(time,)`."""
+        times = np.asarray(times)
+        return self.lengths(self.later(times)) if self.months else np.full(len(times), self.seconds)
+
+    def middles(self, times) -> np.ndarray:
+        """Middles of the steps that end at some times, `(time,)`."""
+        times = np.asarray(times)
+        moved = [later(times[n : n + 1], -seconds / 2) for n, seconds in enumerate(self.lengths(times))]
+        return np.concatenate(moved) if moved else times
+
+    def leads(self, numbers) -> np.ndarray:
+        """Leads after some numbers of steps: months as int64, else timedelta64[ns]; `(lead,)`."""
+        if self.months:
+            return np.asarray(numbers, np.int64) * self.months
+        return np.round(np.asarray(numbers) * self.seconds * 1e9).astype("timedelta64[ns]")
+
+    def count(self, span: "TimeStep") -> float:
+        """How many of these steps make a span of time. Raises `ValueError` for days of months, or months of days."""
+        if not self.seconds or bool(self.months) != bool(span.months):
+            kind = "months" if self.months else "hours or days"
+            raise ValueError(f"Expected a span in {kind}, since the step is {self}; got {span}")
+        return span.months / self.months if self.months else span.seconds / self.seconds
+
+
+def months_between(times: np.ndarray) -> np.ndarray | None:
+    """Whole calendar months between neighbours; None where they do not lie at one day and hour, which every month has."""
+    if times.dtype.kind not in "MO":
+        return None
+    number = month_numbers(times)
+    alike = days_of_month(times).max() <= 28 and np.all(months_later(times, number[0] - number) == times[0])
+    return np.diff(number) if alike else None
+
+
 def valid_times(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
-    """Valid times, `(init, lead)`, for datetime64 or cftime initial times and timedelta64 leads."""
+    """Valid times, `(init, lead)`, of datetime64 or cftime initial times and leads as timedelta64, or integers for months."""
+    if lead_time.dtype.kind in "iu":
+        valid = [months_later(init_time, int(lead)) for lead in lead_time]
+        return np.stack(valid, axis=1) if valid else np.empty((len(init_time), 0), init_time.dtype)
     if init_time.dtype != object:
         return init_time[:, None] + lead_time[None, :]
     seconds = lead_time / np.timedelta64(1, "s")
     valid = [[later(init, float(lead)) for lead in seconds] for init in init_time]
     return np.array(valid, object).reshape(len(init_time), len(lead_time))
+
+
+def lead_seconds(lead_time) -> np.ndarray:
+    """Seconds of leads, timedelta64 or integers for months, whose nominal length counts: float64."""
+    leads = np.asarray(lead_time)
+    return leads * MONTH_SECONDS if leads.dtype.kind in "iu" else leads / np.timedelta64(1, "s")
+
+
+def lead_text(lead) -> str:
+    """A lead as text: `36 h`, or `3 months`."""
+    months = np.asarray(lead).dtype.kind in "iu"
+    return f"{int(lead)} month{'s' * (int(lead) != 1)}" if months else f"{float(lead_seconds(lead)) / 3600:g} h"
 
 
 def seconds_between(times: np.ndarray) -> np.ndarray:
@@ -45,30 +215,21 @@ def seconds_between(times: np.ndarray) -> np.ndarray:
     return steps / np.timedelta64(1, "s")
 
 
-def uniform_step(times, name, path) -> float:
-    """Seconds between neighbours of `times`; 0 for one. Raises `ValueError` naming the axis and the path if irregular."""
-    steps = seconds_between(times)
-    if len(steps) == 0:
-        return 0.0
-    if np.any(steps <= 0):
-        at = int(np.argmax(steps <= 0))
-        raise ValueError(f"Expected strictly increasing {name} in {path}, got {times[at]} then {times[at + 1]}")
-    if np.any(np.abs(steps - steps[0]) > 1e-3):
-        at = int(np.argmax(np.abs(steps - steps[0]) > 1e-3))
-        raise ValueError(
-            f"Expected a uniform {name} axis in {path}, got a step of {steps[0] / 3600:g} h and then {times[at]} to "
-            f"{times[at + 1]} ({steps[at] / 3600:g} h)"
-        )
-    return float(steps[0])
+def interval_starts(dataset: xr.Dataset) -> np.ndarray | None:
+    """Starts of the intervals that the times of a dataset end, `(time,)`; None where it has no `time_bounds`."""
+    return dataset["time_bounds"].values[:, 0] if "time_bounds" in dataset.variables else None
 
 
-def within(times, start=None, end=None) -> np.ndarray:
+def within(times, start=None, end=None, starts=None) -> np.ndarray:
     """Which of some datetime64 or cftime values `(time,)` lie from `start` to `end`, both included: `(time,)` bool.
 
-    A bound is a date, a datetime, a datetime64 or text of one (`2015`, `2015-12`, `2015-12-31`, `2015-12-31T06`); None is
-    open. An end includes the whole of the smallest unit that it names: a bare date is that whole day.
+    `starts`: of intervals that end at the times, which then have to lie in the period whole. A bound is a date, a datetime,
+    a datetime64 or text of one (`2015`, `2015-12`, `2015-12-31`, `2015-12-31T06`); None is open. An end includes the
+    whole of the smallest unit that it names: a bare date is that whole day.
     """
     times = np.asarray(times)
+    if starts is not None:
+        return within(starts, start, None) & within(later(times, -1), None, end)
     kept = np.ones(len(times), bool)
     if not len(times):
         return kept
@@ -103,11 +264,15 @@ def _instant(parts: list[int], times: np.ndarray):
 
 
 def select_period(dataset: xr.Dataset, start=None, end=None, dimension: str = "time") -> xr.Dataset:
-    """The part of a dataset from `start` to `end`, both included, as `within` has it. Raises `ValueError` for no times."""
+    """The part of a dataset from `start` to `end`, both included, as `within` has it. Raises `ValueError` for no times.
+
+    Of means, whose times are the ends of the intervals in `time_bounds`, those intervals that lie in it as a whole.
+    """
     if start is None and end is None:
         return dataset
     times = dataset[dimension].values
-    chosen = np.flatnonzero(within(times, start, end))
+    starts = interval_starts(dataset) if dimension == "time" else None
+    chosen = np.flatnonzero(within(times, start, end, starts))
     if not len(chosen):
         have = f"{times[0]} to {times[-1]}" if len(times) else "no times"
         raise ValueError(

@@ -22,6 +22,26 @@ def solar_position(day_of_year, hour):
     return declination, equation, distance
 
 
+def daily_insolation(day_of_year, latitude):
+    """Mean of `insolation` over the day around a fractional day of the year 1..366, the same at all longitudes, in W m-2.
+
+    The integral from sunrise to sunset, at the hour angle whose cosine is -tan(latitude) tan(declination): Hartmann (2016),
+    Global Physical Climatology, eq. 2.17.
+    """
+    declination, _, distance = solar_position(day_of_year, 0.0)
+    phi = np.radians(latitude)
+    sunset = np.arccos(np.clip(-np.tan(phi) * np.tan(declination), -1, 1))
+    high, flat = np.sin(phi) * np.sin(declination), np.cos(phi) * np.cos(declination)
+    return SOLAR_CONSTANT / np.pi * distance * (sunset * high + flat * np.sin(sunset))
+
+
+def long_insolation(day_of_year, hour, step_hours, latitude):
+    """Mean of `insolation` over a step of several whole days: of daily means at the middles of parts of at most 5 days."""
+    count = max(6, int(np.ceil(step_hours / 120)))
+    days = day_of_year + (hour + (np.arange(count) + 0.5) * (step_hours / count)) / 24
+    return daily_insolation(days.reshape(-1, *[1] * np.ndim(latitude)), latitude).mean(axis=0)
+
+
 def mean_insolation(day_of_year, hour, step_hours, latitude, longitude, samples=6):
     """Mean of `insolation` over the step that starts at `hour`, by the midpoint rule with `samples` points."""
     offsets = (np.arange(samples) + 0.5) * (step_hours / samples)
@@ -71,16 +91,28 @@ CLOCK_FEATURES = ("insolation", "sin_local_time", "cos_local_time", "sin_day_of_
 def clock_features(day_of_year, hour, step_hours, latitude, longitude, out=None) -> np.ndarray:
     """Features of the step that starts at each of some times, float32 `(time, 5, *space)`, in the order `CLOCK_FEATURES`.
 
-    `day_of_year` and `hour` are `(time,)`; `latitude` and `longitude` broadcast to the shape of the grid
-    (`Grid.open_mesh()`). The features are written to `out` where it is given. Insolation is the mean over the step, in units
-    of 400 W m-2 less 0.6: near zero mean and unit variance over the globe.
+    `day_of_year` and `hour` are `(time,)`, and `step_hours` is a number or `(time,)`; `latitude` and `longitude` broadcast to
+    the shape of the grid (`Grid.open_mesh()`). The features are written to `out` where it is given. Insolation is the mean
+    over the step, in units of 400 W m-2 less 0.6: near zero mean and unit variance over the globe. A step of several whole
+    days has no time of day: the mean of its sine and cosine over the step is 0.
     """
     space = np.broadcast_shapes(np.shape(latitude), np.shape(longitude))
+    steps = np.broadcast_to(np.asarray(step_hours, np.float64), np.shape(day_of_year))
     day, hour = (np.asarray(a, np.float64).reshape(-1, *[1] * len(space)) for a in (day_of_year, hour))
-    local = 2 * np.pi * (hour / 24 + np.asarray(longitude) / 360)
     year = 2 * np.pi * (day - 1 + hour / 24) / 365.25
     features = np.empty((len(day), len(CLOCK_FEATURES), *space), np.float32) if out is None else out
-    features[:, 0] = mean_insolation(day, hour, step_hours, latitude, longitude) / 400 - 0.6
-    for n, (function, angle) in enumerate(((np.sin, local), (np.cos, local), (np.sin, year), (np.cos, year)), 1):
-        features[:, n] = function(angle).astype(np.float32)
+    if is_long(steps):
+        for n, step in enumerate(steps):
+            features[n, 0] = long_insolation(day.flat[n], hour.flat[n], step, latitude) / 400 - 0.6
+        features[:, 1:3] = 0.0
+    else:
+        local = 2 * np.pi * (hour / 24 + np.asarray(longitude) / 360)
+        features[:, 0] = mean_insolation(day, hour, steps.flat[0], latitude, longitude) / 400 - 0.6
+        features[:, 1], features[:, 2] = np.sin(local), np.cos(local)
+    features[:, 3], features[:, 4] = np.sin(year), np.cos(year)
     return features
+
+
+def is_long(step_hours) -> bool:
+    """Whether steps are of several whole days, over which instants at equal distances would meet few times of day."""
+    return bool(np.all((np.asarray(step_hours) > 24) & (np.asarray(step_hours) % 24 == 0)))

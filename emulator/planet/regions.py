@@ -36,6 +36,7 @@ def _band(south, north):
 
 _BOXES = {
     "global": Region((_band(-90, 90),)),
+    "domain": Region((_band(-90, 90),)),  # what is called global on a globe
     "tropics": Region((_band(-20, 20),)),
     "extra-tropics": Region((_band(20, 90), _band(-90, -20))),
     "northern-hemisphere": Region((_band(20, 90),)),
@@ -56,6 +57,28 @@ REGIONS: dict[str, Region] = _BOXES | {
 DEFAULT_REGIONS = ("global", "northern-hemisphere", "tropics", "southern-hemisphere")
 
 
+def regions_of(grid: Grid, names=None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The regions to look at on a grid, by name, and those of the names that have no cell on it.
+
+    On a globe the names, by default `DEFAULT_REGIONS`. On a regional grid "global" is called "domain", the default, and
+    regions are what of them lies in the domain. Raises `ValueError` for an unknown name, and where none has a cell.
+    """
+    if grid.is_global():
+        return tuple(names or DEFAULT_REGIONS), ()
+    asked = dict.fromkeys("domain" if name == "global" else name for name in names or ("domain",))
+    place = grid.mesh()
+    found = tuple(name for name in asked if _region(name).contains(*place).any())
+    if not found:
+        raise ValueError(f"Expected a region with cells on {grid.describe()}, got none in {', '.join(asked)}")
+    return found, tuple(name for name in asked if name not in found)
+
+
+def _region(name: str) -> Region:
+    if name not in REGIONS:
+        raise ValueError(f"Expected regions among {', '.join(REGIONS)}, got {name!r}")
+    return REGIONS[name]
+
+
 def region_weights(grid: Grid, names, land_sea_mask: np.ndarray | None = None) -> np.ndarray:
     """Area weights of each named region, `(region, *grid.shape)`, float64, each summing to 1.
 
@@ -65,9 +88,7 @@ def region_weights(grid: Grid, names, land_sea_mask: np.ndarray | None = None) -
     latitude, longitude = grid.mesh()
     weights = np.empty((len(names), *grid.shape))
     for row, name in enumerate(names):
-        if name not in REGIONS:
-            raise ValueError(f"Expected regions among {', '.join(REGIONS)}, got {name!r}")
-        region = REGIONS[name]
+        region = _region(name)
         weight = grid.area * region.contains(latitude, longitude)
         if region.land:
             if land_sea_mask is None:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from emulator.planet.vertical_axes.registry import VerticalAxis, vertical_axes
+from emulator.planet.vertical_axes.registry import AXES, VerticalAxis
 
-VERTICAL: Mapping[str, VerticalAxis] = vertical_axes()
+VERTICAL: Mapping[str, VerticalAxis] = AXES.all()
 
 
 def vertical_of(dims: Iterable) -> str | None:

@@ -4,6 +4,7 @@ import html
 
 import numpy as np
 
+from emulator.planet.calendar import lead_text
 from emulator.planet.regions import REGIONS
 
 # SI unit in the stores: unit on the page, factor.
@@ -43,6 +44,7 @@ _NAMES = {
 }
 REGION_NAMES = {
     "global": "Globe",
+    "domain": "Domain",
     "stations": "All stations",
     "northern-hemisphere": "North of 20° N",
     "southern-hemisphere": "South of 20° S",
@@ -71,20 +73,25 @@ def channel_title(variable: str, level_name: str) -> str:
 
 
 def days(lead_time) -> np.ndarray:
-    """Leads in days, float64."""
-    return np.asarray(lead_time) / np.timedelta64(1, "s") / 86400
+    """Leads in days, or in months where they are integers, float64."""
+    leads = np.asarray(lead_time)
+    return leads.astype(np.float64) if leads.dtype.kind in "iu" else leads / np.timedelta64(1, "s") / 86400
 
 
 def lead_label(lead) -> str:
-    """`6 h`, `1 day`, `2.5 days`."""
+    """`6 h`, `1 day`, `2.5 days`, `3 months`."""
+    if np.asarray(lead).dtype.kind in "iu":
+        return lead_text(lead)
     hours = float(np.timedelta64(lead, "s") / np.timedelta64(3600, "s"))
     if hours < 24:
         return f"{hours:g} h"
     return "1 day" if hours == 24 else f"{hours / 24:g} days"
 
 
-def lead_days(days: float) -> str:
-    """`6 h`, `2 d`."""
+def lead_days(days: float, unit: str = "day") -> str:
+    """`6 h`, `2 d`, `3 mo`."""
+    if unit == "month":
+        return f"{days:g} mo"
     return f"{days * 24:g} h" if days < 1 else f"{days:g} d"
 
 
@@ -144,7 +151,7 @@ def region_name(region: str) -> str:
 
 def over_region(region: str) -> str:
     """`over the globe`, `over all stations`, `over East Asia`: a region in a sentence."""
-    names = {"global": "the globe", "stations": "all stations", "tropics": "the tropics"}
+    names = {"global": "the globe", "domain": "the domain", "stations": "all stations", "tropics": "the tropics"}
     return f"over {names.get(region, region_name(region))}"
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from emulator.planet.calendar import TimeStep, valid_times
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import vertical_of
 from emulator.report.display import channel_title, date_and_hour, lead_label, unit_and_factor
@@ -12,7 +13,7 @@ from emulator.report.style import DIVERGING, WIDTH, figures
 from emulator.report.view import View
 from emulator.store.forecast import FORECAST_NAMES, from_disk_names
 from emulator.store.masks import existing
-from emulator.store.schema import grid_of, in_order, level_label
+from emulator.store.schema import ROWS, grid_of, in_order, level_label
 
 KINDS = ("map", "curves", "budgets")
 
@@ -86,7 +87,7 @@ def _as_scores(budgets: xr.Dataset) -> xr.Dataset:
 def _map(dataset, variable, level, lead, init, member, truth) -> Figure:
     dataset, grid = _in_memory_names(dataset), None
     name = variable or next((str(n) for n, a in dataset.data_vars.items() if a.ndim > 2), None)
-    if name is None or name not in dataset or not {"latitude", "cell"} & set(dataset[name].dims):
+    if name is None or name not in dataset or not ROWS & set(dataset[name].dims):
         raise ValueError(f"Expected a field on a grid, got {name!r} among {_listed(dataset)}")
     grid = grid_of(dataset)
     field, when, valid = _moment(dataset[name], lead, init, member)
@@ -131,9 +132,13 @@ def _moment(field: xr.DataArray, lead, init, member) -> tuple[xr.DataArray, str,
     if "lead_time" not in field.dims:
         return field, date_and_hour(start), start
     leads = field["lead_time"].values
-    place = -1 if lead is None else int(np.abs(leads - _timedelta(lead)).argmin())
+    if leads.dtype.kind in "iu" and lead is not None:
+        wanted = TimeStep.parse(lead).months if isinstance(lead, str) else int(lead)
+        place = int(np.abs(leads - wanted).argmin())
+    else:
+        place = -1 if lead is None else int(np.abs(leads - _timedelta(lead)).argmin())
     words = f"{date_and_hour(start)} + {lead_label(leads[place])}"
-    return field.isel(lead_time=place), words, start + leads[place]
+    return field.isel(lead_time=place), words, valid_times(np.array([start]), leads[[place]])[0, 0]
 
 
 def _timedelta(lead) -> np.timedelta64:
@@ -160,7 +165,7 @@ def _nearest(levels: np.ndarray, level: float) -> int:
 
 def _draw(dataset, grid: Grid, what: tuple[str, str, str], fields: list[np.ndarray], titles: list[str]) -> Figure:
     (name, label, unit), columns = what, len(fields)
-    points = grid.kind == "points"
+    points = grid.is_points
     shared = None if points else frame(dataset)
     figure = Figure(figsize=(WIDTH if columns > 1 else 0.6 * WIDTH, 2.3 if columns > 1 else 3.4))
     axes = figure.subplots(1, columns, squeeze=False, subplot_kw={} if points else {"projection": shared.projection})[0]

@@ -16,6 +16,10 @@ import xarray as xr
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from emulator.planet.coordinates import contiguous
+from emulator.planet.coordinates import edges as edges_of
+from emulator.planet.projection import NAME as CRS
+from emulator.planet.projection import from_sphere, mapping_from
 from emulator.report.style import COLUMNS, DIVERGING, INK, PALE, SEQUENTIAL, WIDTH
 from emulator.report.view import View
 
@@ -30,14 +34,15 @@ class Frame:
     """Where the cells of a grid lie on the page.
 
     Attributes:
-      projection: Robinson for the globe, with its seam on a cell edge; plate carree for a region.
+      projection: Robinson for the globe, with its seam on a cell edge; plate carree for a box; None for a projected grid,
+        which is drawn on its own map.
       columns: order of the grid's columns on the map, `(nlon,)`.
       x, y: projected cell corners, `(nlat + 1, nlon + 1)`.
       coast: projected lines, `(point, 2)` each.
       whole: whether the map shows the globe.
     """
 
-    projection: ccrs.Projection
+    projection: ccrs.Projection | None
     columns: np.ndarray
     x: np.ndarray
     y: np.ndarray
@@ -45,12 +50,15 @@ class Frame:
     whole: bool
 
     def draw(self, axis, values: np.ndarray, style: dict):
-        """The field `(latitude, longitude)` and the coast on a cartopy axis, grey where it is missing; returns the image."""
+        """The field `(row, column)` and the coast on an axis of the projection, grey where it is missing; the image."""
         if not np.isfinite(values).all():
             axis.set_facecolor(PALE)
         image = axis.pcolormesh(self.x, self.y, values[:, self.columns], rasterized=True, **style)
         axis.add_collection(LineCollection(self.coast, colors=[INK], linewidths=0.5))
-        axis.spines["geo"].set(linewidth=0.5, edgecolor=INK)
+        for spine in axis.spines.values():
+            spine.set(visible=True, linewidth=0.5, edgecolor=INK)
+        if self.projection is None:
+            axis.set(aspect="equal", xticks=[], yticks=[])
         if self.whole:
             axis.set_global()
         else:
@@ -61,9 +69,11 @@ class Frame:
 
 def frame(scores: xr.Dataset) -> Frame:
     """The frame for the grid of a dataset of scores, coast from its land-sea mask or `CARTOPY_DATA_DIR`."""
-    latitude, longitude = scores["latitude"].values, scores["longitude"].values
-    rows = np.clip(_edges(latitude), -90, 90)
-    columns, edges = np.arange(len(longitude)), _edges(longitude)
+    if "x" in scores.dims:
+        return _own_map(scores)
+    latitude, (columns, longitude) = scores["latitude"].values, contiguous(scores["longitude"].values)
+    rows = np.clip(edges_of(latitude), -90, 90)
+    edges = edges_of(longitude)
     whole = bool(edges[-1] - edges[0] > 359)
     projection = _DEGREES
     if whole:
@@ -72,14 +82,49 @@ def frame(scores: xr.Dataset) -> Frame:
         columns = np.roll(columns, -seam)
         edges = np.linspace(edges[seam], edges[seam] + 360, len(longitude) + 1) - 360
         projection = ccrs.Robinson(central_longitude=edges[0] + 180)
-    elif edges[-1] > 180:
-        projection = ccrs.PlateCarree(central_longitude=180)
+    elif edges[0] < -180 or edges[-1] > 180:
+        middle = 180.0 if 0 <= edges[0] and edges[-1] <= 360 else (edges[0] + edges[-1]) / 2
+        projection = ccrs.PlateCarree(central_longitude=middle)
     corners = edges.copy()
     corners[[0, -1]] += np.array([1e-6, -1e-6])  # a point on the seam itself may fall on either side
     x, y = _project(projection, *np.meshgrid(corners, rows))
     lines = _coastlines(scores, columns, edges)
     coast = [np.stack(_project(projection, *line.T), axis=-1) for line in lines]
     return Frame(projection, columns, x, y, coast, whole)
+
+
+def _own_map(scores: xr.Dataset) -> Frame:
+    """The frame of a projected grid, in its own `x` and `y`."""
+    mapping = mapping_from(scores[CRS].attrs)
+    x, y = edges_of(scores["x"].values), edges_of(scores["y"].values)
+    low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
+    coast = []
+    if lines := _shapes():
+        for line in lines:
+            along = np.stack(from_sphere(mapping, line[:, 1], line[:, 0]), axis=-1)
+            near = np.all((along > 2 * low - high) & (along < 2 * high - low), axis=-1)  # cut where maps may turn over
+            cuts = np.flatnonzero(np.diff(near)) + 1
+            parts = zip(np.split(along, cuts), np.split(near, cuts), strict=True)
+            coast += [part for part, kept in parts if kept[0] and len(part) > 1]
+    elif _has_coast(scores):
+        mask = np.nan_to_num(scores["land_sea_mask"].values)
+        coast = contourpy.contour_generator(scores["x"].values, scores["y"].values, mask).lines(0.5)
+    return Frame(None, np.arange(len(x) - 1), *np.meshgrid(x, y), coast, False)
+
+
+def _has_coast(scores) -> bool:
+    return "land_sea_mask" in scores and bool(np.ptp(scores["land_sea_mask"].values) > 0)
+
+
+def _shapes() -> list[np.ndarray]:
+    """Coastlines `(point, 2)` of longitude and latitude from `CARTOPY_DATA_DIR`; none where it has none."""
+    folder = os.environ.get("CARTOPY_DATA_DIR")
+    if not folder or not (Path(folder) / COAST).exists():
+        return []
+    from cartopy.io.shapereader import Reader
+
+    geometries = Reader(str(Path(folder) / COAST)).geometries()
+    return [np.array(line.coords)[:, :2] for shape in geometries for line in _parts(shape)]
 
 
 def _project(projection, longitude, latitude):
@@ -89,17 +134,9 @@ def _project(projection, longitude, latitude):
 
 def _coastlines(scores, columns, edges) -> list[np.ndarray]:
     """Lines of (longitude, latitude) within the map's columns."""
-    folder = os.environ.get("CARTOPY_DATA_DIR")
-    if folder and (Path(folder) / COAST).exists():
-        from cartopy.io.shapereader import Reader
-
-        lines = [
-            np.array(line.coords)[:, :2]
-            for shape in Reader(str(Path(folder) / COAST)).geometries()
-            for line in _parts(shape)
-        ]
+    if lines := _shapes():
         return [piece for line in lines for piece in _within(line, edges)]
-    if "land_sea_mask" not in scores or not np.ptp(scores["land_sea_mask"].values) > 0:
+    if not _has_coast(scores):
         return []
     mask = scores["land_sea_mask"].values[:, columns]
     centres = (edges[1:] + edges[:-1]) / 2
@@ -120,11 +157,6 @@ def _within(line, edges):
     cuts = np.flatnonzero(np.abs(np.diff(longitude)) > 180) + 1
     pieces = np.split(np.stack([longitude, line[:, 1]], axis=-1), cuts)
     return [piece for piece in pieces if len(piece) > 1]
-
-
-def _edges(centres):
-    inner = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[1.5 * centres[0] - centres[1] / 2], inner, [1.5 * centres[-1] - centres[-2] / 2]])
 
 
 def difference_maps(view: View, fields: Mapping[str, np.ndarray], of: Sequence[str] = ()) -> Figure:

@@ -12,7 +12,7 @@ from emulator.planet.vertical import VERTICAL
 from emulator.report.maps import frame
 from emulator.report.style import SEQUENTIAL
 from emulator.store.masks import existing
-from emulator.store.schema import level_label
+from emulator.store.schema import ROWS, level_label
 
 COLUMNS, TITLE_WIDTH = 3, 38
 DIVERGING = "PuOr_r"
@@ -57,7 +57,7 @@ def _fields(dataset) -> list[tuple[str, str, np.ndarray]]:
     """Title, units and values of the fields, those that change first."""
     panels = []
     for name, field in sorted(dataset.data_vars.items(), key=lambda item: (-item[1].ndim, str(item[0]))):
-        if name in FIXED or not {"latitude", "cell"} & set(field.dims) or field.dtype.kind != "f":
+        if name in FIXED or not ROWS & set(field.dims) or field.dtype.kind != "f":
             continue
         title = str(name).replace("_", " ")
         for dim in ("time", "init_time", "lead_time", "member", *VERTICAL):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 
+from emulator.planet.calendar import lead_seconds
 from emulator.report.panels import conservation as budgets
 from emulator.report.panels.summary import verdict
 from emulator.report.view import View
@@ -27,14 +28,14 @@ def to_csv(view: View) -> str:
         for baseline in map(str, scores["baseline"].values):
             columns[f"{name}_vs_{baseline}"] = scores[name].sel(baseline=baseline).transpose(*order).values
     count = scores["count"].transpose(*order[1:]).values
-    buffer = io.StringIO()
+    buffer, unit = io.StringIO(), "months" if view.unit == "month" else "hours"
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["forecast", "variable", "level", "units", "region", "lead_hours", "initial_times", *columns])
+    writer.writerow(["forecast", "variable", "level", "units", "region", f"lead_{unit}", "initial_times", *columns])
     variables, levels, units = (scores[name].values for name in ("variable", "level_name", "channel_units"))
     forecasts, regions, hours = (
         scores["forecast"].values,
         scores["region"].values,
-        [f"{day * 24:g}" for day in view.leads],
+        [f"{lead * (24 if unit == 'hours' else 1):g}" for lead in view.leads],
     )
     for f, c, r, l in np.ndindex(*next(iter(columns.values())).shape):
         row = [forecasts[f], variables[c], levels[c], units[c], regions[r], hours[l], count[c, r, l]]
@@ -50,7 +51,7 @@ def to_json(view: View) -> str:
             "forecast": name,
             "channel": channel,
             "units": str(view.scores["channel_units"].values[view.position(channel)]),
-            "lead_days": float(view.leads[lead]),
+            **_lead(view, lead),
             "rmse": _value(view.get("rmse", name, channel, scaled=False)[lead]),
             "rmse_interval": [
                 _value(view.get(k, name, channel, scaled=False)[lead]) for k in ("rmse_low", "rmse_high")
@@ -83,6 +84,12 @@ def to_json(view: View) -> str:
     return json.dumps(content, indent=1, allow_nan=False)
 
 
+def _lead(view, lead: int) -> dict[str, float]:
+    """The lead in days; where leads are months also in those, of which the days are nominal."""
+    days = float(lead_seconds(view.scores["lead_time"].values[lead]) / 86400)
+    return {"lead_days": days} | ({"lead_months": float(view.leads[lead])} if view.unit == "month" else {})
+
+
 def _sample(view) -> dict:
     """What two scores must share to be compared."""
     sample = view.note("sample")
@@ -96,7 +103,7 @@ def _series(view) -> list[dict]:
             "forecast": name,
             "channel": channel,
             "region": region,
-            "lead_days": float(view.leads[lead]),
+            **_lead(view, lead),
             **_judged(view, name, channel, region, lead),
         }
         for name in view.forecasts or view.baselines[:1]

@@ -12,13 +12,15 @@ from emulator.report.display import channel_title, days, unit_and_factor
 BASELINES = ("persistence", "climatology")
 NO_TRUTH, NOT_FINITE = "no truth", "not finite"
 
+TABLE_MONTHS = (1, 3, 6, 12)  # leads of the tables, where leads are months
+
 
 class View:
     """Reading glasses over a dataset of scores (docs/verification.md).
 
     Attributes:
       forecasts: names without the baselines; main: the first of them, or persistence where there are none.
-      headline: channels of the first page, in order; leads: in days.
+      headline: channels of the first page, in order; leads: in days, or in calendar months; unit: "day" or "month".
       map_lead_days: lead of the maps; long_run: forecasts whose first initial time is one long run, None without;
         training: metrics.jsonl of the training, None without.
     """
@@ -37,6 +39,7 @@ class View:
         self.main = self.forecasts[0] if self.forecasts else "persistence"
         self.regions = [str(name) for name in scores["region"].values]
         self.leads = days(scores["lead_time"].values)
+        self.unit = "month" if scores["lead_time"].dtype.kind in "iu" else "day"
         rank = scores["headline_rank"].values
         chosen = np.argsort(np.where(rank < 0, 10**6, rank), kind="stable")[: int((rank >= 0).sum())]
         if not len(chosen):
@@ -106,6 +109,7 @@ class View:
 
     def table_leads(self, wanted=(1, 3, 5, 10)) -> list[int]:
         """Positions of the leads of the tables; where less than two of the wanted are held the last lead too."""
+        wanted = TABLE_MONTHS if self.unit == "month" else wanted
         places = [index for index in map(self.lead_index, wanted) if index is not None]
         last = len(self.leads) - 1
         return places if len(places) > 1 or last in places else [*places, last]
@@ -137,7 +141,7 @@ class View:
         return int(np.where(known | ~known.any(), np.abs(self.leads - wanted_days), np.inf).argmin())
 
     def useful_until(self, forecast: str, channel: str, score: str = "rmse") -> tuple[float, bool]:
-        """Days until the RMSE, or the CRPS, reaches climatology's, and whether it does within the forecast.
+        """Days (or months) until the RMSE, or the CRPS, reaches climatology's, and whether it does within the forecast.
 
         Linear between leads. Without a crossing the last lead is given; NaN where the scores are missing.
         """
@@ -146,7 +150,7 @@ class View:
     def days_gained(
         self, forecast: str, reference: str, channel: str, lead: int, score: str = "rmse"
     ) -> tuple[float, bool]:
-        """How many days later the forecast has the error that the reference has at a lead, by position.
+        """How many days (or months) later the forecast has the error that the reference has at a lead, by position.
 
         Negative where it has it earlier. Where the forecast ends before, its last lead counts, and False is returned.
         """

@@ -31,6 +31,7 @@ class Axes:
       axis: the vertical dimension (`emulator.planet.vertical`), or None for a field without one.
       vertical: what its values are: "pressure", "sigma", "hybrid" or "unknown" (no units) of levels, "depth" of depths, ...
       bounds: of its values, `(n, 2)`, where the source records them and the axis keeps them.
+      starts: of the intervals that means end at `time`, where bounds tell them.
     """
 
     dims: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -39,6 +40,7 @@ class Axes:
     axis: str | None = None
     vertical: str | None = None
     bounds: np.ndarray | None = None
+    starts: np.ndarray | None = None
 
 
 def named(array, names, standard=()) -> xr.DataArray | None:
@@ -105,8 +107,11 @@ def add_member(axes: Axes, array) -> None:
             axes.dims["member"], axes.order["member"] = member.dims[0], position
 
 
-def add_times(axes: Axes, dataset, array, forecast: bool) -> None:
-    """Times, and lead times where there are any: then `time` is the initial time. Raises `ValueError` for neither."""
+def add_times(axes: Axes, dataset, array, forecast: bool, mean: bool = False) -> None:
+    """Times, and lead times where there are any: then `time` is the initial time. Raises `ValueError` for neither.
+
+    A mean is placed at the end of its interval, where bounds tell it.
+    """
     time, lead = time_coordinates(array, forecast)
     if time is None:
         raise ValueError(f"Expected a time, got coordinates {sorted(map(str, array.coords))}")
@@ -116,10 +121,12 @@ def add_times(axes: Axes, dataset, array, forecast: bool) -> None:
             f"Expected times with units that decode, got {values.flat[0]} ({time.attrs.get('units', 'no units')})"
         )
     bounds = dataset.variables.get(time.attrs.get("bounds"))
-    if bounds is not None and "time: mean" in array.attrs.get("cell_methods", ""):
+    if bounds is not None and mean and bounds.dims[:-1] == time.dims:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=xr.SerializationWarning)  # decoded to cftime, as it should be
-            values = np.atleast_1d(np.asarray(bounds.values)[..., 1])  # a mean is placed at the end of its interval
+            edges = np.asarray(bounds.values).reshape(len(values), 2)
+        if np.all(edges[:, 0] < edges[:, 1]):
+            values, axes.starts = edges[:, 1], None if lead is not None else edges[:, 0]
     axes.coordinates["time"] = values
     if time.ndim:
         axes.dims["time"] = time.dims[0]

@@ -34,9 +34,12 @@ def entries(opened: Opened, define: Mapping[str, Definition], chosen: Sequence[s
     _check_renames(opened, define)
     found = {}
     for path, dataset, options in opened:
-        for own, array in dataset.data_vars.items():
-            if array.dtype.kind not in "fiu":
+        for own in dataset.data_vars:
+            variable = dataset.variables[own]
+            ours = variable.attrs.get("role") in ROLES and "units" in variable.attrs
+            if variable.dtype.kind not in "fiu" or not (define or ours or own in chosen):
                 continue
+            array = dataset[own]
             for name in _names(str(own), array, define, chosen):
                 if name in found:
                     continue
@@ -66,6 +69,7 @@ def _check_renames(opened: Opened, define) -> None:
 
 def _entry(name: str, array: xr.DataArray, definition: Definition, options: SourceOptions) -> Variable:
     given = {key: value for key, value in dataclasses.asdict(definition).items() if value is not None}
+    given |= {"units": str(given["units"])} if "units" in given else {}
     table, asked = known(name), given.pop("levels", None)
     axis, coordinate = found if (found := vertical_coordinate(array)) is not None else (None, None)
     axis = axis and axis.name

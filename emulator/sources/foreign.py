@@ -65,7 +65,8 @@ def _under_canonical_names(dataset: xr.Dataset, path) -> xr.Dataset:
     """Fields under the table's names, where theirs, GRIB's or CF's tell and their units are the table's."""
     renamed: dict[str, list[str]] = {}
     for name, array in dataset.data_vars.items():
-        known = matches(str(name), array) if {"latitude", "longitude"} <= set(array.dims) else []
+        on_a_grid = any(set(place) <= set(array.dims) for place in (("latitude", "longitude"), ("y", "x")))
+        known = matches(str(name), array) if on_a_grid else []
         if len(known) == 1 and not known[0].term and known[0].name != name and known[0].name not in dataset.variables:
             renamed.setdefault(known[0].name, []).append(str(name))
             units = array.attrs.get("units")

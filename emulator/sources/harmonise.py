@@ -78,7 +78,7 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     clash = [new for new in present.values() if new in dataset.variables]
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
-    return dataset.drop_vars(clash).rename(present)
+    return dataset.drop_vars(clash).rename(present) if present else dataset
 
 
 def _canonical(name: str) -> str:
@@ -112,6 +112,8 @@ def meaning(name: str, options: SourceOptions) -> Variable:
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     entry = meaning(match.name, options)
     axes = Axes()
+    methods = array.attrs.get("cell_methods", "")
+    averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
     add_horizontal(axes, dataset, array)
     if entry.levels:
         add_vertical(axes, dataset, array)
@@ -124,7 +126,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
         array = array.isel({d: 0 for d in moving if d in array.dims})
     else:
-        add_times(axes, dataset, array, options.forecast)
+        add_times(axes, dataset, array, options.forecast, averaged or entry.cell == "mean")
     array = _select(array, options, axes)
     others = [d for d in array.dims if d not in axes.dims.values()]
     otherwise = ()
@@ -152,10 +154,12 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         vertical=axes.vertical,
         bounds=axes.bounds,
         domain=_domain(array, entry),
-        averaged="time: mean" in array.attrs.get("cell_methods", ""),
+        averaged=averaged,
         from_start=from_start,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
+        stamp=options.time_stamp,
+        starts=axes.starts,
     )
     return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 

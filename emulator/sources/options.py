@@ -10,7 +10,7 @@ from emulator.options import Options, option
 class Definition(Options):
     """What a field is. Where nothing is said the field's file is asked; a name of the variable table keeps what that says."""
 
-    units: str | None = option(None, "of the store, to which sources are converted; None: the source's")
+    units: str | int | None = option(None, "of the store, to which sources are converted; None: the source's")
     role: Literal["prognostic", "forcing", "diagnostic", "static"] | None = option(
         None, "None: static without a time, diagnostic for means over a step, else prognostic"
     )
@@ -59,6 +59,9 @@ class SourceOptions(Options):
     )
     variables: tuple[str, ...] | None = option(
         None, "of a store to join; None: all but those of the stores before it", new=True
+    )
+    time_stamp: Literal["start", "middle", "end"] | None = option(
+        None, "where in its interval the time of a mean lies, where no bounds tell; all fields are then means", new=True
     )
     forecast: bool = option(False)
     wanted: tuple[str, ...] | None = option(None)

@@ -35,6 +35,8 @@ class Piece:
       domain: where the field exists (`emulator.store.masks`), or None; exists: that on the source's grid, for regridding:
         `([vertical,] *space)` in the convention's order.
       averaged: the source says that these are means over time.
+      stamp: where in its interval the time of a mean lies, "start", "middle" or "end"; None: unknown.
+      starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
       from_start: the values are accumulated since the initial time.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
@@ -60,6 +62,8 @@ class Piece:
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
     entry: Variable | None = None
+    stamp: str | None = None
+    starts: np.ndarray | None = None
 
     @property
     def meaning(self) -> Variable:

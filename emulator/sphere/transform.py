@@ -236,13 +236,18 @@ def _nth(order, plan, n):
     return order(plan)[n]
 
 
+def expect_transformable(grid: Grid) -> None:
+    """Raises `ValueError` for a grid that is not global and Gaussian or equiangular."""
+    if grid.kind not in GRIDS or not grid.is_global():
+        raise ValueError(f"Expected a global Gaussian or equiangular grid to transform, got {grid.describe()}")
+
+
 def transform(grid: Grid, lmax: int | None = None) -> SphericalTransform:
     """The transform of fields on a grid, to `lmax` degrees or as many as the grid resolves.
 
     Raises `ValueError` for a grid that is not global and Gaussian or equiangular, and for too many degrees.
     """
-    if grid.kind not in GRIDS or not grid.is_global():
-        raise ValueError(f"Expected a global Gaussian or equiangular grid to transform, got {grid.describe()}")
+    expect_transformable(grid)
     return SphericalTransform(*grid.shape, grid.kind, grid.has_poles, lmax)
 
 

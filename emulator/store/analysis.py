@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import seconds_between, select_period, uniform_step
+from emulator.planet.calendar import TimeStep, seconds_between, select_period
 from emulator.planet.vertical import VERTICAL
 from emulator.store.chunks import StoreReader
 from emulator.store.joined import JoinedReader, is_joined, joined, read_recipe
@@ -16,7 +16,6 @@ from emulator.store.schema import (
     constants_of,
     grid_of,
     open_zarr,
-    time_step_seconds,
 )
 
 ANALYSIS = "analysis-1"
@@ -51,13 +50,16 @@ def open_analysis(path, chunks=None) -> xr.Dataset:
 
 
 def check_times(dataset: xr.Dataset, path) -> xr.Dataset:
-    """The analysis, with `time_step_seconds` as its axis has it. Raises `ValueError` where coordinates or step are wrong."""
+    """The analysis, with its step among the attributes. Raises `ValueError` where coordinates or the step are wrong."""
     check_coordinates(dataset, path, ("time",))
-    step = uniform_step(dataset["time"].values, "time", path)
-    recorded = dataset.attrs.get("time_step_seconds", step)
-    if abs(recorded - step) > 1e-6:
-        raise ValueError(f"Expected time_step_seconds = {step:g} as the time axis of {path} has it, got {recorded:g}")
-    return dataset if "time_step_seconds" in dataset.attrs else dataset.assign_attrs(time_step_seconds=step)
+    calendar = bool(dataset.attrs.get("time_step_months"))
+    step = TimeStep.along(dataset["time"].values, "time", path, calendar)
+    own = {"time_step_seconds": step.seconds} | ({"time_step_months": step.months} if step.months else {})
+    for name, value in own.items():
+        recorded = dataset.attrs.get(name, value)
+        if abs(recorded - value) > 1e-6:
+            raise ValueError(f"Expected {name} = {value:g} as the time axis of {path} has it, got {recorded:g}")
+    return dataset.assign_attrs({name: dataset.attrs.get(name, value) for name, value in own.items()})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,9 +122,14 @@ class AnalysisSeries:
         return cls(stretches, times, edges, _breaks(stretches, times))
 
     @property
+    def step(self) -> TimeStep:
+        """Between neighbouring times; of no length for one time."""
+        return max((TimeStep.of(stretch.dataset) for stretch in self.stretches), key=_length)
+
+    @property
     def step_seconds(self) -> float:
-        """Between neighbouring times; 0 for one time."""
-        return max(time_step_seconds(stretch.dataset) for stretch in self.stretches)
+        """Of `step`; nominal seconds of months."""
+        return self.step.seconds
 
     @property
     def missing(self) -> np.ndarray:
@@ -131,6 +138,10 @@ class AnalysisSeries:
         return np.concatenate(
             [p["missing"].values.astype(bool) if "missing" in p else np.zeros(p.sizes["time"], bool) for p in parts]
         )
+
+
+def _length(step: TimeStep) -> float:
+    return step.seconds
 
 
 def _name(dataset: xr.Dataset) -> str:
@@ -171,14 +182,13 @@ def check_alike(one: xr.Dataset, other: xr.Dataset, names: Iterable[str] | None)
 
 
 def _breaks(stretches, times) -> np.ndarray:
-    steps = {time_step_seconds(s.dataset) for s in stretches if s.dataset.sizes["time"] > 1}
+    steps = {TimeStep.of(s.dataset) for s in stretches if s.dataset.sizes["time"] > 1}
     if len(steps) > 1:
-        text = ", ".join(f"{step / 3600:g} h" for step in sorted(steps))
-        raise ValueError(f"Expected stores of one time step, got {text}")
+        raise ValueError(f"Expected stores of one time step, got {', '.join(map(str, sorted(steps, key=_length)))}")
     if len({getattr(stretch.dataset["time"].values.flat[0], "calendar", "standard") for stretch in stretches}) > 1:
         raise ValueError("Expected stores of one calendar, got several")
     between = seconds_between(times)
     if (between <= 0).any():
         at = int(np.argmax(between <= 0))
         raise ValueError(f"Expected stores in the order of time, got {times[at]} and then {times[at + 1]}")
-    return np.abs(between - next(iter(steps), 0.0)) > 1e-3
+    return np.abs(between - next(iter(steps), TimeStep()).lengths(times[1:])) > 1e-3

@@ -3,6 +3,9 @@
 WeatherBench 2's shape: the mean over years of every hour and day of the year, smoothed over 61 days with weights that fall
 linearly to zero at both ends and run round the year. What is added up are sums and counts in float64, so blocks and years
 merge by addition. The day of the year is counted in a leap year (29 February is 60, 1 March always 61).
+
+Of a store of calendar steps (months, seasons) every day of the year has the mean of the step in which it lies, which ends
+on that day or next after it, without a window.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from emulator.planet.calendar import hour_and_leap_day
 from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.marks import mark, marks
+from emulator.store.masks import cut, domain_of
 from emulator.store.regions import create, finish, finished_fingerprint, write_region
 from emulator.store.schema import fingerprint, moving_variables
 
@@ -73,9 +77,12 @@ class Sums:
             count[at] += 1 if whole else good[number]
         return Sums(self.hours, self.total, count)
 
-    def climatology(self, window: int = WINDOW) -> np.ndarray:
-        """The smoothed means, `(hour, 366, ...)` float64; NaN where the whole window has no value."""
-        weights, out = window_matrix(window), np.empty_like(self.total)
+    def climatology(self, window: int = WINDOW, weights: np.ndarray | None = None) -> np.ndarray:
+        """The smoothed means, `(hour, 366, ...)` float64; NaN where the whole window has no value.
+
+        `weights`: of the days around each day, `(366, 366)`, in place of the triangular window.
+        """
+        weights, out = window_matrix(window) if weights is None else weights, np.empty_like(self.total)
         for slot in range(len(out)):
             out[slot] = smoothed(self.total[slot], self.count[slot], weights)
         return out
@@ -103,6 +110,14 @@ def window_matrix(window: int = WINDOW) -> np.ndarray:
     for offset in range(-half, half + 1):
         matrix[day, (day + offset) % DAYS] += 1 - abs(offset) / half
     return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def step_matrix(ends: np.ndarray) -> np.ndarray:
+    """Weights that give each day of the year the step that ends on it or next after it, `(366, 366)`; `ends`: 1 ... 366."""
+    matrix = np.zeros((DAYS, DAYS))
+    last = ends[np.searchsorted(ends, np.arange(1, DAYS + 1)) % len(ends)]
+    matrix[np.arange(DAYS), last - 1] = 1.0
+    return matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,17 +158,18 @@ def write_climatology(
     first, last = series.times[0], series.times[-1]
     parts = [stretch.dataset for stretch in series.stretches]
     hours, days = map(np.unique, hour_and_leap_day(series.times))
-    if len(days) < FEWEST_DAYS:
+    months = series.step.months
+    if len(days) * months < 12 if months else len(days) < FEWEST_DAYS:
         raise ValueError(
             f"Expected a period of at least a year for a climatology of {stores[0]}, got {len(days)} days of the year from "
             f"{first} to {last}"
         )
-    space = set(parts[0]["cell_area"].dims)
+    weights, space = step_matrix(days) if months else None, set(parts[0]["cell_area"].dims)
     names = [name for name in moving_variables(opened[0]) if space <= set(parts[0][name].dims)]  # a series has none
     template = _template(parts[0], names, hours).assign_attrs(
         emulator_schema=SCHEMA,
         fingerprint=own,
-        window_days=options.window,
+        window_days=0 if months else options.window,
         period_start=str(first),
         period_end=str(last),
         store_fingerprint=origin,
@@ -168,7 +184,9 @@ def write_climatology(
     for name, levels in left:
         axis = vertical_of(parts[0][name].dims)
         fields = [part[name] if axis is None else part[name].isel({axis: levels}) for part in parts]
-        values = _sums(fields, hours, over).climatology(options.window).astype(np.float32)
+        exists = domain_of(parts[0], name)
+        exists = exists if axis is None or exists is None else exists[levels]
+        values = cut(_sums(fields, hours, over).climatology(options.window, weights).astype(np.float32), exists)
         write_region(output, name, values, {} if axis is None else {axis: levels.start})
         mark(output, _key(name, levels))
         report(done := done + 1, len(shares), name)

@@ -32,8 +32,8 @@ def open_forecast(path, chunks=None) -> xr.Dataset:
     """The forecast store at `path`, lazily: fields `(init_time, lead_time, [member,] level, latitude, longitude)`.
 
     Stores of other tools are accepted with WeatherBench 2's names, the in-memory ones or CF's; latitudes and longitudes
-    in any order, and levels in Pa or hPa, are put in order by name. Lead times are timedeltas. Raises `ValueError` with
-    one sentence, naming the path.
+    in any order, and levels in Pa or hPa, are put in order by name. Lead times are timedeltas, or integers for calendar
+    months. Raises `ValueError` with one sentence, naming the path.
     """
     dataset = open_zarr(path, chunks)
     if "emulator_schema" in dataset.attrs:
@@ -76,6 +76,9 @@ def from_disk_names(dataset: xr.Dataset, path="the dataset") -> xr.Dataset:
     lead = dataset["lead_time"]
     if not np.issubdtype(lead.dtype, np.timedelta64):
         units = lead.attrs.get("units")
+        if units in ("months", "month") and np.array_equal(lead.values, np.round(lead.values)):
+            dataset = dataset.assign_coords(lead_time=("lead_time", lead.values.astype(np.int64), lead.attrs))
+            return in_order(dataset)
         if units not in ("hours", "h", "hour", "days", "day", "d", "seconds", "s", "minutes", "min", "nanoseconds"):
             raise ValueError(f"Expected a lead time with units of time in {path}, got units {units!r}")
         lead = lead.variable.to_index_variable()
@@ -83,6 +86,11 @@ def from_disk_names(dataset: xr.Dataset, path="the dataset") -> xr.Dataset:
         values = np.round(lead.values * scale * 1e9).astype("timedelta64[ns]")
         dataset = dataset.assign_coords(lead_time=values)
     return in_order(dataset)
+
+
+def lead_attributes(lead_time: np.ndarray) -> dict[str, str]:
+    """The units of integer leads, which no library decodes: a month is no fixed span of time."""
+    return {"units": "months"} if lead_time.dtype.kind in "iu" else {}
 
 
 def to_disk_names(dataset: xr.Dataset) -> xr.Dataset:
@@ -102,11 +110,12 @@ def create_forecast(
       template: variables of one forecast with dimensions among `lead_time`, `member`, `level`, `latitude`, `longitude`
         (only shapes, attributes and coordinates are used, not the length of `lead_time`); variables without
         `lead_time` are static and written now.
-      init_times: datetime64 or cftime `(init,)`; lead_times: timedelta64 `(lead,)`, from 0.
+      init_times: datetime64 or cftime `(init,)`; lead_times: timedelta64, or integers for calendar months, `(lead,)`.
       attributes: of the store; a different `fingerprint` starts an unfinished store over.
       shared: as for `create`.
     """
-    lead_times = np.asarray(lead_times, "timedelta64[ns]")
+    lead_times = np.asarray(lead_times)
+    lead_times = lead_times.astype(np.int64 if lead_times.dtype.kind in "iu" else "timedelta64[ns]")
     fields = {}
     for name, field in template.data_vars.items():
         if "lead_time" not in field.dims:
@@ -120,7 +129,11 @@ def create_forecast(
     coordinates = {n: c.variable for n, c in template.coords.items() if not {"lead_time", "init_time"} & {*c.dims, n}}
     whole = xr.Dataset(fields, {**coordinates, "init_time": list(init_times), "lead_time": lead_times})
     whole["init_time"].attrs = {"standard_name": "forecast_reference_time", "long_name": "initial time"}
-    whole["lead_time"].attrs = {"standard_name": "forecast_period", "long_name": "lead time"}
+    whole["lead_time"].attrs = {
+        "standard_name": "forecast_period",
+        "long_name": "lead time",
+        **lead_attributes(lead_times),
+    }
     # dict order: attributes given twice are the caller's
     whole.attrs = {**template.attrs, **dict(attributes), "emulator_schema": FORECAST}
     whole.attrs.pop("complete", None)

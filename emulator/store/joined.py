@@ -8,6 +8,7 @@ averaged over the step.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,13 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.whole_file import whole_file
+from emulator.planet.calendar import TimeStep
 from emulator.store.chunks import StoreReader
 from emulator.store.schema import constants_of, fingerprint, grid_of, in_order, time_step_seconds
 
 FILE, SCHEMA = "joined.json", "joined-1"
-SLOTS = ("missing", "interpolated")
+SLOTS, TOLERANCE = ("missing", "interpolated"), 1e-3  # seconds
 COLUMN = ("vertical_coordinate", "levels_selected")  # attributes of the store that has levels
-TOLERANCE = 1e-3  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,9 @@ def joined(recipe: Recipe, datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     """
     paths = [part.path for part in recipe.parts]
     _check_alike(datasets, paths)
+    for dataset, path in zip(datasets, paths, strict=True):
+        if (step := TimeStep.of(dataset)).months:
+            raise ValueError(f"Expected stores whose steps have one length to join, got steps of {step} in {path}")
     chosen = _chosen(recipe.parts, datasets)
     clock = _Clock(datasets[0]["time"].values)
     places = [clock.seconds(dataset["time"].values, path) for dataset, path in zip(datasets, paths, strict=True)]
@@ -105,14 +109,12 @@ def joined(recipe: Recipe, datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     step = float(np.diff(places[0][kept[:2]])[0])
     times, variables, slots = places[0][kept], {}, {}
     for dataset, place, names in zip(datasets, places, chosen, strict=True):
-        positions = {
-            cell: _positions(place, time_step_seconds(dataset), times, step, cell == "mean")
-            for cell in ("point", "mean")
-        }
+        own = time_step_seconds(dataset)
+        positions = {mean: _positions(place, own, times, step, mean) for mean in (False, True)}
         for name in names:
             array = dataset[name]
             if "time" in array.dims:
-                where = positions["mean" if _is_mean(array) else "point"]
+                where = positions[_is_mean(array)]
                 array = _taken(array, where)
                 _or_slots(slots, dataset, where)
             variables[name] = array.assign_attrs(role=recipe.roles[name]) if name in recipe.roles else array
@@ -276,25 +278,19 @@ def _check_alike(datasets: Sequence[xr.Dataset], paths: Sequence[str]) -> None:
             )
         if constants_of(first) != constants_of(other):
             raise ValueError(f"Expected stores with the same physical constants, got others in {where}")
-    for one in range(len(datasets)):
-        for other in range(one):
-            pair = datasets[other], datasets[one]
-            for name in sorted(set(pair[0].dims) & set(pair[1].dims) - {"time", "half_level"}):
-                if not np.array_equal(
-                    *(np.asarray(dataset[name].values) for dataset in pair if name in dataset.coords)
-                ):
-                    raise ValueError(f"Expected the same {name} in {paths[other]} and {paths[one]}, got others")
+    for one, other in itertools.combinations(range(len(datasets)), 2):
+        pair = datasets[one], datasets[other]
+        for name in sorted(set(pair[0].coords) & set(pair[1].coords) & set(pair[0].dims) - {"time"}):
+            if not np.array_equal(pair[0][name].values, pair[1][name].values):
+                raise ValueError(f"Expected the same {name} in {paths[one]} and {paths[other]}, got others")
 
 
 def _attributes(recipe: Recipe, datasets: Sequence[xr.Dataset], step: float) -> dict:
     attributes = dict(datasets[0].attrs)
     for dataset in datasets:
-        attributes |= {
-            name: value for name, value in dataset.attrs.items() if name in COLUMN and name not in attributes
-        }
-    settings = json.dumps(
-        [[part.variables for part in recipe.parts], recipe.step_hours, dict(sorted(recipe.roles.items()))]
-    )
+        attributes = {name: dataset.attrs[name] for name in COLUMN if name in dataset.attrs} | attributes
+    chosen = [part.variables for part in recipe.parts]
+    settings = json.dumps([chosen, recipe.step_hours, dict(sorted(recipe.roles.items()))])
     own = fingerprint(settings, *(str(dataset.attrs.get("fingerprint")) for dataset in datasets))
     return attributes | {"time_step_seconds": step, "fingerprint": own, "complete": True}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import uniform_step
+from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.coordinates import contiguous, positions_in_order
 from emulator.planet.grid import Grid
@@ -24,6 +24,8 @@ from emulator.planet.vertical import VERTICAL, Levels, vertical_of
 from emulator.store.marks import partial_path
 
 ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "longitude", "y", "x", "cell")
+PLACE = ("latitude", "longitude", "y", "x", CRS)  # coordinates of the horizontal grid
+ROWS = frozenset(("latitude", "y", "cell"))  # dimensions one of which every field on a grid has
 SORTED = ("latitude", "longitude", "y", "x", *VERTICAL)
 
 
@@ -85,12 +87,14 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     if "cell" in dataset.dims:
         if "cell_area" not in dataset:
             raise ValueError("Expected the variable cell_area with a point grid, got none")
-        return Grid.points(dataset["latitude"].values, dataset["longitude"].values, dataset["cell_area"].values)
+        area = dataset["cell_area"]
+        area = area.isel({dim: 0 for dim in area.dims if dim != "cell"})  # files that were joined have it at every time
+        return Grid.points(dataset["latitude"].values, dataset["longitude"].values, area.values)
     return Grid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
 
 
 def _projected_grid(dataset: xr.Dataset) -> Grid:
-    if missing := [name for name in ("y", "x", CRS) if name not in dataset.coords]:
+    if missing := [name for name in ("y", "x", CRS) if name not in dataset.variables]:
         raise ValueError(
             f"Expected coordinates y, x and {CRS} with a projected grid, got no {' and no '.join(missing)}"
         )
@@ -189,9 +193,11 @@ def moving_variables(dataset: xr.Dataset) -> list[str]:
 
 
 def time_step_seconds(dataset: xr.Dataset) -> float:
-    """Seconds between neighbours of `time`, or of a forecast's `lead_time`; 0 for one. Raises `ValueError` if irregular."""
-    name = "lead_time" if "lead_time" in dataset.dims else "time"
-    return uniform_step(dataset[name].values, name, "the dataset")
+    """Seconds between neighbours of `time`, or of a forecast's `lead_time`; nominal ones of months (see `TimeStep`).
+
+    0 for one time. Raises `ValueError` for an irregular axis.
+    """
+    return TimeStep.of(dataset).seconds
 
 
 def fingerprint(settings: str, *inputs: str) -> str:

@@ -18,6 +18,7 @@ from emulator.files.whole_file import whole_file, write_netcdf
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
 from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.analysis import AnalysisSeries, check_alike, open_analysis
+from emulator.store.masks import cut, domain_of
 from emulator.store.moments import Cells, Moments, std_about_mean
 from emulator.store.schema import fingerprint, moving_variables, variables_by_role
 
@@ -54,17 +55,6 @@ class Found:
     cells: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def of_block(array: xr.Variable, start: int, stop: int, end: int, area: np.ndarray) -> tuple[Moments, Moments]:
-    """Moments of the times `start` to `stop` of a field, and of the changes that begin there.
-
-    Args:
-      array: `(time, [member,] [level,] *space)`, lazy.
-      start, stop: the block; `end` is the end of the period: the change from `stop - 1` to `stop` counts if it is within.
-      area: `(*space)`.
-    """
-    return _of_values(array, _read(array, start, min(stop + 1, end)), stop - start, area)
-
-
 def _read(array: xr.Variable, start: int, stop: int) -> np.ndarray:
     return np.asarray(array.isel(time=slice(start, stop)).values, np.float64)
 
@@ -74,20 +64,30 @@ def _of_values(array: xr.Variable, values: np.ndarray, count: int, area: np.ndar
     return Moments.of(values[:count], area, vertical_of(array.dims) is not None), _of_changes(array, values, area)
 
 
-def of_run(array: xr.Variable, edges: Sequence[int], end: int, area: np.ndarray) -> Part:
-    """Of blocks of times with some edges one after the other; arguments as of `of_block`."""
+def of_run(
+    array: xr.Variable, edges: Sequence[int], end: int, area: np.ndarray, exists: np.ndarray | None = None
+) -> Part:
+    """Of blocks of times one after the other, and of the changes that begin there.
+
+    Args:
+      array: `(time, [member,] [vertical,] *space)`, lazy.
+      edges: of the blocks; `end` is the end of the period, beyond which no change counts.
+      area: `(*space)`. exists: where the field does, `([vertical,] *space)` bool; None: everywhere.
+    """
     cells, blocks = Cells(array.shape[1 + ("member" in array.dims) :]), []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        values = _read(array, start, min(stop + 1, end))
+        values = cut(_read(array, start, min(stop + 1, end)), exists)
         cells.add(values[: stop - start])
         blocks.append(_of_values(array, values, stop - start, area))
     return Part(blocks, cells.moments())
 
 
-def of_seam(before: xr.Variable, last: int, after: xr.Variable, first: int, area: np.ndarray) -> Part:
+def of_seam(
+    before: xr.Variable, last: int, after: xr.Variable, first: int, area: np.ndarray, exists: np.ndarray | None = None
+) -> Part:
     """Of no values, and of the change from the time `last` of one store to the time `first` of the next."""
     values = [np.asarray(array.isel(time=[at]).values) for array, at in ((before, last), (after, first))]
-    changes = _of_changes(before, np.concatenate(values).astype(np.float64), area)
+    changes = _of_changes(before, cut(np.concatenate(values).astype(np.float64), exists), area)
     return Part([(Moments.none(before.sizes.get(vertical_of(before.dims))), changes)])
 
 
@@ -164,8 +164,8 @@ def write_statistics(
     store, series = opened[0][0], [AnalysisSeries.of(group, start, end) for group in opened]
     _check(series, groups)
     area, moving = store["cell_area"].values, moving_variables(store)
-    weights = {name: area if set(store["cell_area"].dims) <= set(store[name].dims) else np.ones(()) for name in moving}
     results = _kept(output, own)
+    weights = {name: area if set(store["cell_area"].dims) <= set(store[name].dims) else np.ones(()) for name in moving}
     pairs, count = list(zip(series, opened, strict=True)), sum(len(one.times) for one in series)
     tasks = {
         name: [task for one, group in pairs for task in _tasks(one, group, name, weights[name], count)]
@@ -180,7 +180,12 @@ def write_statistics(
         _keep(output, own, name, results[name])
     for name in variables_by_role(store)["static"]:
         results[name] = Found(
-            table(Moments.of(store[name].values, area, vertical_of(store[name].dims) is not None), None)
+            table(
+                Moments.of(
+                    cut(store[name].values, domain_of(store, name)), area, vertical_of(store[name].dims) is not None
+                ),
+                None,
+            )
         )
     if empty := [name for name in moving if not np.isfinite(results[name].table[:4]).all()]:
         raise ValueError(
@@ -227,18 +232,18 @@ def _tasks(series: AnalysisSeries, stores: Sequence[xr.Dataset], name: str, area
     `count`: times of all series together, which say how long a run is: what all of them return has to fit in memory.
     """
     tasks: list[tuple] = []
-    before = None
+    before, exists = None, domain_of(stores[0], name)
     for stretch, start in zip(series.stretches, series.edges, strict=False):
         array, last = stores[stretch.store][name], stretch.first + stretch.dataset.sizes["time"]
         if before is not None and not series.breaks[start - 1]:
-            tasks.append((of_seam, *before, array.variable, stretch.first, area))
+            tasks.append((of_seam, *before, array.variable, stretch.first, area, exists))
         one = 4 * array[0].size
         length = min(64, max(1, BLOCK_BYTES // one))
         blocks = _edges(stretch.first, last, length)
         most = max(8, MERGED_BYTES // (10 * one))
         together = -(-count // (length * most))
         for n in range(0, len(blocks) - 1, together):
-            tasks.append((of_run, array.variable, blocks[n : n + together + 1], last, area))
+            tasks.append((of_run, array.variable, blocks[n : n + together + 1], last, area, exists))
         before = array.variable, last - 1
     return tasks
 

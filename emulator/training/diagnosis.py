@@ -35,12 +35,14 @@ def explain(
 def broken_data(step: Step, batch: Batch, starts: np.ndarray, times: np.ndarray) -> str:
     """Which variables of an update's data are not finite, and the last such time; empty where all are finite."""
     states, diagnostics = _wrong(step, batch.state), _wrong(step, batch.diagnostic)  # (row, time, channel)
+    length = 1 if batch.length is None else round(float(batch.length[0, 0]))
     names = _named(_labels(step), torch.cat([states.flatten(0, 1).any(0), diagnostics.flatten(0, 1).any(0)]))
     if not names:
         return ""
     when = states.any(2)
-    when[:, 1:] |= diagnostics.any(2)
-    last = max((int(starts[row]) + time for row, time in when.nonzero().tolist()), default=-1)
+    when[:, batch.history :] |= diagnostics.any(2)
+    found = when.nonzero().tolist()
+    last = max((int(starts[row]) + length * (time + 1 - batch.history) for row, time in found), default=-1)
     return f"{names} at {times[int(highest(torch.tensor([last], dtype=torch.float64)))]}"
 
 

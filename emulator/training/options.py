@@ -87,6 +87,25 @@ class TrainOptions(Options):
     prognostic: tuple[str, ...] | None = option(None, "None: by the roles in the store")
     diagnostic: tuple[str, ...] | None = option(None)
     forcing: tuple[str, ...] | None = option(None)
+    forcing_moments: dict[str, Literal["start", "end", "both", "mean"]] = option(
+        {}, "of a step, by forcing variable; of those not named snapshots at the start, means at the end", new=True
+    )
+    history: int = option(1, "input times, one step apart", minimum=1, new=True)
+    steps: tuple[float, ...] = option(
+        (),
+        "hours: lengths of the steps that it learns, of which every update draws one; none: the store's",
+        above=0,
+        new=True,
+    )
+    mask_channels: bool = option(
+        False, "the network is given the masks of variables that do not exist everywhere", new=True
+    )
+    predict: str = option(
+        "change",
+        "what the network predicts: the change over a step, the state, or its anomaly (emulator/model/predictions)",
+        new=True,
+    )
+    climatology: Path | None = option(None, "of predict anomaly: the store that stats writes", new=True)
     network: dict[str, Any] = option({"kind": "sfno"})
     conservation: dict[str, Any] = option({})
     optimizer: OptimizerOptions = option(OptimizerOptions())
@@ -139,6 +158,13 @@ class TrainOptions(Options):
             raise ValueError(
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
+
+        if len(self.steps) > 1 and self.history > 1 and any(phase.replay for phase in self.phases):
+            raise ValueError(
+                "Expected steps of one length with a history and replay: states that go on lie one step apart"
+            )
+        if self.steps and self.conservation.get("penalty"):
+            raise ValueError("Expected steps of the store's own length with conservation.penalty, got others")
 
     @property
     def members(self) -> int:

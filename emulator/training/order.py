@@ -29,14 +29,14 @@ class Order:
         self._plans, first = [], 0
         for index, phase in enumerate(recipe.phases):
             share(range(phase.batch_size // phase.accumulate), processes)
-            starts = samples.starts(phase.rollout_steps)
+            starts = samples.starts(phase.rollout_steps, max(recipe.lengths))
             if not len(starts):
                 raise ValueError(
                     f"Expected windows of {phase.rollout_steps} steps, the period has {len(samples)} times"
                 )
             fresh = functools.partial(_fresh, starts, phase.batch_size, first, (recipe.seed, index))
             valid = set(starts.tolist()).__contains__
-            replay = Replay(phase, recipe.seed, first, functools.lru_cache(64)(fresh), recipe.steps, valid)
+            replay = Replay(phase, recipe.seed, first, functools.lru_cache(64)(fresh), recipe.times, valid)
             self._plans.append(replay.plan if phase.replay else lambda update, fresh=fresh: (fresh(update), None))
             first += phase.updates
 
@@ -56,7 +56,7 @@ class Order:
     def batch(self, update: int) -> Batch:
         """This process's rows of an update."""
         chosen, _ = self._plan(update)
-        batch = self.samples.batch(share(chosen, self.processes), self.recipe.steps(update))
+        batch = self.samples.batch(share(chosen, self.processes), self.recipe.steps(update), self.recipe.length(update))
         if self.recipe.members == 1 and self.noise is None:
             return batch
         noise = None if self.noise is None else self._drawn(update, share(range(len(chosen)), self.processes))
@@ -87,14 +87,14 @@ class Replay:
       phase: whose share of samples goes on, so many windows in a row at most. seed: of the draws.
       first: the phase's first update, which starts fresh.
       fresh: of an update, the times that its samples start from if they start fresh, `(batch,)`.
-      steps: of an update, the length of its windows. valid: whether a window may start from a time.
+      times: of an update, the length of its windows in times of the store. valid: whether a window may start from a time.
     """
 
     phase: Phase
     seed: int
     first: int
     fresh: Callable[[int], np.ndarray]
-    steps: Callable[[int], int]
+    times: Callable[[int], int]
     valid: Callable[[int], bool]
 
     def plan(self, update: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ class Replay:
             begin -= 1
         start, age = int(self.fresh(begin)[place]), 0
         for at in range(begin + 1, update + 1):
-            onward = start + self.steps(at - 1)
+            onward = start + self.times(at - 1)
             if age + 1 < self.phase.replay_most and self.valid(onward):
                 start, age = onward, age + 1
             else:

@@ -23,6 +23,7 @@ class Recipe:
       retries: how often a run that diverged goes back to the last good state with half the learning rate.
       loss_limit: a loss above it counts as divergence, as one that is not finite does.
       members: forecasts of every sample that a score of ensembles compares; 1 for other losses.
+      lengths: of a step, in steps of the store; every update draws one.
     """
 
     phases: tuple[Phase, ...]
@@ -43,10 +44,11 @@ class Recipe:
     retries: int = 0
     loss_limit: float = sys.float_info.max
     members: int = 1
+    lengths: tuple[int, ...] = (1,)
 
     @classmethod
-    def of(cls, options: TrainOptions) -> "Recipe":
-        """What the options of a training say of the order of its updates."""
+    def of(cls, options: TrainOptions, lengths: tuple[int, ...] = (1,)) -> "Recipe":
+        """What the options of a training say of the order of its updates; `lengths` of its steps as in a `Layout`."""
         optimizer = options.optimizer
         return cls(
             phases=tuple(options.phases),
@@ -67,6 +69,7 @@ class Recipe:
             retries=options.retries,
             loss_limit=sys.float_info.max if options.loss_limit is None else options.loss_limit,
             members=options.members,
+            lengths=lengths,
         )
 
     @property
@@ -105,6 +108,16 @@ class Recipe:
         if not phase.random_steps:
             return phase.rollout_steps
         return int(np.random.default_rng([self.seed, update, 1]).integers(1, phase.rollout_steps + 1))
+
+    def length(self, update: int) -> int:
+        """Length of the steps of an update, in steps of the store."""
+        if len(self.lengths) == 1:
+            return self.lengths[0]
+        return int(np.random.default_rng([self.seed, update, 7]).choice(self.lengths))
+
+    def times(self, update: int) -> int:
+        """Length of the windows of an update, in steps of the store."""
+        return self.steps(update) * self.length(update)
 
     def teacher_forced(self, update: int) -> list[bool]:
         """For every step of an update's windows whether it starts from the truth; the first one does anyway."""

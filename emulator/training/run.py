@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from emulator.data.channels import Layout
+from emulator.data.channels import Layout, More
+from emulator.data.climatology import Climatology
 from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
 from emulator.files.one_writer import one_writer
@@ -21,12 +22,14 @@ from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
 from emulator.model.assemble import buffers, changes, conditions, input_count, make_network, make_step
 from emulator.model.conserving import ConservationOptions, conservation, prepared
+from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
 from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of, open_zarr
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.trainer import Placement, Trainer
@@ -99,9 +102,11 @@ class Training:
         stores, statistics, layout = self._opened()
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
-        constants = buffers(samples, statistics, options.damping, options.margin, options.bounds)
+        bounds = options.damping, options.margin, options.bounds
+        constants = buffers(samples, statistics, *bounds, options.predict)
         torch.manual_seed(options.seed)
-        step = make_step(options.network, layout, samples.grid, constants, closing.scheme).to(self.device)
+        step = make_step(options.network, layout, samples.grid, constants, closing.scheme, options.predict)
+        step.to(self.device)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
         trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
         output = Path(options.output)
@@ -121,17 +126,20 @@ class Training:
     def _opened(self) -> tuple[list[xr.Dataset], xr.Dataset, Layout]:
         options, stores = self.options, [open_analysis(path) for path in self.options.paths]
         statistics = open_statistics(options.statistics)
-        return stores, statistics, Layout.of(stores[0], chosen(options), str(options.store))
+        return stores, statistics, layout_of(options, stores[0])
 
     def describe(self) -> str:
         """One line: the network, its channels, how long it trains and what that costs. Raises `ValueError` as `run` does."""
-        options, recipe, (stores, statistics, layout) = self.options, Recipe.of(self.options), self._opened()
+        options, (stores, statistics, layout) = self.options, self._opened()
+        recipe = Recipe.of(options, layout.lengths)
+        climatology_of(options, stores[0], layout)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0)
-        grid, longest = samples.grid, max(phase.rollout_steps for phase in recipe.phases)
+        grid, steps = samples.grid, max(phase.rollout_steps for phase in recipe.phases)
+        longest = max(layout.lengths) * (steps + layout.history - 1)
         if len(samples) <= longest:
             raise ValueError(f"Expected more than {longest} times to train on, {options.store} has {len(samples)}")
         changes(statistics, layout.prognostic)
-        self._weighted(samples, statistics)
+        self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
         network = make_network(options.network, layout, grid)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
@@ -150,14 +158,16 @@ class Training:
     def _samples(self, stores: Sequence[xr.Dataset], layout, period) -> Samples:
         options = self.options
         cache = int(options.cache_gigabytes * 1e9)
-        return Samples(stores, layout, period.start, period.end, cache, options.paths, options.loader_threads)
+        where = options.paths, options.loader_threads, climatology_of(options, stores[0], layout)
+        return Samples(stores, layout, period.start, period.end, cache, *where)
 
     def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
         options, sharded = self.options, self.options.parallel == "fsdp"
-        weighted = self._weighted(samples, statistics)
-        loss = StepLoss(weighted.loss(options.loss), penalty)
-        loss.error.to(self.device)
-        validation_error = loss.error if options.members > 1 else weighted.error().to(self.device)
+        weighted, lengths = self._weighted(samples, statistics), step.layout.lengths
+        longer = {n: weighted.over_length(step, n).loss(options.loss) for n in lengths} if lengths != (1,) else {}
+        loss = StepLoss(weighted.loss(options.loss), penalty, longer).to(self.device)
+        own = weighted if lengths == (1,) else weighted.over_length(step, lengths[0])
+        validation_error = loss.error if options.members > 1 else own.error().to(self.device)
         products = 0
         if not sharded:  # a network that is spread over processes may be too large to run whole in one
             more = (part.count if part else 0 for part in (step.noise, step.scalars))
@@ -167,7 +177,7 @@ class Training:
         identity = self.hooks.identity or identity_of(options, stores)
         validation = self._validation(stores, step.layout, validation_error)
         placement = Placement(self.processes, sharded)
-        recipe, output = Recipe.of(options), Path(options.output)
+        recipe, output = Recipe.of(options, lengths), Path(options.output)
         trainer = Trainer(step, loss, samples, recipe, output, identity, validation, placement)
         trainer.logged.products = products
         return trainer
@@ -180,6 +190,23 @@ class Training:
         samples = self._samples(stores, layout, asked.period)
         how = asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience
         return Validation(samples, error, *how, members=members, squared=members == 1)
+
+
+def climatology_of(options: TrainOptions, store: xr.Dataset, layout: Layout) -> Climatology | None:
+    """What a training's predictions count from, where they do. Raises `ValueError` where it is not there or does not fit."""
+    if not PREDICTIONS[options.predict].reference:
+        return None
+    if options.climatology is None:
+        raise ValueError(
+            f"Expected train.climatology, a store that stats writes, for predict {options.predict}, got none"
+        )
+    return Climatology(options.climatology, layout.prognostic, grid_of(store))
+
+
+def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
+    """The layout that a training has on a store. Raises `ValueError` for what the store lacks, or does not fit it."""
+    more = More(options.forcing_moments, options.history, options.steps, options.mask_channels)
+    return Layout.of(store, chosen(options), str(options.store), more)
 
 
 def chosen(options: TrainOptions) -> dict:
@@ -210,7 +237,7 @@ def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict,
 # loss decide how a training that diverged goes on, and that is saved.
 NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
-NOT_IDENTITY |= {"retries", "loss_limit"}
+NOT_IDENTITY |= {"retries", "loss_limit", "climatology"}
 
 
 def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
@@ -218,7 +245,10 @@ def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
     open_statistics(options.statistics).close()  # says in a sentence what is not there
     with open(options.statistics, "rb") as stream:
         statistics = hashlib.file_digest(stream, "sha256").hexdigest()
-    return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics]
+    more = []
+    if PREDICTIONS[options.predict].reference and options.climatology is not None:
+        more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
+    return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
 
 
 def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset]) -> str:

@@ -190,9 +190,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         onward = self._order.onward(self.update)
         if onward is not None and onward.any():
-            going = torch.as_tensor(onward)
-            batch.state[going, 0] = self.carried[going]
-        rows, ends = [], []
+            batch.begin(torch.as_tensor(onward), self.carried)
+        rows, ends, reached = [], [], []
         for number, part in enumerate(batch.split(phase.accumulate)):
             with self._run_window.collecting(number + 1 < phase.accumulate):
                 total, result = self._run_window(part, options)
@@ -200,7 +199,8 @@ class Trainer:
             record = {name: value.detach().abs().mean() for name, value in result.record.items()}
             rows.append({"loss": total.detach()} | record)
             ends.append((result.state.detach(), result.diagnostic.detach()))
-        self.carried = torch.cat([state for state, _ in ends]) if onward is not None else None
+            reached.append(result.onward.detach())
+        self.carried = torch.cat(reached) if onward is not None else None
         norm = whole(torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip))
         rate = self.recipe.learning_rate(self.update) * 0.5**self.retried
         for group in self.optimizer.param_groups:

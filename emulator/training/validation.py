@@ -11,6 +11,7 @@ from emulator.data.samples import Samples
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
+from emulator.model.stepper import newest
 from emulator.parallel.distributed import mean_over, share
 from emulator.parallel.processes import Processes
 
@@ -40,7 +41,7 @@ class Validation:
 
     def starts(self, processes: Processes) -> np.ndarray:
         """Initial times of all processes' windows: as many for each. Raises `ValueError` for too short a period."""
-        starts = self.samples.starts(self.steps)
+        starts = self.samples.starts(self.steps, self.samples.layout.lengths[0])
         count = min(self.windows, len(starts)) // processes.size * processes.size
         if not count:
             raise ValueError(
@@ -55,21 +56,28 @@ class Validation:
         """Mean errors, in the loss's units: of one step, of the rollouts' last step, and the skill of the latter.
 
         The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts, without the root for an error that
-        is not squared: 1 is perfect, 0 no better than persistence, negative worse. All processes ask together and get the
-        same numbers. The noise of a stochastic network is the same at every validation.
+        is not squared: 1 is perfect, 0 no better than persistence, negative worse. Where there is no state to persist it is
+        of the diagnostics, against their mean over the training period. Of steps of several lengths the shortest count. All
+        processes ask together and get the same numbers. The noise of a stochastic network is the same at every validation.
         """
+        length = self.samples.layout.lengths[0]
         chosen = share(self.starts(processes), processes)
         sums = torch.zeros(3, dtype=torch.float64)
         for first in range(0, len(chosen), self.batch_size):
             part = chosen[first : first + self.batch_size]
-            batch = self.samples.batch(part, self.steps).for_members(self.members, self._noise(step, part)).to(device)
-            results = rollout(step, batch.state[:, 0], batch.inputs(), execution=Execution(precision))
+            batch = self.samples.batch(part, self.steps, length)
+            batch = batch.for_members(self.members, self._noise(step, part)).to(device)
+            results = rollout(step, batch.start(), batch.inputs(), execution=Execution(precision))
             for k, result in enumerate(results):
-                truth = batch.state[:, k + 1], batch.diagnostic[:, k]
+                truth = batch.truth(k)
                 if k == 0:
                     sums[0] += len(part) * float(self.error(result.state, result.diagnostic, *truth))
-            sums[1] += len(part) * float(self.error(result.state, truth[1], *truth))
-            sums[2] += len(part) * float(self.error(batch.state[:, 0], truth[1], *truth))
+            if step.layout.prognostic.count:
+                ours, theirs = (result.state, truth[1]), (newest(batch.start(), step.layout), truth[1])
+            else:
+                ours, theirs = (result.state, result.diagnostic), (truth[0], step.mean_diagnostic(truth[1]))
+            sums[1] += len(part) * float(self.error(*ours, *truth))
+            sums[2] += len(part) * float(self.error(*theirs, *truth))
         one, last, persistence = (mean_over(sums) / len(chosen)).tolist()
         ratio = last / persistence if persistence > 0 else 1.0
         return {

@@ -1,7 +1,7 @@
 """The loss of a window of autoregressive steps, as one module, so that what wraps modules can wrap it whole."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from emulator.data.samples import Batch
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
-from emulator.model.stepper import StepResult
+from emulator.model.stepper import StepResult, newest
 from emulator.training.recipe import Recipe
 
 
@@ -19,14 +19,26 @@ class StepLoss:
 
     error: nn.Module
     penalty: Callable | None = None
+    longer: Mapping[int, nn.Module] = dataclasses.field(default_factory=dict)  # errors of steps of other lengths
 
-    def __call__(self, step: Step, state: Tensor, result: StepResult, truth: tuple[Tensor, Tensor], anchor) -> Tensor:
-        """From `state` to `result`, whose true state and diagnostics are `truth`; all in physical units."""
-        value = self.error(result.state, result.diagnostic, *truth)
+    def __call__(
+        self, step: Step, state: Tensor, result: StepResult, truth: tuple[Tensor, Tensor], anchor, length: int = 1
+    ) -> Tensor:
+        """From `state` to `result`, whose true state and diagnostics are `truth`; all in physical units.
+
+        `length`: of the step, in steps of the store.
+        """
+        value = self.longer.get(length, self.error)(result.state, result.diagnostic, *truth)
         if self.penalty is None:
             return value
         after = step.fields(result.state, result.diagnostic)
-        return value + self.penalty(step.fields(state), after, anchor).mean().float()
+        return value + self.penalty(step.fields(newest(state, step.layout)), after, anchor).mean().float()
+
+    def to(self, device: torch.device) -> "StepLoss":
+        """With its errors on a device."""
+        for error in (self.error, *self.longer.values()):
+            error.to(device)
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +72,14 @@ class Window(nn.Module):
 
     def forward(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
         """The loss, a scalar, and the result of the last step."""
-        steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.state[:, 0], None)
+        steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.start(), None)
+        length = 1 if batch.length is None else round(float(batch.length[0, 0]))
 
         def begin(number: int, state: Tensor, anchor: object) -> tuple[Tensor, object]:
             nonlocal start
             done = number - 1
             if done and options.teacher_forced and options.teacher_forced[done]:
-                state = batch.state[:, done]
+                state = batch.start(done)
                 anchor = self.step.anchor(state)
             elif done and options.gradient_steps and done % options.gradient_steps == 0:
                 state = state.detach()
@@ -74,8 +87,7 @@ class Window(nn.Module):
             return start
 
         execution = Execution(options.precision, torch.is_grad_enabled(), options.recompute)
-        results = rollout(self.step, batch.state[:, 0], batch.inputs(), begin=begin, execution=execution)
+        results = rollout(self.step, batch.start(), batch.inputs(), begin=begin, execution=execution)
         for done, result in enumerate(results):
-            truth = batch.state[:, done + 1], batch.diagnostic[:, done]
-            total = total + self.loss(self.step, start[0], result, truth, start[1]) / steps
+            total = total + self.loss(self.step, start[0], result, batch.truth(done), start[1], length) / steps
         return total, result

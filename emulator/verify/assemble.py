@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.whole_file import write_netcdf
-from emulator.planet.calendar import in_nanoseconds
+from emulator.planet.calendar import in_nanoseconds, lead_text
+from emulator.store.schema import horizontal_coordinates
 from emulator.verify.channels import channel_name, headline_ranks
 from emulator.verify.metric import Metric, all_statistics, scores_of, with_interval
 from emulator.verify.sample import BASELINES, Binning
@@ -148,8 +149,8 @@ def _on_the_grid(data: dict, binning: Binning) -> tuple[dict, dict]:
             axis = dims.index("cell")
             shape = (*values.shape[:axis], *grid.shape, *values.shape[axis + 1 :])
             data[name] = ((*dims[:axis], *grid.dims, *dims[axis + 1 :]), values.reshape(shape))
-            place = {"latitude": grid.latitude, "longitude": grid.longitude}
-    return data, {n: ("cell", v) for n, v in place.items()} if grid.kind == "points" else place
+            place = horizontal_coordinates(grid)
+    return data, place
 
 
 def _channels(results) -> dict:
@@ -183,7 +184,7 @@ def lacking(scores: xr.Dataset) -> list[str]:
     sentences += far_off(scores)
     beyond = scores["lead_time"].values[~judged.any(["channel", "region"]).values]
     if len(beyond):
-        hours = [f"{lead / np.timedelta64(1, 'h'):g} h" for lead in beyond]
+        hours = [lead_text(lead) for lead in beyond]
         sentences.append(f"no initial time has a truth at the leads {listed(hours)}: they are not scored")
     return sentences
 
@@ -215,7 +216,10 @@ def listed(names: list[str]) -> str:
 def write_scores(scores: xr.Dataset, path: Path) -> None:
     """Writes the scores under a temporary name beside `path`, then renames."""
     scores = scores.assign_attrs(scores_schema=SCHEMA, Conventions="CF-1.11")
-    encoding = {name: {"units": "hours", "dtype": "float64"} for name in _LEADS if name in scores.coords}
+    leads = [name for name in _LEADS if name in scores.coords]
+    encoding = {name: {"units": "hours", "dtype": "float64"} for name in leads if scores[name].dtype.kind == "m"}
+    months = {name: scores[name].assign_attrs(units="months") for name in leads if name not in encoding}
+    scores = scores.assign_coords(months)
     for name, array in scores.data_vars.items():
         if array.dtype == bool:
             scores[name] = array.astype(np.int8)

@@ -3,8 +3,10 @@
 import numpy as np
 import xarray as xr
 
+from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
+from emulator.planet.projection import from_sphere
 from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.masks import domain_of
 from emulator.store.schema import constants_of, grid_of
@@ -19,14 +21,15 @@ def at_points(dataset: xr.Dataset, points: xr.Dataset, method: str = "bilinear",
 
     With `geopotential_at_surface` in the dataset, temperature at 2 m is carried from the model's ground to the station's by
     `lapse_rate`, and surface pressure by the hydrostatic equation; the attribute `height_correction` says what was done.
-    Points north of the first or south of the last row take that row. Of a field with a domain those of the cells count in
-    which it exists; without any the point is missing. Raises `ValueError` for an unknown method, and for points outside a
-    regional grid.
+    Points north of the first or south of the last row take that row. On a map the cells around a point are those in `x` and
+    `y`. Of a field with a domain those of the cells count in which it exists; without any the point is missing. Raises
+    `ValueError` for an unknown method, and for points outside a box or a map.
     """
     if method not in METHODS:
         raise ValueError(f"Expected an interpolation among {', '.join(METHODS)}, got {method!r}")
     grid = grid_of(dataset)
     latitude, longitude = points["latitude"].values, points["longitude"].values
+    _check_inside(grid, latitude, longitude)
     index, weight = _nearest(grid, latitude, longitude) if method == "nearest" else _bilinear(grid, latitude, longitude)
     data = {}
     for name, field in dataset.data_vars.items():
@@ -63,47 +66,48 @@ def _interpolated(field: xr.DataArray, grid: Grid, index, weight, exists=None) -
 
 def _nearest(grid: Grid, latitude, longitude):
     """The cell whose centre is nearest on the sphere, `(1, cell)` each."""
-    there = _vectors(*(a.ravel() for a in grid.mesh()))
-    here = _vectors(latitude, longitude)
+    there = unit_vectors(*(a.ravel() for a in grid.mesh()))
+    here = unit_vectors(latitude, longitude)
     index = np.array([np.argmax(there @ point) for point in here])
     return index[None], np.ones((1, len(index)))
 
 
-def _vectors(latitude, longitude):
-    phi, lam = np.radians(latitude), np.radians(longitude)
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
-
-
 def _bilinear(grid: Grid, latitude, longitude):
-    """The four cells around each point and their weights, `(4, cell)` each; longitudes wrap on a global grid."""
-    if grid.kind == "points":
+    """The four cells around each point and their weights, `(4, cell)` each; longitudes wrap where rows go round."""
+    if grid.is_points:
         raise ValueError(f"Expected rows and columns for bilinear interpolation, got {grid.describe()}; take nearest")
-    rows, columns = grid.latitude, grid.longitude
-    _check_inside(grid, latitude, longitude)
-    below = np.clip(np.searchsorted(-rows, -latitude), 1, len(rows) - 1)
-    share = np.clip((rows[below - 1] - latitude) / (rows[below - 1] - rows[below]), 0, 1)
-    edges = np.concatenate([columns, [columns[0] + 360]])
-    turned = (longitude - columns[0]) % 360 + columns[0]
-    last = len(columns) - (0 if _wraps(columns) else 1)
-    west = np.clip(np.searchsorted(edges, turned, side="right") - 1, 0, last - 1)
-    along = (turned - edges[west]) / (edges[west + 1] - edges[west])
-    east = (west + 1) % len(columns)
-    index = [r * len(columns) + c for r in (below - 1, below) for c in (west, east)]
+    rows, columns, north, east = _along_axes(grid, latitude, longitude)
+    below = np.clip(np.searchsorted(-rows, -north), 1, len(rows) - 1)
+    share = np.clip((rows[below - 1] - north) / (rows[below - 1] - rows[below]), 0, 1)
+    last = len(columns) - (0 if grid.goes_round else 1)
+    edges = np.concatenate([columns, [columns[0] + 360]]) if grid.goes_round else columns
+    west = np.clip(np.searchsorted(edges, east, side="right") - 1, 0, last - 1)
+    along = np.clip((east - edges[west]) / (edges[west + 1] - edges[west]), 0, 1)
+    after = (west + 1) % len(columns)
+    index = [r * len(columns) + c for r in (below - 1, below) for c in (west, after)]
     weight = [a * b for a in (1 - share, share) for b in (1 - along, along)]
     return np.stack(index), np.stack(weight)
 
 
-def _wraps(columns) -> bool:
-    return bool(np.isclose(columns[-1] - columns[0] + np.diff(columns).mean(), 360, rtol=1e-3))
+def _along_axes(grid: Grid, latitude, longitude):
+    """Decreasing coordinates of the rows, increasing ones of the columns, and those of the points."""
+    if grid.kind == "projected":
+        x, y = from_sphere(grid.mapping, latitude, longitude)
+        return grid.y, grid.x, y, x
+    columns, half = grid.longitude, np.diff(grid.longitude).mean() / 2
+    first = columns[0] - (0 if grid.goes_round else half)  # a point half a cell west of a box is not a turn east of it
+    return grid.latitude, columns, latitude, (longitude - first) % 360 + first
 
 
-def _check_inside(grid, latitude, longitude):
-    if grid.is_global():
+def _check_inside(grid: Grid, latitude, longitude) -> None:
+    """Raises `ValueError` for points further than half a cell outside a box or a map."""
+    if grid.is_global() or grid.is_points:
         return
-    step = np.abs(np.diff(grid.latitude)).max()
-    inside = (latitude <= grid.latitude[0] + step / 2) & (latitude >= grid.latitude[-1] - step / 2)
-    if not _wraps(grid.longitude):
-        inside &= (longitude - grid.longitude[0]) % 360 <= grid.longitude[-1] - grid.longitude[0]
+    rows, columns, north, east = _along_axes(grid, latitude, longitude)
+    steps = [np.abs(np.diff(axis)).max() / 2 for axis in (rows, columns)]
+    inside = (north <= rows[0] + steps[0]) & (north >= rows[-1] - steps[0])
+    if not grid.goes_round:
+        inside &= (east >= columns[0] - steps[1]) & (east <= columns[-1] + steps[1])
     if not inside.all():
         raise ValueError(f"Expected stations within the grid {grid.describe()}, {int((~inside).sum())} are not")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import seconds_between, valid_times
-from emulator.store.schema import time_step_seconds
+from emulator.planet.calendar import TimeStep, lead_seconds, seconds_between, valid_times
+from emulator.store.schema import grid_of
 from emulator.verify import budgets
 from emulator.verify.budgets import Ledger
 
@@ -22,15 +22,19 @@ def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
     conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
     missing, where no budget can be formed.
     """
+    if not (grid := grid_of(dataset)).is_global():
+        raise ValueError(
+            f"Expected a globe to audit budgets of, got {grid.describe()}, whose borders let an unknown amount through"
+        )
     ledger = Ledger(dataset, dataset if truth is None else truth)
     if "init_time" in dataset.dims:
         found = audit_forecast(ledger, dataset, float(dataset.attrs.get("time_step_seconds", 0)))
         written = records({"dataset": dataset})
     else:
-        times = dataset["time"].values
+        times, step = dataset["time"].values, TimeStep.of(dataset)
         leads = np.concatenate([[0.0], np.cumsum(seconds_between(times))])
-        leads = np.round(leads * 1e9).astype("timedelta64[ns]")
-        found, written = audit_truth(ledger, dataset, times[:1], leads, time_step_seconds(dataset)), xr.Dataset()
+        leads = step.leads(range(len(times))) if step.months else np.round(leads * 1e9).astype("timedelta64[ns]")
+        found, written = audit_truth(ledger, dataset, times[:1], leads, step.seconds), xr.Dataset()
     if not found.data_vars:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in ledger.skipped.items())
         raise ValueError(f"Expected the variables of a budget, got none ({reasons})")
@@ -83,13 +87,13 @@ def audit_forecast(ledger: Ledger, dataset: xr.Dataset, step_seconds: float) -> 
     """Totals and residuals of every forecast of a store: `total_<budget>`, `residual_<budget>` `(init_time, lead_time)`.
 
     Residuals stand at the lead that ends their step, NaN at lead 0. The stored fluxes are means over the model's step,
-    so water and energy need leads that are one such step apart; otherwise they are skipped.
+    so water and energy need leads that are one such step apart; otherwise they are skipped. Steps of months count with
+    their true lengths.
     """
     lead = dataset["lead_time"].values
-    seconds = _check_step(ledger, lead, step_seconds)
-    rows = [
-        _steps(*ledger.read({"init_time": index}, "lead_time"), seconds) for index in range(dataset.sizes["init_time"])
-    ]
+    _check_step(ledger, lead, step_seconds)
+    seconds = _seconds(dataset["init_time"].values, lead)
+    rows = [_steps(*ledger.read({"init_time": i}, "lead_time"), own) for i, own in enumerate(seconds)]
     return _dataset(rows, dataset["init_time"].values, lead)
 
 
@@ -102,16 +106,17 @@ def audit_truth(
     needed = np.unique(where[where >= 0])
     if not len(needed):
         return xr.Dataset()
-    seconds = _check_step(ledger, lead_time, step_seconds)
+    _check_step(ledger, lead_time, step_seconds)
+    seconds = _seconds(np.asarray(init_time), lead_time)
     total, source = ledger.read({"time": needed}, "time")
     place = np.searchsorted(needed, np.maximum(where, 0))
     rows = []
-    for row, there in zip(place, where >= 0, strict=True):
+    for row, there, own in zip(place, where >= 0, seconds, strict=True):
         along = [
             {name: np.where(there, series[np.minimum(row, len(needed) - 1)], np.nan) for name, series in part.items()}
             for part in (total, source)
         ]
-        rows.append(_steps(*along, seconds))
+        rows.append(_steps(*along, own))
     return _dataset(rows, init_time, lead_time)
 
 
@@ -145,8 +150,8 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
         stacked[what] = xr.concat(xr.align(*per_source, join="outer"), "source")
     result = xr.Dataset({f"budget_{what}": array for what, array in stacked.items()})
     result = result.assign_coords(source=list(filled), budget=names)
-    lead = result["lead_time"].values
-    seconds = np.concatenate([[np.nan], np.diff(lead) / np.timedelta64(1, "s")])
+    lead, init = result["lead_time"].values, result["init_time"].values
+    seconds = np.pad(_seconds(init, lead), ((0, 0), (1, 0)), constant_values=np.nan)
     constant = np.array([[rates.get(source, {}).get(budget, 0.0) for budget in names] for source in filled])
     # Per step: residuals of some quantities are rates, those of others are amounts.
     one, step = np.ones_like(seconds), seconds
@@ -215,18 +220,26 @@ def _shared_inits(dataset: xr.Dataset, init_time: np.ndarray, strict: bool) -> x
     return dataset.isel(init_time=np.flatnonzero(shared)) if shared.any() or strict else dataset
 
 
-def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> np.ndarray:
-    """Seconds between leads; what needs fluxes is skipped where they are not one step of the fluxes."""
-    seconds = np.diff(lead_time) / np.timedelta64(1, "s")
+def _seconds(init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
+    """True seconds between leads, `(init, lead - 1)`."""
+    if lead_time.dtype.kind not in "iu":
+        return np.broadcast_to(
+            np.diff(lead_time) / np.timedelta64(1, "s"), (len(init_time), max(len(lead_time) - 1, 0))
+        )
+    return np.stack([seconds_between(row) for row in valid_times(init_time, lead_time)])
+
+
+def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> None:
+    """What needs fluxes is skipped where leads are not one step of the fluxes apart."""
+    seconds = np.diff(lead_seconds(lead_time))
     if not np.allclose(seconds, step_seconds):
         reason = f"leads are {seconds.max() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
         for name in (name for name, quantity in budgets.audited().items() if quantity.fluxes):
             ledger.skipped.setdefault(name, reason)
-    return seconds
 
 
 def _by_lead(rows):
-    return xr.DataArray(np.stack(rows), dims=("budget", "lead_time"))
+    return xr.DataArray(np.stack(rows), dims=("budget", "init_time", "lead_time"))
 
 
 def _or_missing(audit, name):

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import lead_seconds
 from emulator.verify.channels import ScoredVariable, channel_name, headline_ranks
 
 CASES = ("typical", "best", "worst")
@@ -49,7 +50,7 @@ def _forecast(variable, names, alignment, init, leads):
 
 def _choose(scores, headline, shared) -> np.ndarray:
     alignment = shared.alignment
-    hours = alignment.lead_time / np.timedelta64(1, "h")
+    hours = lead_seconds(alignment.lead_time) / 3600
     lead = min(shared.map_leads, key=lambda index: abs(hours[index] - RANKED_AT_HOURS))
     channels = [channel_name(variable, level) for variable, levels in headline for level in levels]
     errors = scores["squared_error"].isel(forecast=0, region=0, lead_time=lead)

@@ -139,7 +139,7 @@ def climate_scores(
         "trend_error_per_year": ((), error * 365.25),
         "quantile": (("record", "probability"), np.stack([run.quantile(TAILS), truth.quantile(TAILS)])),
     }
-    if grid.kind != "points":
+    if grid.has_rows:
         means = [_zonal(_on_grid(record.mean(months), grid, exists), exists) for record in (run, truth)]
         result["zonal_mean"] = (("record", "latitude"), np.stack(means))
     return result

@@ -29,8 +29,8 @@ class Recipe:
     """How a climatology is made, decided once for all variables from the times of its record.
 
     Attributes:
-      kind: "daily" (hour and day of year) or "mean" (hour only).
-      window: days of the triangular window, odd; 0 for "mean".
+      kind: "daily" (hour and day of year), "monthly" (the date of a record of calendar steps) or "mean" (hour only).
+      window: days of the triangular window, odd; 0 for the others.
       years: length of the record in years.
       positions: positions of the record's times in the truth store.
       hour, day: hour of day and day of year (1 ... 366, 29 February always 60) of every time of the record.
@@ -43,20 +43,27 @@ class Recipe:
     hour: np.ndarray
     day: np.ndarray
 
+    def nearest(self, day: np.ndarray) -> np.ndarray:
+        """Positions of the nearest days of the year among those that the record has."""
+        have = np.unique(self.day)
+        return np.abs((np.asarray(day)[..., None] - have + DAYS / 2) % DAYS - DAYS / 2).argmin(axis=-1)
+
     def describe(self) -> str:
         if self.kind == "mean":
             return f"mean by hour of day over {self.years * 365.25:.0f} days (too short a record for an annual cycle)"
+        if self.kind == "monthly":
+            return f"calendar month, {len(np.unique(self.day))} in a year, {self.years:.1f} years"
         return f"hour and day of year, {self.window}-day triangular window, {self.years:.1f} years"
 
 
-def record(time: np.ndarray, first_init, start=None, end=None) -> np.ndarray:
+def record(time: np.ndarray, first_init, start=None, end=None, starts: np.ndarray | None = None) -> np.ndarray:
     """Positions of the times that the climatology is made from.
 
-    From `start` to `end` where given; else all times before the first initial time, so that what is verified is not known
-    beforehand; else, where those cover less than `SHORTEST_DAYS`, all times.
+    From `start` to `end` where given (`starts` as of `within`); else all times before the first initial time, so that what is
+    verified is not known beforehand; else, where those cover less than `SHORTEST_DAYS`, all times.
     """
     if start is not None or end is not None:
-        return np.flatnonzero(within(time, start, end))
+        return np.flatnonzero(within(time, start, end, starts))
     before = np.flatnonzero(time < first_init)
     if len(before) > 1:
         span = time[before[-1]] - time[before[0]]
@@ -66,8 +73,11 @@ def record(time: np.ndarray, first_init, start=None, end=None) -> np.ndarray:
     return np.arange(len(time))
 
 
-def recipe(time: xr.DataArray, positions: np.ndarray) -> Recipe:
-    """The best climatology that the truth's times at `positions` can give. Raises `ValueError` when there are none."""
+def recipe(time: xr.DataArray, positions: np.ndarray, months: int = 0) -> Recipe:
+    """The best climatology that the truth's times at `positions` can give. Raises `ValueError` when there are none.
+
+    `months`: of a truth's calendar steps, which have dates of their own and need no window.
+    """
     if not len(positions):
         raise ValueError("Expected truth in the period of the climatology, got no times")
     record = time[positions]
@@ -76,6 +86,8 @@ def recipe(time: xr.DataArray, positions: np.ndarray) -> Recipe:
     span = record.values[-1] - record.values[0]
     seconds = span / np.timedelta64(1, "s") if record.dtype != object else span.total_seconds()
     years = (seconds + step) / (365.25 * 86400)
+    if months and len(np.unique(day)) * months >= 12:
+        return Recipe("monthly", 0, years, positions, hour, day)
     if len(np.unique(day)) < COVERED * 365:
         return Recipe("mean", 0, years, positions, hour, day)
     # Sampling error falls with years x window, smoothing of the annual cycle grows with the window: 121 days keep 91 % of
@@ -183,6 +195,10 @@ def _wanted(plan: Recipe, when) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
         hours = hours[np.unique(_nearest(when[0], hours))]
     if plan.kind == "mean":
         return hours, np.zeros(DAYS, np.int64), np.ones((1, 1)), np.zeros(DAYS, np.int64)
+    if plan.kind == "monthly":
+        row, slot, have = plan.nearest(np.arange(1, DAYS + 1)), np.full(DAYS, -1), np.unique(plan.day) - 1
+        slot[have] = np.arange(len(have))
+        return hours, row, np.eye(len(have)), slot
     days = np.arange(DAYS) if when is None else np.unique(when[1]) - 1
     half, window = plan.window // 2, np.zeros((len(days), DAYS))
     for offset, weight in zip(range(-half, half + 1), triangular_weights(plan.window), strict=True):
@@ -230,7 +246,10 @@ def _nan_mean(values, finite, area):
 
 
 class SlotFields:
-    """Fields made from the record's samples of each slot: an hour of day, and ten days, or all of a record below a year."""
+    """Fields made from the record's samples of each slot: an hour of day, and ten days, or all of a record below a year.
+
+    Of a record of calendar steps the slots are their dates.
+    """
 
     def __init__(
         self,
@@ -244,20 +263,25 @@ class SlotFields:
 
         `hour`, `day`: all that will be asked for; `make`: samples `(n, level, cell)` -> `(..., level, cell)` float32.
         """
-        self._hours, self._daily = np.unique(plan.hour), plan.kind == "daily"
+        self._hours, self._kind = np.unique(plan.hour), plan.kind
+        self._nearest = plan.nearest if plan.kind == "monthly" else None
         wanted = sorted(set(self._slots(hour, day)))
         self._place = {slot: index for index, slot in enumerate(wanted)}
         self._fields = np.stack([make(read(self._samples(plan, *slot))) for slot in wanted]).astype(np.float32)
 
     def _slots(self, hour: np.ndarray, day: np.ndarray) -> list[tuple[int, int]]:
-        """Positions of the hour of day, the nearest that the record has, and of the ten days."""
-        blocks = (np.asarray(day) - 1) // SLOT_DAYS * self._daily
+        """Positions of the hour of day, the nearest that the record has, and of the ten days, or the date."""
+        blocks = (np.asarray(day) - 1) // SLOT_DAYS * (self._kind == "daily")
+        if self._kind == "monthly":
+            blocks = self._nearest(day)
         return list(zip(_nearest(hour, self._hours).tolist(), blocks.tolist(), strict=True))
 
     def _samples(self, plan: Recipe, hour: int, block: int) -> np.ndarray:
         """Positions in the record of the times that belong to a slot."""
         belongs = plan.hour == self._hours[hour]
-        if self._daily:
+        if self._kind == "monthly":
+            belongs &= self._nearest(plan.day) == block
+        if self._kind == "daily":
             middle = SLOT_DAYS * block + (SLOT_DAYS + 1) / 2
             apart = np.abs((plan.day - middle + DAYS / 2) % DAYS - DAYS / 2)
             belongs &= apart <= HALF_WINDOW

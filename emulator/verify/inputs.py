@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import in_nanoseconds
+from emulator.planet.calendar import TimeStep, in_nanoseconds, interval_starts
 from emulator.planet.grid import Grid
-from emulator.planet.regions import DEFAULT_REGIONS, region_weights
+from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import check_times
 from emulator.store.forecast import check_forecast, from_disk_names
@@ -24,7 +24,7 @@ from emulator.verify.channels import ScoredVariable, channel_name, empty_inits, 
 from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations, at_stations, station_weights
 
-PERSISTENCE_DAYS = 10
+PERSISTENCE_DAYS, PERSISTENCE_MONTHS = 10, 12
 log = logging.getLogger(__name__)
 
 
@@ -133,7 +133,11 @@ def open_inputs(
     if at_points:
         regions, weights = station_weights(observed["station"].values)
     else:
-        regions = options.regions or (DEFAULT_REGIONS if grid.is_global() else DEFAULT_REGIONS[:1])
+        regions, outside = regions_of(grid, options.regions)
+        if not grid.is_global():
+            log.info("Left out spectra and budgets, which need a globe, on %s", grid.describe())
+        if outside:
+            log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
     stores, bins = (observed, judged, audited, runs), (grid, mask, tuple(regions), weights)
     return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap)
@@ -188,6 +192,12 @@ def _present(truth: xr.Dataset) -> dict:
 
 def _persistence_leads(truth: xr.Dataset, options: VerifyOptions, name: str) -> np.ndarray:
     hours = options.persistence_lead_hours
+    step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
+    if step.months and truth.sizes["time"] > 1:
+        if odd := [months for months in options.persistence_lead_months if months % step.months]:
+            raise ValueError(f"Expected persistence_lead_months as multiples of {step.months}, got {odd[0]}")
+        most = min(truth.sizes["time"] - 1, max(1, PERSISTENCE_MONTHS // step.months))
+        return np.array(options.persistence_lead_months or step.leads(np.arange(1, most + 1)), np.int64)
     if not hours:
         step = float(truth.attrs.get("time_step_seconds", 0)) / 3600
         if truth.sizes["time"] < 2 or not step:
@@ -200,8 +210,10 @@ def _persistence_leads(truth: xr.Dataset, options: VerifyOptions, name: str) -> 
 def _climatology(truth: xr.Dataset, alignment: Alignment, options: VerifyOptions) -> tuple[climatology.Recipe, bool]:
     """The climatology's recipe, and whether its record holds times that are verified."""
     present = np.array(sorted(_present(truth).values()))
-    chosen = climatology.record(truth["time"].values[present], alignment.init_time[0], *options.climatology)
-    recipe = climatology.recipe(truth["time"], present[chosen])
+    starts = interval_starts(truth)
+    asked = *options.climatology, None if starts is None else starts[present]
+    chosen = climatology.record(truth["time"].values[present], alignment.init_time[0], *asked)
+    recipe = climatology.recipe(truth["time"], present[chosen], int(truth.attrs.get("time_step_months", 0)))
     verified = np.unique(alignment.truth_valid[alignment.truth_valid >= 0])
     overlap = bool(len(np.intersect1d(recipe.positions, verified)))
     if overlap and options.climatology == (None, None):

@@ -3,9 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import hour_and_leap_day, valid_times
+from emulator.planet.calendar import TimeStep, hour_and_leap_day, lead_seconds, valid_times
 from emulator.planet.grid import Grid
-from emulator.store.schema import constants_of, levels_of
+from emulator.store.schema import constants_of, horizontal_coordinates, levels_of
 from emulator.verify.channels import channel_name, headline_ranks, scored, values
 from emulator.verify.climate import (
     MONTHS,
@@ -39,15 +39,18 @@ def long_run_scores(
         run = run.isel(member=0) if "member" in run.dims else run
         first, run = run.isel(init_time=slice(0, 1)), run.isel(init_time=0)
         valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
-        days = run["lead_time"].values / np.timedelta64(1, "D")
+        days = lead_seconds(run["lead_time"].values) / 86400
         hours = np.unique(hour_and_leap_day(valid)[0])
         positions = np.flatnonzero(np.isin(hour_and_leap_day(truth["time"].values)[0], hours))
         if "missing" in truth:
             positions = positions[~truth["missing"].values[positions].astype(bool)]
+        # a mean over months belongs to the middle one
+        step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
+        when, moments = (step.middles(t) if step.months else t for t in (valid, truth["time"].values))
         chosen, _ = scored(truth, {name: first}, grid, levels_of(truth), variables)
         scores_of = {}
         for variable in chosen:
-            scores_of |= _variable(variable, name, (valid, days), (truth["time"].values, positions), grid)
+            scores_of |= _variable(variable, name, (when, days), (moments, positions), grid)
         if not scores_of:
             raise ValueError(f"Expected a headline field in the long run {name!r}, got none that the truth has too")
         part = xr.concat([_dataset(v, grid) for v in scores_of.values()], "climate_channel")
@@ -109,15 +112,12 @@ def _limits(read, count) -> tuple[float, float]:
 def _dataset(scores: dict, grid: Grid) -> xr.Dataset:
     names = {"record": "climate_record", "probability": "tail"}
     data = {f"climate_{n}": (tuple(names.get(d, d) for d in dims), v) for n, (dims, v) in scores.items()}
-    place = {"latitude": grid.latitude, "longitude": grid.longitude}
-    if grid.kind == "points":
-        place = {n: ("cell", v) for n, v in place.items()}
-    return xr.Dataset(data, place)
+    return xr.Dataset(data, horizontal_coordinates(grid))
 
 
 def _blocking(dataset: xr.Dataset, truth: xr.Dataset, grid: Grid, positions) -> np.ndarray | None:
     """Blocking frequency, from 500 hPa geopotential or else by the hydrostatic equation; None without either."""
-    if grid.kind == "points" or not grid.is_global() or "level" not in dataset.dims:
+    if not grid.has_rows or not grid.is_global() or "level" not in dataset.dims:
         return None
     axis = "time" if positions is not None else "lead_time"
     count = dataset.sizes[axis] if positions is None else len(positions)

@@ -35,6 +35,8 @@ COORDINATES = (
     "map_lead",
     "latitude",
     "longitude",
+    "y",
+    "x",
 )
 
 

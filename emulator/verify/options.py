@@ -19,6 +19,9 @@ class VerifyOptions(Options):
     persistence_lead_hours: tuple[float, ...] = option(
         (), "leads to score persistence at when there are no forecasts; empty: up to 10 days", above=0
     )
+    persistence_lead_months: tuple[int, ...] = option(
+        (), "the same for a truth of calendar steps; empty: up to a year", new=True, minimum=1, keyword=True
+    )
     events: tuple[float, ...] = option(
         (0.05, 0.95),
         "quantiles of the climatology that events lie below (up to 0.5) or above; empty: none",
@@ -32,7 +35,7 @@ class VerifyOptions(Options):
         "vertical axes, as {depth: [5, 100]}; of axes that are not named all are scored",
     )
     regions: tuple[str, ...] | None = option(
-        None, "None: the globe, the tropics and both hemispheres beyond 20 degrees"
+        None, "None: the globe, the tropics and both hemispheres beyond 20 degrees; the domain of a regional grid"
     )
     energy: Literal["hydrostatic", "total"] = option("hydrostatic", "form of energy in the audit, as trained")
     heat_capacity: Literal["constant", "moist"] = option("constant")

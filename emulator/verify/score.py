@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 SPECTRUM_HOURS = (6, 24, 72, 120, 240)
 MAP_HOURS = (24, 72, 120, 240)
 EVENTS = VerifyOptions.events  # climatological probabilities of the thresholds
+SHOWN_MONTHS = (1, 3, 6, 12)  # in place of both, where leads are months
 PARTS = 8  # fewest tasks per variable; each holds one sum in memory
 CLIMATOLOGY_BYTES = 2**29  # of the levels that are scored together
 VECTORS = (
@@ -150,9 +151,10 @@ def _sums_of(inits, variable, normals, bins, headline) -> Sums:
 
 
 def _leads_near(lead_time: np.ndarray, hours: tuple[int, ...]) -> tuple[int, ...]:
-    """Positions of the leads of exactly these hours; the last lead where it has none of them."""
-    known = lead_time / np.timedelta64(1, "h")
-    places = [int(np.flatnonzero(known == hour)[0]) for hour in hours if np.any(known == hour)]
+    """Positions of the leads of exactly these hours, or of `SHOWN_MONTHS`; the last lead where it has none of them."""
+    months = lead_time.dtype.kind in "iu"
+    known, wanted = (lead_time, SHOWN_MONTHS) if months else (lead_time / np.timedelta64(1, "h"), hours)
+    places = [int(np.flatnonzero(known == lead)[0]) for lead in wanted if np.any(known == lead)]
     return tuple(places or [len(known) - 1])
 
 

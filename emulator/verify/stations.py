@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def open_observations(
     Raises `ValueError` in one sentence for a file without the columns, `ImportError` without a reader for Parquet.
     """
     table = read_table(path, quality)
+    units = table.attrs["units"]
     if stations is not None:
         if absent := sorted(set(stations) - set(table["station"])):
             raise ValueError(f"Expected stations of {path}, it has none named {', '.join(absent[:4])}")
@@ -87,7 +89,7 @@ def open_observations(
         twice = [c.removeprefix("observed ") for c in observed]
         table = table.drop(columns=[c for c in table if c in (*FORECAST_COLUMNS, *twice)])
         table = table.rename(columns=dict(zip(observed, twice, strict=True)))
-    variables = [name for name in table.columns if name in VARIABLES]
+    variables = [name for name in table.columns if name in units]
     if not variables or not len(table):
         raise ValueError(f"Expected observations of a variable of the table in {path}, got {', '.join(table.columns)}")
     hour = table["time"].dt.round("h")
@@ -95,7 +97,9 @@ def open_observations(
     table = table.assign(time=hour, apart=apart)[apart.dt.total_seconds() <= 60 * tolerance_minutes]
     table = table.sort_values(["time", "station", "apart"], kind="stable")
     first = table.groupby(["time", "station"])[variables].first()  # of each variable the nearest report that has it
-    return _points(first.to_xarray(), table, "time").assign_attrs(source=str(path), time_step_seconds=_step(first))
+    return _points(first.to_xarray(), table, "time", units).assign_attrs(
+        source=str(path), time_step_seconds=_step(first)
+    )
 
 
 FORECAST_COLUMNS = ("init_time", "lead_time")
@@ -106,10 +110,11 @@ def open_station_forecast(path) -> xr.Dataset:
     table = read_table(path)
     if "init_time" not in table:
         raise ValueError(f"Expected columns init_time and lead_hours in {path}, got {', '.join(table.columns)}")
-    variables = [name for name in table.columns if name in VARIABLES]
+    units = table.attrs["units"]
+    variables = [name for name in table.columns if name in units]
     table = table.drop_duplicates(["init_time", "lead_time", "station"])
     forecast = table.set_index(["init_time", "lead_time", "station"])[variables].to_xarray()
-    return _points(forecast, table, "init_time").assign_attrs(source=str(path))
+    return _points(forecast, table, "init_time", units).assign_attrs(source=str(path))
 
 
 def is_table(path) -> bool:
@@ -118,7 +123,10 @@ def is_table(path) -> bool:
 
 
 def read_table(path, quality: Sequence[str] = GOOD):
-    """One row a report: time (or init_time and lead_time), place and canonical variables. See `open_observations`."""
+    """One row a report: time (or init_time and lead_time), place and variables, of which the attribute `units` has the units.
+
+    See `open_observations`.
+    """
     import pandas
 
     path = Path(path)
@@ -126,14 +134,21 @@ def read_table(path, quality: Sequence[str] = GOOD):
         raise ValueError(f"Expected observations at {path}, got nothing there")
     try:
         if path.suffix == ".parquet":
-            return _metar(pandas.read_parquet(path), path, quality)
+            return _with_units(_metar(pandas.read_parquet(path), path, quality))
         if path.suffix == ".txt":
-            return _verif(path.read_text(encoding="utf-8"), path)
+            return _with_units(_verif(path.read_text(encoding="utf-8"), path))
         return _csv(pandas.read_csv(path), path)
     except (pandas.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a table at {path}, got: {' '.join(str(error).split())}") from None
     except ImportError:
         raise ValueError(f"Expected pyarrow to read {path}, it is not installed: the extra observations") from None
+
+
+def _with_units(table, own: Mapping[str, str] = types.MappingProxyType({})):
+    """The table with the units of its variables: the variable table's, or those of names that it does not know."""
+    known = {name: VARIABLES[name].units for name in map(str, table.columns) if name in VARIABLES}
+    table.attrs["units"] = {**own, **known}
+    return table
 
 
 def station_weights(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -232,11 +247,13 @@ def _csv(table, path):
             )
     for name in (n for n in table.columns if n in VARIABLES and n in units):
         table[name] = _converted(table[name].astype(np.float64), units[name], name)
-    keep = [n for n in table.columns if n in VARIABLES or n in (*moments[:1], "lead_time", *PLACE)]
-    return table[keep]
+    others = {n: text for n, text in units.items() if n not in VARIABLES and n not in (*moments, "lead_time", *PLACE)}
+    own = {n: text for n, text in others.items() if table[n].dtype.kind in "if"}
+    keep = [n for n in table.columns if n in VARIABLES or n in own or n in (*moments[:1], "lead_time", *PLACE)]
+    return _with_units(table[keep], own)
 
 
-def _points(dataset: xr.Dataset, table, axis: str) -> xr.Dataset:
+def _points(dataset: xr.Dataset, table, axis: str, units: Mapping[str, str]) -> xr.Dataset:
     """Values by station as a dataset over `cell`, with the place of each."""
     places = table.groupby("station")[list(PLACE[1:])].median().loc[dataset["station"].values]
     dataset = dataset.rename(station="cell").drop_vars("cell")
@@ -248,7 +265,7 @@ def _points(dataset: xr.Dataset, table, axis: str) -> xr.Dataset:
         elevation=("cell", places["elevation"].to_numpy(np.float64)),
     )
     for name in dataset.data_vars:
-        dataset[name].attrs = {"units": VARIABLES[str(name)].units, "role": "prognostic"}
+        dataset[name].attrs = {"units": units[str(name)], "role": "prognostic"}
     dataset["cell_area"] = ("cell", np.full(count, 1 / count))
     for name in (axis, "lead_time"):
         if name in dataset.coords:

@@ -252,6 +252,7 @@ def _attributes(inputs: Inputs, alignment: Alignment) -> dict:
         "missing_truth": alignment.missing_truth,
         "valid_period": " to ".join(str(truth["time"].values[i]) for i in (valid.min(), valid.max())),
         "time_step_seconds": float(truth.attrs.get("time_step_seconds", 0)),
+        **({"time_step_months": int(truth.attrs["time_step_months"])} if "time_step_months" in truth.attrs else {}),
         "rmse_convention": "root after the mean over initial times",
         "spectrum_kind": spectrum_kind(inputs.grid) or "none",
         "acc_convention": "WeatherBench 2: ratio per initial time, then mean; anomalies not centred",

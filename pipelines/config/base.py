@@ -35,11 +35,14 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def _bare_date(value: Any) -> Any:
-    """Text of a date without a time stays a date: as a period's end it means the whole day."""
+    """Text of a date without a time stays a date: as a period's end it means the whole day, and a year the whole year."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 9999:
+        return f"{value:04d}"
     return date.fromisoformat(value) if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) else value
 
 
-Moment = Annotated[datetime | date, pydantic.BeforeValidator(_bare_date)]
+Whole = Annotated[str, Field(pattern=r"^\d{4}(-(0[1-9]|1[0-2]))?$")]  # a year or a month
+Moment = Annotated[Whole | datetime | date, pydantic.BeforeValidator(_bare_date)]
 
 
 def _url_or_path(value: Any) -> Any:

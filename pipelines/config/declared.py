@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from types import UnionType
@@ -61,7 +62,9 @@ def model_of(declared: type, kind: str | None = None, **types: Any) -> type[Mode
         if isinstance(key, Key):
             fields = _with_key(fields, name, key)
     checks = {"as_declared": pydantic.model_validator(mode="after")(_check_of(declared))}
-    about = {"__base__": Model, "__doc__": declared.__doc__, "__module__": __name__, "__validators__": checks}
+    # that of the caller, who keeps it under its name, so that a configuration can be sent to another process
+    module = sys._getframe(1).f_globals["__name__"]
+    about = {"__base__": Model, "__doc__": declared.__doc__, "__module__": module, "__validators__": checks}
     return pydantic.create_model(declared.__name__.removesuffix("Options") + "Config", **about, **fields)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.verify.options import VerifyOptions
-from pipelines.config.base import Count, DaskConfig, Location, Model, Period, Positive
+from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
 from pipelines.config.declared import Key, model_of
 
 TAKEN = ("persistence", "climatology", "truth")  # names that the scores use themselves
@@ -42,14 +42,29 @@ class RolloutConfig(Model):
     )
     beyond_store: bool = Field(False, description="let forecasts run past the store, with forcing of the same season")
     period: Period = Period()
-    every_hours: Count = 36
+    every_hours: Count = Field(36, description="between initial times")
+    every: str | None = Field(
+        None,
+        json_schema_extra=NEW,
+        description="in place of every_hours, such as 12 months; of calendar steps: each time",
+    )
     maximum_inits: Count | None = None
     lead_days: Positive = 10
+    lead: str | None = Field(None, json_schema_extra=NEW, description="in place of lead_days, such as 12 months")
     uncorrected_inits: int = Field(0, ge=0, description="forecasts of the same network without corrections to add")
     uncorrected: Path | None = Field(None, description="their store; by default uncorrected.zarr beside the output")
     long_run_days: int = Field(0, ge=0, description="length of one long run with daily output to add")
+    long_run_lead: str | None = Field(
+        None, json_schema_extra=NEW, description="in place of long_run_days, such as 50 years, for calendar steps"
+    )
     long_run: Path | None = Field(None, description="its store; by default long_run.zarr beside the output")
     batch_size: Count = 8
+    step_hours: Positive | None = Field(
+        None, json_schema_extra=NEW, description="of a network that makes steps of several lengths; None: the shortest"
+    )
+    climatology: Path | None = Field(
+        None, json_schema_extra=NEW, description="of a network that predicts anomalies; None: as it was trained"
+    )
 
     @pydantic.model_validator(mode="before")
     @classmethod

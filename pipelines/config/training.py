@@ -1,13 +1,13 @@
 """Configuration of the training: budgets, loss, phases, validation, optimizer."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from emulator.conservation.options import ConservationOptions
 from emulator.losses.options import members_of
 from emulator.training.options import OptimizerOptions, Phase, TrainOptions, ValidationOptions
-from pipelines.config.base import Period, Positive
+from pipelines.config.base import Period, Positive, registered
 from pipelines.config.declared import model_of
 from pipelines.config.losses import LossConfig
 from pipelines.config.networks import NetworkConfig
@@ -28,6 +28,7 @@ class TrainConfig(
         loss=LossConfig,
         variable_weights=dict[str, Positive],
         level_weights=Literal["alike", "mass"] | list[Positive],
+        predict=Annotated[str, registered("emulator.model.predictions:PREDICTIONS", "change")],
     )
 ):
     """One network trained on one store."""

@@ -5,7 +5,8 @@
 The store has five prognostic fields on 13 sigma levels of 64 x 128 cells and the fluxes of all budgets. Builds take turns;
 medians; the store's pages are dropped before every start. `train` begins from nothing, `resumed` from a state after the first
 updates, `held` from nothing with the period held in memory (where it is at most as large as `--held`). `stats` has its pages.
-Both trainings take the statistics that this build wrote. Compiled kernels have to be built in both.
+`processor` are the process's processor seconds until then, which other programs disturb less. Both trainings take the
+statistics that this build wrote. Compiled kernels have to be built in both.
 """
 
 import argparse
@@ -113,8 +114,11 @@ def started(checkout: Path, python: str, stage: str, config: Path, *overrides: s
     return subprocess.Popen(command, env=environment, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def first_update(build: tuple[Path, str], config: Path, output: Path, store: Path, *overrides: str) -> float:
-    """Seconds from the start of the command until an update more than before is logged; the training is then stopped."""
+def first_update(build: tuple[Path, str], config: Path, output: Path, store: Path, *overrides: str) -> list[float]:
+    """Seconds from the start of the command until an update more than before is logged, by the clock and of the processor.
+
+    The training is then stopped.
+    """
     forget(store)
     log = output / "metrics.jsonl"
     before, began = _lines(log), time.perf_counter()
@@ -123,24 +127,32 @@ def first_update(build: tuple[Path, str], config: Path, output: Path, store: Pat
         if process.poll() is not None:
             raise SystemExit(f"train of {build[0]} failed: {process.stderr.read().decode()[-2000:]}")
         time.sleep(0.005)
-    taken = time.perf_counter() - began
+    taken = [time.perf_counter() - began, _processor_seconds(process.pid)]
     process.send_signal(signal.SIGTERM)
     process.communicate()
     return taken
+
+
+def _processor_seconds(pid: int) -> float:
+    """Of a process that runs, on Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def finished(build: tuple[Path, str], config: Path) -> float:
-    """Seconds of the stage stats."""
-    began = time.perf_counter()
+def finished(build: tuple[Path, str], config: Path) -> list[float]:
+    """Seconds of the stage stats, by the clock and of the processor."""
+    began, before = time.perf_counter(), os.times()
     process = started(*build, "stats", config)
     _, errors = process.communicate()
     if process.returncode:
         raise SystemExit(f"stats of {build[0]} failed: {errors.decode()[-2000:]}")
-    return time.perf_counter() - began
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return [time.perf_counter() - began, used]
 
 
 def main() -> None:
@@ -194,9 +206,10 @@ def measured(folder: Path, gigabytes: float, builds: dict, options: argparse.Nam
                 taken[name] = first_update(build, place / "train.yaml", place / "train", store, cache)
             rows.append(taken)
         line = {"case": kind, "gigabytes": gigabytes, "times": count}
-        line |= {name: round(statistics.median(row[name] for row in rows), 2) for name in builds}
-        if "peer" in builds:
-            line["ratio"] = round(statistics.median(row["peer"] / row["ours"] for row in rows), 2)
+        for number, clock in enumerate(("seconds", "processor")):
+            line[clock] = {name: round(statistics.median(row[name][number] for row in rows), 2) for name in builds}
+            if "peer" in builds:
+                line[clock]["ratio"] = round(statistics.median(r["peer"][number] / r["ours"][number] for r in rows), 2)
         yield line
     shutil.rmtree(store)
     file.unlink()

@@ -82,7 +82,7 @@ def test_order_depends_on_the_seed():
 def test_forcing_inside_the_store_is_that_of_the_samples(planet):
     layout = layout_of(planet)
     batch = Samples(planet, layout).batch([5], 3)
-    fields, clock, _ = Forcing(planet, layout.forcing).inputs(planet["time"].values[5:8])
+    fields, clock, *_ = Forcing(planet, layout.forcing).inputs(planet["time"].values[5:8])
     torch.testing.assert_close(fields, batch.forcing[0], rtol=0, atol=0)
     torch.testing.assert_close(clock, batch.clock[0], rtol=0, atol=0)
 

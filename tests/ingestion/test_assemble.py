@@ -6,6 +6,7 @@ import xarray as xr
 from source_files import TIMES, truth
 
 from emulator.ingestion.assemble import assemble
+from emulator.planet.calendar import TimeStep
 from emulator.sources.harmonise import pieces
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
@@ -20,7 +21,8 @@ def plan_of(*datasets, period=(None, None), step_hours=None, keep=False, roles=N
     found = []
     for number, dataset in enumerate(datasets):
         found += pieces(Source(f"{number}.nc", dataset), SourceOptions(**options))
-    return assemble(found, roles or {}, period, step_hours, keep)
+    step = step_hours and TimeStep(3600.0 * step_hours)
+    return assemble(found, roles or {}, period, step, keep)
 
 
 def whole(plan, name, **leads):

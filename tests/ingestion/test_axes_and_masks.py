@@ -8,9 +8,13 @@ from source_files import LATITUDE, LONGITUDE, TIMES, truth, write_grib
 from emulator.data.channels import Channels
 from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.ingestion.run import ingest
-from emulator.sources.options import SourceOptions
+from emulator.ingestion.series import at_times
+from emulator.sources.open import Source
+from emulator.sources.options import Definition, SourceOptions
+from emulator.sources.series import series
 from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.climatology import ClimatologyOptions, write_climatology
+from emulator.store.forecast import open_forecast
 from emulator.store.masks import domain_of
 from emulator.store.schema import grid_of
 from emulator.store.statistics import write_statistics
@@ -80,6 +84,28 @@ def test_a_masked_ocean_on_two_depths(tmp_path):
         np.testing.assert_allclose(
             found.sel(statistic="difference_mean")[level], np.average(change, weights=area[1:][inside[1:]])
         )
+
+
+def with_sea_floor() -> xr.Dataset:
+    """The ocean with a mask of its own, in which half and more of a cell is water, and anything under it."""
+    there = np.where(EXISTS, 0.5 + 0.5 * RANDOM.random(EXISTS.shape), 0.49)
+    floor = xr.DataArray(there, dims=("lev", "lat", "lon"), attrs={"units": "1", "standard_name": "water_share"})
+    source = ocean(domain=None, fill=1e6).isel(lev=slice(None, None, -1), lat=slice(None, None, -1))
+    return source.assign(sea_floor=floor)
+
+
+@pytest.mark.parametrize("grid", [None, GridOptions(5)])
+def test_a_mask_of_the_source_s_own_differs_by_level(tmp_path, grid):
+    define = {THETAO: Definition(domain="sea_floor")}
+    source = with_sea_floor()
+    store = made(tmp_path, source, define=define, grid=grid)
+    mask = store.sea_floor
+    assert mask.dims == ("depth", "latitude", "longitude") and mask.attrs["role"] == "static"
+    np.testing.assert_array_equal(np.isfinite(store[THETAO]), np.broadcast_to(mask >= 0.5, store[THETAO].shape))
+    np.testing.assert_array_equal(domain_of(store, THETAO), mask >= 0.5)
+    assert float(store[THETAO].max()) < 330  # nothing of what lies under it
+    if grid is None:
+        np.testing.assert_array_equal(mask, source.sea_floor.astype(np.float32))
 
 
 @pytest.mark.parametrize("grid", [None, GridOptions(5), GridOptions(5, method="bilinear")])
@@ -203,7 +229,7 @@ def test_stores_of_other_depths_make_no_series(tmp_path):
         ),
         ([ocean().assign(thetao=ocean().thetao.where(ocean().time > TIMES[0]))], "first time for the domain valid"),
         (
-            [ocean(), ocean().rename(thetao="so").assign_coords(lev=ocean().lev + 1)],
+            [ocean(), ocean().rename(thetao="so").assign_coords(lev=("lev", [51.0, 6], ocean().lev.attrs))],
             "same depths for all fields.*select",
         ),
     ],
@@ -214,6 +240,78 @@ def test_masks_and_axes_that_do_not_fit(tmp_path, sources, message):
             source["so"].attrs = {"units": "g kg-1", "domain": "valid"}
     with pytest.raises(ValueError, match=message) as caught:
         made(tmp_path, *sources)
+    assert "\n" not in str(caught.value) and not list(tmp_path.glob("a.zarr*/"))
+
+
+def test_gaps_in_time_are_those_of_times_alone(tmp_path):
+    """A time that no file has is missing; land and the sea floor are not."""
+    store = made(tmp_path, ocean().isel(time=[0, 1, 3, 4]), missing="keep")
+    np.testing.assert_array_equal(store.missing, [False, False, True, False, False])
+    filled = made(tmp_path, ocean().isel(time=[0, 1, 3, 4]), name="b.zarr", missing="interpolate")
+    middle = (RANDOM_OCEAN[1] + RANDOM_OCEAN[3]) / 2 + 273.15
+    np.testing.assert_allclose(filled[THETAO][2], np.where(EXISTS, middle, np.nan), rtol=1e-6)
+    assert "missing" not in filled and filled.attrs["interpolated_times"] == 1
+
+
+def test_forecasts_of_masked_fields(tmp_path):
+    forecasts = ocean(TIMES[:4]).rename(time="step").expand_dims(time=TIMES[:1])
+    forecasts = forecasts.assign_coords(step=("step", np.arange(4) * np.timedelta64(6, "h")))
+    forecasts = forecasts.transpose("time", "step", ...).drop_vars(["sftlf", "lev_bnds"])
+    forecasts.to_netcdf(tmp_path / "f.nc")
+    ingest(IngestOptions(tmp_path / "f.nc", kind="forecast"), tmp_path / "f.zarr")
+    store = open_forecast(tmp_path / "f.zarr")
+    assert store[THETAO].dims == ("init_time", "lead_time", "depth", "latitude", "longitude")
+    np.testing.assert_allclose(store[THETAO][0], np.where(EXISTS, RANDOM_OCEAN[:4], np.nan) + 273.15, rtol=1e-6)
+    np.testing.assert_array_equal(domain_of(store, THETAO), EXISTS)
+
+
+def test_series_in_the_calendar_of_a_model():
+    """Yearly means of 360 days, with bounds: between their middles, which are a year apart."""
+    days = xr.date_range("2001-01-01", periods=3, freq="YS", calendar="360_day", use_cftime=True)
+    ends = xr.date_range("2002-01-01", periods=3, freq="YS", calendar="360_day", use_cftime=True)
+    source = xr.Dataset(
+        {"co2": ("time", [370.0, 372, 374], {"units": "ppm", "cell_methods": "time: mean"})}, {"time": days}
+    )
+    source["time"].attrs["bounds"] = "time_bnds"
+    source["time_bnds"] = ("time", "bnds"), np.stack([days, ends], 1)
+    (found,) = series(Source("a.nc", source), SourceOptions(interpolate="linear"))
+    wanted = xr.date_range("2001-07-01", periods=5, freq="180D", calendar="360_day", use_cftime=True).values
+    np.testing.assert_allclose(at_times(found, wanted), np.linspace(370e-6, 374e-6, 5), rtol=1e-12)
+    with pytest.raises(ValueError, match="calendar of the store, standard, got 360_day"):
+        at_times(found, TIMES)
+
+
+def on_the_surface() -> xr.Dataset:
+    """A field without levels beside the mask of one that has some."""
+    source = with_sea_floor()
+    return source.assign(zos=source.thetao.isel(lev=0, drop=True).assign_attrs(units="m", standard_name="x"))
+
+
+def deeper() -> xr.Dataset:
+    """The mask alone, on other depths than its field."""
+    source = with_sea_floor()[["sea_floor"]]
+    return source.assign_coords(lev=("lev", source.lev.values + 1, source.lev.attrs))
+
+
+ELSEWHERE = with_sea_floor()[["sea_floor"]].isel(lon=slice(0, 6), lat=slice(0, 4))
+
+
+@pytest.mark.parametrize("grid", [None, GridOptions(5)])
+@pytest.mark.parametrize(
+    ("sources", "name", "message"),
+    [
+        ([on_the_surface()], "sea_surface_height", r"mask sea_floor (of|on the levels of) sea_surface_height"),
+        (
+            [ocean(domain=None), deeper()],
+            THETAO,
+            f"same depths for all fields|mask sea_floor on the levels of {THETAO}",
+        ),
+        ([ocean(domain=None), ELSEWHERE], THETAO, "one grid|a source that covers"),
+    ],
+)
+def test_masks_that_do_not_fit_their_field(tmp_path, sources, name, message, grid):
+    with pytest.raises(ValueError, match=message) as caught:
+        made(tmp_path, *sources, define={name: Definition(domain="sea_floor")}, grid=grid)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("a.zarr*/"))
 
 

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emulator.planet.calendar import hour_and_leap_day, later, seconds_between, select_period, within
+from emulator.planet.calendar import (
+    MONTH_SECONDS,
+    TimeStep,
+    day_and_hour,
+    hour_and_leap_day,
+    later,
+    seconds_between,
+    select_period,
+    valid_times,
+    within,
+)
+from emulator.planet.months import months_later
 
 GREGORIAN = np.datetime64("2000-12-25T00", "ns") + np.arange(3000) * np.timedelta64(6, "h")
 DAYS_360 = xr.date_range("2000-12-25", periods=3000, freq="6h", calendar="360_day", use_cftime=True).values
@@ -57,3 +68,96 @@ def test_a_date_is_one_day_of_the_leap_year_in_every_year():
     hour, day = hour_and_leap_day(times)
     assert list(hour) == [6, 18, 0, 23, 0] and list(day) == [60, 61, 61, 366, 1]
     np.testing.assert_array_equal(hour_and_leap_day(noleap), (hour[1:], day[1:]))
+
+
+def _months(calendar: str, count: int = 75) -> np.ndarray:
+    """The first instants of months from March 1999: datetime64, or cftime of a calendar."""
+    years, months = np.divmod(2 + np.arange(count), 12)
+    if calendar == "datetime64":
+        return (np.datetime64("1999-03") + np.arange(count)).astype("datetime64[ns]")
+    dates = [cftime.datetime(1999 + y, 1 + m, 1, calendar=calendar) for y, m in zip(years, months, strict=True)]
+    return np.array(dates)
+
+
+CALENDARS = ("datetime64", "standard", "noleap", "360_day")
+
+
+@pytest.mark.parametrize("calendar", CALENDARS)
+@pytest.mark.parametrize("months", [1, 3, 12])
+def test_calendar_months_are_a_uniform_step_of_true_lengths(calendar, months):
+    times = _months(calendar)[::months]
+    step = TimeStep.along(times, "time", "here", calendar=True)
+    assert step == TimeStep(months=months) and step.seconds == months * MONTH_SECONDS
+    np.testing.assert_array_equal(step.lengths(times[1:]), seconds_between(times))
+    np.testing.assert_array_equal(step.later(times[:-1]), times[1:])
+    np.testing.assert_array_equal(step.later(times[2:], -2), times[:-2])
+    assert step.later(times[0], 2) == times[2] and type(step.later(times[0])) is type(times[0])
+    np.testing.assert_array_equal(valid_times(times[:3], step.leads([0, 2])), np.stack([times[:3], times[2:5]], axis=1))
+    assert TimeStep.along(step.leads(range(5)), "lead_time", "here") == step
+    fixed = np.ptp(seconds_between(times)) == 0  # as months of 30 days, of which only who asks gets months
+    assert TimeStep.along(times, "time", "here") == (TimeStep(seconds_between(times)[0]) if fixed else step)
+
+
+def test_four_centuries_of_months_have_the_nominal_length():
+    times = (np.datetime64("1600-01") + np.arange(4801)).astype("datetime64[s]")
+    assert TimeStep(months=1).lengths(times[1:]).mean() == MONTH_SECONDS
+
+
+@pytest.mark.parametrize("calendar", CALENDARS)
+def test_leap_days_and_ends_of_months_stay_in_their_months(calendar):
+    def date(*parts):
+        if calendar == "datetime64":
+            return np.datetime64(datetime.datetime(*parts), "ns")
+        return cftime.datetime(*parts, calendar=calendar)
+
+    last = {"noleap": 28, "360_day": 30}.get(calendar, 29)
+    assert months_later(date(2000, 1, 30, 18), 1) == date(2000, 2, last, 18)
+    assert months_later(date(2000, 2, last, 6), -12) == date(1999, 2, 30 if calendar == "360_day" else 28, 6)
+    moved = months_later(np.array([date(2000, 12, 5), date(2000, 1, 5)]), np.array([1, -1]))
+    np.testing.assert_array_equal(moved, np.array([date(2001, 1, 5), date(1999, 12, 5)]))
+
+
+def test_steps_that_are_no_months_are_refused_or_of_fixed_length():
+    times = _months("datetime64")
+    uneven = "uniform time axis in here, got a step of 744 h .*720 h"
+    for wrong in (
+        times[[0, 1, 2, 4]],
+        times + np.arange(len(times)) * np.timedelta64(1, "h"),
+        times - np.timedelta64(1, "D"),
+    ):
+        with pytest.raises(ValueError, match=r"Expected a uniform time axis in here, got a step of 7\d\d h"):
+            TimeStep.along(wrong, "time", "here", calendar=True)
+    with pytest.raises(ValueError, match=uneven):
+        TimeStep.along(times + np.timedelta64(30, "D"), "time", "here")
+    with pytest.raises(ValueError, match="strictly increasing time in here"):
+        TimeStep.along(times[::-1], "time", "here", calendar=True)
+    week = times[0] + np.arange(9) * np.timedelta64(7, "D")
+    assert TimeStep.along(week, "time", "here", calendar=True) == TimeStep(7 * 86400.0)
+    assert TimeStep.along(times[:1], "time", "here") == TimeStep()
+    np.testing.assert_array_equal(TimeStep(21600).lengths(week), 21600.0)
+
+
+def test_spans_are_read_and_counted_in_steps():
+    spans = {"6 hours": 21600, "1 day": 86400, "0.5 days": 43200, "week": 604800}
+    assert all(TimeStep.parse(text) == TimeStep(seconds) for text, seconds in spans.items())
+    months = {"1 month": 1, "2 seasons": 6, "year": 12, "3 Months": 3}
+    assert all(TimeStep.parse(text) == TimeStep(months=count) for text, count in months.items())
+    assert TimeStep(months=3).count(TimeStep.parse("2 years")) == 8 and TimeStep(21600).count(TimeStep(86400)) == 4
+    for text in ("1.5 months", "0 days", "12", "fortnight", "1.2.3 days"):
+        with pytest.raises(ValueError, match=r"Expected a number of seconds, .*, got"):
+            TimeStep.parse(text)
+    with pytest.raises(ValueError, match="since the step is 6 h; got 1 month"):
+        TimeStep(21600).count(TimeStep(months=1))
+    with pytest.raises(ValueError, match="since the step is 3 months; got 24 h"):
+        TimeStep(months=3).count(TimeStep(86400))
+
+
+def test_a_year_of_360_days_is_a_whole_year_of_the_sun():
+    """The last day is next to the first, 30 February is no day of March, and other calendars count as they do."""
+    first, last = (cftime.datetime(2000, *date, calendar="360_day") for date in ((1, 1), (12, 30)))
+    day = day_and_hour(np.array([first, last]))[0]
+    np.testing.assert_allclose(day[0] + 365.25 - day[1], 365.25 / 360)
+    february, march = (cftime.datetime(2000, *date, calendar="360_day") for date in ((2, 30), (3, 1)))
+    assert list(hour_and_leap_day(np.array([february, march]))[1]) == [60, 61]
+    noleap = np.array([cftime.DatetimeNoLeap(2001, 12, 31)])
+    assert day_and_hour(noleap)[0][0] == 365 and day_and_hour(np.array(["2004-12-31"], "M8[ns]"))[0][0] == 366

@@ -78,3 +78,39 @@ def test_the_compiled_sum_is_numpys(monkeypatch):
             np.testing.assert_allclose(found, sun._summed(high, flat, turn), rtol=0, atol=1e-14)
         expected = np.maximum(high[:, :, None] + flat[:, :, None] * turn[:, None], 0).sum(0)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
+def test_a_daily_mean_is_that_of_the_instants():
+    grid = Grid.gaussian(24)
+    latitude, longitude = grid.open_mesh()
+    for day in (1, 80, 172, 300):
+        instants = mean_insolation(day, -12.0, 24.0, latitude, longitude, samples=1440)  # the day around midnight
+        np.testing.assert_allclose(
+            sun.daily_insolation(day, latitude)[:, 0], instants.mean(axis=1), rtol=2e-3, atol=0.4
+        )
+
+
+def test_a_month_is_the_mean_of_its_days():
+    """Three days apart in local time no longer matter; the sun of March is that of the equinox, between its neighbours."""
+    latitude, longitude = Grid.gaussian(16).open_mesh()
+    for first, days in ((1, 31), (60, 31), (152, 30), (1, 365)):
+        expected = np.mean([sun.daily_insolation(first + d + 0.5, latitude) for d in range(days)], axis=0)
+        features = clock_features(np.array([first]), np.zeros(1), 24.0 * days, latitude, longitude)
+        found = 400 * (features[0, 0] + 0.6)
+        np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=0.7)
+        assert np.ptp(found, axis=1).max() == 0 and not features[0, 1:3].any()
+
+
+def test_steps_of_their_own_lengths():
+    """Each row has its month; a step of a day or of part of one stays as it was."""
+    latitude, longitude = Grid.gaussian(8).open_mesh()
+    days, hours = np.array([1, 32, 60]), np.zeros(3)
+    together = clock_features(days, hours, np.array([31.0, 28, 31]) * 24, latitude, longitude)
+    for n, length in enumerate((31.0, 28, 31)):
+        alone = clock_features(days[n : n + 1], hours[:1], length * 24, latitude, longitude)
+        np.testing.assert_array_equal(together[n], alone[0])
+    for step in (6.0, 24.0, 36.0):
+        expected = mean_insolation(days[:, None, None], hours[:, None, None], step, latitude, longitude) / 400 - 0.6
+        found = clock_features(days, hours, np.full(3, step), latitude, longitude)
+        np.testing.assert_array_equal(found[:, 0], expected.astype(np.float32))
+        assert np.abs(found[:, 1]).max() > 0.5

@@ -1,13 +1,17 @@
 """Figures for a notebook: what they show is what the datasets hold."""
 
+import cartopy.crs as ccrs
 import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
 
+from emulator.planet.grid import Grid
 from emulator.report.figures import plot
+from emulator.report.maps import frame
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
+from emulator.store.schema import horizontal_coordinates
 
 
 @pytest.fixture
@@ -89,3 +93,52 @@ def test_no_setting_of_matplotlib_is_left_behind(stores):
     before = dict(matplotlib.rcParams)
     plot(stores[0], "surface_pressure")
     assert dict(matplotlib.rcParams) == before
+
+
+def drawn(grid):
+    """A dataset of a field, and of land in the west, on a grid."""
+    land = (np.arange(grid.shape[1]) < grid.shape[1] // 3) * np.ones(grid.shape)
+    fields = {"2m_temperature": (grid.dims, grid.mesh()[0])}
+    return xr.Dataset(fields | {"land_sea_mask": (grid.dims, land)}, horizontal_coordinates(grid))
+
+
+@pytest.mark.parametrize("edges", [(40, 60, -20, 20), (40, 60, 150, 210), (40, 60, 100, 371), (-10, 10, 300, 340)])
+def test_a_box_is_drawn_whole_and_in_its_place(edges, monkeypatch):
+    monkeypatch.delenv("CARTOPY_DATA_DIR", raising=False)
+    grid = Grid.box(5, 12, edges)
+    found = frame(drawn(grid))
+    assert not found.whole
+    width = (edges[3] - edges[2]) % 360
+    np.testing.assert_allclose(np.ptp(found.x), width, atol=1e-4)
+    assert (np.diff(found.x, axis=1) > 0).all() and (np.diff(found.y, axis=0) < 0).all()
+    west = ccrs.PlateCarree().transform_point(found.x[0, 1], found.y[0, 1], found.projection)[0]
+    np.testing.assert_allclose((west - edges[2] - width / 12 + 180) % 360, 180, atol=1e-4)
+    (line,) = found.coast  # between the last column of land and the first of the sea
+    np.testing.assert_allclose(line[:, 0], found.x[0, 4], atol=1e-4)
+
+
+def test_a_box_in_two_parts_is_drawn_in_one():
+    grid = Grid.from_coordinates(np.arange(60.0, 40, -4), np.sort(np.arange(-20.0, 24, 4) % 360))
+    found = frame(drawn(grid))
+    np.testing.assert_array_equal(grid.longitude[found.columns], np.arange(-20, 24, 4) % 360)
+    np.testing.assert_allclose(np.ptp(found.x), 44, atol=1e-4)
+
+
+def test_a_map_is_drawn_in_its_own_coordinates(monkeypatch):
+    monkeypatch.delenv("CARTOPY_DATA_DIR", raising=False)
+    mapping = {
+        "grid_mapping_name": "polar_stereographic",
+        "latitude_of_projection_origin": 90.0,
+        "straight_vertical_longitude_from_pole": 0.0,
+        "standard_parallel": 70.0,
+    }
+    grid = Grid.projected(np.arange(9) * 1e6 - 4e6, np.arange(7)[::-1] * 1e6 - 3e6, mapping)
+    dataset = drawn(grid)
+    found = frame(dataset)
+    assert found.projection is None
+    np.testing.assert_allclose(found.x[0], np.arange(10) * 1e6 - 4.5e6)
+    np.testing.assert_allclose(found.y[:, 0], np.arange(8)[::-1] * 1e6 - 3.5e6)
+    (line,) = found.coast
+    np.testing.assert_allclose(line[:, 0], -1.5e6)
+    image = plot(dataset, "2m_temperature").axes[0].collections[0]
+    np.testing.assert_array_equal(np.ma.getdata(image.get_array()).ravel(), grid.latitude.ravel())

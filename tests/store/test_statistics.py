@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from emulator.planet.grid import Grid
 from emulator.store.moments import Cells, Moments
-from emulator.store.statistics import STATISTICS, found, merged, of_block, of_run, table
+from emulator.store.statistics import STATISTICS, found, merged, of_run, table
 
 GRID = Grid.gaussian(6)
 
@@ -145,7 +145,7 @@ def test_the_change_at_the_end_of_the_period_does_not_count():
     values = xr.Variable(
         ("time", "latitude", "longitude"), np.array([0.0, 1, 2, 50])[:, None, None] * np.ones((1, 6, 12))
     )
-    _, changes = merged([of_block(values, 0, 2, 3, GRID.area), of_block(values, 2, 3, 3, GRID.area)])
+    _, changes = merged(of_run(values, [0, 2, 3], 3, GRID.area).blocks)
     assert (changes.mean, changes.maximum) == pytest.approx((1.0, 1.0))
 
 
@@ -156,7 +156,7 @@ def test_nothing_at_all_is_nan_and_not_zero():
 def test_members_are_samples():
     values = random((5, 4, 3, 6, 12))
     array = xr.Variable(("time", "member", "level", "latitude", "longitude"), values)
-    seen = table(*of_block(array, 0, 5, 5, GRID.area))
+    seen = table(*of_run(array, [0, 5], 5, GRID.area).blocks[0])
     each = np.stack([by_blocks(values[:, m], [0, 5], True) for m in range(4)])
     np.testing.assert_allclose(seen[0], each[:, 0].mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(seen[3], each[:, 3].max(axis=0))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from emulator.planet.grid import Grid
-from emulator.planet.regions import REGIONS, region_weights
+from emulator.planet.regions import REGIONS, region_weights, regions_of
 
 FINE = Grid.equiangular(180)
 
@@ -45,3 +45,19 @@ def test_refusals(name, message):
     band = Grid.from_coordinates(np.arange(10.0, -11, -5), np.arange(0.0, 360, 30))
     with pytest.raises(ValueError, match=message):
         region_weights(band if name == "arctic" else FINE, [name])
+
+
+def test_regions_of_a_box_are_cut_to_it_and_empty_ones_left_out():
+    box = Grid.box(30, 40, (30, 60, -20, 20))
+    assert regions_of(box) == (("domain",), ())
+    assert regions_of(box, ["global", "europe", "tropics", "domain"]) == (("domain", "europe"), ("tropics",))
+    with pytest.raises(ValueError, match="region with cells.*tropics, arctic"):
+        regions_of(box, ["tropics", "arctic"])
+    with pytest.raises(ValueError, match="regions among.*atlantis"):
+        regions_of(box, ["atlantis"])
+    assert regions_of(FINE)[0][0] == "global" and regions_of(FINE, ["tropics"]) == (("tropics",), ())
+    weights = region_weights(box, ["domain", "europe"])
+    np.testing.assert_allclose(weights[0], box.area, rtol=1e-12)
+    inside = (box.mesh()[0] >= 35) & (box.mesh()[1] >= -12.5)
+    np.testing.assert_array_equal(weights[1] > 0, inside)
+    np.testing.assert_allclose(weights[1][inside] / box.area[inside], 1 / box.area[inside].sum(), rtol=1e-12)

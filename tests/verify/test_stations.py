@@ -6,8 +6,18 @@ import pytest
 import xarray as xr
 
 from emulator.planet.grid import Grid
+from emulator.planet.projection import to_sphere
+from emulator.store.schema import horizontal_coordinates
 from emulator.verify.at_points import at_points
 from emulator.verify.stations import open_observations, open_station_forecast, station_weights
+
+LAMBERT = {
+    "grid_mapping_name": "lambert_conformal_conic",
+    "standard_parallel": [60.0, 60.0],
+    "longitude_of_central_meridian": 10.0,
+    "latitude_of_projection_origin": 60.0,
+    "earth_radius": 6371e3,
+}
 
 
 def metar(path, **columns):
@@ -69,6 +79,14 @@ def test_csv_in_other_units(tmp_path):
     np.testing.assert_allclose(found["2m_temperature"], [[283.65], [np.nan]])
     np.testing.assert_allclose(found["mean_sea_level_pressure"], [[101325.0], [101000.0]])
     assert float(found["longitude"][0]) == 355.0
+
+
+def test_a_variable_of_no_table_keeps_its_units(tmp_path):
+    text = CSV.replace("remark", "wave_height [m],note [text]").replace("fine", "1.5,a").replace("rain", "2.5,b")
+    (tmp_path / "o.csv").write_text(text)
+    found = open_observations(tmp_path / "o.csv", stations=["A"])
+    np.testing.assert_array_equal(found["wave_height"], [[1.5], [2.5]])
+    assert found["wave_height"].attrs["units"] == "m" and "note" not in found
 
 
 VERIF = """# variable: T
@@ -183,3 +201,34 @@ def test_stations_outside_a_region_and_unknown_methods_are_refused():
         at_points(region, points([-60.0], [50.0]))
     with pytest.raises(ValueError, match="among bilinear, nearest"):
         at_points(region, points([20.0], [50.0]), "cubic")
+
+
+def on_a_map(function):
+    """A field of `(x, y)` in units of 100 km on a Lambert map about 10 E, 60 N, as a dataset."""
+    x, y = np.arange(-5.0, 6), np.arange(4.0, -5, -1)
+    grid = Grid.projected(x * 1e5, y * 1e5, LAMBERT)
+    fields = {"2m_temperature": (("y", "x"), function(*np.meshgrid(x, y)), {"units": "K"})}
+    return xr.Dataset(fields, horizontal_coordinates(grid)), grid
+
+
+def test_on_a_map_a_bilinear_field_of_its_coordinates_is_met():
+    fields, grid = on_a_map(lambda x, y: 280 + x - 2 * y + 0.3 * x * y)
+    latitude, longitude = to_sphere(grid.mapping, np.array([-1.8e5, 2.25e5]), np.array([3.9e5, 0.4e5]))
+    found = at_points(fields, points(latitude, longitude), lapse_rate=0.0)["2m_temperature"]
+    np.testing.assert_allclose(
+        found, [280 - 1.8 - 7.8 - 0.3 * 1.8 * 3.9, 280 + 2.25 - 0.8 + 0.3 * 2.25 * 0.4], rtol=1e-9
+    )
+    nearest = at_points(fields, points(latitude, longitude), "nearest", lapse_rate=0.0)["2m_temperature"]
+    np.testing.assert_allclose(nearest, [280 - 2 - 8 - 0.3 * 8, 280 + 2], rtol=1e-9)
+    with pytest.raises(ValueError, match="stations within the grid.*lambert.*1 are not"):
+        at_points(fields, points([60.0, 40.0], [10.0, 10.0]))
+
+
+def test_stations_on_either_side_of_greenwich_lie_in_a_box_across_it():
+    grid = Grid.box(10, 20, (50, 60, -10, 10))
+    field = grid.mesh()[1] + 300
+    fields = xr.Dataset({"2m_temperature": (grid.dims, field, {"units": "K"})}, horizontal_coordinates(grid))
+    found = at_points(fields, points([55.0, 52.0, 51.0], [357.0, 3.0, 350.2]), lapse_rate=0.0)["2m_temperature"]
+    np.testing.assert_allclose(found, [297.0, 303.0, 290.5])  # west of the first centre its value
+    with pytest.raises(ValueError, match="1 are not"):
+        at_points(fields, points([55.0, 52.0], [357.0, 20.0]), "nearest")

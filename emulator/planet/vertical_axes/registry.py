@@ -1,15 +1,12 @@
 """What a kind of vertical axis is: its dimension in stores, how files record it, and its order."""
 
 import dataclasses
-import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
 from emulator.planet.units import linear
+from emulator.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,20 +84,9 @@ class VerticalAxis:
         return f"{float(value):g} {self.attributes(kind).get('units', '')}".strip()
 
 
-_REGISTERED: dict[str, VerticalAxis] = {}
+AXES: Registry[VerticalAxis] = Registry("vertical axis", __package__, order=lambda axis: axis.order)
 
 
 def register(axis: VerticalAxis) -> VerticalAxis:
     """Adds a kind of axis. Raises `ValueError` for a name that another one has."""
-    if axis.name in _REGISTERED:
-        raise ValueError(f"Expected a new name for a vertical axis, got {axis.name!r}")
-    _REGISTERED[axis.name] = axis
-    return axis
-
-
-@functools.cache
-def vertical_axes() -> dict[str, VerticalAxis]:
-    """All kinds by name, in their order."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{__package__}.{module.name}")
-    return {axis.name: axis for axis in sorted(_REGISTERED.values(), key=lambda axis: axis.order)}
+    return AXES.register(axis.name, axis)

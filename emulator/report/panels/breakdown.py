@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import valid_times
+from emulator.planet.calendar import TimeStep, valid_times
 from emulator.report.display import (
     coloured_cell,
     head_cells,
@@ -60,7 +60,7 @@ def card(view: View, groups: dict, against: Callable, leads: list[int], what: st
     `groups`: head -> group; `against("difference" or "significant", group, channel)` -> `(lead,)`.
     """
     top = "<td></td>".join(f'<th scope="colgroup" colspan="{len(leads)}">{html.escape(head)}</th>' for head in groups)
-    under = "<td></td>".join(head_cells(lead_days(view.leads[i]) for i in leads) for _ in groups)
+    under = "<td></td>".join(head_cells(lead_days(view.leads[i], view.unit) for i in leads) for _ in groups)
     rows = []
     for channel in map(str, view.scores["channel"].values):
         parts = []
@@ -87,7 +87,9 @@ def region_table(view: View, lead_days: float = 3) -> str:
             beside = f'<span class="interval">{percent(difference)} vs pers.</span>' if np.isfinite(difference) else ""
             cells.append(f'<td class="value">{number(value)}{beside}</td>')
         rows.append(unit_cell(view.title(channel), view.units(channel)) + "".join(cells))
-    return html_table(head_cells(map(region_name, view.regions)), rows, f"RMSE at day {view.leads[lead]:g} by region")
+    return html_table(
+        head_cells(map(region_name, view.regions)), rows, f"RMSE at {view.unit} {view.leads[lead]:g} by region"
+    )
 
 
 def strata_table(view: View, lead_days: float = 3) -> str | None:
@@ -95,7 +97,8 @@ def strata_table(view: View, lead_days: float = 3) -> str | None:
     lead = view.nearest_lead(lead_days)
     error = view.scores["squared_error"].isel(lead_time=lead).sel(region=view.regions[0])
     init = view.scores["init_time"].values
-    groups = _groups(init, view.scores["lead_time"].values[lead])
+    step = TimeStep(months=int(view.scores.attrs.get("time_step_months", 0)))
+    groups = _groups(init, view.scores["lead_time"].values[lead], step)
     if len(groups) < 2:
         return None
     head = "".join(
@@ -113,12 +116,14 @@ def strata_table(view: View, lead_days: float = 3) -> str | None:
             beside = f'<span class="interval">{percent(100 * (value / bar - 1))} vs pers.</span>' if bar > 0 else ""
             cells.append(f'<td class="value">{number(value * view.factor(channel))}{beside}</td>')
         rows.append(unit_cell(view.title(channel), view.units(channel)) + "".join(cells))
-    caption = f"RMSE at day {view.leads[lead]:g} by season of the valid time and hour of the initial time"
+    caption = f"RMSE at {view.unit} {view.leads[lead]:g} by season of the valid time and hour of the initial time"
     return html_table(head, rows, caption, "narrow")
 
 
-def _groups(init, lead) -> list[tuple[str, np.ndarray]]:
-    valid = xr.DataArray(valid_times(init, np.array([lead]))[:, 0], dims="time").dt.month.values
+def _groups(init, lead, step: TimeStep) -> list[tuple[str, np.ndarray]]:
+    """Names of seasons and hours with the initial times that belong to each; means over months by their middles."""
+    valid = valid_times(init, np.array([lead]))[:, 0]
+    valid = xr.DataArray(step.middles(valid) if step.months else valid, dims="time").dt.month.values
     hour = xr.DataArray(init, dims="time").dt.hour.values
     seasons = [(name, np.isin(valid, months)) for name, months in SEASONS.items()]
     hours = [(f"from {h:02d} UTC", hour == h) for h in np.unique(hour)]

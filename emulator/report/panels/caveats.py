@@ -70,7 +70,11 @@ def caveats(view: View) -> list[str]:
     if not (judged := view.has_truth()).all():
         without = ", ".join(f"{day:g}" for day in view.leads[~judged])
         sentences.append(
-            f"No initial time has a truth at day {without} of the forecast: nothing can be said of those leads."
+            f"No initial time has a truth at {view.unit} {without} of the forecast: nothing can be said of those leads."
+        )
+    if view.regions[0] == "domain":
+        sentences.append(
+            "The grid is a region: means are over its cells, and there are no spectra, which need a globe."
         )
     sentences += _domains(view)
     sentences += _gaps(view)

@@ -37,8 +37,8 @@ def comparison(view: View) -> list[str]:
     ]
     cards = [table(f"{other} against {view.main}", comparison_card(view, other)) for other in view.forecasts[1:]]
     about = (
-        f"Differences in percent of the error of {view.main} with the half-width of their 95 % interval. Days gained: how "
-        f"much later it has the error that {view.main} has on that day."
+        f"Differences in percent of the error of {view.main} with the half-width of their 95 % interval. "
+        f"{view.unit.capitalize()}s gained: how much later it has the error that {view.main} has on that {view.unit}."
     )
     colours = (
         f"Blue: smaller error than {view.main}; orange: larger. A dot marks differences that are significant at a false "
@@ -100,7 +100,12 @@ def comparison_table(view: View, other: str, metric: Metric) -> str:
         cells = "".join(difference_cell(difference[i], half[i], bool(sure[i])) for i in leads)
         days = signed_days(*view.days_gained(other, view.main, channel, gained, metric.name))
         rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{cells}<td>{days}</td>')
-    head = head_cells([*(f"Day {view.leads[i]:g}" for i in leads), f"Days gained at day {view.leads[gained]:g}"])
+    head = head_cells(
+        [
+            *(f"{view.unit.capitalize()} {view.leads[i]:g}" for i in leads),
+            f"{view.unit.capitalize()}s gained at {view.unit} {view.leads[gained]:g}",
+        ]
+    )
     return html_table(head, rows, html.escape(f"{metric.title} of {other} against {view.main}"), "narrow")
 
 

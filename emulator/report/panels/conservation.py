@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
+from emulator.planet.calendar import lead_seconds
 from emulator.planet.quantities.registry import quantities, quantity
 from emulator.report.display import RAISED, days, note, number, scientific, table, unit_and_factor, variable_name
 from emulator.report.panel import panel
@@ -78,7 +79,7 @@ def _by_budget(view: View, height: float, values: Callable[[str, str], np.ndarra
             if np.isfinite(line).any():
                 named[label(view, source)] = axis.plot(lead, line, **line_style(source, position))[0]
         axis.set_title(quantity(budget).label)
-        axis.set_xlabel("lead [days]")
+        axis.set_xlabel(f"lead [{view.unit}s]")
         span(axis, 0, lead[-1])
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=max(len(named), 1), handlelength=2.6)
     return figure, list(zip(axes, budgets, strict=True))
@@ -152,7 +153,7 @@ def correction_panel(view: View) -> Panel | None:
         axis.set_title(variable_name(name.removeprefix("correction_rms_")) + (f" [{unit}]" if unit else ""))
         span(axis, 0, lead[-1])
         axis.set_ylim(0)
-        axis.set_xlabel("lead [days]")
+        axis.set_xlabel(f"lead [{view.unit}s]")
     return Panel(
         "Size of the corrections",
         "Area-weighted root mean square of what the conservation scheme added to each field in one step, over initial times."
@@ -184,7 +185,7 @@ def _finite(view, what, source, budget) -> np.ndarray:
 
 def drift_per_day(view: View, source: str, budget: str) -> float:
     """Drift over the forecast per day, in the page's unit."""
-    values, lead = drift(view, source, budget), days(view.scores["audit_lead_time"].values)
+    values, lead = drift(view, source, budget), lead_seconds(view.scores["audit_lead_time"].values) / 86400
     finite = np.flatnonzero(np.isfinite(values))
     if len(finite) < 2 or lead[finite[-1]] == lead[finite[0]]:
         return float("nan")

@@ -28,7 +28,7 @@ def spread_panel(view: View) -> Panel | None:
             named[f"{name}: error of the mean"] = axis.plot(view.leads, view.get("rmse", name, channel), **style)[0]
             thin = style | {"linewidth": 1.2, "linestyle": (0, (1, 1))}
             named[f"{name}: spread"] = axis.plot(view.leads, spread, **thin)[0]
-        axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel="lead [days]", ylim=(0, None))
+        axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel=f"lead [{view.unit}s]", ylim=(0, None))
         span(axis, min(view.leads[0], 0), view.leads[-1])
     legend(figure, named, 3)
     at = view.judged_lead((1, 3, 5, 10))
@@ -37,7 +37,7 @@ def spread_panel(view: View) -> Panel | None:
     return Panel(
         "Spread and error of the ensemble",
         "Error of the ensemble mean, and ensemble spread (times the root of (M + 1)/M), against lead. "
-        f"Spread over error of {name} at day {view.leads[at]:g}: {readings}.",
+        f"Spread over error of {name} at {view.unit} {view.leads[at]:g}: {readings}.",
         "In a reliable ensemble the dotted line of the spread lies on the line of the error: it knows how wrong it may be. A "
         "spread below the error is overconfidence.",
         svg(figure, f"Ensemble spread and error of the mean against lead. {readings}.", "spread"),
@@ -67,7 +67,7 @@ def rank_panel(view: View) -> Panel | None:
                 where="mid",
                 color=FORECAST_COLOURS[position % 6],
                 linewidth=1.5,
-                label=f"day {view.leads[lead]:g}",
+                label=f"{view.unit} {view.leads[lead]:g}",
             )
         axis.axhline(1, color=GREY, linewidth=0.8)
         axis.set(title=view.title(channel), xlabel="rank of the truth", ylim=(0, None))
@@ -119,8 +119,9 @@ def reliability_panel(view: View) -> Panel | None:
     kind = "above" if event >= 0.5 else "below"
     return Panel(
         "Probabilities of extremes",
-        f"{name} at day {view.leads[lead]:g}: the event is a value {kind} the {100 * event:g} % quantile of its hour, season "
-        "and place. Size of the dots: how often a probability was given. Dotted: how often the event happened at all.",
+        f"{name} at {view.unit} {view.leads[lead]:g}: the event is a value {kind} the {100 * event:g} % quantile of its "
+        "hour, season and place. Size of the dots: how often a probability was given. Dotted: how often the event happened "
+        "at all.",
         "When 30 % is forecast it should happen in 30 % of the cases: the points then lie on the diagonal. Below it the "
         "forecast cries wolf. The ROC curve shows what hit rate costs which false alarm rate: an area of 0.5 is no skill, "
         "1 perfect.",

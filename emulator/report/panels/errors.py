@@ -53,7 +53,9 @@ def _errors(view, score) -> tuple[Figure, str]:
                 axis.axvline(day, color=GREY, linewidth=0.8, zorder=0)
                 late = day > (view.leads[0] + view.leads[-1]) / 2
                 where = {"xytext": (-3 if late else 3, 3), "ha": "right" if late else "left"}
-                axis.annotate(f"day {day:.1f}", (day, 0), **where, textcoords="offset points", fontsize=8, color=GREY)
+                axis.annotate(
+                    f"{view.unit} {day:.1f}", (day, 0), **where, textcoords="offset points", fontsize=8, color=GREY
+                )
         _finish(axis, view, channel, zero=score)
     _legend(figure, axes)
     return figure, " ".join(_reading(view, channel, score) for channel in view.headline[:SHOWN])
@@ -114,7 +116,7 @@ def bias_panel(view: View) -> Panel:
             elif column == 0:
                 axis.set_ylabel("activity ratio", fontsize=7.5)
             span(axis, view.leads[0], view.leads[-1])
-    figure.supxlabel("lead [days]", fontsize=8.5)
+    figure.supxlabel(f"lead [{view.unit}s]", fontsize=8.5)
     _legend(figure, grid.ravel())
     return Panel(
         "Bias and activity",
@@ -131,7 +133,7 @@ def _finish(axis, view, channel, unit=None, zero=None):
     span(axis, min(view.leads[0], 0), view.leads[-1])
     if zero:
         axis.set_ylim(0, _upper(view, channel, zero))
-    axis.set_xlabel("lead [days]")
+    axis.set_xlabel(f"lead [{view.unit}s]")
 
 
 def _upper(view, channel, score):

@@ -40,7 +40,7 @@ def extremes_panel(view: View) -> Panel:
                 axis.set_ylim(0, _often(view, channels, levels))
     axes[0, 0].set_ylabel("SEDI", fontsize=7.5)
     axes[1, 0].set_ylabel("frequency bias", fontsize=7.5)
-    figure.supxlabel("lead [days]", fontsize=8.5)
+    figure.supxlabel(f"lead [{view.unit}s]", fontsize=8.5)
     legend(figure, named, 3)
     return Panel(
         "Extremes",
@@ -81,7 +81,9 @@ def rain_panel(view: View) -> Panel | None:
             if score == "fss":
                 at = at.isel(event=-1).sel(window=5)
             named[name] = axis.plot(view.leads, at.values, **line_style(name, position))[0]
-        axis.set(title={"seeps": "SEEPS", "fss": "FSS, 5 x 5 cells"}[score], xlabel="lead [days]", ylim=(0, None))
+        axis.set(
+            title={"seeps": "SEEPS", "fss": "FSS, 5 x 5 cells"}[score], xlabel=f"lead [{view.unit}s]", ylim=(0, None)
+        )
     if "fss" in known:
         axis, lead = axes[-1], view.judged_lead()
         for position, name in enumerate([*view.forecasts, "persistence"]):
@@ -89,7 +91,7 @@ def rain_panel(view: View) -> Panel | None:
             values = at.isel(event=-1, lead_time=lead).values
             axis.plot(view.scores["window"].values, values, marker="o", markersize=3, **line_style(name, position))
         axis.axhline(0.5, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
-        axis.set(title=f"FSS at day {view.leads[lead]:g}", xlabel="width of the window [cells]", ylim=(0, None))
+        axis.set(title=f"FSS at {view.unit} {view.leads[lead]:g}", xlabel="width of the window [cells]", ylim=(0, None))
     legend(figure, named)
     event = float(view.scores["event"].values[-1]) if "event" in view.scores else float("nan")
     return Panel(

@@ -4,8 +4,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from emulator.planet.calendar import lead_seconds
 from emulator.planet.vertical import vertical_of
-from emulator.report.display import days, unit_and_factor
+from emulator.report.display import unit_and_factor
 from emulator.report.panel import panel
 from emulator.report.style import BLUE, DECADES, GREY, WIDTH, Panel, plain_ticks, svg
 from emulator.report.view import View
@@ -33,7 +34,7 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
     `run`: forecast dataset under in-memory names; `area`: cell areas summing to 1, of the shape of the grid;
     `dry_air`: global mean dry air mass in kg m-2, `(lead,)`, or None. None where it shares no channel with the scores.
     """
-    lead = days(run["lead_time"].values)
+    lead = lead_seconds(run["lead_time"].values) / 86400
     channels = _channels(view, run)
     if not channels or len(lead) < 2:
         return None

@@ -61,7 +61,9 @@ def case_panel(view: View, case: str = "typical") -> Panel | None:
         )
         colour_bar(figure, images[0], axes[row, :2], view.units(channel))
         colour_bar(figure, images[2], axes[row, 2], view.units(channel))
-    start = np.datetime_as_string(scores["case_init"].sel(case=case).values, "h").replace("T", " ") + " UTC"
+    first = scores["case_init"].sel(case=case).values[()]
+    start = f"{first.astype('datetime64[h]') if isinstance(first, np.datetime64) else str(first)[:13]}"
+    start = start.replace("T", " ") + " UTC"
     when = f"{start}, lead {lead_label(scores['map_lead'].values[lead])}"
     kind, which = {
         "typical": ("A typical forecast", "the median"),

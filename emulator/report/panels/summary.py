@@ -29,8 +29,9 @@ def summary(view: View) -> list[str]:
     about = (
         "RMSE with its 95 % interval; differences in percent of the baseline's RMSE with the half-width of their 95 % "
         "interval. Blue is significantly better, orange significantly worse, grey undecided (false discovery rate 5 %). "
-        "“Useful to” is the day on which the RMSE reaches climatology's; below it the days gained: how much later than "
-        f"persistence the forecast has the error that persistence has on day {view.leads[view.judged_lead((1, 3, 5, 10))]:g}."
+        f"“Useful to” is the {view.unit} on which the RMSE reaches climatology's; below it the {view.unit}s gained: how much "
+        "later than persistence the forecast has the error that persistence has on "
+        f"{view.unit} {view.leads[view.judged_lead((1, 3, 5, 10))]:g}."
     )
     if ensembles := view.ensembles():
         about += f" RMSE of {', '.join(ensembles)} is that of the ensemble mean."
@@ -49,7 +50,7 @@ def _facts(view) -> list[tuple[str, str]]:
     inits = [date_and_hour(value) for value in scores["init_time"].values[[0, -1]]]
     return [
         ("Initial times", f"{scores.sizes['init_time']}, {inits[0]} to {inits[1]}"),
-        ("Leads", f"{view.leads[0]:g} to {view.leads[-1]:g} days"),
+        ("Leads", f"{view.leads[0]:g} to {view.leads[-1]:g} {view.unit}s"),
         *([("Members", _members(view))] if view.ensembles() else []),
         ("Truth", _truth(view)),
         ("Grid", attributes.get("grid", "unknown")),
@@ -137,7 +138,7 @@ def _never_better(view) -> str:
 
 
 def _ahead(view, lead: int) -> str:
-    return f"{view.leads[lead]:g} day{'s' if view.leads[lead] != 1 else ''} ahead"
+    return f"{view.leads[lead]:g} {view.unit}{'s' if view.leads[lead] != 1 else ''} ahead"
 
 
 def _against_climatology(view) -> str:
@@ -147,13 +148,14 @@ def _against_climatology(view) -> str:
     if not crossings:
         return ""
     if not any(crosses for _, crosses in crossings):
-        return f"It beats climatology in every headline field to the last lead{_with_truth(view)}, day {_last(view):g}."
+        last = f"the last lead{_with_truth(view)}, {view.unit} {_last(view):g}"
+        return f"It beats climatology in every headline field to {last}."
     first, last = min(day for day, _ in crossings), max(day for day, _ in crossings)
     if all(day == 0 for day, _ in crossings):
         return "It does not beat climatology at any lead."
     beyond = any(not crosses for _, crosses in crossings)
-    end = f"the last lead{_with_truth(view)}, day {last:g}" if beyond else f"{last:.1f}"
-    return f"It beats climatology until day {first:.1f} to {end}, depending on the field."
+    end = f"the last lead{_with_truth(view)}, {view.unit} {last:g}" if beyond else f"{last:.1f}"
+    return f"It beats climatology until {view.unit} {first:.1f} to {end}, depending on the field."
 
 
 def _last(view) -> float:
@@ -187,7 +189,8 @@ def headline_table(view: View, forecast: str | None = None) -> str:
     name = forecast or view.main
     leads = view.table_leads()
     head = "".join(
-        f'<th scope="colgroup" colspan="{1 + len(view.baselines)}">Day {view.leads[i]:g}</th>' for i in leads
+        f'<th scope="colgroup" colspan="{1 + len(view.baselines)}">{view.unit.capitalize()} {view.leads[i]:g}</th>'
+        for i in leads
     )
     short = {"persistence": "pers.", "climatology": "clim."}
     under = "".join(
@@ -205,7 +208,7 @@ def headline_table(view: View, forecast: str | None = None) -> str:
     return (
         f'<table class="headline"><caption>RMSE of {html.escape(name)}</caption>'
         f'<thead><tr><td></td><th scope="col">Useful</th>{head}</tr>'
-        f'<tr><td></td><th scope="col">to day</th>{under}</tr></thead>'
+        f'<tr><td></td><th scope="col">to {view.unit}</th>{under}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
@@ -214,7 +217,8 @@ def _gained(view, name, channel) -> str:
     """How much later the forecast has the error that persistence has on the first day of the table."""
     if not view.forecasts or "persistence" not in view.baselines:
         return "–"
-    return f"{signed_days(*view.days_gained(name, 'persistence', channel, view.judged_lead((1, 3, 5, 10))))} d"
+    gained = signed_days(*view.days_gained(name, "persistence", channel, view.judged_lead((1, 3, 5, 10))))
+    return f"{gained} {'mo' if view.unit == 'month' else 'd'}"
 
 
 def _cells(view, name, channel, lead) -> str:

@@ -35,6 +35,10 @@ SURFACES = (
     "entireAtmosphere",
     "atmosphere",
     "atmosphereSingleLayer",
+    "oceanSurface",
+    "iceTopOnWater",
+    "iceLayerOnWater",
+    "mixedLayerDepthByDensity",
 )
 REFUSED_GRIDS = {"sh": "spectral coefficients"}
 

@@ -22,6 +22,7 @@ from xarray.backends import BackendArray, NetCDF4BackendEntrypoint
 from xarray.core import indexing
 
 from emulator.kernels.chunks import unshuffle
+from emulator.sources.month_units import in_days
 from emulator.sources.open import TIME_CODER, Format, Request, decoding, register
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3  # HDF5's numbers of its filters
@@ -46,7 +47,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
             use_cftime=None,
             decode_timedelta=False,
         )
-        raw = with_direct_chunks(raw, location)
+        raw = in_days(with_direct_chunks(raw, location))
         return [xr.decode_cf(raw, decode_times=TIME_CODER, decode_timedelta=False)]
 
 

@@ -147,10 +147,7 @@ FRACTIONS = Statistics(
     back={"window": lambda binning: WINDOWS},
     headline=True,
     wanted=lambda variable, binning: (
-        _rainy(variable, binning)
-        and bool(binning.events)
-        and binning.grid.kind != "points"
-        and binning.grid.is_global()
+        _rainy(variable, binning) and bool(binning.events) and binning.grid.has_rows and binning.grid.is_global()
     ),
     normals=events.THRESHOLDS,
 )

@@ -21,7 +21,7 @@ CLIFF, FIRST_CLIFF = 0.1, 12
 
 def spectrum_kind(grid: Grid) -> str | None:
     """ "total", "zonal", or None where the grid is not global or has no rows."""
-    if grid.kind == "points" or not grid.is_global():
+    if not grid.has_rows or not grid.is_global():
         return None
     if grid.kind == "gaussian" or (grid.kind == "equiangular" and _is_fourier(grid.latitude)):
         return "total"

@@ -1,0 +1,52 @@
+"""The climatology of channels at any time, from the store that `emulator.store.climatology` writes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulator.data.channels import Channels
+from emulator.planet.calendar import hour_and_leap_day
+from emulator.planet.grid import Grid
+from emulator.store.climatology import SCHEMA
+from emulator.store.schema import check_schema, grid_of, open_zarr
+
+KEPT = 64  # times whose fields are kept
+
+
+class Climatology:
+    """Means of fields by hour and day of the year, 0 where there is none (outside a field's domain).
+
+    Args:
+      path: of a climatology store. channels: the fields. grid: on which they have to be.
+    Raises `ValueError` for what is no climatology, for one that lacks a field or its levels, and for one on another grid.
+    """
+
+    def __init__(self, path, channels: Channels, grid: Grid):
+        self.dataset, self.channels = open_zarr(path), channels
+        check_schema(self.dataset, path, SCHEMA)
+        self.hours = self.dataset["hour"].values
+        if not (own := grid_of(self.dataset)).same_as(grid):
+            raise ValueError(f"Expected a climatology on {grid.describe()} in {path}, got {own.describe()}")
+        if absent := [name for name in channels.names if name not in self.dataset]:
+            raise ValueError(f"Expected a climatology of {', '.join(absent)} in {path}, got none; run the stage stats")
+        if (found := Channels.of(self.dataset.isel(hour=0, dayofyear=0), channels.names)) != channels:
+            raise ValueError(f"Expected a climatology on {channels.levels} levels in {path}, got {found.levels}")
+        self._memory: dict[tuple[int, int], Tensor] = {}
+
+    def at(self, times: Sequence) -> Tensor:
+        """Fields at some times, `(time, channel, *space)`. Raises `ValueError` for an hour that it does not have."""
+        hours, days = hour_and_leap_day(times)
+        return torch.stack([self._fields(int(hour), int(day)) for hour, day in zip(hours, days, strict=True)])
+
+    def _fields(self, hour: int, day: int) -> Tensor:
+        if (hour, day) not in self._memory:
+            if hour not in self.hours:
+                raise ValueError(f"Expected times at the climatology's hours {self.hours.tolist()}, got {hour}")
+            if len(self._memory) >= KEPT:
+                self._memory.clear()
+            part = self.dataset.isel(hour=int(np.searchsorted(self.hours, hour)), dayofyear=day - 1)
+            fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32))[None] for n in self.channels.names}
+            self._memory[hour, day] = self.channels.pack(fields)[0].nan_to_num()
+        return self._memory[hour, day]
