@@ -361,3 +361,6 @@ def test_nothing_enters_a_budget_where_its_flux_does_not_exist():
     np.testing.assert_array_equal(gained(np.nan, "ocean"), gained(0.0, None))
     np.testing.assert_array_equal(gained(7.0, "ocean"), gained(0.0, None))
     assert (np.abs(gained(7.0, None) - gained(0.0, None)) > 1e-6).all()
+    lost = planet.assign({name: planet[name].assign_attrs(domain="no_such_mask")})
+    ledger = Ledger(lost, lost)
+    assert name in ledger.skipped["water"] and "dry_air" not in ledger.skipped
