@@ -85,12 +85,7 @@ def degrees(coordinate, otherwise="") -> np.ndarray:
 def _check_unitless(name, north: np.ndarray, east: np.ndarray) -> None:
     """Raises `ValueError` for places without units that fill a sphere in radians."""
     half = np.pi / 2 * (1 + 1e-6)
-    if (
-        np.abs(north).max() <= half
-        and np.ptp(north) > 1
-        and 5.5 < np.ptp(east) <= 4 * half
-        and np.abs(east).max() <= 4 * half
-    ):
+    if np.abs(north).max() <= half and np.abs(east).max() <= 4 * half and np.ptp(north) > 1 and np.ptp(east) > 4.5:
         raise ValueError(
             f"Expected units of {name}, got none for {north.min():.4g} to {north.max():.4g}, which may be radians; say "
             f"which: units: {{{name}: radian}} (or degrees), and the same of the longitudes"
