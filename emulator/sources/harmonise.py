@@ -4,6 +4,7 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
+import logging
 
 import numpy as np
 import xarray as xr
@@ -19,6 +20,7 @@ from emulator.sources.axes import (
     time_coordinates,
     vertical_coordinate,
 )
+from emulator.sources.conventions import sign_is_known, time_method
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
@@ -29,6 +31,8 @@ from emulator.store.forecast import FORECAST_NAMES
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
 
 EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
+
+log = logging.getLogger(__name__)
 
 OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
 
@@ -44,13 +48,30 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
             continue
         own = name in options.entries or name in options.rename.values()
         for match in [Match(str(name))] if own else matches(str(name), array):
-            if options.wanted is None or match.name in options.wanted:
+            if (options.wanted is None or match.name in options.wanted) and (own or _is_its_mean(match, array, source)):
                 try:
                     matched += _pieces_of(dataset, array, match, source.path, options)
                 except ValueError as error:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
     return matched
+
+
+def _is_its_mean(match: Match, array, source: Source) -> bool:
+    """Whether a field that is a mean over the step is no snapshot in the source; and a word on signs that nothing tells."""
+    entry = variable(match.name)
+    if entry.cell == "mean" and time_method(array.attrs) == "point":
+        log.warning(
+            "%s is an instantaneous field in %s and no mean: left out of %s; to ingest it, give it a name of its own, as in "
+            "define: {%s: {cell: point}}", array.name, source.path, match.name, array.name,
+        )  # fmt: skip
+        return False
+    if not sign_is_known(entry, array.attrs):
+        log.warning(
+            "The sign of %s from the centre %s (%s) is not known; taken as %s, see negate",
+            array.name, array.attrs.get("GRIB_centre"), source.path, entry.sign,
+        )  # fmt: skip
+    return True
 
 
 def unknown(source: Source, options: SourceOptions) -> list[str]:
@@ -78,7 +99,20 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     clash = [new for new in present.values() if new in dataset.variables]
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
-    return dataset.drop_vars(clash).rename(present) if present else dataset
+    dataset = dataset.drop_vars(clash).rename(present) if present else dataset
+    return _with_centre(dataset)
+
+
+def _with_centre(dataset: xr.Dataset) -> xr.Dataset:
+    """Variables that cfgrib wrote, with the centre and edition that it leaves to the file."""
+    shared = {key: dataset.attrs[key] for key in ("GRIB_centre", "GRIB_edition") if key in dataset.attrs}
+    if not shared:
+        return dataset
+    dataset = dataset.copy()
+    for array in dataset.data_vars.values():
+        if "GRIB_shortName" in array.attrs:
+            array.attrs.update(shared | array.attrs)
+    return dataset
 
 
 def _canonical(name: str) -> str:
@@ -112,8 +146,8 @@ def meaning(name: str, options: SourceOptions) -> Variable:
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     entry = meaning(match.name, options)
     axes = Axes()
-    methods = array.attrs.get("cell_methods", "")
-    averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
+    method = time_method(array.attrs)
+    averaged = method == "mean" or (options.time_stamp is not None and method != "point")
     add_horizontal(axes, dataset, array)
     if entry.levels:
         add_vertical(axes, dataset, array)
