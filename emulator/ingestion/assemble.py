@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import PlannedField, StorePlan
-from emulator.ingestion.term import Term
+from emulator.ingestion.intervals import sums_of_leads, sums_of_times
+from emulator.ingestion.term import Sums, Term
 from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, sorted_times, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import TimeStep, later
@@ -185,14 +186,19 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
     """The field on the store's axis; a slot is -1 where a member, level, lead or mean of the window is missing."""
     first = terms[0]
     averaged = is_mean(first.pieces)
-    width, numbers, seconds = window(name, first, axis) if averaged and leads is None else (1, None, None)
     for term in terms[1:]:
         if not np.array_equal(term.times, first.times):
             raise ValueError(f"Expected the terms of {name} at the same times, got others in {term.pieces[0].path}")
+    terms = [dataclasses.replace(t, sums=_sums(name, t, axis, leads)) for t in terms] if averaged else terms
+    made = [t.sums for t in terms if t.sums is not None]
+    plain = averaged and leads is None and len(made) < len(terms)
+    width, numbers, seconds = window(name, first, axis) if plain else (1, None, None)
     needed = slice(1 if leads is not None and averaged and leads[0] == np.timedelta64(0) else 0, None)  # none ends at 0
     complete = np.all([(t.owner[:, needed] >= 0).all(axis=(1, 2, 3)) for t in terms], axis=0)
     at = np.minimum(np.searchsorted(first.times, axis.times), len(first.times) - 1)
     complete_at = first.times[at] == axis.times
+    for sums in made:
+        complete_at &= _complete_sums(sums, complete, needed)[at]
     if numbers is not None:
         missing = np.concatenate([[0], np.cumsum(~complete)])
         complete_at &= (numbers[at] > 0) & (missing[at + 1] == missing[at + 1 - numbers[at]])
@@ -201,6 +207,8 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
         complete_at &= (at >= back) & complete[source]
         if back:
             complete_at &= first.times[source] == _earlier(axis, back, width)
+    if made and not plain and leads is None:
+        width = max(2, *(sums.index.shape[-1] for sums in made))
     return PlannedField(
         name,
         role,
@@ -210,12 +218,25 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
         first.has_member,
         first.vertical,
         averaged,
-        any(p.from_start for p in first.pieces),
-        None if leads is None else leads / np.timedelta64(1, "s"),
         entry=first.pieces[0].entry,
         numbers=numbers,
         seconds=seconds,
     )
+
+
+def _sums(name, term, axis: TimeAxis, leads):
+    """How a term's values add up to means over the store's steps; None where they are such means, or nothing tells."""
+    if leads is not None:
+        return sums_of_leads(name, term, leads)
+    return sums_of_times(name, term, axis.step, np.flatnonzero(np.isin(term.times, axis.times)))
+
+
+def _complete_sums(sums: Sums, complete: np.ndarray, needed: slice) -> np.ndarray:
+    """`(slot,)`: whether the means over the steps that end there can be made of values that there are."""
+    made = np.isfinite(sums.seconds)[:, needed].all(axis=1)
+    if sums.across:
+        made &= (complete[np.maximum(sums.index[:, 0], 0)] | (sums.index[:, 0] < 0)).all(axis=1)
+    return made
 
 
 def _earlier(axis: TimeAxis, back: int, width: int) -> np.ndarray:

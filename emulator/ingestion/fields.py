@@ -28,8 +28,6 @@ class PlannedField:
       window: how many slots of the source are averaged into one of the store (1: none).
       slots: the last of those for every time of the store, `(time,)`, -1 where it is missing.
       averaged: a mean over the step rather than a snapshot.
-      from_start: accumulated since the initial time (forecasts).
-      lead_seconds: `(lead,)` of a forecast, else None.
       domain: where it exists (`emulator.store.masks`); None for everywhere, as `exists`.
       exists: that on the store's grid, `([vertical,] *space)` bool.
       entry: what the field is, where that is not in the variable table.
@@ -46,8 +44,6 @@ class PlannedField:
     has_member: bool
     vertical: str | None
     averaged: bool
-    from_start: bool = False
-    lead_seconds: np.ndarray | None = None
     between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     domain: str | None = None
     exists: np.ndarray | None = None
@@ -90,20 +86,20 @@ class PlannedField:
 
     def _at(self, wanted: np.ndarray, chosen: np.ndarray, shape) -> np.ndarray:
         """Values whose last slots are `wanted`, at the chosen leads: `(time, lead, member, level, *space)`."""
-        before = chosen[:1] - 1 if self.from_start and chosen[0] > 0 else chosen[:0]
-        read = np.concatenate([before, chosen])
         out: np.ndarray | None = None
         for term in self.terms:
-            values = np.zeros((0, len(read), len(term.members), len(term.levels), *shape), np.float32)
-            if len(wanted) and self.numbers is not None:
-                values = np.concatenate([self._mean(term, last, read, shape) for last in wanted])
+            values = np.zeros((0, len(chosen), len(term.members), len(term.levels), *shape), np.float32)
+            if len(wanted) and term.sums is not None:
+                values = term.means(wanted, chosen, shape)
+            elif len(wanted) and self.numbers is not None:
+                values = np.concatenate([self._mean(term, last, chosen, shape) for last in wanted])
             elif len(wanted):
                 slots = (wanted[:, None] - np.arange(self.window)[::-1]).ravel()
-                some = term.read(slots, read, shape)
+                some = term.read(slots, chosen, shape)
                 some = some.reshape(len(wanted), self.window, *some.shape[1:])
                 values = some[:, 0] if self.window == 1 else some.mean(axis=1, dtype=np.float64).astype(np.float32)
             out = values if out is None else out + values
-        return self._rates(out, chosen, len(before)) if self.from_start else out
+        return out
 
     def _mean(self, term: Term, last: int, leads: np.ndarray, shape) -> np.ndarray:
         """The mean over the calendar step that ends with a slot, weighted by the slots' lengths: `(1, lead, ...)`."""
@@ -133,9 +129,11 @@ class PlannedField:
             used += [part[start:stop] for part in self.between[:2]]
         good = np.unique(np.concatenate(used))
         good = good[good >= 0]
-        widths = np.full(len(good), self.window) if self.numbers is None else self.numbers[good]
+        plain = any(term.sums is None for term in self.terms)
+        widths = np.full(len(good), self.window if plain else 1) if self.numbers is None else self.numbers[good]
+        made = [term.sums.used(good, [0]) for term in self.terms if term.sums is not None and term.sums.across]
         slots = np.unique(
-            np.concatenate([np.arange(g + 1 - n, g + 1) for g, n in zip(good, widths, strict=True)] or [good])
+            np.concatenate([*(np.arange(g + 1 - n, g + 1) for g, n in zip(good, widths, strict=True)), good, *made])
         )
         moved = [np.where(wanted >= 0, np.searchsorted(slots, wanted), -1) for wanted in used]
         between = None if self.between is None else (*moved[1:], self.between[2][start:stop])
@@ -154,18 +152,6 @@ class PlannedField:
                 earlier[gap], later[gap] = self.slots[first], self.slots[last]
                 share[gap] = np.arange(1, last - first) / (last - first)
         return dataclasses.replace(self, between=(earlier, later, share)) if (earlier >= 0).any() else self
-
-    def _rates(self, totals, chosen, before) -> np.ndarray:
-        """Accumulations since the initial time as means over the step that ends at each lead; NaN at lead 0."""
-        rates = np.full(totals[:, before:].shape, np.nan, np.float32)
-        for i, lead in enumerate(chosen):
-            if self.lead_seconds[lead] == 0:
-                continue  # no step ends here
-            first = lead == 0 or self.lead_seconds[lead - 1] == 0
-            earlier = 0.0 if first else totals[:, before + i - 1]
-            seconds = self.lead_seconds[lead] - (0.0 if first else self.lead_seconds[lead - 1])
-            rates[:, i] = (totals[:, before + i] - earlier) / seconds
-        return rates
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

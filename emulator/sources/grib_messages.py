@@ -219,17 +219,19 @@ class GribArray(BackendArray):
         for where in np.ndindex(chosen.shape[:-1]):
             offset, number = (int(n) for n in chosen[where])
             if offset >= 0:
-                out[where] = self._field(offset, number)[np.ix_(*index[4:])]
+                out[where] = field_values(self.path, offset, number)[np.ix_(*index[4:])]
         squeezed = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
         return out.squeeze(squeezed)
 
-    def _field(self, offset, index) -> np.ndarray:
-        eccodes = _eccodes(self.path)
-        with _handle(self.path, offset, index) as handle:
-            eccodes.codes_set(handle, "missingValue", MISSING)
-            values = np.asarray(eccodes.codes_get_values(handle))
-            if eccodes.codes_get(handle, "bitmapPresent", int):
-                values = np.where(values == MISSING, np.nan, values)
-            if eccodes.codes_get(handle, "gridType", str) not in POINT_GRIDS:
-                values = _in_one_direction(eccodes, handle, values)
-            return _arranged(eccodes, handle, values).astype(np.float32)
+
+def field_values(path, offset, index) -> np.ndarray:
+    """The field at an offset of a file, `(row, column)` or `(cell,)` float32, NaN where it has no value."""
+    eccodes = _eccodes(path)
+    with _handle(path, offset, index) as handle:
+        eccodes.codes_set(handle, "missingValue", MISSING)
+        values = np.asarray(eccodes.codes_get_values(handle))
+        if eccodes.codes_get(handle, "bitmapPresent", int):
+            values = np.where(values == MISSING, np.nan, values)
+        if eccodes.codes_get(handle, "gridType", str) not in POINT_GRIDS:
+            values = _in_one_direction(eccodes, handle, values)
+        return _arranged(eccodes, handle, values).astype(np.float32)

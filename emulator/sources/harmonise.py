@@ -20,6 +20,7 @@ from emulator.sources.axes import (
     vertical_coordinate,
 )
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
+from emulator.sources.intervals import interval_hours, interval_lengths, of_one_interval, recorded_hours
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
@@ -50,7 +51,7 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
                 except ValueError as error:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
-    return matched
+    return of_one_interval(matched, source.path, options)
 
 
 def unknown(source: Source, options: SourceOptions) -> list[str]:
@@ -139,7 +140,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
             f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
         )
     array = array.squeeze(others, drop=True)
-    scale, offset, from_start = change(array, match, entry, options)
+    scale, offset, totals = change(array, match, entry, options)
     piece = Piece(
         name=entry.name,
         term=match.term,
@@ -155,7 +156,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         bounds=axes.bounds,
         domain=_domain(array, entry),
         averaged=averaged,
-        from_start=from_start,
+        lengths=interval_lengths(array, match, axes, options),
+        totals=totals,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
         stamp=options.time_stamp,
@@ -171,17 +173,20 @@ def _domain(array, entry) -> str | None:
 
 
 def change(array, match, entry, options) -> tuple[float, float, bool]:
-    """Scale and offset to the table's units and ECMWF's sign, and whether values run from the initial time."""
+    """Scale and offset to the table's units and ECMWF's sign, and whether values are totals over several intervals.
+
+    Those are divided by their steps when they are added up (`emulator.ingestion.intervals`).
+    """
     name = str(array.name)
     units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))
     if units is None:
         raise ValueError(f"Expected units of {name}, got none; give them under units")
-    from_start = bool(array.attrs.get("from_start")) and linear(units, entry.units) is None
-    hours = options.interval_hours or match.interval_hours or array.attrs.get("interval_hours")
-    # Accumulations from the initial time are divided by the step when they are differenced.
-    scale, offset = conversion(units, entry, 1.0 if from_start else hours and hours * 3600.0)
+    several = array.attrs.get("from_start") or len(recorded_hours(array)) > 1
+    totals = bool(several) and linear(units, entry.units) is None
+    hours = interval_hours(array, match, options)
+    scale, offset = conversion(units, entry, 1.0 if totals else hours and hours * 3600.0)
     sign = match.sign * (-1 if {name, entry.name} & set(options.negate) else 1)
-    return sign * scale, sign * offset, from_start
+    return sign * scale, sign * offset, totals
 
 
 def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
@@ -221,6 +226,8 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             }
             dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
         parts = {"array": piece.array.isel(index), "otherwise": tuple(other.isel(index) for other in piece.otherwise)}
+        if piece.lengths is not None:
+            parts["lengths"] = piece.lengths[kept][:, step : step + 1]
         steps.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
     return steps
 

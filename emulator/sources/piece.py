@@ -37,7 +37,8 @@ class Piece:
       averaged: the source says that these are means over time.
       stamp: where in its interval the time of a mean lies, "start", "middle" or "end"; None: unknown.
       starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
-      from_start: the values are accumulated since the initial time.
+      lengths: seconds that each value covers up to its time, NaN for unknown: `(time, lead_time)`; None where nothing tells.
+      totals: the values are totals over those, and not means.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
       entry: what the field is, where that is not in the variable table.
@@ -58,7 +59,8 @@ class Piece:
     domain: str | None = None
     exists: np.ndarray | None = None
     averaged: bool = False
-    from_start: bool = False
+    lengths: np.ndarray | None = None
+    totals: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
     entry: Variable | None = None
@@ -69,6 +71,16 @@ class Piece:
     def meaning(self) -> Variable:
         """What the field is: the entry of its own, or the variable table's."""
         return self.entry or variable(self.name)
+
+    @property
+    def interval_seconds(self) -> np.ndarray | None:
+        """Seconds that each value covers up to its time, by bounds where there are any: `(time, lead_time)`, or None."""
+        if self.starts is None:
+            return self.lengths
+        spans = np.asarray(self.coordinates["time"] - self.starts)
+        if spans.dtype == object:
+            return np.array([[span.total_seconds()] for span in spans])
+        return (spans / np.timedelta64(1, "s"))[:, None]
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.

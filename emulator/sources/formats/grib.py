@@ -18,6 +18,7 @@ from emulator.sources.grib_messages import (
     POINT_GRIDS,
     GribArray,
     Message,
+    field_values,
     geometry,
     mesh,
     read_headers,
@@ -50,9 +51,9 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
 
     Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time, and in place of `level`
     another vertical axis (`emulator.planet.vertical`) where the table has the variable on one. Attributes: `GRIB_shortName`,
-    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `interval_hours` where the messages are
-    accumulations or means over one interval, `from_start` where they run from the initial time. With `request.points`
-    reduced Gaussian and HEALPix grids are read too: their last dimension is `cell`.
+    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `intervals` where messages are accumulations
+    or means: the hours that each of them covers, `(time, step)`. With `request.points` reduced Gaussian and HEALPix grids
+    are read too: their last dimension is `cell`.
 
     Raises `ValueError` naming the file for broken messages, grids that are neither latitude-longitude nor full Gaussian,
     several grids, two fields for one place, and missing fields.
@@ -72,10 +73,10 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
         if kind in MODEL_LEVELS and (short, "pressure") in groups:  # GFS: a few sigma levels beside the pressure levels
             log.info("%s is taken on pressure levels; %s has it on %s levels too", short, path, kind)
             del groups[short, kind]
-    return [_dataset(location, some, _vertical(some[0], request.own), place) for some in groups.values()]
+    return [_dataset(location, some, _vertical(some[0], request.own), place, request) for some in groups.values()]
 
 
-def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
+def _dataset(path, messages, vertical: str | None, place, request: Request) -> xr.Dataset:
     first = messages[0]
     latitude, longitude, half_levels = place
     axes = [sorted({m.place()[axis] for m in messages}) for axis in range(4)]
@@ -83,9 +84,8 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     table = np.full([len(axis) for axis in axes], -1)
     for number, message in enumerate(messages):
         where = tuple(lookup[value] for lookup, value in zip(position, message.place(), strict=True))
-        if (other := table[where]) >= 0:
-            kinds = f" ({messages[other].data_type} and {message.data_type})"
-            raise ValueError(f"Expected one field for {message.describe()} in {path}, got two{kinds}")
+        if (other := table[where]) >= 0 and _twice(path, messages[other], message, request) is not message:
+            continue
         table[where] = number
     offsets = np.array([(m.offset, m.index) for m in messages] + [(-1, 0)])[table]
     space = ("cell",) if first.grid in POINT_GRIDS else ("latitude", "longitude")
@@ -95,7 +95,7 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
         "GRIB_shortName": first.short,
         "units": first.units,
         "vertical": {"level": first.kind, None: "surface"}.get(vertical, ""),
-        **_interval(messages),
+        **_intervals(messages, table),
     }
     dims = ("number", "time", "step", vertical or "level", *space)
     coordinates = {
@@ -125,13 +125,35 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     return dataset
 
 
-def _interval(messages) -> dict:
-    """The hours that accumulations or means cover, or that they run from the initial time; empty for snapshots."""
-    spans = {(m.start_hours, m.end_hours) for m in messages if m.end_hours != m.start_hours}
-    lengths = {end - start for start, end in spans}
-    if len(lengths) == 1:
-        return {"interval_hours": lengths.pop()}
-    return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else {}
+def _intervals(messages, table) -> dict:
+    """Hours that the value at each time and step covers, NaN for snapshots: `(time, step)`; nothing where all are."""
+    hours = np.array([_hours(message) for message in messages] + [np.nan])[table]
+    return {"intervals": np.fmax.reduce(hours, axis=(0, 3)).tolist()} if np.isfinite(hours).any() else {}
+
+
+def _hours(message: Message) -> float:
+    return message.end_hours - message.start_hours if message.end_hours != message.start_hours else np.nan
+
+
+def _twice(path: str, one: Message, other: Message, request: Request) -> Message:
+    """Of two fields for one place that of the interval that is asked for, or either where they are the same.
+
+    Raises `ValueError` naming both.
+    """
+    hours = {_hours(one): one, _hours(other): other}
+    if len(hours) == 2 and np.isfinite([*hours]).all():
+        if request.interval_hours in hours:
+            return hours[request.interval_hours]
+        spans = " and ".join(f"{m.start_hours:g} to {m.end_hours:g} h" for m in (one, other))
+        choices = " or ".join(f"{h:g}" for h in sorted(hours))
+        raise ValueError(
+            f"Expected one field for {one.describe()} in {path}, got two, over {spans}; choose with interval_hours: {choices}"
+        )
+    alike = one.grid_hash == other.grid_hash and one.data_type == other.data_type and np.isfinite(_hours(one))
+    if alike and np.array_equal(*(field_values(path, m.offset, m.index) for m in (one, other)), equal_nan=True):
+        return one  # GFS has its first total twice, as that of the step and that from the start
+    kinds = f" ({one.data_type} and {other.data_type})"
+    raise ValueError(f"Expected one field for {one.describe()} in {path}, got two{kinds}")
 
 
 def _vertical(message: Message, own: frozenset[str]) -> str | None:
