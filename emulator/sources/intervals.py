@@ -39,7 +39,8 @@ def of_one_interval(matched: list[Piece], path: str, options: SourceOptions) -> 
     """
     several: dict[tuple[str, str], dict[float, list[Piece]]] = {}
     for piece in matched:
-        if piece.lengths is not None and np.ptp(piece.lengths) == 0 and "lead_time" not in piece.coordinates:
+        moves = "time" in piece.coordinates and "lead_time" not in piece.coordinates
+        if moves and piece.lengths is not None and np.ptp(piece.lengths) == 0:
             by_hours = several.setdefault((piece.name, piece.term), {})
             by_hours.setdefault(float(piece.lengths.flat[0]) / 3600, []).append(piece)
     left_out: list[Piece] = []
