@@ -106,6 +106,8 @@ def _terms_of(pieces) -> dict[str, dict[str, list[Piece]]]:
     for piece in pieces:
         groups.setdefault(piece.name, {}).setdefault(piece.term, []).append(piece)
     for name, terms in list(groups.items()):
+        for term, own in terms.items():  # the pressure itself rather than its logarithm
+            terms[term] = [piece for piece in own if not piece.logarithm] or own
         if "" in terms:
             groups[name] = {"": terms[""]}
         elif set(terms) != {"down", "up"}:

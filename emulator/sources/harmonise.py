@@ -16,6 +16,7 @@ from emulator.sources.axes import (
     add_member,
     add_times,
     add_vertical,
+    as_recorded,
     time_coordinates,
     vertical_coordinate,
 )
@@ -24,7 +25,7 @@ from emulator.sources.intervals import interval_hours, interval_lengths, of_one_
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
-from emulator.sources.recognise import Match, recognise
+from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, Match, recognise
 from emulator.store.forecast import FORECAST_NAMES
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
@@ -90,10 +91,20 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
-    for vertical in _possible(vertical_coordinate(array)):
+    found = vertical_coordinate(array)
+    for vertical in [None] if _is_of_the_surface(name, array, found) else _possible(found):
         if found := recognise(name, array.attrs, vertical, height):
             return found
     return []
+
+
+def _is_of_the_surface(name: str, array: xr.DataArray, found) -> bool:
+    """Whether a field is on the first model level alone and is the surface's: ECMWF's `z` and `lnsp`."""
+    if found is None or found[0].name != "level" or found[1].size != 1:
+        return False
+    short = array.attrs.get("GRIB_shortName", name.lower())
+    values, kind = found[0].read(as_recorded(found[1], array))
+    return short in ON_THE_FIRST_LEVEL and (kind == "hybrid" or short in LOGARITHMS) and values[0] == 1
 
 
 def _possible(found) -> list[str | None]:
@@ -115,6 +126,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     axes = Axes()
     methods = array.attrs.get("cell_methods", "")
     averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
+    if not entry.levels and (found := vertical_coordinate(array)) and found[0].name == "level" and found[1].size == 1:
+        array = array.squeeze(found[1].dims, drop=True)
     add_horizontal(axes, dataset, array)
     if entry.levels:
         add_vertical(axes, dataset, array)
@@ -158,6 +171,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         averaged=averaged,
         lengths=interval_lengths(array, match, axes, options),
         totals=totals,
+        logarithm=match.logarithm,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
         stamp=options.time_stamp,
@@ -178,6 +192,8 @@ def change(array, match, entry, options) -> tuple[float, float, bool]:
     Those are divided by their steps when they are added up (`emulator.ingestion.intervals`).
     """
     name = str(array.name)
+    if match.logarithm:
+        return 1.0, 0.0, False
     units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))
     if units is None:
         raise ValueError(f"Expected units of {name}, got none; give them under units")

@@ -39,6 +39,7 @@ class Piece:
       starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
       lengths: seconds that each value covers up to its time, NaN for unknown: `(time, lead_time)`; None where nothing tells.
       totals: the values are totals over those, and not means.
+      logarithm: the values are natural logarithms of the field's.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
       entry: what the field is, where that is not in the variable table.
@@ -61,6 +62,7 @@ class Piece:
     averaged: bool = False
     lengths: np.ndarray | None = None
     totals: bool = False
+    logarithm: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
     entry: Variable | None = None
@@ -185,6 +187,8 @@ class Piece:
             elif dim not in AFTER:
                 values = np.expand_dims(values, len(shape))
                 shape.append(1)
+        if self.logarithm:
+            values = np.exp(values, dtype=np.float64)
         if self.scale != 1 or self.offset != 0:
             values = values * np.float64(self.scale) + self.offset
         return values

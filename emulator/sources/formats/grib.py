@@ -5,6 +5,7 @@ messages, two fields for one place, missing steps and mixed grids are all refuse
 times slower, and keeps one of two fields for one place without a word.)
 """
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -24,7 +25,7 @@ from emulator.sources.grib_messages import (
     read_headers,
 )
 from emulator.sources.open import Format, Request, register
-from emulator.sources.recognise import recognise
+from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, recognise
 
 SURFACES = (
     "surface",
@@ -59,7 +60,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     several grids, two fields for one place, and missing fields.
     """
     try:
-        known = [m for m in read_headers(location) if _is_known(m, request)]
+        known = [m for m in _with_surfaces(read_headers(location)) if _is_known(m, request)]
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
     if not known:
@@ -76,6 +77,19 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     return [_dataset(location, some, _vertical(some[0], request.own), place, request) for some in groups.values()]
 
 
+def _with_surfaces(messages: list[Message]) -> list[Message]:
+    """Fields that ECMWF has on the first model level and that are the surface's, as such: where no other level has them."""
+    levels: dict[str, set[float]] = {}
+    for message in messages:
+        if message.short in ON_THE_FIRST_LEVEL and message.kind in MODEL_LEVELS:
+            levels.setdefault(message.short, set()).add(message.level)
+    moved = {short for short, own in levels.items() if own == {1.0} or short in LOGARITHMS}
+    return [
+        dataclasses.replace(m, level_type="surface", level=0.0) if m.short in moved and m.kind in MODEL_LEVELS else m
+        for m in messages
+    ]
+
+
 def _dataset(path, messages, vertical: str | None, place, request: Request) -> xr.Dataset:
     first = messages[0]
     latitude, longitude, half_levels = place
@@ -90,7 +104,8 @@ def _dataset(path, messages, vertical: str | None, place, request: Request) -> x
     offsets = np.array([(m.offset, m.index) for m in messages] + [(-1, 0)])[table]
     space = ("cell",) if first.grid in POINT_GRIDS else ("latitude", "longitude")
     size = (len(latitude),) if len(space) == 1 else (len(latitude), len(longitude))
-    array = indexing.LazilyIndexedArray(GribArray(path, offsets, size))
+    dtype = np.float64 if first.short in LOGARITHMS else np.float32
+    array = indexing.LazilyIndexedArray(GribArray(path, offsets, size, dtype))
     attributes = {
         "GRIB_shortName": first.short,
         "units": first.units,
