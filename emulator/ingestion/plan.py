@@ -112,7 +112,8 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
 
 
 def _request(options: IngestOptions, source: SourceOptions, wanted) -> Request:
-    return Request(wanted, source.points, frozenset({*source.rename, *options.define, *(options.variables or ())}))
+    own = frozenset({*source.rename, *options.define, *(options.variables or ())})
+    return Request(wanted, source.points, own, source.interval_hours)
 
 
 def _wanted(options: IngestOptions) -> tuple[str, ...] | None:

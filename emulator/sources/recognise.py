@@ -21,13 +21,15 @@ class Match:
     """A canonical variable that a source's variable is, or is one term of.
 
     `sign` turns the source's sign into ECMWF's. With a `term`, the canonical variable is the sum of the terms "down" and
-    "up". `interval_hours` is the accumulation that the source's name itself states.
+    "up". `interval_hours` is the accumulation that the source's name itself states. `logarithm`: the source has the natural
+    logarithm.
     """
 
     name: str
     sign: int = 1
     term: str = ""
     interval_hours: float | None = None
+    logarithm: bool = False
 
 
 # CF standard names that the table does not have, with the sign towards ECMWF's. CF's evapotranspiration is upward.
@@ -98,6 +100,9 @@ NEAR_SURFACE = {
     "specific_humidity": 2.0,
     "relative_humidity": 2.0,
 }
+LOGARITHMS = {"lnsp": "surface_pressure"}
+# What ECMWF has on the first model level although it is the surface's, by short names.
+ON_THE_FIRST_LEVEL = ("z", "lnsp")
 # Other tools call something else so: here a standard name that the table knows says more.
 AMBIGUOUS = frozenset("ts cp ro sd src cl cc so hs pv tsn".split())
 
@@ -156,6 +161,8 @@ def _named(name: str, attributes: dict, vertical: str | None, height: float | No
     if name in VARIABLES and VARIABLES[name].vertical == vertical:
         return [Match(name)]
     bare, hours = _without_interval(name)
+    if vertical is None and (of := LOGARITHMS.get(attributes.get("GRIB_shortName", bare.lower()))):
+        return [Match(of, logarithm=True)]
     standard, grib = attributes.get("standard_name"), "GRIB_shortName" in attributes
     if bare.lower() in AMBIGUOUS and not grib and (matches := _by_standard_name(standard, vertical, height)):
         return matches

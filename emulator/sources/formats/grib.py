@@ -5,6 +5,7 @@ messages, two fields for one place, missing steps and mixed grids are all refuse
 times slower, and keeps one of two fields for one place without a word.)
 """
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -20,12 +21,13 @@ from emulator.sources.grib_messages import (
     POINT_GRIDS,
     GribArray,
     Message,
+    field_values,
     geometry,
     mesh,
     read_headers,
 )
 from emulator.sources.open import Format, Request, register
-from emulator.sources.recognise import recognise
+from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, recognise
 
 SURFACES = (
     "surface",
@@ -54,15 +56,15 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
 
     Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time, and in place of `level`
     another vertical axis (`emulator.planet.vertical`) where the table has the variable on one. Attributes: `GRIB_shortName`,
-    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `interval_hours` where the messages are
-    accumulations or means over one interval, `from_start` where they run from the initial time, `lead_starts` where what ends
-    at each step starts. With `request.points` reduced Gaussian and HEALPix grids are read too, their last dimension `cell`.
+    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `intervals` where messages are accumulations
+    or means: the hours that each of them covers, `(time, step)`. With `request.points` reduced Gaussian and HEALPix grids
+    are read too: their last dimension is `cell`.
 
     Raises `ValueError` naming the file for broken messages, grids that are neither latitude-longitude nor full Gaussian,
     several grids, two fields for one place, and missing fields.
     """
     try:
-        every = read_headers(location)
+        every = _with_surfaces(read_headers(location))
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
     known = [m for m in every if _is_known(m, request)]
@@ -82,10 +84,23 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
             log.info("%s is taken on pressure levels; %s has it on %s levels too", short, path, kind)
             del groups[short, kind, method]
     _keep_one_method(groups, path, request)
-    return [_dataset(location, some, _vertical(some[0], request.own), place) for some in groups.values()]
+    return [_dataset(location, some, _vertical(some[0], request.own), place, request) for some in groups.values()]
 
 
-def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
+def _with_surfaces(messages: list[Message]) -> list[Message]:
+    """Fields that ECMWF has on the first model level and that are the surface's, as such: where no other level has them."""
+    levels: dict[str, set[float]] = {}
+    for message in messages:
+        if message.short in ON_THE_FIRST_LEVEL and message.kind in MODEL_LEVELS:
+            levels.setdefault(message.short, set()).add(message.level)
+    moved = {short for short, own in levels.items() if own == {1.0} or short in LOGARITHMS}
+    return [
+        dataclasses.replace(m, level_type="surface", level=0.0) if m.short in moved and m.kind in MODEL_LEVELS else m
+        for m in messages
+    ]
+
+
+def _dataset(path, messages, vertical: str | None, place, request: Request) -> xr.Dataset:
     first = messages[0]
     latitude, longitude, half_levels = place
     axes = [sorted({m.place()[axis] for m in messages}) for axis in range(4)]
@@ -93,18 +108,18 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     table = np.full([len(axis) for axis in axes], -1)
     for number, message in enumerate(messages):
         where = tuple(lookup[value] for lookup, value in zip(position, message.place(), strict=True))
-        if (other := table[where]) >= 0:
-            kinds = f" ({messages[other].data_type} and {message.data_type})"
-            raise ValueError(f"Expected one field for {message.describe()} in {path}, got two{kinds}")
+        if (other := table[where]) >= 0 and _twice(path, messages[other], message, request) is not message:
+            continue
         table[where] = number
     offsets = np.array([(m.offset, m.index) for m in messages] + [(-1, 0)])[table]
     space = ("cell",) if first.grid in POINT_GRIDS else ("latitude", "longitude")
     size = (len(latitude),) if len(space) == 1 else (len(latitude), len(longitude))
-    array = indexing.LazilyIndexedArray(GribArray(path, offsets, size))
+    dtype = np.float64 if first.short in LOGARITHMS else np.float32
+    array = indexing.LazilyIndexedArray(GribArray(path, offsets, size, dtype))
     attributes = {
         **first.attributes,
         "vertical": {"level": first.kind, None: "surface"}.get(vertical, ""),
-        **_interval(messages, axes[2]),
+        **_intervals(messages, table),
     }
     dims = ("number", "time", "step", vertical or "level", *space)
     coordinates = {
@@ -134,19 +149,35 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     return dataset
 
 
-def _interval(messages, steps) -> dict:
-    """The hours that accumulations or means cover, or that they run from the initial time; empty for snapshots.
+def _intervals(messages, table) -> dict:
+    """Hours that the value at each time and step covers, NaN for snapshots: `(time, step)`; nothing where all are."""
+    hours = np.array([_hours(message) for message in messages] + [np.nan])[table]
+    return {"intervals": np.fmax.reduce(hours, axis=(0, 3)).tolist()} if np.isfinite(hours).any() else {}
 
-    And for each of the `steps`, in hours, where what ends there starts (NaN: a snapshot), where that is the same throughout:
-    one file of a series does not tell whether 0 to 12 h is a step or a sum since the start.
+
+def _hours(message: Message) -> float:
+    return message.end_hours - message.start_hours if message.end_hours != message.start_hours else np.nan
+
+
+def _twice(path: str, one: Message, other: Message, request: Request) -> Message:
+    """Of two fields for one place that of the interval that is asked for, or either where they are the same.
+
+    Raises `ValueError` naming both.
     """
-    spans = {(m.start_hours, m.end_hours) for m in messages if m.end_hours != m.start_hours}
-    lengths = {end - start for start, end in spans}
-    starts = {end: start for start, end in spans}
-    own = {"lead_starts": [starts.get(step, np.nan) for step in steps]} if 0 < len(spans) == len(starts) else {}
-    if len(lengths) == 1:
-        return {"interval_hours": lengths.pop()} | own
-    return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else own
+    hours = {_hours(one): one, _hours(other): other}
+    if len(hours) == 2 and np.isfinite([*hours]).all():
+        if request.interval_hours in hours:
+            return hours[request.interval_hours]
+        spans = " and ".join(f"{m.start_hours:g} to {m.end_hours:g} h" for m in (one, other))
+        choices = " or ".join(f"{h:g}" for h in sorted(hours))
+        raise ValueError(
+            f"Expected one field for {one.describe()} in {path}, got two, over {spans}; choose with interval_hours: {choices}"
+        )
+    alike = one.grid_hash == other.grid_hash and one.data_type == other.data_type and np.isfinite(_hours(one))
+    if alike and np.array_equal(*(field_values(path, m.offset, m.index) for m in (one, other)), equal_nan=True):
+        return one  # GFS has its first total twice, as that of the step and that from the start
+    kinds = f" ({one.data_type} and {other.data_type})"
+    raise ValueError(f"Expected one field for {one.describe()} in {path}, got two{kinds}")
 
 
 def _vertical(message: Message, own: frozenset[str]) -> str | None:
