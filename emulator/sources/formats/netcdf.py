@@ -22,6 +22,7 @@ from xarray.backends import BackendArray, NetCDF4BackendEntrypoint
 from xarray.core import indexing
 
 from emulator.kernels.chunks import unshuffle
+from emulator.sources.fills import with_fills
 from emulator.sources.month_units import in_days
 from emulator.sources.open import TIME_CODER, Format, Request, decoding, register
 
@@ -47,7 +48,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
             use_cftime=None,
             decode_timedelta=False,
         )
-        raw = in_days(with_direct_chunks(raw, location))
+        raw = with_fills(in_days(with_direct_chunks(raw, location)), path)
         return [xr.decode_cf(raw, decode_times=TIME_CODER, decode_timedelta=False)]
 
 

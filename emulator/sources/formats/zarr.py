@@ -4,6 +4,7 @@ import warnings
 
 import xarray as xr
 
+from emulator.sources.fills import with_fills
 from emulator.sources.open import TIME_CODER, Format, Request, decoding, register
 
 FILES = ("zarr.json", ".zgroup", ".zmetadata")
@@ -11,10 +12,11 @@ FILES = ("zarr.json", ".zgroup", ".zmetadata")
 
 def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     """One dataset."""
-    options = {"decode_times": TIME_CODER, "decode_timedelta": False, "chunks": None, "cache": False}
+    options = {"decode_cf": False, "chunks": None, "cache": False}
     with decoding("Zarr", path), warnings.catch_warnings():
         warnings.simplefilter("ignore", category=xr.SerializationWarning)  # times beyond datetime64 become cftime
-        return [xr.open_dataset(location, engine="zarr", **options)]
+        raw = with_fills(xr.open_dataset(location, engine="zarr", **options), path, undeclared=False)
+        return [xr.decode_cf(raw, decode_times=TIME_CODER, decode_timedelta=False)]
 
 
 register(Format("zarr", "Zarr", opens, folder_files=FILES, suffixes=(".zarr",), reads_urls=True))
