@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import PlannedField, StorePlan
+from emulator.ingestion.intervals import over_steps
 from emulator.ingestion.term import Term
 from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, sorted_times, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
@@ -67,12 +68,15 @@ def assemble(
         leads = np.unique(
             np.concatenate([p.coordinates["lead_time"] for t in moving.values() for q in t.values() for p in q])
         )
-    built = {}
+    built, over = {}, {}
     for name, terms in sorted(moving.items()):
+        if forecast:
+            terms, over[name] = over_steps(name, terms, leads)
         masks = {key: [in_period(p, period, intervals) for p in some] for key, some in terms.items()}
         built[name] = {key: _term(name, some, leads, members, axes, masks[key]) for key, some in sorted(terms.items())}
     axis = TimeAxis.of(built, forecast, step, keep_missing or longest_gap > 0)
     fields = {name: _field(name, role[name], list(terms.values()), axis, leads) for name, terms in built.items()}
+    fields = {name: dataclasses.replace(field, over=over.get(name)) for name, field in fields.items()}
     axis, fields = _without_first_windows(axis, fields)
     if longest_gap and not forecast:
         fields = {name: field.filled(longest_gap) for name, field in fields.items()}
@@ -210,8 +214,6 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
         first.has_member,
         first.vertical,
         averaged,
-        any(p.from_start for p in first.pieces),
-        None if leads is None else leads / np.timedelta64(1, "s"),
         entry=first.pieces[0].entry,
         numbers=numbers,
         seconds=seconds,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from emulator.ingestion.intervals import Intervals
 from emulator.ingestion.term import Term
 from emulator.ingestion.vertical import VerticalValues
 from emulator.planet.calendar import TimeStep
@@ -28,8 +29,7 @@ class PlannedField:
       window: how many slots of the source are averaged into one of the store (1: none).
       slots: the last of those for every time of the store, `(time,)`, -1 where it is missing.
       averaged: a mean over the step rather than a snapshot.
-      from_start: accumulated since the initial time (forecasts).
-      lead_seconds: `(lead,)` of a forecast, else None.
+      over: of a forecast how means over its steps come from what its sources hold; None where those are over the steps.
       domain: where it exists (`emulator.store.masks`); None for everywhere, as `exists`.
       exists: that on the store's grid, `([vertical,] *space)` bool.
       entry: what the field is, where that is not in the variable table.
@@ -46,8 +46,7 @@ class PlannedField:
     has_member: bool
     vertical: str | None
     averaged: bool
-    from_start: bool = False
-    lead_seconds: np.ndarray | None = None
+    over: Intervals | None = None
     between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     domain: str | None = None
     exists: np.ndarray | None = None
@@ -90,8 +89,7 @@ class PlannedField:
 
     def _at(self, wanted: np.ndarray, chosen: np.ndarray, shape) -> np.ndarray:
         """Values whose last slots are `wanted`, at the chosen leads: `(time, lead, member, level, *space)`."""
-        before = chosen[:1] - 1 if self.from_start and chosen[0] > 0 else chosen[:0]
-        read = np.concatenate([before, chosen])
+        read = chosen if self.over is None else self.over.needed(chosen)
         out: np.ndarray | None = None
         for term in self.terms:
             values = np.zeros((0, len(read), len(term.members), len(term.levels), *shape), np.float32)
@@ -103,7 +101,7 @@ class PlannedField:
                 some = some.reshape(len(wanted), self.window, *some.shape[1:])
                 values = some[:, 0] if self.window == 1 else some.mean(axis=1, dtype=np.float64).astype(np.float32)
             out = values if out is None else out + values
-        return self._rates(out, chosen, len(before)) if self.from_start else out
+        return out if self.over is None else self.over.means(out, read, chosen)
 
     def _mean(self, term: Term, last: int, leads: np.ndarray, shape) -> np.ndarray:
         """The mean over the calendar step that ends with a slot, weighted by the slots' lengths: `(1, lead, ...)`."""
@@ -154,18 +152,6 @@ class PlannedField:
                 earlier[gap], later[gap] = self.slots[first], self.slots[last]
                 share[gap] = np.arange(1, last - first) / (last - first)
         return dataclasses.replace(self, between=(earlier, later, share)) if (earlier >= 0).any() else self
-
-    def _rates(self, totals, chosen, before) -> np.ndarray:
-        """Accumulations since the initial time as means over the step that ends at each lead; NaN at lead 0."""
-        rates = np.full(totals[:, before:].shape, np.nan, np.float32)
-        for i, lead in enumerate(chosen):
-            if self.lead_seconds[lead] == 0:
-                continue  # no step ends here
-            first = lead == 0 or self.lead_seconds[lead - 1] == 0
-            earlier = 0.0 if first else totals[:, before + i - 1]
-            seconds = self.lead_seconds[lead] - (0.0 if first else self.lead_seconds[lead - 1])
-            rates[:, i] = (totals[:, before + i] - earlier) / seconds
-        return rates
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -87,13 +87,23 @@ def edges(centres: np.ndarray) -> np.ndarray:
 
 
 def column_edges(longitude: np.ndarray) -> np.ndarray:
-    """Edges of columns in degrees, increasing, `(nlon + 1,)`; of a grid that goes round, exactly equally wide."""
+    """Edges of columns in degrees, increasing, `(nlon + 1,)`; of a grid that goes round, exactly equally wide.
+
+    Uneven columns end half-way to their neighbours, the outer ones across Greenwich where no gap shows that they are a box's.
+    """
     if goes_round(longitude):
         count = len(longitude)
         return longitude[0] + (np.arange(count + 1) - 0.5) * (360.0 / count)
+    if closes(longitude):
+        return edges(np.concatenate([longitude[-1:] - 360, longitude, longitude[:1] + 360]))[1:-1]
     return edges(longitude)
 
 
 def goes_round(longitude: np.ndarray) -> bool:
     """Whether evenly spaced longitudes go all round."""
     return bool(np.allclose(np.diff(longitude), 360.0 / len(longitude), rtol=1e-3))
+
+
+def closes(longitude: np.ndarray) -> bool:
+    """Whether longitudes, evenly spaced or not, have no wider gap between the last and the first than between others."""
+    return bool(longitude[0] + 360 - longitude[-1] <= np.diff(longitude).max() * (1 + 1e-3))

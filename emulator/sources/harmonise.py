@@ -173,7 +173,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
             f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
         )
     array = array.squeeze(others, drop=True)
-    scale, offset, from_start = change(array, match, entry, options)
+    scale, offset, divided = change(array, match, entry, options)
     piece = Piece(
         name=entry.name,
         term=match.term,
@@ -189,7 +189,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         bounds=axes.bounds,
         domain=_domain(array, entry),
         averaged=averaged,
-        from_start=from_start,
+        lead_starts=_lead_starts(array, axes, options),
+        divided=divided,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
         stamp=options.time_stamp,
@@ -204,18 +205,36 @@ def _domain(array, entry) -> str | None:
     return None if domain == "all" else domain
 
 
-def change(array, match, entry, options) -> tuple[float, float, bool]:
-    """Scale and offset to the table's units and ECMWF's sign, and whether values run from the initial time."""
+def _lead_starts(array, axes: Axes, options) -> np.ndarray | None:
+    """As of `Piece`: what the file says of each of its leads, or that all run from the initial time."""
+    leads = axes.coordinates.get("lead_time")
+    if leads is None or not options.forecast:
+        return None
+    if array.attrs.get("from_start"):
+        return np.zeros(len(leads))
+    starts = array.attrs.get("lead_starts")  # hours
+    given = options.interval_hours is not None
+    return None if starts is None or given or len(starts) != len(leads) else 3600.0 * np.asarray(starts, np.float64)
+
+
+def change(array, match, entry, options) -> tuple[float, float, float | None]:
+    """Scale and offset to the table's units and ECMWF's sign, and the seconds that amounts are divided by (see `Piece`)."""
     name = str(array.name)
     units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))
     if units is None:
         raise ValueError(f"Expected units of {name}, got none; give them under units")
-    from_start = bool(array.attrs.get("from_start")) and linear(units, entry.units) is None
     hours = options.interval_hours or match.interval_hours or array.attrs.get("interval_hours")
-    # Accumulations from the initial time are divided by the step when they are differenced.
-    scale, offset = conversion(units, entry, 1.0 if from_start else hours and hours * 3600.0)
+    told = options.forecast and "lead_starts" in array.attrs and not hours
+    # What accumulates over intervals of several lengths is divided by the step when that is made of them.
+    seconds = 1.0 if array.attrs.get("from_start") or told else hours and hours * 3600.0
+    scale, offset = conversion(units, entry, seconds)
     sign = match.sign * (-1 if {name, entry.name} & set(options.negate) else 1)
-    return sign * scale, sign * offset, from_start
+    return sign * scale, sign * offset, seconds if _is_amount(units, entry) else None
+
+
+def _is_amount(units: str, entry: Variable) -> bool:
+    """Whether values are amounts over an interval, not yet a mean rate."""
+    return entry.cell == "mean" and (linear(units, f"{entry.units} s") or linear(units, "m")) is not None
 
 
 def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
@@ -255,6 +274,8 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             }
             dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
         parts = {"array": piece.array.isel(index), "otherwise": tuple(other.isel(index) for other in piece.otherwise)}
+        if piece.lead_starts is not None:
+            parts["lead_starts"] = piece.lead_starts[step : step + 1]
         steps.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
     return steps
 

@@ -37,7 +37,9 @@ class Piece:
       averaged: the source says that these are means over time.
       stamp: where in its interval the time of a mean lies, "start", "middle" or "end"; None: unknown.
       starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
-      from_start: the values are accumulated since the initial time.
+      lead_starts: in a forecast where what ends at each lead starts, seconds since the initial time, `(lead,)`; NaN for
+        snapshots, None where the source does not say.
+      divided: the seconds that amounts are divided by, 1 for those whose interval the series tells; None for what is none.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
       entry: what the field is, where that is not in the variable table.
@@ -58,7 +60,8 @@ class Piece:
     domain: str | None = None
     exists: np.ndarray | None = None
     averaged: bool = False
-    from_start: bool = False
+    lead_starts: np.ndarray | None = None
+    divided: float | None = None
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
     entry: Variable | None = None

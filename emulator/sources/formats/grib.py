@@ -55,8 +55,8 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time, and in place of `level`
     another vertical axis (`emulator.planet.vertical`) where the table has the variable on one. Attributes: `GRIB_shortName`,
     `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `interval_hours` where the messages are
-    accumulations or means over one interval, `from_start` where they run from the initial time. With `request.points`
-    reduced Gaussian and HEALPix grids are read too: their last dimension is `cell`.
+    accumulations or means over one interval, `from_start` where they run from the initial time, `lead_starts` where what ends
+    at each step starts. With `request.points` reduced Gaussian and HEALPix grids are read too, their last dimension `cell`.
 
     Raises `ValueError` naming the file for broken messages, grids that are neither latitude-longitude nor full Gaussian,
     several grids, two fields for one place, and missing fields.
@@ -104,13 +104,13 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     attributes = {
         **first.attributes,
         "vertical": {"level": first.kind, None: "surface"}.get(vertical, ""),
-        **_interval(messages),
+        **_interval(messages, axes[2]),
     }
     dims = ("number", "time", "step", vertical or "level", *space)
     coordinates = {
         "number": axes[0],
         "time": np.array(axes[1]),
-        "step": (np.array(axes[2]) * 3600e9).astype("timedelta64[ns]"),
+        "step": np.round(np.array(axes[2]) * 3600).astype("timedelta64[s]").astype("timedelta64[ns]"),
         vertical or "level": axes[3],
         "latitude": (space[0], latitude),
         "longitude": (space[-1], longitude),
@@ -134,13 +134,19 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     return dataset
 
 
-def _interval(messages) -> dict:
-    """The hours that accumulations or means cover, or that they run from the initial time; empty for snapshots."""
+def _interval(messages, steps) -> dict:
+    """The hours that accumulations or means cover, or that they run from the initial time; empty for snapshots.
+
+    And for each of the `steps`, in hours, where what ends there starts (NaN: a snapshot), where that is the same throughout:
+    one file of a series does not tell whether 0 to 12 h is a step or a sum since the start.
+    """
     spans = {(m.start_hours, m.end_hours) for m in messages if m.end_hours != m.start_hours}
     lengths = {end - start for start, end in spans}
+    starts = {end: start for start, end in spans}
+    own = {"lead_starts": [starts.get(step, np.nan) for step in steps]} if 0 < len(spans) == len(starts) else {}
     if len(lengths) == 1:
-        return {"interval_hours": lengths.pop()}
-    return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else {}
+        return {"interval_hours": lengths.pop()} | own
+    return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else own
 
 
 def _vertical(message: Message, own: frozenset[str]) -> str | None:
