@@ -112,7 +112,9 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
 
 
 def _request(options: IngestOptions, source: SourceOptions, wanted) -> Request:
-    return Request(wanted, source.points, frozenset({*source.rename, *options.define, *(options.variables or ())}))
+    own = frozenset({*source.rename, *options.define, *(options.variables or ())})
+    units = {**source.units, **{old: source.units[new] for old, new in source.rename.items() if new in source.units}}
+    return Request(wanted, source.points, own, units)
 
 
 def _wanted(options: IngestOptions) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import fsspec
 import xarray as xr
@@ -18,7 +18,6 @@ from emulator.sources.other_files import is_packed, is_page, what
 
 DEFAULT_OF_URLS = "netcdf"  # of which neither first bytes nor files are looked at
 FIRST_BYTES = 64
-TIME_CODER = xr.coders.CFDatetimeCoder(time_unit="ns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Request:
     names: tuple[str, ...] | None = None
     points: bool = False
     own: frozenset[str] = frozenset()
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,8 @@ def decoding(label: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
+        if isinstance(error, ValueError) and path in str(error):
+            raise
         raise ValueError(f"Expected {label} data that opens at {path}, got: {short(error)}") from error
 
 

@@ -4,8 +4,8 @@ import warnings
 
 import xarray as xr
 
-from emulator.sources.fills import with_fills
-from emulator.sources.open import TIME_CODER, Format, Request, decoding, register
+from emulator.sources.decode import decoded
+from emulator.sources.open import Format, Request, decoding, register
 
 FILES = ("zarr.json", ".zgroup", ".zmetadata")
 
@@ -15,8 +15,8 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     options = {"decode_cf": False, "chunks": None, "cache": False}
     with decoding("Zarr", path), warnings.catch_warnings():
         warnings.simplefilter("ignore", category=xr.SerializationWarning)  # times beyond datetime64 become cftime
-        raw = with_fills(xr.open_dataset(location, engine="zarr", **options), path, undeclared=False)
-        return [xr.decode_cf(raw, decode_times=TIME_CODER, decode_timedelta=False)]
+        raw = xr.open_dataset(location, engine="zarr", **options)
+        return [decoded(raw, path, request.units, undeclared=False)]
 
 
 register(Format("zarr", "Zarr", opens, folder_files=FILES, suffixes=(".zarr",), reads_urls=True))
