@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import DerivedField, PlannedField, StorePlan
+from emulator.ingestion.plausible import limits
 from emulator.planet.calendar import seconds_between
 from emulator.planet.projection import NAME as CRS
 from emulator.planet.variables import COORDINATES, known, variable
@@ -190,7 +191,7 @@ def fill_forecast(
 
 
 def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarray) -> None:
-    """Refuses missing values of a prognostic field, and values beyond the table's physical bounds.
+    """Refuses missing values of a prognostic field, and values beyond its bounds (`emulator.ingestion.plausible`).
 
     Bounds of 0 are only checked to a hundredth of the largest value: packing and spectral fitting make small negative
     precipitation. Values `(time, ...)`; `there`: `(time,)`, which of the times the sources have.
@@ -218,12 +219,16 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
             f"Expected finite values of {field.name}, got infinite ones at {times[at]} ({_paths(field, at)})"
         )
     slack = max(1e-6, 1e-2 * max(abs(low), abs(high)))
-    for bound, outside in ((entry.minimum, low), (entry.maximum, high)):
-        if bound is not None and ((outside < bound - slack) if bound == entry.minimum else (outside > bound + slack)):
+    lowest, highest = limits(entry)
+    for beyond, outside in (
+        (lowest is not None and low < lowest - slack, low),
+        (highest is not None and high > highest + slack, high),
+    ):
+        if beyond:
             at = int(np.argwhere(values == np.float32(outside))[0][0])
             raise ValueError(
-                f"Expected {field.name} in {entry.units} between {entry.minimum} and {entry.maximum}, got {outside:.6g} "
-                f"at {times[at]} ({_paths(field, at)}); are its units or its sign others?"
+                f"Expected {field.name} in {entry.units} between {lowest} and {highest}, got {outside:.6g} at {times[at]} "
+                f"({_paths(field, at)}); are its units, its sign or its missing values others?"
             )
 
 

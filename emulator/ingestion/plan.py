@@ -113,7 +113,8 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
 
 def _request(options: IngestOptions, source: SourceOptions, wanted) -> Request:
     own = frozenset({*source.rename, *options.define, *(options.variables or ())})
-    return Request(wanted, source.points, own, source.interval_hours)
+    units = {**source.units, **{old: source.units[new] for old, new in source.rename.items() if new in source.units}}
+    return Request(wanted, source.points, own, source.interval_hours, units)
 
 
 def _wanted(options: IngestOptions) -> tuple[str, ...] | None:

@@ -12,10 +12,12 @@ from emulator.ingestion.fill import Slab, audit, fill, fill_forecast, slabs
 from emulator.ingestion.join import join
 from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.plan import Work, prepare
+from emulator.ingestion.plausible import warn_of_global_means
 from emulator.options import as_before
 from emulator.parallel.tasks import Over, Report, one_by_one, silent
 from emulator.sources.open import absolute, find, identity, limit_caches
-from emulator.store.forecast import create_forecast, finish_forecast
+from emulator.store.analysis import open_analysis
+from emulator.store.forecast import create_forecast, finish_forecast, open_forecast
 from emulator.store.marks import DiskError, erase, marks, progress_path, unmark
 from emulator.store.regions import OtherTemplate, check_replaceable, create, discard, finish, finished_fingerprint
 from emulator.store.schema import fingerprint
@@ -82,6 +84,8 @@ def ingest(
         written = _fill(work.plan, output, _share(wanted, part), inputs, over, report)
         if part is None:
             _finish(work.plan, output, wanted, written, over)
+            store = open_forecast(output) if work.plan.leads is not None else open_analysis(output)
+            warn_of_global_means(store, work.plan.grid)
     except ValueError as error:
         if finished_fingerprint(output) == own:
             log.info("%s was finished by another process", output)

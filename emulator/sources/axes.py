@@ -114,11 +114,15 @@ def add_times(axes: Axes, dataset, array, forecast: bool, mean: bool = False) ->
     """
     time, lead = time_coordinates(array, forecast)
     if time is None:
-        raise ValueError(f"Expected a time, got coordinates {sorted(map(str, array.coords))}")
+        names = sorted(map(str, {*array.coords, *array.dims}))
+        raise ValueError(
+            f"Expected a time, got coordinates {names}; name the one that is it, as in rename: {{t: time}}"
+        )
     values = np.atleast_1d(time.values)
     if not (np.issubdtype(values.dtype, np.datetime64) or hasattr(values.flat[0], "calendar")):
         raise ValueError(
-            f"Expected times with units that decode, got {values.flat[0]} ({time.attrs.get('units', 'no units')})"
+            f"Expected times with units such as 'hours since 1900-01-01', got {values.flat[0]} "
+            f"({time.attrs.get('units', 'no units')}); give them under units: {{{time.name}: hours since 1900-01-01}}"
         )
     bounds = dataset.variables.get(time.attrs.get("bounds"))
     if bounds is not None and mean and bounds.dims[:-1] == time.dims:

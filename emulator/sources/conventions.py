@@ -5,10 +5,15 @@ and Meteo-France's. NCEP's turbulent fluxes (its GRIB table on LHTFL and SHTFL; 
 the Met Office's Unified Model and of JMA's reanalyses are upward positive.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 
-from emulator.planet.variables import Variable
+import xarray as xr
+
+from emulator.planet.variables import Variable, variable
+
+log = logging.getLogger(__name__)
 
 LATENT, SENSIBLE, EVAPORATION = (
     "mean_surface_latent_heat_flux",
@@ -117,3 +122,35 @@ def sign_is_known(entry: Variable, attributes: Mapping) -> bool:
     shared = attributes.get("GRIB_productionStatusOfProcessedData") in SHARED_ARCHIVES
     known = centre in ("", *DOWNWARD) or entry.name in UPWARD.get(centre, ()) or shared
     return entry.name not in TURBULENT or known or "positive" in attributes
+
+
+def is_its_mean(name: str, array: xr.DataArray, path: str) -> bool:
+    """Whether a field that the table has as a mean over the step is no snapshot in a source.
+
+    Snapshots, and signs that nothing tells, are named in the log.
+    """
+    entry = variable(name)
+    if entry.cell == "mean" and time_method(array.attrs) == "point":
+        log.warning(
+            "%s is an instantaneous field in %s and no mean: left out of %s; to ingest it, give it a name of its own, as in "
+            "define: {%s: {cell: point}}", array.name, path, name, array.name,
+        )  # fmt: skip
+        return False
+    if not sign_is_known(entry, array.attrs):
+        log.warning(
+            "The sign of %s from the centre %s (%s) is not known; taken as %s, see negate",
+            array.name, array.attrs.get("GRIB_centre"), path, entry.sign,
+        )  # fmt: skip
+    return True
+
+
+def with_centre(dataset: xr.Dataset) -> xr.Dataset:
+    """Variables that cfgrib wrote, with the centre and edition that it leaves to the file."""
+    shared = {key: dataset.attrs[key] for key in ("GRIB_centre", "GRIB_edition") if key in dataset.attrs}
+    if not shared:
+        return dataset
+    dataset = dataset.copy()
+    for array in dataset.data_vars.values():
+        if "GRIB_shortName" in array.attrs:
+            array.attrs.update(shared | array.attrs)
+    return dataset

@@ -4,7 +4,6 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
-import logging
 
 import numpy as np
 import xarray as xr
@@ -13,6 +12,7 @@ from emulator.planet.units import conversion, linear
 from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
+    TIME_NAMES,
     Axes,
     add_member,
     add_times,
@@ -21,7 +21,7 @@ from emulator.sources.axes import (
     time_coordinates,
     vertical_coordinate,
 )
-from emulator.sources.conventions import sign_is_known, time_method
+from emulator.sources.conventions import is_its_mean, time_method, with_centre
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.intervals import interval_hours, interval_lengths, of_one_interval, recorded_hours
 from emulator.sources.open import Source
@@ -34,8 +34,7 @@ ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") f
 
 EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
 
-log = logging.getLogger(__name__)
-
+COORDINATES = (*TIME_NAMES, *VERTICAL, *FORECAST_NAMES, *(name for names in FORECAST_NAMES.values() for name in names))
 OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
 
 
@@ -43,37 +42,23 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     """All pieces of canonical fields in a source. Raises `ValueError` naming the file (units, dimensions, coordinates)."""
     dataset = renamed(source, options)
     for name in options.rename.values():
-        meaning(name, options)
+        if name not in COORDINATES:
+            meaning(name, options)
     matched = []
     for name, array in dataset.data_vars.items():
         if array.dtype.kind not in "fiu" or not on_the_sphere(array):
             continue
         own = name in options.entries or name in options.rename.values()
         for match in [Match(str(name))] if own else matches(str(name), array):
-            if (options.wanted is None or match.name in options.wanted) and (own or _is_its_mean(match, array, source)):
+            if (options.wanted is None or match.name in options.wanted) and (
+                own or is_its_mean(match.name, array, source.path)
+            ):
                 try:
                     matched += _pieces_of(dataset, array, match, source.path, options)
                 except ValueError as error:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
     return of_one_interval(matched, source.path, options)
-
-
-def _is_its_mean(match: Match, array, source: Source) -> bool:
-    """Whether a field that is a mean over the step is no snapshot in the source; and a word on signs that nothing tells."""
-    entry = variable(match.name)
-    if entry.cell == "mean" and time_method(array.attrs) == "point":
-        log.warning(
-            "%s is an instantaneous field in %s and no mean: left out of %s; to ingest it, give it a name of its own, as in "
-            "define: {%s: {cell: point}}", array.name, source.path, match.name, array.name,
-        )  # fmt: skip
-        return False
-    if not sign_is_known(entry, array.attrs):
-        log.warning(
-            "The sign of %s from the centre %s (%s) is not known; taken as %s, see negate",
-            array.name, array.attrs.get("GRIB_centre"), source.path, entry.sign,
-        )  # fmt: skip
-    return True
 
 
 def unknown(source: Source, options: SourceOptions) -> list[str]:
@@ -102,19 +87,7 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
     dataset = dataset.drop_vars(clash).rename(present) if present else dataset
-    return _with_centre(dataset)
-
-
-def _with_centre(dataset: xr.Dataset) -> xr.Dataset:
-    """Variables that cfgrib wrote, with the centre and edition that it leaves to the file."""
-    shared = {key: dataset.attrs[key] for key in ("GRIB_centre", "GRIB_edition") if key in dataset.attrs}
-    if not shared:
-        return dataset
-    dataset = dataset.copy()
-    for array in dataset.data_vars.values():
-        if "GRIB_shortName" in array.attrs:
-            array.attrs.update(shared | array.attrs)
-    return dataset
+    return with_centre(dataset)
 
 
 def _canonical(name: str) -> str:

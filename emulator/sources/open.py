@@ -8,16 +8,16 @@ import contextlib
 import dataclasses
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import fsspec
 import xarray as xr
 
 from emulator.registry import Registry
+from emulator.sources.other_files import is_packed, is_page, what
 
 DEFAULT_OF_URLS = "netcdf"  # of which neither first bytes nor files are looked at
 FIRST_BYTES = 64
-TIME_CODER = xr.coders.CFDatetimeCoder(time_unit="ns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Request:
     points: bool = False
     own: frozenset[str] = frozenset()
     interval_hours: float | None = None
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +93,12 @@ def format_of(path: str) -> Format:
             start = file.read(FIRST_BYTES)
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    for entry in known:
-        if entry.begins(start):
-            return entry
+    if not is_packed(start):
+        for entry in known:
+            if entry.begins(start):
+                return entry
     *labels, last = (entry.label for entry in known)
-    raise ValueError(f"Expected {', '.join(labels)} or {last} at {path}, got a file that begins with {start[:8]!r}")
+    raise ValueError(f"Expected {', '.join(labels)} or {last} at {path}, got {what(path, start)}")
 
 
 @contextlib.contextmanager
@@ -105,6 +107,8 @@ def decoding(label: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
+        if isinstance(error, ValueError) and path in str(error):
+            raise
         raise ValueError(f"Expected {label} data that opens at {path}, got: {short(error)}") from error
 
 
@@ -197,7 +201,17 @@ def open_source(path: str, engine: str = "auto", request: Request | None = None)
         entry = format_of(path) if engine == "auto" else FORMATS[engine]
         fetched = "://" in path and not entry.reads_urls
         location = fsspec.open_local(f"simplecache::{path}") if fetched else path
+        if (engine != "auto" or fetched) and os.path.isfile(location):
+            _check_begins(entry, location, path)
         return [Source(path, dataset) for dataset in entry.opens(location, path, request or Request())]
+
+
+def _check_begins(entry: Format, location: str, path: str) -> None:
+    """Raises `ValueError` for archives and pages that are said to be of a format, before its library tells of them."""
+    with open(location, "rb") as file:
+        start = file.read(FIRST_BYTES)
+    if not entry.begins(start) and (is_packed(start) or is_page(start)):
+        raise ValueError(f"Expected {entry.label} at {path}, got {what(location, start)}")
 
 
 def absolute(patterns: str | Iterable[str]) -> str | list[str]:

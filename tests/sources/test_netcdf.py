@@ -82,7 +82,10 @@ def test_every_selection_of_every_layout(folder, dtype, chunks, level, shuffle, 
         found = source.dataset["t"]
         assert is_direct(found) == (level > 0 or fletcher32)
         assert found.dtype == expected["t"].dtype and found.attrs == expected["t"].attrs
-        np.testing.assert_array_equal(found.isel(index).values, expected["t"].isel(index).values)
+        there = expected["t"].isel(index).values
+        if found.dtype.kind == "f":  # what nobody wrote is missing
+            there = np.where(there == there.dtype.type(netCDF4.default_fillvals[dtype]), np.nan, there)
+        np.testing.assert_array_equal(found.isel(index).values, there)
     os.unlink(path)
 
 

@@ -22,8 +22,8 @@ from xarray.backends import BackendArray, NetCDF4BackendEntrypoint
 from xarray.core import indexing
 
 from emulator.kernels.chunks import unshuffle
-from emulator.sources.month_units import in_days
-from emulator.sources.open import TIME_CODER, Format, Request, decoding, register
+from emulator.sources.decode import decoded
+from emulator.sources.open import Format, Request, decoding, register
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3  # HDF5's numbers of its filters
 LEAST_BYTES = 1 << 14  # of a chunk: the library is faster with many small ones
@@ -47,8 +47,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
             use_cftime=None,
             decode_timedelta=False,
         )
-        raw = in_days(with_direct_chunks(raw, location))
-        return [xr.decode_cf(raw, decode_times=TIME_CODER, decode_timedelta=False)]
+        return [decoded(with_direct_chunks(raw, location), path, request.units)]
 
 
 def _begins(start: bytes) -> bool:
