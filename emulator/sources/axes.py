@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from emulator.planet.units import linear
+from emulator.planet.lead_times import as_timedelta
 from emulator.planet.vertical import VERTICAL, VerticalAxis
 from emulator.planet.vertical_axes.level import PRESSURE_NAMES, is_pressure
 from emulator.planet.vertical_axes.registry import Recorded
@@ -135,12 +135,7 @@ def add_times(axes: Axes, dataset, array, forecast: bool, mean: bool = False) ->
             raise ValueError("Expected a forecast with lead times, got none")
         return
     leads = np.atleast_1d(lead.values)
-    if not np.issubdtype(leads.dtype, np.timedelta64):
-        hours = linear(str(lead.attrs.get("units", "?")), "hours")
-        if hours is None:
-            raise ValueError(f"Expected lead times with units of time, got {lead.attrs.get('units')!r}")
-        leads = np.round(leads * hours[0] * 3600e9).astype("timedelta64[ns]")
-    axes.coordinates["lead_time"] = leads.astype("timedelta64[ns]")
+    axes.coordinates["lead_time"] = as_timedelta(leads, lead.attrs.get("units"))
     if lead.ndim:
         axes.dims["lead_time"] = lead.dims[0]
 

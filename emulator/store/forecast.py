@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from emulator.planet.lead_times import as_timedelta
 from emulator.store.marks import mark, marks, partial_path
 from emulator.store.regions import create, finish, write_region
 from emulator.store.schema import ORDER, check_coordinates, check_schema, in_order, open_zarr
@@ -79,12 +80,9 @@ def from_disk_names(dataset: xr.Dataset, path="the dataset") -> xr.Dataset:
         if units in ("months", "month") and np.array_equal(lead.values, np.round(lead.values)):
             dataset = dataset.assign_coords(lead_time=("lead_time", lead.values.astype(np.int64), lead.attrs))
             return in_order(dataset)
-        if units not in ("hours", "h", "hour", "days", "day", "d", "seconds", "s", "minutes", "min", "nanoseconds"):
-            raise ValueError(f"Expected a lead time with units of time in {path}, got units {units!r}")
-        lead = lead.variable.to_index_variable()
-        scale = {"h": 3600, "d": 86400, "s": 1, "m": 60, "n": 1e-9}[units[0]]
-        values = np.round(lead.values * scale * 1e9).astype("timedelta64[ns]")
-        dataset = dataset.assign_coords(lead_time=values)
+        values = as_timedelta(lead.values, units, path)
+        attributes = {name: value for name, value in lead.attrs.items() if name not in ("units", "dtype")}
+        dataset = dataset.assign_coords(lead_time=("lead_time", values, attributes))
     return in_order(dataset)
 
 
