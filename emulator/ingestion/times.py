@@ -171,13 +171,27 @@ class TimeAxis:
         if not len(irregular):
             return cls(times, step)
         at = irregular[0]
-        if not keep_missing:
+        if not step.months and _months_of(times):
             raise ValueError(
-                f"Expected a uniform time axis, got a step of {step} and {seconds_between(times)[at] / 3600:g} h from "
-                f"{times[at]} to {times[at + 1]} ({where}{', ...' if len(terms[0].pieces) > 1 else ''}); "
-                f"to take gaps: {GAPS}"
+                f"Expected one time a month at one day and hour of each, got {times[at]} and {times[at + 1]} ({where}); of "
+                "means over months say so: time_stamp: start, middle or end"
             )
-        return cls(_without_gaps(times, step, where), _shortest(times, step))
+        if keep_missing:
+            return cls(_without_gaps(times, step, where), _shortest(times, step))
+        raise ValueError(
+            f"Expected a uniform time axis, got a step of {step} and {seconds_between(times)[at] / 3600:g} h from "
+            f"{times[at]} to {times[at + 1]} ({where}{', ...' if len(terms[0].pieces) > 1 else ''})"
+            f"{_advice(times, step, where)}"
+        )
+
+
+def _advice(times: np.ndarray, step: TimeStep, where: str) -> str:
+    """How to take gaps, where they are such that it works."""
+    try:
+        _without_gaps(times, step, where)
+    except ValueError as error:
+        return f": {str(error).replace('Expected', 'expected', 1)}"
+    return f"; to take gaps: {GAPS}"
 
 
 def usual_step(times: np.ndarray) -> TimeStep:

@@ -4,6 +4,7 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
+import os
 
 import numpy as np
 import xarray as xr
@@ -21,6 +22,7 @@ from emulator.sources.axes import (
     time_coordinates,
     vertical_coordinate,
 )
+from emulator.sources.combinations import by_initial_time, present
 from emulator.sources.conventions import is_its_mean, time_method, with_centre
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.intervals import interval_hours, interval_lengths, of_one_interval, recorded_hours
@@ -54,7 +56,8 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
                 own or is_its_mean(match.name, array, source.path)
             ):
                 try:
-                    matched += _pieces_of(dataset, array, match, source.path, options)
+                    for part in by_initial_time(array, options.forecast):
+                        matched += _pieces_of(dataset, part, match, source.path, options)
                 except ValueError as error:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
@@ -184,7 +187,11 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         stamp=options.time_stamp,
         starts=axes.starts,
     )
-    return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
+    tables = (
+        not options.forecast and not otherwise and "://" not in path and not os.path.isdir(path)
+    )  # no Zarr: a look is dear
+    there = present(array, axes) if tables else array.attrs.get("present")
+    return [piece] if static else _by_step(piece, entry, there, options)
 
 
 def _domain(array, entry) -> str | None:

@@ -115,6 +115,38 @@ def test_missing_months_are_slots(tmp_path):
     assert store.attrs["time_step_months"] == 1
 
 
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_months_that_do_not_say_that_they_are_means(tmp_path, calendar):
+    """What the message advises works: gaps are none of it."""
+    source = monthly(calendar)
+    expected = store_of(tmp_path, SourceOptions(write_files(tmp_path / "said", source, calendar)))
+    bare = source[["tas", "psl"]].drop_vars("time_bnds", errors="ignore")
+    bare = bare.assign({name: bare[name].copy().assign_attrs(cell_methods="area: mean") for name in bare})
+    bare = bare.assign_coords(time=("time", source.time.values))
+    pattern = write_files(tmp_path / "bare", bare, calendar)
+    for missing in ("refuse", "keep", "interpolate"):
+        with pytest.raises(
+            ValueError, match=r"one time a month .*Amon_0\.nc.*time_stamp: start, middle or end"
+        ) as caught:
+            store_of(tmp_path, SourceOptions(pattern), missing=missing)
+        assert "interpolate" not in str(caught.value)
+    store = store_of(tmp_path, SourceOptions(pattern, time_stamp="middle"))
+    xr.testing.assert_equal(store["2m_temperature"], expected["2m_temperature"])
+
+
+def test_gaps_that_are_no_whole_steps_are_no_gaps(tmp_path):
+    """Of times that no option takes nothing is advised that does not work."""
+    hours = np.array([0, 6, 12, 18, 25, 31])
+    source = monthly("noleap").isel(time=slice(0, 6))[["tas"]].drop_vars("time_bnds", errors="ignore")
+    source["tas"].attrs = {"units": "K", "standard_name": "air_temperature"}
+    source.assign_coords(time=np.datetime64("2001-01-01", "ns") + hours * np.timedelta64(1, "h")).to_netcdf(
+        tmp_path / "a.nc"
+    )
+    with pytest.raises(ValueError, match=r"uniform .* 6 h and 7 h .*a\.nc.*gaps of whole steps of 6 h") as caught:
+        store_of(tmp_path, SourceOptions(str(tmp_path / "a.nc")))
+    assert "interpolate" not in str(caught.value)
+
+
 def test_a_month_alone_needs_an_interval(tmp_path):
     source = monthly("noleap").isel(time=[3])
     source.drop_vars(["time_bnds", "time"]).assign_coords(time=source.time.variable.data).to_netcdf(
