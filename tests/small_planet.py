@@ -64,7 +64,7 @@ def small_planet(times: int = 48, nlat: int = 12, levels: int = 4, seed: int = 0
     for name, values in fields.items():
         entry = VARIABLES[name]
         method = {"mean": "time: mean", "point": "time: point", "fixed": None}[entry.cell]
-        attributes = {"units": entry.units, "standard_name": entry.standard_name}
+        attributes = {"units": entry.units} | ({"standard_name": entry.standard_name} if entry.standard_name else {})
         attributes |= {"cell_methods": method} if method else {}
         data[name] = (dims.get(values.ndim, ("latitude", "longitude")), values.astype(np.float32), attributes)
     data["half_level_a"] = ("half_level", vertical.half_a)

@@ -220,7 +220,6 @@ def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np
     for name in (*fields, *model.static):
         entry = variable(name)
         cell = {"point": "time: point", "mean": f"time: mean (interval: {step_hours} hours)"}.get(entry.cell)
-        dataset[name].attrs = {"units": entry.units, "standard_name": entry.standard_name} | (
-            {"cell_methods": cell} if cell else {}
-        )
+        known = {"units": entry.units, "standard_name": entry.standard_name, "cell_methods": cell}
+        dataset[name].attrs = {key: value for key, value in known.items() if value}
     return dataset

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from emulator.store.masks import domain_name, mask_name
 from emulator.store.schema import ROWS, in_order
 
 
@@ -14,7 +15,7 @@ def thinned(
     levels: Sequence[float] | None = None,
     inside: np.ndarray | None = None,
 ) -> xr.Dataset:
-    """The dataset with some variables (and everything that is recorded by time alone), levels and cells.
+    """The dataset with some variables (their masks, and everything that is recorded by time alone), levels and cells.
 
     `levels` are the nearest in the store's own unit; `inside`, of the shape of a field, marks the region, of
     which the smallest box of rows and columns is kept. Raises `ValueError` for a variable that the dataset lacks.
@@ -23,7 +24,9 @@ def thinned(
         if absent := [name for name in variables if name not in dataset]:
             raise ValueError(f"Expected variables of the forecast to write, it has none named {', '.join(absent)}")
         kept = [n for n, v in dataset.data_vars.items() if n in variables or not ROWS & set(v.dims)]
-        dataset = dataset[[*kept, *(n for n in ("cell_area",) if n in dataset and n not in kept)]]
+        domains = (domain_name(dataset, name) for name in variables)
+        needed = ["cell_area", *(mask_name(domain) for domain in domains if domain is not None)]
+        dataset = dataset[[*kept, *(n for n in dict.fromkeys(needed) if n in dataset and n not in kept)]]
     if levels is not None and "level" in dataset.dims:
         stored = np.asarray(dataset["level"].values, np.float64)
         index = np.unique([int(np.abs(stored - value).argmin()) for value in levels])

@@ -11,6 +11,7 @@ import re
 import numpy as np
 import xarray as xr
 
+from emulator.planet.dates import after_month, instant, is_past_month, parts_of
 from emulator.planet.months import days_of_month, month_numbers, months_later
 
 MONTH_SECONDS = (
@@ -225,7 +226,10 @@ def within(times, start=None, end=None, starts=None) -> np.ndarray:
 
     `starts`: of intervals that end at the times, which then have to lie in the period whole. A bound is a date, a datetime,
     a datetime64 or text of one (`2015`, `2015-12`, `2015-12-31`, `2015-12-31T06`); None is open. An end includes the
-    whole of the smallest unit that it names: a bare date is that whole day.
+    whole of the smallest unit that it names: a bare date is that whole day. A day that a month of another calendar than the
+    standard one has not (31 December of 360 days, 29 February of years without a leap day) means the end of that month.
+
+    Raises `ValueError` for a date that no calendar has.
     """
     times = np.asarray(times)
     if starts is not None:
@@ -236,31 +240,19 @@ def within(times, start=None, end=None, starts=None) -> np.ndarray:
     if times.dtype != object:
         times = times.astype("datetime64[s]")  # in nanoseconds the year 9999 overflows
     if start is not None:
-        kept &= times >= _instant(_parts(start), times)
+        parts = parts_of(start)
+        kept &= times >= (after_month(parts, times) if is_past_month(parts, times) else instant(parts, times))
     if end is not None:
-        parts = _parts(end)
-        if len(parts) < 3:
+        parts = parts_of(end)
+        if is_past_month(parts, times):
+            kept &= times < after_month(parts, times)
+        elif len(parts) < 3:
             year, month = divmod(12 * parts[0] + (parts[1] if len(parts) == 2 else 12), 12)
-            kept &= times < _instant([year, month + 1], times)
+            kept &= times < instant([year, month + 1], times)
         else:
             seconds = (86400, 3600, 60, 1)[len(parts) - 3]
-            kept &= times < later(_instant(parts, times), seconds)
+            kept &= times < later(instant(parts, times), seconds)
     return kept
-
-
-def _parts(moment) -> list[int]:
-    """Year, month, ... of a date or a datetime, as many as it names, at most to the second."""
-    return [int(part) for part in re.findall(r"\d+", str(moment))][:6]
-
-
-def _instant(parts: list[int], times: np.ndarray):
-    """The first instant of a year, month, ... of the kind and calendar of some times."""
-    whole = (*parts, *(1, 1, 0, 0, 0)[len(parts) - 1 :])
-    if times.dtype != object:
-        return np.datetime64(datetime.datetime(*whole), "s")
-    import cftime
-
-    return cftime.datetime(*whole, calendar=times[0].calendar)
 
 
 def select_period(dataset: xr.Dataset, start=None, end=None, dimension: str = "time") -> xr.Dataset:

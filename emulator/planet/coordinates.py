@@ -2,6 +2,8 @@
 
 import numpy as np
 
+ROUNDING = 1e-4  # degrees (11 m), to which coordinates of sources are the same: float32 rounds to 3e-5
+
 
 def check_coordinates(latitude: np.ndarray, longitude: np.ndarray) -> None:
     """Raises `ValueError` unless degrees `(nlat,)` and `(nlon,)` are finite and in the convention's order."""
@@ -35,7 +37,7 @@ def check_coordinates(latitude: np.ndarray, longitude: np.ndarray) -> None:
 def longitude_east(longitude: np.ndarray) -> np.ndarray:
     """Longitudes in degrees as they are in [0, 360), of the same type."""
     east = np.asarray(longitude % 360, longitude.dtype)
-    return np.where(east >= 360 - 1e-9, np.zeros((), east.dtype), east)  # float32 rounds -1e-8 % 360 up to 360
+    return np.where(east >= 360 - ROUNDING, np.zeros((), east.dtype), east)  # -1e-5 is 0, not 359.99999
 
 
 def positions_in_order(name: str, values: np.ndarray) -> np.ndarray:
@@ -58,7 +60,24 @@ def contiguous(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values = np.concatenate([values[start:], values[:start] + 360])
         values = values - 360 if values[0] >= 180 else values
     turns = np.round((values - longitude[order]) / 360)
-    return order, np.where(turns == 0, longitude[order], values)
+    values = np.where(turns == 0, longitude[order], values)
+    if -ROUNDING < values[0] < 0 and values[-1] - values[0] >= 180:  # of a globe, that begins at 0
+        values = np.concatenate([np.zeros(1, values.dtype), values[1:]])
+    return order, values
+
+
+def once(longitude: np.ndarray) -> np.ndarray:
+    """Positions of increasing longitudes without those that are there twice, as 0 and 360 or -180 and 180 are."""
+    kept = np.concatenate([[True], np.diff(longitude) > ROUNDING])
+    if len(longitude) > 2 and longitude[-1] - longitude[0] > 360 - ROUNDING:
+        kept[-1] = False
+    return np.flatnonzero(kept)
+
+
+def within_poles(latitude: np.ndarray) -> np.ndarray:
+    """Latitudes in degrees, those that rounding put beyond a pole at the pole."""
+    beyond = np.abs(latitude) > 90
+    return np.where(beyond & (np.abs(latitude) <= 90 + ROUNDING), np.copysign(90.0, latitude), latitude)
 
 
 def edges(centres: np.ndarray) -> np.ndarray:
@@ -68,13 +87,23 @@ def edges(centres: np.ndarray) -> np.ndarray:
 
 
 def column_edges(longitude: np.ndarray) -> np.ndarray:
-    """Edges of columns in degrees, increasing, `(nlon + 1,)`; of a grid that goes round, exactly equally wide."""
+    """Edges of columns in degrees, increasing, `(nlon + 1,)`; of a grid that goes round, exactly equally wide.
+
+    Uneven columns end half-way to their neighbours, the outer ones across Greenwich where no gap shows that they are a box's.
+    """
     if goes_round(longitude):
         count = len(longitude)
         return longitude[0] + (np.arange(count + 1) - 0.5) * (360.0 / count)
+    if closes(longitude):
+        return edges(np.concatenate([longitude[-1:] - 360, longitude, longitude[:1] + 360]))[1:-1]
     return edges(longitude)
 
 
 def goes_round(longitude: np.ndarray) -> bool:
     """Whether evenly spaced longitudes go all round."""
     return bool(np.allclose(np.diff(longitude), 360.0 / len(longitude), rtol=1e-3))
+
+
+def closes(longitude: np.ndarray) -> bool:
+    """Whether longitudes, evenly spaced or not, have no wider gap between the last and the first than between others."""
+    return bool(longitude[0] + 360 - longitude[-1] <= np.diff(longitude).max() * (1 + 1e-3))

@@ -2,33 +2,15 @@
 
 import functools
 import logging
+import re
+import tokenize
 
+from emulator.planet.spellings import capitals, factor, spelled
 from emulator.planet.variables import Variable
 
 STANDARD_GRAVITY = 9.80665  # m s-2; defines the geopotential metre (WMO), whatever gravity a model has
 WATER_DENSITY = 1000.0  # kg m-3; ECMWF's depth of water equivalent
 
-# Spellings in meteorological files that pint does not know or takes for something else (mb is its millibarn).
-SPELLINGS = {
-    "(0 - 1)": "1",
-    "~": "1",
-    "fraction": "1",
-    "proportion": "1",
-    "numeric": "1",
-    "unitless": "1",
-    "none": "1",
-    "mb": "hPa",
-    "mbar": "hPa",
-    "m of water equivalent": "m",
-    "m of water": "m",
-    "c": "degC",
-    "degree true": "degree",
-    "(code table 4.213)": "1",
-    "(code table 4.234)": "1",
-    "psu": "g kg-1",  # cf-xarray takes it for a pure number
-    "ppb": "1e-9",
-    "ppt": "1e-12",
-}
 MOLE_FRACTION = "mol mol-1"
 
 # What pint would say: its definitions take half a second to read, and most files need no others.
@@ -47,27 +29,46 @@ def _registry():
     return cf_xarray.units.units
 
 
-def _unit(text: str):
+def _unit(text: str) -> tuple[float, object]:
+    """A number, and pint's unit that it counts. Raises `ValueError` for what pint does not know."""
     import pint
 
-    text = SPELLINGS.get(text.strip().lower(), text.strip())
+    spelling = spelled(text)
     try:
-        return _registry().Unit(text)
-    except (pint.errors.UndefinedUnitError, pint.errors.DefinitionSyntaxError, ValueError, AssertionError, TypeError):
+        number, rest = 1.0, spelling
+        while (found := factor(rest))[1] != rest:  # spellings are numbers of other units themselves
+            number, rest = number * found[0], found[1]
+        if re.search(r"\(\d", rest):  # an amount in 6 hours
+            quantity = _registry().parse_expression(rest)
+            return number * float(quantity.magnitude), quantity.units
+        return number, _registry().Unit(rest)
+    except (
+        pint.errors.PintError,
+        ValueError,
+        AssertionError,
+        TypeError,
+        AttributeError,
+        tokenize.TokenError,
+        SyntaxError,
+    ):
         raise ValueError(f"Expected units that pint knows, got {text!r}") from None
 
 
 def _number(text: str) -> float | None:
     """A pure number other than 1 that stands for units."""
+    text = spelled(text)
     try:
-        number = float(SPELLINGS.get(text.strip().lower(), text))
+        number = 10.0 ** int(text[3:]) if text.startswith("10^") else float(text)
     except ValueError:
         return None
     return number if number > 0 and number != 1 else None
 
 
 def linear(source: str, target: str) -> tuple[float, float] | None:
-    """`(scale, offset)` with `target = scale * source + offset`; None when the units do not convert."""
+    """`(scale, offset)` with `target = scale * source + offset`; None when the units do not convert.
+
+    Angles are no pure numbers, and a number of molecules is none of mass. Raises `ValueError` for units that are none.
+    """
     if source.replace("**", "") == target:
         return 1.0, 0.0
     if (source, target) in COMMON:
@@ -75,12 +76,38 @@ def linear(source: str, target: str) -> tuple[float, float] | None:
     if (number := _number(source)) is not None:  # CMIP's salinity is in units of 0.001, input4MIPs' CO2 in 1.e-6
         one = linear("1", target)
         return one and (one[0] * number, one[1])
-    source_unit, target_unit = _unit(source), _unit(target)
-    if source_unit.dimensionality != target_unit.dimensionality or ("mol" in source) != ("mol" in target):
-        return None  # a mole fraction and a mass fraction are both without dimension
+    try:
+        if (found := _linear(source, target)) is not None:
+            return found
+        known = True
+    except ValueError:
+        known = False
+    try:
+        return _linear(capitals(source), target)
+    except ValueError:
+        if known:
+            return None
+        raise ValueError(f"Expected units that pint knows, got {source!r}") from None
+
+
+def _linear(source: str, target: str) -> tuple[float, float] | None:
+    (number, source_unit), (one, target_unit) = _unit(source), _unit(target)
+    alike = source_unit.dimensionality == target_unit.dimensionality
+    if not alike or _of_molecules(source) != _of_molecules(target) or _is_angle(source_unit) != _is_angle(target_unit):
+        return None
     quantity = _registry().Quantity
     offset = float(quantity(0.0, source_unit).to(target_unit).magnitude)
-    return float(quantity(1.0, source_unit).to(target_unit).magnitude) - offset, offset
+    scale = float(quantity(1.0, source_unit).to(target_unit).magnitude) - offset
+    return scale * number / one, offset / one
+
+
+def _is_angle(unit) -> bool:
+    """Whether a unit is one of angle, which pint counts among the pure numbers."""
+    return unit.dimensionless and "radian" in str(_registry().get_base_units(unit)[1])
+
+
+def _of_molecules(units: str) -> bool:
+    return "mol" in spelled(units)
 
 
 def conversion(units: str, variable: Variable, interval_seconds: float | None = None) -> tuple[float, float]:
@@ -92,13 +119,17 @@ def conversion(units: str, variable: Variable, interval_seconds: float | None = 
 
     Raises `ValueError` for units that do not convert, and for an accumulation whose interval is not known.
     """
+    if variable.units == "g kg-1" and spelled(units) == "1e-12":  # ppt of salt is a part per thousand
+        return 1.0, 0.0
     if direct := linear(units, variable.units):
         return direct
     if variable.standard_name in ("geopotential", "surface_geopotential") and (metres := linear(units, "m")):
         return metres[0] * STANDARD_GRAVITY, 0.0
     if str(variable.standard_name).startswith("lwe_thickness") and (mass := linear(units, "kg m-2")):
         return mass[0] / WATER_DENSITY, 0.0
-    if variable.units == MOLE_FRACTION and "kg" not in units and (number := linear(units, "1")):
+    if variable.units == "kg m-2" and "water" in variable.name and (depth := linear(units, "m")):
+        return depth[0] * WATER_DENSITY, 0.0
+    if variable.units == MOLE_FRACTION and "kg" not in units and "g/g" not in units and (number := linear(units, "1")):
         return number
     if variable.cell == "mean":
         density = WATER_DENSITY if variable.units.startswith("kg") else 1.0

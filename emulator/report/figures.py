@@ -70,7 +70,8 @@ def _scores(scores: xr.Dataset, variable, level, kind) -> Figure:
                 f"Expected scores of {variable!r}, got those of {', '.join(sorted(set(scores['variable'].values)))}"
             )
         if level is not None:
-            channels = channels[[_nearest(scores["level"].values[channels], level)]]
+            of_the_atmosphere = bool(np.isfinite(scores["pressure"].values[channels]).all())
+            channels = channels[[_nearest(scores["level"].values[channels], level, of_the_atmosphere)]]
         view.headline = [str(name) for name in scores["channel"].values[channels]]
     return error_panel(view).markup.figure
 
@@ -154,13 +155,14 @@ def _at_level(dataset: xr.Dataset, field: xr.DataArray, level) -> tuple[xr.DataA
     if (axis := vertical_of(field.dims)) is None:
         return field, ""
     values = field[axis].values
-    place = len(values) // 2 if level is None else _nearest(values, level)
+    place = len(values) // 2 if level is None else _nearest(values, level, axis == "level")
     return field.isel({axis: place}), level_label(dataset, axis, place)
 
 
-def _nearest(levels: np.ndarray, level: float) -> int:
+def _nearest(levels: np.ndarray, level: float, of_the_atmosphere: bool) -> int:
     """Position of the level nearest to one in the same unit; sigma levels are those of a surface at 1000 hPa."""
-    return int(np.abs((1000 * levels if levels.max() <= 1 < level else levels) - level).argmin())
+    sigma = of_the_atmosphere and levels.max() <= 1 < level
+    return int(np.abs((1000 * levels if sigma else levels) - level).argmin())
 
 
 def _draw(dataset, grid: Grid, what: tuple[str, str, str], fields: list[np.ndarray], titles: list[str]) -> Figure:

@@ -8,12 +8,15 @@ ingest. Fields without units are taken to be in the table's, as WeatherBench 2 l
 import logging
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import in_nanoseconds
+from emulator.planet.coordinates import within_poles
 from emulator.planet.units import linear
 from emulator.planet.variables import VARIABLES
 from emulator.sources.harmonise import matches
+from emulator.sources.horizontal import degrees
 from emulator.sources.open import FORMATS, find, format_of, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
@@ -56,7 +59,7 @@ def open_any_forecast(path) -> xr.Dataset:
         dataset = open_forecast(path)
         own = "emulator_schema" in dataset.attrs
         return in_nanoseconds(dataset if own else _under_canonical_names(dataset, path))
-    parts = [from_disk_names(_one_forecast(_opened(file)), file) for file in find(str(path))]
+    parts = [from_disk_names(_one_forecast(_in_degrees(_opened(file))), file) for file in find(str(path))]
     dataset = check_forecast(_joined(parts, "init_time", path), path)
     return in_nanoseconds(_under_canonical_names(dataset, path))
 
@@ -124,8 +127,21 @@ def _named(dataset: xr.Dataset, path) -> xr.Dataset:
             f"Expected a dimension {' or '.join(ALONG)} in {path}, got {', '.join(map(str, dataset.dims))}"
         )
     names |= {along[0]: "time"} if along[0] != "time" else {}
+    dataset = _in_degrees(dataset)
     clashes = [ours for theirs, ours in names.items() if ours in dataset.variables]
     return in_order(dataset.drop_vars(clashes).rename(names))
+
+
+def _in_degrees(dataset: xr.Dataset) -> xr.Dataset:
+    """Latitudes and longitudes in degrees, none beyond a pole by rounding."""
+    for ours in ("latitude", "longitude"):
+        for name in (name for name in FORECAST_NAMES[ours] if name in dataset.coords):
+            values = degrees(dataset[name])
+            values = within_poles(values) if ours == "latitude" else values
+            if not np.array_equal(values, dataset[name].values):
+                units = {"units": "degrees_north" if ours == "latitude" else "degrees_east"}
+                dataset = dataset.assign_coords({name: (dataset[name].dims, values, dataset[name].attrs | units)})
+    return dataset
 
 
 def _one_forecast(dataset: xr.Dataset) -> xr.Dataset:

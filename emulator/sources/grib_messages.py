@@ -110,7 +110,7 @@ def _read_header(eccodes, handle, offset, index) -> Message:
             return default
 
     with contextlib.suppress(eccodes.CodesInternalError):
-        eccodes.codes_set(handle, "stepUnits", "h")
+        eccodes.codes_set(handle, "stepUnits", "s")  # of which there are whole numbers: hours would cut minutes off
     date, time = get("dataDate", int), get("dataTime", int)
     level_type = get("typeOfLevel", str, "unknown")
     return Message(
@@ -121,9 +121,10 @@ def _read_header(eccodes, handle, offset, index) -> Message:
         level_type=level_type,
         level=round(float(get("level", float, 0.0)) * PRESSURE.get(level_type, 1.0), 6),
         init=np.datetime64(f"{date // 10000:04d}-{date // 100 % 100:02d}-{date % 100:02d}", "ns")
-        + np.timedelta64(time // 100 * 60 + time % 100, "m"),
-        start_hours=float(get("startStep", float, 0.0)),
-        end_hours=float(get("endStep", float, 0.0)),
+        + np.timedelta64(time // 100 * 60 + time % 100, "m")
+        + np.timedelta64(get("second", int, 0) or 0, "s"),
+        start_hours=get("startStep", float, 0.0) / 3600,
+        end_hours=get("endStep", float, 0.0) / 3600,
         number=get("number", int, 0) or 0,
         data_type=get("dataType", str, ""),
         grid=get("gridType", str, "unknown"),
@@ -169,12 +170,23 @@ def mesh(path, message) -> tuple[np.ndarray, np.ndarray]:
     """Latitudes of the rows and longitudes of the columns of a message in its order, or both of every cell of points."""
     eccodes = _eccodes(path)
     with _handle(path, message.offset, message.index) as handle:
-        if message.grid not in POINT_GRIDS and eccodes.codes_get(handle, "alternativeRowScanning", int):
-            raise ValueError(f"Expected rows that all run in one direction in {path}, got alternating ones")
         rows, columns = (
             _arranged(eccodes, handle, eccodes.codes_get_array(handle, k)) for k in ("latitudes", "longitudes")
         )
     return (rows, columns) if rows.ndim == 1 else (rows[:, 0], columns[0])
+
+
+def _in_one_direction(eccodes, handle, values) -> np.ndarray:
+    """Values of a message whose rows run to and fro (WMO's flag table 3.4) as if all ran in the direction of the first.
+
+    Latitudes and longitudes need none of it: ecCodes gives them row after row, whatever the flag.
+    """
+    if not eccodes.codes_get(handle, "alternativeRowScanning", int):
+        return values
+    consecutive = eccodes.codes_get(handle, "jPointsAreConsecutive", int)
+    lines = np.array(values).reshape(eccodes.codes_get(handle, "Ni" if consecutive else "Nj", int), -1)
+    lines[1::2] = lines[1::2, ::-1]
+    return lines.ravel()
 
 
 def _arranged(eccodes, handle, values) -> np.ndarray:
@@ -218,4 +230,6 @@ class GribArray(BackendArray):
             values = np.asarray(eccodes.codes_get_values(handle))
             if eccodes.codes_get(handle, "bitmapPresent", int):
                 values = np.where(values == MISSING, np.nan, values)
+            if eccodes.codes_get(handle, "gridType", str) not in POINT_GRIDS:
+                values = _in_one_direction(eccodes, handle, values)
             return _arranged(eccodes, handle, values).astype(np.float32)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from emulator.planet.cell_areas import covers_sphere, polygon_areas, ring_areas, unit_vectors
 from emulator.planet.constants import ERA5
-from emulator.planet.coordinates import contiguous, longitude_east, positions_in_order
+from emulator.planet.coordinates import contiguous, longitude_east, once, positions_in_order, within_poles
 from emulator.planet.grid import Grid
 from emulator.planet.projection import NAME as CRS
 from emulator.planet.projection import is_rotated, mapping_from, mapping_name
@@ -45,7 +45,9 @@ def add_horizontal(axes: Axes, dataset, array) -> None:
     for coordinate in (latitude, longitude):
         if not np.all(np.isfinite(coordinate.values)):
             raise ValueError(f"Expected finite values of {coordinate.name}, got NaN")
-    north, east = np.asarray(latitude.values, np.float64), np.asarray(longitude.values, np.float64)
+    north, east = within_poles(degrees(latitude)), degrees(longitude)
+    if latitude.ndim and not any(str(c.attrs.get("units", "")) for c in (latitude, longitude)):
+        _check_unitless(latitude.name, north, east)
     if latitude.dims == longitude.dims:
         axes.dims["cell"] = latitude.dims[0]
         east = longitude_east(east)
@@ -53,11 +55,41 @@ def add_horizontal(axes: Axes, dataset, array) -> None:
         axes.coordinates |= {"latitude": north, "longitude": east, "cell_area": area}
         return
     rows, (columns, east) = positions_in_order("latitude", north), contiguous(east)
-    if len(columns) > 2 and east[1] - east[0] < 1e-6:  # 0 and 360, or -180 and 180, are both there
-        columns, east = np.delete(columns, 1), np.delete(east, 1)
+    columns, east = columns[once(east)], east[once(east)]
     axes.dims |= {"latitude": latitude.dims[0], "longitude": longitude.dims[0]}
     axes.order |= {"latitude": rows, "longitude": columns}
     axes.coordinates |= {"latitude": north[rows], "longitude": east}
+
+
+def degrees(coordinate, otherwise="") -> np.ndarray:
+    """Latitudes or longitudes in degrees, float64, whatever angle they are recorded in.
+
+    `otherwise`: units where the coordinate has none, as corners are in those of their centres. Raises `ValueError` for units
+    that are no angle.
+    """
+    values, units = np.asarray(coordinate.values, np.float64), str(coordinate.attrs.get("units", "") or otherwise)
+    if units.strip().lower().startswith(("deg", "°", "º")) or units.strip() in ("", "1"):
+        return values
+    try:
+        change = linear(units, "degree")
+    except ValueError:
+        change = None
+    if change is None:
+        raise ValueError(
+            f"Expected {coordinate.name} in degrees or radians, got {units!r}; give its units, as in units: "
+            f"{{{coordinate.name}: degrees}}"
+        )
+    return values * change[0]
+
+
+def _check_unitless(name, north: np.ndarray, east: np.ndarray) -> None:
+    """Raises `ValueError` for places without units that fill a sphere in radians."""
+    half = np.pi / 2 * (1 + 1e-6)
+    if np.abs(north).max() <= half and np.abs(east).max() <= 4 * half and np.ptp(north) > 1 and np.ptp(east) > 4.5:
+        raise ValueError(
+            f"Expected units of {name}, got none for {north.min():.4g} to {north.max():.4g}, which may be radians; say "
+            f"which: units: {{{name}: radian}} (or degrees), and the same of the longitudes"
+        )
 
 
 def _mapping_name(array) -> str | None:
@@ -87,10 +119,12 @@ def _add_map(axes: Axes, dataset, array, latitude, longitude) -> None:
     mapping, values = mapping_from(mapping.attrs), {}
     for name, coordinate in zip("yx", place, strict=True):
         units = str(coordinate.attrs.get("units", "m"))
-        change = (1.0, 0.0) if is_rotated(mapping) else linear(units, "m")
-        if change is None:
+        if is_rotated(mapping):
+            values[name] = degrees(coordinate)
+        elif (change := linear(units, "m")) is not None:
+            values[name] = np.asarray(coordinate.values, np.float64) * change[0]
+        else:
             raise ValueError(f"Expected {coordinate.name} of a {mapping_name(mapping)} in m or km, got {units!r}")
-        values[name] = np.asarray(coordinate.values, np.float64) * change[0]
         axes.order[name] = positions_in_order(name, values[name])
         axes.dims[name] = coordinate.dims[0]
         values[name] = values[name][axes.order[name]]
@@ -108,7 +142,7 @@ def _check_places(grid: Grid, axes: Axes, latitude, longitude) -> None:
     if set(latitude.dims) != set(raw):
         return
     where = np.ix_(axes.order["y"], axes.order["x"])
-    recorded = unit_vectors(*(c.transpose(*raw).values[where].astype(np.float64) for c in (latitude, longitude)))
+    recorded = unit_vectors(*(degrees(c.transpose(*raw))[where] for c in (latitude, longitude)))
     found = unit_vectors(grid.latitude, grid.longitude)
     apart = np.linalg.norm(recorded - found, axis=-1)
     half = np.linalg.norm(found[:, 1:] - found[:, :-1], axis=-1).min() / 2
@@ -135,7 +169,7 @@ def _cell_area(dataset, latitude, longitude) -> np.ndarray:
     Those of a region are shares of the sphere. Raises `ValueError` where they are in no unit that tells.
     """
     area, whole = _area_and_whole(dataset, latitude, longitude)
-    if covers_sphere(latitude.values, longitude.values, area):
+    if covers_sphere(degrees(latitude), degrees(longitude), area):
         return area
     if whole is None:
         raise ValueError(
@@ -154,7 +188,9 @@ def _area_and_whole(dataset, latitude, longitude) -> tuple[np.ndarray, float | N
             return np.asarray(candidate.values, np.float64), SPHERE.get(str(candidate.attrs.get("units")))
     corners = [dataset.variables.get(c.attrs.get("bounds")) for c in (latitude, longitude)]
     if any(c is None or c.ndim != 2 for c in corners):
-        if (area := ring_areas(np.asarray(latitude.values, np.float64))) is not None:
+        if (area := ring_areas(degrees(latitude))) is not None:
             return area, 1.0
         raise ValueError("Expected cell areas or cell corners with a point grid, got neither")
-    return polygon_areas(*(np.asarray(c.values, np.float64) for c in corners)), 4 * np.pi
+    units = [str(c.attrs.get("units", "")) for c in (latitude, longitude)]
+    places = [degrees(xr.DataArray(c, name="corners"), own) for c, own in zip(corners, units, strict=True)]
+    return polygon_areas(*places), 4 * np.pi

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from emulator.planet.coordinates import column_edges
+from emulator.planet.coordinates import closes, column_edges
 from emulator.planet.grid import Grid, row_edges
 
 Method = Literal["conservative", "bilinear"]
@@ -146,7 +146,7 @@ def _linear_rows(source, target, poles) -> np.ndarray:
 
 def _linear_columns(source, target) -> np.ndarray:
     longitude, wanted, count = source.longitude, target.longitude, len(source.longitude)
-    if not source.goes_round:
+    if not closes(source.longitude):
         return _linear(longitude, wanted + 360 * np.round((longitude[[0, -1]].mean() - wanted[[0, -1]].mean()) / 360))
     beyond = np.concatenate([longitude[-1:] - 360, longitude, longitude[:1] + 360])
     wanted = np.where(wanted < beyond[0], wanted + 360, np.where(wanted > beyond[-1], wanted - 360, wanted))

@@ -54,15 +54,21 @@ def domain_of(dataset: xr.Dataset, name: str, beside: xr.Dataset | None = None) 
     return where_inside(domain, dataset[what].variable, name, own)
 
 
+def mask_is_known(dataset: xr.Dataset, name: str, beside: xr.Dataset | None = None) -> bool:
+    """Whether a store, or the one beside it, has the mask of a field's domain; a field without a domain needs none."""
+    domain = domain_name(dataset, name)
+    return domain is None or any(mask_name(domain) in store for store in (dataset, beside) if store is not None)
+
+
 def existing(field: xr.DataArray, dataset: xr.Dataset, beside: xr.Dataset | None = None) -> xr.DataArray:
     """A field of a store, or some of its times, members and levels, missing outside its domain; as `domain_of`.
 
     It stays as it is where no store has the mask. What is not loaded and no Dask array is loaded: select first.
     """
-    domain = domain_name(dataset, str(field.name))
-    if domain is None or not any(mask_name(domain) in store for store in (dataset, beside) if store is not None):
+    name = str(field.name)
+    if domain_name(dataset, name) is None or not mask_is_known(dataset, name, beside):
         return field
-    exists = domain_of(dataset, str(field.name), beside)
+    exists = domain_of(dataset, name, beside)
     own = [d for d in dataset[field.name].dims if d not in ("time", "init_time", "lead_time", "member")]
     where = xr.DataArray(exists, {d: dataset[d].variable for d in own if d in VERTICAL}, own)
     for axis in (d for d in own if d in VERTICAL):

@@ -8,7 +8,7 @@ from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
 from emulator.planet.projection import from_sphere
 from emulator.planet.vertical import VERTICAL, vertical_of
-from emulator.store.masks import domain_of
+from emulator.store.masks import domain_of, mask_is_known
 from emulator.store.schema import constants_of, grid_of
 
 LAPSE_RATE = 0.0065  # K m-1, of the standard atmosphere
@@ -34,7 +34,8 @@ def at_points(dataset: xr.Dataset, points: xr.Dataset, method: str = "bilinear",
     data = {}
     for name, field in dataset.data_vars.items():
         if set(grid.dims) <= set(field.dims) and vertical_of(field.dims) is None:
-            data[name] = _interpolated(field, grid, index, weight, domain_of(dataset, str(name)))
+            exists = domain_of(dataset, str(name)) if mask_is_known(dataset, str(name)) else None
+            data[name] = _interpolated(field, grid, index, weight, exists)
     fields = xr.Dataset(data, {n: c for n, c in dataset.coords.items() if not set(grid.dims) & {*c.dims, n}})
     fields = fields.drop_vars([n for n in VERTICAL if n in fields.coords])
     fields = fields.assign_coords({n: points[n].variable for n in ("station", "latitude", "longitude", "elevation")})

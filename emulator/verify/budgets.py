@@ -13,7 +13,7 @@ from emulator.planet.grid import Grid
 from emulator.planet.quantities.energy import HYDROSTATIC, EnergyForm
 from emulator.planet.quantities.registry import Columns, Quantity, quantities
 from emulator.planet.vertical import Levels, vertical_of
-from emulator.store.masks import domain_of
+from emulator.store.masks import domain_of, mask_is_known
 from emulator.store.schema import constants_of, grid_of, levels_of
 from emulator.verify.channels import values
 
@@ -90,6 +90,7 @@ class Ledger:
         self.skipped: dict[str, str] = {}
         along = "lead_time" if "lead_time" in dataset.dims else "time"
         known = {str(name) for name, array in dataset.data_vars.items() if along in array.dims}
+        known = {name for name in known if mask_is_known(dataset, name, truth)}  # others cannot be summed
         static = truth.get(STATIC, None if STATIC in known else dataset.get(STATIC))
         declared, usable = audited(), known - {STATIC} | ({STATIC} if static is not None else set())
         for name, quantity in declared.items():

@@ -8,6 +8,7 @@ from masked_ocean import HEIGHT, THETAO, made_forecast, made_truth, masks, with_
 from emulator.files.whole_file import write_netcdf
 from emulator.forecasting.grib import write_grib
 from emulator.forecasting.netcdf import to_cf
+from emulator.forecasting.thinning import thinned
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,11 @@ def test_members_of_fields_on_depths_stay_apart(tmp_path):
 def test_a_field_whose_mask_is_absent_is_written_as_it_is(forecast):
     bare = forecast[[HEIGHT]]
     np.testing.assert_array_equal(to_cf(bare)[HEIGHT].values, bare[HEIGHT].values)
+
+
+def test_a_selection_of_variables_keeps_their_masks(forecast):
+    chosen = thinned(forecast, [THETAO, "temperature"])
+    assert set(chosen.data_vars) == {THETAO, "temperature", "sea_floor", "soil_layer_bounds"}
+    assert "land_sea_mask" in thinned(forecast, [HEIGHT])
+    values = to_cf(chosen)[THETAO].values
+    np.testing.assert_array_equal(np.isfinite(values), np.broadcast_to(exists(THETAO), values.shape))

@@ -9,7 +9,8 @@ import pytest
 from pydantic import Field
 
 from emulator.options import Options, option
-from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig
+from emulator.verify.options import VerifyOptions
+from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig, VerifyConfig
 from pipelines.config.base import NEW
 from pipelines.config.declared import Key, model_of
 from pipelines.load import fingerprint, load_experiment, load_stage, to_yaml
@@ -209,6 +210,24 @@ def test_a_store_has_the_sources_period_and_output_among_its_options():
     keys = list(STAGES["ingest"].model_fields)
     assert keys[:2] == ["sources", "output"] and keys[keys.index("constants") + 1] == "period"
     assert not {"start", "end", "settings"} & set(keys)
+
+
+def test_levels_to_score_are_a_list_or_lists_by_axis():
+    def read(levels):
+        return VerifyConfig.model_validate({"truth": "a.zarr", "output": "s.nc", "levels": levels}).levels
+
+    assert read([500, 850]) == [500, 850] and read(None) is None
+    assert (
+        read({"depth": [5, 100]})
+        == {"depth": [5, 100]}
+        == {axis: list(values) for axis, values in VerifyOptions.of({"levels": {"depth": [5, 100]}}).levels.items()}
+    )
+    assert VerifyOptions.of({"levels": [500, 850]}).levels == (500, 850)
+    for wrong in ({"depth": 5}, "500", {"depth": ["deep"]}):
+        with pytest.raises(ValueError, match="levels"):
+            read(wrong)
+    with pytest.raises(ValueError, match=r"a sequence as levels\.depth, got 5"):
+        VerifyOptions.of({"levels": {"depth": 5}})
 
 
 def test_models_are_frozen_and_strict():

@@ -45,6 +45,24 @@ def test_a_period_is_xarrays_slice_of_its_text(times, start, end):
     np.testing.assert_array_equal(within(times[mixed], start, end), within(times, start, end)[mixed])
 
 
+@pytest.mark.parametrize(
+    ("calendar", "day"), [("360_day", "2001-12-31"), ("noleap", "2001-02-29"), ("360_day", "2001-03-31")]
+)
+def test_a_day_that_a_calendar_has_not_is_the_end_of_its_month(calendar, day):
+    """As the end of a period it takes the whole month, as its start nothing; the standard calendar refuses it."""
+    times = xr.date_range("2001-01-01", periods=1600, freq="6h", calendar=calendar, use_cftime=True).values
+    whole = datetime.date(2001, int(day[5:7]), 28)
+    np.testing.assert_array_equal(within(times, None, day), within(times, None, day[:7]))
+    np.testing.assert_array_equal(within(times, day), ~within(times, None, day[:7]))
+    assert within(times, None, whole).sum() < within(times, None, day).sum() or calendar == "noleap"
+    if day != "2001-02-29":
+        np.testing.assert_array_equal(within(times, None, datetime.date.fromisoformat(day)), within(times, None, day))
+    with pytest.raises(ValueError, match="Expected a date of the calendar of the times, got 2001-02-29"):
+        within(GREGORIAN, None, "2001-02-29")
+    with pytest.raises(ValueError, match="got 2001-13-01"):
+        within(times, None, "2001-13-01")
+
+
 def test_ends_are_included_and_nothing_is_refused_in_a_sentence():
     assert within(GREGORIAN, GREGORIAN[3], GREGORIAN[5]).sum() == 3
     assert within(GREGORIAN, None, "9999-12-31").all() and not len(within(GREGORIAN[:0], "2001", "2002"))

@@ -7,6 +7,7 @@ from emulator.planet.cell_areas import covers_sphere
 from emulator.planet.coordinates import contiguous
 from emulator.planet.grid import Grid
 from emulator.planet.projection import from_sphere, mapping_from, to_sphere
+from emulator.sphere.regrid import Regridder
 
 RADIUS = 6371e3
 SPHERE = {"earth_radius": RADIUS}
@@ -63,6 +64,32 @@ def test_a_box_has_the_area_of_the_zone_between_its_edges(west, width, south, he
     np.testing.assert_allclose(grid.cell_area.sum(), exact, rtol=1e-9)
     np.testing.assert_allclose(grid.area.sum(), 1, rtol=1e-12)
     np.testing.assert_allclose(grid.mean(np.full(grid.shape, 3.0)), 3.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("at", [0, 7, 35])
+def test_columns_of_uneven_width_weigh_by_their_width(at):
+    """Two columns of half the width anywhere, also at Greenwich: the mean is the trapezoidal rule of the whole circle."""
+    longitude = np.sort(np.concatenate([np.arange(0.0, 360, 10), [10.0 * at + 5]]))
+    latitude = np.linspace(90, -90, 19)
+    grid = Grid.from_coordinates(latitude, longitude)
+    gaps = np.diff(np.concatenate([longitude[-1:] - 360, longitude, longitude[:1] + 360]))
+    expected = (gaps[1:] + gaps[:-1]) / 720
+    np.testing.assert_allclose(grid.area.sum(axis=0), expected, rtol=1e-12)
+    np.testing.assert_allclose(grid.cell_area.sum(), 1, rtol=1e-12)
+    field = 101_325 + 500 * np.cos(np.radians(longitude)) + 0 * latitude[:, None]
+    even = Grid.equiangular(19, 36, poles=True)
+    np.testing.assert_allclose(grid.mean(field), (field[0] * expected).sum(), rtol=1e-12)
+    for method in ("conservative", "bilinear"):
+        on_even = Regridder(grid, even, method)(field)
+        np.testing.assert_allclose(on_even[:, 0], field[0, 0] if method == "bilinear" else on_even[0, 0], rtol=1e-6)
+        tolerance = 1e-12 if method == "conservative" else 1e-4
+        np.testing.assert_allclose(even.mean(on_even), grid.mean(field), rtol=tolerance)
+
+
+def test_a_region_is_described_by_its_own_ends():
+    """Of 350 to 2 degrees east, not 0 to 358."""
+    _, longitude = contiguous(np.array([350.0, 352, 354, 356, 358, 0, 2]))
+    assert "longitude -10 to 2)" in Grid.from_coordinates(np.arange(60.0, 40, -2), longitude).describe()
 
 
 def test_boxes_side_by_side_make_up_the_globe():

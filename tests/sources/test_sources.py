@@ -316,6 +316,34 @@ def test_grib_steps_of_short_forecasts_are_placed_at_their_valid_times(tmp_path)
         np.testing.assert_allclose(values[time], rain.values[number], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("edition", "unit", "size"), [(2, 0, 60), (2, 13, 1), (1, 0, 60), (1, 254, 1), (1, 13, 900)])
+def test_grib_steps_are_read_in_their_own_units(tmp_path, edition, unit, size):
+    """15, 75 and 135 minutes, counted in minutes, seconds or quarters of an hour, are neither 0, 1 and 2 h nor refused."""
+    minutes = np.array([15, 75, 90, 135]) if unit != 254 else np.array([1, 2, 3, 4])
+    field = TRUTH.temperature.isel(time=0, level=0)
+    for n, step in enumerate(minutes * 60 // size):
+        keys = {"unitOfTimeRange": unit, "P1": step} if edition == 1 else {"indicatorOfUnitOfTimeRange": unit}
+        keys |= {} if edition == 1 else {"forecastTime": int(step)}
+        write_grib(tmp_path / "a.grib", field + n, "t", edition, **{k: int(v) for k, v in keys.items()})
+    (piece,) = options_of_grib(tmp_path / "a.grib", forecast=True)
+    np.testing.assert_array_equal(piece.coordinates["lead_time"], minutes.astype("timedelta64[m]"))
+    for n in range(4):
+        np.testing.assert_allclose(piece.read([0], [n]).squeeze(), field + n, rtol=1e-6)
+
+
+@pytest.mark.parametrize("along", ["rows", "columns"])
+def test_grib_rows_in_alternating_directions(tmp_path, along):
+    """Every second row, or column of points that are consecutive from north to south, runs the other way."""
+    field = TRUTH.temperature.isel(time=0, level=0)
+    turned = np.array(field.values if along == "rows" else field.values.T)
+    turned[1::2] = turned[1::2, ::-1]
+    order = field.copy(data=turned.reshape(field.shape))  # the values one after the other, as the message has them
+    write_grib(tmp_path / "a.grib", order, "t", alternativeRowScanning=1, jPointsAreConsecutive=int(along == "columns"))
+    (piece,) = options_of_grib(tmp_path / "a.grib")
+    np.testing.assert_allclose(read(piece), field.values, rtol=1e-6)
+    np.testing.assert_allclose(piece.coordinates["longitude"], LONGITUDE)
+
+
 def test_both_editions_of_grib_in_one_file(tmp_path):
     """They describe one grid in other bytes, as do other shapes of the Earth; another grid of as many cells is refused."""
     path, field = tmp_path / "a.grib", TRUTH.temperature

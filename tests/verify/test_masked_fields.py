@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from masked_ocean import HEIGHT, THETAO, grid, made_forecast, made_truth, masks, with_outside
+from masked_ocean import HEIGHT, SPACE, THETAO, grid, made_forecast, made_truth, masks, with_outside
 
 from emulator.verify.merging import check_same, combine
 from emulator.verify.verification import score
 
+RAIN = "mean_total_precipitation_rate"
 INITS, LEADS = (24, 28, 32, 40, 44), 8
 OPTIONS = {"regions": ["global", "tropics", "arctic"]}
 
@@ -265,3 +266,101 @@ def test_stations_take_the_cells_in_which_a_field_exists(stores):
     found = at_points(with_outside(truth, 1e6)[[HEIGHT, "land_sea_mask"]], points)
     np.testing.assert_allclose(found[HEIGHT].values[:, 0], truth[HEIGHT].values[:, row, column], rtol=1e-6)
     assert np.isnan(found[HEIGHT].values[:, 1]).all() and "domain" not in found[HEIGHT].attrs
+
+
+def rainy(outside, seed=3):
+    """Truth and forecast of rain that falls on land alone, with numbers or nothing over the sea."""
+    rng, land, truth = np.random.default_rng(seed), masks()["land_sea_mask"] >= 0.5, made_truth()
+    values = rng.gamma(0.4, 2e-5, (truth.sizes["time"], *land.shape)).astype(np.float32)
+    attributes = {"units": "kg m-2 s-1", "role": "diagnostic", "domain": "land"}
+    rain = np.where(land, values, outside * np.abs(values)).astype(np.float32)
+    truth = truth[["land_sea_mask", "carbon_dioxide"]].assign({RAIN: (("time", *SPACE), rain, attributes)})
+    blocks = np.stack([rain[init : init + LEADS + 1] for init in INITS])
+    blocks = blocks * rng.uniform(0.5, 2, blocks.shape)
+    forecast = xr.Dataset(
+        {RAIN: (("init_time", "lead_time", *SPACE), blocks.astype(np.float32), attributes)},
+        {
+            "init_time": truth["time"].values[list(INITS)],
+            "lead_time": (np.arange(LEADS + 1) * 6).astype("timedelta64[h]").astype("timedelta64[ns]"),
+            **{name: truth[name] for name in SPACE},
+        },
+        truth.attrs,
+    )
+    return truth, forecast
+
+
+def test_rain_on_land_alone_by_hand_and_whatever_falls_elsewhere():
+    truth, forecast = rainy(np.nan)
+    found = score(forecast, truth)
+    for outside in (0.0, 1e3):
+        there, ours = rainy(outside)
+        other = score(ours, there)
+        for name in found.data_vars:
+            np.testing.assert_array_equal(other[name].values, found[name].values, err_msg=name)
+    land = masks()["land_sea_mask"] >= 0.5
+    weight = grid().area[land] / grid().area[land].sum()
+    record = truth[RAIN].values[:, land]
+    said, was = [], []
+    for row, init in enumerate(INITS):
+        limit = np.quantile(record[(init + LEADS) % 4 :: 4], 0.95, axis=0).astype(np.float32)
+        said.append(forecast[RAIN].values[row, LEADS][land] > limit)
+        was.append(record[init + LEADS] > limit)
+    said, was = np.array(said, float), np.array(was, float)
+    chosen = found.sel(forecast="forecast", map_channel=RAIN, region="global", event=0.95).isel(lead_time=-1)
+    expected = 1 - (((said - was) ** 2) @ weight).mean() / ((said**2 + was**2) @ weight).mean()
+    np.testing.assert_allclose(chosen["fss"].sel(window=1), expected, rtol=1e-12)
+    assert np.isfinite(chosen["fss"]).all() and np.isfinite(chosen["seeps"])
+
+
+def test_neighbourhoods_hold_what_exists_alone():
+    from emulator.verify.metrics.rain import fss_statistics
+
+    rng, place = np.random.default_rng(0), grid()
+    said, was = (rng.integers(0, 2, (1, place.area.size)).astype(float) for _ in range(2))
+    exists = masks()["sea_floor"][1].ravel() > 0
+    said, was = said * exists, was * exists
+    found = fss_statistics(said, was, place, place.area.reshape(1, -1), exists)
+    rows, columns = place.shape
+    fractions = []
+    for field in (said, was):
+        field, here = field.reshape(rows, columns), exists.reshape(rows, columns)
+        mean = np.zeros((rows, columns))
+        for row, column in np.ndindex(rows, columns):
+            around = [
+                (r, c % columns)
+                for r in range(row - 1, row + 2)
+                if 0 <= r < rows
+                for c in range(column - 1, column + 2)
+            ]
+            known = [field[at] for at in around if here[at]]
+            mean[row, column] = np.mean(known) if known else 0.0
+        fractions.append(mean[here])
+    weight = place.area.ravel()[exists] / place.area.ravel()[exists].sum()
+    difference, power = (fractions[0] - fractions[1]) ** 2 @ weight, sum(f**2 for f in fractions) @ weight
+    np.testing.assert_allclose(found["fss_difference"][0, 0, 1], difference, rtol=1e-12)
+    np.testing.assert_allclose(found["fss_power"][0, 0, 1], power, rtol=1e-12)
+
+
+def test_nothing_enters_a_budget_where_its_flux_does_not_exist():
+    from small_planet import CONSTANTS, small_planet
+
+    from emulator.verify.budgets import Ledger
+
+    planet = small_planet(6, 8, 3)
+    planet.attrs |= {"vertical_coordinate": "sigma", "time_step_seconds": 21600.0, "constants": CONSTANTS.to_json()}
+    planet["land_sea_mask"] = (SPACE, masks()["land_sea_mask"])
+    land = masks()["land_sea_mask"] >= 0.5
+    name = "mean_evaporation_rate"
+
+    def gained(outside, domain):
+        values = np.where(land, outside, planet[name].values).astype(np.float32)
+        field = planet[name].copy(data=values).assign_attrs({"domain": domain} if domain else {})
+        changed = planet.assign({name: field})
+        return Ledger(changed, changed).read({}, "time")[1]["water"]
+
+    np.testing.assert_array_equal(gained(np.nan, "ocean"), gained(0.0, None))
+    np.testing.assert_array_equal(gained(7.0, "ocean"), gained(0.0, None))
+    assert (np.abs(gained(7.0, None) - gained(0.0, None)) > 1e-6).all()
+    lost = planet.assign({name: planet[name].assign_attrs(domain="no_such_mask")})
+    ledger = Ledger(lost, lost)
+    assert name in ledger.skipped["water"] and "dry_air" not in ledger.skipped

@@ -10,7 +10,7 @@ from emulator.report.display import unit_and_factor
 from emulator.report.panel import panel
 from emulator.report.style import BLUE, DECADES, GREY, WIDTH, Panel, plain_ticks, svg
 from emulator.report.view import View
-from emulator.store.masks import domain_name, domain_of, mask_name
+from emulator.store.masks import domain_of, mask_is_known
 from emulator.store.schema import grid_of
 from emulator.verify.budgets import Ledger
 
@@ -67,15 +67,9 @@ def long_run_panel(view: View, run: xr.Dataset, area: np.ndarray, dry_air: np.nd
 
 
 def _channels(view, run):
-    shared = [c for c in view.headline if view.variable(c) in run.data_vars and _is_known(run, view.variable(c))]
+    shared = [c for c in view.headline if view.variable(c) in run.data_vars and mask_is_known(run, view.variable(c))]
     first = {view.variable(c): c for c in reversed(shared)}  # one level of each variable
     return [first[name] for name in (*WANTED, *(v for v in first if v not in WANTED)) if name in first]
-
-
-def _is_known(run, name: str) -> bool:
-    """Whether a run that holds a field also has the mask of its domain."""
-    domain = domain_name(run, name)
-    return domain is None or mask_name(domain) in run
 
 
 def _field(view, run, channel):

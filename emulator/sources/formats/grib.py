@@ -101,7 +101,7 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     coordinates = {
         "number": axes[0],
         "time": np.array(axes[1]),
-        "step": (np.array(axes[2]) * 3600e9).astype("timedelta64[ns]"),
+        "step": np.round(np.array(axes[2]) * 3600).astype("timedelta64[s]").astype("timedelta64[ns]"),
         vertical or "level": axes[3],
         "latitude": (space[0], latitude),
         "longitude": (space[-1], longitude),
