@@ -256,11 +256,8 @@ def _as_dataset(results: Mapping[str, Found], store: xr.Dataset, attributes: Map
     """What is written: `(statistic, <vertical>)` or `(statistic,)`, float64, and the envelope of what moves, float32."""
     variables: dict[str, tuple] = {}
     for name, result in sorted(results.items()):
-        units, whole = (
-            {"units": store[name].attrs.get("units", "")},
-            attributes["samples"] * store[name].sizes.get("member", 1),
-        )
-        own = units | ({"fewest_values": result.fewest} if 0 <= result.fewest < whole else {})
+        units, members = {"units": store[name].attrs.get("units", "")}, store[name].sizes.get("member", 1)
+        own = units | ({"fewest_values": result.fewest} if 0 <= result.fewest < attributes["samples"] * members else {})
         variables[name] = ("statistic", vertical_of(store[name].dims))[: result.table.ndim], result.table, own
         dims = [dim for dim in store[name].dims if dim not in ("time", "member")]
         variables |= {f"{name}:{label}": (dims, values, units) for label, values in result.cells.items()}
