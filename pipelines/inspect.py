@@ -27,13 +27,10 @@ def inspect(path: Path, width: int = 120) -> str:
     schema, dataset = _open(path)
     console = Console(width=width, record=True, file=io.StringIO(), highlight=False)
     size = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
-    levels = levels_of(dataset)
     lines = {
         "store": f"{path} ({schema or 'of another tool'}, {size / 1e6:,.0f} MB)",
         "grid": grid_of(dataset).describe(),
-        "levels": "none"
-        if levels is None
-        else f"{len(levels)} {levels.kind}: {', '.join(map(levels.label, _few(levels)))}",
+        "levels": _levels(dataset),
         **{
             axis.label: _axis(dataset[name])
             for name, axis in VERTICAL.items()
@@ -86,6 +83,13 @@ def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
         schema = raw.attrs.get("emulator_schema")
     return schema, open_analysis(path) if schema == ANALYSIS else open_forecast(path)
+
+
+def _levels(dataset: xr.Dataset) -> str:
+    levels = levels_of(dataset)
+    if levels is None:  # one level makes no column, but is one
+        return _axis(dataset["level"]) if "level" in dataset.coords else "none"
+    return f"{len(levels)} {levels.kind}: {', '.join(map(levels.label, _few(levels)))}"
 
 
 def _axis(coordinate: xr.DataArray) -> str:

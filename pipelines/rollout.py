@@ -14,7 +14,7 @@ from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
-from emulator.model.saved_model import check_match
+from emulator.model.saved_model import check_match, with_step
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of
 from emulator.parallel.processes import processes_of
@@ -42,6 +42,7 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     device = device_of(processes)
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
+    dataset = with_step(dataset, getattr(models.first, "metadata", None))
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
     first = models.first
     length = step_length(first.layout, dataset, config.step_hours)
@@ -93,7 +94,7 @@ def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Start
 
 def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
-    dataset = open_analysis(config.store)
+    dataset = with_step(open_analysis(config.store), describe(config.checkpoint))
     for path in checkpoints_of(config):
         check_match(describe(path), dataset, path, config.store)
     check_formats(config.also, grid_of(dataset))

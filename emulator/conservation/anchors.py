@@ -59,8 +59,11 @@ def truth_residuals(
         raise ValueError("Expected at least one pair of consecutive true states to estimate residuals from, got none")
     samples = len(next(iter(values.values())))
     for name, residuals in values.items():
-        if not bool(torch.isfinite(residuals).all()):
-            raise ValueError(f"Expected finite residuals of the truth's {name} budget, got {residuals}")
+        if (broken := int((~torch.isfinite(residuals)).sum())) > 0:
+            raise ValueError(
+                f"Expected finite residuals of the truth's {name} budget, got {broken} of {residuals.numel()} that are not: "
+                "a field of it has missing or infinite values"
+            )
     return TruthResiduals(
         {name: float(residuals.mean()) for name, residuals in values.items()},
         {name: float(residuals.std(correction=0)) for name, residuals in values.items()},

@@ -99,7 +99,7 @@ class Starts:
       start, end: the period, both included; None is open.
       every_hours: between initial times; every: in place of it, such as `12 months`; of a store of calendar steps by default
         every time. most: so many at most; None: all.
-      beyond_store: whether forecasts may run past the end of the store.
+      beyond_store: whether forecasts may run past the end of the store; those of a store of one time do.
       length: of the forecasts' steps, in steps of the store. history: input times of the model.
     """
 
@@ -121,7 +121,8 @@ class Starts:
         times = select_period(dataset[["time"]].reset_coords(drop=True), self.start, self.end)["time"].values
         all_times, step = dataset["time"].values, TimeStep.of(dataset)
         stride = self._stride(step)
-        last = len(all_times) - 1 - (0 if self.beyond_store else steps * self.length)
+        beyond = self.beyond_store or len(all_times) == 1  # of one time, which is there to start from
+        last = len(all_times) - 1 - (0 if beyond else steps * self.length)
         first = int(np.searchsorted(all_times, times[0]))
         missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
         before = range(0, self.history * self.length, self.length)

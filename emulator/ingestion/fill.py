@@ -209,6 +209,8 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
             )
         _check_zeros(field, values, times)
     gaps = np.isnan(values)
+    if field.role == "diagnostic" and gaps.any():
+        _tell_of_gaps(field, gaps if field.exists is None else gaps & field.exists, times, there)
     known = values[~gaps] if gaps.any() else values
     if not known.size:
         return
@@ -230,6 +232,17 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
                 f"Expected {field.name} in {entry.units} between {lowest} and {highest}, got {outside:.6g} at {times[at]} "
                 f"({_paths(field, at)}); are its units, its sign or its missing values others?"
             )
+
+
+def _tell_of_gaps(field: PlannedField, gaps: np.ndarray, times, there: np.ndarray) -> None:
+    """Logs missing values, at times that the sources have, of a field that a network is to predict."""
+    count = gaps.reshape(len(gaps), -1).sum(axis=1) * there
+    if count.any():
+        at, some = int(np.argmax(count > 0)), int((count > 0).sum())
+        log.warning(
+            "%s has %d missing values at %s, and some at %d of %d times of this part (%s): no network can be trained on it",
+            field.name, int(count[at]), times[at], some, len(times), _paths(field, at),
+        )  # fmt: skip
 
 
 def _check_zeros(field: PlannedField, values: np.ndarray, times) -> None:

@@ -187,4 +187,9 @@ def _latitude(grid: Grid) -> torch.Tensor:
 def _orography(dataset: xr.Dataset) -> torch.Tensor | None:
     if "geopotential_at_surface" not in dataset:
         return None
-    return torch.from_numpy(np.asarray(dataset["geopotential_at_surface"].values, np.float32))
+    values = np.asarray(dataset["geopotential_at_surface"].values, np.float32)
+    if (lacking := int((~np.isfinite(values)).sum())) > 0:
+        raise ValueError(
+            f"Expected geopotential_at_surface everywhere, which the energy budget needs, got {lacking} cells without a value"
+        )
+    return torch.from_numpy(values)

@@ -16,6 +16,7 @@ from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
+from emulator.planet.calendar import MONTH_SECONDS
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 from emulator.store.masks import domain_of
@@ -103,6 +104,16 @@ def grid_from_json(saved: dict) -> Grid:
     if "area" in saved:
         return Grid.points(saved["latitude"], saved["longitude"], saved["area"])
     return Grid.from_coordinates(saved["latitude"], saved["longitude"])
+
+
+def with_step(dataset: xr.Dataset, saved: dict | None) -> xr.Dataset:
+    """A store of one time with the step of a checkpoint, which nothing else tells; any other store as it is."""
+    if saved is None or dataset.sizes.get("time") != 1 or dataset.attrs.get("time_step_seconds"):
+        return dataset
+    seconds = saved["step_seconds"]
+    months = round(seconds / MONTH_SECONDS)
+    calendar = {"time_step_months": months} if months and abs(seconds - months * MONTH_SECONDS) < 1e-3 else {}
+    return dataset.assign_attrs(time_step_seconds=seconds, **calendar)
 
 
 def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store_name: object) -> None:

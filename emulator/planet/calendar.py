@@ -101,8 +101,13 @@ class TimeStep:
 
     @classmethod
     def of(cls, dataset: xr.Dataset) -> "TimeStep":
-        """Between neighbours of `time`, or of a forecast's `lead_time`. Raises `ValueError` for an irregular axis."""
+        """Between neighbours of `time`, or of a forecast's `lead_time`; of one time as the attributes have it.
+
+        Raises `ValueError` for an irregular axis.
+        """
         name = "lead_time" if "lead_time" in dataset.dims else "time"
+        if name == "time" and dataset.sizes.get("time") == 1 and (seconds := dataset.attrs.get("time_step_seconds")):
+            return cls(float(seconds), int(dataset.attrs.get("time_step_months", 0)))
         return cls.along(dataset[name].values, name, "the dataset", bool(dataset.attrs.get("time_step_months")))
 
     @classmethod

@@ -48,11 +48,13 @@ class Part:
 class Found:
     """The statistics of a field: the `table` `(statistic, [level])`, float64, and of a field that moves its envelope.
 
-    `cells`: by the names in `ENVELOPE`, `([level,] *space)` float32, NaN where a cell never has a value.
+    `cells`: by the names in `ENVELOPE`, `([level,] *space)` float32, NaN where a cell never has a value. `fewest`: values of
+    the cell that has fewest of those that have any, -1 where that is not known.
     """
 
     table: np.ndarray
     cells: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    fewest: int = -1
 
 
 def _read(array: xr.Variable, start: int, stop: int) -> np.ndarray:
@@ -128,7 +130,10 @@ def found(parts: Sequence[Part], area: np.ndarray) -> Found:
     cells = functools.reduce(Moments.merge, [part.cells for part in parts if part.cells is not None])
     values, changes = merged(block for part in parts for block in part.blocks)
     envelope = (cells.or_nan(each).astype(np.float32) for each in (cells.mean, cells.minimum, cells.maximum))
-    return Found(table(values, changes, std_about_mean(cells, area)), dict(zip(ENVELOPE, envelope, strict=True)))
+    fewest = int(cells.weight[cells.weight > 0].min(initial=cells.weight.max()))
+    return Found(
+        table(values, changes, std_about_mean(cells, area)), dict(zip(ENVELOPE, envelope, strict=True)), fewest
+    )
 
 
 def write_statistics(
@@ -179,14 +184,8 @@ def write_statistics(
         results[name] = found(parts, weights[name])
         _keep(output, own, name, results[name])
     for name in variables_by_role(store)["static"]:
-        results[name] = Found(
-            table(
-                Moments.of(
-                    cut(store[name].values, domain_of(store, name)), area, vertical_of(store[name].dims) is not None
-                ),
-                None,
-            )
-        )
+        values, has_level = cut(store[name].values, domain_of(store, name)), vertical_of(store[name].dims) is not None
+        results[name] = Found(table(Moments.of(values, area, has_level), None))
     if empty := [name for name in moving if not np.isfinite(results[name].table[:4]).all()]:
         raise ValueError(
             f"Expected values of {', '.join(empty)} on every level of {groups[0][0]}, got missing ones alone"
@@ -257,8 +256,9 @@ def _as_dataset(results: Mapping[str, Found], store: xr.Dataset, attributes: Map
     """What is written: `(statistic, <vertical>)` or `(statistic,)`, float64, and the envelope of what moves, float32."""
     variables: dict[str, tuple] = {}
     for name, result in sorted(results.items()):
-        units = {"units": store[name].attrs.get("units", "")}
-        variables[name] = ("statistic", vertical_of(store[name].dims))[: result.table.ndim], result.table, units
+        units, members = {"units": store[name].attrs.get("units", "")}, store[name].sizes.get("member", 1)
+        own = units | ({"fewest_values": result.fewest} if 0 <= result.fewest < attributes["samples"] * members else {})
+        variables[name] = ("statistic", vertical_of(store[name].dims))[: result.table.ndim], result.table, own
         dims = [dim for dim in store[name].dims if dim not in ("time", "member")]
         variables |= {f"{name}:{label}": (dims, values, units) for label, values in result.cells.items()}
     coordinates: dict = {"statistic": list(STATISTICS)}
@@ -290,11 +290,11 @@ def _kept(output: Path, own: str) -> dict[str, Found]:
         with np.load(file) as entry:
             if str(entry["fingerprint"]) == own:
                 cells = {label: entry[label] for label in ENVELOPE}
-                results[str(entry["name"])] = Found(entry["table"], cells)
+                results[str(entry["name"])] = Found(entry["table"], cells, int(entry.get("fewest", -1)))
     return results
 
 
 def _keep(output: Path, own: str, name: str, result: Found) -> None:
     """Keeps a field that is done."""
     with whole_file(_folder(output) / f"{name}.npz") as partial, open(partial, "wb") as stream:
-        np.savez(stream, name=name, fingerprint=own, table=result.table, **result.cells)
+        np.savez(stream, name=name, fingerprint=own, table=result.table, fewest=result.fewest, **result.cells)

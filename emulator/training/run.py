@@ -30,6 +30,7 @@ from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of, open_zarr
+from emulator.training.gaps import refuse_gaps
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
@@ -104,6 +105,7 @@ class Training:
         options, first = self.options, self.processes.rank == 0
         stores, statistics, layout = self._opened()
         self._check_finished(stores, layout)
+        refuse_gaps(options, stores, layout, statistics)
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
@@ -161,6 +163,7 @@ class Training:
         options, (stores, statistics, layout) = self.options, self._opened()
         recipe = Recipe.of(options, layout.lengths)
         self._check_finished(stores, layout)
+        refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0)
         grid, steps = samples.grid, max(phase.rollout_steps for phase in recipe.phases)

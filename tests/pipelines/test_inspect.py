@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import emulator as em
 from emulator.report.sample_maps import draw_maps
 from pipelines.cli import main
 
@@ -59,3 +60,18 @@ def test_maps_of_points_and_of_gaps(tmp_path):
         draw_maps(data[["missing"]], tmp_path / "none.png")
     with pytest.raises(ValueError, match="Expected to write maps to"):
         draw_maps(data, tmp_path / "nowhere" / "maps.png")
+
+
+def test_one_pressure_level_is_one(tmp_path, capsys):
+    """It makes no column, but it is what the store has; without any the line says so."""
+    place = {"latitude": np.linspace(75, -75, 6), "longitude": np.arange(12) * 30.0}
+    times = np.datetime64("2001-01-01", "ns") + np.arange(3) * np.timedelta64(6, "h")
+    for name, level in (("one", {"level": ("level", [500.0], {"units": "hPa"})}), ("none", {})):
+        values = np.full((3, *([1] * len(level)), 6, 12), 250.0)
+        variable = "temperature" if level else "2m_temperature"
+        field = (("time", *level, *place), values, {"units": "K"})
+        xr.Dataset({variable: field}, {"time": times, **level, **place}).to_netcdf(tmp_path / f"{name}.nc")
+        em.ingest(tmp_path / f"{name}.nc", tmp_path / f"{name}.zarr")
+        assert main(["inspect", str(tmp_path / f"{name}.zarr")]) == 0
+        said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("levels"))
+        assert said.split() == (["levels", "1:", "500", "hPa"] if level else ["levels", "none"])
