@@ -9,6 +9,7 @@ import xarray as xr
 from emulator.data.forcing import Forcing
 from emulator.planet.calendar import TimeStep, select_period
 from emulator.planet.months import month_numbers
+from emulator.store.schema import missing_times
 
 MEANS = ("none", "every", "monthly")
 
@@ -123,7 +124,7 @@ class Starts:
         stride = self._stride(step)
         last = len(all_times) - 1 - (0 if self.beyond_store else steps * self.length)
         first = int(np.searchsorted(all_times, times[0]))
-        missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
+        missing = missing_times(dataset)
         before = range(0, self.history * self.length, self.length)
 
         def whole(at: int) -> bool:
