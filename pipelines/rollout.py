@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from emulator.data.channels import Layout
+from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
@@ -101,6 +102,7 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
     length = step_length(layout, dataset, config.step_hours)
+    check_ensemble(ensemble_of(config), layout, TimeStep.of(dataset).times(length))
     steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
     count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

@@ -103,6 +103,10 @@ class Forecaster:
         """Initial times computed together."""
         return max(1, self.batch_size // self.members)
 
+    def check(self, times: Sequence) -> None:
+        """Raises `ValueError` for initial times whose states, or those of their ensemble, the store lacks."""
+        self._initial.check(times)
+
     def blocks(self, times: Sequence, schedule: Schedule, position: Position | None = None) -> Iterator[tuple]:
         """Pairs of the position after a block, and its fields `(time, lead, [member,] ..., *space)` and records.
 
