@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from emulator.data.channels import Layout
+from emulator.data.climatology import Climatology
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
@@ -96,7 +97,11 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
     dataset = open_analysis(config.store)
     for path in checkpoints_of(config):
-        check_match(describe(path), dataset, path, config.store)
+        saved = describe(path)
+        check_match(saved, dataset, path, config.store)
+        if made := saved.get("climatology"):
+            place, channels = config.climatology or saved["config"]["climatology"], Layout.from_json(saved["layout"])
+            Climatology(place, channels.prognostic, grid_of(dataset)).check_made(made)
     check_formats(config.also, grid_of(dataset))
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
