@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from emulator.data.channels import Layout
+from emulator.data.climatology import Climatology
+from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
@@ -96,12 +98,17 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
     dataset = with_step(open_analysis(config.store), describe(config.checkpoint))
     for path in checkpoints_of(config):
-        check_match(describe(path), dataset, path, config.store)
+        saved = describe(path)
+        check_match(saved, dataset, path, config.store)
+        if made := saved.get("climatology"):
+            place, channels = config.climatology or saved["config"]["climatology"], Layout.from_json(saved["layout"])
+            Climatology(place, channels.prognostic, grid_of(dataset)).check_made(made)
     check_formats(config.also, grid_of(dataset))
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
     length = step_length(layout, dataset, config.step_hours)
+    check_ensemble(ensemble_of(config), layout, TimeStep.of(dataset).times(length))
     steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
     count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

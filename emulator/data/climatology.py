@@ -1,6 +1,6 @@
 """The climatology of channels at any time, from the store that `emulator.store.climatology` writes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,12 @@ from emulator.planet.grid import Grid
 from emulator.store.climatology import SCHEMA
 from emulator.store.schema import check_schema, grid_of, open_zarr
 
+MADE = (
+    "window_days",
+    "period_start",
+    "period_end",
+    "store_fingerprint",
+)  # attributes that tell its values from others'
 KEPT = 64  # times whose fields are kept
 
 
@@ -24,7 +30,7 @@ class Climatology:
     """
 
     def __init__(self, path, channels: Channels, grid: Grid):
-        self.dataset, self.channels = open_zarr(path), channels
+        self.path, self.dataset, self.channels = path, open_zarr(path), channels
         check_schema(self.dataset, path, SCHEMA)
         self.hours = self.dataset["hour"].values
         if not (own := grid_of(self.dataset)).same_as(grid):
@@ -34,6 +40,23 @@ class Climatology:
         if (found := Channels.of(self.dataset.isel(hour=0, dayofyear=0), channels.names)) != channels:
             raise ValueError(f"Expected a climatology on {channels.levels} levels in {path}, got {found.levels}")
         self._memory: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def made(self) -> dict:
+        """What its values are means of, as its store says."""
+        said = self.dataset.attrs
+        return {name: said[name] for name in MADE if name in said} or {"fingerprint": said.get("fingerprint")}
+
+    def check_made(self, wanted: Mapping | None) -> None:
+        """Raises `ValueError` unless it is made as the one that a network was trained with; None: that is not known."""
+        own = self.made
+        if wanted is None or own == dict(wanted):
+            return
+        other = [name for name in {**wanted, **own} if own.get(name) != wanted.get(name)]
+        before, here = (", ".join(f"{name} {values.get(name)}" for name in other) for values in (wanted, own))
+        raise ValueError(
+            f"Expected the climatology that the network was trained with, of {before}, got one of {here} in {self.path}"
+        )
 
     def at(self, times: Sequence) -> Tensor:
         """Fields at some times, `(time, channel, *space)`. Raises `ValueError` for an hour that it does not have."""

@@ -13,7 +13,7 @@ from emulator.data.channels import SPACE, Channels, Layout, outside_of
 from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.store.schema import entry, grid_of
+from emulator.store.schema import entry, grid_of, missing_times
 
 log = logging.getLogger(__name__)
 
@@ -114,14 +114,17 @@ class Moments:
 class Forcing:
     """Forcing fields and clock features at any time.
 
-    Inside the store's period the fields are the store's own. Outside it they are those of the stored time whose day of the
-    year and hour are nearest, so that a long run sees an annual cycle; this is logged once.
+    Where the store has a time, the fields are its own. In place of a missing slot stand those of the nearest time with the
+    same hour. Outside the store's period, and for a missing month, they are those of the time whose day of the year and hour
+    are nearest, so that a long run sees an annual cycle. A series without space has a trend rather than a cycle, and keeps
+    its last value (before its first time, its first). Each of these is logged once.
 
     Args:
       dataset: an analysis store.
       given: the layout, or the forcing's channels alone.
       length: of a step, in steps of the store.
       climatology: of the state, where a network starts from it.
+    Raises `ValueError` for a store of one time, or without times that are there, and for a series that lacks one of those.
     """
 
     def __init__(self, dataset: xr.Dataset, given: Layout | Channels, length: int = 1, climatology=None):
@@ -134,14 +137,18 @@ class Forcing:
             raise ValueError("Expected a store of at least 2 times, which give the length of a step, got one time")
         self._tells_length = layout.lengths != (1,) or bool(self.step.months)
         self.times = dataset["time"].values
+        self._present = np.flatnonzero(~missing_times(dataset))
+        if not len(self._present):
+            raise ValueError(f"Expected a store with fields at some times, all {len(self.times)} of them are missing")
+        self._series = self._read_series()
         day, hour = day_and_hour(self.times)
         self._phase = day + hour / 24
         self._hour = hour
         self._moments = Moments(self.channels, layout.moments, means_of(dataset, self.channels))
         outside = outside_of(dataset, self.channels)
         self._outside = None if outside is None else torch.from_numpy(outside)
-        self._warned = False
-        self._memory: dict[int, Tensor] = {}
+        self._warned: set[str] = set()
+        self._memory: dict[tuple[int, int], Tensor] = {}
 
     @property
     def step_seconds(self) -> float:
@@ -170,30 +177,61 @@ class Forcing:
     def _inside(self, time, stored: int):
         return self._stored.later(time, stored) if stored else time
 
-    def _index(self, time) -> int:
-        if self.times[0] <= time <= self.times[-1]:
-            found = int(np.searchsorted(self.times, time))
-            if self.times[found] == time:
-                return found
-        if not self._warned:
-            self._warned = True
-            log.warning("The store has no forcing for %s; using the nearest day of the year from here on", time)
+    def _index(self, time) -> tuple[int, int]:
+        """Positions of the times whose fields, and whose series without space, stand for a time."""
+        at = int(np.searchsorted(self.times, time))
+        stored = at < len(self.times) and self.times[at] == time
+        place = int(np.searchsorted(self._present, at))
+        if stored and place < len(self._present) and self._present[place] == at:
+            return at, at
+        held = int(self._present[max(place - 1, 0)])
+        if self._series:
+            self._warn("The store has no value of its series at %s; keeping that of %s", time, self.times[held])
+        if len(self._series) == len(self.channels.names):
+            return held, held
         day, hour = (float(values[0]) for values in day_and_hour([time]))
+        other_hour = np.abs(self._hour - hour) > 1e-6
+        if stored and not self._stored.months:
+            apart = np.abs(np.arange(len(self.times)) - at) + len(self.times) * other_hour
+            found = self._nearest(apart)
+            self._warn("The store's fields are missing at %s; using the forcing of %s", time, self.times[found])
+            return found, held
+        self._warn("The store has no forcing for %s; using the nearest day of the year from here on", time)
         apart = np.abs(self._phase - day - hour / 24)
-        apart = np.minimum(apart, 365.25 - apart) + 10.0 * (np.abs(self._hour - hour) > 1e-6)
-        return int(np.argmin(apart))
+        return self._nearest(np.minimum(apart, 365.25 - apart) + 10.0 * other_hour), held
 
-    def _fields(self, index: int) -> Tensor:
+    def _nearest(self, apart: np.ndarray) -> int:
+        """The position in time, of those that are there, that is least apart."""
+        return int(self._present[np.argmin(apart[self._present])])
+
+    def _warn(self, message: str, *about) -> None:
+        """Once for each message."""
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning(message, *about)
+
+    def _fields(self, index: tuple[int, int]) -> Tensor:
         if index not in self._memory:
             if len(self._memory) > 64:
                 self._memory.clear()
-            part = self.dataset.isel(time=index)
-            fields = {name: torch.from_numpy(self._read(part[name]))[None] for name in self.channels.names}
+            part = self.dataset.isel(time=index[0])
+            read = {n: self._series[n][index[1]] if n in self._series else part[n].values for n in self.channels.names}
+            fields = {n: torch.from_numpy(self._everywhere(n, values))[None] for n, values in read.items()}
             packed = self.channels.pack(fields)[0]
             self._memory[index] = packed if self._outside is None else packed.masked_fill(self._outside, torch.nan)
         return self._memory[index]
 
-    def _read(self, field: xr.DataArray) -> np.ndarray:
+    def _everywhere(self, name: str, values) -> np.ndarray:
         """A field at one time; a series without space is the same everywhere."""
-        values = np.asarray(field.values, np.float32)
-        return values if set(SPACE) & set(field.dims) else np.full(self.grid.shape, values)
+        values = np.asarray(values, np.float32)
+        return np.full(self.grid.shape, values) if name in self._series else values
+
+    def _read_series(self) -> dict[str, np.ndarray]:
+        """The forcing without space at all times, by name."""
+        series = {n: self.dataset[n].values for n in self.channels.names if not set(SPACE) & set(self.dataset[n].dims)}
+        for name, values in series.items():
+            if (absent := self._present[~np.isfinite(values[self._present])]).size:
+                raise ValueError(
+                    f"Expected a value of {name} at every time, the store has none at {self.times[absent[0]]}"
+                )
+        return series

@@ -7,13 +7,17 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import Channels, kept_within, outside_of
+from emulator.data.channels import Channels, Layout, kept_within, outside_of
 from emulator.data.forcing import Forcing, StepInputs
 from emulator.forecasting.options import EnsembleOptions
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
+from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
+from emulator.store.schema import missing_times
+
+HOURS = {"bred": "cycle_hours", "lagged": "lag_hours"}  # between the analyses that members come from, by kind
 
 
 class InitialStates:
@@ -25,19 +29,22 @@ class InitialStates:
       forcing: of the store.
       batch_size: forecasts computed at a time.
       options: of the ensemble; None for single forecasts.
+    Raises `ValueError` as `check_ensemble` does.
     """
 
     def __init__(
         self, step: Step, dataset: xr.Dataset, forcing: Forcing, batch_size: int, options: EnsembleOptions | None
     ):
+        check_ensemble(options, step.layout, forcing.step)
         self.step, self.dataset, self.forcing = step, dataset, forcing
         self.batch_size, self.options, self._source = batch_size, options, None
 
     def __call__(self, times: Sequence) -> tuple[Tensor, Tensor]:
         """What forecasts start from, and diagnostics at lead 0, of all rows, `(time and member, [history,] channel, *space)`.
 
-        Raises `ValueError` for hours that are no whole steps, and for earlier analyses that the store lacks.
+        Raises `ValueError` as `check` does.
         """
+        self.check(times)
         layout, options = self.step.layout, self.options
         state, diagnostic = self._states(times), self._read(layout.diagnostic, times)
         if options is None:
@@ -53,14 +60,42 @@ class InitialStates:
         make = {"noise": self._noisy, "bred": self._bred, "lagged": self._lagged}[options.kind]
         return torch.cat([make(time, one) for time, one in zip(times, state, strict=True)]), diagnostic
 
+    def check(self, times: Sequence) -> None:
+        """Raises `ValueError` for an initial time, or an analysis before it that the states need, that the store lacks."""
+        stored = set(self.dataset["time"].values[~missing_times(self.dataset)].tolist())
+
+        def first_absent(whens):
+            return next((when for when in whens if np.array(when).tolist() not in stored), None)
+
+        for time in times:
+            past = self._past(time)
+            back = [self.forcing.later(each, -k) for each in (time, *past) for k in range(1, self.step.layout.history)]
+            if first_absent([time]) is not None:
+                raise ValueError(f"Expected initial times that the store has, it has no fields at {time}")
+            for what, whens in {"the ensemble": past, "a history": back}.items():
+                if (absent := first_absent(whens)) is not None:
+                    raise ValueError(f"Expected analyses before {time} for {what}, the store has none at {absent}")
+
+    def _past(self, time) -> list:
+        """Earlier analyses that members of an ensemble come from: of bred ones the oldest first, of lagged the newest."""
+        kind = self.options and self.options.kind
+        if kind == "bred":
+            return [self.forcing.later(time, -self._spacing * back) for back in range(self.options.cycles, 0, -1)]
+        if kind == "lagged":
+            return [self.forcing.later(time, -self._spacing * back) for back in range(1, self.options.members)]
+        return []
+
+    @property
+    def _spacing(self) -> int:
+        """Steps between the analyses that the members of an ensemble come from."""
+        return spacing_of(self.options, self.forcing.step)
+
     def _states(self, times: Sequence) -> Tensor:
         """What steps start from at some times, `(time, [history,] channel, *space)`."""
         layout = self.step.layout
         if layout.history == 1:
             return self._read(layout.prognostic, times)
         back = range(1 - layout.history, 0)
-        for time in times:
-            self._check_stored([self.forcing.later(time, k) for k in back], time, "a history")
         steps = [self._read(layout.prognostic, [self.forcing.later(time, k) for time in times]) for k in back]
         return torch.stack([*steps, self._read(layout.prognostic, times)], 1)
 
@@ -101,10 +136,7 @@ class InitialStates:
         return draws if draws.dim() > state.dim() else draws[:, None]
 
     def _bred(self, time, state: Tensor) -> Tensor:
-        options = self.options
-        cycle = self._whole_steps(options.cycle_hours, "cycle_hours")
-        past = [self.forcing.later(time, -cycle * back) for back in range(options.cycles, 0, -1)]
-        self._check_stored(past, time)
+        options, cycle, past = self.options, self._spacing, self._past(time)
         states = [*self._states(past), state]
         area = torch.as_tensor(self.forcing.grid.area).to(self.step.device)
 
@@ -116,9 +148,7 @@ class InitialStates:
 
     def _lagged(self, time, state: Tensor) -> Tensor:
         """Member m has started m lags before: its state at `time` is a forecast."""
-        lag = self._whole_steps(self.options.lag_hours, "lag_hours")
-        past = [self.forcing.later(time, -lag * back) for back in range(1, self.options.members)]
-        self._check_stored(past, time)
+        lag, past = self._spacing, self._past(time)
         older = self._states(past) if past else state[None][:0]
         late = [
             self._forecast(one[None], start, lag * back)
@@ -149,19 +179,33 @@ class InitialStates:
             ends.append(end)
         return torch.cat(ends)
 
-    def _whole_steps(self, hours: float, name: str) -> int:
-        if self.forcing.step.months:
-            raise ValueError(f"Expected an ensemble without {name} for a step of {self.forcing.step}, got {hours:g}")
-        steps = hours * 3600 / self.forcing.step_seconds
-        if round(steps) < 1 or abs(steps - round(steps)) > 1e-9:
-            raise ValueError(f"Expected {name} as a multiple of {self.forcing.step_seconds / 3600:g}, got {hours:g}")
-        return round(steps)
 
-    def _check_stored(self, past: Sequence, time, what: str = "the ensemble") -> None:
-        there = ~self.dataset["missing"].values.astype(bool) if "missing" in self.dataset else slice(None)
-        stored = set(self.dataset["time"].values[there].tolist())
-        if missing := [when for when in past if np.array(when).tolist() not in stored]:
-            raise ValueError(f"Expected analyses before {time} for {what}, the store has none at {missing[0]}")
+def check_ensemble(options: EnsembleOptions | None, layout: Layout, step: TimeStep) -> None:
+    """Raises `ValueError` for initial states that members cannot differ by, and for hours that are no whole steps."""
+    if options is None or options.kind == "none":
+        return
+    if not layout.prognostic.count:
+        raise ValueError(
+            f"Expected a model with prognostic variables for an ensemble of kind {options.kind}, whose members differ by "
+            "their initial states, got one without"
+        )
+    if options.kind in HOURS:
+        spacing_of(options, step)
+
+
+def spacing_of(options: EnsembleOptions, step: TimeStep) -> int:
+    """Steps between the analyses that bred or lagged members come from. Raises `ValueError` for part of a step."""
+    name = HOURS[options.kind]
+    if step.months:
+        raise ValueError(
+            f"Expected an ensemble of kind none or noise for a step of {step}, got {options.kind}, which counts in hours "
+            f"({name})"
+        )
+    hours = getattr(options, name)
+    steps = hours * 3600 / step.seconds
+    if round(steps) < 1 or abs(steps - round(steps)) > 1e-9:
+        raise ValueError(f"Expected {name} as a multiple of {step.seconds / 3600:g}, got {hours:g}")
+    return round(steps)
 
 
 def noise(

@@ -103,6 +103,10 @@ class Forecaster:
         """Initial times computed together."""
         return max(1, self.batch_size // self.members)
 
+    def check(self, times: Sequence) -> None:
+        """Raises `ValueError` for initial times whose states, or those of their ensemble, the store lacks."""
+        self._initial.check(times)
+
     def blocks(self, times: Sequence, schedule: Schedule, position: Position | None = None) -> Iterator[tuple]:
         """Pairs of the position after a block, and its fields `(time, lead, [member,] ..., *space)` and records.
 
@@ -233,7 +237,10 @@ class Forecaster:
 
 
 def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climatology | None:
-    """What the models' predictions count from; None where none counts from it. Raises `ValueError` where it is absent."""
+    """What the models' predictions count from; None where none counts from it.
+
+    Raises `ValueError` where it is absent, and where it is not as a model was trained.
+    """
     stages = [one for model in models for _, one in getattr(model, "stages", ((0, model),))]
     asking = [one for one in stages if getattr(getattr(one, "prediction", None), "reference", False)]
     if not asking:
@@ -241,7 +248,10 @@ def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climat
     path = path or getattr(asking[0], "metadata", {}).get("config", {}).get("climatology")
     if path is None:
         raise ValueError("Expected the climatology that the network's predictions count from, got none")
-    return Climatology(path, asking[0].layout.prognostic, grid_of(dataset))
+    found = Climatology(path, asking[0].layout.prognostic, grid_of(dataset))
+    for one in asking:
+        found.check_made(getattr(one, "metadata", {}).get("climatology"))
+    return found
 
 
 def _added(total, entry):

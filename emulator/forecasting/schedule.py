@@ -9,6 +9,7 @@ import xarray as xr
 from emulator.data.forcing import Forcing
 from emulator.planet.calendar import TimeStep, select_period
 from emulator.planet.months import month_numbers
+from emulator.store.schema import missing_times
 
 MEANS = ("none", "every", "monthly")
 
@@ -124,7 +125,7 @@ class Starts:
         beyond = self.beyond_store or len(all_times) == 1  # of one time, which is there to start from
         last = len(all_times) - 1 - (0 if beyond else steps * self.length)
         first = int(np.searchsorted(all_times, times[0]))
-        missing = dataset["missing"].values if "missing" in dataset else np.zeros(len(all_times), bool)
+        missing = missing_times(dataset)
         before = range(0, self.history * self.length, self.length)
 
         def whole(at: int) -> bool:

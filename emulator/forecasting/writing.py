@@ -62,7 +62,11 @@ class Output:
 def in_memory(
     forecaster: Forecaster, times: Sequence, schedule: Schedule, attributes: Mapping, thin: ThinOptions | None = None
 ) -> xr.Dataset:
-    """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)`, with the bits that a store would hold."""
+    """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)`, with the bits that a store would hold.
+
+    Raises `ValueError` for initial times whose states the analysis lacks.
+    """
+    forecaster.check(times)
     leads, size, forecasts = schedule.leads(forecaster.forcing.step), forecaster.group_size, []
     for first in range(0, len(times), size):
         group = times[first : first + size]
@@ -93,13 +97,15 @@ def write(
     """Write the forecasts from all initial times, or this process's share; whoever writes the last finishes the store.
 
     Each initial time is written once; a stopped call goes on where it was, also inside a forecast, and ends with the same
-    numbers. A store that is complete for the same models, times and options is left alone.
+    numbers. A store that is complete for the same models, times and options is left alone. Raises `ValueError` for initial
+    times whose states the analysis lacks.
     """
     path, thin = Path(output.path), output.thin
     fingerprint = _fingerprint(output, forecaster, times, schedule)
     if is_complete(path, fingerprint):
         log.info("%s is complete", path)
         return
+    forecaster.check(times)
     leads = schedule.leads(forecaster.forcing.step)
     template = _template(forecaster, times, schedule, leads, thin)
     # the checkpoint's digest in the fingerprint says already what is prescribed

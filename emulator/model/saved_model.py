@@ -42,6 +42,7 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
         "period": [str(samples.times[0]), str(samples.times[-1])],
         "store": {key: dataset.attrs.get(key) for key in ("fingerprint", "source")},
         "scheme": scheme_state,
+        **({"climatology": samples.climatology.made} if samples.climatology else {}),
     }
 
 

@@ -79,6 +79,11 @@ def _along(dataset: xr.Dataset, name: str) -> xr.Dataset:
     return dataset.assign_coords({name: (name, values, dataset[name].attrs)})
 
 
+def missing_times(dataset: xr.Dataset) -> np.ndarray:
+    """`(time,)` bool: which times of an analysis are slots without values."""
+    return dataset["missing"].values.astype(bool) if "missing" in dataset else np.zeros(dataset.sizes["time"], bool)
+
+
 def grid_of(dataset: xr.Dataset) -> Grid:
     """The horizontal grid. Raises `ValueError` when coordinates are absent or not in the convention's order."""
     if missing := [c for c in ("latitude", "longitude") if c not in dataset.coords]:

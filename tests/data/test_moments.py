@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from emulator.data.channels import Channels, Layout, More
 from emulator.data.forcing import Forcing
@@ -120,3 +121,35 @@ def test_every_static_field_counts_with_all_its_levels(planet):
     soil = (layers, np.ones((3, 12, 24), np.float32), {"units": "1", "role": "static"})
     static = Layout.of(planet.assign(soil_kind=soil), name="the planet").static
     assert static == Channels(("geopotential_at_surface", "land_sea_mask", "soil_kind"), (0, 0, 3))
+
+
+def test_missing_slots_take_the_forcing_of_the_nearest_time_with_the_same_hour(planet, caplog):
+    """Neither nothing nor NaN, from which zeros would be made; a series keeps its last value."""
+    gap = np.isin(np.arange(48), [20, 21, 24])
+    data = with_series(planet)
+    moving = {name: data[name].where(xr.DataArray(~gap, dims="time")) for name in (SST, SUN, "co2")}
+    holes = data.assign(moving).assign(missing=("time", gap))
+    layout = layout_of(data)
+    given = layout.given.unpack(Forcing(holes, layout).inputs(data["time"].values[[19, 20, 21, 24]]).forcing)
+    rows = {SST: [19, 16, 17, 28], SUN: [16, 17, 22, 25], "co2": [19, 19, 19, 23]}  # SUN is that of the step's end
+    for name, wanted in rows.items():
+        stored = data[name].values[wanted].astype(np.float32).reshape(4, *(1, 1) if name == "co2" else (12, 24))
+        np.testing.assert_array_equal(given[name], np.broadcast_to(stored, (4, 12, 24)))
+    assert "missing at 2001-01-06T00" in caplog.text and "keeping that of 2001-01-05T18" in caplog.text
+
+
+def test_series_keep_their_ends_beyond_the_store(planet):
+    """A trend does not jump back to the same day of a year before, while fields have the season."""
+    data = with_series(planet)
+    layout = layout_of(data)
+    times = np.array(["2002-01-04T06", "2000-01-04T06"], "datetime64[ns]")
+    given = layout.given.unpack(Forcing(data, layout).inputs(times).forcing)
+    assert [float(field.mean()) for field in given["co2"]] == pytest.approx([404.7, 400.0], rel=1e-6)
+    np.testing.assert_array_equal(given[SST][0], data[SST].sel(time="2001-01-04T06"))
+
+
+def test_a_series_without_a_value_is_refused(planet):
+    values = np.where(np.arange(48) == 30, np.nan, 400.0)
+    data = with_series(planet, values)
+    with pytest.raises(ValueError, match="value of co2 at every time, the store has none at 2001-01-08T12"):
+        Forcing(data, layout_of(data))

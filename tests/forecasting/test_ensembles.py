@@ -1,9 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from emulator.data.channels import Channels
-from emulator.forecasting.ensembles import bred, noise, perturbed, size_of
+from emulator.data.channels import Channels, Layout
+from emulator.data.forcing import Forcing
+from emulator.forecasting.ensembles import InitialStates, bred, check_ensemble, noise, perturbed, size_of
+from emulator.forecasting.options import EnsembleOptions
+from emulator.planet.calendar import TimeStep
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
 from emulator.verify.metrics.spectra import power_spectrum
@@ -94,3 +99,41 @@ def test_bred_vectors_find_the_fastest_growing_pattern():
     torch.testing.assert_close(size_of(Bounds, vectors, area), torch.full((3,), 0.3, dtype=torch.float64))
     for vector in vectors:
         assert abs(torch.nn.functional.cosine_similarity(vector.flatten(), unit.flatten(), dim=0)) > 0.9999
+
+
+@pytest.mark.parametrize("history", [1, 2])
+def test_a_missing_slot_is_no_initial_time(planet, history):
+    """Nor one from which an ensemble's analyses come; the times beside it are as they were."""
+    gap = np.isin(np.arange(48), [20])
+    data = planet.assign(missing=("time", gap)).assign_attrs(time_step_seconds=21600.0)
+
+    class Model:
+        layout = dataclasses.replace(Layout.of(data, {"prognostic": ["surface_pressure"]}), history=history)
+        device, change_std = torch.device("cpu"), torch.ones(1)
+
+    def states(options=None):
+        return InitialStates(Model, data, Forcing(data, Model.layout), 2, options)
+
+    times = data["time"].values
+    found, _ = states()(times[[19, 23]])
+    assert torch.isfinite(found).all()
+    with pytest.raises(ValueError, match="initial times that the store has, it has no fields at 2001-01-06T00"):
+        states()(times[[19, 20]])
+    with pytest.raises(ValueError, match="before 2001-01-06T12.* for the ensemble, .* none at 2001-01-06T00"):
+        states(EnsembleOptions(members=2, kind="lagged", lag_hours=12)).check(times[[22]])
+
+
+@pytest.mark.parametrize("kind", ["noise", "bred", "lagged"])
+def test_members_without_a_state_to_differ_by_are_refused(planet, kind):
+    layout = Layout.of(planet.assign_attrs(time_step_seconds=21600.0), {"prognostic": []})
+    with pytest.raises(ValueError, match=f"prognostic variables for an ensemble of kind {kind}"):
+        check_ensemble(EnsembleOptions(2, kind), layout, TimeStep(21600.0))
+    check_ensemble(EnsembleOptions(2, "none"), layout, TimeStep(21600.0))
+
+
+@pytest.mark.parametrize(("kind", "option"), [("bred", "cycle_hours"), ("lagged", "lag_hours")])
+def test_ensembles_that_count_in_hours_are_refused_for_months(planet, kind, option):
+    layout = Layout.of(planet.assign_attrs(time_step_seconds=21600.0))
+    with pytest.raises(ValueError, match=f"kind none or noise for a step of 1 month, got {kind}, .*{option}"):
+        check_ensemble(EnsembleOptions(2, kind), layout, TimeStep(months=1))
+    check_ensemble(EnsembleOptions(2, "noise"), layout, TimeStep(months=1))

@@ -83,7 +83,7 @@ def test_steps_of_half_a_day_from_a_six_hourly_store(tmp_path):
     assert forecast.attrs["time_step_seconds"] == 43200
 
 
-def test_departures_from_a_climatology(tmp_path):
+def test_departures_from_a_climatology(tmp_path, capsys):
     """A year of days; the climatology of the stage stats is what the network counts from, in training and forecasts."""
     planet = small_planet(times=4 * 366, nlat=8, levels=2).isel(time=slice(None, None, 4))
     climatology = tmp_path / "run" / "climatology.zarr"
@@ -92,6 +92,15 @@ def test_departures_from_a_climatology(tmp_path):
     done, scores = run(tmp_path, {"planet": planet}, train, ["surface_pressure"], stats=stats, rollout=rollout)
     assert climatology.exists() and np.isfinite(open_forecast(done / "forecast.zarr")["temperature"]).all()
     assert np.isfinite(scores["rmse"].sel(forecast="emulator").values).any()
+    other = tmp_path / "other.zarr"
+    experiment = str(tmp_path / "experiment.yaml")
+    window = ["climatology_window=181", f"climatology={other}", f"output={tmp_path / 'other.nc'}"]
+    assert main(["stats", experiment, *window]) == 0
+    for how in ([], ["--check"]):
+        new = tmp_path / "new.zarr"
+        assert main(["rollout", experiment, f"climatology={other}", f"output={new}", *how]) == 1 and not new.exists()
+        said = capsys.readouterr().err
+        assert "window_days 61" in said and f"window_days 181 in {other}" in said and "Traceback" not in said
 
 
 def test_a_masked_ocean_of_two_levels(tmp_path):

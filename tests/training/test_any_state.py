@@ -159,14 +159,25 @@ def test_what_a_network_predicts_is_chosen_by_name(paths, tmp_path, planet, kind
     if kind == "anomaly":
         grid = planet.isel(time=0, drop=True)
         fields = {n: grid[n].expand_dims(hour=[0, 6, 12, 18], dayofyear=np.arange(1, 367)) for n in FEW["prognostic"]}
-        made = xr.Dataset(fields, attrs={"emulator_schema": SCHEMA, "complete": True, "fingerprint": "c"})
-        made.to_zarr(tmp_path / "c.zarr", zarr_format=3, consolidated=False)
-        climatology = {"climatology": tmp_path / "c.zarr"}
+        made = xr.Dataset(fields, attrs={"emulator_schema": SCHEMA, "complete": True})
+        for window in (61, 181):
+            made.assign_attrs(window_days=window).to_zarr(
+                tmp_path / f"{window}.zarr", zarr_format=3, consolidated=False
+            )
+        climatology = {"climatology": tmp_path / "61.zarr"}
         with pytest.raises(ValueError, match="train.climatology"):
             em.train(*paths, tmp_path / "none", **FEW, predict=kind)
     step = em.train(*paths, tmp_path / "run", **FEW, predict=kind, **climatology)
     forecast = em.forecast(step, paths[0], planet["time"].values[5], days=0.5)
     assert np.isfinite(forecast["temperature"]).all()
+    if kind == "anomaly":
+        (tmp_path / "61.zarr").rename(tmp_path / "moved.zarr")  # where it lies is nothing to a forecast
+        moved = em.forecast(step, paths[0], planet["time"].values[5], days=0.5, climatology=tmp_path / "moved.zarr")
+        np.testing.assert_array_equal(moved["temperature"], forecast["temperature"])
+        with pytest.raises(
+            ValueError, match="trained with, of window_days 61, got one of window_days 181 in .*181.zarr"
+        ):
+            em.forecast(step, paths[0], planet["time"].values[5], days=0.5, climatology=tmp_path / "181.zarr")
     mean = planet["temperature"].mean().item()  # an untrained network is near what it counts from
     assert abs(forecast["temperature"].isel(lead_time=1).mean().item() - mean) < 30
     with pytest.raises(ValueError, match="kind of prediction among anomaly, change, state, got 'tendency'"):
