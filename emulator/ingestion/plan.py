@@ -32,6 +32,7 @@ from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
 from emulator.sources.series import series
 from emulator.store.masks import mask_name
+from emulator.store.schema import check_name
 
 log = logging.getLogger(__name__)
 HIGHEST_PRESSURE = 200.0  # hPa; models have fewer levels, and most records on pressure levels reach further down
@@ -82,6 +83,8 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
     gravity = Constants.from_json(attributes["constants"]).gravity
     plan = with_domains(_changed(_with_interfaces(plan, opened), options, gravity), domains)
     plan = with_series(plan, every_series, options.roles)
+    for name in (*plan.fields, *plan.static, *plan.series):
+        check_name(name, plan.grid.dims)
     length = slab_length(plan, options.times_per_chunk, options.times_per_region)
     return Work(plan, template(plan, attributes), length)
 
@@ -89,6 +92,12 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
 def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[Source]]], wanted) -> dict:
     """What all sources have alike. Raises `ValueError` for a name that nothing tells the meaning of."""
     forecast = options.kind == "forecast"
+    for name in (
+        *options.define,
+        *(options.variables or ()),
+        *(n for source, _ in opened for n in source.rename.values()),
+    ):
+        check_name(name)
     masks = {mask_name(d) for name in options.define if (d := _domain(name, options)) not in ("all", VALID)}
     chosen = sorted({*(options.variables or ()), *masks} - set(options.derive))
     content = [

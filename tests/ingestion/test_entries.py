@@ -160,6 +160,13 @@ def test_a_grib_field_that_the_table_does_not_know(tmp_path):
         ({"define": {"green": {}}}, {}, {}, "green, which is defined, in the sources, got none of that name"),
         ({}, {"rename": {"chl": "temprature"}}, {}, "table .*'temprature'; nearest: temperature"),
         ({"variables": ["temprature"]}, {}, {}, "table .*'temprature'; nearest: temperature"),
+        *[
+            ({"define": {name: {}}}, {"rename": {"chl": name}}, {}, f"a field, got '{name}', which stores use")
+            for name in ("level", "missing", "cell_area", "half_level_a", "time", "interpolated", "depth_bounds", "statistic",
+                         "correction_rms_temperature")
+        ],
+        ({"variables": ["missing"]}, {}, {}, "a field, got 'missing', which stores use"),
+        ({"define": {"chl:mean": {}}}, {"rename": {"chl": "chl:mean"}}, {}, "without colons, .* got 'chl:mean'"),
         ({"define": {"x": {}}}, {"rename": {"chl": "x", "mean_sea_level_pressure": "x"}}, {},
          "one variable to rename to x .* got chl and mean_sea_level_pressure"),
     ],
