@@ -1,6 +1,7 @@
 """From options to the plan of a store: sources opened, recognised and put together; no field is read yet."""
 
 import dataclasses
+import difflib
 import json
 import logging
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
     have = {*plan.fields, *plan.static, *options.derive, *(part.name for part in every_series)}
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
+    _check_roles(options, have)
     attributes = _attributes(options, opened, paths) | {"fingerprint": fingerprint}
     gravity = Constants.from_json(attributes["constants"]).gravity
     plan = with_domains(_changed(_with_interfaces(plan, opened), options, gravity), domains)
@@ -117,6 +119,16 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
     roles = {name: entry.role for name, entry in (VARIABLES | own).items()} | dict(options.roles)
     static = tuple(name for name, role in roles.items() if role == "static")
     return {"forecast": forecast, "wanted": wanted, "static": static, "entries": own}
+
+
+def _check_roles(options: IngestOptions, have: set[str]) -> None:
+    """Raises `ValueError` for a role of a name that means nothing; of one that is not in the store the log tells."""
+    for name in sorted({*options.roles} - have):
+        if known(name) is None and name not in options.define:
+            near = difflib.get_close_matches(name, have, n=3, cutoff=0.5)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise ValueError(f"Expected names of fields of the store under roles, got {name!r}{hint}")
+        log.warning("%s has a role under roles, but is not in the sources: it will not be in the store", name)
 
 
 def _request(options: IngestOptions, source: SourceOptions, wanted) -> Request:

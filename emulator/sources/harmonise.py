@@ -124,7 +124,9 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     add_member(axes, array)
     if static := entry.name in options.static:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
-        array = array.isel({d: 0 for d in moving if d in array.dims})
+        first, *later = ({d: at % n for d, n in array.sizes.items() if d in moving} for at in (0, 1, -1))
+        moments = tuple(array.isel(at).variable for at in (first, *later)) if first else ()
+        array = array.isel(first)
     else:
         add_times(axes, dataset, array, options.forecast, averaged or entry.cell == "mean")
     array = _select(array, options, axes)
@@ -162,6 +164,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         stamp=options.time_stamp,
         starts=axes.starts,
     )
+    piece = dataclasses.replace(piece, moments=moments) if static else piece
     return [piece] if static else _by_step(piece, entry, array.attrs.get("present"), options)
 
 
