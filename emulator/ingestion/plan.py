@@ -114,7 +114,12 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
         if name not in own and (wanted is None or name in wanted):
             raise ValueError(f"Expected {name}, which is defined, in the sources, got none of that name; see rename")
     for name in chosen:
-        if name not in own:
+        if name not in own and known(name) is None:
+            if fields := [field for field, each in options.define.items() if each.domain == name]:
+                raise ValueError(
+                    f"Expected the domain of {fields[0]} (define) to be all, land, ocean, valid or a static field of the "
+                    f"sources, got {name!r}"
+                )
             variable(name)  # raises, with the nearest names
     roles = {name: entry.role for name, entry in (VARIABLES | own).items()} | dict(options.roles)
     static = tuple(name for name, role in roles.items() if role == "static")

@@ -221,8 +221,15 @@ def test_stores_of_other_depths_make_no_series(tmp_path):
             [ocean(domain="ocean").drop_vars("sftlf")],
             f"static field land_sea_mask in the sources for the domain 'ocean' of {THETAO}",
         ),
-        ([ocean(domain=None)], f"values of {THETAO} everywhere, got .* missing"),
-        ([ocean(domain="ocean")], f"values of {THETAO} everywhere, got .* missing"),  # below the sea floor
+        ([ocean(domain=None)], f"values of {THETAO} everywhere, got .* missing.*has a domain"),
+        (  # below the sea floor
+            [ocean(domain="ocean")],
+            f"values of {THETAO} everywhere in its domain ocean, got .* missing.*domain: valid",
+        ),
+        (
+            [ocean().assign(thetao=ocean().thetao.where(ocean().time < TIMES[3]))],
+            rf"values of {THETAO} everywhere in its domain {THETAO}_mask, got .* missing ones at .*\); one with gaps",
+        ),
         (
             [ocean(TIMES[:4]), ocean(TIMES[4:], domain="ocean")],
             f"one domain of {THETAO}, got '(valid|ocean)' in .* and",
@@ -241,6 +248,23 @@ def test_masks_and_axes_that_do_not_fit(tmp_path, sources, message):
     with pytest.raises(ValueError, match=message) as caught:
         made(tmp_path, *sources)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("a.zarr*/"))
+
+
+def test_values_that_appear_outside_of_where_the_first_time_has_some_are_counted(tmp_path, caplog):
+    """As sea ice of winter does in a record that begins in summer."""
+    made(tmp_path, ocean(), name="alike.zarr")
+    assert "first time" not in caplog.text
+    late, values = ocean(), ocean().thetao.values.copy()
+    values[5:, ~EXISTS[::-1, ::-1]] = 10.0
+    store = made(tmp_path, late.assign(thetao=(late.thetao.dims, values, late.thetao.attrs)), times_per_region=2)
+    np.testing.assert_array_equal(np.isfinite(store[THETAO]), np.broadcast_to(EXISTS, store[THETAO].shape))
+    (line,) = [record.message for record in caplog.records if "first time" in record.message]
+    assert line.startswith(f"{THETAO} has {3 * (~EXISTS).sum()} values ")
+
+
+def test_a_domain_of_no_mask_is_named_as_one(tmp_path):
+    with pytest.raises(ValueError, match=rf"domain of {THETAO} .* land, ocean, valid or .*, got 'nomask'"):
+        made(tmp_path, ocean(domain=None), define={THETAO: Definition(domain="nomask")})
 
 
 def test_gaps_in_time_are_those_of_times_alone(tmp_path):
