@@ -170,7 +170,12 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
 
 def _domain(array, entry) -> str | None:
     """Where a field exists: as its entry says, or its file as our stores do; None for everywhere."""
-    domain = str(array.attrs.get("domain", entry.domain) if entry.domain == "all" else entry.domain)
+    own = str(array.attrs.get("domain", "all"))
+    if "all" not in (own, entry.domain) and own != entry.domain:
+        raise ValueError(
+            f"Expected one domain of {entry.name}, got {entry.domain!r} (define, or another file) and {own!r} here"
+        )
+    domain = own if entry.domain == "all" else entry.domain
     return None if domain == "all" else domain
 
 

@@ -160,6 +160,23 @@ def test_roles_of_names_that_are_nowhere(tmp_path, caplog):
     assert line.startswith("vorticity ")
 
 
+@pytest.mark.parametrize(
+    "options", [{"define": {"swh": Definition(domain="valid")}}, {"variables": ["swh", "temperature"]}]
+)
+def test_a_short_name_of_the_table_that_is_defined_is_told_of(tmp_path, caplog, options):
+    height = chlorophyll(units="m", standard_name=None)
+    store = made(tmp_path, TRUTH.assign(swh=height).drop_vars("chl", errors="ignore"), **options)
+    (line,) = [record.message for record in caplog.records if "field of its own" in record.message]
+    assert "swh" in store and line.startswith("swh of ") and WAVES in line
+
+
+def test_a_second_file_of_another_domain(tmp_path):
+    early, late = with_field(domain="land").isel(time=slice(0, 4)), with_field().isel(time=slice(4, 8))
+    late.chl.attrs["domain"] = "ocean"
+    with pytest.raises(ValueError, match="one domain of chl, got 'land' .* and 'ocean' here .*1\\.nc"):
+        made(tmp_path, early, late.drop_vars("geopotential_at_surface"), define={"chl": Definition()})
+
+
 def test_a_grib_field_that_the_table_does_not_know(tmp_path):
     pytest.importorskip("eccodes")
     write_grib(tmp_path / "a.grib", TRUTH.mean_sea_level_pressure, "vis", typeOfLevel="surface")
@@ -197,6 +214,8 @@ def test_a_grib_field_that_the_table_does_not_know(tmp_path):
             for name in ("level", "missing", "cell_area", "half_level_a", "time", "interpolated", "depth_bounds", "statistic",
                          "correction_rms_temperature")
         ],
+        ({"define": {"chl": {"domain": "ocean"}}}, {}, {"domain": "land"}, "chl in the domain ocean .* land in its file"),
+        ({"define": {"chl": {"domain": "all"}}}, {}, {"domain": "land"}, "chl in the domain all .* land in its file"),
         ({"variables": ["missing"]}, {}, {}, "a field, got 'missing', which stores use"),
         ({"define": {"chl:mean": {}}}, {"rename": {"chl": "chl:mean"}}, {}, "without colons, .* got 'chl:mean'"),
         ({"define": {"x": {}}}, {"rename": {"chl": "x", "mean_sea_level_pressure": "x"}}, {},
