@@ -25,13 +25,14 @@ from emulator.planet.variables import VARIABLES, known, variable
 from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import interfaces
 from emulator.sources.entries import entries
-from emulator.sources.harmonise import pieces, renamed, unknown
+from emulator.sources.harmonise import pieces, renamed
 from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
 from emulator.sources.series import series
+from emulator.sources.unknown import unknown
 from emulator.store.masks import mask_name
 from emulator.store.schema import check_name
 
@@ -171,17 +172,27 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
 
 
 def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
-    """One line on the fields that the table does not know: nothing else would tell that they are not in the store."""
-    if paths := {name: file.path for file in reversed(files) for name in unknown(file, options)}:
-        names = [*sorted(paths)[:SHOWN], *([f"{len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
-        first = min(paths)
+    """A line on the fields that the table does not know: nothing else would tell that they are not in the store; and one on
+    each that it does know on another vertical axis."""
+    found = {name: (file.path, why) for file in reversed(files) for name, why in unknown(file, options).items()}
+    for name, (path, why) in sorted(found.items()):
+        if why:
+            log.warning(
+                "%s of %s is left out: %s; a vertical coordinate is told by CF's standard_name and units in the file, and "
+                "`select` takes one value of a dimension",
+                name,
+                path,
+                why,
+            )
+    if rest := sorted(name for name, (_, why) in found.items() if not why):
+        names = [*rest[:SHOWN], *([f"{len(rest) - SHOWN} more"] if len(rest) > SHOWN else [])]
         log.warning(
             "The variable table has no entry for %s (%s): left out; to ingest one, `define` it, as in define: {%s: {}} where "
             "its file says what it is, or `rename` it to a name of the table, as in rename: {%s: NAME}",
             ", ".join(names),
-            paths[first],
-            first,
-            first,
+            found[rest[0]][0],
+            rest[0],
+            rest[0],
         )
 
 

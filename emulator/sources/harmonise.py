@@ -53,13 +53,6 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     return matched
 
 
-def unknown(source: Source, options: SourceOptions) -> list[str]:
-    """Names of the fields on the sphere in a source of which nothing says what they are, as the source writes them."""
-    known = {*OURS, *options.rename.values(), *options.entries}
-    fields = {str(name): array for name, array in renamed(source, options).data_vars.items() if str(name) not in known}
-    return [n for n, a in fields.items() if a.dtype.kind in "fiu" and on_the_sphere(a) and not matches(n, a)]
-
-
 def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     """A source with names, and units of coordinates, as its options have them. Raises `ValueError` where they do not fit."""
     dataset = source.dataset

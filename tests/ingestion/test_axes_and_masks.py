@@ -180,6 +180,38 @@ def test_soil_layers_pressure_levels_and_a_series(tmp_path):
     np.testing.assert_allclose(found[CO2].sel(statistic="difference_mean"), change, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["sdepth", "sd", "depth"])
+def test_soil_on_a_dimension_of_any_name(tmp_path, name):
+    """CF's `depth` of a field of the soil is enough, whatever the dimension is called."""
+    store = made(tmp_path, TRUTH, soil().rename(depth=name))
+    np.testing.assert_array_equal(store[SOIL][:, :, 0, 0], 280 + np.arange(8.0)[:, None] + np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "facts"),
+    [
+        (ocean().rename(lev="zz"), "thetao", (THETAO, "depth", "zz", "without standard_name and units")),
+        (
+            soil().rename(depth="zz"),
+            "tsl",
+            (SOIL, "soil_layer", "zz", "standard_name height and units m", "taken for height"),
+        ),
+        (
+            TRUTH[["temperature"]].isel(level=0, drop=True).rename(temperature="ta"),
+            "ta",
+            ("dimension level", "ta has none"),
+        ),
+    ],
+)
+def test_a_field_left_out_for_its_vertical_axis_is_told_of_by_that(tmp_path, caplog, source, name, facts):
+    for coordinate in {"zz"} & set(source.coords):
+        height = {"standard_name": "height", "units": "m"} if name == "tsl" else {}
+        source = source.assign_coords(zz=("zz", source.zz.values, height))
+    made(tmp_path, TRUTH[["mean_sea_level_pressure"]].merge(source.drop_vars("sftlf", errors="ignore")))
+    (line,) = [record.message for record in caplog.records if "left out" in record.message]
+    assert line.startswith(f"{name} of ") and all(fact in line for fact in facts) and "no entry" not in line
+
+
 def test_a_store_is_a_source_of_itself(tmp_path):
     csv = yearly(tmp_path, ("2001-01-01", 370), ("2002-01-01", 374))
     once = made(tmp_path, TRUTH, soil(), ocean(), csv)
