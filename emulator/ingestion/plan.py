@@ -31,7 +31,7 @@ from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
-from emulator.sources.series import series
+from emulator.sources.series import is_series, series
 from emulator.sources.unknown import unknown
 from emulator.store.masks import mask_name
 from emulator.store.schema import check_name
@@ -165,10 +165,18 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
         return matched
     if not alone:
         return []
-    names = ", ".join(sorted({str(name) for file in files for name in file.dataset.data_vars})[:SHOWN])
-    if names and not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
-        raise ValueError(f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}")
-    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; see rename")
+    arrays = {str(name): array for file in reversed(files) for name, array in file.dataset.data_vars.items()}
+    names, hint = ", ".join(sorted(arrays)[:SHOWN]), ""
+    if names and not any(on_the_sphere(array) for array in arrays.values()):
+        if own := sorted(name for name, array in arrays.items() if is_series(array) and options.wanted is None):
+            hint = f"; a series that the table does not know is defined, as in define: {{{own[0]}: {{role: forcing}}}}"
+        raise ValueError(
+            f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}{hint}"
+        )
+    reasons = [why for file in files for why in unknown(file, options).values() if why]
+    raise ValueError(
+        f"Expected variables of the table in {options.path}, got {names}; {reasons[0] if reasons else 'see rename'}"
+    )
 
 
 def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:

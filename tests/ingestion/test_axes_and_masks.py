@@ -212,6 +212,21 @@ def test_a_field_left_out_for_its_vertical_axis_is_told_of_by_that(tmp_path, cap
     assert line.startswith(f"{name} of ") and all(fact in line for fact in facts) and "no entry" not in line
 
 
+@pytest.mark.parametrize(
+    ("column", "define", "message"),
+    [
+        ("dust", {}, r"define: \{dust: \{role: forcing\}\}"),
+        ("dust", {"dust": Definition(role="prognostic")}, "forcing for the series dust, got prognostic .*co2.csv"),
+        ("co2", {CO2: Definition(role="prognostic")}, f"forcing for the series {CO2}, got prognostic .*co2.csv"),
+    ],
+)
+def test_a_series_that_nothing_tells_of(tmp_path, column, define, message):
+    csv = yearly(tmp_path, ("2001-01-01", 370), ("2002-01-01", 374))
+    (tmp_path / "co2.csv").write_text((tmp_path / "co2.csv").read_text().replace("co2 [ppm]", f"{column} [1e-6]"))
+    with pytest.raises(ValueError, match=message):
+        made(tmp_path, TRUTH, csv, define=define)
+
+
 def test_a_store_is_a_source_of_itself(tmp_path):
     csv = yearly(tmp_path, ("2001-01-01", 370), ("2002-01-01", 374))
     once = made(tmp_path, TRUTH, soil(), ocean(), csv)
