@@ -16,7 +16,7 @@ from emulator.planet.calendar import TimeStep, later
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
-from emulator.sources.piece import Piece
+from emulator.sources.piece import Piece, check_fixed
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,11 @@ def _common_grid(pieces) -> Grid:
 def _static(terms, grid, axes) -> xr.Variable:
     """A field that does not change, `([vertical,] *space)`."""
     total, pieces = 0.0, [some[0] for some in terms.values()]
+    for first, *_, last in (some * 2 for some in terms.values()):
+        for moment in first.moments[1:]:
+            check_fixed(first.name, first.moments[0], moment, first.path)
+        if last is not first and first.axis == last.axis:  # files of several times
+            check_fixed(first.name, first.read([0]), last.read([0]), last.path)
     vertical = pieces[0].axis
     levels = np.zeros(1) if vertical is None else axes[vertical].values
     for piece in pieces:

@@ -16,6 +16,7 @@ from emulator.planet.vertical import VERTICAL
 from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import write_forecast_init
 from emulator.store.marks import digest, mark, matches
+from emulator.store.masks import cut, mask_of
 from emulator.store.regions import write_region
 from emulator.store.schema import horizontal_coordinates
 
@@ -147,18 +148,34 @@ def slabs(plan: StorePlan, length: int) -> list[Slab]:
     return [Slab(name, s, min(s + length, len(plan.times))) for s in starts for name in plan.fields]
 
 
-def fill(path, field: PlannedField, slab: Slab, times: np.ndarray, shape: tuple[int, ...]) -> None:
+def _is_valid(field: PlannedField | DerivedField) -> bool:
+    """Whether the domain of a field is where its first time has values."""
+    return field.domain is not None and field.domain == mask_of(field.name)
+
+
+def _read(field: PlannedField, start: int, stop: int, shape: tuple[int, ...], leads=None) -> tuple[np.ndarray, int]:
+    """Values as `PlannedField.read` has them, and how many were cut for being where the first time has none."""
+    if not _is_valid(field):
+        return field.read(start, stop, shape, leads), 0
+    values = dataclasses.replace(field, exists=None, domain=None).read(start, stop, shape, leads)
+    kept = cut(values, field.exists)
+    return kept, int(np.isfinite(values).sum() - np.isfinite(kept).sum())
+
+
+def fill(path, field: PlannedField, slab: Slab, times: np.ndarray, shape: tuple[int, ...]) -> dict[str, int]:
     """Reads a slab from the sources, checks it, writes it, reads it back, and marks it.
 
     Args:
       field: `PlannedField.part` of the slab; times: `(time,)` of the slab; shape: of the grid.
 
-    Raises `ValueError` naming the field and the time for missing or impossible values.
+    Returns by name how many values lie where the first time has none (domain `valid`), and are not in the store. Raises
+    `ValueError` naming the field and the time for missing or impossible values.
     """
-    values = field.read(0, slab.stop - slab.start, shape)
+    values, lost = _read(field, 0, slab.stop - slab.start, shape)
     check_values(field, values, times, field.present)
     write_region(path, field.name, values, {"time": slab.start})
     mark(path, slab.key, digest(values))
+    return {field.name: lost}
 
 
 def audit(path, slab: Slab) -> bool:
@@ -168,18 +185,19 @@ def audit(path, slab: Slab) -> bool:
 
 def fill_forecast(
     path, fields: Mapping[str, PlannedField], slab: Slab, init, leads: np.ndarray, space: Mapping[str, int]
-) -> None:
+) -> dict[str, int]:
     """Reads all fields of one initial time, some leads at a time, checks and writes them, and marks the initial time.
 
-    `space`: the grid's dimensions and their sizes.
+    `space`: the grid's dimensions and their sizes. Returns what `fill` does.
     """
-    shape = tuple(space.values())
+    shape, lost = tuple(space.values()), dict.fromkeys(fields, 0)
     for field in fields.values():
         levels = np.prod([len(field.terms[0].levels), len(field.terms[0].members), *shape], dtype=int)
         block = max(1, int(SLAB_BYTES // (4 * levels)))
         for first in range(0, len(leads), block):
             chosen = np.arange(first, min(first + block, len(leads)))
-            values = field.read(0, 1, shape, chosen)[0]
+            (values,), count = _read(field, 0, 1, shape, chosen)
+            lost[field.name] += count
             there = np.full(len(chosen), field.slots[0] >= 0)
             if field.averaged and leads[chosen[0]] == np.timedelta64(0):
                 there[0] = False  # no step ends at lead 0
@@ -188,6 +206,7 @@ def fill_forecast(
             part = xr.Dataset({field.name: (dims, values)}, {"lead_time": leads[chosen]})
             write_forecast_init(path, part, slab.start, done=False)
     mark(path, slab.key)
+    return lost
 
 
 def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarray) -> None:
@@ -202,10 +221,14 @@ def check_values(field: PlannedField, values: np.ndarray, times, there: np.ndarr
         count = lacking.reshape(len(values), -1).sum(axis=1) * there
         if count.any():
             at = int(np.argmax(count > 0))
+            where, hint = "everywhere", "one that exists in places alone has a domain (define)"
+            if field.domain is not None:
+                where = f"everywhere in its domain {field.domain}"
+                hint = "domain: valid (define) is where its first time has values, above a sea floor too"
+            hint = "" if _is_valid(field) else hint + ", "
             raise ValueError(
-                f"Expected values of {field.name} everywhere, got {int(count[at])} missing ones at {times[at]} "
-                f"({_paths(field, at)}); one that exists in places alone has a domain (define), one with gaps "
-                "can be a forcing (roles)"
+                f"Expected values of {field.name} {where}, got {int(count[at])} missing ones at {times[at]} "
+                f"({_paths(field, at)}); {hint}one with gaps can be a forcing (roles)"
             )
         _check_zeros(field, values, times)
     gaps = np.isnan(values)

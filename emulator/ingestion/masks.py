@@ -15,7 +15,7 @@ from emulator.ingestion.vertical import places
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece
-from emulator.store.masks import cut, inside, mask_name, where_inside
+from emulator.store.masks import cut, inside, mask_name, mask_of, where_inside
 
 VALID = "valid"
 
@@ -78,14 +78,14 @@ def with_domains(plan: StorePlan, domains: Mapping[str, str]) -> StorePlan:
     for name, field in plan.fields.items():
         if (domain := domains.get(name)) is not None:
             if domain == VALID:
-                domain, static[f"{name}_mask"] = f"{name}_mask", _valid(plan, field)
+                domain, static[mask_of(name)] = mask_of(name), _valid(plan, field)
             exists = _on_store(plan, name, _dims(plan, field.vertical), domain, static)
             field = dataclasses.replace(field, domain=domain, exists=exists)
         fields[name] = field
     for name in set(plan.static) & set(domains):
         domain, variable = domains[name], plan.static[name]
         if domain == VALID:
-            domain, static[f"{name}_mask"] = f"{name}_mask", _as_mask(variable.dims, np.isfinite(variable.values), name)
+            domain, static[mask_of(name)] = mask_of(name), _as_mask(variable.dims, np.isfinite(variable.values), name)
         exists = _on_store(plan, name, variable.sizes, domain, static)
         attributes = variable.attrs | {"domain": domain}
         static[name] = xr.Variable(variable.dims, cut(variable.values, exists), attributes)

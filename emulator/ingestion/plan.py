@@ -1,6 +1,7 @@
 """From options to the plan of a store: sources opened, recognised and put together; no field is read yet."""
 
 import dataclasses
+import difflib
 import json
 import logging
 from collections.abc import Sequence
@@ -25,14 +26,16 @@ from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import interfaces
 from emulator.sources.conventions import time_method
 from emulator.sources.entries import entries
-from emulator.sources.harmonise import pieces, renamed, unknown
+from emulator.sources.harmonise import pieces, renamed
 from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
-from emulator.sources.series import series
+from emulator.sources.series import is_series, series
+from emulator.sources.unknown import unknown
 from emulator.store.masks import mask_name
+from emulator.store.schema import check_name
 
 log = logging.getLogger(__name__)
 HIGHEST_PRESSURE = 200.0  # hPa; models have fewer levels, and most records on pressure levels reach further down
@@ -79,10 +82,13 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
     have = {*plan.fields, *plan.static, *options.derive, *(part.name for part in every_series)}
     if missing := [name for name in options.variables or () if name not in have]:
         raise ValueError(f"Expected {', '.join(missing)} in the sources, got {', '.join(sorted(have))}")
+    _check_roles(options, have)
     attributes = _attributes(options, opened, paths) | {"fingerprint": fingerprint}
     gravity = Constants.from_json(attributes["constants"]).gravity
     plan = with_domains(_changed(_with_interfaces(plan, opened), options, gravity), domains)
     plan = with_series(plan, every_series, options.roles)
+    for name in (*plan.fields, *plan.static, *plan.series):
+        check_name(name, plan.grid.dims)
     length = slab_length(plan, options.times_per_chunk, options.times_per_region)
     return Work(plan, template(plan, attributes), length)
 
@@ -90,6 +96,12 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
 def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[Source]]], wanted) -> dict:
     """What all sources have alike. Raises `ValueError` for a name that nothing tells the meaning of."""
     forecast = options.kind == "forecast"
+    for name in (
+        *options.define,
+        *(options.variables or ()),
+        *(n for source, _ in opened for n in source.rename.values()),
+    ):
+        check_name(name)
     masks = {mask_name(d) for name in options.define if (d := _domain(name, options)) not in ("all", VALID)}
     chosen = sorted({*(options.variables or ()), *masks} - set(options.derive))
     content = [
@@ -104,11 +116,26 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
         if name not in own and (wanted is None or name in wanted):
             raise ValueError(f"Expected {name}, which is defined, in the sources, got none of that name; see rename")
     for name in chosen:
-        if name not in own:
+        if name not in own and known(name) is None:
+            if fields := [field for field, each in options.define.items() if each.domain == name]:
+                raise ValueError(
+                    f"Expected the domain of {fields[0]} (define) to be all, land, ocean, valid or a static field of the "
+                    f"sources, got {name!r}"
+                )
             variable(name)  # raises, with the nearest names
     roles = {name: entry.role for name, entry in (VARIABLES | own).items()} | dict(options.roles)
     static = tuple(name for name, role in roles.items() if role == "static")
     return {"forecast": forecast, "wanted": wanted, "static": static, "entries": own}
+
+
+def _check_roles(options: IngestOptions, have: set[str]) -> None:
+    """Raises `ValueError` for a role of a name that means nothing; of one that is not in the store the log tells."""
+    for name in sorted({*options.roles} - have):
+        if known(name) is None and name not in options.define:
+            near = difflib.get_close_matches(name, have, n=3, cutoff=0.5)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise ValueError(f"Expected names of fields of the store under roles, got {name!r}{hint}")
+        log.warning("%s has a role under roles, but is not in the sources: it will not be in the store", name)
 
 
 def _request(options: IngestOptions, source: SourceOptions, wanted) -> Request:
@@ -141,11 +168,19 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
         return matched
     if not alone:
         return []
-    labels = {_label(str(name), array) for file in files for name, array in file.dataset.data_vars.items()}
-    names = ", ".join(sorted(labels)[:SHOWN])
-    if names and not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
-        raise ValueError(f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}")
-    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; see rename and define")
+    arrays = {str(name): array for file in reversed(files) for name, array in file.dataset.data_vars.items()}
+    labels = sorted(_label(name, array) for name, array in arrays.items())
+    names, hint = ", ".join(labels[:SHOWN]), ""
+    if names and not any(on_the_sphere(array) for array in arrays.values()):
+        if own := sorted(name for name, array in arrays.items() if is_series(array) and options.wanted is None):
+            hint = f"; a series that the table does not know is defined, as in define: {{{own[0]}: {{role: forcing}}}}"
+        raise ValueError(
+            f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}{hint}"
+        )
+    reasons = [why for file in files for why in unknown(file, options).values() if why]
+    raise ValueError(
+        f"Expected variables of the table in {options.path}, got {names}; {reasons[0] if reasons else 'see rename and define'}"
+    )
 
 
 def _label(name: str, array) -> str:
@@ -155,19 +190,29 @@ def _label(name: str, array) -> str:
 
 
 def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
-    """One line on the fields that the table does not know: nothing else would tell that they are not in the store."""
-    if paths := {name: file.path for file in reversed(files) for name in unknown(file, options)}:
+    """A line on the fields that the table does not know: nothing else would tell that they are not in the store; and one on
+    each that it does know on another vertical axis."""
+    found = {name: (file.path, why) for file in reversed(files) for name, why in unknown(file, options).items()}
+    for name, (path, why) in sorted(found.items()):
+        if why:
+            log.warning(
+                "%s of %s is left out: %s; a vertical coordinate is told by CF's standard_name and units in the file, and "
+                "`select` takes one value of a dimension",
+                name,
+                path,
+                why,
+            )
+    if rest := sorted(name for name, (_, why) in found.items() if not why):
         arrays = {str(name): array for file in files for name, array in file.dataset.data_vars.items()}
-        labels = [_label(name, arrays[name]) if name in arrays else name for name in sorted(paths)]
-        names = [*labels[:SHOWN], *([f"{len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
-        first = min(paths)
+        labels = [_label(name, arrays[name]) if name in arrays else name for name in rest]
+        names = [*labels[:SHOWN], *([f"{len(rest) - SHOWN} more"] if len(rest) > SHOWN else [])]
         log.warning(
             "The variable table has no entry for %s (%s): left out; to ingest one, `define` it, as in define: {%s: {}} where "
             "its file says what it is, or `rename` it to a name of the table, as in rename: {%s: NAME}",
             ", ".join(names),
-            paths[first],
-            first,
-            first,
+            found[rest[0]][0],
+            rest[0],
+            rest[0],
         )
 
 

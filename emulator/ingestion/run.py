@@ -1,5 +1,6 @@
 """Any sources to an analysis store (or a forecast store) in canonical names, units, signs and order."""
 
+import collections
 import dataclasses
 import json
 import logging
@@ -133,7 +134,17 @@ def _fill(plan: StorePlan, output, share: Sequence[Slab], inputs: Mapping[str, s
     left = [slab for slab in share if slab.key not in written]
     start = len(share) - len(left)
     report(start, len(share), "")
-    over(_call, [_task(plan, output, slab) for slab in left], lambda count: report(start + count, len(share), ""))
+    tasks = [_task(plan, output, slab) for slab in left]
+    lost = collections.Counter()
+    for counts in over(_call, tasks, lambda count: report(start + count, len(share), "")):
+        lost.update(counts)
+    for name in sorted(+lost):
+        log.warning(
+            "%s has %d values where its first time has none: they lie outside its domain valid and are not in the store; a "
+            "domain of its own (a static field, define) keeps them",
+            name,
+            lost[name],
+        )
     if changed := [path for path, before in inputs.items() if identity(path) != before]:
         for slab in left:
             unmark(output, slab.key)
@@ -167,9 +178,9 @@ def _task(plan: StorePlan, output, slab: Slab) -> tuple:
     return (fill, output, field, slab, plan.times[slab.start : slab.stop], shape)
 
 
-def _call(function: Callable, *arguments) -> None:
+def _call(function: Callable, *arguments) -> dict[str, int]:
     limit_caches()  # here because this may be another process
-    function(*arguments)
+    return function(*arguments)
 
 
 def _log_end(output, plan: StorePlan, wanted: Sequence[Slab], part) -> None:

@@ -5,6 +5,7 @@ definition of one adds where the field exists and what its bounds are. Two state
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 
 import xarray as xr
@@ -18,6 +19,7 @@ from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.options import Definition, SourceOptions
 from emulator.store.schema import time_cell
 
+log = logging.getLogger(__name__)
 KEPT = ("standard_name", "cell", "sign")  # of which the table has the last word
 ROLES = ("prognostic", "forcing", "diagnostic", "static")
 Opened = Sequence[tuple[str, xr.Dataset, SourceOptions]]  # path, content under the names of the store, options
@@ -32,7 +34,7 @@ def entries(opened: Opened, define: Mapping[str, Definition], chosen: Sequence[s
     Raises `ValueError` for a definition that contradicts the table, a rename or its file; and for a field without units.
     """
     _check_renames(opened, define)
-    found = {}
+    found, told = {}, set()
     for path, dataset, options in opened:
         for own in dataset.data_vars:
             variable = dataset.variables[own]
@@ -40,6 +42,15 @@ def entries(opened: Opened, define: Mapping[str, Definition], chosen: Sequence[s
             if variable.dtype.kind not in "fiu" or not (define or ours or own in chosen):
                 continue
             array = dataset[own]
+            if (meant := _meant(str(own), array, define, chosen, options)) and own not in told:
+                told.add(own)
+                log.warning(
+                    "%s of %s is taken for a field of its own, without units, bounds and sign of the variable table, which "
+                    "knows it as %s; to mean that, name it so under define, variables and roles",
+                    own,
+                    path,
+                    meant,
+                )
             for name in _names(str(own), array, define, chosen):
                 if name in found:
                     continue
@@ -56,6 +67,14 @@ def _names(own: str, array: xr.DataArray, define: Mapping[str, Definition], chos
     if own in define or (known(own) is None and (ours or own in chosen)):
         return [own]
     return [match.name for match in matches(own, array) if match.name in define and not match.term]
+
+
+def _meant(own: str, array: xr.DataArray, define, chosen: Sequence[str], options: SourceOptions) -> str | None:
+    """What the table calls a variable that is defined or chosen by its file's name; None where it does not know it."""
+    ours = array.attrs.get("role") in ROLES and "units" in array.attrs
+    if own not in {*define, *chosen} or known(own) is not None or ours or own in options.rename.values():
+        return None
+    return next((match.name for match in matches(own, array) if not match.term), None)
 
 
 def _check_renames(opened: Opened, define) -> None:
@@ -76,6 +95,9 @@ def _entry(name: str, array: xr.DataArray, definition: Definition, options: Sour
     if axis not in (None, "level") and coordinate.size == 1 and asked is None and not (table and table.levels):
         axis = None  # one height or depth is a surface's
     vertical = _vertical(name, asked, axis)
+    theirs = str(array.attrs.get("domain", "all"))
+    if given.get("domain", theirs) != theirs != "all":
+        raise ValueError(f"Expected {name} in the domain {given['domain']} as it is defined, got {theirs} in its file")
     if table is not None:
         _check_against_table(given, table, vertical)
         return dataclasses.replace(table, vertical=vertical, **given)

@@ -64,13 +64,6 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
     return of_one_interval(matched, source.path, options)
 
 
-def unknown(source: Source, options: SourceOptions) -> list[str]:
-    """Names of the fields on the sphere in a source of which nothing says what they are, as the source writes them."""
-    known = {*OURS, *options.rename.values(), *options.entries}
-    fields = {str(name): array for name, array in renamed(source, options).data_vars.items() if str(name) not in known}
-    return [n for n, a in fields.items() if a.dtype.kind in "fiu" and on_the_sphere(a) and not matches(n, a)]
-
-
 def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     """A source with names, and units of coordinates, as its options have them. Raises `ValueError` where they do not fit."""
     dataset = source.dataset
@@ -148,7 +141,9 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     add_member(axes, array)
     if static := entry.name in options.static:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
-        array = array.isel({d: 0 for d in moving if d in array.dims})
+        first, *later = ({d: at % n for d, n in array.sizes.items() if d in moving} for at in (0, 1, -1))
+        moments = tuple(array.isel(at).variable for at in (first, *later)) if first else ()
+        array = array.isel(first)
     else:
         add_times(axes, dataset, array, options.forecast, averaged or entry.cell == "mean")
     array = _select(array, options, axes)
@@ -187,6 +182,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         stamp=options.time_stamp,
         starts=axes.starts,
     )
+    piece = dataclasses.replace(piece, moments=moments) if static else piece
     tables = (
         not options.forecast and not otherwise and "://" not in path and not os.path.isdir(path)
     )  # no Zarr: a look is dear
@@ -196,7 +192,12 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
 
 def _domain(array, entry) -> str | None:
     """Where a field exists: as its entry says, or its file as our stores do; None for everywhere."""
-    domain = str(array.attrs.get("domain", entry.domain) if entry.domain == "all" else entry.domain)
+    own = str(array.attrs.get("domain", "all"))
+    if "all" not in (own, entry.domain) and own != entry.domain:
+        raise ValueError(
+            f"Expected one domain of {entry.name}, got {entry.domain!r} (define, or another file) and {own!r} here"
+        )
+    domain = own if entry.domain == "all" else entry.domain
     return None if domain == "all" else domain
 
 

@@ -2,16 +2,18 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from emulator.planet.grid import Grid
-from emulator.planet.variables import Variable, variable
+from emulator.planet.variables import Variable, known, variable
 from emulator.sources.open import reaching
 from emulator.sphere.regrid import Regridder
 
+log = logging.getLogger(__name__)
 BEFORE, AFTER = ("time", "lead_time", "member"), ("latitude", "longitude", "y", "x", "cell")  # the vertical dimension
 BLOCK_BYTES = 4 << 20  # of the source's values: a core's cache
 REGRID_BYTES = 64 << 20  # of the source's values, float64
@@ -36,6 +38,7 @@ class Piece:
         `([vertical,] *space)` in the convention's order.
       averaged: the source says that these are means over time.
       stamp: where in its interval the time of a mean lies, "start", "middle" or "end"; None: unknown.
+      moments: of a static field that its source has at several times the first, the second and the last, as in the source.
       starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
       lengths: seconds that each value covers up to its time, NaN for unknown: `(time, lead_time)`; None where nothing tells.
       totals: the values are totals over those, and not means.
@@ -68,6 +71,7 @@ class Piece:
     entry: Variable | None = None
     stamp: str | None = None
     starts: np.ndarray | None = None
+    moments: tuple[xr.Variable, ...] = ()
 
     @property
     def meaning(self) -> Variable:
@@ -192,6 +196,25 @@ class Piece:
         if self.scale != 1 or self.offset != 0:
             values = values * np.float64(self.scale) + self.offset
         return values
+
+
+def check_fixed(name: str, first, other, path: str) -> None:
+    """Compares the values of a static field at two moments, to a thousandth of their range: packing rounds.
+
+    Raises `ValueError` naming the file for a field that moves; one that the table has as static is only told of in the log.
+    """
+    first, other = (np.asarray(values, np.float64) for values in (first, other))
+    there = np.isfinite(first)
+    slack = 1e-3 * np.ptp(first[there]) if there.any() else 0.0
+    if first.shape != other.shape or np.allclose(first, other, rtol=1e-6, atol=slack, equal_nan=True):
+        return
+    table = known(name)
+    if table is None or table.role != "static":
+        raise ValueError(
+            f"Expected {name}, which is static, to be the same at all times, got other values at a later one in {path}; a "
+            "field that changes in time has another role and cell (define, roles)"
+        )
+    log.warning("%s changes in time in %s: the first values are taken for all times", name, path)
 
 
 @functools.lru_cache(maxsize=16)

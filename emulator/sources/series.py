@@ -41,20 +41,31 @@ def series(source: Source, options: SourceOptions) -> list[Series]:
     dataset = renamed(source, options)
     found = []
     for name, array in dataset.data_vars.items():
-        time = time_coordinates(array, False)[0] if array.dtype.kind in "fiu" and not on_the_sphere(array) else None
-        sizes = {d: n for d, n in array.sizes.items() if n > 1 or (time is not None and d in time.dims)}
-        if time is None or time.ndim != 1 or tuple(sizes) != time.dims:
+        if not is_series(array):
             continue
         own = name in options.entries or name in options.rename.values()
         for match in [Match(str(name))] if own else matches(str(name), array):
             wanted = options.wanted is None or match.name in options.wanted
-            if wanted and not match.term and meaning(match.name, options).role == "forcing":
-                flat = array.squeeze([d for d in array.dims if d not in sizes], drop=True)
+            role = meaning(match.name, options).role
+            if wanted and role != "forcing" and match.name in options.entries:
+                raise ValueError(
+                    f"Expected the role forcing for the series {match.name}, got {role} ({name} in {source.path})"
+                )
+            if wanted and not match.term and role == "forcing":
+                time = time_coordinates(array, False)[0]
+                flat = array.squeeze([d for d in array.dims if d not in time.dims], drop=True)
                 try:
                     found.append(_series(dataset, flat, match, source.path, options))
                 except ValueError as error:
                     raise ValueError(f"{error} ({name} in {source.path})") from None
     return found
+
+
+def is_series(array) -> bool:
+    """Whether a variable has times and nothing else, but for dimensions of one value."""
+    time = time_coordinates(array, False)[0] if array.dtype.kind in "fiu" and not on_the_sphere(array) else None
+    sizes = {d: n for d, n in array.sizes.items() if n > 1 or (time is not None and d in time.dims)}
+    return time is not None and time.ndim == 1 and tuple(sizes) == time.dims
 
 
 def _series(dataset, array, match: Match, path: str, options: SourceOptions) -> Series:

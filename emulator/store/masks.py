@@ -27,6 +27,11 @@ def mask_name(domain: str) -> str:
     return LAND_SEA_MASK if domain in ("land", "ocean") else domain
 
 
+def mask_of(name: str) -> str:
+    """The static field that ingest makes of where a field has values at its first time."""
+    return f"{name}_mask"
+
+
 def inside(domain: str, mask: np.ndarray) -> np.ndarray:
     """Where a domain is, by the values of its mask: bool of their shape. A missing value is in neither land nor ocean."""
     mask = np.asarray(mask)

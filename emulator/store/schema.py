@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,12 @@ ORDER = ("init_time", "lead_time", "time", "member", *VERTICAL, "latitude", "lon
 PLACE = ("latitude", "longitude", "y", "x", CRS)  # coordinates of the horizontal grid
 ROWS = frozenset(("latitude", "y", "cell"))  # dimensions one of which every field on a grid has
 SORTED = ("latitude", "longitude", "y", "x", *VERTICAL)
+OWN = frozenset((  # names that files of ours give to something else than a field; x and y do so on a map alone
+    *ORDER, *PLACE, *(f"{axis}_bounds" for axis in VERTICAL), "time_bounds", "bounds", "cell_area", "half_level",
+    "half_level_a", "half_level_b", "missing", "interpolated", "valid_time", "prediction_timedelta", "number", "statistic",
+    "hour", "dayofyear",
+)) - {"x", "y"}  # fmt: skip
+RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")  # of forecasts
 
 
 def open_zarr(path, chunks=None) -> xr.Dataset:
@@ -190,6 +196,16 @@ def variables_by_role(dataset: xr.Dataset) -> dict[str, list[str]]:
         if role in roles:
             roles[role].append(name)
     return roles
+
+
+def check_name(name: str, dims: Sequence[str] = ()) -> None:
+    """Raises `ValueError` for a name that no field of a store can have, or none on a grid of some dimensions."""
+    if name in OWN or name in dims or name.startswith(RECORDS):
+        raise ValueError(
+            f"Expected the name of a field, got {name!r}, which stores use for something else; name it otherwise"
+        )
+    if not name or any(letter in name for letter in ":/") or name != name.strip() or name.startswith("."):
+        raise ValueError(f"Expected a name of a field without colons, slashes and blanks at its ends, got {name!r}")
 
 
 def moving_variables(dataset: xr.Dataset) -> list[str]:

@@ -180,6 +180,53 @@ def test_soil_layers_pressure_levels_and_a_series(tmp_path):
     np.testing.assert_allclose(found[CO2].sel(statistic="difference_mean"), change, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["sdepth", "sd", "depth"])
+def test_soil_on_a_dimension_of_any_name(tmp_path, name):
+    """CF's `depth` of a field of the soil is enough, whatever the dimension is called."""
+    store = made(tmp_path, TRUTH, soil().rename(depth=name))
+    np.testing.assert_array_equal(store[SOIL][:, :, 0, 0], 280 + np.arange(8.0)[:, None] + np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "facts"),
+    [
+        (ocean().rename(lev="zz"), "thetao", (THETAO, "depth", "zz", "without standard_name and units")),
+        (
+            soil().rename(depth="zz"),
+            "tsl",
+            (SOIL, "soil_layer", "zz", "standard_name height and units m", "taken for height"),
+        ),
+        (
+            TRUTH[["temperature"]].isel(level=0, drop=True).rename(temperature="ta"),
+            "ta",
+            ("dimension level", "ta has none"),
+        ),
+    ],
+)
+def test_a_field_left_out_for_its_vertical_axis_is_told_of_by_that(tmp_path, caplog, source, name, facts):
+    for coordinate in {"zz"} & set(source.coords):
+        height = {"standard_name": "height", "units": "m"} if name == "tsl" else {}
+        source = source.assign_coords(zz=("zz", source.zz.values, height))
+    made(tmp_path, TRUTH[["mean_sea_level_pressure"]].merge(source.drop_vars("sftlf", errors="ignore")))
+    (line,) = [record.message for record in caplog.records if "left out" in record.message]
+    assert line.startswith(f"{name} of ") and all(fact in line for fact in facts) and "no entry" not in line
+
+
+@pytest.mark.parametrize(
+    ("column", "define", "message"),
+    [
+        ("dust", {}, r"define: \{dust: \{role: forcing\}\}"),
+        ("dust", {"dust": Definition(role="prognostic")}, "forcing for the series dust, got prognostic .*co2.csv"),
+        ("co2", {CO2: Definition(role="prognostic")}, f"forcing for the series {CO2}, got prognostic .*co2.csv"),
+    ],
+)
+def test_a_series_that_nothing_tells_of(tmp_path, column, define, message):
+    csv = yearly(tmp_path, ("2001-01-01", 370), ("2002-01-01", 374))
+    (tmp_path / "co2.csv").write_text((tmp_path / "co2.csv").read_text().replace("co2 [ppm]", f"{column} [1e-6]"))
+    with pytest.raises(ValueError, match=message):
+        made(tmp_path, TRUTH, csv, define=define)
+
+
 def test_a_store_is_a_source_of_itself(tmp_path):
     csv = yearly(tmp_path, ("2001-01-01", 370), ("2002-01-01", 374))
     once = made(tmp_path, TRUTH, soil(), ocean(), csv)
@@ -221,8 +268,15 @@ def test_stores_of_other_depths_make_no_series(tmp_path):
             [ocean(domain="ocean").drop_vars("sftlf")],
             f"static field land_sea_mask in the sources for the domain 'ocean' of {THETAO}",
         ),
-        ([ocean(domain=None)], f"values of {THETAO} everywhere, got .* missing"),
-        ([ocean(domain="ocean")], f"values of {THETAO} everywhere, got .* missing"),  # below the sea floor
+        ([ocean(domain=None)], f"values of {THETAO} everywhere, got .* missing.*has a domain"),
+        (  # below the sea floor
+            [ocean(domain="ocean")],
+            f"values of {THETAO} everywhere in its domain ocean, got .* missing.*domain: valid",
+        ),
+        (
+            [ocean().assign(thetao=ocean().thetao.where(ocean().time < TIMES[3]))],
+            rf"values of {THETAO} everywhere in its domain {THETAO}_mask, got .* missing ones at .*\); one with gaps",
+        ),
         (
             [ocean(TIMES[:4]), ocean(TIMES[4:], domain="ocean")],
             f"one domain of {THETAO}, got '(valid|ocean)' in .* and",
@@ -241,6 +295,23 @@ def test_masks_and_axes_that_do_not_fit(tmp_path, sources, message):
     with pytest.raises(ValueError, match=message) as caught:
         made(tmp_path, *sources)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("a.zarr*/"))
+
+
+def test_values_that_appear_outside_of_where_the_first_time_has_some_are_counted(tmp_path, caplog):
+    """As sea ice of winter does in a record that begins in summer."""
+    made(tmp_path, ocean(), name="alike.zarr")
+    assert "first time" not in caplog.text
+    late, values = ocean(), ocean().thetao.values.copy()
+    values[5:, ~EXISTS[::-1, ::-1]] = 10.0
+    store = made(tmp_path, late.assign(thetao=(late.thetao.dims, values, late.thetao.attrs)), times_per_region=2)
+    np.testing.assert_array_equal(np.isfinite(store[THETAO]), np.broadcast_to(EXISTS, store[THETAO].shape))
+    (line,) = [record.message for record in caplog.records if "first time" in record.message]
+    assert line.startswith(f"{THETAO} has {3 * (~EXISTS).sum()} values ")
+
+
+def test_a_domain_of_no_mask_is_named_as_one(tmp_path):
+    with pytest.raises(ValueError, match=rf"domain of {THETAO} .* land, ocean, valid or .*, got 'nomask'"):
+        made(tmp_path, ocean(domain=None), define={THETAO: Definition(domain="nomask")})
 
 
 def test_gaps_in_time_are_those_of_times_alone(tmp_path):

@@ -128,6 +128,55 @@ def test_a_static_field_of_ones_own(tmp_path):
     assert store.chl.attrs["units"] == "m" and store.chl.attrs["standard_name"] == "sea_floor_depth_below_geoid"
 
 
+@pytest.mark.parametrize("definition", [{"role": "static"}, {"cell": "fixed"}])
+@pytest.mark.parametrize("files", [[slice(0, 8)], [slice(0, 1), slice(1, 2)], [slice(0, 2), slice(2, 8)]])
+def test_a_field_that_moves_is_not_static(tmp_path, definition, files):
+    static = ["geopotential_at_surface"]
+    sources = [with_field().isel(time=part) for part in files]
+    sources = [sources[0], *(source.drop_vars(static) for source in sources[1:])]
+    with pytest.raises(ValueError, match=rf"chl, which is static, .*{len(files) - 1 if files[0].stop == 1 else 0}\.nc"):
+        made(tmp_path, *sources, define={"chl": Definition(**definition)})
+
+
+def test_a_static_field_may_be_recorded_at_all_times(tmp_path, caplog):
+    """To the rounding of its packing; where a mask of the table moves the log says that its first values are taken."""
+    depth = (
+        chlorophyll(units="m").isel(time=[0] * 8).assign_coords(time=TIMES) * (1 + 1e-5 * np.arange(8))[:, None, None]
+    )
+    mask = (chlorophyll() > 2).astype(np.float32).assign_attrs(units="1")
+    source = TRUTH.assign(chl=depth.transpose("time", ...).assign_attrs(units="m").astype("f4"), land_sea_mask=mask)
+    store = made(tmp_path, source, define={"chl": Definition(role="static")})
+    np.testing.assert_allclose(store.chl, chlorophyll().isel(time=0), rtol=1e-6)
+    np.testing.assert_array_equal(store.land_sea_mask, mask.isel(time=0))
+    (line,) = {record.message for record in caplog.records if "changes in time" in record.message}
+    assert "land_sea_mask" in line and "chl" not in line
+
+
+def test_roles_of_names_that_are_nowhere(tmp_path, caplog):
+    with pytest.raises(ValueError, match="under roles, got 'chll'; nearest: chl"):
+        made(tmp_path, with_field(), define={"chl": Definition()}, roles={"chll": "forcing"})
+    made(tmp_path, with_field(), define={"chl": Definition()}, roles={"chl": "forcing", "vorticity": "forcing"})
+    (line,) = [record.message for record in caplog.records if "role" in record.message]
+    assert line.startswith("vorticity ")
+
+
+@pytest.mark.parametrize(
+    "options", [{"define": {"swh": Definition(domain="valid")}}, {"variables": ["swh", "temperature"]}]
+)
+def test_a_short_name_of_the_table_that_is_defined_is_told_of(tmp_path, caplog, options):
+    height = chlorophyll(units="m", standard_name=None)
+    store = made(tmp_path, TRUTH.assign(swh=height).drop_vars("chl", errors="ignore"), **options)
+    (line,) = [record.message for record in caplog.records if "field of its own" in record.message]
+    assert "swh" in store and line.startswith("swh of ") and WAVES in line
+
+
+def test_a_second_file_of_another_domain(tmp_path):
+    early, late = with_field(domain="land").isel(time=slice(0, 4)), with_field().isel(time=slice(4, 8))
+    late.chl.attrs["domain"] = "ocean"
+    with pytest.raises(ValueError, match="one domain of chl, got 'land' .* and 'ocean' here .*1\\.nc"):
+        made(tmp_path, early, late.drop_vars("geopotential_at_surface"), define={"chl": Definition()})
+
+
 def test_a_grib_field_that_the_table_does_not_know(tmp_path):
     pytest.importorskip("eccodes")
     write_grib(tmp_path / "a.grib", TRUTH.mean_sea_level_pressure, "vis", typeOfLevel="surface")
@@ -160,6 +209,15 @@ def test_a_grib_field_that_the_table_does_not_know(tmp_path):
         ({"define": {"green": {}}}, {}, {}, "green, which is defined, in the sources, got none of that name"),
         ({}, {"rename": {"chl": "temprature"}}, {}, "table .*'temprature'; nearest: temperature"),
         ({"variables": ["temprature"]}, {}, {}, "table .*'temprature'; nearest: temperature"),
+        *[
+            ({"define": {name: {}}}, {"rename": {"chl": name}}, {}, f"a field, got '{name}', which stores use")
+            for name in ("level", "missing", "cell_area", "half_level_a", "time", "interpolated", "depth_bounds", "statistic",
+                         "correction_rms_temperature")
+        ],
+        ({"define": {"chl": {"domain": "ocean"}}}, {}, {"domain": "land"}, "chl in the domain ocean .* land in its file"),
+        ({"define": {"chl": {"domain": "all"}}}, {}, {"domain": "land"}, "chl in the domain all .* land in its file"),
+        ({"variables": ["missing"]}, {}, {}, "a field, got 'missing', which stores use"),
+        ({"define": {"chl:mean": {}}}, {"rename": {"chl": "chl:mean"}}, {}, "without colons, .* got 'chl:mean'"),
         ({"define": {"x": {}}}, {"rename": {"chl": "x", "mean_sea_level_pressure": "x"}}, {},
          "one variable to rename to x .* got chl and mean_sea_level_pressure"),
     ],

@@ -15,7 +15,9 @@ def _fits(recorded: Recorded) -> bool:
     if recorded.name in NAMES:
         return True
     soil = any("soil" in str(recorded.field.get(key, "")).lower() for key in ("standard_name", "long_name"))
-    return soil and recorded.standard_name in ("depth", "") and (recorded.name == "depth" or recorded.name == "lev")
+    return soil and (
+        recorded.standard_name == "depth" or (not recorded.standard_name and recorded.name in ("depth", "lev"))
+    )
 
 
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
