@@ -96,11 +96,13 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
 def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[Source]]], wanted) -> dict:
     """What all sources have alike. Raises `ValueError` for a name that nothing tells the meaning of."""
     forecast = options.kind == "forecast"
-    for name in (
-        *options.define,
-        *(options.variables or ()),
-        *(n for source, _ in opened for n in source.rename.values()),
-    ):
+    fields = [
+        new
+        for source, files in opened
+        for old, new in source.rename.items()
+        if any(old in file.dataset and file.dataset[old].ndim > 1 for file in files)  # a coordinate may be named as one
+    ]
+    for name in (*options.define, *(options.variables or ()), *fields):
         check_name(name)
     masks = {mask_name(d) for name in options.define if (d := _domain(name, options)) not in ("all", VALID)}
     chosen = sorted({*(options.variables or ()), *masks} - set(options.derive))
@@ -178,9 +180,8 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
             f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}{hint}"
         )
     reasons = [why for file in files for why in unknown(file, options).values() if why]
-    raise ValueError(
-        f"Expected variables of the table in {options.path}, got {names}; {reasons[0] if reasons else 'see rename and define'}"
-    )
+    hint = reasons[0] if reasons else "see rename and define"
+    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; {hint}")
 
 
 def _label(name: str, array) -> str:
