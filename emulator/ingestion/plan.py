@@ -112,7 +112,7 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
 
 def _request(options: IngestOptions, source: SourceOptions, wanted) -> Request:
     own = frozenset({*source.rename, *options.define, *(options.variables or ())})
-    return Request(wanted, source.points, own, source.interval_hours)
+    return Request(wanted, source.points, own, interval_hours=source.interval_hours)
 
 
 def _wanted(options: IngestOptions) -> tuple[str, ...] | None:
