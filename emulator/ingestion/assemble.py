@@ -200,7 +200,7 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
     at = np.minimum(np.searchsorted(first.times, axis.times), len(first.times) - 1)
     complete_at = first.times[at] == axis.times
     for sums in made:
-        complete_at &= _complete_sums(sums, complete)[at]
+        complete_at &= _complete_sums(sums, complete, needed)[at]
     if numbers is not None:
         missing = np.concatenate([[0], np.cumsum(~complete)])
         complete_at &= (numbers[at] > 0) & (missing[at + 1] == missing[at + 1 - numbers[at]])
@@ -233,12 +233,15 @@ def _sums(name, term, axis: TimeAxis, leads):
     return sums_of_times(name, term, axis.step, np.flatnonzero(np.isin(term.times, axis.times)))
 
 
-def _complete_sums(sums: Sums, complete: np.ndarray) -> np.ndarray:
+def _complete_sums(sums: Sums, complete: np.ndarray, needed: slice) -> np.ndarray:
     """`(slot,)`: whether the means over the steps that end there can be made of values that there are."""
-    if not sums.across:
-        return np.isfinite(sums.seconds).any(axis=1)  # of a forecast's leads all but the first have been checked
-    there = complete[np.maximum(sums.index[:, 0], 0)] | (sums.index[:, 0] < 0)
-    return np.isfinite(sums.seconds[:, 0]) & there.all(axis=1)
+    there = np.isfinite(sums.seconds)
+    if not sums.across and len(there) and not there[:, 0].any():  # a first lead without a step of its own is left out
+        needed = slice(1, None)
+    made = there[:, needed].all(axis=1)
+    if sums.across:
+        made &= (complete[np.maximum(sums.index[:, 0], 0)] | (sums.index[:, 0] < 0)).all(axis=1)
+    return made
 
 
 def _earlier(axis: TimeAxis, back: int, width: int) -> np.ndarray:

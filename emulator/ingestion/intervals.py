@@ -17,62 +17,45 @@ from emulator.planet.calendar import TimeStep
 
 TOLERANCE = 1.0  # s; bounds in days are rounded to microseconds, some in single precision to more
 DEEPEST = 800  # values that make one: hours of a month
-PROBED = 50  # steps after which values that never added up are taken never to do so
-
 log = logging.getLogger(__name__)
+PROBED = 50  # steps after which values that never added up are taken never to do so
 
 
 def sums_of_leads(name: str, term: Term, leads: np.ndarray) -> Sums | None:
     """Of a forecast, whose steps are those between its leads; None where every value covers its step and is a mean over it.
 
     Args:
-      leads: `(lead,)` timedelta64.
+      leads: `(lead,)` timedelta64. The step before the first is as long as the next one; a lead alone has the interval of its
+        own value.
 
-    Raises `ValueError` naming the lead and the file for values that do not add up to a step.
+    Raises `ValueError` naming the file for values that nowhere add up to the steps.
     """
     lengths, totals = intervals(term)
     if np.isnan(lengths).all():
         return None
     ends = np.round(leads / np.timedelta64(1, "s")).astype(np.int64)
-    # The step before the first lead is as long as the next one, and that of one lead alone its value's interval.
-    first = max(0, 2 * ends[0] - ends[1]) if len(ends) > 1 else -1
-    begins = np.concatenate([[first], ends[:-1]])
-    steps = np.broadcast_to(np.where(ends > begins, ends - begins, np.nan), lengths.shape)
-    if not totals.any() and (len(ends) == 1 or _fit(lengths, steps)):
+    before = np.concatenate([[max(0, 2 * ends[0] - ends[1]) if len(ends) > 1 else -1], ends[:-1]])  # -1: its own start
+    if not totals.any() and _fit(lengths, np.broadcast_to(np.where(before < 0, np.nan, ends - before), lengths.shape)):
         return None
     rows = []
-    for slot in range(len(term.times)):
-        there = (term.owner[slot] >= 0).all(axis=(1, 2)) & np.isfinite(lengths[slot])
-        starts = ends - np.where(there, np.round(np.nan_to_num(lengths[slot])), 0).astype(np.int64)
-        values = {int(ends[n]): (n, int(starts[n]), bool(totals[slot, n])) for n in np.flatnonzero(there)}
-        row: list = [((), np.nan) for _ in ends]
-        for lead in np.flatnonzero(there & (ends > 0)):
-            begin = int(starts[lead] if begins[lead] < 0 else begins[lead])
-            parts = _parts(values, int(ends[lead]), begin)
-            if parts is None:
-                _tell_of_lead(name, term, slot, lead, (begin, int(starts[lead]), int(ends[lead])))
-            row[lead] = (parts, float(ends[lead] - begin))
+    for length, total, owner in zip(lengths, totals, term.owner, strict=True):
+        there = (owner >= 0).all(axis=(1, 2))
+        starts = ends - np.where(np.isfinite(length), np.round(length), 0).astype(np.int64)
+        values = {int(e): (n, int(s), bool(t)) for n, (e, s, t) in enumerate(zip(ends, starts, total, strict=True))
+                  if there[n] and np.isfinite(length[n])}  # fmt: skip
+        row = []
+        for end, start in zip(ends.tolist(), before.tolist(), strict=True):
+            begin = values[end][1] if start < 0 and end in values else start
+            row.append((_parts(values, end, begin), end - begin) if end > 0 and end > begin >= 0 else ((), np.nan))
         rows.append(row)
-    return _packed(rows, across=False)
-
-
-def _tell_of_lead(name: str, term: Term, slot: int, lead: int, seconds: tuple[int, int, int]) -> None:
-    """Logs that there is no value at a first lead. Raises `ValueError` naming the file for any other one.
-
-    `seconds`: the beginning of the step, that of the value, and the end of both.
-    """
-    begin, start, end = (second / 3600 for second in seconds)
-    path = term.pieces[int(term.owner[slot, lead].max())].path
-    if lead == 0:
+    sums = _packed(rows, across=False)
+    if ends[0] > 0 and np.isfinite(lengths[:, 0]).any() and not np.isfinite(sums.seconds[:, 0]).any():
         log.warning(
-            "%s has no value at the first lead, %g h: it is over %g to %g h in %s, not over the step that ends there",
-            name, end, start, end, path,
-        )  # fmt: skip
-        return
-    raise ValueError(
-        f"Expected {name} over the step from {begin:g} to {end:g} h, or what that is the difference of, got it from "
-        f"{start:g} h in {path}; add the files of the leads between, or leave it out (variables)"
-    )
+            "%s has no value at the first lead, %g h: its sources have none over that step", name, ends[0] / 3600
+        )
+    if len(leads) > 1 and not np.isfinite(sums.seconds[:, 1:]).any():
+        _refuse(name, term, lengths, f"{(ends[1] - ends[0]) / 3600:g} h between leads")
+    return sums
 
 
 def sums_of_times(name: str, term: Term, step: TimeStep, wanted: np.ndarray) -> Sums | None:

@@ -23,6 +23,7 @@ from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, known, variable
 from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import interfaces
+from emulator.sources.conventions import time_method
 from emulator.sources.entries import entries
 from emulator.sources.harmonise import pieces, renamed, unknown
 from emulator.sources.horizontal import on_the_sphere
@@ -139,16 +140,25 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
         return matched
     if not alone:
         return []
-    names = ", ".join(sorted({str(name) for file in files for name in file.dataset.data_vars})[:SHOWN])
+    labels = {_label(str(name), array) for file in files for name, array in file.dataset.data_vars.items()}
+    names = ", ".join(sorted(labels)[:SHOWN])
     if names and not any(on_the_sphere(array) for file in files for array in file.dataset.data_vars.values()):
         raise ValueError(f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}")
-    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; see rename")
+    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; see rename and define")
+
+
+def _label(name: str, array) -> str:
+    """A field's name, with the statistic that it is of its quantity."""
+    method = time_method(array.attrs)
+    return name if method in (None, "point", "mean", "sum") else f"{name} ({method})"
 
 
 def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
     """One line on the fields that the table does not know: nothing else would tell that they are not in the store."""
     if paths := {name: file.path for file in reversed(files) for name in unknown(file, options)}:
-        names = [*sorted(paths)[:SHOWN], *([f"{len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
+        arrays = {str(name): array for file in files for name, array in file.dataset.data_vars.items()}
+        labels = [_label(name, arrays[name]) if name in arrays else name for name in sorted(paths)]
+        names = [*labels[:SHOWN], *([f"{len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
         first = min(paths)
         log.warning(
             "The variable table has no entry for %s (%s): left out; to ingest one, `define` it, as in define: {%s: {}} where "

@@ -35,6 +35,23 @@ class Message:
     grid: str
     grid_hash: str
     shape: tuple
+    step_type: str = ""
+    centre: str = ""
+    edition: int = 0
+    production: int = 0
+
+    @property
+    def attributes(self) -> dict:
+        """What says which variable it is, as attributes that cfgrib writes."""
+        return {
+            "GRIB_shortName": self.short,
+            "GRIB_stepType": self.step_type,
+            "GRIB_centre": self.centre,
+            "GRIB_edition": self.edition,
+            "GRIB_dataType": self.data_type,
+            "GRIB_productionStatusOfProcessedData": self.production,
+            "units": self.units,
+        }
 
     @property
     def kind(self) -> str:
@@ -130,6 +147,10 @@ def _read_header(eccodes, handle, offset, index) -> Message:
         grid=get("gridType", str, "unknown"),
         grid_hash=get("md5GridSection", str, ""),
         shape=(get("Nj", int), get("Ni", int)),
+        step_type=get("stepType", str, ""),
+        centre=get("centre", str, ""),
+        edition=get("edition", int, 0),
+        production=get("productionStatusOfProcessedData", int, 0) or 0,
     )
 
 

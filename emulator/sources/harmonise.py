@@ -4,6 +4,7 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
+import logging
 import os
 
 import numpy as np
@@ -22,17 +23,21 @@ from emulator.sources.axes import (
     vertical_coordinate,
 )
 from emulator.sources.combinations import by_initial_time, present
+from emulator.sources.conventions import sign_is_known, time_method
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.intervals import interval_hours, interval_lengths, of_one_interval, recorded_hours
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
 from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, Match, recognise
+from emulator.sources.selection import canonical_dimension, selected
 from emulator.store.forecast import FORECAST_NAMES
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
 
 EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
+
+log = logging.getLogger(__name__)
 
 OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
 
@@ -48,7 +53,7 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
             continue
         own = name in options.entries or name in options.rename.values()
         for match in [Match(str(name))] if own else matches(str(name), array):
-            if options.wanted is None or match.name in options.wanted:
+            if (options.wanted is None or match.name in options.wanted) and (own or _is_its_mean(match, array, source)):
                 try:
                     for part in by_initial_time(array, options.forecast):
                         matched += _pieces_of(dataset, part, match, source.path, options)
@@ -56,6 +61,23 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
     return of_one_interval(matched, source.path, options)
+
+
+def _is_its_mean(match: Match, array, source: Source) -> bool:
+    """Whether a field that is a mean over the step is no snapshot in the source; and a word on signs that nothing tells."""
+    entry = variable(match.name)
+    if entry.cell == "mean" and time_method(array.attrs) == "point":
+        log.warning(
+            "%s is an instantaneous field in %s and no mean: left out of %s; to ingest it, give it a name of its own, as in "
+            "define: {%s: {cell: point}}", array.name, source.path, match.name, array.name,
+        )  # fmt: skip
+        return False
+    if not sign_is_known(entry, array.attrs):
+        log.warning(
+            "The sign of %s from the centre %s (%s) is not known; taken as %s, see negate",
+            array.name, array.attrs.get("GRIB_centre"), source.path, entry.sign,
+        )  # fmt: skip
+    return True
 
 
 def unknown(source: Source, options: SourceOptions) -> list[str]:
@@ -69,7 +91,7 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     """A source with names, and units of coordinates, as its options have them. Raises `ValueError` where they do not fit."""
     dataset = source.dataset
     for name in options.select:
-        if _canonical(name) not in (*VERTICAL, "member", "lead_time") and (
+        if canonical_dimension(name) not in (*VERTICAL, "member", "lead_time") and (
             name in ALIGNED or name not in {*dataset.variables, *dataset.dims}
         ):
             raise ValueError(
@@ -83,11 +105,20 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     clash = [new for new in present.values() if new in dataset.variables]
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
-    return dataset.drop_vars(clash).rename(present) if present else dataset
+    dataset = dataset.drop_vars(clash).rename(present) if present else dataset
+    return _with_centre(dataset)
 
 
-def _canonical(name: str) -> str:
-    return next((d for d, names in FORECAST_NAMES.items() if name == d or name in names), name)
+def _with_centre(dataset: xr.Dataset) -> xr.Dataset:
+    """Variables that cfgrib wrote, with the centre and edition that it leaves to the file."""
+    shared = {key: dataset.attrs[key] for key in ("GRIB_centre", "GRIB_edition") if key in dataset.attrs}
+    if not shared:
+        return dataset
+    dataset = dataset.copy()
+    for array in dataset.data_vars.values():
+        if "GRIB_shortName" in array.attrs:
+            array.attrs.update(shared | array.attrs)
+    return dataset
 
 
 def matches(name: str, array: xr.DataArray) -> list[Match]:
@@ -127,8 +158,8 @@ def meaning(name: str, options: SourceOptions) -> Variable:
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     entry = meaning(match.name, options)
     axes = Axes()
-    methods = array.attrs.get("cell_methods", "")
-    averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
+    method = time_method(array.attrs)
+    averaged = method == "mean" or (options.time_stamp is not None and method != "point")
     if not entry.levels and (found := vertical_coordinate(array)) and found[0].name == "level" and found[1].size == 1:
         array = array.squeeze(found[1].dims, drop=True)
     add_horizontal(axes, dataset, array)
@@ -144,7 +175,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         array = array.isel({d: 0 for d in moving if d in array.dims})
     else:
         add_times(axes, dataset, array, options.forecast, averaged or entry.cell == "mean")
-    array = _select(array, options, axes)
+    array = selected(array, options, axes)
     others = [d for d in array.dims if d not in axes.dims.values()]
     otherwise = ()
     if EXPERIMENT in others and array.dtype.kind == "f":
@@ -219,7 +250,7 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
     options select lead times (in hours), the others are left out: `0` makes an analysis of forecasts' initial states.
     """
     leads, forecast = piece.coordinates.get("lead_time"), options.forecast
-    wanted = next((v for name, v in options.select.items() if _canonical(name) == "lead_time"), None)
+    wanted = next((v for name, v in options.select.items() if canonical_dimension(name) == "lead_time"), None)
     if leads is None or (forecast and wanted is None and (present is None or np.all(present))):
         return [piece]
     chosen = np.ones(len(leads), bool) if wanted is None else np.isin(leads / np.timedelta64(1, "h"), wanted)
@@ -253,30 +284,3 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             parts["lengths"] = piece.lengths[kept][:, step : step + 1]
         steps.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
     return steps
-
-
-def _select(array, options, axes: Axes):
-    """The parts that the options select: levels and members by value, other dimensions as xarray does."""
-    for name, wanted in options.select.items():
-        canonical = axes.axis if name in (axes.axis, axes.dims.get(axes.axis)) else _canonical(name)
-        if canonical == "lead_time":  # by `_by_step`, which knows what a step is
-            continue
-        if canonical in axes.coordinates:
-            values = axes.coordinates[canonical]
-            kept = np.isin(np.round(values, 6), np.round(np.atleast_1d(np.asarray(wanted, np.float64)), 6))
-            if kept.sum() != np.size(wanted):
-                raise ValueError(f"Expected {name} {wanted}, got {', '.join(f'{v:g}' for v in values)}")
-            axes.coordinates[canonical] = values[kept]
-            if canonical in axes.order:
-                axes.order[canonical] = axes.order[canonical][kept]
-            if canonical == axes.axis and axes.bounds is not None:
-                axes.bounds = axes.bounds[kept]
-            if canonical == "member" and np.ndim(wanted) == 0:
-                axes.coordinates.pop("member")
-        elif name in array.dims:
-            try:
-                array = array.sel({name: wanted}) if name in array.coords else array.isel({name: wanted})
-            except (KeyError, IndexError):
-                have = list(array[name].values[:8]) if name in array.coords else f"0 to {array.sizes[name] - 1}"
-                raise ValueError(f"Expected {name} {wanted}, got {have}") from None
-    return array

@@ -13,7 +13,9 @@ import xarray as xr
 from xarray.core import indexing
 
 from emulator.planet.grid import GAUSSIAN_TOLERANCE
+from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import VERTICAL
+from emulator.sources.conventions import time_method
 from emulator.sources.grib_messages import (
     MODEL_LEVELS,
     POINT_GRIDS,
@@ -42,6 +44,8 @@ SURFACES = (
     "iceLayerOnWater",
     "mixedLayerDepthByDensity",
 )
+SPARE = ("prate", "tprate", "cprat")  # rates beside the accumulations that say the same
+SHOWN = 12  # names in a message
 REFUSED_GRIDS = {"sh": "spectral coefficients"}
 
 log = logging.getLogger(__name__)
@@ -60,20 +64,26 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     several grids, two fields for one place, and missing fields.
     """
     try:
-        known = [m for m in _with_surfaces(read_headers(location)) if _is_known(m, request)]
+        every = _with_surfaces(read_headers(location))
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    if not known:
-        raise ValueError(f"Expected GRIB messages of variables in the table, got none in {path}")
+    known = [m for m in every if _is_known(m, request)]
+    known = _without_others_of_own(known, request)
+    _tell_unknown(every, known, path, request)
     _check_grids(known, location, request.points)
     place = geometry(location, known)
     groups: dict[tuple, list[Message]] = {}
+    over_intervals = {(m.short, m.kind) for m in known if time_method(m.attributes) in ("mean", "sum")}
     for message in known:
-        groups.setdefault((message.short, message.kind), []).append(message)
-    for short, kind in list(groups):
-        if kind in MODEL_LEVELS and (short, "pressure") in groups:  # GFS: a few sigma levels beside the pressure levels
+        key = message.short, message.kind
+        groups.setdefault((*key, _method(message, key in over_intervals)), []).append(message)
+    for short, kind, method in list(groups):
+        if (
+            kind in MODEL_LEVELS and (short, "pressure", method) in groups
+        ):  # GFS: a few sigma levels beside the pressure levels
             log.info("%s is taken on pressure levels; %s has it on %s levels too", short, path, kind)
-            del groups[short, kind]
+            del groups[short, kind, method]
+    _keep_one_method(groups, path, request)
     return [_dataset(location, some, _vertical(some[0], request.own), place, request) for some in groups.values()]
 
 
@@ -107,8 +117,7 @@ def _dataset(path, messages, vertical: str | None, place, request: Request) -> x
     dtype = np.float64 if first.short in LOGARITHMS else np.float32
     array = indexing.LazilyIndexedArray(GribArray(path, offsets, size, dtype))
     attributes = {
-        "GRIB_shortName": first.short,
-        "units": first.units,
+        **first.attributes,
         "vertical": {"level": first.kind, None: "surface"}.get(vertical, ""),
         **_intervals(messages, table),
     }
@@ -181,11 +190,73 @@ def _vertical(message: Message, own: frozenset[str]) -> str | None:
 
 
 def _is_known(message: Message, request: Request) -> bool:
+    if message.short in request.own:
+        return True
     if (vertical := _vertical(message, request.own)) is None and message.level_type not in SURFACES:
         return False
-    matches = recognise("", {"GRIB_shortName": message.short}, vertical)
-    wanted = any(request.names is None or match.name in request.names for match in matches)
-    return wanted or message.short in request.own
+    matches = recognise("", message.attributes, vertical)
+    return any(request.names is None or match.name in request.names for match in matches)
+
+
+def _without_others_of_own(known: list[Message], request: Request) -> list[Message]:
+    """Fields that are asked for by their own names, on a vertical axis or at a usual surface where there are such."""
+    usual = {m.short for m in known if m.level_type in SURFACES or _vertical(m, request.own) is not None}
+    return [
+        m for m in known if m.short not in usual or m.level_type in SURFACES or _vertical(m, request.own) is not None
+    ]
+
+
+def _tell_unknown(every: list[Message], known: list[Message], path: str, request: Request) -> None:
+    """Names the fields that are left out. Raises `ValueError` where all of them are."""
+    kept = {(m.short, m.level_type) for m in known}
+    names = list(
+        dict.fromkeys(_label(m) for m in every if (m.short, m.level_type) not in kept or not _is_known(m, request))
+    )
+    text = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    first = next((m.short for m in every if m.short != "unknown"), "NAME")
+    way = f"define it, as in define: {{{first}: {{}}}}, or rename it to a name of the table, as in rename: {{{first}: NAME}}"
+    if not known and request.names is not None:
+        raise ValueError(
+            f"Expected fields of {', '.join(request.names[:SHOWN])} in {path}, got {text}; to take one, {way}"
+        )
+    if not known:
+        raise ValueError(f"Expected GRIB fields of the variable table in {path}, got {text}; to ingest one, {way}")
+    if names and request.names is None:
+        log.warning("The variable table has no entry for %s (%s): left out; to ingest one, %s", text, path, way)
+
+
+def _method(message: Message, over_intervals: bool) -> str:
+    """What a field is of its interval: "point", "interval" (a mean or sum), or a statistic.
+
+    At step 0 an accumulation (the variable is one elsewhere in the file) is an instant by name alone.
+    """
+    method = time_method(message.attributes)
+    if method is None or (method == "point" and message.end_hours == 0):
+        return "interval" if over_intervals and recognise("", message.attributes, None) else method or "point"
+    return "interval" if method in ("mean", "sum") else method
+
+
+def _label(message: Message) -> str:
+    method = time_method(message.attributes)
+    statistic = f", {method}" if method not in (None, "point", "mean", "sum") else ""
+    return f"{message.short} ({message.level_type}{statistic})"
+
+
+def _keep_one_method(groups: dict, path: str, request: Request) -> None:
+    """Of what a file has as a snapshot and as a mean, what the variable is; and one of two names for the same."""
+    found: dict[tuple, list] = {}
+    for key, (message, *_) in groups.items():
+        if message.short not in request.own:
+            for match in recognise("", message.attributes, _vertical(message, request.own)):
+                found.setdefault((match.name, message.kind), []).append((key, match))
+    for (name, _), several in found.items():
+        is_mean = VARIABLES[name].cell == "mean"
+        fitting = [key for key, _ in several if (key[2] == "point") != is_mean]
+        usual = [key for key in fitting if key[0] not in SPARE] or fitting
+        if usual and len(several) > 1:
+            for key in {key for key, _ in several} - set(usual):
+                log.info("%s is taken from %s; %s has it as %s (%s) too", name, usual[0][0], path, key[0], key[2])
+                groups.pop(key, None)
 
 
 def _check_grids(known, path, points):

@@ -113,21 +113,21 @@ def test_a_daily_sum_alone_is_its_step(tmp_path):
 
 def test_an_hour_alone_is_not_taken_for_six(tmp_path):
     written(tmp_path / "a.grib2", [(5, 6), (11, 12), (17, 18)])
-    with pytest.raises(ValueError, match=r"mean_total_precipitation_rate.* 6 to 12 h.* 11 h in .*a\.grib2"):
+    with pytest.raises(ValueError, match=r"mean_total_precipitation_rate.* 6 h between leads.* 1 h .*a\.grib2"):
         plan_of(tmp_path / "a.grib2", forecast=True)
 
 
-def test_forecasts_that_say_otherwise_of_one_lead(tmp_path):
-    """A sum since the start in one forecast, and over its step in the next: each is read as it is."""
+def test_two_forecasts_that_count_rain_otherwise(tmp_path):
     written(tmp_path / "a.grib2", [(0, 6), (0, 12)])
     first = field(1.0)
+    other = first.assign_coords(time=first.time + np.timedelta64(24, "h"))
     for start, end in ((0, 6), (6, 12)):
-        other = field(mean(start, end) * 3.6 * 6).assign_coords(time=first.time + np.timedelta64(24, "h"))
         keys = {"typeOfLevel": "surface", "stepType": "accum", "startStep": start, "endStep": end}
         write_grib(tmp_path / "b.grib2", other, "tp", **keys)
-    plan = plan_of(tmp_path / "a.grib2", tmp_path / "b.grib2", forecast=True)
-    values = plan.fields[RAIN].read(0, 2, SPACE, np.arange(2))[:, :, 0, 0]
-    np.testing.assert_allclose(values, [[mean(0, 6), mean(6, 12)]] * 2, rtol=1e-5)
+    found = plan_of(tmp_path / "a.grib2", tmp_path / "b.grib2", forecast=True).fields[RAIN]
+    found = found.read(0, 2, SPACE, np.arange(2))
+    np.testing.assert_allclose(found[0, :, 0, 0], [mean(0, 6), mean(6, 12)], rtol=1e-5)
+    np.testing.assert_allclose(found[1, :, 0, 0], 1000 / 21600, rtol=1e-5)  # a metre in each six hours
 
 
 def test_sums_that_another_reader_marked(tmp_path):
