@@ -30,6 +30,7 @@ from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
 from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, Match, recognise
+from emulator.sources.selection import canonical_dimension, selected
 from emulator.store.forecast import FORECAST_NAMES
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
@@ -68,7 +69,7 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     """A source with names, and units of coordinates, as its options have them. Raises `ValueError` where they do not fit."""
     dataset = source.dataset
     for name in options.select:
-        if _canonical(name) not in (*VERTICAL, "member", "lead_time") and (
+        if canonical_dimension(name) not in (*VERTICAL, "member", "lead_time") and (
             name in ALIGNED or name not in {*dataset.variables, *dataset.dims}
         ):
             raise ValueError(
@@ -84,10 +85,6 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
     dataset = dataset.drop_vars(clash).rename(present) if present else dataset
     return with_centre(dataset)
-
-
-def _canonical(name: str) -> str:
-    return next((d for d, names in FORECAST_NAMES.items() if name == d or name in names), name)
 
 
 def matches(name: str, array: xr.DataArray) -> list[Match]:
@@ -146,7 +143,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         array = array.isel(first)
     else:
         add_times(axes, dataset, array, options.forecast, averaged or entry.cell == "mean")
-    array = _select(array, options, axes)
+    array = selected(array, options, axes)
     others = [d for d in array.dims if d not in axes.dims.values()]
     otherwise = ()
     if EXPERIMENT in others and array.dtype.kind == "f":
@@ -227,7 +224,7 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
     options select lead times (in hours), the others are left out: `0` makes an analysis of forecasts' initial states.
     """
     leads, forecast = piece.coordinates.get("lead_time"), options.forecast
-    wanted = next((v for name, v in options.select.items() if _canonical(name) == "lead_time"), None)
+    wanted = next((v for name, v in options.select.items() if canonical_dimension(name) == "lead_time"), None)
     if leads is None or (forecast and wanted is None and (present is None or np.all(present))):
         return [piece]
     chosen = np.ones(len(leads), bool) if wanted is None else np.isin(leads / np.timedelta64(1, "h"), wanted)
@@ -261,30 +258,3 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             parts["lengths"] = piece.lengths[kept][:, step : step + 1]
         steps.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
     return steps
-
-
-def _select(array, options, axes: Axes):
-    """The parts that the options select: levels and members by value, other dimensions as xarray does."""
-    for name, wanted in options.select.items():
-        canonical = axes.axis if name in (axes.axis, axes.dims.get(axes.axis)) else _canonical(name)
-        if canonical == "lead_time":  # by `_by_step`, which knows what a step is
-            continue
-        if canonical in axes.coordinates:
-            values = axes.coordinates[canonical]
-            kept = np.isin(np.round(values, 6), np.round(np.atleast_1d(np.asarray(wanted, np.float64)), 6))
-            if kept.sum() != np.size(wanted):
-                raise ValueError(f"Expected {name} {wanted}, got {', '.join(f'{v:g}' for v in values)}")
-            axes.coordinates[canonical] = values[kept]
-            if canonical in axes.order:
-                axes.order[canonical] = axes.order[canonical][kept]
-            if canonical == axes.axis and axes.bounds is not None:
-                axes.bounds = axes.bounds[kept]
-            if canonical == "member" and np.ndim(wanted) == 0:
-                axes.coordinates.pop("member")
-        elif name in array.dims:
-            try:
-                array = array.sel({name: wanted}) if name in array.coords else array.isel({name: wanted})
-            except (KeyError, IndexError):
-                have = list(array[name].values[:8]) if name in array.coords else f"0 to {array.sizes[name] - 1}"
-                raise ValueError(f"Expected {name} {wanted}, got {have}") from None
-    return array
