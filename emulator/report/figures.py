@@ -1,5 +1,7 @@
 """Figures for a notebook: maps of a field, errors against lead, and what each step leaves of the budgets."""
 
+import datetime
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -125,11 +127,8 @@ def _moment(field: xr.DataArray, lead, init, member) -> tuple[xr.DataArray, str,
     axis = "init_time" if "init_time" in field.dims else "time"
     if axis not in field.dims:
         return field, "", np.datetime64("NaT")
-    if init is not None and np.datetime64(init) not in field[axis].values:
-        times = [date_and_hour(time) for time in field[axis].values[[0, -1]]]
-        raise ValueError(f"Expected a time from {times[0]} to {times[1]} that the dataset has, got {init}")
-    field = field.isel({axis: 0}) if init is None else field.sel({axis: np.datetime64(init)})
-    start = field[axis].values
+    field = field.isel({axis: 0 if init is None else _place(field[axis].values, init)})
+    start = field[axis].values[()]
     if "lead_time" not in field.dims:
         return field, date_and_hour(start), start
     leads = field["lead_time"].values
@@ -140,6 +139,19 @@ def _moment(field: xr.DataArray, lead, init, member) -> tuple[xr.DataArray, str,
         place = -1 if lead is None else int(np.abs(leads - _timedelta(lead)).argmin())
     words = f"{date_and_hour(start)} + {lead_label(leads[place])}"
     return field.isel(lead_time=place), words, valid_times(np.array([start]), leads[[place]])[0, 0]
+
+
+def _place(times: np.ndarray, wanted) -> int:
+    """Position of a time, given as one or as text, in any calendar. Raises `ValueError` naming the first and the last."""
+    text = date_and_hour(np.datetime64(wanted) if isinstance(wanted, str | datetime.datetime) else wanted)
+    if times.dtype.kind == "M":
+        found = np.flatnonzero(times == np.datetime64(wanted))
+    else:
+        found = np.flatnonzero([date_and_hour(time) == text for time in times])
+    if not len(found):
+        first, last = (date_and_hour(time) for time in times[[0, -1]])
+        raise ValueError(f"Expected a time from {first} to {last} that the dataset has, got {wanted}")
+    return int(found[0])
 
 
 def _timedelta(lead) -> np.timedelta64:
