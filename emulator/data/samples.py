@@ -222,6 +222,19 @@ class Samples:
         first, last = at - before, at + after
         return at[(bad[last + 1] == bad[first]) & (seams[last] == seams[first])]
 
+    def some_starts(self, steps: int, length: int = 1) -> np.ndarray:
+        """As `starts`. Raises `ValueError` where there is none, with the longest stretch that a window may lie in."""
+        if len(found := self.starts(steps, length)):
+            return found
+        history, apart = self.layout.history, self._record.breaks | self.missing[1:] | self.missing[:-1]
+        ends = np.flatnonzero(np.concatenate([[True], apart, [True]]))
+        longest = np.diff(ends)[~self.missing[ends[:-1]]].max(initial=0)
+        inputs = f" with {history} input times" if history > 1 else ""
+        raise ValueError(
+            f"Expected windows of {steps} steps{inputs}, the period has {len(self)} times, of which at most {longest} follow "
+            f"one another without a gap; a window takes {length * (history - 1 + steps) + 1}"
+        )
+
     def batch(self, starts, steps: int, length: int = 1) -> Batch:
         """The windows of `steps` steps that begin at the given indices, in page-locked memory where there is a GPU.
 

@@ -29,11 +29,7 @@ class Order:
         self._plans, first = [], 0
         for index, phase in enumerate(recipe.phases):
             share(range(phase.batch_size // phase.accumulate), processes)
-            starts = samples.starts(phase.rollout_steps, max(recipe.lengths))
-            if not len(starts):
-                raise ValueError(
-                    f"Expected windows of {phase.rollout_steps} steps, the period has {len(samples)} times"
-                )
+            starts = samples.some_starts(phase.rollout_steps, max(recipe.lengths))
             fresh = functools.partial(_fresh, starts, phase.batch_size, first, (recipe.seed, index))
             valid = set(starts.tolist()).__contains__
             replay = Replay(phase, recipe.seed, first, functools.lru_cache(64)(fresh), recipe.times, valid)

@@ -166,10 +166,11 @@ class Training:
         refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0)
-        grid, steps = samples.grid, max(phase.rollout_steps for phase in recipe.phases)
-        longest = max(layout.lengths) * (steps + layout.history - 1)
-        if len(samples) <= longest:
-            raise ValueError(f"Expected more than {longest} times to train on, {options.store} has {len(samples)}")
+        grid = samples.grid
+        samples.some_starts(max(phase.rollout_steps for phase in recipe.phases), max(layout.lengths))
+        if asked := options.validation:
+            held_out = Samples(stores, layout, asked.period.start, asked.period.end, cache_bytes=0)
+            held_out.some_starts(asked.steps, layout.lengths[0])
         changes(statistics, layout.prognostic)
         self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)

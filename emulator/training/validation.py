@@ -41,12 +41,12 @@ class Validation:
 
     def starts(self, processes: Processes) -> np.ndarray:
         """Initial times of all processes' windows: as many for each. Raises `ValueError` for too short a period."""
-        starts = self.samples.starts(self.steps, self.samples.layout.lengths[0])
+        starts = self.samples.some_starts(self.steps, self.samples.layout.lengths[0])
         count = min(self.windows, len(starts)) // processes.size * processes.size
         if not count:
             raise ValueError(
-                f"Expected {processes.size} validation windows of {self.steps} steps, the period has "
-                f"{len(self.samples)} times"
+                f"Expected a validation window of {self.steps} steps for each of {processes.size} processes, the period has "
+                f"{len(starts)}, of which {self.windows} are asked for"
             )
         return starts[np.linspace(0, len(starts) - 1, count).round().astype(int)]
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import cftime
 import hypothesis
 import hypothesis.strategies as st
@@ -73,6 +75,17 @@ def test_order_visits_every_sample_once_an_epoch(count, batch_size, seed):
     order = np.concatenate([shuffled(count, batch_size, u, (seed, 0)) for u in range(updates)])
     for epoch in range(3):
         assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_a_window_longer_than_the_longest_stretch_is_refused_with_its_length(planet):
+    """48 times of which the longest stretch without a gap has 17; three input times and steps of two times."""
+    gap = np.isin(np.arange(48), [10, 28, 40])
+    layout = dataclasses.replace(layout_of(planet), history=3)
+    samples = Samples(planet.assign(missing=("time", gap)), layout)
+    assert len(samples.some_starts(6, 2)) == 1
+    wanted = "windows of 7 steps with 3 input times, the period has 48 times, .* most 17 follow .*window takes 19"
+    with pytest.raises(ValueError, match=wanted):
+        samples.some_starts(7, 2)
 
 
 def test_order_depends_on_the_seed():

@@ -136,7 +136,7 @@ def test_what_contradicts_itself_is_refused_in_a_sentence(tmp_path, capsys):
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(experiment))
     assert main(["run", str(tmp_path / "e.yaml")]) == 0
     for asked, words in (
-        ("history=11", ["windows of 2 steps"]),
+        ("history=11", ["windows of 2 steps with 11 input times", "12 times", "takes 13"]),
         ("steps=[9]", ["multiples of the store's 6 h", "9"]),
         ("forcing_moments={temperature: end}", ["forcing_moments", "temperature"]),
         ("forcing_moments={sea_surface_temperature: noon}", ["noon"]),
@@ -145,7 +145,8 @@ def test_what_contradicts_itself_is_refused_in_a_sentence(tmp_path, capsys):
         ("history=0", ["history"]),
     ):
         out = tmp_path / "out"
-        assert main(["train", str(tmp_path / "e.yaml"), asked, f"output={out}"]) == 1
-        said = capsys.readouterr().err.strip().splitlines()
-        assert all(word in said[-1] for word in words), said[-1]
+        for how in ([], ["--check"]):
+            assert main(["train", str(tmp_path / "e.yaml"), asked, f"output={out}", *how]) == 1
+            said = capsys.readouterr().err.strip().splitlines()
+            assert all(word in said[-1] for word in words), said[-1]
         assert not (out / "checkpoint").exists() and "Traceback" not in "".join(said)
