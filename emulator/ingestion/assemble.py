@@ -14,9 +14,11 @@ from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_i
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import TimeStep, later
 from emulator.planet.grid import Grid
+from emulator.planet.variables import known
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.horizontal import grid_from
 from emulator.sources.piece import Piece, check_fixed
+from emulator.store.schema import time_cell
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,9 @@ def assemble(
     if not moving:
         raise ValueError("Expected variables that change in time in the sources, got static ones alone")
     moving = {name: {key: at_ends(name, some) for key, some in terms.items()} for name, terms in moving.items()}
+    if not forecast:
+        for name, terms in moving.items():
+            _check_cells(name, [piece for some in terms.values() for piece in some])
     intervals = not forecast and of_intervals(moving)
     axes = common_vertical(fixed | moving)
     static = {name: _static(terms, grid, axes) for name, terms in fixed.items()}
@@ -114,6 +119,19 @@ def _terms_of(pieces) -> dict[str, dict[str, list[Piece]]]:
             log.info("%s is left out: the sources have only its %sward part", name, next(iter(terms)))
             del groups[name]
     return groups
+
+
+def _check_cells(name: str, pieces: Sequence[Piece]) -> None:
+    """Raises `ValueError` where one file has snapshots of a field and another means, unless the table says which it is."""
+    table, paths = known(name), {}
+    for piece in pieces:
+        cell = "mean" if piece.averaged else time_cell(piece.array.attrs)
+        paths.setdefault(cell or (piece.meaning.cell if table is None else None), piece.path)
+    if {"point", "mean"} <= set(paths) and (table is None or table.cell == "point"):
+        raise ValueError(
+            f"Expected snapshots or means of {name} in all files, got snapshots in {paths['point']} and means in "
+            f"{paths['mean']}"
+        )
 
 
 def _common_grid(pieces) -> Grid:

@@ -30,6 +30,7 @@ from emulator.sources.harmonise import pieces, renamed
 from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
+from emulator.sources.per_level import by_level
 from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
 from emulator.sources.series import is_series, series
@@ -61,6 +62,7 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
         (source, [file for path in own for file in open_source(path, source.engine, _request(options, source, wanted))])
         for source, own in zip(options.sources, paths, strict=True)
     ]
+    opened = _by_level(opened, options)
     alike, every_piece, every_series = _settled(options, opened, wanted), [], []
     for source, files in opened:
         source = dataclasses.replace(source, **alike)
@@ -130,6 +132,13 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
     return {"forecast": forecast, "wanted": wanted, "static": static, "entries": own}
 
 
+def _by_level(opened, options: IngestOptions):
+    """The sources with every level of fields that have a variable for each as a file of its own."""
+    own = {*options.define, *(options.variables or ()), *(name for source, _ in opened for name in source.rename)}
+    parts = iter(by_level([file for _, files in opened for file in files], own))
+    return [(source, [part for _ in files for part in next(parts)]) for source, files in opened]
+
+
 def _check_roles(options: IngestOptions, have: set[str]) -> None:
     """Raises `ValueError` for a role of a name that means nothing; of one that is not in the store the log tells."""
     for name in sorted({*options.roles} - have):
@@ -174,6 +183,8 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
     labels = sorted(_label(name, array) for name, array in arrays.items())
     names, hint = ", ".join(labels[:SHOWN]), ""
     if names and not any(on_the_sphere(array) for array in arrays.values()):
+        if any(interfaces(file.dataset) is not None for file in files):
+            return []  # coefficients of levels alone
         if own := sorted(name for name, array in arrays.items() if is_series(array) and options.wanted is None):
             hint = f"; a series that the table does not know is defined, as in define: {{{own[0]}: {{role: forcing}}}}"
         raise ValueError(

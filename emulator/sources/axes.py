@@ -55,7 +55,7 @@ def named(array, names, standard=()) -> xr.DataArray | None:
 
 
 def vertical_coordinate(array) -> tuple[VerticalAxis, xr.DataArray] | None:
-    """The vertical coordinate of a variable and its kind: along a dimension, or one scalar pressure; None for none."""
+    """The vertical coordinate of a variable and its kind: along a dimension, or a scalar pressure or hybrid level."""
     if array.attrs.get("vertical") == "surface":
         return None
     for coordinate in array.coords.values():
@@ -66,8 +66,9 @@ def vertical_coordinate(array) -> tuple[VerticalAxis, xr.DataArray] | None:
                 return axis, coordinate
     for coordinate in array.coords.values():
         pressure = coordinate.name in PRESSURE_NAMES or coordinate.attrs.get("standard_name") == "air_pressure"
+        hybrid = coordinate.attrs.get("units") == "hybrid_sigma_pressure"
         if coordinate.ndim == 0 and (
-            pressure or (coordinate.name == "level" and is_pressure(as_recorded(coordinate, array)))
+            pressure or (coordinate.name == "level" and (hybrid or is_pressure(as_recorded(coordinate, array))))
         ):
             return VERTICAL["level"], coordinate
     return None

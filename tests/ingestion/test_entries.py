@@ -170,6 +170,17 @@ def test_a_short_name_of_the_table_that_is_defined_is_told_of(tmp_path, caplog, 
     assert "swh" in store and line.startswith("swh of ") and WAVES in line
 
 
+@pytest.mark.parametrize("cells", [(None, "mean"), ("mean", "point")])
+def test_snapshots_in_one_file_and_means_in_the_next(tmp_path, cells):
+    parts = [with_field(cell_methods=cell and f"time: {cell}") for cell in cells]
+    sources = [parts[0].isel(time=slice(0, 4)), parts[1].isel(time=slice(4, 8)).drop_vars("geopotential_at_surface")]
+    with pytest.raises(ValueError, match="chl in all files, got snapshots in .* and means in "):
+        made(tmp_path, *sources, define={"chl": Definition()})
+    if None in cells:
+        store = made(tmp_path, *sources, define={"chl": Definition(cell="mean")})
+        np.testing.assert_array_equal(store.chl, chlorophyll())
+
+
 def test_a_second_file_of_another_domain(tmp_path):
     early, late = with_field(domain="land").isel(time=slice(0, 4)), with_field().isel(time=slice(4, 8))
     late.chl.attrs["domain"] = "ocean"
