@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import Field
 
 from emulator.options import Options, option
@@ -17,6 +18,7 @@ from pipelines.config import (
     Experiment,
     IngestConfig,
     Model,
+    RolloutConfig,
     TrainConfig,
     VerifyConfig,
 )
@@ -284,3 +286,19 @@ def test_keys_that_do_not_go_together_are_named_without_the_section():
     phases = [{"updates": 1, "batch_size": 3, "accumulate": 2}]
     with pytest.raises(ConfigError, match=r"into 2 parts \(accumulate\) at phases.0 in e.yaml$"):
         parse(TrainConfig, {"store": "a", "statistics": "s", "output": "o", "phases": phases}, "e.yaml")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"lead_days": 30}, {"lead": "12 months"}),
+        ({"every_hours": 24}, {"every": "1 month"}),
+        ({"long_run_days": 30}, {"long_run_lead": "2 years"}),
+    ],
+)
+def test_a_length_is_given_once(first, second):
+    section = {"store": "a", "checkpoint": "c", "output": "o"}
+    for alone in (first, second):  # and as it is written out
+        parse(RolloutConfig, yaml.safe_load(to_yaml(parse(RolloutConfig, section | alone, "e.yaml"))), "e.yaml")
+    with pytest.raises(ConfigError, match=f"Expected {next(iter(first))} or {next(iter(second))}, got both"):
+        parse(RolloutConfig, section | first | second, "e.yaml")
