@@ -170,8 +170,8 @@ class Layout:
     ) -> "Layout":
         """Channels by their roles in an analysis, or as chosen for `prognostic`, `diagnostic` and `forcing`.
 
-        Raises `ValueError` for a variable that the analysis, which messages call `name`, lacks or has in two roles, for a moment
-        of a variable that is no forcing, and for steps that are no multiples of the analysis's.
+        Raises `ValueError` for a variable that the analysis, which messages call `name`, lacks or has in two roles, for a
+        moment of a variable that is no forcing, and for steps that are no multiples of the analysis's.
         """
         roles, groups, more = variables_by_role(dataset), {}, more or More()
         taken: dict[str, list[str]] = collections.defaultdict(list)
