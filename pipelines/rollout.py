@@ -68,7 +68,7 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
         write(output, plain, some, Schedule.every(steps), progress)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
-        total = count_steps(step, 0, config.long_run_lead) if config.long_run_lead else every * config.long_run_days
+        total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
         output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), progress)
@@ -89,8 +89,10 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
 
 def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:
     """Which times the forecasts start from; `length` of their steps, in steps of the store, and the model's input times."""
-    period = config.period
-    given = period.start, period.end, config.every_hours, config.maximum_inits, config.beyond_store, config.every
+    period, every_hours = config.period, config.every_hours
+    if every_hours == RolloutConfig.model_fields["every_hours"].default:
+        every_hours = None
+    given = period.start, period.end, every_hours, config.maximum_inits, config.beyond_store, config.every
     return Starts(*given, length, history)
 
 
@@ -110,5 +112,7 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     length = step_length(layout, dataset, config.step_hours)
     check_ensemble(ensemble_of(config), layout, TimeStep.of(dataset).times(length))
     steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
+    if config.long_run_days or config.long_run_lead:
+        count_steps(TimeStep.of(dataset).times(length), config.long_run_days, config.long_run_lead)
     count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

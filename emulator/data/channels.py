@@ -1,5 +1,6 @@
 """Named fields <-> one channel tensor. The only place that knows the order of channels."""
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -169,16 +170,22 @@ class Layout:
     ) -> "Layout":
         """Channels by their roles in an analysis, or as chosen for `prognostic`, `diagnostic` and `forcing`.
 
-        Raises `ValueError` for a variable that the analysis, which messages call `name`, lacks, for a moment of a variable
-        that is no forcing, and for steps that are no multiples of the analysis's.
+        Raises `ValueError` for a variable that the analysis, which messages call `name`, lacks or has in two roles, for a
+        moment of a variable that is no forcing, and for steps that are no multiples of the analysis's.
         """
         roles, groups, more = variables_by_role(dataset), {}, more or More()
+        taken: dict[str, list[str]] = collections.defaultdict(list)
         for group in ("prognostic", "diagnostic", "forcing"):
             names = (chosen or {}).get(group)
             names = roles[group] if names is None else names
             if absent := [variable for variable in names if variable not in dataset]:
                 raise ValueError(f"Expected {group} variables of {name}, it has none named {', '.join(absent)}")
-            groups[group] = Channels.of(dataset, names)
+            for variable in names:
+                taken[variable].append(group)
+            groups[group] = Channels.of(dataset, dict.fromkeys(names))
+        if twice := {variable: where for variable, where in taken.items() if len(where) > 1}:
+            text = "; ".join(f"{variable} as {' and '.join(where)}" for variable, where in twice.items())
+            raise ValueError(f"Expected every variable of {name} in one role, got {text}; name the variables of each")
         if not groups["prognostic"].names and not groups["diagnostic"].names:
             raise ValueError(f"Expected at least one prognostic or diagnostic variable in {name}, got none")
         forcing = groups["forcing"].names

@@ -11,6 +11,7 @@ from emulator.planet.calendar import TimeStep, select_period
 from emulator.planet.months import month_numbers
 from emulator.store.schema import missing_times
 
+EVERY_HOURS = 36  # between initial times, where nothing else is asked for
 MEANS = ("none", "every", "monthly")
 
 
@@ -70,10 +71,11 @@ class Schedule:
 def count_steps(step: TimeStep, days: float, lead: str | None = None) -> int:
     """How many steps make a forecast of some days, or, where it is given, of a lead such as `12 months`.
 
-    Raises `ValueError` for less than a step, for a lead of part of a step, and for days of months or months of days.
+    Raises `ValueError` for less than a step, for part of a step, and for days of months or months of days.
     """
     number = days * 86400 / step.seconds if lead is None else step.count(TimeStep.parse(lead))
-    if round(number) < 1 or (lead is not None and abs(number - round(number)) > 1e-9):
+    apart = 1e-9 if lead else 1e-2  # days may be rounded, such as 0.333
+    if round(number) < 1 or abs(number - round(number)) > apart or (step.months and lead is None):
         hint = "; give the lead in months, such as 12 months" if step.months and lead is None else ""
         raise ValueError(f"Expected a lead of whole steps of {step}, got {lead or f'{days:g} days'}{hint}")
     return round(number)
@@ -98,15 +100,15 @@ class Starts:
 
     Attributes:
       start, end: the period, both included; None is open.
-      every_hours: between initial times; every: in place of it, such as `12 months`; of a store of calendar steps by default
-        every time. most: so many at most; None: all.
+      every_hours: between initial times; every: in place of it, such as `12 months`; None: 36 hours, and every time of a
+        store of calendar steps. most: so many at most; None: all.
       beyond_store: whether forecasts may run past the end of the store; those of a store of one time do.
       length: of the forecasts' steps, in steps of the store. history: input times of the model.
     """
 
     start: object = None
     end: object = None
-    every_hours: float = 36
+    every_hours: float | None = None
     most: int | None = None
     beyond_store: bool = False
     every: str | None = None
@@ -143,16 +145,21 @@ class Starts:
     def _stride(self, step: TimeStep) -> int:
         """Steps between initial times. Raises `ValueError` for part of a step."""
         if self.every is None and step.months:
+            if self.every_hours is not None:
+                raise ValueError(
+                    f"Expected every, such as 12 months, for a store whose step is {step}, got every_hours "
+                    f"{self.every_hours:g}"
+                )
             return 1
         if self.every is not None:
             number = step.count(TimeStep.parse(self.every))
             if round(number) < 1 or abs(number - round(number)) > 1e-9:
                 raise ValueError(f"Expected every as a multiple of {step}, got {self.every}")
             return round(number)
-        step_hours = step.seconds / 3600
-        stride = round(self.every_hours / step_hours)
-        if stride < 1 or abs(stride * step_hours - self.every_hours) > 1e-9:
-            raise ValueError(f"Expected every_hours as a multiple of {step_hours:g}, got {self.every_hours}")
+        step_hours, hours = step.seconds / 3600, EVERY_HOURS if self.every_hours is None else self.every_hours
+        stride = round(hours / step_hours)
+        if stride < 1 or abs(stride * step_hours - hours) > 1e-9:
+            raise ValueError(f"Expected every_hours as a multiple of {step_hours:g}, got {hours}")
         return stride
 
 

@@ -95,6 +95,8 @@ def bounds(kind: str, margin: float | Mapping[str, float], found: Envelope, samp
     Raises `ValueError` for a margin of what is no prognostic variable, and for a kind that is none of these.
     """
     channels = samples.layout.prognostic
+    if kind != "envelope" and margin != MARGIN:
+        log.warning("margin %s widens the envelope and has no effect with bounds: %s", margin, kind)
     if kind == "envelope":
         share = _by_channel(channels, margin).view(-1, *[1] * (found.lowest.dim() - 1))
         widened = share * (found.highest - found.lowest)

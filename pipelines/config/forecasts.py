@@ -74,6 +74,15 @@ class RolloutConfig(Model):
         beside = Path(values["output"]).parent
         return {"uncorrected": beside / "uncorrected.zarr", "long_run": beside / "long_run.zarr"} | values
 
+    @pydantic.model_validator(mode="after")
+    def _said_once(self) -> "RolloutConfig":
+        """Of what a configuration that was written out holds, a default is not said."""
+        for given, instead in (("lead_days", "lead"), ("every_hours", "every"), ("long_run_days", "long_run_lead")):
+            value, other = getattr(self, given), getattr(self, instead)
+            if other is not None and value != type(self).model_fields[given].default:
+                raise ValueError(f"Expected {given} or {instead}, got both, {value:g} and {other!r}")
+        return self
+
 
 class ObservationsConfig(Model):
     """Point observations as the truth."""

@@ -72,3 +72,17 @@ def test_fields_are_replaced_in_place_as_in_a_copy():
     expected, given = channels.replace(tensor, changed), tensor.clone()
     assert channels.replace(tensor, changed, in_place=True) is tensor
     assert torch.equal(tensor, expected) and torch.equal(tensor[:, :2], given[:, :2]) and not torch.equal(tensor, given)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"forcing": ["temperature"]}, "temperature as prognostic and forcing"),
+        ({"diagnostic": ["mean_evaporation_rate", "temperature"]}, "temperature as prognostic and diagnostic"),
+        ({"prognostic": ["temperature", "temperature"]}, "temperature as prognostic and prognostic"),
+    ],
+)
+def test_a_variable_has_one_role(planet, chosen, said):
+    data = planet.assign_attrs(time_step_seconds=21600.0)
+    with pytest.raises(ValueError, match=f"every variable of the planet in one role, got {said}"):
+        Layout.of(data, {"prognostic": ["temperature"]} | chosen, "the planet")

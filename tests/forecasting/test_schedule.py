@@ -30,6 +30,8 @@ def test_forecasts_start_every_so_many_months(calendar):
         Starts("2003").of(dataset, 24)
     with pytest.raises(ValueError, match="since the step is 1 month; got 24 h"):
         Starts(every="1 day").of(dataset, 6)
+    with pytest.raises(ValueError, match="every, such as 12 months, .* step is 1 month, got every_hours 24"):
+        Starts(every_hours=24).of(dataset, 6)
     yearly = store(edges[::12], TimeStep(months=12))
     with pytest.raises(ValueError, match="every as a multiple of 12 months, got 6 months"):
         Starts(every="6 months").of(yearly, 1)
@@ -51,6 +53,11 @@ def test_leads_are_whole_steps():
         count_steps(TimeStep(months=12), 10, "6 months")
     with pytest.raises(ValueError, match="hours or days, since the step is 6 h; got 1 month"):
         count_steps(SIX_HOURS, 10, "1 month")
+    with pytest.raises(ValueError, match="whole steps of 1 month, got 60 days; give the lead in months"):
+        count_steps(MONTH, 60)
+    with pytest.raises(ValueError, match="whole steps of 48 h, got 3 days"):
+        count_steps(TimeStep(172800.0), 3)
+    assert count_steps(TimeStep(28800.0), 0.333) == 1
 
 
 @pytest.mark.parametrize("calendar", CALENDARS)

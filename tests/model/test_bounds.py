@@ -102,6 +102,13 @@ def test_bounds_of_every_kind(planet, statistics):
         bounds("some", 0.5, found, samples)
 
 
+@pytest.mark.parametrize(("margin", "said"), [(0.5, False), (2.0, True), ({"temperature": 2.0}, True)])
+def test_a_margin_without_an_envelope_is_said_to_have_no_effect(planet, statistics, margin, said, caplog):
+    samples = samples_of(planet)
+    free = bounds("none", margin, envelope(samples, statistics), samples)
+    assert torch.isposinf(free[1]).all() and ("no effect with bounds: none" in caplog.text) == said
+
+
 def test_statistics_of_another_grid_are_refused(planet, statistics):
     samples = samples_of(planet.isel(longitude=slice(None, None, 2)))
     with pytest.raises(ValueError, match=r"time_mean of temperature on 4 levels .* of another store"):

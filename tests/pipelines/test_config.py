@@ -6,11 +6,22 @@ import typing
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import Field
 
 from emulator.options import Options, option
 from emulator.verify.options import VerifyOptions
-from pipelines.config import STAGES, ConfigError, ConservationConfig, Experiment, Model, TrainConfig, VerifyConfig
+from pipelines.config import (
+    STAGES,
+    ConfigError,
+    ConservationConfig,
+    Experiment,
+    IngestConfig,
+    Model,
+    RolloutConfig,
+    TrainConfig,
+    VerifyConfig,
+)
 from pipelines.config.base import NEW
 from pipelines.config.declared import Key, model_of
 from pipelines.load import fingerprint, load_experiment, load_stage, to_yaml
@@ -251,3 +262,43 @@ def test_stages_without_a_network_are_read_without_torch(finished, stage):
     """Which takes seconds to import, and most of a gigabyte."""
     code = f"import sys; from pipelines.load import load_stage; load_stage({stage!r}, {str(finished)!r}); "
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"margin": -2}, "Input should be greater than or equal to 0 at margin in e.yaml, got -2"),
+        ({"margin": {"t": -2}}, "Input should be greater than or equal to 0 at margin.t in e.yaml, got -2"),
+        ({"level_weights": [-1]}, "Input should be greater than 0 at level_weights.0 in e.yaml, got -1"),
+        ({"margin": [1]}, "Input should be a valid number or a valid dictionary at margin in e.yaml, got [1]"),
+    ],
+)
+def test_a_value_of_several_types_is_refused_in_one_sentence_without_the_names_of_types(given, said):
+    with pytest.raises(ConfigError) as error:
+        parse(TrainConfig, {"store": "a", "statistics": "s", "output": "o"} | given, "e.yaml")
+    assert str(error.value) == said
+
+
+def test_keys_that_do_not_go_together_are_named_without_the_section():
+    section = {"sources": [{"path": "p"}], "output": "o", "step_hours": 6, "step": "6 hours"}
+    with pytest.raises(ConfigError, match=r"step_hours or step, got both, 6 and '6 hours' in e.yaml$"):
+        parse(IngestConfig, section, "e.yaml")
+    phases = [{"updates": 1, "batch_size": 3, "accumulate": 2}]
+    with pytest.raises(ConfigError, match=r"into 2 parts \(accumulate\) at phases.0 in e.yaml$"):
+        parse(TrainConfig, {"store": "a", "statistics": "s", "output": "o", "phases": phases}, "e.yaml")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"lead_days": 30}, {"lead": "12 months"}),
+        ({"every_hours": 24}, {"every": "1 month"}),
+        ({"long_run_days": 30}, {"long_run_lead": "2 years"}),
+    ],
+)
+def test_a_length_is_given_once(first, second):
+    section = {"store": "a", "checkpoint": "c", "output": "o"}
+    for alone in (first, second):  # and as it is written out
+        parse(RolloutConfig, yaml.safe_load(to_yaml(parse(RolloutConfig, section | alone, "e.yaml"))), "e.yaml")
+    with pytest.raises(ConfigError, match=f"Expected {next(iter(first))} or {next(iter(second))}, got both"):
+        parse(RolloutConfig, section | first | second, "e.yaml")
