@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -38,8 +38,10 @@ def train(config: TrainConfig) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("emulator.parallel").setLevel(logging.INFO)  # but that it has met the others
     options = options_of(config)
+    stores = [open_analysis(path) for path in options.paths]
     hooks = StageHooks(
-        identity=identity(config, [open_analysis(path) for path in options.paths]),
+        identity=identity(config, stores),
+        rest=identity(config, stores, {"phases"}),
         config=json.loads(config.model_dump_json()),
         provenance=provenance(),
         processes=processes,
@@ -49,9 +51,12 @@ def train(config: TrainConfig) -> None:
     Training(options, hooks).run()
 
 
-def identity(config: TrainConfig, stores: Sequence[xr.Dataset]) -> str:
-    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed."""
-    return fingerprint(config, *data_digests(config, stores), without=NOT_IDENTITY)
+def identity(config: TrainConfig, stores: Sequence[xr.Dataset], without: Collection[str] = ()) -> str:
+    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed.
+
+    `without`: keys that are left out besides.
+    """
+    return fingerprint(config, *data_digests(config, stores), without={*NOT_IDENTITY, *without})
 
 
 def options_of(config: TrainConfig) -> TrainOptions:
@@ -75,4 +80,6 @@ def _remark(row: dict) -> str:
 
 def check(config: TrainConfig, made: set[Path]) -> str:
     """What would be trained, in words. Raises `ValueError`."""
-    return Training(options_of(config)).describe()
+    options = options_of(config)
+    stores = [open_analysis(path) for path in options.paths]
+    return Training(options, StageHooks(identity(config, stores), identity(config, stores, {"phases"}))).describe()

@@ -64,7 +64,8 @@ def write_grib(path, field: xr.DataArray, short: str, edition: int = 2, **keys) 
                 settings |= {"typeOfLevel": "isobaricInhPa", "level": int(level)}
             settings |= {key: value(at) if callable(value) else value for key, value in keys.items()}
             for key, value in settings.items():
-                eccodes.codes_set(handle, key, value)
+                array = isinstance(value, np.ndarray)
+                (eccodes.codes_set_array if array else eccodes.codes_set)(handle, key, value)
             eccodes.codes_set(handle, "bitsPerValue", 24)
             eccodes.codes_set_values(handle, field.values[where].astype(np.float64).ravel())
             eccodes.codes_write(handle, file)

@@ -27,7 +27,7 @@ from emulator.store.forecast import (
     write_forecast_init,
 )
 from emulator.store.marks import marks, progress_path
-from emulator.store.schema import PLACE, variables_by_role
+from emulator.store.schema import PLACE, time_cell, time_step_seconds, variables_by_role
 
 log = logging.getLogger(__name__)
 RESTART = "restart-{:06d}-{:d}.safetensors"  # first initial time and batch size of a group
@@ -190,7 +190,7 @@ def _dataset(
     for name, values in fields.items():
         if name in source:
             dims = (*front, *(d for d in source[name].dims if d not in ("time", "member")))
-            attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else {})
+            attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else _over(forecaster, name))
             data[name] = (dims, values, attributes)
         else:
             data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
@@ -212,6 +212,14 @@ def _dataset(
     if thin is None:
         return dataset
     return thinned(dataset, thin.variables, thin.levels, _cells_in(forecaster.forcing.grid, thin.region))
+
+
+def _over(forecaster: Forecaster, name: str) -> dict[str, str]:
+    """What means of a forecast are over where its steps are not those of the store, whose attributes tell its own."""
+    step, own = forecaster.forcing.step, time_step_seconds(forecaster.dataset)
+    if step.months or abs(step.seconds - own) < 1e-3 or time_cell(forecaster.dataset[name].attrs) != "mean":
+        return {}
+    return {"cell_methods": f"time: mean (interval: {step.seconds / 3600:g} hours)"}
 
 
 def _record_units(name: str, source: xr.Dataset) -> str:

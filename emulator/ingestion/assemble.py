@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import PlannedField, StorePlan
-from emulator.ingestion.intervals import over_steps
-from emulator.ingestion.term import Term
+from emulator.ingestion.intervals import sums_of_leads, sums_of_times
+from emulator.ingestion.term import Sums, Term
 from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, sorted_times, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
 from emulator.planet.calendar import TimeStep, later
@@ -73,15 +73,12 @@ def assemble(
         leads = np.unique(
             np.concatenate([p.coordinates["lead_time"] for t in moving.values() for q in t.values() for p in q])
         )
-    built, over = {}, {}
+    built = {}
     for name, terms in sorted(moving.items()):
-        if forecast:
-            terms, over[name] = over_steps(name, terms, leads)
         masks = {key: [in_period(p, period, intervals) for p in some] for key, some in terms.items()}
         built[name] = {key: _term(name, some, leads, members, axes, masks[key]) for key, some in sorted(terms.items())}
     axis = TimeAxis.of(built, forecast, step, keep_missing or longest_gap > 0)
     fields = {name: _field(name, role[name], list(terms.values()), axis, leads) for name, terms in built.items()}
-    fields = {name: dataclasses.replace(field, over=over.get(name)) for name, field in fields.items()}
     axis, fields = _without_first_windows(axis, fields)
     if longest_gap and not forecast:
         fields = {name: field.filled(longest_gap) for name, field in fields.items()}
@@ -114,6 +111,8 @@ def _terms_of(pieces) -> dict[str, dict[str, list[Piece]]]:
     for piece in pieces:
         groups.setdefault(piece.name, {}).setdefault(piece.term, []).append(piece)
     for name, terms in list(groups.items()):
+        for term, own in terms.items():  # the pressure itself rather than its logarithm
+            terms[term] = [piece for piece in own if not piece.logarithm] or own
         if "" in terms:
             groups[name] = {"": terms[""]}
         elif set(terms) != {"down", "up"}:
@@ -212,14 +211,19 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
     """The field on the store's axis; a slot is -1 where a member, level, lead or mean of the window is missing."""
     first = terms[0]
     averaged = is_mean(first.pieces)
-    width, numbers, seconds = window(name, first, axis) if averaged and leads is None else (1, None, None)
     for term in terms[1:]:
         if not np.array_equal(term.times, first.times):
             raise ValueError(f"Expected the terms of {name} at the same times, got others in {term.pieces[0].path}")
+    terms = [dataclasses.replace(t, sums=_sums(name, t, axis, leads)) for t in terms] if averaged else terms
+    made = [t.sums for t in terms if t.sums is not None]
+    plain = averaged and leads is None and len(made) < len(terms)
+    width, numbers, seconds = window(name, first, axis) if plain else (1, None, None)
     needed = slice(1 if leads is not None and averaged and leads[0] == np.timedelta64(0) else 0, None)  # none ends at 0
     complete = np.all([(t.owner[:, needed] >= 0).all(axis=(1, 2, 3)) for t in terms], axis=0)
     at = np.minimum(np.searchsorted(first.times, axis.times), len(first.times) - 1)
     complete_at = first.times[at] == axis.times
+    for sums in made:
+        complete_at &= _complete_sums(sums, complete, needed)[at]
     if numbers is not None:
         missing = np.concatenate([[0], np.cumsum(~complete)])
         complete_at &= (numbers[at] > 0) & (missing[at + 1] == missing[at + 1 - numbers[at]])
@@ -228,6 +232,8 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
         complete_at &= (at >= back) & complete[source]
         if back:
             complete_at &= first.times[source] == _earlier(axis, back, width)
+    if made and not plain and leads is None:
+        width = max(2, *(sums.index.shape[-1] for sums in made))
     return PlannedField(
         name,
         role,
@@ -241,6 +247,24 @@ def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:
         numbers=numbers,
         seconds=seconds,
     )
+
+
+def _sums(name, term, axis: TimeAxis, leads):
+    """How a term's values add up to means over the store's steps; None where they are such means, or nothing tells."""
+    if leads is not None:
+        return sums_of_leads(name, term, leads)
+    return sums_of_times(name, term, axis.step, np.flatnonzero(np.isin(term.times, axis.times)))
+
+
+def _complete_sums(sums: Sums, complete: np.ndarray, needed: slice) -> np.ndarray:
+    """`(slot,)`: whether the means over the steps that end there can be made of values that there are."""
+    there = np.isfinite(sums.seconds)
+    if not sums.across and len(there) and not there[:, 0].any():  # a first lead without a step of its own is left out
+        needed = slice(1, None)
+    made = there[:, needed].all(axis=1)
+    if sums.across:
+        made &= (complete[np.maximum(sums.index[:, 0], 0)] | (sums.index[:, 0] < 0)).all(axis=1)
+    return made
 
 
 def _earlier(axis: TimeAxis, back: int, width: int) -> np.ndarray:

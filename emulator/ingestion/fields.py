@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.ingestion.intervals import Intervals
 from emulator.ingestion.term import Term
 from emulator.ingestion.vertical import VerticalValues
 from emulator.planet.calendar import TimeStep
@@ -29,7 +28,6 @@ class PlannedField:
       window: how many slots of the source are averaged into one of the store (1: none).
       slots: the last of those for every time of the store, `(time,)`, -1 where it is missing.
       averaged: a mean over the step rather than a snapshot.
-      over: of a forecast how means over its steps come from what its sources hold; None where those are over the steps.
       domain: where it exists (`emulator.store.masks`); None for everywhere, as `exists`.
       exists: that on the store's grid, `([vertical,] *space)` bool.
       entry: what the field is, where that is not in the variable table.
@@ -46,7 +44,6 @@ class PlannedField:
     has_member: bool
     vertical: str | None
     averaged: bool
-    over: Intervals | None = None
     between: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     domain: str | None = None
     exists: np.ndarray | None = None
@@ -89,19 +86,20 @@ class PlannedField:
 
     def _at(self, wanted: np.ndarray, chosen: np.ndarray, shape) -> np.ndarray:
         """Values whose last slots are `wanted`, at the chosen leads: `(time, lead, member, level, *space)`."""
-        read = chosen if self.over is None else self.over.needed(chosen)
         out: np.ndarray | None = None
         for term in self.terms:
-            values = np.zeros((0, len(read), len(term.members), len(term.levels), *shape), np.float32)
-            if len(wanted) and self.numbers is not None:
-                values = np.concatenate([self._mean(term, last, read, shape) for last in wanted])
+            values = np.zeros((0, len(chosen), len(term.members), len(term.levels), *shape), np.float32)
+            if len(wanted) and term.sums is not None:
+                values = term.means(wanted, chosen, shape)
+            elif len(wanted) and self.numbers is not None:
+                values = np.concatenate([self._mean(term, last, chosen, shape) for last in wanted])
             elif len(wanted):
                 slots = (wanted[:, None] - np.arange(self.window)[::-1]).ravel()
-                some = term.read(slots, read, shape)
+                some = term.read(slots, chosen, shape)
                 some = some.reshape(len(wanted), self.window, *some.shape[1:])
                 values = some[:, 0] if self.window == 1 else some.mean(axis=1, dtype=np.float64).astype(np.float32)
             out = values if out is None else out + values
-        return out if self.over is None else self.over.means(out, read, chosen)
+        return out
 
     def _mean(self, term: Term, last: int, leads: np.ndarray, shape) -> np.ndarray:
         """The mean over the calendar step that ends with a slot, weighted by the slots' lengths: `(1, lead, ...)`."""
@@ -131,9 +129,11 @@ class PlannedField:
             used += [part[start:stop] for part in self.between[:2]]
         good = np.unique(np.concatenate(used))
         good = good[good >= 0]
-        widths = np.full(len(good), self.window) if self.numbers is None else self.numbers[good]
+        plain = any(term.sums is None for term in self.terms)
+        widths = np.full(len(good), self.window if plain else 1) if self.numbers is None else self.numbers[good]
+        made = [term.sums.used(good, [0]) for term in self.terms if term.sums is not None and term.sums.across]
         slots = np.unique(
-            np.concatenate([np.arange(g + 1 - n, g + 1) for g, n in zip(good, widths, strict=True)] or [good])
+            np.concatenate([*(np.arange(g + 1 - n, g + 1) for g, n in zip(good, widths, strict=True)), good, *made])
         )
         moved = [np.where(wanted >= 0, np.searchsorted(slots, wanted), -1) for wanted in used]
         between = None if self.between is None else (*moved[1:], self.between[2][start:stop])

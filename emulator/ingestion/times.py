@@ -37,6 +37,7 @@ def at_ends(name: str, pieces: list[Piece]) -> list[Piece]:
 
     Raises `ValueError` for stamps of months that may be their starts or their ends, and for one stamp without an interval.
     """
+    pieces = _by_bounds_and_stamp(pieces)
     stamped = [p for p in pieces if "lead_time" not in p.coordinates and p.starts is None]
     stamped = [p for p in stamped if p.stamp or is_mean([p])]
     if not stamped:
@@ -47,6 +48,29 @@ def at_ends(name: str, pieces: list[Piece]) -> list[Piece]:
         seconds = float(np.median(seconds_between(times))) if len(times) > 1 else 0.0
         return [_moved(p, months, seconds, times) if p in stamped else p for p in pieces]
     return pieces
+
+
+def _by_bounds_and_stamp(pieces: list[Piece]) -> list[Piece]:
+    """Where bounds are narrower or wider than the step, a stamp says which of their parts is the step's."""
+    own = [p for p in pieces if p.stamp is not None and p.starts is not None]
+    if not own or len(times := sorted_times([p.coordinates["time"] for p in own], own)) < 2:
+        return pieces
+    step = usual_step(times)
+    return [_stretched(p, step) if p in own else p for p in pieces]
+
+
+def _stretched(piece: Piece, step: TimeStep) -> Piece:
+    ends, starts = piece.coordinates["time"], piece.starts
+    if np.all(np.abs(piece.interval_seconds[:, 0] - step.lengths(ends)) < 1.0):
+        return piece
+    if piece.stamp == "start":
+        ends = step.later(starts)
+    elif piece.stamp == "end":
+        starts = step.later(ends, -1)
+    else:
+        starts = later(starts + (ends - starts) / 2, -step.seconds / 2)
+        ends = later(starts, step.seconds)
+    return dataclasses.replace(piece, coordinates={**piece.coordinates, "time": ends}, starts=starts)
 
 
 def sorted_times(axes, pieces: Sequence[Piece]) -> np.ndarray:
@@ -140,7 +164,7 @@ class TimeAxis:
             return cls(times, TimeStep())
         if asked is not None:
             times = _at_multiples(times, asked, where)
-        step = asked or _usual_step(times)
+        step = asked or usual_step(times)
         if len(times) < 2:
             return cls(times, TimeStep())
         irregular = np.flatnonzero(np.abs(seconds_between(times) - step.lengths(times[1:])) > 1e-3)
@@ -156,7 +180,7 @@ class TimeAxis:
         return cls(_without_gaps(times, step, where), _shortest(times, step))
 
 
-def _usual_step(times: np.ndarray) -> TimeStep:
+def usual_step(times: np.ndarray) -> TimeStep:
     """Calendar months where all times fit them, else the median of the lengths; of gaps the rest is left to others."""
     if len(times) < 2:
         return TimeStep()
@@ -216,7 +240,7 @@ def window(name: str, term: Term, axis: TimeAxis) -> tuple[int, np.ndarray | Non
     """
     if len(term.times) < 2 or not axis.step.seconds:
         return 1, None, None
-    own = _usual_step(term.times)
+    own = usual_step(term.times)
     if not axis.step.months or own == axis.step:
         ratio = axis.step.seconds / own.seconds
         if bool(own.months) == bool(axis.step.months) and ratio > 1 - 1e-6 and abs(ratio - round(ratio)) < 1e-6:

@@ -82,6 +82,12 @@ def options(config: Mapping[str, Any]) -> Options:
 
 
 def expect_global(grid: Grid, *kinds_of_grid: str) -> None:
-    """Raises `ValueError` for a grid that is regional or of another kind than those."""
+    """Raises `ValueError` for a grid that is regional or of another kind than those, or lacks rows at a pole."""
     if not grid.is_global() or grid.kind not in kinds_of_grid:
-        raise ValueError(f"Expected a global {' or '.join((*kinds_of_grid, 'grid'))}, got {grid.describe()}")
+        raise ValueError(
+            f"Expected a global {' or '.join((*kinds_of_grid, 'grid'))}, got {grid.describe()}{grid.remedy}"
+        )
+    if grid.remedy:
+        raise ValueError(
+            f"Expected rows at both poles, or half a cell away from both, got {grid.describe()}{grid.remedy}"
+        )

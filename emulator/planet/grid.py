@@ -21,6 +21,7 @@ from emulator.planet.coordinates import check_coordinates, column_edges, contigu
 from emulator.planet.projection import is_rotated, mapping_from, mapping_name, to_sphere
 
 REGIONAL = ("box", "projected", "region_points")  # kinds of grids that are no globe
+POLE = 0.01  # spacings: a row nearer than that to a pole lies at it
 WHOLE = 0.999  # share of the sphere from which on points of a region have areas that were divided by their sum
 
 
@@ -32,8 +33,8 @@ class Grid:
       latitude: degrees north. `(nlat,)`, strictly decreasing; `(y, x)` projected; `(cell,)` for points.
       longitude: degrees east in [0, 360). `(nlon,)`, strictly increasing, of a box contiguous and from -180 on; `(y, x)`
         projected; `(cell,)` for points.
-      kind: of a globe "gaussian", "equiangular" (constant spacing, poles included or not), "regular" (other latitudes) or
-        "points"; of a region "box", "projected" or "region_points".
+      kind: of a globe "gaussian", "equiangular" (constant spacing, with rows at both poles or half a cell away from both),
+        "regular" (other latitudes) or "points"; of a region "box", "projected" or "region_points".
       area: cell areas as fractions of the covered area, float64, of shape `shape`, summing to 1.
       share: of the sphere that the cells cover: 1 for a globe, NaN where it is not known (points of old stores).
       x, y: places on the map, `(x,)` increasing and `(y,)` decreasing, in m, or degrees of a rotated pole; else None.
@@ -186,8 +187,28 @@ class Grid:
 
     @property
     def has_poles(self) -> bool:
-        """Whether a latitude-longitude grid has rows at the poles."""
-        return self.kind == "equiangular" and bool(abs(self.latitude[0]) > 90 - 1e-6)
+        """Whether a latitude-longitude grid has rows at both poles."""
+        return self.kind in ("equiangular", "regular") and bool(max(_beyond(self.latitude)) < POLE)
+
+    @property
+    def mirrors_at_poles(self) -> bool:
+        """Whether what lies beyond each pole, half a turn away, are rows of the grid again, one spacing apart as the others.
+
+        So it is with rows at both poles, and with rows about half a spacing from both; not with a row at one pole alone, and
+        not where the rows at both poles were cut off.
+        """
+        inside = self.kind == "gaussian" or bool(np.all(np.abs(np.subtract(_beyond(self.latitude), 0.5)) < 0.3))
+        return self.has_rows and self.is_global() and (self.has_poles or inside)
+
+    @property
+    def remedy(self) -> str:
+        """Of a globe without rows at a pole words that say so and with which key ingest makes whole ones; "" of others."""
+        if not self.is_global() or not self.has_rows or self.mirrors_at_poles:
+            return ""
+        rows, columns = self.shape
+        rows += int((np.asarray(_beyond(self.latitude)) > 0.8).sum())
+        whole = f"{{kind: equiangular, rows: {rows}, columns: {columns}, poles: true}}"
+        return f", which lacks rows at a pole; ingest it with grid: {whole}"
 
     def same_as(self, other: "Grid", tolerance: float = GAUSSIAN_TOLERANCE) -> bool:
         """Whether both grids have the same cells, to a tolerance in degrees."""
@@ -230,6 +251,11 @@ def _projected(x: bytes, y: bytes, text: str) -> Grid:
     return Grid(latitude, longitude, "projected", area / area.sum(), share, x, y, mapping)
 
 
+def _beyond(latitude) -> tuple[float, float]:
+    """How far the first and the last row are from their poles, in spacings of the rows there."""
+    return (90 - latitude[0]) / (latitude[0] - latitude[1]), (latitude[-1] + 90) / (latitude[-2] - latitude[-1])
+
+
 def _reaches_poles(latitude) -> bool:
     step = np.abs(np.diff(latitude)).max()
     return bool(90 - latitude[0] <= step and latitude[-1] + 90 <= step)
@@ -265,5 +291,7 @@ def _latitude_weights(latitude) -> tuple[str, np.ndarray]:
         return "gaussian", weights
     weights = -np.diff(row_edges(latitude))
     spacing = -np.diff(latitude)
-    kind = "equiangular" if np.allclose(spacing, spacing.mean(), rtol=1e-3, atol=1e-4) else "regular"
-    return kind, weights / weights.sum()
+    even = np.allclose(spacing, spacing.mean(), rtol=1e-3, atol=1e-4)
+    north, south = _beyond(latitude)
+    ends = max(north, south) < POLE or max(abs(north - 0.5), abs(south - 0.5)) < 0.05
+    return "equiangular" if even and ends else "regular", weights / weights.sum()

@@ -129,9 +129,12 @@ class View:
         pairs = zip(known, self.truth_count(channel) > 0, strict=True)
         return ["" if ours else NOT_FINITE if truth else NO_TRUTH for ours, truth in pairs]
 
-    def judged_lead(self, wanted=(3, 1, 5, 10)) -> int:
-        """Position of the first of the wanted leads that has a truth; the last lead that has one where none has."""
-        known = self.has_truth()
+    def judged_lead(self, wanted=(3, 1, 5, 10), with_truth: bool = True) -> int:
+        """Position of the first of the wanted leads that has a truth; the last lead that has one where none has.
+
+        `with_truth` False: as if the truth had all of them.
+        """
+        known = self.has_truth() if with_truth else np.ones(len(self.leads), bool)
         places = [index for index in map(self.lead_index, wanted) if index is not None and known[index]]
         return places[0] if places else int(np.flatnonzero(known)[-1]) if known.any() else len(self.leads) - 1
 

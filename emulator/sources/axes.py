@@ -61,20 +61,20 @@ def vertical_coordinate(array) -> tuple[VerticalAxis, xr.DataArray] | None:
     for coordinate in array.coords.values():
         along = coordinate.ndim == 1 and coordinate.dims[0] in array.dims and coordinate.name not in NOT_VERTICAL
         if along and coordinate.dtype.kind in "fiu":
-            recorded = _recorded(coordinate, array)
+            recorded = as_recorded(coordinate, array)
             if (axis := next((axis for axis in VERTICAL.values() if axis.fits(recorded)), None)) is not None:
                 return axis, coordinate
     for coordinate in array.coords.values():
         pressure = coordinate.name in PRESSURE_NAMES or coordinate.attrs.get("standard_name") == "air_pressure"
         hybrid = coordinate.attrs.get("units") == "hybrid_sigma_pressure"
         if coordinate.ndim == 0 and (
-            pressure or (coordinate.name == "level" and (hybrid or is_pressure(_recorded(coordinate, array))))
+            pressure or (coordinate.name == "level" and (hybrid or is_pressure(as_recorded(coordinate, array))))
         ):
             return VERTICAL["level"], coordinate
     return None
 
 
-def _recorded(coordinate, array) -> Recorded:
+def as_recorded(coordinate, array) -> Recorded:
     return Recorded(str(coordinate.name), coordinate.attrs, np.atleast_1d(coordinate.values), array.attrs)
 
 
@@ -84,7 +84,7 @@ def add_vertical(axes: Axes, dataset, array) -> None:
     if found is None:
         return
     axis, coordinate = found
-    values, axes.vertical = axis.read(_recorded(coordinate, array))
+    values, axes.vertical = axis.read(as_recorded(coordinate, array))
     position = axis.positions(values)
     axes.axis, axes.coordinates[axis.name] = axis.name, values[position]
     if coordinate.ndim:
@@ -155,12 +155,13 @@ def interfaces(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
     """`(a in Pa, b)` of all interfaces, from the top down, each `(level + 1,)` float64; None where none are recorded.
 
     Read from variables `half_level_a`, `half_level_b` (this project, and GRIB's `pv`), `a_half`, `b_half` (IFS tables),
-    `hyai`, `hybi` with `P0` (CESM), or the bounds of a CF coordinate's `formula_terms` (`ap`, `b` or `a`, `b`, `p0`).
+    `hyai`, `hybi` with `P0` (CESM) or in Pa (CDO), or the bounds of a CF coordinate's `formula_terms` (`ap`, `b` or
+    `a`, `b`, `p0`).
     """
     for name_a, name_b in COEFFICIENTS:
         if name_a in dataset and name_b in dataset:
             half_a, half_b = (np.asarray(dataset[n].values, np.float64) for n in (name_a, name_b))
-            if name_a == "hyai":
+            if name_a == "hyai" and not _is_pressure(dataset[name_a]):
                 half_a = half_a * float(dataset["P0"]) if "P0" in dataset else half_a * 1e5
             return _from_the_top(half_a, half_b)
     for coordinate in dataset.variables.values():
@@ -173,6 +174,12 @@ def interfaces(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
             if half_a is not None and half_b is not None:
                 return _from_the_top(half_a, half_b)
     return None
+
+
+def _is_pressure(coefficients) -> bool:
+    """Whether coefficients `a` are in Pa, as CDO writes those of IFS, and not shares of `P0`."""
+    units = str(coefficients.attrs.get("units", ""))
+    return units == "Pa" or (units not in ("1", "unitless") and float(np.abs(coefficients.values).max()) > 2)
 
 
 def _terms(dataset, coordinate) -> dict[str, str] | None:

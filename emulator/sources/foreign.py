@@ -73,7 +73,8 @@ def _under_canonical_names(dataset: xr.Dataset, path) -> xr.Dataset:
         if len(known) == 1 and not known[0].term and known[0].name != name and known[0].name not in dataset.variables:
             renamed.setdefault(known[0].name, []).append(str(name))
             units = array.attrs.get("units")
-            if known[0].sign < 0 or known[0].interval_hours or (units and not _as_in_the_table(units, known[0].name)):
+            other = known[0].sign < 0 or known[0].interval_hours or known[0].logarithm
+            if other or (units and not _as_in_the_table(units, known[0].name)):
                 renamed[known[0].name].append("")
                 log.info("Left out %s (%s in %s) of %s: emulator ingest converts it", name, known[0].name, units, path)
     dataset = dataset.rename({theirs[0]: ours for ours, theirs in renamed.items() if len(theirs) == 1})

@@ -35,6 +35,23 @@ class Message:
     grid: str
     grid_hash: str
     shape: tuple
+    step_type: str = ""
+    centre: str = ""
+    edition: int = 0
+    production: int = 0
+
+    @property
+    def attributes(self) -> dict:
+        """What says which variable it is, as attributes that cfgrib writes."""
+        return {
+            "GRIB_shortName": self.short,
+            "GRIB_stepType": self.step_type,
+            "GRIB_centre": self.centre,
+            "GRIB_edition": self.edition,
+            "GRIB_dataType": self.data_type,
+            "GRIB_productionStatusOfProcessedData": self.production,
+            "units": self.units,
+        }
 
     @property
     def kind(self) -> str:
@@ -130,6 +147,10 @@ def _read_header(eccodes, handle, offset, index) -> Message:
         grid=get("gridType", str, "unknown"),
         grid_hash=get("md5GridSection", str, ""),
         shape=(get("Nj", int), get("Ni", int)),
+        step_type=get("stepType", str, ""),
+        centre=get("centre", str, ""),
+        edition=get("edition", int, 0),
+        production=get("productionStatusOfProcessedData", int, 0) or 0,
     )
 
 
@@ -202,10 +223,10 @@ def _arranged(eccodes, handle, values) -> np.ndarray:
 class GribArray(BackendArray):
     """Fields of a file as one lazy array `(number, time, step, level, *space)`; NaN where there is no message."""
 
-    def __init__(self, path: str, offsets: np.ndarray, grid: tuple[int, ...]):
+    def __init__(self, path: str, offsets: np.ndarray, grid: tuple[int, ...], dtype=np.float32):
         self.path, self.offsets = path, offsets
         self.shape = (*offsets.shape[:-1], *grid)
-        self.dtype = np.dtype(np.float32)
+        self.dtype = np.dtype(dtype)
 
     def __getitem__(self, key):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._outer)
@@ -215,21 +236,23 @@ class GribArray(BackendArray):
         wide = tuple(slice(k, k + 1) if isinstance(k, int | np.integer) else k for k in key)
         index = [np.arange(n)[k] for n, k in zip(self.shape, wide, strict=True)]
         chosen = self.offsets[np.ix_(*index[:4])]
-        out = np.full((*chosen.shape[:-1], *map(len, index[4:])), np.nan, np.float32)
+        out = np.full((*chosen.shape[:-1], *map(len, index[4:])), np.nan, self.dtype)
         for where in np.ndindex(chosen.shape[:-1]):
             offset, number = (int(n) for n in chosen[where])
             if offset >= 0:
-                out[where] = self._field(offset, number)[np.ix_(*index[4:])]
+                out[where] = field_values(self.path, offset, number)[np.ix_(*index[4:])]
         squeezed = tuple(axis for axis, k in enumerate(key) if isinstance(k, int | np.integer))
         return out.squeeze(squeezed)
 
-    def _field(self, offset, index) -> np.ndarray:
-        eccodes = _eccodes(self.path)
-        with _handle(self.path, offset, index) as handle:
-            eccodes.codes_set(handle, "missingValue", MISSING)
-            values = np.asarray(eccodes.codes_get_values(handle))
-            if eccodes.codes_get(handle, "bitmapPresent", int):
-                values = np.where(values == MISSING, np.nan, values)
-            if eccodes.codes_get(handle, "gridType", str) not in POINT_GRIDS:
-                values = _in_one_direction(eccodes, handle, values)
-            return _arranged(eccodes, handle, values).astype(np.float32)
+
+def field_values(path, offset, index) -> np.ndarray:
+    """The field at an offset of a file, `(row, column)` or `(cell,)` float64, NaN where it has no value."""
+    eccodes = _eccodes(path)
+    with _handle(path, offset, index) as handle:
+        eccodes.codes_set(handle, "missingValue", MISSING)
+        values = np.asarray(eccodes.codes_get_values(handle))
+        if eccodes.codes_get(handle, "bitmapPresent", int):
+            values = np.where(values == MISSING, np.nan, values)
+        if eccodes.codes_get(handle, "gridType", str) not in POINT_GRIDS:
+            values = _in_one_direction(eccodes, handle, values)
+        return _arranged(eccodes, handle, values)

@@ -4,6 +4,7 @@ A `Piece` says where its values go and how they change; `Piece.read` does it for
 """
 
 import dataclasses
+import logging
 
 import numpy as np
 import xarray as xr
@@ -16,19 +17,24 @@ from emulator.sources.axes import (
     add_member,
     add_times,
     add_vertical,
+    as_recorded,
     time_coordinates,
     vertical_coordinate,
 )
+from emulator.sources.conventions import sign_is_known, time_method
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
+from emulator.sources.intervals import interval_hours, interval_lengths, of_one_interval, recorded_hours
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
-from emulator.sources.recognise import Match, recognise
+from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, Match, recognise
 from emulator.store.forecast import FORECAST_NAMES
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
 
 EXPERIMENT = "expver"  # of CDS's older files: 1 is ERA5, 5 is ERA5T, its preliminary continuation
+
+log = logging.getLogger(__name__)
 
 OURS = ("cell_area",)  # what our stores hold beside fields, and make anew
 
@@ -44,13 +50,30 @@ def pieces(source: Source, options: SourceOptions) -> list[Piece]:
             continue
         own = name in options.entries or name in options.rename.values()
         for match in [Match(str(name))] if own else matches(str(name), array):
-            if options.wanted is None or match.name in options.wanted:
+            if (options.wanted is None or match.name in options.wanted) and (own or _is_its_mean(match, array, source)):
                 try:
                     matched += _pieces_of(dataset, array, match, source.path, options)
                 except ValueError as error:
                     text = str(error)
                     raise ValueError(text if source.path in text else f"{text} ({name} in {source.path})") from None
-    return matched
+    return of_one_interval(matched, source.path, options)
+
+
+def _is_its_mean(match: Match, array, source: Source) -> bool:
+    """Whether a field that is a mean over the step is no snapshot in the source; and a word on signs that nothing tells."""
+    entry = variable(match.name)
+    if entry.cell == "mean" and time_method(array.attrs) == "point":
+        log.warning(
+            "%s is an instantaneous field in %s and no mean: left out of %s; to ingest it, give it a name of its own, as in "
+            "define: {%s: {cell: point}}", array.name, source.path, match.name, array.name,
+        )  # fmt: skip
+        return False
+    if not sign_is_known(entry, array.attrs):
+        log.warning(
+            "The sign of %s from the centre %s (%s) is not known; taken as %s, see negate",
+            array.name, array.attrs.get("GRIB_centre"), source.path, entry.sign,
+        )  # fmt: skip
+    return True
 
 
 def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
@@ -71,7 +94,20 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     clash = [new for new in present.values() if new in dataset.variables]
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
-    return dataset.drop_vars(clash).rename(present) if present else dataset
+    dataset = dataset.drop_vars(clash).rename(present) if present else dataset
+    return _with_centre(dataset)
+
+
+def _with_centre(dataset: xr.Dataset) -> xr.Dataset:
+    """Variables that cfgrib wrote, with the centre and edition that it leaves to the file."""
+    shared = {key: dataset.attrs[key] for key in ("GRIB_centre", "GRIB_edition") if key in dataset.attrs}
+    if not shared:
+        return dataset
+    dataset = dataset.copy()
+    for array in dataset.data_vars.values():
+        if "GRIB_shortName" in array.attrs:
+            array.attrs.update(shared | array.attrs)
+    return dataset
 
 
 def _canonical(name: str) -> str:
@@ -82,10 +118,20 @@ def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
     height = float(heights[0]) if heights else None
-    for vertical in _possible(vertical_coordinate(array)):
+    found = vertical_coordinate(array)
+    for vertical in [None] if _is_of_the_surface(name, array, found) else _possible(found):
         if found := recognise(name, array.attrs, vertical, height):
             return found
     return []
+
+
+def _is_of_the_surface(name: str, array: xr.DataArray, found) -> bool:
+    """Whether a field is on the first model level alone and is the surface's: ECMWF's `z` and `lnsp`."""
+    if found is None or found[0].name != "level" or found[1].size != 1:
+        return False
+    short = array.attrs.get("GRIB_shortName", name.lower())
+    values, kind = found[0].read(as_recorded(found[1], array))
+    return short in ON_THE_FIRST_LEVEL and (kind == "hybrid" or short in LOGARITHMS) and values[0] == 1
 
 
 def _possible(found) -> list[str | None]:
@@ -105,8 +151,10 @@ def meaning(name: str, options: SourceOptions) -> Variable:
 def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     entry = meaning(match.name, options)
     axes = Axes()
-    methods = array.attrs.get("cell_methods", "")
-    averaged = "time: mean" in methods or (options.time_stamp is not None and "time: point" not in methods)
+    method = time_method(array.attrs)
+    averaged = method == "mean" or (options.time_stamp is not None and method != "point")
+    if not entry.levels and (found := vertical_coordinate(array)) and found[0].name == "level" and found[1].size == 1:
+        array = array.squeeze(found[1].dims, drop=True)
     add_horizontal(axes, dataset, array)
     if entry.levels:
         add_vertical(axes, dataset, array)
@@ -134,7 +182,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
             f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
         )
     array = array.squeeze(others, drop=True)
-    scale, offset, divided = change(array, match, entry, options)
+    scale, offset, totals = change(array, match, entry, options)
     piece = Piece(
         name=entry.name,
         term=match.term,
@@ -150,8 +198,9 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         bounds=axes.bounds,
         domain=_domain(array, entry),
         averaged=averaged,
-        lead_starts=_lead_starts(array, axes, options),
-        divided=divided,
+        lengths=interval_lengths(array, match, axes, options),
+        totals=totals,
+        logarithm=match.logarithm,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
         stamp=options.time_stamp,
@@ -172,36 +221,23 @@ def _domain(array, entry) -> str | None:
     return None if domain == "all" else domain
 
 
-def _lead_starts(array, axes: Axes, options) -> np.ndarray | None:
-    """As of `Piece`: what the file says of each of its leads, or that all run from the initial time."""
-    leads = axes.coordinates.get("lead_time")
-    if leads is None or not options.forecast:
-        return None
-    if array.attrs.get("from_start"):
-        return np.zeros(len(leads))
-    starts = array.attrs.get("lead_starts")  # hours
-    given = options.interval_hours is not None
-    return None if starts is None or given or len(starts) != len(leads) else 3600.0 * np.asarray(starts, np.float64)
+def change(array, match, entry, options) -> tuple[float, float, bool]:
+    """Scale and offset to the table's units and ECMWF's sign, and whether values are totals over several intervals.
 
-
-def change(array, match, entry, options) -> tuple[float, float, float | None]:
-    """Scale and offset to the table's units and ECMWF's sign, and the seconds that amounts are divided by (see `Piece`)."""
+    Those are divided by their steps when they are added up (`emulator.ingestion.intervals`).
+    """
     name = str(array.name)
+    if match.logarithm:
+        return 1.0, 0.0, False
     units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))
     if units is None:
         raise ValueError(f"Expected units of {name}, got none; give them under units")
-    hours = options.interval_hours or match.interval_hours or array.attrs.get("interval_hours")
-    told = options.forecast and "lead_starts" in array.attrs and not hours
-    # What accumulates over intervals of several lengths is divided by the step when that is made of them.
-    seconds = 1.0 if array.attrs.get("from_start") or told else hours and hours * 3600.0
-    scale, offset = conversion(units, entry, seconds)
+    several = array.attrs.get("from_start") or len(recorded_hours(array)) > 1
+    totals = bool(several) and linear(units, entry.units) is None
+    hours = interval_hours(array, match, options)
+    scale, offset = conversion(units, entry, 1.0 if totals else hours and hours * 3600.0)
     sign = match.sign * (-1 if {name, entry.name} & set(options.negate) else 1)
-    return sign * scale, sign * offset, seconds if _is_amount(units, entry) else None
-
-
-def _is_amount(units: str, entry: Variable) -> bool:
-    """Whether values are amounts over an interval, not yet a mean rate."""
-    return entry.cell == "mean" and (linear(units, f"{entry.units} s") or linear(units, "m")) is not None
+    return sign * scale, sign * offset, totals
 
 
 def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
@@ -241,8 +277,8 @@ def _by_step(piece: Piece, entry, present, options) -> list[Piece]:
             }
             dims = {d: raw for d, raw in piece.dims.items() if d != "lead_time"}
         parts = {"array": piece.array.isel(index), "otherwise": tuple(other.isel(index) for other in piece.otherwise)}
-        if piece.lead_starts is not None:
-            parts["lead_starts"] = piece.lead_starts[step : step + 1]
+        if piece.lengths is not None:
+            parts["lengths"] = piece.lengths[kept][:, step : step + 1]
         steps.append(dataclasses.replace(piece, dims=dims, coordinates=coordinates, **parts))
     return steps
 

@@ -28,11 +28,13 @@ class Request:
       names: canonical names of the variables; None for all.
       own: names in the file that are wanted whatever they mean.
       points: take reduced grids as lists of points.
+      interval_hours: of accumulations over several intervals in one place, those over this.
     """
 
     names: tuple[str, ...] | None = None
     points: bool = False
     own: frozenset[str] = frozenset()
+    interval_hours: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,9 @@ class SourceOptions(Options):
     units: dict[str, str] = option({}, "units of variables, or of level, where the source records none or wrong ones")
     points: bool = option(False, "take GRIB's reduced Gaussian and HEALPix grids as lists of points")
     negate: tuple[str, ...] = option((), "variables whose sign is opposite to ECMWF's")
-    interval_hours: float | None = option(None, "what accumulations cover, where the source does not say", above=0)
+    interval_hours: float | None = option(
+        None, "what accumulations cover, where the source does not say; of several intervals, the one to take", above=0
+    )
     interpolate: Literal["linear"] | None = option(
         None, "series without space: values between its times, linear in time", new=True
     )

@@ -40,9 +40,9 @@ class Piece:
       stamp: where in its interval the time of a mean lies, "start", "middle" or "end"; None: unknown.
       moments: of a static field that its source has at several times the first, the second and the last, as in the source.
       starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
-      lead_starts: in a forecast where what ends at each lead starts, seconds since the initial time, `(lead,)`; NaN for
-        snapshots, None where the source does not say.
-      divided: the seconds that amounts are divided by, 1 for those whose interval the series tells; None for what is none.
+      lengths: seconds that each value covers up to its time, NaN for unknown: `(time, lead_time)`; None where nothing tells.
+      totals: the values are totals over those, and not means.
+      logarithm: the values are natural logarithms of the field's.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
       entry: what the field is, where that is not in the variable table.
@@ -63,8 +63,9 @@ class Piece:
     domain: str | None = None
     exists: np.ndarray | None = None
     averaged: bool = False
-    lead_starts: np.ndarray | None = None
-    divided: float | None = None
+    lengths: np.ndarray | None = None
+    totals: bool = False
+    logarithm: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
     entry: Variable | None = None
@@ -76,6 +77,16 @@ class Piece:
     def meaning(self) -> Variable:
         """What the field is: the entry of its own, or the variable table's."""
         return self.entry or variable(self.name)
+
+    @property
+    def interval_seconds(self) -> np.ndarray | None:
+        """Seconds that each value covers up to its time, by bounds where there are any: `(time, lead_time)`, or None."""
+        if self.starts is None:
+            return self.lengths
+        spans = np.asarray(self.coordinates["time"] - self.starts)
+        if spans.dtype == object:
+            return np.array([[span.total_seconds()] for span in spans])
+        return (spans / np.timedelta64(1, "s"))[:, None]
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.
@@ -180,6 +191,8 @@ class Piece:
             elif dim not in AFTER:
                 values = np.expand_dims(values, len(shape))
                 shape.append(1)
+        if self.logarithm:
+            values = np.exp(values, dtype=np.float64)
         if self.scale != 1 or self.offset != 0:
             values = values * np.float64(self.scale) + self.offset
         return values

@@ -1,11 +1,19 @@
 """Which canonical variable a variable of a source is: by names, GRIB short name or number, or CF standard name.
 
-Names stand in the variable table; what follows here is what standard names say besides.
+Names stand in the variable table; what follows here is what standard names say besides. What a value is of its interval
+and which sign a centre gives fluxes is in `emulator.sources.conventions`.
 """
 
 import dataclasses
 
 from emulator.planet.variables import VARIABLES
+from emulator.sources.conventions import (
+    GRIB_NAMES,
+    SNOW_ON_THE_GROUND,
+    is_named_statistic,
+    sign_towards_ours,
+    time_method,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,13 +21,15 @@ class Match:
     """A canonical variable that a source's variable is, or is one term of.
 
     `sign` turns the source's sign into ECMWF's. With a `term`, the canonical variable is the sum of the terms "down" and
-    "up". `interval_hours` is the accumulation that the source's name itself states.
+    "up". `interval_hours` is the accumulation that the source's name itself states. `logarithm`: the source has the natural
+    logarithm.
     """
 
     name: str
     sign: int = 1
     term: str = ""
     interval_hours: float | None = None
+    logarithm: bool = False
 
 
 # CF standard names that the table does not have, with the sign towards ECMWF's. CF's evapotranspiration is upward.
@@ -34,6 +44,16 @@ STANDARD_NAMES = {
     "surface_upward_sensible_heat_flux": ("mean_surface_sensible_heat_flux", -1),
     "toa_outgoing_longwave_flux": ("mean_top_net_long_wave_radiation_flux", -1),
     "toa_outgoing_longwave_flux_assuming_clear_sky": ("mean_top_net_long_wave_radiation_flux_clear_sky", -1),
+    "lwe_water_evaporation_rate": ("mean_evaporation_rate", -1),
+    "surface_upward_water_vapor_flux_in_air": ("mean_evaporation_rate", -1),
+    "lwe_snowfall_rate": ("mean_snowfall_rate", 1),
+    "surface_net_upward_shortwave_flux": ("mean_surface_net_short_wave_radiation_flux", -1),
+    "surface_net_upward_longwave_flux": ("mean_surface_net_long_wave_radiation_flux", -1),
+    "toa_net_upward_shortwave_flux": ("mean_top_net_short_wave_radiation_flux", -1),
+    "toa_net_upward_longwave_flux": ("mean_top_net_long_wave_radiation_flux", -1),
+    "surface_upward_eastward_stress": ("mean_eastward_turbulent_surface_stress", -1),
+    "surface_upward_northward_stress": ("mean_northward_turbulent_surface_stress", -1),
+    "surface_upward_heat_flux_in_sea_water": ("mean_downward_heat_flux_into_sea_water", -1),
     "surface_snow_amount": ("snow_depth", 1),
     "volume_fraction_of_water_in_soil": ("volumetric_soil_water", 1),
     "moisture_content_of_soil_layer": ("soil_water_content", 1),
@@ -80,6 +100,9 @@ NEAR_SURFACE = {
     "specific_humidity": 2.0,
     "relative_humidity": 2.0,
 }
+LOGARITHMS = {"lnsp": "surface_pressure"}
+# What ECMWF has on the first model level although it is the surface's, by short names.
+ON_THE_FIRST_LEVEL = ("z", "lnsp")
 # Other tools call something else so: here a standard name that the table knows says more.
 AMBIGUOUS = frozenset("ts cp ro sd src cl cc so hs pv tsn".split())
 
@@ -104,21 +127,49 @@ _STANDARD = {(v.standard_name, v.vertical): v.name for v in reversed(VARIABLES.v
 def recognise(name: str, attributes: dict, vertical: str | bool | None, height: float | None = None) -> list[Match]:
     """The canonical variables that a source's variable is or belongs to; empty when there is none.
 
+    A maximum, a minimum or another statistic of a quantity is another variable, and an amount at an instant no accumulation.
+
     Args:
       name: its name in the source.
-      attributes: of the variable; `GRIB_shortName`, `GRIB_paramId` and `standard_name` are used.
+      attributes: of the variable; `GRIB_shortName`, `GRIB_paramId` and `standard_name` are used, `cell_methods` or
+        `GRIB_stepType`, and for signs `positive` or `GRIB_centre`.
       vertical: the dimension of stores that its vertical axis is, None without one; true for "level", false for none.
       height: its height above ground in metres where the source records one.
     """
     if isinstance(vertical, bool):
         vertical = "level" if vertical else None
+    method = time_method(attributes)
+    if method not in (None, "point", "mean", "sum"):
+        return []
+    found = []
+    for match in _named(name, attributes, vertical, height):
+        entry = VARIABLES[match.name]
+        if method == "sum" and entry.cell == "point":
+            continue
+        if (
+            match.name in SNOW_ON_THE_GROUND
+            and method == "point"
+            and attributes.get("units") in SNOW_ON_THE_GROUND[match.name]
+        ):
+            match = Match("snow_depth")
+        sign = match.sign if match.term else sign_towards_ours(entry, match.sign, attributes)
+        found.append(dataclasses.replace(match, sign=sign))
+    return found
+
+
+def _named(name: str, attributes: dict, vertical: str | None, height: float | None) -> list[Match]:
     if name in VARIABLES and VARIABLES[name].vertical == vertical:
         return [Match(name)]
     bare, hours = _without_interval(name)
+    if vertical is None and (of := LOGARITHMS.get(attributes.get("GRIB_shortName", bare.lower()))):
+        return [Match(of, logarithm=True)]
     standard, grib = attributes.get("standard_name"), "GRIB_shortName" in attributes
     if bare.lower() in AMBIGUOUS and not grib and (matches := _by_standard_name(standard, vertical, height)):
         return matches
-    if found := _NAMES.get((attributes.get("GRIB_shortName", bare.lower()), vertical)):
+    short = attributes.get("GRIB_shortName", bare.lower())
+    if grib and vertical is None and short in GRIB_NAMES:
+        return [Match(GRIB_NAMES[short])]
+    if found := _NAMES.get((short, vertical)):
         canonical, sign = found
         if not grib and standard in STANDARD_NAMES:
             sign = STANDARD_NAMES[standard][1]
@@ -130,6 +181,8 @@ def recognise(name: str, attributes: dict, vertical: str | bool | None, height: 
     ):
         return [Match(canonical, interval_hours=hours)]
     if grib:  # a short name is exact; the standard name says less, e.g. nothing of the height
+        return []
+    if is_named_statistic(name, attributes):
         return []
     return _by_standard_name(standard, vertical, height)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from emulator.planet.variables import Variable
 from emulator.sources.axes import Axes, add_times, time_coordinates
+from emulator.sources.conventions import time_method
 from emulator.sources.harmonise import change, matches, meaning, renamed
 from emulator.sources.horizontal import on_the_sphere
 from emulator.sources.open import Source
@@ -85,7 +86,7 @@ def _series(dataset, array, match: Match, path: str, options: SourceOptions) -> 
         times=axes.coordinates["time"][order],
         middles=middles[order],
         values=scale * np.asarray(array.values, np.float64)[order] + offset,
-        averaged="time: mean" in array.attrs.get("cell_methods", ""),
+        averaged=time_method(array.attrs) == "mean",
         interpolate=options.interpolate == "linear",
     )
 

@@ -63,7 +63,9 @@ class SphericalNoise:
 def degrees_on(grid: Grid) -> int:
     """Degrees that noise on a grid has. Raises `ValueError` unless that is global, Gaussian or equal-angle."""
     if grid.kind not in ("gaussian", "equiangular") or not grid.is_global():
-        raise ValueError(f"Expected a global Gaussian or equal-angle grid for noise, got {grid.describe()}")
+        raise ValueError(
+            f"Expected a global Gaussian or equal-angle grid for noise, got {grid.describe()}{grid.remedy}"
+        )
     return truncation(*grid.shape, grid.kind)
 
 

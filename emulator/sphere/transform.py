@@ -239,7 +239,9 @@ def _nth(order, plan, n):
 def expect_transformable(grid: Grid) -> None:
     """Raises `ValueError` for a grid that is not global and Gaussian or equiangular."""
     if grid.kind not in GRIDS or not grid.is_global():
-        raise ValueError(f"Expected a global Gaussian or equiangular grid to transform, got {grid.describe()}")
+        raise ValueError(
+            f"Expected a global Gaussian or equiangular grid to transform, got {grid.describe()}{grid.remedy}"
+        )
 
 
 def transform(grid: Grid, lmax: int | None = None) -> SphericalTransform:

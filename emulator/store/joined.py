@@ -3,8 +3,8 @@
 A joined store is a folder that holds one small file, `joined.json`: which stores, which of their variables, and the
 step. Whatever opens an analysis store by its path opens a joined one too. Its times are those of the first store, or of
 the step asked for, at which every store has values. A snapshot of a store with longer steps is its latest one at or
-before a time; a mean over a longer interval is that of the interval in which the step ends; means over shorter ones are
-averaged over the step.
+before a time, and so is a state that is a mean; other means over longer intervals are those of the interval in which the
+step ends; means over shorter ones are averaged over the step.
 """
 
 import dataclasses
@@ -19,10 +19,13 @@ import xarray as xr
 from emulator.files.whole_file import whole_file
 from emulator.planet.calendar import TimeStep
 from emulator.store.chunks import StoreReader
+from emulator.store.masks import domain_name, domain_of, mask_name
+from emulator.store.sampling import Clock, as_mean, positions, shared_times, span
 from emulator.store.schema import constants_of, fingerprint, grid_of, in_order, time_step_seconds
 
 FILE, SCHEMA = "joined.json", "joined-1"
-SLOTS, TOLERANCE = ("missing", "interpolated"), 1e-3  # seconds
+SLOTS = ("missing", "interpolated")
+FIXED = ("cell_area", "half_level_a", "half_level_b")  # what the fields of a store are read with
 COLUMN = ("vertical_coordinate", "levels_selected")  # attributes of the store that has levels
 
 
@@ -99,28 +102,33 @@ def joined(recipe: Recipe, datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         if (step := TimeStep.of(dataset)).months:
             raise ValueError(f"Expected stores whose steps have one length to join, got steps of {step} in {path}")
     chosen = _chosen(recipe.parts, datasets)
-    clock = _Clock(datasets[0]["time"].values)
+    clock = Clock(datasets[0]["time"].values)
     places = [clock.seconds(dataset["time"].values, path) for dataset, path in zip(datasets, paths, strict=True)]
     step = recipe.step_hours and recipe.step_hours * 3600
-    spans = [_span(dataset, place, names, step) for dataset, place, names in zip(datasets, places, chosen, strict=True)]
-    kept = _times(clock, places[0], spans, time_step_seconds(datasets[0]), step)
+    spans = [span(dataset, place, names, step) for dataset, place, names in zip(datasets, places, chosen, strict=True)]
+    kept = shared_times(clock, places[0], spans, time_step_seconds(datasets[0]), step)
     if len(kept) < 2:
         raise ValueError(f"Expected times that all of {', '.join(paths)} have, got {len(kept)}")
     step = float(np.diff(places[0][kept[:2]])[0])
     times, variables, slots = places[0][kept], {}, {}
     for dataset, place, names in zip(datasets, places, chosen, strict=True):
         own = time_step_seconds(dataset)
-        positions = {mean: _positions(place, own, times, step, mean) for mean in (False, True)}
+        taken = {mean: positions(place, own, times, step, mean) for mean in (False, True)}
+        _check_masks(dataset, names, variables)
         for name in names:
-            array = dataset[name]
+            array = _with_role(dataset[name], recipe.roles.get(name))
             if "time" in array.dims:
-                where = positions[_is_mean(array)]
+                where = taken[as_mean(array, own, step)]
                 array = _taken(array, where)
                 _or_slots(slots, dataset, where)
-            variables[name] = array.assign_attrs(role=recipe.roles[name]) if name in recipe.roles else array
+            variables[name] = array
+    if unknown := [name for name in recipe.roles if name not in variables]:
+        raise ValueError(f"Expected roles of joined variables, there is none named {', '.join(unknown)}")
     whole = {name: array.drop_vars("time", errors="ignore") for name, array in variables.items()}
     merged = xr.Dataset(whole | {name: ("time", values) for name, values in slots.items()})
     merged = merged.assign_coords(time=datasets[0]["time"].isel(time=kept))
+    for name in variables:
+        domain_of(merged, name)  # its mask has to be there too
     return in_order(merged.assign_attrs(_attributes(recipe, datasets, step)))
 
 
@@ -130,14 +138,15 @@ class JoinedReader:
     def __init__(self, recipe: Recipe, datasets: Sequence[xr.Dataset], times: np.ndarray, threads: int = 1):
         self._readers = [StoreReader(part.path, threads) for part in recipe.parts]
         self._owner = {name: n for n, names in enumerate(_chosen(recipe.parts, datasets)) for name in names}
-        clock = _Clock(datasets[0]["time"].values)
+        clock = Clock(datasets[0]["time"].values)
         wanted = clock.seconds(times, "the joined store")
         self._positions: dict[str, np.ndarray] = {}
         for name, n in self._owner.items():
             if "time" in datasets[n][name].dims:
                 step, place = time_step_seconds(datasets[n]), clock.seconds(datasets[n]["time"].values, "")
-                mean = _is_mean(datasets[n][name])
-                self._positions[name] = _positions(place, step, wanted, float(wanted[1] - wanted[0]), mean)
+                joined_step = float(wanted[1] - wanted[0])
+                mean = as_mean(_with_role(datasets[n][name], recipe.roles.get(name)), step, joined_step)
+                self._positions[name] = positions(place, step, wanted, joined_step, mean)
 
     def can_read(self, names) -> bool:
         """Whether all of some variables are laid out for it, and none is averaged."""
@@ -160,70 +169,13 @@ class JoinedReader:
                 reader.read(own, out)
 
 
-class _Clock:
-    """Seconds since the first of some times, datetime64 or cftime."""
-
-    def __init__(self, times: np.ndarray):
-        self.origin = times[0]
-
-    @property
-    def after_midnight(self) -> float:
-        """Seconds from midnight to the first of the times."""
-        if hasattr(self.origin, "calendar"):
-            return self.origin.hour * 3600 + self.origin.minute * 60 + self.origin.second
-        return float((self.origin - self.origin.astype("datetime64[D]")) / np.timedelta64(1, "s"))
-
-    def seconds(self, times: np.ndarray, path) -> np.ndarray:
-        """`(time,)` float64. Raises `ValueError` for another calendar."""
-        one, other = (getattr(time, "calendar", "standard") for time in (self.origin, times[0]))
-        if one != other or (times.dtype == object) != hasattr(self.origin, "calendar"):
-            raise ValueError(f"Expected stores of one calendar, got {one} and {other} in {path}")
-        since = times - self.origin
-        if since.dtype == object:
-            return np.array([each.total_seconds() for each in since], np.float64)
-        return since / np.timedelta64(1, "s")
-
-
-def _span(dataset: xr.Dataset, place: np.ndarray, names: Sequence[str], step: float | None) -> tuple[float, float]:
-    """First and last second at which a store has values: a snapshot until the next one is due, a mean where it is whole."""
-    own = time_step_seconds(dataset)
-    means = [name for name in names if "time" in dataset[name].dims and _is_mean(dataset[name])]
-    first, last = place[0], place[-1] + own - 2 * TOLERANCE
-    return (first + max(0.0, (step or own) - own), place[-1]) if means else (first, last)
-
-
-def _times(clock: _Clock, own: np.ndarray, spans, own_step: float, step: float | None) -> np.ndarray:
-    """Positions in the first store of the joined one's times: within all stores, at multiples of the step if there is one."""
-    first, last = max(span[0] for span in spans), min(span[1] for span in spans)
-    kept = (own >= first - TOLERANCE) & (own <= last + TOLERANCE)
-    if step is None:
-        return np.flatnonzero(kept)
-    ratio = step / own_step if own_step else 0.0
-    if ratio < 1 or abs(ratio - round(ratio)) > 1e-6:
-        raise ValueError(f"Expected step_hours as a multiple of {own_step / 3600:g}, got {step / 3600:g}")
-    phase = (own + clock.after_midnight) % step
-    return np.flatnonzero(kept & (np.minimum(phase, step - phase) < TOLERANCE))
-
-
-def _positions(place: np.ndarray, own_step: float, times: np.ndarray, step: float, mean: bool) -> np.ndarray:
-    """Where a store's values for some times lie: `(time,)`, or `(time, n)` of which the mean over the step is taken.
-
-    `place`, `times`: seconds, of the store and of the joined one. Positions outside the store are cut to its ends.
-    """
-    if not mean:
-        at = np.searchsorted(place, times + TOLERANCE, side="right") - 1
-        return np.clip(at, 0, len(place) - 1)
-    at = np.clip(np.searchsorted(place, times - TOLERANCE), 0, len(place) - 1)
-    ratio = step / own_step if own_step else 1.0
-    if ratio < 1 + 1e-6:
-        return at
-    if abs(ratio - round(ratio)) > 1e-6:
-        raise ValueError(f"Expected a step that is a multiple of {own_step / 3600:g} h, got {step / 3600:g} h")
-    return np.clip(at[:, None] - np.arange(round(ratio))[::-1], 0, len(place) - 1)
-
-
-def _is_mean(array: xr.DataArray) -> bool:
-    return "time: mean" in str(array.attrs.get("cell_methods", ""))
+def _with_role(array: xr.DataArray, role: str | None) -> xr.DataArray:
+    if role is None:
+        return array
+    if (role == "static") == ("time" in array.dims):
+        kind = "changes in time" if "time" in array.dims else "does not change"
+        raise ValueError(f"Expected a role of {array.name} that fits a field which {kind}, got {role}")
+    return array.assign_attrs(role=role)
 
 
 def _taken(array: xr.DataArray, positions: np.ndarray) -> xr.DataArray:
@@ -258,7 +210,8 @@ def _chosen(parts: Sequence[Part], datasets: Sequence[xr.Dataset]) -> list[list[
                 raise ValueError(
                     f"Expected each variable from one store, got {twice[0]} of {owner[twice[0]]} and {part.path}"
                 )
-            fixed = [n for n in ("cell_area", "half_level_a", "half_level_b") if n in have and n not in owner]
+            masks = [mask_name(d) for d in (domain_name(dataset, name) for name in part.variables) if d is not None]
+            fixed = [n for n in dict.fromkeys((*FIXED, *masks)) if n in have and n not in owner]
             names = [*part.variables, *(name for name in fixed if name not in part.variables)]
         owner |= dict.fromkeys(names, part.path)
         chosen.append(names)
@@ -283,6 +236,16 @@ def _check_alike(datasets: Sequence[xr.Dataset], paths: Sequence[str]) -> None:
         for name in sorted(set(pair[0].coords) & set(pair[1].coords) & set(pair[0].dims) - {"time"}):
             if not np.array_equal(pair[0][name].values, pair[1][name].values):
                 raise ValueError(f"Expected the same {name} in {paths[one]} and {paths[other]}, got others")
+
+
+def _check_masks(dataset: xr.Dataset, names: Sequence[str], variables: Mapping[str, xr.DataArray]) -> None:
+    """Raises `ValueError` where a field's mask has been taken from an earlier store and is another there."""
+    for name, domain in ((name, domain_name(dataset, name)) for name in names):
+        mask = None if domain is None else mask_name(domain)
+        if mask in dataset and mask in variables and not np.array_equal(dataset[mask].values, variables[mask].values):
+            raise ValueError(
+                f"Expected the same {mask}, by which {name} has the domain {domain!r}, in every store, got others"
+            )
 
 
 def _attributes(recipe: Recipe, datasets: Sequence[xr.Dataset], step: float) -> dict:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from emulator.files.zarr_metadata import consolidated
 from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
 from emulator.planet.coordinates import contiguous, positions_in_order
@@ -48,7 +49,7 @@ def open_zarr(path, chunks=None) -> xr.Dataset:
         with warnings.catch_warnings():
             # Zarr 3 writes stores without consolidated metadata by default: nothing that a user has to act on.
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
-            return xr.open_zarr(str(path), chunks=chunks, decode_timedelta=False)
+            return xr.open_zarr(str(path), chunks=chunks, decode_timedelta=False, consolidated=consolidated(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"Expected a Zarr store that opens at {path}, got {type(error).__name__}: {text}") from error

@@ -151,6 +151,9 @@ class TrainOptions(Options):
         None, "a loss above it counts as divergence; predicting no change scores about 1 by the squared error", above=0
     )
     log_every: int = option(20, minimum=1)
+    overwrite: bool = option(
+        False, "replace a finished checkpoint of another training, which else has to be moved away", new=True
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Recipe:
       loss_limit: a loss above it counts as divergence, as one that is not finite does.
       members: forecasts of every sample that a score of ensembles compares; 1 for other losses.
       lengths: of a step, in steps of the store; every update draws one.
+      rest: hash of all that decides the weights besides the phases, "" where that is not known.
     """
 
     phases: tuple[Phase, ...]
@@ -45,6 +46,7 @@ class Recipe:
     loss_limit: float = sys.float_info.max
     members: int = 1
     lengths: tuple[int, ...] = (1,)
+    rest: str = ""
 
     @classmethod
     def of(cls, options: TrainOptions, lengths: tuple[int, ...] = (1,)) -> "Recipe":
@@ -75,6 +77,22 @@ class Recipe:
     @property
     def updates(self) -> int:
         return sum(phase.updates for phase in self.phases)
+
+    def record(self) -> dict:
+        """What a state keeps of the recipe, so that one that has grown at its end can go on with it."""
+        return {"rest": self.rest, "phases": [dataclasses.asdict(phase) for phase in self.phases]}
+
+    def grew_from(self, record: Mapping, update: int) -> bool:
+        """Whether this is what a state after some updates was trained by, with more updates or phases at its end alone."""
+        if not self.rest or record.get("rest") != self.rest:
+            return False
+        known = [Phase(**phase) for phase in record.get("phases", ())]
+        shared = [
+            old == new
+            or (n == len(known) - 1 and old == dataclasses.replace(new, updates=min(old.updates, new.updates)))
+            for n, (old, new) in enumerate(zip(known, self.phases, strict=False))
+        ]
+        return len(known) <= len(self.phases) and all(shared) and update <= sum(phase.updates for phase in known)
 
     def locate(self, update: int) -> tuple[int, int]:
         """Phase that an update belongs to, and its number within the phase."""

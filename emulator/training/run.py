@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of, open_zarr
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
+from emulator.training.saved import goes_on
 from emulator.training.trainer import Placement, Trainer
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss
@@ -60,7 +61,8 @@ class StageHooks:
     """What surrounds a training that runs in a batch stage; a notebook leaves all as it is.
 
     Attributes:
-      identity: hash of everything that decides the weights; None: of the options and the stores.
+      identity: hash of everything that decides the weights, and rest, the same without the phases; None: of the options and
+        the stores.
       config: what the checkpoint keeps as its configuration; None: the options.
       provenance: versions and commit for the checkpoint.
       processes: that train together; None: as the launcher says.
@@ -69,6 +71,7 @@ class StageHooks:
     """
 
     identity: str | None = None
+    rest: str | None = None
     config: Mapping | None = None
     provenance: Mapping = dataclasses.field(default_factory=dict)
     processes: Processes | None = None
@@ -100,6 +103,7 @@ class Training:
     def _run(self) -> None:
         options, first = self.options, self.processes.rank == 0
         stores, statistics, layout = self._opened()
+        self._check_finished(stores, layout)
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
@@ -119,9 +123,33 @@ class Training:
             tensors = trainer.tensors()
             if first:
                 kept, about = _kept(trainer, tensors, options)
-                about["provenance"] = dict(self.hooks.provenance)
+                about |= {"provenance": dict(self.hooks.provenance), "identity": trainer.identity}
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
+
+    def _identities(self, stores) -> tuple[str, str]:
+        """Hashes of all that decides the weights, and of that without the phases."""
+        own, rest = self.hooks.identity, self.hooks.rest
+        return own or identity_of(self.options, stores), rest or identity_of(self.options, stores, {"phases"})
+
+    def _recipe(self, stores, layout: Layout) -> Recipe:
+        return dataclasses.replace(Recipe.of(self.options, layout.lengths), rest=self._identities(stores)[1])
+
+    def _check_finished(self, stores, layout: Layout) -> None:
+        """Raises `ValueError` where a finished checkpoint would be replaced that this training does not go on from."""
+        path, (identity, _) = Path(self.options.output) / "checkpoint", self._identities(stores)
+        if self.options.overwrite or not path.exists():
+            return
+        try:
+            known = checkpoint.describe(path).get("identity")
+        except checkpoint.CheckpointError as error:
+            log.warning("%s; it is replaced", error)
+            return
+        if known != identity and not goes_on(path.parent, identity, self._recipe(stores, layout)):
+            raise ValueError(
+                f"Expected another train.output, or train.overwrite=true, since the finished training in {path} has other "
+                "settings or data: only with more updates or phases at the end can it go on"
+            )
 
     def _opened(self) -> tuple[list[xr.Dataset], xr.Dataset, Layout]:
         options, stores = self.options, [open_analysis(path) for path in self.options.paths]
@@ -132,6 +160,7 @@ class Training:
         """One line: the network, its channels, how long it trains and what that costs. Raises `ValueError` as `run` does."""
         options, (stores, statistics, layout) = self.options, self._opened()
         recipe = Recipe.of(options, layout.lengths)
+        self._check_finished(stores, layout)
         climatology_of(options, stores[0], layout)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0)
         grid, steps = samples.grid, max(phase.rollout_steps for phase in recipe.phases)
@@ -174,10 +203,10 @@ class Training:
             products = cost.products(step.network, input_count(step.layout), samples.grid.shape, *more)
         if options.compile:
             step.network.compile()
-        identity = self.hooks.identity or identity_of(options, stores)
+        identity, _ = self._identities(stores)
         validation = self._validation(stores, step.layout, validation_error)
         placement = Placement(self.processes, sharded)
-        recipe, output = Recipe.of(options, lengths), Path(options.output)
+        recipe, output = self._recipe(stores, step.layout), Path(options.output)
         trainer = Trainer(step, loss, samples, recipe, output, identity, validation, placement)
         trainer.logged.products = products
         return trainer
@@ -237,7 +266,7 @@ def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict,
 # loss decide how a training that diverged goes on, and that is saved.
 NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
-NOT_IDENTITY |= {"retries", "loss_limit", "climatology"}
+NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite"}
 
 
 def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
@@ -251,8 +280,12 @@ def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
     return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
 
 
-def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset]) -> str:
-    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed."""
-    values = {name: value for name, value in as_before(options).items() if name not in NOT_IDENTITY}
+def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset], without: Collection[str] = ()) -> str:
+    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed.
+
+    `without`: options that are left out besides.
+    """
+    left = {*NOT_IDENTITY, *without}
+    values = {name: value for name, value in as_before(options).items() if name not in left}
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]

@@ -70,7 +70,7 @@ class States:
     def save(self, update: int, tensors: Mapping[str, Tensor], about: Mapping) -> None:
         """Saves a state and removes those that are no longer needed; all processes ask together."""
         if self._first:
-            metadata = {"update": update, "identity": self.identity, **about}
+            metadata = {"update": update, "identity": self.identity, "recipe": self._recipe.record(), **about}
             checkpoint.save(checkpoint.path_of(self.directory, "state", update), dict(tensors), metadata)
             # What a training that diverged goes back to is kept too, and of validations what is the best of a kept state.
             every = self._recipe.save_every if self._recipe.retries else 1
@@ -109,7 +109,7 @@ class States:
 
         Damaged ones are removed: kept, they would count among the newest that are to be kept.
         """
-        found = checkpoint.numbered(self.directory, "state")
+        found, grown = checkpoint.numbered(self.directory, "state"), None
         for path in sorted(found, key=lambda path: (_update(path) % every == 0, _update(path)), reverse=True):
             try:
                 saved, metadata = checkpoint.load(path)
@@ -119,8 +119,33 @@ class States:
                 continue
             if metadata.get("identity") == self.identity:
                 return metadata["update"], saved, metadata
+            if self._recipe.grew_from(metadata.get("recipe", {}), metadata["update"]):
+                grown = grown or (metadata["update"], saved, metadata)
+                continue
             log.warning("%s belongs to another configuration or data and is passed over", path)
-        return -1, {}, {}
+        if grown is None:
+            return -1, {}, {}
+        log.info("going on after update %d with a recipe that has grown to %d updates", grown[0], self._recipe.updates)
+        return self._adopted(*grown)
+
+    def _adopted(self, update: int, saved: dict[str, Tensor], metadata: dict) -> tuple[int, dict[str, Tensor], dict]:
+        """A state of a shorter recipe as one's own, with the weights that its validations chose."""
+        best = checkpoint.path_of(self.directory, "best", metadata["best"]["update"])
+        if best.exists():
+            with contextlib.suppress(checkpoint.CheckpointError):  # it is looked for at the end, and told there
+                tensors, about = checkpoint.load(best)
+                checkpoint.save(best, tensors, about | {"identity": self.identity})
+        return update, saved, metadata
+
+
+def goes_on(directory: Path, identity: str, recipe: Recipe) -> bool:
+    """Whether a training's folder holds a state that it can go on with: of the same one, or of a shorter recipe."""
+    for path in checkpoint.numbered(directory, "state"):
+        with contextlib.suppress(checkpoint.CheckpointError):
+            about = checkpoint.describe(path)
+            if about.get("identity") == identity or recipe.grew_from(about.get("recipe", {}), about["update"]):
+                return True
+    return False
 
 
 def _keep(found: list[Path], wanted: set[Path]) -> None:

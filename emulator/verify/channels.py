@@ -14,6 +14,7 @@ from emulator.store.chunks import ChunkReader
 from emulator.store.masks import cut, domain_name, domain_of, mask_name
 from emulator.store.schema import entry, level_label
 from emulator.verify.align import check_units, common_levels
+from emulator.verify.averaging import all_unlike
 from emulator.verify.headline import ranked
 
 REMEDY = "emulator ingest (kind: forecast for forecasts) makes a store with the table's names and units"
@@ -192,6 +193,8 @@ def scored(
     everywhere = [name for name in names_in["truth"] if all(name in names for names in names_in.values())]
     for name in sorted(set().union(*names_in.values()) - set(everywhere)):
         skipped[name] = f"not in {', '.join(store for store, names in names_in.items() if name not in names)}"
+    skipped |= all_unlike(everywhere, truth, forecasts)
+    everywhere = [name for name in everywhere if name not in skipped]
     for name in variables or []:
         if name not in everywhere:
             raise ValueError(

@@ -89,6 +89,7 @@ def test_scores_and_page_speak_of_months(run):
     rmse = scores.rmse.isel(forecast=0).sel(region="global", channel="2m_temperature").values
     np.testing.assert_allclose(rmse, np.sqrt(error), rtol=1e-5, atol=1e-6)
     page = (run / "report" / "report.html").read_text()
+    assert "does not reach" not in page  # the truth has every lead
     text = " ".join(re.sub(r"<style.*?</style>|<svg.*?</svg>|<[^>]+>", " ", page, flags=re.S).split())
     assert "Month 6" in text and "0 to 6 months" in text and not re.search(r"[Dd]ay \d", text)
     table = (run / "report" / "scores.csv").read_text().splitlines()

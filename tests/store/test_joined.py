@@ -9,9 +9,11 @@ from small_planet import small_planet
 
 from emulator.data.channels import Layout
 from emulator.data.samples import Samples
+from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.run import ingest
 from emulator.store.analysis import AnalysisSeries, open_analysis, reader_of
 from emulator.store.joined import Part, Recipe, write_joined
+from emulator.store.masks import domain_of
 from emulator.store.statistics import write_statistics
 
 SEA, RAIN = "sea_surface_temperature", "mean_total_precipitation_rate"
@@ -69,6 +71,32 @@ def test_means_over_longer_intervals_are_those_that_the_step_lies_in(stores):
     np.testing.assert_array_equal(joined[RAIN].values[1:], days[RAIN].values[owner])
 
 
+def test_a_state_of_means_is_what_has_been_and_not_what_is_to_come(stores):
+    """At six hours of a day its mean is still to come: a network that is given it has been told the answer."""
+    folder, _, days = stores
+    parts = Part(str(folder / "atmosphere.zarr"), ("temperature",)), Part(str(folder / "ocean.zarr"), (RAIN,))
+    recipe = Recipe(parts, roles={RAIN: "prognostic"})
+    write_joined(recipe, [open_analysis(part.path) for part in parts], folder / "state.zarr")
+    joined = open_analysis(folder / "state.zarr")
+    np.testing.assert_array_equal(joined[RAIN].values, days[RAIN].values[np.arange(41) // 4])
+    layout = Layout.of(joined, {"prognostic": [RAIN], "diagnostic": [], "forcing": []})
+    fast = Samples(joined, layout, cache_bytes=0, stores=[folder / "state.zarr"])
+    np.testing.assert_array_equal(fast.batch([6], 1).state[0, :, 0].numpy(), joined[RAIN].values[6:8])
+
+
+def test_a_field_brings_its_mask(stores, tmp_path):
+    folder, planet, days = stores
+    masked = days[[SEA]].copy(deep=True)
+    masked[SEA] = masked[SEA].where(np.arange(24) < 20)
+    masked[SEA].attrs = days[SEA].attrs
+    masked.assign_attrs(constants=planet.attrs["constants"]).to_netcdf(tmp_path / "masked.nc")
+    ingest(IngestOptions(tmp_path / "masked.nc", define={SEA: {"domain": "valid"}}), tmp_path / "masked.zarr")
+    parts = Part(str(folder / "atmosphere.zarr")), Part(str(tmp_path / "masked.zarr"), (SEA,))
+    write_joined(Recipe(parts), [open_analysis(part.path) for part in parts], tmp_path / "joined.zarr")
+    exists = domain_of(open_analysis(tmp_path / "joined.zarr"), SEA)
+    np.testing.assert_array_equal(exists, np.broadcast_to(np.arange(24) < 20, exists.shape))
+
+
 @pytest.mark.parametrize("cache", [0, 1 << 30])
 @pytest.mark.parametrize("step", [None, 24])
 def test_windows_read_by_chunks_are_the_datasets_own(stores, cache, step):
@@ -116,6 +144,8 @@ MORE = [("a.zarr", {}), ("b.zarr", {}), ("c.zarr", {"step_hours": 12}), ("d.zarr
         ((("temperature",), ("salinity",)), {}, ("salinity", "ocean.zarr")),
         ((("temperature", RAIN), (RAIN,)), {}, (RAIN, "atmosphere.zarr", "ocean.zarr")),
         ((None, (SEA,)), {"step_hours": 9}, ("step_hours", "6", "9")),
+        ((None, (SEA,)), {"roles": {"salinity": "forcing"}}, ("salinity",)),
+        ((None, (SEA,)), {"roles": {SEA: "static"}}, (SEA, "static")),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_nothing_written(stores, parts, more, facts):

@@ -16,9 +16,9 @@ _CLEAR = "assuming_clear_sky"
 TABLE = (
     # water
     flux("mean_total_precipitation_rate", standard_name="precipitation_flux", **_RATE, minimum=0, short="mtpr",
-         parameter=235055, cmip="pr", also="avg_tprate tp total_precipitation pratesfc"),
+         parameter=235055, cmip="pr", also="avg_tprate tp total_precipitation pratesfc prate"),
     flux("mean_convective_precipitation_rate", standard_name="convective_precipitation_flux", **_RATE, minimum=0,
-         short="mcpr", parameter=235030, cmip="prc", also="avg_cpr cp convective_precipitation"),
+         short="mcpr", parameter=235030, cmip="prc", also="avg_cpr cp convective_precipitation cprat"),
     flux("mean_large_scale_precipitation_rate", standard_name="stratiform_precipitation_flux", **_RATE, minimum=0,
          short="mlspr", parameter=235029, also="avg_lsprate lsp large_scale_precipitation"),
     flux("mean_snowfall_rate", standard_name="snowfall_flux", **_RATE, minimum=0, short="msr", parameter=235031,
@@ -38,9 +38,9 @@ TABLE = (
          also="avg_smr smlt snowmelt"),
     # radiation at the surface
     flux("mean_surface_net_short_wave_radiation_flux", standard_name="surface_net_downward_shortwave_flux", **_NET,
-         short="msnswrf", parameter=235037, cmip="rss", also="avg_snswrf ssr surface_net_solar_radiation"),
+         short="msnswrf", parameter=235037, cmip="rss", also="avg_snswrf ssr surface_net_solar_radiation -nswrs"),
     flux("mean_surface_net_long_wave_radiation_flux", standard_name="surface_net_downward_longwave_flux", **_NET,
-         short="msnlwrf", parameter=235038, cmip="rls", also="avg_snlwrf str surface_net_thermal_radiation"),
+         short="msnlwrf", parameter=235038, cmip="rls", also="avg_snlwrf str surface_net_thermal_radiation -nlwrs"),
     flux("mean_surface_downward_short_wave_radiation_flux", standard_name="surface_downwelling_shortwave_flux_in_air",
          **_DOWN, short="msdwswrf", parameter=235035, cmip="rsds",
          also="avg_sdswrf ssrd surface_solar_radiation_downwards sdswrf dswrfsfc"),
@@ -85,13 +85,13 @@ TABLE = (
          standard_name=f"toa_outgoing_shortwave_flux_{_CLEAR}", **_UP, cmip="rsutcs"),
     # turbulence
     flux("mean_surface_sensible_heat_flux", standard_name="surface_downward_sensible_heat_flux", **_NET, short="msshf",
-         parameter=235033, cmip="-hfss", also="avg_ishf sshf surface_sensible_heat_flux -shtflsfc"),
+         parameter=235033, cmip="-hfss", also="avg_ishf sshf surface_sensible_heat_flux -shtflsfc -shtfl"),
     flux("mean_surface_latent_heat_flux", standard_name="surface_downward_latent_heat_flux", **_NET, short="mslhf",
-         parameter=235034, cmip="-hfls", also="avg_slhtf slhf surface_latent_heat_flux -lhtflsfc"),
+         parameter=235034, cmip="-hfls", also="avg_slhtf slhf surface_latent_heat_flux -lhtflsfc -lhtfl"),
     flux("mean_eastward_turbulent_surface_stress", standard_name="surface_downward_eastward_stress", units="N m-2",
          sign="eastward momentum downward positive", short="metss", parameter=235041, cmip="tauu",
-         also="avg_iews ewss eastward_turbulent_surface_stress"),
+         also="avg_iews ewss eastward_turbulent_surface_stress -uflx"),
     flux("mean_northward_turbulent_surface_stress", standard_name="surface_downward_northward_stress", units="N m-2",
          sign="northward momentum downward positive", short="mntss", parameter=235042, cmip="tauv",
-         also="avg_inss nsss northward_turbulent_surface_stress"),
+         also="avg_inss nsss northward_turbulent_surface_stress -vflx"),
 )  # fmt: skip

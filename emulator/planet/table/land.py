@@ -37,7 +37,7 @@ TABLE = (
             parameter=198),
     # snow
     surface("snow_depth", "m", "lwe_thickness_of_surface_snow_amount", "forcing", minimum=0, short="sd", parameter=141,
-            cmip="snw"),
+            cmip="snw", also="weasd swe"),
     surface("snow_thickness", "m", "surface_snow_thickness", "forcing", minimum=0, short="sde", parameter=3066,
             cmip="snd"),
     share("snow_cover", "surface_snow_area_fraction", "forcing", short="snowc", parameter=260038, cmip="snc"),

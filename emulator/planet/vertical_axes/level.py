@@ -4,6 +4,8 @@ The thickness of their layers is that of `emulator.planet.vertical.Levels`; file
 `emulator.sources.axes` knows.
 """
 
+import re
+
 import numpy as np
 
 from emulator.planet.vertical_axes.registry import Recorded, VerticalAxis, register
@@ -14,13 +16,23 @@ STANDARD_NAMES = {
     "air_pressure": "pressure",
     "atmosphere_sigma_coordinate": "sigma",
     "atmosphere_hybrid_sigma_pressure_coordinate": "hybrid",
+    "hybrid_sigma_pressure": "hybrid",  # as CDO writes it
 }
+MODEL_LEVELS = re.compile("hybrid|model.?level", re.IGNORECASE)  # in a long name
 LARGEST_PRESSURE = 1100  # hPa
 
 
 def is_pressure(recorded: Recorded) -> bool:
-    """Whether the values are in units of pressure."""
-    return recorded.values.dtype.kind in "fiu" and recorded.is_in("Pa")
+    """Whether the values are pressures: in units of it, and not nominal ones of hybrid or sigma levels, as CESM's."""
+    return recorded.values.dtype.kind in "fiu" and recorded.is_in("Pa") and kind_of(recorded) in ("pressure", "unknown")
+
+
+def kind_of(recorded: Recorded) -> str:
+    """What the coordinate's own attributes say of it; "unknown" where they say nothing."""
+    if (kind := STANDARD_NAMES.get(recorded.standard_name)) is not None:
+        return kind
+    named = MODEL_LEVELS.search(str(recorded.attributes.get("long_name", ""))) and recorded.name not in PRESSURE_NAMES
+    return "hybrid" if named else "unknown"
 
 
 def _fits(recorded: Recorded) -> bool:
@@ -39,7 +51,7 @@ def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
         return Recorded(recorded.name, units, values, recorded.field).measured("hPa"), "pressure"
     if recorded.attributes.get("units") == "hybrid_sigma_pressure" or recorded.name in ("hybrid", "model_level"):
         return values, "hybrid"
-    kind = recorded.field.get("vertical") or STANDARD_NAMES.get(recorded.standard_name, "unknown")
+    kind = recorded.field.get("vertical") or kind_of(recorded)
     if kind == "pressure":
         units = {"units": "hPa"} | dict(recorded.attributes)
         return Recorded(recorded.name, units, values, recorded.field).measured("hPa"), "pressure"

@@ -80,7 +80,9 @@ def caveats(view: View) -> list[str]:
     sentences += _gaps(view)
     sentences += _budget_caveats(view)
     if skipped := view.note("not_scored"):
-        sentences.append(f"Not scored, because not in every store: {', '.join(sorted(skipped))}.")
+        absent = sorted(name for name, reason in skipped.items() if "different" not in str(reason))
+        sentences += [f"Not scored, because not in every store: {', '.join(absent)}."] if absent else []
+        sentences += [f"{name} was not scored: {skipped[name]}." for name in sorted({*skipped} - {*absent})]
     if left_out := view.note("not_compared"):
         sentences.append(f"Not compared, because not scored for every model: {', '.join(sorted(left_out))}.")
     sentences.append(

@@ -100,7 +100,7 @@ def verdict(view: View) -> list[str]:
 
 def _against_persistence(view) -> str:
     at = view.judged_lead()
-    wanted = view.table_leads((3, 1, 5, 10))[0]
+    wanted = view.judged_lead(with_truth=False)
     late = f"The truth does not reach {_ahead(view, wanted)} of any initial time. " if wanted != at else ""
     cuts, better, worse, failed = [], 0, 0, 0
     for channel in view.headline:

@@ -5,6 +5,7 @@ messages, two fields for one place, missing steps and mixed grids are all refuse
 times slower, and keeps one of two fields for one place without a word.)
 """
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -12,18 +13,21 @@ import xarray as xr
 from xarray.core import indexing
 
 from emulator.planet.grid import GAUSSIAN_TOLERANCE
+from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import VERTICAL
+from emulator.sources.conventions import time_method
 from emulator.sources.grib_messages import (
     MODEL_LEVELS,
     POINT_GRIDS,
     GribArray,
     Message,
+    field_values,
     geometry,
     mesh,
     read_headers,
 )
 from emulator.sources.open import Format, Request, register
-from emulator.sources.recognise import recognise
+from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, recognise
 
 SURFACES = (
     "surface",
@@ -40,6 +44,8 @@ SURFACES = (
     "iceLayerOnWater",
     "mixedLayerDepthByDensity",
 )
+SPARE = ("prate", "tprate", "cprat")  # rates beside the accumulations that say the same
+SHOWN = 12  # names in a message
 REFUSED_GRIDS = {"sh": "spectral coefficients"}
 
 log = logging.getLogger(__name__)
@@ -50,32 +56,51 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
 
     Dimensions are `(number, time, step, level, latitude, longitude)`, `time` being the initial time, and in place of `level`
     another vertical axis (`emulator.planet.vertical`) where the table has the variable on one. Attributes: `GRIB_shortName`,
-    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `interval_hours` where the messages are
-    accumulations or means over one interval, `from_start` where they run from the initial time, `lead_starts` where what ends
-    at each step starts. With `request.points` reduced Gaussian and HEALPix grids are read too, their last dimension `cell`.
+    `units`, `vertical` (pressure, hybrid, sigma, or surface without an axis), `intervals` where messages are accumulations
+    or means: the hours that each of them covers, `(time, step)`. With `request.points` reduced Gaussian and HEALPix grids
+    are read too: their last dimension is `cell`.
 
     Raises `ValueError` naming the file for broken messages, grids that are neither latitude-longitude nor full Gaussian,
     several grids, two fields for one place, and missing fields.
     """
     try:
-        known = [m for m in read_headers(location) if _is_known(m, request)]
+        every = _with_surfaces(read_headers(location))
     except OSError as error:
         raise ValueError(f"Expected a file that can be read at {path}, got: {error.strerror}") from None
-    if not known:
-        raise ValueError(f"Expected GRIB messages of variables in the table, got none in {path}")
+    known = [m for m in every if _is_known(m, request)]
+    known = _without_others_of_own(known, request)
+    _tell_unknown(every, known, path, request)
     _check_grids(known, location, request.points)
     place = geometry(location, known)
     groups: dict[tuple, list[Message]] = {}
+    over_intervals = {(m.short, m.kind) for m in known if time_method(m.attributes) in ("mean", "sum")}
     for message in known:
-        groups.setdefault((message.short, message.kind), []).append(message)
-    for short, kind in list(groups):
-        if kind in MODEL_LEVELS and (short, "pressure") in groups:  # GFS: a few sigma levels beside the pressure levels
+        key = message.short, message.kind
+        groups.setdefault((*key, _method(message, key in over_intervals)), []).append(message)
+    for short, kind, method in list(groups):
+        if (
+            kind in MODEL_LEVELS and (short, "pressure", method) in groups
+        ):  # GFS: a few sigma levels beside the pressure levels
             log.info("%s is taken on pressure levels; %s has it on %s levels too", short, path, kind)
-            del groups[short, kind]
-    return [_dataset(location, some, _vertical(some[0], request.own), place) for some in groups.values()]
+            del groups[short, kind, method]
+    _keep_one_method(groups, path, request)
+    return [_dataset(location, some, _vertical(some[0], request.own), place, request) for some in groups.values()]
 
 
-def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
+def _with_surfaces(messages: list[Message]) -> list[Message]:
+    """Fields that ECMWF has on the first model level and that are the surface's, as such: where no other level has them."""
+    levels: dict[str, set[float]] = {}
+    for message in messages:
+        if message.short in ON_THE_FIRST_LEVEL and message.kind in MODEL_LEVELS:
+            levels.setdefault(message.short, set()).add(message.level)
+    moved = {short for short, own in levels.items() if own == {1.0} or short in LOGARITHMS}
+    return [
+        dataclasses.replace(m, level_type="surface", level=0.0) if m.short in moved and m.kind in MODEL_LEVELS else m
+        for m in messages
+    ]
+
+
+def _dataset(path, messages, vertical: str | None, place, request: Request) -> xr.Dataset:
     first = messages[0]
     latitude, longitude, half_levels = place
     axes = [sorted({m.place()[axis] for m in messages}) for axis in range(4)]
@@ -83,19 +108,18 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     table = np.full([len(axis) for axis in axes], -1)
     for number, message in enumerate(messages):
         where = tuple(lookup[value] for lookup, value in zip(position, message.place(), strict=True))
-        if (other := table[where]) >= 0:
-            kinds = f" ({messages[other].data_type} and {message.data_type})"
-            raise ValueError(f"Expected one field for {message.describe()} in {path}, got two{kinds}")
+        if (other := table[where]) >= 0 and _twice(path, messages[other], message, request) is not message:
+            continue
         table[where] = number
     offsets = np.array([(m.offset, m.index) for m in messages] + [(-1, 0)])[table]
     space = ("cell",) if first.grid in POINT_GRIDS else ("latitude", "longitude")
     size = (len(latitude),) if len(space) == 1 else (len(latitude), len(longitude))
-    array = indexing.LazilyIndexedArray(GribArray(path, offsets, size))
+    dtype = np.float64 if first.short in LOGARITHMS else np.float32
+    array = indexing.LazilyIndexedArray(GribArray(path, offsets, size, dtype))
     attributes = {
-        "GRIB_shortName": first.short,
-        "units": first.units,
+        **first.attributes,
         "vertical": {"level": first.kind, None: "surface"}.get(vertical, ""),
-        **_interval(messages, axes[2]),
+        **_intervals(messages, table),
     }
     dims = ("number", "time", "step", vertical or "level", *space)
     coordinates = {
@@ -125,19 +149,35 @@ def _dataset(path, messages, vertical: str | None, place) -> xr.Dataset:
     return dataset
 
 
-def _interval(messages, steps) -> dict:
-    """The hours that accumulations or means cover, or that they run from the initial time; empty for snapshots.
+def _intervals(messages, table) -> dict:
+    """Hours that the value at each time and step covers, NaN for snapshots: `(time, step)`; nothing where all are."""
+    hours = np.array([_hours(message) for message in messages] + [np.nan])[table]
+    return {"intervals": np.fmax.reduce(hours, axis=(0, 3)).tolist()} if np.isfinite(hours).any() else {}
 
-    And for each of the `steps`, in hours, where what ends there starts (NaN: a snapshot), where that is the same throughout:
-    one file of a series does not tell whether 0 to 12 h is a step or a sum since the start.
+
+def _hours(message: Message) -> float:
+    return message.end_hours - message.start_hours if message.end_hours != message.start_hours else np.nan
+
+
+def _twice(path: str, one: Message, other: Message, request: Request) -> Message:
+    """Of two fields for one place that of the interval that is asked for, or either where they are the same.
+
+    Raises `ValueError` naming both.
     """
-    spans = {(m.start_hours, m.end_hours) for m in messages if m.end_hours != m.start_hours}
-    lengths = {end - start for start, end in spans}
-    starts = {end: start for start, end in spans}
-    own = {"lead_starts": [starts.get(step, np.nan) for step in steps]} if 0 < len(spans) == len(starts) else {}
-    if len(lengths) == 1:
-        return {"interval_hours": lengths.pop()} | own
-    return {"from_start": 1} if spans and {start for start, _ in spans} == {0.0} else own
+    hours = {_hours(one): one, _hours(other): other}
+    if len(hours) == 2 and np.isfinite([*hours]).all():
+        if request.interval_hours in hours:
+            return hours[request.interval_hours]
+        spans = " and ".join(f"{m.start_hours:g} to {m.end_hours:g} h" for m in (one, other))
+        choices = " or ".join(f"{h:g}" for h in sorted(hours))
+        raise ValueError(
+            f"Expected one field for {one.describe()} in {path}, got two, over {spans}; choose with interval_hours: {choices}"
+        )
+    alike = one.grid_hash == other.grid_hash and one.data_type == other.data_type and np.isfinite(_hours(one))
+    if alike and np.array_equal(*(field_values(path, m.offset, m.index) for m in (one, other)), equal_nan=True):
+        return one  # GFS has its first total twice, as that of the step and that from the start
+    kinds = f" ({one.data_type} and {other.data_type})"
+    raise ValueError(f"Expected one field for {one.describe()} in {path}, got two{kinds}")
 
 
 def _vertical(message: Message, own: frozenset[str]) -> str | None:
@@ -150,11 +190,73 @@ def _vertical(message: Message, own: frozenset[str]) -> str | None:
 
 
 def _is_known(message: Message, request: Request) -> bool:
+    if message.short in request.own:
+        return True
     if (vertical := _vertical(message, request.own)) is None and message.level_type not in SURFACES:
         return False
-    matches = recognise("", {"GRIB_shortName": message.short}, vertical)
-    wanted = any(request.names is None or match.name in request.names for match in matches)
-    return wanted or message.short in request.own
+    matches = recognise("", message.attributes, vertical)
+    return any(request.names is None or match.name in request.names for match in matches)
+
+
+def _without_others_of_own(known: list[Message], request: Request) -> list[Message]:
+    """Fields that are asked for by their own names, on a vertical axis or at a usual surface where there are such."""
+    usual = {m.short for m in known if m.level_type in SURFACES or _vertical(m, request.own) is not None}
+    return [
+        m for m in known if m.short not in usual or m.level_type in SURFACES or _vertical(m, request.own) is not None
+    ]
+
+
+def _tell_unknown(every: list[Message], known: list[Message], path: str, request: Request) -> None:
+    """Names the fields that are left out. Raises `ValueError` where all of them are."""
+    kept = {(m.short, m.level_type) for m in known}
+    names = list(
+        dict.fromkeys(_label(m) for m in every if (m.short, m.level_type) not in kept or not _is_known(m, request))
+    )
+    text = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    first = next((m.short for m in every if m.short != "unknown"), "NAME")
+    way = f"define it, as in define: {{{first}: {{}}}}, or rename it to a name of the table, as in rename: {{{first}: NAME}}"
+    if not known and request.names is not None:
+        raise ValueError(
+            f"Expected fields of {', '.join(request.names[:SHOWN])} in {path}, got {text}; to take one, {way}"
+        )
+    if not known:
+        raise ValueError(f"Expected GRIB fields of the variable table in {path}, got {text}; to ingest one, {way}")
+    if names and request.names is None:
+        log.warning("The variable table has no entry for %s (%s): left out; to ingest one, %s", text, path, way)
+
+
+def _method(message: Message, over_intervals: bool) -> str:
+    """What a field is of its interval: "point", "interval" (a mean or sum), or a statistic.
+
+    At step 0 an accumulation (the variable is one elsewhere in the file) is an instant by name alone.
+    """
+    method = time_method(message.attributes)
+    if method is None or (method == "point" and message.end_hours == 0):
+        return "interval" if over_intervals and recognise("", message.attributes, None) else method or "point"
+    return "interval" if method in ("mean", "sum") else method
+
+
+def _label(message: Message) -> str:
+    method = time_method(message.attributes)
+    statistic = f", {method}" if method not in (None, "point", "mean", "sum") else ""
+    return f"{message.short} ({message.level_type}{statistic})"
+
+
+def _keep_one_method(groups: dict, path: str, request: Request) -> None:
+    """Of what a file has as a snapshot and as a mean, what the variable is; and one of two names for the same."""
+    found: dict[tuple, list] = {}
+    for key, (message, *_) in groups.items():
+        if message.short not in request.own:
+            for match in recognise("", message.attributes, _vertical(message, request.own)):
+                found.setdefault((match.name, message.kind), []).append((key, match))
+    for (name, _), several in found.items():
+        is_mean = VARIABLES[name].cell == "mean"
+        fitting = [key for key, _ in several if (key[2] == "point") != is_mean]
+        usual = [key for key in fitting if key[0] not in SPARE] or fitting
+        if usual and len(several) > 1:
+            for key in {key for key, _ in several} - set(usual):
+                log.info("%s is taken from %s; %s has it as %s (%s) too", name, usual[0][0], path, key[0], key[2])
+                groups.pop(key, None)
 
 
 def _check_grids(known, path, points):
