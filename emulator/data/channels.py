@@ -174,10 +174,11 @@ class Layout:
         moment of a variable that is no forcing, and for steps that are no multiples of the analysis's.
         """
         roles, groups, more = variables_by_role(dataset), {}, more or More()
+        named = {variable for names in (chosen or {}).values() for variable in names or ()}  # have no role but that one
         taken: dict[str, list[str]] = collections.defaultdict(list)
         for group in ("prognostic", "diagnostic", "forcing"):
             names = (chosen or {}).get(group)
-            names = roles[group] if names is None else names
+            names = [each for each in roles[group] if each not in named] if names is None else names
             if absent := [variable for variable in names if variable not in dataset]:
                 raise ValueError(f"Expected {group} variables of {name}, it has none named {', '.join(absent)}")
             for variable in names:

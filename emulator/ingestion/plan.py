@@ -15,6 +15,7 @@ from emulator.ingestion.assemble import assemble
 from emulator.ingestion.derive import SURFACE_PRESSURE, derive, even_edges, needed, to_layers, to_pressure
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import slab_length, template
+from emulator.ingestion.left_out import SHOWN, label, warn_of_unknown
 from emulator.ingestion.masks import VALID, domains_of, masked, with_domains
 from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.ingestion.series import with_series
@@ -24,7 +25,6 @@ from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, known, variable
 from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import interfaces
-from emulator.sources.conventions import time_method
 from emulator.sources.entries import entries
 from emulator.sources.harmonise import pieces, renamed
 from emulator.sources.horizontal import on_the_sphere
@@ -40,7 +40,6 @@ from emulator.store.schema import check_name
 
 log = logging.getLogger(__name__)
 HIGHEST_PRESSURE = 200.0  # hPa; models have fewer levels, and most records on pressure levels reach further down
-SHOWN = 12  # names in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,13 +174,13 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
     """All pieces of the files of a source. Raises `ValueError` where there is none, and nothing else (`alone`) either."""
     if matched := [piece for file in files for piece in pieces(file, options)]:
         if options.wanted is None:
-            _warn_of_unknown(files, options)
+            warn_of_unknown(files, options)
         return matched
     if not alone:
         return []
     arrays = {str(name): array for file in reversed(files) for name, array in file.dataset.data_vars.items()}
-    labels = sorted(_label(name, array) for name, array in arrays.items())
-    names, hint = ", ".join(labels[:SHOWN]), ""
+    labels = {label(str(name), array) for file in files for name, array in file.dataset.data_vars.items()}
+    names, hint = ", ".join(sorted(labels)[:SHOWN]), ""
     if names and not any(on_the_sphere(array) for array in arrays.values()):
         if any(interfaces(file.dataset) is not None for file in files):
             return []  # coefficients of levels alone
@@ -191,41 +190,8 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
             f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}{hint}"
         )
     reasons = [why for file in files for why in unknown(file, options).values() if why]
-    hint = reasons[0] if reasons else "see rename and define"
-    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; {hint}")
-
-
-def _label(name: str, array) -> str:
-    """A field's name, with the statistic that it is of its quantity."""
-    method = time_method(array.attrs)
-    return name if method in (None, "point", "mean", "sum") else f"{name} ({method})"
-
-
-def _warn_of_unknown(files: Sequence[Source], options: SourceOptions) -> None:
-    """A line on the fields that the table does not know: nothing else would tell that they are not in the store; and one on
-    each that it does know on another vertical axis."""
-    found = {name: (file.path, why) for file in reversed(files) for name, why in unknown(file, options).items()}
-    for name, (path, why) in sorted(found.items()):
-        if why:
-            log.warning(
-                "%s of %s is left out: %s; a vertical coordinate is told by CF's standard_name and units in the file, and "
-                "`select` takes one value of a dimension",
-                name,
-                path,
-                why,
-            )
-    if rest := sorted(name for name, (_, why) in found.items() if not why):
-        arrays = {str(name): array for file in files for name, array in file.dataset.data_vars.items()}
-        labels = [_label(name, arrays[name]) if name in arrays else name for name in rest]
-        names = [*labels[:SHOWN], *([f"{len(rest) - SHOWN} more"] if len(rest) > SHOWN else [])]
-        log.warning(
-            "The variable table has no entry for %s (%s): left out; to ingest one, `define` it, as in define: {%s: {}} where "
-            "its file says what it is, or `rename` it to a name of the table, as in rename: {%s: NAME}",
-            ", ".join(names),
-            found[rest[0]][0],
-            rest[0],
-            rest[0],
-        )
+    reason = reasons[0] if reasons else "see rename and define"
+    raise ValueError(f"Expected variables of the table in {options.path}, got {names}; {reason}")
 
 
 def _without_parts(every_piece: list[Piece]) -> list[Piece]:

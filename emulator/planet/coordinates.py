@@ -74,6 +74,23 @@ def once(longitude: np.ndarray) -> np.ndarray:
     return np.flatnonzero(kept)
 
 
+def hole(values: np.ndarray) -> tuple[float, float] | None:
+    """The two neighbours of an ordered coordinate `(n,)` between which others are left out; None where no such gap is.
+
+    A hole is nearly twice as wide, or more, as most gaps: where nine tenths of those are alike, and elsewhere where it is so
+    beside its neighbours too. Gaps that grow from row to row, as on stretched grids, and finer ones are no holes.
+    """
+    gaps = np.abs(np.diff(values))
+    if len(gaps) < 3:
+        return None
+    usual = float(np.median(gaps))
+    beside = np.maximum(np.concatenate([gaps[1:2], gaps[:-1]]), np.concatenate([gaps[1:], gaps[-2:-1]]))
+    even = np.isclose(gaps, usual, rtol=1e-2).mean() >= 0.9
+    wide = (gaps > 1.9 * usual) & (even | (gaps > 1.9 * beside))
+    at = int(np.argmax(wide))
+    return (float(values[at]), float(values[at + 1])) if wide.any() else None
+
+
 def within_poles(latitude: np.ndarray) -> np.ndarray:
     """Latitudes in degrees, those that rounding put beyond a pole at the pole."""
     beyond = np.abs(latitude) > 90

@@ -7,7 +7,7 @@ import xarray as xr
 
 from emulator.planet.cell_areas import covers_sphere, polygon_areas, ring_areas, unit_vectors
 from emulator.planet.constants import ERA5
-from emulator.planet.coordinates import contiguous, longitude_east, once, positions_in_order, within_poles
+from emulator.planet.coordinates import contiguous, hole, longitude_east, once, positions_in_order, within_poles
 from emulator.planet.grid import Grid
 from emulator.planet.projection import NAME as CRS
 from emulator.planet.projection import is_rotated, mapping_from, mapping_name
@@ -56,6 +56,12 @@ def add_horizontal(axes: Axes, dataset, array) -> None:
         return
     rows, (columns, east) = positions_in_order("latitude", north), contiguous(east)
     columns, east = columns[once(east)], east[once(east)]
+    for label, values in (("rows of latitude", north[rows]), ("columns of longitude", east)):
+        if (between := hole(values)) is not None:
+            raise ValueError(
+                f"Expected {label} without a hole, got none between {between[0]:g} and {between[1]:g}, a gap wider than the "
+                "others; add the ones that lack, with missing values"
+            )
     axes.dims |= {"latitude": latitude.dims[0], "longitude": longitude.dims[0]}
     axes.order |= {"latitude": rows, "longitude": columns}
     axes.coordinates |= {"latitude": north[rows], "longitude": east}

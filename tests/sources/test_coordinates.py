@@ -143,3 +143,44 @@ def test_truths_of_other_tools_in_radians(tmp_path):
     )
     scaled.to_netcdf(tmp_path / "a.nc")
     np.testing.assert_allclose(open_truth(tmp_path / "a.nc")["latitude"], whole.latitude, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "between"),
+    [
+        (
+            np.arange(60, 40, -1.0),
+            np.delete(np.arange(10, 50, 1.0), [10, 11]),
+            "columns of longitude .* between 19 and 22",
+        ),
+        (
+            np.arange(60, 40, -1.0),
+            np.delete(np.arange(-20, 20, 1.0), [10, 12]),
+            "columns of longitude .* between -11 and -9",
+        ),
+        (np.delete(np.arange(60, 40, -1.0), [1, 2]), np.arange(10, 30, 1.0), "rows of latitude .* between 60 and 57"),
+        (np.delete(Grid.gaussian(32).latitude, 16), Grid.gaussian(32).longitude, "rows of latitude .* between"),
+    ],
+)
+def test_a_box_with_a_hole_is_refused(latitude, longitude, between):
+    with pytest.raises(ValueError, match=f"Expected {between}.*a.nc"):
+        piece_of(rows(latitude, longitude))
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude"),
+    [
+        (Grid.gaussian(32).latitude, Grid.gaussian(32).longitude),
+        (np.degrees(np.arcsin(np.linspace(0.95, -0.95, 20))), np.arange(0, 360, 10.0)),  # rows of equal area
+        (
+            60 - np.cumsum(1.15 ** np.arange(15)),
+            np.sort(np.append(np.arange(0, 360, 10.0), 15)),
+        ),  # stretched; one half-way
+        (
+            np.arange(90, -91, -10.0),
+            np.concatenate([np.arange(0, 20, 1.0), np.arange(20, 60, 10.0)]),
+        ),  # finer in the west
+    ],
+)
+def test_rows_and_columns_of_uneven_spacing_are_no_holes(latitude, longitude):
+    np.testing.assert_allclose(piece_of(rows(latitude, longitude)).coordinates["longitude"], longitude)
