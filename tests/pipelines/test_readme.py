@@ -63,4 +63,5 @@ def test_the_example_of_ones_own_data_runs_and_says_what_its_budgets_would_lack(
         )
         assert "mean_top_net_long_wave_radiation_flux" in energy and "the budget energy needs" in energy
         assert said.endswith("train with train.conservation.kind=none")
-    assert main(["train", str(example), "conservation.kind=none", "--check"]) == 0
+    elsewhere = f"output={example.parent / 'again'}"
+    assert main(["train", str(example), "conservation.kind=none", elsewhere, "--check"]) == 0
