@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from source_files import TIMES, truth
 
-from emulator.store.analysis import open_analysis
+from emulator.store.analysis import AnalysisSeries, open_analysis
 from emulator.store.climatology import Sums
 from emulator.store.statistics import ENVELOPE, STATISTICS
 from pipelines.config import IngestConfig, StatsConfig
@@ -238,7 +238,6 @@ def test_several_stores_are_one_climatology(tmp_path):
             {"constants": {"gravity": 9.8}},
             r"Expected stores with the same physical constants, got others .*a\.zarr and .*b\.zarr",
         ),
-        ({"roles": {"mean_sea_level_pressure": "static"}}, "Expected mean_sea_level_pressure on .* in every store"),
         ({"variables": ["temperature"]}, r"Expected .* in every store, got none in .*b\.zarr"),
         ({"grid": {"rows": 6}}, "Expected stores of one grid"),
     ],
@@ -251,3 +250,11 @@ def test_stores_that_are_no_record(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         run(first, tmp_path / "s.nc", later_stores=[second])
     assert not (tmp_path / "s.nc").exists()
+
+
+def test_a_field_on_other_dimensions_is_no_record(tmp_path):
+    first = open_analysis(made_store(tmp_path, "a", TIMES))
+    later = first.assign_coords(time=first.time + (TIMES[-1] - TIMES[0]) + np.timedelta64(6, "h"))
+    fixed = later.assign(mean_sea_level_pressure=later.mean_sea_level_pressure.isel(time=0, drop=True))
+    with pytest.raises(ValueError, match="Expected mean_sea_level_pressure on .* in every store"):
+        AnalysisSeries.of([first, fixed])

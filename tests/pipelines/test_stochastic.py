@@ -169,7 +169,7 @@ def test_scalars_are_the_time_of_the_year_and_the_mean_of_a_forcing(finished, tr
     assert step.scalars.names == ("time_of_year", "sea_surface_temperature") and step.scalars.count == 3
     truth = open_analysis(finished.parent / "run" / "analysis.zarr")
     given = Forcing(truth, step.layout.forcing)
-    forcing, clock, _ = given.inputs(truth["time"].values[[0, 9]])
+    forcing, clock, *_ = given.inputs(truth["time"].values[[0, 9]])
     found = step.scalars(step.forcing_scale(forcing), clock)
     day = 2 * np.pi * np.array([0, 2.25]) / 365.25
     np.testing.assert_allclose(found[:, 0], np.sin(day), atol=1e-6)
