@@ -13,9 +13,8 @@ from emulator.planet.calendar import TimeStep
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import vertical_of
 from emulator.store.masks import domain_of
-from emulator.store.schema import entry, variables_by_role
+from emulator.store.schema import ROWS, entry, variables_by_role
 
-SPACE = ("latitude", "longitude", "y", "x", "cell")
 MOMENTS = ("start", "end", "both", "mean")  # of a step, at which it is given a forcing field
 
 
@@ -194,7 +193,7 @@ class Layout:
             known = ", ".join(forcing) or "none"
             raise ValueError(f"Expected forcing_moments of forcing variables, {known}, got {', '.join(unknown)}")
         usual = {each: "start" if entry(dataset, each).cell in ("point", "fixed") else "end" for each in forcing}
-        static = Channels.of(dataset, [each for each in roles["static"] if set(SPACE) & set(dataset[each].dims)])
+        static = Channels.of(dataset, [each for each in roles["static"] if ROWS & set(dataset[each].dims)])
         moments = tuple((usual | dict(more.moments)).values())
         masked = tuple(
             n for each in (*groups.values(), static) for n in each.names if domain_of(dataset, n) is not None

@@ -9,11 +9,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import SPACE, Channels, Layout, outside_of
+from emulator.data.channels import Channels, Layout, outside_of
 from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.store.schema import entry, grid_of, missing_times
+from emulator.store.schema import ROWS, entry, grid_of, missing_times
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ class Forcing:
 
     def _read_series(self) -> dict[str, np.ndarray]:
         """The forcing without space at all times, by name."""
-        series = {n: self.dataset[n].values for n in self.channels.names if not set(SPACE) & set(self.dataset[n].dims)}
+        series = {n: self.dataset[n].values for n in self.channels.names if not ROWS & set(self.dataset[n].dims)}
         for name, values in series.items():
             if (absent := self._present[~np.isfinite(values[self._present])]).size:
                 raise ValueError(

@@ -1,7 +1,9 @@
 """Fields of a whole period in memory, filled by a thread of its own while the first updates read what they need."""
 
+import inspect
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -17,7 +19,7 @@ class Held:
     """Groups of fields `(time, channel, *space)`, float32, filled from the first time to the last.
 
     The thread uses no operation of torch: those would start a team of threads of their own beside the training's. It ends
-    with the process, whatever is still to be read.
+    with the process, and once nobody has what it fills, whatever is still to be read.
 
     Args:
       shapes: of each group, `(time, channel, *space)`, with as many times in all.
@@ -30,7 +32,8 @@ class Held:
         self._count = next(iter(shapes.values()))[0]
         self._filled = 0  # times of which all groups are there
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._fill, args=(read,), name="held", daemon=True)
+        self._read = weakref.WeakMethod(read) if inspect.ismethod(read) else lambda: read
+        self._thread = threading.Thread(target=_fill, args=(weakref.ref(self),), name="held", daemon=True)
         self._thread.start()
 
     def fields(self, group: str, times: np.ndarray) -> Tensor | None:
@@ -49,15 +52,28 @@ class Held:
         self._thread.join()
         return self
 
-    def _fill(self, read) -> None:
+    def _advance(self) -> bool:
+        """Reads the next block of times; whether more of them are left."""
         one = max(1, sum(array[0].nbytes for array in self._arrays.values()))
-        length = max(1, BLOCK_BYTES // one)
+        last = min(self._filled + max(1, BLOCK_BYTES // one), self._count)
+        if (read := self._read()) is None:
+            return False
         try:
-            for first in range(0, self._count, length):
-                last = min(first + length, self._count)
-                for group, array in self._arrays.items():
-                    read(group, np.arange(first, last), array[first:last])
-                self._filled = last
-            log.info("all %d times are held in memory", self._count)
-        except Exception as error:  # whoever asks next gets it
+            for group, array in self._arrays.items():
+                read(group, np.arange(self._filled, last), array[self._filled : last])
+        except Exception as error:
             self._error = error
+            return False
+        self._filled = last
+        if last == self._count:
+            log.info("all %d times are held in memory", self._count)
+        return last < self._count
+
+
+def _fill(held: weakref.ref) -> None:
+    """Fills what is held, block by block, as long as somebody has it."""
+    going = True
+    while going:
+        whole = held()
+        going = whole is not None and whole._advance()
+        del whole

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.channels import SPACE, Layout, outside_of
+from emulator.data.channels import Layout, outside_of
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import Moments, StepInputs, means_of, over_steps
 from emulator.data.held import Held
@@ -17,7 +17,7 @@ from emulator.kernels.reused import ReusedMemory
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
 from emulator.store.analysis import AnalysisSeries, reader_of
-from emulator.store.schema import grid_of
+from emulator.store.schema import ROWS, grid_of
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
 HELD = ("prognostic", "diagnostic", "forcing")  # groups that move, which a period in memory consists of
@@ -200,7 +200,7 @@ class Samples:
         """Values of the forcing without space at all times. Raises `ValueError` where one lacks a time that is there."""
         found = {}
         for name in layout.forcing.names:
-            if set(SPACE) & set(self.dataset[name].dims):
+            if ROWS & set(self.dataset[name].dims):
                 continue
             parts = [stretch.dataset[name].values for stretch in self._record.stretches]
             found[name] = np.concatenate(parts).astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 
 from emulator.ingestion.term import Sums, Term
 from emulator.ingestion.times import usual_step
-from emulator.planet.calendar import TimeStep
+from emulator.planet.calendar import TimeStep, in_seconds
 
 TOLERANCE = 1.0  # s; bounds in days are rounded to microseconds, some in single precision to more
 DEEPEST = 800  # values that make one: hours of a month
@@ -89,7 +89,7 @@ def sums_of_times(name: str, term: Term, step: TimeStep, wanted: np.ndarray) -> 
     own = usual_step(term.times)
     if not totals.any() and _fit(lengths, own.lengths(term.times)[:, None]):
         return None
-    ends = np.round(_seconds(term.times - term.times[0])).astype(np.int64)
+    ends = np.round(in_seconds(term.times - term.times[0])).astype(np.int64)
     starts = ends - np.where(np.isfinite(lengths[:, 0]), np.round(lengths[:, 0]), 0).astype(np.int64)
     there = (term.owner >= 0).all(axis=(1, 2, 3)) & np.isfinite(lengths[:, 0])
     values = {int(ends[n]): (n, int(starts[n]), bool(totals[n, 0])) for n in np.flatnonzero(there)}
@@ -114,12 +114,6 @@ def intervals(term: Term) -> tuple[np.ndarray, np.ndarray]:
             place = term.place[mine]
             lengths[mine] = own[place[:, 0], np.minimum(place[:, 1], own.shape[1] - 1)]
     return lengths, totals
-
-
-def _seconds(spans: np.ndarray) -> np.ndarray:
-    if spans.dtype == object:
-        return np.array([span.total_seconds() for span in spans])
-    return spans / np.timedelta64(1, "s")
 
 
 def _fit(lengths: np.ndarray, steps: np.ndarray) -> bool:

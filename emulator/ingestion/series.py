@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import StorePlan
+from emulator.planet.calendar import in_seconds
 from emulator.sources.series import Series, joined
 
 
@@ -47,7 +48,7 @@ def at_times(series: Series, times: np.ndarray, needed: np.ndarray | None = None
             f"({series.path})"
         )
     own = series.middles if series.interpolate else series.times
-    here, wanted = _seconds(own, own[0]), _seconds(times, own[0])
+    here, wanted = in_seconds(own - own[0]), in_seconds(times - own[0])
     if series.interpolate:
         there = (wanted >= here[0]) & (wanted <= here[-1])
         values = np.interp(wanted, here, series.values)
@@ -84,10 +85,3 @@ def _check_bounds(series, values, times) -> None:
 
 def _calendar(times: np.ndarray) -> str:
     return getattr(times[0], "calendar", "standard")
-
-
-def _seconds(times: np.ndarray, start) -> np.ndarray:
-    """Seconds since a moment."""
-    if times.dtype == object:
-        return np.array([(time - start).total_seconds() for time in times], np.float64)
-    return (times - start) / np.timedelta64(1, "s")

@@ -14,16 +14,8 @@ import xarray as xr
 from emulator.planet.dates import after_month, instant, is_past_month, parts_of
 from emulator.planet.months import days_of_month, month_numbers, months_later
 
-MONTH_SECONDS = (
-    2629746.0  # nominal length of a month in every calendar: a twelfth of the Gregorian year of 365.2425 days
-)
-UNITS = {
-    "second": 1.0,
-    "minute": 60.0,
-    "hour": 3600.0,
-    "day": 86400.0,
-    "week": 604800.0,
-}  # of spans of time, in seconds
+MONTH_SECONDS = 2629746.0  # nominal, in every calendar: a twelfth of the Gregorian year of 365.2425 days
+UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}  # spans of time, in seconds
 MONTHS = {"month": 1, "season": 3, "year": 12}
 _BEFORE = np.concatenate([[0], np.cumsum([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30])])  # days before each month
 
@@ -215,10 +207,15 @@ def lead_text(lead) -> str:
 
 def seconds_between(times: np.ndarray) -> np.ndarray:
     """Seconds between neighbours of `(time,)` datetime64, timedelta64 or cftime values: float64 `(time - 1,)`."""
-    steps = np.diff(np.asarray(times))
-    if steps.dtype == object:
-        return np.array([step.total_seconds() for step in steps], np.float64)
-    return steps / np.timedelta64(1, "s")
+    return in_seconds(np.diff(np.asarray(times)))
+
+
+def in_seconds(spans) -> np.ndarray:
+    """Differences of datetime64 or cftime values, one or `(n,)`, in seconds: float64 of the same shape."""
+    spans = np.asarray(spans)
+    if spans.dtype == object:
+        return np.array([span.total_seconds() for span in spans.ravel()], np.float64).reshape(spans.shape)
+    return spans / np.timedelta64(1, "s")
 
 
 def interval_starts(dataset: xr.Dataset) -> np.ndarray | None:

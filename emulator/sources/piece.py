@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from emulator.planet.calendar import in_seconds
 from emulator.planet.grid import Grid
 from emulator.planet.variables import Variable, known, variable
 from emulator.sources.open import reaching
@@ -83,10 +84,7 @@ class Piece:
         """Seconds that each value covers up to its time, by bounds where there are any: `(time, lead_time)`, or None."""
         if self.starts is None:
             return self.lengths
-        spans = np.asarray(self.coordinates["time"] - self.starts)
-        if spans.dtype == object:
-            return np.array([[span.total_seconds()] for span in spans])
-        return (spans / np.timedelta64(1, "s"))[:, None]
+        return in_seconds(self.coordinates["time"] - self.starts)[:, None]
 
     def read(self, times, leads=None) -> np.ndarray:
         """Values at positions `times` (and `leads`) of the coordinates, all else whole, as float32 or float64.

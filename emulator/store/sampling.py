@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from emulator.store.schema import time_step_seconds
+from emulator.planet.calendar import in_seconds
+from emulator.store.schema import time_cell, time_step_seconds
 
 TOLERANCE = 1e-3  # seconds
 
@@ -28,10 +29,7 @@ class Clock:
         one, other = (getattr(time, "calendar", "standard") for time in (self.origin, times[0]))
         if one != other or (times.dtype == object) != hasattr(self.origin, "calendar"):
             raise ValueError(f"Expected stores of one calendar, got {one} and {other} in {path}")
-        since = times - self.origin
-        if since.dtype == object:
-            return np.array([each.total_seconds() for each in since], np.float64)
-        return since / np.timedelta64(1, "s")
+        return in_seconds(times - self.origin)
 
 
 def span(dataset: xr.Dataset, place: np.ndarray, names: Sequence[str], step: float | None) -> tuple[float, float]:
@@ -74,7 +72,7 @@ def positions(place: np.ndarray, own_step: float, times: np.ndarray, step: float
 
 def is_mean(array: xr.DataArray) -> bool:
     """Whether a field holds means over its steps."""
-    return "time: mean" in str(array.attrs.get("cell_methods", ""))
+    return time_cell(array.attrs) == "mean"
 
 
 def as_mean(array: xr.DataArray, own_step: float, step: float) -> bool:

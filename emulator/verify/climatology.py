@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from emulator.planet.calendar import hour_and_leap_day, within
+from emulator.planet.calendar import hour_and_leap_day, in_seconds, within
 
 DAYS = 366
 COVERED = 0.98  # share of the days of the year that a daily climatology must find in its record
@@ -67,8 +67,7 @@ def record(time: np.ndarray, first_init, start=None, end=None, starts: np.ndarra
     before = np.flatnonzero(time < first_init)
     if len(before) > 1:
         span = time[before[-1]] - time[before[0]]
-        days = span.total_seconds() / 86400 if time.dtype == object else span / np.timedelta64(1, "D")
-        if days >= SHORTEST_DAYS:
+        if in_seconds(span) / 86400 >= SHORTEST_DAYS:
             return before
     return np.arange(len(time))
 
@@ -84,8 +83,7 @@ def recipe(time: xr.DataArray, positions: np.ndarray, months: int = 0) -> Recipe
     hour, day = hour_and_leap_day(record.values)
     step = float(np.median(np.diff(record.values).astype("timedelta64[s]").astype(float))) if len(record) > 1 else 0.0
     span = record.values[-1] - record.values[0]
-    seconds = span / np.timedelta64(1, "s") if record.dtype != object else span.total_seconds()
-    years = (seconds + step) / (365.25 * 86400)
+    years = (float(in_seconds(span)) + step) / (365.25 * 86400)
     if months and len(np.unique(day)) * months >= 12:
         return Recipe("monthly", 0, years, positions, hour, day)
     if len(np.unique(day)) < COVERED * 365:

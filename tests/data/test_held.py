@@ -62,8 +62,8 @@ def test_what_cannot_be_read_is_told_to_whoever_asks_next(monkeypatch):
 
 def test_a_batch_is_the_same_bits_whether_or_not_its_times_are_held_yet(planet, monkeypatch):
     go = threading.Event()
-    fill = Held._fill
-    monkeypatch.setattr(Held, "_fill", lambda self, read: (go.wait(), fill(self, read)))
+    advance = Held._advance
+    monkeypatch.setattr(Held, "_advance", lambda self: (go.wait(), advance(self))[1])
     layout = Layout.of(planet, {"prognostic": ["temperature", "surface_pressure"]})
     samples, plain = Samples(planet, layout), Samples(planet, layout, cache_bytes=0)
     expected = plain.batch([40, 2, 17], 3)
@@ -74,3 +74,20 @@ def test_a_batch_is_the_same_bits_whether_or_not_its_times_are_held_yet(planet, 
         for one, other in zip(samples.batch([40, 2, 17], 3)._tensors(), expected._tensors(), strict=True):
             assert one.numpy().tobytes() == other.numpy().tobytes()
         assert (samples._held.fields("prognostic", np.array([[40]])) is None) != holding
+
+
+def test_nothing_is_read_for_nobody(planet, monkeypatch):
+    """What fills a period ends with the samples: a notebook that makes others must not read on for the first ones."""
+    monkeypatch.setattr("emulator.data.held.BLOCK_BYTES", 1)  # a time at once
+    go, read = threading.Semaphore(0), []
+    advance = Held._advance
+    monkeypatch.setattr(Held, "_advance", lambda self: (go.acquire(), read.append(1), advance(self))[2])
+    samples = Samples(planet, Layout.of(planet, {"prognostic": ["temperature"]}))
+    thread = samples._held._thread
+    go.release()
+    while samples._held is not None and samples._held._filled < 1:
+        pass
+    del samples
+    go.release()  # of the block that was waited for
+    thread.join(timeout=20)
+    assert not thread.is_alive() and len(read) <= 2
