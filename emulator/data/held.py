@@ -19,7 +19,7 @@ class Held:
     """Groups of fields `(time, channel, *space)`, float32, filled from the first time to the last.
 
     The thread uses no operation of torch: those would start a team of threads of their own beside the training's. It ends
-    with the process, and once nobody has what it fills, whatever is still to be read.
+    with the process, and once nobody has the object whose method `read` is, whatever is still to be read.
 
     Args:
       shapes: of each group, `(time, channel, *space)`, with as many times in all.
@@ -33,7 +33,7 @@ class Held:
         self._filled = 0  # times of which all groups are there
         self._error: Exception | None = None
         self._read = weakref.WeakMethod(read) if inspect.ismethod(read) else lambda: read
-        self._thread = threading.Thread(target=_fill, args=(weakref.ref(self),), name="held", daemon=True)
+        self._thread = threading.Thread(target=self._fill, name="held", daemon=True)
         self._thread.start()
 
     def fields(self, group: str, times: np.ndarray) -> Tensor | None:
@@ -52,8 +52,12 @@ class Held:
         self._thread.join()
         return self
 
+    def _fill(self) -> None:
+        while self._advance():
+            pass
+
     def _advance(self) -> bool:
-        """Reads the next block of times; whether more of them are left."""
+        """Reads the next block of times; whether more of them are left for somebody."""
         one = max(1, sum(array[0].nbytes for array in self._arrays.values()))
         last = min(self._filled + max(1, BLOCK_BYTES // one), self._count)
         if (read := self._read()) is None:
@@ -61,19 +65,10 @@ class Held:
         try:
             for group, array in self._arrays.items():
                 read(group, np.arange(self._filled, last), array[self._filled : last])
-        except Exception as error:
+        except Exception as error:  # of whatever kind: it is raised in the thread that asks next
             self._error = error
             return False
         self._filled = last
         if last == self._count:
             log.info("all %d times are held in memory", self._count)
         return last < self._count
-
-
-def _fill(held: weakref.ref) -> None:
-    """Fills what is held, block by block, as long as somebody has it."""
-    going = True
-    while going:
-        whole = held()
-        going = whole is not None and whole._advance()
-        del whole

@@ -49,6 +49,8 @@ def forecast(
       step_hours: of a network that makes steps of several lengths, which; None: the shortest.
       climatology: path of what a network's predictions count from, where it does; None: as it was trained.
 
+    Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
+
     Raises `ValueError` for models that do not fit the store or the ensemble, and for times that the store lacks.
     """
     freed_memory.keep()

@@ -5,6 +5,7 @@ They take hundreds of true states, which a training would read at every start, o
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from emulator.model.stepper import newest
 from emulator.planet.quantities.registry import quantities
 
 MOST = 256  # pairs of states
-FORMULAS = 1  # to be raised where what a budget counts changes
+FORMULAS = 1  # to be raised where what `emulator.conservation` makes of quantities changes
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +87,31 @@ def _key(budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples
     stores = samples.fingerprints
     if not all(stores):
         return None
+    if (formulas := _formulas(budgets)) is None:
+        return None
     layout = samples.layout
     names = sorted(counted(budgets) & {*layout.prognostic.names, *layout.diagnostic.names})
     forms = sorted(budgets), options.energy, options.heat_capacity, options.kinetic
     period = str(samples.times[0]), str(samples.times[-1]), len(samples)
-    text = json.dumps([FORMULAS, MOST, stores, period, forms, names])
+    text = json.dumps([FORMULAS, formulas, MOST, stores, period, forms, names])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _formulas(budgets: Mapping[str, Budget]) -> list[str] | None:
+    """Digests of the files that hold what the budgets' quantities are; None where one is in no file, as in a notebook.
+
+    A user may change a quantity of their own, and its residuals are then others.
+    """
+    digests = []
+    for name in sorted(budgets):
+        known = quantities()[name]
+        for function in (known.content, known.gain, known.column):
+            try:
+                text = "" if function is None else Path(inspect.getfile(function)).read_text()
+            except (OSError, TypeError):
+                return None
+            digests.append(hashlib.sha256(f"{text}{sorted(known.fluxes.items())}".encode()).hexdigest()[:16])
+    return digests
 
 
 def _read(path: Path) -> dict:

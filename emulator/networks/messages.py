@@ -123,7 +123,7 @@ class _Messages(torch.autograd.Function):
 
     `edges`: `(edge, batch or 1, channel)`, 1 for edges that the samples share. `senders`, `receivers`: the nodes, already
     multiplied by their part of the first layer. Returns the sums `(receiver, batch, channel)` and, with `update`, the edges
-    plus their messages.
+    plus their messages. Over eight parameters, since torch hands gradients to tensors that are passed one by one.
     """
 
     @staticmethod

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 import zarr
+from measure import forget
 from numcodecs import blosc
 
 from emulator.data.channels import Channels, Layout
@@ -176,16 +177,6 @@ def raw_reader(path: Path, threads: int):
             done.result()
 
     return read
-
-
-def forget(folder: Path) -> None:
-    """Drops the pages of all files of a folder from the cache."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            handle = os.open(file, os.O_RDONLY)
-            os.fdatasync(handle)
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(handle)
 
 
 def rates(ways: dict, starts: np.ndarray, folder: Path, repeats: int, cold: bool) -> dict[str, float]:

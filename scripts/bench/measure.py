@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -169,3 +171,13 @@ def product_rate(dtype: torch.dtype = torch.float32, size: int = 1536, repeats: 
         torch.mm(a, b)
         best = min(seconds(lambda: torch.mm(a, b), device) for _ in range(repeats))
     return 2 * size**3 / best / 1e9
+
+
+def forget(folder: Path) -> None:
+    """Drops the pages of all files of a folder from the cache."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            handle = os.open(file, os.O_RDONLY)
+            os.fdatasync(handle)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 import yaml
-from measure import machine
+from measure import forget, machine
 
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
@@ -96,16 +96,6 @@ def make(path: Path, gigabytes: float) -> int:
             shutil.copytree(folder / str(shard % KINDS), folder / str(shard))
     finish(path)
     return count
-
-
-def forget(folder: Path) -> None:
-    """Drops the pages of all files of a folder from the cache."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            handle = os.open(file, os.O_RDONLY)
-            os.fdatasync(handle)
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(handle)
 
 
 def started(checkout: Path, python: str, stage: str, config: Path, *overrides: str) -> subprocess.Popen:

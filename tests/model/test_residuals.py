@@ -57,6 +57,18 @@ def test_they_are_read_once(planet, statistics, monkeypatch):
     assert len(drawn) == 1 and path.read_bytes() == before
 
 
+def test_another_formula_of_a_quantity_has_other_residuals(planet, statistics, tmp_path, monkeypatch):
+    """A user's own quantity may change from one training to the next."""
+    planet = planet.assign_attrs(fingerprint="one")
+    saved(planet, statistics)
+    drawn, pairs = [], module.true_pairs
+    monkeypatch.setattr(module, "true_pairs", lambda samples: (drawn.append(1), pairs(samples))[1])
+    (tmp_path / "other.py").write_text("another formula")
+    monkeypatch.setattr(module.inspect, "getfile", lambda function: str(tmp_path / "other.py"))
+    saved(planet, statistics)
+    assert len(drawn) == 1
+
+
 def test_a_damaged_file_is_made_anew(planet, statistics):
     planet = planet.assign_attrs(fingerprint="one")
     expected = saved(planet, statistics)
