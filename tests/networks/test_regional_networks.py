@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from learning import assert_learns
 from torch.testing import assert_close
 
 from emulator.networks.registry import NetworkError, build
@@ -41,18 +42,7 @@ def test_they_learn_on_regions(kind, region):
             build(CONFIGS[kind], 3, 2, grid)
         return
     torch.manual_seed(0)
-    net = build(CONFIGS[kind], 3, 2, grid)
-    x = torch.randn(2, 3, *grid.shape)
-    target = torch.stack([x[:, 0] - 0.5 * x[:, 1], torch.tanh(x[:, 2])], 1)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(20):
-        loss = (net(x) - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert_learns(build(CONFIGS[kind], 3, 2, grid), grid)
 
 
 @pytest.mark.parametrize("region", REGIONS)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from learning import assert_learns
 from other_network import columns  # noqa: F401 (named in configurations)
 
 from emulator.networks import registry
@@ -35,20 +36,7 @@ def test_every_kind_keeps_the_shape_of_space_and_learns(kind, grid):
             build(CONFIGS[kind], 3, 2, grid)
         return
     torch.manual_seed(0)
-    net = build(CONFIGS[kind], 3, 2, grid)
-    x = torch.randn(2, 3, *grid.shape)
-    target = torch.stack([x[:, 0] - 0.5 * x[:, 1], torch.tanh(x[:, 2])], 1)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(20):
-        y = net(x)
-        assert y.shape == target.shape and y.dtype == torch.float32
-        loss = (y - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert_learns(build(CONFIGS[kind], 3, 2, grid), grid)
 
 
 def test_a_point_grid_takes_the_graph_and_no_other():
