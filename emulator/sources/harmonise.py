@@ -30,7 +30,7 @@ from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
 from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, Match, recognise
-from emulator.sources.selection import canonical_dimension, selected
+from emulator.sources.selection import canonical_dimension, is_of_other_members, selected
 from emulator.store.forecast import FORECAST_NAMES
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
@@ -136,6 +136,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         if match.name in options.entries and axes.axis != entry.vertical:
             raise ValueError(f"Expected {entry.name} on the dimension {entry.vertical}, got it on {axes.axis}")
     add_member(axes, array)
+    if is_of_other_members(options, axes):
+        return []
     if static := entry.name in options.static:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
         first, *later = ({d: at % n for d, n in array.sizes.items() if d in moving} for at in (0, 1, -1))
