@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import PlannedField, StorePlan
-from emulator.ingestion.intervals import sums_of_leads, sums_of_times
+from emulator.ingestion.intervals import check_running, sums_of_leads, sums_of_times
 from emulator.ingestion.term import Sums, Term
 from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, sorted_times, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
@@ -81,6 +81,9 @@ def assemble(
     for name, terms in sorted(moving.items()):
         masks = {key: [in_period(p, period, intervals) for p in some] for key, some in terms.items()}
         built[name] = {key: _term(name, some, leads, members, axes, masks[key]) for key, some in sorted(terms.items())}
+    for name, terms in built.items():
+        for term in terms.values():
+            check_running(name, term, leads)
     axis = TimeAxis.of(built, forecast, step, keep_missing or longest_gap > 0)
     fields = {name: _field(name, role[name], list(terms.values()), axis, leads) for name, terms in built.items()}
     axis, fields = _without_first_windows(axis, fields)
