@@ -29,10 +29,23 @@ def read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     return _merge_bases(raw, path, (*seen, path.resolve()))
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves days that the standard calendar has not as text: 30 February is one of years of 360 days."""
+
+    def construct_yaml_timestamp(self, node):
+        try:
+            return super().construct_yaml_timestamp(node)
+        except ValueError:
+            return self.construct_scalar(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_timestamp)
+
+
 def _parsed(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a day that no month has is a ValueError
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"Expected valid YAML in {where}, got: {' '.join(str(error).split())}") from None
 
 

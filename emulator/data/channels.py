@@ -16,6 +16,7 @@ from emulator.store.masks import domain_of
 from emulator.store.schema import ROWS, entry, variables_by_role
 
 MOMENTS = ("start", "end", "both", "mean")  # of a step, at which it is given a forcing field
+MEMBERS_SHOWN = 4  # in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,14 @@ class Channels:
 
     @classmethod
     def of(cls, dataset, names) -> "Channels":
-        """Channels of the given variables of an xarray dataset."""
+        """Channels of the given variables of an xarray dataset. Raises `ValueError` where one has members."""
+        if several := next((n for n in names if "member" in dataset[n].dims), None):
+            numbers = ", ".join(f"{n:g}" for n in dataset["member"].values[:MEMBERS_SHOWN])
+            raise ValueError(
+                f"Expected one state at each time to train on or to forecast from, got {several} of "
+                f"{dataset.sizes['member']} members ({numbers}{', ...' * (dataset.sizes['member'] > MEMBERS_SHOWN)}); "
+                "ingest makes a store of one with select: {member: NUMBER}"
+            )
         return cls(tuple(names), tuple(dataset.sizes.get(vertical_of(dataset[n].dims), 0) for n in names))
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.ingestion.fields import PlannedField, StorePlan
-from emulator.ingestion.intervals import sums_of_leads, sums_of_times
+from emulator.ingestion.intervals import check_running, sums_of_leads, sums_of_times
 from emulator.ingestion.term import Sums, Term
 from emulator.ingestion.times import TimeAxis, at_ends, in_period, is_mean, of_intervals, sorted_times, window
 from emulator.ingestion.vertical import common_axis, common_vertical, places, vertical_of_pieces
@@ -21,6 +21,10 @@ from emulator.sources.piece import Piece, check_fixed
 from emulator.store.schema import time_cell
 
 log = logging.getLogger(__name__)
+MEMBERS = (
+    "; members of an ensemble are told by a coordinate (number, realization), by CMIP's variant_label or by the file's name "
+    "(r1i1p1f1, member01)"
+)
 
 
 def assemble(
@@ -77,6 +81,9 @@ def assemble(
     for name, terms in sorted(moving.items()):
         masks = {key: [in_period(p, period, intervals) for p in some] for key, some in terms.items()}
         built[name] = {key: _term(name, some, leads, members, axes, masks[key]) for key, some in sorted(terms.items())}
+    for name, terms in built.items():
+        for term in terms.values():
+            check_running(name, term, leads)
     axis = TimeAxis.of(built, forecast, step, keep_missing or longest_gap > 0)
     fields = {name: _field(name, role[name], list(terms.values()), axis, leads) for name, terms in built.items()}
     axis, fields = _without_first_windows(axis, fields)
@@ -193,18 +200,26 @@ def _term(name, pieces, leads, members, vertical_axes, masks) -> Term:
         kept = np.flatnonzero(mask)
         rows = np.searchsorted(times, piece.coordinates["time"][kept])
         columns = np.zeros(1, int) if leads is None else np.searchsorted(leads, piece.coordinates["lead_time"])
-        member = np.zeros(1, int) if own_members is None else np.searchsorted(own_members, piece.coordinates["member"])
+        member = np.zeros(1, int) if own_members is None else _places_of_members(own_members, piece)
         level = np.zeros(1, int) if piece.axis is None else places(levels, piece.coordinates[piece.axis])
         box = np.ix_(rows, columns, member, level)
         if len(np.unique(rows)) < len(rows) or (owner[box] >= 0).any():
             twice = rows[1:][rows[1:] == rows[:-1]] if len(np.unique(rows)) < len(rows) else rows[:1]
             other = pieces[int(owner[box].max())].path if (owner[box] >= 0).any() else piece.path
-            also = f" and in {other}" if other != piece.path else " twice"
+            also = f" and in {other}{MEMBERS}" if other != piece.path else " twice"
             raise ValueError(f"Expected {name} once for {times[twice[0]]}, got it in {piece.path}{also}")
         owner[box] = number
         place[np.ix_(rows, columns, [0])] = kept[:, None, None]
         place[np.ix_(rows, columns, [1])] = np.arange(len(columns))[None, :, None]
     return Term(pieces, times, owner, place, axes["member"], levels, own_members is not None, vertical)
+
+
+def _places_of_members(members: np.ndarray, piece: Piece) -> np.ndarray:
+    if "member" not in piece.coordinates:
+        raise ValueError(
+            f"Expected the number of a member with {piece.name} in all files, since some have one, got none in {piece.path}"
+        )
+    return np.searchsorted(members, piece.coordinates["member"])
 
 
 def _field(name, role, terms, axis: TimeAxis, leads) -> PlannedField:

@@ -14,6 +14,7 @@ import numpy as np
 from emulator.ingestion.term import Sums, Term
 from emulator.ingestion.times import usual_step
 from emulator.planet.calendar import TimeStep, in_seconds
+from emulator.sources.running import runs_from_midnight, runs_from_start, some_times
 
 TOLERANCE = 1.0  # s; bounds in days are rounded to microseconds, some in single precision to more
 DEEPEST = 800  # values that make one: hours of a month
@@ -101,6 +102,28 @@ def sums_of_times(name: str, term: Term, step: TimeStep, wanted: np.ndarray) -> 
         if count + 1 in (PROBED, len(wanted)) and not any(rows[n][0][0] for n in wanted[: count + 1]):
             _refuse(name, term, lengths, str(step))
     return _packed(rows, across=True)
+
+
+def check_running(name: str, term: Term, leads: np.ndarray | None) -> None:
+    """Looks at a few cells where an option alone says what amounts are over.
+
+    Raises `ValueError` naming the file for totals that run on, with the option that says so.
+    """
+    if not any(piece.assumed for piece in term.pieces):
+        return
+    if leads is None:
+        stretches = [(term.times[at], term.some_cells(at, np.zeros(1, int))[:, 0]) for at in some_times(term.times)]
+        found = ("midnight", "since 00 UTC, and begin anew after it") if runs_from_midnight(stretches) else None
+    else:
+        after = np.flatnonzero(leads > np.timedelta64(0))
+        whole = np.flatnonzero((term.owner[:, after] >= 0).all(axis=(1, 2, 3)))[:4]
+        values = term.some_cells(whole, after) if len(whole) and len(after) else np.zeros((0, 0, 0))
+        found = ("start", "since the initial time") if runs_from_start(values) else None
+    if found:
+        raise ValueError(
+            f"Expected {name} over interval_hours each in {term.pieces[0].path}, got values that rise {found[1]}, as totals "
+            f"do that run on; to take them for such: totals_from: {found[0]} in place of interval_hours"
+        )
 
 
 def intervals(term: Term) -> tuple[np.ndarray, np.ndarray]:

@@ -28,11 +28,13 @@ from emulator.sources.axes import interfaces
 from emulator.sources.entries import entries
 from emulator.sources.harmonise import pieces, renamed
 from emulator.sources.horizontal import on_the_sphere
+from emulator.sources.members import with_members
 from emulator.sources.open import Request, Source, open_source
 from emulator.sources.options import SourceOptions
 from emulator.sources.per_level import by_level
 from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
+from emulator.sources.selection import canonical_dimension
 from emulator.sources.series import is_series, series
 from emulator.sources.unknown import unknown
 from emulator.store.masks import mask_name
@@ -61,7 +63,7 @@ def prepare(options: IngestOptions, paths: Sequence[Sequence[str]], fingerprint:
         (source, [file for path in own for file in open_source(path, source.engine, _request(options, source, wanted))])
         for source, own in zip(options.sources, paths, strict=True)
     ]
-    opened = _by_level(opened, options)
+    opened = _by_level(_by_member(opened), options)
     alike, every_piece, every_series = _settled(options, opened, wanted), [], []
     for source, files in opened:
         source = dataclasses.replace(source, **alike)
@@ -131,6 +133,15 @@ def _settled(options: IngestOptions, opened: Sequence[tuple[SourceOptions, list[
     return {"forecast": forecast, "wanted": wanted, "static": static, "entries": own}
 
 
+def _by_member(opened):
+    """The sources with members by number."""
+    renamed = {
+        old for source, _ in opened for old, new in source.rename.items() if canonical_dimension(new) == "member"
+    }
+    parts = iter(with_members([file for _, files in opened for file in files], renamed))
+    return [(source, [next(parts) for _ in files]) for source, files in opened]
+
+
 def _by_level(opened, options: IngestOptions):
     """The sources with every level of fields that have a variable for each as a file of its own."""
     own = {*options.define, *(options.variables or ()), *(name for source, _ in opened for name in source.rename)}
@@ -189,6 +200,8 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
         raise ValueError(
             f"Expected variables with latitudes and longitudes in {options.path}, got none for {names}{hint}"
         )
+    if any(canonical_dimension(name) == "member" for name in options.select):
+        raise ValueError(f"Expected the members of {dict(options.select)} in {options.path}, got others alone")
     reasons = [why for file in files for why in unknown(file, options).values() if why]
     reason = reasons[0] if reasons else "see rename and define"
     raise ValueError(f"Expected variables of the table in {options.path}, got {names}; {reason}")

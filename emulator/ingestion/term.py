@@ -102,6 +102,18 @@ class Term:
                     out[row, column] = mean
         return out
 
+    def some_cells(self, slots: np.ndarray, leads: np.ndarray) -> np.ndarray:
+        """Values of a few cells of the first level and member, `(slot, lead, cell)`, NaN where no piece has them."""
+        out = None
+        owner = self.owner[np.ix_(slots, leads)][:, :, 0, 0]
+        for number in np.unique(owner[owner >= 0]):
+            rows, columns = (np.unique(where) for where in np.nonzero(owner == number))
+            place = self.place[np.ix_(slots[rows], leads[columns])]
+            values = self.pieces[number].some_cells(place[:, 0, 0], place[0, :, 1])
+            out = np.full((*owner.shape, values.shape[-1]), np.nan) if out is None else out
+            out[np.ix_(rows, columns)] = values
+        return np.full((*owner.shape, 0), np.nan) if out is None else out
+
     def read(self, slots: np.ndarray, leads: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Values at slots and leads, NaN where no piece has them: `(slot, lead, member, level, *shape)`, float32."""
         owner = self.owner[np.ix_(slots, leads)]

@@ -11,8 +11,10 @@ STANDARD = ("standard", "gregorian", "proleptic_gregorian")
 
 
 def parts_of(moment) -> list[int]:
-    """Year, month, ... of a date or a datetime, as many as it names, at most to the second."""
-    return [int(part) for part in re.findall(r"\d+", str(moment))][:6]
+    """Year, month, ... of a date or a datetime, as many as it names, at most to the second. Raises `ValueError` for none."""
+    if parts := [int(part) for part in re.findall(r"\d+", str(moment))][:6]:
+        return parts
+    raise ValueError(f"Expected a date such as 2001, 2001-12 or 2001-12-31T06, got {moment!r}")
 
 
 def is_past_month(parts: list[int], times: np.ndarray) -> bool:

@@ -139,7 +139,9 @@ def conversion(units: str, variable: Variable, interval_seconds: float | None = 
         if amount:
             if interval_seconds is None:
                 raise ValueError(
-                    f"Expected interval_hours for {variable.name}: its units {units!r} are those of an accumulation"
+                    f"Expected interval_hours for {variable.name}: its units {units!r} are those of an accumulation; of "
+                    "totals that run on since 00 UTC (ERA5-Land) or since the start of their forecast totals_from: midnight "
+                    "or start"
                 )
             scale = amount[0] if linear(units, f"{variable.units} s") else amount[0] * density
             return scale / interval_seconds, 0.0

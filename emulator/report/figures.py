@@ -143,11 +143,11 @@ def _moment(field: xr.DataArray, lead, init, member) -> tuple[xr.DataArray, str,
 
 def _place(times: np.ndarray, wanted) -> int:
     """Position of a time, given as one or as text, in any calendar. Raises `ValueError` naming the first and the last."""
-    text = date_and_hour(np.datetime64(wanted) if isinstance(wanted, str | datetime.datetime) else wanted)
-    if times.dtype.kind == "M":
-        found = np.flatnonzero(times == np.datetime64(wanted))
-    else:
-        found = np.flatnonzero([date_and_hour(time) == text for time in times])
+    try:
+        moment = np.datetime64(wanted) if isinstance(wanted, str | datetime.datetime) else wanted
+    except ValueError:  # a day of another calendar, or none
+        moment = wanted
+    found = np.flatnonzero([date_and_hour(time) == date_and_hour(moment) for time in times])
     if not len(found):
         first, last = (date_and_hour(time) for time in times[[0, -1]])
         raise ValueError(f"Expected a time from {first} to {last} that the dataset has, got {wanted}")

@@ -1,8 +1,20 @@
 """What sources say of their values besides the quantity: a statistic of it, an instant, and which sign means what.
 
-Signs of centres: ECMWF's (and of those that share its model, or send to TIGGE and S2S) are downward positive, as are DWD's
-and Meteo-France's. NCEP's turbulent fluxes (its GRIB table on LHTFL and SHTFL; stresses are tendencies of the air), those of
-the Met Office's Unified Model and of JMA's reanalyses are upward positive.
+Signs of turbulent fluxes by centre (GRIB), each with where it is documented or seen:
+
+- ECMWF, downward positive: "the meteorological convention for all vertical fluxes is that downwards is positive"
+  (confluence.ecmwf.int/x/iBigBg). So are the archives that it keeps for others, TIGGE, S2S (display/S2S/Surface+latent+
+  heat+flux) and UERRA (x/-RAVAw), whichever centre made the message.
+- DWD, downward positive: "fluxes to the surface are in general positive" of COSMO, whose ALHFL_S is a
+  surface_downward_latent_heat_flux (CLM community, forum on AEVAP_S); ICON follows it.
+- Meteo-France, downward positive: ARPEGE shares its code with ECMWF's IFS; a page of its own has not been seen.
+- NCEP, upward positive, and stresses are what the air gains: in a GFS forecast the mean over the globe is +84 W m-2 of
+  latent and +7 W m-2 of sensible heat, and the eastward stress is correlated with the wind at 10 m by -0.81.
+- Met Office, upward positive: STASH m01s03i217 and m01s03i234 are surface_upward_sensible_heat_flux and
+  surface_upward_latent_heat_flux in the tables of Iris and of the CMIP suites.
+- JMA, upward positive: JRA-55's atlas has both upward in the surface's net flux (jra.kishou.go.jp, C_NET-HEATFLX).
+
+CMIP6's hfls, hfss and evspsbl are upward by their standard names and `positive: up` (cmip6dr.ceda.ac.uk).
 """
 
 import logging
@@ -28,7 +40,8 @@ UPWARD = {
     **dict.fromkeys(("egrr", "74"), (LATENT, SENSIBLE, EVAPORATION)),
     **dict.fromkeys(("rjtd", "34"), (LATENT, SENSIBLE, EVAPORATION)),
 }
-SHARED_ARCHIVES = (4, 5, 6, 7)  # productionStatusOfProcessedData of TIGGE and S2S, which ask for ECMWF's signs
+# productionStatusOfProcessedData of TIGGE, S2S and UERRA (WMO's code table 1.3), tests included.
+SHARED_ARCHIVES = (4, 5, 6, 7, 8, 9)
 
 # Short names in GRIB of other centres than ECMWF; in other files they may be anything.
 GRIB_NAMES = {

@@ -17,7 +17,8 @@ from emulator.planet.units import linear
 from emulator.planet.variables import VARIABLES
 from emulator.sources.harmonise import matches
 from emulator.sources.horizontal import degrees
-from emulator.sources.open import FORMATS, find, format_of, open_source
+from emulator.sources.members import with_members
+from emulator.sources.open import FORMATS, Source, find, format_of, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
 from emulator.store.joined import is_joined
@@ -39,7 +40,7 @@ def open_truth(path) -> xr.Dataset:
     if is_joined(path):
         return in_nanoseconds(open_analysis(path))
     if not _is_zarr(path):
-        dataset = _joined([_named(_opened(file), file) for file in find(str(path))], "time", path)
+        dataset = _joined([_named(dataset, file) for file, dataset in _files(path)], "time", path)
     else:
         dataset = open_zarr(path)
         if "emulator_schema" in dataset.attrs:
@@ -59,7 +60,7 @@ def open_any_forecast(path) -> xr.Dataset:
         dataset = open_forecast(path)
         own = "emulator_schema" in dataset.attrs
         return in_nanoseconds(dataset if own else _under_canonical_names(dataset, path))
-    parts = [from_disk_names(_one_forecast(_in_degrees(_opened(file))), file) for file in find(str(path))]
+    parts = [from_disk_names(_one_forecast(_in_degrees(dataset)), file) for file, dataset in _files(path)]
     dataset = check_forecast(_joined(parts, "init_time", path), path)
     return in_nanoseconds(_under_canonical_names(dataset, path))
 
@@ -105,6 +106,12 @@ def _is_zarr(path) -> bool:
     return False
 
 
+def _files(path) -> list[tuple[str, xr.Dataset]]:
+    """Paths and contents of the files of a pattern, with members by number."""
+    files = [Source(file, _opened(file)) for file in find(str(path))]
+    return [(file.path, file.dataset) for file in with_members(files)]
+
+
 def _opened(file: str) -> xr.Dataset:
     if (entry := format_of(file)).name not in ("netcdf", "zarr"):
         raise ValueError(f"Expected Zarr or NetCDF at {file}, got {entry.label}; make a store of it by emulator ingest")
@@ -119,7 +126,9 @@ def _named(dataset: xr.Dataset, path) -> xr.Dataset:
         raise ValueError(f"Expected a truth with one time axis at {path}, got a forecast with {leads[0]}")
     names = {}
     for ours in ("level", "latitude", "longitude", "member"):
-        theirs = [name for name in FORECAST_NAMES[ours] if name in dataset.dims]
+        theirs = [
+            name for name in FORECAST_NAMES[ours] if name in (dataset.coords if ours == "member" else dataset.dims)
+        ]
         if theirs and theirs[0] != ours:
             names[theirs[0]] = ours
     along = [name for name in ALONG if name in dataset.dims]
@@ -157,6 +166,13 @@ def _one_forecast(dataset: xr.Dataset) -> xr.Dataset:
 def _joined(parts: list[xr.Dataset], axis: str, path) -> xr.Dataset:
     if len(parts) == 1:
         return parts[0]
+    numbers = [int(part["member"]) if "member" in part and part["member"].ndim == 0 else None for part in parts]
+    if len(different := sorted({n for n in numbers if n is not None})) > 1:
+        if None in numbers:
+            raise ValueError(f"Expected the number of a member in all of the files {path}, got some without")
+        each = [[part for part, n in zip(parts, numbers, strict=True) if n == number] for number in different]
+        parts = [_joined(own, axis, path).expand_dims("member") for own in each]
+        axis = "member"
     moving = [name for name, array in parts[0].data_vars.items() if axis in array.dims]
     lacking = [name for name in moving for part in parts if name not in part]
     if lacking:

@@ -25,12 +25,12 @@ from emulator.sources.axes import (
 from emulator.sources.combinations import by_initial_time, present
 from emulator.sources.conventions import is_its_mean, time_method, with_centre
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
-from emulator.sources.intervals import interval_hours, interval_lengths, of_one_interval, recorded_hours
+from emulator.sources.intervals import interval_hours, interval_lengths, is_running, of_one_interval, recorded_hours
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
 from emulator.sources.recognise import LOGARITHMS, ON_THE_FIRST_LEVEL, Match, recognise
-from emulator.sources.selection import canonical_dimension, selected
+from emulator.sources.selection import canonical_dimension, is_of_other_members, selected
 from emulator.store.forecast import FORECAST_NAMES
 
 ALIGNED = tuple(n for d in ("init_time", "lead_time", "latitude", "longitude") for n in (d, *FORECAST_NAMES[d]))
@@ -136,6 +136,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         if match.name in options.entries and axes.axis != entry.vertical:
             raise ValueError(f"Expected {entry.name} on the dimension {entry.vertical}, got it on {axes.axis}")
     add_member(axes, array)
+    if is_of_other_members(options, axes):
+        return []
     if static := entry.name in options.static:
         moving = {d for c in time_coordinates(array, options.forecast) if c is not None for d in c.dims}
         first, *later = ({d: at % n for d, n in array.sizes.items() if d in moving} for at in (0, 1, -1))
@@ -171,8 +173,9 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         bounds=axes.bounds,
         domain=_domain(array, entry),
         averaged=averaged,
-        lengths=interval_lengths(array, match, axes, options),
+        lengths=interval_lengths(array, match, axes, options, totals),
         totals=totals,
+        assumed=is_assumed(array, match, entry, options),
         logarithm=match.logarithm,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
@@ -209,12 +212,20 @@ def change(array, match, entry, options) -> tuple[float, float, bool]:
     units = options.units.get(name, options.units.get(entry.name, array.attrs.get("units")))
     if units is None:
         raise ValueError(f"Expected units of {name}, got none; give them under units")
-    several = array.attrs.get("from_start") or len(recorded_hours(array)) > 1
+    several = array.attrs.get("from_start") or len(recorded_hours(array)) > 1 or is_running(array, match, options)
     totals = bool(several) and linear(units, entry.units) is None
     hours = interval_hours(array, match, options)
     scale, offset = conversion(units, entry, 1.0 if totals else hours and hours * 3600.0)
     sign = match.sign * (-1 if {name, entry.name} & set(options.negate) else 1)
     return sign * scale, sign * offset, totals
+
+
+def is_assumed(array, match, entry, options) -> bool:
+    """Whether the options alone say what the amounts of a mean are over."""
+    told = match.interval_hours or recorded_hours(array) or array.attrs.get("from_start")
+    units = options.units.get(str(array.name), options.units.get(entry.name, array.attrs.get("units")))
+    amounts = entry.cell == "mean" and not match.logarithm and linear(units, entry.units) is None
+    return options.interval_hours is not None and not told and amounts
 
 
 def _by_step(piece: Piece, entry, present, options) -> list[Piece]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from emulator.planet.calendar import day_and_hour
 from emulator.sources.axes import Axes
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
@@ -20,9 +21,26 @@ def interval_hours(array, match: Match, options: SourceOptions) -> float | None:
     return match.interval_hours or (recorded[0] if len(recorded) == 1 else None) or options.interval_hours
 
 
-def interval_lengths(array, match: Match, axes: Axes, options: SourceOptions) -> np.ndarray | None:
-    """Seconds that values cover up to their times, `(time, lead_time)`, NaN for unknown; None where nothing tells."""
+def is_running(array, match: Match, options: SourceOptions) -> bool:
+    """Whether the options say that amounts run on, of which the source says nothing."""
+    return options.totals_from is not None and not match.interval_hours and not recorded_hours(array)
+
+
+def interval_lengths(array, match: Match, axes: Axes, options: SourceOptions, totals: bool) -> np.ndarray | None:
+    """Seconds that values cover up to their times, `(time, lead_time)`, NaN for unknown; None where nothing tells.
+
+    Raises `ValueError` for totals from the start of forecasts in a source without lead times.
+    """
     shape = len(axes.coordinates.get("time", [0])), len(axes.coordinates.get("lead_time", [0]))
+    if totals and is_running(array, match, options):
+        leads = axes.coordinates.get("lead_time")
+        if options.totals_from == "start" and leads is None:
+            raise ValueError(f"Expected lead times of {array.name} with totals_from: start, got times alone")
+        seconds = np.zeros(1) if leads is None else leads / np.timedelta64(1, "s")
+        if options.totals_from == "midnight":
+            seconds = np.round(day_and_hour(axes.coordinates["time"])[1] * 3600)[:, None] + seconds
+            seconds = np.where(seconds % 86400 == 0, 86400.0, seconds % 86400)
+        return np.broadcast_to(np.where(seconds > 0, seconds, np.nan), shape)
     if array.attrs.get("from_start"):
         seconds = np.broadcast_to(axes.coordinates["lead_time"] / np.timedelta64(1, "s"), shape)
         return np.where(seconds > 0, seconds, np.nan)

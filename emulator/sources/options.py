@@ -56,6 +56,11 @@ class SourceOptions(Options):
     interval_hours: float | None = option(
         None, "what accumulations cover, where the source does not say; of several intervals, the one to take", above=0
     )
+    totals_from: Literal["midnight", "start"] | None = option(
+        None,
+        "accumulations are totals that run on since 00 UTC (ERA5-Land), or since the initial time of their forecast",
+        new=True,
+    )
     interpolate: Literal["linear"] | None = option(
         None, "series without space: values between its times, linear in time", new=True
     )
@@ -69,3 +74,11 @@ class SourceOptions(Options):
     wanted: tuple[str, ...] | None = option(None)
     static: tuple[str, ...] = option(("geopotential_at_surface", "land_sea_mask"))
     entries: dict[str, Any] = option({}, new=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.interval_hours is not None and self.totals_from is not None:
+            raise ValueError(
+                f"Expected interval_hours (every value is over it) or totals_from (values run on), got both, "
+                f"{self.interval_hours:g} and {self.totals_from}"
+            )

@@ -17,6 +17,7 @@ from emulator.sphere.regrid import Regridder
 log = logging.getLogger(__name__)
 BEFORE, AFTER = ("time", "lead_time", "member"), ("latitude", "longitude", "y", "x", "cell")  # the vertical dimension
 BLOCK_BYTES = 4 << 20  # of the source's values: a core's cache
+SAMPLED = 12  # cells along each horizontal dimension
 REGRID_BYTES = 64 << 20  # of the source's values, float64
 
 
@@ -42,7 +43,7 @@ class Piece:
       moments: of a static field that its source has at several times the first, the second and the last, as in the source.
       starts: of the intervals that means end at `time`, `(time,)`; None where no bounds tell them.
       lengths: seconds that each value covers up to its time, NaN for unknown: `(time, lead_time)`; None where nothing tells.
-      totals: the values are totals over those, and not means.
+      totals: the values are totals over those, and not means; assumed: amounts of which the options alone say over what.
       logarithm: the values are natural logarithms of the field's.
       otherwise: the same of other experiments (CDS's `expver`: final and preliminary data in one file), for what is missing.
       regrid: from the source's grid to that of `coordinates`; None where they are one.
@@ -66,6 +67,7 @@ class Piece:
     averaged: bool = False
     lengths: np.ndarray | None = None
     totals: bool = False
+    assumed: bool = False
     logarithm: bool = False
     otherwise: tuple[xr.Variable, ...] = ()
     regrid: Regridder | None = None
@@ -101,6 +103,20 @@ class Piece:
         block = max(1, REGRID_BYTES // one)  # a few times as much is needed while it is regridded
         parts = [self._regridded(self._read(times[n : n + block], leads)) for n in range(0, len(times), block)]
         return np.concatenate(parts).astype(np.float32)
+
+    def some_cells(self, times: np.ndarray, leads: np.ndarray) -> np.ndarray:
+        """Values of a few cells as the source has them, of the first level and member: `(time, lead, cell)`."""
+        index: dict = {raw: 0 for d, raw in self.dims.items() if d not in ("time", "lead_time", *AFTER)}
+        for d, raw in self.dims.items():
+            if d in AFTER:
+                index[raw] = np.unique(np.linspace(0, self.array.sizes[raw] - 1, SAMPLED).astype(int))
+        chosen = {"time": times, "lead_time": leads}
+        index |= {self.dims[d]: as_slice(at) for d, at in chosen.items() if d in self.dims}
+        with reaching(self.path):
+            values = self.array.isel(index)
+            along = [self.dims[d] for d in chosen if d in self.dims]
+            values = values.transpose(*along, ...).values
+        return values.reshape(len(times), len(leads), -1)
 
     def _regridded(self, values: np.ndarray) -> np.ndarray:
         """On the other grid. What lies outside the domain has no part in it, and any value inside is enough for a cell: which

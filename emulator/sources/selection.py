@@ -11,6 +11,22 @@ def canonical_dimension(name: str) -> str:
     return next((d for d, names in FORECAST_NAMES.items() if name == d or name in names), name)
 
 
+def _as_numbers(name: str, wanted) -> np.ndarray:
+    try:
+        return np.atleast_1d(np.asarray(wanted, np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Expected numbers to select from {name} (of members the log has them), got {wanted!r}"
+        ) from None
+
+
+def is_of_other_members(options, axes: Axes) -> bool:
+    """Whether a variable is of one member, which is none of those that the options select."""
+    wanted = [of for name, of in options.select.items() if canonical_dimension(name) == "member"]
+    alone = "member" in axes.coordinates and "member" not in axes.dims
+    return bool(wanted) and alone and not np.isin(axes.coordinates["member"], _as_numbers("member", wanted[0])).any()
+
+
 def selected(array, options, axes: Axes):
     """The parts that the options select: levels and members by value, other dimensions as xarray does."""
     for name, wanted in options.select.items():
@@ -19,8 +35,8 @@ def selected(array, options, axes: Axes):
             continue
         if canonical in axes.coordinates:
             values = axes.coordinates[canonical]
-            kept = np.isin(np.round(values, 6), np.round(np.atleast_1d(np.asarray(wanted, np.float64)), 6))
-            if kept.sum() != np.size(wanted):
+            kept = np.isin(np.round(values, 6), np.round(_as_numbers(name, wanted), 6))
+            if kept.sum() != np.size(wanted) and not (canonical == "member" and "member" not in axes.dims):
                 raise ValueError(f"Expected {name} {wanted}, got {', '.join(f'{v:g}' for v in values)}")
             axes.coordinates[canonical] = values[kept]
             if canonical in axes.order:

@@ -1,5 +1,6 @@
 """What all configurations share: strict and frozen models, named kinds of number, periods, and where Dask works."""
 
+import calendar
 import importlib
 import re
 from datetime import date, datetime
@@ -34,15 +35,30 @@ Count = Annotated[int, Field(ge=1)]
 Precision = Literal["float32", "bfloat16"]
 
 
-def _bare_date(value: Any) -> Any:
-    """Text of a date without a time stays a date: as a period's end it means the whole day, and a year the whole year."""
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 9999:
-        return f"{value:04d}"
-    return date.fromisoformat(value) if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) else value
+def _moment(value: Any) -> date | datetime | str | None:
+    """A date stays one, whose end is that whole day, and a year the whole year; a day of other calendars stays text.
+
+    Raises `ValueError` for what is none, numbers of other lengths included, which would count as seconds since 1970.
+    """
+    if isinstance(value, date | None):
+        return value
+    whole_number = isinstance(value, int | float) and not isinstance(value, bool) and value == round(value)
+    text = f"{round(value):04d}" if whole_number else str(value)
+    if re.fullmatch(r"\d{4}(-(0[1-9]|1[0-2]))?", text) and int(text[:4]):
+        return text
+    if found := re.fullmatch(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ](\d\d)(?::?(\d\d))?.*)?", text):
+        year, month, day, hour, minute = found.groups()
+        if month == "02" and day in ("29", "30") and not (day == "29" and calendar.isleap(int(year))):
+            return f"{year}-{month}-{day}" + (f"T{hour}:{minute or '00'}" if hour else "")
+        try:
+            whole = date.fromisoformat(f"{year}-{month}-{day}")
+            return whole if hour is None else datetime.fromisoformat(text)
+        except ValueError as error:
+            raise ValueError(f"Expected a date that some calendar has ({error})") from None
+    raise ValueError("Expected a date such as 2001, 2001-12, 2001-12-31 or 2001-12-31T06:00")
 
 
-Whole = Annotated[str, Field(pattern=r"^\d{4}(-(0[1-9]|1[0-2]))?$")]  # a year or a month
-Moment = Annotated[Whole | datetime | date, pydantic.BeforeValidator(_bare_date)]
+Moment = Annotated[datetime | date | str, pydantic.PlainValidator(_moment)]
 
 
 def _url_or_path(value: Any) -> Any:

@@ -86,3 +86,12 @@ def test_a_variable_has_one_role(planet, chosen, said):
     data = planet.assign_attrs(time_step_seconds=21600.0)
     with pytest.raises(ValueError, match=f"every variable of the planet in one role, got {said}"):
         Layout.of(data, {"prognostic": ["temperature"]} | chosen, "the planet")
+
+
+def test_an_analysis_of_several_members_is_refused_with_the_way_out(planet):
+    data = planet.assign_attrs(time_step_seconds=21600.0)
+    data = data.assign(temperature=data.temperature.expand_dims(member=range(6), axis=1))
+    with pytest.raises(
+        ValueError, match=r"one state at each time .* temperature of 6 members \(0, 1, 2, 3, ...\).* select:"
+    ):
+        Layout.of(data, {"prognostic": ["temperature"]})

@@ -6,11 +6,12 @@ import xarray as xr
 from source_files import LATITUDE, LONGITUDE, TIMES
 
 from emulator.ingestion.plan import IngestOptions
-from emulator.ingestion.plausible import BY_NAME, BY_UNITS, GLOBAL_MEANS, limits
+from emulator.ingestion.plausible import BY_NAME, BY_UNITS, GLOBAL_MEANS, PUBLISHED, limits
 from emulator.ingestion.run import ingest
 from emulator.planet.variables import VARIABLES, variable
 from emulator.sources.options import SourceOptions
 from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
 
 
 def write(path, name, value, units=None, latitude=LATITUDE, role=None):
@@ -72,6 +73,37 @@ def test_global_means_of_another_sign_are_named(tmp_path, name, caplog):
         ingest(IngestOptions([source], variables=[name]), tmp_path / "turned.zarr")
         assert not [r for r in caplog.records if "global mean" in r.message]
         assert (open_analysis(tmp_path / "turned.zarr")[name] > 0).all() == (middle > 0)
+
+
+def test_ranges_enclose_published_means_and_none_of_the_other_sign_or_ten_times_as_large():
+    assert {*PUBLISHED} <= {*GLOBAL_MEANS}
+    for name, values in PUBLISHED.items():
+        low, high = GLOBAL_MEANS[name]
+        for value in values:
+            share = 0.1 if "top_downward" in name else 0.2  # insolation is known; its year moves it by 3.4 %
+            assert low < value * (1 - share) < high and low < value * (1 + share) < high, name
+            assert not low <= -value <= high and not low <= 10 * value <= high and not low <= value / 24 <= high, name
+    net = {n: values[0] for n, values in PUBLISHED.items()}
+    surface = [net[f"mean_surface_{n}_flux"] for n in ("net_short_wave_radiation", "net_long_wave_radiation")]
+    surface += [net[f"mean_surface_{n}_heat_flux"] for n in ("latent", "sensible")]
+    assert 0 <= sum(surface) <= 3  # what warms the ocean
+    top = net["mean_top_net_short_wave_radiation_flux"] + net["mean_top_net_long_wave_radiation_flux"]
+    assert 0 <= top <= 3
+
+
+def test_fluxes_of_a_real_forecast_have_our_signs_and_plausible_means(shared_data, tmp_path, caplog):
+    pytest.importorskip("eccodes")
+    names = ["mean_surface_latent_heat_flux", "mean_surface_sensible_heat_flux", "mean_total_precipitation_rate",
+             "mean_eastward_turbulent_surface_stress", "10m_u_component_of_wind"]  # fmt: skip
+    ingest(IngestOptions(str(shared_data / "nwp" / "gfs.grb"), kind="forecast", variables=names), tmp_path / "f.zarr")
+    assert not [r for r in caplog.records if "global mean" in r.message]
+    store = open_forecast(tmp_path / "f.zarr").isel(init_time=0, lead_time=-1)
+    stress, wind = store["mean_eastward_turbulent_surface_stress"], store["10m_u_component_of_wind"]
+    assert 0.7 < np.corrcoef(stress.values.ravel(), wind.values.ravel())[0, 1] < 1
+    area = np.cos(np.radians(store.latitude))
+    for name, value in (("latent", -83.9), ("sensible", -6.8)):
+        mean = float(store[f"mean_surface_{name}_heat_flux"].weighted(area).mean())
+        np.testing.assert_allclose(mean, value, atol=0.5)
 
 
 def test_a_region_may_have_any_mean(tmp_path, caplog):

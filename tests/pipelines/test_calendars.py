@@ -17,7 +17,7 @@ from pipelines.cli import main
 TIMES = 48  # six-hourly, over the end of a February
 CASES = {
     "noleap": ("noleap", 2004),
-    "360_day": ("360_day", 2004),
+    "360_day": ("360_day", 2001),
     "before 1678": ("proleptic_gregorian", 1600),
     "after 2262": ("standard", 2300),
 }
@@ -25,7 +25,8 @@ CASES = {
 
 def experiment(folder, calendar: str, year: int):
     """Sources in a calendar, an experiment over them that ends with a page, and the times."""
-    first = cftime.datetime(year, 2, 23, calendar=calendar)
+    day = 21 if calendar == "360_day" else 23  # so that periods end and start with 29 and 30 February
+    first = cftime.datetime(year, 2, day, calendar=calendar)
     times = [cftime.num2date(6 * n, f"hours since {first}", calendar=calendar) for n in range(TIMES)]
     planet = small_planet(times=TIMES).assign_coords(time=times)
     (folder / "source").mkdir(parents=True)
@@ -53,7 +54,7 @@ def experiment(folder, calendar: str, year: int):
         "report": {},
     }
     path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump(stages, sort_keys=False))
+    path.write_text(yaml.safe_dump(stages, sort_keys=False).replace("'", ""))  # dates as people write them
     return path, times
 
 

@@ -87,7 +87,10 @@ def test_every_shipped_file_loads(path):
         ("directory: r\ntrain: {base: [a]}", r"after `base:` in .*e.yaml, got \['a'\]"),
         ("directory: r\nsimulate: {directory: 3}\ningest: {}", r"simulate.directory"),
         ("directory: r\nrollout: {output: 3}", r"rollout.output"),
-        ("directory: r\nstats: {period: {end: 2001-02-30}}", r"Expected valid YAML in .*e.yaml.*day"),
+        (
+            "directory: r\nstats: {period: {end: 2001-02-31}}",
+            r"date that some calendar has .*stats.period.end in .*e.yaml",
+        ),
         ("3: r", r"Expected a key 'directory'"),
         ("- a", r"Expected a mapping"),
         ("a: [", r"Expected valid YAML"),

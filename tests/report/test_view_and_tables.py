@@ -80,7 +80,7 @@ def test_headline_has_the_fields_that_forecasters_look_at_first(view):
 
 
 def test_verdict_is_what_the_numbers_say(view):
-    first, budgets = verdict(view)
+    first, budgets, *_ = verdict(view)
     assert first.startswith("Over 5 forecasts, errors of emulator 3 days ahead are")
     assert "of the dry air (reference" in budgets
     scores = view.scores.copy(deep=True)

@@ -150,8 +150,9 @@ def test_fluxes_have_the_sign_of_their_centre(tmp_path, centre, category, parame
     np.testing.assert_allclose(piece.read([0]), 90.0 * sign, rtol=1e-5)
 
 
-def test_fluxes_of_shared_archives_have_ecmwfs_sign(tmp_path):
-    keys = number(0, 10, 0, productionStatusOfProcessedData=4)
+@pytest.mark.parametrize("status", [4, 6, 8])  # TIGGE, S2S, UERRA
+def test_fluxes_of_shared_archives_have_ecmwfs_sign(tmp_path, status):
+    keys = number(0, 10, 0, productionStatusOfProcessedData=status)
     write(tmp_path / "a.grib", value=-90.0, **keys)
     (piece,) = found(tmp_path / "a.grib")
     assert piece.name == LATENT and (piece.read([0]) < 0).all()

@@ -3,8 +3,10 @@
 import html
 import json
 
+import numpy as np
+
 from emulator.planet.quantities.registry import quantity
-from emulator.report.display import date_and_hour, variable_name
+from emulator.report.display import date_and_hour, number, variable_name
 from emulator.report.panel import panel
 from emulator.report.panels import conservation as budgets
 from emulator.report.view import NOT_FINITE, View
@@ -12,6 +14,8 @@ from emulator.verify.assemble import far_off
 from emulator.verify.climatology import SHORTEST_DAYS
 
 FEW_INITS = 20
+LEAST_BELOW_ZERO = 1e-3  # share of the area at some lead, from which it is told
+SHOWN = 3  # fields in a sentence
 KNOWN_AHEAD = ("mean_top_downward_short_wave_radiation_flux",)
 
 
@@ -41,6 +45,7 @@ def caveats(view: View) -> list[str]:
             where = ", ".join(map(view.title, broken))
             sentences.append(f"{name} is not finite at some leads in {where}; those scores are missing.")
     sentences += far_off(scores)
+    sentences += [sentence for name in view.forecasts if name != view.main for sentence in below_zero(view, name)]
     if count < 4:
         sentences.append(f"Only {count} initial times: no intervals or significance can be given.")
     elif count < FEW_INITS:
@@ -60,11 +65,11 @@ def caveats(view: View) -> list[str]:
             f"and the truth has less than {SHORTEST_DAYS} days before the first initial time, it is made from all of it."
         )
     for kind, what in (("dropped_inits", "initial times"), ("dropped_leads", "leads")):
-        for name, number in view.note(kind).items():
-            if number:
-                sentences.append(f"{number} {what} of {name} were left out: not in every forecast, or without truth.")
-    for name, number in view.note("empty_inits").items():
-        sentences.append(f"{number} initial times of {name} hold no value at all: taken as not there, and left out.")
+        for name, lost in view.note(kind).items():
+            if lost:
+                sentences.append(f"{lost} {what} of {name} were left out: not in every forecast, or without truth.")
+    for name, empty in view.note("empty_inits").items():
+        sentences.append(f"{empty} initial times of {name} hold no value at all: taken as not there, and left out.")
     if missing := int(attributes.get("missing_truth", 0)):
         sentences.append(f"The truth lacks {missing} valid times; leads then average over fewer forecasts.")
     if not (judged := view.has_truth()).all():
@@ -90,6 +95,30 @@ def caveats(view: View) -> list[str]:
         "root after the mean over initial times; anomaly correlation is WeatherBench 2's form."
     )
     return sentences
+
+
+def below_zero(view: View, name: str) -> list[str]:
+    """A sentence on the fields that cannot be negative and are, in more of the area than the analysis: those most of all."""
+    if "below_zero_share" not in view.scores:
+        return []
+    found = []
+    for channel in map(str, view.scores["channel"].values):
+        share = np.nan_to_num(view.get("below_zero_share", name, channel, scaled=False))
+        analysed = view.get("below_zero_share", "persistence", channel, scaled=False)  # its packing rounds
+        if share.max() < LEAST_BELOW_ZERO or share.max() <= 1.1 * np.nan_to_num(analysed).max():
+            continue
+        lowered = number(-np.nan_to_num(view.get("below_zero_mean", name, channel)).min())
+        when = f"{view.unit} {view.leads[int(np.argmax(share))]:g}"
+        text = f"{view.title(channel)} in up to {100 * share.max():.2g} % of the area ({when})"
+        found.append((-share.max(), f"{text}, which takes up to {lowered} {view.units(channel)} from its mean"))
+    if not found:
+        return []
+    texts = [text for _, text in sorted(found, key=lambda pair: pair[0])]
+    more = [f"{len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
+    return [
+        f"{name} is below zero where nothing can be: {'; '.join(texts[:SHOWN] + more)}. Conservation schemes keep rain and "
+        "humidity at zero or more."
+    ]
 
 
 def _prescribed(view):

@@ -17,6 +17,7 @@ from emulator.report.display import (
 )
 from emulator.report.panel import panel
 from emulator.report.panels import conservation as budgets
+from emulator.report.panels.caveats import below_zero
 from emulator.report.panels.comparison import comparison_verdict
 from emulator.report.view import NOT_FINITE, View
 
@@ -87,7 +88,7 @@ def _software(view) -> str:
 
 
 def verdict(view: View) -> list[str]:
-    """A few sentences, plain text: against persistence and climatology, then the budgets."""
+    """A few sentences, plain text: against persistence and climatology, the budgets, and values that cannot be."""
     if not view.forecasts:
         return [
             "There was no forecast to judge: these are the errors of persistence, the bar that a forecast has to clear."
@@ -95,7 +96,7 @@ def verdict(view: View) -> list[str]:
     sentences = (_against_persistence(view), _against_climatology(view), _never_better(view))
     skill = " ".join(sentence for sentence in sentences if sentence)
     closed = _budgets(view) if budgets.has_budgets(view) else ""
-    return [skill, closed] if closed else [skill]
+    return [skill, *([closed] if closed else []), *below_zero(view, view.main)]
 
 
 def _against_persistence(view) -> str:
