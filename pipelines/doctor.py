@@ -36,6 +36,8 @@ def _machine() -> Iterator[str]:
     yield f"program   commit {program['commit']}, Python {program['python']}; {versions}"
     extras = [extra for module, extra in EXTRAS.items() if importlib.util.find_spec(module)]
     yield f"extras    {', '.join(extras) or 'none'}"
+    if not importlib.util.find_spec("torch_harmonics"):
+        yield "networks  all but torch_harmonics, whose package has wheels for x86-64 Linux alone"
     absent = "none, for want of a C compiler at installation: torch's operations take their place, more slowly"
     yield f"kernels   {'compiled, for float32 on CPU' if library.LIBRARY else absent}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

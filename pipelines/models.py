@@ -20,8 +20,11 @@ def models() -> str:
     for kind, config in NETWORKS.models().items():
         size = "as large as its factory makes it"
         if not any(field.is_required() for field in config.model_fields.values()):
-            network = registry.build({"kind": kind}, channels, channels, Grid.gaussian(nlat))
-            size = f"{sum(p.numel() for p in network.parameters()):,} parameters with the defaults"
+            try:
+                network = registry.build({"kind": kind}, channels, channels, Grid.gaussian(nlat))
+                size = f"{sum(p.numel() for p in network.parameters()):,} parameters with the defaults"
+            except registry.NetworkError as error:  # a package that this machine cannot have
+                size = f"not on this machine: {error}"
         parts.append(f"\n{kind}  {size}\n  {config.__doc__.strip().splitlines()[0]}")
         parts += [_option(name, field) for name, field in config.model_fields.items() if name != "kind"]
     return "\n".join(parts)

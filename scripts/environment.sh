@@ -18,9 +18,6 @@ if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2
 fi
 stamp=".venv/installed-$extras-$(cat pyproject.toml emulator/kernels/*.[ch] | cksum | cut -d' ' -f1)"
 if [ ! -e "$stamp" ]; then
-    if [ "$(uname -sm)" != "Linux x86_64" ]; then
-        echo "torch-harmonics has wheels for Linux x86_64 alone, this is $(uname -sm): see the README" >&2
-    fi
     echo "Installing emulator[$extras] into .venv (a few minutes, several gigabytes)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
     touch "$stamp"

@@ -1,7 +1,7 @@
 /* Chunks of files, compressed by Blosc, read and decompressed to where their values are wanted. Several threads work through
  * one structure: the system is told of all chunks before any is waited for, so that a disk works on many at a time. */
 
-#if defined(__unix__)
+#if defined(__unix__) || defined(__APPLE__)
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>

@@ -1,19 +1,19 @@
-/* Fourier transforms of 16 columns at a time, included once for every instruction set with its own KERNEL(name).
+/* Fourier transforms of WIDTH columns at a time, included once for every instruction set with its own KERNEL(name).
  *
  * A column is one channel of a pair of latitudes that mirror each other. Their sum and difference are the real and the
  * imaginary part of one complex sequence, whose transform gives the spectra of both. Stockham's self-sorting passes of
  * radix 2, 3, 4, 5 and 8 go between two buffers that fit the first-level cache; the lanes of a vector are columns, so that
  * no pass shuffles within vectors. */
 
-typedef float KERNEL(vector) __attribute__((vector_size(4 * LANES)));
-typedef float KERNEL(unaligned) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float KERNEL(vector) __attribute__((vector_size(4 * WIDTH)));
+typedef float KERNEL(unaligned) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 #define V KERNEL(vector)
 #define U KERNEL(unaligned)
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE V KERNEL(load)(const float *from, int lanes)
 {
-    if (lanes == LANES)
+    if (lanes == WIDTH)
         return *(const U *)from;
     V value = {0};
     memcpy(&value, from, sizeof(float) * lanes);
@@ -22,7 +22,7 @@ INLINE V KERNEL(load)(const float *from, int lanes)
 
 INLINE void KERNEL(store)(float *to, V value, int lanes)
 {
-    if (lanes == LANES)
+    if (lanes == WIDTH)
         *(U *)to = value;
     else
         memcpy(to, &value, sizeof(float) * lanes);
@@ -245,17 +245,17 @@ static void KERNEL(fourier)(void *argument)
             long end = f->joined && column >= equator ? all : (row + 1) * channels;
             if (end > last)
                 end = last;
-            int lanes = end - column < LANES ? (int)(end - column) : LANES;
+            int lanes = end - column < WIDTH ? (int)(end - column) : WIDTH;
             float *north = f->cells + f->north[row] + place;
             float *south = column < equator ? NULL : f->cells + f->south[row] + place;
             if (f->backward) {
-                if (lanes == LANES)
-                    KERNEL(synthesise)(f, column, north, south, LANES, a, b);
+                if (lanes == WIDTH)
+                    KERNEL(synthesise)(f, column, north, south, WIDTH, a, b);
                 else
                     KERNEL(synthesise)(f, column, north, south, lanes, a, b);
             } else {
-                if (lanes == LANES)
-                    KERNEL(analyse)(f, column, north, south, LANES, a, b);
+                if (lanes == WIDTH)
+                    KERNEL(analyse)(f, column, north, south, WIDTH, a, b);
                 else
                     KERNEL(analyse)(f, column, north, south, lanes, a, b);
             }

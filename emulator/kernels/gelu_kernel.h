@@ -1,7 +1,7 @@
 /* GELU and its slope on vectors, included once for every instruction set. */
 
-typedef float KERNEL(vector) __attribute__((vector_size(4 * LANES)));
-typedef int KERNEL(whole) __attribute__((vector_size(4 * LANES)));
+typedef float KERNEL(vector) __attribute__((vector_size(4 * WIDTH)));
+typedef int KERNEL(whole) __attribute__((vector_size(4 * WIDTH)));
 #define V KERNEL(vector)
 #define W KERNEL(whole)
 #define INLINE static inline __attribute__((always_inline))
@@ -9,7 +9,7 @@ typedef int KERNEL(whole) __attribute__((vector_size(4 * LANES)));
 /* The lesser of both; NaN stays. */
 INLINE V KERNEL(at_most)(V x, float most)
 {
-#ifdef __AVX512F__
+#if WIDTH == 16
     return (V)_mm512_min_ps(_mm512_set1_ps(most), (__m512)x);
 #else
     const V limit = (V){0} + most;

@@ -9,54 +9,85 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+/* Instruction sets of x86 beyond the one that the compiler was told of, chosen as the library runs. PORTABLE leaves them out,
+ * so that what other processors take can be tried on these. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(PORTABLE)
+#define CHOOSES
 #include <immintrin.h>
+#endif
 
 #include "structures.h"
 
-/* ROWS x VECTORS accumulators of the products: as many as the instruction set's registers hold, 4 x 4 as fast as 6 x 4 */
-#if defined(__x86_64__) && defined(__GNUC__)
+/* WIDTH numbers are a vector of the instruction set: wider ones would be kept in memory, not in registers. ROWS x VECTORS are
+ * the accumulators of products, as many as the registers hold; for AVX-512 4 x 4 are as fast as 6 x 4. */
+#ifdef CHOOSES
 #define KERNEL(name) name##_avx512
+#define WIDTH 16
 #define ROWS 4
 #define VECTORS 4
 #define MIXING_ROWS 4
 #define MIXING_VECTORS 2
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
+#include "instruction_set.h"
+#pragma clang attribute pop
+#else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx2,fma")
 #include "instruction_set.h"
 #pragma GCC pop_options
+#endif
 #undef KERNEL
+#undef WIDTH
 #undef VECTORS
 #undef MIXING_ROWS
 #undef MIXING_VECTORS
 #define KERNEL(name) name##_avx2
-#define VECTORS 1
+#define WIDTH 8
+#define VECTORS 2
 #define MIXING_ROWS 2
 #define MIXING_VECTORS 1
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#include "instruction_set.h"
+#pragma clang attribute pop
+#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #include "instruction_set.h"
 #pragma GCC pop_options
+#endif
 #undef KERNEL
+#undef WIDTH
 #undef ROWS
 #undef VECTORS
 #undef MIXING_ROWS
 #undef MIXING_VECTORS
 #endif
+/* What every compiler and processor takes: SSE has 16 registers of four numbers, NEON 32. */
 #define KERNEL(name) name##_plain
+#define WIDTH 4
+#ifdef __x86_64__
 #define ROWS 2
-#define VECTORS 1
-#define MIXING_ROWS 1
 #define MIXING_VECTORS 1
+#else
+#define ROWS 4
+#define MIXING_VECTORS 2
+#endif
+#define VECTORS 4
+#define MIXING_ROWS 2
 #include "instruction_set.h"
 #undef KERNEL
+#undef WIDTH
 #undef ROWS
 #undef VECTORS
 
 /* Products of bfloat16 numbers, where compiler and processor have them */
-#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 11
+#if defined(CHOOSES) && !defined(__clang__) && __GNUC__ >= 11
 #define HAS_HALF
-#include <immintrin.h>
 #define KERNEL(name) name##_half
+#define WIDTH 16
 #define ROWS 4
 #define VECTORS 4
 #define GROUP 2
@@ -69,7 +100,7 @@
 #pragma GCC pop_options
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef CHOOSES
 #define BEST(name)                                                                                                     \
     (__builtin_cpu_supports("avx512f")                                       ? name##_avx512                          \
      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? name##_avx2                                  \

@@ -1,8 +1,8 @@
 /* Gradients of GELU and of the instance norm, included once for every instruction set. */
 
-typedef float KERNEL(vector) __attribute__((vector_size(4 * LANES)));
-typedef float KERNEL(unaligned) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int KERNEL(whole) __attribute__((vector_size(4 * LANES)));
+typedef float KERNEL(vector) __attribute__((vector_size(4 * WIDTH)));
+typedef float KERNEL(unaligned) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int KERNEL(whole) __attribute__((vector_size(4 * WIDTH)));
 #define V KERNEL(vector)
 #define U KERNEL(unaligned)
 #define W KERNEL(whole)
@@ -17,7 +17,7 @@ static void KERNEL(gelu)(void *argument)
             return;
         const long last = first + GELU_PORTION < f->count ? first + GELU_PORTION : f->count;
         long n = first;
-        for (; n + LANES <= last; n += LANES) {
+        for (; n + WIDTH <= last; n += WIDTH) {
             V value;
             *(U *)(f->to + n) = *(const U *)(f->gradient + n) * KERNEL(gelu_slope)(*(const U *)(f->x + n), &value);
         }
@@ -42,7 +42,7 @@ static void KERNEL(norm_sums)(const struct norm *f, long portion)
         const int rows = last - n < 4 ? (int)(last - n) : 4;
         const float *g = f->gradient + n * step, *x = f->x + n * step;
         long c = 0;
-        for (; c + LANES <= step; c += LANES) {
+        for (; c + WIDTH <= step; c += WIDTH) {
             V s = *(const U *)(sums + c), p = *(const U *)(products + c);
             for (int r = 0; r < rows; r++) {
                 const V gradient = *(const U *)(g + r * step + c);

@@ -18,11 +18,11 @@ INLINE void KERNEL(tile)(int rows, int vectors, int lanes, int depth, const floa
     for (int k = 0; k < depth; k++) {
         V value[VECTORS];
         for (int v = 0; v < vectors; v++) {
-            if (lanes == LANES || v < vectors - 1)
-                value[v] = *(const U *)(from + k * from_step + v * LANES);
+            if (lanes == WIDTH || v < vectors - 1)
+                value[v] = *(const U *)(from + k * from_step + v * WIDTH);
             else {
                 value[v] = (V){0};
-                memcpy(&value[v], from + k * from_step + v * LANES, sizeof(float) * lanes);
+                memcpy(&value[v], from + k * from_step + v * WIDTH, sizeof(float) * lanes);
             }
         }
         for (int i = 0; i < rows; i++) {
@@ -33,10 +33,10 @@ INLINE void KERNEL(tile)(int rows, int vectors, int lanes, int depth, const floa
     }
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++) {
-            if (lanes == LANES || v < vectors - 1)
-                *(U *)(to + i * to_step + v * LANES) = sum[i][v];
+            if (lanes == WIDTH || v < vectors - 1)
+                *(U *)(to + i * to_step + v * WIDTH) = sum[i][v];
             else
-                memcpy(to + i * to_step + v * LANES, &sum[i][v], sizeof(float) * lanes);
+                memcpy(to + i * to_step + v * WIDTH, &sum[i][v], sizeof(float) * lanes);
         }
 }
 
@@ -57,10 +57,10 @@ static void KERNEL(product)(long columns, int rows, int depth, const float *a, l
                             long from_step, float *to, long to_step)
 {
     long c = 0;
-    for (; c + VECTORS * LANES <= columns; c += VECTORS * LANES)
-        KERNEL(strip)(VECTORS, LANES, rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
-    for (; c + LANES <= columns; c += LANES)
-        KERNEL(strip)(1, LANES, rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
+    for (; c + VECTORS * WIDTH <= columns; c += VECTORS * WIDTH)
+        KERNEL(strip)(VECTORS, WIDTH, rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
+    for (; c + WIDTH <= columns; c += WIDTH)
+        KERNEL(strip)(1, WIDTH, rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
     if (c < columns)
         KERNEL(strip)(1, (int)(columns - c), rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
 }

@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import functools
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -22,11 +24,17 @@ def task(name: str, pointers: str, whole: str, long: str, portions: str = "next"
 
 @functools.cache
 def _region() -> ctypes.c_void_p | None:
-    """What starts a parallel region on torch's own threads; without it one thread does all."""
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
-    except (AttributeError, OSError, TypeError):
-        return None
+    """What starts a parallel region on torch's own threads; without it one thread does all.
+
+    Where torch's OpenMP is not among the symbols of the process (wheels for ARM), it is what torch has loaded from its folder:
+    another one would have threads of its own.
+    """
+    torchs = Path(torch.__file__).parent
+    files = [*torchs.glob("lib/lib*omp.*"), *torchs.parent.glob("torch.libs/lib*omp*")]
+    for name, mode in ((None, ctypes.DEFAULT_MODE), *((str(file), os.RTLD_NOLOAD) for file in sorted(files))):
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            return ctypes.cast(ctypes.CDLL(name, mode).GOMP_parallel, ctypes.c_void_p)
+    return None
 
 
 def takes(*tensors: torch.Tensor | None, fits: bool = True, half: bool = False) -> bool:

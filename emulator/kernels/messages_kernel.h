@@ -6,7 +6,6 @@
  *
  * Over 300 lines, since a tile's way forward and back shares its layout and its sums. */
 
-typedef float KERNEL(half_vector) __attribute__((vector_size(2 * LANES)));
 #define V KERNEL(vector)
 #define U KERNEL(unaligned)
 #define W KERNEL(whole)
@@ -14,12 +13,14 @@ typedef float KERNEL(half_vector) __attribute__((vector_size(2 * LANES)));
 
 INLINE float KERNEL(total)(V x)
 {
-    union {
-        V whole;
-        KERNEL(half_vector) halves[2];
-    } parts = {x};
-    const KERNEL(half_vector) h = parts.halves[0] + parts.halves[1];
-    return ((h[0] + h[1]) + (h[2] + h[3])) + ((h[4] + h[5]) + (h[6] + h[7]));
+    float part[WIDTH];
+    memcpy(part, &x, sizeof part);
+    for (int n = 0; n < WIDTH - 8; n++)
+        part[n] += part[n + 8];
+    for (int n = 1; n < (WIDTH < 8 ? WIDTH : 8); n *= 2)
+        for (int i = 0; i + n < WIDTH && i < 8; i += 2 * n)
+            part[i] += part[i + n];
+    return part[0];
 }
 
 /* 1 / (1 + exp(-x)): a power of two times a polynomial for 2^r, |r| <= 1/2, to 1e-7 of itself
@@ -73,7 +74,7 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
                 const float *own = f->senders + ((f->origins ? f->origins[edge] : edge) * batch + sample) * width;
                 const float *other = f->receivers ? f->receivers + (f->targets[edge] * batch + sample) * width : NULL;
                 const float *shared = f->shared ? f->shared + edge * width : NULL;
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     V value = *(const U *)(own + c);
                     if (other)
                         value += *(const U *)(other + c);
@@ -85,7 +86,7 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
             if (f->x)
                 KERNEL(layer_product)(rows, width, f->x + first * inputs, inputs, 1, f->first, width, inputs, h, width, h,
                                       width);
-            for (long n = 0; n < (long)rows * width; n += LANES) {
+            for (long n = 0; n < (long)rows * width; n += WIDTH) {
                 const V value = *(const U *)(h + n);
                 *(V *)(active + n) = value * KERNEL(sigmoid)(value);
                 if (f->normed)
@@ -102,13 +103,13 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
                 float *m = hidden + n * width;
                 const long row = first + n, edge = row / batch, sample = row - edge * batch;
                 V sum = {0}, square = {0};
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     const V value = *(V *)(m + c) + *(const U *)(f->bias + c);
                     *(V *)(m + c) = value;
                     sum += value;
                 }
                 const float mean = KERNEL(total)(sum) / (float)width;
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     const V value = *(V *)(m + c) - mean;
                     square += value * value;
                 }
@@ -119,7 +120,7 @@ INLINE void KERNEL(messages_ahead)(struct messages *f, int width)
                 float *sums = f->sums ? f->sums + (f->targets[edge] * batch + sample) * width : NULL;
                 float *result = f->result ? f->result + row * width : NULL;
                 const float *residual = f->residual ? f->residual + (f->shared ? edge : row) * width : NULL;
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     V value = (*(V *)(m + c) - mean) * rstd;
                     *(U *)(normed + c) = value;
                     value = value * *(const U *)(f->scale + c) + *(const U *)(f->shift + c);
@@ -158,7 +159,7 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                 const float *g_sums = f->g_sums ? f->g_sums + (f->targets[edge] * batch + sample) * width : NULL;
                 const float *g_rows = f->g_rows ? f->g_rows + row * width : NULL;
                 V sum = {0}, product = {0};
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     V g = {0};
                     if (g_sums)
                         g = *(const U *)(g_sums + c);
@@ -173,12 +174,12 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                 factors[1][n] = KERNEL(total)(sum) / (float)width * f->rstd[row];
                 factors[2][n] = KERNEL(total)(product) / (float)width * f->rstd[row];
                 if (f->after) /* the row before its message was added */
-                    for (int c = 0; c < width; c += LANES)
+                    for (int c = 0; c < width; c += WIDTH)
                         *(U *)(f->x + row * width + c) =
                             *(const U *)(f->after + row * width + c) -
                             (*(const U *)(normed + n * width + c) * *(const U *)(f->scale + c) + *(const U *)(f->shift + c));
             }
-            for (int c = 0; c < width; c += LANES) { /* through the norm */
+            for (int c = 0; c < width; c += WIDTH) { /* through the norm */
                 const V scale = *(const U *)(f->scale + c);
                 V sum = {0}, product = {0}, bias = {0};
                 for (int n = 0; n < rows; n++) {
@@ -202,7 +203,7 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                 KERNEL(layer_product)(rows, width, f->x + first * inputs, inputs, 1, f->first, width, inputs, slope, width,
                                       slope, width);
             }
-            for (long n = 0; n < (long)rows * width; n += LANES) {
+            for (long n = 0; n < (long)rows * width; n += WIDTH) {
                 const V value = *(const U *)(h + n), s = KERNEL(sigmoid)(value), a = value * s;
                 *(V *)(active + n) = a;
                 *(V *)(slope + n) = s + a * (1.0f - s);
@@ -220,7 +221,7 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                 const long row = first + n, edge = row / batch, sample = row - edge * batch;
                 float *g_receivers =
                     f->g_receivers ? f->g_receivers + (f->targets[edge] * batch + sample) * width : NULL;
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     const V g = *(U *)(g_h + n * width + c) * *(V *)(slope + n * width + c);
                     *(U *)(g_h + n * width + c) = g;
                     if (g_receivers)
@@ -228,7 +229,7 @@ INLINE void KERNEL(messages_back)(struct messages *f, int width)
                 }
             }
             if (f->start)
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     V sum = *(const U *)(g_start + c);
                     for (int n = 0; n < rows; n++)
                         sum += *(const U *)(g_h + n * width + c);
@@ -300,7 +301,7 @@ INLINE void KERNEL(maps_back)(struct maps *f, int width)
                 KERNEL(layer_product)(rows, width, g, width, 1, f->weight[j], width, width, g_x, width, g_x, width);
                 KERNEL(layer_product)(width, width, g, 1, width, x, width, rows, g_weight + j * square, width,
                                       g_weight + j * square, width);
-                for (int c = 0; c < width; c += LANES) {
+                for (int c = 0; c < width; c += WIDTH) {
                     V sum = *(const U *)(g_bias + j * width + c);
                     for (int n = 0; n < rows; n++)
                         sum += *(const U *)(g + n * width + c);

@@ -17,7 +17,7 @@ static void KERNEL(turn)(const void *source, long from_step, word *to, long to_s
     for (long r = 0; r < rows; r += LANES)
         for (long c = 0; c < columns; c += LANES) {
             long high = rows - r < LANES ? rows - r : LANES, wide = columns - c < LANES ? columns - c : LANES;
-#ifdef __AVX512F__
+#if WIDTH == 16
             if (high == LANES && wide == LANES) {
                 const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
                 __m512i tile[LANES];
@@ -75,7 +75,7 @@ INLINE void KERNEL(row_sums)(const float *a, const float *b, long step, float si
 
 INLINE V KERNEL(some)(const float *from, int lanes)
 {
-    if (lanes == LANES)
+    if (lanes == WIDTH)
         return *(const U *)from;
     V value = {0};
     memcpy(&value, from, sizeof(float) * lanes);
@@ -86,7 +86,7 @@ INLINE void KERNEL(put)(float *to, V value, int lanes, int add)
 {
     if (add)
         value += KERNEL(some)(to, lanes);
-    if (lanes == LANES)
+    if (lanes == WIDTH)
         *(U *)to = value;
     else
         memcpy(to, &value, sizeof(float) * lanes);
@@ -103,9 +103,9 @@ INLINE void KERNEL(complex_tile)(int rows, int vectors, int lanes, const struct 
     for (int k = 0; k < f->depth; k++, a += f->ak, b += f->ak, both += f->ak) {
         V pk[MIXING_VECTORS], qk[MIXING_VECTORS], sk[MIXING_VECTORS];
         for (int v = 0; v < vectors; v++) {
-            pk[v] = KERNEL(some)(p + v * LANES, lanes);
-            qk[v] = KERNEL(some)(q + v * LANES, lanes);
-            sk[v] = KERNEL(some)(pq + v * LANES, lanes);
+            pk[v] = KERNEL(some)(p + v * WIDTH, lanes);
+            qk[v] = KERNEL(some)(q + v * WIDTH, lanes);
+            sk[v] = KERNEL(some)(pq + v * WIDTH, lanes);
         }
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) {
@@ -117,7 +117,7 @@ INLINE void KERNEL(complex_tile)(int rows, int vectors, int lanes, const struct 
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) {
-            const long place = (i + r) * f->to_step + c + v * LANES;
+            const long place = (i + r) * f->to_step + c + v * WIDTH;
             const V turned = second[r][v] * f->sign;
             KERNEL(put)(f->real + place, first[r][v] - turned, lanes, f->add);
             KERNEL(put)(f->imaginary + place, third[r][v] - first[r][v] - turned, lanes, f->add);
@@ -136,10 +136,10 @@ INLINE void KERNEL(complex_strip)(int vectors, int lanes, int rows, const struct
 static void KERNEL(complex_product)(int rows, long columns, const struct KERNEL(factors) *f)
 {
     long c = 0;
-    for (; c + MIXING_VECTORS * LANES <= columns; c += MIXING_VECTORS * LANES)
-        KERNEL(complex_strip)(MIXING_VECTORS, LANES, rows, f, c);
-    for (; c + LANES <= columns; c += LANES)
-        KERNEL(complex_strip)(1, LANES, rows, f, c);
+    for (; c + MIXING_VECTORS * WIDTH <= columns; c += MIXING_VECTORS * WIDTH)
+        KERNEL(complex_strip)(MIXING_VECTORS, WIDTH, rows, f, c);
+    for (; c + WIDTH <= columns; c += WIDTH)
+        KERNEL(complex_strip)(1, WIDTH, rows, f, c);
     if (c < columns)
         KERNEL(complex_strip)(1, (int)(columns - c), rows, f, c);
 }
@@ -193,7 +193,7 @@ static void KERNEL(mix_degree_back)(const struct mixing *f, const float *c, cons
 /* A complex number is a word: (p, q) of a weight meets (a, -b) of a coefficient for the real part, (b, a) for the imaginary. */
 INLINE void KERNEL(complex_words)(const float *low, const float *high, uint32_t signs, long count, word *to)
 {
-    for (long n = 0; n < count; n += LANES)
+    for (long n = 0; n < count; n += WIDTH)
         _mm512_storeu_si512(to + n, _mm512_xor_si512(KERNEL(pairs)(low + n, high + n), _mm512_set1_epi32((int)signs)));
 }
 

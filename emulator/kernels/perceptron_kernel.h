@@ -13,8 +13,8 @@
 INLINE const word *KERNEL(along_rows)(const float *from, long wide, word *room)
 {
 #if GROUP == 2
-    for (long n = 0; n < TILE * wide; n += 2 * LANES) {
-        const __m512bh both = _mm512_cvtne2ps_pbh((__m512) * (const U *)(from + n + LANES), (__m512) * (const U *)(from + n));
+    for (long n = 0; n < TILE * wide; n += 2 * WIDTH) {
+        const __m512bh both = _mm512_cvtne2ps_pbh((__m512) * (const U *)(from + n + WIDTH), (__m512) * (const U *)(from + n));
         memcpy(room + n / 2, &both, sizeof both);
     }
     return room;
@@ -28,7 +28,7 @@ INLINE const word *KERNEL(down_columns)(const float *from, long columns, word *r
 {
 #if GROUP == 2
     for (int r = 0; r < TILE; r += 2)
-        for (long n = 0; n < columns; n += LANES)
+        for (long n = 0; n < columns; n += WIDTH)
             _mm512_storeu_si512(room + r / 2 * columns + n,
                                 KERNEL(pairs)(from + r * columns + n, from + (r + 1) * columns + n));
     return room;
@@ -125,7 +125,7 @@ static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, lo
         KERNEL(layer_product)(TILE, middle, a, WORDS(deep), 1, f->first, middle, WORDS(depth), hidden, middle, f->first_bias, 0);
         if (f->before)
             KERNEL(put_rows)(f, hidden, f->before, f->hidden, first, count);
-        for (long n = 0; n < TILE * middle; n += LANES)
+        for (long n = 0; n < TILE * middle; n += WIDTH)
             *(U *)(more + n) = KERNEL(gelu_value)(*(const U *)(hidden + n));
         a = KERNEL(along_rows)(more, middle, words);
         KERNEL(layer_product)(TILE, wide, a, WORDS(middle), 1, f->second, wide, WORDS(f->hidden), out, wide, start, step);
@@ -135,7 +135,7 @@ static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, lo
 
 INLINE void KERNEL(column_sums)(const float *from, long wide, float *to)
 {
-    for (long n = 0; n < wide; n += LANES) {
+    for (long n = 0; n < wide; n += WIDTH) {
         V sum = *(const U *)(to + n);
         for (int r = 0; r < TILE; r++)
             sum += *(const U *)(from + r * wide + n);
@@ -157,7 +157,7 @@ static void KERNEL(perceptron_back)(const struct perceptron *f, float *room, lon
         a = KERNEL(along_rows)(g, wide, words);
         KERNEL(layer_product)(TILE, middle, a, WORDS(wide), 1, f->second, middle, WORDS(f->outputs), slopes, middle, NULL, 0);
         const float *before = KERNEL(get_rows)(f->before, f->hidden, first, count, hidden);
-        for (long n = 0; n < TILE * middle; n += LANES) {
+        for (long n = 0; n < TILE * middle; n += WIDTH) {
             V value, slope = KERNEL(gelu_slope)(*(const U *)(before + n), &value);
             *(U *)(hidden + n) = value;
             *(U *)(slopes + n) *= slope;

@@ -1,9 +1,9 @@
 /* Matrix products of words: floats, or with GROUP 2 pairs of bfloat16 numbers that follow each other along the sum, which is
  * formed in float32. Included once for every instruction set and precision. */
 
-typedef float KERNEL(vector) __attribute__((vector_size(4 * LANES)));
-typedef float KERNEL(unaligned) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int KERNEL(whole) __attribute__((vector_size(4 * LANES)));
+typedef float KERNEL(vector) __attribute__((vector_size(4 * WIDTH)));
+typedef float KERNEL(unaligned) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int KERNEL(whole) __attribute__((vector_size(4 * WIDTH)));
 #define V KERNEL(vector)
 #define U KERNEL(unaligned)
 #define W KERNEL(whole)
@@ -26,11 +26,11 @@ INLINE void KERNEL(layer_product_tile)(int rows, int vectors, const word *a, lon
     V sum[ROWS][VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
-            sum[r][v] = start ? (V) * (const U *)(start + r * start_step + v * LANES) : (V){0};
+            sum[r][v] = start ? (V) * (const U *)(start + r * start_step + v * WIDTH) : (V){0};
     for (int k = 0; k < depth; k++, a += ak, b += b_step) {
         B bk[VECTORS];
         for (int v = 0; v < vectors; v++)
-            memcpy(&bk[v], b + v * LANES, sizeof(B));
+            memcpy(&bk[v], b + v * WIDTH, sizeof(B));
         for (int r = 0; r < rows; r++) {
             const word ar = a[r * ai];
             for (int v = 0; v < vectors; v++)
@@ -39,7 +39,7 @@ INLINE void KERNEL(layer_product_tile)(int rows, int vectors, const word *a, lon
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
-            *(U *)(c + r * c_step + v * LANES) = sum[r][v];
+            *(U *)(c + r * c_step + v * WIDTH) = sum[r][v];
 }
 
 INLINE void KERNEL(layer_product_strip)(int vectors, int rows, const word *a, long ai, long ak, const word *b, long b_step,
@@ -59,10 +59,10 @@ static void KERNEL(layer_product)(int rows, long columns, const word *a, long ai
                                   int depth, float *c, long c_step, const float *start, long start_step)
 {
     long n = 0;
-    for (; n + VECTORS * LANES <= columns; n += VECTORS * LANES)
+    for (; n + VECTORS * WIDTH <= columns; n += VECTORS * WIDTH)
         KERNEL(layer_product_strip)(VECTORS, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step,
                                     start ? start + n : NULL, start_step);
-    for (; n < columns; n += LANES)
+    for (; n < columns; n += WIDTH)
         KERNEL(layer_product_strip)(1, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step, start ? start + n : NULL,
                                     start_step);
 }

@@ -1,6 +1,6 @@
 /* What the kernels are called with, their constants, and how threads share their work. */
 
-#define LANES 16  /* columns in a vector: a cache line */
+#define LANES 16  /* what rows are padded to, in numbers: a cache line, whole vectors of every instruction set */
 #define PORTION 4 /* vectors of columns that a thread takes at a time for its Fourier transforms */
 #define GELU_PORTION 16384
 #define NORM_PORTION 256

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from emulator.networks.registry import expect_global, network
+from emulator.networks.registry import NetworkError, expect_global, network
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
 
@@ -34,7 +34,8 @@ def build(options: TorchHarmonicsOptions, inputs: int, outputs: int, grid: Grid)
 class TorchHarmonicsSFNO(nn.Module):
     """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)` on a Gaussian or pole-to-pole grid.
 
-    Raises `ValueError` for an equiangular grid without poles, which torch-harmonics' SFNO does not take.
+    Raises `ValueError` for an equiangular grid without poles, which torch-harmonics' SFNO does not take, and `NetworkError`
+    where torch-harmonics is not installed.
     """
 
     def __init__(
@@ -47,7 +48,13 @@ class TorchHarmonicsSFNO(nn.Module):
         poles: bool = False,
         options: TorchHarmonicsOptions | None = None,
     ):
-        from torch_harmonics.examples.models import SphericalFourierNeuralOperator
+        try:
+            from torch_harmonics.examples.models import SphericalFourierNeuralOperator
+        except ImportError as error:
+            raise NetworkError(
+                "Expected the package torch-harmonics, which has wheels for x86-64 Linux alone, for a network of kind "
+                f"torch_harmonics; importing it failed: {error}"
+            ) from error
 
         super().__init__()
         if (grid, poles) not in _GRIDS:

@@ -11,17 +11,17 @@ Cells, `(nlon * nlat, C)`, longitude outermost.
 Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees, from the block's lowest order on
 (which skips most of l < m); for each degree the real parts of the block's orders, then the imaginary parts.
 
-Tables and quadrature are made in float64 with torch-harmonics (Bonev et al. 2023), the oracle of the tests.
+Tables are made in float64, from `emulator.sphere.legendre`.
 """
 
 import functools
-import importlib.util
 import math
-import sys
-import types
 from typing import NamedTuple
 
+import numpy as np
 import torch
+
+from emulator.sphere.legendre import equiangular, gauss_legendre, legendre
 
 GRIDS = ("gaussian", "equiangular")
 
@@ -36,15 +36,8 @@ def latitudes(nlat: int, grid: str = "gaussian", poles: bool = False) -> tuple[t
         raise ValueError(f"Expected a grid among {GRIDS}, got {grid!r}")
     if nlat < 2:
         raise ValueError(f"Expected at least 2 latitudes, got {nlat}")
-    if grid == "gaussian":
-        return _quadrature(nlat, "legendre-gauss")
-    if poles:
-        return _quadrature(nlat, "equiangular")
-    theta = (torch.arange(nlat, dtype=torch.float64) + 0.5) * (math.pi / nlat)
-    j = torch.arange(1, nlat // 2 + 1, dtype=torch.float64)
-    # the last cosine of an even rule vanishes on the nodes, so its factor does not matter
-    series = torch.cos(2 * j * theta[:, None]) / (4 * j**2 - 1)
-    return theta, (1 - 2 * series.sum(1)) * (2 / nlat)
+    theta, weights = gauss_legendre(nlat) if grid == "gaussian" else equiangular(nlat, poles)
+    return torch.from_numpy(theta), torch.from_numpy(weights)
 
 
 def truncation(nlat: int, nlon: int, grid: str = "gaussian") -> int:
@@ -132,52 +125,29 @@ def order_blocks(lmax: int, width: int) -> tuple[OrderBlock, ...]:
     )
 
 
-def _quadrature(nlat: int, grid: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return _harmonics("quadrature").precompute_latitudes(nlat, grid=grid)
-
-
-@functools.cache
-def _harmonics(name: str) -> types.ModuleType:
-    """A module of torch-harmonics by itself: the package's own start has torch load its compiler, for a second or two.
-
-    The package is imported as ever by whoever asks for it later.
-    """
-    package = "torch_harmonics"
-    if package in sys.modules or (found := importlib.util.find_spec(package)) is None:
-        return importlib.import_module(f"{package}.{name}")
-    alone = sys.modules[package] = types.ModuleType(package)
-    alone.__path__ = found.submodule_search_locations
-    try:
-        return importlib.import_module(f"{package}.{name}")
-    finally:
-        for module in [each for each in sys.modules if each.partition(".")[0] == package]:
-            del sys.modules[module]
-
-
 def legendre_table(grid, plan, kind, analysis):
     """Flat table in the kernels' order, float64, with the quadrature's weights for analysis, 2 - [m = 0] for synthesis.
 
     `kind`: "scalar" for P_lm, "theta" for dP_lm / dtheta and "phi" for m P_lm / sin(theta), the latter two divided by
     l (l + 1) for analysis.
     """
-    legendre = _harmonics("legendre")
-    theta, weights = latitudes(plan.nlat, *grid)
-    rows = torch.arange(plan.half).roll(plan.nlat % 2)  # the equator first
+    theta, weights = (values.numpy() for values in latitudes(plan.nlat, *grid))
+    rows = np.roll(np.arange(plan.half), plan.nlat % 2)  # the equator first
     theta, weights = theta[rows], weights[rows] * (2 * math.pi / plan.nlon)
-    degrees, orders = torch.arange(plan.lmax), torch.arange(plan.lmax)
-    if kind == "scalar":
-        table = legendre.legpoly(plan.lmax, plan.lmax, torch.cos(theta))  # (m, l, row)
-    else:
-        table = legendre.dlegpoly(plan.lmax, plan.lmax, theta)[0 if kind == "theta" else 1]
-    if analysis:
-        table = table * weights
-        if kind != "scalar":
-            table = table / (degrees * (degrees + 1)).clamp(min=1)[:, None]
-    else:
-        single = (orders == 0) | (2 * orders == plan.nlon)
-        table = table * (2 - single.double())[:, None, None]
-    parts = [table[block.start : block.stop, block.start + q :: 2].flatten() for block in plan.blocks for q in (0, 1)]
-    return torch.cat(parts)
+    sizes = [(block.stop - block.start) * degrees for block in plan.blocks for degrees in block.degrees]
+    table = np.empty((sum(sizes), plan.half))
+    parts = iter(np.split(table, np.cumsum(sizes[:-1])))
+    for block in plan.blocks:
+        orders = range(block.start, block.stop)
+        halves = [next(parts).reshape(len(orders), degrees, plan.half) for degrees in block.degrees]
+        single = [[m == 0 or 2 * m == plan.nlon] for m in orders]
+        factor = weights if analysis else np.where(single, 1.0, 2.0)
+        for l, functions in enumerate(legendre(kind, orders, plan.lmax, theta), block.start):
+            to = halves[l % 2][:, l // 2 - block.start // 2]
+            np.multiply(functions, factor, out=to)
+            if analysis and kind != "scalar":
+                to /= max(l * (l + 1), 1)
+    return torch.from_numpy(table).flatten()
 
 
 def fourier_table(plan):

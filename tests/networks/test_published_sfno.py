@@ -4,9 +4,10 @@ import pytest
 import torch
 from small_sfno import awaken, fields
 from torch.testing import assert_close
-from torch_harmonics.examples.models import SphericalFourierNeuralOperator
 
 from emulator.networks.sfno import SFNO, SFNOOptions
+
+SphericalFourierNeuralOperator = pytest.importorskip("torch_harmonics.examples.models").SphericalFourierNeuralOperator
 
 GRIDS = {"legendre-gauss": ("gaussian", False), "equiangular": ("equiangular", True)}
 POSITIONS = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -31,12 +32,23 @@ def test_every_kind_is_tested_here():
 @pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda g: g.describe())
 def test_every_kind_keeps_the_shape_of_space_and_learns(kind, grid):
+    if kind == "torch_harmonics":
+        pytest.importorskip("torch_harmonics")
     if kind == "torch_harmonics" and grid is GRIDS[2]:
         with pytest.raises(NetworkError, match="does not fit .* pole-to-pole"):
             build(CONFIGS[kind], 3, 2, grid)
         return
     torch.manual_seed(0)
     assert_learns(build(CONFIGS[kind], 3, 2, grid), grid)
+
+
+def test_a_network_of_a_package_that_is_not_there_is_refused_by_the_packages_name(monkeypatch):
+    for name in ("torch_harmonics", "torch_harmonics.examples.models"):
+        monkeypatch.setitem(sys.modules, name, None)  # what Python takes for a package that cannot be imported
+    with pytest.raises(
+        NetworkError, match="torch-harmonics, which has wheels for x86-64 Linux alone.*failed: import of"
+    ):
+        build(CONFIGS["torch_harmonics"], 3, 2, GRIDS[0])
 
 
 def test_a_point_grid_takes_the_graph_and_no_other():

@@ -9,6 +9,7 @@ from small_sfno import SMALL, awaken, fields, network
 from torch.testing import assert_close
 
 from emulator.networks.spectral import FILTERS, DegreeGate, SpectralFilter
+from emulator.sphere.legendre import legendre
 from emulator.sphere.tables import latitudes
 from emulator.sphere.transform import SphericalTransform
 
@@ -64,10 +65,11 @@ class Rotation:
 
     def _harmonics(self, points):
         """`(point, lmax, lmax, 2)`: what each real coefficient contributes at each point."""
-        from torch_harmonics.legendre import legpoly
-
         lmax = self.transform.lmax
-        table = legpoly(lmax, lmax, points[:, 2].clamp(-1, 1)).permute(2, 1, 0)  # (point, l, m)
+        theta = torch.arccos(points[:, 2].clamp(-1, 1)).numpy()
+        table = torch.stack(
+            [torch.tensor(p.T) for p in legendre("scalar", range(lmax), lmax, theta)], 1
+        )  # (point, l, m)
         orders = torch.arange(lmax)
         angle = torch.atan2(points[:, 1], points[:, 0])[:, None] * orders
         table = table * (2 - (orders == 0).double())

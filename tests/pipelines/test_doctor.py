@@ -50,6 +50,7 @@ def test_one_process_names_its_extras_cores_and_memory(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jcm" else find(name))
     said = {line.split()[0]: line for line in pipelines.doctor.doctor()}
     named = said["extras"].split(maxsplit=1)[1].split(", ")
+    assert ("networks" in said) == (find("torch_harmonics") is None)
     assert "gcm" not in named and named == [
         extra for module, extra in EXTRAS.items() if importlib.util.find_spec(module)
     ]

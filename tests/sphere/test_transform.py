@@ -1,5 +1,6 @@
-"""The spherical-harmonic transform: against torch-harmonics in float64, closed forms, quadrature and symmetries."""
+"""The spherical-harmonic transform: precision, closed forms, quadrature and symmetries."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -7,55 +8,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from coefficients import GRIDS, PEER_GRID, SIZES, coefficients, dimensionless, random
+from coefficients import GRIDS, coefficients, random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
-from torch_harmonics import InverseRealSHT, InverseRealVectorSHT, RealSHT, RealVectorSHT
 
 from emulator.planet.grid import Grid
 from emulator.sphere.tables import latitudes, truncation
 from emulator.sphere.transform import SphericalTransform, VectorTransform, to_complex, transform
 
-# --- oracle ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("nlat", "nlon", "lmax"), SIZES)
-@pytest.mark.parametrize(("grid", "poles"), list(PEER_GRID))
-def test_scalar_transform_is_that_of_torch_harmonics(nlat, nlon, lmax, grid, poles):
-    ours = SphericalTransform(nlat, nlon, grid, poles, lmax).double()
-    peer = {"nlat": nlat, "nlon": nlon, "lmax": lmax, "mmax": lmax, "grid": PEER_GRID[grid, poles]}
-    field = random(nlat, nlon, 3)
-    expected = RealSHT(**peer).double()(field.permute(2, 0, 1))
-    found = ours.analysis(field)
-    assert_close(to_complex(found), expected, **dimensionless(field.shape))
-
-    c = coefficients(lmax, 2, 2)
-    expected = InverseRealSHT(**peer).double()(to_complex(c)).movedim((0, 1), (2, 3))
-    assert_close(ours.synthesis(c), expected, **dimensionless((100 * lmax,)))
-
-
-@pytest.mark.parametrize(("nlat", "nlon", "lmax"), SIZES)
-@pytest.mark.parametrize(("grid", "poles"), list(PEER_GRID))
-def test_vector_transform_is_that_of_torch_harmonics(nlat, nlon, lmax, grid, poles):
-    if poles:
-        lmax = min(lmax, truncation(nlat, nlon, grid))  # torch-harmonics and we differ in nothing that is resolved
-    ours = VectorTransform(nlat, nlon, grid, poles, lmax).double()
-    peer = {"nlat": nlat, "nlon": nlon, "lmax": lmax, "mmax": lmax, "grid": PEER_GRID[grid, poles]}
-    spheroidal, toroidal = coefficients(lmax, 2, seed=1), coefficients(lmax, 2, seed=2)
-    spheroidal[0], toroidal[0] = 0, 0
-    expected = InverseRealVectorSHT(**peer).double()(torch.stack([to_complex(spheroidal), to_complex(toroidal)], 1))
-    u, v = ours.synthesis(spheroidal, toroidal)
-    # torch-harmonics' components point to growing colatitude (south) and east
-    assert_close(u, expected[:, 1].movedim(0, 2), **dimensionless((1000 * lmax,)))
-    assert_close(v, -expected[:, 0].movedim(0, 2), **dimensionless((1000 * lmax,)))
-
-    u, v = random(nlat, nlon, 2, seed=3), random(nlat, nlon, 2, seed=4)
-    expected = RealVectorSHT(**peer).double()(torch.stack([-v, u]).movedim(3, 0))
-    found = ours.analysis(u, v)
-    for part in (0, 1):
-        # torch-harmonics divides by l (l + 1) in float32; the closed forms below hold to float64
-        assert_close(to_complex(found[part]), expected[:, part], rtol=0, atol=1e-7 * expected.abs().max().item())
+# --- precision -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("nlat", "nlon"), [(64, 128), (120, 240), (181, 360)])
@@ -63,8 +25,7 @@ def test_float32_round_trip_stays_within_two_parts_in_a_million(nlat, nlon):
     grid, poles = ("equiangular", True) if nlat % 2 else ("gaussian", False)
     ours = SphericalTransform(nlat, nlon, grid, poles)
     c = coefficients(ours.lmax, 4)
-    peer = InverseRealSHT(nlat, nlon, lmax=ours.lmax, mmax=ours.lmax, grid=PEER_GRID[grid, poles]).double()
-    exact = peer(to_complex(c)).movedim(0, 2)
+    exact = copy.deepcopy(ours).double().synthesis(c)
     assert relative(ours.synthesis(c.float()), exact) < 2e-6
     assert relative(ours.analysis(exact.float()), c) < 2e-6
 
@@ -244,16 +205,14 @@ def test_the_transform_of_a_grid_is_that_of_its_rows(grid):
         transform(Grid.points([0, 10, 20, 30], [0, 0, 0, 0], np.ones(4)))
 
 
-def test_a_transform_does_not_have_torch_load_its_compiler():
-    """torch-harmonics alone does; the package is whole for whoever imports it afterwards."""
+def test_a_transform_loads_neither_torchs_compiler_nor_torch_harmonics():
+    """Either takes a second or two, and torch-harmonics is not to be had on every machine."""
     code = """
 import sys
 from emulator.planet.grid import Grid
 from emulator.sphere.transform import transform
 transform(Grid.gaussian(8))
-assert "torch._inductor.compile_fx" not in sys.modules
-import torch_harmonics
-assert torch_harmonics.RealSHT(8, 16).lmax and torch_harmonics.quadrature is not None
+assert not {"torch._inductor.compile_fx", "torch_harmonics"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

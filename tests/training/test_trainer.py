@@ -234,6 +234,7 @@ def test_a_penalty_is_part_of_the_loss_and_drives_the_residuals_down(planet, tmp
 
 
 def test_a_network_with_complex_weights_is_trained_too(planet, tmp_path):
+    pytest.importorskip("torch_harmonics")
     config = dataclasses.replace(CONFIG, network={"kind": "torch_harmonics", "embed_dim": 8, "num_layers": 1})
     small = trainer(planet, tmp_path, config=config)
     assert any(p.is_complex() for p in small.step.parameters())

@@ -1,0 +1,88 @@
+"""The kernels as other processors than x86 take them, compiled here without its instruction sets, against the package's."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from emulator.kernels import compiled, library
+from emulator.networks.registry import build
+from emulator.planet.grid import Grid
+from emulator.sphere.transform import VectorTransform
+
+pytestmark = pytest.mark.skipif(library.LIBRARY is None or shutil.which("cc") is None, reason="no C compiler")
+
+SOURCE = Path(compiled.__file__).with_name("kernels.c")
+
+
+@pytest.fixture(scope="module")
+def portable(tmp_path_factory):
+    """Calls a function with the portable kernels in place of the package's."""
+    made = tmp_path_factory.mktemp("portable") / "kernels.so"
+    command = ["cc", "-O1", "-Wno-psabi", "-DPORTABLE", "-fPIC", "-shared", SOURCE, "-o", made]
+    subprocess.run(command, check=True)
+    own = ctypes.CDLL(str(made))
+    assert compiled.exported(own) == compiled.Layout.numbers()
+
+    def call(function, *arguments):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(library, "LIBRARY", own)
+            return function(*arguments)
+
+    call.library = own
+    return call
+
+
+def assert_same(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, rtol=0, atol=1e-5 * float(1e-2 + theirs.abs().max()))
+
+
+@pytest.mark.parametrize("channels", [1, 5, 12, 16, 50])
+def test_transforms_are_the_same(portable, channels):
+    """Numbers of channels that fill vectors of four, of sixteen, and neither."""
+    transform = VectorTransform(33, 64, "equiangular", poles=True)
+    wind = torch.randn(2, 33, 64, channels, generator=torch.Generator().manual_seed(channels))
+    parts = transform.analysis(*wind)
+    assert_same(portable(transform.analysis, *wind), parts)
+    assert_same(portable(transform.synthesis, *parts), transform.synthesis(*parts))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kind": "sfno", "embed_dim": 20, "blocks": 1, "stencil": 3, "position": "learned"},
+        {"kind": "sfno", "embed_dim": 32, "blocks": 1, "scale_factor": 1.5, "norm": "none", "encoder_layers": 0},
+        {"kind": "graph", "width": 48, "rounds": 1, "refinement": 1},
+    ],
+    ids=["stencil", "whole vectors", "messages"],
+)
+def test_networks_and_their_gradients_are_the_same(portable, config):
+    torch.manual_seed(0)
+    net = build(config, 3, 2, Grid.gaussian(16))
+    x, target = torch.randn(2, 3, 16, 32), torch.randn(2, 2, 16, 32)
+
+    def update():
+        given = x.clone().requires_grad_()
+        y = net(given)
+        return y.detach(), *torch.autograd.grad((y - target).square().mean(), [given, *net.parameters()])
+
+    assert_same(portable(update), update())
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_bytes_are_put_in_the_same_order(portable, size):
+    numbers = np.random.default_rng(size).integers(0, 256, (101, size), dtype=np.uint8)
+    shuffled, found = np.ascontiguousarray(numbers.T), np.empty(101 * size, np.uint32).view(np.uint8)[: 101 * size]
+    pointers = (ctypes.c_void_p(array.ctypes.data) for array in (shuffled, found))
+    portable.library.emulator_unshuffle(*pointers, ctypes.c_long(101), ctypes.c_long(size))
+    assert np.array_equal(found.reshape(101, size), numbers)
+
+
+def test_products_of_bfloat16_are_left_to_processors_that_have_them(portable):
+    assert not portable.library.emulator_has_half()
