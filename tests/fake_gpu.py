@@ -65,7 +65,12 @@ def fake_gpu() -> Iterator[Copies]:
     shared = transform._shared
     transform._shared = lambda key, make, *where: shared(key, on_host(make), *where)
     try:
-        with warnings.catch_warnings(), library.set_aside(), FakeTensorMode(allow_non_fake_inputs=True), Copies() as copies:
+        with (
+            warnings.catch_warnings(),
+            library.set_aside(),
+            FakeTensorMode(allow_non_fake_inputs=True),
+            Copies() as copies,
+        ):
             warnings.filterwarnings("ignore", "User provided device_type of 'cuda'")
             yield copies
     finally:

@@ -61,7 +61,7 @@ def _eliminate(matrix: list[list[float]], target: list[float]) -> list[float]:
     return [right[n] / (rows[n][n] or TINY) / size[n] for n in count]
 
 
-def iterate(trial, step, evaluate, scales, dtype: torch.dtype):
+def iterate(trial, step, evaluate, scales, dtype: torch.dtype, asks: bool | None = None):
     """The last trial from a first one, and whether it is short of the tolerance, `(batch,)`.
 
     Args:
@@ -70,12 +70,12 @@ def iterate(trial, step, evaluate, scales, dtype: torch.dtype):
       evaluate: the trial for given multipliers.
       scales: what residuals are compared with, `(batch, m)`.
       dtype: of the fields.
+      asks: whether the host asks if all have stopped; None: where it does not have to wait for a GPU to be told.
 
-    Every element of the batch stops by itself, so that the result does not depend on the others, nor on whether the host
-    asks if all have stopped.
+    Every element of the batch stops by itself, so that the result does not depend on the others, nor on asking.
     """
     of = torch if isinstance(scales, Tensor) else np
-    asks = of is np or scales.device.type == "cpu"
+    asks = (of is np or scales.device.type == "cpu") if asks is None else asks
     best, running = of.full_like(scales[:, 0], of.inf), True
     for _ in range(ITERATIONS if asks else UNASKED):
         worst = of.amax(of.abs(trial.residual / scales), 1)
