@@ -54,8 +54,11 @@ class Copies(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def fake_gpu() -> Iterator[Copies]:
-    """The mode, in which modules may be moved to `CUDA`; yields what is recorded of copies."""
+def fake_gpu(records: bool = True) -> Iterator[Copies]:
+    """The mode, in which modules may be moved to `CUDA`; yields what is recorded of copies.
+
+    Without `records`, for torch.compile, which takes no mode that is not its own.
+    """
     with exact_products():  # tries its libraries on numbers at first use
         pass
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
@@ -65,14 +68,11 @@ def fake_gpu() -> Iterator[Copies]:
     shared = transform._shared
     transform._shared = lambda key, make, *where: shared(key, on_host(make), *where)
     try:
-        with (
-            warnings.catch_warnings(),
-            library.set_aside(),
-            FakeTensorMode(allow_non_fake_inputs=True),
-            Copies() as copies,
-        ):
+        with warnings.catch_warnings(), library.set_aside(), FakeTensorMode(allow_non_fake_inputs=True):
             warnings.filterwarnings("ignore", "User provided device_type of 'cuda'")
-            yield copies
+            copies = Copies()
+            with copies if records else contextlib.nullcontext():
+                yield copies
     finally:
         transform._shared = shared
         torch.autograd.backward, torch.autograd.grad = own

@@ -21,8 +21,9 @@ from emulator.data.channels import Layout, More
 from emulator.data.samples import Samples
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, conservation
-from emulator.networks.registry import kinds
+from emulator.networks.registry import build, kinds
 from emulator.parallel.processes import Processes
+from emulator.planet.grid import Grid
 from emulator.training import trainer as training
 from emulator.training import validation as validating
 from emulator.training.options import Phase, TrainOptions
@@ -91,6 +92,17 @@ def test_an_update_of_every_network(planet, tmp_path, network):
         moments = [there.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
         assert {moment.device for moment in moments} == {CUDA}
         assert {value.device for value in there.average.values()} == {CUDA}
+
+
+@pytest.mark.parametrize("network", ["sfno", "graph in half precision", "unet"])
+def test_a_network_is_one_graph_to_torch_compile(network):
+    """As for a GPU, whose products are torch's own; a break would have Python between the parts, at every layer."""
+    options = NETWORKS[network] | ({"checkpointing": False, "blocks": 1} if network == "sfno" else {})
+    made = build(options, 4, 3, Grid.gaussian(8))
+    torch._dynamo.reset()
+    with fake_gpu(records=False):
+        compiled = torch.compile(made.to(CUDA), backend="eager", fullgraph=True)
+        assert compiled(torch.zeros(1, 4, 8, 16, device=CUDA)).device == CUDA
 
 
 @pytest.mark.parametrize("kind", ["sequential", "projection"])
