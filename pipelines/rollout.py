@@ -18,7 +18,7 @@ from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, with_step
 from emulator.model.step import Step
-from emulator.parallel.distributed import device_of
+from emulator.parallel.distributed import device_of, use
 from emulator.parallel.processes import processes_of
 from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import degrees_on
@@ -42,7 +42,7 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
     check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
-    device = device_of(processes)
+    use(device := device_of(processes))
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
     dataset = with_step(dataset, getattr(models.first, "metadata", None))
     models.check(dataset, ensemble, config.store, checkpoints_of(config))

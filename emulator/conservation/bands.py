@@ -51,32 +51,31 @@ class Bands:
                 f"({fluxes.DIVERGENCE} for the budget water), got none"
             )
         self.masks = torch.cat(masks)
-        self._copies: dict[torch.device, Tensor] = {}
+        self._copies: dict[tuple[str, torch.device], Tensor] = {}
         self.shares = (self.masks * atmosphere.area).flatten(1).sum(1)
+        self.owners = torch.tensor(self.owner)
 
-    def _on(self, like: Tensor) -> Tensor:
-        """The masks on the device of `like`, copied once."""
-        if like.device not in self._copies:
-            self._copies[like.device] = self.masks.to(like.device)
-        return self._copies[like.device]
+    def _on(self, like: Tensor, name: str = "masks") -> Tensor:
+        """The masks or another tensor on the device of `like`, copied once."""
+        key = name, like.device
+        if key not in self._copies:
+            self._copies[key] = getattr(self, name).to(like.device)
+        return self._copies[key]
 
     def scales(self, scales: Tensor) -> Tensor:
         """Amounts that the constraints' residuals are compared with: `(batch, budget)` -> `(batch, constraint)`."""
-        return scales[:, self.owner] * self.shares.to(scales.device)
+        return scales.index_select(1, self._on(scales, "owners")) * self._on(scales, "shares")
 
     def fields(self, multipliers: Tensor) -> Tensor:
         """The budgets' multipliers in every cell: `(batch, constraint)` -> `(batch, budget, *space)`."""
-        masks = self._on(multipliers)
-        fields = []
-        for index in range(len(self.budgets)):
-            mine = [number for number, owner in enumerate(self.owner) if owner == index]
-            fields.append(torch.tensordot(multipliers[:, mine], masks[mine], dims=1))
-        return torch.stack(fields, dim=1)
+        counts = [self.owner.count(index) for index in range(len(self.budgets))]  # a budget's constraints lie together
+        parts = zip(multipliers.split(counts, 1), self._on(multipliers).split(counts), strict=True)
+        return torch.stack([torch.tensordot(own, masks, dims=1) for own, masks in parts], dim=1)
 
     def expand(self, gradients: Tensor, levels: bool) -> Tensor:
         """Budgets' derivatives as the constraints': `(batch, budget, [level,] *space)` -> `(batch, constraint, ...)`."""
         masks = self._on(gradients)
-        return gradients[:, self.owner] * (masks.unsqueeze(1) if levels else masks)
+        return gradients.index_select(1, self._on(gradients, "owners")) * (masks.unsqueeze(1) if levels else masks)
 
     def residuals(self, values: list[Tensor], state0: State, state1: State) -> Tensor:
         """Residuals of all constraints, `(batch, constraint)`, from the budgets' global ones, `(batch,)` each."""

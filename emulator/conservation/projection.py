@@ -95,7 +95,7 @@ class Projection(Scheme):
             changed = problem.moved(trial)
         else:
             changed, after = trial.changed, self._known(trial)
-        if not self.clipped and all(bool((raw >= 0).all()) for raw in first.raw.values()):
+        if not self.clipped and _nowhere_negative(first.raw):
             before = self._known(first)
         changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
@@ -109,6 +109,11 @@ class Projection(Scheme):
         if self.setup.bands is not None:
             return {}
         return {budget.name: trial.residual[:, index].detach() for index, budget in enumerate(self.setup.budgets)}
+
+
+def _nowhere_negative(fields: State) -> bool:
+    """Whether no value is below 0, as far as the host can tell without waiting for a GPU."""
+    return all(field.is_cpu and bool((field >= 0).all()) for field in fields.values())
 
 
 class CompiledProjection(Compiled):

@@ -1,7 +1,7 @@
 """What a step is given besides the state: prescribed fields from a store, the clock, and noise."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels, Layout, outside_of
+from emulator.parallel.host_copies import to_device
 from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
@@ -25,27 +26,46 @@ class StepInputs(NamedTuple):
       forcing: prescribed fields, `(batch, channel, *space)`, as `Layout.given` has them.
       clock: features of the time of day and year, `(batch, 5, *space)`.
       noise: random fields of a stochastic network, `(batch, channel, *space)`, else None.
-      length: of the step, in steps of the store, `(batch,)` float64; None where all steps are of the store's length.
+      length: of the step, in steps of the store: a number of a network that makes steps of several lengths, `(batch,)`
+        float64 of calendar steps, which differ by row; None where all steps are of the store's length.
       reference: climatology of the state at the end of the step, `(batch, channel, *space)`, where a network starts from it.
     """
 
     forcing: Tensor
     clock: Tensor
     noise: Tensor | None = None
-    length: Tensor | None = None
+    length: Tensor | float | None = None
     reference: Tensor | None = None
 
     def to(self, device: torch.device) -> "StepInputs":
-        """On a device."""
-        return StepInputs(*(None if part is None else part.to(device) for part in self))
+        """On a device, which is not waited for."""
+        return self._with(lambda part: to_device(part, device))
 
-    def rows(self, index) -> "StepInputs":
-        """Some rows, by their positions, in their order."""
-        return StepInputs(*(None if part is None else part[index] for part in self))
+    def rows(self, index: Tensor) -> "StepInputs":
+        """Some rows, by their positions on the same device, in their order."""
+        return self._with(lambda part: part.index_select(0, index))
 
-    def more(self) -> dict[str, Tensor]:
+    def repeated(self, rows: int) -> "StepInputs":
+        """A single row so many times."""
+        return self._with(lambda part: part.expand(rows, *part.shape[1:]))
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "StepInputs":
+        return StepInputs(*(change(part) if isinstance(part, Tensor) else part for part in self))
+
+    def more(self) -> dict[str, Tensor | float]:
         """What not every stepper takes, by the name under which it is called with it."""
         return {n: value for n in ("length", "reference") if (value := getattr(self, n)) is not None}
+
+
+def told_length(several: bool, length: int, ratio: np.ndarray, step: TimeStep) -> Tensor | float | None:
+    """The length of steps as `StepInputs` and batches have it, in steps of the store.
+
+    `several`: whether a network makes steps of several lengths, of which this is `length`. `ratio`: their true lengths
+    over the store's nominal one, of any shape, float64, which count of a calendar `step`.
+    """
+    if several:
+        return float(length)
+    return torch.from_numpy(ratio) if step.months else None
 
 
 def clock_of(times, step_hours, grid: Grid) -> Tensor:
@@ -135,7 +155,7 @@ class Forcing:
         self.step = self._stored.times(length)
         if not self.step_seconds > 0:
             raise ValueError("Expected a store of at least 2 times, which give the length of a step, got one time")
-        self._tells_length = layout.lengths != (1,) or bool(self.step.months)
+        self._several = layout.lengths != (1,)
         self.times = dataset["time"].values
         self._present = np.flatnonzero(~missing_times(dataset))
         if not len(self._present):
@@ -164,7 +184,7 @@ class Forcing:
         times = list(times)
         seconds = self.step.lengths_from(np.array(times))
         clock = clock_of(times, seconds / 3600, self.grid)
-        told = torch.from_numpy(seconds / self._stored.seconds) if self._tells_length else None
+        told = told_length(self._several, self.length, seconds / self._stored.seconds, self.step)
         reference = self.climatology and self.climatology.at([self.later(time, 1) for time in times])
         if not self.channels.count:
             return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock, None, told, reference)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from emulator.data.channels import Layout, outside_of
 from emulator.data.climatology import Climatology
-from emulator.data.forcing import Moments, StepInputs, means_of, over_steps
+from emulator.data.forcing import Moments, StepInputs, means_of, over_steps, told_length
 from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
+from emulator.parallel.host_copies import pinned, to_device
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
 from emulator.store.analysis import AnalysisSeries, reader_of
@@ -36,7 +37,7 @@ class Batch:
       forcing: `(batch, steps, channel, *space)`, as `Layout.given` has it.
       clock: features of each step, `(batch, steps, 5, *space)`.
       noise: of a stochastic network, `(batch, steps, channel, *space)`, or None.
-      length: of the steps, in steps of the store, `(batch, steps)` float64; None where all are of the store's length.
+      length: of the steps, in steps of the store: a number, or `(batch, steps)` float64, or None, as in `StepInputs`.
       reference: climatology at the end of each step, `(batch, steps, channel, *space)`, where a network starts from it.
     """
 
@@ -45,7 +46,7 @@ class Batch:
     forcing: Tensor
     clock: Tensor
     noise: Tensor | None = None
-    length: Tensor | None = None
+    length: Tensor | float | None = None
     reference: Tensor | None = None
 
     @property
@@ -57,12 +58,10 @@ class Batch:
         """The true state that a step, counted from 0, starts from: `(batch, [history,] channel, *space)`."""
         return self.state[:, step] if self.history == 1 else self.state[:, step : step + self.history]
 
-    def begin(self, rows: Tensor, states: Tensor) -> None:
-        """Puts other states, as `start` gives them, in place of those that some rows (bool) start from."""
-        if self.history == 1:
-            self.state[rows, 0] = states[rows]
-        else:
-            self.state[rows, : self.history] = states[rows]
+    def begin(self, rows: np.ndarray, states: Tensor) -> None:
+        """Puts other states, as `start` gives them, in place of those that some rows start from, by their positions."""
+        index = to_device(torch.from_numpy(rows), states.device)  # flags would have the host wait for their count
+        self.start().index_copy_(0, index, states.index_select(0, index))
 
     def truth(self, step: int) -> tuple[Tensor, Tensor]:
         """The true state at the end of a step, counted from 0, and its diagnostics, `(batch, channel, *space)` each."""
@@ -79,13 +78,13 @@ class Batch:
 
     def pinned(self) -> "Batch":
         """In page-locked memory, from which copies to a GPU run beside its work; itself on a machine without one."""
-        return self._with(Tensor.pin_memory) if torch.cuda.is_available() else self
+        return self._with(pinned)
 
     def inputs(self) -> Iterator[StepInputs]:
         """Of every step in turn."""
         parts = self.forcing, self.clock, self.noise, self.length, self.reference
         for k in range(self.forcing.shape[1]):
-            yield StepInputs(*(None if part is None else part[:, k] for part in parts))
+            yield StepInputs(*(part[:, k] if isinstance(part, Tensor) else part for part in parts))
 
     def split(self, parts: int) -> list["Batch"]:
         """In equal parts of its samples, in order. Raises `ValueError` where they do not divide."""
@@ -95,11 +94,10 @@ class Batch:
         return [self._with(lambda tensor, n=n: tensor[n * size : (n + 1) * size]) for n in range(parts)]
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = {name: change(tensor) for name, tensor in vars(self).items() if tensor is not None}
-        return Batch(**tensors)
+        return Batch(**{name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()})
 
     def _tensors(self) -> list[Tensor]:
-        return [tensor for tensor in vars(self).values() if tensor is not None]
+        return [part for part in vars(self).values() if isinstance(part, Tensor)]
 
 
 class Samples:
@@ -250,9 +248,8 @@ class Samples:
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1:length].ravel(), strict=True):
             part = slice(time, time + 1)
             clock_features(self._day[part], self._hour[part], seconds[part] / 3600, *self._mesh, out=out[None])
-        told, reference = None, None
-        if self.layout.lengths != (1,) or self.step.months:
-            told = torch.from_numpy(seconds[whole[:, :-1:length]] / self.step.seconds)
+        several, reference = self.layout.lengths != (1,), None
+        told = told_length(several, length, seconds[whole[:, :-1:length]] / self.step.seconds, self.step)
         if self.climatology is not None:
             found = self.climatology.at(self.times[whole[:, length::length].ravel()])
             reference = found.unflatten(0, (len(starts), steps))

@@ -8,11 +8,12 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels, Layout, kept_within, outside_of
-from emulator.data.forcing import Forcing, StepInputs
+from emulator.data.forcing import Forcing
 from emulator.forecasting.options import EnsembleOptions
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
+from emulator.parallel.host_copies import to_device
 from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
 from emulator.store.schema import missing_times
@@ -106,7 +107,7 @@ class InitialStates:
         outside = outside_of(self.dataset, channels)
         if outside is not None:
             packed = kept_within(packed, torch.from_numpy(~outside))
-        return packed.to(self.step.device)
+        return to_device(packed, self.step.device)
 
     def _draws(self, time) -> Tensor:
         """Noise of every perturbed member, `(member, channel, *space)`, in units of the change over a step."""
@@ -121,7 +122,7 @@ class InitialStates:
             noise(self._source, channels, generator_of(options.seed, time, member), options.vertical_correlation)
             for member in members
         ]
-        return torch.stack(draws).to(self.step.device)
+        return to_device(torch.stack(draws), self.step.device)
 
     def _with_control(self, state: Tensor, perturbed_states: Tensor) -> Tensor:
         return torch.cat([state[None], perturbed_states]) if self.options.control else perturbed_states
@@ -138,7 +139,7 @@ class InitialStates:
     def _bred(self, time, state: Tensor) -> Tensor:
         options, cycle, past = self.options, self._spacing, self._past(time)
         states = [*self._states(past), state]
-        area = torch.as_tensor(self.forcing.grid.area).to(self.step.device)
+        area = to_device(torch.as_tensor(self.forcing.grid.area), self.step.device)
 
         def advance(batch, index):
             return self._forecast(batch, past[index], cycle)
@@ -169,8 +170,7 @@ class InitialStates:
                     given = given._replace(
                         noise=self.step.noise.rows([forecast_key(self.options.seed, start, 0, number)])
                     )
-                parts = given.to(self.step.device)
-                yield StepInputs(*(None if part is None else part.expand(rows, *part.shape[1:]) for part in parts))
+                yield given.to(self.step.device).repeated(rows)
 
         ends = []
         for rows in batch.split(self.batch_size):

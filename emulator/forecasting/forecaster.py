@@ -1,6 +1,7 @@
 """Forecasts from a group of initial times: states in, blocks of named fields out, resumable at every block."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,12 +18,14 @@ from emulator.data.channels import Channels, outside_of
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import Forcing, StepInputs
 from emulator.files.whole_file import whole_file
+from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Stepper, StepResult, newest
+from emulator.parallel.host_copies import HostCopies, Landing, to_device
 from emulator.store.schema import grid_of
 
 BLOCK_BYTES = 1 << 27
@@ -35,9 +38,20 @@ class Position:
     number: int
     states: list[Tensor]
     masses: list[Tensor | None]
+    landing: Landing | None = None  # of all of these, where they are still on their way to the host
+
+    def towards_host(self, copies: HostCopies) -> "Position":
+        """The same, on its way to the host's memory: it can be saved beside the forecast."""
+        here = [mass is not None for mass in self.masses]
+        landing = copies.begin([*self.states, *itertools.compress(self.masses, here)])
+        landed = iter(landing.tensors)
+        states = [next(landed) for _ in self.states]
+        return Position(self.number, states, [next(landed) if one else None for one in here], landing)
 
     def save(self, path: Path) -> None:
         """Written beside and renamed: whole or not there. Raises `OSError` when the disk is full."""
+        if self.landing is not None:
+            self.landing.arrive()
         tensors = {f"state{i}": state.cpu().contiguous() for i, state in enumerate(self.states)}
         tensors |= {f"mass{i}": mass.cpu() for i, mass in enumerate(self.masses) if mass is not None}
         with whole_file(path) as partial:
@@ -91,7 +105,8 @@ class Forecaster:
             name: outside_of(dataset, Channels.of(dataset, [name]))
             for name in (*layout.prognostic.names, *layout.diagnostic.names)
         }
-        self.records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
+        self.copies = HostCopies(self.step.device)
+        self._records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
         self._initial = InitialStates(self.step, dataset, self.forcing, batch_size, ensemble)
 
     @property
@@ -107,28 +122,36 @@ class Forecaster:
         """Raises `ValueError` for initial times whose states, or those of their ensemble, the store lacks."""
         self._initial.check(times)
 
-    def blocks(self, times: Sequence, schedule: Schedule, position: Position | None = None) -> Iterator[tuple]:
-        """Pairs of the position after a block, and its fields `(time, lead, [member,] ..., *space)` and records.
+    def blocks(
+        self, times: Sequence, schedule: Schedule, position: Position | None = None
+    ) -> Iterator[tuple[Position, Block]]:
+        """Pairs of the position after a block, and the `Block`.
 
-        Batches are the same rows whatever the blocks and wherever the forecasts start again, so that the numbers are too.
+        Every lead's copy to the host begins when the lead is computed, and nothing here waits for one. Batches are the same
+        rows whatever the blocks and wherever the forecasts start again, so that the numbers are too.
         """
         rows = self._rows(len(times))
         entries, start = [], position
         if start is None:
             state, diagnostic = self._initial(times)
-            start = Position(0, [state[r] for r in rows], [None] * len(rows))
+            start = Position(0, [state.index_select(0, self._index(r)) for r in rows], [None] * len(rows))
             if not schedule.mean:
-                entries = [(newest(state, self.step.layout), diagnostic, {})]
+                entries = [Entry.begin(newest(state, self.step.layout), diagnostic, {}, self.copies)]
         before = start
         most = max(1, BLOCK_BYTES // (4 * len(times) * self.members * (self._numbers() or 1)))
         for here, entry in self._entries(times, rows, start, schedule):
             if len(entries) == most:
-                yield before, self._named(entries, len(times))
+                yield before, self._block(entries, len(times))
                 entries = []
-            entries.append(entry)
+            entries.append(Entry.begin(*entry, self.copies))
+            self._records.update(entry[2])
             before = here
         if entries:
-            yield before, self._named(entries, len(times))
+            yield before, self._block(entries, len(times))
+
+    def _block(self, entries: list[Entry], times: int) -> Block:
+        naming = Naming(self.step.layout, self._outside, times, self.members if self.ensemble else None)
+        return Block(entries, naming, tuple(sorted(self._records)))
 
     def _numbers(self) -> int:
         """Numbers that a state and its diagnostics have."""
@@ -151,24 +174,26 @@ class Forecaster:
         shared: dict[int, StepInputs] = {}  # forcing and clock of the step that the batches of rows are at
 
         def inputs(row: np.ndarray) -> Iterator[StepInputs]:
+            index = self._index(row)
             for number in numbers:
                 if number not in shared:
                     shared.clear()
                     shared[number] = self._inputs(times, number)
                 given = shared[number]
                 if len(rows) > 1:
-                    given = given.rows(row)
+                    given = given.rows(index)
                 yield given._replace(noise=self._noise(times, row, number))
 
         forecasts = []
         for row, state, mass in zip(rows, start.states, start.masses, strict=True):
             model = self.models[(int(row[0]) % self.members) % len(self.models)]
             device = self.step.device
-            anchor = None if mass is None else Anchor(mass.to(device))
-            forecasts.append(rollout(model, state.to(device), inputs(row), anchor, first=start.number + 1))
+            anchor = None if mass is None else Anchor(to_device(mass, device))
+            forecasts.append(rollout(model, to_device(state, device), inputs(row), anchor, first=start.number + 1))
+        order = self._index(np.argsort(np.concatenate(rows)))
         total, written, ends = None, start.number, set(schedule.ends)
         for number, results in zip(numbers, zip(*forecasts, strict=True), strict=True):
-            entry = self._joined(results, rows)
+            entry = _joined(results, order)
             if schedule.mean:
                 total = _added(total, entry)
             if number in ends:
@@ -181,8 +206,12 @@ class Forecaster:
         """Forcing, clock and more of step `number` of all rows, without noise, on the models' device."""
         given = self.forcing.inputs([self.forcing.later(time, number - 1) for time in times])
         if self.members > 1:
-            given = given.rows(np.repeat(np.arange(len(times)), self.members))
+            given = given.rows(torch.arange(len(times)).repeat_interleave(self.members))
         return given.to(self.step.device)
+
+    def _index(self, positions: np.ndarray) -> Tensor:
+        """Positions of rows on the models' device: a list or an array would have the host wait for it."""
+        return to_device(torch.from_numpy(positions), self.step.device)
 
     def _noise(self, times, row: np.ndarray, number: int) -> Tensor | None:
         """Noise of step `number`, counted from 1, of some rows; None for a network that takes none."""
@@ -191,49 +220,8 @@ class Forecaster:
             return None
         seed = self.ensemble.seed if self.ensemble else 0
         named = [(times[r // self.members], int(r % self.members)) for r in row]
-        return step.noise.rows(forecast_key(seed, *name, number) for name in named).to(self.step.device)
-
-    def _joined(self, results: Sequence[StepResult], rows) -> tuple:
-        if len(rows) == 1:
-            return results[0].state, results[0].diagnostic, results[0].record
-        device = self.step.device
-        order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(device)
-        names = {name for result in results for name in result.record}
-        zeros = [torch.zeros(len(row), device=device) for row in rows]
-        record = {
-            name: torch.cat([r.record.get(name, zero).float() for r, zero in zip(results, zeros, strict=True)])[order]
-            for name in names
-        }
-        state, diagnostic = (torch.cat([getattr(r, what) for r in results])[order] for what in ("state", "diagnostic"))
-        return state, diagnostic, record
-
-    def _where_it_exists(self, name: str, field: np.ndarray) -> np.ndarray:
-        """A field `(row, [level,] *space)`, missing elsewhere."""
-        outside = self._outside[name]
-        return field if outside is None else np.where(outside.reshape(field.shape[1:]), np.float32(np.nan), field)
-
-    def _named(self, entries, times: int) -> dict[str, np.ndarray]:
-        layout = self.step.layout
-        out: dict[str, np.ndarray] = {}
-
-        def shaped(field):  # (time and member, lead, ...) -> (time, lead, [member,] ...)
-            if not self.ensemble:
-                return field
-            return np.moveaxis(field.reshape(times, self.members, *field.shape[1:]), 1, 2)
-
-        for channels, part in ((layout.prognostic, 0), (layout.diagnostic, 1)):
-            if channels.count:
-                stacked = torch.stack([entry[part] for entry in entries], dim=1).flatten(0, 1).cpu()
-                for name, field in channels.unpack(stacked).items():
-                    out[name] = shaped(
-                        self._where_it_exists(name, field.numpy()).reshape(-1, len(entries), *field.shape[1:])
-                    )
-        self.records |= {name for entry in entries for name in entry[2]}
-        zeros = torch.zeros(len(entries[0][0]), device=self.step.device)
-        for name in sorted(self.records):  # 0 at lead 0, also in a block of its own
-            values = [entry[2].get(name, zeros).float() for entry in entries]
-            out[name] = shaped(torch.stack(values, dim=1).cpu().numpy())
-        return out
+        noise = step.noise.rows(forecast_key(seed, *name, number) for name in named)
+        return to_device(noise, self.step.device)
 
 
 def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climatology | None:
@@ -252,6 +240,22 @@ def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climat
     for one in asking:
         found.check_made(getattr(one, "metadata", {}).get("climatology"))
     return found
+
+
+def _joined(results: Sequence[StepResult], order: Tensor) -> tuple:
+    """State, diagnostics and records of all rows from those of their batches; `order`: where each row is among these."""
+    if len(results) == 1:
+        return results[0].state, results[0].diagnostic, results[0].record
+    names = {name for result in results for name in result.record}
+    zeros = [torch.zeros(len(result.state), device=order.device) for result in results]
+    record = {
+        name: torch.cat([r.record.get(name, zero).float() for r, zero in zip(results, zeros, strict=True)])
+        for name in names
+    }
+    record = {name: values.index_select(0, order) for name, values in record.items()}
+    parts = ([getattr(result, what) for result in results] for what in ("state", "diagnostic"))
+    state, diagnostic = (torch.cat(part).index_select(0, order) for part in parts)
+    return state, diagnostic, record
 
 
 def _added(total, entry):

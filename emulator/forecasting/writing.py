@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.background import BackgroundWriter
+from emulator.forecasting.blocks import Block
 from emulator.forecasting.forecaster import Forecaster, Position
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
@@ -70,7 +71,7 @@ def in_memory(
     leads, size, forecasts = schedule.leads(forecaster.forcing.step), forecaster.group_size, []
     for first in range(0, len(times), size):
         group = times[first : first + size]
-        blocks = [block for _, block in forecaster.blocks(group, schedule)]
+        blocks = [block.fields() for _, block in forecaster.blocks(group, schedule)]
         for row in range(len(group)):
             # the first block does not know yet what steps record
             names = dict.fromkeys(name for block in blocks for name in block)
@@ -123,11 +124,14 @@ def write(
                 at = schedule.numbers.index(position.number) + 1
                 log.info("%s: resuming after lead %s", path, lead_text(leads[at - 1]))
             for here, block in forecaster.blocks([times[i] for i in group], schedule, position):
-                length = next(iter(block.values())).shape[1]
+                length = block.leads
                 last = at + length == len(leads)
                 options = leads[at : at + length], thin, schedule.mean
                 writer.submit(_write_block, forecaster, path, group, block, options, last)
-                writer.submit(restart.unlink, True) if last else writer.submit(here.save, restart)
+                if last:
+                    writer.submit(restart.unlink, True)
+                else:
+                    writer.submit(here.towards_host(forecaster.copies).save, restart)
                 at += length
                 finished += length * len(group)
                 report(finished, f"{len(times)} initial times")
@@ -138,7 +142,7 @@ def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) ->
     """The first lead of the first forecast with the records of a step, which are not in the block of lead 0."""
     first: dict[str, np.ndarray] = {}
     for _, block in forecaster.blocks(times[:1], Schedule(schedule.ends[:1], schedule.mean)):
-        first |= block
+        first |= block.fields()
     return _dataset(forecaster, {name: field[0] for name, field in first.items()}, leads, thin, schedule.mean)
 
 
@@ -156,9 +160,10 @@ def compact_json(options) -> str:
     return json.dumps(dataclasses.asdict(options), separators=(",", ":"))
 
 
-def _write_block(forecaster, path, group, block, options, last) -> None:
+def _write_block(forecaster, path, group, block: Block, options, last) -> None:
+    fields = block.fields()  # waits for the device in the writer's thread, while the next block is computed
     for row, index in enumerate(group):
-        part = {name: field[row] for name, field in block.items()}
+        part = {name: field[row] for name, field in fields.items()}
         write_forecast_init(path, _dataset(forecaster, part, *options), index, done=last)
 
 

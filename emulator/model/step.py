@@ -113,14 +113,18 @@ class Step(nn.Module):
         clock: Tensor,
         anchor=None,
         noise: Tensor | None = None,
-        length: Tensor | None = None,
+        length: Tensor | float | None = None,
         reference: Tensor | None = None,
     ) -> StepResult:
         """One step from `state`; arguments as one time of `emulator.data.samples.Batch`.
 
-        Raises `ValueError` for noise, a length or a climatology that the step does not take, and for none where it needs it.
+        Of several lengths one comes as a number; to be told it by a tensor `(batch,)` the host waits for the device. Raises
+        `ValueError` for noise, a length or a climatology that the step does not take, and for none where it needs it.
         """
         self._check(noise, length, reference)
+        common = self._common(length)
+        if common is not None:
+            length = torch.full((len(state),), common, dtype=torch.float64, device=state.device)
         state = kept_within(state, self.exists)
         more = {} if noise is None else {"noise": noise}
         if self.scalars is not None:
@@ -136,20 +140,29 @@ class Step(nn.Module):
             return StepResult(following, diagnostic, {}, past=past)
         with torch.autocast(state.device.type, enabled=False):
             fields = self.fields(now), self.fields(following, diagnostic)
-            scheme, seconds = self._closing(length)
+            scheme, seconds = self._closing(length, common)
             changed, record = scheme(*fields, anchor, seconds)
         mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
         return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
 
-    def _closing(self, length: Tensor | None) -> tuple:
+    def _common(self, length: Tensor | float | None) -> float | None:
+        """The length of all rows where the network makes steps of several; raises `ValueError` for rows that differ."""
+        if not isinstance(length, Tensor):
+            return length
+        if self.layout.lengths == (1,):  # calendar steps, which may differ
+            return None
+        found = set(length.tolist())
+        if len(found) > 1:
+            raise ValueError(f"Expected steps of one length in a batch, got {sorted(found)}")
+        return found.pop()
+
+    def _closing(self, length: Tensor | None, common: float | None) -> tuple:
         """The scheme for steps of a length, and their seconds where they are calendar months, which differ by row."""
-        if length is None:
-            return self.scheme, None
-        if self.layout.lengths == (1,):
-            return self.scheme, length * self.scheme.atmosphere.step_seconds
-        return self.scheme.lasting(float(length[0])), None
+        if self.layout.lengths != (1,):
+            return self.scheme.lasting(float(common)), None
+        return self.scheme, None if length is None else length * self.scheme.atmosphere.step_seconds
 
     def _known(self, now: Tensor, length: Tensor | None, reference: Tensor | None) -> Known:
         """What the prediction starts from."""
@@ -167,8 +180,6 @@ class Step(nn.Module):
             )
         if length is None and self.layout.lengths != (1,):
             raise ValueError(f"Expected the length of a step among {self.layout.lengths} steps of the store, got none")
-        if length is not None and self.layout.lengths != (1,) and bool((length != length[0]).any()):
-            raise ValueError(f"Expected steps of one length in a batch, got {length.unique().tolist()}")
         if self.prediction.reference and reference is None:
             raise ValueError(
                 "Expected the climatology at the end of the step, from which this network predicts, got none"

@@ -32,14 +32,19 @@ def device_of(processes: Processes) -> torch.device:
     return torch.device("cuda", processes.local_rank)
 
 
+def use(device: torch.device) -> None:
+    """Has this process use its own GPU for all that names none, and leave alone those of the processes beside it."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 @contextlib.contextmanager
 def process_group(processes: Processes, device: torch.device, timeout_seconds: float = 1800.0) -> Iterator[Processes]:
     """The group of some processes for the time of a `with` block: NCCL between GPUs, gloo between CPUs.
 
     One process alone starts none.
     """
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    use(device)
     if processes.size == 1:
         yield processes
         return

@@ -35,7 +35,7 @@ def explain(
 def broken_data(step: Step, batch: Batch, starts: np.ndarray, times: np.ndarray) -> str:
     """Which variables of an update's data are not finite, and the last such time; empty where all are finite."""
     states, diagnostics = _wrong(step, batch.state), _wrong(step, batch.diagnostic)  # (row, time, channel)
-    length = 1 if batch.length is None else round(float(batch.length[0, 0]))
+    length = round(batch.length) if isinstance(batch.length, float) else 1
     names = _named(_labels(step), torch.cat([states.flatten(0, 1).any(0), diagnostics.flatten(0, 1).any(0)]))
     if not names:
         return ""

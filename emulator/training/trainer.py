@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,11 @@ def _optimizer(step: Step, recipe: Recipe) -> torch.optim.AdamW:
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     fused = not any(p.is_complex() for p in step.parameters())  # torch has no fused kernel for those
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
+
+
+def _usable(norm: Tensor, loss: Tensor, limit: float) -> bool:
+    """Whether an update may be made of its gradients: the one point at which it has the host wait for a GPU."""
+    return bool(torch.isfinite(norm) & (loss <= limit))
 
 
 class Trainer:
@@ -190,7 +196,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         onward = self._order.onward(self.update)
         if onward is not None and onward.any():
-            batch.begin(torch.as_tensor(onward), self.carried)
+            batch.begin(np.flatnonzero(onward), self.carried)
         rows, ends, reached = [], [], []
         for number, part in enumerate(batch.split(phase.accumulate)):
             with self._run_window.collecting(number + 1 < phase.accumulate):
@@ -206,7 +212,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = mean_over(torch.stack([row["loss"] for row in rows]).mean() if len(rows) > 1 else rows[0]["loss"])
-        if not torch.isfinite(norm) or not loss <= self.recipe.loss_limit:
+        if not _usable(norm, loss, self.recipe.loss_limit):
             raise self._diagnose(loss, batch, ends)
         self.optimizer.step()
         advance_average(self.average, self.step, self.recipe.ema)

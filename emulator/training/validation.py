@@ -62,22 +62,22 @@ class Validation:
         """
         length = self.samples.layout.lengths[0]
         chosen = share(self.starts(processes), processes)
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(3, dtype=torch.float64, device=device)  # on it, so that the host waits for the last alone
         for first in range(0, len(chosen), self.batch_size):
             part = chosen[first : first + self.batch_size]
             batch = self.samples.batch(part, self.steps, length)
-            batch = batch.for_members(self.members, self._noise(step, part)).to(device)
+            batch = batch.for_members(self.members, self._noise(step, part)).pinned().to(device)
             results = rollout(step, batch.start(), batch.inputs(), execution=Execution(precision))
             for k, result in enumerate(results):
                 truth = batch.truth(k)
                 if k == 0:
-                    sums[0] += len(part) * float(self.error(result.state, result.diagnostic, *truth))
+                    sums[0] += len(part) * self.error(result.state, result.diagnostic, *truth).double()
             if step.layout.prognostic.count:
                 ours, theirs = (result.state, truth[1]), (newest(batch.start(), step.layout), truth[1])
             else:
                 ours, theirs = (result.state, result.diagnostic), (truth[0], step.mean_diagnostic(truth[1]))
-            sums[1] += len(part) * float(self.error(*ours, *truth))
-            sums[2] += len(part) * float(self.error(*theirs, *truth))
+            sums[1] += len(part) * self.error(*ours, *truth).double()
+            sums[2] += len(part) * self.error(*theirs, *truth).double()
         one, last, persistence = (mean_over(sums) / len(chosen)).tolist()
         ratio = last / persistence if persistence > 0 else 1.0
         return {

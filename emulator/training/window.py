@@ -73,7 +73,7 @@ class Window(nn.Module):
     def forward(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
         """The loss, a scalar, and the result of the last step."""
         steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.start(), None)
-        length = 1 if batch.length is None else round(float(batch.length[0, 0]))
+        length = round(batch.length) if isinstance(batch.length, float) else 1
 
         def begin(number: int, state: Tensor, anchor: object) -> tuple[Tensor, object]:
             nonlocal start

@@ -48,14 +48,14 @@ def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, 
     leads = np.round(np.array(schedule.numbers) * run.forcing.step_seconds * 1e9).astype("timedelta64[ns]")
     fields = {}
     for _, block in run.blocks(inits, Schedule(schedule.ends[:1])):
-        fields |= block
+        fields |= block.fields()
     if path is not None:
         template = _dataset(run, {n: f[0] for n, f in fields.items()}, leads)
         create_forecast(path, template, inits, leads, {"fingerprint": "bench"})
     at, early, start = 0, 0.0, time.perf_counter()
     with BackgroundWriter() as writer:
         for here, block in run.blocks(inits, schedule):
-            length = next(iter(block.values())).shape[1]
+            length = block.leads
             if path is not None:
                 last = at + length == len(leads)
                 writer.submit(_write_block, run, path, [0], block, (leads[at : at + length], None, False), last)

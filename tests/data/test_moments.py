@@ -59,7 +59,7 @@ def test_forcing_at_each_moment_is_what_its_definition_says(planet, length):
         one = Forcing(data, layout, length).inputs(data["time"].values[[start, start + length]])
         torch.testing.assert_close(one.forcing, batch.forcing[0], rtol=0, atol=0)
         torch.testing.assert_close(one.clock, batch.clock[0], rtol=0, atol=0)
-        assert (one.length is None and batch.length is None) if length == 1 else (one.length == batch.length[0]).all()
+        assert one.length == batch.length == (None if layout.lengths == (1,) else float(length))
 
 
 def test_long_steps_have_states_at_their_ends_and_means_of_their_diagnostics(planet):

@@ -130,7 +130,7 @@ def test_forecasts_are_missing_where_a_field_does_not_exist_and_the_same_bits_el
         step, *_ = made(data, statistics)
         forecaster = Forecaster([step.eval()], data, 2, ensemble)
         ((_, block),) = forecaster.blocks(list(data["time"].values[[8, 12]]), Schedule.every(4))
-        blocks.append(block)
+        blocks.append(block.fields())
     inside, land = data["ocean_mask"].values > 0.5, data["land_sea_mask"].values > 0.5
     for name, where in (("thetao", inside), ("hfds", ~land)):
         for block in blocks:

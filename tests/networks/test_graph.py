@@ -91,6 +91,16 @@ def test_output_and_gradients_are_those_of_a_plain_reference(batch, checkpointin
         )
 
 
+@pytest.mark.slow
+def test_a_compiled_network_is_one_graph_with_the_same_output_and_gradients():
+    net, x, results = network(), fields(2, 3, 12, 24), []
+    for function in (net, torch.compile(net, backend="aot_eager", fullgraph=True)):
+        y = function(x)
+        results.append([y.detach(), *torch.autograd.grad(y.square().sum(), list(net.parameters()))])
+    for expected, found in zip(*results, strict=True):
+        assert_close(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
+
+
 def test_float32_is_the_same_to_rounding():
     net, x = network(), fields(2, 3, 12, 24)
     with torch.no_grad():

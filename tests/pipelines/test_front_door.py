@@ -1,6 +1,5 @@
 """The public library beside the command line: the same functions, the same bits, from a notebook."""
 
-import contextlib
 import copy
 import subprocess
 import sys
@@ -12,9 +11,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import emulator as em
-from emulator.forecasting.forecaster import Forecaster, Position
-from emulator.forecasting.options import EnsembleOptions
-from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
 from emulator.model.conserving import ConservationOptions
 from emulator.model.step import Step
@@ -179,20 +175,3 @@ def test_statistics_from_python_are_those_of_the_stage(finished, tmp_path):
     em.statistics(run / "analysis.zarr", tmp_path / "statistics.nc", period.start, period.end)
     ours, stage = (xr.open_dataset(path / "statistics.nc").load() for path in (tmp_path, run))
     xr.testing.assert_equal(ours, stage)
-
-
-@pytest.mark.parametrize("kind", [None, "noise", "bred", "lagged"])
-def test_a_forecast_lies_where_its_model_lies(parts, monkeypatch, kind):
-    """On torch's meta device, which computes shapes alone and refuses, as a GPU does, what meets it from the CPU."""
-    truth, model = parts
-    monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: contextlib.nullcontext())  # meta has none
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *arguments: False)
-    elsewhere = copy.deepcopy(Step.without_scheme(model)).to("meta")
-    ensemble = kind and EnsembleOptions(2, kind, cycles=2, cycle_hours=6)
-    forecaster, times = Forecaster([elsewhere], truth, 2, ensemble), list(truth["time"].values[[20, 21]])
-    state, diagnostic = forecaster._initial(times)
-    rows = forecaster._rows(2)
-    start = Position(0, [state[row] for row in rows], [None] * len(rows))
-    entries = [entry for _, entry in forecaster._entries(times, rows, start, Schedule.every(2))]
-    found = {tensor.device.type for entry in [(state, diagnostic), *entries] for tensor in entry[:2]}
-    assert found == {"meta"} and len(entries) == 2
