@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from emulator.options import Options
-from emulator.parallel.space import Space
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import REGIONAL, Grid
 from emulator.registry import Registry
 
@@ -52,7 +52,7 @@ def options_of(kind: str) -> type[Options]:
     return NETWORKS[kind].options
 
 
-def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid, space: Space = Space()) -> nn.Module:
+def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid, space: Space = ALONE) -> nn.Module:
     """The network of a configuration, freshly initialised.
 
     Args:

@@ -85,6 +85,9 @@ class Space:
         return x if self.size == 1 else _TurnedBack.apply(x, tuple(inner), tuple(outer), self)
 
 
+ALONE = Space()
+
+
 def even_bounds(count: int, parts: int) -> tuple[int, ...]:
     """Bounds of `parts` shares of `count` things that differ by one at most, the larger first, `(parts + 1,)`."""
     least, more = divmod(count, parts)
