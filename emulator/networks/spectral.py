@@ -43,7 +43,7 @@ def mix(c, weight, plan, half):
     batch, width = c.shape[1], weight.shape[-1]
     out = c.new_empty(plan.count, batch, width)
     if native.mixes(c, weight, half):
-        native.mixing(c.contiguous(), weight.contiguous(), out, plan.lmax, plan.width, half)
+        native.mixing(c.contiguous(), weight.contiguous(), out, plan.bounds, half)
         return out
     values, weight = (c.bfloat16(), weight.bfloat16()) if half else (c, weight)
     for position, degrees, rows, first in _pieces(plan):
@@ -71,7 +71,7 @@ def mix_backward(g, c, weight, plan, half):
     g_c = c.new_empty(c.shape)
     g_weight = torch.empty_like(weight)
     if native.mixes(c, weight, half):
-        native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.lmax, plan.width, half)
+        native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.bounds, half)
         return g_c, g_weight
     flat = weight.flatten(2).to(dtype)
     g_values, values = g.to(dtype), c.to(dtype)
@@ -84,13 +84,15 @@ def mix_backward(g, c, weight, plan, half):
             g_part = _rotate(g_part)
         target = g_c[position : position + size].view(degrees, rows * batch, -1)
         target.copy_(torch.bmm(g_part, flat[first::2].transpose(1, 2)))
-        if first < 2:  # the first block has every degree
+        if first < 2:  # the first block of all has every degree
             sums[first] = torch.bmm(part.transpose(1, 2), g_part)
         else:
+            if not len(sums[first % 2]):  # of a process without that block
+                sums[first % 2] = flat.new_zeros(len(flat[first % 2 :: 2]), *flat.shape[1:])
             sums[first % 2][first // 2 :].baddbmm_(part.transpose(1, 2), g_part)
     for q in (0, 1):
-        if len(sums[q]):
-            g_weight[q::2] = sums[q].view(g_weight[q::2].shape)
+        if len(g_weight[q::2]):
+            g_weight[q::2] = sums[q].view(g_weight[q::2].shape) if len(sums[q]) else 0
     return g_c, g_weight
 
 
