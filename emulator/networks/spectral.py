@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import register_flop_formula
 
 from emulator.kernels import transform as native
+from emulator.parallel.space import ALONE, Space
 from emulator.sphere.tables import Plan
 
 FILTERS = ("complex", "real", "diagonal", "low_rank")
@@ -207,9 +208,9 @@ class SpectralFilter(nn.Module):
 class DegreeGate(nn.Module):
     """Nonlinearity between filters: each degree is scaled by a function of its power, which no rotation changes."""
 
-    def __init__(self, plan: Plan, channels: int):
+    def __init__(self, plan: Plan, channels: int, space: Space = ALONE):
         super().__init__()
-        self.plan = plan
+        self.plan, self.space = plan, space
         self.scale = nn.Parameter(torch.full((plan.lmax, channels), 0.5))
         self.shift = nn.Parameter(torch.zeros(plan.lmax, channels))
         spans = 2 * torch.arange(plan.lmax, dtype=torch.float32) + 1
@@ -225,6 +226,6 @@ class DegreeGate(nn.Module):
                 total = total - squares[:, 0, 0]  # order 0 counts once
             indices = torch.arange(first, self.plan.lmax, 2, device=c.device)
             power = power.index_add(0, indices, total)
-        level = torch.log1p(power / self.spans)
+        level = torch.log1p(self.space.total(power) / self.spans)
         gate = 2 * torch.sigmoid(self.scale[:, None] * (level - math.log(2.0)) + self.shift[:, None])
         return by_degree(c, self.plan, lambda part, degrees: part * gate[degrees, None, None])

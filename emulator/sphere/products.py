@@ -270,18 +270,23 @@ def _products(x, legendre, fourier, plan, onto=None, *, out_shape=None):
 
 
 class Transform(torch.autograd.Function):
-    """`to_coefficients`, or with `inverse` its transpose; the gradient is the other one with the same tables."""
+    """`to_coefficients`, or with `inverse` its transpose; the gradient is the other one with the same tables.
+
+    `products`: what has other functions of these names (`emulator.sphere.bands`); None for those of this file.
+    """
 
     @staticmethod
-    def forward(ctx, x, legendre, fourier, plan, inverse):
+    def forward(ctx, x, legendre, fourier, plan, inverse, products):
         ctx.save_for_backward(legendre, fourier)
-        ctx.plan, ctx.inverse = plan, inverse
-        operator = torch.ops.emulator.to_cells if inverse else torch.ops.emulator.to_coefficients
+        ctx.plan, ctx.inverse, ctx.products = plan, inverse, products
+        products = products or torch.ops.emulator
+        operator = products.to_cells if inverse else products.to_coefficients
         return operator(x.contiguous(), legendre, fourier, plan)
 
     @staticmethod
     def backward(ctx, gradient):
-        return Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, not ctx.inverse), None, None, None, None
+        back = Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, not ctx.inverse, ctx.products)
+        return back, None, None, None, None, None
 
 
 class AnalysisBesides(torch.autograd.Function):
@@ -291,17 +296,19 @@ class AnalysisBesides(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, legendre, fourier, plan):
+    def forward(ctx, x, legendre, fourier, plan, products):
         ctx.save_for_backward(legendre, fourier)
         ctx.set_materialize_grads(False)
-        ctx.plan = plan
-        return torch.ops.emulator.to_coefficients(x, legendre, fourier, plan), x.view_as(x)
+        ctx.plan, ctx.products = plan, products
+        return (products or torch.ops.emulator).to_coefficients(x, legendre, fourier, plan), x.view_as(x)
 
     @staticmethod
     def backward(ctx, gradient, other):
         if gradient is None or other is None or torch.is_grad_enabled():
-            back = None if gradient is None else Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, True)
+            how = *ctx.saved_tensors, ctx.plan, True, ctx.products
+            back = None if gradient is None else Transform.apply(gradient, *how)
             total = other if back is None else back if other is None else back + other
         else:
-            total = torch.ops.emulator.to_cells(gradient.contiguous(), *ctx.saved_tensors, ctx.plan, other.contiguous())
-        return total, None, None, None
+            to_cells = (ctx.products or torch.ops.emulator).to_cells
+            total = to_cells(gradient.contiguous(), *ctx.saved_tensors, ctx.plan, other.contiguous())
+        return total, None, None, None, None
