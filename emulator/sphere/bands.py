@@ -59,8 +59,8 @@ class BandProducts:
 
     def __init__(self, plan: Plan, space: Space):
         space.bounds(plan.nlat)
-        if plan.lmax // 2 < space.size:
-            raise ValueError(f"Expected at least {2 * space.size} degrees for {space.size} processes, got {plan.lmax}")
+        if (least := 2 * space.size - 1) > plan.lmax:
+            raise ValueError(f"Expected at least {least} degrees for {space.size} processes, got {plan.lmax}")
         plans = [plan._replace(rank=rank) for rank in range(space.size)]
         self.space = space
         self.rows = [len(own_rows(each)) for each in plans]
