@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from emulator.options import Options
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import REGIONAL, Grid
 from emulator.registry import Registry
 
@@ -20,22 +21,25 @@ class NetworkError(ValueError):
 
 
 class Kind(NamedTuple):
-    """A registered network: its options, the function `(options, inputs, outputs, grid)` that makes it, and its regions."""
+    """A registered network: its options, the function that makes it, its regions, and whether it takes bands of a state."""
 
     options: type[Options]
-    build: Callable[[Any, int, int, Grid], nn.Module]
+    build: Callable[..., nn.Module]
     regions: tuple[str, ...]
+    bands: bool
 
 
 NETWORKS: Registry[Kind] = Registry("network of a kind", __package__, error=NetworkError)
 
 
-def network(kind: str, options: type[Options], regions: tuple[str, ...] = REGIONAL) -> Callable:
+def network(kind: str, options: type[Options], regions: tuple[str, ...] = REGIONAL, bands: bool = False) -> Callable:
     """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind.
 
-    `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself.
+    `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself. `bands`: whether
+    several processes can hold a state together; the function then takes the `Space` as its last argument, and the network
+    the band of the grid that is its process's.
     """
-    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions)).build
+    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions, bands)).build
 
 
 def kinds() -> tuple[str, ...]:
@@ -48,13 +52,14 @@ def options_of(kind: str) -> type[Options]:
     return NETWORKS[kind].options
 
 
-def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> nn.Module:
+def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid, space: Space = ALONE) -> nn.Module:
     """The network of a configuration, freshly initialised.
 
     Args:
       config: `kind` and its options, as in YAML or in a checkpoint's JSON.
-      inputs, outputs: channels. grid: of the fields.
-    Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid that the network does not fit.
+      inputs, outputs: channels. grid: of the whole fields. space: the processes that hold a state together.
+    Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid or processes that the network
+    does not fit.
     """
     kind, made = config.get("kind"), options(config)
     if not grid.is_global() and grid.kind not in NETWORKS[kind].regions:
@@ -62,8 +67,13 @@ def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid) -> n
             f"Expected a network that fits the region of {grid.describe()}, got {kind!r}, which does not; networks that "
             f"may: {', '.join(name for name, known in NETWORKS.all().items() if grid.kind in known.regions)}"
         )
+    if space.size > 1 and not NETWORKS[kind].bands:
+        raise NetworkError(
+            f"Expected a network whose states {space.size} processes can hold together, got {kind!r}, whose cannot; networks "
+            f"that can: {', '.join(name for name, known in NETWORKS.all().items() if known.bands)}"
+        )
     try:
-        return NETWORKS[kind].build(made, inputs, outputs, grid)
+        return NETWORKS[kind].build(made, inputs, outputs, grid, *[space] * NETWORKS[kind].bands)
     except NetworkError:
         raise
     except ValueError as error:
