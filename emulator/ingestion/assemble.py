@@ -205,8 +205,9 @@ def _term(name, pieces, leads, members, vertical_axes, masks) -> Term:
         box = np.ix_(rows, columns, member, level)
         if len(np.unique(rows)) < len(rows) or (owner[box] >= 0).any():
             twice = rows[1:][rows[1:] == rows[:-1]] if len(np.unique(rows)) < len(rows) else rows[:1]
-            other = pieces[int(owner[box].max())].path if (owner[box] >= 0).any() else piece.path
-            also = f" and in {other}{MEMBERS}" if other != piece.path else " twice"
+            other = pieces[int(owner[box].max())] if (owner[box] >= 0).any() else piece
+            alike = np.array_equal(other.coordinates["time"], piece.coordinates["time"])
+            also = f" and in {other.path}{MEMBERS if alike else ''}" if other.path != piece.path else " twice"
             raise ValueError(f"Expected {name} once for {times[twice[0]]}, got it in {piece.path}{also}")
         owner[box] = number
         place[np.ix_(rows, columns, [0])] = kept[:, None, None]

@@ -85,8 +85,10 @@ def sums_of_times(name: str, term: Term, step: TimeStep, wanted: np.ndarray) -> 
     Raises `ValueError` naming the file for values that nowhere add up to the step.
     """
     lengths, totals = intervals(term)
-    if np.isnan(lengths).all() or len(term.times) < 2 or not step.seconds:
+    if np.isnan(lengths).all() or (not totals.any() and (len(term.times) < 2 or not step.seconds)):
         return None
+    if len(term.times) < 2 or not step.seconds:  # totals that nothing is added to
+        return _packed([[([(n, 1.0)], float(own))] for n, own in enumerate(lengths[:, 0])], across=True)
     own = usual_step(term.times)
     if not totals.any() and _fit(lengths, own.lengths(term.times)[:, None]):
         return None

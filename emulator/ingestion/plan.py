@@ -24,7 +24,7 @@ from emulator.planet.constants import ERA5, Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES, known, variable
 from emulator.planet.vertical import interfaces_around
-from emulator.sources.axes import interfaces
+from emulator.sources.axes import common_interfaces, interfaces
 from emulator.sources.entries import entries
 from emulator.sources.harmonise import pieces, renamed
 from emulator.sources.horizontal import on_the_sphere
@@ -232,7 +232,7 @@ def _with_interfaces(plan: StorePlan, sources: list[Source]) -> StorePlan:
     """The plan with the kind of levels settled, and their interfaces. Raises `ValueError` where those are absent."""
     if plan.levels is None or plan.vertical == "pressure":
         return plan
-    half_levels = next((half for half in (interfaces(source.dataset) for source in sources) if half is not None), None)
+    half_levels = common_interfaces((source.path, source.dataset) for source in sources)
     kinds = {str(source.dataset.attrs.get("vertical_coordinate", "")) for source in sources} - {""}
     if plan.vertical == "unknown" and half_levels is None and not kinds & {"hybrid", "sigma"}:
         if len(plan.levels) > 1 and plan.levels.max() < HIGHEST_PRESSURE:

@@ -110,6 +110,15 @@ def _of_molecules(units: str) -> bool:
     return "mol" in spelled(units)
 
 
+def is_rate(units: str, variable: Variable) -> bool:
+    """Whether units of a mean are those of a rate, which need no interval to convert."""
+    try:
+        conversion(units, variable)
+    except ValueError:
+        return False
+    return variable.cell == "mean"
+
+
 def conversion(units: str, variable: Variable, interval_seconds: float | None = None) -> tuple[float, float]:
     """`(scale, offset)` from `units` to the table's.
 

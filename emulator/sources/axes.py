@@ -5,6 +5,7 @@ Also the interface coefficients of hybrid and sigma levels, from the ways in whi
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
@@ -17,6 +18,7 @@ from emulator.store.forecast import FORECAST_NAMES
 
 TIME_NAMES = ("time", "valid_time")
 COEFFICIENTS = (("half_level_a", "half_level_b"), ("a_half", "b_half"), ("hyai", "hybi"))
+ROUNDED = (1.0, 1e-5)  # Pa, and shares of the surface pressure, to which files round coefficients
 NOT_VERTICAL = {"y", "x", *TIME_NAMES, *(name for d, names in FORECAST_NAMES.items() if d != "level" for name in names)}
 
 
@@ -178,6 +180,23 @@ def interfaces(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
             if half_a is not None and half_b is not None:
                 return _from_the_top(half_a, half_b)
     return None
+
+
+def common_interfaces(files: Iterable[tuple[str, xr.Dataset]]) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `interfaces`, of the first of some files, paths and contents, that has them.
+
+    Raises `ValueError` naming both files where another has as many others.
+    """
+    found = [(half, path) for path, dataset in files if (half := interfaces(dataset)) is not None]
+    for half, path in found[1:]:
+        first, where = found[0]
+        apart = [np.abs(a - b).max() if len(a) == len(b) else 0.0 for a, b in zip(first, half, strict=True)]
+        if apart[0] > ROUNDED[0] or apart[1] > ROUNDED[1]:
+            raise ValueError(
+                f"Expected the same interfaces of the levels in all files, got others in {path} than in {where}, by up to "
+                f"{apart[0]:.4g} Pa and {apart[1]:.4g} of the surface pressure"
+            )
+    return found[0][0] if found else None
 
 
 def _is_pressure(coefficients) -> bool:

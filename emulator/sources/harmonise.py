@@ -9,7 +9,7 @@ import os
 import numpy as np
 import xarray as xr
 
-from emulator.planet.units import conversion, linear
+from emulator.planet.units import conversion, is_rate, linear
 from emulator.planet.variables import Variable, variable
 from emulator.planet.vertical import VERTICAL
 from emulator.sources.axes import (
@@ -25,7 +25,14 @@ from emulator.sources.axes import (
 from emulator.sources.combinations import by_initial_time, present
 from emulator.sources.conventions import is_its_mean, time_method, with_centre
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
-from emulator.sources.intervals import interval_hours, interval_lengths, is_running, of_one_interval, recorded_hours
+from emulator.sources.intervals import (
+    bound_hours,
+    interval_hours,
+    interval_lengths,
+    is_running,
+    of_one_interval,
+    recorded_hours,
+)
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece, as_slice
@@ -90,12 +97,21 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
 def matches(name: str, array: xr.DataArray) -> list[Match]:
     """The canonical variables that a variable of a source is or belongs to, by its name, attributes, levels and height."""
     heights = [c for c in array.coords.values() if c.ndim == 0 and c.attrs.get("standard_name") == "height"]
-    height = float(heights[0]) if heights else None
+    height = _metres(heights[0]) if heights else None
     found = vertical_coordinate(array)
     for vertical in [None] if _is_of_the_surface(name, array, found) else _possible(found):
         if found := recognise(name, array.attrs, vertical, height):
             return found
     return []
+
+
+def _metres(height: xr.DataArray) -> float:
+    units = str(height.attrs.get("units", "m"))
+    try:
+        scale, _ = linear(units, "m") or (1.0, 0.0)
+    except ValueError:
+        scale = 1.0
+    return float(height) * scale
 
 
 def _is_of_the_surface(name: str, array: xr.DataArray, found) -> bool:
@@ -157,7 +173,8 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
             f"Expected dimensions that are known, got {large[0]} of size {array.sizes[large[0]]}; see select"
         )
     array = array.squeeze(others, drop=True)
-    scale, offset, totals = change(array, match, entry, options)
+    told = [] if static else bound_hours(axes)
+    scale, offset, totals = change(array, match, entry, options, told)
     piece = Piece(
         name=entry.name,
         term=match.term,
@@ -175,7 +192,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         averaged=averaged,
         lengths=interval_lengths(array, match, axes, options, totals),
         totals=totals,
-        assumed=is_assumed(array, match, entry, options),
+        assumed=not told and is_assumed(array, match, entry, options),
         logarithm=match.logarithm,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
@@ -201,10 +218,11 @@ def _domain(array, entry) -> str | None:
     return None if domain == "all" else domain
 
 
-def change(array, match, entry, options) -> tuple[float, float, bool]:
+def change(array, match, entry, options, bounds: list[float] | None = None) -> tuple[float, float, bool]:
     """Scale and offset to the table's units and ECMWF's sign, and whether values are totals over several intervals.
 
-    Those are divided by their steps when they are added up (`emulator.ingestion.intervals`).
+    Those are divided by their steps when they are added up (`emulator.ingestion.intervals`). `bounds`: the hours that bounds
+    tell, as `bound_hours` has them.
     """
     name = str(array.name)
     if match.logarithm:
@@ -213,8 +231,14 @@ def change(array, match, entry, options) -> tuple[float, float, bool]:
     if units is None:
         raise ValueError(f"Expected units of {name}, got none; give them under units")
     several = array.attrs.get("from_start") or len(recorded_hours(array)) > 1 or is_running(array, match, options)
+    several = several or (len(bounds or ()) > 1 and not match.interval_hours and not recorded_hours(array))
     totals = bool(several) and linear(units, entry.units) is None
-    hours = interval_hours(array, match, options)
+    hours = interval_hours(array, match, options, bounds)
+    if "GRIB_shortName" not in array.attrs and time_method(array.attrs) == "sum" and is_rate(units, entry):
+        raise ValueError(
+            f"Expected sums over time of {name} in units of an amount, got {units!r}, those of a rate; average rates instead "
+            f"of adding them up, or give the units of the sum, as in units: {{{name}: kg m-2}}"
+        )
     scale, offset = conversion(units, entry, 1.0 if totals else hours and hours * 3600.0)
     sign = match.sign * (-1 if {name, entry.name} & set(options.negate) else 1)
     return sign * scale, sign * offset, totals

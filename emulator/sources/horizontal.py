@@ -1,6 +1,7 @@
 """The horizontal grid of a source's variable: rows and columns, a map by its CF grid mapping, or points with areas."""
 
 import json
+import re
 
 import numpy as np
 import xarray as xr
@@ -24,6 +25,9 @@ SPHERE = {  # area of the whole in units of cell areas
     "m2": _SPHERE_IN_M2, "m^2": _SPHERE_IN_M2, "m**2": _SPHERE_IN_M2, "km2": _SPHERE_IN_M2 / 1e6, "km^2": _SPHERE_IN_M2 / 1e6,
     "sr": 4 * np.pi, "steradian": 4 * np.pi, "1": 1.0,
 }  # fmt: skip
+OTHER_WAY = re.compile(
+    r"(?:deg(?:ree)?s?|°|º)[\s_]*(?:south|west)|(?:deg|degrees?)_[sw]|degrees[sw]|deg(?:ree)?w|[°º]\s*[sw]"
+)
 
 
 def on_the_sphere(array) -> bool:
@@ -68,14 +72,14 @@ def add_horizontal(axes: Axes, dataset, array) -> None:
 
 
 def degrees(coordinate, otherwise="") -> np.ndarray:
-    """Latitudes or longitudes in degrees, float64, whatever angle they are recorded in.
+    """Latitudes or longitudes in degrees north or east, float64, whatever angle and direction they are recorded in.
 
     `otherwise`: units where the coordinate has none, as corners are in those of their centres. Raises `ValueError` for units
     that are no angle.
     """
     values, units = np.asarray(coordinate.values, np.float64), str(coordinate.attrs.get("units", "") or otherwise)
     if units.strip().lower().startswith(("deg", "°", "º")) or units.strip() in ("", "1"):
-        return values
+        return -values if OTHER_WAY.fullmatch(units.strip().lower()) else values
     try:
         change = linear(units, "degree")
     except ValueError:

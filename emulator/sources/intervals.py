@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emulator.planet.calendar import day_and_hour
+from emulator.planet.calendar import day_and_hour, in_seconds
 from emulator.sources.axes import Axes
 from emulator.sources.options import SourceOptions
 from emulator.sources.piece import Piece
@@ -15,10 +15,21 @@ def recorded_hours(array) -> list[float]:
     return hours[np.isfinite(hours)].tolist()
 
 
-def interval_hours(array, match: Match, options: SourceOptions) -> float | None:
-    """What all values cover: as the source's messages or its name say, else as the options do; None where nothing tells."""
-    recorded = recorded_hours(array)
-    return match.interval_hours or (recorded[0] if len(recorded) == 1 else None) or options.interval_hours
+def interval_hours(array, match: Match, options: SourceOptions, bounds: list[float] | None = None) -> float | None:
+    """What all values cover: as the source's messages, its name or its bounds say, else as the options do; None for nothing.
+
+    `bounds`: the lengths that bounds tell, as `bound_hours`.
+    """
+    recorded, told = recorded_hours(array), bounds or []
+    own = match.interval_hours or (recorded[0] if len(recorded) == 1 else None)
+    return own or (told[0] if len(told) == 1 else None) or options.interval_hours
+
+
+def bound_hours(axes: Axes) -> list[float]:
+    """The lengths of the intervals that bounds tell, increasing; those of calendar months differ."""
+    if axes.starts is None:
+        return []
+    return np.unique(np.round(in_seconds(axes.coordinates["time"] - axes.starts) / 3600, 4)).tolist()
 
 
 def is_running(array, match: Match, options: SourceOptions) -> bool:

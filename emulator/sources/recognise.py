@@ -5,6 +5,7 @@ and which sign a centre gives fluxes is in `emulator.sources.conventions`.
 """
 
 import dataclasses
+import re
 
 from emulator.planet.variables import VARIABLES
 from emulator.sources.conventions import (
@@ -103,6 +104,10 @@ NEAR_SURFACE = {
 LOGARITHMS = {"lnsp": "surface_pressure"}
 # What ECMWF has on the first model level although it is the surface's, by short names.
 ON_THE_FIRST_LEVEL = ("z", "lnsp")
+# Standard names of something else than what a short name says: departures, mixing ratios (as q), and CF's modifiers.
+OTHER_QUANTITY = re.compile(
+    r"_anomaly\b|^humidity_mixing_ratio|\w (?:standard_error|number_of_observations|status_flag)\b"
+)
 # Other tools call something else so: here a standard name that the table knows says more.
 AMBIGUOUS = frozenset("ts cp ro sd src cl cc so hs pv tsn".split())
 
@@ -139,7 +144,7 @@ def recognise(name: str, attributes: dict, vertical: str | bool | None, height: 
     if isinstance(vertical, bool):
         vertical = "level" if vertical else None
     method = time_method(attributes)
-    if method not in (None, "point", "mean", "sum"):
+    if method not in (None, "point", "mean", "sum") or OTHER_QUANTITY.search(str(attributes.get("standard_name", ""))):
         return []
     found = []
     for match in _named(name, attributes, vertical, height):

@@ -283,3 +283,45 @@ def test_fields_on_unusual_surfaces_can_be_renamed(tmp_path):
 def test_signs_of_centres_are_those_of_fluxes_alone():
     assert {name for names in UPWARD.values() for name in names} <= set(TURBULENT) <= set(VARIABLES)
     assert matches("t2m", xr.DataArray(0.0, attrs={"GRIB_shortName": "2t", "GRIB_centre": "kwbc"}))[0].sign == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "standard", "vertical"),
+    [
+        ("q", "humidity_mixing_ratio", "level"), ("huss", "humidity_mixing_ratio", None),
+        ("t2m", "air_temperature_anomaly", None),
+        ("msl", "air_pressure_anomaly", None), ("t", "air_temperature standard_error", "level"),
+        ("sst", "sea_surface_temperature_anomaly", None),
+        ("sst", "sea_surface_temperature number_of_observations", None),
+    ],
+)  # fmt: skip
+def test_a_standard_name_of_another_quantity_says_more_than_a_short_name(name, standard, vertical):
+    assert recognise(name, {}, vertical) and not recognise(name, {"standard_name": standard}, vertical)
+
+
+def test_a_height_is_in_its_units():
+    field = xr.DataArray(np.ones((7, 12)), dims=("latitude", "longitude"), attrs={"standard_name": "air_temperature"})
+    field = field.assign_coords(latitude=LATITUDE, longitude=LONGITUDE)
+    for value, units, known in ((2.0, "m", True), (200.0, "cm", True), (0.002, "km", True), (2.0, "km", False)):
+        height = xr.DataArray(value, attrs={"standard_name": "height", "units": units})
+        found = matches("x", field.assign_coords(height=height))
+        assert [match.name for match in found] == ["2m_temperature"] * known
+
+
+def test_sums_of_rates_are_refused_and_sums_of_amounts_are_not(tmp_path):
+    dims = ("time", "latitude", "longitude")
+    coordinates = {"time": TIMES, "latitude": LATITUDE, "longitude": LONGITUDE}
+    for units, options, refused in (
+        ("kg m-2 s-1", {}, True), ("mm/day", {}, True), ("kg m-2", {"interval_hours": 6}, False),
+        ("kg m-2 s-1", {"units": {"pr": "kg m-2"}, "interval_hours": 6}, False),
+    ):  # fmt: skip
+        attributes = {"units": units, "cell_methods": "time: sum"}
+        dataset = xr.Dataset({"pr": (dims, np.full((8, 7, 12), 2.16), attributes)}, coordinates)
+        if refused:
+            with pytest.raises(
+                ValueError, match="sums over time of pr in units of an amount, got .* those of a rate; average"
+            ):
+                pieces(Source("a.nc", dataset), SourceOptions(**options))
+        else:
+            (piece,) = pieces(Source("a.nc", dataset), SourceOptions(**options))
+            np.testing.assert_allclose(piece.read([0]), 1e-4, rtol=1e-6)

@@ -184,3 +184,34 @@ def test_a_box_with_a_hole_is_refused(latitude, longitude, between):
 )
 def test_rows_and_columns_of_uneven_spacing_are_no_holes(latitude, longitude):
     np.testing.assert_allclose(piece_of(rows(latitude, longitude)).coordinates["longitude"], longitude)
+
+
+@pytest.mark.parametrize(
+    ("units", "sign"),
+    [
+        (("degrees_south", "degrees_west"), -1), (("degree_south", "degree_west"), -1), (("degrees_S", "degrees_W"), -1),
+        (("degreesS", "degreesW"), -1), (("degree_S", "degreeW"), -1), (("Degrees South", "degrees west"), -1),
+        (("DEGREES_NORTH", "DEGREES_EAST"), 1), (("DEGREES", "degrees"), 1), (("degreesN", "degreesE"), 1),
+        (("deg", "deg"), 1),
+    ],
+)  # fmt: skip
+def test_places_are_counted_the_way_that_their_units_say(units, sign):
+    """Longitudes to the west and latitudes to the south come out as those to the east and north."""
+    whole = rows(np.arange(90, -91, -30.0), np.arange(12) * 30.0)
+    whole["sp"] = (whole.sp + np.sin(np.radians(whole.longitude)) * 7).assign_attrs(units="Pa")
+    turned = whole.assign_coords(
+        latitude=("latitude", sign * whole.latitude.values, {"units": units[0]}),
+        longitude=("longitude", sign * whole.longitude.values, {"units": units[1]}),
+    )
+    piece = piece_of(turned)
+    np.testing.assert_allclose(piece.coordinates["latitude"], whole.latitude)
+    np.testing.assert_allclose(piece.coordinates["longitude"], whole.longitude)
+    np.testing.assert_allclose(piece.read([0]).squeeze(), whole.sp.values[0], rtol=1e-7)
+
+
+def test_pressures_below_zero_are_refused():
+    levels = rows(np.arange(90, -91, -30.0), np.arange(12) * 30.0).sp.expand_dims(level=[-500.0, -850.0], axis=1)
+    levels = (levels * 0 + 280).rename("t").assign_attrs(units="K").to_dataset()
+    levels["level"].attrs["units"] = "hPa"
+    with pytest.raises(ValueError, match=r"levels of zero or more along level, got -500 \(t in a.nc\)"):
+        piece_of(levels)

@@ -112,6 +112,12 @@ def test_what_is_no_ensemble_stays_one_run(tmp_path, caplog):
             stored(folder, files)
 
 
+def test_files_that_overlap_are_no_ensemble_and_nothing_is_said_of_one(tmp_path):
+    files = {"a.nc": member(1).isel(time=slice(0, 5)), "b.nc": member(1).isel(time=slice(4, 8))}
+    with pytest.raises(ValueError, match="once for 2001-02-28T00.* and in .*a.nc$"):
+        stored(tmp_path, files)
+
+
 def test_a_file_without_a_number_beside_numbered_ones_is_named(tmp_path):
     files = {f"{n}.nc": member(n).isel(time=slice(0, 4)).assign_coords(number=n) for n in (1, 2)}
     with pytest.raises(ValueError, match="number of a member with .* got none in .*later.nc"):

@@ -43,8 +43,13 @@ def _fits(recorded: Recorded) -> bool:
 
 
 def _read(recorded: Recorded) -> tuple[np.ndarray, str]:
-    """Pressures in hPa; "unknown" where nothing says what the values are, which may then be hPa or numbers."""
+    """Pressures in hPa; "unknown" where nothing says what the values are, which may then be hPa or numbers.
+
+    Raises `ValueError` for values below zero, which are heights or depths of something, or marks of missing ones.
+    """
     values = np.asarray(recorded.values, np.float64)
+    if not (values >= 0).all():
+        raise ValueError(f"Expected levels of zero or more along {recorded.name}, got {values[~(values >= 0)][0]:g}")
     if recorded.name in PRESSURE_NAMES or is_pressure(recorded):
         default = "Pa" if recorded.name in ("plev", "isobaricInPa") else "hPa"
         units = {"units": default} | dict(recorded.attributes)
