@@ -26,8 +26,8 @@ def task(name: str, pointers: str, whole: str, long: str, portions: str = "next"
 def _region() -> ctypes.c_void_p | None:
     """What starts a parallel region on torch's own threads; without it one thread does all.
 
-    Where torch's OpenMP is not among the symbols of the process (wheels for ARM), it is what torch has loaded from its folder:
-    another one would have threads of its own.
+    Where torch keeps its OpenMP to itself (wheels for ARM), it is the one in its folder that is loaded: another one
+    would have threads of its own.
     """
     torchs = Path(torch.__file__).parent
     files = [*torchs.glob("lib/lib*omp.*"), *torchs.parent.glob("torch.libs/lib*omp*")]
