@@ -11,6 +11,7 @@ else of it runs under autocast, which its transforms cannot.
 
 import contextlib
 import functools
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ PUBLISHED = {"encoder_layers": 0, "pre_norm": "none", "activation": False, "inne
 HALF = {"mlp_precision": "bfloat16", "filter_precision": "bfloat16"}
 LARGE = {"nlat": 180, "channels": 73, "embed": 256, "blocks": 6, "refinement": 5, "width": 256, "rounds": 8}
 SMALL = {"nlat": 16, "channels": 4, "embed": 8, "blocks": 1, "refinement": 1, "width": 8, "rounds": 2}
+PEER = importlib.util.find_spec("torch_harmonics") is not None
 PRECISIONS = ("float32", "tf32", "bfloat16")
 COMPILING = 60.0  # seconds that a case with torch.compile may take on a GPU
 
@@ -166,10 +168,10 @@ def transforms(bench: Bench) -> Iterator[dict]:
 
 
 def peer_transform(bench: Bench, lmax: int):
-    try:
-        from torch_harmonics import InverseRealSHT, RealSHT
-    except ImportError:
+    if not PEER:
         return None
+    from torch_harmonics import InverseRealSHT, RealSHT
+
     options = {"lmax": lmax, "mmax": lmax, "grid": "legendre-gauss"}
     return [kind(*bench.shape, **options).float().to(bench.device) for kind in (RealSHT, InverseRealSHT)]
 
@@ -206,34 +208,22 @@ STEPS = {"training step": training, "rollout step": forecasting}
 
 
 def sfno(bench: Bench, name: str, compiled: bool) -> Iterator[dict]:
-    half = name == "bfloat16"
-    sizes, x = bench.sizes, bench.fields()
+    half, sizes = name == "bfloat16", bench.sizes
     options = SFNOOptions(sizes["embed"], sizes["blocks"], **PUBLISHED, **(HALF if half else {}))
 
     def ours():
         return SFNO(sizes["channels"], sizes["channels"], *bench.shape, options=options)
 
-    count = products(ours(), sizes["channels"], bench.shape)
-    for what, work in STEPS.items():
-        case = f"SFNO, {what}, {described(bench)}, embed {sizes['embed']}, {sizes['blocks']} blocks, {name}"
-        about = {"precision": name, "compiled": compiled, "count": count if what == "training step" else count // 3}
-        peer = peer_sfno(bench)
-        yield bench.compared(
-            case,
-            lambda work=work: work(ready(bench, ours(), compiled), x, False),
-            peer and (lambda work=work: work(ready(bench, peer_sfno(bench), compiled), x, half)),
-            **about,
-        )
+    case = f"SFNO, {{}}, {described(bench)}, embed {sizes['embed']}, {sizes['blocks']} blocks, {name}"
+    peer = functools.partial(peer_sfno, bench) if PEER else None
+    yield from steps(bench, case, (ours, peer), (name, compiled))
 
 
-def peer_sfno(bench: Bench) -> nn.Module | None:
-    try:
-        from emulator.networks.torch_harmonics import TorchHarmonicsOptions, TorchHarmonicsSFNO
+def peer_sfno(bench: Bench) -> nn.Module:
+    from emulator.networks.torch_harmonics import TorchHarmonicsOptions, TorchHarmonicsSFNO
 
-        options = TorchHarmonicsOptions(bench.sizes["embed"], bench.sizes["blocks"])
-        network = TorchHarmonicsSFNO(bench.sizes["channels"], bench.sizes["channels"], *bench.shape, options=options)
-    except ImportError:
-        return None
+    options = TorchHarmonicsOptions(bench.sizes["embed"], bench.sizes["blocks"])
+    network = TorchHarmonicsSFNO(bench.sizes["channels"], bench.sizes["channels"], *bench.shape, options=options)
     for part in network.modules():
         if type(part).__name__ in ("RealSHT", "InverseRealSHT"):
             part.forward = functools.partial(exact, part.forward, bench.device.type)
@@ -246,19 +236,35 @@ def exact(forward, device: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def graph(bench: Bench, name: str, compiled: bool) -> Iterator[dict]:
-    sizes, x, grid = bench.sizes, bench.fields(), Grid.gaussian(bench.sizes["nlat"])
-    edges = graph_of(grid, MeshOptions(sizes["refinement"]))
+    sizes, edges = bench.sizes, edges_of(bench.sizes["nlat"], bench.sizes["refinement"])
     half = "bfloat16" if name == "bfloat16" else "float32"
     options = GraphOptions(width=sizes["width"], rounds=sizes["rounds"], precision=half)
 
     def ours():
         return GraphNetwork(sizes["channels"], sizes["channels"], edges, options)
 
-    count = products(ours().to(bench.device), sizes["channels"], grid.shape)
+    case = f"graph, {{}}, {described(bench)}, {len(edges.nodes)} nodes, width {sizes['width']}, {name}"
+    yield from steps(bench, case, (ours, None), (name, compiled))
+
+
+@functools.cache
+def edges_of(nlat: int, refinement: int):
+    return graph_of(Grid.gaussian(nlat), MeshOptions(refinement))
+
+
+def steps(bench: Bench, case: str, makers, how: tuple[str, bool]) -> Iterator[dict]:
+    """Both steps of a network and, where there is one, of its peer."""
+    (ours, peer), (name, compiled), x = makers, how, bench.fields()
+    count = products(ours().to(bench.device), bench.sizes["channels"], bench.shape)
+    half = name == "bfloat16"
     for what, work in STEPS.items():
-        case = f"graph, {what}, {described(bench)}, {len(edges.nodes)} nodes, width {sizes['width']}, {name}"
-        about = {"precision": name, "compiled": compiled, "count": count if what == "training step" else count // 3}
-        yield bench.compared(case, lambda work=work: work(ready(bench, ours(), compiled), x, False), None, **about)
+
+        def made(maker, autocast, work=work):
+            return lambda: work(ready(bench, maker(), compiled), x, autocast)
+
+        # a forward pass is a third of the operations of one with gradients
+        about = {"precision": name, "compiled": compiled, "count": count if work is training else count // 3}
+        yield bench.compared(case.format(what), made(ours, False), peer and made(peer, half), **about)
 
 
 def ready(bench: Bench, network: nn.Module, compiled: bool) -> nn.Module:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +25,37 @@ def test_the_long_rollout(finished, tmp_path):
     assert machine["torch"] and rate["ours"] > 0 and rate["peer"] is None
     assert writing["ratio"] > 0 and memory["ours"] >= memory["peer"] > 0
     assert not list(tmp_path.iterdir())
+
+
+SMALL = ("--device", "cpu", "--small", "--threads", 1, "--repeats", 1)
+
+
+def test_the_gpu_benchmark_without_time_or_a_gpu():
+    """Rates, transforms and steps with budgets, and all that is left out by name; without a GPU it is refused."""
+    head, *rows = lines("bench/gpu.py", *SMALL, "--seconds", 0)
+    assert head["device"] == "cpu"
+    done, left = ([row for row in rows if ("left_out" in row) == late] for late in (False, True))
+    assert len(left) == 10 and all(row["ours"] > 0 for row in done)
+    assert [row["goal"] for row in done if row["case"].startswith("transform")] in ([1.5, 1.5], [])
+    assert sum("forecast step" in row["case"] for row in done) == 3
+    if not torch.cuda.is_available():
+        command = [sys.executable, str(ROOT / "scripts" / "bench" / "gpu.py")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 1 and "Expected a GPU, torch finds none" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_in_full_on_a_cpu():
+    pytest.importorskip("torch_harmonics")
+    _, *rows = lines("bench/gpu.py", *SMALL, "--seconds", 1000, "--backend", "eager")
+    steps = [row for row in rows if row["case"].startswith(("SFNO", "graph"))]
+    assert {(row["precision"], row["compiled"]) for row in steps} == {
+        (name, compiled) for name in ("float32", "tf32", "bfloat16") for compiled in (False, True)
+    } - {("tf32", True)}
+    for row in steps:
+        assert row["ours"] > 0 and row["product_share"] > 0
+        assert (row["ratio"] is None) == row["case"].startswith("graph")
+        assert (row.get("share_goal") == 0.4) == (row["precision"] == "bfloat16")
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):
