@@ -11,6 +11,7 @@ out of the derivative, which is the active-set rule. The increments always start
 accumulates. Linear budgets without bounds need one step; it is then ProbConserv's update (Hansen et al. 2023).
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ class Projection(Scheme):
             changed = problem.moved(trial)
         else:
             changed, after = trial.changed, self._known(trial)
-        if not self.clipped and all(bool((raw >= 0).all()) for raw in first.raw.values()):
+        if not self.clipped and not self._has_negative(first.raw.values()):
             before = self._known(first)
         changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
@@ -103,6 +104,11 @@ class Projection(Scheme):
         saturations = {name: self.atmosphere.share(raw < 0) for name, raw in trial.raw.items()}
         saturations["projection"] = open_.to(torch.float64)
         return Correction({name: changed[name] for name in self.changes}, saturations, before, after)
+
+    def _has_negative(self, fields: Iterable[Tensor]) -> bool:
+        """Whether one of some fields has a negative value anywhere on the globe, or what is no number."""
+        wrong = [bool(~(field >= 0).all()) for field in fields]
+        return float(self.atmosphere.processes.highest(torch.tensor(float(any(wrong))))) > 0
 
     def _known(self, trial: Trial) -> dict[str, Tensor]:
         """Residuals of a trial by budget, where its constraints are the budgets."""

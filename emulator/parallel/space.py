@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from emulator.planet.grid import Grid
+
 
 class Space:
     """The processes that hold one state together.
@@ -30,6 +32,13 @@ class Space:
         self.group = group
         self.size = 1 if group is None else dist.get_world_size(group)
         self.rank = 0 if group is None else dist.get_rank(group)
+
+    @classmethod
+    def imagined(cls, size: int, rank: int = 0) -> "Space":
+        """One of so many processes that are not there: to see what fits them, where nothing is exchanged."""
+        space = cls()
+        space.size, space.rank = size, rank
+        return space
 
     def bounds(self, rows: int) -> tuple[int, ...]:
         """Where the bands of `rows` rows begin, and the last ends, `(size + 1,)`.
@@ -44,6 +53,13 @@ class Space:
         """The rows of this process."""
         bounds = self.bounds(rows)
         return slice(bounds[self.rank], bounds[self.rank + 1])
+
+    def cut(self, field: Tensor, dim: int = -2) -> Tensor:
+        """The rows of this process, of a whole field."""
+        if self.size == 1:
+            return field
+        band = self.band(field.shape[dim])
+        return field.narrow(dim, band.start, band.stop - band.start).contiguous()
 
     def total(self, part: Tensor) -> Tensor:
         """The sum of all processes' parts, the same bits on each; gradients come back."""
@@ -86,6 +102,20 @@ class Space:
 
 
 ALONE = Space()
+
+
+def band_of(grid: Grid, space: Space) -> slice | None:
+    """The rows of a grid that are this process's; None: all of them, of any grid, where it is alone.
+
+    Raises `ValueError` for a grid whose cells lie in no rows, or in too few.
+    """
+    if space.size == 1:
+        return None
+    if not grid.has_rows:
+        raise ValueError(
+            f"Expected rows of latitude to share out to {space.size} processes (parallel.space), got {grid.describe()}"
+        )
+    return space.band(len(grid.latitude))
 
 
 def even_bounds(count: int, parts: int) -> tuple[int, ...]:
