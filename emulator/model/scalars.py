@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from emulator.data.channels import Channels
-from emulator.parallel.space import ALONE, Space
 from emulator.networks.conditions import TIME_OF_YEAR, TIME_STEP, scalar_count
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.insolation import CLOCK_FEATURES
 
 YEAR = ("sin_day_of_year", "cos_day_of_year")

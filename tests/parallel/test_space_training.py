@@ -43,7 +43,9 @@ def train(directory, config: str, together_: int = 1, sharded=False, stop: int =
     recipe = dataclasses.replace(RECIPE, phases=phases, members=options.members)
     planet = small_planet()
     error = weighted_loss(planet, options, space)
-    validation = Validation(samples_of(planet, options, space), error, 6, 4, 2, 2, 0, options.members, options.members == 1)
+    validation = Validation(
+        samples_of(planet, options, space), error, 6, 4, 2, 2, 0, options.members, options.members == 1
+    )
     more = {"config": options, "processes": processes, "sharded": sharded, "space": space, "validation": validation}
     made = trainer(planet, Path(directory), recipe, **more)
     try:
@@ -113,6 +115,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("config, size, of_a_state, sharded", CASES)
-def test_processes_that_hold_a_state_together_give_the_weights_of_one(alone, tmp_path, config, size, of_a_state, sharded):
+def test_processes_that_hold_a_state_together_give_the_weights_of_one(
+    alone, tmp_path, config, size, of_a_state, sharded
+):
     assert all(together(size, in_processes, str(tmp_path), config, of_a_state, sharded))
     assert_near(tmp_path, alone(config))
