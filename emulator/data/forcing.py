@@ -125,7 +125,8 @@ class Forcing:
       given: the layout, or the forcing's channels alone.
       length: of a step, in steps of the store.
       climatology: of the state, where a network starts from it.
-      space: the processes that hold a state together; this one reads its rows. `grid` stays whole.
+      space: the processes that hold a state together; this one reads its rows, as `dataset` then is and `shape`
+        tells. `grid` stays whole.
     Raises `ValueError` for a store of one time, or without times that are there, and for a series that lacks one of those.
     """
 
@@ -142,7 +143,7 @@ class Forcing:
         self.channels, self.grid = layout.forcing, grid_of(dataset)
         self._rows = band_of(self.grid, space)
         self.dataset = dataset = own_rows(dataset, self._rows)
-        self._shape = self.grid.shape_of(self._rows)
+        self.shape = self.grid.shape_of(self._rows)
         self.length, self._stored = length, TimeStep.of(dataset)
         self.step = self._stored.times(length)
         if not self.step_seconds > 0:
@@ -179,7 +180,7 @@ class Forcing:
         told = torch.from_numpy(seconds / self._stored.seconds) if self._tells_length else None
         reference = self.climatology and self.climatology.at([self.later(time, 1) for time in times])
         if not self.channels.count:
-            return StepInputs(torch.zeros(len(times), 0, *self._shape), clock, None, told, reference)
+            return StepInputs(torch.zeros(len(times), 0, *self.shape), clock, None, told, reference)
         inner = range(1 if self._moments.at_start else self.length + 1)
         fields = [[self._fields(self._index(self._inside(time, k))) for k in inner] for time in times]
         fields = torch.stack([torch.stack(row) for row in fields])
@@ -236,7 +237,7 @@ class Forcing:
     def _everywhere(self, name: str, values) -> np.ndarray:
         """A field at one time; a series without space is the same everywhere."""
         values = np.asarray(values, np.float32)
-        return np.full(self._shape, values) if name in self._series else values
+        return np.full(self.shape, values) if name in self._series else values
 
     def _read_series(self) -> dict[str, np.ndarray]:
         """The forcing without space at all times, by name."""

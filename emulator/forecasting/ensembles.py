@@ -13,6 +13,8 @@ from emulator.forecasting.options import EnsembleOptions
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
+from emulator.model.stepper import Stepper
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
 from emulator.store.schema import missing_times
@@ -25,7 +27,7 @@ class InitialStates:
 
     Args:
       step: the emulator; states are made on its device.
-      dataset: the analysis store.
+      dataset: the analysis store, or this process's rows of it, as `forcing` has it.
       forcing: of the store.
       batch_size: forecasts computed at a time.
       options: of the ensemble; None for single forecasts.
@@ -102,7 +104,7 @@ class InitialStates:
     def _read(self, channels: Channels, times: Sequence) -> Tensor:
         part = self.dataset.sel(time=list(times))
         fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32)) for n in channels.names}
-        packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.grid.shape)
+        packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.shape)
         outside = outside_of(self.dataset, channels)
         if outside is not None:
             packed = kept_within(packed, torch.from_numpy(~outside))
@@ -121,7 +123,7 @@ class InitialStates:
             noise(self._source, channels, generator_of(options.seed, time, member), options.vertical_correlation)
             for member in members
         ]
-        return torch.stack(draws).to(self.step.device)
+        return space_of(self.step).cut(torch.stack(draws)).to(self.step.device)
 
     def _with_control(self, state: Tensor, perturbed_states: Tensor) -> Tensor:
         return torch.cat([state[None], perturbed_states]) if self.options.control else perturbed_states
@@ -138,7 +140,7 @@ class InitialStates:
     def _bred(self, time, state: Tensor) -> Tensor:
         options, cycle, past = self.options, self._spacing, self._past(time)
         states = [*self._states(past), state]
-        area = torch.as_tensor(self.forcing.grid.area).to(self.step.device)
+        area = space_of(self.step).cut(torch.as_tensor(self.forcing.grid.area)).to(self.step.device)
 
         def advance(batch, index):
             return self._forecast(batch, past[index], cycle)
@@ -223,6 +225,11 @@ def noise(
     return fields
 
 
+def space_of(step: Stepper) -> Space:
+    """The processes that hold a stepper's states together; those of other code know of none."""
+    return getattr(step, "space", ALONE)
+
+
 def perturbed(step: Step, state: Tensor, perturbation: Tensor) -> Tensor:
     """State plus perturbation in units of the change over a step, `(..., channel, *space)`, inside the step's bounds."""
     moved = state + step.change_std * perturbation
@@ -234,7 +241,7 @@ def perturbed(step: Step, state: Tensor, perturbation: Tensor) -> Tensor:
 def size_of(step: Step, difference: Tensor, area: Tensor) -> Tensor:
     """Root mean square over channels and area of a difference of states, in units of the change over a step: `(...)`."""
     scaled = (difference / step.change_std).double().square()
-    return (scaled * area).sum((-2, -1)).mean(-1).sqrt()
+    return space_of(step).total((scaled * area).sum((-2, -1))).mean(-1).sqrt()
 
 
 def bred(
@@ -252,7 +259,7 @@ def bred(
       states: analyses one cycle apart, oldest first, `([history,] channel, *space)` each.
       start: perturbations of the oldest, `(member, [1,] channel, *space)` in the same units.
       advance: `(state, cycle) -> state` at the end of the cycle, for `(member, [history,] channel, *space)` states.
-      area: cell areas, summing to 1.
+      area: cell areas of this process's rows, summing to 1 over the globe.
       amplitude: root mean square (`size_of`) to which the difference at the last time is rescaled after every cycle.
     """
 

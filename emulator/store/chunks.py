@@ -235,7 +235,9 @@ class StoreReader:
                     chunks.append((reader, time, part, out))
                 else:
                     chunks.append((reader, time, part, chunk := np.empty(reader.chunk, np.float32)))
-                    cuts.append((out.reshape(*chunk.shape[:-2], -1, chunk.shape[-1])[..., to, :], chunk[..., inside, :]))
+                    cuts.append(
+                        (out.reshape(*chunk.shape[:-2], -1, chunk.shape[-1])[..., to, :], chunk[..., inside, :])
+                    )
         read(chunks)
         for place, values in cuts:
             place[...] = values
@@ -270,8 +272,8 @@ class StoreReader:
 
 
 def _read_all(pieces) -> None:
-    """Chunks `(reader, time, part, out)`. The system is told of many before the first is read: the disk then works on all of them
-    while others are decompressed (cold, 64 x 128: 1.4 times as fast)."""
+    """Chunks `(reader, time, part, out)`. The system is told of many before the first is read: the disk then works on all of
+    them while others are decompressed (cold, 64 x 128: 1.4 times as fast)."""
     for first in range(0, len(pieces), OPEN_FILES):
         some = pieces[first : first + OPEN_FILES]
         with contextlib.ExitStack() as opened:

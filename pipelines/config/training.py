@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from emulator.conservation.options import ConservationOptions
 from emulator.losses.options import members_of
@@ -24,6 +24,11 @@ def _weights_alone(value: Any) -> Any:
     return {"weights": value} if isinstance(value, str) else value
 
 
+def _as_before(parallel: Any) -> str | dict:
+    """The one word where it says all, so that fingerprints of older runs stay."""
+    return parallel.weights if parallel.space == 1 else {"space": parallel.space, "weights": parallel.weights}
+
+
 class TrainConfig(
     model_of(
         TrainOptions,
@@ -34,7 +39,7 @@ class TrainConfig(
         loss=LossConfig,
         variable_weights=dict[str, Positive],
         level_weights=Literal["alike", "mass"] | list[Positive],
-        parallel=Annotated[ParallelConfig, BeforeValidator(_weights_alone)],
+        parallel=Annotated[ParallelConfig, BeforeValidator(_weights_alone), PlainSerializer(_as_before)],
         predict=Annotated[str, registered("emulator.model.predictions:PREDICTIONS", "change")],
     )
 ):
