@@ -161,8 +161,8 @@ static V *KERNEL(transform)(const struct fourier *f, V *a, V *b)
     return a;
 }
 
-/* Cells of `lanes` columns from `column` on to the spectra of both parities; `north` are the northern cells at the first
- * place and `south` their mirror images, NULL at the equator. */
+/* Cells of `lanes` columns from `column` on to the spectra of both parities, or of the rows apart; `north` are the northern
+ * cells at the first place and `south` their mirror images, NULL at the equator. */
 INLINE void KERNEL(analyse)(const struct fourier *f, long column, const float *north, const float *south, int lanes,
                             V *a, V *b)
 {
@@ -171,21 +171,25 @@ INLINE void KERNEL(analyse)(const struct fourier *f, long column, const float *n
         V up = KERNEL(load)(north + f->places[j], lanes);
         if (south) {
             V down = KERNEL(load)(south + f->places[j], lanes);
-            a[2 * j] = up + down;
-            a[2 * j + 1] = up - down;
+            a[2 * j] = f->apart ? up : up + down;
+            a[2 * j + 1] = f->apart ? down : up - down;
         } else {
             a[2 * j] = up;
             a[2 * j + 1] = up - up;
         }
     }
     const V *z = KERNEL(transform)(f, a, b);
-    const long real = f->spectrum_step, imaginary = real * f->orders;
+    const long imaginary = f->part_step;
     for (int k = 0; k < f->truncation; k++) {
         const int mirror = k ? n - k : 0;
         V zr = z[2 * k] * 0.5f, zi = z[2 * k + 1] * 0.5f, mr = z[2 * mirror] * 0.5f, mi = z[2 * mirror + 1] * 0.5f;
-        float *even = f->spectra[k & 1] + k * real + column, *odd = f->spectra[1 - (k & 1)] + k * real + column;
+        const int other = f->apart ? 0 : k & 1;
+        const long place = f->order_places[k] + column;
+        float *even = f->spectra[other] + place, *odd = f->spectra[1 - other] + place;
         KERNEL(store)(even, zr + mr, lanes);
         KERNEL(store)(even + imaginary, zi - mi, lanes);
+        if (f->apart && !south)
+            continue;
         KERNEL(store)(odd, zi + mi, lanes);
         KERNEL(store)(odd + imaginary, mr - zr, lanes);
     }
@@ -194,14 +198,16 @@ INLINE void KERNEL(analyse)(const struct fourier *f, long column, const float *n
 /* The transpose of `analyse`: a backward transform is a forward one with real and imaginary parts exchanged. */
 INLINE void KERNEL(synthesise)(const struct fourier *f, long column, float *north, float *south, int lanes, V *a, V *b)
 {
-    const int n = f->longitudes;
-    const long real = f->spectrum_step, imaginary = real * f->orders;
+    const int n = f->longitudes, apart = f->apart, alone = apart && !south;
+    const long imaginary = f->part_step;
     const V zero = {0};
     for (int k = 0; k < f->truncation; k++) {
         const int mirror = k ? n - k : 0;
-        const float *even = f->spectra[k & 1] + k * real + column, *odd = f->spectra[1 - (k & 1)] + k * real + column;
+        const int other = apart ? 0 : k & 1;
+        const long place = f->order_places[k] + column;
+        const float *even = f->spectra[other] + place, *odd = f->spectra[1 - other] + place;
         V er = KERNEL(load)(even, lanes), ei = KERNEL(load)(even + imaginary, lanes);
-        V or = KERNEL(load)(odd, lanes), oi = KERNEL(load)(odd + imaginary, lanes);
+        V or = alone ? zero : KERNEL(load)(odd, lanes), oi = alone ? zero : KERNEL(load)(odd + imaginary, lanes);
         if (mirror == k) {
             a[2 * k + 1] = er;
             a[2 * k] = or;
@@ -216,7 +222,7 @@ INLINE void KERNEL(synthesise)(const struct fourier *f, long column, float *nort
         a[2 * k] = a[2 * k + 1] = zero;
     const V *z = KERNEL(transform)(f, a, b);
     for (int j = 0; j < n; j++) {
-        V even = z[2 * j + 1], odd = z[2 * j], up = south ? even + odd : even, down = even - odd;
+        V even = z[2 * j + 1], odd = z[2 * j], up = south && !apart ? even + odd : even, down = apart ? odd : even - odd;
         if (f->onto) {
             up += KERNEL(load)(f->onto + (north - f->cells) + f->places[j], lanes);
             if (south)
@@ -234,7 +240,7 @@ static void KERNEL(fourier)(void *argument)
     const size_t length = 2 * (size_t)f->longitudes;
     char memory[2 * length * sizeof(V) + sizeof(V)];
     V *a = (V *)(((uintptr_t)memory + sizeof(V) - 1) / sizeof(V) * sizeof(V)), *b = a + length;
-    const long channels = f->channels, equator = f->has_equator ? channels : 0, all = f->spectrum_step;
+    const long channels = f->channels, equator = f->has_equator ? channels : 0, all = f->columns;
     for (;;) {
         long first = __atomic_fetch_add(&f->next, PORTION * LANES, __ATOMIC_RELAXED);
         if (first >= all)

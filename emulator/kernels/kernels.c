@@ -117,12 +117,16 @@ LAYOUT(PRESSED) LAYOUT(PRESSED_ALONG) LAYOUT(RAIN_SIZE) LAYOUT(EVAPORATION_SIZE)
 LAYOUT(MEASURED) LAYOUT(PULLED_PRESSURE) LAYOUT(PULLED_ALONG) LAYOUT(PULLED_RAIN) LAYOUT(PULLED_RAIN_UNIFORM)
 LAYOUT(PULLED_EVAPORATION) LAYOUT(PULLED_EVAPORATION_UNIFORM) LAYOUT(PULLED)
 
-const long emulator_norm_backward_size = sizeof(struct norm);
-void emulator_norm_backward(struct norm *work, region parallel, unsigned threads)
+const long emulator_norm_sums_size = sizeof(struct norm), emulator_norm_gradient_size = sizeof(struct norm);
+void emulator_norm_sums(struct norm *work, region parallel, unsigned threads)
 {
     work->summing = 1;
     emulator_norm_pass(work, parallel, threads);
     BEST(norm_factors)(work);
+}
+
+void emulator_norm_gradient(struct norm *work, region parallel, unsigned threads)
+{
     work->summing = 0;
     emulator_norm_pass(work, parallel, threads);
 }

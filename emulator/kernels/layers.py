@@ -16,11 +16,19 @@ def gelu_backward(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return to
 
 
-def norm_backward(gradient, x, scale, mean, rstd) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, scale and shift of an instance norm of `(cell, column)`, all contiguous."""
+def norm_backward(gradient, x, scale, mean, rstd, between=None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, scale and shift of an instance norm of `(cell, column)`, all contiguous.
+
+    `between`: from the gradients of scale and shift to what the gradient and x are multiplied by and what is added for the
+    gradient of x, `(column,)` each, where these cells are not all that the norm has been taken over.
+    """
     cells, columns = x.shape
     results = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
     room = x.new_empty(-(-cells // Layout.NORM_PORTION), 2, columns), x.new_empty(3, columns)
     pointers = (tensor.data_ptr() for tensor in (x, gradient, scale, mean, rstd, *results, *room))
-    library.call("emulator_norm_backward", _Norm(*pointers, cells=cells, columns=columns))
+    task = _Norm(*pointers, cells=cells, columns=columns)
+    library.call("emulator_norm_sums", task)
+    if between is not None:
+        torch.stack(between(*results[1:]), out=room[1])
+    library.call("emulator_norm_gradient", task)
     return results

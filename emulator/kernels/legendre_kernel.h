@@ -70,22 +70,23 @@ static void KERNEL(legendre)(void *argument)
     struct legendre *f = argument;
     const long channels = f->channels, half = f->half;
     for (;;) {
-        const int order = (int)__atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
-        if (order >= f->degrees)
-            return;
+        const int column_order = (int)__atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
         const float *table = f->table;
         float *coefficients = f->coefficients;
-        int start = 0, stop, count[2];
-        for (;; start = stop) {
-            stop = start + f->width < f->degrees ? start + f->width : f->degrees;
+        int place = column_order, block = 0, start, orders, count[2];
+        for (;; block++, place -= orders) {
+            if (block == f->count)
+                return;
+            start = f->blocks[2 * block];
+            orders = f->blocks[2 * block + 1] - start;
             for (int q = 0; q < 2; q++)
                 count[q] = (f->degrees + 1 - q) / 2 - start / 2;
-            if (order < stop)
+            if (place < orders)
                 break;
-            table += (stop - start) * (long)(count[0] + count[1]) * half;
-            coefficients += 2 * (stop - start) * (long)(count[0] + count[1]) * channels;
+            table += orders * (long)(count[0] + count[1]) * half;
+            coefficients += 2 * orders * (long)(count[0] + count[1]) * channels;
         }
-        const int orders = stop - start, place = order - start;
+        const int order = start + place;
         for (int q = 0; q < 2; q++) {
             int first = (order - q + 1) / 2 - start / 2; /* the lowest degree that is not below the order */
             if (first < 0)
@@ -94,7 +95,7 @@ static void KERNEL(legendre)(void *argument)
                 first = count[q];
             const float *functions = table + ((long)place * count[q] + first) * half;
             for (int part = 0; part < 2; part++) {
-                float *spectrum = f->spectra[(q + f->flipped) & 1] + ((long)part * f->orders + order) * half * channels;
+                float *spectrum = f->spectra[(q + f->flipped) & 1] + ((long)part * f->orders + column_order) * half * channels;
                 float *column = coefficients + ((long)part * orders + place) * channels;
                 long step = 2 * (long)orders * channels;
                 if (f->dense) {

@@ -251,8 +251,9 @@ static void KERNEL(mixing)(void *argument)
         float *g_weight = f->g_weight ? f->g_weight + degree * 2 * in * out : NULL;
         KERNEL(mixing_weights)(f, weight, room);
         long position = 0;
-        for (int start = 0, stop; start < f->degrees; start = stop) {
-            stop = start + f->width < f->degrees ? start + f->width : f->degrees;
+        int met = 0; /* whether a block has had the degree */
+        for (int block = 0; block < f->count; block++) {
+            const int start = f->blocks[2 * block], stop = f->blocks[2 * block + 1];
             const long rows = 2 * (long)(stop - start) * f->batch;
             const int q = degree & 1;
             const long even = (f->degrees + 1) / 2 - start / 2, odd = f->degrees / 2 - start / 2;
@@ -263,11 +264,12 @@ static void KERNEL(mixing)(void *argument)
                 float *result = g_weight ? f->g_from + place * in : f->to + place * out;
                 const long columns = g_weight ? in : out;
                 if (g_weight)
-                    KERNEL(mix_degree_back)(f, c, g, room, result, g_weight, rows / 2, (int)valid, start > 0);
+                    KERNEL(mix_degree_back)(f, c, g, room, result, g_weight, rows / 2, (int)valid, met);
                 else
                     KERNEL(mix_degree)(f, c, weight, room, result, rows / 2, (int)valid);
                 memset(result + valid * columns, 0, sizeof(float) * (rows / 2 - valid) * columns);
                 memset(result + (rows / 2 + valid) * columns, 0, sizeof(float) * (rows / 2 - valid) * columns);
+                met = 1;
             } else if (start / 2 * 2 + q <= degree) { /* the degree just below the block's orders, stored as zeros */
                 float *to = (g_weight ? f->g_from : f->to) + (position + (q ? even : 0) * rows +
                                                               (degree / 2 - start / 2) * rows) * (g_weight ? in : out);
@@ -275,6 +277,8 @@ static void KERNEL(mixing)(void *argument)
             }
             position += (even + odd) * rows;
         }
+        if (g_weight && !met)
+            memset(g_weight, 0, sizeof(float) * 2 * in * out);
     }
 }
 

@@ -20,7 +20,8 @@ _Perceptron = library.task(
 class Neighbours(NamedTuple):
     """Which cells a cell takes in, `(tap, cell)`, and for gradients which cells take it in.
 
-    `back`: `(tap, cell)`, -1 for none. `more`: further ones, as (taps, targets, sources `(tap, target)`).
+    There may be more cells that are taken in than such as take in, which come first among them. `back`: `(tap, cell)` of all
+    that are taken in, -1 for none. `more`: further ones, as (taps, targets, sources `(tap, target)`).
     """
 
     source: torch.Tensor
@@ -62,12 +63,12 @@ def _run(half, rows, room, **fields):
 
 
 def forward(x, first, first_bias, second, second_bias, residual, neighbours, half, keep):
-    """`(cell, batch, in)` -> the result `(cell, batch, out)` and, to `keep`, what the activation took.
+    """`(cell, batch, in)` -> the result `(cell that takes in, batch, out)` and, to `keep`, what the activation took.
 
     `residual`: what the result is added to. Tensors come one by one, as torch passes them to an autograd function.
     """
-    items, batch, inputs = x.shape
-    taps = len(first)
+    (cells, batch, inputs), taps = x.shape, len(first)
+    items = cells if neighbours is None else neighbours.source.shape[1]
     middle, outputs = first.shape[2], (first if second is None else second).shape[-1]
     to = x.new_empty(items, batch, outputs)
     before = x.new_empty(items, batch, middle) if keep and second is not None else None
@@ -98,8 +99,8 @@ def forward(x, first, first_bias, second, second_bias, residual, neighbours, hal
 
 def backward(g, x, before, first, second, neighbours, half, needs_x):
     """Gradients of x, the first weights `(tap, in, hidden)` and bias, and the second ones `(hidden, out)` and bias."""
-    items, batch, inputs = x.shape
-    taps, middle, outputs = len(first), first.shape[2], g.shape[-1]
+    items, batch, outputs = g.shape
+    taps, inputs, middle = first.shape
     depth = taps * inputs
     deep, hidden, out = wide(depth), wide(middle), wide(outputs)
     two = second is not None

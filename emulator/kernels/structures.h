@@ -12,16 +12,20 @@ struct fourier {
     const int *radices;    /* of every pass; their product is the number of longitudes */
     const long *places;    /* of every longitude in the cells, in floats as all that follow */
     const long *north, *south; /* of every row of the hemisphere and of its mirror image */
-    int longitudes, truncation, orders, has_equator, backward;
+    const long *order_places;  /* of every order in the spectra */
+    int longitudes, truncation, has_equator, backward;
+    int apart;  /* spectra are those of the rows themselves, not of their sums and differences; a row without a mirror image
+                 * has no place among the second ones */
     int joined; /* whether the rows between two longitudes follow each other, so that vectors may reach across them */
-    long channels, spectrum_step;
+    long channels, columns, part_step; /* columns of a spectrum; from real parts to imaginary ones */
     long next; /* the first column that no thread has taken */
 };
 
 struct legendre {
     float *coefficients, *spectra[2];
     const float *table; /* for every block and parity of degree: `(order, degree, row)` */
-    int degrees, orders, width, half, flipped, backward;
+    const int *blocks;  /* where each of them starts and stops; spectra have the orders of all blocks, one after the other */
+    int count, degrees, orders, half, flipped, backward; /* count: of blocks; orders: that spectra have room for */
     int dense; /* whether coefficients are `(degree, order, part, channel)` */
     long channels;
     long next; /* the first order that no thread has taken */
@@ -32,7 +36,8 @@ struct mixing {
     float *to;                  /* `(row, batch, output)`; for gradients, those of the result */
     float *g_from, *g_weight;   /* NULL for the mixing itself */
     float *room;                /* of every thread */
-    int degrees, width, batch;
+    const int *blocks;          /* of orders, where each starts and stops */
+    int count, degrees, batch;
     long inputs, outputs; /* whole vectors for products of bfloat16 */
     long room_size, threads; /* that have room */
     long next; /* the number of degrees that threads have taken */

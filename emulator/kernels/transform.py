@@ -16,17 +16,17 @@ RADICES = (8, 4, 5, 3, 2)
 
 _Fourier = library.task(
     "fourier",
-    "cells even odd onto twiddles radices places north south",
-    "longitudes truncation orders has_equator backward joined",
-    "channels spectrum_step",
+    "cells even odd onto twiddles radices places north south order_places",
+    "longitudes truncation has_equator backward apart joined",
+    "channels columns part_step",
 )
 _Legendre = library.task(
-    "legendre", "coefficients even odd table", "degrees orders width half flipped backward dense", "channels"
+    "legendre", "coefficients even odd table blocks", "count degrees orders half flipped backward dense", "channels"
 )
 _Mixing = library.task(
     "mixing",
-    "coefficients weight to g_coefficients g_weight room",
-    "degrees width batch",
+    "coefficients weight to g_coefficients g_weight room blocks",
+    "count degrees batch",
     "inputs outputs room_size threads",
 )
 
@@ -96,50 +96,88 @@ def folded_places(nlat: int, channels: int, order: tuple[int, ...]) -> Places:
     return Places(np.argsort(order) * (nlat * channels), rows, rows + (half - equator) * channels, True)
 
 
+@functools.lru_cache(maxsize=64)
+def _order_places(orders: tuple[int, ...], step: int) -> np.ndarray:
+    return np.array(orders) * step
+
+
 def fourier(cells, spectra, places: Places, nlat: int, truncation: int, backward: bool, onto=None) -> None:
     """Fill the two `spectra`, `(2, order, row, C)`, from `cells`, or `backward` the cells from spectra; all contiguous.
 
     `onto`: what the cells are added to.
     """
-    nlon = len(places.longitudes)
     _, orders, half, channels = spectra[0].shape
+    columns = half * channels
+    pointers = [spectrum.data_ptr() for spectrum in spectra]
+    at = _order_places(tuple(range(truncation)), columns)
+    _fourier(cells, pointers, places, (nlat % 2, False, backward), (channels, columns, orders * columns), at, onto)
+
+
+def fourier_of_rows(cells, spectrum, order_places: tuple[int, ...], backward: bool, onto=None) -> None:
+    """`fourier` row by row: cells `(nlon, row, C)` and their spectrum `(order, 2, row, C)`.
+
+    `order_places`: where each order stands in the spectrum.
+    """
+    nlon, rows, channels = cells.shape
+    places, first = folded_places(rows, channels, tuple(range(nlon))), spectrum.data_ptr()
+    pointers = [first, first + int(places.south[0]) * spectrum.element_size()]
+    at, step = _order_places(order_places, 2 * rows * channels), rows * channels
+    columns = (rows + 1) // 2 * channels
+    _fourier(cells, pointers, places, (rows % 2, True, backward), (channels, columns, step), at, onto)
+
+
+def _fourier(cells, spectra, places, kind, sizes, at, onto):
+    nlon = len(places.longitudes)
+    has_equator, apart, backward = kind
+    channels, columns, part_step = sizes
     task = _Fourier(
         cells.data_ptr(),
-        *(spectrum.data_ptr() for spectrum in spectra),
+        *spectra,
         onto=None if onto is None else onto.data_ptr(),
         twiddles=_twiddles(nlon).ctypes.data,
         radices=_radices(nlon).ctypes.data,
         places=places.longitudes.ctypes.data,
         north=places.north.ctypes.data,
         south=places.south.ctypes.data,
+        order_places=at.ctypes.data,
         longitudes=nlon,
-        truncation=truncation,
-        orders=orders,
-        has_equator=nlat % 2,
+        truncation=len(at),
+        has_equator=has_equator,
         backward=backward,
+        apart=apart,
         joined=places.joined,
         channels=channels,
-        spectrum_step=half * channels,
+        columns=columns,
+        part_step=part_step,
     )
     library.call("emulator_fourier", task)
 
 
-def legendre(
-    coefficients, spectra, table, degrees: int, width: int, flipped: bool, dense: bool, backward: bool
-) -> None:
-    """Fill `coefficients`, `(count, C)`, from the two spectra, or `backward` the orders below `degrees` of the spectra.
+Blocks = tuple[tuple[int, int], ...]  # of orders, where each starts and stops
 
-    `width`: orders in a block; `flipped`: the table's functions have the opposite parity; `dense`: coefficients are
-    `(degree, order, part, C)` rather than in blocks. All contiguous.
+
+@functools.cache
+def _bounds(blocks: Blocks) -> np.ndarray:
+    return np.array(blocks, np.intc)
+
+
+def legendre(
+    coefficients, spectra, table, degrees: int, blocks: Blocks, flipped: bool, dense: bool, backward: bool
+) -> None:
+    """Fill `coefficients`, `(count, C)`, from the two spectra of the blocks' orders, or `backward` these orders.
+
+    `flipped`: the table's functions have the opposite parity; `dense`: coefficients are `(degree, order, part, C)` rather
+    than in blocks. All contiguous.
     """
     _, orders, half, channels = spectra[0].shape
     task = _Legendre(
         coefficients.data_ptr(),
         *(spectrum.data_ptr() for spectrum in spectra),
         table=table.data_ptr(),
+        blocks=_bounds(blocks).ctypes.data,
+        count=len(blocks),
         degrees=degrees,
         orders=orders,
-        width=width,
         half=half,
         flipped=flipped,
         backward=backward,
@@ -155,19 +193,20 @@ def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
     return library.takes(c, weight, fits=whole if half else weight.ndim == 4, half=half)
 
 
-def mixing(c, weight, out, degrees: int, width: int, half: bool) -> None:
+def mixing(c, weight, out, blocks: Blocks, half: bool) -> None:
     """Fill `out`, `(count, batch, C')`, with coefficients `(count, batch, C)` times weights `(l, C, 2, C')`."""
-    _mix(c, weight, out, degrees, width, half, None, None)
+    _mix(c, weight, out, blocks, half, None, None)
 
 
-def mixing_backward(g, c, weight, g_c, g_weight, degrees: int, width: int, half: bool) -> None:
+def mixing_backward(g, c, weight, g_c, g_weight, blocks: Blocks, half: bool) -> None:
     """Fill `g_c` and `g_weight` with the gradients of `mixing` for that of its result, `g`. All contiguous."""
-    _mix(c, weight, g, degrees, width, half, g_c, g_weight)
+    _mix(c, weight, g, blocks, half, g_c, g_weight)
 
 
-def _mix(c, weight, out, degrees, width, half, *gradients):
+def _mix(c, weight, out, blocks, half, *gradients):
     batch, inputs, outputs = c.shape[1], c.shape[2], out.shape[2]
-    size = 3 * inputs * outputs + 2 * min(width, degrees) * batch * max(inputs, outputs)
+    widest = max((stop - start for start, stop in blocks), default=0)
+    size = 3 * inputs * outputs + 2 * widest * batch * max(inputs, outputs)
     room = torch.empty(torch.get_num_threads(), size + LANES)
     task = _Mixing(
         c.data_ptr(),
@@ -176,8 +215,9 @@ def _mix(c, weight, out, degrees, width, half, *gradients):
         *(None if x is None else x.data_ptr() for x in gradients),
         room=room.data_ptr(),
         room_size=room.shape[1],
-        degrees=degrees,
-        width=width,
+        blocks=_bounds(blocks).ctypes.data,
+        count=len(blocks),
+        degrees=len(weight),
         batch=batch,
         inputs=inputs,
         outputs=outputs,

@@ -1,4 +1,4 @@
-"""Pointwise layers for states with the channels last: linear layers, multi-layer perceptrons, normalisation."""
+"""Pointwise layers for states with the channels last: linear layers and multi-layer perceptrons."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.kernels import perceptron as native
-from emulator.kernels.layers import gelu_backward, norm_backward
+from emulator.kernels.layers import gelu_backward
 from emulator.kernels.library import takes
 from emulator.kernels.precision import exact_products
 
@@ -129,7 +129,7 @@ def perceptron(
         x = x.reshape(-1, 1, shape[-1])
     onto = None if residual is None else residual.to(x.dtype).contiguous()
     y = _Compiled.apply(x.contiguous(), first, first_bias, second, second_bias, onto, neighbours, half)
-    return y.view(*shape[:-1], y.shape[-1])
+    return y if len(shape) == 3 else y.view(*shape[:-1], y.shape[-1])
 
 
 def full(x: torch.Tensor) -> torch.Tensor:
@@ -204,80 +204,6 @@ class MLP(nn.Module):
             x = gelu(layer(x))
         x = self.layers[-1](x)
         return x if residual is None else residual + x
-
-
-class InstanceNorm(torch.autograd.Function):
-    """Every column of `(cell, column)` to mean 0 and variance 1, then scaled and shifted, `(column,)` each.
-
-    Columns are the channels of one batch to torch's fused kernel, 8 times faster than its var_mean over the first axis.
-    The gradient is written out: column sums as products with ones and two passes, twice as fast as the kernel's own.
-    """
-
-    @staticmethod
-    def forward(ctx, x, scale, shift, eps):
-        y, mean, rstd = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, eps)
-        ctx.save_for_backward(x, scale, mean, rstd)
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        x, scale, mean, rstd = ctx.saved_tensors
-        if not torch.compiler.is_compiling() and takes(x, g, scale) and x.is_contiguous():
-            return *norm_backward(g.contiguous(), x, scale.contiguous(), mean, rstd), None
-        ones = g.new_ones(1, len(g))
-        g_shift = torch.mm(ones, g)[0]
-        g_scale = (torch.mm(ones, g * x)[0] - mean * g_shift) * rstd
-        factor = scale * rstd
-        slope = -factor * rstd * g_scale / len(g)
-        offset = -factor * g_shift / len(g) - slope * mean
-        g_x = torch.addcmul(offset, x, slope).addcmul_(g, factor)
-        return g_x, g_scale, g_shift, None
-
-
-class Norm(nn.Module):
-    """Normalisation of `(cell, batch, channel)` with a learned scale and shift, and more of those from a condition.
-
-    Args:
-      kind: "instance" (moments over the cells), "area_instance" (weighted by area), "layer" (over channels) or "none".
-      area: the cells' shares of the sphere, `(cell,)`, summing to 1.
-      condition_dim: length of the condition, 0 for none. Its effect starts at zero.
-    """
-
-    def __init__(self, kind: str, channels: int, area: torch.Tensor, condition_dim: int = 0, eps: float = 1e-6):
-        super().__init__()
-        self.kind, self.eps = kind, eps
-        if kind == "area_instance":
-            self.register_buffer("area", area, persistent=False)
-        if kind != "none":
-            self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.modulation = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
-        if self.modulation is not None:
-            nn.init.zeros_(self.modulation.weight)
-            nn.init.zeros_(self.modulation.bias)
-
-    def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        scale = shift = None
-        if self.modulation is not None:
-            scale, shift = self.modulation(condition).chunk(2, -1)
-            scale = 1 + scale
-        if self.kind == "layer":
-            x = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
-        elif self.kind != "none":
-            ones = torch.ones(x.shape[1], 1, dtype=x.dtype, device=x.device) if scale is None else scale
-            bias = self.bias * ones if shift is None else self.bias * scale + shift
-            return self._instance(x, self.weight * ones, bias)
-        return x if scale is None else torch.addcmul(shift, x, scale)
-
-    def _instance(self, x, scale, shift):
-        """`scale`, `shift`: `(batch, channel)`."""
-        cells = x.flatten(1)
-        if self.kind == "instance":
-            return InstanceNorm.apply(cells, scale.flatten(), shift.flatten(), self.eps).view(x.shape)
-        area = self.area[None].to(cells.dtype)
-        centred = cells - area @ cells
-        variance = area @ centred.square()
-        return torch.addcmul(shift.flatten(), centred, torch.rsqrt(variance + self.eps) * scale.flatten()).view(x.shape)
 
 
 class DropPath(nn.Module):

@@ -14,11 +14,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
-from emulator.networks.layers import MLP, DropPath, Linear, Norm, full, gelu
+from emulator.networks.layers import MLP, DropPath, Linear, full, gelu
+from emulator.networks.norms import Norm
 from emulator.networks.registry import expect_global, network
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
 from emulator.options import Options, option
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 from emulator.sphere.tables import latitudes, truncation
 from emulator.sphere.transform import SphericalTransform, harmonics
@@ -88,10 +90,10 @@ class SFNOOptions(Options):
             raise ValueError(f"Expected an MLP for a stencil of {self.stencil}, got an mlp_ratio of 0")
 
 
-@network("sfno", SFNOOptions, regions=())
-def build(options: SFNOOptions, inputs: int, outputs: int, grid: Grid) -> "SFNO":
+@network("sfno", SFNOOptions, regions=(), bands=True)
+def build(options: SFNOOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "SFNO":
     expect_global(grid, "gaussian", "equiangular")
-    return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options)
+    return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options, space=space)
 
 
 class SFNO(nn.Module):
@@ -101,7 +103,8 @@ class SFNO(nn.Module):
       in_channels, out_channels: channels of the input and of the output.
       nlat, nlon, grid, poles: the grid, as for `emulator.sphere.transform.SphericalTransform`.
       options: size and design.
-    Raises `ValueError` for a grid without the wanted degrees.
+      space: the processes that hold a state together, each the rows of its band; weights are the same on all.
+    Raises `ValueError` for a grid without the wanted degrees or with too few for all processes.
     """
 
     def __init__(
@@ -113,11 +116,12 @@ class SFNO(nn.Module):
         grid: str = "gaussian",
         poles: bool = False,
         options: SFNOOptions | None = None,
+        space: Space = ALONE,
     ):
         super().__init__()
         self.options = options = options or SFNOOptions()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.outer, self.inner = _transforms(nlat, nlon, grid, poles, options)
+        self.outer, self.inner = _transforms(nlat, nlon, grid, poles, options, space)
         width, last = options.embed_dim, options.blocks - 1
         hidden = [width] * options.encoder_layers
         self.encoder = MLP((in_channels, *hidden, width), bool(hidden), precision=options.mlp_precision)
@@ -142,7 +146,7 @@ class SFNO(nn.Module):
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`.
+        """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`; of the own rows in a band.
 
         `condition`: `(batch, scalar)` and `noise`: `(batch, field, nlat, nlon)`, where the options ask for
         them. Raises `ValueError` for other shapes.
@@ -193,14 +197,14 @@ class Block(nn.Module):
         self.analysis, self.synthesis = analysis, synthesis
         self.options = options
         if options.pre_norm != "none":
-            self.pre_norm = Norm(options.norm, width, _areas(analysis), scalars)
+            self.pre_norm = Norm(options.norm, width, _areas(analysis), scalars, space=analysis.space)
         gain = 2.0 if options.inner_skip == "none" else 1.0
         self.filters = nn.ModuleList(
             SpectralFilter(analysis.plan, width, options.filter, gain, options.rank, options.filter_precision)
             for _ in range(options.spectral_layers)
         )
-        self.gates = nn.ModuleList(DegreeGate(analysis.plan, width) for _ in self.filters[1:])
-        self.norm = Norm(options.norm, width, _areas(synthesis), scalars)
+        self.gates = nn.ModuleList(DegreeGate(analysis.plan, width, analysis.space) for _ in self.filters[1:])
+        self.norm = Norm(options.norm, width, _areas(synthesis), scalars, space=synthesis.space)
         self.noise = NoiseModulation(noise_count(options.noise), width) if options.noise else None
         self.inner_skip, self.outer_skip = _skip(options.inner_skip, options), _skip(options.outer_skip, options)
         self.mlp = None
@@ -222,7 +226,7 @@ class Block(nn.Module):
         c, x = self.analysis.analyse_besides(x)
         kept = entered if self.options.pre_norm == "branch" else x
         inner = x
-        if self.analysis.shape != self.synthesis.shape:  # what is kept goes through the same change of grid
+        if self.analysis is not self.synthesis:  # what is kept goes through the same change of grid
             inner = self.synthesis.synthesise(c)
             kept = inner if kept is x else self.synthesis.synthesise(self.analysis.analyse(kept))
         c = self.filters[0](c)
@@ -257,7 +261,7 @@ def _plus(x, skip, kept):
     return skip(kept, x) if isinstance(skip, Linear) else x + skip(kept)
 
 
-def _transforms(nlat, nlon, grid, poles, options):
+def _transforms(nlat, nlon, grid, poles, options, space):
     """Outer and inner transform with a common truncation; the inner grid is Gaussian where it is coarser."""
     scale = options.scale_factor
     inner_nlat, inner_nlon = int((nlat - 1) // scale) + 1, int(nlon // scale)
@@ -268,14 +272,14 @@ def _transforms(nlat, nlon, grid, poles, options):
             f"Expected a scale_factor and a truncation that leave a degree, got {scale} and {options.truncation} for "
             f"{nlat} x {nlon} cells"
         )
-    outer = SphericalTransform(nlat, nlon, grid, poles, lmax)
-    return outer, (outer if scale == 1 else SphericalTransform(inner_nlat, inner_nlon, "gaussian", False, lmax))
+    outer = SphericalTransform(nlat, nlon, grid, poles, lmax, space)
+    return outer, (outer if scale == 1 else SphericalTransform(inner_nlat, inner_nlon, "gaussian", False, lmax, space))
 
 
 def _areas(transform):
-    """The cells' shares of the sphere, `(cell,)`, summing to 1."""
+    """The cells' shares of the sphere, `(cell,)`, summing to 1 over all processes."""
     weights = latitudes(transform.nlat, transform.grid, transform.poles)[1]
-    shares = (weights / (2 * transform.nlon)).float()[:, None].expand(transform.shape)
+    shares = (weights / (2 * transform.nlon)).float()[transform.band, None].expand(transform.shape)
     return transform.arrange(shares[..., None])[:, 0]
 
 
@@ -286,11 +290,13 @@ class _Position(nn.Module):
         super().__init__()
         self.kind, self.transform = kind, transform
         if kind == "learned":  # in the order of latitudes and longitudes, which checkpoints can rely on
-            self.field = nn.Parameter(torch.randn(*transform.shape, channels) * 0.02)
+            self.field = nn.Parameter(torch.randn(transform.nlat, transform.nlon, channels) * 0.02)
         elif kind == "harmonics":
             self.register_buffer("field", harmonics(transform, channels)[:, None], persistent=False)
 
     def forward(self, x):
         if self.kind == "none":
             return x
-        return x + (self.transform.arrange(self.field)[:, None] if self.kind == "learned" else self.field)
+        if self.kind == "harmonics":
+            return x + self.field
+        return x + self.transform.arrange(self.field[self.transform.band])[:, None]

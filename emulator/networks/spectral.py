@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import register_flop_formula
 
 from emulator.kernels import transform as native
+from emulator.parallel.space import ALONE, Space
 from emulator.sphere.tables import Plan
 
 FILTERS = ("complex", "real", "diagonal", "low_rank")
@@ -43,7 +44,7 @@ def mix(c, weight, plan, half):
     batch, width = c.shape[1], weight.shape[-1]
     out = c.new_empty(plan.count, batch, width)
     if native.mixes(c, weight, half):
-        native.mixing(c.contiguous(), weight.contiguous(), out, plan.lmax, plan.width, half)
+        native.mixing(c.contiguous(), weight.contiguous(), out, plan.bounds, half)
         return out
     values, weight = (c.bfloat16(), weight.bfloat16()) if half else (c, weight)
     for position, degrees, rows, first in _pieces(plan):
@@ -71,7 +72,7 @@ def mix_backward(g, c, weight, plan, half):
     g_c = c.new_empty(c.shape)
     g_weight = torch.empty_like(weight)
     if native.mixes(c, weight, half):
-        native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.lmax, plan.width, half)
+        native.mixing_backward(g, c.contiguous(), weight.contiguous(), g_c, g_weight, plan.bounds, half)
         return g_c, g_weight
     flat = weight.flatten(2).to(dtype)
     g_values, values = g.to(dtype), c.to(dtype)
@@ -84,13 +85,15 @@ def mix_backward(g, c, weight, plan, half):
             g_part = _rotate(g_part)
         target = g_c[position : position + size].view(degrees, rows * batch, -1)
         target.copy_(torch.bmm(g_part, flat[first::2].transpose(1, 2)))
-        if first < 2:  # the first block has every degree
+        if first < 2:  # the first block of all has every degree
             sums[first] = torch.bmm(part.transpose(1, 2), g_part)
         else:
+            if not len(sums[first % 2]):  # of a process without that block
+                sums[first % 2] = flat.new_zeros(len(flat[first % 2 :: 2]), *flat.shape[1:])
             sums[first % 2][first // 2 :].baddbmm_(part.transpose(1, 2), g_part)
     for q in (0, 1):
-        if len(sums[q]):
-            g_weight[q::2] = sums[q].view(g_weight[q::2].shape)
+        if len(g_weight[q::2]):
+            g_weight[q::2] = sums[q].view(g_weight[q::2].shape) if len(sums[q]) else 0
     return g_c, g_weight
 
 
@@ -205,9 +208,9 @@ class SpectralFilter(nn.Module):
 class DegreeGate(nn.Module):
     """Nonlinearity between filters: each degree is scaled by a function of its power, which no rotation changes."""
 
-    def __init__(self, plan: Plan, channels: int):
+    def __init__(self, plan: Plan, channels: int, space: Space = ALONE):
         super().__init__()
-        self.plan = plan
+        self.plan, self.space = plan, space
         self.scale = nn.Parameter(torch.full((plan.lmax, channels), 0.5))
         self.shift = nn.Parameter(torch.zeros(plan.lmax, channels))
         spans = 2 * torch.arange(plan.lmax, dtype=torch.float32) + 1
@@ -223,6 +226,6 @@ class DegreeGate(nn.Module):
                 total = total - squares[:, 0, 0]  # order 0 counts once
             indices = torch.arange(first, self.plan.lmax, 2, device=c.device)
             power = power.index_add(0, indices, total)
-        level = torch.log1p(power / self.spans)
+        level = torch.log1p(self.space.total(power) / self.spans)
         gate = 2 * torch.sigmoid(self.scale[:, None] * (level - math.log(2.0)) + self.shift[:, None])
         return by_degree(c, self.plan, lambda part, degrees: part * gate[degrees, None, None])

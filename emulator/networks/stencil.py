@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
 from emulator.kernels.perceptron import Neighbours
 from emulator.networks.layers import Linear, gelu, halved, perceptron, serves
+from emulator.parallel.space import Fetch
+from emulator.sphere.tables import own_rows
 from emulator.sphere.transform import SphericalTransform
 
 
@@ -41,7 +44,7 @@ class StencilMLP(nn.Module):
     covers less ground towards the poles and commutes with rotations about the axis alone.
 
     Args:
-      transform: whose grid and order of cells the states have.
+      transform: whose grid and order of cells the states have; of a band's, other processes give the rows around it.
       widths: channels in, between the layers and out.
       size: cells of the stencil in either direction, odd.
       precision: of the products.
@@ -58,6 +61,7 @@ class StencilMLP(nn.Module):
                 f"Expected a stencil of an odd number of cells from 3 on within {transform.shape}, got {size}"
             )
         self.transform, self.size, self.precision = transform, size, precision
+        self.beyond = None if transform.space.size == 1 else RowsBeyond(transform, margin)
         self.convolution = nn.Conv2d(widths[0], widths[1], size)
         nn.init.normal_(self.convolution.weight, std=math.sqrt(2 / (widths[0] * size**2)))
         nn.init.zeros_(self.convolution.bias)
@@ -68,37 +72,88 @@ class StencilMLP(nn.Module):
         """`(cell, batch, channel)` -> the same, added to a residual where there is one."""
         weight, bias = self.convolution.weight, self.convolution.bias
         half = halved(x, self.precision)
+        rows = None if self.beyond is None else self.beyond(x)
         if serves(x, weight, half):
             if self._neighbours is None:  # found once, and only where the compiled kernels take them
-                self._neighbours = neighbours(self.transform, self.size)
+                self._neighbours = neighbours(self.transform, self.size, self.beyond)
+            x = x if rows is None else torch.cat([x, rows.flatten(0, 1)])
             last = self.last.weight
             return perceptron(x, weight, bias, last, residual=residual, neighbours=self._neighbours, half=half)
-        image = self.transform.restore(x).permute(2, 3, 0, 1)
-        image = pad_sphere(image, self.size // 2, self.transform.poles)
+        image = _image(self.transform, x, self.size // 2, self.beyond, rows).permute(2, 3, 0, 1)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else image.dtype
         y = nn.functional.conv2d(image.to(dtype), weight.to(dtype), bias.to(dtype)).permute(2, 3, 0, 1)
         y = self.last(gelu(self.transform.arrange(y).contiguous()))
         return y if residual is None else residual + y
 
 
-def neighbours(transform: SphericalTransform, size: int) -> Neighbours:
+class RowsBeyond(nn.Module):
+    """The `margin` rows on either side of a process's band, from the processes that have them; beyond a pole its own side's.
+
+    Args:
+      transform: of bands. margin: rows on either side.
+    """
+
+    def __init__(self, transform: SphericalTransform, margin: int):
+        super().__init__()
+        plan, bounds = transform.plan, transform.space.bounds(transform.nlat)
+        self.shape, self.margin = transform.shape, margin
+        numbers = torch.arange(plan.nlat)[:, None]
+        around = pad_sphere(numbers, margin, transform.poles)[:, 0].numpy()  # the row that each row beyond is
+        bands = [own_rows(plan._replace(rank=rank)) for rank in range(plan.size)]
+        # rows are counted as they lie in their processes' cells
+        place = np.concatenate([start + np.argsort(band) for start, band in zip(bounds, bands, strict=False)])
+
+        def needed(rank):
+            start, stop = bounds[rank : rank + 2]
+            return place[np.concatenate([around[start : start + margin], around[stop + margin : stop + 2 * margin]])]
+
+        self.fetch = Fetch(transform.space, bounds, needed)
+        band = transform.band
+        rows = np.concatenate([np.arange(band.start - margin, band.start), np.arange(band.stop, band.stop + margin)])
+        past_pole = torch.from_numpy((rows < 0) | (rows >= plan.nlat))
+        self.register_buffer("past_pole", past_pole[:, None, None, None], persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(cell, batch, channel)` -> `(row, nlon, batch, channel)`: the northern rows, then the southern ones."""
+        nlat, nlon = self.shape
+        return self.fetch(x.view(nlon, nlat, *x.shape[1:]).transpose(0, 1))
+
+    def around(self, field: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The band `(row, nlon, batch, channel)` with `rows` as `forward` gives them, and the margins in longitude."""
+        rows = torch.where(self.past_pole, rows.roll(self.shape[1] // 2, 1), rows)
+        field = torch.cat([rows[: self.margin], field, rows[self.margin :]])
+        return torch.cat([field[:, -self.margin :], field, field[:, : self.margin]], 1)
+
+
+def _image(transform, x, margin, beyond, rows):
+    """Cells `(cell, batch, channel)` as a field `(nlat, nlon, batch, channel)` with margins on every side."""
+    field = transform.restore(x)
+    if beyond is None:
+        return pad_sphere(field.permute(2, 3, 0, 1), margin, transform.poles).permute(2, 3, 0, 1)
+    return beyond.around(field, rows)
+
+
+def neighbours(transform: SphericalTransform, size: int, beyond: RowsBeyond | None = None) -> Neighbours:
     """Which cells a stencil takes in, tap by tap from the north-west, cells in the order of the transform.
 
-    Beyond a pole a stencil takes in a cell again which it has on this side, so that some taps meet a cell twice.
+    Beyond a pole a stencil takes in a cell again which it has on this side, so that some taps meet a cell twice. Cells of the
+    rows `beyond` a band are counted behind its own.
     """
-    nlat, nlon = transform.nlat, transform.nlon
-    cells = nlat * nlon
-    order = transform.restore(torch.arange(cells, dtype=torch.float64)[:, None])[..., 0].long()  # exact to 2^53
-    image = pad_sphere(order, size // 2, transform.poles)
+    nlat, nlon = transform.shape
+    cells, margin = nlat * nlon, size // 2
+    further = 0 if beyond is None else 2 * margin * nlon
+    number = torch.arange(cells + further, dtype=torch.float64)[:, None, None]  # exact to 2^53
+    order = transform.restore(number[:cells])[..., 0, 0].long()
+    image = _image(transform, number[:cells], margin, beyond, number[cells:].view(-1, nlon, 1, 1))[..., 0, 0].long()
     source = torch.empty(size**2, cells, dtype=torch.long)
     for tap in range(size**2):
         row, column = divmod(tap, size)
         source[tap, order.flatten()] = image[row : row + nlat, column : column + nlon].flatten()
     pairs = [(row, torch.arange(cells)) for row in source]
-    back, pairs = _takers(pairs, cells)
+    back, pairs = _takers(pairs, cells + further)
     more = []
     while any(len(taken) for taken, _ in pairs):
-        again, pairs = _takers(pairs, cells)
+        again, pairs = _takers(pairs, cells + further)
         more += _grouped(again)
     return Neighbours(source.int(), back.int(), tuple(more))
 

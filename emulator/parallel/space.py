@@ -85,6 +85,13 @@ class Space:
         dist.all_gather(received, padded, group=self.group)
         return torch.cat([r[: len(part)] for r, part in zip(received, parts, strict=True)]).movedim(0, dim)
 
+    def exchanged(self, x: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
+        """Rows in order of the process that they go to -> rows in order of the one they come from; without gradients."""
+        return x if self.size == 1 else _exchange(x, sent, received, self.group)
+
+    def __deepcopy__(self, memo) -> "Space":
+        return self  # the processes are the same ones
+
     def turned(self, x: Tensor, inner: Sequence[int], outer: Sequence[int]) -> Tensor:
         """From a share of the first axis and all of the second to all of the first and a share of the second.
 

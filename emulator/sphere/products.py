@@ -180,23 +180,31 @@ def to_coefficients(x, legendre, fourier, plan):
     plan = Plan(*plan)
     channels = x.shape[1]
     spectra = _to_spectra(x.view(plan.nlon, plan.nlat, channels), fourier, plan)
-    out = x.new_empty(plan.count, channels)
-    if native.serves(x, plan.nlon):
-        native.legendre(out, spectra, legendre, plan.lmax, plan.width, plan.flipped, plan.natural, False)
+    return sums_over_rows(spectra, legendre, plan)
+
+
+def sums_over_rows(spectra, legendre, plan):
+    """Coefficients `(count, C)` of the plan's blocks, from the two spectra of their orders."""
+    channels = spectra[0].shape[3]
+    out = legendre.new_empty(plan.count, channels)
+    if native.serves(out, plan.nlon):
+        native.legendre(out, spectra, legendre, plan.lmax, plan.bounds, plan.flipped, plan.natural, False)
         return out
-    position = 0
+    position = place = 0
     with exact_products(small=plan.half < 40):
         for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
+            orders = block.stop - block.start
             for q in (0, 1):
-                orders, degrees = block.stop - block.start, block.degrees[q]
-                products = x.new_empty(2, orders, degrees, channels)
+                degrees = block.degrees[q]
+                products = out.new_empty(2, orders, degrees, channels)
                 for k in (0, 1):
-                    values = spectra[(q + plan.flipped) % 2][k, block.start : block.stop]
+                    values = spectra[(q + plan.flipped) % 2][k, place : place + orders]
                     torch.bmm(tables[q], values, out=products[k])
                 size = block.rows * degrees
                 target = out[position : position + size].view(degrees, block.rows, channels)
                 target.copy_(products.view(block.rows, degrees, channels).transpose(0, 1))
                 position += size
+            place += orders
     return out
 
 
@@ -205,25 +213,35 @@ def to_cells(c, legendre, fourier, plan, onto=None):
     plan = Plan(*plan)
     channels = c.shape[1]
     spectra = [c.new_empty(2, plan.orders, plan.half, channels) for _ in (0, 1)]
+    sums_over_degrees(c, spectra, legendre, plan)
     if native.serves(c, plan.nlon):
-        native.legendre(c, spectra, legendre, plan.lmax, plan.width, plan.flipped, plan.natural, True)
         return _from_spectra(spectra, fourier, plan, onto).view(-1, channels)
-    position = 0
-    with exact_products(small=plan.half < 40):
-        for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
-            for q in (0, 1):
-                orders, degrees = block.stop - block.start, block.degrees[q]
-                size = block.rows * degrees
-                values = c[position : position + size].view(degrees, 2, orders, channels)
-                position += size
-                for k in (0, 1):
-                    target = spectra[(q + plan.flipped) % 2][k, block.start : block.stop]
-                    torch.bmm(tables[q].transpose(1, 2), values[:, k].transpose(0, 1), out=target)
     if plan.orders > plan.lmax:
         for spectrum in spectra:
             spectrum[:, plan.lmax :] = 0
     cells = _from_spectra(spectra, fourier, plan).view(-1, channels)
     return cells if onto is None else cells.add_(onto)
+
+
+def sums_over_degrees(c, spectra, legendre, plan):
+    """Transpose of `sums_over_rows`: fills the orders of the plan's blocks in the two spectra."""
+    channels = c.shape[1]
+    if native.serves(c, plan.nlon):
+        native.legendre(c, spectra, legendre, plan.lmax, plan.bounds, plan.flipped, plan.natural, True)
+        return
+    position = place = 0
+    with exact_products(small=plan.half < 40):
+        for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
+            orders = block.stop - block.start
+            for q in (0, 1):
+                degrees = block.degrees[q]
+                size = block.rows * degrees
+                values = c[position : position + size].view(degrees, 2, orders, channels)
+                position += size
+                for k in (0, 1):
+                    target = spectra[(q + plan.flipped) % 2][k, place : place + orders]
+                    torch.bmm(tables[q].transpose(1, 2), values[:, k].transpose(0, 1), out=target)
+            place += orders
 
 
 # Operators rather than plain functions, so that torch.compile takes each transform as one node: traced, it would become
@@ -252,18 +270,23 @@ def _products(x, legendre, fourier, plan, onto=None, *, out_shape=None):
 
 
 class Transform(torch.autograd.Function):
-    """`to_coefficients`, or with `inverse` its transpose; the gradient is the other one with the same tables."""
+    """`to_coefficients`, or with `inverse` its transpose; the gradient is the other one with the same tables.
+
+    `products`: what has other functions of these names (`emulator.sphere.bands`); None for those of this file.
+    """
 
     @staticmethod
-    def forward(ctx, x, legendre, fourier, plan, inverse):
+    def forward(ctx, x, legendre, fourier, plan, inverse, products):
         ctx.save_for_backward(legendre, fourier)
-        ctx.plan, ctx.inverse = plan, inverse
-        operator = torch.ops.emulator.to_cells if inverse else torch.ops.emulator.to_coefficients
+        ctx.plan, ctx.inverse, ctx.products = plan, inverse, products
+        products = products or torch.ops.emulator
+        operator = products.to_cells if inverse else products.to_coefficients
         return operator(x.contiguous(), legendre, fourier, plan)
 
     @staticmethod
     def backward(ctx, gradient):
-        return Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, not ctx.inverse), None, None, None, None
+        back = Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, not ctx.inverse, ctx.products)
+        return back, None, None, None, None, None
 
 
 class AnalysisBesides(torch.autograd.Function):
@@ -273,17 +296,19 @@ class AnalysisBesides(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, legendre, fourier, plan):
+    def forward(ctx, x, legendre, fourier, plan, products):
         ctx.save_for_backward(legendre, fourier)
         ctx.set_materialize_grads(False)
-        ctx.plan = plan
-        return torch.ops.emulator.to_coefficients(x, legendre, fourier, plan), x.view_as(x)
+        ctx.plan, ctx.products = plan, products
+        return (products or torch.ops.emulator).to_coefficients(x, legendre, fourier, plan), x.view_as(x)
 
     @staticmethod
     def backward(ctx, gradient, other):
         if gradient is None or other is None or torch.is_grad_enabled():
-            back = None if gradient is None else Transform.apply(gradient, *ctx.saved_tensors, ctx.plan, True)
+            how = *ctx.saved_tensors, ctx.plan, True, ctx.products
+            back = None if gradient is None else Transform.apply(gradient, *how)
             total = other if back is None else back if other is None else back + other
         else:
-            total = torch.ops.emulator.to_cells(gradient.contiguous(), *ctx.saved_tensors, ctx.plan, other.contiguous())
-        return total, None, None, None
+            to_cells = (ctx.products or torch.ops.emulator).to_cells
+            total = to_cells(gradient.contiguous(), *ctx.saved_tensors, ctx.plan, other.contiguous())
+        return total, None, None, None, None

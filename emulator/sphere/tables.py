@@ -11,6 +11,9 @@ Cells, `(nlon * nlat, C)`, longitude outermost.
 Coefficients, `(count, C)`: blocks of orders; in a block the even, then the odd degrees, from the block's lowest order on
 (which skips most of l < m); for each degree the real parts of the block's orders, then the imaginary parts.
 
+Where several processes hold a state together (`emulator.sphere.bands`), each has its own rows, in the same order, and its own
+orders: two blocks of them, one of low and one of high orders, so that all have about as many orders and as many coefficients.
+
 Tables and quadrature are made in float64 with torch-harmonics (Bonev et al. 2023), the oracle of the tests.
 """
 
@@ -22,6 +25,8 @@ import types
 from typing import NamedTuple
 
 import torch
+
+from emulator.parallel.space import even_bounds
 
 GRIDS = ("gaussian", "equiangular")
 
@@ -74,7 +79,7 @@ class Plan(NamedTuple):
     """Sizes of a transform. `width`: orders in a block, even. `flipped`: tables of the opposite parity (dP / dtheta).
 
     `natural`: fields and coefficients in their ordinary order, `(nlat, nlon, C)` and `(lmax, lmax, 2, C)`, not in the
-    kernels'; the compiled kernels alone take these.
+    kernels'; the compiled kernels alone take these. `rank`, `size`: of the process among those that share the orders.
     """
 
     nlat: int
@@ -83,10 +88,17 @@ class Plan(NamedTuple):
     width: int
     flipped: bool = False
     natural: bool = False
+    rank: int = 0
+    size: int = 1
 
     @property
     def blocks(self) -> tuple[OrderBlock, ...]:
-        return order_blocks(self.lmax, self.width)
+        return order_blocks(self.lmax, self.width, self.rank, self.size)
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """Where the blocks start and stop."""
+        return tuple(block[:2] for block in self.blocks)
 
     @property
     def count(self) -> int:
@@ -108,7 +120,7 @@ class Plan(NamedTuple):
     @property
     def fourier(self) -> str:
         """How longitudes are transformed: by products after one fold ("half") or two ("quarter"), or "fast" (FFT)."""
-        if self.nlon % 4 or self.nlon > 512:
+        if self.nlon % 4 or self.nlon > 512 or self.size > 1:
             return "fast"
         return "quarter" if self.nlon >= 192 else "half"
 
@@ -125,10 +137,17 @@ def longitude_order(plan: Plan) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def order_blocks(lmax: int, width: int) -> tuple[OrderBlock, ...]:
+def order_blocks(lmax: int, width: int, rank: int = 0, size: int = 1) -> tuple[OrderBlock, ...]:
+    """All blocks, or those of one of several processes: the first has the first and the last orders, and so on inwards."""
+    if size == 1:
+        bounds = [(start, min(start + width, lmax)) for start in range(0, lmax, width)]
+    else:
+        edges = [min(2 * edge, lmax) for edge in even_bounds((lmax + 1) // 2, 2 * size)]
+        bounds = [(edges[n], edges[n + 1]) for n in (rank, 2 * size - 1 - rank)]
     return tuple(
-        OrderBlock(start, min(start + width, lmax), ((lmax + 1) // 2 - start // 2, lmax // 2 - start // 2))
-        for start in range(0, lmax, width)
+        OrderBlock(start, stop, ((lmax + 1) // 2 - start // 2, lmax // 2 - start // 2))
+        for start, stop in bounds
+        if start < stop
     )
 
 
@@ -198,11 +217,19 @@ def fourier_table(plan):
     return torch.cat(parts)
 
 
+@functools.lru_cache(maxsize=64)
+def own_rows(plan: Plan) -> tuple[int, ...]:
+    """The rows of a process in the kernels' order, counted from the first of its band."""
+    start, stop = even_bounds(plan.nlat, plan.size)[plan.rank : plan.rank + 2]
+    equator = [plan.nlat // 2] * (plan.nlat % 2)
+    rows = [*equator, *range(plan.nlat // 2), *range(plan.nlat - 1, plan.half - 1, -1)]
+    return tuple(row - start for row in rows if start <= row < stop)
+
+
 @functools.lru_cache(maxsize=32)
 def cell_order(plan):
     """Index of every cell of the kernels' order in the field, and its inverse."""
-    south = torch.arange(plan.half, plan.nlat).flip(0)
-    rows = torch.cat([torch.arange(plan.half).roll(plan.nlat % 2), south])
+    rows = torch.tensor(own_rows(plan))
     index = (torch.tensor(longitude_order(plan))[:, None] + plan.nlon * rows[None]).flatten()
     return index, torch.argsort(index)
 

@@ -18,7 +18,9 @@ import torch
 
 from emulator.kernels import library
 from emulator.kernels import transform as native
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
+from emulator.sphere.bands import BandProducts
 from emulator.sphere.products import AnalysisBesides, Transform
 from emulator.sphere.tables import (
     GRIDS,
@@ -28,6 +30,7 @@ from emulator.sphere.tables import (
     coefficient_order,
     fourier_table,
     legendre_table,
+    own_rows,
     truncation,
 )
 
@@ -66,7 +69,7 @@ def _shared(key, make, dtype, device):
 class _Tables(torch.nn.Module):
     """Buffers that all modules of the process share, made anew from float64 for every type and device."""
 
-    def __init__(self, nlat, nlon, grid, poles, lmax):
+    def __init__(self, nlat, nlon, grid, poles, lmax, space):
         super().__init__()
         if nlon < 4:
             raise ValueError(f"Expected at least 4 longitudes, got {nlon}")
@@ -75,7 +78,8 @@ class _Tables(torch.nn.Module):
             raise ValueError(f"Expected between 1 and {nlon // 2 + 1} degrees for {nlon} longitudes, got {lmax}")
         self.nlat, self.nlon, self.grid, self.poles, self.lmax = nlat, nlon, grid, poles, lmax
         self._known = native.knows(nlon)
-        self.plan = Plan(nlat, nlon, lmax, block_width(lmax))
+        self.plan = Plan(nlat, nlon, lmax, block_width(lmax), rank=space.rank, size=space.size)
+        self.space, self._products = space, None if space.size == 1 else BandProducts(self.plan, space)
         self._recipes = {"fourier": ("fourier", functools.partial(fourier_table, self.plan))}
         for name, order in (("cell", cell_order), ("coefficient", coefficient_order)):
             for n, suffix in ((0, "index"), (1, "inverse")):
@@ -106,7 +110,13 @@ class _Tables(torch.nn.Module):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.nlat, self.nlon
+        """Rows and columns of the fields: those of the process's band."""
+        return len(own_rows(self.plan)), self.nlon
+
+    @property
+    def band(self) -> slice:
+        """The process's rows of the grid."""
+        return self.space.band(self.nlat)
 
     def extra_repr(self) -> str:
         return f"{self.nlat} x {self.nlon}, {self.grid}, poles={self.poles}, lmax={self.lmax}"
@@ -132,19 +142,19 @@ class _Tables(torch.nn.Module):
 
     def _transform(self, x, table, inverse=False, plan=None):
         flat = x.reshape(len(x), -1).to(table.dtype)
-        y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse)
+        y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse, self._products)
         return y.view(len(y), *x.shape[1:])
 
     def _analysis(self, field, table, plan):
         """Of a field in its ordinary order, which compiled kernels read as it is."""
-        if not (self._known and library.takes(table)):
+        if self._products or not (self._known and library.takes(table)):
             return self.unpack(self._transform(self.arrange(field), table, plan=plan))
         _check_shape("a field", field, self.shape)
         coefficients = self._transform(field.flatten(0, 1), table, plan=plan._replace(natural=True))
         return coefficients.unflatten(0, (self.lmax, self.lmax, 2))
 
     def _synthesis(self, coefficients, table, plan):
-        if not (self._known and library.takes(table)):
+        if self._products or not (self._known and library.takes(table)):
             return self.restore(self._transform(self.pack(coefficients), table, True, plan))
         _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
         field = self._transform(coefficients.flatten(0, 2), table, True, plan._replace(natural=True))
@@ -158,11 +168,22 @@ class SphericalTransform(_Tables):
       nlat, nlon: rows and columns of the grid; columns without other primes than 2, 3 and 5 are fastest.
       grid: "gaussian" or "equiangular"; `poles`: whether an equiangular grid has rows at the poles.
       lmax: number of degrees, by default the most for which analysis inverts synthesis (`truncation`).
-    Raises `ValueError` for an unknown grid and for a truncation that the longitudes cannot hold.
+      space: the processes that hold a field together. Each gives and gets the rows of its band, and of coefficients those of
+        its orders, where all others are zero. All call the same methods in the same order.
+    Raises `ValueError` for an unknown grid, for a truncation that the longitudes cannot hold, and for more processes than
+    rows or pairs of orders.
     """
 
-    def __init__(self, nlat: int, nlon: int, grid: str = "gaussian", poles: bool = False, lmax: int | None = None):
-        super().__init__(nlat, nlon, grid, poles, lmax)
+    def __init__(
+        self,
+        nlat: int,
+        nlon: int,
+        grid: str = "gaussian",
+        poles: bool = False,
+        lmax: int | None = None,
+        space: Space = ALONE,
+    ):
+        super().__init__(nlat, nlon, grid, poles, lmax, space)
         self._add_legendre("analysis_table", self.plan, "scalar", True)
         self._add_legendre("synthesis_table", self.plan, "scalar", False)
         self._link(torch.float32, torch.get_default_device())
@@ -184,7 +205,8 @@ class SphericalTransform(_Tables):
         flat = cells.reshape(len(cells), -1)
         if flat.dtype != self.analysis_table.dtype:
             return self.analyse(cells), cells
-        c, kept = AnalysisBesides.apply(flat.contiguous(), self.analysis_table, self.fourier, list(self.plan))
+        how = self.analysis_table, self.fourier, list(self.plan), self._products
+        c, kept = AnalysisBesides.apply(flat.contiguous(), *how)
         return c.view(len(c), *cells.shape[1:]), kept.view(cells.shape)
 
     def synthesise(self, packed: torch.Tensor) -> torch.Tensor:
@@ -200,8 +222,16 @@ class VectorTransform(_Tables):
     vectors.
     """
 
-    def __init__(self, nlat: int, nlon: int, grid: str = "gaussian", poles: bool = False, lmax: int | None = None):
-        super().__init__(nlat, nlon, grid, poles, lmax)
+    def __init__(
+        self,
+        nlat: int,
+        nlon: int,
+        grid: str = "gaussian",
+        poles: bool = False,
+        lmax: int | None = None,
+        space: Space = ALONE,
+    ):
+        super().__init__(nlat, nlon, grid, poles, lmax, space)
         self.flipped = self.plan._replace(flipped=True)  # d/dtheta of an even function is odd
         for name, analysis in (("analysis", True), ("synthesis", False)):
             self._add_legendre(f"{name}_theta", self.flipped, "theta", analysis)
@@ -244,13 +274,13 @@ def expect_transformable(grid: Grid) -> None:
         )
 
 
-def transform(grid: Grid, lmax: int | None = None) -> SphericalTransform:
-    """The transform of fields on a grid, to `lmax` degrees or as many as the grid resolves.
+def transform(grid: Grid, lmax: int | None = None, space: Space = ALONE) -> SphericalTransform:
+    """The transform of fields on a grid, or the bands of it that processes hold, to `lmax` degrees or as many as it resolves.
 
     Raises `ValueError` for a grid that is not global and Gaussian or equiangular, and for too many degrees.
     """
     expect_transformable(grid)
-    return SphericalTransform(*grid.shape, grid.kind, grid.has_poles, lmax)
+    return SphericalTransform(*grid.shape, grid.kind, grid.has_poles, lmax, space)
 
 
 def harmonics(transform: SphericalTransform, count: int) -> torch.Tensor:
@@ -259,6 +289,10 @@ def harmonics(transform: SphericalTransform, count: int) -> torch.Tensor:
     Those beyond the transform's degrees are 0.
     """
     degrees = min(math.isqrt(count - 1) + 1, transform.lmax)
+    if transform.space.size > 1:  # scaled by the maximum over the globe, which a transform of few degrees gives cheaply
+        whole = SphericalTransform(transform.nlat, transform.nlon, transform.grid, transform.poles, degrees)
+        whole = whole.to(transform.analysis_table)
+        return transform.arrange(whole.restore(harmonics(whole, count))[transform.band])
     coefficients = torch.zeros(transform.lmax, transform.lmax, 2, count)
     for n in range(min(count, degrees**2)):
         degree = math.isqrt(n)
