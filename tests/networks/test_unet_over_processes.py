@@ -1,34 +1,46 @@
 """The U-Net of bands of rows is that of the whole grid."""
 
-import numpy as np
 import pytest
-import torch
-from bands import assert_equal_over_processes
+from bands import DOUBLE, SINGLE, assert_equal_over_processes
 
+from emulator.networks.registry import NetworkError, build
+from emulator.parallel.space import Space
 from emulator.planet.grid import Grid
 
 CONFIG = dict(kind="unet", width=6, depth=2)
 NOISE = dict(length_scales=(2000.0,), channels=2)
 GRIDS = {
     "gaussian": Grid.gaussian(16, 32),
-    "uneven": Grid.gaussian(22, 48),
+    "uneven": Grid.gaussian(22, 48),  # 22, 11 and 6 rows
     "poles": Grid.equiangular(17, 32, poles=True),
+    "box": Grid.box(13, 18, (40, 66, -10, 26)),
+    "zone": Grid.box(15, 24, (10, 70, 0, 360)),
 }
-CASES = [
-    (2, "gaussian", {}),
-    (2, "uneven", dict(blocks=2, checkpointing=True)),
-    (2, "poles", dict(depth=3)),
-    (4, "gaussian", dict(depth=1, noise=NOISE)),
-    (4, "uneven", dict(noise=NOISE, checkpointing=True)),
-    (4, "poles", {}),
+OPTIONS = [
+    ("gaussian", dict(depth=1, noise=NOISE)),
+    ("gaussian", dict(blocks=2, checkpointing=True)),
+    ("uneven", dict(noise=NOISE, checkpointing=True)),
+    ("poles", {}),
+    ("poles", dict(depth=1, blocks=2)),
+    ("box", {}),
+    ("zone", {}),
 ]
-
-
-@pytest.mark.parametrize(("size", "grid", "options"), CASES)
-def test_outputs_and_gradients_are_those_of_one_process(size, grid, options):
-    assert_equal_over_processes(size, CONFIG | options, GRIDS[grid])
+CASES = [(CONFIG | options, GRIDS[grid], DOUBLE) for grid, options in OPTIONS]
+CASES += [(CONFIG, GRIDS[grid], SINGLE) for grid in ("uneven", "poles")]
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_in_single_precision_to_its_rounding(size):
-    assert_equal_over_processes(size, CONFIG, GRIDS["poles"], torch.float32)
+def test_outputs_and_gradients_are_those_of_one_process(size):
+    assert_equal_over_processes(size, CASES)
+
+
+def test_rows_that_are_fewer_than_the_bands():
+    """Bands of one row: what lies beyond a pole is with another process, and coarse levels have no more rows than needed."""
+    assert_equal_over_processes(4, [(CONFIG | dict(depth=1), Grid.equiangular(7, 16, poles=True), DOUBLE)])
+
+
+def test_a_level_with_fewer_rows_than_processes_is_refused():
+    space = Space()
+    space.size = 4
+    with pytest.raises(NetworkError, match="a row for each of 4 processes after 2 halvings of 12 rows, got 3"):
+        build(CONFIG, 3, 2, Grid.gaussian(12), space)
