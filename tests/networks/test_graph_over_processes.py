@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bands import DOUBLE, SINGLE, assert_equal_over_processes
+from bands import DOUBLE, HALF, SINGLE, assert_equal_over_processes
 
 from emulator.networks.parts import part_of
 from emulator.networks.registry import NetworkError, build
@@ -31,6 +31,7 @@ CASES += [
     (CONFIG | options, GRIDS[grid], SINGLE)
     for grid, options in OPTIONS + [("poles", dict(width=12)), ("uneven", dict(checkpointing=True, rounds=8))]
 ]
+CASES += [(CONFIG | dict(precision="bfloat16"), GRIDS["uneven"], HALF)]
 
 
 @pytest.mark.parametrize("size", [2, 4])

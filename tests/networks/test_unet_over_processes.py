@@ -1,7 +1,7 @@
 """The U-Net of bands of rows is that of the whole grid."""
 
 import pytest
-from bands import DOUBLE, SINGLE, assert_equal_over_processes
+from bands import DOUBLE, HALF, SINGLE, assert_equal_over_processes
 
 from emulator.networks.registry import NetworkError, build
 from emulator.parallel.space import Space
@@ -27,6 +27,7 @@ OPTIONS = [
 ]
 CASES = [(CONFIG | options, GRIDS[grid], DOUBLE) for grid, options in OPTIONS]
 CASES += [(CONFIG, GRIDS[grid], SINGLE) for grid in ("uneven", "poles")]
+CASES += [(CONFIG, GRIDS["uneven"], HALF)]
 
 
 @pytest.mark.parametrize("size", [2, 4])
