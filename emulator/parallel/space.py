@@ -165,6 +165,13 @@ class Fetch(nn.Module):
             sending = _Exchanged.apply(sending, self.sent, self.received, self.space.group)
         return sending.index_select(0, self.place)
 
+    def add_back(self, gradient: Tensor, own: Tensor) -> Tensor:
+        """Adds to `own`, `(own share, *rest)`, what goes back of `(needed, *rest)`: for gradients that are written out."""
+        sending = gradient.new_zeros(sum(self.received), *gradient.shape[1:]).index_add_(0, self.place, gradient)
+        if self.space.size > 1:
+            sending = _exchange(sending, self.received, self.sent, self.space.group)
+        return own.index_add_(0, self.send, sending)
+
 
 class _Total(torch.autograd.Function):
     @staticmethod
