@@ -17,6 +17,7 @@ from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
+from emulator.model.assemble import make_network
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, with_step
 from emulator.model.step import Step
@@ -118,6 +119,11 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         if made := saved.get("climatology"):
             place, channels = config.climatology or saved["config"]["climatology"], Layout.from_json(saved["layout"])
             Climatology(place, channels.prognostic, grid_of(dataset)).check_made(made)
+    if config.parallel.space > 1:
+        space = Space.imagined(config.parallel.space)
+        for path in checkpoints_of(config):
+            saved = describe(path)
+            make_network(saved["config"]["network"], Layout.from_json(saved["layout"]), grid_of(dataset), space)
     check_formats(config.also, grid_of(dataset))
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))

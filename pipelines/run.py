@@ -62,7 +62,9 @@ def run(experiment: Experiment, only: str | None = None) -> None:
 
 def _can_share(link: Link, processes: int) -> bool:
     """Whether so many processes can run a stage together, all of them to its end."""
-    return processes == 1 or link.stage == "train" or (link.stage == "rollout" and link.config.parallel.space == processes)
+    return (
+        processes == 1 or link.stage == "train" or (link.stage == "rollout" and link.config.parallel.space == processes)
+    )
 
 
 def record(experiment: Experiment) -> None:

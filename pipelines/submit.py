@@ -132,9 +132,7 @@ def _check_shares(config: TrainConfig, need: Resources) -> None:
                 f"{phase.batch_size}{parts}"
             )
     if config.validation is not None and config.validation.windows < tasks:
-        raise ConfigError(
-            f"Expected train.validation.windows of at least {shares}, got {config.validation.windows}"
-        )
+        raise ConfigError(f"Expected train.validation.windows of at least {shares}, got {config.validation.windows}")
 
 
 def _jobs(link: Link, need: Resources, site: SiteConfig, where: Places, after: tuple[str, ...]) -> list[Job]:

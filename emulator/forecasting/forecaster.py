@@ -254,7 +254,9 @@ class Forecaster:
                 stacked = torch.stack([entry[part] for entry in entries], dim=1).flatten(0, 1).cpu()
                 for name, field in channels.unpack(stacked).items():
                     out[name] = shaped(
-                        self._where_it_exists(name, field.numpy()).reshape(-1, len(entries), *field.shape[1:])
+                        self._where_it_exists(name, field.numpy()).reshape(
+                            len(field) // len(entries), len(entries), *field.shape[1:]
+                        )
                     )
         self.records |= {name for entry in entries for name in entry[2]}
         zeros = torch.zeros(len(entries[0][0]), device=self.step.device)

@@ -35,7 +35,7 @@ class Space:
 
     @classmethod
     def imagined(cls, size: int, rank: int = 0) -> "Space":
-        """One of so many processes that are not there: to see what fits them, where nothing is exchanged."""
+        """One of so many processes that are not there, to see what fits them: sums and maxima are of its own part alone."""
         space = cls()
         space.size, space.rank = size, rank
         return space
@@ -63,11 +63,11 @@ class Space:
 
     def total(self, part: Tensor) -> Tensor:
         """The sum of all processes' parts, the same bits on each; gradients come back."""
-        return part if self.size == 1 else _Total.apply(part, self.group)
+        return part if self.group is None else _Total.apply(part, self.group)
 
     def highest(self, part: Tensor) -> Tensor:
         """The largest of all processes' parts, element by element; without gradients."""
-        if self.size == 1:
+        if self.group is None:
             return part
         found = part.detach().clone()
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)

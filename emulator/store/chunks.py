@@ -231,7 +231,8 @@ class StoreReader:
         chunks, cuts = [], []
         for reader, time, out in pieces:
             for part, inside, to in reader.overlaps(rows):
-                if out.nbytes == reader.chunk_bytes and inside in (slice(None), slice(0, reader.chunk[-2])):
+                whole = inside == slice(None) or inside == slice(0, reader.chunk[-2])
+                if whole and out.nbytes == reader.chunk_bytes:
                     chunks.append((reader, time, part, out))
                 else:
                     chunks.append((reader, time, part, chunk := np.empty(reader.chunk, np.float32)))

@@ -32,6 +32,7 @@ from emulator.parallel.space import ALONE, Space
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of, open_zarr
 from emulator.training.gaps import refuse_gaps
+from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
@@ -168,7 +169,8 @@ class Training:
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
-        samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0)
+        space = Space.imagined(options.parallel.space)
+        samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0, space=space)
         grid = samples.grid
         samples.some_starts(max(phase.rollout_steps for phase in recipe.phases), max(layout.lengths))
         if asked := options.validation:
@@ -177,9 +179,16 @@ class Training:
         changes(statistics, layout.prognostic)
         self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
+        if space.size > 1:
+            make_network(options.network, layout, grid, space)  # refuses processes that it does not fit
         network = make_network(options.network, layout, grid)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given)
+        if measured.activations:  # there is room for the loss and the fields around the network too
+            whole = samples if space.size == 1 else Samples(stores, layout, cache_bytes=0)
+            error = self._weighted(whole, statistics).loss(options.loss)
+            measured = dataclasses.replace(measured, activations=window_bytes(options, layout, grid, error))
+        measured = measured.over(space, grid.shape)
         return (
             f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
             f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "

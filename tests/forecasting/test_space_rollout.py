@@ -93,13 +93,13 @@ def alone(tmp_path_factory):
     return of
 
 
-def assert_near(ours: xr.Dataset, theirs: xr.Dataset):
+def assert_near(ours: xr.Dataset, theirs: xr.Dataset, tolerance: float = 2e-6):
     assert list(ours.data_vars) == list(theirs.data_vars) and ours.sizes == theirs.sizes
     for name, field in theirs.data_vars.items():
         assert ours[name].dims == field.dims and ours[name].attrs == field.attrs
         assert np.isfinite(field.values).all()
         # what corrections record are small differences of large numbers
-        near = (2e-6, 2e-6 * float(np.abs(field).max())) if "latitude" in field.dims else (1e-3, 1e-7)
+        near = (tolerance, tolerance * float(np.abs(field).max())) if "latitude" in field.dims else (1e-3, 1e-7)
         np.testing.assert_allclose(ours[name].values, field.values, *near, err_msg=name)
 
 
@@ -109,11 +109,12 @@ CASES = [("single", 2, 2)] + [
 ]
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind, size, of_a_state", CASES)
 def test_forecasts_of_processes_together_are_those_of_one(alone, tmp_path, kind, size, of_a_state):
     together(size, in_processes, str(tmp_path / "f.zarr"), kind, of_a_state)
     ours = open_forecast(tmp_path / "f.zarr")
-    assert_near(ours.load(), alone(kind))
+    assert_near(ours.load(), alone(kind), 1e-5 if "bred" in kind else 2e-6)  # which grow what rounding begins
     rows = -(-ours.sizes["latitude"] // of_a_state)
     assert ours["temperature"].encoding["chunks"][-2:] == (rows, 24)
     for name in ours.data_vars:
@@ -123,6 +124,7 @@ def test_forecasts_of_processes_together_are_those_of_one(alone, tmp_path, kind,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_stopped_rollout_goes_on_with_the_same_bits_and_with_another_number(alone, tmp_path):
     for name in ("straight", "stopped"):
         for stop_at in (None,) if name == "straight" else (4, None):

@@ -29,6 +29,8 @@ CONFIGS = {
     | {"network": POINTWISE, "loss": {"kind": "huber"}, "conservation": {"kind": "none", "penalty": 0.1}},
     "projection": VALUES | {"network": POINTWISE, "conservation": {"kind": "projection"}},
     "crps": VALUES | {"network": NOISY, "loss": {"kind": "crps", "members": 2}},
+    "spectral": VALUES
+    | {"network": {"kind": "sfno", "embed_dim": 8, "blocks": 1, "norm": "layer"}, "loss": {"kind": "spectral"}},
     "energy": VALUES | {"network": NOISY, "loss": {"kind": "energy", "members": 2}},
 }
 
@@ -109,14 +111,34 @@ CASES = [
     pytest.param("mse", 4, 4, False, marks=pytest.mark.slow),
     pytest.param("penalty", 2, 2, False, marks=pytest.mark.slow),
     pytest.param("projection", 2, 2, False, marks=pytest.mark.slow),
+    pytest.param("spectral", 4, 2, False, marks=pytest.mark.slow),
     pytest.param("crps", 2, 2, False, marks=pytest.mark.slow),
     pytest.param("energy", 4, 2, False, marks=pytest.mark.slow),
 ]
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("config, size, of_a_state, sharded", CASES)
 def test_processes_that_hold_a_state_together_give_the_weights_of_one(
     alone, tmp_path, config, size, of_a_state, sharded
 ):
     assert all(together(size, in_processes, str(tmp_path), config, of_a_state, sharded))
     assert_near(tmp_path, alone(config))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_stopped_training_goes_on_with_the_same_bits_and_with_another_number(tmp_path):
+    """Samples that go on from the network's own states (`replay`) are part of what is saved."""
+    how = "mse", 2, False
+    straight, stopped, other = (str(tmp_path / name) for name in ("straight", "stopped", "other"))
+    assert together(2, in_processes, straight, *how, -1, 0.5) == [True] * 2
+    for folder in (stopped, other):
+        assert together(2, in_processes, folder, *how, 7, 0.5) == [False] * 2
+    assert together(2, in_processes, stopped, *how, -1, 0.5) == [True] * 2
+    theirs = state(straight)[0]
+    for name, tensor in state(stopped)[0].items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0, msg=name)
+    assert (tmp_path / "stopped/metrics.jsonl").read_bytes() == (tmp_path / "straight/metrics.jsonl").read_bytes()
+    assert train(other, "mse", replay=0.5)
+    assert_near(other, straight)
