@@ -111,6 +111,6 @@ def _read(name, value, hint):
         return tuple(_read(name, each, get_args(hint)[0]) for each in value)
     if hint is Path:
         return Path(value)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping | str):
         return hint.of(value)
     return value

@@ -1,9 +1,11 @@
 """Forecasts from many initial times, written as a Zarr store that other tools open."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
@@ -15,11 +17,13 @@ from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.kernels import freed_memory
+from emulator.model.assemble import make_network
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, with_step
 from emulator.model.step import Step
-from emulator.parallel.distributed import device_of, use
+from emulator.parallel.distributed import device_of, process_group, space_of, use
 from emulator.parallel.processes import processes_of
+from emulator.parallel.space import Space
 from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
@@ -33,17 +37,27 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
 
     Each initial time is written once; a stopped stage goes on where it was, also inside a forecast, and ends with the same
     numbers. With `part` `(i, N)`, or as one of several processes that a launcher has started, only every N-th group of
-    initial times is computed; whoever writes the last one finishes the store. Raises `ValueError` when a checkpoint does
-    not match the store.
+    initial times is computed; whoever writes the last one finishes the store. With `parallel.space` so many processes hold
+    every forecast together, each a band of latitudes, and count as one. Raises `ValueError` when a checkpoint does not match
+    the store.
     """
     freed_memory.keep()
     processes = processes_of(os.environ)
-    share = part or (processes.rank + 1, processes.size)
+    processes.divided(config.parallel.space)
+    use(device := device_of(processes))
+    alone = config.parallel.space == 1  # processes that each compute their own forecasts need not meet
+    with contextlib.nullcontext() if alone else process_group(processes, device):
+        space = space_of(processes, config.parallel.space, device)
+        _rollout(config, part, device, space)
+
+
+def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.device, space: Space) -> None:
+    data = processes_of(os.environ).divided(space.size)
+    share = part or (data.rank + 1, data.size)
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
     check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
-    use(device := device_of(processes))
-    models = Models.load(config.checkpoint, stages, config.member_checkpoints, device)
+    models = Models.load(config.checkpoint, stages, config.member_checkpoints, device, space)
     dataset = with_step(dataset, getattr(models.first, "metadata", None))
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
     first = models.first
@@ -72,7 +86,7 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
         alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
         output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), progress)
-    for kind in config.also:
+    for kind in config.also if space.rank == 0 else ():
         if Path(config.output).exists():
             export(config.output, kind)
 
@@ -105,6 +119,11 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         if made := saved.get("climatology"):
             place, channels = config.climatology or saved["config"]["climatology"], Layout.from_json(saved["layout"])
             Climatology(place, channels.prognostic, grid_of(dataset)).check_made(made)
+    if config.parallel.space > 1:
+        space = Space.imagined(config.parallel.space)
+        for path in checkpoints_of(config):
+            saved = describe(path)
+            make_network(saved["config"]["network"], Layout.from_json(saved["layout"]), grid_of(dataset), space)
     check_formats(config.also, grid_of(dataset))
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))

@@ -37,9 +37,10 @@ def run(experiment: Experiment, only: str | None = None) -> None:
         links = [_ready(links, only, experiment)]
     processes = processes_of(os.environ)
     first = processes.rank == 0
-    if alone := [link.stage for link in links if link.stage != "train" and processes.size > 1 and not link.complete]:
+    if alone := [link.stage for link in links if not link.complete and not _can_share(link, processes.size)]:
         raise ConfigError(
-            f"Expected one process for {', '.join(alone)}, got {processes.size}; several can run --only train together"
+            f"Expected one process for {', '.join(alone)}, got {processes.size}; several can run --only train together, and "
+            "--only rollout as many as its parallel.space"
         )
     if first:
         record(experiment)
@@ -57,6 +58,13 @@ def run(experiment: Experiment, only: str | None = None) -> None:
         log.info("%s: done in %.0f s", link.stage, seconds)
     if links[-1].stage == "report":
         log.info("report: %s", Path(links[-1].config.output).resolve() / "report.html")
+
+
+def _can_share(link: Link, processes: int) -> bool:
+    """Whether so many processes can run a stage together, all of them to its end."""
+    return (
+        processes == 1 or link.stage == "train" or (link.stage == "rollout" and link.config.parallel.space == processes)
+    )
 
 
 def record(experiment: Experiment) -> None:

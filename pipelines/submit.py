@@ -19,6 +19,7 @@ from pipelines.site import Resources, SiteConfig
 
 log = logging.getLogger(__name__)
 SPLIT = ("ingest", "rollout")  # stages whose work an array of jobs can share
+TOGETHER = ("train", "rollout")  # those whose tasks can hold one state together
 
 
 def submit(experiment: Experiment, site: SiteConfig) -> dict[str, int]:
@@ -88,34 +89,54 @@ def plan(experiment: Experiment, site: SiteConfig) -> list[Job]:
     for link in chain(experiment):
         if link.complete:
             continue
+        need = _resources(link, site)
         if link.stage == "train":
-            _check_shares(link.config, site.resources("train"))
-        jobs += _jobs(link, site, where, (jobs[-1].name,) if jobs else ())
+            _check_shares(link.config, need)
+        jobs += _jobs(link, need, site, where, (jobs[-1].name,) if jobs else ())
     return jobs
+
+
+def _resources(link: Link, site: SiteConfig) -> Resources:
+    """What a stage's job asks for: the site's, with as many tasks as hold a state together where the site names one.
+
+    Raises `ConfigError` for tasks that the stage cannot use.
+    """
+    stage, need = link.stage, site.resources(link.stage)
+    together = link.config.parallel.space if stage in TOGETHER else 1
+    if together > 1 and need.nodes * need.tasks_per_node == 1:
+        need = need.model_copy(update={"tasks_per_node": together})
+    tasks = need.nodes * need.tasks_per_node
+    if stage == "train" and tasks % together:
+        raise ConfigError(f"Expected tasks of the training as a multiple of its parallel.space {together}, got {tasks}")
+    if stage != "train" and tasks != together:
+        allowed = "one task" if together == 1 else f"{together} tasks, as parallel.space says,"
+        raise ConfigError(f"Expected {allowed} for the stage {stage}, the site gives it {tasks}")
+    if together > 1 and 0 < need.gpus_per_node < need.tasks_per_node:
+        raise ConfigError(
+            f"Expected a GPU for each of the {need.tasks_per_node} tasks that the stage {stage} has on a node, the site gives "
+            f"it {need.gpus_per_node}"
+        )
+    return need
 
 
 def _check_shares(config: TrainConfig, need: Resources) -> None:
     """Raises `ConfigError` where the tasks of a training cannot share its batches: it would fail after all stages before."""
-    tasks = need.nodes * need.tasks_per_node
+    together = config.parallel.space
+    tasks = need.nodes * need.tasks_per_node // together
+    shares = f"{tasks} groups of {together} tasks (parallel.space)" if together > 1 else f"{tasks} tasks"
     for number, phase in enumerate(config.phases):
         if phase.batch_size // phase.accumulate % tasks:
             parts = f" in {phase.accumulate} parts" if phase.accumulate > 1 else ""
             raise ConfigError(
-                f"Expected train.phases.{number}.batch_size as a multiple of the training's {tasks} tasks, got "
+                f"Expected train.phases.{number}.batch_size as a multiple of the training's {shares}, got "
                 f"{phase.batch_size}{parts}"
             )
     if config.validation is not None and config.validation.windows < tasks:
-        raise ConfigError(
-            f"Expected train.validation.windows of at least {tasks} tasks, got {config.validation.windows}"
-        )
+        raise ConfigError(f"Expected train.validation.windows of at least {shares}, got {config.validation.windows}")
 
 
-def _jobs(link: Link, site: SiteConfig, where: Places, after: tuple[str, ...]) -> list[Job]:
-    stage, need = link.stage, site.resources(link.stage)
-    if stage != "train" and need.nodes * need.tasks_per_node > 1:
-        raise ConfigError(
-            f"Expected one task for the stage {stage}, the site gives it {need.nodes * need.tasks_per_node}"
-        )
+def _jobs(link: Link, need: Resources, site: SiteConfig, where: Places, after: tuple[str, ...]) -> list[Job]:
+    stage = link.stage
     experiment = shlex.quote(str(where.run / "experiment.yaml"))
     command = f"run {experiment} --only {stage}"
     jobs: list[Job] = []

@@ -11,6 +11,7 @@ from emulator.losses.build import Weighted
 from emulator.model import checkpoint
 from emulator.model.assemble import buffers, make_step
 from emulator.model.conserving import ConservationOptions, conservation
+from emulator.parallel.space import ALONE
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.run import chosen
@@ -38,9 +39,9 @@ STOCHASTIC = TrainOptions.of(VALUES | {"network": NOISY, "loss": {"kind": "crps"
 RECIPE = dataclasses.replace(Recipe.of(CONFIG), save_every=5, log_every=2, warmup=3)
 
 
-def samples_of(planet, config=CONFIG) -> Samples:
+def samples_of(planet, config=CONFIG, space=ALONE) -> Samples:
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
-    return Samples(dataset, Layout.of(dataset, chosen(config)))
+    return Samples(dataset, Layout.of(dataset, chosen(config)), space=space)
 
 
 def weighted(samples, statistics, config=CONFIG) -> Weighted:
@@ -56,14 +57,15 @@ def buffers_of(samples, statistics, config=CONFIG):
 
 
 def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, config=CONFIG, **more) -> Trainer:
-    """`more`: the trainer's validation, and `processes`, `sharded`, `products`, `device`."""
-    statistics, samples = numpy_statistics(planet), samples_of(planet, config)
+    """`more`: the trainer's validation, and `processes`, `sharded`, `space`, `products`, `device`."""
+    placement = Placement(**{name: more.pop(name) for name in ("processes", "sharded", "space") if name in more})
+    statistics, samples = numpy_statistics(planet), samples_of(planet, config, placement.space)
     scheme = conservation(ConservationOptions.of(config.conservation), samples, statistics).scheme
     constants = buffers_of(samples, statistics, config)
     torch.manual_seed(0)
-    step = make_step(config.network | (network or {}), samples.layout, samples.grid, constants, scheme)
+    how = constants, scheme, config.predict, placement.space
+    step = make_step(config.network | (network or {}), samples.layout, samples.grid, *how)
     step.to(device := more.pop("device", torch.device("cpu")))
-    placement = Placement(**{name: more.pop(name) for name in ("processes", "sharded") if name in more})
     products = more.pop("products", 0)
     loss = loss_of(samples, statistics, config)
     loss.error.to(device)

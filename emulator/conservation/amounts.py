@@ -73,7 +73,7 @@ class OnePass:
         self.names |= zip(("temperature",), temperature, strict=False)
         self.names |= zip(("east", "north"), winds, strict=False)
         self.names |= zip(("vapour", "liquid", "ice"), species, strict=False)
-        self._space = tuple(atmosphere.area.shape)
+        self._space, self._processes = tuple(atmosphere.area.shape), atmosphere.processes
         constants = atmosphere.constants
         heat = constants.heat_capacity_dry_air, constants.latent_heat_vaporisation
         self.integrals = atmosphere.column_integrals(*heat, moist)
@@ -89,6 +89,7 @@ class OnePass:
     def __call__(self, state: State) -> Amounts:
         fields = [state[name] for name in self.names.values()]
         sums, growth = _Sums.apply(self.integrals, tuple(self.names), *fields)
+        sums = self._processes.total(sums)
         return Amounts(*sums.unbind(1), growth.reshape(len(sums), 3, *self._space))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emulator.kernels import columns as native
 from emulator.kernels import library
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.constants import Constants
 from emulator.planet.quantities.registry import quantities
 from emulator.planet.variables import VARIABLES
@@ -120,6 +121,8 @@ class Atmosphere(VerticalGeometry):
       has_surface_pressure: whether states hold `surface_pressure`. Without it, which only pressure levels allow, columns
         run from the first to the last level.
       latitude: of every cell, degrees north, `(*space,)`; only latitude bands ask for it.
+      processes: those that hold a state together. All fields, areas too, are then of this process's rows; means are over the
+        globe, the same bits on each.
     """
 
     area: Tensor
@@ -129,12 +132,13 @@ class Atmosphere(VerticalGeometry):
     step_seconds: float
     has_surface_pressure: bool = True
     latitude: Tensor | None = None
+    processes: Space = ALONE
     _copies: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         if self.area.dtype != torch.float64:
             raise ValueError(f"Expected cell areas in float64, got {self.area.dtype}")
-        total = float(self.area.sum())
+        total = float(self.processes.total(self.area.sum()))
         if not abs(total - 1) < AREA_TOLERANCE or not bool((self.area > 0).all()):
             raise ValueError(f"Expected positive cell areas summing to 1, got a sum of {total!r}")
         if not self.step_seconds > 0:
@@ -149,6 +153,14 @@ class Atmosphere(VerticalGeometry):
                 raise ValueError(
                     f"Expected {name} of the grid's shape {tuple(self.area.shape)}, got {tuple(field.shape)}"
                 )
+
+    def cut(self, processes: Space) -> "Atmosphere":
+        """What this process has of a whole globe's atmosphere."""
+        if processes.size == 1:
+            return self
+        fields = {name: getattr(self, name) for name in ("area", "geopotential_at_surface", "latitude")}
+        own = {name: field if field is None else processes.cut(field) for name, field in fields.items()}
+        return dataclasses.replace(self, **own, processes=processes)
 
     @property
     def space(self) -> int:
@@ -181,14 +193,14 @@ class Atmosphere(VerticalGeometry):
         products = field.flatten(-self.space).to(torch.float64) * self.area_of(field).flatten()
         if products.numel() == products.shape[-1] >= SHARED_SUM:
             # Threads share a sum that is alone, and each of several has one to itself: twice the same keeps the bits.
-            return products.expand(2, *products.shape).sum(-1)[0]
-        return products.sum(-1)
+            return self.processes.total(products.expand(2, *products.shape).sum(-1)[0])
+        return self.processes.total(products.sum(-1))
 
     def mean_square(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean of `(x - y)^2` over the sphere and the levels, if any: `(batch,)` float64, without gradients."""
         levels = x.shape[1] if x.ndim == self.space + 2 else 1
         if library.takes(x, y):
-            return native.departure(x, y, self.area_of(x), levels)
+            return self.processes.total(native.departure(x, y, self.area_of(x), levels))
         squares = self.mean((x.detach() - y.detach()) ** 2)
         return squares.mean(1) if squares.ndim > 1 else squares
 
@@ -205,7 +217,7 @@ class Atmosphere(VerticalGeometry):
     def mean_by_level(self, field: Tensor) -> Tensor:
         """Area means in float64, for broadcasting: `(batch, level, *space)` -> `(batch, level, 1, ...)`, or no level."""
         if field.ndim == self.space + 2 and library.takes(field):
-            means = _LevelMeans.apply(field, self)
+            means = self.processes.total(_LevelMeans.apply(field, self))
         else:
             means = self.mean(field)
         return means.reshape(means.shape + (1,) * self.space)
@@ -217,10 +229,14 @@ class Atmosphere(VerticalGeometry):
         """
         pressure = self.surface_pressure(state)
         if library.takes(field, pressure, where, like):
-            return self.column_integrals().by_layer(field, pressure, len(like), where)
+            return self.processes.total(self.column_integrals().by_layer(field, pressure, len(like), where))
         layers = self.thickness(pressure, like)
         layers = layers if field is None else layers * field
         return self.mean((layers if where is None else layers * (where >= 0)).expand_as(like))
+
+    def totals(self, sums: np.ndarray) -> np.ndarray:
+        """Sums over the globe of what compiled kernels have summed over this process's rows, float64."""
+        return sums if self.processes.size == 1 else self.processes.total(torch.from_numpy(sums)).numpy()
 
     def unit_layers(self) -> native.ColumnIntegrals:
         """Layers of thickness 1 for compiled means, level by level."""

@@ -35,7 +35,7 @@ class Bands:
         latitude = atmosphere.latitude.to(torch.float64).contiguous()
         numbers = torch.bucketize(latitude, torch.tensor(edges, dtype=torch.float64))
         separate = torch.stack([numbers == number for number in range(len(edges) + 1)]).to(torch.float64)
-        if not bool(separate.flatten(1).any(1).all()):
+        if not bool(atmosphere.processes.highest(separate.flatten(1).amax(1)).all()):
             raise ValueError(f"Expected cells of the grid in every latitude band, got the edges {list(edges)}")
         whole = torch.ones_like(separate[:1])
         masks, self.owner, self.divergences = [], [], []
@@ -52,7 +52,7 @@ class Bands:
             )
         self.masks = torch.cat(masks)
         self._copies: dict[tuple[str, torch.device], Tensor] = {}
-        self.shares = (self.masks * atmosphere.area).flatten(1).sum(1)
+        self.shares = atmosphere.processes.total((self.masks * atmosphere.area).flatten(1).sum(1))
         self.owners = torch.tensor(self.owner)
 
     def _on(self, like: Tensor, name: str = "masks") -> Tensor:

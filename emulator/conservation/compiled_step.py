@@ -83,8 +83,9 @@ class Step:
         state0, state1, energy = self.split(fields)
         gains = [(compiled.gains[name], field) for name, field in energy.items()]
         heat = energy[fluxes.LATENT_HEAT] if compiled.linked else None
-        self.kernels = native.Correction(compiled.integrals, state1, gains, compiled.modes, compiled.moved, heat)
-        before = compiled.integrals.sums(state0, derivatives=False)[0].numpy()
+        how = compiled.modes, compiled.moved, heat, compiled.air.totals
+        self.kernels = native.Correction(compiled.integrals, state1, gains, *how)
+        before = compiled.air.totals(compiled.integrals.sums(state0, derivatives=False)[0].numpy())
         mass = before[:, AIR] - before[:, WATER]
         reference = mass if self.reference is None else self.reference.detach().numpy()
         scales = {"dry_air": mass, "water": before[:, WATER], "energy": before[:, ENERGY]}
@@ -163,7 +164,8 @@ class Step:
             number = list(compiled.gains).index(fluxes.LATENT_HEAT)
             last[number] = heat if last[number] is None else last[number] + heat
         first = self._by_start(state0, of, needed[1 : 1 + len(state0)])
-        by_reference = None if self.reference is None else torch.from_numpy(-of.get("dry_air", nothing))
+        share = air.processes.size  # all of them have a copy of the number, whose gradients add up
+        by_reference = None if self.reference is None else torch.from_numpy(-of.get("dry_air", nothing) / share)
         return by_reference, [*first, *(results.get(kind) for kind in compiled.names), *last]
 
     def _spread(self, values: np.ndarray) -> Tensor:

@@ -255,4 +255,4 @@ class Problem:
             return (fields if self.bands is None else self.bands.expand(fields, levels)).flatten(2)
 
         shares = (weight.to(torch.float64) * self.air.area_of(weight)).flatten(1).unsqueeze(1)
-        return (stacked(left) * shares) @ stacked(right).transpose(1, 2)
+        return self.air.processes.total((stacked(left) * shares) @ stacked(right).transpose(1, 2))

@@ -11,6 +11,7 @@ out of the derivative, which is the active-set rule. The increments always start
 accumulates. Linear budgets without bounds need one step; it is then ProbConserv's update (Hansen et al. 2023).
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ class Projection(Scheme):
             changed = problem.moved(trial)
         else:
             changed, after = trial.changed, self._known(trial)
-        if not self.clipped and _nowhere_negative(first.raw):
+        if not self.clipped and self._nowhere_negative(first.raw.values()):
             before = self._known(first)
         changed = {name: base[name] for name in self.clipped} | changed
         for column in self.columns:
@@ -104,16 +105,19 @@ class Projection(Scheme):
         saturations["projection"] = open_.to(torch.float64)
         return Correction({name: changed[name] for name in self.changes}, saturations, before, after)
 
+    def _nowhere_negative(self, fields: Iterable[Tensor]) -> bool:
+        """Whether no value on the globe is below 0, or no number, as far as the host can tell without waiting for a GPU."""
+        fields = list(fields)
+        if not all(field.is_cpu for field in fields):
+            return False
+        wrong = not all(bool((field >= 0).all()) for field in fields)
+        return not float(self.atmosphere.processes.highest(torch.tensor(float(wrong))))
+
     def _known(self, trial: Trial) -> dict[str, Tensor]:
         """Residuals of a trial by budget, where its constraints are the budgets."""
         if self.setup.bands is not None:
             return {}
         return {budget.name: trial.residual[:, index].detach() for index, budget in enumerate(self.setup.budgets)}
-
-
-def _nowhere_negative(fields: State) -> bool:
-    """Whether no value is below 0, as far as the host can tell without waiting for a GPU."""
-    return all(field.is_cpu and bool((field >= 0).all()) for field in fields.values())
 
 
 class CompiledProjection(Compiled):

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from emulator.data.channels import Channels
+from emulator.parallel.space import ALONE, Space, band_of
 from emulator.planet.calendar import hour_and_leap_day
 from emulator.planet.grid import Grid
 from emulator.store.climatology import SCHEMA
-from emulator.store.schema import check_schema, grid_of, open_zarr
+from emulator.store.schema import check_schema, grid_of, open_zarr, own_rows
 
 MADE = (
     "window_days",
@@ -26,10 +27,11 @@ class Climatology:
 
     Args:
       path: of a climatology store. channels: the fields. grid: on which they have to be.
+      space: the processes that hold a state together, of whose rows this one gets its own.
     Raises `ValueError` for what is no climatology, for one that lacks a field or its levels, and for one on another grid.
     """
 
-    def __init__(self, path, channels: Channels, grid: Grid):
+    def __init__(self, path, channels: Channels, grid: Grid, space: Space = ALONE):
         self.path, self.dataset, self.channels = path, open_zarr(path), channels
         check_schema(self.dataset, path, SCHEMA)
         self.hours = self.dataset["hour"].values
@@ -39,6 +41,7 @@ class Climatology:
             raise ValueError(f"Expected a climatology of {', '.join(absent)} in {path}, got none; run the stage stats")
         if (found := Channels.of(self.dataset.isel(hour=0, dayofyear=0), channels.names)) != channels:
             raise ValueError(f"Expected a climatology on {channels.levels} levels in {path}, got {found.levels}")
+        self._rows = band_of(grid, space)
         self._memory: dict[tuple[int, int], Tensor] = {}
 
     @property
@@ -70,6 +73,7 @@ class Climatology:
             if len(self._memory) >= KEPT:
                 self._memory.clear()
             part = self.dataset.isel(hour=int(np.searchsorted(self.hours, hour)), dayofyear=day - 1)
+            part = own_rows(part, self._rows)
             fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32))[None] for n in self.channels.names}
             self._memory[hour, day] = self.channels.pack(fields)[0].nan_to_num()
         return self._memory[hour, day]

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from emulator.data.channels import Channels, Layout, outside_of
 from emulator.parallel.host_copies import to_device
+from emulator.parallel.space import ALONE, Space, band_of
 from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
-from emulator.store.schema import ROWS, entry, grid_of, missing_times
+from emulator.store.schema import ROWS, entry, grid_of, missing_times, own_rows
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,12 @@ def told_length(several: bool, length: int, ratio: np.ndarray, step: TimeStep) -
     return torch.from_numpy(ratio) if step.months else None
 
 
-def clock_of(times, step_hours, grid: Grid) -> Tensor:
+def clock_of(times, step_hours, grid: Grid, rows: slice | None = None) -> Tensor:
     """Clock features of the steps that start at some times, `(time, 5, *space)` (see `emulator.planet.insolation`).
 
-    `step_hours`: their lengths, a number or `(time,)`.
+    `step_hours`: their lengths, a number or `(time,)`. `rows`: of some rows of the grid alone.
     """
-    return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.open_mesh()))
+    return torch.from_numpy(clock_features(*day_and_hour(times), step_hours, *grid.open_mesh(rows)))
 
 
 def means_of(dataset: xr.Dataset, channels: Channels) -> Tensor:
@@ -144,13 +145,25 @@ class Forcing:
       given: the layout, or the forcing's channels alone.
       length: of a step, in steps of the store.
       climatology: of the state, where a network starts from it.
+      space: the processes that hold a state together; this one reads its rows, as `dataset` then is and `shape`
+        tells. `grid` stays whole.
     Raises `ValueError` for a store of one time, or without times that are there, and for a series that lacks one of those.
     """
 
-    def __init__(self, dataset: xr.Dataset, given: Layout | Channels, length: int = 1, climatology=None):
+    def __init__(
+        self,
+        dataset: xr.Dataset,
+        given: Layout | Channels,
+        length: int = 1,
+        climatology=None,
+        space: Space = ALONE,
+    ):
         empty, self.climatology = Channels((), ()), climatology
         layout = given if isinstance(given, Layout) else Layout(empty, empty, given, empty)
-        self.dataset, self.channels, self.grid = dataset, layout.forcing, grid_of(dataset)
+        self.channels, self.grid = layout.forcing, grid_of(dataset)
+        self._rows = band_of(self.grid, space)
+        self.dataset = dataset = own_rows(dataset, self._rows)
+        self.shape = self.grid.shape_of(self._rows)
         self.length, self._stored = length, TimeStep.of(dataset)
         self.step = self._stored.times(length)
         if not self.step_seconds > 0:
@@ -183,11 +196,11 @@ class Forcing:
         """Of steps that start at `times`, a row each; no noise."""
         times = list(times)
         seconds = self.step.lengths_from(np.array(times))
-        clock = clock_of(times, seconds / 3600, self.grid)
+        clock = clock_of(times, seconds / 3600, self.grid, self._rows)
         told = told_length(self._several, self.length, seconds / self._stored.seconds, self.step)
         reference = self.climatology and self.climatology.at([self.later(time, 1) for time in times])
         if not self.channels.count:
-            return StepInputs(torch.zeros(len(times), 0, *self.grid.shape), clock, None, told, reference)
+            return StepInputs(torch.zeros(len(times), 0, *self.shape), clock, None, told, reference)
         inner = range(1 if self._moments.at_start else self.length + 1)
         fields = [[self._fields(self._index(self._inside(time, k))) for k in inner] for time in times]
         fields = torch.stack([torch.stack(row) for row in fields])
@@ -244,7 +257,7 @@ class Forcing:
     def _everywhere(self, name: str, values) -> np.ndarray:
         """A field at one time; a series without space is the same everywhere."""
         values = np.asarray(values, np.float32)
-        return np.full(self.grid.shape, values) if name in self._series else values
+        return np.full(self.shape, values) if name in self._series else values
 
     def _read_series(self) -> dict[str, np.ndarray]:
         """The forcing without space at all times, by name."""

@@ -15,10 +15,11 @@ from emulator.data.forcing import Moments, StepInputs, means_of, over_steps, tol
 from emulator.data.held import Held
 from emulator.kernels.reused import ReusedMemory
 from emulator.parallel.host_copies import pinned, to_device
+from emulator.parallel.space import ALONE, Space, band_of
 from emulator.planet.calendar import day_and_hour
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
 from emulator.store.analysis import AnalysisSeries, reader_of
-from emulator.store.schema import ROWS, grid_of
+from emulator.store.schema import ROWS, grid_of, own_rows
 
 READ_BYTES = 64 << 20  # at a time, by Zarr
 HELD = ("prognostic", "diagnostic", "forcing")  # groups that move, which a period in memory consists of
@@ -116,6 +117,9 @@ class Samples:
         layout allows (`emulator.store.chunks`). The datasets have to be those of the stores, unchanged.
       threads: that read and decompress at the same time.
       climatology: of the prognostic channels, for a network that predicts departures from it.
+      space: the processes that hold a state together; this one reads its rows. `grid` and `dataset` stay whole.
+
+    Over eight parameters, the last by name alone. Raises `ValueError` for rows that cannot be shared out to the processes.
     """
 
     def __init__(
@@ -128,6 +132,8 @@ class Samples:
         stores: Sequence | None = None,
         threads: int = 1,
         climatology: Climatology | None = None,
+        *,
+        space: Space = ALONE,
     ):
         self.climatology = climatology
         datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
@@ -137,23 +143,25 @@ class Samples:
         record = AnalysisSeries.of(datasets, start, end, [name for channels in groups for name in channels.names])
         self._record, self.dataset, self.layout = record, record.stretches[0].dataset, layout
         self._readers = [None if stores is None else reader_of(stores[s.store], threads) for s in record.stretches]
-        self.grid, self.step = grid_of(self.dataset), record.step
+        self.grid, self.step, self.space = grid_of(self.dataset), record.step, space
+        self._rows = band_of(self.grid, space)
+        own, self.shape = own_rows(self.dataset, self._rows), self.grid.shape_of(self._rows)
         self.times, self.missing = record.times, record.missing
         self.fingerprints = [stretch.dataset.attrs.get("fingerprint") for stretch in record.stretches]
         if len(self.times) < 2:
             raise ValueError(f"Expected at least 2 times from {start} to {end}, the store has {len(self.times)}")
         self._moments = Moments(layout.forcing, layout.moments, means_of(self.dataset, layout.forcing))
-        self._outside = {group: outside_of(self.dataset, getattr(layout, group)) for group in HELD}
+        self._outside = {group: outside_of(own, getattr(layout, group)) for group in HELD}
         self._means, self._series = means_of(self.dataset, layout.diagnostic), self._read_series(layout)
         self._day, self._hour = day_and_hour(self.times)
         self._seconds = self.step.lengths_from(self.times)
-        self._mesh, self._memory = self.grid.open_mesh(), ReusedMemory()
+        self._mesh, self._memory = self.grid.open_mesh(self._rows), ReusedMemory()
         count = sum(getattr(layout, g).count for g in HELD)
-        size = 4 * count * len(self.times) * int(np.prod(self.grid.shape))
+        size = 4 * count * len(self.times) * int(np.prod(self.shape))
         self._held = None
         if size <= cache_bytes:
             log.info("holding %d times x %d channels in memory (%.2f GB)", len(self.times), count, size / 1e9)
-            shapes = {g: (len(self.times), getattr(layout, g).count, *self.grid.shape) for g in HELD}
+            shapes = {g: (len(self.times), getattr(layout, g).count, *self.shape) for g in HELD}
             self._held = Held(shapes, self._read_into)
 
     def __len__(self) -> int:
@@ -161,7 +169,7 @@ class Samples:
 
     def _read(self, group: str, times: np.ndarray) -> Tensor:
         """Fields of a group at some positions in time, `(time, channel, *space)`."""
-        out = self._memory.tensor((len(times), getattr(self.layout, group).count, *self.grid.shape))
+        out = self._memory.tensor((len(times), getattr(self.layout, group).count, *self.shape))
         self._read_into(group, times, out.numpy())
         return out
 
@@ -177,9 +185,9 @@ class Samples:
             stretch, reader = self._record.stretches[number], self._readers[number]
             local = times[rows] - self._record.edges[number]
             if reader is not None and reader.can_read(slices):
-                _read_chunks(reader, slices, stretch.first + local, rows, out)
+                _read_chunks(reader, slices, stretch.first + local, rows, out, self._rows)
             else:
-                self._read_zarr(stretch.dataset, slices, local, rows, out)
+                self._read_zarr(own_rows(stretch.dataset, self._rows), slices, local, rows, out)
         if self._outside[group] is not None:
             np.copyto(out, np.nan if group == "forcing" else 0.0, where=self._outside[group])
 
@@ -192,7 +200,7 @@ class Samples:
                 chosen = dataset.isel(time=slice(int(local[some[0]]), int(local[some[-1]]) + 1))
                 for name, where in slices.items():
                     values = np.asarray(chosen[name].values, np.float32)
-                    out[rows[some], where] = values.reshape(len(some), -1, *self.grid.shape)
+                    out[rows[some], where] = values.reshape(len(some), -1, *self.shape)
 
     def _read_series(self, layout: Layout) -> dict[str, np.ndarray]:
         """Values of the forcing without space at all times. Raises `ValueError` where one lacks a time that is there."""
@@ -243,7 +251,7 @@ class Samples:
         state = self._fields("prognostic", starts[:, None] + length * np.arange(1 - self.layout.history, steps + 1))
         diagnostic = over_steps(self._fields("diagnostic", whole[:, 1:]), self._means, length)
         forcing = self._forcing(whole, length)
-        clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.grid.shape))
+        clock = self._memory.tensor((len(starts), steps, len(CLOCK_FEATURES), *self.shape))
         seconds = self._seconds if length == 1 else self.step.times(length).lengths_from(self.times)
         for out, time in zip(clock.flatten(0, 1).numpy(), whole[:, :-1:length].ravel(), strict=True):
             part = slice(time, time + 1)
@@ -268,19 +276,19 @@ class Samples:
         """`(batch, time, channel, *space)` for positions `(batch, time)`."""
         channels = getattr(self.layout, group)
         if not channels.count:
-            return torch.empty((*times.shape, 0, *self.grid.shape))
+            return torch.empty((*times.shape, 0, *self.shape))
         if self._held is not None and (held := self._held.fields(group, times)) is not None:
             return held
-        return self._read(group, times.ravel()).view(*times.shape, channels.count, *self.grid.shape)
+        return self._read(group, times.ravel()).view(*times.shape, channels.count, *self.shape)
 
 
-def _read_chunks(reader, slices: Mapping[str, slice], times, rows, out: np.ndarray) -> None:
+def _read_chunks(reader, slices: Mapping[str, slice], times, rows, out: np.ndarray, band: slice | None) -> None:
     wanted = [
         (name, int(time), int(row), where.start, where.stop)
         for time, row in zip(times, rows, strict=True)
         for name, where in slices.items()
     ]
-    reader.read(wanted, out)
+    reader.read(wanted, out, band)
 
 
 def shuffled(count: int, batch_size: int, update: int, seed: tuple[int, ...]) -> np.ndarray:

@@ -13,7 +13,9 @@ from emulator.forecasting.options import EnsembleOptions
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
+from emulator.model.stepper import Stepper
 from emulator.parallel.host_copies import to_device
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import SphericalNoise, generator_of, power_law
 from emulator.store.schema import missing_times
@@ -26,7 +28,7 @@ class InitialStates:
 
     Args:
       step: the emulator; states are made on its device.
-      dataset: the analysis store.
+      dataset: the analysis store, or this process's rows of it, as `forcing` has it.
       forcing: of the store.
       batch_size: forecasts computed at a time.
       options: of the ensemble; None for single forecasts.
@@ -103,7 +105,7 @@ class InitialStates:
     def _read(self, channels: Channels, times: Sequence) -> Tensor:
         part = self.dataset.sel(time=list(times))
         fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32)) for n in channels.names}
-        packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.grid.shape)
+        packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.shape)
         outside = outside_of(self.dataset, channels)
         if outside is not None:
             packed = kept_within(packed, torch.from_numpy(~outside))
@@ -122,7 +124,7 @@ class InitialStates:
             noise(self._source, channels, generator_of(options.seed, time, member), options.vertical_correlation)
             for member in members
         ]
-        return to_device(torch.stack(draws), self.step.device)
+        return to_device(space_of(self.step).cut(torch.stack(draws)), self.step.device)
 
     def _with_control(self, state: Tensor, perturbed_states: Tensor) -> Tensor:
         return torch.cat([state[None], perturbed_states]) if self.options.control else perturbed_states
@@ -139,7 +141,7 @@ class InitialStates:
     def _bred(self, time, state: Tensor) -> Tensor:
         options, cycle, past = self.options, self._spacing, self._past(time)
         states = [*self._states(past), state]
-        area = to_device(torch.as_tensor(self.forcing.grid.area), self.step.device)
+        area = to_device(space_of(self.step).cut(torch.as_tensor(self.forcing.grid.area)), self.step.device)
 
         def advance(batch, index):
             return self._forecast(batch, past[index], cycle)
@@ -223,6 +225,11 @@ def noise(
     return fields
 
 
+def space_of(step: Stepper) -> Space:
+    """The processes that hold a stepper's states together; those of other code know of none."""
+    return getattr(step, "space", ALONE)
+
+
 def perturbed(step: Step, state: Tensor, perturbation: Tensor) -> Tensor:
     """State plus perturbation in units of the change over a step, `(..., channel, *space)`, inside the step's bounds."""
     moved = state + step.change_std * perturbation
@@ -234,7 +241,7 @@ def perturbed(step: Step, state: Tensor, perturbation: Tensor) -> Tensor:
 def size_of(step: Step, difference: Tensor, area: Tensor) -> Tensor:
     """Root mean square over channels and area of a difference of states, in units of the change over a step: `(...)`."""
     scaled = (difference / step.change_std).double().square()
-    return (scaled * area).sum((-2, -1)).mean(-1).sqrt()
+    return space_of(step).total((scaled * area).sum((-2, -1))).mean(-1).sqrt()
 
 
 def bred(
@@ -252,7 +259,7 @@ def bred(
       states: analyses one cycle apart, oldest first, `([history,] channel, *space)` each.
       start: perturbations of the oldest, `(member, [1,] channel, *space)` in the same units.
       advance: `(state, cycle) -> state` at the end of the cycle, for `(member, [history,] channel, *space)` states.
-      area: cell areas, summing to 1.
+      area: cell areas of this process's rows, summing to 1 over the globe.
       amplitude: root mean square (`size_of`) to which the difference at the last time is rescaled after every cycle.
     """
 

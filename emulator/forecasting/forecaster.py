@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,14 @@ from emulator.data.climatology import Climatology
 from emulator.data.forcing import Forcing, StepInputs
 from emulator.files.whole_file import whole_file
 from emulator.forecasting.blocks import Block, Entry, Naming
-from emulator.forecasting.ensembles import InitialStates
+from emulator.forecasting.ensembles import InitialStates, space_of
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Stepper, StepResult, newest
 from emulator.parallel.host_copies import HostCopies, Landing, to_device
+from emulator.parallel.space import Fetch, Space
 from emulator.store.schema import grid_of
 
 BLOCK_BYTES = 1 << 27
@@ -99,15 +100,41 @@ class Forecaster:
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
         layout = self.step.layout
-        reference = _climatology(self.models, dataset, climatology)
-        self.forcing = Forcing(dataset, layout, layout.lengths[0] if length is None else length, reference)
+        self.space = space_of(self.step)
+        reference = _climatology(self.models, dataset, climatology, self.space)
+        steps = layout.lengths[0] if length is None else length
+        self.forcing = Forcing(dataset, layout, steps, reference, self.space)
+        self.rows: np.ndarray | None = None
+        self._fetch: Fetch | None = None
+        self._outside: dict[str, np.ndarray | None] = {}
+        self.give_rows(None)
+        self.copies = HostCopies(self.step.device)
+        self._records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
+        self._initial = InitialStates(self.step, self.forcing.dataset, self.forcing, batch_size, ensemble)
+
+    def give_rows(self, of: Callable[[int], np.ndarray] | None) -> None:
+        """Which rows of the grid the fields of `blocks` have, by the rank of the process that asks: so many write one store.
+
+        None: all, where one process computes forecasts alone. `rows` are then this process's, None for all.
+        """
+        layout, dataset = self.step.layout, self.dataset
+        if of is not None:
+            bounds = self.space.bounds(len(self.forcing.grid.latitude))
+            self._fetch = Fetch(self.space, bounds, of).to(self.step.device)
+            self.rows = of(self.space.rank)
+            dataset = dataset.isel(latitude=self.rows)
         self._outside = {
             name: outside_of(dataset, Channels.of(dataset, [name]))
             for name in (*layout.prognostic.names, *layout.diagnostic.names)
         }
-        self.copies = HostCopies(self.step.device)
-        self._records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
-        self._initial = InitialStates(self.step, dataset, self.forcing, batch_size, ensemble)
+
+    def _given(self, entry: tuple) -> tuple:
+        """State, diagnostics and records of a lead, the fields on the rows that are asked for."""
+        if self._fetch is None:
+            return entry
+        state, diagnostic, record = entry
+        fields = self._fetch(torch.cat([state, diagnostic], 1).movedim(-2, 0)).movedim(0, -2)
+        return *fields.split([state.shape[1], diagnostic.shape[1]], 1), record
 
     @property
     def members(self) -> int:
@@ -136,7 +163,7 @@ class Forecaster:
             state, diagnostic = self._initial(times)
             start = Position(0, [state.index_select(0, self._index(r)) for r in rows], [None] * len(rows))
             if not schedule.mean:
-                entries = [Entry.begin(newest(state, self.step.layout), diagnostic, {}, self.copies)]
+                entries = [Entry.begin(*self._given((newest(state, self.step.layout), diagnostic, {})), self.copies)]
         before = start
         most = max(1, BLOCK_BYTES // (4 * len(times) * self.members * (self._numbers() or 1)))
         for here, entry in self._entries(times, rows, start, schedule):
@@ -154,9 +181,10 @@ class Forecaster:
         return Block(entries, naming, tuple(sorted(self._records)))
 
     def _numbers(self) -> int:
-        """Numbers that a state and its diagnostics have."""
+        """Numbers that a process has of a state and its diagnostics."""
         layout = self.step.layout
-        return (layout.prognostic.count + layout.diagnostic.count) * int(np.prod(self.forcing.grid.shape))
+        whole = (layout.prognostic.count + layout.diagnostic.count) * int(np.prod(self.forcing.grid.shape))
+        return whole // self.space.size  # the same on all, whose blocks have to be alike
 
     def _rows(self, times: int) -> list[np.ndarray]:
         """Batches of rows (time-major, then member), each computed by one model."""
@@ -199,7 +227,7 @@ class Forecaster:
             if number in ends:
                 masses = [None if result.anchor is None else result.anchor.dry_mass for result in results]
                 position = Position(number, [result.onward for result in results], masses)
-                yield position, _over(total, number - written) if schedule.mean else entry
+                yield position, self._given(_over(total, number - written) if schedule.mean else entry)
                 total, written = None, number
 
     def _inputs(self, times, number: int) -> StepInputs:
@@ -224,7 +252,7 @@ class Forecaster:
         return to_device(noise, self.step.device)
 
 
-def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climatology | None:
+def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path, space: Space) -> Climatology | None:
     """What the models' predictions count from; None where none counts from it.
 
     Raises `ValueError` where it is absent, and where it is not as a model was trained.
@@ -236,7 +264,7 @@ def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path) -> Climat
     path = path or getattr(asking[0], "metadata", {}).get("config", {}).get("climatology")
     if path is None:
         raise ValueError("Expected the climatology that the network's predictions count from, got none")
-    found = Climatology(path, asking[0].layout.prognostic, grid_of(dataset))
+    found = Climatology(path, asking[0].layout.prognostic, grid_of(dataset), space)
     for one in asking:
         found.check_made(getattr(one, "metadata", {}).get("climatology"))
     return found

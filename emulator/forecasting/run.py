@@ -16,6 +16,7 @@ from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
 from emulator.model.saved_model import check_match, digest_of, load_model, with_step
 from emulator.model.stepper import Cascade, Stepper
+from emulator.parallel.space import ALONE, Space
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import time_step_seconds
@@ -140,21 +141,26 @@ class Models:
 
     @classmethod
     def load(
-        cls, checkpoint: Path, cascade: Sequence[tuple[float, Path]] = (), more: Sequence[Path] = (), device=None
+        cls,
+        checkpoint: Path,
+        cascade: Sequence[tuple[float, Path]] = (),
+        more: Sequence[Path] = (),
+        device=None,
+        space: Space = ALONE,
     ) -> "Models":
-        """Checkpoints on a device.
+        """Checkpoints on a device, for the processes that hold a state together.
 
         `cascade`: pairs of a lead in days and the checkpoint that takes over there; `more`: for other members. Raises
         `ValueError` for leads that do not increase.
         """
-        first = load_model(checkpoint, device)
+        first = load_model(checkpoint, device, space)
         seconds = first.metadata["step_seconds"]
         starts = [0, *(round(days * 86400 / seconds) for days, _ in cascade)]
         if starts != sorted(set(starts)):
             raise ValueError(f"Expected cascade.from_days to increase, got {[days for days, _ in cascade]}")
-        loaded = [first, *(load_model(path, device) for _, path in cascade)]
+        loaded = [first, *(load_model(path, device, space) for _, path in cascade)]
         stages = list(zip(starts, loaded, strict=True))
-        return cls([Cascade(stages) if cascade else first, *(load_model(path, device) for path in more)])
+        return cls([Cascade(stages) if cascade else first, *(load_model(path, device, space) for path in more)])
 
     def stages(self) -> list[Stepper]:
         """All steppers, those of cascades one by one."""

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 
 from emulator.files.background import BackgroundWriter
 from emulator.forecasting.blocks import Block
-from emulator.forecasting.forecaster import Forecaster, Position
+from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.sharing import Restarts, Rows, agreed, part_key, settle, wait
 from emulator.forecasting.thinning import thinned
 from emulator.planet.calendar import lead_text
 from emulator.planet.regions import REGIONS
@@ -27,11 +29,10 @@ from emulator.store.forecast import (
     open_forecast,
     write_forecast_init,
 )
-from emulator.store.marks import marks, progress_path
+from emulator.store.marks import mark, marks, progress_path
 from emulator.store.schema import PLACE, time_cell, time_step_seconds, variables_by_role
 
 log = logging.getLogger(__name__)
-RESTART = "restart-{:06d}-{:d}.safetensors"  # first initial time and batch size of a group
 Progress = Callable[[str, int], contextlib.AbstractContextManager]
 
 
@@ -101,25 +102,35 @@ def write(
     numbers. A store that is complete for the same models, times and options is left alone. Raises `ValueError` for initial
     times whose states the analysis lacks.
     """
-    path, thin = Path(output.path), output.thin
+    path, thin, space = Path(output.path), output.thin, forecaster.space
     fingerprint = _fingerprint(output, forecaster, times, schedule)
-    if is_complete(path, fingerprint):
+    if float(space.highest(torch.tensor(float(is_complete(path, fingerprint))))):
         log.info("%s is complete", path)
         return
     forecaster.check(times)
     leads = schedule.leads(forecaster.forcing.step)
+    rows = None
+    if space.size > 1:
+        inside = _cells_in(forecaster.forcing.grid, thin and thin.region)
+        kept = np.arange(forecaster.forcing.grid.shape[0]) if inside is None else np.flatnonzero(inside.any(axis=1))
+        rows = Rows(space, kept)
+        forecaster.give_rows(rows.of)
     template = _template(forecaster, times, schedule, leads, thin)
     # the checkpoint's digest in the fingerprint says already what is prescribed
     attributes = {**output.attributes, "prescribed": ", ".join(forecaster.forcing.channels.names)}
-    done = create_forecast(path, template, times, leads, attributes | {"fingerprint": fingerprint})
+    making = path, template, times, leads, attributes | {"fingerprint": fingerprint}
+    if space.rank == 0:  # which alone starts another one over
+        create_forecast(*making, rows=rows and rows.chunk)
+    settle(path, space, len(times))
+    done = agreed(create_forecast(*making, rows=rows and rows.chunk), len(times), space)
     size, (number, count) = forecaster.group_size, output.share
     groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
     left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
     with progress(path.stem, sum(map(len, left)) * len(leads)) as report, BackgroundWriter() as writer:
         finished = 0
         for group in left:
-            restart = progress_path(path) / RESTART.format(group[0], forecaster.batch_size)
-            position, at = Position.load(restart), 0
+            restarts = Restarts(path, space, group[0], forecaster.batch_size)
+            position, at = restarts.load(), 0
             if position is not None:
                 at = schedule.numbers.index(position.number) + 1
                 log.info("%s: resuming after lead %s", path, lead_text(leads[at - 1]))
@@ -127,15 +138,18 @@ def write(
                 length = block.leads
                 last = at + length == len(leads)
                 options = leads[at : at + length], thin, schedule.mean
-                writer.submit(_write_block, forecaster, path, group, block, options, last)
+                writer.submit(_write_block, forecaster, rows, path, group, block, options, last)
                 if last:
-                    writer.submit(restart.unlink, True)
+                    writer.submit(restarts.remove)
                 else:
-                    writer.submit(here.towards_host(forecaster.copies).save, restart)
+                    writer.submit(restarts.save, here.towards_host(forecaster.copies))
                 at += length
                 finished += length * len(group)
                 report(finished, f"{len(times)} initial times")
-    _finish(path, len(times))
+    settle(path, space, len(times))
+    if space.rank == 0:
+        _finish(path, len(times))
+    wait(space)
 
 
 def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) -> xr.Dataset:
@@ -143,7 +157,14 @@ def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) ->
     first: dict[str, np.ndarray] = {}
     for _, block in forecaster.blocks(times[:1], Schedule(schedule.ends[:1], schedule.mean)):
         first |= block.fields()
-    return _dataset(forecaster, {name: field[0] for name, field in first.items()}, leads, thin, schedule.mean)
+    fields = {name: field[0] for name, field in first.items()}
+    if forecaster.rows is not None:  # of whole fields, whose values are not asked for
+        shape = forecaster.forcing.grid.shape
+        fields = {
+            name: np.broadcast_to(np.float32(0), (*x.shape[:-2], *shape)) if name in forecaster.dataset else x
+            for name, x in fields.items()
+        }
+    return _dataset(forecaster, fields, leads, thin, schedule.mean)
 
 
 def _fingerprint(output: Output, forecaster: Forecaster, times, schedule: Schedule) -> str:
@@ -160,11 +181,20 @@ def compact_json(options) -> str:
     return json.dumps(dataclasses.asdict(options), separators=(",", ":"))
 
 
-def _write_block(forecaster, path, group, block: Block, options, last) -> None:
+def _write_block(forecaster, rows: Rows | None, path, group, block: Block, options, last) -> None:
     fields = block.fields()  # waits for the device in the writer's thread, while the next block is computed
+    space = forecaster.space
+    if space.rank:  # what has no rows, the first process writes
+        fields = {name: field for name, field in fields.items() if name in forecaster.dataset}
     for row, index in enumerate(group):
+        done = last and part_key(index, space)
+        if rows is not None and not len(forecaster.rows):
+            if done:
+                mark(path, done)
+            continue
         part = {name: field[row] for name, field in fields.items()}
-        write_forecast_init(path, _dataset(forecaster, part, *options), index, done=last)
+        dataset = _dataset(forecaster, part, *options, rows=forecaster.rows)
+        write_forecast_init(path, dataset, index, done, rows.first if rows else 0)
 
 
 def _finish(path: Path, count: int) -> None:
@@ -192,10 +222,18 @@ def is_complete(path: Path, fingerprint: str) -> bool:
 
 
 def _dataset(
-    forecaster: Forecaster, fields: Mapping[str, np.ndarray], leads: np.ndarray, thin=None, mean: bool = False
+    forecaster: Forecaster,
+    fields: Mapping[str, np.ndarray],
+    leads: np.ndarray,
+    thin=None,
+    mean: bool = False,
+    rows: np.ndarray | None = None,
 ) -> xr.Dataset:
-    """Fields `(lead, [member,] ..., *space)` of one forecast with the store's coordinates, static fields and attributes."""
-    source = forecaster.dataset
+    """Fields `(lead, [member,] ..., *space)` of one forecast with the store's coordinates, static fields and attributes.
+
+    `rows`: of the grid, which the fields have alone.
+    """
+    source = forecaster.dataset if rows is None else forecaster.dataset.isel(latitude=rows)
     front = ("lead_time", "member") if forecaster.ensemble else ("lead_time",)
     data = {}
     for name, values in fields.items():
@@ -222,7 +260,10 @@ def _dataset(
         dataset.attrs["time_mean"] = 1
     if thin is None:
         return dataset
-    return thinned(dataset, thin.variables, thin.levels, _cells_in(forecaster.forcing.grid, thin.region))
+    inside = _cells_in(forecaster.forcing.grid, thin.region)
+    if inside is not None and rows is not None:
+        inside = np.broadcast_to(inside.any(axis=0), (len(rows), inside.shape[1]))
+    return thinned(dataset, thin.variables, thin.levels, inside)
 
 
 def _over(forecaster: Forecaster, name: str) -> dict[str, str]:

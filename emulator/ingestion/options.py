@@ -81,6 +81,9 @@ class IngestOptions(Options):
     )
     longest_gap: int = option(2, "times in a row that may be interpolated", minimum=1)
     times_per_chunk: int = option(1, minimum=1)
+    rows_per_chunk: int | None = option(
+        None, "rows of latitude in a file, for processes that each read a band of them; None: all", minimum=1, new=True
+    )
     times_per_region: int | None = option(None, "times in a file and a task; None: about 64 MB of a field", minimum=1)
     settings: str | None = option(None)
     define: dict[str, Definition] = option(

@@ -80,7 +80,9 @@ def ingest(
     wanted = slabs(work.plan, work.length)
     kept = kept_slabs(output, work.template, work.plan, wanted) if append and before is not None else []
     try:
-        _create(work, output, options.times_per_chunk, list(inputs.values()), shared=part is not None)
+        chunks = {"time": options.times_per_chunk}
+        chunks |= {"latitude": options.rows_per_chunk} if options.rows_per_chunk else {}
+        _create(work, output, chunks, list(inputs.values()), shared=part is not None)
         link_slabs(output, kept)
         written = _fill(work.plan, output, _share(wanted, part), inputs, over, report)
         if part is None:
@@ -103,7 +105,7 @@ def _share(wanted: Sequence[Slab], part: tuple[int, int] | None) -> Sequence[Sla
     return wanted[len(wanted) * (number - 1) // count : len(wanted) * number // count]
 
 
-def _create(work: Work, output, times_per_chunk: int, inputs: list[str], shared: bool) -> None:
+def _create(work: Work, output, chunks: Mapping[str, int], inputs: list[str], shared: bool) -> None:
     """The empty store. Raises `OtherTemplate` naming the source that is another than when it was begun."""
     plan, store = work.plan, work.template
     record = progress_path(output) / "inputs"
@@ -111,8 +113,8 @@ def _create(work: Work, output, times_per_chunk: int, inputs: list[str], shared:
         if plan.leads is not None:
             create_forecast(output, store, plan.times, plan.leads, store.attrs, shared)
         else:
-            shards = {"time": work.length} if work.length > times_per_chunk else None
-            if create(output, store, {"time": times_per_chunk}, shards, shared=shared):
+            shards = {"time": work.length} if work.length > chunks["time"] else None
+            if create(output, store, chunks, shards, shared=shared):
                 log.info("going on with the unfinished store at %s", output)
     except OtherTemplate as error:
         before = record.read_text().splitlines() if record.exists() else inputs

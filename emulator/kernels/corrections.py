@@ -4,6 +4,7 @@ Numbers by element of the batch are arrays of NumPy, float64 in rows that lie in
 """
 
 import ctypes
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -39,9 +40,20 @@ class Correction:
       modes: of every control, how its variance and its bound are meant: 0, or `SIZED`, `SIGNED`; 0, or `FIRST`, `AFTER`.
       moving: the controls that are wanted.
       heat: the latent heat flux, if it follows evaporation.
+      totals: makes sums over the globe of sums over the cells that the fields have here, where others have the rest.
     """
 
-    def __init__(self, integrals: ColumnIntegrals, fields, gains, modes, moving, heat: Tensor | None = None):
+    def __init__(
+        self,
+        integrals: ColumnIntegrals,
+        fields,
+        gains,
+        modes,
+        moving,
+        heat: Tensor | None = None,
+        totals: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
+    ):
+        self._totals = totals
         self.batch, self.space = len(fields["vapour"]), fields["vapour"].shape[2:]
         self.levels = fields["vapour"].shape[1]
         self._columns, whole_fields = integrals.task(
@@ -76,7 +88,7 @@ class Correction:
         sums = np.empty((self.batch, self._blocks, width))
         self._task.sums = sums.ctypes.data
         library.call("emulator_correction", self._task)
-        return np.add.reduce(sums, axis=1)
+        return self._totals(np.add.reduce(sums, axis=1)) if width else sums
 
     def start(self, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Sums of the fields as predicted but for their bounds: a `trial` at totals of zero, of which nothing is kept.

@@ -22,6 +22,8 @@ from emulator.store.schema import levels_of
 class Weighted:
     """Errors weighted by area, variable and level, of the steps of some samples. Cells where a field is not do not count.
 
+    Of several processes that hold a state together each has its part of an error: the sum over them is the error.
+
     Args:
       samples: gives channels and grid. statistics: gives the scales of the channels.
       by_variable, diagnostic: as in `channel_weights`.
@@ -38,7 +40,7 @@ class Weighted:
         diagnostic: float = 0.2,
     ):
         channels = samples.layout
-        self.grid = samples.grid
+        self.grid, self.space = samples.grid, samples.space
         outside = [outside_of(samples.dataset, group) for group in (channels.prognostic, channels.diagnostic)]
         self.exists = None
         if any(mask is not None for mask in outside):
@@ -55,7 +57,8 @@ class Weighted:
 
     def error(self, kind: str = "mse", delta: float = 1.0) -> ScaledError:
         """A mean of single values' errors: "mse", "l1" or "huber"."""
-        return ScaledError(torch.as_tensor(self.grid.area), *self.scales, *self.weights, kind, delta, self.exists)
+        whole = ScaledError(torch.as_tensor(self.grid.area), *self.scales, *self.weights, kind, delta, self.exists)
+        return whole.cut(self.space)
 
     def over_length(self, step: Step, length: int) -> "Weighted":
         """The same for steps of another length, whose typical change is larger."""
@@ -66,7 +69,13 @@ class Weighted:
 
     def loss(self, options: Options) -> nn.Module:
         """The error that a training minimises; see `emulator.losses.registry`. Raises `ValueError` for an unknown kind."""
-        return LOSSES[options.kind].build(options, self)
+        chosen = LOSSES[options.kind]
+        if self.space.size > 1 and not chosen.bands:
+            raise ValueError(
+                f"Expected a loss that processes can share out (parallel.space), got {options.kind!r}; losses that can: "
+                f"{', '.join(name for name, known in LOSSES.all().items() if known.bands)}"
+            )
+        return chosen.build(options, self)
 
 
 def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from emulator.losses.options import LossOptions
 from emulator.losses.registry import loss
 from emulator.losses.scaled import ScaledError
+from emulator.parallel.space import ALONE, Space
 
 
 class EnsembleError(nn.Module):
@@ -22,10 +23,11 @@ class EnsembleError(nn.Module):
     Args:
       error: what gives scales and weights: of kind "l1" for the CRPS, of kind "mse" for the energy score.
       kind: "crps" (of every value) or "energy" (of whole states). members: of a sample, 2 or more.
+      space: the processes that hold a state together, each of which gives its part.
     Raises `ValueError` for another kind or fewer members.
     """
 
-    def __init__(self, error: ScaledError, kind: str, members: int):
+    def __init__(self, error: ScaledError, kind: str, members: int, space: Space = ALONE):
         super().__init__()
         wanted = {"crps": "l1", "energy": "mse"}.get(kind)
         if error.kind != wanted or members < 2:
@@ -33,7 +35,7 @@ class EnsembleError(nn.Module):
                 f"Expected crps of an l1 error or energy of an mse error, and 2 members or more, got {kind!r} of "
                 f"{error.kind!r} with {members} members"
             )
-        self.kind, self.members = kind, members
+        self.kind, self.members, self.space = kind, members, space
         weight = error.factor * error.unit if kind == "crps" else error.factor
         self.register_buffer("weight", weight, persistent=False)
 
@@ -42,7 +44,7 @@ class EnsembleError(nn.Module):
         values = torch.cat([state, diagnostic], 1).unflatten(0, (-1, self.members)).transpose(0, 1)
         truth = torch.cat([true_state[:: self.members], true_diagnostic[:: self.members]], 1)
         if self.kind == "energy":
-            return fair_energy_score(values, truth, self.weight).mean()
+            return fair_energy_score(values, truth, self.weight, self.space).mean() / self.space.size
         return (fair_crps(values, truth) * self.weight).sum() / len(truth)
 
 
@@ -59,17 +61,18 @@ def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
     return skill - (factor * ordered).sum(0) / (count * (count - 1))
 
 
-def fair_energy_score(members: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def fair_energy_score(members: Tensor, truth: Tensor, weight: Tensor, space: Space = ALONE) -> Tensor:
     """Fair energy score of every sample, `(batch,)`.
 
     Args:
       members: `(member, batch, channel, *space)`. truth: `(batch, channel, *space)`.
       weight: `(channel, *space)`: area shares times channel weights over squared scales, as `ScaledError.factor`.
+      space: the processes whose rows make up the fields; all get the score.
     """
     count = _count(members, truth)
 
     def norm(difference):
-        return (difference.square() * weight).flatten(-weight.dim()).sum(-1).clamp(min=1e-24).sqrt()
+        return space.total((difference.square() * weight).flatten(-weight.dim()).sum(-1)).clamp(min=1e-24).sqrt()
 
     skill = norm(members - truth).mean(0)
     spread = sum(norm(members[i] - members[j]) for i in range(count) for j in range(i))
@@ -84,11 +87,11 @@ def _count(members: Tensor, truth: Tensor) -> int:
     return len(members)
 
 
-@loss("crps", LossOptions)
+@loss("crps", LossOptions, bands=True)
 def crps(options, weighted):
     return EnsembleError(weighted.error("l1"), "crps", options.members)
 
 
-@loss("energy", LossOptions)
+@loss("energy", LossOptions, bands=True)
 def energy(options, weighted):
-    return EnsembleError(weighted.error("mse"), "energy", options.members)
+    return EnsembleError(weighted.error("mse"), "energy", options.members, weighted.space)

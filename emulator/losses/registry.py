@@ -14,15 +14,19 @@ from emulator.registry import Registry
 
 
 class Loss(NamedTuple):
-    """A registered loss: its options, and the function `(options, weighted)` that makes it from a `build.Weighted`."""
+    """A registered loss: its options, and the function `(options, weighted)` that makes it from a `build.Weighted`.
+
+    `bands`: whether processes that hold a state together can each compute a part of it, whose sum is the loss.
+    """
 
     options: type[Options]
     build: Callable[[Any, Any], nn.Module]
+    bands: bool
 
 
 LOSSES: Registry[Loss] = Registry("loss of a kind", __package__)
 
 
-def loss(kind: str, options: type[Options]) -> Callable:
-    """Registers a function `(options, weighted)` as what makes the losses of a kind."""
-    return lambda builder: LOSSES.register(kind, Loss(options, builder)).build
+def loss(kind: str, options: type[Options], bands: bool = False) -> Callable:
+    """Registers a function `(options, weighted)` as what makes the losses of a kind; `bands` as in `Loss`."""
+    return lambda builder: LOSSES.register(kind, Loss(options, builder, bands)).build

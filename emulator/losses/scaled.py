@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from emulator.data.channels import Layout
 from emulator.losses.options import LossOptions
 from emulator.losses.registry import loss
+from emulator.parallel.space import Space
 
 KINDS = ("mse", "l1", "huber")
 
@@ -52,6 +53,11 @@ class ScaledError(nn.Module):
         self.kind, self.delta = kind, delta
         self._split = len(prognostic_scale)
 
+    def cut(self, space: Space) -> "ScaledError":
+        """This process's part, of fields on its rows."""
+        self.factor = space.cut(self.factor)
+        return self
+
     def forward(self, state: Tensor, diagnostic: Tensor, true_state: Tensor, true_diagnostic: Tensor) -> Tensor:
         """Mean over the batch; all arguments `(batch, channel, *space)` in physical units."""
         first, second = slice(None, self._split), slice(self._split, None)
@@ -70,17 +76,17 @@ class ScaledError(nn.Module):
         return within * (2 * size - within)
 
 
-@loss("mse", LossOptions)
+@loss("mse", LossOptions, bands=True)
 def squared(options, weighted):
     return weighted.error("mse")
 
 
-@loss("l1", LossOptions)
+@loss("l1", LossOptions, bands=True)
 def absolute(options, weighted):
     return weighted.error("l1")
 
 
-@loss("huber", LossOptions)
+@loss("huber", LossOptions, bands=True)
 def huber(options, weighted):
     return weighted.error("huber", options.delta)
 

@@ -20,7 +20,7 @@ class SpectralError(nn.Module):
 
     Args:
       error: the squared error to weight by degree, which gives scales and weights of the channels.
-      transform: on the fields' grid. power: as above.
+      transform: on the fields' grid, or of processes that each hold a band of it. power: as above.
     """
 
     def __init__(self, error: ScaledError, transform: SphericalTransform, power: float):
@@ -35,7 +35,7 @@ class SpectralError(nn.Module):
         table = (weight - weight[-1])[:, None] * orders / (4 * math.pi)
         self.register_buffer("table", table.float()[..., None, None, None], persistent=False)
         # the factor is the channel's weight over its squared scale, times the cell's share; the shares sum to 1
-        channel = error.factor.flatten(1).double().sum(1).sqrt()
+        channel = transform.space.total(error.factor.flatten(1).double().sum(1)).sqrt()
         self.register_buffer("channel", channel.float()[:, None, None], persistent=False)
 
     def forward(self, state: Tensor, diagnostic: Tensor, true_state: Tensor, true_diagnostic: Tensor) -> Tensor:
@@ -44,10 +44,10 @@ class SpectralError(nn.Module):
         difference = torch.cat([state - true_state, diagnostic - true_diagnostic], dim=1)
         scaled = (difference * self.channel).permute(2, 3, 0, 1).contiguous()
         with torch.autocast(state.device.type, enabled=False):
-            coefficients = self.transform.analysis(scaled.float())  # (l, m, 2, batch, channel)
+            coefficients = self.transform.analysis(scaled.float())  # (l, m, 2, batch, channel), 0 of others' orders
         return self.last * square + (self.table * coefficients.square()).sum() / len(state)
 
 
-@loss("spectral", LossOptions)
+@loss("spectral", LossOptions, bands=True)
 def spectral(options, weighted):
-    return SpectralError(weighted.error(), transform(weighted.grid), options.power)
+    return SpectralError(weighted.error(), transform(weighted.grid, space=weighted.space), options.power)

@@ -17,6 +17,7 @@ from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
 from emulator.model.step import PLACE_FEATURES, Step, StepBuffers, needs_spread
 from emulator.networks import registry
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
 
@@ -36,32 +37,37 @@ def make_step(
     buffers: StepBuffers,
     scheme: Scheme | None,
     predicts: str = "change",
+    space: Space = ALONE,
 ) -> Step:
     """A step with a freshly initialised network.
 
     Args:
+      grid, buffers: of whole fields. space: the processes that hold a state together.
       network: `kind` and options as in a configuration or a checkpoint's JSON.
       predicts: the name of a kind of prediction (`emulator.model.predictions`).
     Raises `ValueError` for a network that does not fit the grid, or asks for noise or conditions that cannot be had.
     """
-    given = conditions(network, channels, grid)
-    return Step(make_network(network, channels, grid), channels, buffers, scheme, *given, predicts)
+    given = conditions(network, channels, grid, space)
+    made = make_network(network, channels, grid, space)
+    return Step(made, channels, buffers, scheme, *given, predicts, space)
 
 
-def make_network(network: Mapping, channels: Layout, grid: Grid) -> nn.Module:
-    """The network alone, freshly initialised. Raises `ValueError` where it does not fit the grid."""
+def make_network(network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE) -> nn.Module:
+    """The network alone, freshly initialised. Raises `ValueError` where it does not fit the grid, or the processes."""
     outputs = channels.prognostic.count + channels.diagnostic.count
-    return registry.build(network, input_count(channels), outputs, grid)
+    return registry.build(network, input_count(channels), outputs, grid, space)
 
 
-def conditions(network: Mapping, channels: Layout, grid: Grid) -> tuple[NetworkNoise | None, Scalars | None]:
+def conditions(
+    network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE
+) -> tuple[NetworkNoise | None, Scalars | None]:
     """What a network is given besides its inputs: noise and scalars, each None where it asks for none."""
     options = registry.options(network)
     noise, names = getattr(options, "noise", None), getattr(options, "condition", None)
     try:
         return (
-            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation) if noise else None,
-            Scalars(names, channels.given, channels.lengths) if names else None,
+            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space) if noise else None,
+            Scalars(names, channels.given, channels.lengths, space) if names else None,
         )
     except ValueError as error:
         raise ValueError(f"The network {network['kind']!r} cannot be given what it asks for: {error}") from error
@@ -75,7 +81,7 @@ def buffers(
     kind: str = "envelope",
     predicts: str = "change",
 ) -> StepBuffers:
-    """Normalisation, bounds, damping and static features from the statistics.
+    """Normalisation, bounds, damping and static features from the statistics, of whole fields.
 
     `damping`: share of the optimal linear relaxation; `margin`, `kind`: see `emulator.model.bounds.bounds`;
     `predicts`: the name of a kind of prediction.

@@ -1,5 +1,6 @@
 """Where states come to rest and what bounds them: the training data's envelope, physical limits, or nothing."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor
 from emulator.data.channels import Channels
 from emulator.data.normalisation import channel_statistics
 from emulator.data.samples import Samples
-from emulator.store.moments import Cells, std_about_mean
+from emulator.store.moments import Cells, Moments, std_about_mean
 from emulator.store.schema import entry
 from emulator.store.statistics import ENVELOPE
 
@@ -75,14 +76,21 @@ def _of_samples(samples: Samples) -> Envelope:
         raise ValueError(
             f"Expected a state to train on from {samples.times[0]} to {samples.times[-1]}, all are missing"
         )
-    cells = Cells((samples.layout.prognostic.count, *samples.grid.shape))
+    cells = Cells((samples.layout.prognostic.count, *samples.shape))
     for index in present:
         cells.add(samples.state(int(index)).numpy().astype(np.float64))
-    found = cells.moments()
+    found = _whole(cells.moments(), samples)
     spread = torch.from_numpy(std_about_mean(found, samples.grid.area)).nan_to_num()
     fields = (torch.from_numpy(found.or_nan(each)).nan_to_num() for each in (found.mean, found.minimum, found.maximum))
     mean, lowest, highest = fields
     return Envelope(mean, spread, lowest.float(), highest.float())
+
+
+def _whole(own: Moments, samples: Samples) -> Moments:
+    """The moments of all cells, of which each process of a space has found those of its rows."""
+    rows = samples.grid.shape[0]
+    fields = (torch.from_numpy(np.ascontiguousarray(part)) for part in dataclasses.astuple(own))
+    return Moments(*(samples.space.whole(field, rows).numpy() for field in fields))
 
 
 def bounds(kind: str, margin: float | Mapping[str, float], found: Envelope, samples: Samples) -> tuple[Tensor, Tensor]:

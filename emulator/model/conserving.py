@@ -20,6 +20,7 @@ from emulator.data.channels import Layout
 from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
 from emulator.model.residuals import counted, residuals
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -45,7 +46,8 @@ def conservation(options: ConservationOptions, samples: Samples, statistics: xr.
     ready = prepared(options, samples.dataset, samples.layout, statistics)
     if ready is None:
         return Conservation(None, None, {})
-    atmosphere, saved = ready
+    whole, saved = ready
+    atmosphere = whole.cut(samples.space)
     names = _names(samples.layout)
     budgets = make_budgets(options.scheme, atmosphere, names)
     measured = residuals(budgets, options.scheme, samples, statistics.encoding.get("source"))
@@ -151,8 +153,8 @@ def _names(channels: Layout) -> tuple[str, ...]:
     return (*channels.prognostic.names, *channels.diagnostic.names)
 
 
-def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Scheme | None:
-    """The scheme of a checkpoint."""
+def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid, space: Space = ALONE) -> Scheme | None:
+    """The scheme of a checkpoint, for this process's rows of states that several hold together."""
     if not saved["scheme"]:
         return None
     channels, orography = Layout.from_json(saved["layout"]), saved["scheme"]["orography"]
@@ -165,7 +167,7 @@ def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid) -> Sch
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
         latitude=_latitude(grid),
     )
-    return _make_scheme(options, saved["scheme"], atmosphere, _names(channels))
+    return _make_scheme(options, saved["scheme"], atmosphere.cut(space), _names(channels))
 
 
 def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere, names) -> Scheme:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import as_coefficients, degrees_on, number_of, of_length, sizes
@@ -44,10 +45,19 @@ class NetworkNoise:
       length_scales: in km along the Earth's surface, where the correlation has fallen to exp(-1/2); 0 is white noise.
       channels: independent fields of every length scale.
       correlation: of one step's fields with the step's before, at least 0 and below 1.
+      space: the processes that hold a state together. Each draws whole fields, which are so the same whatever their number,
+        and keeps its rows.
     Raises `ValueError` for another grid, for a length that is negative, and for another correlation.
     """
 
-    def __init__(self, grid: Grid, length_scales: Sequence[float], channels: int, correlation: float = 0.0):
+    def __init__(
+        self,
+        grid: Grid,
+        length_scales: Sequence[float],
+        channels: int,
+        correlation: float = 0.0,
+        space: Space = ALONE,
+    ):
         if not 0 <= correlation < 1:
             raise ValueError(f"Expected a correlation between steps of at least 0 and below 1, got {correlation}")
         if min(length_scales, default=-1.0) < 0 or channels < 1:
@@ -63,12 +73,12 @@ class NetworkNoise:
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
         self._size = sizes(share.repeat(channels, 0)).astype(np.float32)
-        self._transform = transform(grid, needed)
+        self._transform, self._space = transform(grid, needed), space
 
     def draw(self, key: Key) -> Tensor:
-        """The fields of a key, `(count, nlat, nlon)` float32: all channels of the first length scale, then the next."""
+        """The fields of a key, `(count, own rows, nlon)` float32: all channels of the first length scale, then the next."""
         values = self._since_the_first_step(key) if self.correlation else self._fresh(key)
-        return self._transform.synthesis(as_coefficients(values)).movedim(-1, 0).contiguous()
+        return self._space.cut(self._transform.synthesis(as_coefficients(values)).movedim(-1, 0).contiguous())
 
     def _fresh(self, key: Key) -> np.ndarray:
         return np.random.default_rng(key).standard_normal(self._size.shape, np.float32) * self._size

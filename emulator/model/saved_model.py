@@ -16,6 +16,7 @@ from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.calendar import MONTH_SECONDS
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -46,11 +47,12 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
     }
 
 
-def load_model(path: str | os.PathLike, device: torch.device | str | None = None) -> Step:
+def load_model(path: str | os.PathLike, device: torch.device | str | None = None, space: Space = ALONE) -> Step:
     """The trained step of a checkpoint, in evaluation mode, with what the checkpoint says of it as `metadata`.
 
-    `device`: a GPU where there is one, by default. Raises `CheckpointError` for what is no whole checkpoint, and `ValueError`
-    for one whose network this version does not know.
+    `device`: a GPU where there is one, by default. `space`: the processes that hold a state together, which all load it.
+    Raises `CheckpointError` for what is no whole checkpoint, and `ValueError` for one whose network this version does not
+    know.
     """
     tensors, saved = checkpoint.load(Path(path))
     if saved.get("schema") != SCHEMA:
@@ -58,20 +60,22 @@ def load_model(path: str | os.PathLike, device: torch.device | str | None = None
             f"Expected a checkpoint of schema {SCHEMA} at {path}, got {saved.get('schema')!r}"
         )
     channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
-    scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid)
+    scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid, space)
     predicts = saved["config"].get("predict", "change")
     blank = StepBuffers.blank(channels, grid.shape, predicts)
-    step = make_step(saved["config"]["network"], channels, grid, blank, scheme, predicts)
-    step.load_state_dict(tensors)
+    step = make_step(saved["config"]["network"], channels, grid, blank, scheme, predicts, space)
+    step.load_state_dict({name: step.own(name, tensor) for name, tensor in tensors.items()})
     step.metadata, step.loaded = saved, tensors_digest(step)
     return step.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def tensors_digest(step: Step) -> str:
-    """Hash of a step's weights and buffers."""
+    """Hash of a step's weights and buffers, the same however many processes hold them; they ask together."""
     total = hashlib.sha256()
     for name, tensor in sorted(step.state_dict().items()):
-        total.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        total.update(
+            name.encode() + step.whole(name, tensor).detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     return total.hexdigest()
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from emulator.data.channels import Channels
 from emulator.networks.conditions import TIME_OF_YEAR, TIME_STEP, scalar_count
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.insolation import CLOCK_FEATURES
 
 YEAR = ("sin_day_of_year", "cos_day_of_year")
@@ -20,11 +21,11 @@ class Scalars:
         length in steps of the store), or a forcing variable without levels, such as a concentration of CO2: its mean over
         the cells, in the normalised units of the training period.
       forcing: the channels of the forcing.
-      lengths: of the steps, as in a `Layout`.
+      lengths: of the steps, as in a `Layout`. space: the processes that hold a state together.
     Raises `ValueError` for another name, and for the time step of a network that makes steps of one length.
     """
 
-    def __init__(self, names: Sequence[str], forcing: Channels, lengths: Sequence[int] = (1,)):
+    def __init__(self, names: Sequence[str], forcing: Channels, lengths: Sequence[int] = (1,), space: Space = ALONE):
         own = [TIME_OF_YEAR, *([TIME_STEP] if len(lengths) > 1 else [])]
         flat = [name for name, levels in zip(forcing.names, forcing.levels, strict=True) if not levels]
         if unknown := [name for name in names if name not in own and name not in flat]:
@@ -32,7 +33,7 @@ class Scalars:
                 f"Expected conditions among {', '.join([*own, *flat])} (forcing variables without levels), got "
                 f"{', '.join(unknown)}"
             )
-        self.names, self._slices = tuple(names), forcing.slices
+        self.names, self._slices, self._space = tuple(names), forcing.slices, space
 
     @property
     def count(self) -> int:
@@ -47,5 +48,13 @@ class Scalars:
             elif name == TIME_STEP:
                 columns.append(torch.log2(length).float())
             else:
-                columns.append(torch.nan_to_num(forcing[:, self._slices[name].start]).flatten(1).mean(1))
+                columns.append(self._mean(torch.nan_to_num(forcing[:, self._slices[name].start]).flatten(1)))
         return torch.stack(columns, 1)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Over all cells, of which this process has some: `(batch, cell)` to `(batch,)`."""
+        if self._space.size == 1:
+            return values.mean(1)
+        sums = torch.cat([values.double().sum(1), values.new_full((1,), values.shape[1], dtype=torch.float64)])
+        sums = self._space.total(sums)
+        return (sums[:-1] / sums[-1]).to(values.dtype)

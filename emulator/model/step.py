@@ -13,8 +13,10 @@ from emulator.model.noise import NetworkNoise
 from emulator.model.predictions import PREDICTIONS, Known
 from emulator.model.scalars import Scalars
 from emulator.model.stepper import StepResult, newest
+from emulator.parallel.space import ALONE, Space
 
 PLACE_FEATURES = 3  # position on the unit sphere
+OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists")  # buffers `(channel, *space)`
 
 
 class Step(nn.Module):
@@ -36,6 +38,8 @@ class Step(nn.Module):
       noise: of a stochastic network, the fields that callers draw for every step and member; else None.
       scalars: of a network that is conditioned on some, what they are; else None.
       predicts: the name of a kind of prediction.
+      space: the processes that hold a state together. Fields are then those of this process's rows; the buffers, of whole
+        fields, are cut to them, and `whole` and `own` change the names of a state dict between the two.
     """
 
     def __init__(
@@ -47,18 +51,19 @@ class Step(nn.Module):
         noise: NetworkNoise | None = None,
         scalars: Scalars | None = None,
         predicts: str = "change",
+        space: Space = ALONE,
     ):
         super().__init__()
+        self.space, self._nlat = space, buffers.static.shape[1]
         self.network, self.layout, self.scheme = network, layout, scheme
         self.noise, self.scalars, self.prediction = noise, scalars, PREDICTIONS[predicts]
         self.metadata: dict = {}  # of the checkpoint that it was loaded from, else empty
         self.loaded = ""  # digest of its tensors as they were loaded
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
         self.forcing_scale = buffers.forcing
-        for name in ("change_std", "lower", "upper", "damping", "resting", "static"):
-            self.register_buffer(name, getattr(buffers, name))
-        for name in ("spread", "exists", "diagnostic_exists"):  # None is no part of a checkpoint
-            self.register_buffer(name, getattr(buffers, name))
+        for name in ("change_std", "damping", "spread", *OF_PLACES):  # None is no part of a checkpoint
+            value = getattr(buffers, name)
+            self.register_buffer(name, space.cut(value) if value is not None and name in OF_PLACES else value)
 
     @classmethod
     def without_scheme(cls, step: "Step") -> "Step":
@@ -66,6 +71,17 @@ class Step(nn.Module):
         plain = copy.copy(step)
         plain.scheme = None
         return plain
+
+    def whole(self, name: str, tensor: Tensor) -> Tensor:
+        """An entry of the state dict as a checkpoint has it; all processes of a space ask together."""
+        if name not in OF_PLACES or self.space.size == 1:
+            return tensor
+        gathered = self.space.whole(tensor.to(torch.uint8) if tensor.dtype is torch.bool else tensor, self._nlat)
+        return gathered.to(tensor.dtype)
+
+    def own(self, name: str, tensor: Tensor) -> Tensor:
+        """What this process has of an entry of a checkpoint."""
+        return self.space.cut(tensor) if name in OF_PLACES else tensor
 
     def at(self, number: int) -> "Step":
         """All steps are made by this one."""

@@ -1,12 +1,14 @@
 """What training a network costs, measured on one sample: parameters, activation memory, seconds and operations."""
 
 import dataclasses
+import itertools
 import os
 import time
 
 import torch
 
 from emulator.parallel.rates import count_products
+from emulator.parallel.space import Space
 
 ADAM_BYTES = 16  # float32: weight, gradient and two moments of a parameter
 TRIES = 3
@@ -19,15 +21,23 @@ class Cost:
     Attributes:
       parameters: their number. activations: bytes that its backward pass keeps of a sample, 0 where not measured.
       seconds: forward and backward of a sample on this machine, NaN where not measured.
+      processes: that hold a state together; share: of the activations, of the one that has most.
     """
 
     parameters: int
     activations: int
     seconds: float
+    processes: int = 1
+    share: float = 1.0
+
+    def over(self, space: Space, shape: tuple[int, ...]) -> "Cost":
+        """The same where processes hold a state of a grid together, each a band of its rows and all weights."""
+        rows = max(stop - start for start, stop in itertools.pairwise(space.bounds(shape[0]))) if space.size > 1 else 1
+        return dataclasses.replace(self, processes=space.size, share=rows / shape[0] if space.size > 1 else 1.0)
 
     def memory(self, batch_size: int, steps: int) -> int:
-        """Bytes of weights, gradients, moments and the activations of a window."""
-        return ADAM_BYTES * self.parameters + self.activations * batch_size * steps
+        """Bytes of weights, gradients, moments and the activations of a window, of a process."""
+        return ADAM_BYTES * self.parameters + round(self.activations * self.share) * batch_size * steps
 
     def describe(self, phases, members: int = 1) -> str:
         """One phrase: the most memory and the seconds per update of every phase, for so many members of a sample."""
@@ -40,9 +50,9 @@ class Cost:
             + ")" * (members == 1)
             for p in phases
         ]
-        threads = torch.get_num_threads()
+        threads, of = torch.get_num_threads(), f" in each of {self.processes} processes" * (self.processes > 1)
         return (
-            f"{self.activations / 2**20:.0f} MiB of activations a sample and step, {most / 2**30:.2g} GiB with weights, "
+            f"{self.activations / 2**20:.0f} MiB of activations a sample and step, {most / 2**30:.2g} GiB{of} with weights, "
             f"gradients and moments; {', '.join(paces)} per update (steps x batch) on {threads} threads here"
         )
 

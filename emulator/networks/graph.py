@@ -2,7 +2,8 @@
 
 Of a region the mesh is the part in it and around it. Cells send to the nodes of a mesh, the nodes exchange messages for
 some rounds, and send back to the cells. Inside, states are `(node, batch, channel)`. What depends on places alone
-(embedded edges and nodes) is computed once for all samples.
+(embedded edges and nodes) is computed once for all samples. Of several processes each has a part of the graph
+(`emulator.networks.parts`).
 """
 
 import dataclasses
@@ -17,11 +18,13 @@ from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
 from emulator.networks.layers import Linear
-from emulator.networks.messages import EdgeIndex, Interaction, Perceptron, exchange
+from emulator.networks.messages import Interaction, Perceptron, exchange
+from emulator.networks.parts import OwnEdges, part_of
 from emulator.networks.registry import network
 from emulator.options import Options, option
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
-from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, Edges, MeshGraph, MeshOptions, graph_of
+from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, MeshGraph, MeshOptions, graph_of
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -50,9 +53,9 @@ class GraphOptions(Options):
         return MeshOptions(self.refinement, self.multi, self.radius)
 
 
-@network("graph", GraphOptions)
-def build(options: GraphOptions, inputs: int, outputs: int, grid: Grid) -> "GraphNetwork":
-    return GraphNetwork(inputs, outputs, graph_of(grid, options.mesh, options.file), options)
+@network("graph", GraphOptions, bands=True)
+def build(options: GraphOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "GraphNetwork":
+    return GraphNetwork(inputs, outputs, graph_of(grid, options.mesh, options.file), options, space, grid.shape[0])
 
 
 class GraphNetwork(nn.Module):
@@ -62,21 +65,32 @@ class GraphNetwork(nn.Module):
       in_channels, out_channels: channels of the input and of the output.
       graph: nodes and edges for the grid (`emulator.sphere.mesh.graph_of`).
       options: size and design.
+      space: processes that hold a state together. rows: of the grid, of which each has a band.
+    Raises `ValueError` for fewer rows or nodes than processes.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, graph: MeshGraph, options: GraphOptions | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        graph: MeshGraph,
+        options: GraphOptions | None = None,
+        space: Space = ALONE,
+        rows: int = 1,
+    ):
         super().__init__()
         self.options = options = options or GraphOptions()
-        self.in_channels, self.out_channels, self.cells = in_channels, out_channels, graph.cells
-        width, precision, nodes = options.width, options.precision, len(graph.nodes)
+        part = part_of(graph, space, rows, options.rounds)
+        self.in_channels, self.out_channels, self.cells = in_channels, out_channels, part.cells
+        width, precision = options.width, options.precision
         self.cell_in = Perceptron(in_channels, width, precision)
         self.noise_channels = noise_count(options.noise)
         self.noise = NoiseModulation(self.noise_channels, width) if self.noise_channels else None
         self.node_in = Perceptron(NODE_FEATURES, width, precision)
-        self.register_buffer("nodes", torch.as_tensor(graph.nodes), persistent=False)
-        self.encode = _Edges(graph.encode, graph.cells, nodes, 1, options)
-        self.process = _Edges(graph.process, nodes, nodes, options.rounds, options)
-        self.decode = _Edges(graph.decode, nodes, graph.cells, 1, options)
+        self.register_buffer("nodes", torch.as_tensor(part.nodes), persistent=False)
+        self.encode = _Edges(part.encode, 1, options)
+        self.process = _Edges(part.process, options.rounds, options)
+        self.decode = _Edges(part.decode, 1, options)
         self.hidden = Linear(width, width, gain=2.0, precision=precision)
         self.out = Linear(width, out_channels, precision=precision)
         if options.zero_output:
@@ -85,7 +99,7 @@ class GraphNetwork(nn.Module):
     def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`, with `noise` `(batch, noise_channels, *space)`.
 
-        Raises `ValueError` for other shapes.
+        `*space`: the grid's shape, with the own rows. Raises `ValueError` for other shapes.
         """
         space = x.shape[2:]
         check_noise(noise, x, self.noise_channels)
@@ -108,13 +122,12 @@ class GraphNetwork(nn.Module):
 class _Edges(nn.Module):
     """Embedded edges of one kind and the rounds of messages along them."""
 
-    def __init__(self, edges: Edges, senders: int, receivers: int, rounds: int, options: GraphOptions):
+    def __init__(self, edges: OwnEdges, rounds: int, options: GraphOptions):
         super().__init__()
-        index = EdgeIndex(edges.senders, edges.receivers, senders, receivers)
         self.embed = Perceptron(EDGE_FEATURES, options.width, options.precision)
         self.register_buffer("features", torch.as_tensor(edges.features), persistent=False)
         self.rounds = nn.ModuleList(  # the last round's edges go nowhere
-            Interaction(index, options.width, n < rounds - 1, options.precision) for n in range(rounds)
+            Interaction(edges.index, options.width, n < rounds - 1, options.precision) for n in range(rounds)
         )
         # rounds that are computed again together: edges are stored before each group, two numbers a round within one
         self.together = max(1, round(math.sqrt(rounds / 2))) if options.checkpointing else 0

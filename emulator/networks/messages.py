@@ -17,6 +17,7 @@ from emulator.kernels.messages import EPS, Tail
 from emulator.kernels.precision import exact_products
 from emulator.networks import rounds
 from emulator.networks.layers import Linear, full
+from emulator.parallel.space import Fetch
 
 
 class EdgeIndex(nn.Module):
@@ -24,10 +25,18 @@ class EdgeIndex(nn.Module):
 
     Args:
       senders, receivers: `(edge,)`, the receivers in order. sender_count, receiver_count: numbers of nodes.
+      fetch: where other processes have the last of the senders, what gets them.
     Raises `ValueError` for receivers out of order and for indices that no node has.
     """
 
-    def __init__(self, senders: np.ndarray, receivers: np.ndarray, sender_count: int, receiver_count: int):
+    def __init__(
+        self,
+        senders: np.ndarray,
+        receivers: np.ndarray,
+        sender_count: int,
+        receiver_count: int,
+        fetch: Fetch | None = None,
+    ):
         super().__init__()
         senders, receivers = (torch.as_tensor(np.asarray(index)).long() for index in (senders, receivers))
         for name, index, count in (("senders", senders, sender_count), ("receivers", receivers, receiver_count)):
@@ -35,7 +44,7 @@ class EdgeIndex(nn.Module):
                 raise ValueError(f"Expected {name} from 0 to {count - 1}, got {int(index.min())} to {int(index.max())}")
         if bool((receivers.diff() < 0).any()):
             raise ValueError("Expected edges in the order of their receivers")
-        self.sender_count, self.receiver_count = sender_count, receiver_count
+        self.sender_count, self.receiver_count, self.fetch = sender_count, receiver_count, fetch
         order = torch.argsort(senders, stable=True)
         buffers = {
             "senders": senders,
@@ -53,6 +62,17 @@ class EdgeIndex(nn.Module):
 
     def __len__(self) -> int:
         return len(self.receivers)
+
+    def all_senders(self, own):
+        """Own senders and those of other processes, `(own sender, ...)` -> `(sender, ...)`."""
+        return own if self.fetch is None else torch.cat([own, self.fetch(own)])
+
+    def to_own_senders(self, gradient):
+        """What goes back through `all_senders`, for gradients that are written out; it writes over its argument."""
+        if self.fetch is None:
+            return gradient
+        own = self.sender_count - len(self.fetch.place)
+        return self.fetch.add_back(gradient[own:], gradient[:own])
 
     def both_ends(self, senders, receivers):
         """Sum of the rows at both ends of every edge, `(node, ...)` twice -> `(edge, ...)`."""
@@ -236,7 +256,7 @@ class Interaction(nn.Module):
         dtype = torch.bfloat16 if self.precision == "bfloat16" else edges.dtype
         sums, edges = _Messages.apply(
             edges,
-            self.sender_first(senders),
+            self.index.all_senders(self.sender_first(senders)),
             self.receiver_first(receivers),
             self.edge_first.weight,
             self.edge_second.weight,

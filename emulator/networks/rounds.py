@@ -178,6 +178,7 @@ def _round(w, index, senders, receivers, edges, to, of_edges, of_nodes):
         at_senders, at_receivers, at_nodes = native.maps(receivers, *layers)
     else:
         (at_senders,), (at_receivers, at_nodes) = native.maps(senders, layers[0]), native.maps(receivers, *layers[1:])
+    at_senders = index.all_senders(at_senders)
     nodes, batch, _ = receivers.shape
     if edges.shape[1] == batch:
         rows = {"x": edges, "first": w.edge}
@@ -216,7 +217,7 @@ class _Backward:
         rows = of_nodes.tensors() | {"x": of_nodes.more[0], "g_rows": g, "g_h": of_nodes.h, "g_x": g_sums}
         _, g_sum, g_update = native.backward(w.update, nodes, batch, w.sum, **rows)
         g_edge, g_message = self._messages(w, of_edges, {"g_sums": g_sums, "g_receivers": g_at_receivers}, *place)
-        at = [self.index.sum_to_senders(of_edges.h), g_at_receivers, of_nodes.h]
+        at = [self.index.to_own_senders(self.index.sum_to_senders(of_edges.h)), g_at_receivers, of_nodes.h]
         weights = [w.sender, w.receiver, w.own]
         if n:
             g_senders, g_maps = None, native.maps_backward(receivers, g, at, weights)

@@ -1,41 +1,25 @@
 """A small U-Net with convolutions that know the sphere: periodic in longitude, and going on beyond the poles.
 
-On a region its cells at the border are repeated beyond it, but for rows of a zone, which go round.
+On a region its cells at the border are repeated beyond it, but for rows of a zone, which go round. Several processes have a
+band of rows each, on every level; rows around it are fetched before each convolution.
 
 A baseline for the other networks. Cells of a convolution's stencil cover less ground towards the poles, so unlike those
 it is not equivariant under rotations, except about the axis by whole cells of its coarsest level.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
+from emulator.networks.halos import Around, Edges, Halving, WholeNorm
 from emulator.networks.registry import expect_global, network
-from emulator.networks.stencil import pad_region, pad_sphere
 from emulator.options import Options, option
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
-
-
-@dataclasses.dataclass(frozen=True)
-class Edges:
-    """What lies beyond the first and last cells.
-
-    Attributes:
-      poles: whether there are rows at the poles. round: whether rows go round the sphere.
-      open: whether the grid is a region, beyond whose first and last rows (and columns, unless they go round) is nothing.
-    """
-
-    poles: bool = False
-    round: bool = True
-    open: bool = False
-
-
-GLOBE = Edges()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +36,14 @@ class UNetOptions(Options):
     zero_output: bool = option(False, "the last layer starts at zero")
 
 
-@network("unet", UNetOptions, regions=("box", "projected"))
-def build(options: UNetOptions, inputs: int, outputs: int, grid: Grid) -> "UNet":
+@network("unet", UNetOptions, regions=("box", "projected"), bands=True)
+def build(options: UNetOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "UNet":
     if grid.is_global():
         expect_global(grid, "gaussian", "equiangular", "regular")
     elif grid.is_split:
         raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
     region = None if grid.is_global() else "round" if grid.goes_round else "open"
-    return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options, region=region)
+    return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options, region=region, space=space)
 
 
 class UNet(nn.Module):
@@ -71,6 +55,7 @@ class UNet(nn.Module):
       poles: whether the grid has rows at the poles.
       options: size and design.
       region: None on a globe; "open" on a region, "round" on one whose rows go round the sphere.
+      space: processes that hold a state together, each a band of rows.
     Raises `ValueError` for a number of longitudes that cannot be halved so often, and for too few latitudes.
     """
 
@@ -83,6 +68,7 @@ class UNet(nn.Module):
         poles: bool = False,
         options: UNetOptions | None = None,
         region: Literal["open", "round"] | None = None,
+        space: Space = ALONE,
     ):
         super().__init__()
         self.options = options = options or UNetOptions()
@@ -98,23 +84,24 @@ class UNet(nn.Module):
                 raise ValueError(
                     f"Expected at least {2 ** (options.depth + 1)} {name} for {options.depth} halvings, got {count}"
                 )
-        self.in_channels, self.out_channels, self.shape = in_channels, out_channels, (nlat, nlon)
+        band = space.band(nlat)
+        self.in_channels, self.out_channels, self.shape = in_channels, out_channels, (band.stop - band.start, nlon)
         widths = [options.width * 2**n for n in range(options.depth + 1)]
-        self.first = SphereConv(in_channels, widths[0], edges)
-        each = [edges if n == 0 else dataclasses.replace(edges, poles=False) for n in range(options.depth + 1)]
-        self.down = nn.ModuleList(_blocks(w, e, options) for e, w in zip(each, widths, strict=True))
+        self.halvings, places = _levels(edges, space, nlat, options.depth)
+        self.first = SphereConv(in_channels, widths[0], places[0].around)
+        self.down = nn.ModuleList(_blocks(w, place, options) for place, w in zip(places, widths, strict=True))
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.narrow = nn.ModuleList(nn.Conv2d(a + b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.up = nn.ModuleList(_blocks(w, e, options) for e, w in zip(each[:-1], widths[:-1], strict=True))
+        self.up = nn.ModuleList(_blocks(w, place, options) for place, w in zip(places[:-1], widths[:-1], strict=True))
         self.last = nn.Conv2d(widths[0], out_channels, 1)
         if options.zero_output:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`. Raises `ValueError` otherwise.
+        """`(batch, in_channels, own rows, nlon)` -> `(batch, out_channels, own rows, nlon)`. Raises `ValueError` otherwise.
 
-        `noise`: `(batch, noise_channels, nlat, nlon)` where the options ask for it; coarser levels see its means.
+        `noise`: `(batch, noise_channels, own rows, nlon)` where the options ask for it; coarser levels see its means.
         """
         check_noise(noise, x, noise_count(self.options.noise))
         if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
@@ -126,13 +113,13 @@ class UNet(nn.Module):
         kept, noises = [], [noise]
         for n, blocks in enumerate(self.down):
             if n:
-                x = self.widen[n - 1](_halved(x))
-                noises.append(None if noise is None else _halved(noises[-1]))
+                x = self.widen[n - 1](self.halvings[n - 1](x))
+                noises.append(None if noise is None else self.halvings[n - 1](noises[-1]))
             x = self._run(blocks, x, noises[n])
             kept.append(x)
         for n in reversed(range(self.options.depth)):
             across = kept[n]
-            x = F.interpolate(x, scale_factor=2, mode="nearest")[:, :, : across.shape[2], : across.shape[3]]
+            x = self.halvings[n].back(x, *across.shape[2:])
             x = self._run(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n])
         return self.last(x).to(entered).contiguous()
 
@@ -143,22 +130,43 @@ class UNet(nn.Module):
         return x
 
 
-def _halved(x):
-    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+class _Place(NamedTuple):
+    """A level of the grid: what is around its bands, the processes, and this one's share of the cells."""
+
+    around: Around
+    space: Space
+    share: float
 
 
-def _blocks(width, edges, options):
-    return nn.ModuleList(_Block(width, edges, noise_count(options.noise)) for _ in range(options.blocks))
+def _levels(edges: Edges, space: Space, rows: int, depth: int) -> tuple[nn.ModuleList, list[_Place]]:
+    """The halvings of a grid of so many rows, and its levels. Raises `ValueError` for one with fewer rows than processes."""
+    halvings, places, bounds = nn.ModuleList(), [], space.bounds(rows)
+    for n in range(depth + 1):
+        if bounds[-1] < space.size:  # with as many no band is empty, since the first have one row more
+            raise ValueError(
+                f"Expected a row for each of {space.size} processes after {n} halvings of {rows} rows, got {bounds[-1]}"
+            )
+        share = (bounds[space.rank + 1] - bounds[space.rank]) / bounds[-1]
+        places.append(_Place(Around(edges, space, bounds), space, share))
+        if n < depth:
+            halvings.append(Halving(space, bounds))
+            edges, bounds = dataclasses.replace(edges, poles=False), halvings[n].bounds
+    return halvings, places
+
+
+def _blocks(width, place, options):
+    return nn.ModuleList(_Block(width, place, noise_count(options.noise)) for _ in range(options.blocks))
 
 
 class _Block(nn.Module):
     """Two convolutions with a norm before each, added to the input."""
 
-    def __init__(self, width, edges, noise_channels):
+    def __init__(self, width, place, noise_channels):
         super().__init__()
+        around, *shared = place
         self.layers = nn.Sequential(
-            nn.GroupNorm(1, width), SphereConv(width, width, edges), nn.GELU(),
-            nn.GroupNorm(1, width), SphereConv(width, width, edges),
+            WholeNorm(width, *shared), SphereConv(width, width, around), nn.GELU(),
+            WholeNorm(width, *shared), SphereConv(width, width, around),
         )  # fmt: skip
         modulations = (NoiseModulation(noise_channels, width) for _ in range(2 if noise_channels else 0))
         self.noise = nn.ModuleList(modulations)
@@ -175,13 +183,11 @@ class _Block(nn.Module):
 
 
 class SphereConv(nn.Conv2d):
-    """3 x 3 convolution of `(batch, channel, nlat, nlon)` that keeps the shape."""
+    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape."""
 
-    def __init__(self, inputs: int, outputs: int, edges: Edges = GLOBE):
+    def __init__(self, inputs: int, outputs: int, around: Around):
         super().__init__(inputs, outputs, 3)
-        self.edges = edges
+        self.around = around
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        edges = self.edges
-        around = pad_region(x, 1, edges.round) if edges.open else pad_sphere(x, 1, edges.poles)
-        return super().forward(around)
+        return super().forward(self.around(x))

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from emulator.parallel.processes import Processes
+from emulator.parallel.space import ALONE, Space
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,20 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
         dist.destroy_process_group()
 
 
+def space_of(processes: Processes, size: int, device: torch.device) -> Space:
+    """The `size` processes that hold a state together with this one; those of one space follow one another by rank.
+
+    All processes ask together, within their group. Raises `ValueError` where they do not divide into such spaces.
+    """
+    processes.divided(size)
+    if size == 1:
+        return ALONE
+    from torch.distributed.device_mesh import init_device_mesh
+
+    mesh = init_device_mesh(device.type, (processes.size // size, size), mesh_dim_names=("data", "space"))
+    return Space(mesh.get_group("space"))
+
+
 def mean_over(values: Tensor) -> Tensor:
     """The mean over all processes of a small tensor, the same bits on each; float64 sums."""
     if not dist.is_initialized():
@@ -101,13 +116,16 @@ def from_first(number: int) -> int:
     return int(box)
 
 
-def joined(part: Tensor) -> Tensor:
-    """The parts of all processes, of one shape, one after the other along the first axis, in order of rank."""
+def joined(part: Tensor, space: Space = ALONE) -> Tensor:
+    """The parts of all processes, of one shape, one after the other along the first axis, in order of rank.
+
+    Of a `space` all have the same part, which comes once.
+    """
     if not dist.is_initialized():
         return part
     parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, part.contiguous())
-    return torch.cat(parts)
+    return torch.cat(parts[:: space.size])
 
 
 def wait_for_all() -> None:

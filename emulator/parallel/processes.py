@@ -24,6 +24,17 @@ class Processes:
     address: str = "127.0.0.1"
     port: int = DEFAULT_PORT
 
+    def divided(self, together: int) -> "Processes":
+        """The spaces of so many consecutive processes, which hold a state together: the number of this one's, and how many.
+
+        Raises `ValueError` where the processes do not divide into them.
+        """
+        if self.size % together:
+            raise ValueError(
+                f"Expected processes in groups of {together} that hold a state together (parallel.space), got {self.size}"
+            )
+        return dataclasses.replace(self, rank=self.rank // together, size=self.size // together)
+
 
 def processes_of(environment: Mapping[str, str]) -> Processes:
     """The processes that a launcher describes in the environment: torchrun's variables first, else those of a Slurm step.

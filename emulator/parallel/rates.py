@@ -3,10 +3,13 @@
 import resource
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from emulator.kernels import library
@@ -35,6 +38,38 @@ def count_products(work: Callable[[], object]) -> int:
     with library.set_aside(), FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
+
+
+def most_held(work: Callable[[], object]) -> int:
+    """Bytes of the tensors that `work` makes, as many as it holds at one time; backward passes on the processor count too."""
+    with _Holding() as held:
+        kept = work()
+    del kept
+    return held.most
+
+
+class _Holding(TorchDispatchMode):
+    """Adds up the storages that operations make, until nobody has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.most, self._known = 0, 0, weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage not in self._known and storage.data_ptr() not in given:
+                    self._known.add(storage)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._free, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return out
+
+    def _free(self, size: int) -> None:
+        self.now -= size
 
 
 def copy_rate(device: torch.device, size_bytes: int = 1 << 26, repeats: int = 5) -> float:

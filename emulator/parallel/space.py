@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from emulator.planet.grid import Grid
+
 
 class Space:
     """The processes that hold one state together.
@@ -30,6 +32,13 @@ class Space:
         self.group = group
         self.size = 1 if group is None else dist.get_world_size(group)
         self.rank = 0 if group is None else dist.get_rank(group)
+
+    @classmethod
+    def imagined(cls, size: int, rank: int = 0) -> "Space":
+        """One of so many processes that are not there, to see what fits them: sums and maxima are of its own part alone."""
+        space = cls()
+        space.size, space.rank = size, rank
+        return space
 
     def bounds(self, rows: int) -> tuple[int, ...]:
         """Where the bands of `rows` rows begin, and the last ends, `(size + 1,)`.
@@ -45,13 +54,20 @@ class Space:
         bounds = self.bounds(rows)
         return slice(bounds[self.rank], bounds[self.rank + 1])
 
+    def cut(self, field: Tensor, dim: int = -2) -> Tensor:
+        """The rows of this process, of a whole field."""
+        if self.size == 1:
+            return field
+        band = self.band(field.shape[dim])
+        return field.narrow(dim, band.start, band.stop - band.start).contiguous()
+
     def total(self, part: Tensor) -> Tensor:
         """The sum of all processes' parts, the same bits on each; gradients come back."""
-        return part if self.size == 1 else _Total.apply(part, self.group)
+        return part if self.group is None else _Total.apply(part, self.group)
 
     def highest(self, part: Tensor) -> Tensor:
         """The largest of all processes' parts, element by element; without gradients."""
-        if self.size == 1:
+        if self.group is None:
             return part
         found = part.detach().clone()
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
@@ -95,6 +111,20 @@ class Space:
 ALONE = Space()
 
 
+def band_of(grid: Grid, space: Space) -> slice | None:
+    """The rows of a grid that are this process's; None: all of them, of any grid, where it is alone.
+
+    Raises `ValueError` for a grid whose cells lie in no rows, or in too few.
+    """
+    if space.size == 1:
+        return None
+    if not grid.has_rows:
+        raise ValueError(
+            f"Expected rows of latitude to share out to {space.size} processes (parallel.space), got {grid.describe()}"
+        )
+    return space.band(len(grid.latitude))
+
+
 def even_bounds(count: int, parts: int) -> tuple[int, ...]:
     """Bounds of `parts` shares of `count` things that differ by one at most, the larger first, `(parts + 1,)`."""
     least, more = divmod(count, parts)
@@ -134,6 +164,13 @@ class Fetch(nn.Module):
         if self.space.size > 1:
             sending = _Exchanged.apply(sending, self.sent, self.received, self.space.group)
         return sending.index_select(0, self.place)
+
+    def add_back(self, gradient: Tensor, own: Tensor) -> Tensor:
+        """Adds to `own`, `(own share, *rest)`, what goes back of `(needed, *rest)`: for gradients that are written out."""
+        sending = gradient.new_zeros(sum(self.received), *gradient.shape[1:]).index_add_(0, self.place, gradient)
+        if self.space.size > 1:
+            sending = _exchange(sending, self.received, self.sent, self.space.group)
+        return own.index_add_(0, self.send, sending)
 
 
 class _Total(torch.autograd.Function):

@@ -170,11 +170,18 @@ class Grid:
             return self.latitude, self.longitude
         return tuple(np.meshgrid(self.latitude, self.longitude, indexing="ij"))
 
-    def open_mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """As `mesh`, but only broadcasting to `shape`: functions of one of them are computed once a row or column."""
+    def open_mesh(self, rows: slice | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `mesh`, but only broadcasting to `shape`: functions of one of them are computed once a row or column.
+
+        `rows`: of some rows alone.
+        """
         if not self.has_rows:
             return self.latitude, self.longitude
-        return self.latitude[:, None], self.longitude[None]
+        return self.latitude[slice(None) if rows is None else rows, None], self.longitude[None]
+
+    def shape_of(self, rows: slice | None) -> tuple[int, ...]:
+        """Shape of fields of some rows; None: of all."""
+        return self.shape if rows is None else (rows.stop - rows.start, *self.shape[1:])
 
     def mean(self, field: np.ndarray) -> np.ndarray:
         """Area-weighted mean over the trailing spatial axes, in float64: `(..., *shape)` -> `(...)`."""

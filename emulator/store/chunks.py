@@ -1,9 +1,10 @@
-"""Whole chunks of a local analysis store, read straight into an array and written without a copy, byte for byte as Zarr does.
+"""Whole chunks of a local analysis store, read straight into an array, byte for byte as Zarr does.
 
 Zarr's own reader starts a task for every chunk and copies twice, which at 64 x 128 takes longer than decompressing. Here a
 chunk, which holds one time of a variable, is decompressed into the place where its values are wanted; several threads
-share the work, in compiled code (`emulator.kernels.chunks`) where there is a compiler. Stores of any other layout, at URLs or
-with other codecs are left to Zarr.
+share the work, in compiled code (`emulator.kernels.chunks`) where there is a compiler. A chunk may also hold some rows of
+latitude alone, of which a process that holds a band of them then reads its own. Stores of any other layout, at URLs or with
+other codecs are left to Zarr.
 """
 
 import concurrent.futures
@@ -12,15 +13,14 @@ import functools
 import logging
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import zarr
 from numcodecs import Blosc, blosc
 from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec
 
-from emulator.files.whole_file import whole_file
 from emulator.kernels import chunks as native
 
 BLOSC_HEADER = 16  # bytes
@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class ChunkReader:
-    """One array of a store, `(time, *rest)`, float32, in chunks of one time.
+    """One array of a store, `(time, *rest)`, float32, in chunks of one time and all of the rest, or some of its rows.
 
-    `fill` is the value where nothing was written, `per_file` how many times a file holds, `blosc` the chunks' compressor.
+    `fill` is the value where nothing was written, `per_file` how many times a file holds, `blosc` the chunks' compressor,
+    `chunk` the shape of one, `parts` how many the rows (the last axis but one) are cut into, each in files of its own.
 
     Raises `ValueError` for an array of any other layout: see `of`.
     """
@@ -52,17 +53,21 @@ class ChunkReader:
             self.is_sharded, self.per_file = True, array.shards[0]
             shard, codecs = codecs[0], codecs[0].codecs
             plain &= shard == ShardingCodec(chunk_shape=array.chunks, codecs=codecs)  # its index as usual, at the end
-            plain &= array.shards[1:] == array.shape[1:]
+            plain &= array.shards[1:] == array.chunks[1:]
         plain &= [type(codec) for codec in codecs] == [BytesCodec, BloscCodec] and codecs[0] == BytesCodec(
             endian="little"
         )
-        if not (plain and array.dtype == np.dtype("<f4") and array.chunks == (1, *array.shape[1:])):
+        self.chunk, self.parts = array.chunks[1:], 1
+        rows = array.ndim > 2 and array.chunks[-2] < array.shape[-2]
+        if rows:
+            self.parts = -(-array.shape[-2] // array.chunks[-2])
+        whole = (1, *array.shape[1:-2], array.chunks[-2], array.shape[-1]) if rows else (1, *array.shape[1:])
+        if not (plain and array.dtype == np.dtype("<f4") and array.chunks == whole):
             raise ValueError(f"Expected {name} in {store} as float32 chunks of one time, got chunks {array.chunks}")
         c = codecs[1]
         self.blosc = Blosc(c.cname.value, c.clevel, BLOSC_SHUFFLE[c.shuffle.value], c.blocksize, typesize=c.typesize)
-        self.chunk_bytes = 4 * int(np.prod(array.shape[1:]))
-        self._tail = "/0" * (len(array.shape) - 1)
-        self._indices: dict[int, list[list[int]]] = {}
+        self.chunk_bytes = 4 * int(np.prod(self.chunk))
+        self._indices: dict[tuple[int, int], list[list[int]]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -81,32 +86,45 @@ class ChunkReader:
 
         Raises `ValueError` naming the file for a chunk that cannot be decompressed.
         """
-        _read_all([(self, time, out)])
+        StoreReader.put([(self, time, out)], None, _read_all)
 
-    def file(self, time: int) -> str:
-        """Path of the file that holds a position in time."""
-        return f"{self._folder}/{time // self.per_file}{self._tail}"
+    def file(self, time: int, part: int = 0) -> str:
+        """Path of the file that holds a position in time, of a part of the rows."""
+        rest = len(self.shape) - 1
+        tail = "/0" * rest if self.parts == 1 else "/0" * (rest - 2) + f"/{part}/0"
+        return f"{self._folder}/{time // self.per_file}{tail}"
 
-    def place(self, time: int) -> tuple[str, int, int] | None:
+    def overlaps(self, rows: slice | None) -> Iterator[tuple[int, slice, slice]]:
+        """The parts that hold some rows (None: all), with where those lie in the part's chunk, and where among them."""
+        if self.parts == 1 and rows is None:
+            yield 0, slice(None), slice(None)
+            return
+        rows = rows or slice(0, self.shape[-2])
+        size = self.chunk[-2]
+        for part in range(rows.start // size, -(-rows.stop // size)):
+            first, last = max(rows.start, part * size), min(rows.stop, (part + 1) * size)
+            yield part, slice(first - part * size, last - part * size), slice(first - rows.start, last - rows.start)
+
+    def place(self, time: int, part: int = 0) -> tuple[str, int, int] | None:
         """Where a position in time lies: file, offset and length there; None where nothing was written."""
-        path = self.file(time)
+        path = self.file(time, part)
         if not self.is_sharded:
             return path, 0, WHOLE
-        if (index := self._indices.get(time // self.per_file)) is None:
+        if (index := self._indices.get((time // self.per_file, part))) is None:
             try:
                 file = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 return None
             try:
-                index = self._index(file, path, time // self.per_file)
+                index = self._index(file, path, (time // self.per_file, part))
             finally:
                 os.close(file)
         offset, length = index[time % self.per_file]
         return None if offset == EMPTY else (path, offset, length)
 
-    def open(self, time: int) -> tuple[int, str, int, int] | None:
+    def open(self, time: int, part: int = 0) -> tuple[int, str, int, int] | None:
         """An open file with its path, and the chunk's offset and length there; None where all values are the fill value."""
-        if (place := self.place(time)) is None:
+        if (place := self.place(time, part)) is None:
             return None
         path, offset, length = place
         try:
@@ -133,7 +151,7 @@ class ChunkReader:
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Expected a chunk of {self._name} that decompresses in {path}, got: {error}") from error
 
-    def _index(self, file: int, path: str, shard: int) -> list[list[int]]:
+    def _index(self, file: int, path: str, shard: tuple[int, int]) -> list[list[int]]:
         """Offsets and lengths of the chunks of a shard, which stand at its end before a checksum."""
         size, whole = 16 * self.per_file, os.fstat(file).st_size
         data = os.pread(file, size, max(0, whole - size - 4))
@@ -177,11 +195,12 @@ class StoreReader:
                 self._readers[name] = ChunkReader.of(self._path, name)
         return all(self._readers[name] is not None for name in names)
 
-    def read(self, wanted, out: np.ndarray) -> None:
+    def read(self, wanted, out: np.ndarray, rows: slice | None = None) -> None:
         """Several variables at several times into `out`, `(n, channel, *space)` float32, C-contiguous.
 
         `wanted`: `(name, position in time, n, first channel, one past the last)` of each piece. They have to be readable:
-        see `can_read`. Raises `ValueError` for any other array, and naming the file for a chunk that cannot be decompressed.
+        see `can_read`. `rows`: of latitude, which `out` has alone; None: all. Raises `ValueError` for any other array, and
+        naming the file for a chunk that cannot be decompressed.
         """
         if not (out.dtype == np.float32 and out.flags.c_contiguous and out.flags.writeable):
             raise ValueError(f"Expected C-contiguous float32 to read into, got {out.dtype} with strides {out.strides}")
@@ -191,14 +210,38 @@ class StoreReader:
                 raise ValueError(
                     f"Expected places in an array of shape {out.shape}, got {n} and channels {first} to {last}"
                 )
-            if (last - first) * size != self._readers[name].chunk_bytes:
-                raise ValueError(f"Expected room for {self._readers[name].shape[1:]}, got {out[n, first:last].shape}")
-        left = wanted
-        if native.DECOMPRESS is not None:
+            wants = self._readers[name].shape[1:]
+            wants = wants if rows is None else (*wants[:-2], rows.stop - rows.start, wants[-1])
+            if (last - first) * size != 4 * np.prod(wants):
+                raise ValueError(f"Expected room for {wants}, got {out[n, first:last].shape}")
+        left, whole = wanted, rows is None and all(self._readers[name].parts == 1 for name, *_ in wanted)
+        if whole and native.DECOMPRESS is not None:
             left = []
             for first in range(0, len(wanted), OPEN_FILES):
                 left += self._read_compiled(wanted[first : first + OPEN_FILES], out)
-        self._share([(self._readers[name], time, out[n, first:last]) for name, time, n, first, last in left])
+        pieces = [(self._readers[name], time, out[n, first:last]) for name, time, n, first, last in left]
+        self.put(pieces, rows, self._share)
+
+    @staticmethod
+    def put(pieces, rows: slice | None, read: Callable) -> None:
+        """Reads `(reader, time, out)`, some rows of them or all, where chunks hold what is wanted and what is not.
+
+        `read` takes `(reader, time, part, chunk)`: whole chunks in their places, the others in memory of their own.
+        """
+        chunks, cuts = [], []
+        for reader, time, out in pieces:
+            for part, inside, to in reader.overlaps(rows):
+                whole = inside == slice(None) or inside == slice(0, reader.chunk[-2])
+                if whole and out.nbytes == reader.chunk_bytes:
+                    chunks.append((reader, time, part, out))
+                else:
+                    chunks.append((reader, time, part, chunk := np.empty(reader.chunk, np.float32)))
+                    cuts.append(
+                        (out.reshape(*chunk.shape[:-2], -1, chunk.shape[-1])[..., to, :], chunk[..., inside, :])
+                    )
+        read(chunks)
+        for place, values in cuts:
+            place[...] = values
 
     def _read_compiled(self, wanted, out: np.ndarray) -> list:
         """As `read`, without checks; returns what has no chunk, or one that is broken."""
@@ -230,62 +273,17 @@ class StoreReader:
 
 
 def _read_all(pieces) -> None:
-    """Chunks `(reader, time, out)`. The system is told of many before the first is read: the disk then works on all of them
-    while others are decompressed (cold, 64 x 128: 1.4 times as fast)."""
+    """Chunks `(reader, time, part, out)`. The system is told of many before the first is read: the disk then works on all of
+    them while others are decompressed (cold, 64 x 128: 1.4 times as fast)."""
     for first in range(0, len(pieces), OPEN_FILES):
         some = pieces[first : first + OPEN_FILES]
         with contextlib.ExitStack() as opened:
             places = []
-            for reader, time, _ in some:
-                places.append(place := reader.open(time))
+            for reader, time, part, _ in some:
+                places.append(place := reader.open(time, part))
                 if place is not None:
                     opened.callback(os.close, place[0])
                     if len(some) > 1 and hasattr(os, "posix_fadvise"):  # not on macOS
                         os.posix_fadvise(place[0], place[2], place[3], os.POSIX_FADV_WILLNEED)
-            for (reader, _, out), place in zip(some, places, strict=True):
+            for (reader, *_, out), place in zip(some, places, strict=True):
                 reader.take(place, out)
-
-
-def write_chunks(layout: ChunkReader, first: int, values: np.ndarray) -> bool:
-    """Writes `values` `(time, *rest)`, float32, at position `first` in time; False where Zarr has to do it.
-
-    That is where they do not fill whole files, or where chunks that are left out are not NaN. A file appears whole, by a
-    rename. Raises `OSError` when it cannot be written.
-    """
-    length = layout.per_file
-    last = first + len(values)
-    if first % length or (last % length and last != layout.shape[0]) or not np.isnan(layout.fill):
-        return False
-    for start in range(first, last, length):
-        _write_file(layout, Path(layout.file(start)), values[start - first : start - first + length])
-    return True
-
-
-def _write_file(layout: ChunkReader, path: Path, values: np.ndarray) -> None:
-    there = [not _is_empty(chunk) for chunk in values]
-    if not any(there):
-        path.unlink(missing_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, shared=True, flush=False) as scratch, open(scratch, "wb", buffering=0) as file:
-        index = np.full((layout.per_file, 2), EMPTY, "<u8")
-        offset = 0
-        for place in np.flatnonzero(there):
-            data = layout.blosc.encode(np.ascontiguousarray(values[place]))
-            _write(file, data)
-            index[place] = offset, len(data)
-            offset += len(data)
-        if layout.is_sharded:
-            table = index.tobytes()
-            _write(file, table + google_crc32c.value(table).to_bytes(4, "little"))
-
-
-def _write(file, data: bytes) -> None:
-    """All of the data: a raw file may take less at a time."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
-
-
-def _is_empty(chunk: np.ndarray) -> bool:
-    return bool(np.isnan(chunk.flat[0])) and bool(np.isnan(chunk).all())

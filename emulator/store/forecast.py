@@ -99,7 +99,13 @@ def to_disk_names(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def create_forecast(
-    path, template: xr.Dataset, init_times, lead_times, attributes: Mapping, shared: bool = False
+    path,
+    template: xr.Dataset,
+    init_times,
+    lead_times,
+    attributes: Mapping,
+    shared: bool = False,
+    rows: int | None = None,
 ) -> set[int]:
     """Makes (or continues) an unfinished forecast store; returns the indices of the initial times already written.
 
@@ -110,7 +116,7 @@ def create_forecast(
         `lead_time` are static and written now.
       init_times: datetime64 or cftime `(init,)`; lead_times: timedelta64, or integers for calendar months, `(lead,)`.
       attributes: of the store; a different `fingerprint` starts an unfinished store over.
-      shared: as for `create`.
+      shared: as for `create`. rows: of latitude in a chunk; None: all.
     """
     lead_times = np.asarray(lead_times)
     lead_times = lead_times.astype(np.int64 if lead_times.dtype.kind in "iu" else "timedelta64[ns]")
@@ -136,16 +142,19 @@ def create_forecast(
     whole.attrs = {**template.attrs, **dict(attributes), "emulator_schema": FORECAST}
     whole.attrs.pop("complete", None)
     largest = max((v.dtype.itemsize * v[0, 0].size for v in fields.values() if "lead_time" in v.dims), default=1)
+    largest = largest if rows is None else max(1, largest * rows // whole.sizes["latitude"])
     leads = int(np.clip(CHUNK_BYTES // largest, 1, len(lead_times)))
-    create(path, to_disk_names(whole), {"time": 1, "prediction_timedelta": leads}, shared=shared)
-    return {int(key.removeprefix("init-")) for key in marks(path)}
+    chunks = {"time": 1, "prediction_timedelta": leads} | ({} if rows is None else {"latitude": rows})
+    create(path, to_disk_names(whole), chunks, shared=shared)
+    return {int(key.removeprefix("init-")) for key in marks(path) if key.startswith("init-")}
 
 
-def write_forecast_init(path, dataset: xr.Dataset, index: int, done: bool = True) -> None:
+def write_forecast_init(path, dataset: xr.Dataset, index: int, done: str | bool = True, first_row: int = 0) -> None:
     """Writes one forecast, or consecutive leads of it: `(lead_time, ..., latitude, longitude)` under in-memory names.
 
     The leads are placed by the values of the coordinate `lead_time`. With `done` the initial time is marked as written,
-    after which a continued run skips it.
+    under that name where it is one, after which a continued run skips it. `first_row`: of latitude, where the fields of
+    one of several processes begin.
     """
     with xr.open_zarr(partial_path(path), chunks=None, consolidated=False, decode_timedelta=True) as store:
         leads = store["prediction_timedelta"].values
@@ -156,9 +165,10 @@ def write_forecast_init(path, dataset: xr.Dataset, index: int, done: bool = True
     for name, field in dataset.data_vars.items():
         if "lead_time" in field.dims:
             values = field.transpose("lead_time", *[d for d in ORDER if d in field.dims and d != "lead_time"]).values
-            write_region(path, str(name), values[None], {"time": index, "prediction_timedelta": first})
+            at = {"time": index, "prediction_timedelta": first, "latitude": first_row}
+            write_region(path, str(name), values[None], at)
     if done:
-        mark(path, f"init-{index:06d}")
+        mark(path, done if isinstance(done, str) else f"init-{index:06d}")
 
 
 def finish_forecast(path) -> None:

@@ -157,7 +157,7 @@ class JoinedReader:
             for name in names
         )
 
-    def read(self, wanted, out: np.ndarray) -> None:
+    def read(self, wanted, out: np.ndarray, rows: slice | None = None) -> None:
         """Several variables at several times of the joined store into `out`; see `StoreReader.read`."""
         for n, reader in enumerate(self._readers):
             own = [
@@ -166,7 +166,7 @@ class JoinedReader:
                 if self._owner[name] == n
             ]
             if own:
-                reader.read(own, out)
+                reader.read(own, out, rows)
 
 
 def _with_role(array: xr.DataArray, role: str | None) -> xr.DataArray:

@@ -23,8 +23,10 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from emulator.files.whole_file import replace_folder, whole_file
-from emulator.store.chunks import ChunkReader, write_chunks
+from emulator.store.chunk_writer import write_chunks
+from emulator.store.chunks import ChunkReader
 from emulator.store.marks import DiskError, marks, partial_path, progress_path, read_text, reason
+from emulator.store.schema import ROWS
 
 # With its bytes shuffled a chunk of ERA5 shrinks 1.40 times by lz4 and 1.54 times by zstd 3, which takes 4 times as long to
 # decompress (2.1 against 8.0 GB/s on one core) and 7 times as long to compress: reading waits for the processor.
@@ -118,7 +120,8 @@ def _begin_marks(progress: Path, recipe: str) -> None:
 
 
 def _write_template(folder, template, chunks, shards, fill, recipe) -> None:
-    fixed = [name for name, v in template.data_vars.items() if v.ndim < 2 or not set(v.dims) & set(chunks)]
+    cut = set(chunks) - ROWS  # what has rows alone is written whole
+    fixed = [name for name, v in template.data_vars.items() if v.ndim < 2 or not set(v.dims) & cut]
     whole = template.drop_vars([n for n in template.data_vars if n not in fixed]).drop_encoding()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)

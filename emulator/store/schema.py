@@ -105,6 +105,11 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     return Grid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values)
 
 
+def own_rows(dataset: xr.Dataset, rows: slice | None) -> xr.Dataset:
+    """A store's fields on some rows of latitude alone, still unread; None: all."""
+    return dataset if rows is None else dataset.isel(latitude=rows)
+
+
 def _projected_grid(dataset: xr.Dataset) -> Grid:
     if missing := [name for name in ("y", "x", CRS) if name not in dataset.variables]:
         raise ValueError(

@@ -1,6 +1,7 @@
 """How to train: every option of a training with its default, its meaning and its limits. Needs no torch."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +74,19 @@ class ValidationOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class ParallelOptions(Options):
+    """How processes that train together share the work out. `ddp` or `fsdp` alone says what each holds of the network."""
+
+    space: int = option(1, "processes that hold one state together, each a band of latitudes", minimum=1)
+    weights: Literal["ddp", "fsdp"] = option("ddp", "each process holds the network, or a part of it")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | str) -> "ParallelOptions":
+        """Options from what YAML can hold, or from the one word that they once were."""
+        return super().of({"weights": given} if isinstance(given, str) else given)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainOptions(Options):
     """One network trained on one store, or on several that follow one another.
 
@@ -142,7 +156,7 @@ class TrainOptions(Options):
     )
     compile: bool = option(False, "torch.compile the network")
     checkpoint_steps: bool = option(False, "compute steps again in the backward pass: less memory, a third slower")
-    parallel: Literal["ddp", "fsdp"] = option("ddp", "each process holds the network, or a part of it")
+    parallel: ParallelOptions = option(ParallelOptions(), "what the processes share out: states, weights")
     save_every: int = option(250, "updates between resumable checkpoints", minimum=1)
     save_minutes: float = option(5.0, "time after which one is saved also between those", above=0)
     keep: int = option(2, "resumable checkpoints to keep; the one before serves where the last is damaged", minimum=1)

@@ -26,11 +26,13 @@ from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
 from emulator.options import as_before
-from emulator.parallel.distributed import device_of, process_group, wait_for_all
+from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
+from emulator.parallel.space import ALONE, Space
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of, open_zarr
 from emulator.training.gaps import refuse_gaps
+from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
@@ -90,7 +92,7 @@ class Training:
     def __init__(self, options: TrainOptions, hooks: StageHooks = StageHooks()):
         self.options, self.hooks = options, hooks
         self.processes = hooks.processes or processes_of(os.environ)
-        self.device = device_of(self.processes)
+        self.device, self.space = device_of(self.processes), ALONE
 
     def run(self) -> None:
         """Train and write `output/checkpoint`; the first of several processes writes.
@@ -99,6 +101,7 @@ class Training:
         """
         freed_memory.keep()
         with process_group(self.processes, self.device):
+            self.space = space_of(self.processes, self.options.parallel.space, self.device)
             self._run()
 
     def _run(self) -> None:
@@ -111,7 +114,8 @@ class Training:
         bounds = options.damping, options.margin, options.bounds
         constants = buffers(samples, statistics, *bounds, options.predict)
         torch.manual_seed(options.seed)
-        step = make_step(options.network, layout, samples.grid, constants, closing.scheme, options.predict)
+        how = constants, closing.scheme, options.predict, self.space
+        step = make_step(options.network, layout, samples.grid, *how)
         step.to(self.device)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
         trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
@@ -165,7 +169,8 @@ class Training:
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
-        samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0)
+        space = Space.imagined(options.parallel.space)
+        samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0, space=space)
         grid = samples.grid
         samples.some_starts(max(phase.rollout_steps for phase in recipe.phases), max(layout.lengths))
         if asked := options.validation:
@@ -174,9 +179,16 @@ class Training:
         changes(statistics, layout.prognostic)
         self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
+        if space.size > 1:
+            make_network(options.network, layout, grid, space)  # refuses processes that it does not fit
         network = make_network(options.network, layout, grid)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given)
+        if measured.activations:  # there is room for the loss and the fields around the network too
+            whole = samples if space.size == 1 else Samples(stores, layout, cache_bytes=0)
+            error = self._weighted(whole, statistics).loss(options.loss)
+            measured = dataclasses.replace(measured, activations=window_bytes(options, layout, grid, error))
+        measured = measured.over(space, grid.shape)
         return (
             f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
             f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "
@@ -191,11 +203,11 @@ class Training:
     def _samples(self, stores: Sequence[xr.Dataset], layout, period) -> Samples:
         options = self.options
         cache = int(options.cache_gigabytes * 1e9)
-        where = options.paths, options.loader_threads, climatology_of(options, stores[0], layout)
-        return Samples(stores, layout, period.start, period.end, cache, *where)
+        where = options.paths, options.loader_threads, climatology_of(options, stores[0], layout, self.space)
+        return Samples(stores, layout, period.start, period.end, cache, *where, space=self.space)
 
     def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
-        options, sharded = self.options, self.options.parallel == "fsdp"
+        options, sharded = self.options, self.options.parallel.weights == "fsdp"
         weighted, lengths = self._weighted(samples, statistics), step.layout.lengths
         longer = {n: weighted.over_length(step, n).loss(options.loss) for n in lengths} if lengths != (1,) else {}
         loss = StepLoss(weighted.loss(options.loss), penalty, longer).to(self.device)
@@ -204,12 +216,12 @@ class Training:
         products = 0
         if not sharded:  # a network that is spread over processes may be too large to run whole in one
             more = (part.count if part else 0 for part in (step.noise, step.scalars))
-            products = cost.products(step.network, input_count(step.layout), samples.grid.shape, *more)
+            products = cost.products(step.network, input_count(step.layout), samples.shape, *more)
         if options.compile:
             step.network.compile()
         identity, _ = self._identities(stores)
         validation = self._validation(stores, step.layout, validation_error)
-        placement = Placement(self.processes, sharded)
+        placement = Placement(self.processes, sharded, self.space)
         recipe, output = self._recipe(stores, step.layout), Path(options.output)
         trainer = Trainer(step, loss, samples, recipe, output, identity, validation, placement)
         trainer.logged.products = products
@@ -225,7 +237,9 @@ class Training:
         return Validation(samples, error, *how, members=members, squared=members == 1)
 
 
-def climatology_of(options: TrainOptions, store: xr.Dataset, layout: Layout) -> Climatology | None:
+def climatology_of(
+    options: TrainOptions, store: xr.Dataset, layout: Layout, space: Space = ALONE
+) -> Climatology | None:
     """What a training's predictions count from, where they do. Raises `ValueError` where it is not there or does not fit."""
     if not PREDICTIONS[options.predict].reference:
         return None
@@ -233,7 +247,7 @@ def climatology_of(options: TrainOptions, store: xr.Dataset, layout: Layout) -> 
         raise ValueError(
             f"Expected train.climatology, a store that stats writes, for predict {options.predict}, got none"
         )
-    return Climatology(options.climatology, layout.prognostic, grid_of(store))
+    return Climatology(options.climatology, layout.prognostic, grid_of(store), space)
 
 
 def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emulator.model import checkpoint
+from emulator.model.step import Step
 from emulator.parallel.distributed import from_first, local, part_of, wait_for_all, whole
 from emulator.parallel.processes import Processes
 from emulator.training.recipe import Recipe
@@ -158,26 +159,27 @@ def _update(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 
 
-def gather(step: nn.Module, average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def gather(step: Step, average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Weights, averaged weights and the optimizer's moments, as `step/...`, `average/...`, `optimizer/INDEX/...`.
 
     All processes must ask together.
     """
-    tensors = {f"step/{name}": whole(tensor) for name, tensor in step.state_dict().items()}
+    tensors = {f"step/{name}": step.whole(name, whole(tensor)) for name, tensor in step.state_dict().items()}
     tensors |= {f"average/{name}": whole(tensor) for name, tensor in average.items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": whole(value) for name, value in moments.items()}
     return tensors
 
 
-def restore(saved: dict[str, Tensor], step: nn.Module, optimizer: torch.optim.Optimizer) -> Average:
+def restore(saved: dict[str, Tensor], step: Step, optimizer: torch.optim.Optimizer) -> Average:
     """Put the parts that this process holds back in place; returns the averaged weights."""
 
     def under(prefix):
         return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
 
     own = step.state_dict()
-    step.load_state_dict({name: part_of(tensor, own.get(name)) for name, tensor in under("step/").items()})
+    parts = {name: step.own(name, tensor) for name, tensor in under("step/").items()}
+    step.load_state_dict({name: part_of(tensor, own.get(name)) for name, tensor in parts.items()})
     parameters = dict(step.named_parameters())
     average = {name: _like(tensor, parameters[name]) for name, tensor in under("average/").items()}
     state = optimizer.state_dict()

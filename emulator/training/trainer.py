@@ -31,6 +31,7 @@ from emulator.parallel.distributed import (
     whole,
 )
 from emulator.parallel.processes import Processes
+from emulator.parallel.space import ALONE, Space
 from emulator.training.diagnosis import explain
 from emulator.training.log import Journal, Log
 from emulator.training.order import Order
@@ -59,11 +60,18 @@ class Placement:
 
     Attributes:
       processes: those that train together, whose group has been started.
+      space: of these, those that hold a state together with this one.
       sharded: the network is spread over them (FSDP) instead of each holding a copy (DDP).
     """
 
     processes: Processes = Processes()  # noqa: RUF009 (frozen)
     sharded: bool = False
+    space: Space = ALONE
+
+    @property
+    def data(self) -> Processes:
+        """The spaces that share a batch out, as processes: which is this one's, and how many there are."""
+        return self.processes.divided(self.space.size)
 
 
 def _optimizer(step: Step, recipe: Recipe) -> torch.optim.AdamW:
@@ -108,20 +116,20 @@ class Trainer:
     ):
         self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
         self.directory, self.identity, self.processes = Path(directory), identity, placement.processes
-        processes = self.processes
+        processes, self._data, self._space = placement.processes, placement.data, placement.space
         self.device = next(step.parameters()).device
         self.update, self.best, self.retried = 0, Best(), 0
         self.carried: Tensor | None = None  # where the samples of the last update ended, if later ones go on from there
         self._journal = Journal(self.directory, processes.rank == 0)
         self._states = States(self.directory, identity, recipe, processes)
-        self.logged = Log(self._journal, recipe, processes, self.device)
+        self.logged = Log(self._journal, recipe, self._data, self.device)
         window = Window(step, loss)
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
         self.optimizer = _optimizer(step, recipe)
         self.average = begin_average(step, recipe.ema)
-        self._order = Order(samples, recipe, processes, step.noise)
+        self._order = Order(samples, recipe, self._data, step.noise)
         if validation:
-            validation.starts(processes)
+            validation.starts(self._data)
 
     def run(self, on_log: Callable[[dict], None] = lambda row: None, should_stop: Callable[[], bool] = lambda: False):
         """Train to the end. Raises `Interrupted` after saving when `should_stop()` turns true, or `Diverged`."""
@@ -192,7 +200,7 @@ class Trainer:
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
         phase, options = self.recipe.phase(self.update), WindowOptions.of(self.recipe, self.update)
-        torch.manual_seed(self.recipe.seed_of(self.update, self.processes.rank))
+        torch.manual_seed(self.recipe.seed_of(self.update, self._data.rank))
         self.optimizer.zero_grad(set_to_none=True)
         onward = self._order.onward(self.update)
         if onward is not None and onward.any():
@@ -242,7 +250,7 @@ class Trainer:
 
     def _validate(self) -> None:
         with averaged(self.step, self.average):
-            row = self.validation(self.step, self.processes, self.device, self.recipe.precision)
+            row = self.validation(self.step, self._data, self.device, self.recipe.precision)
         better = self.best.take(row["skill"], self.update)
         tensors = self.tensors() if better else {}
         if better and self.processes.rank == 0:
@@ -253,12 +261,13 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""
-        return {name: whole(self.average.get(name, tensor)) for name, tensor in self.step.state_dict().items()}
+        kept = {name: self.average.get(name, tensor) for name, tensor in self.step.state_dict().items()}
+        return {name: self.step.whole(name, whole(tensor)) for name, tensor in kept.items()}
 
     def _save(self) -> None:
         saved = gather(self.step, self.average, self.optimizer)
         if self.carried is not None:
-            saved["carried"] = joined(self.carried)
+            saved["carried"] = joined(self._space.whole(self.carried, self.samples.grid.shape[0]), self._space)
         about = {"unlogged": self.logged.unlogged(), "best": self.best.to_json(), "retried": self.retried}
         self._journal.settle()
         self._states.save(self.update, saved, about)
@@ -272,7 +281,8 @@ class Trainer:
         saved, about = newest
         self.average = restore(saved, self.step, self.optimizer)
         self.update, self.logged.rows = about["update"], about["unlogged"]
-        self.carried = share(saved["carried"], self.processes).to(self.device) if "carried" in saved else None
+        carried = share(saved["carried"], self._data) if "carried" in saved else None
+        self.carried = None if carried is None else self._space.cut(carried).to(self.device)
         self.best, self.retried = Best.from_json(about["best"]), about["retried"]
         self._journal.cut(self.update)
         wait_for_all()

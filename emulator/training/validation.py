@@ -78,7 +78,7 @@ class Validation:
                 ours, theirs = (result.state, result.diagnostic), (truth[0], step.mean_diagnostic(truth[1]))
             sums[1] += len(part) * self.error(*ours, *truth).double()
             sums[2] += len(part) * self.error(*theirs, *truth).double()
-        one, last, persistence = (mean_over(sums) / len(chosen)).tolist()
+        one, last, persistence = (mean_over(sums * self.samples.space.size) / len(chosen)).tolist()
         ratio = last / persistence if persistence > 0 else 1.0
         return {
             "one_step": one,

@@ -32,7 +32,8 @@ class StepLoss:
         if self.penalty is None:
             return value
         after = step.fields(result.state, result.diagnostic)
-        return value + self.penalty(step.fields(newest(state, step.layout)), after, anchor).mean().float()
+        penalty = self.penalty(step.fields(newest(state, step.layout)), after, anchor).mean().float()
+        return value + penalty / step.space.size  # of several processes that hold a state each adds its part
 
     def to(self, device: torch.device) -> "StepLoss":
         """With its errors on a device."""
@@ -71,7 +72,11 @@ class Window(nn.Module):
         self.step, self.loss = step, loss
 
     def forward(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
-        """The loss, a scalar, and the result of the last step."""
+        """The loss, a scalar, and the result of the last step.
+
+        Of several processes that hold a state together each gives its part times their number, so that the mean over all
+        processes, to which their gradients are averaged too, is the loss.
+        """
         steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.start(), None)
         length = round(batch.length) if isinstance(batch.length, float) else 1
 
@@ -90,4 +95,4 @@ class Window(nn.Module):
         results = rollout(self.step, batch.start(), batch.inputs(), begin=begin, execution=execution)
         for done, result in enumerate(results):
             total = total + self.loss(self.step, start[0], result, batch.truth(done), start[1], length) / steps
-        return total, result
+        return total * self.step.space.size, result

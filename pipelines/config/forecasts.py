@@ -25,6 +25,12 @@ class CascadeConfig(Model):
     from_days: Positive
 
 
+class SharedConfig(Model):
+    """What several processes share out besides initial times."""
+
+    space: Count = Field(1, description="processes that hold one forecast together, each a band of latitudes")
+
+
 class RolloutConfig(Model):
     """Forecasts from many initial times."""
 
@@ -59,6 +65,9 @@ class RolloutConfig(Model):
     )
     long_run: Path | None = Field(None, description="its store; by default long_run.zarr beside the output")
     batch_size: Count = 8
+    parallel: SharedConfig = Field(
+        SharedConfig(), json_schema_extra=NEW, description="what processes share out besides initial times"
+    )
     step_hours: Positive | None = Field(
         None, json_schema_extra=NEW, description="of a network that makes steps of several lengths; None: the shortest"
     )

@@ -1,12 +1,12 @@
 """Configuration of the training: budgets, loss, phases, validation, optimizer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from emulator.conservation.options import ConservationOptions
 from emulator.losses.options import members_of
-from emulator.training.options import OptimizerOptions, Phase, TrainOptions, ValidationOptions
+from emulator.training.options import OptimizerOptions, ParallelOptions, Phase, TrainOptions, ValidationOptions
 from pipelines.config.base import Period, Positive, registered
 from pipelines.config.declared import model_of
 from pipelines.config.losses import LossConfig
@@ -16,6 +16,17 @@ ConservationConfig = model_of(ConservationOptions, humidity_from_level=None, rel
 OptimizerConfig = model_of(OptimizerOptions)
 PhaseConfig = model_of(Phase)
 ValidationConfig = model_of(ValidationOptions, period=Period)
+ParallelConfig = model_of(ParallelOptions)
+
+
+def _weights_alone(value: Any) -> Any:
+    """`ddp` or `fsdp`, as older configurations have it, says what each process holds of the network."""
+    return {"weights": value} if isinstance(value, str) else value
+
+
+def _as_before(parallel: Any) -> str | dict:
+    """The one word where it says all, so that fingerprints of older runs stay."""
+    return parallel.weights if parallel.space == 1 else {"space": parallel.space, "weights": parallel.weights}
 
 
 class TrainConfig(
@@ -28,6 +39,7 @@ class TrainConfig(
         loss=LossConfig,
         variable_weights=dict[str, Positive],
         level_weights=Literal["alike", "mass"] | list[Positive],
+        parallel=Annotated[ParallelConfig, BeforeValidator(_weights_alone), PlainSerializer(_as_before)],
         predict=Annotated[str, registered("emulator.model.predictions:PREDICTIONS", "change")],
     )
 ):

@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec
 from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
 from emulator.kernels import chunks as native
+from emulator.parallel.space import Space
 from emulator.store.analysis import open_analysis
 from emulator.store.chunks import ChunkReader, StoreReader
 from emulator.store.regions import create, finish, write_region
@@ -26,10 +27,11 @@ TIMES = 13
 PACKED = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4)
 
 
-def make(path, data, times_per_chunk=1, shard=None, holes=()):
-    """A store of ours; the times at `holes` are left unwritten."""
+def make(path, data, times_per_chunk=1, shard=None, holes=(), rows=None):
+    """A store of ours; the times at `holes` are left unwritten. `rows`: of latitude in a chunk."""
     data = data.assign_attrs(emulator_schema="analysis-1")
-    create(path, data, {"time": times_per_chunk}, None if shard is None else {"time": shard})
+    chunks = {"time": times_per_chunk} | ({"latitude": rows} if rows else {})
+    create(path, data, chunks, None if shard is None else {"time": shard})
     for name, field in data.data_vars.items():
         if "time" in field.dims:
             for start in range(0, data.sizes["time"], shard or 1):
@@ -101,6 +103,46 @@ def test_a_period_begins_within_the_store(store, planet):
     data, layout = open_analysis(store), layout_of(planet)
     samples = Samples(data, layout, "2001-01-01T12", "2001-01-02", cache_bytes=0, stores=[store])
     np.testing.assert_array_equal(samples.state(0)[:4], data.temperature.values[2])
+
+
+@pytest.mark.parametrize("rows, shard", [(None, 4), (4, None), (4, 4), (5, 4), (12, None)])
+@pytest.mark.parametrize("cache", [0, 1 << 30])
+def test_bands_are_the_rows_of_whole_fields(tmp_path, planet, route, rows, shard, cache):
+    """Of 12 rows each of 3 processes reads 4, from chunks of as many, of others or of all."""
+    store, layout = make(tmp_path / "a.zarr", planet, shard=shard, holes=(4, 5), rows=rows), layout_of(planet)
+    whole = Samples(planet, layout, cache_bytes=0)
+    hollow = np.isin(np.arange(TIMES), (4, 5))
+    for space in [Space.imagined(3, rank) for rank in range(3)]:
+        for direct in ([store], None):
+            found = Samples(open_analysis(store), layout, cache_bytes=cache, stores=direct, space=space).batch(
+                [0, 9], 3
+            )
+            for name in ("state", "diagnostic", "forcing", "clock"):
+                theirs = space.cut(getattr(whole.batch([0, 9], 3), name))
+                np.testing.assert_array_equal(getattr(found, name).numpy(), theirs.numpy())
+    out = np.empty((TIMES, 4, 12, 24), np.float32)
+    reader = StoreReader(store)
+    assert reader.can_read(["temperature"])
+    reader.read([("temperature", time, time, 0, 4) for time in range(TIMES)], out)
+    np.testing.assert_array_equal(out, np.where(hollow[:, None, None, None], np.nan, planet.temperature.values))
+
+
+@pytest.mark.parametrize("shard", [None, 4])
+def test_a_process_opens_the_files_of_its_rows_alone(tmp_path, planet, route, shard):
+    store, layout = make(tmp_path / "a.zarr", planet, shard=shard, rows=4), layout_of(planet)
+    expected = Samples(planet, layout, cache_bytes=0, space=Space.imagined(3, 1)).batch([2], 3)
+    others = [folder for folder in store.glob("*/c/*/**") if folder.name in ("0", "2") and (folder / "0").is_file()]
+    assert others
+    for folder in others:
+        shutil.rmtree(folder)
+    found = Samples(open_analysis(store), layout, cache_bytes=0, stores=[store], space=Space.imagined(3, 1)).batch(
+        [2], 3
+    )
+    np.testing.assert_array_equal(found.state.numpy(), expected.state.numpy())
+    lost = Samples(open_analysis(store), layout, cache_bytes=0, stores=[store], space=Space.imagined(3, 0)).batch(
+        [2], 3
+    )
+    assert np.isnan(lost.state.numpy()).all()
 
 
 @pytest.mark.parametrize("layout", ["chunks of two times", "float64", "another codec", "a URL"])

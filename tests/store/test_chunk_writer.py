@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.store import regions as zarr_regions
-from emulator.store.chunks import ChunkReader, write_chunks
+from emulator.store.chunk_writer import write_chunks
+from emulator.store.chunks import ChunkReader
 from emulator.store.regions import create, write_region
 
 
@@ -82,7 +83,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path, monkeypat
     def full(self, data):
         raise OSError(28, "No space left on device", "c/0")
 
-    monkeypatch.setattr("emulator.store.chunks._write", full)
+    monkeypatch.setattr("emulator.store.chunk_writer._write", full)
     with pytest.raises(zarr_regions.DiskError, match="No space left on device"):
         write_region(tmp_path / "a.zarr", "t", np.ones((2, 3, 4), np.float32), {})
     assert bytes_of(tmp_path) == before

@@ -1,0 +1,180 @@
+"""Convolutions over bands of rows: what lies around a band, halvings of bands, and norms over all of them.
+
+Of one process these are the whole grid's, as they are without bands.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from emulator.networks.layers import full
+from emulator.networks.stencil import pad_region, pad_sphere
+from emulator.parallel.space import Fetch, Space
+
+
+@dataclasses.dataclass(frozen=True)
+class Edges:
+    """What lies beyond the first and last cells.
+
+    Attributes:
+      poles: whether there are rows at the poles. round: whether rows go round the sphere.
+      open: whether the grid is a region, beyond whose first and last rows (and columns, unless they go round) is nothing.
+    """
+
+    poles: bool = False
+    round: bool = True
+    open: bool = False
+
+    def row(self, number: int, rows: int) -> int:
+        """The row that is met at `number`, from one before the first of `rows` to one after the last."""
+        if self.open:
+            return min(max(number, 0), rows - 1)
+        if number < 0:
+            return 1 if self.poles else 0
+        return rows - (2 if self.poles else 1) if number == rows else number
+
+
+class Rows(nn.Module):
+    """Rows above and below a band that other processes, or this one, hold.
+
+    Args:
+      space: the processes. bounds: of their bands, `(size + 1,)`.
+      above, below: of every rank, the numbers of the rows that it needs, `(size, any)`.
+      turned: whether those above and those below of this process lie beyond a pole, half a turn away.
+    """
+
+    def __init__(self, space: Space, bounds, above, below, turned: tuple[bool, bool] = (False, False)):
+        super().__init__()
+        self.fetch = Fetch(space, bounds, lambda rank: np.array([*above[rank], *below[rank]], np.int64))
+        self.above, self.turned = len(above[space.rank]), turned
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, own rows, nlon)` -> `(batch, channel, above + own rows + below, nlon)`, channels last."""
+        return _WithRows.apply(x, self)
+
+    def turn(self, rows):
+        """Rows `(above + below, batch, nlon, channel)` half a turn on, those beyond a pole."""
+        parts = rows[: self.above], rows[self.above :]
+        half = rows.shape[2] // 2
+        turned = (part.roll(half, 2) if turn else part for part, turn in zip(parts, self.turned, strict=True))
+        return torch.cat([*turned]) if any(self.turned) else rows
+
+
+class _WithRows(torch.autograd.Function):
+    """In one piece and without a copy of the band for its gradient, as cutting and joining would make."""
+
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.rows, (batch, channels, own, nlon) = rows, x.shape
+        more = rows.turn(rows.fetch(x.permute(2, 0, 3, 1)))
+        out = x.new_empty(batch, own + len(more), nlon, channels).permute(0, 3, 1, 2)
+        out[:, :, rows.above : rows.above + own] = x
+        for place, row in zip(_outer(rows.above, own, len(more)), more, strict=True):
+            out[:, :, place] = row.transpose(1, 2)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        rows = ctx.rows
+        count = len(rows.fetch.place)
+        own = g.shape[2] - count
+        g_x = g[:, :, rows.above : rows.above + own].clone(memory_format=torch.channels_last)
+        places = _outer(rows.above, own, count)
+        more = g.new_empty(count, len(g), g.shape[3], g.shape[1])
+        for row, place in zip(more, places, strict=True):
+            row.copy_(g[:, :, place].transpose(1, 2))
+        rows.fetch.add_back(rows.turn(more), g_x.permute(2, 0, 3, 1))  # half a turn is its own inverse
+        return g_x, None
+
+
+def _outer(above, own, count):
+    return [n if n < above else n + own for n in range(count)]
+
+
+class Around(nn.Module):
+    """Bands with a cell more on every side, as a convolution of 3 x 3 cells takes them in.
+
+    Args:
+      edges: of the whole grid. space: the processes. bounds: of their bands.
+    """
+
+    def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...]):
+        super().__init__()
+        self.edges, self.rows = edges, None
+        if space.size > 1:
+            rows = bounds[-1]
+            above = [[edges.row(start - 1, rows)] for start in bounds[:-1]]
+            below = [[edges.row(stop, rows)] for stop in bounds[1:]]
+            ends = (space.rank == 0 and not edges.open, space.rank == space.size - 1 and not edges.open)
+            self.rows = Rows(space, bounds, above, below, ends)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2, nlon + 2)`."""
+        edges = self.edges
+        if self.rows is None:
+            return pad_region(x, 1, edges.round) if edges.open else pad_sphere(x, 1, edges.poles)
+        x = self.rows(x)
+        return torch.cat([x[..., -1:], x, x[..., :1]], -1) if edges.round else F.pad(x, (1, 1, 0, 0), mode="replicate")
+
+
+class Halving(nn.Module):
+    """From a grid to the one with half as many rows and columns, the last of an odd number by itself, and back.
+
+    A coarse row is where the first of its rows is, so that a row at most passes from band to band.
+
+    Args:
+      space: the processes. bounds: of the finer bands.
+    """
+
+    def __init__(self, space: Space, bounds: tuple[int, ...]):
+        super().__init__()
+        self.bounds = tuple(-(-bound // 2) for bound in bounds)
+        self.first = bounds[space.rank] % 2  # whether the first row is the second half of a coarse one
+        self.below = self.above = None
+        if any(bound % 2 for bound in bounds[1:-1]):
+            none, rows = [[]] * space.size, bounds[-1]
+            below = [[stop] if stop % 2 and stop < rows else [] for stop in bounds[1:]]
+            self.below = Rows(space, bounds, none, below)
+            self.above = Rows(space, self.bounds, [[start // 2] if start % 2 else [] for start in bounds[:-1]], none)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Means of two by two cells, `(batch, channel, own rows, nlon)` to the coarser band."""
+        if self.below is not None:
+            x = self.below(x)[:, :, self.first :]
+        return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+
+    def back(self, x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        """Every cell four times, to the finer band of so many rows and columns."""
+        if self.above is not None:
+            x = self.above(x)
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return x[:, :, self.first : self.first + rows, :columns]
+
+
+class WholeNorm(nn.GroupNorm):
+    """Normalisation of all channels and cells of the whole grid together.
+
+    Args:
+      channels: of the states. space: the processes. share: of the grid's cells that this process has.
+    """
+
+    def __init__(self, channels: int, space: Space, share: float):
+        super().__init__(1, channels)
+        self.space, self.share = space, share
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, own rows, nlon)` -> the same."""
+        if self.space.size == 1:
+            return super().forward(x)
+        variance, mean = torch.var_mean(full(x), (1, 2, 3), correction=0)
+        mean, variance = mean.double(), variance.double()
+        # of the whole the mean, and that of the squares, both sums over bands; double precision has room for the difference
+        mean, square = self.space.total(self.share * torch.stack([mean, variance + mean.square()]))
+        scale = torch.rsqrt(square - mean.square() + self.eps)[:, None] * self.weight
+        shift = self.bias - mean[:, None] * scale
+        scale, shift = (part.to(x.dtype)[:, :, None, None] for part in (scale, shift))
+        return torch.addcmul(shift, x, scale)

@@ -1,0 +1,64 @@
+"""Networks over several processes held against the same networks of one: outputs and all gradients."""
+
+import torch
+from together import together
+
+from emulator.networks.registry import build
+from emulator.parallel.space import ALONE
+
+INPUTS, OUTPUTS, BATCH = 3, 2, 2
+DOUBLE, SINGLE, HALF = torch.float64, torch.float32, torch.bfloat16
+TOLERANCE = {DOUBLE: 1e-12, SINGLE: 1e-6, HALF: 0.05}
+
+
+def results(space, cases):
+    """Of every case, `(config, grid, dtype)`, the output and gradients, whole on every process; HALF: by autocast."""
+    return [_result(space, *case) for case in cases]
+
+
+def _result(space, config, grid, dtype):
+    torch.manual_seed(0)
+    half, dtype = dtype is HALF, SINGLE if dtype is HALF else dtype
+    net = build(config, INPUTS, OUTPUTS, grid, space).to(dtype)
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=DOUBLE).to(dtype)
+
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():  # what starts at one or zero is to matter too
+            if parameter.ndim == 1 or "noise" in name:
+                parameter += 0.2 * draw(*parameter.shape)
+    noise, rows = net.options.noise, grid.shape[0]
+    channels = [INPUTS, *([] if noise is None else [noise.count])]
+    upstream = draw(BATCH, OUTPUTS, *grid.shape)[:, :, space.band(rows)]
+    given = [draw(BATCH, count, *grid.shape)[:, :, space.band(rows)].clone().requires_grad_() for count in channels]
+    with torch.autocast("cpu", HALF, enabled=half):
+        y = net(*given)
+    # the loss is the sum of the processes' parts, and so are the gradients of the weights
+    gradients = torch.autograd.grad((y * upstream).sum(), [*given, *net.parameters()])
+    fields = dict(zip(("output", "input", "noise"), (y, *gradients[: len(given)]), strict=False))
+    of_weights = dict(zip(dict(net.named_parameters()), gradients[len(given) :], strict=True))
+    whole = {name: space.whole(field.detach(), rows, 2) for name, field in fields.items()}
+    return whole, {name: space.total(gradient) for name, gradient in of_weights.items()}
+
+
+def assert_equal_over_processes(size, cases):
+    """In double precision every tensor by its largest value; in others by the norm, all weights together."""
+    expected = results(ALONE, cases)
+    for each in together(size, results, cases):
+        for case, (fields, weights), (true_fields, true_weights) in zip(cases, each, expected, strict=True):
+            assert weights.keys() == true_weights.keys() and fields.keys() == true_fields.keys()
+            assert all(value.abs().max() > 0 for value in (true_fields | true_weights).values())
+            if case[2] is DOUBLE:
+                found, true, size_of = fields | weights, true_fields | true_weights, lambda x: x.abs().max()
+            else:
+                found, true = fields | {"weights": _joined(weights)}, true_fields | {"weights": _joined(true_weights)}
+                size_of = torch.linalg.vector_norm
+            errors = {name: float(size_of(found[name] - value) / size_of(value)) for name, value in true.items()}
+            wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE[case[2]]}
+            assert not wrong, f"{case[0]} on {case[1].describe()}: {wrong}"
+
+
+def _joined(tensors):
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])

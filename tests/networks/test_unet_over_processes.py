@@ -1,0 +1,47 @@
+"""The U-Net of bands of rows is that of the whole grid."""
+
+import pytest
+from bands import DOUBLE, HALF, SINGLE, assert_equal_over_processes
+
+from emulator.networks.registry import NetworkError, build
+from emulator.parallel.space import Space
+from emulator.planet.grid import Grid
+
+CONFIG = dict(kind="unet", width=6, depth=2)
+NOISE = dict(length_scales=(2000.0,), channels=2)
+GRIDS = {
+    "gaussian": Grid.gaussian(16, 32),
+    "uneven": Grid.gaussian(22, 48),  # 22, 11 and 6 rows
+    "poles": Grid.equiangular(17, 32, poles=True),
+    "box": Grid.box(13, 18, (40, 66, -10, 26)),
+    "zone": Grid.box(15, 24, (10, 70, 0, 360)),
+}
+OPTIONS = [
+    ("gaussian", dict(depth=1, noise=NOISE)),
+    ("gaussian", dict(blocks=2, checkpointing=True)),
+    ("uneven", dict(noise=NOISE, checkpointing=True)),
+    ("poles", {}),
+    ("poles", dict(depth=1, blocks=2)),
+    ("box", {}),
+    ("zone", {}),
+]
+CASES = [(CONFIG | options, GRIDS[grid], DOUBLE) for grid, options in OPTIONS]
+CASES += [(CONFIG, GRIDS[grid], SINGLE) for grid in ("uneven", "poles")]
+CASES += [(CONFIG, GRIDS["uneven"], HALF)]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_outputs_and_gradients_are_those_of_one_process(size):
+    assert_equal_over_processes(size, CASES)
+
+
+def test_rows_that_are_fewer_than_the_bands():
+    """Bands of one row: what lies beyond a pole is with another process, and coarse levels have no more rows than needed."""
+    assert_equal_over_processes(4, [(CONFIG | dict(depth=1), Grid.equiangular(7, 16, poles=True), DOUBLE)])
+
+
+def test_a_level_with_fewer_rows_than_processes_is_refused():
+    space = Space()
+    space.size = 4
+    with pytest.raises(NetworkError, match="a row for each of 4 processes after 2 halvings of 12 rows, got 3"):
+        build(CONFIG, 3, 2, Grid.gaussian(12), space)
