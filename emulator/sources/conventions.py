@@ -83,11 +83,14 @@ _STEP_TYPES = {
     },
 }
 _NAMED = re.compile(
-    r"(?:max|min|std)\d*$|(?:^|_)(?:max|min|maximum|minimum|mx|mn|std|stddev|sd|anom|anomaly|spread)(?:_|\d|$)|^t(?:max|min)|^m[xn]\d?t",
+    r"(?:max|min|std)\d*$|(?:^|_)(?:max|min|maximum|minimum|mx|mn|std|stddev|sd|anom|anomaly|spread)(?:_|\d|$)|^t(?:max|min)"
+    r"|^m[xn]\d?t|^(?:10)?fg\d*$",  # ECMWF's fg10 is the largest gust of an interval, its i10fg that of an instant
     re.IGNORECASE,
 )
 _DESCRIBED = re.compile(
-    r"\b(?:maximum|minimum|max|min|standard deviation|variance|anomaly|anomalies|spread|uncertainty)\b", re.IGNORECASE
+    r"\b(?:maximum|minimum|max|min|standard deviation|variance|anomaly|anomalies|spread|uncertainty|"
+    r"since previous post-processing)\b",
+    re.IGNORECASE,
 )
 
 

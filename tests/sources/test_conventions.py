@@ -68,6 +68,7 @@ def test_no_statistic_of_a_variable_is_taken_for_it(name, method):
         *[(name, "wind_speed", 10.0) for name in "sfcWindmax wsmax wind_max sfcwindmin".split()],
         *[(name, "relative_humidity", 2.0) for name in "hursmax hursmin".split()],
         ("sst_anom", "sea_surface_temperature", None),
+        *[(name, "wind_speed_of_gust", None) for name in "fg10 10fg 10fg3 wsgsmax".split()],
         ("mlotstmax", "ocean_mixed_layer_thickness_defined_by_sigma_t", None),
     ],
 )  # fmt: skip
@@ -297,6 +298,18 @@ def test_signs_of_centres_are_those_of_fluxes_alone():
 )  # fmt: skip
 def test_a_standard_name_of_another_quantity_says_more_than_a_short_name(name, standard, vertical):
     assert recognise(name, {}, vertical) and not recognise(name, {"standard_name": standard}, vertical)
+
+
+def test_the_largest_gust_since_the_last_output_is_no_gust_of_an_instant():
+    described = {
+        "standard_name": "wind_speed_of_gust",
+        "long_name": "10 metre wind gust since previous post-processing",
+    }
+    assert recognise("gust", described, None) == []
+    assert (
+        recognise("gust", described | {"long_name": "10 metre wind gust"}, None)[0].name
+        == "instantaneous_10m_wind_gust"
+    )
 
 
 def test_a_height_is_in_its_units():
