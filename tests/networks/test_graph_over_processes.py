@@ -11,12 +11,14 @@ from emulator.planet.grid import Grid
 from emulator.sphere.mesh import MeshOptions, build_graph
 
 CONFIG = dict(kind="graph", width=16, rounds=3, refinement=1)
+PLACES = np.random.default_rng(0)
 NOISE = dict(length_scales=(2000.0,), channels=2)
 GRIDS = {
     "gaussian": Grid.gaussian(12),
     "uneven": Grid.gaussian(11, 20),
     "poles": Grid.equiangular(13, 20, poles=True),
     "box": Grid.box(13, 18, (40, 66, -10, 26)),
+    "points": Grid.points(*PLACES.uniform((-90, 0), (90, 360), (301, 2)).T, np.ones(301)),
 }
 OPTIONS = [
     ("gaussian", {}),
@@ -24,6 +26,7 @@ OPTIONS = [
     ("uneven", dict(noise=NOISE, checkpointing=True, rounds=5)),
     ("poles", dict(refinement=2, radius=1.1)),
     ("box", dict(refinement=3)),
+    ("points", {}),
 ]
 CASES = [(CONFIG | options, GRIDS[grid], DOUBLE) for grid, options in OPTIONS]
 # in single precision by compiled kernels, and by torch where the width is none of theirs
