@@ -113,8 +113,8 @@ def _resources(link: Link, site: SiteConfig) -> Resources:
         raise ConfigError(f"Expected {allowed} for the stage {stage}, the site gives it {tasks}")
     if together > 1 and 0 < need.gpus_per_node < need.tasks_per_node:
         raise ConfigError(
-            f"Expected a GPU for each of the {need.tasks_per_node} tasks that the stage {stage} has on a node, the site gives "
-            f"it {need.gpus_per_node}"
+            f"Expected a GPU for each of the {need.tasks_per_node} tasks that the stage {stage} has on a node, the site "
+            f"gives it {need.gpus_per_node}"
         )
     return need
 
