@@ -2,7 +2,7 @@
 
 Each transforms its own rows along longitude, all to all exchange rows of all orders for all rows of their orders, and each
 sums over latitude for its own orders (`emulator.sphere.tables` says which). Backwards it is the transpose. A process sends
-`4 nlat lmax C (P - 1) / P^2` numbers of C channels in one exchange of P - 1 messages per transform, whichever way.
+`2 nlat lmax C (P - 1) / P^2` numbers of C channels in one exchange of P - 1 messages per transform, whichever way.
 """
 
 import functools
@@ -59,8 +59,8 @@ class BandProducts:
 
     def __init__(self, plan: Plan, space: Space):
         space.bounds(plan.nlat)
-        if plan.lmax // 2 < space.size:
-            raise ValueError(f"Expected at least {2 * space.size} degrees for {space.size} processes, got {plan.lmax}")
+        if (least := 2 * space.size - 1) > plan.lmax:
+            raise ValueError(f"Expected at least {least} degrees for {space.size} processes, got {plan.lmax}")
         plans = [plan._replace(rank=rank) for rank in range(space.size)]
         self.space = space
         self.rows = [len(own_rows(each)) for each in plans]
@@ -80,10 +80,14 @@ class BandProducts:
 
     def to_cells(self, c, legendre, fourier, plan, onto=None):
         """Transpose of `to_coefficients`, added to cells `onto`."""
-        plan = Plan(*plan)
+        plan = Plan(*plan)  # each step's argument is freed after it: of three such tensors two are there at a time
+        spectrum = self._to_rows(self._unfolded(self._spectra(c, legendre, plan), plan))
+        return self._from_row_spectra(spectrum, plan, onto).flatten(0, 1)
+
+    def _spectra(self, c, legendre, plan):
         spectra = [c.new_empty(2, self.orders[plan.rank], plan.half, c.shape[1]) for _ in (0, 1)]
         sums_over_degrees(c, spectra, legendre, plan)
-        return self._from_row_spectra(self._to_rows(self._unfolded(spectra, plan)), plan, onto).flatten(0, 1)
+        return spectra
 
     def _to_orders(self, spectrum):
         """`(order, 2, own row, C)` of all orders, as they are sent -> parts `(own order, 2, row, C)` by process."""

@@ -133,11 +133,16 @@ class _Tables(torch.nn.Module):
     def pack(self, coefficients: torch.Tensor) -> torch.Tensor:
         """`(lmax, lmax, 2, *channels)` -> coefficients in the kernels' order, `(count, *channels)`."""
         _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
+        if self._products:
+            return coefficients.flatten(0, 2).index_select(0, self.coefficient_index)
         return _Reorder.apply(coefficients.flatten(0, 2), self.coefficient_index, self.coefficient_inverse)
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
         """Inverse of `pack`."""
-        dense = _Reorder.apply(packed, self.coefficient_inverse, self.coefficient_index)
+        if self._products:
+            dense = packed.new_zeros(2 * self.lmax**2, *packed.shape[1:]).index_copy(0, self.coefficient_index, packed)
+        else:
+            dense = _Reorder.apply(packed, self.coefficient_inverse, self.coefficient_index)
         return dense.unflatten(0, (self.lmax, self.lmax, 2))
 
     def _transform(self, x, table, inverse=False, plan=None):

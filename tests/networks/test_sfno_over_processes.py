@@ -117,4 +117,4 @@ def refused(space):
 
 
 def test_more_processes_than_degrees_are_refused():
-    assert "Expected at least 8 degrees for 4 processes" in together(4, refused)[0]
+    assert "Expected at least 7 degrees for 4 processes" in together(4, refused)[0]
