@@ -1,8 +1,8 @@
 """A process's part of a graph: the cells of its band, a share of the nodes from north to south, and the edges to both.
 
 Edges belong to the process of their receiver, so that their states never travel. What sends to them from elsewhere is
-fetched. Nodes are shared so that every process has as many edges, counted once for every round of messages along them: bands
-of equal area would do, but the cells of a band near a pole cover less of it.
+fetched. Nodes are shared so that every process has as many edges, counted once for every round of messages along them. By the
+rows of the cells it would not: those near a pole cover less of the sphere. So some cells' nodes are with a neighbour.
 """
 
 from typing import NamedTuple

@@ -30,14 +30,13 @@ CASES += [(CONFIG, GRIDS[grid], SINGLE) for grid in ("uneven", "poles")]
 CASES += [(CONFIG, GRIDS["uneven"], HALF)]
 
 
+# bands of one and two rows: what lies beyond a pole is with another process
+THIN = [(CONFIG | dict(depth=1), Grid.equiangular(7, 16, poles=True), DOUBLE)]
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_outputs_and_gradients_are_those_of_one_process(size):
-    assert_equal_over_processes(size, CASES)
-
-
-def test_rows_that_are_fewer_than_the_bands():
-    """Bands of one row: what lies beyond a pole is with another process, and coarse levels have no more rows than needed."""
-    assert_equal_over_processes(4, [(CONFIG | dict(depth=1), Grid.equiangular(7, 16, poles=True), DOUBLE)])
+    assert_equal_over_processes(size, CASES + THIN)
 
 
 def test_a_level_with_fewer_rows_than_processes_is_refused():

@@ -1,0 +1,110 @@
+"""A training step of one state over 1, 2, 4, ... processes of one thread each: peak memory, processor time, bytes fetched.
+
+Memory is the highest resident memory of a process during the steps less what it had before them, with the network made; of
+all processes the most. Bytes are what a process receives from others in a step, of all processes the most.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from emulator.kernels import freed_memory
+from emulator.networks import registry
+from emulator.parallel import space as spaces
+from emulator.planet.grid import Grid
+
+CASES = {
+    "unet": ({"kind": "unet", "width": 32, "depth": 3}, Grid.equiangular(193, 384, poles=True)),
+    "graph": ({"kind": "graph", "width": 128, "rounds": 6, "refinement": 5}, Grid.gaussian(96)),
+}
+CHANNELS = 16
+
+
+def _memory(name: str) -> int:
+    """Resident memory of this process now (`VmRSS`) or at its highest (`VmHWM`), bytes."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
+def _step(network, x):
+    network(x).square().sum().backward()
+    network.zero_grad(set_to_none=True)
+
+
+def _process(rank, size, folder, case, arguments):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    freed_memory.keep()
+    space = spaces.Space(dist.group.WORLD if size > 1 else None)
+    config, grid = CASES[case]
+    torch.manual_seed(0)
+    network = registry.build({**config, **json.loads(arguments.options)}, CHANNELS, CHANNELS, grid, space)
+    x = torch.randn(arguments.batch, CHANNELS, *grid.shape)[:, :, space.band(grid.shape[0])].clone()
+    received, exchange = [], spaces._exchange
+
+    def counted(rows, sent, counts, group):
+        each = rows.shape[1:].numel() * rows.element_size()
+        received.append(each * (sum(counts) - counts[space.rank]))
+        return exchange(rows, sent, counts, group)
+
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the highest is counted from here on
+    _step(network, x)
+    spaces._exchange = counted
+    _step(network, x)
+    spaces._exchange = exchange
+    taken, waited = [], []
+    for _ in range(arguments.repeats):
+        dist.barrier()
+        start = time.process_time(), time.perf_counter()
+        _step(network, x)
+        taken.append(time.process_time() - start[0])
+        waited.append(time.perf_counter() - start[1])
+    result = {
+        "peak_mib": (_memory("VmHWM") - before) / 2**20,
+        "held_mib": before / 2**20,
+        "cpu_seconds": statistics.median(taken),
+        "seconds": statistics.median(waited),
+        "received_bytes": sum(received),
+        "exchanges": len(received),
+    }
+    Path(folder, str(rank)).write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def measured(size: int, case: str, arguments) -> dict:
+    """The most of all processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = multiprocessing.get_context("spawn")
+        started = [context.Process(target=_process, args=(n, size, folder, case, arguments)) for n in range(size)]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join()
+        results = [json.loads(Path(folder, str(n)).read_text()) for n in range(size)]
+    return {"case": case, "processes": size} | {k: round(max(r[k] for r in results), 3) for k in results[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--options", default="{}", help="of the network, as JSON")
+    arguments = parser.parse_args()
+    for case in arguments.cases:
+        for size in arguments.sizes:
+            print(json.dumps(measured(size, case, arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
