@@ -20,7 +20,8 @@ class SpectralError(nn.Module):
 
     Args:
       error: the squared error to weight by degree, which gives scales and weights of the channels.
-      transform: on the fields' grid, or of processes that each hold a band of it. power: as above.
+      transform: on the fields' grid. Of a band's, the error is that of its cells, fields are of its rows, and so the loss
+        is the process's part: the sum over those coefficients that it has. power: as above.
     """
 
     def __init__(self, error: ScaledError, transform: SphericalTransform, power: float):
@@ -33,7 +34,10 @@ class SpectralError(nn.Module):
         self.last = float(weight[-1])
         orders = torch.where(torch.arange(transform.lmax) == 0, 1.0, 2.0)
         table = (weight - weight[-1])[:, None] * orders / (4 * math.pi)
-        self.register_buffer("table", table.float()[..., None, None, None], persistent=False)
+        table = table.float()[..., None]
+        if transform.space.size > 1:
+            table = transform.pack(table.expand(-1, -1, 2))
+        self.register_buffer("table", table[..., None, None], persistent=False)
         # the factor is the channel's weight over its squared scale, times the cell's share; the shares sum to 1
         channel = transform.space.total(error.factor.flatten(1).double().sum(1)).sqrt()
         self.register_buffer("channel", channel.float()[:, None, None], persistent=False)
@@ -44,7 +48,10 @@ class SpectralError(nn.Module):
         difference = torch.cat([state - true_state, diagnostic - true_diagnostic], dim=1)
         scaled = (difference * self.channel).permute(2, 3, 0, 1).contiguous()
         with torch.autocast(state.device.type, enabled=False):
-            coefficients = self.transform.analysis(scaled.float())  # (l, m, 2, batch, channel), 0 of others' orders
+            if self.transform.space.size > 1:
+                coefficients = self.transform.analyse(self.transform.arrange(scaled.float()))  # (count, batch, channel)
+            else:
+                coefficients = self.transform.analysis(scaled.float())  # (l, m, 2, batch, channel)
         return self.last * square + (self.table * coefficients.square()).sum() / len(state)
 
 

@@ -12,6 +12,9 @@ from emulator.parallel.space import Space
 
 ADAM_BYTES = 16  # float32: weight, gradient and two moments of a parameter
 TRIES = 3
+# Resident memory over that of tensors on processors, whose C library keeps freed memory: measured 1.35 to 1.63 for SFNOs over
+# 1 to 4 processes (docs/cluster.md). What a GPU's allocator keeps is less.
+RESIDENT = 1.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Cost:
         threads, of = torch.get_num_threads(), f" in each of {self.processes} processes" * (self.processes > 1)
         return (
             f"{self.activations / 2**20:.0f} MiB of activations a sample and step, {most / 2**30:.2g} GiB{of} with weights, "
-            f"gradients and moments; {', '.join(paces)} per update (steps x batch) on {threads} threads here"
+            f"gradients and moments ({RESIDENT * most / 2**30:.2g} GiB resident on processors); {', '.join(paces)} per update "
+            f"(steps x batch) on {threads} threads here"
         )
 
 

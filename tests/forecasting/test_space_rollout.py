@@ -99,7 +99,7 @@ def assert_near(ours: xr.Dataset, theirs: xr.Dataset, tolerance: float = 2e-6):
         assert ours[name].dims == field.dims and ours[name].attrs == field.attrs
         assert np.isfinite(field.values).all()
         # what corrections record are small differences of large numbers
-        near = (tolerance, tolerance * float(np.abs(field).max())) if "latitude" in field.dims else (1e-3, 1e-7)
+        near = (tolerance, tolerance * float(np.abs(field).max())) if "latitude" in field.dims else (1e-3, 3e-6)
         np.testing.assert_allclose(ours[name].values, field.values, *near, err_msg=name)
 
 
@@ -134,6 +134,6 @@ def test_a_stopped_rollout_goes_on_with_the_same_bits_and_with_another_number(al
                 assert {"restart"} <= left and not (tmp_path / "stopped.zarr").exists()
     straight, stopped = (open_forecast(tmp_path / f"{name}.zarr").load() for name in ("straight", "stopped"))
     xr.testing.assert_identical(stopped, straight)
-    together(2, in_processes, str(tmp_path / "other.zarr"), "single", 2, 6)
+    together(2, in_processes, str(tmp_path / "other.zarr"), "single", 2, 4)
     forecast(tmp_path / "other.zarr", "single")
     xr.testing.assert_identical(open_forecast(tmp_path / "other.zarr").load(), alone("single"))

@@ -10,7 +10,8 @@ from emulator.networks import cost as measured
 from emulator.networks.cost import Cost, activations, measure, products
 from emulator.networks.registry import build
 from emulator.networks.spectral import mix, mix_backward
-from emulator.parallel.rates import count_products
+from emulator.parallel.rates import count_products, most_held
+from emulator.parallel.space import Space
 from emulator.planet.grid import Grid
 from emulator.sphere.products import to_cells, to_coefficients
 from emulator.training.recipe import Phase
@@ -60,7 +61,20 @@ def test_memory_and_pace_of_a_phase_are_sums():
     cost = Cost(parameters=1_000_000, activations=2**20, seconds=0.5)
     assert cost.memory(4, 2) == 16_000_000 + 8 * 2**20
     told = cost.describe([Phase(10, 1, 4, 1.0), Phase(5, 2, 4, 1.0)])
+    halved = cost.over(Space.imagined(2), (5, 8))  # of 5 rows one process has 3
+    assert halved.memory(4, 2) == 16_000_000 + 8 * round(0.6 * 2**20)
+    assert "in each of 2 processes" in halved.describe([Phase(10, 1, 4, 1.0)])
     assert "1 MiB of activations" in told and "2 s (1 x 4), 4 s (2 x 4) per update" in told
+
+
+def test_what_is_held_at_one_time_is_counted_backward_too():
+    """4000 bytes each: the product is let go once its exponential is there, which then meets its gradient."""
+    x = torch.zeros(1000, requires_grad=True)
+    kept = []
+    assert most_held(lambda: kept.append(torch.ones(1000))) == 4000
+    assert most_held(lambda: (torch.ones(1000) + 1).sum()) == 8000
+    assert 8000 <= most_held(lambda: (x * 2).exp().sum().backward()) < 8100
+    assert torch.equal(x.grad, torch.full((1000,), 2.0))
 
 
 def test_what_does_not_fit_is_not_tried(monkeypatch):

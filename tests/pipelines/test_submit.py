@@ -178,6 +178,8 @@ def test_one_stage_alone_needs_those_before_it(tmp_path):
         ({"phases": [{"updates": 3, "batch_size": 6}]}, 4, r"phases.0.batch_size as a multiple of .* 4 tasks, got 6"),
         ({"phases": [{"updates": 3, "batch_size": 8, "accumulate": 4}]}, 4, "got 8 in 4 parts"),
         ({"validation": {"period": {}, "windows": 3}}, 4, "windows of at least 4 tasks, got 3"),
+        ({"parallel": {"space": 3}}, 4, "multiple of its parallel.space 3, got 4"),
+        ({"parallel": {"space": 2}, "phases": [{"updates": 3, "batch_size": 3}]}, 4, "2 groups of 2 tasks .*, got 3"),
     ],
 )
 def test_batches_that_the_tasks_cannot_share_are_refused_before_anything_is_queued(tmp_path, changes, tasks, words):
@@ -188,6 +190,24 @@ def test_batches_that_the_tasks_cannot_share_are_refused_before_anything_is_queu
     plan(load_experiment(path), SiteConfig())
     with pytest.raises(ConfigError, match=words):
         plan(load_experiment(path), SiteConfig(stages={"train": {"tasks_per_node": tasks}}))
+
+
+def test_jobs_ask_for_as_many_tasks_as_hold_a_state_together(tmp_path):
+    path = tiny_experiment(tmp_path)
+    raw = yaml.safe_load(path.read_text())
+    raw["train"]["parallel"], raw["rollout"]["parallel"] = {"space": 2, "weights": "fsdp"}, {"space": 3}
+    path.write_text(yaml.safe_dump(raw))
+    jobs = {job.name: job.resources for job in plan(load_experiment(path), SiteConfig())}
+    assert {name: need.tasks_per_node for name, need in jobs.items() if need.tasks_per_node > 1} == {
+        "train": 2,
+        "rollout": 3,
+    }
+    four = SiteConfig(stages={"train": {"tasks_per_node": 4}})
+    assert next(job for job in plan(load_experiment(path), four) if job.name == "train").resources.tasks_per_node == 4
+    with pytest.raises(ConfigError, match="3 tasks, as parallel.space says, for the stage rollout, .* 2"):
+        plan(load_experiment(path), SiteConfig(stages={"rollout": {"tasks_per_node": 2}}))
+    with pytest.raises(ConfigError, match="a GPU for each of the 3 tasks .* rollout .* gives it 1"):
+        plan(load_experiment(path), SiteConfig(stages={"rollout": {"gpus_per_node": 1}}))
 
 
 def test_of_two_people_who_submit_at_once_one_is_refused(tmp_path, monkeypatch):
