@@ -63,7 +63,8 @@ def fake_gpu(records: bool = True) -> Iterator[Copies]:
         pass
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
-    own = torch.autograd.backward, torch.autograd.grad
+    own, there = (torch.autograd.backward, torch.autograd.grad), torch.cuda.is_available
+    torch.cuda.is_available = lambda: False  # a real one would be asked for page-locked memory
     torch.autograd.backward, torch.autograd.grad = _backward, _grad
     shared = transform._shared
     transform._shared = lambda key, make, *where: shared(key, on_host(make), *where)
@@ -76,6 +77,7 @@ def fake_gpu(records: bool = True) -> Iterator[Copies]:
     finally:
         transform._shared = shared
         torch.autograd.backward, torch.autograd.grad = own
+        torch.cuda.is_available = there
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
         _forget()
 

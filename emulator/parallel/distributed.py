@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from emulator.parallel.host_copies import to_device
 from emulator.parallel.processes import Processes
 from emulator.parallel.space import ALONE, Space
 
@@ -92,7 +93,7 @@ def agree(row: dict[str, Tensor], device: torch.device, *asked: bool) -> tuple[d
     """The means of a row of scalars over all processes, and of each thing to do whether any of them has been asked for it."""
     if not dist.is_initialized():
         return row, *asked
-    flags = torch.tensor(asked, dtype=torch.float64).to(device)
+    flags = to_device(torch.tensor(asked, dtype=torch.float64), device)
     values = mean_over(torch.cat([torch.stack([value.double() for value in row.values()]), flags]))
     means, any_asked = values[: len(row)].unbind(), values[len(row) :].tolist()
     return dict(zip(row, means, strict=True)), *(share > 0 for share in any_asked)
