@@ -96,13 +96,21 @@ def settle(path: Path, space: Space, count: int) -> None:
     wait(space)
 
 
+def anywhere(flag: bool, space: Space) -> bool:
+    """Whether it is so for any process of the space."""
+    return flag if space.size == 1 else float(space.highest(torch.tensor(float(flag)))) > 0
+
+
 def agreed(done: Iterable[int], count: int, space: Space) -> set[int]:
     """Of `count` things those that all processes of the space know to be done."""
     known = set(done)
+    if space.size == 1:
+        return known
     lacking = space.highest(torch.tensor([float(index not in known) for index in range(count)]))
     return {index for index, lacks in enumerate(lacking.tolist()) if not lacks}
 
 
 def wait(space: Space) -> None:
     """Returns when every process of the space has come here."""
-    space.total(torch.zeros(1))
+    if space.size > 1:
+        space.total(torch.zeros(1))

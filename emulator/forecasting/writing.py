@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
 from emulator.files.background import BackgroundWriter
@@ -17,7 +16,7 @@ from emulator.forecasting.blocks import Block
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
-from emulator.forecasting.sharing import Restarts, Rows, agreed, part_key, settle, wait
+from emulator.forecasting.sharing import Restarts, Rows, agreed, anywhere, part_key, settle, wait
 from emulator.forecasting.thinning import thinned
 from emulator.planet.calendar import lead_text
 from emulator.planet.regions import REGIONS
@@ -104,7 +103,7 @@ def write(
     """
     path, thin, space = Path(output.path), output.thin, forecaster.space
     fingerprint = _fingerprint(output, forecaster, times, schedule)
-    if float(space.highest(torch.tensor(float(is_complete(path, fingerprint))))):
+    if anywhere(is_complete(path, fingerprint), space):
         log.info("%s is complete", path)
         return
     forecaster.check(times)
