@@ -6,18 +6,18 @@ Within `fake_gpu` tensors and modules go to `torch.device("cuda")` as on a machi
 which would pass silently, are recorded with whether the host would have waited for them.
 
 What torch cannot do without a GPU is done here in its place: its engine of gradients asks for streams of the device, so
-`backward` and `grad` walk the same graph node by node; and modules take new parameters when they move, since torch's own
-way to change them in place knows no fake ones.
+`backward` and `grad` walk the same graph node by node; modules take new parameters when they move, since torch's own way to
+change them in place knows no fake ones; and autocast is told that there is something to cast for.
 """
 
 import contextlib
 import functools
 import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.cuda.amp.common
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -62,22 +62,27 @@ def fake_gpu(records: bool = True) -> Iterator[Copies]:
     with exact_products():  # tries its libraries on numbers at first use
         pass
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    own, there = (torch.autograd.backward, torch.autograd.grad), torch.cuda.is_available
-    torch.cuda.is_available = lambda: False  # a real one would be asked for page-locked memory
-    torch.autograd.backward, torch.autograd.grad = _backward, _grad
     shared = transform._shared
-    transform._shared = lambda key, make, *where: shared(key, on_host(make), *where)
+    places = {  # where what needs a GPU, or values, is replaced
+        (torch.autograd, "backward"): _backward,
+        (torch.autograd, "grad"): _grad,
+        (torch.cuda, "is_available"): lambda: False,  # a real one would be asked for page-locked memory
+        (torch.cuda, "is_bf16_supported"): lambda *arguments: True,
+        (torch.cuda.amp.common, "amp_definitely_not_available"): lambda: False,
+        (transform, "_shared"): lambda key, make, *where: shared(key, on_host(make), *where),
+    }
+    before = {place: getattr(*place) for place in places}
     try:
-        with warnings.catch_warnings(), library.set_aside(), FakeTensorMode(allow_non_fake_inputs=True):
-            warnings.filterwarnings("ignore", "User provided device_type of 'cuda'")
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        for place, stand_in in places.items():
+            setattr(*place, stand_in)
+        with library.set_aside(), FakeTensorMode(allow_non_fake_inputs=True):
             copies = Copies()
             with copies if records else contextlib.nullcontext():
                 yield copies
     finally:
-        transform._shared = shared
-        torch.autograd.backward, torch.autograd.grad = own
-        torch.cuda.is_available = there
+        for place, own in before.items():
+            setattr(*place, own)
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
         _forget()
 

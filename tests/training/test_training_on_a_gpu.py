@@ -1,8 +1,7 @@
 """A training update and a validation as if on a GPU, by tensors without values: nothing is left on the CPU, nothing waits.
 
 Every kind of network is run through an update: the window, its loss, the gradients, clipping, AdamW and the average. What
-cannot be faked: products under autocast, which torch takes for unavailable without a GPU (networks with bfloat16 products
-of their own run here); the check of the loss and the last sums of a validation, at which the host does wait and which
+cannot be faked: the check of the loss and the last sums of a validation, at which the host does wait and which
 get a value here; saving and logging, which read values; several processes; streams; and the time that anything takes.
 """
 
@@ -92,6 +91,21 @@ def test_an_update_of_every_network(planet, tmp_path, network):
         moments = [there.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
         assert {moment.device for moment in moments} == {CUDA}
         assert {value.device for value in there.average.values()} == {CUDA}
+
+
+@pytest.mark.parametrize("network", ["unet", "sfno"])
+def test_updates_in_half_precision_close_budgets_in_full(planet, tmp_path, network):
+    """Under autocast, which corrections leave: they refuse fields of bfloat16."""
+    recipe = dataclasses.replace(RECIPE, precision="bfloat16")
+    made = trainer(planet, tmp_path, recipe, config=TrainOptions.of(VALUES | {"network": NETWORKS[network]}))
+    types = set()
+    for part in made.step.network.modules():
+        part.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
+    batches = [made._order.batch(0)]
+    with fake_gpu() as copies:
+        there = updated(made, copies, batches, recipe)
+        assert {p.grad.dtype for p in there.step.parameters()} == {torch.float32}
+        assert torch.bfloat16 in types
 
 
 @pytest.mark.parametrize("network", ["sfno", "graph in half precision", "unet"])
