@@ -65,10 +65,49 @@ static void KERNEL(product)(long columns, int rows, int depth, const float *a, l
         KERNEL(strip)(1, (int)(columns - c), rows, depth, a, ai, ak, from + c, from_step, to + c, to_step);
 }
 
+/* Sums and differences of the rows of both hemispheres: for the real or imaginary part of an order, counted in turn. */
+static void KERNEL(fold)(const struct legendre *f, long which, float *sums, float *differences)
+{
+    const long channels = f->channels;
+    for (int h = 0; h < f->half; h++, sums += channels, differences += channels) {
+        const float *north = f->rows + f->north[h] + which * f->north_step[h];
+        if (f->south[h] < 0) {
+            memcpy(sums, north, sizeof(float) * channels);
+            memset(differences, 0, sizeof(float) * channels);
+            continue;
+        }
+        const float *south = f->rows + f->south[h] + which * f->south_step[h];
+        float *restrict sum = sums, *restrict difference = differences;
+        for (long c = 0; c < channels; c++) {
+            sum[c] = north[c] + south[c];
+            difference[c] = north[c] - south[c];
+        }
+    }
+}
+
+/* The transpose of `fold`. */
+static void KERNEL(unfold)(const struct legendre *f, long which, const float *sums, const float *differences)
+{
+    const long channels = f->channels;
+    for (int h = 0; h < f->half; h++, sums += channels, differences += channels) {
+        float *restrict north = f->rows + f->north[h] + which * f->north_step[h];
+        if (f->south[h] < 0) {
+            memcpy(north, sums, sizeof(float) * channels);
+            continue;
+        }
+        float *restrict south = f->rows + f->south[h] + which * f->south_step[h];
+        for (long c = 0; c < channels; c++) {
+            north[c] = sums[c] + differences[c];
+            south[c] = sums[c] - differences[c];
+        }
+    }
+}
+
 static void KERNEL(legendre)(void *argument)
 {
     struct legendre *f = argument;
     const long channels = f->channels, half = f->half;
+    float *room = f->rows ? f->room + f->room_size * __atomic_fetch_add(&f->threads, 1, __ATOMIC_RELAXED) : NULL;
     for (;;) {
         const int column_order = (int)__atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
         const float *table = f->table;
@@ -87,16 +126,24 @@ static void KERNEL(legendre)(void *argument)
             coefficients += 2 * orders * (long)(count[0] + count[1]) * channels;
         }
         const int order = start + place;
-        for (int q = 0; q < 2; q++) {
-            int first = (order - q + 1) / 2 - start / 2; /* the lowest degree that is not below the order */
-            if (first < 0)
-                first = 0;
-            if (first > count[q])
-                first = count[q];
-            const float *functions = table + ((long)place * count[q] + first) * half;
-            for (int part = 0; part < 2; part++) {
-                float *spectrum = f->spectra[(q + f->flipped) & 1] + ((long)part * f->orders + column_order) * half * channels;
-                float *column = coefficients + ((long)part * orders + place) * channels;
+        for (int part = 0; part < 2; part++) {
+            const long which = 2 * (long)column_order + part;
+            float *sides[2]; /* what even and odd degrees meet */
+            for (int q = 0; q < 2; q++)
+                sides[q] = room ? room + q * half * channels
+                                : f->spectra[q] + ((long)part * f->orders + column_order) * half * channels;
+            if (room && !f->backward)
+                KERNEL(fold)(f, which, sides[order & 1], sides[1 - (order & 1)]);
+            for (int q = 0; q < 2; q++) {
+                int first = (order - q + 1) / 2 - start / 2; /* the lowest degree that is not below the order */
+                if (first < 0)
+                    first = 0;
+                if (first > count[q])
+                    first = count[q];
+                const long before = q ? (long)orders * count[0] : 0; /* the even degrees' */
+                const float *functions = table + (before + (long)place * count[q] + first) * half;
+                float *column = coefficients + (2 * before + (long)part * orders + place) * channels;
+                float *spectrum = sides[(q + f->flipped) & 1];
                 long step = 2 * (long)orders * channels;
                 if (f->dense) {
                     step = 4 * (long)f->degrees * channels;
@@ -112,8 +159,8 @@ static void KERNEL(legendre)(void *argument)
                                     column + first * step, step);
                 }
             }
-            table += (long)orders * count[q] * half;
-            coefficients += 2 * (long)orders * count[q] * channels;
+            if (room && f->backward)
+                KERNEL(unfold)(f, which, sides[order & 1], sides[1 - (order & 1)]);
         }
     }
 }

@@ -25,9 +25,15 @@ struct legendre {
     float *coefficients, *spectra[2];
     const float *table; /* for every block and parity of degree: `(order, degree, row)` */
     const int *blocks;  /* where each of them starts and stops; spectra have the orders of all blocks, one after the other */
+    float *rows;        /* in place of spectra: the rows themselves, as other processes send them; NULL for none */
+    float *room;        /* of every thread, for the sums and differences of an order's rows */
+    /* where the first order's real part of every row of the hemisphere lies and of its mirror image, -1 for none, and from
+     * there to its imaginary part, then to the next order's real part, and so on */
+    const long *north, *south, *north_step, *south_step;
     int count, degrees, orders, half, flipped, backward; /* count: of blocks; orders: that spectra have room for */
     int dense; /* whether coefficients are `(degree, order, part, channel)` */
     long channels;
+    long room_size, threads; /* that have room */
     long next; /* the first order that no thread has taken */
 };
 

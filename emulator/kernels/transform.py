@@ -21,7 +21,10 @@ _Fourier = library.task(
     "channels columns part_step",
 )
 _Legendre = library.task(
-    "legendre", "coefficients even odd table blocks", "count degrees orders half flipped backward dense", "channels"
+    "legendre",
+    "coefficients even odd table blocks rows room north south north_step south_step",
+    "count degrees orders half flipped backward dense",
+    "channels room_size threads",
 )
 _Mixing = library.task(
     "mixing",
@@ -170,19 +173,62 @@ def legendre(
     than in blocks. All contiguous.
     """
     _, orders, half, channels = spectra[0].shape
+    even, odd = (spectrum.data_ptr() for spectrum in spectra)
+    _legendre(
+        coefficients,
+        table,
+        (degrees, blocks, flipped, backward),
+        even=even,
+        odd=odd,
+        orders=orders,
+        half=half,
+        dense=dense,
+        channels=channels,
+    )
+
+
+class RowPlaces(NamedTuple):
+    """Where rows of the hemisphere and their mirror images lie among those of all processes, in floats, -1 for none.
+
+    Of the first order's real part; steps lead to its imaginary part, then to the next order's real one, and so on.
+    """
+
+    north: np.ndarray
+    south: np.ndarray
+    north_step: np.ndarray
+    south_step: np.ndarray
+
+
+def legendre_of_rows(
+    coefficients, rows, table, places: RowPlaces, degrees: int, blocks: Blocks, flipped: bool, backward: bool
+) -> None:
+    """`legendre` of the rows themselves in place of the spectra that they add up to."""
+    half, channels = len(places.north), coefficients.shape[1]
+    room = torch.empty(torch.get_num_threads(), 2 * half * channels + LANES)
+    _legendre(
+        coefficients,
+        table,
+        (degrees, blocks, flipped, backward),
+        rows=rows.data_ptr(),
+        room=room.data_ptr(),
+        **{name: values.ctypes.data for name, values in places._asdict().items()},
+        half=half,
+        channels=channels,
+        room_size=room.shape[1],
+    )
+
+
+def _legendre(coefficients, table, kind, **rest):
+    degrees, blocks, flipped, backward = kind
     task = _Legendre(
         coefficients.data_ptr(),
-        *(spectrum.data_ptr() for spectrum in spectra),
         table=table.data_ptr(),
         blocks=_bounds(blocks).ctypes.data,
         count=len(blocks),
         degrees=degrees,
-        orders=orders,
-        half=half,
         flipped=flipped,
         backward=backward,
-        dense=dense,
-        channels=channels,
+        **rest,
     )
     library.call("emulator_legendre", task)
 

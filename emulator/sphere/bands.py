@@ -9,6 +9,7 @@ import functools
 import itertools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from emulator.kernels import transform as native
@@ -46,6 +47,22 @@ def folds(plan: Plan) -> tuple[Fold, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=64)
+def row_places(plan: Plan, channels: int) -> native.RowPlaces:
+    """Where the rows lie that a process gets of all, as the compiled kernels read them."""
+    rows = np.array([len(own_rows(plan._replace(rank=rank))) for rank in range(plan.size)]) * channels
+    orders = sum(stop - start for start, stop in plan.bounds)
+    starts = 2 * orders * (np.cumsum(rows) - rows)
+    places = np.full((4, plan.half), -1)
+    for fold in folds(plan._replace(rank=0)):
+        for n, side in enumerate(fold[1:]):
+            if side is not None:
+                process, own = side
+                places[n, fold.half] = starts[process] + np.arange(own.start, own.stop) * channels
+                places[n + 2, fold.half] = rows[process]
+    return native.RowPlaces(*places)
+
+
 def _run(first, count):
     process, row = first
     return process, slice(row, row + count)
@@ -75,34 +92,43 @@ class BandProducts:
         """`(nlon * own rows, C)` cells -> `(count, C)` coefficients of the own orders; all contiguous."""
         plan = Plan(*plan)
         x = x.view(plan.nlon, -1, x.shape[1])
-        spectra = self._folded(self._to_orders(self._row_spectra(x, plan)), plan)
-        return sums_over_rows(spectra, legendre, plan)
+        flat = self._to_orders(self._row_spectra(x, plan))
+        if not native.serves(flat, plan.nlon):
+            return sums_over_rows(self._folded(flat, plan), legendre, plan)
+        c = flat.new_empty(plan.count, x.shape[2])
+        self._sum(c, flat, legendre, plan, backward=False)
+        return c
 
     def to_cells(self, c, legendre, fourier, plan, onto=None):
         """Transpose of `to_coefficients`, added to cells `onto`."""
         plan = Plan(*plan)  # each step's argument is freed after it: of three such tensors two are there at a time
-        spectrum = self._to_rows(self._unfolded(self._spectra(c, legendre, plan), plan))
+        spectrum = self._to_rows(self._sums(c, legendre, plan))
         return self._from_row_spectra(spectrum, plan, onto).flatten(0, 1)
 
-    def _spectra(self, c, legendre, plan):
+    def _sums(self, c, legendre, plan):
+        """Sums over the degrees of the own orders, as `_to_rows` takes them."""
+        if native.serves(c, plan.nlon):
+            flat = c.new_empty(self.orders[plan.rank] * 2 * plan.nlat * c.shape[1])
+            self._sum(c, flat, legendre, plan, backward=True)
+            return flat
         spectra = [c.new_empty(2, self.orders[plan.rank], plan.half, c.shape[1]) for _ in (0, 1)]
         sums_over_degrees(c, spectra, legendre, plan)
-        return spectra
+        return self._unfolded(spectra, plan)
+
+    def _sum(self, c, flat, legendre, plan, backward):
+        places = row_places(plan._replace(flipped=False), c.shape[1])
+        native.legendre_of_rows(c, flat, legendre, places, plan.lmax, plan.bounds, plan.flipped, backward)
 
     def _to_orders(self, spectrum):
-        """`(order, 2, own row, C)` of all orders, as they are sent -> parts `(own order, 2, row, C)` by process."""
+        """`(order, 2, own row, C)` of all orders, as they are sent -> `(own order, 2, row, C)` of each process, flat."""
         rank = self.space.rank
         rows, channels = spectrum.shape[2:]
         sent = [orders * 2 * rows * channels for orders in self.orders]
         received = [self.orders[rank] * 2 * rows * channels for rows in self.rows]
-        flat = self.space.exchanged(spectrum.flatten(), sent, received)
-        return [
-            part.view(self.orders[rank], 2, rows, channels)
-            for part, rows in zip(flat.split(received), self.rows, strict=True)
-        ]
+        return self.space.exchanged(spectrum.flatten(), sent, received)
 
     def _to_rows(self, flat):
-        """Transpose of `_to_orders`, of the parts one after the other."""
+        """Transpose of `_to_orders`."""
         rank = self.space.rank
         channels = len(flat) // (2 * self.orders[rank] * sum(self.rows))
         sent = [self.orders[rank] * 2 * rows * channels for rows in self.rows]
@@ -133,8 +159,15 @@ class BandProducts:
         x = torch.fft.irfft(torch.view_as_complex(full), n=plan.nlon, dim=0, norm="forward")
         return x if onto is None else x.add_(onto.view(x.shape))
 
-    def _folded(self, parts, plan):
+    def _parts(self, flat, plan):
+        """Views `(own order, 2, row, C)` of each process's rows."""
+        orders = self.orders[plan.rank]
+        sizes = [rows * len(flat) // plan.nlat for rows in self.rows]
+        return [part.view(orders, 2, rows, -1) for part, rows in zip(flat.split(sizes), self.rows, strict=True)]
+
+    def _folded(self, flat, plan):
         """Sums and differences of the hemispheres, `(2, own order, row, C)` for each parity of degree."""
+        parts = self._parts(flat, plan)
         orders, channels = len(parts[0]), parts[0].shape[3]
         spectra = [parts[0].new_empty(2, orders, plan.half, channels) for _ in (0, 1)]
         for fold in self.folds:
@@ -149,11 +182,10 @@ class BandProducts:
         return spectra
 
     def _unfolded(self, spectra, plan):
-        """Transpose of `_folded`, the parts one after the other."""
+        """Transpose of `_folded`."""
         _, orders, _, channels = spectra[0].shape
         flat = spectra[0].new_empty(orders * 2 * plan.nlat * channels)
-        sizes = [orders * 2 * rows * channels for rows in self.rows]
-        parts = [part.view(orders, 2, -1, channels) for part in flat.split(sizes)]
+        parts = self._parts(flat, plan)
         for fold in self.folds:
             north, south = (None if side is None else _rows(parts, side) for side in fold[1:])
             for a, same, other in _parities(spectra, fold.half):

@@ -2,7 +2,7 @@
 
 Forward, backward and Adam, Gaussian grid, 40 channels in and out. One process with two threads, and one, two and four with
 one thread each, in turn, so that a busy machine slows them alike. Memory is what the peak of a process is above its size
-before the network is made. What is sent is counted and beside it stands what docs/benchmarks.md's formula gives.
+before the network is made. What is sent is counted, and beside it stands what docs/benchmarks.md's formula gives.
 """
 
 import json
