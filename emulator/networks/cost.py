@@ -56,8 +56,8 @@ class Cost:
         threads, of = torch.get_num_threads(), f" in each of {self.processes} processes" * (self.processes > 1)
         return (
             f"{self.activations / 2**20:.0f} MiB of activations a sample and step, {most / 2**30:.2g} GiB{of} with weights, "
-            f"gradients and moments ({RESIDENT * most / 2**30:.2g} GiB resident on processors); {', '.join(paces)} per update "
-            f"(steps x batch) on {threads} threads here"
+            f"gradients and moments ({RESIDENT * most / 2**30:.2g} GiB resident on processors); {', '.join(paces)} per "
+            f"update (steps x batch) on {threads} threads here"
         )
 
 
