@@ -15,7 +15,7 @@ from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
-from emulator.forecasting.writing import Output, write
+from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network
 from emulator.model.checkpoint import describe
@@ -53,7 +53,7 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
 
 def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.device, space: Space) -> None:
     data = processes_of(os.environ).divided(space.size)
-    share = part or (data.rank + 1, data.size)
+    share, watched = part or (data.rank + 1, data.size), progress if space.rank == 0 else silent
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
     check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
@@ -71,7 +71,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, first, ensemble, length)
-    write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, progress)
+    write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
         plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how)
@@ -79,13 +79,13 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
         attributes = attributes_of(dataset, uncorrected, None, length)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
-        write(output, plain, some, Schedule.every(steps), progress)
+        write(output, plain, some, Schedule.every(steps), watched)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
         output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
-        write(output, alone, inits[:1], Schedule.every(total, every), progress)
+        write(output, alone, inits[:1], Schedule.every(total, every), watched)
     for kind in config.also if space.rank == 0 else ():
         if Path(config.output).exists():
             export(config.output, kind)

@@ -108,12 +108,7 @@ def write(
         return
     forecaster.check(times)
     leads = schedule.leads(forecaster.forcing.step)
-    rows = None
-    if space.size > 1:
-        inside = _cells_in(forecaster.forcing.grid, thin and thin.region)
-        kept = np.arange(forecaster.forcing.grid.shape[0]) if inside is None else np.flatnonzero(inside.any(axis=1))
-        rows = Rows(space, kept)
-        forecaster.give_rows(rows.of)
+    rows = _share_rows(forecaster, thin)
     template = _template(forecaster, times, schedule, leads, thin)
     # the checkpoint's digest in the fingerprint says already what is prescribed
     attributes = {**output.attributes, "prescribed": ", ".join(forecaster.forcing.channels.names)}
@@ -149,6 +144,17 @@ def write(
     if space.rank == 0:
         _finish(path, len(times))
     wait(space)
+
+
+def _share_rows(forecaster: Forecaster, thin: ThinOptions | None) -> Rows | None:
+    """Which rows each process writes, where several hold a forecast together; the forecaster gives these from now on."""
+    if forecaster.space.size == 1:
+        return None
+    inside = _cells_in(forecaster.forcing.grid, thin and thin.region)
+    kept = np.arange(forecaster.forcing.grid.shape[0]) if inside is None else np.flatnonzero(inside.any(axis=1))
+    rows = Rows(forecaster.space, kept)
+    forecaster.give_rows(rows.of)
+    return rows
 
 
 def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) -> xr.Dataset:

@@ -109,6 +109,7 @@ CASES = [
     pytest.param("mse", 4, 2, False, marks=pytest.mark.slow),
     pytest.param("mse", 4, 2, True, marks=pytest.mark.slow),
     pytest.param("mse", 4, 4, False, marks=pytest.mark.slow),
+    pytest.param("mse", 5, 5, False, marks=pytest.mark.slow),  # 12 rows: 3, 3, 2, 2 and 2
     pytest.param("penalty", 2, 2, False, marks=pytest.mark.slow),
     pytest.param("projection", 2, 2, False, marks=pytest.mark.slow),
     pytest.param("spectral", 4, 2, False, marks=pytest.mark.slow),

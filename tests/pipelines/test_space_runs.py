@@ -55,6 +55,11 @@ def test_two_processes_train_and_forecast_with_one_state(experiment, tmp_path):
             np.testing.assert_allclose(ours[name], field, rtol=1e-5, atol=near, err_msg=name)
 
 
+def test_the_check_tells_the_memory_of_each_process(experiment, capsys):
+    assert main(["train", str(experiment), "--check", "train.parallel.space=3"]) == 0
+    assert "GiB in each of 3 processes" in capsys.readouterr().out
+
+
 REFUSED = [
     (["train.parallel.space=13"], "each of 13 processes, got 12 rows"),
     (["train.parallel.space=2", "train.network={kind: external, factory: other_network:columns}"], "hold together"),
