@@ -12,5 +12,6 @@
 #include "product_kernel.h"
 #include "mixing_kernel.h"
 #include "perceptron_kernel.h"
+#include "stencil_kernel.h"
 #include "messages_kernel.h"
 #undef GROUP

@@ -107,6 +107,7 @@ ENTRY(dither, dither, next)
 ENTRY(departure, departure, blocks)
 ENTRY(correction, correction, blocks)
 ENTRY(perceptron, perceptron, next)
+ENTRY(stencil, stencil, next)
 
 /* Constants that Python counts with (layout.py); a test compares them. */
 #define LAYOUT(name) const long emulator_layout_##name = name;

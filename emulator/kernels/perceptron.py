@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 
-from emulator.kernels import freed_memory, library
+from emulator.kernels import freed_memory, library, stencil
 from emulator.kernels.compiled import Layout
+from emulator.kernels.kept import made_of
 
 LANES, TILE = Layout.LANES, Layout.TILE
 SHORTEST_CHUNK = 1024  # rows whose gradients of weights are summed together
@@ -20,12 +21,14 @@ _Perceptron = library.task(
 class Neighbours(NamedTuple):
     """Which cells a cell takes in, `(tap, cell)`, and for gradients which cells take it in.
 
-    `back`: `(tap, cell)`, -1 for none. `more`: further ones, as (taps, targets, sources `(tap, target)`).
+    `back`: `(tap, cell)`, -1 for none. `more`: further ones, as (taps, targets, sources `(tap, target)`). `patches`: of a
+    stencil of 3 x 3 cells, else None.
     """
 
     source: torch.Tensor
     back: torch.Tensor
     more: tuple[tuple[tuple[int, ...], torch.Tensor, torch.Tensor], ...]
+    patches: stencil.Patches | None = None
 
 
 def serves(x: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
@@ -48,8 +51,23 @@ def pack(weight: torch.Tensor, half: bool) -> torch.Tensor:
     return words
 
 
+def _packed(weight):
+    return pack(weight if weight.ndim == 3 else weight[None], False)
+
+
+def _packed_half(weight):
+    return pack(weight if weight.ndim == 3 else weight[None], True)
+
+
+def _words(weight, half):
+    """As `pack`, of `(tap, in, out)` or `(in, out)`; kept while the weights stay the same."""
+    return None if weight is None else made_of(weight, _packed_half if half else _packed)
+
+
 def _padded(bias):
-    return None if bias is None else torch.nn.functional.pad(bias, (0, wide(len(bias)) - len(bias)))
+    if bias is None or not len(bias) % LANES:
+        return bias
+    return torch.nn.functional.pad(bias, (0, wide(len(bias)) - len(bias)))
 
 
 def _run(half, rows, room, **fields):
@@ -66,6 +84,9 @@ def forward(x, first, first_bias, second, second_bias, residual, neighbours, hal
 
     `residual`: what the result is added to. Tensors come one by one, as torch passes them to an autograd function.
     """
+    patches = None if neighbours is None or second_bias is not None else neighbours.patches
+    if patches is not None and not half and stencil.serves(first, second):
+        return stencil.forward(x, first, first_bias, second, residual, patches, keep)
     items, batch, inputs = x.shape
     taps = len(first)
     middle, outputs = first.shape[2], (first if second is None else second).shape[-1]
@@ -77,8 +98,8 @@ def forward(x, first, first_bias, second, second_bias, residual, neighbours, hal
         items * batch,
         TILE * (deep + hidden + wide(outputs) + max(deep, hidden)),
         x=x,
-        first=pack(first, half),
-        second=None if second is None else pack(second[None], half),
+        first=_words(first, half),
+        second=_words(second, half),
         first_bias=_padded(first_bias),
         second_bias=_padded(second_bias),
         residual=residual,

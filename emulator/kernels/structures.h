@@ -115,6 +115,22 @@ struct perceptron {
     long next;           /* the first chunk that no thread has taken */
 };
 
+struct stencil { /* rows are `(cell, batch)`, widths whole vectors */
+    const float *x;          /* `(cell, batch, inputs)` */
+    const int *source;       /* `(16, patch)`: cells of a patch of 4 x 4, -1 for none */
+    const int *target;       /* `(4, patch)`: the cells in its middle, -1 for none */
+    const float *first;      /* transformed weights, `(16, inputs, hidden)` */
+    const float *first_bias; /* NULL for none */
+    const float *second;     /* `(hidden, outputs)` */
+    const float *residual;   /* `(cell, batch, outputs)`: what the result is added to; NULL for nothing */
+    float *before, *to;      /* what the activation takes, NULL where nobody wants it; the result */
+    float *room;             /* of every thread */
+    int inputs, hidden, outputs;
+    long patches, batch, room_size;
+    long threads;            /* that have room */
+    long next;               /* the first tile of patches that no thread has taken */
+};
+
 #define BLOCK 128 /* cells whose column sums a thread forms at a time */
 
 /* Portions of work that threads take from two ends, every other thread from the front. From call to call on the same fields
