@@ -1,4 +1,4 @@
-"""A linear layer on 3 x 3 cells, GELU and a second linear layer, by Winograd's minimal filtering: 16 products in place of 36."""
+"""A linear layer on 3 x 3 cells, GELU and a second layer by Winograd's minimal filtering: 16 products in place of 36."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ _BOTH = torch.kron(_SUMS, _SUMS)
 
 
 class Patches(NamedTuple):
-    """Cells of patches of 4 x 4, two apart, `(16, patch)` int32, and those in the middle of each, `(4, patch)`; -1 for none."""
+    """Cells of patches of 4 x 4, two apart, `(16, patch)` int32, and those in their middle, `(4, patch)`; -1 for none."""
 
     source: torch.Tensor
     target: torch.Tensor
@@ -48,11 +48,11 @@ def forward(x, first, first_bias, second, residual, patches: Patches, keep: bool
     freed_memory.keep()
     cells, batch, inputs = x.shape
     hidden, outputs = second.shape
-    to = x.new_empty(cells, batch, outputs)
-    before = x.new_empty(cells, batch, hidden) if keep else None
+    to = library.empty(cells, batch, outputs)
+    before = library.empty(cells, batch, hidden) if keep else None
     first, second = made_of(first, _summed), made_of(second, torch.Tensor.contiguous)
     size = inputs + TILE * (16 * (inputs + hidden) + outputs + 4 * hidden) + 32 * LANES
-    room = torch.empty(torch.get_num_threads(), size)
+    room = library.empty(torch.get_num_threads(), size)
     tensors = (x, *patches, first, first_bias, second, residual, before, to, room)
     library.call(
         "emulator_stencil",
@@ -65,5 +65,6 @@ def forward(x, first, first_bias, second, residual, patches: Patches, keep: bool
             batch=batch,
             room_size=size,
         ),
+        *(*patches, first, first_bias, second),
     )
     return to, before

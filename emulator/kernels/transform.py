@@ -121,7 +121,7 @@ def fourier(cells, spectra, places: Places, nlat: int, truncation: int, backward
         channels=channels,
         spectrum_step=half * channels,
     )
-    library.call("emulator_fourier", task)
+    library.call("emulator_fourier", task, places)
 
 
 def legendre(
@@ -146,7 +146,7 @@ def legendre(
         dense=dense,
         channels=channels,
     )
-    library.call("emulator_legendre", task)
+    library.call("emulator_legendre", task, table)
 
 
 def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
@@ -168,7 +168,7 @@ def mixing_backward(g, c, weight, g_c, g_weight, degrees: int, width: int, half:
 def _mix(c, weight, out, degrees, width, half, *gradients):
     batch, inputs, outputs = c.shape[1], c.shape[2], out.shape[2]
     size = 3 * inputs * outputs + 2 * min(width, degrees) * batch * max(inputs, outputs)
-    room = torch.empty(torch.get_num_threads(), size + LANES)
+    room = library.empty(torch.get_num_threads(), size + LANES)
     task = _Mixing(
         c.data_ptr(),
         weight.data_ptr(),
@@ -182,4 +182,4 @@ def _mix(c, weight, out, degrees, width, half, *gradients):
         inputs=inputs,
         outputs=outputs,
     )
-    library.call("emulator_mixing_half" if half else "emulator_mixing", task)
+    library.call("emulator_mixing_half" if half else "emulator_mixing", task, weight)

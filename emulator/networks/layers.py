@@ -1,4 +1,4 @@
-"""Pointwise layers for states with the channels last: linear layers, multi-layer perceptrons, normalisation."""
+"""Pointwise layers for states with the channels last: linear layers and multi-layer perceptrons."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.kernels import perceptron as native
-from emulator.kernels.layers import gelu_backward, norm_backward
-from emulator.kernels.library import takes
+from emulator.kernels.layers import gelu_backward
+from emulator.kernels.library import alone, takes
 from emulator.kernels.precision import exact_products
 
 _ONEDNN = torch.backends.mkldnn.is_available()  # asked once: torch.compile cannot trace the question
@@ -117,14 +117,19 @@ def perceptron(
     residual: torch.Tensor | None = None,
     neighbours: native.Neighbours | None = None,
     half: bool = False,
+    ends: native.Ends = native.NO_ENDS,
 ) -> torch.Tensor:
     """`(..., in)` -> `(..., out)`: a linear layer, or two with GELU between them, added to a residual where there is one.
 
     Weights are `(out, in)` as torch's, the first ones `(hidden, in, *stencil)` where cells take in their `neighbours`; then
     x is `(cell, batch, in)`. `half`: products of numbers rounded to bfloat16, summed in float32. What enters and leaves is
-    float32.
+    float32. `ends`: what only an `alone` network can ask for.
     """
     shape = x.shape
+    if alone(x, first) and x.ndim == 3 and x.is_contiguous() and (residual is None or residual.is_contiguous()):
+        turned = None if second is None else second.t()
+        tensors = _by_tap(first), first_bias, turned, second_bias, residual, neighbours
+        return native.forward(x, *tensors, half, False, ends)[0]
     if x.ndim != 3:
         x = x.reshape(-1, 1, shape[-1])
     onto = None if residual is None else residual.to(x.dtype).contiguous()
@@ -146,6 +151,13 @@ class Linear(nn.Linear):
         nn.init.normal_(self.weight, std=math.sqrt(gain / inputs))
         if bias:
             nn.init.zeros_(self.bias)
+
+    def activated(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """GELU of the result, which is added to a residual."""
+        if alone(x, residual, self.weight) and x.ndim == 3 and x.is_contiguous() and residual.is_contiguous():
+            half = halved(x, self.precision)
+            return perceptron(x, self.weight, self.bias, residual=residual, half=half, ends=native.Ends(activate=True))
+        return gelu(self(x, residual))
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """`(..., in)` -> `(..., out)`, added to a residual of that shape where there is one, in the residual's type."""
@@ -195,89 +207,23 @@ class MLP(nn.Module):
             Linear(i, o, n < last or bias_last, 2.0 if n < last else gain, precision) for n, (i, o) in enumerate(pairs)
         )
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None, besides: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`besides`: further inputs, behind those of x. A residual may be the same for all samples, `(cell, 1, out)`."""
         half = halved(x, self.layers[0].precision)
         if len(self.layers) <= 2 and serves(x, self.layers[0].weight, half):
             weights = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
-            return perceptron(x, *weights, residual=residual, half=half)
+            if besides is None:
+                return perceptron(x, *weights, residual=residual, half=half)
+            if alone(x, besides) and x.ndim == 3 and x.is_contiguous() and besides.is_contiguous():
+                return perceptron(x, *weights, residual=residual, half=half, ends=native.Ends(besides))
+        if besides is not None:
+            return self(torch.cat([x, besides], -1), residual)
         for layer in self.layers[:-1]:
             x = gelu(layer(x))
         x = self.layers[-1](x)
         return x if residual is None else residual + x
-
-
-class InstanceNorm(torch.autograd.Function):
-    """Every column of `(cell, column)` to mean 0 and variance 1, then scaled and shifted, `(column,)` each.
-
-    Columns are the channels of one batch to torch's fused kernel, 8 times faster than its var_mean over the first axis.
-    The gradient is written out: column sums as products with ones and two passes, twice as fast as the kernel's own.
-    """
-
-    @staticmethod
-    def forward(ctx, x, scale, shift, eps):
-        y, mean, rstd = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, eps)
-        ctx.save_for_backward(x, scale, mean, rstd)
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        x, scale, mean, rstd = ctx.saved_tensors
-        if not torch.compiler.is_compiling() and takes(x, g, scale) and x.is_contiguous():
-            return *norm_backward(g.contiguous(), x, scale.contiguous(), mean, rstd), None
-        ones = g.new_ones(1, len(g))
-        g_shift = torch.mm(ones, g)[0]
-        g_scale = (torch.mm(ones, g * x)[0] - mean * g_shift) * rstd
-        factor = scale * rstd
-        slope = -factor * rstd * g_scale / len(g)
-        offset = -factor * g_shift / len(g) - slope * mean
-        g_x = torch.addcmul(offset, x, slope).addcmul_(g, factor)
-        return g_x, g_scale, g_shift, None
-
-
-class Norm(nn.Module):
-    """Normalisation of `(cell, batch, channel)` with a learned scale and shift, and more of those from a condition.
-
-    Args:
-      kind: "instance" (moments over the cells), "area_instance" (weighted by area), "layer" (over channels) or "none".
-      area: the cells' shares of the sphere, `(cell,)`, summing to 1.
-      condition_dim: length of the condition, 0 for none. Its effect starts at zero.
-    """
-
-    def __init__(self, kind: str, channels: int, area: torch.Tensor, condition_dim: int = 0, eps: float = 1e-6):
-        super().__init__()
-        self.kind, self.eps = kind, eps
-        if kind == "area_instance":
-            self.register_buffer("area", area, persistent=False)
-        if kind != "none":
-            self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.modulation = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
-        if self.modulation is not None:
-            nn.init.zeros_(self.modulation.weight)
-            nn.init.zeros_(self.modulation.bias)
-
-    def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        scale = shift = None
-        if self.modulation is not None:
-            scale, shift = self.modulation(condition).chunk(2, -1)
-            scale = 1 + scale
-        if self.kind == "layer":
-            x = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
-        elif self.kind != "none":
-            ones = torch.ones(x.shape[1], 1, dtype=x.dtype, device=x.device) if scale is None else scale
-            bias = self.bias * ones if shift is None else self.bias * scale + shift
-            return self._instance(x, self.weight * ones, bias)
-        return x if scale is None else torch.addcmul(shift, x, scale)
-
-    def _instance(self, x, scale, shift):
-        """`scale`, `shift`: `(batch, channel)`."""
-        cells = x.flatten(1)
-        if self.kind == "instance":
-            return InstanceNorm.apply(cells, scale.flatten(), shift.flatten(), self.eps).view(x.shape)
-        area = self.area[None].to(cells.dtype)
-        centred = cells - area @ cells
-        variance = area @ centred.square()
-        return torch.addcmul(shift.flatten(), centred, torch.rsqrt(variance + self.eps) * scale.flatten()).view(x.shape)
 
 
 class DropPath(nn.Module):

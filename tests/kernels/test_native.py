@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from emulator.kernels import compiled, library
 from emulator.kernels import transform as native
 from emulator.kernels.layers import gelu_backward
-from emulator.networks.layers import InstanceNorm
+from emulator.networks.norms import InstanceNorm
 from emulator.networks.spectral import SpectralFilter, mix, mix_backward
 from emulator.sphere.transform import SphericalTransform, VectorTransform
 

@@ -7,7 +7,8 @@ import torch
 from small_sfno import fields
 from torch.testing import assert_close
 
-from emulator.networks.layers import InstanceNorm, Norm, linear
+from emulator.networks.layers import linear
+from emulator.networks.norms import InstanceNorm, Norm
 from emulator.networks.spectral import Mix, SpectralFilter
 from emulator.sphere.tables import Plan, latitudes
 from emulator.sphere.transform import SphericalTransform

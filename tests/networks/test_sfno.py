@@ -9,7 +9,7 @@ from small_sfno import SMALL, awaken, fields, network
 from torch.testing import assert_close
 
 from emulator.networks.conditions import scalar_count
-from emulator.networks.layers import Norm
+from emulator.networks.norms import Norm
 from emulator.networks.sfno import SFNO, SFNOOptions
 from emulator.sphere.transform import SphericalTransform
 

@@ -1,0 +1,88 @@
+"""Normalisation of states with the channels last."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from emulator.kernels.layers import norm_backward, norm_forward
+from emulator.kernels.library import alone, takes
+
+
+class InstanceNorm(torch.autograd.Function):
+    """Every column of `(cell, column)` to mean 0 and variance 1, then scaled and shifted, `(column,)` each.
+
+    Columns are the channels of one batch to torch's fused kernel, 8 times faster than its var_mean over the first axis; the
+    compiled one takes a third of its time.
+    The gradient is written out: column sums as products with ones and two passes, twice as fast as the kernel's own.
+    """
+
+    @staticmethod
+    def forward(ctx, x, scale, shift, eps):
+        if not torch.compiler.is_compiling() and takes(x, scale, shift) and x.is_contiguous() and x.shape[0]:
+            y, mean, rstd = norm_forward(x, scale.contiguous(), shift.contiguous(), eps)
+        else:
+            y, mean, rstd = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, eps)
+        ctx.save_for_backward(x, scale, mean, rstd)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        x, scale, mean, rstd = ctx.saved_tensors
+        if not torch.compiler.is_compiling() and takes(x, g, scale) and x.is_contiguous():
+            return *norm_backward(g.contiguous(), x, scale.contiguous(), mean, rstd), None
+        ones = g.new_ones(1, len(g))
+        g_shift = torch.mm(ones, g)[0]
+        g_scale = (torch.mm(ones, g * x)[0] - mean * g_shift) * rstd
+        factor = scale * rstd
+        slope = -factor * rstd * g_scale / len(g)
+        offset = -factor * g_shift / len(g) - slope * mean
+        g_x = torch.addcmul(offset, x, slope).addcmul_(g, factor)
+        return g_x, g_scale, g_shift, None
+
+
+class Norm(nn.Module):
+    """Normalisation of `(cell, batch, channel)` with a learned scale and shift, and more of those from a condition.
+
+    Args:
+      kind: "instance" (moments over the cells), "area_instance" (weighted by area), "layer" (over channels) or "none".
+      area: the cells' shares of the sphere, `(cell,)`, summing to 1.
+      condition_dim: length of the condition, 0 for none. Its effect starts at zero.
+    """
+
+    def __init__(self, kind: str, channels: int, area: torch.Tensor, condition_dim: int = 0, eps: float = 1e-6):
+        super().__init__()
+        self.kind, self.eps = kind, eps
+        if kind == "area_instance":
+            self.register_buffer("area", area, persistent=False)
+        if kind != "none":
+            self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.modulation = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        if self.kind == "instance" and self.modulation is None and alone(x, self.weight) and x.is_contiguous():
+            return norm_forward(x.flatten(1), self.weight, self.bias, self.eps)[0].view(x.shape)
+        scale = shift = None
+        if self.modulation is not None:
+            scale, shift = self.modulation(condition).chunk(2, -1)
+            scale = 1 + scale
+        if self.kind == "layer":
+            x = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        elif self.kind != "none":
+            ones = torch.ones(x.shape[1], 1, dtype=x.dtype, device=x.device) if scale is None else scale
+            bias = self.bias * ones if shift is None else self.bias * scale + shift
+            return self._instance(x, self.weight * ones, bias)
+        return x if scale is None else torch.addcmul(shift, x, scale)
+
+    def _instance(self, x, scale, shift):
+        """`scale`, `shift`: `(batch, channel)`."""
+        cells = x.flatten(1)
+        if self.kind == "instance":
+            return InstanceNorm.apply(cells, scale.flatten(), shift.flatten(), self.eps).view(x.shape)
+        area = self.area[None].to(cells.dtype)
+        centred = cells - area @ cells
+        variance = area @ centred.square()
+        return torch.addcmul(shift.flatten(), centred, torch.rsqrt(variance + self.eps) * scale.flatten()).view(x.shape)
