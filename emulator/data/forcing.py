@@ -16,6 +16,7 @@ from emulator.planet.calendar import TimeStep, day_and_hour
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import clock_features
 from emulator.store.schema import ROWS, entry, grid_of, missing_times, own_rows
+from emulator.store.untouched import UntouchedReader
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,7 @@ class Forcing:
         if not len(self._present):
             raise ValueError(f"Expected a store with fields at some times, all {len(self.times)} of them are missing")
         self._series = self._read_series()
+        self._untouched = UntouchedReader(dataset, [n for n in self.channels.names if n not in self._series])
         day, hour = day_and_hour(self.times)
         self._phase = day + hour / 24
         self._hour = hour
@@ -247,17 +249,18 @@ class Forcing:
         if index not in self._memory:
             if len(self._memory) > 64:
                 self._memory.clear()
-            part = self.dataset.isel(time=index[0])
-            read = {n: self._series[n][index[1]] if n in self._series else part[n].values for n in self.channels.names}
-            fields = {n: torch.from_numpy(self._everywhere(n, values))[None] for n, values in read.items()}
-            packed = self.channels.pack(fields)[0]
+            packed = torch.empty(self.channels.count, *self.shape)
+            self._read(packed.numpy(), *index)
             self._memory[index] = packed if self._outside is None else packed.masked_fill(self._outside, torch.nan)
         return self._memory[index]
 
-    def _everywhere(self, name: str, values) -> np.ndarray:
-        """A field at one time; a series without space is the same everywhere."""
-        values = np.asarray(values, np.float32)
-        return np.full(self.shape, values) if name in self._series else values
+    def _read(self, out: np.ndarray, field_time: int, series_time: int) -> None:
+        """Forcing at the positions in time of fields and of series without space, into `out`, `(channel, *space)`."""
+        slices = self.channels.slices
+        for name in self._series:
+            out[slices.pop(name)] = self._series[name][series_time]
+        for name in self._untouched.read(field_time, slices, out):
+            out[slices[name]] = self.dataset[name].isel(time=field_time).values.reshape(-1, *self.shape)
 
     def _read_series(self) -> dict[str, np.ndarray]:
         """The forcing without space at all times, by name."""

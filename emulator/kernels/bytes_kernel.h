@@ -15,3 +15,15 @@ static void KERNEL(unshuffle2)(const uint8_t *restrict from, uint8_t *restrict t
     for (long n = 0; n < count; n++)
         out[n] = (uint16_t)(a[n] | b[n] << 8);
 }
+
+static void KERNEL(compare)(void *argument)
+{
+    struct compare *f = argument;
+    for (;;) {
+        const long n = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
+        if (n >= f->count)
+            return;
+        if (memcmp(f->left[n], f->right[n], f->sizes[n]))
+            __atomic_store_n(&f->differ, 1, __ATOMIC_RELAXED);
+    }
+}

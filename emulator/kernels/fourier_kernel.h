@@ -168,8 +168,10 @@ INLINE void KERNEL(analyse)(const struct fourier *f, long column, const float *n
 {
     const int n = f->longitudes;
     for (int j = 0; j < n; j++) {
+        __builtin_prefetch(north + f->places[j] + LANES); /* the next columns: no hardware foresees steps of a page and more */
         V up = KERNEL(load)(north + f->places[j], lanes);
         if (south) {
+            __builtin_prefetch(south + f->places[j] + LANES);
             V down = KERNEL(load)(south + f->places[j], lanes);
             a[2 * j] = f->apart ? up : up + down;
             a[2 * j + 1] = f->apart ? down : up - down;
@@ -228,9 +230,12 @@ INLINE void KERNEL(synthesise)(const struct fourier *f, long column, float *nort
             if (south)
                 down += KERNEL(load)(f->onto + (south - f->cells) + f->places[j], lanes);
         }
+        __builtin_prefetch(north + f->places[j] + LANES, 1);
         KERNEL(store)(north + f->places[j], up, lanes);
-        if (south)
+        if (south) {
+            __builtin_prefetch(south + f->places[j] + LANES, 1);
             KERNEL(store)(south + f->places[j], down, lanes);
+        }
     }
 }
 

@@ -7,10 +7,13 @@
 #include "columns_kernel.h"
 #include "correction_kernel.h"
 #include "bytes_kernel.h"
+#include "fields_kernel.h"
 #include "daylight_kernel.h"
 #define GROUP 1
 #include "product_kernel.h"
 #include "mixing_kernel.h"
+#include "rearrange_kernel.h"
 #include "perceptron_kernel.h"
+#include "stencil_kernel.h"
 #include "messages_kernel.h"
 #undef GROUP

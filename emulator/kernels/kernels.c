@@ -126,18 +126,34 @@ typedef void (*region)(task, void *, unsigned, unsigned);
             BEST(kernel)(work);                                                                                        \
     }
 
+/* The same where every thread has room of its own. */
+#define ENTRY_WITH_ROOM(name, kernel)                                                                                  \
+    ENTRY(name##_again, kernel, next)                                                                                  \
+    const long emulator_##name##_size = sizeof(struct kernel);                                                         \
+    void emulator_##name(struct kernel *work, region parallel, unsigned threads)                                       \
+    {                                                                                                                  \
+        work->threads = 0;                                                                                             \
+        emulator_##name##_again(work, parallel, threads);                                                              \
+    }
+
 ENTRY(fourier, fourier, next)
 ENTRY(legendre, legendre, next)
-ENTRY(mixing, mixing, next)
+ENTRY_WITH_ROOM(mixing, mixing)
 ENTRY(gelu_backward, gelu, next)
 ENTRY(norm_pass, norm, next)
+ENTRY(moments_pass, moments, next)
+ENTRY(rearrange, rearrange, next)
+ENTRY(compare, compare, next)
+ENTRY(normalise, normalise, next)
+ENTRY(finish, finish, next)
 ENTRY(messages, messages, next)
 ENTRY(maps, maps, next)
 ENTRY(columns, columns, blocks)
 ENTRY(dither, dither, next)
 ENTRY(departure, departure, blocks)
 ENTRY(correction, correction, blocks)
-ENTRY(perceptron, perceptron, next)
+ENTRY_WITH_ROOM(perceptron, perceptron)
+ENTRY_WITH_ROOM(stencil, stencil)
 
 /* Constants that Python counts with (layout.py); a test compares them. */
 #define LAYOUT(name) const long emulator_layout_##name = name;
@@ -160,6 +176,60 @@ void emulator_norm_gradient(struct norm *work, region parallel, unsigned threads
 {
     work->summing = 0;
     emulator_norm_pass(work, parallel, threads);
+}
+
+/* Calls of `emulator_...`, one after the other. */
+struct recorded {
+    void (*function)(void *work, region parallel, unsigned threads);
+    void *work;
+};
+
+void emulator_run(const struct recorded *calls, long count, region parallel, unsigned threads)
+{
+    for (long n = 0; n < count; n++)
+        calls[n].function(calls[n].work, parallel, threads);
+}
+
+/* Samples, each of which a thread takes through calls of its own from end to end. */
+struct spread {
+    const struct recorded *const *calls; /* of every thread, `length` of them, */
+    float *const *inputs, *const *outputs; /* and where they find what they take and leave what they give */
+    const float *x;
+    float *to;
+    long length, input_size, output_size, count;
+    long threads; /* that have calls */
+    long next;    /* the first sample that no thread has taken */
+};
+
+static void spread(void *argument)
+{
+    struct spread *f = argument;
+    const long mine = __atomic_fetch_add(&f->threads, 1, __ATOMIC_RELAXED);
+    for (;;) {
+        const long n = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
+        if (n >= f->count)
+            return;
+        memcpy(f->inputs[mine], f->x + n * f->input_size, sizeof(float) * f->input_size);
+        emulator_run(f->calls[mine], f->length, NULL, 1);
+        memcpy(f->to + n * f->output_size, f->outputs[mine], sizeof(float) * f->output_size);
+    }
+}
+
+const long emulator_spread_size = sizeof(struct spread);
+void emulator_spread(struct spread *work, region parallel, unsigned threads)
+{
+    work->threads = work->next = 0;
+    parallel(spread, work, threads, 0);
+}
+
+const long emulator_norm_forward_size = sizeof(struct moments);
+void emulator_norm_forward(struct moments *work, region parallel, unsigned threads)
+{
+    work->summing = 1;
+    emulator_moments_pass(work, parallel, threads);
+    BEST(moment_factors)(work);
+    work->summing = 0;
+    emulator_moments_pass(work, parallel, threads);
 }
 
 void emulator_daylight(const double *high, const double *flat, const double *turn, double *total, long instants, long rows,
@@ -197,8 +267,8 @@ int emulator_has_half(void)
 #ifdef HAS_HALF
 #undef BEST
 #define BEST(name) name##_half
-ENTRY(perceptron_half, perceptron, next)
-ENTRY(mixing_half, mixing, next)
+ENTRY_WITH_ROOM(perceptron_half, perceptron)
+ENTRY_WITH_ROOM(mixing_half, mixing)
 
 void emulator_pack_half(const float *from, long tap, long down, long across, long taps, long depth, long width, void *to)
 {

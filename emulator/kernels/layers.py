@@ -1,4 +1,4 @@
-"""Gradients of pointwise layers for which torch's kernels are slow."""
+"""Pointwise layers, gradients and orders of cells for which torch's kernels are slow."""
 
 import torch
 
@@ -6,6 +6,10 @@ from emulator.kernels import library
 from emulator.kernels.compiled import Layout
 
 _Gelu = library.task("gelu", "x gradient to", "", "count")
+_Moments = library.task(
+    "moments", "x scale shift to mean rstd sums factors", "summing", "cells columns channels", double="epsilon"
+)
+_Rearrange = library.task("rearrange", "maps cells cell", "out", "count batch channels")
 _Norm = library.task("norm", "x gradient scale mean rstd to g_scale g_shift sums factors", "summing", "cells columns")
 
 
@@ -32,3 +36,38 @@ def norm_backward(gradient, x, scale, mean, rstd, between=None) -> tuple[torch.T
         torch.stack(between(*results[1:]), out=room[1])
     library.call("emulator_norm_gradient", task)
     return results
+
+
+def norm_forward(x, scale, shift, eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Instance norm of `(cell, column)`: the result, and of every column mean and 1 / standard deviation; all contiguous.
+
+    `scale`, `shift`: of every channel, in which the columns of a batch take turns.
+    """
+    cells, columns = x.shape
+    to, mean, rstd = library.empty(cells, columns), library.empty(columns), library.empty(columns)
+    sums, factors = library.empty(-(-cells // Layout.NORM_PORTION), 2, columns), library.empty(2, columns)
+    pointers = (tensor.data_ptr() for tensor in (x, scale, shift, to, mean, rstd, sums, factors))
+    sizes = {"cells": cells, "columns": columns, "channels": len(scale)}
+    library.call("emulator_norm_forward", _Moments(*pointers, epsilon=eps, **sizes), scale, shift)
+    return to, mean, rstd
+
+
+def maps_to_cells(maps: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+    """`(batch, channel, *space)` as `(cell, batch, channel)`; `cell`: at every place of a map, `(place,)` int64."""
+    batch, channels = maps.shape[:2]
+    cells = library.empty(len(cell), batch, channels)
+    _rearrange(maps, cells, cell, False)
+    return cells
+
+
+def cells_to_maps(cells: torch.Tensor, cell: torch.Tensor, space: tuple[int, ...]) -> torch.Tensor:
+    """Inverse of `maps_to_cells`."""
+    maps = library.empty(*cells.shape[1:], *space)
+    _rearrange(maps, cells, cell, True)
+    return maps
+
+
+def _rearrange(maps, cells, cell, out):
+    pointers = (tensor.data_ptr() for tensor in (maps, cells, cell))
+    sizes = dict(zip(("count", "batch", "channels"), cells.shape, strict=True))
+    library.call("emulator_rearrange", _Rearrange(*pointers, out=out, **sizes), cell)

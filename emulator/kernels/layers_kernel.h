@@ -1,4 +1,4 @@
-/* Gradients of GELU and of the instance norm, included once for every instruction set. */
+/* Gradients of GELU, the instance norm and its gradient, included once for every instruction set. */
 
 typedef float KERNEL(vector) __attribute__((vector_size(4 * WIDTH)));
 typedef float KERNEL(unaligned) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
@@ -106,6 +106,84 @@ static void KERNEL(norm)(void *argument)
             KERNEL(norm_sums)(f, portion);
         else
             KERNEL(norm_gradient)(f, portion);
+    }
+}
+
+/* Sums over a portion of the cells of x less its first row, which keeps squares small, and of their squares: 16 cells at a time. */
+static void KERNEL(moment_sums)(const struct moments *f, long portion)
+{
+    const long step = f->columns, first = portion * NORM_PORTION;
+    const long last = first + NORM_PORTION < f->cells ? first + NORM_PORTION : f->cells;
+    float *sums = f->sums + 2 * portion * step, *squares = sums + step;
+    memset(sums, 0, sizeof(float) * 2 * step);
+    for (long n = first; n < last; n += 16) {
+        const int rows = last - n < 16 ? (int)(last - n) : 16;
+        const float *x = f->x + n * step;
+        long c = 0;
+        for (; c + WIDTH <= step; c += WIDTH) {
+            const V start = *(const U *)(f->x + c);
+            V s = {0}, p = {0};
+            for (int r = 0; r < rows; r++) {
+                const V apart = *(const U *)(x + r * step + c) - start;
+                s += apart;
+                p += apart * apart;
+            }
+            *(U *)(sums + c) += s;
+            *(U *)(squares + c) += p;
+        }
+        for (; c < step; c++) {
+            float s = 0, p = 0;
+            for (int r = 0; r < rows; r++) {
+                const float apart = x[r * step + c] - f->x[c];
+                s += apart;
+                p += apart * apart;
+            }
+            sums[c] += s;
+            squares[c] += p;
+        }
+    }
+}
+
+/* Moments of the columns, and what takes x to the result. */
+static void KERNEL(moment_factors)(const struct moments *f)
+{
+    const long portions = (f->cells + NORM_PORTION - 1) / NORM_PORTION, step = f->columns;
+    for (long c = 0; c < step; c++) {
+        double sum = 0, square = 0;
+        for (long n = 0; n < portions; n++) {
+            sum += f->sums[2 * n * step + c];
+            square += f->sums[(2 * n + 1) * step + c];
+        }
+        sum /= (double)f->cells;
+        const double variance = square / (double)f->cells - sum * sum, mean = f->x[c] + sum;
+        const double rstd = 1 / __builtin_sqrt((variance > 0 || variance != variance ? variance : 0) + f->epsilon);
+        const double factor = f->scale[c % f->channels] * rstd;
+        f->mean[c] = (float)mean;
+        f->rstd[c] = (float)rstd;
+        f->factors[c] = (float)factor;
+        f->factors[step + c] = (float)(f->shift[c % f->channels] - mean * factor);
+    }
+}
+
+static void KERNEL(moments)(void *argument)
+{
+    struct moments *f = argument;
+    const float *factor = f->factors, *offset = factor + f->columns;
+    for (;;) {
+        const long portion = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED), first = portion * NORM_PORTION;
+        if (first >= f->cells)
+            return;
+        if (f->summing) {
+            KERNEL(moment_sums)(f, portion);
+            continue;
+        }
+        const long last = first + NORM_PORTION < f->cells ? first + NORM_PORTION : f->cells;
+        for (long n = first; n < last; n++) {
+            const float *restrict x = f->x + n * f->columns;
+            float *restrict to = f->to + n * f->columns;
+            for (long c = 0; c < f->columns; c++)
+                to[c] = x[c] * factor[c] + offset[c];
+        }
     }
 }
 

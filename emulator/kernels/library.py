@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,15 @@ from emulator.kernels.compiled import LIBRARY
 ENDS = "seats taken front back"  # of the blocks of column integrals, as in structures.h
 
 
-def task(name: str, pointers: str, whole: str, long: str, portions: str = "next") -> type[ctypes.Structure]:
-    """A structure of structures.h: pointers, then ints, then longs, the last of which count what threads have taken."""
+def task(
+    name: str, pointers: str, whole: str, long: str, portions: str = "next", double: str = ""
+) -> type[ctypes.Structure]:
+    """A structure of structures.h: pointers, ints, longs, doubles, and last longs that count what threads have taken."""
     fields = [(field, ctypes.c_void_p) for field in pointers.split()]
     fields += [(field, ctypes.c_int) for field in whole.split()]
-    fields += [(field, ctypes.c_long) for field in (*long.split(), *portions.split())]
+    fields += [(field, ctypes.c_long) for field in long.split()]
+    fields += [(field, ctypes.c_double) for field in double.split()]
+    fields += [(field, ctypes.c_long) for field in portions.split()]
     return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
@@ -51,6 +56,13 @@ def takes(*tensors: torch.Tensor | None, fits: bool = True, half: bool = False) 
     return not half or knows_half()
 
 
+def alone(*tensors: torch.Tensor | None) -> bool:
+    """Whether kernels take these tensors, and nobody wants gradients or to see torch's operations but a recording."""
+    if torch.is_grad_enabled() or not takes(*tensors):
+        return False
+    return not torch._C._len_torch_dispatch_stack() or getattr(RECORDING, "to", None) is not None
+
+
 @functools.cache
 def _check(function: str, structure: type[ctypes.Structure]) -> None:
     """Raises `RuntimeError` where the library was compiled from another version, before it reads a structure wrongly."""
@@ -64,10 +76,35 @@ def _check(function: str, structure: type[ctypes.Structure]) -> None:
         )
 
 
-def call(function: str, argument: ctypes.Structure) -> None:
-    """Run a function of the library on torch's number of threads."""
+RECORDING = threading.local()  # `to`: the `emulator.kernels.recording.Recording` of this thread, where there is one
+
+
+def call(function: str, argument: ctypes.Structure, *kept) -> None:
+    """Run a function of the library on torch's number of threads.
+
+    `kept`: what the argument points to, for the life of a recording; tensors from `empty` need not be named.
+    """
     _check(function, type(argument))
-    getattr(LIBRARY, function)(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))
+    entry = getattr(LIBRARY, function)
+    entry(ctypes.byref(argument), _region(), ctypes.c_uint(torch.get_num_threads()))
+    if (recording := getattr(RECORDING, "to", None)) is not None:
+        recording.add(entry, argument, kept)
+
+
+def has_threads() -> bool:
+    """Whether kernels run on more than one thread."""
+    return _region() is not None and torch.get_num_threads() > 1
+
+
+def run(calls: ctypes.Array) -> None:
+    """Make recorded calls once more: pairs of a function of the library and an argument."""
+    LIBRARY.emulator_run(calls, ctypes.c_long(len(calls) // 2), _region(), ctypes.c_uint(torch.get_num_threads()))
+
+
+def empty(*shape: int) -> torch.Tensor:
+    """Float32 in the processor's memory for a kernel to fill; in a recording it belongs to that."""
+    recording = getattr(RECORDING, "to", None)
+    return torch.empty(shape, dtype=torch.float32, device="cpu") if recording is None else recording.empty(shape)
 
 
 def plain(function: str, *arguments: int) -> int:

@@ -4,15 +4,16 @@ from typing import NamedTuple
 
 import torch
 
-from emulator.kernels import freed_memory, library
+from emulator.kernels import freed_memory, library, stencil
 from emulator.kernels.compiled import Layout
+from emulator.kernels.kept import made_of
 
 LANES, TILE = Layout.LANES, Layout.TILE
 SHORTEST_CHUNK = 1024  # rows whose gradients of weights are summed together
 _Perceptron = library.task(
     "perceptron",
-    "x first second first_bias second_bias residual source target before to gradient g_before sums room",
-    "taps inputs hidden outputs add",
+    "x besides first second first_bias second_bias residual source target before to gradient g_before sums room",
+    "taps inputs more hidden outputs add activate alike",
     "items batch chunk sums_size room_size threads",
 )
 
@@ -21,12 +22,14 @@ class Neighbours(NamedTuple):
     """Which cells a cell takes in, `(tap, cell)`, and for gradients which cells take it in.
 
     There may be more cells that are taken in than such as take in, which come first among them. `back`: `(tap, cell)` of all
-    that are taken in, -1 for none. `more`: further ones, as (taps, targets, sources `(tap, target)`).
+    that are taken in, -1 for none. `more`: further ones, as (taps, targets, sources `(tap, target)`). `patches`: of a
+    stencil of 3 x 3 cells that is taken in whole, else None.
     """
 
     source: torch.Tensor
     back: torch.Tensor
     more: tuple[tuple[tuple[int, ...], torch.Tensor, torch.Tensor], ...]
+    patches: stencil.Patches | None = None
 
 
 def serves(x: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
@@ -49,37 +52,75 @@ def pack(weight: torch.Tensor, half: bool) -> torch.Tensor:
     return words
 
 
+def _packed(weight):
+    return pack(weight if weight.ndim == 3 else weight[None], False)
+
+
+def _packed_half(weight):
+    return pack(weight if weight.ndim == 3 else weight[None], True)
+
+
+def _words(weight, half):
+    """As `pack`, of `(tap, in, out)` or `(in, out)`; kept while the weights stay the same."""
+    return None if weight is None else made_of(weight, _packed_half if half else _packed)
+
+
+def _filled_up(bias):
+    return torch.nn.functional.pad(bias, (0, wide(len(bias)) - len(bias)))
+
+
 def _padded(bias):
-    return None if bias is None else torch.nn.functional.pad(bias, (0, wide(len(bias)) - len(bias)))
+    if bias is None or not len(bias) % LANES:
+        return bias
+    return made_of(bias, _filled_up)
 
 
 def _run(half, rows, room, **fields):
     freed_memory.keep()  # a network's tensors come again at its next step, in whatever loop it is trained
-    threads = torch.get_num_threads()
-    room = torch.empty(threads, wide(room))
+    room = library.empty(torch.get_num_threads(), wide(room))
     values = {name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in fields.items()}
     task = _Perceptron(room=room.data_ptr(), room_size=room.shape[1], **values)  # `fields` keeps tensors alive
-    library.call("emulator_perceptron_half" if half else "emulator_perceptron", task)
+    weights = [fields.get(name) for name in ("first", "second", "first_bias", "second_bias", "source")]
+    library.call("emulator_perceptron_half" if half else "emulator_perceptron", task, *weights)
 
 
-def forward(x, first, first_bias, second, second_bias, residual, neighbours, half, keep):
+class Ends(NamedTuple):
+    """What else goes into layers and is done to their result, where no gradients are wanted.
+
+    `besides`: further inputs of the first layer, `(cell, batch, more)`. `activate`: whether the result goes through GELU.
+    """
+
+    besides: torch.Tensor | None = None
+    activate: bool = False
+
+
+NO_ENDS = Ends()
+
+
+def forward(x, first, first_bias, second, second_bias, residual, neighbours, half, keep, ends=NO_ENDS):
     """`(cell, batch, in)` -> the result `(cell that takes in, batch, out)` and, to `keep`, what the activation took.
 
-    `residual`: what the result is added to. Tensors come one by one, as torch passes them to an autograd function.
+    `residual`: what the result is added to, `(cell, batch or 1, out)`. Tensors come one by one, as torch passes them to an
+    autograd function.
     """
     (cells, batch, inputs), taps = x.shape, len(first)
     items = cells if neighbours is None else neighbours.source.shape[1]
+    patches = None if neighbours is None or second_bias is not None else neighbours.patches
+    if patches is not None and not half and stencil.serves(first, second):
+        return stencil.forward(x, items, first, first_bias, second, residual, patches, keep)
+    more = 0 if ends.besides is None else ends.besides.shape[2]
     middle, outputs = first.shape[2], (first if second is None else second).shape[-1]
-    to = x.new_empty(items, batch, outputs)
-    before = x.new_empty(items, batch, middle) if keep and second is not None else None
-    deep, hidden = wide(taps * inputs), wide(middle)
+    to = library.empty(items, batch, outputs)
+    before = library.empty(items, batch, middle) if keep and second is not None else None
+    deep, hidden = wide(taps * inputs + more), wide(middle)
     _run(
         half,
         items * batch,
         TILE * (deep + hidden + wide(outputs) + max(deep, hidden)),
         x=x,
-        first=pack(first, half),
-        second=None if second is None else pack(second[None], half),
+        besides=ends.besides,
+        first=_words(first, half),
+        second=_words(second, half),
         first_bias=_padded(first_bias),
         second_bias=_padded(second_bias),
         residual=residual,
@@ -88,8 +129,11 @@ def forward(x, first, first_bias, second, second_bias, residual, neighbours, hal
         to=to,
         taps=taps,
         inputs=inputs,
+        more=more,
         hidden=middle,
         outputs=outputs,
+        activate=ends.activate,
+        alike=residual is not None and residual.shape[1] != batch,
         items=items,
         batch=batch,
         chunk=TILE * 4,

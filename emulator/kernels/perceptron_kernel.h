@@ -46,9 +46,9 @@ INLINE int KERNEL(ready)(long width, int count)
 /* The cells that a tile takes in, `(TILE, taps * inputs)` in whole vectors; zeros where there are none. */
 INLINE const float *KERNEL(take_in)(const struct perceptron *f, long first, int count, float *room)
 {
-    if (!f->source && KERNEL(ready)(f->inputs, count))
+    if (!f->source && !f->besides && KERNEL(ready)(f->inputs, count))
         return f->x + first * f->inputs;
-    const long wide = WIDE(f->taps * f->inputs);
+    const long wide = WIDE(f->taps * f->inputs + f->more);
     for (int r = 0; r < TILE; r++) {
         float *row = room + r * wide;
         const long item = (first + r) / f->batch, sample = (first + r) % f->batch;
@@ -59,7 +59,12 @@ INLINE const float *KERNEL(take_in)(const struct perceptron *f, long first, int 
             else
                 memcpy(row, f->x + (source * f->batch + sample) * f->inputs, sizeof(float) * f->inputs);
         }
-        memset(row, 0, sizeof(float) * (wide - (long)f->taps * f->inputs));
+        if (f->besides && r < count)
+            memcpy(row, f->besides + (first + r) * f->more, sizeof(float) * f->more);
+        else
+            memset(row, 0, sizeof(float) * f->more);
+        row += f->more;
+        memset(row, 0, sizeof(float) * (wide - (long)f->taps * f->inputs - f->more));
     }
     return room;
 }
@@ -99,7 +104,7 @@ INLINE void KERNEL(put_rows)(const struct perceptron *f, const float *from, floa
 
 static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, long first, int count)
 {
-    const int depth = f->taps * f->inputs;
+    const int depth = f->taps * f->inputs + f->more;
     const long deep = WIDE(depth), middle = WIDE(f->hidden), wide = WIDE(f->outputs);
     float *more = room + TILE * deep, *others = more + TILE * middle;
     word *words = (word *)(others + TILE * wide);
@@ -108,7 +113,7 @@ static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, lo
     const float *start = f->second ? f->second_bias : f->first_bias;
     if (f->residual) {
         for (int r = 0; r < count; r++) {
-            const float *row = f->residual + (first + r) * f->outputs;
+            const float *row = f->residual + (f->alike ? (first + r) / f->batch : first + r) * f->outputs;
             if (start)
                 for (long n = 0; n < f->outputs; n++)
                     out[r * wide + n] = row[n] + start[n];
@@ -130,6 +135,9 @@ static void KERNEL(perceptron_ahead)(const struct perceptron *f, float *room, lo
         a = KERNEL(along_rows)(more, middle, words);
         KERNEL(layer_product)(TILE, wide, a, WORDS(middle), 1, f->second, wide, WORDS(f->hidden), out, wide, start, step);
     }
+    if (f->activate)
+        for (long n = 0; n < TILE * wide; n += WIDTH)
+            *(U *)(out + n) = KERNEL(gelu_value)(*(const U *)(out + n));
     KERNEL(put_rows)(f, out, f->to, f->outputs, first, count);
 }
 

@@ -19,11 +19,13 @@ typedef float KERNEL(word) __attribute__((may_alias));
 #endif
 #define word KERNEL(word)
 
+/* Tiles of few vectors have twice the rows: a sum waits for its last addition, so that many have to be under way. */
+
 /* c[r, n] = start[r, n] + sum_k a[r ai + k ak] b[k, n]: start is what c holds already, a bias with a step of 0, or NULL. */
 INLINE void KERNEL(layer_product_tile)(int rows, int vectors, const word *a, long ai, long ak, const word *b, long b_step,
                                        int depth, float *c, long c_step, const float *start, long start_step)
 {
-    V sum[ROWS][VECTORS];
+    V sum[2 * ROWS][VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
             sum[r][v] = start ? (V) * (const U *)(start + r * start_step + v * WIDTH) : (V){0};
@@ -46,6 +48,9 @@ INLINE void KERNEL(layer_product_strip)(int vectors, int rows, const word *a, lo
                                         int depth, float *c, long c_step, const float *start, long start_step)
 {
     int r = 0;
+    for (; 2 * vectors <= VECTORS && r + 2 * ROWS <= rows; r += 2 * ROWS)
+        KERNEL(layer_product_tile)(2 * ROWS, vectors, a + r * ai, ai, ak, b, b_step, depth, c + r * c_step, c_step,
+                                   start ? start + r * start_step : NULL, start_step);
     for (; r + ROWS <= rows; r += ROWS)
         KERNEL(layer_product_tile)(ROWS, vectors, a + r * ai, ai, ak, b, b_step, depth, c + r * c_step, c_step,
                                    start ? start + r * start_step : NULL, start_step);
@@ -62,6 +67,9 @@ static void KERNEL(layer_product)(int rows, long columns, const word *a, long ai
     for (; n + VECTORS * WIDTH <= columns; n += VECTORS * WIDTH)
         KERNEL(layer_product_strip)(VECTORS, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step,
                                     start ? start + n : NULL, start_step);
+    for (; VECTORS > 2 && n + 2 * WIDTH <= columns; n += 2 * WIDTH)
+        KERNEL(layer_product_strip)(2, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step, start ? start + n : NULL,
+                                    start_step);
     for (; n < columns; n += WIDTH)
         KERNEL(layer_product_strip)(1, rows, a, ai, ak, b + n, b_step, depth, c + n, c_step, start ? start + n : NULL,
                                     start_step);

@@ -20,16 +20,17 @@ class ReusedMemory:
 
     Args:
       slack: a free block serves what it is at most so many times as long as.
+      lasting: whether blocks stay as long as this, also those that nothing fits any more.
     """
 
-    def __init__(self, slack: float = 2.0):
-        self._slack = slack
+    def __init__(self, slack: float = 2.0, lasting: bool = False):
+        self._slack, self._lasting = slack, lasting
         # Block and its aligned length, with the array that the last tensor in it keeps alive.
         self._blocks: list[tuple[np.ndarray, int, weakref.ref]] = []
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        return ReusedMemory, (self._slack,)  # another process begins with none
+        return ReusedMemory, (self._slack, self._lasting)  # another process begins with none
 
     def tensor(self, shape: Sequence[int]) -> Tensor:
         """A float32 tensor of a shape, with any values."""
@@ -40,7 +41,7 @@ class ReusedMemory:
             if fits:
                 block, length, _ = self._blocks.pop(fits[0])
             else:  # sizes have changed: other free blocks will not be wanted again
-                self._blocks = [entry for entry in self._blocks if entry[2]() is not None]
+                self._blocks = [entry for entry in self._blocks if self._lasting or entry[2]() is not None]
                 block, length = np.empty(size + _ALIGNED, np.float32), size
             start = -block.ctypes.data // block.itemsize % _ALIGNED
             array = block[start : start + size].reshape(tuple(shape))

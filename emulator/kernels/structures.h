@@ -67,6 +67,58 @@ struct norm {
     long next; /* the first portion that no thread has taken */
 };
 
+struct moments { /* an instance norm */
+    const float *x;              /* `(cell, column)`; columns are batch, then channel */
+    const float *scale, *shift;  /* of every channel */
+    float *to, *mean, *rstd;     /* mean and 1 / standard deviation of every column */
+    float *sums;    /* `(portion, 2, column)` */
+    float *factors; /* `(2, column)` */
+    int summing;    /* whether this pass forms the sums or the result */
+    long cells, columns, channels;
+    double epsilon; /* of the variance */
+    long next; /* the first portion that no thread has taken */
+};
+
+struct rearrange { /* maps of every sample and channel as cells, or cells as maps */
+    float *maps;        /* `(batch, channel, place)` */
+    float *cells;       /* `(cell, batch, channel)` */
+    const int64_t *cell; /* at every place of a map */
+    int out;            /* whether cells become maps */
+    long count, batch, channels;
+    long next; /* the first portion of places that no thread has taken */
+};
+
+struct compare {
+    const char *const *left, *const *right; /* memory to compare, piece by piece */
+    const long *sizes;                      /* of the pieces, in bytes */
+    int differ;                             /* set where any of them differ */
+    long count;
+    long next; /* the first piece that no thread has taken */
+};
+
+#define SEGMENTS 4
+
+struct normalise {
+    const float *from[SEGMENTS];             /* `(batch, channel, cell)` with the step between batch elements below */
+    const float *mean[SEGMENTS], *std[SEGMENTS]; /* by channel; NULL for what stays as it is */
+    float *to;                               /* `(batch, all, cell)` */
+    int gaps[SEGMENTS];                      /* whether what is missing becomes 0 */
+    long channels[SEGMENTS], step[SEGMENTS];
+    long batch, all, cells;
+    long next; /* the first map that no thread has taken */
+};
+
+struct finish {
+    const float *predicted;                  /* `(batch, prognostic + diagnosed, cell)`, normalised */
+    const float *state;                      /* `(batch, prognostic, cell)` with the step between batch elements below */
+    const float *resting, *lower, *upper;    /* `(prognostic, cell)` */
+    const float *damping, *change;           /* by prognostic channel */
+    const float *mean, *std;                 /* by diagnostic channel */
+    float *following, *diagnostic;           /* `(batch, prognostic, cell)`, `(batch, diagnosed, cell)` */
+    long batch, prognostic, diagnosed, cells, state_step;
+    long next; /* the first map that no thread has taken */
+};
+
 #define MESSAGE_EPSILON 1e-5f /* of the norm's variance */
 #define MESSAGE_ROOM 6144 /* numbers of a tile of rows; a thread keeps three on its stack: 72 KiB */
 
@@ -107,9 +159,10 @@ struct maps { /* linear layers of the same rows; NULL for what there is none of 
 
 struct perceptron {
     const float *x;      /* `(cell, batch, inputs)` */
+    const float *besides; /* `(cell, batch, more)`: further inputs, behind those of x; NULL for none */
     const void *first, *second;           /* weights as words, for gradients the transposed ones; no second for one layer */
     const float *first_bias, *second_bias; /* in whole vectors, NULL for none */
-    const float *residual; /* `(cell, batch, outputs)`: what the result is added to, in place of its bias; NULL for nothing */
+    const float *residual; /* `(cell, batch, outputs)`: what the result is added to; NULL for nothing */
     const int *source;   /* `(tap, item)`: the cell that an item takes in, -1 for none; NULL for its own */
     const int *target;   /* the cell that an item is, NULL for its own */
     float *before;       /* `(cell, batch, hidden)`: what the activation takes */
@@ -118,12 +171,29 @@ struct perceptron {
     float *g_before;     /* `(cell, batch, hidden)`, NULL for none */
     float *sums;         /* gradients of weights and biases, `(chunk, sums_size)` */
     float *room;         /* of every thread */
-    int taps, inputs, hidden, outputs, add; /* add: to what the result holds already */
+    int taps, inputs, more, hidden, outputs;
+    int add, activate, alike; /* add to what the result holds; GELU of the result; the residual is that of all samples */
     long items, batch;
     long chunk;          /* rows whose gradients of weights are summed together */
     long sums_size, room_size;
     long threads;        /* that have room */
     long next;           /* the first chunk that no thread has taken */
+};
+
+struct stencil { /* rows are `(cell, batch)`, widths whole vectors */
+    const float *x;          /* `(cell, batch, inputs)` */
+    const int *source;       /* `(16, patch)`: cells of a patch of 4 x 4, -1 for none */
+    const int *target;       /* `(4, patch)`: the cells in its middle, -1 for none */
+    const float *first;      /* transformed weights, `(16, inputs, hidden)` */
+    const float *first_bias; /* NULL for none */
+    const float *second;     /* `(hidden, outputs)` */
+    const float *residual;   /* `(cell, batch, outputs)`: what the result is added to; NULL for nothing */
+    float *before, *to;      /* what the activation takes, NULL where nobody wants it; the result */
+    float *room;             /* of every thread */
+    int inputs, hidden, outputs;
+    long patches, batch, room_size;
+    long threads;            /* that have room */
+    long next;               /* the first tile of patches that no thread has taken */
 };
 
 #define BLOCK 128 /* cells whose column sums a thread forms at a time */

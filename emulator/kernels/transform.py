@@ -153,7 +153,7 @@ def _fourier(cells, spectra, places, kind, sizes, at, onto):
         columns=columns,
         part_step=part_step,
     )
-    library.call("emulator_fourier", task)
+    library.call("emulator_fourier", task, places)
 
 
 Blocks = tuple[tuple[int, int], ...]  # of orders, where each starts and stops
@@ -204,7 +204,7 @@ def legendre_of_rows(
 ) -> None:
     """`legendre` of the rows themselves in place of the spectra that they add up to."""
     half, channels = len(places.north), coefficients.shape[1]
-    room = torch.empty(torch.get_num_threads(), 2 * half * channels + LANES)
+    room = library.empty(torch.get_num_threads(), 2 * half * channels + LANES)
     _legendre(
         coefficients,
         table,
@@ -230,7 +230,7 @@ def _legendre(coefficients, table, kind, **rest):
         backward=backward,
         **rest,
     )
-    library.call("emulator_legendre", task)
+    library.call("emulator_legendre", task, table)
 
 
 def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
@@ -253,7 +253,7 @@ def _mix(c, weight, out, blocks, half, *gradients):
     batch, inputs, outputs = c.shape[1], c.shape[2], out.shape[2]
     widest = max((stop - start for start, stop in blocks), default=0)
     size = 3 * inputs * outputs + 2 * widest * batch * max(inputs, outputs)
-    room = torch.empty(torch.get_num_threads(), size + LANES)
+    room = library.empty(torch.get_num_threads(), size + LANES)
     task = _Mixing(
         c.data_ptr(),
         weight.data_ptr(),
@@ -268,4 +268,4 @@ def _mix(c, weight, out, blocks, half, *gradients):
         inputs=inputs,
         outputs=outputs,
     )
-    library.call("emulator_mixing_half" if half else "emulator_mixing", task)
+    library.call("emulator_mixing_half" if half else "emulator_mixing", task, weight)

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from emulator.data.channels import Layout, kept_within
 from emulator.data.normalisation import Normalizer
+from emulator.kernels.columns import whole
+from emulator.kernels.fields import Part, finished, normalised
+from emulator.kernels.library import alone
 from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise
 from emulator.model.predictions import PREDICTIONS, Known
@@ -110,13 +113,18 @@ class Step(nn.Module):
 
     def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor, length: Tensor | None = None) -> Tensor:
         """What the network sees, `(batch, in, *space)`."""
+        static = self.static.expand(len(state), *self.static.shape)
+        if self._fused and alone(state, forcing, clock, static):
+            now, given = self.state_scale, self.forcing_scale
+            parts = [Part(whole(state), now.mean, now.std), Part(whole(forcing), given.mean, given.std, gaps=True)]
+            return normalised([*parts, Part(whole(clock)), Part(static)])
         if self.layout.history == 1:
             fields = kept_within(self.state_scale(state), self.exists)
         else:  # one time after the other
             times = self.state_scale(state.flatten(0, 1)).unflatten(0, state.shape[:2])
             fields = kept_within(times, self.exists).flatten(1, 2)
         parts = [fields, torch.nan_to_num(self.forcing_scale(forcing)), clock]
-        parts.append(self.static.expand(len(state), *self.static.shape))
+        parts.append(static)
         if len(self.layout.lengths) > 1:
             told = torch.log2(length).float().view(-1, 1, *[1] * (clock.dim() - 2))
             parts.append(told.expand(-1, 1, *clock.shape[2:]))
@@ -146,12 +154,8 @@ class Step(nn.Module):
         if self.scalars is not None:
             more["condition"] = self.scalars(self.forcing_scale(forcing), clock, length)
         predicted = self.network(self.inputs(state, forcing, clock, length), **more).float()
-        change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
         now, past = newest(state, self.layout), state[:, 1:] if self.layout.history > 1 else None
-        following = self.prediction.following(self._known(now, length, reference), change)
-        following = torch.minimum(torch.maximum(following, self.lower), self.upper)
-        following = kept_within(following, self.exists)
-        diagnostic = kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
+        following, diagnostic = self._finished(predicted, now, length, reference)
         if self.scheme is None:
             return StepResult(following, diagnostic, {}, past=past)
         with torch.autocast(state.device.type, enabled=False):
@@ -162,6 +166,24 @@ class Step(nn.Module):
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
         return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
+
+    @property
+    def _fused(self) -> bool:
+        """Whether all that is done to maps before and after the network is what the compiled passes do."""
+        masked = self.exists is not None or self.diagnostic_exists is not None
+        return self.layout.history == 1 and self.layout.lengths == (1,) and not masked
+
+    def _finished(self, predicted: Tensor, now: Tensor, length, reference) -> tuple[Tensor, Tensor]:
+        """Fields at the end of the step, within the envelope, and diagnostics, from what the network predicts."""
+        bounds, scales = (self.resting, self.lower, self.upper), (self.damping, self.change_std)
+        if self._fused and self.prediction.damped and alone(predicted, now, *bounds, *scales):
+            moments = self.diagnostic_scale.mean, self.diagnostic_scale.std
+            return finished(predicted.contiguous(), whole(now), bounds, scales, moments)
+        change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
+        following = self.prediction.following(self._known(now, length, reference), change)
+        following = torch.minimum(torch.maximum(following, self.lower), self.upper)
+        diagnostic = kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
+        return kept_within(following, self.exists), diagnostic
 
     def _common(self, length: Tensor | float | None) -> float | None:
         """The length of all rows where the network makes steps of several; raises `ValueError` for rows that differ."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from emulator.kernels import perceptron as native
 from emulator.kernels.layers import gelu_backward
-from emulator.kernels.library import takes
+from emulator.kernels.library import alone, takes
 from emulator.kernels.precision import exact_products
 
 _ONEDNN = torch.backends.mkldnn.is_available()  # asked once: torch.compile cannot trace the question
@@ -117,14 +117,19 @@ def perceptron(
     residual: torch.Tensor | None = None,
     neighbours: native.Neighbours | None = None,
     half: bool = False,
+    ends: native.Ends = native.NO_ENDS,
 ) -> torch.Tensor:
     """`(..., in)` -> `(..., out)`: a linear layer, or two with GELU between them, added to a residual where there is one.
 
     Weights are `(out, in)` as torch's, the first ones `(hidden, in, *stencil)` where cells take in their `neighbours`; then
     x is `(cell, batch, in)`. `half`: products of numbers rounded to bfloat16, summed in float32. What enters and leaves is
-    float32.
+    float32. `ends`: what only an `alone` network can ask for.
     """
     shape = x.shape
+    if alone(x, first) and x.ndim == 3 and x.is_contiguous() and (residual is None or residual.is_contiguous()):
+        turned = None if second is None else second.t()
+        tensors = _by_tap(first), first_bias, turned, second_bias, residual, neighbours
+        return native.forward(x, *tensors, half, False, ends)[0]
     if x.ndim != 3:
         x = x.reshape(-1, 1, shape[-1])
     onto = None if residual is None else residual.to(x.dtype).contiguous()
@@ -146,6 +151,13 @@ class Linear(nn.Linear):
         nn.init.normal_(self.weight, std=math.sqrt(gain / inputs))
         if bias:
             nn.init.zeros_(self.bias)
+
+    def activated(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """GELU of the result, which is added to a residual."""
+        if alone(x, residual, self.weight) and x.ndim == 3 and x.is_contiguous() and residual.is_contiguous():
+            half = halved(x, self.precision)
+            return perceptron(x, self.weight, self.bias, residual=residual, half=half, ends=native.Ends(activate=True))
+        return gelu(self(x, residual))
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """`(..., in)` -> `(..., out)`, added to a residual of that shape where there is one, in the residual's type."""
@@ -195,11 +207,19 @@ class MLP(nn.Module):
             Linear(i, o, n < last or bias_last, 2.0 if n < last else gain, precision) for n, (i, o) in enumerate(pairs)
         )
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None, besides: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`besides`: further inputs, behind those of x. A residual may be the same for all samples, `(cell, 1, out)`."""
         half = halved(x, self.layers[0].precision)
         if len(self.layers) <= 2 and serves(x, self.layers[0].weight, half):
             weights = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
-            return perceptron(x, *weights, residual=residual, half=half)
+            if besides is None:
+                return perceptron(x, *weights, residual=residual, half=half)
+            if alone(x, besides) and x.ndim == 3 and x.is_contiguous() and besides.is_contiguous():
+                return perceptron(x, *weights, residual=residual, half=half, ends=native.Ends(besides))
+        if besides is not None:
+            return self(torch.cat([x, besides], -1), residual)
         for layer in self.layers[:-1]:
             x = gelu(layer(x))
         x = self.layers[-1](x)

@@ -4,24 +4,27 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.kernels.layers import norm_backward
-from emulator.kernels.library import takes
+from emulator.kernels.layers import norm_backward, norm_forward
+from emulator.kernels.library import alone, takes
 from emulator.parallel.space import ALONE, Space
 
 
 class InstanceNorm(torch.autograd.Function):
     """Every column of `(cell, column)` to mean 0 and variance 1, then scaled and shifted, `(column,)` each.
 
-    Columns are the channels of one batch to torch's fused kernel, 8 times faster than its var_mean over the first axis.
+    Columns are the channels of one batch to torch's fused kernel, 8 times faster than its var_mean over the first axis; the
+    compiled one takes a third of its time.
     The gradient is written out: column sums as products with ones and two passes, twice as fast as the kernel's own.
     Of the cells that a process of a `space` has, the moments are those of all; gradients of scale and shift are its part.
     """
 
     @staticmethod
     def forward(ctx, x, scale, shift, eps, space=ALONE):
-        if space.size == 1:
+        cells = len(x)
+        if space.size == 1 and not torch.compiler.is_compiling() and _compiled(x, scale, shift):
+            y, mean, rstd = norm_forward(x, scale.contiguous(), shift.contiguous(), eps)
+        elif space.size == 1:
             y, mean, rstd = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, eps)
-            cells = len(x)
         else:
             cells, mean, variance = _moments(x, space)
             y = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, eps)[0]
@@ -52,6 +55,10 @@ class InstanceNorm(torch.autograd.Function):
         factor, slope, offset = factors(g_scale, g_shift)
         g_x = torch.addcmul(offset, x, slope).addcmul_(g, factor)
         return g_x, g_scale, g_shift, None, None
+
+
+def _compiled(x, scale, shift):
+    return takes(x, scale, shift) and x.is_contiguous() and x.shape[0]
 
 
 def _moments(x, space):
@@ -96,6 +103,9 @@ class Norm(nn.Module):
             nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        plain = self.kind == "instance" and self.modulation is None and self.space.size == 1
+        if plain and alone(x, self.weight) and x.is_contiguous():
+            return norm_forward(x.flatten(1), self.weight, self.bias, self.eps)[0].view(x.shape)
         scale = shift = None
         if self.modulation is not None:
             scale, shift = self.modulation(condition).chunk(2, -1)

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from emulator.kernels.recording import recorded
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
 from emulator.networks.layers import MLP, DropPath, Linear, full, gelu
 from emulator.networks.norms import Norm
+from emulator.networks.position import Position
 from emulator.networks.registry import expect_global, network
 from emulator.networks.spectral import DegreeGate, SpectralFilter
 from emulator.networks.stencil import StencilMLP
@@ -23,7 +25,7 @@ from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 from emulator.sphere.tables import latitudes, truncation
-from emulator.sphere.transform import SphericalTransform, harmonics
+from emulator.sphere.transform import SphericalTransform
 
 Skip = Literal["none", "identity", "linear"]
 Precision = Literal["float32", "bfloat16"]
@@ -132,7 +134,7 @@ class SFNO(nn.Module):
         self.residual = None
         if options.big_skip == "add" and in_channels != out_channels:
             self.residual = Linear(in_channels, out_channels, bias=False)
-        self.position = _Position(options.position, self.outer, width)
+        self.position = Position(options.position, self.outer, width)
         self.blocks = nn.ModuleList(
             Block(
                 self.outer if n == 0 else self.inner,
@@ -152,20 +154,23 @@ class SFNO(nn.Module):
         them. Raises `ValueError` for other shapes.
         """
         self._check(x, condition, noise)
-        x = self.outer.arrange(x.permute(2, 3, 0, 1))
+        if condition is None and noise is None and self.outer.space.size == 1:
+            return recorded(self, self._output, x)
+        return self._output(x, condition, noise)
+
+    def _output(self, x, condition=None, noise=None):
+        x = self.outer.from_maps(x)
         fields = self._noise_of_blocks(noise)
-        h = self.position(full(self.encoder(x)))
+        h = self.position(self.encoder, x)
         for block, field in zip(self.blocks, fields, strict=True):
             if self.options.checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, condition, field, use_reentrant=False)
             else:
                 h = block(h, condition, field)
-        if self.options.big_skip == "concat":
-            h = torch.cat([h, x], -1)
-        h = full(self.decoder(h))
+        h = full(self.decoder(h, besides=x if self.options.big_skip == "concat" else None))
         if self.options.big_skip == "add":
             h = h + (x if self.residual is None else self.residual(x))
-        return self.outer.restore(h).permute(2, 3, 0, 1).contiguous()
+        return self.outer.to_maps(h)
 
     def _noise_of_blocks(self, noise):
         """For every block the noise `(cell, batch, channel)` on the grid that it ends on, or None."""
@@ -234,7 +239,7 @@ class Block(nn.Module):
             c = mixing(gate(c))
         x = self.synthesis.synthesise(c)
         if self.options.activation:
-            x = self._normalised(gelu(_plus(x, self.inner_skip, inner)), condition, noise)
+            x = self._normalised(_activated(x, self.inner_skip, inner), condition, noise)
         else:
             x = _plus(self._normalised(x, condition, noise), self.inner_skip, inner)
         if self.mlp is not None:
@@ -261,6 +266,10 @@ def _plus(x, skip, kept):
     return skip(kept, x) if isinstance(skip, Linear) else x + skip(kept)
 
 
+def _activated(x, skip, kept):
+    return skip.activated(kept, x) if isinstance(skip, Linear) else gelu(_plus(x, skip, kept))
+
+
 def _transforms(nlat, nlon, grid, poles, options, space):
     """Outer and inner transform with a common truncation; the inner grid is Gaussian where it is coarser."""
     scale = options.scale_factor
@@ -281,22 +290,3 @@ def _areas(transform):
     weights = latitudes(transform.nlat, transform.grid, transform.poles)[1]
     shares = (weights / (2 * transform.nlon)).float()[transform.band, None].expand(transform.shape)
     return transform.arrange(shares[..., None])[:, 0]
-
-
-class _Position(nn.Module):
-    """A field that differs from cell to cell, added to the encoded state, so that the network knows places."""
-
-    def __init__(self, kind, transform, channels):
-        super().__init__()
-        self.kind, self.transform = kind, transform
-        if kind == "learned":  # in the order of latitudes and longitudes, which checkpoints can rely on
-            self.field = nn.Parameter(torch.randn(transform.nlat, transform.nlon, channels) * 0.02)
-        elif kind == "harmonics":
-            self.register_buffer("field", harmonics(transform, channels)[:, None], persistent=False)
-
-    def forward(self, x):
-        if self.kind == "none":
-            return x
-        if self.kind == "harmonics":
-            return x + self.field
-        return x + self.transform.arrange(self.field[self.transform.band])[:, None]

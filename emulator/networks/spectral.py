@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import register_flop_formula
 
 from emulator.kernels import transform as native
+from emulator.kernels.library import alone, empty
 from emulator.parallel.space import ALONE, Space
 from emulator.sphere.tables import Plan
 
@@ -42,10 +43,11 @@ def mix(c, weight, plan, half):
     """`(count, batch, C)` times `(l, C, C')`, or `(l, C, 2, C')` for real and imaginary weights."""
     plan = Plan(*plan)
     batch, width = c.shape[1], weight.shape[-1]
-    out = c.new_empty(plan.count, batch, width)
     if native.mixes(c, weight, half):
+        out = empty(plan.count, batch, width)
         native.mixing(c.contiguous(), weight.contiguous(), out, plan.bounds, half)
         return out
+    out = c.new_empty(plan.count, batch, width)
     values, weight = (c.bfloat16(), weight.bfloat16()) if half else (c, weight)
     for position, degrees, rows, first in _pieces(plan):
         size = degrees * rows
@@ -191,6 +193,8 @@ class SpectralFilter(nn.Module):
     def forward(self, c: torch.Tensor) -> torch.Tensor:
         """`(count, batch, channel)` -> the same."""
         if self.weight.ndim == 4 or self.kind == "real":
+            if alone(c, self.weight):
+                return mix(c, self.weight, self.plan, self.half)
             return Mix.apply(c, self.weight, list(self.plan), self.half)
         if self.kind == "low_rank":
             c = c @ self.inward

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from emulator.kernels.perceptron import Neighbours
+from emulator.kernels.stencil import Patches
 from emulator.networks.layers import Linear, gelu, halved, perceptron, serves
 from emulator.parallel.space import Fetch
 from emulator.sphere.tables import own_rows
@@ -155,7 +156,22 @@ def neighbours(transform: SphericalTransform, size: int, beyond: RowsBeyond | No
     while any(len(taken) for taken, _ in pairs):
         again, pairs = _takers(pairs, cells + further)
         more += _grouped(again)
-    return Neighbours(source.int(), back.int(), tuple(more))
+    return Neighbours(source.int(), back.int(), tuple(more), _patches(order, image) if size == 3 else None)
+
+
+def _patches(order: torch.Tensor, image: torch.Tensor) -> Patches:
+    """Two by two cells of a map `(nlat, nlon)`, and the four by four of it padded by one cell that these take in."""
+    nlat, nlon = order.shape
+    odd = (0, nlon % 2, 0, nlat % 2)
+    order, image = (nn.functional.pad(cells, odd, value=-1) for cells in (order, image))
+    rows, columns = order.shape
+
+    def every_second(cells, size):
+        corners = [(i, j) for i in range(size) for j in range(size)]
+        parts = [cells[i : i + rows - 1 : 2, j : j + columns - 1 : 2].flatten() for i, j in corners]
+        return torch.stack(parts).int().contiguous()
+
+    return Patches(every_second(image, 4), every_second(order, 2))
 
 
 def _takers(pairs, cells):

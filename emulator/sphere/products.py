@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from emulator.kernels import transform as native
+from emulator.kernels.library import empty
 from emulator.kernels.precision import exact_products
 from emulator.sphere.tables import Plan, longitude_order
 
@@ -106,10 +107,11 @@ def _places(plan, channels):
 
 def _to_spectra(x, table, plan):
     """For each parity of degree q, `(2, order, row, C)`: of the part of the field that its degrees belong to."""
-    spectra = [x.new_empty(2, plan.orders, plan.half, x.shape[2]) for _ in (0, 1)]
     if native.serves(x, plan.nlon):
+        spectra = [empty(2, plan.orders, plan.half, x.shape[2]) for _ in (0, 1)]
         native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=False)
         return spectra
+    spectra = [x.new_empty(2, plan.orders, plan.half, x.shape[2]) for _ in (0, 1)]
     if plan.fourier == "fast":
         return _to_spectra_fast(x, spectra, plan)
     parts = _fold(x, plan)
@@ -128,7 +130,7 @@ def _to_spectra(x, table, plan):
 def _from_spectra(spectra, table, plan, onto=None):
     """Transpose of `_to_spectra`; the compiled kernels add it to `onto`."""
     if native.serves(spectra[0], plan.nlon):
-        x = spectra[0].new_empty(plan.nlon, plan.nlat, spectra[0].shape[3])
+        x = empty(plan.nlon, plan.nlat, spectra[0].shape[3])
         native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=True, onto=onto)
         return x
     if plan.fourier == "fast":
@@ -186,11 +188,11 @@ def to_coefficients(x, legendre, fourier, plan):
 def sums_over_rows(spectra, legendre, plan):
     """Coefficients `(count, C)` of the plan's blocks, from the two spectra of their orders."""
     channels = spectra[0].shape[3]
-    out = legendre.new_empty(plan.count, channels)
-    if native.serves(out, plan.nlon):
+    if native.serves(spectra[0], plan.nlon):
+        out = empty(plan.count, channels)
         native.legendre(out, spectra, legendre, plan.lmax, plan.bounds, plan.flipped, plan.natural, False)
         return out
-    position = place = 0
+    out, position, place = legendre.new_empty(plan.count, channels), 0, 0
     with exact_products(small=plan.half < 40):
         for block, tables in zip(plan.blocks, _split_legendre(legendre, plan), strict=True):
             orders = block.stop - block.start
@@ -212,9 +214,11 @@ def to_cells(c, legendre, fourier, plan, onto=None):
     """Transpose of `to_coefficients`: `(count, C)` -> `(nlon * nlat, C)`, added to cells `onto`; all contiguous."""
     plan = Plan(*plan)
     channels = c.shape[1]
-    spectra = [c.new_empty(2, plan.orders, plan.half, channels) for _ in (0, 1)]
+    native_too = native.serves(c, plan.nlon)
+    make = empty if native_too else c.new_empty
+    spectra = [make(2, plan.orders, plan.half, channels) for _ in (0, 1)]
     sums_over_degrees(c, spectra, legendre, plan)
-    if native.serves(c, plan.nlon):
+    if native_too:
         return _from_spectra(spectra, fourier, plan, onto).view(-1, channels)
     if plan.orders > plan.lmax:
         for spectrum in spectra:

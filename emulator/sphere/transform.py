@@ -18,10 +18,11 @@ import torch
 
 from emulator.kernels import library
 from emulator.kernels import transform as native
+from emulator.kernels.layers import cells_to_maps, maps_to_cells
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 from emulator.sphere.bands import BandProducts
-from emulator.sphere.products import AnalysisBesides, Transform
+from emulator.sphere.products import AnalysisBesides, Transform, to_cells, to_coefficients
 from emulator.sphere.tables import (
     GRIDS,
     Plan,
@@ -130,6 +131,18 @@ class _Tables(torch.nn.Module):
         """Inverse of `arrange`."""
         return _Reorder.apply(cells, self.cell_inverse, self.cell_index).unflatten(0, self.shape)
 
+    def from_maps(self, maps: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, nlat, nlon)` -> cells in the kernels' order, `(cell, batch, channel)`."""
+        if library.alone(maps) and maps.is_contiguous():
+            return maps_to_cells(maps, self.cell_inverse)
+        return self.arrange(maps.permute(2, 3, 0, 1))
+
+    def to_maps(self, cells: torch.Tensor) -> torch.Tensor:
+        """Inverse of `from_maps`."""
+        if library.alone(cells) and cells.is_contiguous():
+            return cells_to_maps(cells, self.cell_inverse, self.shape)
+        return self.restore(cells).permute(2, 3, 0, 1).contiguous()
+
     def pack(self, coefficients: torch.Tensor) -> torch.Tensor:
         """`(lmax, lmax, 2, *channels)` -> coefficients in the kernels' order, `(count, *channels)`."""
         _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
@@ -147,7 +160,10 @@ class _Tables(torch.nn.Module):
 
     def _transform(self, x, table, inverse=False, plan=None):
         flat = x.reshape(len(x), -1).to(table.dtype)
-        y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse, self._products)
+        if self.space.size == 1 and library.alone(flat, table):
+            y = (to_cells if inverse else to_coefficients)(flat.contiguous(), table, self.fourier, plan or self.plan)
+        else:
+            y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse, self._products)
         return y.view(len(y), *x.shape[1:])
 
     def _analysis(self, field, table, plan):
@@ -208,7 +224,7 @@ class SphericalTransform(_Tables):
     def analyse_besides(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`analyse`, and the cells for what else takes them in: gradients come back faster than from two uses of cells."""
         flat = cells.reshape(len(cells), -1)
-        if flat.dtype != self.analysis_table.dtype:
+        if flat.dtype != self.analysis_table.dtype or library.alone(flat):
             return self.analyse(cells), cells
         how = self.analysis_table, self.fourier, list(self.plan), self._products
         c, kept = AnalysisBesides.apply(flat.contiguous(), *how)

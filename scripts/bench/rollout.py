@@ -4,7 +4,8 @@ Takes the checkpoint and the store of a run directory (by default the quickstart
 with daily output to Zarr, and counts simulated years a day of wall time, without the first steps. `peer` is the embedded
 model (JAX-GCM, T31, 8 levels) on the same number of threads, compiled before it is timed. Then the same rollout without
 writing: `ratio` of the case "writing" is computing alone over computing and writing. `--years 10` runs all ten years; peak
-memory after a tenth and at the end shows that it does not grow.
+memory after a tenth and at the end shows that it does not grow. Then the parts of a step, milliseconds each, and a step of 8
+members together against one of a single forecast (`peer`; `ratio` is how many times as long).
 """
 
 import argparse
@@ -126,6 +127,15 @@ def cases(options):
         "ratio": early / end,
         "unit": "GiB",
     }
+    import rollout_parts
+
+    steps = rollout_parts.parts_of_a_step(run, short, every)
+    steps |= {f"kernel {name}": value for name, value in rollout_parts.kernels_of_the_network(run).items()}
+    for name, milliseconds in steps.items():
+        yield {"case": f"a step: {name}", "ours": milliseconds, "peer": None, "ratio": None, "unit": "ms"}
+    together, one = rollout_parts.batch_against_one(run, short, every, options.repeats)
+    case = f"a step of {rollout_parts.MEMBERS} members over one of a single forecast, no writing"
+    yield {"case": case, "ours": together, "peer": one, "ratio": together / one, "unit": "ms"}
 
 
 def main() -> None:

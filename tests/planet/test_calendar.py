@@ -179,3 +179,12 @@ def test_a_year_of_360_days_is_a_whole_year_of_the_sun():
     assert list(hour_and_leap_day(np.array([february, march]))[1]) == [60, 61]
     noleap = np.array([cftime.DatetimeNoLeap(2001, 12, 31)])
     assert day_and_hour(noleap)[0][0] == 365 and day_and_hour(np.array(["2004-12-31"], "M8[ns]"))[0][0] == 366
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "s"])
+def test_day_and_hour_are_xarrays_bit_for_bit(unit):
+    times = np.datetime64("1899-12-30T23:59:58", unit) + np.arange(9000) * np.timedelta64(87_907, "s")
+    clock = xr.DataArray(times, dims="time").dt
+    day, hour = day_and_hour(times)
+    np.testing.assert_array_equal(day, clock.dayofyear.values)
+    np.testing.assert_array_equal(hour, (clock.hour + clock.minute / 60 + clock.second / 3600).values)

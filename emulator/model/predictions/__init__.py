@@ -41,11 +41,13 @@ class Prediction:
     Attributes:
       following: `(known, predicted) -> fields` at the end of the step.
       spread: whether it needs the standard deviation about the time mean. reference: whether it needs the climatology.
+      damped: whether it is a change on top of damped persistence, as the compiled pass of a step has it.
     """
 
     following: Callable[[Known, Tensor], Tensor]
     spread: bool = False
     reference: bool = False
+    damped: bool = False
 
 
 PREDICTIONS: Registry[Prediction] = Registry("kind of prediction", __name__)

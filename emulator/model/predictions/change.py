@@ -7,4 +7,4 @@ def following(known, predicted):
     return known.state + (known.damping * (known.resting - known.state) + known.change * predicted)
 
 
-PREDICTIONS.register("change", Prediction(following))
+PREDICTIONS.register("change", Prediction(following, damped=True))
