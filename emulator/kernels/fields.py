@@ -1,5 +1,6 @@
 """What a step does to whole maps before and after its network, in one pass each."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ def finished(predicted, state, bounds, scales, moments) -> tuple[Tensor, Tensor]
     diagnosed = predicted.shape[1] - prognostic
     following, diagnostic = torch.empty(batch, prognostic, *space), torch.empty(batch, diagnosed, *space)
     tensors = (predicted, state, *bounds, *scales, *moments, following, diagnostic)
-    sizes = {"batch": batch, "prognostic": prognostic, "diagnosed": diagnosed, "cells": state[0, 0].numel()}
+    sizes = {"batch": batch, "prognostic": prognostic, "diagnosed": diagnosed, "cells": math.prod(space)}
     task = _Finish(*(tensor.data_ptr() for tensor in tensors), **sizes, state_step=state.stride(0))
     library.call("emulator_finish", task)
     return following, diagnostic
