@@ -124,16 +124,16 @@ def test_forecasts_of_processes_together_are_those_of_one(alone, tmp_path, kind,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_stopped_rollout_goes_on_with_the_same_bits_and_with_another_number(alone, tmp_path):
     for name in ("straight", "stopped"):
         for stop_at in (None,) if name == "straight" else (4, None):
-            together(2, in_processes, str(tmp_path / f"{name}.zarr"), "single", 2, stop_at)
+            together(2, in_processes, str(tmp_path / f"{name}.zarr"), "single", 2, stop_at, timeout=600)
             if stop_at:
                 left = {path.name.split("-")[0] for path in (tmp_path / "stopped.zarr.progress").iterdir()}
                 assert {"restart"} <= left and not (tmp_path / "stopped.zarr").exists()
     straight, stopped = (open_forecast(tmp_path / f"{name}.zarr").load() for name in ("straight", "stopped"))
     xr.testing.assert_identical(stopped, straight)
-    together(2, in_processes, str(tmp_path / "other.zarr"), "single", 2, 4)
+    together(2, in_processes, str(tmp_path / "other.zarr"), "single", 2, 4, timeout=600)
     forecast(tmp_path / "other.zarr", "single")
     xr.testing.assert_identical(open_forecast(tmp_path / "other.zarr").load(), alone("single"))

@@ -128,15 +128,15 @@ def test_processes_that_hold_a_state_together_give_the_weights_of_one(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_stopped_training_goes_on_with_the_same_bits_and_with_another_number(tmp_path):
     """Samples that go on from the network's own states (`replay`) are part of what is saved."""
     how = "mse", 2, False
     straight, stopped, other = (str(tmp_path / name) for name in ("straight", "stopped", "other"))
-    assert together(2, in_processes, straight, *how, -1, 0.5) == [True] * 2
+    assert together(2, in_processes, straight, *how, -1, 0.5, timeout=600) == [True] * 2
     for folder in (stopped, other):
-        assert together(2, in_processes, folder, *how, 7, 0.5) == [False] * 2
-    assert together(2, in_processes, stopped, *how, -1, 0.5) == [True] * 2
+        assert together(2, in_processes, folder, *how, 7, 0.5, timeout=600) == [False] * 2
+    assert together(2, in_processes, stopped, *how, -1, 0.5, timeout=600) == [True] * 2
     theirs = state(straight)[0]
     for name, tensor in state(stopped)[0].items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0, msg=name)
