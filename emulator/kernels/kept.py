@@ -54,6 +54,8 @@ def made_of(weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
         return make(weight)
     key = make, weight.data_ptr(), weight.shape, weight.stride()
     found = _KEPT.get(key)
+    if found is not None:
+        found = found._replace(weight=weight.detach())  # the memory of the earlier one may be gone
     if found is None or not found.same():
         found = Weight(weight.detach(), weight.detach().clone(), make(weight))
         with _lock:

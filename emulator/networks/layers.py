@@ -152,16 +152,18 @@ class Linear(nn.Linear):
         if bias:
             nn.init.zeros_(self.bias)
 
-    def activated(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """GELU of the result, which is added to a residual."""
-        if alone(x, residual, self.weight) and x.ndim == 3 and x.is_contiguous() and residual.is_contiguous():
-            half = halved(x, self.precision)
-            return perceptron(x, self.weight, self.bias, residual=residual, half=half, ends=native.Ends(activate=True))
-        return gelu(self(x, residual))
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None, activate: bool = False) -> torch.Tensor:
+        """`(..., in)` -> `(..., out)`, added to a residual of that shape where there is one, in the residual's type.
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """`(..., in)` -> `(..., out)`, added to a residual of that shape where there is one, in the residual's type."""
+        `activate`: GELU of that.
+        """
         half = halved(x, self.precision)
+        if activate and alone(x, residual, self.weight) and x.ndim == 3 and x.is_contiguous():
+            if residual is None or residual.is_contiguous():
+                ends = native.Ends(activate=True)
+                return perceptron(x, self.weight, self.bias, residual=residual, half=half, ends=ends)
+        if activate:
+            return gelu(self.forward(x, residual))
         if serves(x, self.weight, half):
             y = perceptron(x, self.weight, self.bias, residual=residual, half=half)
             # what follows in a graph network goes by the type

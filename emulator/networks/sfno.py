@@ -267,7 +267,7 @@ def _plus(x, skip, kept):
 
 
 def _activated(x, skip, kept):
-    return skip.activated(kept, x) if isinstance(skip, Linear) else gelu(_plus(x, skip, kept))
+    return skip(kept, x, activate=True) if isinstance(skip, Linear) else gelu(_plus(x, skip, kept))
 
 
 def _transforms(nlat, nlon, grid, poles, options, space):
