@@ -40,7 +40,8 @@ def portable(tmp_path_factory):
 
 def assert_same(found, expected):
     for ours, theirs in zip(found, expected, strict=True):
-        assert_close(ours, theirs, rtol=0, atol=1e-5 * float(1e-2 + theirs.abs().max()))
+        # some gradients, as of a bias before a norm, are nothing but rounding
+        assert_close(ours, theirs, rtol=0, atol=1e-5 * float(5e-2 + theirs.abs().max()))
 
 
 @pytest.mark.parametrize("channels", [1, 5, 12, 16, 50])
