@@ -70,5 +70,5 @@ class Held:
             return False
         self._filled = last
         if last == self._count:
-            log.info("all %d times are held in memory", self._count)
+            log.debug("all %d times are held in memory", self._count)  # no line behind the last word of a stage
         return last < self._count
