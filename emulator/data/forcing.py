@@ -249,8 +249,9 @@ class Forcing:
         if index not in self._memory:
             if len(self._memory) > 64:
                 self._memory.clear()
-            packed = torch.empty(self.channels.count, *self.shape)
-            self._read(packed.numpy(), *index)
+            values = np.empty((self.channels.count, *self.shape), np.float32)
+            self._read(values, *index)
+            packed = torch.from_numpy(values)
             self._memory[index] = packed if self._outside is None else packed.masked_fill(self._outside, torch.nan)
         return self._memory[index]
 
