@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import pytest
 import torch
 from torch import nn
 
 from emulator.networks.conditions import NoiseOptions
-from emulator.networks.registry import network
+from emulator.networks.registry import NETWORKS, network
 from emulator.options import Options, option
 
 
@@ -31,6 +32,13 @@ class Pointwise(nn.Module):
         return self.last(nn.functional.gelu(x + self.mean(mean)[..., None, None]))
 
 
-@network("pointwise", PointwiseOptions, bands=True)
-def build(options, inputs, outputs, grid, space):
-    return Pointwise(options, inputs, outputs, grid, space)
+def register():
+    network("pointwise", PointwiseOptions, bands=True)(Pointwise)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """For the tests of a module that imports it alone: others count the kinds of networks."""
+    register()
+    yield
+    del NETWORKS._entries["pointwise"]

@@ -15,8 +15,8 @@ TESTS = Path(__file__).resolve().parent
 def together(size: int, function, *arguments, timeout: float = 240) -> list:
     """What `function(space, *arguments)` gives in each of `size` processes, in order of rank.
 
-    The function stands in a module of the tests under a name; arguments and results are what torch can save. Raises
-    `AssertionError` with what a process that failed wrote.
+    The function stands in a module of the tests under a name, whose `in_every_process`, if it has one, is called first;
+    arguments and results are what torch can save. Raises `AssertionError` with what a process that failed wrote.
     """
     module = Path(sys.modules[function.__module__].__file__)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,9 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=int(rank), world_size=int(size))
     arguments = torch.load(Path(folder) / "arguments", weights_only=False)
-    result = getattr(importlib.import_module(Path(module).stem), name)(Space(dist.group.WORLD), *arguments)
+    tests = importlib.import_module(Path(module).stem)
+    getattr(tests, "in_every_process", lambda: None)()
+    result = getattr(tests, name)(Space(dist.group.WORLD), *arguments)
     torch.save(result, Path(folder) / f"result-{rank}")
     dist.barrier()
     dist.destroy_process_group()

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pointwise_network  # noqa: F401 - registers itself
 import pytest
 import torch
 import torch.distributed as dist
 import xarray as xr
+from pointwise_network import register as in_every_process  # noqa: F401
+from pointwise_network import registered  # noqa: F401
 from small_planet import numpy_statistics, small_planet
 from small_training import VALUES, buffers_of, samples_of
 from together import together

@@ -156,7 +156,7 @@ def test_roles_of_names_that_are_nowhere(tmp_path, caplog):
     with pytest.raises(ValueError, match="under roles, got 'chll'; nearest: chl"):
         made(tmp_path, with_field(), define={"chl": Definition()}, roles={"chll": "forcing"})
     made(tmp_path, with_field(), define={"chl": Definition()}, roles={"chl": "forcing", "vorticity": "forcing"})
-    (line,) = [record.message for record in caplog.records if "role" in record.message]
+    (line,) = [record.message for record in caplog.records if "has a role" in record.message]
     assert line.startswith("vorticity ")
 
 

@@ -4,10 +4,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pointwise_network  # noqa: F401 - registers itself
 import pytest
 import torch
 import torch.distributed as dist
+from pointwise_network import register as in_every_process  # noqa: F401
+from pointwise_network import registered  # noqa: F401
 from small_planet import small_planet
 from small_training import RECIPE, VALUES, samples_of, trainer
 from together import together

@@ -93,9 +93,9 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path, monkeypat
 def test_a_fault_of_the_disk_is_found_by_reading_back(tmp_path, monkeypatch, place):
     """A bit that is flipped on its way to the disk."""
     create(tmp_path / "a.zarr", template(4, (3, 40)), {"time": 1}, {"time": 2})
-    from emulator.store import chunks
+    from emulator.store import chunk_writer
 
-    write = chunks._write
+    write = chunk_writer._write
     count = iter(range(100))
 
     def flip(file, data):
@@ -104,6 +104,6 @@ def test_a_fault_of_the_disk_is_found_by_reading_back(tmp_path, monkeypatch, pla
             broken[len(broken) // 2 if place == "chunk" else 1] ^= 4
         write(file, bytes(broken))
 
-    monkeypatch.setattr(chunks, "_write", flip)
+    monkeypatch.setattr(chunk_writer, "_write", flip)
     with pytest.raises(ValueError, match=r"read back what was written of t|decompresses in|broken file"):
         write_region(tmp_path / "a.zarr", "t", np.random.default_rng(0).normal(size=(2, 3, 40)), {})
