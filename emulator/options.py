@@ -52,6 +52,8 @@ class Options:
         Raises `OptionError` for a name that is no option, for one that has to be given and is not, and for a single value or
         a text in place of a sequence.
         """
+        if not isinstance(given, Mapping):
+            raise OptionError(f"Expected options by name, got {given!r}")
         hints = get_type_hints(cls)
         names = [field.name for field in dataclasses.fields(cls)]
         if unknown := sorted(set(given) - set(names)):

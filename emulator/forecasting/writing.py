@@ -26,9 +26,10 @@ from emulator.store.forecast import (
     finish_forecast,
     lead_attributes,
     open_forecast,
+    whole_inits,
     write_forecast_init,
 )
-from emulator.store.marks import mark, marks, progress_path
+from emulator.store.marks import mark, progress_path
 from emulator.store.schema import PLACE, time_cell, time_step_seconds, variables_by_role
 
 log = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ def _write_block(forecaster, rows: Rows | None, path, group, block: Block, optio
 
 def _finish(path: Path, count: int) -> None:
     """Makes the store whole when all is written, by whichever process is the last."""
-    if not progress_path(path).exists() or len(marks(path)) < count:
+    if not progress_path(path).exists() or len(whole_inits(path)) < count:
         log.info("%s: other parts are still to be written", path)
         return
     try:

@@ -107,7 +107,7 @@ def sums_of_times(name: str, term: Term, step: TimeStep, wanted: np.ndarray) -> 
 
 
 def check_running(name: str, term: Term, leads: np.ndarray | None) -> None:
-    """Looks at a few cells where an option alone says what amounts are over.
+    """Looks at a few cells where an option or bounds alone say what amounts are over.
 
     Raises `ValueError` naming the file for totals that run on, with the option that says so.
     """
@@ -123,8 +123,9 @@ def check_running(name: str, term: Term, leads: np.ndarray | None) -> None:
         found = ("start", "since the initial time") if runs_from_start(values) else None
     if found:
         raise ValueError(
-            f"Expected {name} over interval_hours each in {term.pieces[0].path}, got values that rise {found[1]}, as totals "
-            f"do that run on; to take them for such: totals_from: {found[0]} in place of interval_hours"
+            f"Expected {name} over the interval that interval_hours or time bounds give in {term.pieces[0].path}, got values "
+            f"that rise {found[1]}, as totals do that run on; to take them for such: totals_from: {found[0]} in place of "
+            "interval_hours"
         )
 
 

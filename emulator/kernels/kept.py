@@ -6,6 +6,7 @@ order, and no change of a weight, however it comes about, can be missed.
 
 import contextlib
 import ctypes
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_MOST_BYTES = 64 << 20  # of all copies
+_MOST_BYTES = 256 << 20  # of all copies and what was made of them
+_UNUSED = 10_000  # calls after which what nobody has asked for gives way to others
 _lock, _watching = threading.Lock(), threading.local()
 _differ = ctypes.CDLL(None).memcmp
 _differ.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
@@ -32,7 +34,21 @@ class Weight(NamedTuple):
         return not _differ(self.weight.data_ptr(), self.copy.data_ptr(), self.copy.nbytes)
 
 
-_KEPT: OrderedDict[tuple, Weight] = OrderedDict()
+class _Entry(NamedTuple):
+    """Without the weight, whose memory is its owner's to free; `given` stays, since its address is part of the key."""
+
+    copy: Tensor
+    made: Tensor
+    given: tuple[Tensor, ...]
+    used: int
+
+    @property
+    def size(self) -> int:
+        return self.copy.nbytes + self.made.nbytes
+
+
+_KEPT: OrderedDict[tuple, _Entry] = OrderedDict()  # the longest unused first
+_calls = itertools.count()
 
 
 @contextlib.contextmanager
@@ -45,27 +61,42 @@ def weights_used() -> Iterator[list[Weight]]:
         _watching.used = None
 
 
-def made_of(weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-    """`make(weight)`, from an earlier call where it is the same; `make` is a function of a module, so that it stays the same.
+def made_of(weight: Tensor, make: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """`make(weight, *given)`, from an earlier call where the weight is the same.
 
-    Where gradients are recorded weights change from call to call, and nothing is kept.
+    `make` is a function of a module and `given` are tensors that do not change, so that both stay the same. Where gradients
+    are recorded weights change from call to call, and nothing is kept.
     """
     if torch.is_grad_enabled() or not _is_dense(weight):
-        return make(weight)
-    key = make, weight.data_ptr(), weight.shape, weight.stride()
-    found = _KEPT.get(key)
-    if found is not None:
-        found = found._replace(weight=weight.detach())  # the memory of the earlier one may be gone
+        return make(weight, *given)
+    key = make, weight.data_ptr(), weight.shape, weight.stride(), *(tensor.data_ptr() for tensor in given)
+    now, entry = next(_calls), _KEPT.get(key)
+    found = None if entry is None else Weight(weight.detach(), entry.copy, entry.made)
     if found is None or not found.same():
-        found = Weight(weight.detach(), weight.detach().clone(), make(weight))
-        with _lock:
-            _KEPT[key] = found
+        found = Weight(weight.detach(), weight.detach().clone(), make(weight, *given))
+    kept = _Entry(found.copy, found.made, given, now)
+    with _lock:
+        if entry is not None and found.made is entry.made:
+            _KEPT[key] = kept
             _KEPT.move_to_end(key)
-            while len(_KEPT) > 1 and sum(entry.copy.nbytes for entry in _KEPT.values()) > _MOST_BYTES:
-                _KEPT.popitem(last=False)
+        else:
+            _KEPT.pop(key, None)
+            _keep(key, kept)
     if (used := getattr(_watching, "used", None)) is not None:
         used.append(found)
     return found.made
+
+
+def _keep(key: tuple, entry: _Entry) -> None:
+    """Adds an entry where there is room; others give way that have not been used for long, those in use do not."""
+    held = entry.size + sum(other.size for other in _KEPT.values())
+    while held > _MOST_BYTES and _KEPT:
+        oldest = next(iter(_KEPT))
+        if entry.used - _KEPT[oldest].used < _UNUSED:
+            return
+        held -= _KEPT.pop(oldest).size
+    if held <= _MOST_BYTES:
+        _KEPT[key] = entry
 
 
 def _is_dense(x: Tensor) -> bool:

@@ -153,7 +153,7 @@ def _fourier(cells, spectra, places, kind, sizes, at, onto):
         columns=columns,
         part_step=part_step,
     )
-    library.call("emulator_fourier", task, places)
+    library.call("emulator_fourier", task, places, at)
 
 
 Blocks = tuple[tuple[int, int], ...]  # of orders, where each starts and stops
@@ -209,6 +209,7 @@ def legendre_of_rows(
         coefficients,
         table,
         (degrees, blocks, flipped, backward),
+        places,
         rows=rows.data_ptr(),
         room=room.data_ptr(),
         **{name: values.ctypes.data for name, values in places._asdict().items()},
@@ -218,7 +219,7 @@ def legendre_of_rows(
     )
 
 
-def _legendre(coefficients, table, kind, **rest):
+def _legendre(coefficients, table, kind, *kept, **rest):
     degrees, blocks, flipped, backward = kind
     task = _Legendre(
         coefficients.data_ptr(),
@@ -230,7 +231,7 @@ def _legendre(coefficients, table, kind, **rest):
         backward=backward,
         **rest,
     )
-    library.call("emulator_legendre", task, table)
+    library.call("emulator_legendre", task, table, *kept)
 
 
 def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:

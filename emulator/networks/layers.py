@@ -126,7 +126,8 @@ def perceptron(
     float32. `ends`: what only an `alone` network can ask for.
     """
     shape = x.shape
-    if alone(x, first) and x.ndim == 3 and x.is_contiguous() and (residual is None or residual.is_contiguous()):
+    native_too = alone(x, first, second, first_bias, second_bias, residual) and x.ndim == 3
+    if native_too and x.is_contiguous() and (residual is None or residual.is_contiguous()):
         turned = None if second is None else second.t()
         tensors = _by_tap(first), first_bias, turned, second_bias, residual, neighbours
         return native.forward(x, *tensors, half, False, ends)[0]

@@ -175,6 +175,7 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
     array = array.squeeze(others, drop=True)
     told = [] if static else bound_hours(axes)
     scale, offset, totals = change(array, match, entry, options, told)
+    runs = totals and is_running(array, match, options)  # from its beginning, whatever stamps and bounds make of it
     piece = Piece(
         name=entry.name,
         term=match.term,
@@ -192,12 +193,12 @@ def _pieces_of(dataset, array, match, path, options) -> list[Piece]:
         averaged=averaged,
         lengths=interval_lengths(array, match, axes, options, totals),
         totals=totals,
-        assumed=not told and is_assumed(array, match, entry, options),
+        assumed=not runs and is_assumed(array, match, entry, options, told),
         logarithm=match.logarithm,
         otherwise=otherwise,
         entry=options.entries.get(entry.name),
-        stamp=options.time_stamp,
-        starts=axes.starts,
+        stamp=None if runs else options.time_stamp,
+        starts=None if runs else axes.starts,
     )
     piece = dataclasses.replace(piece, moments=moments) if static else piece
     tables = (
@@ -244,12 +245,12 @@ def change(array, match, entry, options, bounds: list[float] | None = None) -> t
     return sign * scale, sign * offset, totals
 
 
-def is_assumed(array, match, entry, options) -> bool:
-    """Whether the options alone say what the amounts of a mean are over."""
+def is_assumed(array, match, entry, options, bounds) -> bool:
+    """Whether the options or bounds alone say what the amounts of a mean are over; bounds may be those of the times alone."""
     told = match.interval_hours or recorded_hours(array) or array.attrs.get("from_start")
     units = options.units.get(str(array.name), options.units.get(entry.name, array.attrs.get("units")))
     amounts = entry.cell == "mean" and not match.logarithm and linear(units, entry.units) is None
-    return options.interval_hours is not None and not told and amounts
+    return (options.interval_hours is not None or bool(bounds)) and not told and amounts
 
 
 def _by_step(piece: Piece, entry, present, options) -> list[Piece]:

@@ -131,8 +131,9 @@ def _numbers(labels: Collection[str]) -> dict[str, int]:
     ordered = sorted(labels, key=lambda label: [int(n) if n.isdigit() else n for n in re.split(r"(\d+)", label)])
     for pattern in (RUN, NUMBERED, re.compile(r"(\d+)")):
         found = [pattern.fullmatch(label) for label in ordered]
-        if all(found) and len(numbers := {int(each[1]) for each in found if each}) == len(ordered):
-            return dict(zip(ordered, sorted(numbers), strict=True))
+        numbers = {label: int(each[1]) for label, each in zip(ordered, found, strict=True) if each}
+        if len(set(numbers.values())) == len(ordered):
+            return dict(sorted(numbers.items(), key=lambda pair: pair[1]))
     return {label: place for place, label in enumerate(ordered, 1)}
 
 

@@ -146,6 +146,11 @@ def create_forecast(
     leads = int(np.clip(CHUNK_BYTES // largest, 1, len(lead_times)))
     chunks = {"time": 1, "prediction_timedelta": leads} | ({} if rows is None else {"latitude": rows})
     create(path, to_disk_names(whole), chunks, shared=shared)
+    return whole_inits(path)
+
+
+def whole_inits(path) -> set[int]:
+    """Which initial times of an unfinished store are written, by number; parts of one do not count."""
     return {int(key.removeprefix("init-")) for key in marks(path) if key.startswith("init-")}
 
 

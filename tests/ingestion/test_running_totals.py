@@ -94,6 +94,23 @@ def test_they_are_read_right_where_the_option_says_so(tmp_path, files, step):
     np.testing.assert_allclose(store[RAIN], expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("way", ["bounds", "stamp"])
+def test_bounds_and_stamps_of_the_times_make_no_amounts_of_them(tmp_path, way):
+    """They tell where values lie in time; that they run on, their values and the option tell."""
+    times, more = ends(1), {"time_stamp": "end"} if way == "stamp" else {}
+    amounts = rain(times, 1)
+    file = file_of(running(amounts, times), times)
+    if way == "bounds":
+        file = file.assign(time_bnds=(("time", "bnds"), np.stack([times - HOUR, times], 1)))
+        file["time"].attrs["bounds"] = "time_bnds"
+    for hours in [{"interval_hours": 1}, *([{}] if way == "bounds" else [])]:
+        (wrong := tmp_path / f"wrong{len(hours)}").mkdir()
+        with pytest.raises(ValueError, match="totals_from: midnight"):
+            stored(wrong, [file], **more, **hours)
+    store = stored(tmp_path, [file], totals_from="midnight", **more)
+    np.testing.assert_allclose(store[RAIN], 1000 * amounts / 3600, rtol=1e-4, atol=1e-9)
+
+
 @pytest.mark.parametrize("leads", [range(1, 9), range(0, 9), [6, 12, 18, 24, 36, 48]])
 def test_totals_from_the_start_of_forecasts(tmp_path, leads):
     hours = np.array([*leads])

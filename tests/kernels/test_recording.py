@@ -1,13 +1,18 @@
 """Recorded calls: the bits of those that Python makes, and never those of other weights, sizes or modes."""
 
 import copy
+import gc
+import weakref
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from emulator.kernels import library
+from emulator.kernels import kept, library, transform
 from emulator.kernels.recording import _CANNOT, _RECORDINGS, Recording, Spread
+from emulator.networks.layers import Linear
 from emulator.networks.sfno import SFNO, SFNOOptions
 
 pytestmark = pytest.mark.skipif(library.LIBRARY is None, reason="no compiled kernels")
@@ -50,6 +55,48 @@ def test_it_is_the_network_in_float64(variant):
         found = net(x)
     assert isinstance(recordings(net)[0], Recording | Spread)
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-6 * float(exact.abs().max()))
+
+
+@torch.no_grad()
+def test_what_recorded_calls_point_to_outlives_the_tables_of_others():
+    net, x = made(), torch.randn(1, 7, 12, 24)
+    found = [net(x) for _ in range(3)]
+    assert isinstance(recordings(net)[0], Recording | Spread)
+    transform._order_places.cache_clear()
+    others = [np.full(n, 1 << 40) for n in range(1, 200) for _ in range(20)]  # where freed memory would be
+    torch.testing.assert_close(net(x), found[0], rtol=0, atol=0)
+    del others
+
+
+@torch.no_grad()
+def test_what_is_kept_of_weights_keeps_no_network():
+    net, x = made(), torch.randn(1, 7, 12, 24)
+    for _ in range(3):
+        net(x)
+    gone = weakref.ref(net.position)
+    del net
+    gc.collect()
+    assert gone() is None
+
+
+@torch.no_grad()
+def test_without_room_for_its_weights_a_network_gives_the_same(monkeypatch):
+    net, x = made(), torch.randn(1, 7, 12, 24)
+    expected = net(x)
+    monkeypatch.setattr(kept, "_KEPT", OrderedDict())
+    monkeypatch.setattr(kept, "_MOST_BYTES", 10_000)
+    again = made()
+    for _ in range(3):
+        torch.testing.assert_close(again(x), expected, rtol=0, atol=0)
+    assert sum(entry.size for entry in kept._KEPT.values()) <= 10_000
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_residual_of_another_type_is_read_as_what_it_is(dtype):
+    layer, x = Linear(32, 32), torch.randn(40, 2, 32)
+    residual = torch.randn(40, 2, 32).to(dtype)
+    torch.testing.assert_close(layer(x, residual), layer(x) + residual.float())
 
 
 @pytest.fixture

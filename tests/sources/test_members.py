@@ -8,7 +8,7 @@ from source_files import truth, write_grib
 from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.run import ingest
 from emulator.sources.foreign import open_any_forecast, open_truth
-from emulator.sources.members import with_members
+from emulator.sources.members import _numbers, with_members
 from emulator.sources.open import Source
 from emulator.sources.options import SourceOptions
 from emulator.store.analysis import open_analysis
@@ -99,6 +99,11 @@ def test_runs_that_differ_in_more_than_their_realization_are_numbered_in_order()
     labels = ["r1i1p2f1", "r1i1p1f1", "r10i1p1f1"]
     files = [Source(f"{n}.nc", member(n).assign_attrs(variant_label=text)) for n, text in enumerate(labels)]
     assert [int(file.dataset.member) for file in with_members(files)] == [2, 1, 3]
+
+
+def test_labels_keep_their_own_numbers_however_they_are_written():
+    assert _numbers({"Member02", "member01"}) == {"member01": 1, "Member02": 2}
+    assert _numbers({"ens-10", "ens_2"}) == {"ens_2": 2, "ens-10": 10}
 
 
 def test_what_is_no_ensemble_stays_one_run(tmp_path, caplog):
