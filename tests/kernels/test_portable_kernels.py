@@ -1,6 +1,8 @@
 """The kernels as other processors than x86 take them, compiled here without its instruction sets, against the package's."""
 
+import copy
 import ctypes
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,8 +42,7 @@ def portable(tmp_path_factory):
 
 def assert_same(found, expected):
     for ours, theirs in zip(found, expected, strict=True):
-        # some gradients, as of a bias before a norm, are nothing but rounding
-        assert_close(ours, theirs, rtol=0, atol=1e-5 * float(5e-2 + theirs.abs().max()))
+        assert_close(ours, theirs, rtol=0, atol=1e-5 * float(1e-2 + theirs.abs().max()))
 
 
 @pytest.mark.parametrize("channels", [1, 5, 12, 16, 50])
@@ -68,12 +69,16 @@ def test_networks_and_their_gradients_are_the_same(portable, config):
     net = build(config, 3, 2, Grid.gaussian(16))
     x, target = torch.randn(2, 3, 16, 32), torch.randn(2, 2, 16, 32)
 
-    def update():
+    def update(net=net, x=x, target=target):
         given = x.clone().requires_grad_()
         y = net(given)
         return y.detach(), *torch.autograd.grad((y - target).square().mean(), [given, *net.parameters()])
 
-    assert_same(portable(update), update())
+    ours, theirs = portable(update), update()
+    exact = update(copy.deepcopy(net).double(), x.double(), target.double())
+    some = [float(tensor.abs().max()) > 1e-12 for tensor in exact]  # a bias before a norm has none, but for rounding
+    assert sum(some) > len(some) / 2
+    assert_same(itertools.compress(ours, some), itertools.compress(theirs, some))
 
 
 @pytest.mark.parametrize("size", [2, 4])
