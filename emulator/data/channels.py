@@ -13,7 +13,7 @@ from emulator.planet.calendar import TimeStep
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import vertical_of
 from emulator.store.masks import domain_of
-from emulator.store.schema import ROWS, entry, variables_by_role
+from emulator.store.schema import ROWS, entry, levels_at, variables_by_role
 
 MOMENTS = ("start", "end", "both", "mean")  # of a step, at which it is given a forcing field
 MEMBERS_SHOWN = 4  # in a message
@@ -145,6 +145,8 @@ class Layout:
       history: input times, the newest included.
       lengths: of the steps that the network makes, in steps of the store.
       masked: variables that do not exist everywhere. masks: how many masks of them the network is given.
+      at: of the variables with levels where these lie: hPa in an atmosphere whose surface is at 1000 hPa, else the
+        coordinate. hours: length of a step of the store. Both only inform a network, and older checkpoints lack them.
     """
 
     prognostic: Channels
@@ -156,6 +158,8 @@ class Layout:
     lengths: tuple[int, ...] = (1,)
     masked: tuple[str, ...] = ()
     masks: int = 0
+    at: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict, compare=False)
+    hours: float = dataclasses.field(default=0.0, compare=False)
 
     def __post_init__(self):
         if not self.moments:
@@ -211,6 +215,8 @@ class Layout:
             "history": more.history,
             "lengths": _lengths(dataset, more.steps),
             "masked": masked,
+            "at": {n: at for each in (*groups.values(), static) for n in each.names if (at := levels_at(dataset, n))},
+            "hours": TimeStep.of(dataset).seconds / 3600,
         }
         layout = cls(**groups, static=static, **shape)
         return dataclasses.replace(layout, masks=len(layout.distinct_masks(dataset))) if more.mask_channels else layout
@@ -253,7 +259,7 @@ class Layout:
 
 
 GROUPS = ("prognostic", "diagnostic", "forcing", "static")
-MORE = ("moments", "history", "lengths", "masked", "masks")
+MORE = ("moments", "history", "lengths", "masked", "masks", "at", "hours")
 
 
 @dataclasses.dataclass(frozen=True)

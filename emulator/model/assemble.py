@@ -15,8 +15,9 @@ from emulator.data.samples import Samples
 from emulator.model.bounds import MARGIN, bounds, envelope
 from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
-from emulator.model.step import PLACE_FEATURES, Step, StepBuffers, needs_spread
+from emulator.model.step import PLACES, Step, StepBuffers, needs_spread
 from emulator.networks import registry
+from emulator.networks.signature import Channel, Signature
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
@@ -26,8 +27,7 @@ log = logging.getLogger(__name__)
 
 def input_count(channels: Layout) -> int:
     """Channels that a network sees."""
-    given = channels.history * channels.prognostic.count + channels.given.count + channels.static.count + channels.masks
-    return given + len(CLOCK_FEATURES) + PLACE_FEATURES + (len(channels.lengths) > 1)
+    return len(signature_of(channels).inputs)
 
 
 def make_step(
@@ -54,8 +54,30 @@ def make_step(
 
 def make_network(network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE) -> nn.Module:
     """The network alone, freshly initialised. Raises `ValueError` where it does not fit the grid, or the processes."""
-    outputs = channels.prognostic.count + channels.diagnostic.count
-    return registry.build(network, input_count(channels), outputs, grid, space)
+    signature = signature_of(channels)
+    return registry.build(network, len(signature.inputs), len(signature.outputs), grid, space, signature)
+
+
+def signature_of(layout: Layout) -> Signature:
+    """What the channels of a layout's network are, in their order."""
+
+    def channels(group, role, time=0):
+        found = []
+        for name, count in zip(group.names, group.levels, strict=True):
+            at = layout.at.get(name.removesuffix("@end")) or [None] * count
+            found += [Channel(name, role, n, at[n], time) for n in range(count)] or [Channel(name, role, time=time)]
+        return found
+
+    states = [channels(layout.prognostic, "state", n + 1 - layout.history) for n in range(layout.history)]
+    inputs = [channel for state in states for channel in state]
+    inputs += channels(layout.given, "forcing")
+    inputs += [Channel(name, "clock") for name in CLOCK_FEATURES]
+    inputs += channels(layout.static, "static")
+    inputs += [Channel(f"mask_{n}", "mask") for n in range(layout.masks)]
+    inputs += [Channel(name, "place") for name in PLACES]
+    inputs += [Channel("step_length", "length")] * (len(layout.lengths) > 1)
+    outputs = channels(layout.prognostic, "state") + channels(layout.diagnostic, "diagnostic")
+    return Signature(tuple(inputs), tuple(outputs), layout.hours)
 
 
 def conditions(

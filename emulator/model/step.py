@@ -18,7 +18,7 @@ from emulator.model.scalars import Scalars
 from emulator.model.stepper import StepResult, newest
 from emulator.parallel.space import ALONE, Space
 
-PLACE_FEATURES = 3  # position on the unit sphere
+PLACES = ("sin_latitude", "cos_latitude_cos_longitude", "cos_latitude_sin_longitude")  # position on the unit sphere
 OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists")  # buffers `(channel, *space)`
 
 
@@ -255,7 +255,7 @@ class StepBuffers:
     def blank(cls, layout: Layout, space: tuple[int, ...], predicts: str = "change") -> "StepBuffers":
         """Placeholders of the right shapes, for a checkpoint to fill."""
         count, ones = layout.prognostic.count, [1] * len(space)
-        features = layout.static.count + layout.masks + PLACE_FEATURES
+        features = layout.static.count + layout.masks + len(PLACES)
 
         def mask(channels):
             return torch.ones(channels.count, *space, dtype=torch.bool) if layout.is_masked(channels) else None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from emulator.networks.signature import Signature
 from emulator.options import Options
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import REGIONAL, Grid
@@ -21,25 +22,33 @@ class NetworkError(ValueError):
 
 
 class Kind(NamedTuple):
-    """A registered network: its options, the function that makes it, its regions, and whether it takes bands of a state."""
+    """A registered network: its options, the function that makes it, its regions, and what else that function takes."""
 
     options: type[Options]
     build: Callable[..., nn.Module]
     regions: tuple[str, ...]
     bands: bool
+    signature: bool
 
 
 NETWORKS: Registry[Kind] = Registry("network of a kind", __package__, error=NetworkError)
 
 
-def network(kind: str, options: type[Options], regions: tuple[str, ...] = REGIONAL, bands: bool = False) -> Callable:
+def network(
+    kind: str,
+    options: type[Options],
+    regions: tuple[str, ...] = REGIONAL,
+    bands: bool = False,
+    signature: bool = False,
+) -> Callable:
     """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind.
 
     `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself. `bands`: whether
-    several processes can hold a state together; the function then takes the `Space` as its last argument, and the network
-    the band of the grid that is its process's.
+    several processes can hold a state together; the function then takes the `Space` as an argument `space`, and the network
+    the band of the grid that is its process's. `signature`: whether the function wants to know what the channels are, an
+    `emulator.networks.signature.Signature`, as an argument `signature`.
     """
-    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions, bands)).build
+    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions, bands, signature)).build
 
 
 def kinds() -> tuple[str, ...]:
@@ -52,12 +61,20 @@ def options_of(kind: str) -> type[Options]:
     return NETWORKS[kind].options
 
 
-def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid, space: Space = ALONE) -> nn.Module:
+def build(
+    config: Mapping[str, Any],
+    inputs: int,
+    outputs: int,
+    grid: Grid,
+    space: Space = ALONE,
+    signature: Signature | None = None,
+) -> nn.Module:
     """The network of a configuration, freshly initialised.
 
     Args:
       config: `kind` and its options, as in YAML or in a checkpoint's JSON.
       inputs, outputs: channels. grid: of the whole fields. space: the processes that hold a state together.
+      signature: what the channels are, for networks that treat them by it; None: surface fields, the state first.
     Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid or processes that the network
     does not fit.
     """
@@ -72,8 +89,10 @@ def build(config: Mapping[str, Any], inputs: int, outputs: int, grid: Grid, spac
             f"Expected a network whose states {space.size} processes can hold together, got {kind!r}, whose cannot; networks "
             f"that can: {', '.join(name for name, known in NETWORKS.all().items() if known.bands)}"
         )
+    more = {"space": space} if NETWORKS[kind].bands else {}
+    more |= {"signature": signature or Signature.plain(inputs, outputs)} if NETWORKS[kind].signature else {}
     try:
-        return NETWORKS[kind].build(made, inputs, outputs, grid, *[space] * NETWORKS[kind].bands)
+        return NETWORKS[kind].build(made, inputs, outputs, grid, **more)
     except NetworkError:
         raise
     except ValueError as error:

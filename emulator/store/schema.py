@@ -150,6 +150,20 @@ def levels_of(dataset: xr.Dataset) -> Levels | None:
     return Levels(kind, values, *half)
 
 
+def levels_at(dataset: xr.Dataset, name: str) -> tuple[float, ...]:
+    """Where the levels of a variable lie: hPa in an atmosphere whose surface is at 1000 hPa, else the coordinate's values.
+
+    Empty for a variable without levels.
+    """
+    axis = vertical_of(dataset[name].dims)
+    if axis is None:
+        return ()
+    if axis == "level" and (levels := levels_of(dataset)) is not None and levels.kind != "pressure":
+        interfaces = levels.interfaces(1e5)
+        return tuple(float(upper + lower) / 200 for upper, lower in zip(interfaces[:-1], interfaces[1:], strict=True))
+    return tuple(map(float, dataset[axis].values))
+
+
 def level_label(dataset: xr.Dataset, axis: str, index: int) -> str:
     """A level of a vertical axis of a store, by position, as a person writes it: `500 hPa`, `5 m`, `layer 1`."""
     kind = str(dataset.attrs.get("vertical_coordinate", "pressure")) if axis == "level" else ""
