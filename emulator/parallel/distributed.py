@@ -6,6 +6,7 @@ One process alone starts no process group, and every function here leaves its ar
 import contextlib
 import datetime
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -16,6 +17,11 @@ from torch import Tensor, nn
 from emulator.parallel.host_copies import to_device
 from emulator.parallel.processes import Processes
 from emulator.parallel.space import ALONE, Space
+
+# Seconds before the processes part. A thread of gloo that frees the last reference to a tensor needs the interpreter, and
+# one that a busy machine lets do so only when the interpreter ends aborts the process, whatever its work came to. Groups that
+# a device mesh or torch's caches of spread tensors know go on after `destroy_process_group` (torch 2.14).
+LETTING_GO = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +68,7 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
     try:
         yield processes
     finally:
+        time.sleep(LETTING_GO)
         dist.destroy_process_group()
 
 

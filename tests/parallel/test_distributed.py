@@ -138,17 +138,47 @@ with process_group(world, torch.device("cpu"), 60):
 
 def train(directory, size, sharded=False, stop=-1, who=0, recipe=None, phase=None, config="CONFIG") -> list[int]:
     """Train in `size` processes; the process `who` asks for a stop after update `stop`. Gives the exit codes."""
+    values = {"recipe": json.dumps(recipe or {}), "phase": json.dumps(phase or {}), "config": config}
+    code = PROCESS.format(tests=str(TESTS), directory=str(directory), sharded=sharded, stop=stop, who=who, **values)
+    return launch(code, size)
+
+
+def launch(code, size) -> list[int]:
+    """Run a program in `size` processes that find one another. Gives the exit codes."""
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
-    values = {"recipe": json.dumps(recipe or {}), "phase": json.dumps(phase or {}), "config": config}
-    code = PROCESS.format(tests=str(TESTS), directory=str(directory), sharded=sharded, stop=stop, who=who, **values)
     launched = []
     for rank in range(size):
         world = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment = {**os.environ, **world, "OMP_NUM_THREADS": "1"}
         launched.append(subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=TESTS.parent))
     return [process.wait(280) for process in launched]
+
+
+SLOW_TO_LET_GO = """
+import os, threading, time
+import torch
+from emulator.parallel.distributed import process_group, space_of
+from emulator.parallel.processes import processes_of
+main = threading.get_ident()
+class Slow:
+    def __del__(self):
+        time.sleep(0.03 * (threading.get_ident() != main))
+world = processes_of(os.environ)
+with process_group(world, torch.device("cpu"), 60):
+    space = space_of(world, 2, torch.device("cpu"))
+    for _ in range(40):
+        exchanged = torch.zeros(3)
+        exchanged.slow = Slow()
+        torch.distributed.all_reduce(exchanged, group=space.group)
+        del exchanged
+"""
+
+
+def test_threads_of_the_exchange_let_go_before_the_processes_end():
+    """What a thread frees while the interpreter ends has aborted finished trainings on busy machines."""
+    assert launch(SLOW_TO_LET_GO, 2) == [0, 0]
 
 
 def state(directory):
