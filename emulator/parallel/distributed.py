@@ -23,6 +23,9 @@ from emulator.parallel.space import ALONE, Space
 # a device mesh or torch's caches of spread tensors know go on after `destroy_process_group` (torch 2.14).
 LETTING_GO = 0.1
 
+# What gloo and NCCL say of a process that is gone.
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
+
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +53,8 @@ def use(device: torch.device) -> None:
 def process_group(processes: Processes, device: torch.device, timeout_seconds: float = 1800.0) -> Iterator[Processes]:
     """The group of some processes for the time of a `with` block: NCCL between GPUs, gloo between CPUs.
 
-    One process alone starts none.
+    One process alone starts none. Raises `ConnectionError` in place of the exchange's own error where another process has
+    ended with an error of its own.
     """
     use(device)
     if processes.size == 1:
@@ -67,6 +71,13 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
     log.info("process %d of %d, %s at %s", processes.rank, processes.size, backend, where)
     try:
         yield processes
+    except RuntimeError as error:
+        if not any(said in str(error) for said in LOST):
+            raise
+        raise ConnectionError(
+            f"Process {processes.rank + 1} of {processes.size} has lost another one, which ended first: what that one wrote "
+            "last says why"
+        ) from error
     finally:
         time.sleep(LETTING_GO)
         dist.destroy_process_group()

@@ -181,6 +181,29 @@ def test_threads_of_the_exchange_let_go_before_the_processes_end():
     assert launch(SLOW_TO_LET_GO, 2) == [0, 0]
 
 
+FULL_DISK = """
+import os, sys
+import torch
+from emulator.parallel.distributed import process_group
+from emulator.parallel.processes import processes_of
+world = processes_of(os.environ)
+try:
+    with process_group(world, torch.device("cpu"), 60):
+        if world.rank == 1:
+            raise OSError("no space left")
+        for _ in range(5):
+            torch.distributed.all_reduce(torch.zeros(3))
+except ConnectionError as error:
+    assert str(error).startswith("Process 1 of 2 has lost another one"), error
+    sys.exit(7)
+"""
+
+
+def test_an_error_of_one_process_ends_the_others_with_a_sentence(capfd):
+    assert launch(FULL_DISK, 2) == [7, 1]
+    assert "OSError: no space left" in capfd.readouterr().err
+
+
 def state(directory):
     return checkpoint.load(checkpoint.numbered(directory, "state")[-1])
 
