@@ -10,6 +10,7 @@ from torch import Tensor
 from emulator.data.channels import Channels, Layout, kept_within, outside_of
 from emulator.data.forcing import Forcing
 from emulator.forecasting.options import EnsembleOptions
+from emulator.model.gaps import REFUSED
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
@@ -79,6 +80,17 @@ class InitialStates:
                 if (absent := first_absent(whens)) is not None:
                     raise ValueError(f"Expected analyses before {time} for {what}, the store has none at {absent}")
 
+    def _refuse_gaps(self, states: Tensor) -> None:
+        """Raises `ValueError` for states `(time, channel, *space)` that lack values a network was not trained to go without."""
+        layout, bred_too = self.step.layout, self.options is not None and self.options.kind == "bred"
+        if not isinstance(self.step, Step) or (layout.gaps != REFUSED and not bred_too):
+            return
+        lacking = states.isnan().movedim(1, 0).flatten(1).any(1)
+        if lacking.any():
+            names = [name for name, where in layout.prognostic.slices.items() if lacking[where].any()]
+            what = "bred vectors" if layout.gaps != REFUSED else "a network that was trained without train.gaps"
+            raise ValueError(f"Expected whole initial states for {what}, got missing values of {', '.join(names)}")
+
     def _past(self, time) -> list:
         """Earlier analyses that members of an ensemble come from: of bred ones the oldest first, of lagged the newest."""
         kind = self.options and self.options.kind
@@ -109,6 +121,8 @@ class InitialStates:
         outside = outside_of(self.dataset, channels)
         if outside is not None:
             packed = kept_within(packed, torch.from_numpy(~outside))
+        if channels is self.step.layout.prognostic:
+            self._refuse_gaps(packed)
         return to_device(packed, self.step.device)
 
     def _draws(self, time) -> Tensor:

@@ -1,7 +1,7 @@
 """Which samples an update trains on: functions of its number, so that a resumed run needs no state of a loader."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from emulator.data.samples import Batch, Samples, shuffled
 from emulator.model.noise import NetworkNoise, update_key
 from emulator.parallel.distributed import share
 from emulator.parallel.processes import Processes
+from emulator.training.forecasts import StoredForecasts
+from emulator.training.masks import masked
+from emulator.training.options import Phase
 from emulator.training.recipe import Recipe
 from emulator.training.replay import Planned, Replay
 
@@ -18,22 +21,41 @@ from emulator.training.replay import Planned, Replay
 class Order:
     """The samples of every update with the noise of their members, and this process's share of them.
 
-    A sample's members are rows of the batch, one after the other. `noise` is None for a network that takes none.
+    A sample's members are rows of the batch, one after the other. `noise` is None for a network that takes none; `forecasts`
+    are those that all windows start from, None for the analysis.
 
     Raises `ValueError` for a batch that the processes cannot share, and for a period without a window of a phase's length.
     """
 
-    def __init__(self, samples: Samples, recipe: Recipe, processes: Processes, noise: NetworkNoise | None = None):
+    def __init__(
+        self,
+        samples: Samples,
+        recipe: Recipe,
+        processes: Processes,
+        noise: NetworkNoise | None = None,
+        forecasts: StoredForecasts | None = None,
+    ):
         self.samples, self.recipe, self.processes, self.noise = samples, recipe, processes, noise
+        self.forecasts = forecasts
         self._plans, first = [], 0
         for index, phase in enumerate(recipe.phases):
             share(range(phase.batch_size // phase.accumulate), processes)
             starts = samples.some_starts(phase.rollout_steps, max(recipe.lengths))
-            fresh = functools.partial(_fresh, starts, phase.batch_size, first, (recipe.seed, index))
-            valid = set(starts.tolist()).__contains__
-            replay = Replay(phase, recipe.seed, first, functools.lru_cache(64)(fresh), recipe.times, valid)
-            self._plans.append(replay.plan if phase.replays else lambda update, fresh=fresh: Planned(fresh(update)))
+            self._plans.append(self._plan_of(phase, index, starts, first))
             first += phase.updates
+
+    def _plan_of(self, phase: Phase, index: int, starts: np.ndarray, first: int) -> Callable[[int], Planned]:
+        """What plans the updates of a phase that begins with update `first`, whose windows may start from some times."""
+        recipe = self.recipe
+        if self.forecasts is not None:
+            pairs = self.forecasts.pairs(starts, max(recipe.lengths))
+            chosen = functools.partial(_fresh, pairs, phase.batch_size, first, (recipe.seed, index))
+            return lambda update: Planned(chosen(update)[:, 0], pairs=chosen(update))
+        fresh = functools.partial(_fresh, starts, phase.batch_size, first, (recipe.seed, index))
+        if not phase.replays:
+            return lambda update: Planned(fresh(update))
+        valid = set(starts.tolist()).__contains__
+        return Replay(phase, recipe.seed, first, functools.lru_cache(64)(fresh), recipe.times, valid).plan
 
     def _plan(self, update: int) -> Planned:
         """Of all samples of an update."""
@@ -41,15 +63,21 @@ class Order:
 
     def rows(self, update: int) -> Planned:
         """Of this process's rows of an update."""
-        return self._plan(update).map(lambda part: share(part, self.processes).repeat(self.recipe.members))
+        return self._plan(update).map(lambda part: share(part, self.processes).repeat(self.recipe.members, 0))
 
     def batch(self, update: int) -> Batch:
         """This process's rows of an update."""
-        chosen = self._plan(update).starts
-        batch = self.samples.batch(share(chosen, self.processes), self.recipe.steps(update), self.recipe.length(update))
+        planned = self._plan(update)
+        mine, length = planned.map(lambda part: share(part, self.processes)), self.recipe.length(update)
+        places = share(range(len(planned.starts)), self.processes)
+        batch = self.samples.batch(mine.starts, self.recipe.steps(update), length)
+        if self.forecasts is not None:
+            batch.begin(np.arange(len(places)), self.forecasts.states(mine.pairs, length))
+        if (hiding := self.recipe.phase(update).masks) is not None:
+            batch = masked(batch, hiding, self.samples, [(self.recipe.seed, update, place) for place in places])
         if self.recipe.members == 1 and self.noise is None:
             return batch
-        noise = None if self.noise is None else self._drawn(update, share(range(len(chosen)), self.processes))
+        noise = None if self.noise is None else self._drawn(update, places)
         return batch.for_members(self.recipe.members, noise).pinned()
 
     def _drawn(self, update: int, places: Sequence[int]) -> Tensor:
@@ -60,5 +88,5 @@ class Order:
 
 
 def _fresh(starts: np.ndarray, size: int, first: int, seed: tuple[int, int], update: int) -> np.ndarray:
-    """Times that the samples of an update of the phase that begins with update `first` start from, `(batch,)`."""
+    """What the samples of an update of the phase that begins with update `first` start from, `(batch, ...)` of `starts`."""
     return starts[shuffled(len(starts), size, update - first, seed)]

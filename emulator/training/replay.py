@@ -21,11 +21,13 @@ class Planned:
       starts: positions in time, `(batch,)`.
       onward: which of them go on from the pool, `(batch,)` bool; None where none ever do.
       slots: the place in the pool that each draws from and gives back to, `(batch,)`; None as `onward`.
+      pairs: the stored forecasts that they start from, `(batch, 4)`; None where they start from the analysis.
     """
 
     starts: np.ndarray
     onward: np.ndarray | None = None
     slots: np.ndarray | None = None
+    pairs: np.ndarray | None = None
 
     def map(self, change: Callable[[np.ndarray], np.ndarray]) -> "Planned":
         """With some change of all of these."""

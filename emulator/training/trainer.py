@@ -32,6 +32,7 @@ from emulator.parallel.distributed import (
 from emulator.parallel.processes import Processes
 from emulator.parallel.space import ALONE, Space
 from emulator.training.diagnosis import explain
+from emulator.training.forecasts import StoredForecasts
 from emulator.training.log import Journal, Log
 from emulator.training.order import Order
 from emulator.training.recipe import Recipe
@@ -99,6 +100,7 @@ class Trainer:
       identity: hash of configuration and data; a state of another identity is not resumed.
       validation: held-out times, or None.
       placement: the processes that train together, and how.
+      forecasts: stored ones that windows start from, or None.
 
     `logged.products`: operations of the network's matrix products for one sample and step, whose rate the log then tells.
     """
@@ -113,6 +115,8 @@ class Trainer:
         identity: str,
         validation: Validation | None = None,
         placement: Placement = Placement(),
+        *,
+        forecasts: StoredForecasts | None = None,
     ):
         self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
         self.directory, self.identity, self.processes = Path(directory), identity, placement.processes
@@ -127,7 +131,7 @@ class Trainer:
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
         self.optimizer = _optimizer(step, recipe)
         self.average = begin_average(step, recipe.ema)
-        self._order = Order(samples, recipe, self._data, step.noise)
+        self._order = Order(samples, recipe, self._data, step.noise, forecasts)
         if validation:
             validation.starts(self._data)
 

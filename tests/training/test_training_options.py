@@ -362,7 +362,8 @@ def test_samples_go_on_where_their_place_of_the_batch_ended():
     replay = Replay(Phase(197, replay=0.75, replay_most=4), 1, 3, fresh.get, lambda update: 2, lambda time: time % 50)
     ages, last, went_on = np.zeros(2, int), np.zeros(2, int), 0
     for update in range(3, 200):
-        starts, onward, _ = dataclasses.astuple(replay.plan(update))
+        planned = replay.plan(update)
+        starts, onward = planned.starts, planned.onward
         if update == 3:
             assert not onward.any()
         for place in range(2):
