@@ -47,7 +47,8 @@ def hidden(options: MaskOptions, space: tuple[int, ...], variables: int, key: tu
     windows = options.kind == "windows" or (options.kind == "mixed" and rng.random() < 0.5)
     side = options.patch * (options.window if windows else 1)
     counts = [-(-n // side) for n in space]
-    chosen = _some(options.share, counts, 10**9 if windows else options.window, rng)
+    share = options.share if options.share_to is None else rng.uniform(options.share, options.share_to)
+    chosen = _some(share, counts, 10**9 if windows else options.window, rng)
     for axis in range(len(space)):
         chosen = chosen.repeat(side, axis=axis)
     cells = chosen[tuple(slice(n) for n in space)]

@@ -26,6 +26,7 @@ class MaskOptions(Options):
     """What of a sample's initial state is hidden from the network (docs/training.md); needs `gaps` of the training."""
 
     share: float = option(0.5, "share of the patches that are hidden, in all variables", minimum=0, below=1)
+    share_to: float | None = option(None, "each sample draws its share from share to this one", minimum=0, below=1)
     kind: Literal["local", "windows", "mixed"] = option(
         "local", "single patches in every window, whole windows, or one of these by sample"
     )
@@ -35,6 +36,11 @@ class MaskOptions(Options):
     lead: int = option(
         1, "steps to what the network is to predict; 0: the state itself, of which it sees a part", minimum=0, maximum=1
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.share_to is not None and self.share_to < self.share:
+            raise ValueError(f"Expected masks.share_to of at least share {self.share:g}, got {self.share_to:g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Phase(Options):
             self._check_masks(self.masks)
 
     def _check_masks(self, masks: MaskOptions) -> None:
-        if not masks.share and not masks.variables:
+        if not masks.share and not masks.share_to and not masks.variables:
             raise ValueError("Expected masks that hide a share of the patches or variables, got both 0")
         if self.replays:
             raise ValueError("Expected masks or replay, whose states the network has made whole, got both in one phase")

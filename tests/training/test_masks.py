@@ -24,7 +24,7 @@ KEY = (5, 7, 1)
 
 
 def test_every_window_loses_the_share_of_its_patches():
-    options = MaskOptions(0.5, "local", patch=2, window=3)
+    options = MaskOptions(0.5, kind="local", patch=2, window=3)
     cells = hidden(options, (12, 24), 2, KEY)
     assert (cells[0] == cells[1]).all() and cells.shape == (2, 12, 24)
     patches = cells[0].reshape(6, 2, 12, 2)
@@ -34,7 +34,7 @@ def test_every_window_loses_the_share_of_its_patches():
 
 
 def test_whole_windows_are_hidden():
-    cells = hidden(MaskOptions(0.5, "windows", patch=2, window=3), (12, 24), 1, KEY)[0]
+    cells = hidden(MaskOptions(0.5, kind="windows", patch=2, window=3), (12, 24), 1, KEY)[0]
     windows = cells.reshape(2, 6, 4, 6)
     assert (windows.all((1, 3)) == windows.any((1, 3))).all() and windows.all((1, 3)).sum() == 4
 
@@ -42,12 +42,17 @@ def test_whole_windows_are_hidden():
 @pytest.mark.parametrize(("space", "patch", "window"), [((13, 27), 2, 4), ((181,), 3, 5), ((7, 5), 4, 8)])
 @pytest.mark.parametrize("kind", ["local", "windows", "mixed"])
 def test_the_share_is_right_on_average_on_any_grid(space, patch, window, kind):
-    options = MaskOptions(0.3, kind, patch, window)
+    options = MaskOptions(0.3, kind=kind, patch=patch, window=window)
     found = np.stack([hidden(options, space, 1, (0, n, 0))[0] for n in range(400)])
     assert found.mean(0).min() > 0.15 and found.mean(0).max() < 0.45  # of every cell
     assert found.mean() == pytest.approx(0.3, abs=0.05)
     others = np.stack([hidden(options, space, 1, (0, n, 1))[0] for n in range(20)])
     assert (hidden(options, space, 1, (0, 17, 0))[0] == found[17]).all() and (others != found[:20]).any()
+
+
+def test_a_share_that_is_drawn_differs_by_sample():
+    found = [hidden(MaskOptions(0.2, 0.8, patch=1, window=4), (16, 16), 1, (0, n, 0)).mean() for n in range(200)]
+    assert 0.15 < min(found) < 0.25 and 0.75 < max(found) < 0.85 and np.mean(found) == pytest.approx(0.5, abs=0.05)
 
 
 def test_whole_variables_are_hidden_and_one_stays():
@@ -129,7 +134,7 @@ def test_with_a_history_a_gap_lasts_until_it_is_out_of_sight(planet):
 
 
 def test_a_stopped_masked_training_ends_with_the_same_bits(planet, tmp_path):
-    masks = MaskOptions(0.5, "mixed", patch=2, window=2, variables=0.2)
+    masks = MaskOptions(0.3, 0.7, "mixed", patch=2, window=2, variables=0.2)
     phases = Phase(5, 1, 2, masks=dataclasses.replace(masks, lead=0)), Phase(5, 2, 2, masks=masks)
     recipe = dataclasses.replace(RECIPE, phases=phases)
     first = trainer(planet, tmp_path / "stopped", recipe, config=TOLD)
@@ -144,6 +149,7 @@ def test_a_stopped_masked_training_ends_with_the_same_bits(planet, tmp_path):
     ("options", "message"),
     [
         ({"phases": [{"updates": 3, "masks": {}}]}, "train.gaps zero or told with phases that mask"),
+        ({"gaps": "told", "phases": [{"updates": 3, "masks": {"share": 0.5, "share_to": 0.4}}]}, "share_to of at least"),
         ({"gaps": "told", "conservation": {}}, "conservation .kind: none. without a penalty with train.gaps"),
         ({"gaps": "told", "steps": [6, 12], "phases": [{"updates": 3, "masks": {"lead": 0}}]}, "masks.lead 0 without"),
     ],
