@@ -81,7 +81,7 @@ class InitialStates:
                     raise ValueError(f"Expected analyses before {time} for {what}, the store has none at {absent}")
 
     def _refuse_gaps(self, states: Tensor) -> None:
-        """Raises `ValueError` for states `(time, channel, *space)` that lack values a network was not trained to go without."""
+        """Raises `ValueError` for states `(time, channel, *space)` that lack what a network cannot go without."""
         layout, bred_too = self.step.layout, self.options is not None and self.options.kind == "bred"
         if not isinstance(self.step, Step) or (layout.gaps != REFUSED and not bred_too):
             return

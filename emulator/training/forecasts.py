@@ -99,6 +99,8 @@ def _check(dataset: xr.Dataset, path, samples: Samples) -> None:
         raise ValueError(f"Expected forecasts of states in {path}, got means (thin.mean)")
     places = {name: (levels_at(dataset, name), layout.at.get(name, ())) for name in layout.prognostic.names}
     if others := [name for name, (got, own) in places.items() if len(got) != len(own) or not np.allclose(got, own)]:
-        raise ValueError(f"Expected forecasts on the levels of the analysis in {path}, got other ones of {', '.join(others)}")
+        raise ValueError(
+            f"Expected forecasts on the levels of the analysis in {path}, got other ones of {', '.join(others)}"
+        )
     if bool(samples.step.months) != (dataset["lead_time"].dtype.kind in "iu"):
         raise ValueError(f"Expected forecasts by steps of {samples.step} in {path}, got leads of another kind")

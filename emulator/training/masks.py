@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from emulator.data.samples import Batch, Samples
 from emulator.training.options import MaskOptions

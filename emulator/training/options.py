@@ -73,14 +73,21 @@ class Phase(Options):
     replay_most: int = option(16, "windows in a row that a sample may go on", minimum=1)
     accumulate: int = option(1, "parts that a batch is computed in, for less memory", minimum=1)
     teacher_end: float | None = option(
-        None, "teacher at the end of the phase, to which it changes linearly; None: it stays", minimum=0, maximum=1, new=True
+        None,
+        "what teacher becomes by the end of the phase, along a line; None: it stays",
+        minimum=0,
+        maximum=1,
+        new=True,
     )
     loss_steps: Literal["all", "last"] = option(
         "all", "of a window; last: no gradient reaches the steps before, which are run without", new=True
     )
     replay_pool: int = option(1, "states of its own that each place of the batch draws from", minimum=1, new=True)
     replay_refresh: int = option(
-        0, "a place takes a new state from the data every so many updates; 0: by chance, as replay has it", minimum=0, new=True
+        0,
+        "updates after which a place takes a new state from the data; 0: by chance, as replay has it",
+        minimum=0,
+        new=True,
     )
     masks: MaskOptions | None = option(None, "what of the initial states is hidden; None: nothing", new=True)
 
@@ -186,8 +193,8 @@ class TrainOptions(Options):
     )
     gaps: Literal["refused", "zero", "told"] = option(
         "refused",
-        "states that lack variables or cells: refused; given to the network as the mean; or with a channel for each prognostic "
-        "variable that tells where it is known",
+        "states that lack variables or cells: refused; given to the network as the mean; or so with a channel for each "
+        "prognostic variable that tells where it is known",
         new=True,
     )
     forecasts: ForecastOptions | None = option(

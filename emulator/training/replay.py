@@ -60,8 +60,9 @@ class Replay:
     valid: Callable[[int], bool]
 
     def __post_init__(self):
-        most = 4 * self.phase.batch_size * self.phase.replay_pool * max(self.phase.replay_most, self.phase.replay_refresh)
-        remembered = functools.lru_cache(max(4096, most))  # as far back as most chains reach
+        phase = self.phase
+        reach = 4 * phase.replay_pool * max(phase.replay_most, phase.replay_refresh)  # updates back of most chains
+        remembered = functools.lru_cache(max(4096, phase.batch_size * reach))
         object.__setattr__(self, "_drawn", remembered(self._drawn))
         object.__setattr__(self, "times", remembered(self.times))
 

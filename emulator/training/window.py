@@ -70,8 +70,8 @@ class WindowOptions:
 class Window(nn.Module):
     """Runs a step over a window of a batch and gives the mean loss of its steps, or that of the last.
 
-    The loss of the last step alone, after steps without gradients, is the zero-stability loss ("pushforward") of Brandstetter,
-    Worrall and Welling (2022): the network learns to put right what its own errors have made of the state.
+    The loss of the last step alone, after steps without gradients, is the zero-stability loss ("pushforward") of
+    Brandstetter, Worrall and Welling (2022): the network learns to put right what its own errors have made of the state.
     """
 
     def __init__(self, step: Step, loss: StepLoss):

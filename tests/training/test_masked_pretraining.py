@@ -1,4 +1,4 @@
-"""What masked pretraining is for: hidden cells are found better than by climatology or by the nearest cells that are known."""
+"""What masked pretraining is for: hidden cells are found better than by climatology or by the nearest known ones."""
 
 import dataclasses
 

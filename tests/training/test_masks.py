@@ -1,4 +1,4 @@
-"""Hidden parts of states: counted exactly, functions of their keys, and the same in a rollout from a state that lacks them."""
+"""Hidden parts of states: counted exactly, functions of their keys, and the same where a forecast starts without them."""
 
 import dataclasses
 
@@ -149,7 +149,10 @@ def test_a_stopped_masked_training_ends_with_the_same_bits(planet, tmp_path):
     ("options", "message"),
     [
         ({"phases": [{"updates": 3, "masks": {}}]}, "train.gaps zero or told with phases that mask"),
-        ({"gaps": "told", "phases": [{"updates": 3, "masks": {"share": 0.5, "share_to": 0.4}}]}, "share_to of at least"),
+        (
+            {"gaps": "told", "phases": [{"updates": 3, "masks": {"share": 0.5, "share_to": 0.4}}]},
+            "share_to of at least",
+        ),
         ({"gaps": "told", "conservation": {}}, "conservation .kind: none. without a penalty with train.gaps"),
         ({"gaps": "told", "steps": [6, 12], "phases": [{"updates": 3, "masks": {"lead": 0}}]}, "masks.lead 0 without"),
     ],

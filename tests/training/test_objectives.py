@@ -38,7 +38,11 @@ def simulated(phase, first, fresh, drawn, valid, times):
 
 @pytest.mark.parametrize(
     "more",
-    [{"replay": 0.8, "replay_pool": 3}, {"replay_refresh": 5, "replay_pool": 3, "replay_most": 6}, {"replay_refresh": 4}],
+    [
+        {"replay": 0.8, "replay_pool": 3},
+        {"replay_refresh": 5, "replay_pool": 3, "replay_most": 6},
+        {"replay_refresh": 4},
+    ],
 )
 def test_what_a_pool_hands_out_is_what_was_put_in(more):
     """The plan of an update alone is that of pools followed from the first update on."""
