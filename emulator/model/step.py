@@ -188,7 +188,7 @@ class Step(nn.Module):
         masked = self.exists is not None or self.diagnostic_exists is not None
         return self.layout.history == 1 and self.layout.lengths == (1,) and self.layout.gaps == REFUSED and not masked
 
-    def _finished(self, predicted: Tensor, now: Tensor, length, reference, known) -> tuple[Tensor, Tensor]:
+    def _finished(self, predicted: Tensor, now: Tensor, length, reference, known=None) -> tuple[Tensor, Tensor]:
         """Fields at the end of the step, within the envelope, and diagnostics, from what the network predicts."""
         bounds, scales = (self.resting, self.lower, self.upper), (self.damping, self.change_std)
         if self._fused and self.prediction.damped and alone(predicted, now, *bounds, *scales):
