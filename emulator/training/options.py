@@ -120,6 +120,11 @@ class Phase(Options):
         return bool(self.replay or self.replay_refresh)
 
     @property
+    def kept_steps(self) -> int:
+        """Steps of a window that a backward pass goes through at once, which memory grows with."""
+        return self.rollout_steps if self.loss_steps == "all" else 1
+
+    @property
     def work(self) -> float:
         """Model steps of an update over all its samples, what its time grows with; the mean where steps are drawn.
 

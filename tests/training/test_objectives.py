@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from small_training import CONFIG, RECIPE, same_state, trainer
+from small_training import CONFIG, RECIPE, same_state, samples_of, trainer
 
 from emulator.files.interruption import Interrupted
 from emulator.model.rollout import Execution, rollout
-from emulator.training.options import Phase
+from emulator.parallel.processes import Processes
+from emulator.training.options import MaskOptions, Phase
+from emulator.training.order import Order
 from emulator.training.replay import Replay
 from emulator.training.window import Window, WindowOptions
 
@@ -117,6 +119,27 @@ def test_the_last_step_alone_counts_and_carries_gradients(planet, tmp_path):
     one = made.samples.batch([3, 9], 1)
     both = [Window(made.step, loss)(one, WindowOptions(last_alone=alone))[0] for alone in (True, False)]
     assert torch.equal(*both)
+
+
+def test_every_process_has_its_part_of_the_same_batch(planet):
+    """Starts, slots and masks, whatever the number of processes."""
+    samples = samples_of(planet, SMALL)
+    recipe = shortened(Phase(8, 1, 4, replay=0.7, replay_pool=3), Phase(4, 1, 4, masks=MaskOptions(0.5, variables=0.3)))
+    whole, *parts = (Order(samples, recipe, Processes(rank, size)) for rank, size in [(0, 1), (0, 2), (1, 2)])
+    for update in range(12):
+        planned, halves = whole.rows(update), [part.rows(update) for part in parts]
+        for name in ("starts", "onward", "slots") if update < 8 else ("starts",):
+            joined = np.concatenate([getattr(half, name) for half in halves])
+            np.testing.assert_array_equal(joined, getattr(planned, name))
+        states = torch.cat([part.batch(update).state for part in parts])
+        torch.testing.assert_close(states, whole.batch(update).state, rtol=0, atol=0, equal_nan=True)
+        assert bool(states.isnan().any()) == (update >= 8)
+
+
+def test_the_time_and_memory_of_steps_without_gradients():
+    last = Phase(10, 4, 2, loss_steps="last")
+    assert last.work == pytest.approx(2 * 2) and last.kept_steps == 1
+    assert Phase(10, 4, 2).work == 8 and Phase(10, 4, 2).kept_steps == 4
 
 
 def test_teaching_falls_along_a_line():
