@@ -132,7 +132,7 @@ def with_gaps(dataset: xr.Dataset, saved: dict | None) -> xr.Dataset:
 
     Those that do not exist everywhere are not added, since nothing tells where they do. Any other store as it is.
     """
-    layout = None if saved is None else Layout.from_json(saved["layout"])
+    layout = Layout.from_json(saved["layout"]) if saved else None
     if layout is None or layout.gaps == REFUSED:
         return dataset
     named, found = zip(layout.prognostic.names, layout.prognostic.levels, strict=True), {}

@@ -1,5 +1,6 @@
 """Hidden parts of states: counted exactly, functions of their keys, and the same where a forecast starts without them."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -15,6 +16,7 @@ from emulator.data.samples import Samples
 from emulator.files.interruption import Interrupted
 from emulator.model.assemble import buffers, signature_of
 from emulator.model.rollout import rollout
+from emulator.model.saved_model import check_match, with_gaps
 from emulator.model.step import Step
 from emulator.training.masks import hidden, masked
 from emulator.training.options import MaskOptions, Phase, TrainOptions
@@ -135,11 +137,11 @@ def test_with_a_history_a_gap_lasts_until_it_is_out_of_sight(planet):
 
 def test_a_stopped_masked_training_ends_with_the_same_bits(planet, tmp_path):
     masks = MaskOptions(0.3, 0.7, "mixed", patch=2, window=2, variables=0.2)
-    phases = Phase(5, 1, 2, masks=dataclasses.replace(masks, lead=0)), Phase(5, 2, 2, masks=masks)
+    phases = Phase(3, 1, 2, masks=dataclasses.replace(masks, lead=0)), Phase(3, 2, 2, masks=masks)
     recipe = dataclasses.replace(RECIPE, phases=phases)
     first = trainer(planet, tmp_path / "stopped", recipe, config=TOLD)
     with pytest.raises(Interrupted):
-        first.run(should_stop=lambda: first.update == 7)
+        first.run(should_stop=lambda: first.update == 4)
     trainer(planet, tmp_path / "stopped", recipe, config=TOLD).run()
     trainer(planet, tmp_path / "straight", recipe, config=TOLD).run()
     same_state(tmp_path / "stopped", tmp_path / "straight")
@@ -164,40 +166,40 @@ def test_masks_that_do_not_fit_a_training_are_refused(options, message):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A network that goes without, one that does not, and the store's data."""
-    folder, planet = tmp_path_factory.mktemp("gaps"), small_planet(16)
+    """A network that goes without, and the store's data."""
+    folder, planet = tmp_path_factory.mktemp("gaps"), small_planet(12, nlat=8)
     store, statistics = store_of(folder, planet)
-    steps = {}
-    for gaps, masks in (("told", {"variables": 0.3}), ("refused", None)):
-        phases = [{"updates": 2, "batch_size": 2, "masks": masks}]
-        chosen = {"prognostic": CONFIG.prognostic, "network": NETWORK, "conservation": FREE}
-        steps[gaps] = em.train(store, statistics, folder / gaps, phases=phases, gaps=gaps, **chosen)
-    return steps, em.open_analysis(store)
+    phases = [{"updates": 1, "batch_size": 2, "masks": {"variables": 0.3}}]
+    chosen = {"prognostic": CONFIG.prognostic, "network": NETWORK, "conservation": FREE}
+    return em.train(store, statistics, folder / "told", phases=phases, gaps="told", **chosen), em.open_analysis(store)
 
 
 def test_a_forecast_goes_on_without_a_variable_and_without_cells(trained):
-    steps, data = trained
+    step, data = trained
     time = data["time"].values[4]
     lacking = data.drop_vars("surface_pressure").load()
     lacking["temperature"] = lacking["temperature"].where(lacking["latitude"] < 0)
-    found = em.forecast(steps["told"], lacking, time, 0.5)
-    whole = em.forecast(steps["told"], data, time, 0.5)
+    found = em.forecast(step, lacking, time, 0.5)
+    whole = em.forecast(step, data, time, 0.5)
     assert found["surface_pressure"].isel(lead_time=0).isnull().all()
     later = found.isel(lead_time=slice(1, None))
     for name in CONFIG.prognostic:
         assert np.isfinite(later[name].values).all() and later[name].dims == whole[name].dims
     assert not np.array_equal(later["temperature"], whole["temperature"].isel(lead_time=slice(1, None)))
     assert found["surface_pressure"].attrs["units"] == "Pa"
+    with pytest.raises(ValueError, match="whole initial states for bred vectors, got missing values of temperature"):
+        em.forecast(step, lacking, time, 0.5, ensemble={"members": 2, "kind": "bred", "cycles": 1})
 
 
-def test_a_network_that_was_not_trained_for_it_refuses_gaps(trained):
-    steps, data = trained
-    time = data["time"].values[4]
-    with pytest.raises(ValueError, match="Expected variable surface_pressure as checkpoint .* has"):
-        em.forecast(steps["refused"], data.drop_vars("surface_pressure"), time, 0.5)
-    holes = data.load().copy()
+def test_a_network_that_was_not_trained_for_it_refuses_gaps(trained, planet):
+    step, data = trained
+    saved, lacking = copy.deepcopy(step.metadata), data.drop_vars("surface_pressure")
+    assert "surface_pressure" in with_gaps(lacking, saved)
+    saved["layout"]["gaps"] = "refused"
+    with pytest.raises(ValueError, match="Expected variable surface_pressure as checkpoint one has"):
+        check_match(saved, with_gaps(lacking, saved), "one", "another")
+    other, samples = seeing(planet, "refused")
+    holes = samples.dataset.copy()
     holes["temperature"] = holes["temperature"].where(holes["latitude"] < 0)
     with pytest.raises(ValueError, match="without train.gaps, got missing values of temperature"):
-        em.forecast(steps["refused"], holes, time, 0.5)
-    with pytest.raises(ValueError, match="whole initial states for bred vectors, got missing values of temperature"):
-        em.forecast(steps["told"], holes, time, 0.5, ensemble={"members": 2, "kind": "bred", "cycles": 1})
+        em.forecast(other, holes, holes["time"].values[4], 0.5)

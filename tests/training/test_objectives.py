@@ -86,8 +86,8 @@ def test_a_sample_starts_from_the_state_of_its_slot(planet, tmp_path):
 
 @pytest.mark.parametrize("more", [{"replay": 0.9}, {"replay_refresh": 3}])
 def test_a_stopped_pool_ends_with_the_same_bits(planet, tmp_path, more):
-    recipe = shortened(Phase(10, 1, 2, replay_pool=3, **more), Phase(4, 3, 2, loss_steps="last", teacher_end=1.0))
-    for stop in (7, 12):
+    recipe = shortened(Phase(8, 1, 2, replay_pool=2, **more), Phase(3, 3, 2, loss_steps="last", teacher_end=1.0))
+    for stop in (5, 9):
         first = trainer(planet, tmp_path / "stopped", recipe, config=SMALL)
         with pytest.raises(Interrupted):
             first.run(should_stop=lambda first=first, stop=stop: first.update == stop)

@@ -16,6 +16,7 @@ from emulator.files.interruption import Interrupted
 from emulator.model.stepper import Cascade
 from emulator.training.forecasts import StoredForecasts
 from emulator.training.options import ForecastOptions, Phase, TrainOptions
+from emulator.training.run import Training
 
 CHOSEN = {"prognostic": CONFIG.prognostic, "network": NETWORK, "conservation": FREE}
 SMALL = dataclasses.replace(CONFIG, network=NETWORK, conservation=FREE)
@@ -25,7 +26,7 @@ SMALL = dataclasses.replace(CONFIG, network=NETWORK, conservation=FREE)
 def made(tmp_path_factory):
     """The short network, its stored forecasts of a day and a half from five times, and the folder of all."""
     folder = tmp_path_factory.mktemp("cascade")
-    store, statistics = store_of(folder, small_planet(24))
+    store, statistics = store_of(folder, small_planet(24, nlat=8))
     phases = [{"updates": 2, "batch_size": 2}]
     short = em.train(store, statistics, folder / "short", phases=phases, **CHOSEN)
     times = em.open_analysis(store)["time"].values[[0, 3, 6, 10, 20]]
@@ -42,10 +43,10 @@ def test_windows_start_from_stored_states_and_end_with_the_analysis(made, tmp_pa
     data = opened(folder)
     samples = samples_of(data, SMALL)
     forecasts = StoredForecasts(ForecastOptions(folder / "forecasts.zarr", (0.5, 1.0)), samples)
-    recipe = dataclasses.replace(RECIPE, phases=(Phase(30, 2, 4),))
+    recipe = dataclasses.replace(RECIPE, phases=(Phase(12, 2, 4),))
     order = trainer(data, tmp_path, recipe, config=SMALL, forecasts=forecasts)._order
     drawn = set()
-    for update in range(30):
+    for update in range(12):
         batch, pairs = order.batch(update), order.rows(update).pairs
         for row, (start, init, lead, member) in enumerate(pairs):
             one = stored.isel(init_time=init, lead_time=lead)
@@ -88,9 +89,10 @@ def test_a_later_network_leaves_the_short_window_as_it_is(made):
         assert same == [True] * 3 + [False] * 4
 
 
+@pytest.mark.slow
 def test_a_stopped_training_on_forecasts_ends_with_the_same_bits(made, tmp_path):
     data, where = opened(made[2]), ForecastOptions(made[2] / "forecasts.zarr")
-    recipe = dataclasses.replace(RECIPE, phases=(Phase(8, 1, 2),))
+    recipe = dataclasses.replace(RECIPE, phases=(Phase(4, 1, 2),))
 
     def again(folder):
         forecasts = StoredForecasts(where, samples_of(data, SMALL))
@@ -98,12 +100,13 @@ def test_a_stopped_training_on_forecasts_ends_with_the_same_bits(made, tmp_path)
 
     first = again("stopped")
     with pytest.raises(Interrupted):
-        first.run(should_stop=lambda: first.update == 6)
+        first.run(should_stop=lambda: first.update == 3)
     again("stopped").run()
     again("straight").run()
     same_state(tmp_path / "stopped", tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_members_are_forecasts_of_their_own(made, tmp_path):
     short, _, folder = made
     data = opened(folder)
@@ -120,6 +123,7 @@ def test_members_are_forecasts_of_their_own(made, tmp_path):
     assert torch.unique(states, dim=0).shape[0] == len(states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("thin", "days", "message"),
     [
@@ -136,6 +140,20 @@ def test_forecasts_that_do_not_fit_are_refused(made, tmp_path, thin, days, messa
     with pytest.raises(ValueError, match=message):
         samples = samples_of(data, SMALL)
         StoredForecasts(ForecastOptions(tmp_path / "thin.zarr", days), samples).pairs(samples.starts(1))
+
+
+@pytest.mark.slow
+def test_leads_that_no_forecast_has_are_refused_before_a_training_starts(made):
+    folder = made[2]
+    given = {
+        "store": folder / "analysis.zarr",
+        "statistics": folder / "statistics.nc",
+        "output": folder / "none",
+    } | CHOSEN
+    forecasts = {"store": folder / "forecasts.zarr", "lead_days": (1.0, 3.0)}
+    assert "prognostic" in Training(TrainOptions.of(given | {"forecasts": forecasts})).describe()
+    with pytest.raises(ValueError, match="leads of 2 to 3 days, got none"):
+        Training(TrainOptions.of(given | {"forecasts": forecasts | {"lead_days": (2.0, 3.0)}})).describe()
 
 
 @pytest.mark.parametrize(
