@@ -19,7 +19,7 @@ from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network
 from emulator.model.checkpoint import describe
-from emulator.model.saved_model import check_match, with_step
+from emulator.model.saved_model import check_match, with_gaps, with_step
 from emulator.model.step import Step
 from emulator.parallel.distributed import device_of, process_group, space_of, use
 from emulator.parallel.processes import processes_of
@@ -58,7 +58,8 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device, space)
-    dataset = with_step(dataset, getattr(models.first, "metadata", None))
+    saved = getattr(models.first, "metadata", None)
+    dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
     first = models.first
     length = step_length(first.layout, dataset, config.step_hours)
@@ -112,7 +113,8 @@ def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Start
 
 def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
-    dataset = with_step(open_analysis(config.store), describe(config.checkpoint))
+    saved = describe(config.checkpoint)
+    dataset = with_gaps(with_step(open_analysis(config.store), saved), saved)
     for path in checkpoints_of(config):
         saved = describe(path)
         check_match(saved, dataset, path, config.store)

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from small_planet import numpy_statistics
 
-from emulator.data.channels import Layout
+from emulator.data.channels import Layout, More
 from emulator.data.samples import Samples
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint
@@ -41,7 +41,7 @@ RECIPE = dataclasses.replace(Recipe.of(CONFIG), save_every=5, log_every=2, warmu
 
 def samples_of(planet, config=CONFIG, space=ALONE) -> Samples:
     dataset = planet.assign_attrs(time_step_seconds=21600.0)
-    return Samples(dataset, Layout.of(dataset, chosen(config)), space=space)
+    return Samples(dataset, Layout.of(dataset, chosen(config), more=More(gaps=config.gaps)), space=space)
 
 
 def weighted(samples, statistics, config=CONFIG) -> Weighted:

@@ -145,6 +145,7 @@ class Layout:
       history: input times, the newest included.
       lengths: of the steps that the network makes, in steps of the store.
       masked: variables that do not exist everywhere. masks: how many masks of them the network is given.
+      gaps: what a step does with states that lack values: "refused", "zero" or "told", as `emulator.model.gaps` has it.
       at: of the variables with levels where these lie: hPa in an atmosphere whose surface is at 1000 hPa, else the
         coordinate. hours: length of a step of the store. Both only inform a network, and older checkpoints lack them.
     """
@@ -158,6 +159,7 @@ class Layout:
     lengths: tuple[int, ...] = (1,)
     masked: tuple[str, ...] = ()
     masks: int = 0
+    gaps: str = "refused"
     at: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict, compare=False)
     hours: float = dataclasses.field(default=0.0, compare=False)
 
@@ -215,6 +217,7 @@ class Layout:
             "history": more.history,
             "lengths": _lengths(dataset, more.steps),
             "masked": masked,
+            "gaps": more.gaps,
             "at": {n: at for each in (*groups.values(), static) for n in each.names if (at := levels_at(dataset, n))},
             "hours": TimeStep.of(dataset).seconds / 3600,
         }
@@ -259,7 +262,7 @@ class Layout:
 
 
 GROUPS = ("prognostic", "diagnostic", "forcing", "static")
-MORE = ("moments", "history", "lengths", "masked", "masks", "at", "hours")
+MORE = ("moments", "history", "lengths", "masked", "masks", "gaps", "at", "hours")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,12 +274,14 @@ class More:
       history: input times.
       steps: lengths of the steps in hours; none: the store's.
       mask_channels: whether the network is given the masks of fields that do not exist everywhere.
+      gaps: see `Layout`.
     """
 
     moments: Mapping[str, str] = dataclasses.field(default_factory=dict)
     history: int = 1
     steps: Sequence[float] = ()
     mask_channels: bool = False
+    gaps: str = "refused"
 
 
 def _lengths(dataset, hours: Sequence[float]) -> tuple[int, ...]:

@@ -60,9 +60,9 @@ class Batch:
         return self.state[:, step] if self.history == 1 else self.state[:, step : step + self.history]
 
     def begin(self, rows: np.ndarray, states: Tensor) -> None:
-        """Puts other states, as `start` gives them, in place of those that some rows start from, by their positions."""
+        """Has some rows, by their positions, start from other states, one for each, as `start` gives them."""
         index = to_device(torch.from_numpy(rows), states.device)  # flags would have the host wait for their count
-        self.start().index_copy_(0, index, states.index_select(0, index))
+        self.start().index_copy_(0, index, states)
 
     def truth(self, step: int) -> tuple[Tensor, Tensor]:
         """The true state at the end of a step, counted from 0, and its diagnostics, `(batch, channel, *space)` each."""

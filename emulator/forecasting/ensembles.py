@@ -1,6 +1,6 @@
 """Initial states of ensembles: Gaussian noise on the sphere, bred vectors, and lagged forecasts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from emulator.data.channels import Channels, Layout, kept_within, outside_of
 from emulator.data.forcing import Forcing
 from emulator.forecasting.options import EnsembleOptions
+from emulator.model.gaps import REFUSED
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.step import Step
@@ -79,6 +80,21 @@ class InitialStates:
                 if (absent := first_absent(whens)) is not None:
                     raise ValueError(f"Expected analyses before {time} for {what}, the store has none at {absent}")
 
+    def _refuse_gaps(self, fields: Mapping[str, np.ndarray], outside: np.ndarray | None) -> None:
+        """Raises `ValueError` for fields of the state that lack values within their domain where the step needs them."""
+        layout, bred_too = self.step.layout, self.options is not None and self.options.kind == "bred"
+        if not isinstance(self.step, Step) or (layout.gaps != REFUSED and not bred_too):
+            return
+        lacking = []
+        for name, where in layout.prognostic.slices.items():
+            missing = np.isnan(fields[name]).reshape(len(fields[name]), where.stop - where.start, -1)
+            if outside is not None:
+                missing &= ~outside[where].reshape(1, where.stop - where.start, -1)
+            lacking += [name] * bool(missing.any())
+        if lacking:
+            what = "bred vectors" if layout.gaps != REFUSED else "a network that was trained without train.gaps"
+            raise ValueError(f"Expected whole initial states for {what}, got missing values of {', '.join(lacking)}")
+
     def _past(self, time) -> list:
         """Earlier analyses that members of an ensemble come from: of bred ones the oldest first, of lagged the newest."""
         kind = self.options and self.options.kind
@@ -104,9 +120,12 @@ class InitialStates:
 
     def _read(self, channels: Channels, times: Sequence) -> Tensor:
         part = self.dataset.sel(time=list(times))
-        fields = {n: torch.from_numpy(np.asarray(part[n].values, np.float32)) for n in channels.names}
-        packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.shape)
+        values = {n: np.asarray(part[n].values, np.float32) for n in channels.names}
         outside = outside_of(self.dataset, channels)
+        if channels is self.step.layout.prognostic:
+            self._refuse_gaps(values, outside)
+        fields = {n: torch.from_numpy(array) for n, array in values.items()}
+        packed = channels.pack(fields) if fields else torch.zeros(len(times), 0, *self.forcing.shape)
         if outside is not None:
             packed = kept_within(packed, torch.from_numpy(~outside))
         return to_device(packed, self.step.device)

@@ -14,7 +14,7 @@ from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
-from emulator.model.saved_model import check_match, digest_of, load_model, with_step
+from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
 from emulator.store.analysis import open_analysis
@@ -61,7 +61,8 @@ def forecast(
     ensemble = EnsembleOptions(ensemble) if isinstance(ensemble, int) else ensemble
     ensemble = EnsembleOptions.of(ensemble) if isinstance(ensemble, Mapping) else ensemble
     thin = ThinOptions.of(thin) if isinstance(thin, Mapping) else thin or ThinOptions()
-    dataset = with_step(dataset, getattr(models.first, "metadata", None))
+    saved = getattr(models.first, "metadata", None)
+    dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble)
     length = step_length(models.first.layout, dataset, step_hours)
     forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology)

@@ -13,6 +13,7 @@ from emulator.data.channels import Channels, Layout, outside_of
 from emulator.data.normalisation import Normalizer, channel_statistics
 from emulator.data.samples import Samples
 from emulator.model.bounds import MARGIN, bounds, envelope
+from emulator.model.gaps import TOLD
 from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
 from emulator.model.step import PLACES, Step, StepBuffers, needs_spread
@@ -76,6 +77,7 @@ def signature_of(layout: Layout) -> Signature:
     inputs += [Channel(f"mask_{n}", "mask") for n in range(layout.masks)]
     inputs += [Channel(name, "place") for name in PLACES]
     inputs += [Channel("step_length", "length")] * (len(layout.lengths) > 1)
+    inputs += [Channel(f"{name}_known", "mask") for name in layout.prognostic.names] * (layout.gaps == TOLD)
     outputs = channels(layout.prognostic, "state") + channels(layout.diagnostic, "diagnostic")
     return Signature(tuple(inputs), tuple(outputs), layout.hours)
 

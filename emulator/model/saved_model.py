@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -14,16 +16,20 @@ from emulator.data.samples import Samples
 from emulator.model import checkpoint
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
+from emulator.model.gaps import REFUSED
 from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.calendar import MONTH_SECONDS
 from emulator.planet.grid import Grid
-from emulator.planet.vertical import Levels
+from emulator.planet.variables import known
+from emulator.planet.vertical import VERTICAL, Levels
 from emulator.store.masks import domain_of
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
 SCHEMA = "checkpoint-1"
+
+log = logging.getLogger(__name__)
 
 
 def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
@@ -119,6 +125,29 @@ def with_step(dataset: xr.Dataset, saved: dict | None) -> xr.Dataset:
     months = round(seconds / MONTH_SECONDS)
     calendar = {"time_step_months": months} if months and abs(seconds - months * MONTH_SECONDS) < 1e-3 else {}
     return dataset.assign_attrs(time_step_seconds=seconds, **calendar)
+
+
+def with_gaps(dataset: xr.Dataset, saved: dict | None) -> xr.Dataset:
+    """A store for a checkpoint whose network goes without parts of its state: variables that the store lacks are missing.
+
+    Those that do not exist everywhere are not added, since nothing tells where they do. Any other store as it is.
+    """
+    layout = Layout.from_json(saved["layout"]) if saved else None
+    if layout is None or layout.gaps == REFUSED:
+        return dataset
+    named, found = zip(layout.prognostic.names, layout.prognostic.levels, strict=True), {}
+    absent = {name: levels for name, levels in named if name not in dataset and name not in layout.masked}
+    for name, levels in absent.items():
+        axis = next((d for d in VERTICAL if levels and dataset.sizes.get(d) == levels), None)
+        if levels and axis is None:
+            continue
+        dims = ("time", *([axis] if axis else []), *grid_of(dataset).dims)
+        values = np.broadcast_to(np.float32(np.nan), [dataset.sizes[d] for d in dims])
+        table = known(name)
+        found[name] = (dims, values, {"units": table.units if table else "1", "role": "prognostic"})
+    if found:
+        log.warning("The store lacks %s, which the network goes without", ", ".join(found))
+    return dataset.assign(found)
 
 
 def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store_name: object) -> None:

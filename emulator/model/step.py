@@ -11,6 +11,7 @@ from emulator.data.normalisation import Normalizer
 from emulator.kernels.columns import whole
 from emulator.kernels.fields import Part, finished, normalised
 from emulator.kernels.library import alone
+from emulator.model.gaps import REFUSED, TOLD, completed, filled, known_in
 from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise
 from emulator.model.predictions import PREDICTIONS, Known
@@ -111,8 +112,15 @@ class Step(nn.Module):
             return None
         return self.scheme.anchor(self.fields(kept_within(newest(state, self.layout), self.exists)))
 
-    def inputs(self, state: Tensor, forcing: Tensor, clock: Tensor, length: Tensor | None = None) -> Tensor:
-        """What the network sees, `(batch, in, *space)`."""
+    def inputs(
+        self,
+        state: Tensor,
+        forcing: Tensor,
+        clock: Tensor,
+        length: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """What the network sees, `(batch, in, *space)`; `known` as of `emulator.model.gaps`, None: all."""
         static = self.static.expand(len(state), *self.static.shape)
         if self._fused and alone(state, forcing, clock, static):
             now, given = self.state_scale, self.forcing_scale
@@ -128,6 +136,9 @@ class Step(nn.Module):
         if len(self.layout.lengths) > 1:
             told = torch.log2(length).float().view(-1, 1, *[1] * (clock.dim() - 2))
             parts.append(told.expand(-1, 1, *clock.shape[2:]))
+        if self.layout.gaps == TOLD:
+            ones = clock.new_ones(len(clock), len(self.layout.prognostic.names), *clock.shape[2:])
+            parts.append(ones if known is None else known.to(clock.dtype))
         return torch.cat(parts, dim=1)
 
     def forward(
@@ -149,13 +160,17 @@ class Step(nn.Module):
         common = self._common(length)
         if common is not None:
             length = torch.full((len(state),), common, dtype=torch.float64, device=state.device)
-        state = kept_within(state, self.exists)
+        state, known = kept_within(state, self.exists), None
+        past = state[:, 1:] if self.layout.history > 1 else None  # lacks what it lacks until it is out of sight
+        if self.layout.gaps != REFUSED:
+            known = known_in(state, self.layout)
+            state = filled(state, known, self.state_scale.mean, self.layout)
         more = {} if noise is None else {"noise": noise}
         if self.scalars is not None:
             more["condition"] = self.scalars(self.forcing_scale(forcing), clock, length)
-        predicted = self.network(self.inputs(state, forcing, clock, length), **more).float()
-        now, past = newest(state, self.layout), state[:, 1:] if self.layout.history > 1 else None
-        following, diagnostic = self._finished(predicted, now, length, reference)
+        predicted = self.network(self.inputs(state, forcing, clock, length, known), **more).float()
+        now = newest(state, self.layout)
+        following, diagnostic = self._finished(predicted, now, length, reference, known)
         if self.scheme is None:
             return StepResult(following, diagnostic, {}, past=past)
         with torch.autocast(state.device.type, enabled=False):
@@ -171,16 +186,19 @@ class Step(nn.Module):
     def _fused(self) -> bool:
         """Whether all that is done to maps before and after the network is what the compiled passes do."""
         masked = self.exists is not None or self.diagnostic_exists is not None
-        return self.layout.history == 1 and self.layout.lengths == (1,) and not masked
+        return self.layout.history == 1 and self.layout.lengths == (1,) and self.layout.gaps == REFUSED and not masked
 
-    def _finished(self, predicted: Tensor, now: Tensor, length, reference) -> tuple[Tensor, Tensor]:
+    def _finished(self, predicted: Tensor, now: Tensor, length, reference, known=None) -> tuple[Tensor, Tensor]:
         """Fields at the end of the step, within the envelope, and diagnostics, from what the network predicts."""
         bounds, scales = (self.resting, self.lower, self.upper), (self.damping, self.change_std)
         if self._fused and self.prediction.damped and alone(predicted, now, *bounds, *scales):
             moments = self.diagnostic_scale.mean, self.diagnostic_scale.std
             return finished(predicted.contiguous(), whole(now), bounds, scales, moments)
         change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
-        following = self.prediction.following(self._known(now, length, reference), change)
+        about = self._known(now, length, reference)
+        following = self.prediction.following(about, change)
+        if known is not None:
+            following = completed(following, known, about, change, self.layout.prognostic)
         following = torch.minimum(torch.maximum(following, self.lower), self.upper)
         diagnostic = kept_within(self.diagnostic_scale.inverse(diagnosed), self.diagnostic_exists)
         return kept_within(following, self.exists), diagnostic
@@ -278,4 +296,4 @@ class StepBuffers:
 
 def needs_spread(layout: Layout, predicts: str) -> bool:
     """Whether a step needs the standard deviation of the state about its time mean."""
-    return layout.lengths != (1,) or PREDICTIONS[predicts].spread
+    return layout.lengths != (1,) or layout.gaps != REFUSED or PREDICTIONS[predicts].spread

@@ -46,9 +46,9 @@ class Cost:
         """One phrase: the most memory and the seconds per update of every phase, for so many members of a sample."""
         if not self.activations:
             return "too large for this machine to measure its memory and time"
-        most = max(self.memory(p.batch_size * members, p.rollout_steps) for p in phases)
+        most = max(self.memory(p.batch_size * members, p.kept_steps) for p in phases)
         paces = [
-            f"{self.seconds * p.batch_size * members * p.rollout_steps:.2g} s ({p.rollout_steps} x {p.batch_size}"
+            f"{self.seconds * members * p.work:.2g} s ({p.rollout_steps} x {p.batch_size}"
             + f" x {members} members)" * (members > 1)
             + ")" * (members == 1)
             for p in phases

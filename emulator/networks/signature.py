@@ -35,8 +35,9 @@ class Signature:
     """The channels of a network, in order.
 
     Attributes:
-      inputs, outputs: the channels. Inputs are the states, the oldest first, then forcing, clock, fields of the place, and
-        the logarithm of the step's length where the network makes steps of several. Outputs: the state, then diagnostics.
+      inputs, outputs: the channels. Inputs are the states, the oldest first, then forcing, clock, fields of the place, the
+        logarithm of the step's length where the network makes steps of several, and where it is told what a state lacks a
+        mask for each variable of it. Outputs: the state, then diagnostics.
       hours: length of a step of the store; 0 where nobody knows.
     """
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from emulator.data.samples import Batch
+from emulator.model.gaps import REFUSED
 from emulator.model.step import Step
 from emulator.parallel.distributed import highest, local
 
@@ -35,6 +36,8 @@ def explain(
 def broken_data(step: Step, batch: Batch, starts: np.ndarray, times: np.ndarray) -> str:
     """Which variables of an update's data are not finite, and the last such time; empty where all are finite."""
     states, diagnostics = _wrong(step, batch.state), _wrong(step, batch.diagnostic)  # (row, time, channel)
+    if step.layout.gaps != REFUSED:
+        states[:, : batch.history] = False  # what was hidden of them is no fault
     length = round(batch.length) if isinstance(batch.length, float) else 1
     names = _named(_labels(step), torch.cat([states.flatten(0, 1).any(0), diagnostics.flatten(0, 1).any(0)]))
     if not names:

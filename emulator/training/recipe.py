@@ -86,7 +86,7 @@ class Recipe:
         """Whether this is what a state after some updates was trained by, with more updates or phases at its end alone."""
         if not self.rest or record.get("rest") != self.rest:
             return False
-        known = [Phase(**phase) for phase in record.get("phases", ())]
+        known = [Phase.of(phase) for phase in record.get("phases", ())]
         shared = [
             old == new
             or (n == len(known) - 1 and old == dataclasses.replace(new, updates=min(old.updates, new.updates)))
@@ -139,10 +139,17 @@ class Recipe:
 
     def teacher_forced(self, update: int) -> list[bool]:
         """For every step of an update's windows whether it starts from the truth; the first one does anyway."""
-        phase, steps = self.phase(update), self.steps(update)
-        if not phase.teacher:
+        steps, probability = self.steps(update), self.teacher(update)
+        if not probability:
             return [False] * steps
-        return (np.random.default_rng([self.seed, update, 2]).random(steps) < phase.teacher).tolist()
+        return (np.random.default_rng([self.seed, update, 2]).random(steps) < probability).tolist()
+
+    def teacher(self, update: int) -> float:
+        """Probability that a step of an update starts from the truth: over a phase constant, or a line."""
+        (index, done), phase = self.locate(update), self.phase(update)
+        if phase.teacher_end is None:
+            return phase.teacher
+        return phase.teacher + (phase.teacher_end - phase.teacher) * done / max(1, self.phases[index].updates - 1)
 
     def seed_of(self, update: int, rank: int) -> int:
         """Seed of what a network draws in an update, as for stochastic depth."""

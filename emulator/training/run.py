@@ -30,7 +30,9 @@ from emulator.parallel.distributed import device_of, process_group, space_of, wa
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
 from emulator.store.analysis import open_analysis
+from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of, open_zarr
+from emulator.training.forecasts import StoredForecasts
 from emulator.training.gaps import refuse_gaps
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
@@ -173,6 +175,10 @@ class Training:
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0, space=space)
         grid = samples.grid
         samples.some_starts(max(phase.rollout_steps for phase in recipe.phases), max(layout.lengths))
+        if options.forecasts:
+            stored = StoredForecasts(options.forecasts, samples)
+            for phase in recipe.phases:
+                stored.pairs(samples.starts(phase.rollout_steps, max(layout.lengths)), max(layout.lengths))
         if asked := options.validation:
             held_out = Samples(stores, layout, asked.period.start, asked.period.end, cache_bytes=0)
             held_out.some_starts(asked.steps, layout.lengths[0])
@@ -223,7 +229,9 @@ class Training:
         validation = self._validation(stores, step.layout, validation_error)
         placement = Placement(self.processes, sharded, self.space)
         recipe, output = self._recipe(stores, step.layout), Path(options.output)
-        trainer = Trainer(step, loss, samples, recipe, output, identity, validation, placement)
+        stored = options.forecasts and StoredForecasts(options.forecasts, samples)
+        how = identity, validation, placement
+        trainer = Trainer(step, loss, samples, recipe, output, *how, forecasts=stored)
         trainer.logged.products = products
         return trainer
 
@@ -252,7 +260,7 @@ def climatology_of(
 
 def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
     """The layout that a training has on a store. Raises `ValueError` for what the store lacks, or does not fit it."""
-    more = More(options.forcing_moments, options.history, options.steps, options.mask_channels)
+    more = More(options.forcing_moments, options.history, options.steps, options.mask_channels, options.gaps)
     return Layout.of(store, chosen(options), str(options.store), more)
 
 
@@ -284,7 +292,7 @@ def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict,
 # loss decide how a training that diverged goes on, and that is saved.
 NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
-NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite"}
+NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts"}
 
 
 def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
@@ -295,6 +303,8 @@ def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
     more = []
     if PREDICTIONS[options.predict].reference and options.climatology is not None:
         more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
+    if options.forecasts is not None:
+        more += [str(open_forecast(options.forecasts.store).attrs.get("fingerprint")), str(options.forecasts.lead_days)]
     return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
 
 

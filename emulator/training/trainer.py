@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,9 +32,11 @@ from emulator.parallel.distributed import (
 from emulator.parallel.processes import Processes
 from emulator.parallel.space import ALONE, Space
 from emulator.training.diagnosis import explain
+from emulator.training.forecasts import StoredForecasts
 from emulator.training.log import Journal, Log
 from emulator.training.order import Order
 from emulator.training.recipe import Recipe
+from emulator.training.replay import put_in_place, taken
 from emulator.training.saved import States, advance_average, averaged, begin_average, gather, restore
 from emulator.training.validation import Best, Validation
 from emulator.training.window import StepLoss, Window, WindowOptions
@@ -99,6 +100,7 @@ class Trainer:
       identity: hash of configuration and data; a state of another identity is not resumed.
       validation: held-out times, or None.
       placement: the processes that train together, and how.
+      forecasts: stored ones that windows start from, or None.
 
     `logged.products`: operations of the network's matrix products for one sample and step, whose rate the log then tells.
     """
@@ -113,13 +115,15 @@ class Trainer:
         identity: str,
         validation: Validation | None = None,
         placement: Placement = Placement(),
+        *,
+        forecasts: StoredForecasts | None = None,
     ):
         self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
         self.directory, self.identity, self.processes = Path(directory), identity, placement.processes
         processes, self._data, self._space = placement.processes, placement.data, placement.space
         self.device = next(step.parameters()).device
         self.update, self.best, self.retried = 0, Best(), 0
-        self.carried: Tensor | None = None  # where the samples of the last update ended, if later ones go on from there
+        self.carried: Tensor | None = None  # the states from which later samples go on, where some do
         self._journal = Journal(self.directory, processes.rank == 0)
         self._states = States(self.directory, identity, recipe, processes)
         self.logged = Log(self._journal, recipe, self._data, self.device)
@@ -127,7 +131,7 @@ class Trainer:
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
         self.optimizer = _optimizer(step, recipe)
         self.average = begin_average(step, recipe.ema)
-        self._order = Order(samples, recipe, self._data, step.noise)
+        self._order = Order(samples, recipe, self._data, step.noise, forecasts)
         if validation:
             validation.starts(self._data)
 
@@ -202,9 +206,8 @@ class Trainer:
         phase, options = self.recipe.phase(self.update), WindowOptions.of(self.recipe, self.update)
         torch.manual_seed(self.recipe.seed_of(self.update, self._data.rank))
         self.optimizer.zero_grad(set_to_none=True)
-        onward = self._order.onward(self.update)
-        if onward is not None and onward.any():
-            batch.begin(np.flatnonzero(onward), self.carried)
+        planned = self._order.rows(self.update)
+        put_in_place(batch, planned, self.carried)
         rows, ends, reached = [], [], []
         for number, part in enumerate(batch.split(phase.accumulate)):
             with self._run_window.collecting(number + 1 < phase.accumulate):
@@ -213,8 +216,8 @@ class Trainer:
             record = {name: value.detach().abs().mean() for name, value in result.record.items()}
             rows.append({"loss": total.detach()} | record)
             ends.append((result.state.detach(), result.diagnostic.detach()))
-            reached.append(result.onward.detach())
-        self.carried = torch.cat(reached) if onward is not None else None
+            reached.append(result.onward)
+        self.carried = taken(self.carried, planned, reached, phase.replay_pool)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip))
         rate = self.recipe.learning_rate(self.update) * 0.5**self.retried
         for group in self.optimizer.param_groups:
@@ -229,7 +232,7 @@ class Trainer:
 
     def _diagnose(self, loss: Tensor, batch: Batch, ends: list[tuple[Tensor, Tensor]]) -> "Diverged":
         """The error of an update that cannot be used, with the variables at fault."""
-        rows = self._order.starts(self.update), self.samples.times
+        rows = self._order.rows(self.update).starts, self.samples.times
         (what, why), curable = explain(self.step, float(loss), self.recipe.loss_limit, batch, ends, *rows)
         last = checkpoint.numbered(self.directory, "state", self.identity)
         where = f"the last good state is {last[-1]}" if last else "no state was saved yet"

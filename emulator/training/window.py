@@ -1,6 +1,7 @@
 """The loss of a window of autoregressive steps, as one module, so that what wraps modules can wrap it whole."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -49,6 +50,7 @@ class WindowOptions:
     Attributes:
       teacher_forced: for every step whether it starts from the truth in place of the network's own state; empty: none.
       gradient_steps: the state is cut from its past after so many steps; 0 never.
+      last_alone: the loss is that of the last step, and the steps before are run without gradients.
       precision, recompute: as in `emulator.model.rollout.Execution`.
     """
 
@@ -56,16 +58,21 @@ class WindowOptions:
     gradient_steps: int = 0
     precision: str = "float32"
     recompute: bool = False
+    last_alone: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, update: int) -> "WindowOptions":
         """Of an update of a training."""
-        forced, back = tuple(recipe.teacher_forced(update)), recipe.phase(update).gradient_steps
-        return cls(forced, back, recipe.precision, recipe.checkpoint_steps)
+        phase, how = recipe.phase(update), (recipe.precision, recipe.checkpoint_steps)
+        return cls(tuple(recipe.teacher_forced(update)), phase.gradient_steps, *how, phase.loss_steps == "last")
 
 
 class Window(nn.Module):
-    """Runs a step over a window of a batch and gives the mean loss of its steps."""
+    """Runs a step over a window of a batch and gives the mean loss of its steps, or that of the last.
+
+    The loss of the last step alone, after steps without gradients, is the zero-stability loss ("pushforward") of
+    Brandstetter, Worrall and Welling (2022): the network learns to put right what its own errors have made of the state.
+    """
 
     def __init__(self, step: Step, loss: StepLoss):
         super().__init__()
@@ -92,7 +99,14 @@ class Window(nn.Module):
             return start
 
         execution = Execution(options.precision, torch.is_grad_enabled(), options.recompute)
-        results = rollout(self.step, batch.start(), batch.inputs(), begin=begin, execution=execution)
-        for done, result in enumerate(results):
-            total = total + self.loss(self.step, start[0], result, batch.truth(done), start[1], length) / steps
+        state, inputs, anchor, first = batch.start(), batch.inputs(), None, 1
+        if options.last_alone and steps > 1:
+            blind = dataclasses.replace(execution, gradients=False)
+            for result in rollout(self.step, state, itertools.islice(inputs, steps - 1), begin=begin, execution=blind):
+                state, anchor = result.onward, result.anchor
+            first = steps
+        results = rollout(self.step, state, inputs, anchor, first=first, begin=begin, execution=execution)
+        for done, result in enumerate(results, first - 1):
+            error = self.loss(self.step, start[0], result, batch.truth(done), start[1], length)
+            total = total + error / (steps - first + 1)
         return total * self.step.space.size, result

@@ -73,7 +73,7 @@ def test_members_that_go_on_from_their_own_states_are_the_same_after_a_stop(plan
     learn = straight._learn
 
     def watched(batch):
-        onward, before = straight._order.onward(straight.update), straight.carried
+        onward, before = straight._order.rows(straight.update).onward, straight.carried
         row = learn(batch)
         for place in np.flatnonzero(onward):
             assert torch.equal(batch.state[place, 0], before[place])

@@ -134,7 +134,7 @@ def test_updates_with_budgets_over_several_steps(planet, tmp_path, kind):
 def test_updates_of_members_with_noise_that_go_on_from_their_own_states(planet, tmp_path):
     recipe = dataclasses.replace(RECIPE, members=2, phases=(Phase(12, 2, 2, 1.0, replay=0.9),))
     made = trainer(planet, tmp_path, recipe, config=dataclasses.replace(STOCHASTIC, **NO_SCHEME))
-    numbers = [n for n in range(12) if made._order.onward(n).any()][:1]
+    numbers = [n for n in range(12) if made._order.rows(n).onward.any()][:1]
     batches = [made._order.batch(n) for n in (0, *numbers)]
     with fake_gpu() as copies:
         there = updated(made, copies, batches, recipe)

@@ -15,7 +15,7 @@ from emulator.model import checkpoint
 from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
 from emulator.training.options import LossOptions, PeriodOptions, Phase, ValidationOptions
-from emulator.training.order import Replay
+from emulator.training.replay import Replay
 from emulator.training.run import _kept
 from emulator.training.trainer import Diverged, Trainer
 from emulator.training.validation import Best, Validation
@@ -177,7 +177,7 @@ def test_data_that_are_not_finite_are_named_with_their_time_and_not_tried_again(
     with pytest.raises(Diverged, match="update 6 .the data are not finite: temperature.2. at 2001-") as caught:
         made.run()
     time = np.datetime64(str(caught.value).split(" at ")[2].split(")")[0])
-    assert time == made.samples.times[made._order.starts(6)[0] + 1]
+    assert time == made.samples.times[made._order.rows(6).starts[0] + 1]
     assert "state-00000005" in str(caught.value) and made.retried == 0
 
 
@@ -362,7 +362,8 @@ def test_samples_go_on_where_their_place_of_the_batch_ended():
     replay = Replay(Phase(197, replay=0.75, replay_most=4), 1, 3, fresh.get, lambda update: 2, lambda time: time % 50)
     ages, last, went_on = np.zeros(2, int), np.zeros(2, int), 0
     for update in range(3, 200):
-        starts, onward = replay.plan(update)
+        planned = replay.plan(update)
+        starts, onward = planned.starts, planned.onward
         if update == 3:
             assert not onward.any()
         for place in range(2):
@@ -385,7 +386,7 @@ def test_a_sample_that_goes_on_starts_from_the_networks_own_state(planet, tmp_pa
         before = made.carried
         truth = batch.state[:, 0].clone()
         row = learn(batch)
-        onward = made._order.onward(made.update) if made.update < 12 else np.zeros(2, bool)
+        onward = made._order.rows(made.update).onward if made.update < 12 else np.zeros(2, bool)
         for place in range(2):
             start = before[place] if onward[place] else truth[place]
             assert torch.equal(batch.state[place, 0], start)
