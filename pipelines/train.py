@@ -56,7 +56,7 @@ def identity(config: TrainConfig, stores: Sequence[xr.Dataset], without: Collect
 
     `without`: keys that are left out besides.
     """
-    return fingerprint(config, *data_digests(config, stores), without={*NOT_IDENTITY, *without})
+    return fingerprint(config, *data_digests(options_of(config), stores), without={*NOT_IDENTITY, *without})
 
 
 def options_of(config: TrainConfig) -> TrainOptions:

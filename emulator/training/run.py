@@ -36,7 +36,9 @@ from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
+from emulator.training.start import Start, identity_of_start
 from emulator.training.trainer import Placement, Trainer
+from emulator.training.tuned import choose
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss
 
@@ -112,10 +114,15 @@ class Training:
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
-        constants = buffers(samples, statistics, *bounds, options.predict)
+        constants, start = buffers(samples, statistics, *bounds, options.predict), Start.of(options)
+        if start:
+            constants = start.statistics(constants, layout, samples.grid)
         torch.manual_seed(options.seed)
         how = constants, closing.scheme, options.predict, self.space
         step = make_step(options.network, layout, samples.grid, *how)
+        if start:
+            start.put_into(step.network, layout, samples.grid, constants)
+            log.info("it %s\n%s", start.describe(), start.table())
         step.to(self.device)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
         trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
@@ -130,6 +137,9 @@ class Training:
             if first:
                 kept, about = _kept(trainer, tensors, options)
                 about |= {"provenance": dict(self.hooks.provenance), "identity": trainer.identity}
+                if start:
+                    about["start"] = start.record()
+                    kept = start.save_adapters(output, kept, metadata | about)
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
@@ -169,6 +179,7 @@ class Training:
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
+        start = Start.of(options)
         space = Space.imagined(options.parallel.space)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0, space=space)
         grid = samples.grid
@@ -182,6 +193,9 @@ class Training:
         if space.size > 1:
             make_network(options.network, layout, grid, space)  # refuses processes that it does not fit
         network = make_network(options.network, layout, grid)
+        if start:
+            start.put_into(network, layout, grid)
+        choose(network, options.start)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given)
         if measured.activations:  # there is room for the loss and the fields around the network too
@@ -193,7 +207,7 @@ class Training:
             f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
             f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "
             f"{recipe.updates} updates on {len(samples)} times; {measured.describe(recipe.phases, options.members)}"
-        )
+        ) + (f"; {start.describe()}" if start else "")
 
     def _weighted(self, samples: Samples, statistics: xr.Dataset) -> Weighted:
         options = self.options
@@ -285,16 +299,19 @@ def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict,
 NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
 NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite"}
+NOT_IDENTITY |= {"start"}  # which is told by the weights' digest in place of their path
 
 
-def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
-    """Fingerprints of the stores and the digest of the statistics, which the weights depend on."""
+def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[str]:
+    """Fingerprints of the stores and digests of the statistics and of what is started from: the weights depend on them."""
     open_statistics(options.statistics).close()  # says in a sentence what is not there
     with open(options.statistics, "rb") as stream:
         statistics = hashlib.file_digest(stream, "sha256").hexdigest()
     more = []
     if PREDICTIONS[options.predict].reference and options.climatology is not None:
         more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
+    if options.start is not None:
+        more.append(identity_of_start(options.start))
     return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
 
 
