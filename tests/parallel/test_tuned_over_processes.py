@@ -1,4 +1,4 @@
-"""Frozen parameters and adapters of a training over processes: copies (DDP) and parts (FSDP) give the weights of one process."""
+"""Frozen parameters and adapters over processes: copies (DDP) and parts (FSDP) give the weights of one process."""
 
 import dataclasses
 from pathlib import Path
