@@ -20,21 +20,28 @@ class Adapter(nn.Module):
 
     Args:
       shape: of the weight. rank: of its change. scale: see above. by_degree: whether its first axis is the degree.
-      generator: of the factors that do not start at zero.
+      generator: of the factors that do not start at zero, of the CPU. device: of all factors.
     """
 
-    def __init__(self, shape: tuple[int, ...], rank: int, scale: float, by_degree: bool, generator: torch.Generator):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        rank: int,
+        scale: float,
+        by_degree: bool,
+        generator: torch.Generator,
+        device: torch.device,
+    ):
         super().__init__()
         self.shape, self.scale = tuple(shape), scale
         first, second = _sides(shape, by_degree)
-        if by_degree:  # the outer factor comes last, as the filters multiply
-            inward, outward = (first, rank), (rank, second)
-            self.share = nn.Parameter(torch.ones(shape[0], rank))
-        else:
-            inward, outward = (rank, second), (first, rank)
-        wide = max(inward) if rank <= max(inward) else rank
-        self.inward = nn.Parameter(torch.randn(inward, generator=generator) / math.sqrt(wide))
-        self.outward = nn.Parameter(torch.zeros(outward))
+        # of a weight by degree the outer factor comes last, as its coefficients are multiplied from the left
+        inward, outward = ((first, rank), (rank, second)) if by_degree else ((rank, second), (first, rank))
+        drawn = torch.randn(inward, generator=generator) / math.sqrt(first if by_degree else second)
+        self.inward = nn.Parameter(drawn.to(device))
+        self.outward = nn.Parameter(torch.zeros(outward, device=device))
+        if by_degree:
+            self.share = nn.Parameter(torch.ones(shape[0], rank, device=device))
 
     def change(self) -> Tensor:
         """Of the weight, in its shape."""

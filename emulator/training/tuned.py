@@ -87,8 +87,8 @@ class Tuned:
         generator = torch.Generator().manual_seed(self._recipe.seed)
         for name, by_degree in choice.adapted.items():
             weight = own[name]
-            made = Adapter(weight.shape, lora.rank, lora.alpha / lora.rank, by_degree, generator)
-            self._adapters[name] = made.to(weight.device)
+            how = lora.rank, lora.alpha / lora.rank, by_degree, generator
+            self._adapters[name] = Adapter(weight.shape, *how, weight.device)
             self._base[name] = local(weight).detach().clone()
         if self._start is not None and self._start.l2_start:
             self._anchors = {name: local(own[name]).detach().clone() for name in choice.whole}
