@@ -77,9 +77,14 @@ def adaptable(network: nn.Module, rank: int) -> dict[str, bool]:
 
 
 def matching(patterns: Iterable[str], names: Iterable[str], what: str) -> list[str]:
-    """The names that match one of some patterns. Raises `ValueError` for a pattern that matches none, with all names."""
-    names = list(names)
+    """The names that match one of some patterns, but for those that a later one with `!` before it takes out again.
+
+    Raises `ValueError` for a pattern that matches none, with all names.
+    """
+    names, found = list(names), set()
     for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
+        matched = fnmatch.filter(names, pattern.removeprefix("!"))
+        if not matched:
             raise ValueError(f"Expected {what} among {', '.join(names)}, got {pattern!r}, which matches none")
-    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+        found = found - set(matched) if pattern.startswith("!") else found | set(matched)
+    return [name for name in names if name in found]

@@ -105,7 +105,7 @@ class Tuned:
         total = sum(p.numel() for p in own.values())
         kept = sum(p.numel() for name, p in own.items() if name in self._choice.whole)
         added = sum(p.numel() for adapter in self._adapters.values() for p in adapter.parameters())
-        factors = f" and {added} of {len(self._adapters)} adapters" if self._adapters else ""
+        factors = f" and {added} in {len(self._adapters)} adapters" if self._adapters else ""
         share = (kept + added) / total
         log.info("trained are %d of %d parameters%s: %.3g %%", kept, total, factors, 100 * share)
 
