@@ -102,11 +102,8 @@ def test_step_0_is_the_step_that_it_starts_from_bit_by_bit(stored, tmp_path, nam
 
 
 def test_frozen_parameters_keep_every_bit_and_the_others_move(stored, tmp_path):
-    step = em.train(
-        *stored[:2],
-        tmp_path,
-        **options(start=start(stored, freeze=["*", "!decoder*", "!*filters*", "!*mlp*", "!*skip*"]), ema=0.5),
-    )
+    begin = start(stored, freeze=["*", "!decoder*", "!*filters*", "!*mlp*", "!*skip*"])
+    step = em.train(*stored[:2], tmp_path, **options(start=begin, ema=0.5))
     before = dict(em.load_model(stored[2] / "sfno" / "checkpoint", "cpu").network.named_parameters())
     for name, parameter in step.network.named_parameters():
         frozen = name.startswith("encoder.") or "norm" in name
