@@ -13,8 +13,9 @@ import xarray as xr
 from emulator.model.checkpoint import describe
 from emulator.parallel.processes import processes_of
 from emulator.store.analysis import open_analysis
+from emulator.training.identity import NOT_IDENTITY, data_digests
 from emulator.training.options import TrainOptions
-from emulator.training.run import NOT_IDENTITY, StageHooks, Training, data_digests
+from emulator.training.run import StageHooks, Training
 from emulator.training.start import check_kind
 from pipelines.boards import boards
 from pipelines.config import TrainConfig

@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,18 +24,18 @@ from emulator.model.conserving import ConservationOptions, conservation, prepare
 from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
-from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
 from emulator.store.analysis import open_analysis
-from emulator.store.schema import grid_of, open_zarr
+from emulator.store.schema import grid_of
 from emulator.training.gaps import refuse_gaps
+from emulator.training.identity import identity_of
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
-from emulator.training.start import Start, identity_of_start
+from emulator.training.start import Start
 from emulator.training.trainer import Placement, Trainer
 from emulator.training.tuned import choose
 from emulator.training.validation import Validation
@@ -292,35 +291,3 @@ def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict,
         )
     log.info("the weights after update %d have the best rollouts: skill %.4f", row["update"], row["skill"])
     return best, {"update": row["update"], "validation": {n: v for n, v in row.items() if isinstance(v, float)}}
-
-
-# Where things lie, and what changes the speed or what is kept: none of it changes the weights. Retries and the limit of the
-# loss decide how a training that diverged goes on, and that is saved.
-NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
-NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
-NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite"}
-NOT_IDENTITY |= {"start"}  # which is told by the weights' digest in place of their path
-
-
-def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[str]:
-    """Fingerprints of the stores and digests of the statistics and of what is started from: the weights depend on them."""
-    open_statistics(options.statistics).close()  # says in a sentence what is not there
-    with open(options.statistics, "rb") as stream:
-        statistics = hashlib.file_digest(stream, "sha256").hexdigest()
-    more = []
-    if PREDICTIONS[options.predict].reference and options.climatology is not None:
-        more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
-    if options.start is not None:
-        more.append(identity_of_start(options.start))
-    return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
-
-
-def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset], without: Collection[str] = ()) -> str:
-    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed.
-
-    `without`: options that are left out besides.
-    """
-    left = {*NOT_IDENTITY, *without}
-    values = {name: value for name, value in as_before(options).items() if name not in left}
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from emulator.data.channels import Layout
 from emulator.data.normalisation import Normalizer
-from emulator.model import adapted, checkpoint, saved_model
+from emulator.model import adapted, saved_model
 from emulator.model.assemble import signature_of
 from emulator.model.predictions import PREDICTIONS
 from emulator.model.predictions import Known as KnownOfStep
@@ -20,7 +20,7 @@ from emulator.networks.channel_axes import Axes, axes_of
 from emulator.networks.signature import Channel, Signature
 from emulator.networks.takeover import Affine, Known, Row, matched, rescale, take_over
 from emulator.planet.grid import Grid
-from emulator.training.options import StartOptions, TrainOptions
+from emulator.training.options import TrainOptions
 from emulator.training.tuned import ADAPTERS
 
 log = logging.getLogger(__name__)
@@ -196,13 +196,6 @@ def check_kind(options: TrainOptions, saved: Mapping) -> None:
             f"Expected the conditions {', '.join(conditions[0])} of the checkpoint {name} that it starts from, got "
             f"{', '.join(conditions[1]) or 'none'}"
         )
-
-
-def identity_of_start(options: StartOptions) -> str:
-    """What tells one start from another, wherever its checkpoint lies. Raises `CheckpointError`."""
-    values = {name: value for name, value in dataclasses.asdict(options).items() if name != "checkpoint"}
-    digest = checkpoint.describe(options.checkpoint)["sha256"]
-    return json.dumps(values | {"weights": digest}, sort_keys=True, default=str)
 
 
 def _network_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,8 +15,9 @@ from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.assemble import make_network
 from emulator.store.schema import grid_of
+from emulator.training.identity import identity_of
 from emulator.training.options import TrainOptions
-from emulator.training.run import StageHooks, Training, identity_of, layout_of
+from emulator.training.run import StageHooks, Training, layout_of
 from emulator.training.start import Start
 
 SFNO = {"kind": "sfno", "embed_dim": 8, "blocks": 1, "stencil": 3}
