@@ -50,7 +50,7 @@ def train(store, statistics, output, **options) -> Step:
     Args:
       store, statistics: what ingest and `emulator.statistics` wrote. output: folder that receives `checkpoint/` and logs.
       options: of `emulator.training.options.TrainOptions`, such as `network={"kind": "unet"}`, `phases=[{"updates": 500}]`,
-        `period={"end": "2015-12-31"}`.
+        `period={"end": "2015-12-31"}`, `start={"checkpoint": PATH, "statistics": "new"}`.
 
     Raises `ValueError` for options or stores that do not go together, and `Diverged` where the loss is no longer finite.
     """
