@@ -39,6 +39,8 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
         from emulator.forecasting.export import check_formats
 
         check_formats(config.also)
+    if stage == "train" and config.start is not None:
+        importlib.import_module("pipelines.train").check_start(config)
     pending = []
     for name in INPUTS[stage]:
         value = getattr(config, name)

@@ -10,10 +10,13 @@ from pathlib import Path
 import torch
 import xarray as xr
 
+from emulator.model.checkpoint import describe
 from emulator.parallel.processes import processes_of
 from emulator.store.analysis import open_analysis
+from emulator.training.identity import NOT_IDENTITY, data_digests
 from emulator.training.options import TrainOptions
-from emulator.training.run import NOT_IDENTITY, StageHooks, Training, data_digests
+from emulator.training.run import StageHooks, Training
+from emulator.training.start import check_kind
 from pipelines.boards import boards
 from pipelines.config import TrainConfig
 from pipelines.load import fingerprint
@@ -56,7 +59,7 @@ def identity(config: TrainConfig, stores: Sequence[xr.Dataset], without: Collect
 
     `without`: keys that are left out besides.
     """
-    return fingerprint(config, *data_digests(config, stores), without={*NOT_IDENTITY, *without})
+    return fingerprint(config, *data_digests(options_of(config), stores), without={*NOT_IDENTITY, *without})
 
 
 def options_of(config: TrainConfig) -> TrainOptions:
@@ -76,6 +79,11 @@ def _remark(row: dict) -> str:
         f", products at {row['product_rate_share']:.0%} of their best rate" if "product_rate_share" in row else ""
     )
     return f"loss {row['loss']:.4f}, {rate:.1f} samples/s, data wait {wait:.1%}{products}"
+
+
+def check_start(config: TrainConfig) -> None:
+    """Raises `ValueError` where what it starts from is not there or of another kind; the store need not be there yet."""
+    check_kind(options_of(config), describe(config.start.checkpoint))
 
 
 def check(config: TrainConfig, made: set[Path]) -> str:

@@ -13,10 +13,11 @@ import xarray as xr
 
 from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
-from emulator.model import checkpoint
+from emulator.model import adapted, checkpoint
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.gaps import REFUSED
+from emulator.model.migrations import SCHEMA, Content, migrated
 from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
@@ -26,8 +27,6 @@ from emulator.planet.variables import known
 from emulator.planet.vertical import VERTICAL, Levels
 from emulator.store.masks import domain_of
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
-
-SCHEMA = "checkpoint-1"
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +52,31 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
     }
 
 
-def load_model(path: str | os.PathLike, device: torch.device | str | None = None, space: Space = ALONE) -> Step:
+def opened(path: str | os.PathLike, base: str | os.PathLike | None = None) -> Content:
+    """Tensors and description of a checkpoint of any released schema, as of today's; adapters added to their `base`.
+
+    Raises `CheckpointError` for what is no whole checkpoint.
+    """
+    content = checkpoint.load(Path(path))
+    if content[1].get("schema") == adapted.SCHEMA:
+        content = adapted.merged(path, content, opened(adapted.base_of(path, content[1], base)))
+    return migrated(*content, path)
+
+
+def load_model(
+    path: str | os.PathLike,
+    device: torch.device | str | None = None,
+    space: Space = ALONE,
+    base: str | os.PathLike | None = None,
+) -> Step:
     """The trained step of a checkpoint, in evaluation mode, with what the checkpoint says of it as `metadata`.
 
     `device`: a GPU where there is one, by default. `space`: the processes that hold a state together, which all load it.
+    `base`: of adapters alone, the checkpoint that they are for, if it does not lie where it was.
     Raises `CheckpointError` for what is no whole checkpoint, and `ValueError` for one whose network this version does not
     know.
     """
-    tensors, saved = checkpoint.load(Path(path))
-    if saved.get("schema") != SCHEMA:
-        raise checkpoint.CheckpointError(
-            f"Expected a checkpoint of schema {SCHEMA} at {path}, got {saved.get('schema')!r}"
-        )
+    tensors, saved = opened(path, base)
     channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
     scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid, space)
     predicts = saved["config"].get("predict", "change")

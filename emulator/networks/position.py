@@ -12,6 +12,8 @@ from emulator.sphere.transform import harmonics
 class Position(nn.Module):
     """A field that differs from cell to cell, added to the encoded state, so that the network knows places."""
 
+    cell_fields = ("field",)  # `(nlat, nlon, channel)`, which a start from weights takes to another grid
+
     def __init__(self, kind, transform, channels):
         super().__init__()
         self.kind, self.transform = kind, transform

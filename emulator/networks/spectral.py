@@ -161,6 +161,10 @@ class SpectralFilter(nn.Module):
       precision: "float32" or "bfloat16", of the products of "complex" and "real".
     """
 
+    by_degree = (
+        "weight",
+    )  # along its first axis, which a start from weights of another truncation cuts or goes on with
+
     def __init__(
         self,
         plan: Plan,
@@ -211,6 +215,8 @@ class SpectralFilter(nn.Module):
 
 class DegreeGate(nn.Module):
     """Nonlinearity between filters: each degree is scaled by a function of its power, which no rotation changes."""
+
+    by_degree = ("scale", "shift")
 
     def __init__(self, plan: Plan, channels: int, space: Space = ALONE):
         super().__init__()

@@ -121,6 +121,13 @@ class Levels:
             )
         return half
 
+    def places(self) -> tuple[float, ...]:
+        """Where the levels lie under a surface at 1000 hPa, in hPa: pressure levels as they are, others by their middle."""
+        if self.kind == "pressure":
+            return tuple(map(float, self.values))
+        half = self.interfaces(1e5)
+        return tuple(float(upper + lower) / 200 for upper, lower in zip(half[:-1], half[1:], strict=True))
+
     def label(self, index: int) -> str:
         """A level as a person writes it: `500 hPa`, `510 hPa (sigma 0.51)`, `level 60`."""
         return VERTICAL["level"].label_of(self.values[index], self.kind)

@@ -158,9 +158,8 @@ def levels_at(dataset: xr.Dataset, name: str) -> tuple[float, ...]:
     axis = vertical_of(dataset[name].dims)
     if axis is None:
         return ()
-    if axis == "level" and (levels := levels_of(dataset)) is not None and levels.kind != "pressure":
-        interfaces = levels.interfaces(1e5)
-        return tuple(float(upper + lower) / 200 for upper, lower in zip(interfaces[:-1], interfaces[1:], strict=True))
+    if axis == "level" and (levels := levels_of(dataset)) is not None:
+        return levels.places()
     return tuple(map(float, dataset[axis].values))
 
 

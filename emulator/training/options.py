@@ -169,6 +169,38 @@ class ParallelOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraOptions(Options):
+    """Low-rank adapters (Hu et al. 2021): a weight changes by a product of two small factors, the network else stays.
+
+    A weight by degree, as a spherical filter, has two factors that all degrees share, and numbers of its own for each degree.
+    """
+
+    rank: int = option(8, "of the change of a weight", minimum=1)
+    alpha: float = option(8.0, "the change is alpha / rank times the product of its factors", above=0)
+    layers: tuple[str, ...] = option(("*",), "patterns of the weights that get an adapter", shortest=1)
+    besides: tuple[str, ...] = option((), "patterns of what is trained whole beside the adapters")
+
+
+@dataclasses.dataclass(frozen=True)
+class StartOptions(Options):
+    """Weights that a training starts from. Patterns are those of file names, for names of the network's parameters."""
+
+    checkpoint: Path = option(about="whose weights are taken")
+    statistics: Literal["new", "old"] = option(
+        about="normalisation by the statistics of the new data, to which first and last layers are rescaled, or as the "
+        "checkpoint has it"
+    )
+    freeze: tuple[str, ...] = option((), "patterns of what keeps its values")
+    lora: LoraOptions | None = option(None, "adapters of low rank in place of the weights themselves")
+    lr_by: dict[str, float] = option(
+        {}, "factor of the learning rate by pattern; the last that matches counts", above=0
+    )
+    l2_start: float = option(
+        0.0, "share of the rate by which every update draws weights to where they started", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainOptions(Options):
     """One network trained on one store, or on several that follow one another.
 
@@ -212,6 +244,7 @@ class TrainOptions(Options):
     )
     climatology: Path | None = option(None, "of predict anomaly: the store that stats writes", new=True)
     network: dict[str, Any] = option({"kind": "sfno"})
+    start: StartOptions | None = option(None, "weights to start from, in place of fresh ones", new=True)
     conservation: dict[str, Any] = option({})
     optimizer: OptimizerOptions = option(OptimizerOptions())
     phases: tuple[Phase, ...] = option((Phase(1000),), shortest=1)

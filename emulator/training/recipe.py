@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from emulator.training.options import Phase, TrainOptions
+from emulator.training.options import Phase, StartOptions, TrainOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Recipe:
       members: forecasts of every sample that a score of ensembles compares; 1 for other losses.
       lengths: of a step, in steps of the store; every update draws one.
       rest: hash of all that decides the weights besides the phases, "" where that is not known.
+      start: what is trained of weights that were there before, and how; None: all parameters alike.
     """
 
     phases: tuple[Phase, ...]
@@ -47,6 +48,7 @@ class Recipe:
     members: int = 1
     lengths: tuple[int, ...] = (1,)
     rest: str = ""
+    start: StartOptions | None = None
 
     @classmethod
     def of(cls, options: TrainOptions, lengths: tuple[int, ...] = (1,)) -> "Recipe":
@@ -72,6 +74,7 @@ class Recipe:
             loss_limit=sys.float_info.max if options.loss_limit is None else options.loss_limit,
             members=options.members,
             lengths=lengths,
+            start=options.start,
         )
 
     @property

@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,20 +24,21 @@ from emulator.model.conserving import ConservationOptions, conservation, prepare
 from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
-from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
 from emulator.store.analysis import open_analysis
-from emulator.store.forecast import open_forecast
-from emulator.store.schema import grid_of, open_zarr
+from emulator.store.schema import grid_of
 from emulator.training.forecasts import StoredForecasts
 from emulator.training.gaps import refuse_gaps
+from emulator.training.identity import identity_of
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
+from emulator.training.start import Start
 from emulator.training.trainer import Placement, Trainer
+from emulator.training.tuned import choose
 from emulator.training.validation import Validation
 from emulator.training.window import StepLoss
 
@@ -51,7 +51,7 @@ def train(store, statistics, output, **options) -> Step:
     Args:
       store, statistics: what ingest and `emulator.statistics` wrote. output: folder that receives `checkpoint/` and logs.
       options: of `emulator.training.options.TrainOptions`, such as `network={"kind": "unet"}`, `phases=[{"updates": 500}]`,
-        `period={"end": "2015-12-31"}`.
+        `period={"end": "2015-12-31"}`, `start={"checkpoint": PATH, "statistics": "new"}`.
 
     Raises `ValueError` for options or stores that do not go together, and `Diverged` where the loss is no longer finite.
     """
@@ -114,10 +114,15 @@ class Training:
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
-        constants = buffers(samples, statistics, *bounds, options.predict)
+        constants, start = buffers(samples, statistics, *bounds, options.predict), Start.of(options)
+        if start:
+            constants = start.statistics(constants, layout, samples.grid)
         torch.manual_seed(options.seed)
         how = constants, closing.scheme, options.predict, self.space
         step = make_step(options.network, layout, samples.grid, *how)
+        if start:
+            start.put_into(step.network, layout, samples.grid, constants)
+            log.info("it %s\n%s", start.describe(), start.table())
         step.to(self.device)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
         trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
@@ -132,6 +137,9 @@ class Training:
             if first:
                 kept, about = _kept(trainer, tensors, options)
                 about |= {"provenance": dict(self.hooks.provenance), "identity": trainer.identity}
+                if start:
+                    about["start"] = start.record()
+                    kept = start.save_adapters(output, kept, metadata | about)
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
@@ -171,6 +179,7 @@ class Training:
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
+        start = Start.of(options)
         space = Space.imagined(options.parallel.space)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0, space=space)
         grid = samples.grid
@@ -188,6 +197,9 @@ class Training:
         if space.size > 1:
             make_network(options.network, layout, grid, space)  # refuses processes that it does not fit
         network = make_network(options.network, layout, grid)
+        if start:
+            start.put_into(network, layout, grid)
+        choose(network, options.start)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given)
         if measured.activations:  # there is room for the loss and the fields around the network too
@@ -199,7 +211,7 @@ class Training:
             f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
             f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "
             f"{recipe.updates} updates on {len(samples)} times; {measured.describe(recipe.phases, options.members)}"
-        )
+        ) + (f"; {start.describe()}" if start else "")
 
     def _weighted(self, samples: Samples, statistics: xr.Dataset) -> Weighted:
         options = self.options
@@ -286,34 +298,3 @@ def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict,
         )
     log.info("the weights after update %d have the best rollouts: skill %.4f", row["update"], row["skill"])
     return best, {"update": row["update"], "validation": {n: v for n, v in row.items() if isinstance(v, float)}}
-
-
-# Where things lie, and what changes the speed or what is kept: none of it changes the weights. Retries and the limit of the
-# loss decide how a training that diverged goes on, and that is saved.
-NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
-NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
-NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts"}
-
-
-def data_digests(options, stores: Sequence[xr.Dataset]) -> list[str]:
-    """Fingerprints of the stores and the digest of the statistics, which the weights depend on."""
-    open_statistics(options.statistics).close()  # says in a sentence what is not there
-    with open(options.statistics, "rb") as stream:
-        statistics = hashlib.file_digest(stream, "sha256").hexdigest()
-    more = []
-    if PREDICTIONS[options.predict].reference and options.climatology is not None:
-        more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
-    if options.forecasts is not None:
-        more += [str(open_forecast(options.forecasts.store).attrs.get("fingerprint")), str(options.forecasts.lead_days)]
-    return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
-
-
-def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset], without: Collection[str] = ()) -> str:
-    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed.
-
-    `without`: options that are left out besides.
-    """
-    left = {*NOT_IDENTITY, *without}
-    values = {name: value for name, value in as_before(options).items() if name not in left}
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]

@@ -38,6 +38,7 @@ from emulator.training.order import Order
 from emulator.training.recipe import Recipe
 from emulator.training.replay import put_in_place, taken
 from emulator.training.saved import States, advance_average, averaged, begin_average, gather, restore
+from emulator.training.tuned import Tuned
 from emulator.training.validation import Best, Validation
 from emulator.training.window import StepLoss, Window, WindowOptions
 
@@ -73,15 +74,6 @@ class Placement:
     def data(self) -> Processes:
         """The spaces that share a batch out, as processes: which is this one's, and how many there are."""
         return self.processes.divided(self.space.size)
-
-
-def _optimizer(step: Step, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW, whose weight decay leaves biases and norms alone."""
-    decayed = [p for p in step.parameters() if p.dim() > 1]
-    others = [p for p in step.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = not any(p.is_complex() for p in step.parameters())  # torch has no fused kernel for those
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused)
 
 
 def _usable(norm: Tensor, loss: Tensor, limit: float) -> bool:
@@ -127,9 +119,9 @@ class Trainer:
         self._journal = Journal(self.directory, processes.rank == 0)
         self._states = States(self.directory, identity, recipe, processes)
         self.logged = Log(self._journal, recipe, self._data, self.device)
-        window = Window(step, loss)
+        window, self.tuned = Window(step, loss), Tuned(step, recipe)
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
-        self.optimizer = _optimizer(step, recipe)
+        self.tuned.begin()
         self.average = begin_average(step, recipe.ema)
         self._order = Order(samples, recipe, self._data, step.noise, forecasts)
         if validation:
@@ -200,12 +192,12 @@ class Trainer:
             self.step.train()
             first = self._order.batch(0).split(self.recipe.phase(0).accumulate)[0].to(self.device)
             self._run_window(first, WindowOptions.of(self.recipe, 0))[0].backward()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.tuned.clear()
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
         phase, options = self.recipe.phase(self.update), WindowOptions.of(self.recipe, self.update)
         torch.manual_seed(self.recipe.seed_of(self.update, self._data.rank))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.tuned.clear()
         planned = self._order.rows(self.update)
         put_in_place(batch, planned, self.carried)
         rows, ends, reached = [], [], []
@@ -218,15 +210,13 @@ class Trainer:
             ends.append((result.state.detach(), result.diagnostic.detach()))
             reached.append(result.onward)
         self.carried = taken(self.carried, planned, reached, phase.replay_pool)
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip))
-        rate = self.recipe.learning_rate(self.update) * 0.5**self.retried
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        norm = self.tuned.clipped()
         loss = mean_over(torch.stack([row["loss"] for row in rows]).mean() if len(rows) > 1 else rows[0]["loss"])
         if not _usable(norm, loss, self.recipe.loss_limit):
             raise self._diagnose(loss, batch, ends)
-        self.optimizer.step()
+        self.tuned.update(self.recipe.learning_rate(self.update) * 0.5**self.retried)
         advance_average(self.average, self.step, self.recipe.ema)
+        self.tuned.advance_average(self.average)
         means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
         return {"loss": loss, "gradient_norm": norm.detach()} | {n: v for n, v in means.items() if n != "loss"}
 
@@ -263,12 +253,15 @@ class Trainer:
         log.info("validation after update %d: skill %.4f%s", self.update, row["skill"], ", the best" * better)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The step's state, whole, with averaged weights where an average is kept. All processes must ask together."""
+        """The step's state, whole, with averaged weights where an average is kept, and the factors of adapters.
+
+        All processes must ask together.
+        """
         kept = {name: self.average.get(name, tensor) for name, tensor in self.step.state_dict().items()}
-        return {name: self.step.whole(name, whole(tensor)) for name, tensor in kept.items()}
+        return {name: self.step.whole(name, whole(tensor)) for name, tensor in kept.items()} | self.tuned.tensors()
 
     def _save(self) -> None:
-        saved = gather(self.step, self.average, self.optimizer)
+        saved = gather(self.step, self.average, self.tuned.optimizer) | self.tuned.saved()
         if self.carried is not None:
             saved["carried"] = joined(self._space.whole(self.carried, self.samples.grid.shape[0]), self._space)
         about = {"unlogged": self.logged.unlogged(), "best": self.best.to_json(), "retried": self.retried}
@@ -282,7 +275,8 @@ class Trainer:
             self._journal.cut(0)
             return False
         saved, about = newest
-        self.average = restore(saved, self.step, self.optimizer)
+        self.average = restore(saved, self.step, self.tuned.optimizer)
+        self.tuned.restore(saved)
         self.update, self.logged.rows = about["update"], about["unlogged"]
         carried = share(saved["carried"], self._data) if "carried" in saved else None
         self.carried = None if carried is None else self._space.cut(carried).to(self.device)

@@ -6,7 +6,15 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from emulator.conservation.options import ConservationOptions
 from emulator.losses.options import members_of
-from emulator.training.options import OptimizerOptions, ParallelOptions, Phase, TrainOptions, ValidationOptions
+from emulator.training.options import (
+    LoraOptions,
+    OptimizerOptions,
+    ParallelOptions,
+    Phase,
+    StartOptions,
+    TrainOptions,
+    ValidationOptions,
+)
 from pipelines.config.base import Period, Positive, registered
 from pipelines.config.declared import model_of
 from pipelines.config.losses import LossConfig
@@ -17,6 +25,8 @@ OptimizerConfig = model_of(OptimizerOptions)
 PhaseConfig = model_of(Phase)
 ValidationConfig = model_of(ValidationOptions, period=Period)
 ParallelConfig = model_of(ParallelOptions)
+LoraConfig = model_of(LoraOptions)
+StartConfig = model_of(StartOptions, lora=LoraConfig | None, lr_by=dict[str, Positive])
 
 
 def _weights_alone(value: Any) -> Any:
@@ -35,6 +45,7 @@ class TrainConfig(
         period=Period,
         validation=ValidationConfig | None,
         network=NetworkConfig,
+        start=StartConfig | None,
         conservation=ConservationConfig,
         loss=LossConfig,
         variable_weights=dict[str, Positive],

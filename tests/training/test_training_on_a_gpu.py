@@ -25,7 +25,7 @@ from emulator.parallel.processes import Processes
 from emulator.planet.grid import Grid
 from emulator.training import trainer as training
 from emulator.training import validation as validating
-from emulator.training.options import Phase, TrainOptions
+from emulator.training.options import Phase, StartOptions, TrainOptions
 from emulator.training.trainer import Trainer
 from emulator.training.validation import Validation
 from emulator.training.window import Window, WindowOptions
@@ -88,9 +88,21 @@ def test_an_update_of_every_network(planet, tmp_path, network):
         there = updated(made, copies, batches)
         parameters = list(there.step.parameters())
         assert {(p.device, p.grad.device) for p in parameters} == {(CUDA, CUDA)}
-        moments = [there.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
+        moments = [there.tuned.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
         assert {moment.device for moment in moments} == {CUDA}
         assert {value.device for value in there.average.values()} == {CUDA}
+
+
+def test_updates_of_adapters(planet, tmp_path):
+    lora = {"rank": 2, "layers": ["blocks.*"], "besides": ["decoder.*"]}
+    start = StartOptions.of({"checkpoint": "x", "statistics": "old", "l2_start": 1.0, "lora": lora})
+    recipe = dataclasses.replace(RECIPE, start=start)
+    config = TrainOptions.of(VALUES | NO_SCHEME | {"network": SFNO})
+    made = trainer(planet, tmp_path, config=config)
+    batches = [made._order.batch(n) for n in range(2)]
+    with fake_gpu() as copies:
+        there = updated(made, copies, batches, recipe)
+        assert {factor.device for factor in there.tuned.saved().values()} == {CUDA}
 
 
 @pytest.mark.parametrize("network", ["unet", "sfno"])

@@ -1,0 +1,124 @@
+"""Along which axes of a network's weights the channels of its input and output lie, so that weights can follow them.
+
+Found by comparing the network with ones that have a channel more: an axis that grows by one has the channels as its last
+entries. A network that lays them out otherwise says so in an attribute:
+`channel_axes = {"head.weight": (ChannelAxis(...),)}`.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from emulator.networks import registry
+from emulator.networks.signature import Channel, Signature
+from emulator.planet.grid import Grid
+
+Shapes = Mapping[str, tuple[int, ...]]
+Index = list[int]  # for every entry of an axis where it comes from, -1 from nowhere
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelAxis:
+    """An axis of a weight along which channels lie: some entries ahead of them, then blocks of all channels.
+
+    Attributes:
+      of: the channels, those of the input or of the output. axis: its number.
+      ahead: entries before the channels'. each: entries of a channel side by side, as the cells of a patch.
+      blocks: times that all channels follow one another; where they lie is not known if it is 0.
+    """
+
+    of: Literal["inputs", "outputs"]
+    axis: int
+    ahead: int = 0
+    each: int = 1
+    blocks: int = 1
+
+    def size(self, channels: int) -> int:
+        """Entries of the axis for so many channels."""
+        return self.ahead + max(1, self.blocks) * channels * self.each
+
+    def index(self, origin: Index, before: int) -> Index:
+        """The entries' origins, from the channels' `origin` among those that there were `before`."""
+        found = list(range(self.ahead))
+        for block in range(max(1, self.blocks)):
+            start = self.ahead + block * before * self.each
+            found += [start + n * self.each + k if n >= 0 else -1 for n in origin for k in range(self.each)]
+        return found
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A number for every entry of the axis from one for every channel, NaN ahead of them."""
+        ahead = values.new_full((self.ahead,), torch.nan)
+        return torch.cat([ahead, values.repeat_interleave(self.each).repeat(max(1, self.blocks))])
+
+
+Axes = dict[str, list[ChannelAxis]]
+
+
+def axes_of(network: nn.Module, config: Mapping[str, Any], signature: Signature, grid: Grid) -> Axes:
+    """The axes of a network's weights that run over channels, by the weights' names.
+
+    Args:
+      network: made of `config` for the `signature` on the `grid`.
+    """
+    declared = {name: list(axes) for name, axes in getattr(network, "channel_axes", {}).items()}
+    return _found(config, signature, grid) | declared
+
+
+def _found(config: Mapping[str, Any], signature: Signature, grid: Grid) -> Axes:
+    inputs, outputs = signature.inputs, signature.outputs
+    shapes = _shapes(config, signature, grid)
+    more = {
+        "inputs": (
+            _shapes(config, dataclasses.replace(signature, inputs=(*inputs, _probe("static"))), grid),
+            len(inputs),
+        ),
+        "outputs": (
+            _shapes(config, dataclasses.replace(signature, outputs=(*outputs, _probe("diagnostic"))), grid),
+            len(outputs),
+        ),
+    }
+    found: Axes = {}
+    for of, (larger, count) in more.items():
+        for name, axis, grown in _growth(shapes, larger):
+            ahead = shapes[name][axis] - grown * count
+            blocks = 1 if grown == 1 and ahead >= 0 else 0
+            found.setdefault(name, []).append(ChannelAxis(of, axis, max(0, ahead), grown, blocks))
+    if registry.NETWORKS[config["kind"]].signature and not _one_by_one(config, signature, grid, shapes, found):
+        return {name: [dataclasses.replace(axis, blocks=0) for axis in axes] for name, axes in found.items()}
+    return found
+
+
+def _one_by_one(config, signature: Signature, grid: Grid, shapes: Shapes, found: Axes) -> bool:
+    """Whether a variable more in the state changes a network that knows its channels as so many channels more would."""
+    states = [n for n, channel in enumerate(signature.inputs) if channel.role == "state"]
+    inputs, times = list(signature.inputs), signature.times
+    for time in reversed(range(times)):
+        inputs.insert(states[0] + (times - time) * len(states) // times, _probe("state", -time))
+    outputs = [*signature.outputs]
+    outputs.insert(len(states) // times, _probe("state"))
+    larger = _shapes(config, dataclasses.replace(signature, inputs=tuple(inputs), outputs=tuple(outputs)), grid)
+    grown = {(name, axis): count for name, axis, count in _growth(shapes, larger)}
+    expected = {(name, one.axis): times if one.of == "inputs" else 1 for name, axes in found.items() for one in axes}
+    return larger.keys() == shapes.keys() and grown == expected
+
+
+def _probe(role, time: int = 0) -> Channel:
+    return Channel("probe", role, time=time)
+
+
+def _growth(shapes: Shapes, larger: Shapes) -> Iterable[tuple[str, int, int]]:
+    for name, shape in shapes.items():
+        if name in larger and len(larger[name]) == len(shape):
+            for axis, (before, after) in enumerate(zip(shape, larger[name], strict=True)):
+                if after != before:
+                    yield name, axis, after - before
+
+
+def _shapes(config, signature: Signature, grid: Grid) -> Shapes:
+    """Of the parameters of a network that is made for this alone."""
+    with torch.random.fork_rng(devices=[]):
+        made = registry.build(config, len(signature.inputs), len(signature.outputs), grid, signature=signature)
+    return {name: tuple(parameter.shape) for name, parameter in made.named_parameters()}

@@ -1,0 +1,56 @@
+"""What tells a training from others: a hash of all that decides its weights, wherever that lies."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+
+import xarray as xr
+
+from emulator.data.normalisation import open_statistics
+from emulator.model import checkpoint
+from emulator.model.predictions import PREDICTIONS
+from emulator.options import as_before
+from emulator.store.forecast import open_forecast
+from emulator.store.schema import open_zarr
+from emulator.training.options import StartOptions, TrainOptions
+
+# Where things lie, and what changes the speed or what is kept: none of it changes the weights. Retries and the limit of the
+# loss decide how a training that diverged goes on, and that is saved.
+NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
+NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
+NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts"}
+NOT_IDENTITY |= {"start"}  # which is told by the weights' digest in place of their path
+
+
+def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[str]:
+    """Fingerprints of the stores and digests of the statistics and of what is started from: the weights depend on them."""
+    open_statistics(options.statistics).close()  # says in a sentence what is not there
+    with open(options.statistics, "rb") as stream:
+        statistics = hashlib.file_digest(stream, "sha256").hexdigest()
+    more = []
+    if PREDICTIONS[options.predict].reference and options.climatology is not None:
+        more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
+    if options.forecasts is not None:
+        more += [str(open_forecast(options.forecasts.store).attrs.get("fingerprint")), str(options.forecasts.lead_days)]
+    if options.start is not None:
+        more.append(identity_of_start(options.start))
+    return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
+
+
+def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset], without: Collection[str] = ()) -> str:
+    """Hash of what decides the trained weights, wherever it lies: a state of another identity is not resumed.
+
+    `without`: options that are left out besides.
+    """
+    left = {*NOT_IDENTITY, *without}
+    values = {name: value for name, value in as_before(options).items() if name not in left}
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]
+
+
+def identity_of_start(options: StartOptions) -> str:
+    """What tells one start from another, wherever its checkpoint lies. Raises `CheckpointError`."""
+    values = {name: value for name, value in dataclasses.asdict(options).items() if name != "checkpoint"}
+    digest = checkpoint.describe(options.checkpoint)["sha256"]
+    return json.dumps(values | {"weights": digest}, sort_keys=True, default=str)
