@@ -29,12 +29,17 @@ class Edges:
     open: bool = False
 
     def row(self, number: int, rows: int) -> int:
-        """The row that is met at `number`, from one before the first of `rows` to one after the last."""
+        """The row that is met at `number`, from `rows` before the first to as many after the last."""
         if self.open:
             return min(max(number, 0), rows - 1)
+        repeated = 0 if self.poles else 1
         if number < 0:
-            return 1 if self.poles else 0
-        return rows - (2 if self.poles else 1) if number == rows else number
+            return -number - repeated
+        return 2 * rows - number - 2 + repeated if number >= rows else number
+
+    def turns(self, number: int, rows: int) -> bool:
+        """Whether that row lies beyond a pole, half a turn on."""
+        return not self.open and not 0 <= number < rows
 
 
 class Rows(nn.Module):
@@ -42,45 +47,59 @@ class Rows(nn.Module):
 
     Args:
       space: the processes. bounds: of their bands, `(size + 1,)`.
-      above, below: of every rank, the numbers of the rows that it needs, `(size, any)`.
-      edges: of the whole grid, where a column on either side is wanted too, and the outermost rows lie beyond its edges.
+      above, below: of every rank, the numbers of the rows that it needs, `(size, any)`; with `edges` they may lie beyond
+        the grid's edges.
+      edges: of the whole grid, where columns are wanted too: `columns` on either side.
     """
 
-    def __init__(self, space: Space, bounds, above, below, edges: Edges | None = None):
+    def __init__(self, space: Space, bounds, above, below, edges: Edges | None = None, columns: int = 0):
         super().__init__()
-        self.fetch = Fetch(space, bounds, lambda rank: np.array([*above[rank], *below[rank]], np.int64))
-        self.above, self.columns = len(above[space.rank]), 0 if edges is None else 1
-        self.round = edges is not None and edges.round
-        poles = edges is not None and not edges.open
-        self.turned = poles and space.rank == 0, poles and space.rank == space.size - 1
+        edges, rows = edges or Edges(open=True), bounds[-1]
+
+        def needed(rank):
+            return np.array([edges.row(number, rows) for number in (*above[rank], *below[rank])], np.int64)
+
+        self.fetch = Fetch(space, bounds, needed)
+        self.above, self.columns, self.round = len(above[space.rank]), columns, edges.round
+        turned = [edges.turns(number, rows) for number in (*above[space.rank], *below[space.rank])]
+        self.turns = any(turned)
+        self.register_buffer("turned", torch.tensor(turned, dtype=torch.bool)[:, None, None, None], persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, own rows, nlon)` -> `(batch, channel, above + own rows + below, nlon [+ 2])`, channels last."""
+        """`(batch, channel, own rows, nlon)` -> `(batch, channel, above + own rows + below, nlon + 2 columns)`.
+
+        The result has its channels last.
+        """
         return _WithRows.apply(x, self)
 
     def turn(self, rows):
         """Rows `(above + below, batch, nlon, channel)`, those beyond a pole half a turn on."""
-        parts = rows[: self.above], rows[self.above :]
-        half = rows.shape[2] // 2
-        turned = (part.roll(half, 2) if turn else part for part, turn in zip(parts, self.turned, strict=True))
-        return torch.cat([*turned]) if any(self.turned) else rows
+        return torch.where(self.turned, rows.roll(rows.shape[2] // 2, 2), rows) if self.turns else rows
 
     def outer(self, own: int) -> list[int]:
         """Where the rows above and below lie."""
         return [n if n < self.above else n + own for n in range(len(self.fetch.place))]
 
     def continue_columns(self, out):
-        """The first and the last column, from those beside them or at the other end."""
-        if self.columns:
-            out[..., 0], out[..., -1] = (out[..., -2], out[..., 1]) if self.round else (out[..., 1], out[..., -2])
+        """The outermost columns, from those at the other end or beside them."""
+        if side := self.columns:
+            stop = out.shape[3] - side
+            west, east = (slice(stop - side, stop), slice(side, 2 * side)) if self.round else (
+                slice(side, side + 1),
+                slice(stop - 1, stop),
+            )
+            out[..., :side], out[..., stop:] = out[..., west], out[..., east]
 
     def without_columns(self, g):
         """The gradient before `continue_columns`, as a copy."""
-        inner = g[..., self.columns : g.shape[3] - self.columns].clone(memory_format=torch.channels_last)
-        if self.columns:
-            west, east = (-1, 0) if self.round else (0, -1)
-            inner[..., west] += g[..., 0]
-            inner[..., east] += g[..., -1]
+        side, stop = self.columns, g.shape[3] - self.columns
+        inner = g[..., side:stop].clone(memory_format=torch.channels_last)
+        if side and self.round:
+            inner[..., inner.shape[3] - side :] += g[..., :side]
+            inner[..., :side] += g[..., stop:]
+        elif side:
+            inner[..., 0] += g[..., :side].sum(-1)
+            inner[..., -1] += g[..., stop:].sum(-1)
         return inner
 
 
@@ -111,25 +130,27 @@ class _WithRows(torch.autograd.Function):
 
 
 class Around(nn.Module):
-    """Bands with a cell more on every side, as a convolution of 3 x 3 cells takes them in.
+    """Bands with `margin` cells more on every side, as a convolution takes them in: of 3 x 3 cells one more.
 
     Args:
       edges: of the whole grid. space: the processes. bounds: of their bands.
+      margin: at most the rows of the grid, less one where there are poles, and its columns.
     """
 
-    def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...]):
+    def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...], margin: int = 1):
         super().__init__()
-        self.edges, self.rows = edges, None
+        self.edges, self.margin, self.rows = edges, margin, None
         if space.size > 1:
-            above = [[edges.row(start - 1, bounds[-1])] for start in bounds[:-1]]
-            below = [[edges.row(stop, bounds[-1])] for stop in bounds[1:]]
-            self.rows = Rows(space, bounds, above, below, edges)
+            above = [range(start - margin, start) for start in bounds[:-1]]
+            below = [range(stop, stop + margin) for stop in bounds[1:]]
+            self.rows = Rows(space, bounds, above, below, edges, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2, nlon + 2)`."""
+        """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2 margin, nlon + 2 margin)`."""
         if self.rows is not None:
             return self.rows(x)
-        return pad_region(x, 1, self.edges.round) if self.edges.open else pad_sphere(x, 1, self.edges.poles)
+        edges, margin = self.edges, self.margin
+        return pad_region(x, margin, edges.round) if edges.open else pad_sphere(x, margin, edges.poles)
 
 
 class Halving(nn.Module):

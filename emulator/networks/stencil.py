@@ -19,10 +19,9 @@ def pad_sphere(x: torch.Tensor, margin: int, poles: bool = False) -> torch.Tenso
 
     Longitude is periodic. Beyond a pole lies the meridian half a turn away; rows at the poles (`poles`) are not repeated.
     """
-    beyond = x.roll(x.shape[-1] // 2, -1)
-    first = 1 if poles else 0
-    north = beyond[..., first : first + margin, :].flip(-2)
-    south = beyond[..., x.shape[-2] - first - margin : x.shape[-2] - first, :].flip(-2)
+    first, half = 1 if poles else 0, x.shape[-1] // 2
+    north = x[..., first : first + margin, :].flip(-2).roll(half, -1)
+    south = x[..., x.shape[-2] - first - margin : x.shape[-2] - first, :].flip(-2).roll(half, -1)
     x = torch.cat([north, x, south], -2)
     return torch.cat([x[..., -margin:], x, x[..., :margin]], -1)
 
