@@ -187,6 +187,43 @@ class Halving(nn.Module):
         return x[:, :, self.first : self.first + rows, :columns]
 
 
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """A grid that several halvings lead to.
+
+    Attributes:
+      edges: of the grid. space: the processes. bounds: of their bands.
+    """
+
+    edges: Edges
+    space: Space
+    bounds: tuple[int, ...]
+
+    @property
+    def share(self) -> float:
+        """This process's share of the cells."""
+        return (self.bounds[self.space.rank + 1] - self.bounds[self.space.rank]) / self.bounds[-1]
+
+    def around(self, margin: int = 1) -> Around:
+        """What is around its bands."""
+        return Around(self.edges, self.space, self.bounds, margin)
+
+
+def levels(edges: Edges, space: Space, rows: int, depth: int) -> tuple[nn.ModuleList, list[Level]]:
+    """The halvings of a grid of so many rows, and its levels. Raises `ValueError` for one with fewer rows than processes."""
+    halvings, places, bounds = nn.ModuleList(), [], space.bounds(rows)
+    for n in range(depth + 1):
+        if bounds[-1] < space.size:  # with as many no band is empty, since the first have one row more
+            raise ValueError(
+                f"Expected a row for each of {space.size} processes after {n} halvings of {rows} rows, got {bounds[-1]}"
+            )
+        places.append(Level(edges, space, bounds))
+        if n < depth:
+            halvings.append(Halving(space, bounds))
+            edges, bounds = dataclasses.replace(edges, poles=False), halvings[n].bounds
+    return halvings, places
+
+
 class WholeNorm(nn.GroupNorm):
     """Normalisation of all channels and cells of the whole grid together.
 
