@@ -19,8 +19,8 @@ from emulator.networks.halos import Edges, levels
 from emulator.networks.layers import DropPath
 from emulator.networks.map_norms import map_norm
 from emulator.networks.maps import MapNetwork, start_at_zero
-from emulator.networks.registry import expect_global, network
-from emulator.networks.unet import SphereConv
+from emulator.networks.registry import network
+from emulator.networks.unet import SphereConv, edges_of
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
@@ -64,11 +64,7 @@ class SamudraOptions(Options):
 
 @network("samudra", SamudraOptions, regions=("box", "projected"), bands=True)
 def build(options: SamudraOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "Samudra":
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
-    elif grid.is_split:
-        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
-    edges = Edges(grid.has_poles, grid.is_global() or grid.goes_round, not grid.is_global())
+    edges = edges_of(grid)
     if options.edges != "sphere" and (edges.open or space.size > 1):
         raise ValueError(
             f"Expected edges sphere for a region and for states that several processes hold together, got {options.edges}"

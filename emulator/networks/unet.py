@@ -38,10 +38,7 @@ class UNetOptions(Options):
 
 @network("unet", UNetOptions, regions=("box", "projected"), bands=True)
 def build(options: UNetOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "UNet":
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
-    elif grid.is_split:
-        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
+    edges_of(grid)
     region = None if grid.is_global() else "round" if grid.goes_round else "open"
     return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options, region=region, space=space)
 
@@ -73,17 +70,7 @@ class UNet(nn.Module):
         super().__init__()
         self.options = options = options or UNetOptions()
         edges = Edges(poles, region != "open", region is not None)
-        if edges.round and nlon % 2 ** (options.depth + 1):
-            raise ValueError(
-                f"Expected longitudes in a multiple of {2 ** (options.depth + 1)} for {options.depth} halvings, got {nlon}"
-            )
-        for name, count in (
-            (("latitudes", nlat), ("longitudes", nlon)) if edges.round else (("rows", nlat), ("columns", nlon))
-        ):
-            if count < 2 ** (options.depth + 1):
-                raise ValueError(
-                    f"Expected at least {2 ** (options.depth + 1)} {name} for {options.depth} halvings, got {count}"
-                )
+        expect_halvings(edges, nlat, nlon, options.depth)
         band = space.band(nlat)
         self.in_channels, self.out_channels, self.shape = in_channels, out_channels, (band.stop - band.start, nlon)
         widths = [options.width * 2**n for n in range(options.depth + 1)]
@@ -130,6 +117,26 @@ class UNet(nn.Module):
         return x
 
 
+def edges_of(grid: Grid) -> Edges:
+    """What lies beyond a grid's cells. Raises `ValueError` for a grid whose neighbours do not lie side by side."""
+    if grid.is_global():
+        expect_global(grid, "gaussian", "equiangular", "regular")
+    elif grid.is_split:
+        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
+    return Edges(grid.has_poles, grid.is_global() or grid.goes_round, not grid.is_global())
+
+
+def expect_halvings(edges: Edges, nlat: int, nlon: int, depth: int) -> None:
+    """Raises `ValueError` for longitudes that cannot be halved so often and once more, and for too few rows or columns."""
+    least = 2 ** (depth + 1)
+    if edges.round and nlon % least:
+        raise ValueError(f"Expected longitudes in a multiple of {least} for {depth} halvings, got {nlon}")
+    names = ("latitudes", "longitudes") if edges.round else ("rows", "columns")
+    for name, count in zip(names, (nlat, nlon), strict=True):
+        if count < least:
+            raise ValueError(f"Expected at least {least} {name} for {depth} halvings, got {count}")
+
+
 def _blocks(width, place, options):
     return nn.ModuleList(_Block(width, place, noise_count(options.noise)) for _ in range(options.blocks))
 
@@ -159,10 +166,13 @@ class _Block(nn.Module):
 
 
 class SphereConv(nn.Conv2d):
-    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape, dilated as `around` has margins."""
+    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape, dilated as `around` has margins.
 
-    def __init__(self, inputs: int, outputs: int, around: Around):
-        super().__init__(inputs, outputs, 3, dilation=around.margin)
+    With a `stride` of 2 it gives every other row and column, those of `halos.Halving`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, around: Around, bias: bool = True, stride: int = 1):
+        super().__init__(inputs, outputs, 3, stride, dilation=around.margin, bias=bias)
         self.around = around
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
