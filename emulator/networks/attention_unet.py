@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import MapModulation, NoiseOptions, noise_count, scalar_count
-from emulator.networks.halos import Edges, levels
+from emulator.networks.halos import SPHERE, Edges, levels
 from emulator.networks.map_norms import map_norm
 from emulator.networks.maps import MapNetwork, start_at_zero
 from emulator.networks.registry import network
@@ -25,7 +25,7 @@ from emulator.planet.grid import Grid
 
 @dataclasses.dataclass(frozen=True)
 class AttentionUNetOptions(Options):
-    """U-Net with attention gates on its skips (Oktay et al. 2018); as published a width of 64, a depth of 4, a dropout of 0.2."""
+    """U-Net with attention gates on its skips (Oktay et al. 2018); published: width 64, depth 4, dropout 0.2."""
 
     width: int = option(24, "channels on the finest level; twice as many on the next", minimum=2)
     depth: int = option(3, "halvings of the grid", minimum=1)
@@ -59,7 +59,7 @@ class AttentionUNet(MapNetwork):
         out_channels: int,
         nlat: int,
         nlon: int,
-        edges: Edges = Edges(),
+        edges: Edges = SPHERE,
         options: AttentionUNetOptions | None = None,
     ):
         options = options or AttentionUNetOptions()

@@ -1,9 +1,9 @@
 """Fourier neural operator on the plane (Li et al. 2021): the baseline that knows nothing of the sphere, unless told.
 
-A block: waves of low number along latitude and longitude, each mixed over its channels by a complex matrix of its own, beside
-a 1 x 1 convolution, and a GELU. Longitude is periodic. Latitude is not, so that rows of zeros follow the last one, as published
-for such axes; or it is taken for periodic; or meridians go on across the poles and back on the other side, which makes them
-circles (the double Fourier sphere; Merilees 1973).
+A block: waves of low number along latitude and longitude, each mixed over its channels by a complex matrix of its own,
+beside a 1 x 1 convolution, and a GELU. Longitude is periodic. Latitude is not, so that rows of zeros follow the last one, as
+published for such axes; or it is taken for periodic; or meridians go on across the poles and back on the other side, which
+makes them circles (the double Fourier sphere; Merilees 1973).
 """
 
 import dataclasses

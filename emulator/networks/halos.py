@@ -42,6 +42,9 @@ class Edges:
         return not self.open and not 0 <= number < rows
 
 
+SPHERE = Edges()
+
+
 class Rows(nn.Module):
     """Rows above and below a band that other processes, or this one, hold.
 
@@ -84,9 +87,13 @@ class Rows(nn.Module):
         """The outermost columns, from those at the other end or beside them."""
         if side := self.columns:
             stop = out.shape[3] - side
-            west, east = (slice(stop - side, stop), slice(side, 2 * side)) if self.round else (
-                slice(side, side + 1),
-                slice(stop - 1, stop),
+            west, east = (
+                (slice(stop - side, stop), slice(side, 2 * side))
+                if self.round
+                else (
+                    slice(side, side + 1),
+                    slice(stop - 1, stop),
+                )
             )
             out[..., :side], out[..., stop:] = out[..., west], out[..., east]
 

@@ -5,9 +5,6 @@ together, so that a training is the same by however many. Running means of these
 buffers of the state dict; a backward pass that computes a network again leaves them alone.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -25,6 +22,8 @@ class BatchNorm(nn.Module):
     Args:
       channels: of the maps. momentum: a batch's share of the running moments. eps: added to the variance.
     """
+
+    remembers = "running_mean", "running_var"  # see emulator.networks.remembered
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5):
         super().__init__()
@@ -59,31 +58,10 @@ class BatchNorm(nn.Module):
 
 
 def map_norm(kind: str, channels: int) -> nn.Module:
-    """A norm by its name: "batch", or of each sample by itself "instance" (every channel), "whole" (all together) or "none"."""
+    """A norm by its name: "batch", of each sample "instance" (channel by channel) or "whole" (all channels), or "none"."""
     if kind == "batch":
         return BatchNorm(channels)
     return nn.Identity() if kind == "none" else nn.GroupNorm(channels if kind == "instance" else 1, channels)
-
-
-def moving(module: nn.Module) -> dict[str, torch.Tensor]:
-    """What a training changes, by name: parameters, and the running moments of batch norms."""
-    return dict(module.named_parameters()) | _moments(module)
-
-
-@contextlib.contextmanager
-def unmoved(module: nn.Module) -> Iterator[None]:
-    """Within it a module may run to be looked at: its running moments are as they were afterwards."""
-    kept = {name: moment.clone() for name, moment in _moments(module).items()}
-    try:
-        yield
-    finally:
-        for name, moment in _moments(module).items():
-            moment.copy_(kept[name])
-
-
-def _moments(module):
-    norms = ((name, part) for name, part in module.named_modules() if isinstance(part, BatchNorm))
-    return {f"{name}.{kind}": moment for name, part in norms for kind, moment in part.named_buffers(recurse=False)}
 
 
 def _computed_again() -> bool:

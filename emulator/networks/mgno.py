@@ -1,9 +1,9 @@
 """Multigrid neural operator (He, Liu and Xu 2024, ICLR): linear operators between channels as cycles over coarser grids.
 
-A layer is a linear operator and a 1 x 1 convolution, added, and a GELU. The operator solves as multigrid methods do: with 3 x 3
-convolutions A and S an iteration is u <- u + S (f - A u), f being the layer's input; strided convolutions take u and f to
-grids with half as many rows and columns, and transposed ones bring what is found there back. There is no lifting: the first
-layer takes the input as it is.
+A layer is a linear operator and a 1 x 1 convolution, added, and a GELU. The operator solves as multigrid methods do: with
+3 x 3 convolutions A and S an iteration is u <- u + S (f - A u), f being the layer's input; strided convolutions take u and f
+to grids with half as many rows and columns, and transposed ones bring what is found there back. There is no lifting: the
+first layer takes the input as it is.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import MapModulation, NoiseOptions, noise_count, scalar_count
-from emulator.networks.halos import Edges, levels
+from emulator.networks.halos import SPHERE, Edges, levels
 from emulator.networks.maps import MapNetwork, start_at_zero
 from emulator.networks.registry import network
 from emulator.networks.unet import SphereConv, edges_of, expect_halvings
@@ -60,7 +60,7 @@ class MgNO(MapNetwork):
         out_channels: int,
         nlat: int,
         nlon: int,
-        edges: Edges = Edges(),
+        edges: Edges = SPHERE,
         options: MgNOOptions | None = None,
     ):
         options = options or MgNOOptions()

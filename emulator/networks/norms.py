@@ -125,7 +125,7 @@ class Norm(nn.Module):
         """`scale`, `shift`: `(batch, channel)`."""
         cells = x.flatten(1)
         if self.kind == "instance":
-            return InstanceNorm.apply(cells, scale.flatten(), shift.flatten(), self.eps, self.space).view(x.shape)
+            return InstanceNorm.apply(cells, scale.flatten(), shift.flatten(), self.eps, self.space, None).view(x.shape)
         area = self.area[None].to(cells.dtype)
         centred = cells - self.space.total(area @ cells)
         variance = self.space.total(area @ centred.square())

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import MapModulation, NoiseOptions, noise_count, scalar_count
-from emulator.networks.halos import Edges, levels
+from emulator.networks.halos import SPHERE, Edges, levels
 from emulator.networks.layers import DropPath
 from emulator.networks.map_norms import map_norm
 from emulator.networks.maps import MapNetwork, start_at_zero
@@ -92,7 +92,7 @@ class Samudra(MapNetwork):
         out_channels: int,
         nlat: int,
         nlon: int,
-        edges: Edges = Edges(),
+        edges: Edges = SPHERE,
         options: SamudraOptions | None = None,
         space: Space = ALONE,
     ):
@@ -102,7 +102,9 @@ class Samudra(MapNetwork):
         widths, dilations, depth = options.widths, options.dilations, len(options.widths)
         if options.edges == "sphere":
             self.halvings, places = levels(edges, space, nlat, depth)
-            doublings = (Doubling(place, halving.first) for place, halving in zip(places[1:], self.halvings, strict=True))
+            doublings = (
+                Doubling(place, halving.first) for place, halving in zip(places[1:], self.halvings, strict=True)
+            )
         else:
             self.halvings = nn.ModuleList(nn.AvgPool2d(2) for _ in widths)
             places = [PublishedLevel(nlat // 2**n) for n in range(depth + 1)]

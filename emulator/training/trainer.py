@@ -19,6 +19,7 @@ from emulator.data.samples import Batch, Samples
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.step import Step
+from emulator.networks.remembered import unmoved
 from emulator.parallel.distributed import (
     Replicated,
     agree,
@@ -123,7 +124,7 @@ class Trainer:
         self._journal = Journal(self.directory, processes.rank == 0)
         self._states = States(self.directory, identity, recipe, processes)
         self.logged = Log(self._journal, recipe, self._data, self.device)
-        window = Window(step, loss)
+        window, self._loss = Window(step, loss), loss
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
         self.optimizer = _optimizer(step, recipe)
         self.average = begin_average(step, recipe.ema)
@@ -195,7 +196,8 @@ class Trainer:
         if isinstance(self._run_window, Replicated) and not self.finished:
             self.step.train()
             first = self._order.batch(0).split(self.recipe.phase(0).accumulate)[0].to(self.device)
-            self._run_window(first, WindowOptions.of(self.recipe, 0))[0].backward()
+            with unmoved(self.step, *self._loss.errors.values()):
+                self._run_window(first, WindowOptions.of(self.recipe, 0))[0].backward()
             self.optimizer.zero_grad(set_to_none=True)
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
@@ -223,6 +225,7 @@ class Trainer:
         if not _usable(norm, loss, self.recipe.loss_limit):
             raise self._diagnose(loss, batch, ends)
         self.optimizer.step()
+        self._loss.advance()
         advance_average(self.average, self.step, self.recipe.ema)
         means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
         return {"loss": loss, "gradient_norm": norm.detach()} | {n: v for n, v in means.items() if n != "loss"}
@@ -265,7 +268,7 @@ class Trainer:
         return {name: self.step.whole(name, whole(tensor)) for name, tensor in kept.items()}
 
     def _save(self) -> None:
-        saved = gather(self.step, self.average, self.optimizer)
+        saved = gather(self.step, self.average, self.optimizer) | self._loss.state()
         if self.carried is not None:
             saved["carried"] = joined(self._space.whole(self.carried, self.samples.grid.shape[0]), self._space)
         about = {"unlogged": self.logged.unlogged(), "best": self.best.to_json(), "retried": self.retried}
@@ -280,6 +283,7 @@ class Trainer:
             return False
         saved, about = newest
         self.average = restore(saved, self.step, self.optimizer)
+        self._loss.restore(saved)
         self.update, self.logged.rows = about["update"], about["unlogged"]
         carried = share(saved["carried"], self._data) if "carried" in saved else None
         self.carried = None if carried is None else self._space.cut(carried).to(self.device)

@@ -24,7 +24,7 @@ SMALL = dict(widths=(4, 6, 8), dilations=(1, 2, 4), expansion=3)
 def backbone(monkeypatch):
     """Their network up to its last layer, and its blocks.
 
-    The packages around these files import what a cluster has installed; of that they need one function of the standard library.
+    The packages around these files import what a cluster has installed; of that they need one function, of Python's own.
     """
     root = Path(AUTHORS.origin).parent
     for name in ("samudra.models", "samudra.models.modules", "samudra.utils"):

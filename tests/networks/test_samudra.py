@@ -112,7 +112,14 @@ def test_output_starts_at_zero_where_asked():
     [
         ({"widths": (6,)}, shared.GRID, "as many dilations as widths, got 2 and 1"),
         ({"dilations": (1, 8)}, shared.GRID, "dilations within the grid, which has 6 x 12 cells after 1 halv.*, got 8"),
-        ({"widths": (4,) * 3, "dilations": (1, 1, 1)}, Grid.gaussian(12, 24, ), "multiple of 16 for 3 halvings, got 24"),
+        (
+            {"widths": (4,) * 3, "dilations": (1, 1, 1)},
+            Grid.gaussian(
+                12,
+                24,
+            ),
+            "multiple of 16 for 3 halvings, got 24",
+        ),
         ({"edges": "samudra"}, Grid.box(16, 24, (40, 66, -10, 26)), "edges sphere for a region"),
     ],
 )
