@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import MapModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.conditions import NoiseOptions
 from emulator.networks.halos import SPHERE, Edges, levels
 from emulator.networks.map_norms import map_norm
-from emulator.networks.maps import MapNetwork, start_at_zero
+from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
 from emulator.networks.registry import network
 from emulator.networks.unet import SphereConv, edges_of, expect_halvings
 from emulator.options import Options, option
@@ -97,11 +97,10 @@ class Convolutions(nn.Module):
 
     def __init__(self, widths, around, options):
         super().__init__()
-        given = scalar_count(options.condition), noise_count(options.noise)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.convolutions = nn.ModuleList(SphereConv(a, b, around) for a, b in pairs)
         self.norms = nn.ModuleList(map_norm(options.norm, b) for _, b in pairs)
-        self.modulations = nn.ModuleList(MapModulation(b, *given) for _, b in pairs)
+        self.modulations = nn.ModuleList(MapModulation(b, options) for _, b in pairs)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None):
         """`(batch, widths[0], nlat, nlon)` -> `(batch, widths[-1], nlat, nlon)`."""

@@ -55,41 +55,18 @@ class NoiseModulation(nn.Module):
         return torch.addcmul(x + shift, x, scale)
 
 
+def check_condition(condition: torch.Tensor | None, x: torch.Tensor, names: Sequence[str]) -> None:
+    """Raises `ValueError` unless a condition is `(batch, scalar)` for an input `(batch, ...)`; None for no `names`."""
+    scalars = scalar_count(names)
+    wanted = (len(x), scalars) if scalars else None
+    came = None if condition is None else tuple(condition.shape)
+    if came != wanted:
+        raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
+
+
 def check_noise(noise: torch.Tensor | None, x: torch.Tensor, channels: int) -> None:
     """Raises `ValueError` unless noise is `(batch, channels, *space)` for an input `(batch, in, *space)`; None for none."""
     wanted = (len(x), channels, *x.shape[2:]) if channels else None
     came = None if noise is None else tuple(noise.shape)
     if came != wanted:
         raise ValueError(f"Expected noise of shape {wanted}, got {came}")
-
-
-class MapModulation(nn.Module):
-    """Scales and shifts maps by scalars of the sample and by noise; it starts at zero, and then changes no bit.
-
-    Args:
-      channels: of the maps. scalars, noise: how many are given, 0 for none.
-    """
-
-    def __init__(self, channels: int, scalars: int, noise: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(2 * channels, scalars)) if scalars else None
-        self.noise = NoiseModulation(noise, channels) if noise else None
-
-    def forward(
-        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Maps `(batch, channel, nlat, nlon)`, a condition `(batch, scalar)` and noise `(batch, field, nlat, nlon)`."""
-        if self.weight is not None:
-            scale, shift = linear(condition, self.weight, None).to(x.dtype)[:, :, None, None].chunk(2, 1)
-            x = torch.addcmul(x + shift, x, scale)
-        if self.noise is not None:
-            x = self.noise(x.movedim(1, -1), noise.movedim(1, -1)).movedim(-1, 1)
-        return x
-
-
-def check_condition(condition: torch.Tensor | None, x: torch.Tensor, scalars: int) -> None:
-    """Raises `ValueError` unless a condition is `(batch, scalars)` for an input of so many samples; None for none."""
-    wanted = (x.shape[0], scalars) if scalars else None
-    came = None if condition is None else tuple(condition.shape)
-    if came != wanted:
-        raise ValueError(f"Expected a condition of shape {wanted}, got {came}")

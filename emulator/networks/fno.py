@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import MapModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.conditions import NoiseOptions
 from emulator.networks.layers import full
-from emulator.networks.maps import MapNetwork, start_at_zero
+from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
 from emulator.networks.registry import expect_global, network
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
@@ -108,8 +108,7 @@ class Block(nn.Module):
         super().__init__()
         self.waves = Waves(options.width, options.width, options.modes)
         self.linear = nn.Conv2d(options.width, options.width, 1)
-        given = scalar_count(options.condition), noise_count(options.noise)
-        self.modulation, self.activate = MapModulation(options.width, *given), activate
+        self.modulation, self.activate = MapModulation(options.width, options), activate
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None):
         """`(batch, width, rows, nlon)` -> the same."""

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import MapModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.conditions import NoiseOptions
 from emulator.networks.halos import SPHERE, Edges, levels
-from emulator.networks.maps import MapNetwork, start_at_zero
+from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
 from emulator.networks.registry import network
 from emulator.networks.unet import SphereConv, edges_of, expect_halvings
 from emulator.options import Options, option
@@ -85,7 +85,7 @@ class Layer(nn.Module):
         super().__init__()
         self.cycle = Cycle(inputs, width, around, options)
         self.linear = nn.Conv2d(inputs, width, 1)
-        self.modulation = MapModulation(width, scalar_count(options.condition), noise_count(options.noise))
+        self.modulation = MapModulation(width, options)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None):
         """`(batch, inputs, nlat, nlon)` -> `(batch, width, nlat, nlon)`."""

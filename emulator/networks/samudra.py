@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import MapModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.conditions import NoiseOptions
 from emulator.networks.halos import SPHERE, Edges, levels
 from emulator.networks.layers import DropPath
 from emulator.networks.map_norms import map_norm
-from emulator.networks.maps import MapNetwork, start_at_zero
+from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
 from emulator.networks.registry import network
 from emulator.networks.unet import SphereConv, edges_of
 from emulator.options import Options, option
@@ -145,13 +145,13 @@ class Block(nn.Module):
 
     def __init__(self, inputs, outputs, around, options):
         super().__init__()
-        hidden, given = inputs * options.expansion, (scalar_count(options.condition), noise_count(options.noise))
+        hidden = inputs * options.expansion
         self.first = SphereConv(inputs, hidden, around)
         self.second = SphereConv(hidden, hidden, around)
         self.third = nn.Conv2d(hidden, outputs, 1)
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.norms = nn.ModuleList(map_norm(options.norm, hidden) for _ in range(2))
-        self.modulations = nn.ModuleList(MapModulation(hidden, *given) for _ in range(2))
+        self.modulations = nn.ModuleList(MapModulation(hidden, options) for _ in range(2))
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None):
         """`(batch, inputs, own rows, nlon)` -> `(batch, outputs, own rows, nlon)`."""

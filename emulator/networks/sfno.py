@@ -192,7 +192,7 @@ class SFNO(nn.Module):
         expected = (self.in_channels, *self.outer.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        check_condition(condition, x, scalar_count(self.options.condition))
+        check_condition(condition, x, self.options.condition)
         check_noise(noise, x, noise_count(self.options.noise))
 
 

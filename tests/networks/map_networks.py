@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from emulator.networks.conditions import MapModulation, NoiseModulation
+from emulator.networks.conditions import NoiseModulation
 from emulator.networks.map_norms import BatchNorm
 from emulator.networks.registry import build
 from emulator.planet.grid import Grid
@@ -90,6 +90,6 @@ def _wake(net):
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for module in net.modules():
-            if isinstance(module, MapModulation | NoiseModulation | BatchNorm):
+            if isinstance(module, NoiseModulation | BatchNorm):
                 for weight in module.parameters(recurse=False):
                     weight += 0.3 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import check_condition, check_noise, noise_count, scalar_count
+from emulator.networks.conditions import NoiseModulation, check_condition, check_noise, noise_count, scalar_count
 from emulator.options import Options
 
 
@@ -32,7 +32,7 @@ class MapNetwork(nn.Module):
             raise ValueError(
                 f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
             )
-        check_condition(condition, x, scalar_count(self.options.condition))
+        check_condition(condition, x, self.options.condition)
         check_noise(noise, x, noise_count(self.options.noise))
         maps = x.contiguous(memory_format=torch.channels_last)
         return self._output(maps, condition, noise).to(x.dtype).contiguous()
@@ -42,6 +42,31 @@ class MapNetwork(nn.Module):
         if self.options.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *given, use_reentrant=False)
         return block(*given)
+
+
+class MapModulation(nn.Module):
+    """Scales and shifts maps by scalars of the sample and by noise; it starts at zero, and then changes no bit.
+
+    Args:
+      channels: of the maps. options: which may ask for a condition and for noise.
+    """
+
+    def __init__(self, channels: int, options: Options):
+        super().__init__()
+        scalars, noise = scalar_count(options.condition), noise_count(options.noise)
+        self.condition = NoiseModulation(scalars, channels) if scalars else None
+        self.noise = NoiseModulation(noise, channels) if noise else None
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Maps `(batch, channel, nlat, nlon)`, a condition `(batch, scalar)` and noise `(batch, field, nlat, nlon)`."""
+        x = x.movedim(1, -1)
+        if self.condition is not None:
+            x = self.condition(x, condition[:, None, None])
+        if self.noise is not None:
+            x = self.noise(x, noise.movedim(1, -1))
+        return x.movedim(-1, 1)
 
 
 def start_at_zero(layer: nn.Conv2d, zero: bool) -> nn.Conv2d:
