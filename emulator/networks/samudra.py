@@ -17,8 +17,8 @@ from torch import nn
 from emulator.networks.conditions import NoiseOptions
 from emulator.networks.halos import SPHERE, Edges, levels
 from emulator.networks.layers import DropPath
-from emulator.networks.map_norms import map_norm
 from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
+from emulator.networks.map_norms import map_norm
 from emulator.networks.registry import network
 from emulator.networks.unet import SphereConv, edges_of
 from emulator.options import Options, option
