@@ -79,10 +79,6 @@ class Rows(nn.Module):
         """Rows `(above + below, batch, nlon, channel)`, those beyond a pole half a turn on."""
         return torch.where(self.turned, rows.roll(rows.shape[2] // 2, 2), rows) if self.turns else rows
 
-    def outer(self, own: int) -> list[int]:
-        """Where the rows above and below lie."""
-        return [n if n < self.above else n + own for n in range(len(self.fetch.place))]
-
     def continue_columns(self, out):
         """The outermost columns, from those at the other end or beside them."""
         if side := self.columns:
@@ -120,8 +116,8 @@ class _WithRows(torch.autograd.Function):
         out = x.new_empty(batch, own + len(more), nlon + 2 * side, channels).permute(0, 3, 1, 2)
         inner = out[..., side : side + nlon]
         inner[:, :, rows.above : rows.above + own] = x
-        for place, row in zip(rows.outer(own), more, strict=True):
-            inner[:, :, place] = row.transpose(1, 2)
+        more = more.permute(1, 3, 0, 2)
+        inner[:, :, : rows.above], inner[:, :, rows.above + own :] = more[:, :, : rows.above], more[:, :, rows.above :]
         rows.continue_columns(out)
         return out
 
@@ -131,7 +127,8 @@ class _WithRows(torch.autograd.Function):
         rows = ctx.rows
         own = g.shape[2] - len(rows.fetch.place)
         g_x = rows.without_columns(g[:, :, rows.above : rows.above + own])
-        more = rows.without_columns(g[:, :, rows.outer(own)]).permute(2, 0, 3, 1)
+        outer = torch.cat([g[:, :, : rows.above], g[:, :, rows.above + own :]], 2)
+        more = rows.without_columns(outer).permute(2, 0, 3, 1)
         rows.fetch.add_back(rows.turn(more), g_x.permute(2, 0, 3, 1))  # half a turn is its own inverse
         return g_x, None
 
@@ -146,15 +143,14 @@ class Around(nn.Module):
 
     def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...], margin: int = 1):
         super().__init__()
-        self.edges, self.margin, self.rows = edges, margin, None
-        if space.size > 1:
-            above = [range(start - margin, start) for start in bounds[:-1]]
-            below = [range(stop, stop + margin) for stop in bounds[1:]]
-            self.rows = Rows(space, bounds, above, below, edges, margin)
+        self.edges, self.margin, self.alone = edges, margin, space.size == 1
+        above = [range(start - margin, start) for start in bounds[:-1]]
+        below = [range(stop, stop + margin) for stop in bounds[1:]]
+        self.rows = Rows(space, bounds, above, below, edges, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2 margin, nlon + 2 margin)`."""
-        if self.rows is not None:
+        if not self.alone or (x.is_cpu and not torch.compiler.is_compiling()):  # a GPU takes fewer, larger steps
             return self.rows(x)
         edges, margin = self.edges, self.margin
         return pad_region(x, margin, edges.round) if edges.open else pad_sphere(x, margin, edges.poles)

@@ -8,6 +8,7 @@ The networks for oceans give zeros on land, as our steps do for fields with a do
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 import torch
@@ -15,9 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, levels
-from emulator.networks.layers import DropPath
-from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
+from emulator.networks.halos import SPHERE, Edges, Rows, levels
+from emulator.networks.layers import DropPath, gelu
+from emulator.networks.map_network import MapModulation, MapNetwork, Pointwise, start_at_zero
 from emulator.networks.map_norms import map_norm
 from emulator.networks.registry import network
 from emulator.networks.unet import SphereConv, edges_of
@@ -148,8 +149,8 @@ class Block(nn.Module):
         hidden = inputs * options.expansion
         self.first = SphereConv(inputs, hidden, around)
         self.second = SphereConv(hidden, hidden, around)
-        self.third = nn.Conv2d(hidden, outputs, 1)
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.third = Pointwise(hidden, outputs)
+        self.skip = nn.Identity() if inputs == outputs else Pointwise(inputs, outputs)
         self.norms = nn.ModuleList(map_norm(options.norm, hidden) for _ in range(2))
         self.modulations = nn.ModuleList(MapModulation(hidden, options) for _ in range(2))
 
@@ -157,8 +158,13 @@ class Block(nn.Module):
         """`(batch, inputs, own rows, nlon)` -> `(batch, outputs, own rows, nlon)`."""
         y = x
         for convolution, norm, modulation in zip((self.first, self.second), self.norms, self.modulations, strict=True):
-            y = F.gelu(modulation(norm(convolution(y)), condition, noise)).clamp(max=CAP)
+            y = _activated(modulation(norm(convolution(y)), condition, noise))
         return self.skip(x) + self.third(y)
+
+
+def _activated(x):
+    """Capped GELU. GELU of the cap is the cap, and what caps first has a fused gradient; so has GELU of what is contiguous."""
+    return gelu(F.hardtanh(x, -math.inf, CAP).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Doubling(nn.Module):
@@ -201,20 +207,19 @@ class PublishedLevel:
         self.bounds = (0, rows)
 
     def around(self, margin):
-        return PublishedAround(margin)
+        return PublishedAround(margin, self.bounds)
 
 
 class PublishedAround(nn.Module):
     """Maps with `margin` cells more on every side: around in longitude, and zeros beyond the poles."""
 
-    def __init__(self, margin):
+    def __init__(self, margin, bounds):
         super().__init__()
-        self.margin = margin
+        self.margin, self.round = margin, Rows(ALONE, bounds, [[]], [[]], SPHERE, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, nlat, nlon)` -> `(batch, channel, nlat + 2 margin, nlon + 2 margin)`."""
-        margin = self.margin
-        return F.pad(F.pad(x, (margin, margin, 0, 0), mode="circular"), (0, 0, margin, margin))
+        return F.pad(self.round(x), (0, 0, self.margin, self.margin))
 
 
 def _expect_room(options, edges, rows, columns):
