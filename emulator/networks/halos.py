@@ -43,6 +43,7 @@ class Edges:
 
 
 SPHERE = Edges()
+LARGE = 2**16  # numbers of a map from which a tenth less time is spent where cells around it are laid in one piece
 
 
 class Rows(nn.Module):
@@ -150,7 +151,9 @@ class Around(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2 margin, nlon + 2 margin)`."""
-        if not self.alone or (x.is_cpu and not torch.compiler.is_compiling()):  # a GPU takes fewer, larger steps
+        # of small maps, and on a GPU, the number of steps is what counts: of those in one piece there are more
+        large = x.is_cpu and x.numel() >= LARGE and not torch.compiler.is_compiling()
+        if large or not self.alone:
             return self.rows(x)
         edges, margin = self.edges, self.margin
         return pad_region(x, margin, edges.round) if edges.open else pad_sphere(x, margin, edges.poles)

@@ -163,7 +163,7 @@ class Block(nn.Module):
 
 
 def _activated(x):
-    """Capped GELU. GELU of the cap is the cap, and what caps first has a fused gradient; so has GELU of what is contiguous."""
+    """Capped GELU. That of the cap is the cap, and capping first has a fused gradient, as GELU of what is contiguous has."""
     return gelu(F.hardtanh(x, -math.inf, CAP).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
