@@ -104,6 +104,7 @@ def losses(directory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_two_processes_train_as_one_and_end_with_the_same_bits_after_a_stop(planet, tmp_path, network, sharded):
