@@ -55,6 +55,15 @@ class NoiseModulation(nn.Module):
         return torch.addcmul(x + shift, x, scale)
 
 
+def check_condition(condition: torch.Tensor | None, x: torch.Tensor, names: Sequence[str]) -> None:
+    """Raises `ValueError` unless a condition is `(batch, scalar)` for an input `(batch, ...)`; None for no `names`."""
+    scalars = scalar_count(names)
+    wanted = (len(x), scalars) if scalars else None
+    came = None if condition is None else tuple(condition.shape)
+    if came != wanted:
+        raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
+
+
 def check_noise(noise: torch.Tensor | None, x: torch.Tensor, channels: int) -> None:
     """Raises `ValueError` unless noise is `(batch, channels, *space)` for an input `(batch, in, *space)`; None for none."""
     wanted = (len(x), channels, *x.shape[2:]) if channels else None

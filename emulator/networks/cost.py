@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from emulator.networks.remembered import unmoved
 from emulator.parallel.rates import count_products
 from emulator.parallel.space import Space
 
@@ -89,7 +90,8 @@ def products(network: torch.nn.Module, inputs: int, space: tuple[int, ...], nois
     device = next(network.parameters()).device
     with torch.device(device):
         x, more = torch.zeros(1, inputs, *space), _conditions(space, noise, scalars)
-    count = count_products(lambda: network(x, **more).sum().backward())
+    with unmoved(network):
+        count = count_products(lambda: network(x, **more).sum().backward())
     network.zero_grad(set_to_none=True)
     return count
 

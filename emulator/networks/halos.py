@@ -29,12 +29,21 @@ class Edges:
     open: bool = False
 
     def row(self, number: int, rows: int) -> int:
-        """The row that is met at `number`, from one before the first of `rows` to one after the last."""
+        """The row that is met at `number`, from `rows` before the first to as many after the last."""
         if self.open:
             return min(max(number, 0), rows - 1)
+        repeated = 0 if self.poles else 1
         if number < 0:
-            return 1 if self.poles else 0
-        return rows - (2 if self.poles else 1) if number == rows else number
+            return -number - repeated
+        return 2 * rows - number - 2 + repeated if number >= rows else number
+
+    def turns(self, number: int, rows: int) -> bool:
+        """Whether that row lies beyond a pole, half a turn on."""
+        return not self.open and not 0 <= number < rows
+
+
+SPHERE = Edges()
+LARGE = 2**16  # numbers of a map from which a tenth less time is spent where cells around it are laid in one piece
 
 
 class Rows(nn.Module):
@@ -42,45 +51,59 @@ class Rows(nn.Module):
 
     Args:
       space: the processes. bounds: of their bands, `(size + 1,)`.
-      above, below: of every rank, the numbers of the rows that it needs, `(size, any)`.
-      edges: of the whole grid, where a column on either side is wanted too, and the outermost rows lie beyond its edges.
+      above, below: of every rank, the numbers of the rows that it needs, `(size, any)`; with `edges` they may lie beyond
+        the grid's edges.
+      edges: of the whole grid, where columns are wanted too: `columns` on either side.
     """
 
-    def __init__(self, space: Space, bounds, above, below, edges: Edges | None = None):
+    def __init__(self, space: Space, bounds, above, below, edges: Edges | None = None, columns: int = 0):
         super().__init__()
-        self.fetch = Fetch(space, bounds, lambda rank: np.array([*above[rank], *below[rank]], np.int64))
-        self.above, self.columns = len(above[space.rank]), 0 if edges is None else 1
-        self.round = edges is not None and edges.round
-        poles = edges is not None and not edges.open
-        self.turned = poles and space.rank == 0, poles and space.rank == space.size - 1
+        edges, rows = edges or Edges(open=True), bounds[-1]
+
+        def needed(rank):
+            return np.array([edges.row(number, rows) for number in (*above[rank], *below[rank])], np.int64)
+
+        self.fetch = Fetch(space, bounds, needed)
+        self.above, self.columns, self.round = len(above[space.rank]), columns, edges.round
+        turned = [edges.turns(number, rows) for number in (*above[space.rank], *below[space.rank])]
+        self.turns = any(turned)
+        self.register_buffer("turned", torch.tensor(turned, dtype=torch.bool)[:, None, None, None], persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, own rows, nlon)` -> `(batch, channel, above + own rows + below, nlon [+ 2])`, channels last."""
+        """`(batch, channel, own rows, nlon)` -> `(batch, channel, above + own rows + below, nlon + 2 columns)`.
+
+        The result has its channels last.
+        """
         return _WithRows.apply(x, self)
 
     def turn(self, rows):
         """Rows `(above + below, batch, nlon, channel)`, those beyond a pole half a turn on."""
-        parts = rows[: self.above], rows[self.above :]
-        half = rows.shape[2] // 2
-        turned = (part.roll(half, 2) if turn else part for part, turn in zip(parts, self.turned, strict=True))
-        return torch.cat([*turned]) if any(self.turned) else rows
-
-    def outer(self, own: int) -> list[int]:
-        """Where the rows above and below lie."""
-        return [n if n < self.above else n + own for n in range(len(self.fetch.place))]
+        return torch.where(self.turned, rows.roll(rows.shape[2] // 2, 2), rows) if self.turns else rows
 
     def continue_columns(self, out):
-        """The first and the last column, from those beside them or at the other end."""
-        if self.columns:
-            out[..., 0], out[..., -1] = (out[..., -2], out[..., 1]) if self.round else (out[..., 1], out[..., -2])
+        """The outermost columns, from those at the other end or beside them."""
+        if side := self.columns:
+            stop = out.shape[3] - side
+            west, east = (
+                (slice(stop - side, stop), slice(side, 2 * side))
+                if self.round
+                else (
+                    slice(side, side + 1),
+                    slice(stop - 1, stop),
+                )
+            )
+            out[..., :side], out[..., stop:] = out[..., west], out[..., east]
 
     def without_columns(self, g):
         """The gradient before `continue_columns`, as a copy."""
-        inner = g[..., self.columns : g.shape[3] - self.columns].clone(memory_format=torch.channels_last)
-        if self.columns:
-            west, east = (-1, 0) if self.round else (0, -1)
-            inner[..., west] += g[..., 0]
-            inner[..., east] += g[..., -1]
+        side, stop = self.columns, g.shape[3] - self.columns
+        inner = g[..., side:stop].clone(memory_format=torch.channels_last)
+        if side and self.round:
+            inner[..., inner.shape[3] - side :] += g[..., :side]
+            inner[..., :side] += g[..., stop:]
+        elif side:
+            inner[..., 0] += g[..., :side].sum(-1)
+            inner[..., -1] += g[..., stop:].sum(-1)
         return inner
 
 
@@ -94,8 +117,8 @@ class _WithRows(torch.autograd.Function):
         out = x.new_empty(batch, own + len(more), nlon + 2 * side, channels).permute(0, 3, 1, 2)
         inner = out[..., side : side + nlon]
         inner[:, :, rows.above : rows.above + own] = x
-        for place, row in zip(rows.outer(own), more, strict=True):
-            inner[:, :, place] = row.transpose(1, 2)
+        more = more.permute(1, 3, 0, 2)
+        inner[:, :, : rows.above], inner[:, :, rows.above + own :] = more[:, :, : rows.above], more[:, :, rows.above :]
         rows.continue_columns(out)
         return out
 
@@ -105,31 +128,35 @@ class _WithRows(torch.autograd.Function):
         rows = ctx.rows
         own = g.shape[2] - len(rows.fetch.place)
         g_x = rows.without_columns(g[:, :, rows.above : rows.above + own])
-        more = rows.without_columns(g[:, :, rows.outer(own)]).permute(2, 0, 3, 1)
+        outer = torch.cat([g[:, :, : rows.above], g[:, :, rows.above + own :]], 2)
+        more = rows.without_columns(outer).permute(2, 0, 3, 1)
         rows.fetch.add_back(rows.turn(more), g_x.permute(2, 0, 3, 1))  # half a turn is its own inverse
         return g_x, None
 
 
 class Around(nn.Module):
-    """Bands with a cell more on every side, as a convolution of 3 x 3 cells takes them in.
+    """Bands with `margin` cells more on every side, as a convolution takes them in: of 3 x 3 cells one more.
 
     Args:
       edges: of the whole grid. space: the processes. bounds: of their bands.
+      margin: at most the rows of the grid, less one where there are poles, and its columns.
     """
 
-    def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...]):
+    def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...], margin: int = 1):
         super().__init__()
-        self.edges, self.rows = edges, None
-        if space.size > 1:
-            above = [[edges.row(start - 1, bounds[-1])] for start in bounds[:-1]]
-            below = [[edges.row(stop, bounds[-1])] for stop in bounds[1:]]
-            self.rows = Rows(space, bounds, above, below, edges)
+        self.edges, self.margin, self.alone = edges, margin, space.size == 1
+        above = [range(start - margin, start) for start in bounds[:-1]]
+        below = [range(stop, stop + margin) for stop in bounds[1:]]
+        self.rows = Rows(space, bounds, above, below, edges, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2, nlon + 2)`."""
-        if self.rows is not None:
+        """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2 margin, nlon + 2 margin)`."""
+        # of small maps, and on a GPU, the number of steps is what counts: of those in one piece there are more
+        large = x.is_cpu and x.numel() >= LARGE and not torch.compiler.is_compiling()
+        if large or not self.alone:
             return self.rows(x)
-        return pad_region(x, 1, self.edges.round) if self.edges.open else pad_sphere(x, 1, self.edges.poles)
+        edges, margin = self.edges, self.margin
+        return pad_region(x, margin, edges.round) if edges.open else pad_sphere(x, margin, edges.poles)
 
 
 class Halving(nn.Module):
@@ -164,6 +191,43 @@ class Halving(nn.Module):
             x = self.above(x)
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         return x[:, :, self.first : self.first + rows, :columns]
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """A grid that several halvings lead to.
+
+    Attributes:
+      edges: of the grid. space: the processes. bounds: of their bands.
+    """
+
+    edges: Edges
+    space: Space
+    bounds: tuple[int, ...]
+
+    @property
+    def share(self) -> float:
+        """This process's share of the cells."""
+        return (self.bounds[self.space.rank + 1] - self.bounds[self.space.rank]) / self.bounds[-1]
+
+    def around(self, margin: int = 1) -> Around:
+        """What is around its bands."""
+        return Around(self.edges, self.space, self.bounds, margin)
+
+
+def levels(edges: Edges, space: Space, rows: int, depth: int) -> tuple[nn.ModuleList, list[Level]]:
+    """The halvings of a grid of so many rows, and its levels. Raises `ValueError` for one with fewer rows than processes."""
+    halvings, places, bounds = nn.ModuleList(), [], space.bounds(rows)
+    for n in range(depth + 1):
+        if bounds[-1] < space.size:  # with as many no band is empty, since the first have one row more
+            raise ValueError(
+                f"Expected a row for each of {space.size} processes after {n} halvings of {rows} rows, got {bounds[-1]}"
+            )
+        places.append(Level(edges, space, bounds))
+        if n < depth:
+            halvings.append(Halving(space, bounds))
+            edges, bounds = dataclasses.replace(edges, poles=False), halvings[n].bounds
+    return halvings, places
 
 
 class WholeNorm(nn.GroupNorm):

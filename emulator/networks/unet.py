@@ -8,14 +8,14 @@ it is not equivariant under rotations, except about the axis by whole cells of i
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
-from emulator.networks.halos import Around, Edges, Halving, WholeNorm
+from emulator.networks.halos import Around, Edges, WholeNorm, levels
 from emulator.networks.registry import expect_global, network
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
@@ -38,10 +38,7 @@ class UNetOptions(Options):
 
 @network("unet", UNetOptions, regions=("box", "projected"), bands=True)
 def build(options: UNetOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "UNet":
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
-    elif grid.is_split:
-        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
+    edges_of(grid)
     region = None if grid.is_global() else "round" if grid.goes_round else "open"
     return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options, region=region, space=space)
 
@@ -73,22 +70,12 @@ class UNet(nn.Module):
         super().__init__()
         self.options = options = options or UNetOptions()
         edges = Edges(poles, region != "open", region is not None)
-        if edges.round and nlon % 2 ** (options.depth + 1):
-            raise ValueError(
-                f"Expected longitudes in a multiple of {2 ** (options.depth + 1)} for {options.depth} halvings, got {nlon}"
-            )
-        for name, count in (
-            (("latitudes", nlat), ("longitudes", nlon)) if edges.round else (("rows", nlat), ("columns", nlon))
-        ):
-            if count < 2 ** (options.depth + 1):
-                raise ValueError(
-                    f"Expected at least {2 ** (options.depth + 1)} {name} for {options.depth} halvings, got {count}"
-                )
+        expect_halvings(edges, nlat, nlon, options.depth)
         band = space.band(nlat)
         self.in_channels, self.out_channels, self.shape = in_channels, out_channels, (band.stop - band.start, nlon)
         widths = [options.width * 2**n for n in range(options.depth + 1)]
-        self.halvings, places = _levels(edges, space, nlat, options.depth)
-        self.first = SphereConv(in_channels, widths[0], places[0].around)
+        self.halvings, places = levels(edges, space, nlat, options.depth)
+        self.first = SphereConv(in_channels, widths[0], places[0].around())
         self.down = nn.ModuleList(_blocks(w, place, options) for place, w in zip(places, widths, strict=True))
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.narrow = nn.ModuleList(nn.Conv2d(a + b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
@@ -130,28 +117,24 @@ class UNet(nn.Module):
         return x
 
 
-class _Place(NamedTuple):
-    """A level of the grid: what is around its bands, the processes, and this one's share of the cells."""
+def edges_of(grid: Grid) -> Edges:
+    """What lies beyond a grid's cells. Raises `ValueError` for a grid whose neighbours do not lie side by side."""
+    if grid.is_global():
+        expect_global(grid, "gaussian", "equiangular", "regular")
+    elif grid.is_split:
+        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
+    return Edges(grid.has_poles, grid.is_global() or grid.goes_round, not grid.is_global())
 
-    around: Around
-    space: Space
-    share: float
 
-
-def _levels(edges: Edges, space: Space, rows: int, depth: int) -> tuple[nn.ModuleList, list[_Place]]:
-    """The halvings of a grid of so many rows, and its levels. Raises `ValueError` for one with fewer rows than processes."""
-    halvings, places, bounds = nn.ModuleList(), [], space.bounds(rows)
-    for n in range(depth + 1):
-        if bounds[-1] < space.size:  # with as many no band is empty, since the first have one row more
-            raise ValueError(
-                f"Expected a row for each of {space.size} processes after {n} halvings of {rows} rows, got {bounds[-1]}"
-            )
-        share = (bounds[space.rank + 1] - bounds[space.rank]) / bounds[-1]
-        places.append(_Place(Around(edges, space, bounds), space, share))
-        if n < depth:
-            halvings.append(Halving(space, bounds))
-            edges, bounds = dataclasses.replace(edges, poles=False), halvings[n].bounds
-    return halvings, places
+def expect_halvings(edges: Edges, nlat: int, nlon: int, depth: int) -> None:
+    """Raises `ValueError` for longitudes that cannot be halved so often and once more, and for too few rows or columns."""
+    least = 2 ** (depth + 1)
+    if edges.round and nlon % least:
+        raise ValueError(f"Expected longitudes in a multiple of {least} for {depth} halvings, got {nlon}")
+    names = ("latitudes", "longitudes") if edges.round else ("rows", "columns")
+    for name, count in zip(names, (nlat, nlon), strict=True):
+        if count < least:
+            raise ValueError(f"Expected at least {least} {name} for {depth} halvings, got {count}")
 
 
 def _blocks(width, place, options):
@@ -163,10 +146,10 @@ class _Block(nn.Module):
 
     def __init__(self, width, place, noise_channels):
         super().__init__()
-        around, *shared = place
+        around = place.around()
         self.layers = nn.Sequential(
-            WholeNorm(width, *shared), SphereConv(width, width, around), nn.GELU(),
-            WholeNorm(width, *shared), SphereConv(width, width, around),
+            WholeNorm(width, place.space, place.share), SphereConv(width, width, around), nn.GELU(),
+            WholeNorm(width, place.space, place.share), SphereConv(width, width, around),
         )  # fmt: skip
         modulations = (NoiseModulation(noise_channels, width) for _ in range(2 if noise_channels else 0))
         self.noise = nn.ModuleList(modulations)
@@ -183,10 +166,13 @@ class _Block(nn.Module):
 
 
 class SphereConv(nn.Conv2d):
-    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape."""
+    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape, dilated as `around` has margins.
 
-    def __init__(self, inputs: int, outputs: int, around: Around):
-        super().__init__(inputs, outputs, 3)
+    With a `stride` of 2 it gives every other row and column, those of `halos.Halving`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, around: Around, bias: bool = True, stride: int = 1):
+        super().__init__(inputs, outputs, 3, stride, dilation=around.margin, bias=bias)
         self.around = around
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -14,24 +14,26 @@ from torch import Tensor, nn
 
 from emulator.model import checkpoint
 from emulator.model.step import Step
+from emulator.networks.remembered import moving
 from emulator.parallel.distributed import from_first, local, part_of, wait_for_all, whole
 from emulator.parallel.processes import Processes
 from emulator.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
-Average = dict[str, Tensor]  # exponential moving average of a step's weights, spread over processes as they are
+# exponential moving average of a step's weights, and of what it remembers besides, spread over processes as they are
+Average = dict[str, Tensor]
 
 
 def begin_average(step: nn.Module, decay: float) -> Average:
     """A copy of the weights to start from; empty without averaging (a decay of 0)."""
-    return {name: p.detach().clone() for name, p in step.named_parameters()} if decay else {}
+    return {name: tensor.detach().clone() for name, tensor in moving(step).items()} if decay else {}
 
 
 def advance_average(average: Average, step: nn.Module, decay: float) -> None:
     """Draw the average towards the weights by a share of 1 - decay."""
     with torch.no_grad():
-        for name, parameter in step.named_parameters() if average else ():
-            local(average[name]).lerp_(local(parameter), 1 - decay)
+        for name, tensor in moving(step).items() if average else ():
+            local(average[name]).lerp_(local(tensor), 1 - decay)
 
 
 @contextlib.contextmanager
@@ -49,8 +51,8 @@ def averaged(step: nn.Module, average: Average) -> Iterator[None]:
 
 def _put(weights: Average, step: nn.Module) -> None:
     with torch.no_grad():
-        for name, parameter in step.named_parameters() if weights else ():
-            local(parameter).copy_(local(weights[name]))
+        for name, tensor in moving(step).items() if weights else ():
+            local(tensor).copy_(local(weights[name]))
 
 
 class States:
@@ -180,8 +182,8 @@ def restore(saved: dict[str, Tensor], step: Step, optimizer: torch.optim.Optimiz
     own = step.state_dict()
     parts = {name: step.own(name, tensor) for name, tensor in under("step/").items()}
     step.load_state_dict({name: part_of(tensor, own.get(name)) for name, tensor in parts.items()})
-    parameters = dict(step.named_parameters())
-    average = {name: _like(tensor, parameters[name]) for name, tensor in under("average/").items()}
+    tensors = moving(step)
+    average = {name: _like(tensor, tensors[name]) for name, tensor in under("average/").items()}
     state = optimizer.state_dict()
     owners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}

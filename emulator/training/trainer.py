@@ -18,6 +18,7 @@ from emulator.data.samples import Batch, Samples
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.step import Step
+from emulator.networks.remembered import unmoved
 from emulator.parallel.distributed import (
     Replicated,
     agree,
@@ -119,7 +120,7 @@ class Trainer:
         self._journal = Journal(self.directory, processes.rank == 0)
         self._states = States(self.directory, identity, recipe, processes)
         self.logged = Log(self._journal, recipe, self._data, self.device)
-        window, self.tuned = Window(step, loss), Tuned(step, recipe)
+        window, self.tuned, self._loss = Window(step, loss), Tuned(step, recipe), loss
         self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
         self.tuned.begin()
         self.average = begin_average(step, recipe.ema)
@@ -191,7 +192,8 @@ class Trainer:
         if isinstance(self._run_window, Replicated) and not self.finished:
             self.step.train()
             first = self._order.batch(0).split(self.recipe.phase(0).accumulate)[0].to(self.device)
-            self._run_window(first, WindowOptions.of(self.recipe, 0))[0].backward()
+            with unmoved(self.step, *self._loss.errors.values()):
+                self._run_window(first, WindowOptions.of(self.recipe, 0))[0].backward()
             self.tuned.clear()
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
@@ -215,6 +217,7 @@ class Trainer:
         if not _usable(norm, loss, self.recipe.loss_limit):
             raise self._diagnose(loss, batch, ends)
         self.tuned.update(self.recipe.learning_rate(self.update) * 0.5**self.retried)
+        self._loss.advance()
         advance_average(self.average, self.step, self.recipe.ema)
         self.tuned.advance_average(self.average)
         means = rows[0] if len(rows) == 1 else {n: torch.stack([row[n] for row in rows]).mean() for n in rows[0]}
@@ -261,7 +264,7 @@ class Trainer:
         return {name: self.step.whole(name, whole(tensor)) for name, tensor in kept.items()} | self.tuned.tensors()
 
     def _save(self) -> None:
-        saved = gather(self.step, self.average, self.tuned.optimizer) | self.tuned.saved()
+        saved = gather(self.step, self.average, self.tuned.optimizer) | self.tuned.saved() | self._loss.state()
         if self.carried is not None:
             saved["carried"] = joined(self._space.whole(self.carried, self.samples.grid.shape[0]), self._space)
         about = {"unlogged": self.logged.unlogged(), "best": self.best.to_json(), "retried": self.retried}
@@ -277,6 +280,7 @@ class Trainer:
         saved, about = newest
         self.average = restore(saved, self.step, self.tuned.optimizer)
         self.tuned.restore(saved)
+        self._loss.restore(saved)
         self.update, self.logged.rows = about["update"], about["unlogged"]
         carried = share(saved["carried"], self._data) if "carried" in saved else None
         self.carried = None if carried is None else self._space.cut(carried).to(self.device)

@@ -36,11 +36,30 @@ class StepLoss:
         penalty = self.penalty(step.fields(newest(state, step.layout)), after, anchor).mean().float()
         return value + penalty / step.space.size  # of several processes that hold a state each adds its part
 
+    @property
+    def errors(self) -> dict[int, nn.Module]:
+        """Its errors by the length of the step, in steps of the store; 0 for the one of no length of its own."""
+        return {0: self.error, **self.longer}
+
     def to(self, device: torch.device) -> "StepLoss":
         """With its errors on a device."""
-        for error in (self.error, *self.longer.values()):
+        for error in self.errors.values():
             error.to(device)
         return self
+
+    def advance(self) -> None:
+        """Has errors that change with what they have seen do so, after an update."""
+        for error in self.errors.values():
+            getattr(error, "advance", lambda: None)()
+
+    def state(self) -> dict[str, Tensor]:
+        """What its errors remember, as `loss/LENGTH/...`."""
+        return {f"loss/{n}/{name}": t for n, error in self.errors.items() for name, t in error.state_dict().items()}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Puts that back, of what a training saved."""
+        for n, error in self.errors.items():
+            error.load_state_dict({name: saved[f"loss/{n}/{name}"] for name in error.state_dict()})
 
 
 @dataclasses.dataclass(frozen=True)

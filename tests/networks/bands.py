@@ -34,7 +34,7 @@ def _result(space, config, grid, dtype):
     upstream = draw(BATCH, OUTPUTS, *grid.shape)[:, :, space.band(rows)]
     given = [draw(BATCH, count, *grid.shape)[:, :, space.band(rows)].clone().requires_grad_() for count in channels]
     with torch.autocast("cpu", HALF, enabled=half):
-        y = net(*given)
+        y = net(given[0], **dict(zip(("noise",), given[1:], strict=False)))
     # the loss is the sum of the processes' parts, and so are the gradients of the weights
     gradients = torch.autograd.grad((y * upstream).sum(), [*given, *net.parameters()])
     fields = dict(zip(("output", "input", "noise"), (y, *gradients[: len(given)]), strict=False))
@@ -44,7 +44,10 @@ def _result(space, config, grid, dtype):
 
 
 def assert_equal_over_processes(size, cases):
-    """In double precision every tensor by its largest value; in others by the norm, all weights together."""
+    """In double precision every tensor by its largest value; in others by the norm, all weights together.
+
+    Gradients that are nothing in exact arithmetic, as of a bias before a batch norm, have to be next to nothing.
+    """
     expected = results(ALONE, cases)
     for each in together(size, results, cases):
         for case, (fields, weights), (true_fields, true_weights) in zip(cases, each, expected, strict=True):
@@ -55,7 +58,10 @@ def assert_equal_over_processes(size, cases):
             else:
                 found, true = fields | {"weights": _joined(weights)}, true_fields | {"weights": _joined(true_weights)}
                 size_of = torch.linalg.vector_norm
-            errors = {name: float(size_of(found[name] - value) / size_of(value)) for name, value in true.items()}
+            least = 1e-12 * max(float(value.abs().max()) for value in true_weights.values())
+            nothing = {name for name in true if true[name].abs().max() < least}
+            assert all(found[name].abs().max() < least for name in nothing)
+            errors = {n: float(size_of(found[n] - v) / size_of(v)) for n, v in true.items() if n not in nothing}
             wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE[case[2]]}
             assert not wrong, f"{case[0]} on {case[1].describe()}: {wrong}"
 

@@ -15,6 +15,10 @@ CONFIGS = {
     "coarse sfno": dict(kind="sfno", embed_dim=8, blocks=3, scale_factor=1.5),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
     "unet": dict(kind="unet", width=8, depth=2),
+    "samudra": dict(kind="samudra", widths=(8, 8), dilations=(1, 2), norm="whole"),
+    "attention_unet": dict(kind="attention_unet", width=8, depth=2, norm="whole"),
+    "mgno": dict(kind="mgno", width=8, layers=2, depth=2),
+    "fno": dict(kind="fno", width=8, blocks=2, modes=(4, 4)),
 }
 
 

@@ -28,6 +28,14 @@ WRITTEN = {
     "graph": '{"kind":"graph","refinement":4,"multi":true,"radius":0.6,"file":null,"width":128,"rounds":8,"noise":null,'
     '"precision":"float32","checkpointing":false,"zero_output":false}',
     "unet": '{"kind":"unet","width":48,"depth":3,"blocks":1,"noise":null,"checkpointing":false,"zero_output":false}',
+    "samudra": '{"kind":"samudra","widths":[48,64,96],"dilations":[1,2,4],"expansion":2,"norm":"batch","edges":"sphere",'
+    '"noise":null,"condition":[],"checkpointing":false,"drop_path":0.0,"zero_output":false}',
+    "attention_unet": '{"kind":"attention_unet","width":24,"depth":3,"norm":"batch","dropout":0.0,"noise":null,'
+    '"condition":[],"checkpointing":false,"zero_output":false}',
+    "mgno": '{"kind":"mgno","width":24,"layers":4,"depth":3,"before":1,"after":0,"residual":false,"noise":null,'
+    '"condition":[],"checkpointing":false,"zero_output":false}',
+    "fno": '{"kind":"fno","width":32,"blocks":4,"modes":[12,16],"latitude":"padded","padding":8,"hidden":64,"noise":null,'
+    '"condition":[],"checkpointing":false,"zero_output":false}',
     "torch_harmonics": '{"kind":"torch_harmonics","embed_dim":64,"num_layers":4,"scale_factor":1,"mlp_ratio":2.0,'
     '"normalization_layer":"instance_norm","residual_prediction":false}',
     "external": '{"kind":"external","factory":"a:b","options":{}}',

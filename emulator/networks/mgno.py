@@ -1,0 +1,160 @@
+"""Multigrid neural operator (He, Liu and Xu 2024, ICLR): linear operators between channels as cycles over coarser grids.
+
+A layer is a linear operator and a 1 x 1 convolution, added, and a GELU. The operator solves as multigrid methods do: with
+3 x 3 convolutions A and S an iteration is u <- u + S (f - A u), f being the layer's input; strided convolutions take u and f
+to grids with half as many rows and columns, and transposed ones bring what is found there back. There is no lifting: the
+first layer takes the input as it is.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from emulator.networks.conditions import NoiseOptions
+from emulator.networks.halos import SPHERE, Edges, levels
+from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
+from emulator.networks.registry import network
+from emulator.networks.unet import SphereConv, edges_of, expect_halvings
+from emulator.options import Options, option
+from emulator.parallel.space import ALONE
+from emulator.planet.grid import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class MgNOOptions(Options):
+    """Multigrid neural operator (He, Liu and Xu 2024), small."""
+
+    width: int = option(24, "channels of every layer", minimum=1)
+    layers: int = option(4, "each a cycle over all levels", minimum=1)
+    depth: int = option(3, "halvings of the grid", minimum=1)
+    before: int = option(1, "iterations on every level on the way down, one more on the coarsest", minimum=1)
+    after: int = option(0, "iterations on every level but the coarsest on the way up", minimum=0)
+    residual: bool = option(False, "coarser levels are given what is left of f, not f itself")
+    noise: NoiseOptions | None = option(None, "random fields that scale and shift what a layer's activation is given")
+    condition: tuple[str, ...] = option(
+        (), "time_of_year, or forcing without levels, to scale and shift what a layer's activation is given"
+    )
+    checkpointing: bool = option(False, "compute layers again in the backward pass instead of storing them")
+    zero_output: bool = option(False, "the last layer starts at zero")
+
+
+@network("mgno", MgNOOptions, regions=("box", "projected"))
+def build(options: MgNOOptions, inputs: int, outputs: int, grid: Grid) -> "MgNO":
+    return MgNO(inputs, outputs, *grid.shape, edges_of(grid), options)
+
+
+class MgNO(MapNetwork):
+    """Multigrid neural operator on a latitude-longitude grid, a box of one, or a map.
+
+    Args:
+      in_channels, out_channels: channels of the input and of the output. nlat, nlon: the grid.
+      edges: of the grid. options: size and design.
+    Raises `ValueError` for a grid that cannot be halved so often.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        nlat: int,
+        nlon: int,
+        edges: Edges = SPHERE,
+        options: MgNOOptions | None = None,
+    ):
+        options = options or MgNOOptions()
+        super().__init__(in_channels, out_channels, (nlat, nlon), options)
+        expect_halvings(edges, nlat, nlon, options.depth)
+        places = levels(edges, ALONE, nlat, options.depth)[1]
+        around, width = [place.around() for place in places], options.width
+        inputs = [in_channels] + [width] * (options.layers - 1)
+        self.layers = nn.ModuleList(Layer(count, width, around, options) for count in inputs)
+        self.last = start_at_zero(nn.Conv2d(width, out_channels, 1), options.zero_output)
+
+    def _output(self, x, condition, noise):
+        for layer in self.layers:
+            x = self._run(layer, x, condition, noise)
+        return self.last(x)
+
+
+class Layer(nn.Module):
+    """A cycle and a 1 x 1 convolution, added, and a GELU."""
+
+    def __init__(self, inputs, width, around, options):
+        super().__init__()
+        self.cycle = Cycle(inputs, width, around, options)
+        self.linear = nn.Conv2d(inputs, width, 1)
+        self.modulation = MapModulation(width, options)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None):
+        """`(batch, inputs, nlat, nlon)` -> `(batch, width, nlat, nlon)`."""
+        return F.gelu(self.modulation(self.cycle(x) + self.linear(x), condition, noise))
+
+
+class Cycle(nn.Module):
+    """A linear operator from `inputs` channels of f to `width` channels of u, from the finest level down and up again.
+
+    Args:
+      around: of every level, what lies around its cells.
+    """
+
+    def __init__(self, inputs: int, width: int, around: list[nn.Module], options: MgNOOptions):
+        super().__init__()
+        last = len(around) - 1
+
+        def iterations(n, count):
+            return nn.ModuleList(Iteration(inputs, width, around[n]) for _ in range(count))
+
+        self.start = SphereConv(inputs, width, around[0], bias=False)
+        counts = [options.before - 1] + [options.before] * (last - 1) + [options.before + 1]
+        self.before = nn.ModuleList(iterations(n, count) for n, count in enumerate(counts))
+        self.after = nn.ModuleList(iterations(n, options.after) for n in range(last))
+        self.operators = nn.ModuleList(
+            SphereConv(width, inputs, around[n], bias=False) for n in range(last if options.residual else 0)
+        )
+        self.coarser_u = nn.ModuleList(SphereConv(width, width, around[n], False, 2) for n in range(last))
+        self.coarser_f = nn.ModuleList(SphereConv(inputs, inputs, around[n], False, 2) for n in range(last))
+        self.finer = nn.ModuleList(Prolongation(width, around[n + 1]) for n in range(last))
+
+    def forward(self, f: torch.Tensor) -> torch.Tensor:
+        """`(batch, inputs, nlat, nlon)` -> `(batch, width, nlat, nlon)`."""
+        u, kept = self.start(f), []
+        for n, iterations in enumerate(self.before):
+            if n:
+                left = f - self.operators[n - 1](u) if self.operators else f
+                u, f = self.coarser_u[n - 1](u), self.coarser_f[n - 1](left)
+            for iteration in iterations:
+                u = iteration(u, f)
+            kept.append((u, f))
+        for n in reversed(range(len(self.after))):
+            finer, f = kept[n]
+            u = finer + self.finer[n](u, *finer.shape[2:])
+            for iteration in self.after[n]:
+                u = iteration(u, f)
+        return u
+
+
+class Iteration(nn.Module):
+    """u + S (f - A u)."""
+
+    def __init__(self, inputs, width, around):
+        super().__init__()
+        self.operator = SphereConv(width, inputs, around, bias=False)
+        self.smoother = SphereConv(inputs, width, around, bias=False)
+
+    def forward(self, u: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+        """`(batch, width, nlat, nlon)` and `(batch, inputs, nlat, nlon)` -> the first."""
+        return u + self.smoother(f - self.operator(u))
+
+
+class Prolongation(nn.ConvTranspose2d):
+    """Transposed convolution of 4 x 4 cells to a grid with twice as many rows and columns, around the sphere."""
+
+    def __init__(self, width, around):
+        super().__init__(width, width, 4, stride=2, padding=1, bias=False)
+        self.around = around
+
+    def forward(self, x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        """`(batch, width, nlat, nlon)` -> `(batch, width, rows, columns)`."""
+        return super().forward(self.around(x))[:, :, 2 : 2 + rows, 2 : 2 + columns]
