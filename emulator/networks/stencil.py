@@ -19,12 +19,17 @@ def pad_sphere(x: torch.Tensor, margin: int, poles: bool = False) -> torch.Tenso
 
     Longitude is periodic. Beyond a pole lies the meridian half a turn away; rows at the poles (`poles`) are not repeated.
     """
-    beyond = x.roll(x.shape[-1] // 2, -1)
-    first = 1 if poles else 0
-    north = beyond[..., first : first + margin, :].flip(-2)
-    south = beyond[..., x.shape[-2] - first - margin : x.shape[-2] - first, :].flip(-2)
-    x = torch.cat([north, x, south], -2)
+    x = pad_rows(x, margin, margin, poles)
     return torch.cat([x[..., -margin:], x, x[..., :margin]], -1)
+
+
+def pad_rows(x: torch.Tensor, north: int, south: int, poles: bool = False) -> torch.Tensor:
+    """Scalar fields `(..., nlat, nlon)` with so many rows more beyond either pole, as `pad_sphere` continues them."""
+    first, half = int(poles), x.shape[-1] // 2
+    last = x.shape[-2] - first
+    above = x[..., first : first + north, :].flip(-2).roll(half, -1)
+    below = x[..., last - south : last, :].flip(-2).roll(half, -1)
+    return torch.cat([above, x, below], -2)
 
 
 def pad_region(x: torch.Tensor, margin: int, round: bool = False) -> torch.Tensor:
