@@ -10,6 +10,7 @@ logarithm of the distance, and norms after each branch.
 import dataclasses
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -88,7 +89,7 @@ class FuXi(nn.Module):
         in_channels: int,
         out_channels: int,
         shape: tuple[int, int],
-        edges: Edges = Edges(),
+        edges: Edges,
         options: FuXiOptions | None = None,
     ):
         super().__init__()
@@ -102,9 +103,10 @@ class FuXi(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.down = nn.Sequential(MapConv(width, width, 3, around, 2, 1), Residual(width, options.groups, around))
         self.windows = nn.ModuleList(shifted(inner, options.window, edges))
+        largest = self.windows[0].largest
         last = max(options.blocks - 1, 1)
         self.blocks = nn.ModuleList(
-            Block(self.windows[max(n - 1, 0) % 2], self.windows[n % 2], options, options.drop_path * n / last)
+            Block(self.windows[max(n - 1, 0) % 2], self.windows[n % 2], largest, options, options.drop_path * n / last)
             for n in range(options.blocks)
         )
         self.up = nn.Sequential(nn.ConvTranspose2d(2 * width, width, 2, 2), Residual(width, options.groups, around))
@@ -151,12 +153,14 @@ class FuXi(nn.Module):
 class Block(nn.Module):
     """Attention in windows and an MLP, each followed by a norm and added to what it took in."""
 
-    def __init__(self, before: Windows, windows: Windows, options: FuXiOptions, drop_path: float):
+    def __init__(
+        self, before: Windows, windows: Windows, largest: tuple[int, int], options: FuXiOptions, drop_path: float
+    ):
         super().__init__()
         width = options.width
         given = noise_count(options.noise), scalar_count(options.condition)
         self.moves = Moves(before, windows)
-        self.attention = CosineAttention(width, options.heads, windows, options.window)
+        self.attention = CosineAttention(width, options.heads, windows, largest)
         self.attention_norm = ModulatedNorm(width, *given)
         self.mlp = MLP((width, int(width * options.mlp_ratio), width))
         self.mlp_norm = ModulatedNorm(width, *given)
@@ -178,10 +182,11 @@ class CosineAttention(nn.Module):
     signed logarithms of rows and columns between the two, so that windows of other sizes can take it over.
 
     Args:
-      channels, heads: of the states. windows: of the map. window: cells each way that offsets are scaled by.
+      channels, heads: of the states. windows: of the map. largest: rows and columns of a whole window, which offsets are
+        scaled by.
     """
 
-    def __init__(self, channels: int, heads: int, windows: Windows, window: int):
+    def __init__(self, channels: int, heads: int, windows: Windows, largest: tuple[int, int]):
         super().__init__()
         self.heads, self.windows = heads, windows
         self.mixing = Linear(channels, 3 * channels, bias=False)
@@ -189,8 +194,9 @@ class CosineAttention(nn.Module):
         self.scale = nn.Parameter(torch.full((heads, 1), math.log(10.0)))
         self.distance = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False))
         self.out = Linear(channels, channels)
-        offsets = windows.offsets * (8 / max(window - 1, 1))
-        self.register_buffer("places", offsets.sign() * (1 + offsets.abs()).log2() / 3, persistent=False)
+        offsets = 8 * windows.offsets / np.maximum(np.array(largest) - 1, 1)
+        places = np.sign(offsets) * np.log2(1 + np.abs(offsets)) / 3
+        self.register_buffer("places", torch.from_numpy(places.astype(np.float32)), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(cell, batch, channel)` in the order of the windows -> the same."""

@@ -36,11 +36,15 @@ class Patches(nn.Module):
         self.edges, (rows, columns) = edges, shape
         needed = size * (2 if turn and not edges.open else 1)
         if edges.round and columns % needed:
-            raise ValueError(f"Expected longitudes in a multiple of {needed} for patches of {size} cells, got {columns}")
+            raise ValueError(
+                f"Expected longitudes in a multiple of {needed} for patches of {size} cells, got {columns}"
+            )
         more = -rows % size, -columns % size
         self.rows, self.columns = (more[0] // 2, more[0] - more[0] // 2), (more[1] // 2, more[1] - more[1] // 2)
         if max(self.rows) > rows - edges.poles:
-            raise ValueError(f"Expected at least {max(self.rows) + edges.poles} rows for patches of {size} cells, got {rows}")
+            raise ValueError(
+                f"Expected at least {max(self.rows) + edges.poles} rows for patches of {size} cells, got {rows}"
+            )
         self.shape = rows, columns
         self.padded = rows + more[0], columns + more[1]
 
@@ -81,7 +85,7 @@ class MapConv(nn.Conv2d):
 
     Args:
       inputs, outputs: channels. size: cells of the stencil. around: what goes on.
-      stride: of the cells that it is taken at. margin: cells taken in beyond an edge, by default so many that all strides fit.
+      stride: of the cells that it is taken at. margin: cells taken in beyond an edge, so many by default that strides fit.
     Raises `ValueError` for a stencil that lies between cells.
     """
 

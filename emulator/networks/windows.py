@@ -71,18 +71,22 @@ class Windows(nn.Module):
       shape: rows and columns of the map. rows, columns: how they are cut (`near`, `far`).
 
     Attributes:
-      offsets: rows and columns from keys to queries as they occur, `(offset, 2)` float32, part by part.
+      largest: rows and columns of the largest windows.
+      offsets: rows and columns from keys to queries as they occur, `(offset, 2)`, part by part.
     """
 
     def __init__(self, shape: tuple[int, int], rows: list[Cut], columns: list[Cut]):
         super().__init__()
         self.shape = shape
         parts = [_Part(shape, r, c) for r in rows for c in columns]
-        self.parts = nn.ModuleList(parts)
+        self.parts, self.largest = (
+            nn.ModuleList(parts),
+            tuple(max(c.cells.shape[1] for c in cuts) for cuts in (rows, columns)),
+        )
         order = np.concatenate([part.cells for part in parts])
         self.register_buffer("order", torch.from_numpy(order), persistent=False)
         self.register_buffer("place", torch.from_numpy(np.argsort(order)), persistent=False)
-        self.register_buffer("offsets", torch.cat([part.offsets for part in parts]), persistent=False)
+        self.offsets = np.concatenate([part.offsets for part in parts])
         self.sizes = [len(part.cells) for part in parts], [len(part.offsets) for part in parts]
 
     def from_map(self, x: torch.Tensor) -> torch.Tensor:
@@ -94,11 +98,13 @@ class Windows(nn.Module):
         x = _Moved.apply(x, self.place, self.order)
         return x.view(*self.shape, *x.shape[1:]).permute(2, 3, 0, 1)
 
-    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, scale: float) -> torch.Tensor:
+    def attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, scale: float
+    ) -> torch.Tensor:
         """Attention of every cell to those of its window.
 
         Args:
-          q, k, v: `(cell, batch, head, channel)`. table: what is added by `offsets`, `(offset, head)`; or of one head for all.
+          q, k, v: `(cell, batch, head, channel)`. table: what is added by `offsets`, `(offset, head)`, one for all or each.
           scale: of the products.
         Returns `(cell, batch, head * channel)`.
         """
@@ -113,7 +119,7 @@ class _Part(nn.Module):
 
     def __init__(self, shape, rows, columns):
         super().__init__()
-        height, width = shape
+        width = shape[1]
         self.rows, self.columns = rows.cells.shape[1], columns.cells.shape[1]
         self.pole = rows.pole
         groups = rows.cells[:, None, :, None] * width + columns.cells[None, :, None, :]
@@ -151,8 +157,7 @@ def _offsets(rows, columns):
     along = np.arange(2 * width - 1) - (width - 1)
     if columns.around:
         along = (along + width // 2) % width - width // 2
-    pairs = np.stack(np.broadcast_arrays(down[:, None], along[None, :]), -1).reshape(-1, 2)
-    return torch.from_numpy(pairs.astype(np.float32))
+    return np.stack(np.broadcast_arrays(down[:, None], along[None, :]), -1).reshape(-1, 2)
 
 
 def _spread(table, rows, keys, columns):
@@ -203,7 +208,5 @@ def shifted(shape: tuple[int, int], window: int, edges: Edges) -> tuple[Windows,
     poles = not edges.open
     plain = Windows(shape, near(height, window), near(width, side, edge=not edges.round))
     down, along = window // 2, side // 2
-    moved = Windows(
-        shape, near(height, window, down, poles=poles), near(width, side, along, edge=not edges.round)
-    )
+    moved = Windows(shape, near(height, window, down, poles=poles), near(width, side, along, edge=not edges.round))
     return plain, moved
