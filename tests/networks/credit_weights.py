@@ -1,5 +1,7 @@
 """What tests of networks that `miles-credit` has too share: its maps end in zeros, where ours go on."""
 
+import re
+
 import torch.nn.functional as F
 
 from emulator.networks.halos import Edges
@@ -16,13 +18,13 @@ def end_in_zeros(monkeypatch):
 def renamed(state, names, changed=()):
     """A peer's weights by our names.
 
-    `names`: pairs of parts of names, theirs and ours, replaced in order. `changed`: functions of the weights by the
-    last parts of their names, where they lie in another way.
+    `names`: patterns of parts of names and what takes their place, in order. `changed`: functions of the weights by the last
+    parts of their names, where they lie in another way.
     """
     found = {}
     for name, value in state.items():
-        for theirs, ours in names:
-            name = name.replace(theirs, ours)
+        for pattern, ours in names:
+            name = re.sub(pattern, ours, name)
         for part, change in dict(changed).items():
             if name.endswith(part):
                 value = change(value)
