@@ -19,6 +19,17 @@ CONFIGS = {
     "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
     "unet": dict(kind="unet", width=8, depth=2),
+    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
+    "wxformer": dict(
+        kind="wxformer",
+        widths=(8, 16),
+        depths=(1, 1),
+        strides=(2, 2),
+        stencils=(2, 4),
+        far=(2, 3),
+        near=3,
+        head_width=4,
+    ),
     "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
     "external": dict(kind="external", factory=f"{__name__}:columns", options={"width": 8}),
 }
@@ -119,7 +130,7 @@ def test_options_of_every_kind_survive_json(kind):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"kind": "gnn"}, "a kind among external, graph, .*unet, got 'gnn'"),
+        ({"kind": "gnn"}, "a kind among external, .*graph, .*unet, .*got 'gnn'"),
         ({"width": 8}, "got None"),
         ({"kind": "unet", "widht": 8}, "'unet' .* options among width, depth.* got widht"),
         ({"kind": "unet", "width": 0}, "'unet' .* width of at least 1, got 0"),
