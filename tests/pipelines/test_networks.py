@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ import pydantic
 import pytest
 import yaml
 
-from emulator.networks.registry import kinds, options_of
+from emulator.networks.registry import build, kinds, options_of
+from emulator.planet.grid import Grid
 from pipelines.cli import main
 from pipelines.config import ConfigError, TrainConfig, network_config
 from pipelines.load import load_stage
@@ -112,13 +114,18 @@ def test_a_network_of_another_kind_takes_nothing_from_its_base(tmp_path):
         assert config.network == expected and config.seed == 3
 
 
-def test_the_command_lists_every_kind_with_its_options(capsys):
+def test_the_command_lists_every_kind_with_its_options_its_size_and_the_time_of_a_step(capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.models.REFERENCE", (16, 8))
     assert main(["models"]) == 0
     told = capsys.readouterr().out
     for kind in kinds():
-        assert f"\n{kind}  " in told
+        assert f"\n{kind}  " in told and f"\n  {kind} " in told
+    sized = ["fuxi", "sfno", "wxformer"]
     if importlib.util.find_spec("torch_harmonics"):
-        assert "1,120,256 parameters" in told  # of torch-harmonics' network at the reference size, counted there
+        sized.append("torch_harmonics")
     else:
         assert "torch_harmonics  not on this machine: Expected the package torch-harmonics" in told
+    for kind in sized:
+        count = sum(p.numel() for p in build({"kind": kind}, 8, 8, Grid.gaussian(16)).parameters())
+        assert re.search(rf"\n  {kind} +{count:,} parameters +\d+\.\d{{3}} s   \w", told)
     assert "filter = complex   (complex | real | diagonal | low_rank; " in told
