@@ -118,6 +118,7 @@ def test_the_command_lists_every_kind_with_its_options_its_size_and_the_time_of_
     monkeypatch.setattr("pipelines.models.REFERENCE", (16, 8))
     assert main(["models"]) == 0
     told = capsys.readouterr().out
+    assert "Undefined" not in told and "condition = []" in told  # needed options, and lists
     for kind in kinds():
         assert f"\n{kind}  " in told and f"\n  {kind} " in told
     sized = ["fuxi", "sfno", "wxformer"]
