@@ -25,10 +25,10 @@ from emulator.networks.conditions import (
     scalar_count,
 )
 from emulator.networks.halos import Edges
-from emulator.networks.layers import MLP, DropPath, Linear, halved, linear, perceptron, serves
+from emulator.networks.layers import DropPath, full
 from emulator.networks.maps import MapConv, Patches, Residual, Surroundings, edges_of
 from emulator.networks.registry import expect_global, network
-from emulator.networks.windows import Moves, Windows, shifted
+from emulator.networks.windows import Dense, Moves, Perceptron, Windows, shifted
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
 
@@ -130,7 +130,7 @@ class FuXi(nn.Module):
         check_condition(condition, x, self.options.condition)
         check_noise(noise, x, noise_count(self.options.noise))
         entered = x.dtype
-        x = self.embed(self.patches(x).contiguous(memory_format=torch.channels_last))
+        x = self.embed(self.patches(x))
         x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1))
         y = self._attended(x, condition, noise)
         y = self.head(self.up(torch.cat([x, y.to(x.dtype)], 1)))
@@ -162,7 +162,7 @@ class Block(nn.Module):
         self.moves = Moves(before, windows)
         self.attention = CosineAttention(width, options.heads, windows, largest)
         self.attention_norm = ModulatedNorm(width, *given)
-        self.mlp = MLP((width, int(width * options.mlp_ratio), width))
+        self.mlp = Perceptron(width, int(width * options.mlp_ratio))
         self.mlp_norm = ModulatedNorm(width, *given)
         self.drop_path = DropPath(drop_path)
 
@@ -189,11 +189,11 @@ class CosineAttention(nn.Module):
     def __init__(self, channels: int, heads: int, windows: Windows, largest: tuple[int, int]):
         super().__init__()
         self.heads, self.windows = heads, windows
-        self.mixing = Linear(channels, 3 * channels, bias=False)
+        self.mixing = Dense(channels, 3 * channels, bias=False)
         self.query_bias, self.value_bias = (nn.Parameter(torch.zeros(channels)) for _ in range(2))
         self.scale = nn.Parameter(torch.full((heads, 1), math.log(10.0)))
         self.distance = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False))
-        self.out = Linear(channels, channels)
+        self.out = Dense(channels, channels)
         offsets = 8 * windows.offsets / np.maximum(np.array(largest) - 1, 1)
         places = np.sign(offsets) * np.log2(1 + np.abs(offsets)) / 3
         self.register_buffer("places", torch.from_numpy(places.astype(np.float32)), persistent=False)
@@ -201,14 +201,25 @@ class CosineAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(cell, batch, channel)` in the order of the windows -> the same."""
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
-        q, k, v = _product(x, self.mixing.weight, bias).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        scale = self.scale.clamp(max=STEEPEST).exp()
-        q, k = F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1)
+        parts = F.linear(x, self.mixing.weight, bias).unflatten(-1, (3, self.heads, -1))
+        v, (q, k) = parts[:, :, 2], _Directions.apply(full(parts[:, :, :2])).unbind(2)
+        q = q * self.scale.clamp(max=STEEPEST).exp()
         table = 16 * self.distance(self.places).sigmoid()
         return self.out(self.windows.attend(q.to(v.dtype), k.to(v.dtype), v, table, 1.0))
 
 
-def _product(x, weight, bias):
-    """A linear layer in the type that autocast asks for."""
-    half = halved(x, "float32")
-    return perceptron(x, weight, bias, half=half) if serves(x, weight, half) else linear(x, weight, bias)
+class _Directions(torch.autograd.Function):
+    """Vectors along the last axis over their lengths, in half the passes of torch's own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12)
+        y = x / length
+        ctx.save_for_backward(y, length)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        y, length = ctx.saved_tensors
+        return torch.addcmul(g, y, (g * y).sum(-1, keepdim=True), value=-1).div_(length)

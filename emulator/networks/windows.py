@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.halos import Edges
+from emulator.networks.layers import Linear, gelu
 
 
 class Cut(NamedTuple):
@@ -179,6 +180,30 @@ class _Moved(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         return g.index_select(0, *ctx.saved_tensors), None, None
+
+
+class Dense(Linear):
+    """Linear layer by torch alone, on an Intel Xeon 6 as fast as the compiled kernels from 64 channels on and faster from 128.
+
+    As a convolution, which `emulator.networks.layers.linear` makes of it for oneDNN, it takes up to half as long again there.
+    """
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`(..., in)` -> `(..., out)`, added to a residual of that shape where there is one."""
+        y = F.linear(x, self.weight, self.bias)
+        return y if residual is None else residual + y
+
+
+class Perceptron(nn.Module):
+    """Two such layers with GELU between them, `channels` -> `hidden` -> `channels`."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.layers = nn.ModuleList([Dense(channels, hidden, gain=2.0), Dense(hidden, channels)])
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`(..., channels)` -> the same, added to a residual where there is one."""
+        return self.layers[1](gelu(self.layers[0](x)), residual)
 
 
 class Moves(nn.Module):

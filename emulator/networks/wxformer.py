@@ -25,7 +25,7 @@ from emulator.networks.conditions import (
     scalar_count,
 )
 from emulator.networks.halos import Edges
-from emulator.networks.layers import MLP, Linear, full
+from emulator.networks.layers import full
 from emulator.networks.maps import (
     Larger,
     MapConv,
@@ -38,7 +38,7 @@ from emulator.networks.maps import (
 )
 from emulator.networks.registry import expect_global, network
 from emulator.networks.spectral_norm import limit
-from emulator.networks.windows import Moves, Windows, far, fitting, near
+from emulator.networks.windows import Dense, Moves, Perceptron, Windows, far, fitting, near
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
 
@@ -231,7 +231,7 @@ class Block(nn.Module):
         self.to_near, self.to_far = Moves(before, near), Moves(near, far)
         self.norms = nn.ModuleList(ModulatedNorm(width, *given) for _ in range(4))
         self.attentions = nn.ModuleList(Attention(width, width // options.head_width, w) for w in (near, far))
-        self.mlps = nn.ModuleList(MLP((width, hidden, width)) for _ in range(2))
+        self.mlps = nn.ModuleList(Perceptron(width, hidden) for _ in range(2))
         self.limited = options.spectral_norm
 
     def forward(
@@ -267,8 +267,8 @@ class Attention(nn.Module):
     def __init__(self, channels: int, heads: int, windows: Windows):
         super().__init__()
         self.heads, self.windows = heads, windows
-        self.mixing = Linear(channels, 3 * channels, bias=False)
-        self.out = Linear(channels, channels)
+        self.mixing = Dense(channels, 3 * channels, bias=False)
+        self.out = Dense(channels, channels)
         hidden, layers = max(channels // 4, 1), []
         for inputs in (2, hidden, hidden):
             layers += [nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU()]

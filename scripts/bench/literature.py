@@ -30,7 +30,8 @@ def fuxi(rows: int, patch: int, width: int, window: int, blocks: int = 6, batch:
     options = dict(width=width, blocks=blocks, heads=width // 32, window=window, patch=patch, groups=32)
     ours = build({"kind": "fuxi", **options}, 100, 45, grid)
     x = torch.randn(batch, 50, 2, *grid.shape)
-    return lambda: ours(x.transpose(1, 2).flatten(1, 2)), lambda: theirs(x)
+    flat = x.transpose(1, 2).flatten(1, 2)
+    return lambda: ours(flat), lambda: theirs(x)
 
 
 def wxformer(rows: int, width: int, decoder: str, stencils=(4, 8, 16), limited: bool = False, batch: int = 1) -> Pair:
