@@ -73,22 +73,29 @@ class Windows(nn.Module):
 
     Attributes:
       largest: rows and columns of the largest windows.
-      offsets: rows and columns from keys to queries as they occur, `(offset, 2)`, part by part.
+      offsets: rows and columns from keys to queries as they occur, `(offset, 2)`, those of a row side by side.
     """
 
     def __init__(self, shape: tuple[int, int], rows: list[Cut], columns: list[Cut]):
         super().__init__()
         self.shape = shape
         parts = [_Part(shape, r, c) for r in rows for c in columns]
-        self.parts, self.largest = (
-            nn.ModuleList(parts),
-            tuple(max(c.cells.shape[1] for c in cuts) for cuts in (rows, columns)),
-        )
+        self.parts = nn.ModuleList(parts)
+        self.largest = tuple(max(cut.cells.shape[1] for cut in cuts) for cuts in (rows, columns))
         order = np.concatenate([part.cells for part in parts])
         self.register_buffer("order", torch.from_numpy(order), persistent=False)
         self.register_buffer("place", torch.from_numpy(np.argsort(order)), persistent=False)
-        self.offsets = np.concatenate([part.offsets for part in parts])
-        self.sizes = [len(part.cells) for part in parts], [len(part.offsets) for part in parts]
+        ends = np.array([part.reach for part in parts])  # (part, first and last, rows and columns)
+        first, last = ends[:, 0].min(0), ends[:, 1].max(0)
+        self.places = [  # of each part's offsets among all, for its rows and its columns
+            tuple(slice(*ends) for ends in (part.reach - first + [[0, 0], [1, 1]]).T.tolist()) for part in parts
+        ]
+        down, along = (np.arange(first[n], last[n] + 1) for n in range(2))
+        if columns[0].around:  # the shorter way
+            along = (along + self.largest[1] // 2) % self.largest[1] - self.largest[1] // 2
+        self.table = len(down), len(along)
+        self.offsets = np.stack(np.broadcast_arrays(down[:, None], along), -1).reshape(-1, 2)
+        self.sizes = [len(part.cells) for part in parts]
 
     def from_map(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, row, column)` -> `(cell, batch, channel)` window by window."""
@@ -109,9 +116,9 @@ class Windows(nn.Module):
           scale: of the products.
         Returns `(cell, batch, head * channel)`.
         """
-        cells, offsets = self.sizes
-        split = zip(*(x.split(cells) for x in (q, k, v)), table.split(offsets), strict=True)
-        found = [part(*own, scale) for part, own in zip(self.parts, split, strict=True)]
+        table = table.t().reshape(-1, *self.table)
+        split = zip(self.parts, self.places, *(x.split(self.sizes) for x in (q, k, v)), strict=True)
+        found = [part(*own, table[:, *place], scale) for part, place, *own in split]
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -125,7 +132,7 @@ class _Part(nn.Module):
         self.pole = rows.pole
         groups = rows.cells[:, None, :, None] * width + columns.cells[None, :, None, :]
         self.cells = groups.reshape(-1)
-        self.offsets = _offsets(rows, columns)
+        self.reach = _reach(rows, columns)
         if self.pole:
             own = np.arange(self.cells.size).reshape(-1, self.rows, self.columns)
             other = np.empty((self.rows, width), np.int64)
@@ -150,22 +157,17 @@ class _Part(nn.Module):
         return torch.cat([other, x] if self.pole < 0 else [x, other], 1)
 
 
-def _offsets(rows, columns):
-    """`(offset, 2)`: of queries from keys, in rows and columns of the windows, all that occur."""
+def _reach(rows, columns):
+    """The first and the last offsets of queries from keys, in rows and columns of the windows, `(2, 2)`."""
     height, width = rows.cells.shape[1], columns.cells.shape[1]
-    keys = height * (2 if rows.pole else 1)
-    down = np.arange(height + keys - 1) - (keys - 1) + (height if rows.pole < 0 else 0)
-    along = np.arange(2 * width - 1) - (width - 1)
-    if columns.around:
-        along = (along + width // 2) % width - width // 2
-    return np.stack(np.broadcast_arrays(down[:, None], along[None, :]), -1).reshape(-1, 2)
+    north, south = (height if rows.pole == end else 0 for end in (-1, 1))
+    return np.array([[-(height - 1) - south, -(width - 1)], [height - 1 + north, width - 1]])
 
 
 def _spread(table, rows, keys, columns):
-    """From `(offset, head)` to `(head, query, key)`, by views, whose gradients are sums in a fixed order."""
-    wide = table.t().reshape(-1, rows + keys - 1, 2 * columns - 1)
-    pairs = wide.unfold(1, rows, 1).flip(1).unfold(2, columns, 1).flip(2)  # (head, key row, key column, row, column)
-    return pairs.permute(0, 3, 4, 1, 2).reshape(len(wide), rows * columns, keys * columns)
+    """From `(head, row, column)` of offsets to `(head, query, key)`, by views, whose gradients are sums in a fixed order."""
+    pairs = table.unfold(1, rows, 1).flip(1).unfold(2, columns, 1).flip(2)  # (head, key row, key column, row, column)
+    return pairs.permute(0, 3, 4, 1, 2).reshape(len(table), rows * columns, keys * columns)
 
 
 class _Moved(torch.autograd.Function):
@@ -183,7 +185,7 @@ class _Moved(torch.autograd.Function):
 
 
 class Dense(Linear):
-    """Linear layer by torch alone, on an Intel Xeon 6 as fast as the compiled kernels from 64 channels on and faster from 128.
+    """Linear layer by torch alone, on an Intel Xeon 6 as fast as the compiled kernels, and from 128 channels on faster.
 
     As a convolution, which `emulator.networks.layers.linear` makes of it for oneDNN, it takes up to half as long again there.
     """
