@@ -1,33 +1,41 @@
-"""`emulator models`: the kinds of networks, their options, and how large they are."""
+"""`emulator models`: the kinds of networks, their options, how large they are, and what a step of each takes."""
 
 from typing import get_args
 
+import torch
 from pydantic.fields import FieldInfo
 
-from emulator.networks import registry
+from emulator.networks import cost, registry
 from emulator.planet.grid import Grid
 from pipelines.config.networks import NETWORKS
 
-REFERENCE = (64, 40)  # latitudes of the grid, channels in and out
+REFERENCE = (48, 40)  # latitudes of the quickstart's grid, channels in and out
 
 
 def models() -> str:
-    """A page of text: for every kind its purpose, options with defaults, and parameters at a reference size."""
+    """A page of text: a line for every kind at a reference size, then its purpose and options with defaults."""
     nlat, channels = REFERENCE
-    parts = [
-        f"Networks (`network: {{kind: ...}}`); parameters for {channels} channels in and out on {nlat} x {2 * nlat}."
+    threads = torch.get_num_threads()
+    lines = [
+        f"Networks (`network: {{kind: ...}}`) with their defaults, for {channels} channels in and out on {nlat} x "
+        f"{2 * nlat} cells: parameters, and seconds of a step forward and backward of one sample on {threads} "
+        f"thread{'s' * (threads > 1)} here."
     ]
+    parts = []
     for kind, config in NETWORKS.models().items():
-        size = "as large as its factory makes it"
+        about = config.__doc__.strip().splitlines()[0]
+        size, taken, told = "as its factory makes it", "", about
         if not any(field.is_required() for field in config.model_fields.values()):
             try:
                 network = registry.build({"kind": kind}, channels, channels, Grid.gaussian(nlat))
-                size = f"{sum(p.numel() for p in network.parameters()):,} parameters with the defaults"
+                found = cost.measure(network, channels, (nlat, 2 * nlat))
+                size, taken = f"{found.parameters:,} parameters", f"{found.seconds:.3f} s"
             except registry.NetworkError as error:  # a package that this machine cannot have
-                size = f"not on this machine: {error}"
-        parts.append(f"\n{kind}  {size}\n  {config.__doc__.strip().splitlines()[0]}")
+                size, told = "not on this machine", f"not on this machine: {error}"
+        lines.append(f"  {kind:<15} {size:>23} {taken:>9}   {about}")
+        parts.append(f"\n{kind}  {told}")
         parts += [_option(name, field) for name, field in config.model_fields.items() if name != "kind"]
-    return "\n".join(parts)
+    return "\n".join(lines + parts)
 
 
 def _option(name: str, field: FieldInfo) -> str:

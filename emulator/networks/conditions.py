@@ -55,6 +55,41 @@ class NoiseModulation(nn.Module):
         return torch.addcmul(x + shift, x, scale)
 
 
+class Modulation(nn.Module):
+    """Scales and shifts normalised states by the noise at the same place and by scalars of the sample, where there are any.
+
+    It starts as nothing, as `NoiseModulation` does.
+
+    Args:
+      noise, scalars: their numbers. channels: of the states.
+    """
+
+    def __init__(self, noise: int, scalars: int, channels: int):
+        super().__init__()
+        self.noise = NoiseModulation(noise, channels) if noise else None
+        self.condition = NoiseModulation(scalars, channels) if scalars else None
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """States `(cell, batch, channel)`, a condition `(batch, scalar)` and noise `(cell, batch, field)`."""
+        x = x if self.condition is None else self.condition(x, condition)
+        return x if self.noise is None else self.noise(x, noise)
+
+
+class ModulatedNorm(nn.LayerNorm):
+    """Normalisation of `(cell, batch, channel)` over the channels, with `Modulation`."""
+
+    def __init__(self, channels: int, noise: int = 0, scalars: int = 0):
+        super().__init__(channels)
+        self.modulation = Modulation(noise, scalars, channels)
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return self.modulation(super().forward(x), condition, noise)
+
+
 def check_condition(condition: torch.Tensor | None, x: torch.Tensor, names: Sequence[str]) -> None:
     """Raises `ValueError` unless a condition is `(batch, scalar)` for an input `(batch, ...)`; None for no `names`."""
     scalars = scalar_count(names)

@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
+from emulator.networks.conditions import (
+    NoiseModulation,
+    NoiseOptions,
+    check_condition,
+    check_noise,
+    noise_count,
+    scalar_count,
+)
 from emulator.networks.layers import Linear
 from emulator.networks.messages import Interaction, Perceptron, exchange
 from emulator.networks.parts import OwnEdges, part_of
@@ -44,6 +51,12 @@ class GraphOptions(Options):
     width: int = option(128, "channels of nodes and edges", minimum=1)
     rounds: int = option(8, "of messages between nodes", minimum=1)
     noise: NoiseOptions | None = option(None, "random fields that scale and shift the embedded cells")
+    condition: tuple[str, ...] = option(
+        (),
+        "time_of_year, or forcing without levels, to scale and shift the embedded cells and nodes by",
+        new=True,
+        keyword=True,
+    )
     precision: Precision = option("float32", "of the products; sums over edges, norms and states stay in float32")
     checkpointing: bool = option(False, "compute rounds again in the backward pass instead of storing them")
     zero_output: bool = option(False, "the last layer starts at zero")
@@ -84,8 +97,9 @@ class GraphNetwork(nn.Module):
         self.in_channels, self.out_channels, self.cells = in_channels, out_channels, part.cells
         width, precision = options.width, options.precision
         self.cell_in = Perceptron(in_channels, width, precision)
-        self.noise_channels = noise_count(options.noise)
+        self.noise_channels, scalars = noise_count(options.noise), scalar_count(options.condition)
         self.noise = NoiseModulation(self.noise_channels, width) if self.noise_channels else None
+        self.condition = nn.ModuleList(NoiseModulation(scalars, width) for _ in range(2 if scalars else 0))
         self.node_in = Perceptron(NODE_FEATURES, width, precision)
         self.register_buffer("nodes", torch.as_tensor(part.nodes), persistent=False)
         self.encode = _Edges(part.encode, 1, options)
@@ -96,12 +110,16 @@ class GraphNetwork(nn.Module):
         if options.zero_output:
             nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`, with `noise` `(batch, noise_channels, *space)`.
+    def forward(
+        self, x: torch.Tensor, noise: torch.Tensor | None = None, condition: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`.
 
+        `noise`: `(batch, noise_channels, *space)` and `condition`: `(batch, scalar)` where the options ask for them.
         `*space`: the grid's shape, with the own rows. Raises `ValueError` for other shapes.
         """
         space = x.shape[2:]
+        check_condition(condition, x, self.options.condition)
         check_noise(noise, x, self.noise_channels)
         if x.ndim < 3 or x.shape[1] != self.in_channels or space.numel() != self.cells:
             raise ValueError(
@@ -112,6 +130,8 @@ class GraphNetwork(nn.Module):
         if self.noise is not None:
             cells = self.noise(cells, noise.flatten(2).permute(2, 0, 1).contiguous())
         nodes = self.node_in(self.nodes)[:, None].expand(-1, len(x), -1).contiguous()
+        if condition is not None:
+            cells, nodes = (change(x, condition) for change, x in zip(self.condition, (cells, nodes), strict=True))
         nodes = self.encode(cells, nodes)
         nodes = self.process(nodes, nodes)
         cells = self.decode(nodes, cells)

@@ -14,7 +14,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
+from emulator.networks.conditions import (
+    NoiseModulation,
+    NoiseOptions,
+    check_condition,
+    check_noise,
+    noise_count,
+    scalar_count,
+)
 from emulator.networks.halos import Around, Edges, WholeNorm, levels
 from emulator.networks.registry import expect_global, network
 from emulator.options import Options, option
@@ -31,6 +38,12 @@ class UNetOptions(Options):
     blocks: int = option(1, "residual blocks on a level, on the way down and up", minimum=1)
     noise: NoiseOptions | None = option(
         None, "random fields that scale and shift what every convolution of a block takes in"
+    )
+    condition: tuple[str, ...] = option(
+        (),
+        "time_of_year, or forcing without levels, to scale and shift what every convolution of a block takes in by",
+        new=True,
+        keyword=True,
     )
     checkpointing: bool = option(False, "compute blocks again in the backward pass instead of storing them")
     zero_output: bool = option(False, "the last layer starts at zero")
@@ -85,11 +98,15 @@ class UNet(nn.Module):
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
-    def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, noise: torch.Tensor | None = None, condition: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """`(batch, in_channels, own rows, nlon)` -> `(batch, out_channels, own rows, nlon)`. Raises `ValueError` otherwise.
 
-        `noise`: `(batch, noise_channels, own rows, nlon)` where the options ask for it; coarser levels see its means.
+        `noise`: `(batch, noise_channels, own rows, nlon)`, of which coarser levels see means, and `condition`: `(batch,
+        scalar)`, where the options ask for them.
         """
+        check_condition(condition, x, self.options.condition)
         check_noise(noise, x, noise_count(self.options.noise))
         if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
             raise ValueError(
@@ -102,18 +119,18 @@ class UNet(nn.Module):
             if n:
                 x = self.widen[n - 1](self.halvings[n - 1](x))
                 noises.append(None if noise is None else self.halvings[n - 1](noises[-1]))
-            x = self._run(blocks, x, noises[n])
+            x = self._run(blocks, x, noises[n], condition)
             kept.append(x)
         for n in reversed(range(self.options.depth)):
             across = kept[n]
             x = self.halvings[n].back(x, *across.shape[2:])
-            x = self._run(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n])
+            x = self._run(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n], condition)
         return self.last(x).to(entered).contiguous()
 
-    def _run(self, blocks, x, noise):
+    def _run(self, blocks, x, *given):
         for block in blocks:
             saving = self.options.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, noise, use_reentrant=False) if saving else block(x, noise)
+            x = checkpoint(block, x, *given, use_reentrant=False) if saving else block(x, *given)
         return x
 
 
@@ -138,31 +155,40 @@ def expect_halvings(edges: Edges, nlat: int, nlon: int, depth: int) -> None:
 
 
 def _blocks(width, place, options):
-    return nn.ModuleList(_Block(width, place, noise_count(options.noise)) for _ in range(options.blocks))
+    return nn.ModuleList(
+        _Block(width, place, noise_count(options.noise), scalar_count(options.condition)) for _ in range(options.blocks)
+    )
 
 
 class _Block(nn.Module):
     """Two convolutions with a norm before each, added to the input."""
 
-    def __init__(self, width, place, noise_channels):
+    def __init__(self, width, place, noise_channels, scalars):
         super().__init__()
         around = place.around()
         self.layers = nn.Sequential(
             WholeNorm(width, place.space, place.share), SphereConv(width, width, around), nn.GELU(),
             WholeNorm(width, place.space, place.share), SphereConv(width, width, around),
         )  # fmt: skip
-        modulations = (NoiseModulation(noise_channels, width) for _ in range(2 if noise_channels else 0))
-        self.noise = nn.ModuleList(modulations)
+        self.noise, self.condition = (
+            nn.ModuleList(NoiseModulation(given, width) for _ in range(2 if given else 0))
+            for given in (noise_channels, scalars)
+        )
 
-    def forward(self, x, noise=None):
-        if noise is None:
+    def forward(self, x, noise=None, condition=None):
+        if noise is None and condition is None:
             return x + self.layers(x)
         first, convolution, activation, second, last = self.layers
-        y = activation(convolution(self._modulated(0, first(x), noise)))
-        return x + last(self._modulated(1, second(y), noise))
+        y = activation(convolution(self._modulated(0, first(x), noise, condition)))
+        return x + last(self._modulated(1, second(y), noise, condition))
 
-    def _modulated(self, n, x, noise):
-        return self.noise[n](x.movedim(1, -1), noise.movedim(1, -1)).movedim(-1, 1)
+    def _modulated(self, n, x, noise, condition):
+        x = x.movedim(1, -1)
+        if condition is not None:
+            x = self.condition[n](x, condition[:, None, None])
+        if noise is not None:
+            x = self.noise[n](x, noise.movedim(1, -1))
+        return x.movedim(-1, 1)
 
 
 class SphereConv(nn.Conv2d):

@@ -19,6 +19,17 @@ CONFIGS = {
     "attention_unet": dict(kind="attention_unet", width=8, depth=2, norm="whole"),
     "mgno": dict(kind="mgno", width=8, layers=2, depth=2),
     "fno": dict(kind="fno", width=8, blocks=2, modes=(4, 4)),
+    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
+    "wxformer": dict(
+        kind="wxformer",
+        widths=(8, 16),
+        depths=(1, 1),
+        strides=(2, 2),
+        stencils=(2, 4),
+        far=(2, 3),
+        near=3,
+        head_width=4,
+    ),
 }
 
 
@@ -114,6 +125,27 @@ def test_blocks_that_are_computed_again_give_the_same_gradient(name):
         gradients.append([p.grad for p in network.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", ["graph", "unet", "fuxi", "wxformer"])
+def test_an_untrained_condition_changes_no_bit_and_a_trained_one_tells_samples_apart(name):
+    config, names = CONFIGS[name], ("time_of_year", "co2")
+    plain, conditioned = made(config, None), made(config, None, condition=names)
+    new = set(conditioned.state_dict()) - set(plain.state_dict())
+    assert new and all("condition" in key for key in new) and set(plain.state_dict()) < set(conditioned.state_dict())
+    torch.manual_seed(1)
+    x = torch.randn(1, 3, *GRID.shape).expand(3, -1, -1, -1)
+    condition = torch.randn(2, 3)[[0, 1, 0]]
+    assert torch.equal(conditioned(x, condition=condition), plain(x))
+    conditioned(x, condition=condition).square().mean().backward()
+    assert all(p.grad.abs().max() > 0 for key, p in conditioned.named_parameters() if key in new)
+    y = awake(conditioned)(x, condition=condition)
+    assert (y[0] - y[1]).abs().max() > 1e-2
+    torch.testing.assert_close(y[0], y[2])
+    with pytest.raises(ValueError, match=r"condition of shape \(3, 3\), got None"):
+        conditioned(x)
+    with pytest.raises(ValueError, match=r"condition of shape None, got \(3, 3\)"):
+        plain(x, condition=condition)
 
 
 def test_scalars_and_noise_go_together():

@@ -23,6 +23,17 @@ CONFIGS = {
     "attention_unet": dict(kind="attention_unet", width=8, depth=1),
     "mgno": dict(kind="mgno", width=8, layers=2, depth=2),
     "fno": dict(kind="fno", width=8, blocks=2, modes=(4, 4)),
+    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
+    "wxformer": dict(
+        kind="wxformer",
+        widths=(8, 16),
+        depths=(1, 1),
+        strides=(2, 2),
+        stencils=(2, 4),
+        far=(2, 3),
+        near=3,
+        head_width=4,
+    ),
     "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
     "external": dict(kind="external", factory=f"{__name__}:columns", options={"width": 8}),
 }
@@ -123,7 +134,7 @@ def test_options_of_every_kind_survive_json(kind):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"kind": "gnn"}, "a kind among attention_unet, external, fno, .*unet, got 'gnn'"),
+        ({"kind": "gnn"}, "a kind among external, .*graph, .*unet, .*got 'gnn'"),
         ({"width": 8}, "got None"),
         ({"kind": "unet", "widht": 8}, "'unet' .* options among width, depth.* got widht"),
         ({"kind": "unet", "width": 0}, "'unet' .* width of at least 1, got 0"),

@@ -19,7 +19,6 @@ from pipelines.cli import _parser, main
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
 from pipelines.messages import plain
-from pipelines.models import models
 
 ROOT = Path(__file__).resolve().parents[2]
 TAKING = ("run", "submit", "ingest", "stats", "train", "rollout", "verify", "report", "simulate")
@@ -72,11 +71,6 @@ def test_a_page_that_is_not_read_to_its_end_ends_quietly():
     code = closed + "sys.exit(main(['models']))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ended.stderr == "" and ended.returncode == 141
-
-
-def test_needed_options_and_lists_of_networks_are_told_as_such():
-    said = models()
-    assert "Undefined" not in said and "condition = []" in said
 
 
 def test_a_fault_that_a_configuration_finds_is_told_without_the_librarys_words(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ import pydantic
 import pytest
 import yaml
 
-from emulator.networks.registry import kinds, options_of
+from emulator.networks.registry import build, kinds, options_of
+from emulator.planet.grid import Grid
 from pipelines.cli import main
 from pipelines.config import ConfigError, TrainConfig, network_config
 from pipelines.load import load_stage
@@ -62,7 +64,7 @@ def test_the_library_reads_what_the_configuration_writes(kind):
     for written in (config.model_dump(exclude={"kind"}), json.loads(config.model_dump_json(exclude={"kind"}))):
         options = options_of(kind).of(written)
         assert options == options_of(kind)(**({"factory": "a:b"} if kind == "external" else {}))
-        assert list(written) == [field.name for field in dataclasses.fields(options)]
+        assert list(written) == [field.name for field in dataclasses.fields(options) if not field.metadata["new"]]
 
 
 def test_reading_other_sections_imports_no_torch():
@@ -120,13 +122,19 @@ def test_a_network_of_another_kind_takes_nothing_from_its_base(tmp_path):
         assert config.network == expected and config.seed == 3
 
 
-def test_the_command_lists_every_kind_with_its_options(capsys):
+def test_the_command_lists_every_kind_with_its_options_its_size_and_the_time_of_a_step(capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.models.REFERENCE", (16, 8))
     assert main(["models"]) == 0
     told = capsys.readouterr().out
+    assert "Undefined" not in told and "condition = []" in told  # needed options, and lists
     for kind in kinds():
-        assert f"\n{kind}  " in told
+        assert f"\n{kind}  " in told and f"\n  {kind} " in told
+    sized = ["fuxi", "sfno", "wxformer"]
     if importlib.util.find_spec("torch_harmonics"):
-        assert "1,120,256 parameters" in told  # of torch-harmonics' network at the reference size, counted there
+        sized.append("torch_harmonics")
     else:
         assert "torch_harmonics  not on this machine: Expected the package torch-harmonics" in told
+    for kind in sized:
+        count = sum(p.numel() for p in build({"kind": kind}, 8, 8, Grid.gaussian(16)).parameters())
+        assert re.search(rf"\n  {kind} +{count:,} parameters +\d+\.\d{{3}} s   \w", told)
     assert "filter = complex   (complex | real | diagonal | low_rank; " in told

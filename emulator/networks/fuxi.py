@@ -1,0 +1,225 @@
+"""FuXi (Chen et al. 2023): a patch of both input states becomes a cell of a coarser map, on which windows attend.
+
+A cube of all input times that is as long as they are and moves on by itself is a patch whose channels are the fields of all
+times, which is how a network is given them: one convolution, with any number of times, and fields without a time once.
+
+Windows are those of Swin-V2 (Liu et al. 2022): products of directions scaled by head, a bias that is a function of the
+logarithm of the distance, and norms after each branch.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from emulator.networks.conditions import (
+    ModulatedNorm,
+    NoiseOptions,
+    check_condition,
+    check_noise,
+    noise_count,
+    scalar_count,
+)
+from emulator.networks.halos import Edges
+from emulator.networks.layers import DropPath, full
+from emulator.networks.maps import MapConv, Patches, Residual, Surroundings, edges_of
+from emulator.networks.registry import expect_global, network
+from emulator.networks.windows import Dense, Moves, Perceptron, Windows, shifted
+from emulator.options import Options, option
+from emulator.planet.grid import Grid
+
+STEEPEST = math.log(100.0)  # of the logarithm that scales products, so that one cell never takes all
+
+
+@dataclasses.dataclass(frozen=True)
+class FuXiOptions(Options):
+    """FuXi (Chen et al. 2023): patches of all input times, and Swin-V2 windows at half their resolution.
+
+    As published for 0.25 degrees: width 1536, 48 blocks, patches of 4.
+    """
+
+    width: int = option(128, "channels of the state", minimum=1)
+    blocks: int = option(6, "of windows; those of every second one lie half a window further", minimum=1)
+    heads: int = option(4, "of attention, which divide the width", minimum=1)
+    window: int = option(
+        6, "cells of the inner grid each way; along a circle the largest number up to it that fits", minimum=1
+    )
+    patch: int = option(2, "cells of the grid each way that become one", minimum=1)
+    groups: int = option(32, "of channels that convolutions are normalised by, which divide the width", minimum=1)
+    mlp_ratio: float = option(4.0, "hidden width of a block's MLP over width", above=0)
+    noise: NoiseOptions | None = option(None, "random fields that scale and shift normalised features")
+    condition: tuple[str, ...] = option(
+        (), "time_of_year, or forcing without levels, to scale and shift normalised features by"
+    )
+    checkpointing: bool = option(False, "compute blocks again in the backward pass instead of storing them")
+    drop_path: float = option(
+        0.0, "probability to skip the last block's branches, growing from 0 at the first", minimum=0, below=1
+    )
+    zero_output: bool = option(False, "the last layer starts at zero")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("heads", "groups"):
+            if self.width % getattr(self, name):
+                raise ValueError(f"Expected {name} that divide a width of {self.width}, got {getattr(self, name)}")
+
+
+@network("fuxi", FuXiOptions, regions=("box", "projected"))
+def build(options: FuXiOptions, inputs: int, outputs: int, grid: Grid) -> "FuXi":
+    if grid.is_global():
+        expect_global(grid, "gaussian", "equiangular", "regular")
+    return FuXi(inputs, outputs, grid.shape, edges_of(grid), options)
+
+
+class FuXi(nn.Module):
+    """U-Transformer on a latitude-longitude grid, a box of one, or a map.
+
+    Args:
+      in_channels, out_channels: channels of the input, all its times together, and of the output.
+      shape: rows and columns. edges: what lies beyond them. options: size and design.
+    Raises `ValueError` for a number of longitudes that is no multiple of four patches.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        shape: tuple[int, int],
+        edges: Edges,
+        options: FuXiOptions | None = None,
+    ):
+        super().__init__()
+        self.options = options = options or FuXiOptions()
+        self.in_channels, self.out_channels, self.shape = in_channels, out_channels, tuple(shape)
+        width, patch = options.width, options.patch
+        self.patches = Patches(self.shape, 2 * patch, edges)
+        edges = dataclasses.replace(edges, poles=False)
+        around, inner = Surroundings(edges), tuple(n // (2 * patch) for n in self.patches.padded)
+        self.embed = nn.Conv2d(in_channels, width, patch, patch)
+        self.norm = nn.LayerNorm(width)
+        self.down = nn.Sequential(MapConv(width, width, 3, around, 2, 1), Residual(width, options.groups, around))
+        self.windows = nn.ModuleList(shifted(inner, options.window, edges))
+        largest = self.windows[0].largest
+        last = max(options.blocks - 1, 1)
+        self.blocks = nn.ModuleList(
+            Block(self.windows[max(n - 1, 0) % 2], self.windows[n % 2], largest, options, options.drop_path * n / last)
+            for n in range(options.blocks)
+        )
+        self.up = nn.Sequential(nn.ConvTranspose2d(2 * width, width, 2, 2), Residual(width, options.groups, around))
+        self.head = nn.Conv2d(width, out_channels * patch**2, 1)
+        if options.zero_output:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(batch, in_channels, *shape)` -> `(batch, out_channels, *shape)`.
+
+        `condition`: `(batch, scalar)` and `noise`: `(batch, field, *shape)`, of which blocks see means, where the options ask
+        for them. Raises `ValueError` for other shapes.
+        """
+        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
+            raise ValueError(
+                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
+            )
+        check_condition(condition, x, self.options.condition)
+        check_noise(noise, x, noise_count(self.options.noise))
+        entered = x.dtype
+        x = self.embed(self.patches(x))
+        x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1))
+        y = self._attended(x, condition, noise)
+        y = self.head(self.up(torch.cat([x, y.to(x.dtype)], 1)))
+        return self.patches.off(F.pixel_shuffle(y, self.options.patch)).to(entered).contiguous()
+
+    def _attended(self, x, condition, noise):
+        if noise is None:
+            fields = [None] * len(self.windows)
+        else:
+            means = F.avg_pool2d(self.patches(noise), 2 * self.options.patch)
+            fields = [windows.from_map(means) for windows in self.windows]
+        x = self.windows[0].from_map(x)
+        for n, block in enumerate(self.blocks):
+            given = x, condition, fields[n % 2]
+            saving = self.options.checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, *given, use_reentrant=False) if saving else block(*given)
+        return self.windows[(len(self.blocks) - 1) % 2].to_map(x)
+
+
+class Block(nn.Module):
+    """Attention in windows and an MLP, each followed by a norm and added to what it took in."""
+
+    def __init__(
+        self, before: Windows, windows: Windows, largest: tuple[int, int], options: FuXiOptions, drop_path: float
+    ):
+        super().__init__()
+        width = options.width
+        given = noise_count(options.noise), scalar_count(options.condition)
+        self.moves = Moves(before, windows)
+        self.attention = CosineAttention(width, options.heads, windows, largest)
+        self.attention_norm = ModulatedNorm(width, *given)
+        self.mlp = Perceptron(width, int(width * options.mlp_ratio))
+        self.mlp_norm = ModulatedNorm(width, *given)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(cell, batch, width)` in the order of the windows before -> the same in that of its own, which is the noise's."""
+        x = self.moves(x)
+        x = x + self.drop_path(self.attention_norm(self.attention(x), condition, noise))
+        return x + self.drop_path(self.mlp_norm(self.mlp(x), condition, noise))
+
+
+class CosineAttention(nn.Module):
+    """Attention by the angle between query and key, scaled by head, with a bias by distance (Liu et al. 2022, section 3).
+
+    Weights of a key are the softmax of `exp(min(scale, log 100)) cos(q, k) + 16 sigmoid(f(offset))`, f a perceptron of the
+    signed logarithms of rows and columns between the two, so that windows of other sizes can take it over.
+
+    Args:
+      channels, heads: of the states. windows: of the map. largest: rows and columns of a whole window, which offsets are
+        scaled by.
+    """
+
+    def __init__(self, channels: int, heads: int, windows: Windows, largest: tuple[int, int]):
+        super().__init__()
+        self.heads, self.windows = heads, windows
+        self.mixing = Dense(channels, 3 * channels, bias=False)
+        self.query_bias, self.value_bias = (nn.Parameter(torch.zeros(channels)) for _ in range(2))
+        self.scale = nn.Parameter(torch.full((heads, 1), math.log(10.0)))
+        self.distance = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False))
+        self.out = Dense(channels, channels)
+        offsets = 8 * windows.offsets / np.maximum(np.array(largest) - 1, 1)
+        places = np.sign(offsets) * np.log2(1 + np.abs(offsets)) / 3
+        self.register_buffer("places", torch.from_numpy(places.astype(np.float32)), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(cell, batch, channel)` in the order of the windows -> the same."""
+        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
+        parts = F.linear(x, self.mixing.weight, bias).unflatten(-1, (3, self.heads, -1))
+        v, (q, k) = parts[:, :, 2], _Directions.apply(full(parts[:, :, :2])).unbind(2)
+        q = q * self.scale.clamp(max=STEEPEST).exp()
+        table = 16 * self.distance(self.places).sigmoid()
+        return self.out(self.windows.attend(q.to(v.dtype), k.to(v.dtype), v, table, 1.0))
+
+
+class _Directions(torch.autograd.Function):
+    """Vectors along the last axis over their lengths, in half the passes of torch's own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12)
+        y = x / length
+        ctx.save_for_backward(y, length)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        y, length = ctx.saved_tensors
+        return torch.addcmul(g, y, (g * y).sum(-1, keepdim=True), value=-1).div_(length)

@@ -1,0 +1,213 @@
+"""Layers on whole maps that know their edges: patches, convolutions of any size and stride, and the blocks made of them."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from emulator.networks.halos import Edges
+from emulator.networks.stencil import pad_region, pad_rows
+from emulator.planet.grid import Grid
+
+WIDE = (
+    8  # stencils up to this are fastest with the channels last; above 14 oneDNN's gradients take 20 times as long there
+)
+
+
+def edges_of(grid: Grid) -> Edges:
+    """What lies beyond a latitude-longitude grid, a box of one, or a map. Raises `ValueError` for a box in two parts."""
+    if grid.is_split:
+        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
+    whole = grid.is_global()
+    return Edges(poles=whole and grid.has_poles, round=whole or grid.goes_round, open=not whole)
+
+
+class Patches(nn.Module):
+    """Rows, and columns of a region, added up to whole patches, and taken off again.
+
+    On a globe the rows beyond a pole are those of its other side, so that a patch across it sees what lies there; more to the
+    south where their number is odd. A region repeats its border.
+
+    Args:
+      shape: rows and columns. size: cells of a patch, or of all halvings together, in both directions.
+      edges: of the grid. turn: whether columns of patches are to have a half, which lies beyond the poles.
+    Raises `ValueError` for columns around the globe that patches do not divide.
+    """
+
+    def __init__(self, shape: tuple[int, int], size: int, edges: Edges, turn: bool = True):
+        super().__init__()
+        self.edges, (rows, columns) = edges, shape
+        needed = size * (2 if turn and not edges.open else 1)
+        if edges.round and columns % needed:
+            raise ValueError(
+                f"Expected longitudes in a multiple of {needed} for patches of {size} cells, got {columns}"
+            )
+        more = -rows % size, -columns % size
+        self.rows, self.columns = (more[0] // 2, more[0] - more[0] // 2), (more[1] // 2, more[1] - more[1] // 2)
+        if max(self.rows) > rows - edges.poles:
+            raise ValueError(
+                f"Expected at least {max(self.rows) + edges.poles} rows for patches of {size} cells, got {rows}"
+            )
+        self.shape = rows, columns
+        self.padded = rows + more[0], columns + more[1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, *shape)` -> `(batch, channel, *padded)`."""
+        if self.padded == self.shape:
+            return x
+        if self.edges.open:
+            return F.pad(x, (*self.columns, *self.rows), mode="replicate")
+        return pad_rows(x, *self.rows, self.edges.poles)
+
+    def off(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, *padded)` -> `(batch, channel, *shape)`."""
+        (north, _), (west, _), (rows, columns) = self.rows, self.columns, self.shape
+        return x[..., north : north + rows, west : west + columns]
+
+
+class Surroundings(nn.Module):
+    """Maps with more cells on every side, as they go on there.
+
+    Args:
+      edges: of the map.
+    """
+
+    def __init__(self, edges: Edges):
+        super().__init__()
+        self.edges = edges
+
+    def forward(self, x: torch.Tensor, margin: int) -> torch.Tensor:
+        """`(batch, channel, row, column)` -> `margin` more cells on every side."""
+        if not margin:
+            return x
+        return pad_region(x, margin, self.edges.round) if self.edges.open else _Globe.apply(x, margin, self.edges.poles)
+
+
+class _Globe(torch.autograd.Function):
+    """`pad_sphere` in one piece, and back without zeros for all that was not taken: half the time of cutting and joining."""
+
+    @staticmethod
+    def forward(ctx, x, margin, poles):
+        ctx.margin, ctx.first = margin, int(poles)
+        (rows, columns), inner = x.shape[2:], slice(margin, -margin)
+        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        out = torch.empty(
+            *x.shape[:2], rows + 2 * margin, columns + 2 * margin, dtype=x.dtype, device=x.device,
+            memory_format=torch.channels_last if last else torch.contiguous_format,
+        )  # fmt: skip
+        out[..., inner, inner] = x
+        north, south = _beyond(x, margin, ctx.first)
+        out[..., :margin, inner], out[..., -margin:, inner] = _turned(north), _turned(south)
+        out[..., :margin] = out[..., columns : columns + margin]
+        out[..., -margin:] = out[..., margin : 2 * margin]
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        margin = ctx.margin
+        wide = g[..., margin:-margin].clone()
+        wide[..., -margin:] += g[..., :margin]
+        wide[..., :margin] += g[..., -margin:]
+        g_x = wide[..., margin:-margin, :]
+        north, south = _beyond(g_x, margin, ctx.first)
+        north += _turned(wide[..., :margin, :])
+        south += _turned(wide[..., -margin:, :])
+        return g_x, None, None
+
+
+def _beyond(x, margin, first):
+    """The rows of a map that lie beyond its poles too."""
+    last = x.shape[-2] - first
+    return x[..., first : first + margin, :], x[..., last - margin : last, :]
+
+
+def _turned(rows):
+    """Rows as they are met beyond a pole: in reverse, and half a turn on."""
+    return rows.flip(-2).roll(rows.shape[-1] // 2, -1)
+
+
+class MapConv(nn.Conv2d):
+    """Convolution of a map `(batch, channel, row, column)` that goes on beyond its edges.
+
+    Args:
+      inputs, outputs: channels. size: cells of the stencil. around: what goes on.
+      stride: of the cells that it is taken at. margin: cells taken in beyond an edge, so many by default that strides fit.
+    Raises `ValueError` for a stencil that lies between cells.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, around: Surroundings, stride: int = 1, margin: int | None = None
+    ):
+        if margin is None and (size < stride or (size - stride) % 2):
+            raise ValueError(f"Expected stencils larger than the stride {stride} by an even number, got {size}")
+        super().__init__(inputs, outputs, size, stride)
+        self.around, self.margin = around, (size - stride) // 2 if margin is None else margin
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.around(x, self.margin)
+        size, stride = self.kernel_size[0], self.stride[0]
+        if x.device.type != "cpu" or size <= WIDE:
+            return super().forward(x)
+        x = x.contiguous()
+        if size % stride or size // stride > WIDE:
+            return super().forward(x)
+        # a stencil of 16 cells at every second one: of 8 among cells of four times as many channels, a third of the time
+        return F.conv2d(F.pixel_unshuffle(x, stride), F.pixel_unshuffle(self.weight, stride), self.bias)
+
+
+class Residual(nn.Module):
+    """Two convolutions of 3 x 3 cells, each with group norm and SiLU, added to what they take in (He et al. 2016)."""
+
+    def __init__(self, channels: int, groups: int, around: Surroundings):
+        super().__init__()
+        if channels % groups:
+            raise ValueError(f"Expected groups that divide {channels} channels, got {groups}")
+        layers = [
+            layer
+            for _ in range(2)
+            for layer in (MapConv(channels, channels, 3, around), nn.GroupNorm(groups, channels), nn.SiLU())
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, row, column)` -> the same."""
+        return x + self.layers(x)
+
+
+class Larger(nn.ConvTranspose2d):
+    """Transposed convolution to a map `stride` times as fine, of stencils that overlap; it goes on beyond the edges."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, around: Surroundings):
+        size = 2 * stride + stride % 2
+        super().__init__(inputs, outputs, size, stride, padding=(size + stride) // 2)
+        self.around = around
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.around(x, 1))
+
+
+class Sharper(nn.Module):
+    """A convolution added to what it takes in."""
+
+    def __init__(self, channels: int, around: Surroundings):
+        super().__init__()
+        self.convolution = MapConv(channels, channels, 3, around)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.convolution(x)
+
+
+def cells_of_channels(inputs: int, outputs: int, factor: int, around: Surroundings) -> tuple[nn.Module, nn.Module]:
+    """A convolution and what makes `factor` by `factor` cells of its channels, alike at the start.
+
+    Otherwise a new network draws a pattern of single cells (Aitken et al. 2017).
+    """
+    convolution = MapConv(inputs, outputs * factor**2, 3, around)
+    own = torch.empty(outputs, inputs, 3, 3)
+    nn.init.kaiming_uniform_(own, a=math.sqrt(5))
+    with torch.no_grad():
+        convolution.weight.copy_(own.repeat_interleave(factor**2, 0))
+    nn.init.zeros_(convolution.bias)
+    return convolution, nn.PixelShuffle(factor)

@@ -1,0 +1,239 @@
+"""Attention among the cells of a window, or among cells far apart, on maps whose edges are known.
+
+Windows of a globe go round with longitude, and where they reach over a pole they take in what lies beyond it. Those at the
+edge of a region, or that the edge cuts short, are smaller ones: no cell stands for what is not there, so nothing is masked.
+
+States are `(cell, batch, channel)`, the cells of a window side by side. Layers on single cells do not mind their order, so
+that cells are moved only between windows of different places.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from emulator.networks.halos import Edges
+from emulator.networks.layers import Linear, gelu
+
+
+class Cut(NamedTuple):
+    """Rows or columns in groups of one size.
+
+    Attributes:
+      cells: their numbers, `(group, size)`. around: whether a group goes all the way round.
+      pole: -1, 1: whether a group of rows goes on beyond the north or the south pole; else 0.
+    """
+
+    cells: np.ndarray
+    around: bool = False
+    pole: int = 0
+
+
+def near(cells: int, window: int, shift: int = 0, edge: bool = True, poles: bool = False) -> list[Cut]:
+    """Neighbours in windows of so many cells, moved on by `shift`, the last one smaller where they do not fit.
+
+    Args:
+      edge: whether the first and the last cell are the end; otherwise they are neighbours, and windows have to fit.
+      poles: whether windows that are cut off by the ends, being moved, go on beyond a pole.
+    """
+    if window >= cells:
+        return [Cut(np.arange(cells)[None], around=not edge)]
+    if not edge:
+        return [Cut((np.arange(cells).reshape(-1, window) + shift) % cells)]
+    stop = shift + (cells - shift) // window * window
+    beyond = bool(poles and shift)
+    cuts = (
+        Cut(np.arange(shift)[None], pole=-1 if beyond else 0),
+        Cut(np.arange(shift, stop).reshape(-1, window)),
+        Cut(np.arange(stop, cells)[None], pole=1 if beyond else 0),
+    )
+    return [cut for cut in cuts if cut.cells.size]
+
+
+def far(cells: int, members: int, edge: bool = True) -> list[Cut]:
+    """Groups of up to so many members as far apart as they can be, all at the same distance."""
+    distance = -(-cells // min(members, cells))
+    groups = [np.arange(first, cells, distance) for first in range(distance)]
+    sizes = sorted({len(group) for group in groups}, reverse=True)
+    return [Cut(np.stack([g for g in groups if len(g) == size]), around=not edge) for size in sizes]
+
+
+def fitting(cells: int, window: int, edge: bool) -> int:
+    """The largest window up to the wanted one that goes round without a rest; the wanted one where there is an edge."""
+    return window if edge else max(size for size in range(1, min(window, cells) + 1) if cells % size == 0)
+
+
+class Windows(nn.Module):
+    """All windows of a map, the order of cells that brings each together, and attention within them.
+
+    Args:
+      shape: rows and columns of the map. rows, columns: how they are cut (`near`, `far`).
+
+    Attributes:
+      largest: rows and columns of the largest windows.
+      offsets: rows and columns from keys to queries as they occur, `(offset, 2)`, those of a row side by side.
+    """
+
+    def __init__(self, shape: tuple[int, int], rows: list[Cut], columns: list[Cut]):
+        super().__init__()
+        self.shape = shape
+        parts = [_Part(shape, r, c) for r in rows for c in columns]
+        self.parts = nn.ModuleList(parts)
+        self.largest = tuple(max(cut.cells.shape[1] for cut in cuts) for cuts in (rows, columns))
+        order = np.concatenate([part.cells for part in parts])
+        self.register_buffer("order", torch.from_numpy(order), persistent=False)
+        self.register_buffer("place", torch.from_numpy(np.argsort(order)), persistent=False)
+        ends = np.array([part.reach for part in parts])  # (part, first and last, rows and columns)
+        first, last = ends[:, 0].min(0), ends[:, 1].max(0)
+        self.places = [  # of each part's offsets among all, for its rows and its columns
+            tuple(slice(*ends) for ends in (part.reach - first + [[0, 0], [1, 1]]).T.tolist()) for part in parts
+        ]
+        down, along = (np.arange(first[n], last[n] + 1) for n in range(2))
+        if columns[0].around:  # the shorter way
+            along = (along + self.largest[1] // 2) % self.largest[1] - self.largest[1] // 2
+        self.table = len(down), len(along)
+        self.offsets = np.stack(np.broadcast_arrays(down[:, None], along), -1).reshape(-1, 2)
+        self.sizes = [len(part.cells) for part in parts]
+
+    def from_map(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, channel, row, column)` -> `(cell, batch, channel)` window by window."""
+        return _Moved.apply(x.permute(2, 3, 0, 1).flatten(0, 1), self.order, self.place)
+
+    def to_map(self, x: torch.Tensor) -> torch.Tensor:
+        """`(cell, batch, channel)` window by window -> `(batch, channel, row, column)`."""
+        x = _Moved.apply(x, self.place, self.order)
+        return x.view(*self.shape, *x.shape[1:]).permute(2, 3, 0, 1)
+
+    def attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Attention of every cell to those of its window.
+
+        Args:
+          q, k, v: `(cell, batch, head, channel)`. table: what is added by `offsets`, `(offset, head)`, one for all or each.
+          scale: of the products.
+        Returns `(cell, batch, head * channel)`.
+        """
+        table = table.t().reshape(-1, *self.table)
+        split = zip(self.parts, self.places, *(x.split(self.sizes) for x in (q, k, v)), strict=True)
+        found = [part(*own, table[:, *place], scale) for part, place, *own in split]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+
+class _Part(nn.Module):
+    """Windows of one size, and how they go on beyond a pole."""
+
+    def __init__(self, shape, rows, columns):
+        super().__init__()
+        width = shape[1]
+        self.rows, self.columns = rows.cells.shape[1], columns.cells.shape[1]
+        self.pole = rows.pole
+        groups = rows.cells[:, None, :, None] * width + columns.cells[None, :, None, :]
+        self.cells = groups.reshape(-1)
+        self.reach = _reach(rows, columns)
+        if self.pole:
+            own = np.arange(self.cells.size).reshape(-1, self.rows, self.columns)
+            other = np.empty((self.rows, width), np.int64)
+            other[:, columns.cells] = own.transpose(1, 0, 2)
+            # half a turn on and the rows in reverse: twice that is where it started
+            beyond = np.roll(other[::-1], width // 2, 1)[:, columns.cells].transpose(1, 0, 2)
+            self.register_buffer("beyond", torch.from_numpy(np.ascontiguousarray(beyond).reshape(-1)), persistent=False)
+
+    def forward(self, q, k, v, table, scale):
+        q, k, v = (x.unflatten(0, (-1, self.rows * self.columns)) for x in (q, k, v))
+        if self.pole:
+            k, v = self._over_the_pole(k), self._over_the_pole(v)
+        bias = _spread(table, self.rows, k.shape[1] // self.columns, self.columns)
+        windows, _, batch, heads, _ = q.shape
+        q, k, v = (x.permute(0, 2, 3, 1, 4).flatten(0, 1) for x in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype)[None], scale=scale)
+        return y.unflatten(0, (windows, batch)).permute(0, 3, 1, 2, 4).reshape(-1, batch, heads * y.shape[-1])
+
+    def _over_the_pole(self, x):
+        """Keys or values `(window, cell, ...)` with as many more from beyond the pole."""
+        other = _Moved.apply(x.flatten(0, 1), self.beyond, self.beyond).view(x.shape)
+        return torch.cat([other, x] if self.pole < 0 else [x, other], 1)
+
+
+def _reach(rows, columns):
+    """The first and the last offsets of queries from keys, in rows and columns of the windows, `(2, 2)`."""
+    height, width = rows.cells.shape[1], columns.cells.shape[1]
+    north, south = (height if rows.pole == end else 0 for end in (-1, 1))
+    return np.array([[-(height - 1) - south, -(width - 1)], [height - 1 + north, width - 1]])
+
+
+def _spread(table, rows, keys, columns):
+    """From `(head, row, column)` of offsets to `(head, query, key)`, by views, whose gradients are sums in a fixed order."""
+    pairs = table.unfold(1, rows, 1).flip(1).unfold(2, columns, 1).flip(2)  # (head, key row, key column, row, column)
+    return pairs.permute(0, 3, 4, 1, 2).reshape(len(table), rows * columns, keys * columns)
+
+
+class _Moved(torch.autograd.Function):
+    """Rows in another order, and gradients back by the inverse one: no sums, whose order a GPU would leave open."""
+
+    @staticmethod
+    def forward(ctx, x, order, inverse):
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return g.index_select(0, *ctx.saved_tensors), None, None
+
+
+class Dense(Linear):
+    """Linear layer by torch alone, on an Intel Xeon 6 as fast as the compiled kernels, and from 128 channels on faster.
+
+    As a convolution, which `emulator.networks.layers.linear` makes of it for oneDNN, it takes up to half as long again there.
+    """
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`(..., in)` -> `(..., out)`, added to a residual of that shape where there is one."""
+        y = F.linear(x, self.weight, self.bias)
+        return y if residual is None else residual + y
+
+
+class Perceptron(nn.Module):
+    """Two such layers with GELU between them, `channels` -> `hidden` -> `channels`."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.layers = nn.ModuleList([Dense(channels, hidden, gain=2.0), Dense(hidden, channels)])
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`(..., channels)` -> the same, added to a residual where there is one."""
+        return self.layers[1](gelu(self.layers[0](x)), residual)
+
+
+class Moves(nn.Module):
+    """From the order of some windows to that of others.
+
+    Args:
+      before, after: windows of one map.
+    """
+
+    def __init__(self, before: Windows, after: Windows):
+        super().__init__()
+        self.same = before is after
+        if not self.same:
+            order = before.place[after.order]
+            self.register_buffer("order", order, persistent=False)
+            self.register_buffer("place", torch.argsort(order), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(cell, batch, channel)` -> the same."""
+        return x if self.same else _Moved.apply(x, self.order, self.place)
+
+
+def shifted(shape: tuple[int, int], window: int, edges: Edges) -> tuple[Windows, Windows]:
+    """Windows in a map, and those that lie half a window further, over the corners of the others (Liu et al. 2021)."""
+    height, width = shape
+    side = fitting(width, window, not edges.round)
+    poles = not edges.open
+    plain = Windows(shape, near(height, window), near(width, side, edge=not edges.round))
+    down, along = window // 2, side // 2
+    moved = Windows(shape, near(height, window, down, poles=poles), near(width, side, along, edge=not edges.round))
+    return plain, moved
