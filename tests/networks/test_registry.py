@@ -19,6 +19,7 @@ CONFIGS = {
     "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
     "unet": dict(kind="unet", width=8, depth=2),
+    "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
     "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
     "external": dict(kind="external", factory=f"{__name__}:columns", options={"width": 8}),
 }
