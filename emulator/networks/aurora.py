@@ -105,22 +105,21 @@ class Aurora(nn.Module):
         stages = make_stages(width, (latents, *self.patches), depths, options.heads, design, options.drop_path)
         self.down, self.merge, self.split, self.up = stages
         self.decoder = Decoder(signature.outputs, patch, 2 * width, latents, (*reader, options.decoder_mlp_ratio))
-        self.condition = nn.Linear(scalars, width, bias=False) if scalars else None
         self._initialise()
+        self.condition = nn.Linear(scalars, width, bias=False) if scalars else None
+        if scalars:  # made last, so that all others start as they would without
+            nn.init.zeros_(self.condition.weight)
 
     def _initialise(self):
-        """Numbers of the conditioning are drawn for nothing, and last, so that the others are the same without it."""
         for module in self.modules():
-            if isinstance(module, nn.Linear) and module is not self.condition:
+            if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, AdaptiveNorm):
                 nn.init.zeros_(module.modulation.weight)
-        zero = [] if self.condition is None else [self.condition.weight]
-        zero += self.decoder.last_weights() if self.options.zero_output else []
-        for weight in zero:
+        for weight in self.decoder.last_weights() if self.options.zero_output else []:
             nn.init.zeros_(weight)
 
     def forward(

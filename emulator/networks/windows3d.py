@@ -17,6 +17,7 @@ class Windows(nn.Module):
     Args:
       shape: tokens, in levels, rows and columns. window: tokens of a window; no more than there are, and then unshifted.
       shifted: whether windows lie half a window further down, south and east.
+    Raises `ValueError` for levels that are no whole windows.
 
     Attributes:
       tokens: of a window.
@@ -26,11 +27,13 @@ class Windows(nn.Module):
     def __init__(self, shape: Size, window: Size, shifted: bool):
         super().__init__()
         window = tuple(min(w, n) for w, n in zip(window, shape, strict=True))
+        if shape[0] % window[0]:
+            raise ValueError(f"Expected latent levels in a multiple of the window's {window[0]}, got {shape[0]}")
         shift = [w // 2 if shifted and w < n else 0 for w, n in zip(window, shape, strict=True)]
         place = [np.arange(-(-n // w) * w) for w, n in zip(window, shape, strict=True)]
         level, row, column = ((p + by) % n for p, by, n in zip(place, shift, shape, strict=True))
         source = (level[:, None, None] * shape[1] + row[:, None]) * shape[2] + column
-        own = np.ones(len(level), bool)[:, None, None] & (place[1] < shape[1])[:, None] & (place[2] < shape[2])
+        own = np.broadcast_to((place[1] < shape[1])[:, None] & (place[2] < shape[2]), source.shape)
         # from the other side of a shift, and from beyond it: groups that do not listen to each other
         under = (place[0] >= shape[0] - shift[0]).astype(int)
         south = (place[1] >= shape[1] - shift[1]).astype(int) + (place[1] >= shape[1])
