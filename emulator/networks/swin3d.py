@@ -67,12 +67,14 @@ class Block(nn.Module):
         return x + self._dropped(self.mlp_norm(self.mlp(x), context))
 
     def _attended(self, x):
-        windows, apart = self.windows, self.windows.apart
+        windows, barrier = self.windows, self.windows.barrier
         x = self.query_key_value(windows.split(x))
         parts = x.view(-1, windows.tokens, 3, self.heads, x.shape[-1] // (3 * self.heads)).transpose(1, 3).unbind(2)
-        if apart is not None and len(parts[0]) > len(apart):
-            apart = apart.repeat(len(parts[0]) // len(apart), 1, 1, 1)
-        read = F.scaled_dot_product_attention(*parts, attn_mask=apart)  # (batch * window, head, token, channel)
+        if barrier is not None:
+            barrier = barrier.to(parts[0].dtype)
+            batch = len(parts[0]) // len(barrier)
+            barrier = barrier if batch == 1 else barrier.repeat(batch, 1, 1, 1)
+        read = F.scaled_dot_product_attention(*parts, attn_mask=barrier)  # (batch * window, head, token, channel)
         return windows.join(self.out(read.transpose(1, 2).reshape(*x.shape[:2], -1)))
 
     def _dropped(self, x):

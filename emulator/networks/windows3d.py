@@ -21,7 +21,8 @@ class Windows(nn.Module):
 
     Attributes:
       tokens: of a window.
-      apart: `(windows, 1, token, token)` of bool, who listens to whom in a window; None: all to all.
+      barrier: `(windows, 1, token, token)`, 0 where one listens to another in a window, else minus infinity; None: all listen
+        to all. Numbers in place of flags, which attention would make into such at every call, for the time of its products.
     """
 
     def __init__(self, shape: Size, window: Size, shifted: bool):
@@ -47,8 +48,8 @@ class Windows(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         group = group.reshape(-1, 1, self.tokens)
-        apart = group[..., :, None] == group[..., None, :]
-        self.register_buffer("apart", None if apart.all() else torch.from_numpy(apart), persistent=False)
+        barrier = np.where(group[..., :, None] == group[..., None, :], 0, -np.inf).astype(np.float32)
+        self.register_buffer("barrier", torch.from_numpy(barrier) if barrier.any() else None, persistent=False)
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, token, channel)` in the order of levels, rows and columns -> in that of the windows, filled up."""

@@ -58,8 +58,8 @@ def test_tokens_hear_those_near_them_around_the_circle_and_no_others(shape, wind
     found = windows.split(tokens)[0, :, 0].view(-1, windows.tokens)
     assert_close(windows.join(windows.split(tokens)), tokens, rtol=0, atol=0)
     level, row, column = np.unravel_index(found.numpy(), shape)
-    everybody = torch.ones(len(found), windows.tokens, windows.tokens, dtype=torch.bool)
-    hears = (everybody if windows.apart is None else windows.apart[:, 0]).numpy()
+    silence = torch.zeros(len(found), windows.tokens, windows.tokens)
+    hears = (silence if windows.barrier is None else windows.barrier[:, 0]).numpy() == 0
     read = np.zeros(found.numel(), bool)
     read[windows.place.numpy()] = True  # by somebody
     size = np.minimum(window, shape)
@@ -70,7 +70,7 @@ def test_tokens_hear_those_near_them_around_the_circle_and_no_others(shape, wind
     divides = all(n % w == 0 for n, w in zip(shape, size, strict=True))
     assert divides == (found.numel() == tokens.numel())
     if divides and not shifted:
-        assert windows.apart is None
+        assert windows.barrier is None
     elif shape[0] > 1:  # halves of a window that do not hear each other, and no token that hears nobody
         assert not hears.all() and hears[:, range(windows.tokens), range(windows.tokens)].all()
 
