@@ -11,7 +11,8 @@ from torch import nn
 
 from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.layers import MLP
-from emulator.networks.patches import PatchEmbedding, PatchHeads, places
+from emulator.networks.level_tables import level_tables, output_order
+from emulator.networks.patches import PatchEmbedding, PatchHeads
 from emulator.networks.perceiver import Perceiver
 from emulator.networks.signature import Channel
 from emulator.planet.constants import ERA5
@@ -47,7 +48,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         heads, depth, mlp_ratio = perceiver
-        values, surface, levelled = _tables(channels)
+        values, surface, levelled = level_tables(channels)
         if not surface:
             raise ValueError("Expected inputs without levels among others, got none")
         self.latents = latents if values else 1
@@ -111,21 +112,17 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         heads, depth, mlp_ratio = perceiver
-        values, surface, levelled = _tables(channels)
+        values, surface, levelled = tables = level_tables(channels)
         self.latents, self.surface, self.levelled = latents, None, None
-        order = np.empty(len(channels), int)
         if surface:
             self.surface = PatchHeads(list(surface), width, patch)
-            order[[ages[0][0] for ages in surface.values()]] = np.arange(len(surface))
         if levelled:
             self.level = nn.Linear(width, width)
             self.perceiver = Perceiver(width, heads, depth, mlp_ratio)
             self.levelled = PatchHeads(list(levelled), width, patch)
             code = expand(torch.tensor(values, device="cpu"), wavelengths(*LEVELS, width // 2, "cpu"))
             self.register_buffer("level_codes", code.float(), persistent=False)
-            table = np.array([ages[0] for ages in levelled.values()])
-            order[table[table >= 0]] = len(surface) + np.flatnonzero(table.ravel() >= 0)
-        self.register_buffer("order", torch.from_numpy(order), persistent=False)
+        self.register_buffer("order", output_order(tables, len(channels)), persistent=False)
 
     def forward(self, x: torch.Tensor, columns: int) -> torch.Tensor:
         """`(batch, latent level * patch, width)` -> `(batch, channel, row, column)`; `columns`: patches in a row."""
@@ -162,22 +159,3 @@ def patch_codes(grid: Grid, patch: int, above: int, width: int) -> tuple[torch.T
     east = expand(torch.from_numpy(longitude), harmonics(ANGLES[0], 360.0, width // 4, "cpu")).expand(shape)
     sizes = expand(torch.from_numpy(size), wavelengths(*SIZES, width // 2, "cpu"))
     return torch.cat([north, east], -1).flatten(0, 1), sizes
-
-
-def _tables(channels: Sequence[Channel | None]):
-    """Positions of channels by variable, age and level.
-
-    Returns where the levels lie from the top, and of the variables without and with levels lists by age of lists by level.
-    """
-    known = [(n, channel) for n, channel in enumerate(channels) if channel is not None]
-    place = dict(zip((n for n, _ in known), places([channel for _, channel in known]), strict=True))
-    values = sorted({value for value in place.values() if value is not None})
-    surface: dict[str, list[list[int]]] = {}
-    levelled: dict[str, list[list[int]]] = {}
-    for n, channel in sorted(known, key=lambda item: -item[1].time):  # the newest first, otherwise in their order
-        group, levels = (surface, 1) if place[n] is None else (levelled, len(values))
-        ages = group.setdefault(channel.name, [])
-        while len(ages) <= -channel.time:
-            ages.append([-1] * levels)
-        ages[-channel.time][0 if place[n] is None else values.index(place[n])] = n
-    return values, surface, levelled

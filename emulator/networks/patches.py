@@ -6,29 +6,11 @@ As in Aurora (Bodnar et al. 2025): what the variables of a level give is added u
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
 from emulator.networks.layers import linear
-from emulator.networks.signature import Channel
-
-ATMOSPHERE = 1000.0  # hPa that levels of which nobody knows where they lie are spread over
-
-
-def places(channels: Sequence[Channel]) -> list[float | None]:
-    """Where the level of every channel lies: hPa or m; None for fields without levels."""
-    count: dict[str, int] = {}
-    for channel in channels:
-        if channel.level is not None:
-            count[channel.name] = max(count.get(channel.name, 0), channel.level + 1)
-
-    def place(channel):
-        if channel.level is None or channel.at is not None:
-            return channel.at
-        return (channel.level + 0.5) / count[channel.name] * ATMOSPHERE
-
-    return [place(channel) for channel in channels]
+from emulator.networks.level_tables import Ages, ByLevel
 
 
 def key(name: str) -> str:
@@ -40,14 +22,13 @@ class PatchEmbedding(nn.Module):
     """The variables of each level of a state to a token for every patch and level.
 
     Args:
-      channels: positions of inputs by variable, age (0: the newest) and level, `(level, )` lists in the order of the levels,
-        -1 where the variable has none there.
+      channels: positions of the inputs of every variable.
       patch: cells of a patch in latitude and in longitude. width: of the tokens.
 
     The weights of a variable are `(width, age, patch, patch)`; those of the first ages serve a shorter history.
     """
 
-    def __init__(self, channels: Mapping[str, Sequence[Sequence[int]]], patch: int, width: int):
+    def __init__(self, channels: Mapping[str, Ages], patch: int, width: int):
         super().__init__()
         self.patch = patch
         self.weights = nn.ParameterDict()
@@ -57,24 +38,18 @@ class PatchEmbedding(nn.Module):
             self.weights[key(name)] = weight
         bound = 1 / (patch * math.sqrt(max(len(ages) for ages in channels.values())))
         self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
-        table = np.array([levels for ages in channels.values() for levels in ages]).T  # (level, column)
-        self.shape = table.shape
-        self.register_buffer("index", torch.from_numpy(table.clip(0).ravel()), persistent=False)
-        self.register_buffer("there", None if table.min() >= 0 else torch.from_numpy(table >= 0), persistent=False)
+        self.by_level = ByLevel(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, row, column)` of whole patches -> `(batch, patch, level, width)`."""
-        p, there = self.patch, self.there
-        x = x.index_select(1, self.index).unflatten(1, self.shape)
-        x = x if there is None else x * there[..., None, None].to(x.dtype)
+        p, x = self.patch, self.by_level(x)
         x = x.unflatten(4, (-1, p)).unflatten(3, (-1, p))  # (batch, level, column, row, p, column, p)
         x = x.permute(0, 3, 5, 1, 2, 4, 6).flatten(4).flatten(1, 2)
         return linear(x, torch.cat([*self.weights.values()], 1).flatten(1), self.bias)
 
     def levels_of(self, present: torch.Tensor) -> torch.Tensor:
         """From which channels there are, `(batch, channel)` of bool, at which levels there are some, `(batch, level)`."""
-        found = present.index_select(1, self.index).unflatten(1, self.shape)
-        return (found if self.there is None else found & self.there).any(-1)
+        return self.by_level(present).any(-1)
 
 
 class PatchHeads(nn.Module):
