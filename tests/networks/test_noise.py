@@ -15,6 +15,7 @@ CONFIGS = {
     "coarse sfno": dict(kind="sfno", embed_dim=8, blocks=3, scale_factor=1.5),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
     "unet": dict(kind="unet", width=8, depth=2),
+    "column": dict(kind="column", width=8),
     "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
 }
 

@@ -44,6 +44,8 @@ NETWORKS = {
         "perceiver_heads": 2,
         "drop_path": 0.1,
     },
+    "column": {"kind": "column", "width": 8},
+    "a recurrence": {"kind": "column", "design": "recurrence", "width": 8, "layers": 1},
     "torch_harmonics": {"kind": "torch_harmonics", "embed_dim": 8, "num_layers": 1},
     "external": {"kind": "external", "factory": "other_network:columns", "options": {"width": 8}},
     "sfno in half precision": SFNO | {"mlp_precision": "bfloat16", "filter_precision": "bfloat16", "filter": "real"},
