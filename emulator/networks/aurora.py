@@ -143,14 +143,15 @@ class Aurora(nn.Module):
         if condition is not None:
             context = context + self.condition(condition.to(lead.dtype))
         y = self._part(self.encoder, self._whole(x), lead, time, present)
-        levels = y.shape[1]
         if noise is not None:
-            noise = F.avg_pool2d(self._whole(noise), self.options.patch).flatten(2).transpose(1, 2).repeat(1, levels, 1)
+            noise = F.avg_pool2d(self._whole(noise), self.options.patch).flatten(2).transpose(1, 2)
+            noise = noise.repeat(1, self.encoder.latents, 1)
         stages = Stages(self.down, self.merge, self.split, self.up)
-        y = run_stages(stages, y.flatten(1, 2), context, noise)
+        y = run_stages(stages, y, context, noise)
         y = self._part(self.decoder, y, self.patches[1])
-        first = self.beyond[0]
-        return y[:, :, first : first + self.shape[0]].to(x.dtype).contiguous()
+        above, below = self.beyond
+        y = y[:, :, above:-below].contiguous() if below else y
+        return y.to(x.dtype)
 
     def _part(self, part, *arguments):
         saving = self.options.checkpointing and torch.is_grad_enabled()

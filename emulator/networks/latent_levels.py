@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         Args:
           x: `(batch, channel, row, column)`. lead, time: codes of the step's length and of the time of the year,
             `(batch, width)`. present: `(batch, channel)` of bool, which inputs there are; None: all.
-        Returns `(batch, latent level, patch, width)`.
+        Returns `(batch, latent level * patch, width)`.
         """
         x = x if present is None else torch.where(present[..., None, None], x, 0)
         y = self.surface(x) + self.surface_code
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
             y = torch.cat([y, self._read(x, present)], 2)
         y = y + (self.place(self.place_codes) + self.size(self.size_codes))[:, None]
         about = self.lead(lead) if self.time is None else self.lead(lead) + self.time(time)
-        return (y + about[:, None, None]).transpose(1, 2)
+        return (y + about[:, None, None]).transpose(1, 2).flatten(1, 2)
 
     def _read(self, x, present):
         """What the latent levels read at every patch, `(batch, patch, latent level, width)`."""

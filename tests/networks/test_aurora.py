@@ -12,7 +12,7 @@ from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.latent_levels import LEADS, YEAR
 from emulator.networks.registry import NetworkError, build
 from emulator.networks.signature import Channel, Signature
-from emulator.networks.swin3d import Merging, Splitting
+from emulator.networks.swin3d import Merging, Splitting, SwinDesign, make_stages, run_stages
 from emulator.networks.windows3d import Windows
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
@@ -102,6 +102,19 @@ def test_merging_takes_what_lies_around_and_splitting_gives_the_shape_back(shape
         assert_close(four[:, :, -1, 0, 2], maps[:, :, -1, -(columns // 2)])  # half a turn on
         assert_close(four[:, :, 0, -1, 1], maps[:, :, 0, 0])
     assert Splitting(3, shape)(merging(x)).shape == x.shape
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_before_it_is_trained_the_u_net_is_its_way_down_and_up_with_the_published_skips(count):
+    """Blocks give nothing yet. Of three stages the finest is skipped to and joined, of two it is joined alone."""
+    shape, design = (2, 4, 8), SwinDesign((2, 2, 4), 5)
+    stages = make_stages(8, shape, ((1,) * count, (1,) * count), (2,) * count, design)
+    x = torch.randn(2, 64, 8)
+    coarse = stages.merge[0](x)
+    if count == 3:
+        coarse = stages.split[1](stages.merge[1](coarse))
+    expected = stages.split[0](coarse) + (x if count == 3 else 0)
+    assert_close(run_stages(stages, x, torch.randn(2, 5)), torch.cat([expected, x], -1), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
