@@ -1,9 +1,9 @@
 """Networks of the literature beside their authors' code: seconds of a forward and a backward pass, in turn in one process.
 
-The same sizes, random weights and inputs; batch 1 where no other is named. The authors' packages: `pip install --target FOLDER
---no-deps ...` and --peers FOLDER (miles-credit with timm, torchvision, einops, segmentation-models-pytorch and
-huggingface_hub; microsoft-aurora with timm, torchvision and einops; samudra, on Python 3.12, with jaxtyping and what its packages
-import; neuraloperator with tensorly, tensorly-torch and opt_einsum). To add one, add what makes a pair of passes to PAIRS.
+The same sizes, random weights and inputs; batch 1 where no other is named. The authors' packages: `pip install --target
+FOLDER --no-deps ...` and --peers FOLDER (miles-credit with timm, torchvision, einops, segmentation-models-pytorch and
+huggingface_hub; microsoft-aurora with timm, torchvision and einops; samudra, on Python 3.12, with jaxtyping and what its
+packages import; neuraloperator with tensorly, tensorly-torch and opt_einsum). To add one, add what makes a pair to PAIRS.
 """
 
 import datetime

@@ -30,6 +30,8 @@ CONFIGS = {
         near=3,
         head_width=4,
     ),
+    "column": dict(kind="column", width=8),
+    "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
 }
 
 

@@ -34,6 +34,8 @@ CONFIGS = {
         near=3,
         head_width=4,
     ),
+    "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
+    "column": dict(kind="column", width=16),
     "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
     "external": dict(kind="external", factory=f"{__name__}:columns", options={"width": 8}),
 }
@@ -66,12 +68,12 @@ def test_a_network_of_a_package_that_is_not_there_is_refused_by_the_packages_nam
         build(CONFIGS["torch_harmonics"], 3, 2, GRIDS[0])
 
 
-def test_a_point_grid_takes_the_graph_and_no_other():
+def test_a_point_grid_takes_the_graph_and_columns_and_no_other():
     n = np.arange(200) + 0.5
     grid = Grid.points(np.degrees(np.arcsin(1 - n / 100)), n * 137.507764 % 360, np.ones(200))
-    net = build(CONFIGS["graph"], 3, 2, grid)
-    assert net(torch.randn(2, 3, 200)).shape == (2, 2, 200)
-    for kind in set(kinds()) - {"graph", "external"}:
+    for kind in ("graph", "column"):
+        assert build(CONFIGS[kind], 3, 2, grid)(torch.randn(2, 3, 200)).shape == (2, 2, 200)
+    for kind in set(kinds()) - {"graph", "column", "external"}:
         with pytest.raises(NetworkError, match="got 200 points"):
             build(CONFIGS[kind], 3, 2, grid)
 
@@ -134,7 +136,7 @@ def test_options_of_every_kind_survive_json(kind):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"kind": "gnn"}, "a kind among external, .*graph, .*unet, .*got 'gnn'"),
+        ({"kind": "gnn"}, "a kind among .*external, .*graph, .*unet, .*got 'gnn'"),
         ({"width": 8}, "got None"),
         ({"kind": "unet", "widht": 8}, "'unet' .* options among width, depth.* got widht"),
         ({"kind": "unet", "width": 0}, "'unet' .* width of at least 1, got 0"),

@@ -38,6 +38,12 @@ WRITTEN = {
     '"condition":[],"checkpointing":false,"zero_output":false}',
     "fno": '{"kind":"fno","width":32,"blocks":4,"modes":[12,16],"latitude":"padded","padding":8,"hidden":64,"noise":null,'
     '"condition":[],"checkpointing":false,"zero_output":false}',
+    "aurora": '{"kind":"aurora","patch":2,"embed_dim":48,"depths":[2,2,2],"up_depths":[2,2,2],"heads":[3,6,12],'
+    '"window":[2,6,12],"latent_levels":4,"perceiver_depth":1,"perceiver_heads":4,"mlp_ratio":4.0,'
+    '"decoder_mlp_ratio":2.0,"drop_path":0.0,"noise":null,"condition":[],"checkpointing":false,'
+    '"zero_output":false}',
+    "column": '{"kind":"column","design":"perceptron","width":128,"layers":2,"noise":null,"checkpointing":false,'
+    '"zero_output":false}',
     "torch_harmonics": '{"kind":"torch_harmonics","embed_dim":64,"num_layers":4,"scale_factor":1,"mlp_ratio":2.0,'
     '"normalization_layer":"instance_norm","residual_prediction":false}',
     "external": '{"kind":"external","factory":"a:b","options":{}}',

@@ -1,0 +1,101 @@
+"""Windows of levels, rows and columns of tokens on the sphere, between whose tokens attention passes (Swin; Liu et al. 2021).
+
+Columns go round. What a shift brings together from the bottom and the top level, or from both poles, is kept apart, as in
+Aurora; so are the rows that fill up the last windows. The columns that do so are the first ones again.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+Size = tuple[int, int, int]  # levels, rows, columns
+
+
+class Windows(nn.Module):
+    """A partition of tokens into windows, by tables of which token lies where.
+
+    Args:
+      shape: tokens, in levels, rows and columns. window: tokens of a window; no more than there are, and then unshifted.
+      shifted: whether windows lie half a window further down, south and east.
+    Raises `ValueError` for levels that are no whole windows.
+
+    Attributes:
+      tokens: of a window.
+      barrier: `(windows, 1, token, token)`, 0 where one listens to another in a window, else minus infinity; None: all listen
+        to all. Numbers in place of flags, which attention would make into such at every call, for the time of its products.
+    """
+
+    def __init__(self, shape: Size, window: Size, shifted: bool):
+        super().__init__()
+        window = tuple(min(w, n) for w, n in zip(window, shape, strict=True))
+        if shape[0] % window[0]:
+            raise ValueError(f"Expected latent levels in a multiple of the window's {window[0]}, got {shape[0]}")
+        shift = [w // 2 if shifted and w < n else 0 for w, n in zip(window, shape, strict=True)]
+        place = [np.arange(-(-n // w) * w) for w, n in zip(window, shape, strict=True)]
+        level, row, column = ((p + by) % n for p, by, n in zip(place, shift, shape, strict=True))
+        source = (level[:, None, None] * shape[1] + row[:, None]) * shape[2] + column
+        own = np.broadcast_to((place[1] < shape[1])[:, None] & (place[2] < shape[2]), source.shape)
+        # from the other side of a shift, and from beyond it: groups that do not listen to each other
+        under = (place[0] >= shape[0] - shift[0]).astype(int)
+        south = (place[1] >= shape[1] - shift[1]).astype(int) + (place[1] >= shape[1])
+        group = np.broadcast_to((3 * under[:, None] + south)[..., None], source.shape)
+        source, own, group = (_partition(table, window) for table in (source, own, group))
+        of_token = np.empty(shape[0] * shape[1] * shape[2], int)
+        of_token[source[own]] = own.nonzero()[0]
+        self.tokens = window[0] * window[1] * window[2]
+        tables = {"source": source, "place": of_token, "filled": (~own).nonzero()[0]}
+        tables["again"] = (~own & (group % 3 < 2)).nonzero()[0]
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
+        group = group.reshape(-1, 1, self.tokens)
+        barrier = np.where(group[..., :, None] == group[..., None, :], 0, -np.inf).astype(np.float32)
+        self.register_buffer("barrier", torch.from_numpy(barrier) if barrier.any() else None, persistent=False)
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, token, channel)` in the order of levels, rows and columns -> in that of the windows, filled up."""
+        return _Split.apply(x, self.source, self.place, self.again)
+
+    def join(self, x: torch.Tensor) -> torch.Tensor:
+        """The way back."""
+        return _Join.apply(x, self.source, self.place, self.filled)
+
+
+def _partition(table: np.ndarray, window: Size) -> np.ndarray:
+    """`(level, row, column)` of whole windows, flat, window by window."""
+    (a, b, c), (i, j, k) = table.shape, window
+    return table.reshape(a // i, i, b // j, j, c // k, k).transpose(0, 2, 4, 1, 3, 5).ravel()
+
+
+class _Split(torch.autograd.Function):
+    """Both ways are copies of rows, where the gradient of `index_select` would add them up one by one.
+
+    No gradient comes from rows that fill up, since nobody listens to them.
+    """
+
+    @staticmethod
+    def forward(ctx, x, source, place, again):
+        ctx.save_for_backward(source, place, again)
+        return x.index_select(1, source)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        source, place, again = ctx.saved_tensors
+        g_x = g.index_select(1, place)
+        if len(again):  # columns that are there twice and no more, so that the order of the sum does not matter
+            g_x.index_add_(1, source.index_select(0, again), g.index_select(1, again))
+        return g_x, None, None, None
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, source, place, filled):
+        ctx.save_for_backward(source, filled)
+        return x.index_select(1, place)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        source, filled = ctx.saved_tensors
+        g_x = g.index_select(1, source)
+        return g_x.index_fill_(1, filled, 0) if len(filled) else g_x, None, None, None
