@@ -15,6 +15,7 @@ CONFIGS = {
     "coarse sfno": dict(kind="sfno", embed_dim=8, blocks=3, scale_factor=1.5),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
     "unet": dict(kind="unet", width=8, depth=2),
+    "vector_cnn": dict(kind="vector_cnn", width=8, vectors=3, blocks=2, scale_factor=1.5),
 }
 
 

@@ -19,6 +19,7 @@ CONFIGS = {
     "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
     "unet": dict(kind="unet", width=8, depth=2),
+    "vector_cnn": dict(kind="vector_cnn", width=8, vectors=3, blocks=2),
     "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
     "external": dict(kind="external", factory=f"{__name__}:columns", options={"width": 8}),
 }
@@ -119,7 +120,7 @@ def test_options_of_every_kind_survive_json(kind):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"kind": "gnn"}, "a kind among external, graph, .*unet, got 'gnn'"),
+        ({"kind": "gnn"}, "a kind among external, graph, .*unet.*, got 'gnn'"),
         ({"width": 8}, "got None"),
         ({"kind": "unet", "widht": 8}, "'unet' .* options among width, depth.* got widht"),
         ({"kind": "unet", "width": 0}, "'unet' .* width of at least 1, got 0"),

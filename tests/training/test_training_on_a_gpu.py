@@ -35,6 +35,7 @@ NETWORKS = {
     "sfno": SFNO | {"stencil": 3, "position": "harmonics", "checkpointing": True, "blocks": 2},
     "graph": {"kind": "graph", "refinement": 1, "width": 8, "rounds": 2},
     "unet": {"kind": "unet", "width": 4, "depth": 1},
+    "vector_cnn": {"kind": "vector_cnn", "width": 4, "vectors": 2, "blocks": 2, "scale_factor": 1.5, "knots": 3},
     "torch_harmonics": {"kind": "torch_harmonics", "embed_dim": 8, "num_layers": 1},
     "external": {"kind": "external", "factory": "other_network:columns", "options": {"width": 8}},
     "sfno in half precision": SFNO | {"mlp_precision": "bfloat16", "filter_precision": "bfloat16", "filter": "real"},
