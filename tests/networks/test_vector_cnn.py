@@ -208,6 +208,20 @@ def test_every_layer_commutes_with_a_tilted_rotation():
     assert_close(gated(turned(x), gate, turned(other)), turned(gated(x, gate, other)))
 
 
+@pytest.mark.parametrize("grid", ["gaussian", "equiangular"])
+def test_normalised_fields_have_a_mean_square_of_one_by_area(grid):
+    """Scalars, and both components of a wind together."""
+    both = Transforms((24, 48, grid, False, 10), 3, ALONE).double()
+    norm = SpectralNorm(both.of_scalars.plan, 3, 2).double()
+    c, *_ = both.analyse(100 * fields(24 * 48, 2, 3).double(), 0.1 * fields(24 * 48, 2, 4, seed=2).double())
+    with torch.no_grad():
+        s, w = (both.of_scalars.to_maps(part) for part in both.synthesise(norm(c)))
+    area = latitudes(24, grid)[1][:, None] / (2 * 48)
+    assert_close((s.square() * area).sum((-2, -1)), torch.ones(2, 3).double(), rtol=1e-5, atol=0)
+    speeds = (w.unflatten(1, (2, 2)).square().sum(1) * area).sum((-2, -1))
+    assert_close(speeds, torch.full((2, 2), 2.0).double(), rtol=1e-3, atol=0)  # the norm's own smallest number
+
+
 def test_a_filter_can_be_the_divergence_and_the_vorticity():
     """Of chi = sin^2(theta) cos(2 phi) the wind's divergence is -6 chi; of u = sin(theta) the vorticity is 2 cos(theta)."""
     nlat, nlon = 16, 32
