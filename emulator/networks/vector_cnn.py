@@ -20,7 +20,16 @@ from emulator.networks.position import Position
 from emulator.networks.registry import expect_global, network
 from emulator.networks.signature import Signature
 from emulator.networks.spectral import SpectralFilter
-from emulator.networks.vectors import Components, Sorting, SpectralNorm, VectorLinear, along, from_condition, gated
+from emulator.networks.vectors import (
+    Components,
+    Sorting,
+    SpectralNorm,
+    VectorLinear,
+    along,
+    from_condition,
+    gated,
+    lengths,
+)
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
@@ -169,7 +178,7 @@ class VectorCNN(nn.Module):
         grid = self.outer.of_scalars
         scalars, winds = (grid.from_maps(part) for part in self.given.part(x))
         winds = self.given_components(winds)
-        scalars = torch.cat([scalars, along(winds, winds)], -1)
+        scalars = torch.cat([scalars, lengths(winds)], -1)
         s = self.position(self.encoder, scalars)
         w = s.new_zeros(*s.shape[:2], 2 * self.options.vectors)
         if self.vector_encoder is not None:

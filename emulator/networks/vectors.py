@@ -116,6 +116,12 @@ def along(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return _Along.apply(x, other)
 
 
+def lengths(x: torch.Tensor) -> torch.Tensor:
+    """Every vector along itself, `(..., vector)`: its length, which below 1 fades out smoothly."""
+    square = x.unflatten(-1, (2, -1)).square().sum(-2)
+    return square * torch.rsqrt(1 + square)
+
+
 def gated(x: torch.Tensor, gate: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
     """Vectors times `(..., vector)` scalars, added to others."""
     parts = (vectors.unflatten(-1, (2, -1)) for vectors in (onto, x))

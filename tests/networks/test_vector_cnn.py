@@ -15,7 +15,7 @@ from emulator.networks.registry import NetworkError, build
 from emulator.networks.signature import Channel, Signature
 from emulator.networks.spectral import SpectralFilter
 from emulator.networks.vector_cnn import Transforms, VectorCNN, VectorCNNOptions
-from emulator.networks.vectors import Sorting, SpectralNorm, VectorLinear, along, gated, wind_pairs
+from emulator.networks.vectors import Sorting, SpectralNorm, VectorLinear, along, gated, lengths, wind_pairs
 from emulator.parallel.space import ALONE
 from emulator.planet.grid import Grid
 from emulator.sphere.tables import latitudes
@@ -205,6 +205,7 @@ def test_every_layer_commutes_with_a_tilted_rotation():
         return torch.cat([u * angle.cos() - v * angle.sin(), u * angle.sin() + v * angle.cos()], -1)
 
     assert_close(along(turned(x), turned(other)), along(x, other))
+    assert_close(lengths(x), along(x, x))
     assert_close(gated(turned(x), gate, turned(other)), turned(gated(x, gate, other)))
 
 
