@@ -61,3 +61,12 @@ def check_noise(noise: torch.Tensor | None, x: torch.Tensor, channels: int) -> N
     came = None if noise is None else tuple(noise.shape)
     if came != wanted:
         raise ValueError(f"Expected noise of shape {wanted}, got {came}")
+
+
+def check_condition(condition: torch.Tensor | None, x: torch.Tensor, names: Sequence[str]) -> None:
+    """Raises `ValueError` unless a condition is `(batch, scalars)`, those that the names make; None for none."""
+    scalars = scalar_count(names)
+    wanted = (len(x), scalars) if scalars else None
+    came = None if condition is None else tuple(condition.shape)
+    if came != wanted:
+        raise ValueError(f"Expected a condition of shape {wanted}, got {came}")

@@ -14,7 +14,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.kernels.recording import recorded
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
+from emulator.networks.conditions import (
+    NoiseModulation,
+    NoiseOptions,
+    check_condition,
+    check_noise,
+    noise_count,
+    scalar_count,
+)
 from emulator.networks.grids import outer_and_inner
 from emulator.networks.layers import MLP, DropPath, Linear, full, gelu
 from emulator.networks.norms import Norm
@@ -186,11 +193,7 @@ class SFNO(nn.Module):
         expected = (self.in_channels, *self.outer.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        scalars = scalar_count(self.options.condition)
-        wanted = (x.shape[0], scalars) if scalars else None
-        came = None if condition is None else tuple(condition.shape)
-        if came != wanted:
-            raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
+        check_condition(condition, x, self.options.condition)
         check_noise(noise, x, noise_count(self.options.noise))
 
 

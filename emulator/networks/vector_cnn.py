@@ -13,7 +13,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count, scalar_count
+from emulator.networks.conditions import (
+    NoiseModulation,
+    NoiseOptions,
+    check_condition,
+    check_noise,
+    noise_count,
+    scalar_count,
+)
 from emulator.networks.grids import Sizes, outer_and_inner
 from emulator.networks.layers import MLP, DropPath, full
 from emulator.networks.position import Position
@@ -147,13 +154,9 @@ class VectorCNN(nn.Module):
             self.vector_decoder = VectorLinear(options.vectors + winds, made, precision)
         self.given_components = Components(winds) if winds and options.components else nn.Identity()
         self.made_components = Components(made) if made and options.components else nn.Identity()
-        if options.zero_output:
-            for layer in (
-                [] if self.decoder is None else [self.decoder.layers[-1]],
-                [self.vector_decoder] * bool(made),
-            ):
-                for each in layer:
-                    nn.init.zeros_(each.weight)
+        for layer in (self.decoder and self.decoder.layers[-1], self.vector_decoder):
+            if options.zero_output and layer is not None:
+                nn.init.zeros_(layer.weight)
         self.position = Position(options.position, self.outer.of_scalars, options.width)
         last = options.blocks - 1
         self.blocks = nn.ModuleList(
@@ -209,11 +212,7 @@ class VectorCNN(nn.Module):
         expected = (self.in_channels, *self.outer.of_scalars.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        scalars = scalar_count(self.options.condition)
-        wanted = (x.shape[0], scalars) if scalars else None
-        came = None if condition is None else tuple(condition.shape)
-        if came != wanted:
-            raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
+        check_condition(condition, x, self.options.condition)
         check_noise(noise, x, noise_count(self.options.noise))
 
 
