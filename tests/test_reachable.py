@@ -12,7 +12,6 @@ KEPT = {
     "emulator.conservation.ensembles.prior_variance": "for ensembles whose spread the budgets sharpen, which are to come",
     "emulator.conservation.ensembles.reduced_variance": "for ensembles whose spread the budgets sharpen, which are to come",
     "emulator.conservation.ocean.Ocean": "for coupled climates, which are to come",
-    "emulator.sphere.transform.VectorTransform": "for networks that take winds as vectors, which are to come",
 }
 
 Definition = tuple[str, str]  # module and name

@@ -13,6 +13,7 @@
 #include "product_kernel.h"
 #include "mixing_kernel.h"
 #include "rearrange_kernel.h"
+#include "winds_kernel.h"
 #include "perceptron_kernel.h"
 #include "stencil_kernel.h"
 #include "messages_kernel.h"

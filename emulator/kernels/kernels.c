@@ -138,6 +138,7 @@ typedef void (*region)(task, void *, unsigned, unsigned);
 
 ENTRY(fourier, fourier, next)
 ENTRY(legendre, legendre, next)
+ENTRY(winds, winds, next)
 ENTRY_WITH_ROOM(mixing, mixing)
 ENTRY(gelu_backward, gelu, next)
 ENTRY(norm_pass, norm, next)

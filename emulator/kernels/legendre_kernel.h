@@ -143,7 +143,7 @@ static void KERNEL(legendre)(void *argument)
                 const long before = q ? (long)orders * count[0] : 0; /* the even degrees' */
                 const float *functions = table + (before + (long)place * count[q] + first) * half;
                 float *column = coefficients + (2 * before + (long)part * orders + place) * channels;
-                float *spectrum = sides[(q + f->flipped) & 1];
+                float *spectrum = sides[q];
                 long step = 2 * (long)orders * channels;
                 if (f->dense) {
                     step = 4 * (long)f->degrees * channels;

@@ -30,10 +30,17 @@ struct legendre {
     /* where the first order's real part of every row of the hemisphere lies and of its mirror image, -1 for none, and from
      * there to its imaginary part, then to the next order's real part, and so on */
     const long *north, *south, *north_step, *south_step;
-    int count, degrees, orders, half, flipped, backward; /* count: of blocks; orders: that spectra have room for */
+    int count, degrees, orders, half, backward; /* count: of blocks; orders: that spectra have room for */
     int dense; /* whether coefficients are `(degree, order, part, channel)` */
     long channels;
     long room_size, threads; /* that have room */
+    long next; /* the first order that no thread has taken */
+};
+
+struct winds {
+    float *spectra[2], *doubled[2]; /* `(part, order, row, batch, component, vector)`, and with twice the rows */
+    int backward;
+    long orders, half, batch, vectors;
     long next; /* the first order that no thread has taken */
 };
 

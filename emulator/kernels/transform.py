@@ -23,9 +23,10 @@ _Fourier = library.task(
 _Legendre = library.task(
     "legendre",
     "coefficients even odd table blocks rows room north south north_step south_step",
-    "count degrees orders half flipped backward dense",
+    "count degrees orders half backward dense",
     "channels room_size threads",
 )
+_Winds = library.task("winds", "even odd doubled_even doubled_odd", "backward", "orders half batch vectors")
 _Mixing = library.task(
     "mixing",
     "coefficients weight to g_coefficients g_weight room blocks",
@@ -164,20 +165,17 @@ def _bounds(blocks: Blocks) -> np.ndarray:
     return np.array(blocks, np.intc)
 
 
-def legendre(
-    coefficients, spectra, table, degrees: int, blocks: Blocks, flipped: bool, dense: bool, backward: bool
-) -> None:
+def legendre(coefficients, spectra, table, degrees: int, blocks: Blocks, dense: bool, backward: bool) -> None:
     """Fill `coefficients`, `(count, C)`, from the two spectra of the blocks' orders, or `backward` these orders.
 
-    `flipped`: the table's functions have the opposite parity; `dense`: coefficients are `(degree, order, part, C)` rather
-    than in blocks. All contiguous.
+    `dense`: coefficients are `(degree, order, part, C)` rather than in blocks. All contiguous.
     """
     _, orders, half, channels = spectra[0].shape
     even, odd = (spectrum.data_ptr() for spectrum in spectra)
     _legendre(
         coefficients,
         table,
-        (degrees, blocks, flipped, backward),
+        (degrees, blocks, backward),
         even=even,
         odd=odd,
         orders=orders,
@@ -200,7 +198,7 @@ class RowPlaces(NamedTuple):
 
 
 def legendre_of_rows(
-    coefficients, rows, table, places: RowPlaces, degrees: int, blocks: Blocks, flipped: bool, backward: bool
+    coefficients, rows, table, places: RowPlaces, degrees: int, blocks: Blocks, backward: bool
 ) -> None:
     """`legendre` of the rows themselves in place of the spectra that they add up to."""
     half, channels = len(places.north), coefficients.shape[1]
@@ -208,7 +206,7 @@ def legendre_of_rows(
     _legendre(
         coefficients,
         table,
-        (degrees, blocks, flipped, backward),
+        (degrees, blocks, backward),
         places,
         rows=rows.data_ptr(),
         room=room.data_ptr(),
@@ -220,18 +218,25 @@ def legendre_of_rows(
 
 
 def _legendre(coefficients, table, kind, *kept, **rest):
-    degrees, blocks, flipped, backward = kind
+    degrees, blocks, backward = kind
     task = _Legendre(
         coefficients.data_ptr(),
         table=table.data_ptr(),
         blocks=_bounds(blocks).ctypes.data,
         count=len(blocks),
         degrees=degrees,
-        flipped=flipped,
         backward=backward,
         **rest,
     )
     library.call("emulator_legendre", task, table, *kept)
+
+
+def winds(spectra, doubled, vectors: int, backward: bool) -> None:
+    """Fill the `doubled` spectra of `emulator.sphere.winds` from `spectra` of winds, or `backward` those; all contiguous."""
+    _, orders, half, channels = spectra[0].shape
+    pointers = [spectrum.data_ptr() for spectrum in (*spectra, *doubled)]
+    sizes = {"orders": orders, "half": half, "batch": channels // (2 * vectors), "vectors": vectors}
+    library.call("emulator_winds", _Winds(*pointers, backward=backward, **sizes))
 
 
 def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:

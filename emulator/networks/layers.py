@@ -143,6 +143,27 @@ def full(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def apply_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    precision: str,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`(..., in)` -> `(..., out)` by weights `(out, in)` in the precision asked for, added to a residual in its type."""
+    half = halved(x, precision)
+    if serves(x, weight, half):
+        y = perceptron(x, weight, bias, residual=residual, half=half)
+        # what follows in a graph network goes by the type
+        return y.bfloat16() if precision == "bfloat16" and residual is None else y
+    if precision == "float32":
+        y = linear(x, weight, bias)
+    else:
+        dtype = torch.bfloat16
+        y = F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+    return y if residual is None else residual + y
+
+
 class Linear(nn.Linear):
     """Linear layer over the channels in the precision asked for, with weights of standard deviation sqrt(gain / in)."""
 
@@ -165,17 +186,7 @@ class Linear(nn.Linear):
                 return perceptron(x, self.weight, self.bias, residual=residual, half=half, ends=ends)
         if activate:
             return gelu(self.forward(x, residual))
-        if serves(x, self.weight, half):
-            y = perceptron(x, self.weight, self.bias, residual=residual, half=half)
-            # what follows in a graph network goes by the type
-            return y.bfloat16() if self.precision == "bfloat16" and residual is None else y
-        if self.precision == "float32":
-            y = linear(x, self.weight, self.bias)
-        else:
-            dtype = torch.bfloat16
-            bias = None if self.bias is None else self.bias.to(dtype)
-            y = F.linear(x.to(dtype), self.weight.to(dtype), bias)
-        return y if residual is None else residual + y
+        return apply_linear(x, self.weight, self.bias, self.precision, residual)
 
 
 class _GELU(torch.autograd.Function):

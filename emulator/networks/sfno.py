@@ -22,6 +22,7 @@ from emulator.networks.conditions import (
     noise_count,
     scalar_count,
 )
+from emulator.networks.grids import outer_and_inner
 from emulator.networks.layers import MLP, DropPath, Linear, full, gelu
 from emulator.networks.norms import Norm
 from emulator.networks.position import Position
@@ -31,7 +32,7 @@ from emulator.networks.stencil import StencilMLP
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
-from emulator.sphere.tables import latitudes, truncation
+from emulator.sphere.tables import latitudes
 from emulator.sphere.transform import SphericalTransform
 
 Skip = Literal["none", "identity", "linear"]
@@ -274,18 +275,9 @@ def _activated(x, skip, kept):
 
 
 def _transforms(nlat, nlon, grid, poles, options, space):
-    """Outer and inner transform with a common truncation; the inner grid is Gaussian where it is coarser."""
-    scale = options.scale_factor
-    inner_nlat, inner_nlon = int((nlat - 1) // scale) + 1, int(nlon // scale)
-    lmax = min(inner_nlat, inner_nlon // 2)
-    lmax = min(lmax, truncation(nlat, nlon, grid)) if options.truncation is None else int(lmax * options.truncation)
-    if lmax < 1:
-        raise ValueError(
-            f"Expected a scale_factor and a truncation that leave a degree, got {scale} and {options.truncation} for "
-            f"{nlat} x {nlon} cells"
-        )
-    outer = SphericalTransform(nlat, nlon, grid, poles, lmax, space)
-    return outer, (outer if scale == 1 else SphericalTransform(inner_nlat, inner_nlon, "gaussian", False, lmax, space))
+    outer, inner = outer_and_inner(nlat, nlon, grid, poles, options.scale_factor, options.truncation)
+    transform = SphericalTransform(*outer, space)
+    return transform, (transform if inner == outer else SphericalTransform(*inner, space))
 
 
 def _areas(transform):

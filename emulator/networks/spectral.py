@@ -151,6 +151,14 @@ def by_degree(c, plan, function):
     return torch.cat(results)
 
 
+def _between(lmax, knots):
+    """Shares of the knots' weights in those of all degrees, `(lmax, knots)`: linear from one to the next."""
+    if knots > lmax:
+        raise ValueError(f"Expected at most as many knots as {lmax} degrees, got {knots}")
+    places = torch.arange(lmax) * ((knots - 1) / max(lmax - 1, 1))
+    return (1 - (places[:, None] - torch.arange(knots)).abs()).clamp(min=0)
+
+
 class SpectralFilter(nn.Module):
     """Convolution on the sphere: coefficients of degree l are multiplied by weights of degree l, for every order alike.
 
@@ -159,6 +167,7 @@ class SpectralFilter(nn.Module):
       kind: "complex", "real" (commutes with every rotation), "diagonal" (one complex factor per degree and channel) or
         "low_rank" (`rank` directions shared by all degrees, with one complex factor per degree and direction).
       precision: "float32" or "bfloat16", of the products of "complex" and "real".
+      knots: of these, degrees with weights of their own, evenly spread; those of others lie between. 0: all have.
     """
 
     by_degree = (
@@ -173,12 +182,13 @@ class SpectralFilter(nn.Module):
         gain: float = 1.0,
         rank: int = 16,
         precision: str = "float32",
+        knots: int = 0,
     ):
         super().__init__()
         if kind not in FILTERS:
             raise ValueError(f"Expected a filter among {FILTERS}, got {kind!r}")
         self.plan, self.kind, self.half = plan, kind, precision == "bfloat16"
-        lmax, std = plan.lmax, math.sqrt(gain / channels)
+        lmax, std = knots or plan.lmax, math.sqrt(gain / channels)
         scale = torch.ones(lmax, 1, 1)
         scale[0] = math.sqrt(2.0)  # the imaginary part of degree 0 has no effect
         if kind == "complex":
@@ -190,6 +200,7 @@ class SpectralFilter(nn.Module):
             weight = torch.randn(lmax, 2, size) * math.sqrt(0.5) * scale
             weight = weight * math.sqrt(gain) if kind == "diagonal" else weight
         self.weight = nn.Parameter(weight)
+        self.register_buffer("between", _between(plan.lmax, knots) if knots else None, persistent=False)
         if kind == "low_rank":
             self.inward = nn.Parameter(torch.randn(channels, rank) * std)
             self.outward = nn.Parameter(torch.randn(rank, channels) * math.sqrt(1 / rank))
@@ -197,9 +208,10 @@ class SpectralFilter(nn.Module):
     def forward(self, c: torch.Tensor) -> torch.Tensor:
         """`(count, batch, channel)` -> the same."""
         if self.weight.ndim == 4 or self.kind == "real":
-            if alone(c, self.weight):
-                return mix(c, self.weight, self.plan, self.half)
-            return Mix.apply(c, self.weight, list(self.plan), self.half)
+            weight = self.weight if self.between is None else torch.einsum("lk,k...->l...", self.between, self.weight)
+            if alone(c, weight):
+                return mix(c, weight, self.plan, self.half)
+            return Mix.apply(c, weight, list(self.plan), self.half)
         if self.kind == "low_rank":
             c = c @ self.inward
         c = by_degree(c, self.plan, self._scale)

@@ -86,7 +86,7 @@ class BandProducts:
         self.sent = [bounds for each in plans for bounds in each.bounds]
         places = {order: n for n, order in enumerate(itertools.chain(*(range(*bounds) for bounds in self.sent)))}
         self.places = tuple(places[order] for order in range(plan.lmax))
-        self.folds = folds(plan._replace(rank=0, flipped=False))
+        self.folds = folds(plan._replace(rank=0))
 
     def to_coefficients(self, x, legendre, fourier, plan):
         """`(nlon * own rows, C)` cells -> `(count, C)` coefficients of the own orders; all contiguous."""
@@ -105,6 +105,15 @@ class BandProducts:
         spectrum = self._to_rows(self._sums(c, legendre, plan))
         return self._from_row_spectra(spectrum, plan, onto).flatten(0, 1)
 
+    def to_spectra(self, x, plan):
+        """Of cells, for each parity of degree, `(2, own order, row, C)` of all processes' rows."""
+        flat = self._to_orders(self._row_spectra(x.view(plan.nlon, -1, x.shape[1]), plan))
+        return self._folded(flat, plan)
+
+    def from_spectra(self, spectra, plan, onto=None):
+        """Transpose of `to_spectra`, added to cells `onto`."""
+        return self._from_row_spectra(self._to_rows(self._unfolded(spectra, plan)), plan, onto).flatten(0, 1)
+
     def _sums(self, c, legendre, plan):
         """Sums over the degrees of the own orders, as `_to_rows` takes them."""
         if native.serves(c, plan.nlon):
@@ -116,8 +125,8 @@ class BandProducts:
         return self._unfolded(spectra, plan)
 
     def _sum(self, c, flat, legendre, plan, backward):
-        places = row_places(plan._replace(flipped=False), c.shape[1])
-        native.legendre_of_rows(c, flat, legendre, places, plan.lmax, plan.bounds, plan.flipped, backward)
+        places = row_places(plan, c.shape[1])
+        native.legendre_of_rows(c, flat, legendre, places, plan.lmax, plan.bounds, backward)
 
     def _to_orders(self, spectrum):
         """`(order, 2, own row, C)` of all orders, as they are sent -> `(own order, 2, row, C)` of each process, flat."""

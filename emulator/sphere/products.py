@@ -105,8 +105,8 @@ def _places(plan, channels):
     return native.folded_places(plan.nlat, channels, longitude_order(plan))
 
 
-def _to_spectra(x, table, plan):
-    """For each parity of degree q, `(2, order, row, C)`: of the part of the field that its degrees belong to."""
+def to_spectra(x, table, plan):
+    """Of cells `(nlon, nlat, C)`, for each parity of degree, `(2, order, row, C)` of the part that its degrees belong to."""
     if native.serves(x, plan.nlon):
         spectra = [empty(2, plan.orders, plan.half, x.shape[2]) for _ in (0, 1)]
         native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=False)
@@ -127,14 +127,20 @@ def _to_spectra(x, table, plan):
     return spectra
 
 
-def _from_spectra(spectra, table, plan, onto=None):
-    """Transpose of `_to_spectra`; the compiled kernels add it to `onto`."""
+def from_spectra(spectra, table, plan, onto=None):
+    """Transpose of `to_spectra`, added to `onto`. What spectra hold beyond the plan's orders may be overwritten."""
     if native.serves(spectra[0], plan.nlon):
         x = empty(plan.nlon, plan.nlat, spectra[0].shape[3])
         native.fourier(x, spectra, _places(plan, x.shape[2]), plan.nlat, plan.lmax, backward=True, onto=onto)
         return x
-    if plan.fourier == "fast":
-        return _from_spectra_fast(spectra, plan)
+    if plan.orders > plan.lmax:
+        for spectrum in spectra:
+            spectrum[:, plan.lmax :] = 0
+    x = _from_spectra_fast(spectra, plan) if plan.fourier == "fast" else _from_spectra_products(spectra, table, plan)
+    return x if onto is None else x.add_(onto.view(x.shape))
+
+
+def _from_spectra_products(spectra, table, plan):
     turn, shape = plan.nlon // 2, spectra[0].shape[2:]
     parts = [[None, None], [None, None]]
     with exact_products():
@@ -181,7 +187,7 @@ def to_coefficients(x, legendre, fourier, plan):
     """`(nlon * nlat, C)` cells -> `(count, C)` coefficients; all contiguous, of the tables' type."""
     plan = Plan(*plan)
     channels = x.shape[1]
-    spectra = _to_spectra(x.view(plan.nlon, plan.nlat, channels), fourier, plan)
+    spectra = to_spectra(x.view(plan.nlon, plan.nlat, channels), fourier, plan)
     return sums_over_rows(spectra, legendre, plan)
 
 
@@ -190,7 +196,7 @@ def sums_over_rows(spectra, legendre, plan):
     channels = spectra[0].shape[3]
     if native.serves(spectra[0], plan.nlon):
         out = empty(plan.count, channels)
-        native.legendre(out, spectra, legendre, plan.lmax, plan.bounds, plan.flipped, plan.natural, False)
+        native.legendre(out, spectra, legendre, plan.lmax, plan.bounds, plan.natural, False)
         return out
     out, position, place = legendre.new_empty(plan.count, channels), 0, 0
     with exact_products(small=plan.half < 40):
@@ -200,7 +206,7 @@ def sums_over_rows(spectra, legendre, plan):
                 degrees = block.degrees[q]
                 products = out.new_empty(2, orders, degrees, channels)
                 for k in (0, 1):
-                    values = spectra[(q + plan.flipped) % 2][k, place : place + orders]
+                    values = spectra[q][k, place : place + orders]
                     torch.bmm(tables[q], values, out=products[k])
                 size = block.rows * degrees
                 target = out[position : position + size].view(degrees, block.rows, channels)
@@ -214,24 +220,17 @@ def to_cells(c, legendre, fourier, plan, onto=None):
     """Transpose of `to_coefficients`: `(count, C)` -> `(nlon * nlat, C)`, added to cells `onto`; all contiguous."""
     plan = Plan(*plan)
     channels = c.shape[1]
-    native_too = native.serves(c, plan.nlon)
-    make = empty if native_too else c.new_empty
+    make = empty if native.serves(c, plan.nlon) else c.new_empty
     spectra = [make(2, plan.orders, plan.half, channels) for _ in (0, 1)]
     sums_over_degrees(c, spectra, legendre, plan)
-    if native_too:
-        return _from_spectra(spectra, fourier, plan, onto).view(-1, channels)
-    if plan.orders > plan.lmax:
-        for spectrum in spectra:
-            spectrum[:, plan.lmax :] = 0
-    cells = _from_spectra(spectra, fourier, plan).view(-1, channels)
-    return cells if onto is None else cells.add_(onto)
+    return from_spectra(spectra, fourier, plan, onto).view(-1, channels)
 
 
 def sums_over_degrees(c, spectra, legendre, plan):
     """Transpose of `sums_over_rows`: fills the orders of the plan's blocks in the two spectra."""
     channels = c.shape[1]
     if native.serves(c, plan.nlon):
-        native.legendre(c, spectra, legendre, plan.lmax, plan.bounds, plan.flipped, plan.natural, True)
+        native.legendre(c, spectra, legendre, plan.lmax, plan.bounds, plan.natural, True)
         return
     position = place = 0
     with exact_products(small=plan.half < 40):
@@ -243,7 +242,7 @@ def sums_over_degrees(c, spectra, legendre, plan):
                 values = c[position : position + size].view(degrees, 2, orders, channels)
                 position += size
                 for k in (0, 1):
-                    target = spectra[(q + plan.flipped) % 2][k, place : place + orders]
+                    target = spectra[q][k, place : place + orders]
                     torch.bmm(tables[q].transpose(1, 2), values[:, k].transpose(0, 1), out=target)
             place += orders
 
@@ -267,10 +266,14 @@ def _(c, legendre, fourier, plan, onto=None):
     return c.new_empty(plan[0] * plan[1], c.shape[1])
 
 
-@register_flop_formula([torch.ops.emulator.to_coefficients, torch.ops.emulator.to_cells])
-def _products(x, legendre, fourier, plan, onto=None, *, out_shape=None):
+def count_of_products(x, legendre, fourier, plan):
     """Operations, on the shapes of the arguments: every entry of a table meets the real and imaginary part of a channel."""
     return 4 * x[1] * (math.prod(legendre) + Plan(*plan).half * math.prod(fourier))
+
+
+@register_flop_formula([torch.ops.emulator.to_coefficients, torch.ops.emulator.to_cells])
+def _products(x, legendre, fourier, plan, onto=None, *, out_shape=None):
+    return count_of_products(x, legendre, fourier, plan)
 
 
 class Transform(torch.autograd.Function):

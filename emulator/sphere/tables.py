@@ -68,7 +68,7 @@ class OrderBlock(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Sizes of a transform. `width`: orders in a block, even. `flipped`: tables of the opposite parity (dP / dtheta).
+    """Sizes of a transform. `width`: orders in a block, even.
 
     `natural`: fields and coefficients in their ordinary order, `(nlat, nlon, C)` and `(lmax, lmax, 2, C)`, not in the
     kernels'; the compiled kernels alone take these. `rank`, `size`: of the process among those that share the orders.
@@ -78,7 +78,6 @@ class Plan(NamedTuple):
     nlon: int
     lmax: int
     width: int
-    flipped: bool = False
     natural: bool = False
     rank: int = 0
     size: int = 1
@@ -146,26 +145,31 @@ def order_blocks(lmax: int, width: int, rank: int = 0, size: int = 1) -> tuple[O
 def legendre_table(grid, plan, kind, analysis):
     """Flat table in the kernels' order, float64, with the quadrature's weights for analysis, 2 - [m = 0] for synthesis.
 
-    `kind`: "scalar" for P_lm, "theta" for dP_lm / dtheta and "phi" for m P_lm / sin(theta), the latter two divided by
-    l (l + 1) for analysis.
+    `kind`: "scalar" for P_lm; "wind" for -dP_lm / dtheta and behind them, as further rows, m P_lm / sin(theta), both divided
+    by sqrt(l (l + 1)), so that vector harmonics are orthonormal.
     """
     theta, weights = (values.numpy() for values in latitudes(plan.nlat, *grid))
     rows = np.roll(np.arange(plan.half), plan.nlat % 2)  # the equator first
     theta, weights = theta[rows], weights[rows] * (2 * math.pi / plan.nlon)
     sizes = [(block.stop - block.start) * degrees for block in plan.blocks for degrees in block.degrees]
-    table = np.empty((sum(sizes), plan.half))
+    width = plan.half if kind == "scalar" else 2 * plan.half
+    table = np.empty((sum(sizes), width))
     parts = iter(np.split(table, np.cumsum(sizes[:-1])))
     for block in plan.blocks:
         orders = range(block.start, block.stop)
-        halves = [next(parts).reshape(len(orders), degrees, plan.half) for degrees in block.degrees]
+        halves = [next(parts).reshape(len(orders), degrees, width) for degrees in block.degrees]
         single = [[m == 0 or 2 * m == plan.nlon] for m in orders]
-        factor = weights if analysis else np.where(single, 1.0, 2.0)
-        for l, functions in enumerate(legendre(kind, orders, plan.lmax, theta), block.start):
-            to = halves[l % 2][:, l // 2 - block.start // 2]
-            np.multiply(functions, factor, out=to)
-            if analysis and kind != "scalar":
-                to /= max(l * (l + 1), 1)
+        factor = np.tile(weights, width // plan.half) if analysis else np.where(single, 1.0, 2.0)
+        functions = (legendre if kind == "scalar" else _wind_functions)(kind, orders, plan.lmax, theta)
+        for l, values in enumerate(functions, block.start):
+            np.multiply(values, factor, out=halves[l % 2][:, l // 2 - block.start // 2])
     return torch.from_numpy(table).flatten()
+
+
+def _wind_functions(_, orders, lmax, theta):
+    pairs = zip(legendre("theta", orders, lmax, theta), legendre("phi", orders, lmax, theta), strict=True)
+    for l, (slope, turn) in enumerate(pairs, orders.start):
+        yield np.concatenate([-slope, turn], 1) / math.sqrt(max(l * (l + 1), 1))
 
 
 def fourier_table(plan):

@@ -34,6 +34,7 @@ from emulator.sphere.tables import (
     own_rows,
     truncation,
 )
+from emulator.sphere.winds import WindProducts
 
 
 class _Reorder(torch.autograd.Function):
@@ -68,9 +69,22 @@ def _shared(key, make, dtype, device):
 
 
 class _Tables(torch.nn.Module):
-    """Buffers that all modules of the process share, made anew from float64 for every type and device."""
+    """A transform between a grid and the triangular truncation of `lmax` degrees and orders.
 
-    def __init__(self, nlat, nlon, grid, poles, lmax, space):
+    Its buffers are shared by all modules of the process, and made anew from float64 for every type and device.
+    """
+
+    kind = "scalar"
+
+    def __init__(
+        self,
+        nlat: int,
+        nlon: int,
+        grid: str = "gaussian",
+        poles: bool = False,
+        lmax: int | None = None,
+        space: Space = ALONE,
+    ):
         super().__init__()
         if nlon < 4:
             raise ValueError(f"Expected at least 4 longitudes, got {nlon}")
@@ -85,11 +99,10 @@ class _Tables(torch.nn.Module):
         for name, order in (("cell", cell_order), ("coefficient", coefficient_order)):
             for n, suffix in ((0, "index"), (1, "inverse")):
                 self._recipes[f"{name}_{suffix}"] = (f"{name} {n}", functools.partial(_nth, order, self.plan, n))
-
-    def _add_legendre(self, name, plan, kind, analysis):
-        grid = (self.grid, self.poles)
-        make = functools.partial(legendre_table, grid, plan, kind, analysis)
-        self._recipes[name] = (f"{kind} {analysis} {grid}", make)
+        for name, analysis in (("analysis_table", True), ("synthesis_table", False)):
+            make = functools.partial(legendre_table, (grid, poles), self.plan, self.kind, analysis)
+            self._recipes[name] = (f"{self.kind} {analysis} {(grid, poles)}", make)
+        self._link(torch.float32, torch.get_default_device())
 
     def _link(self, dtype, device):
         for name, (key, make) in self._recipes.items():
@@ -158,28 +171,34 @@ class _Tables(torch.nn.Module):
             dense = _Reorder.apply(packed, self.coefficient_inverse, self.coefficient_index)
         return dense.unflatten(0, (self.lmax, self.lmax, 2))
 
+    def analyse(self, cells: torch.Tensor) -> torch.Tensor:
+        """`(cell, *channels)` -> `(count, *channels)`, both in the kernels' order."""
+        return self._transform(cells, self.analysis_table)
+
+    def analyse_besides(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`analyse`, and the cells for what else takes them in: gradients come back faster than from two uses of cells."""
+        flat = cells.reshape(len(cells), -1)
+        if flat.dtype != self.analysis_table.dtype or library.alone(flat):
+            return self.analyse(cells), cells
+        how = self.analysis_table, self.fourier, list(self.plan), self._products_for(cells)
+        c, kept = AnalysisBesides.apply(flat.contiguous(), *how)
+        return c.view(len(c), *cells.shape[1:]), kept.view(cells.shape)
+
+    def synthesise(self, packed: torch.Tensor) -> torch.Tensor:
+        """`(count, *channels)` -> `(cell, *channels)`, both in the kernels' order."""
+        return self._transform(packed, self.synthesis_table, inverse=True)
+
+    def _products_for(self, x):
+        """What has the two products of `x`; None for those of `emulator.sphere.products`."""
+        return self._products
+
     def _transform(self, x, table, inverse=False, plan=None):
-        flat = x.reshape(len(x), -1).to(table.dtype)
-        if self.space.size == 1 and library.alone(flat, table):
+        flat, products = x.reshape(len(x), -1).to(table.dtype), self._products_for(x)
+        if products is None and library.alone(flat, table):
             y = (to_cells if inverse else to_coefficients)(flat.contiguous(), table, self.fourier, plan or self.plan)
         else:
-            y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse, self._products)
+            y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse, products)
         return y.view(len(y), *x.shape[1:])
-
-    def _analysis(self, field, table, plan):
-        """Of a field in its ordinary order, which compiled kernels read as it is."""
-        if self._products or not (self._known and library.takes(table)):
-            return self.unpack(self._transform(self.arrange(field), table, plan=plan))
-        _check_shape("a field", field, self.shape)
-        coefficients = self._transform(field.flatten(0, 1), table, plan=plan._replace(natural=True))
-        return coefficients.unflatten(0, (self.lmax, self.lmax, 2))
-
-    def _synthesis(self, coefficients, table, plan):
-        if self._products or not (self._known and library.takes(table)):
-            return self.restore(self._transform(self.pack(coefficients), table, True, plan))
-        _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
-        field = self._transform(coefficients.flatten(0, 2), table, True, plan._replace(natural=True))
-        return field.unflatten(0, self.shape)
 
 
 class SphericalTransform(_Tables):
@@ -195,92 +214,68 @@ class SphericalTransform(_Tables):
     rows or pairs of orders.
     """
 
-    def __init__(
-        self,
-        nlat: int,
-        nlon: int,
-        grid: str = "gaussian",
-        poles: bool = False,
-        lmax: int | None = None,
-        space: Space = ALONE,
-    ):
-        super().__init__(nlat, nlon, grid, poles, lmax, space)
-        self._add_legendre("analysis_table", self.plan, "scalar", True)
-        self._add_legendre("synthesis_table", self.plan, "scalar", False)
-        self._link(torch.float32, torch.get_default_device())
-
     def analysis(self, field: torch.Tensor) -> torch.Tensor:
-        """Coefficients `(lmax, lmax, 2, *channels)` of a field `(nlat, nlon, *channels)`."""
-        return self._analysis(field, self.analysis_table, self.plan)
+        """Coefficients `(lmax, lmax, 2, *channels)` of a field `(nlat, nlon, *channels)`.
+
+        Compiled kernels read a field in its ordinary order as it is.
+        """
+        if not self._takes_natural():
+            return self.unpack(self.analyse(self.arrange(field)))
+        _check_shape("a field", field, self.shape)
+        plan = self.plan._replace(natural=True)
+        c = self._transform(field.flatten(0, 1), self.analysis_table, plan=plan)
+        return c.unflatten(0, (self.lmax, self.lmax, 2))
 
     def synthesis(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Field `(nlat, nlon, *channels)` of coefficients `(lmax, lmax, 2, *channels)`."""
-        return self._synthesis(coefficients, self.synthesis_table, self.plan)
+        if not self._takes_natural():
+            return self.restore(self.synthesise(self.pack(coefficients)))
+        _check_shape("coefficients", coefficients, (self.lmax, self.lmax, 2))
+        plan = self.plan._replace(natural=True)
+        field = self._transform(coefficients.flatten(0, 2), self.synthesis_table, True, plan)
+        return field.unflatten(0, self.shape)
 
-    def analyse(self, cells: torch.Tensor) -> torch.Tensor:
-        """`(cell, *channels)` -> `(count, *channels)`, both in the kernels' order."""
-        return self._transform(cells, self.analysis_table)
-
-    def analyse_besides(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`analyse`, and the cells for what else takes them in: gradients come back faster than from two uses of cells."""
-        flat = cells.reshape(len(cells), -1)
-        if flat.dtype != self.analysis_table.dtype or library.alone(flat):
-            return self.analyse(cells), cells
-        how = self.analysis_table, self.fourier, list(self.plan), self._products
-        c, kept = AnalysisBesides.apply(flat.contiguous(), *how)
-        return c.view(len(c), *cells.shape[1:]), kept.view(cells.shape)
-
-    def synthesise(self, packed: torch.Tensor) -> torch.Tensor:
-        """`(count, *channels)` -> `(cell, *channels)`, both in the kernels' order."""
-        return self._transform(packed, self.synthesis_table, inverse=True)
+    def _takes_natural(self):
+        return not self._products and self._known and library.takes(self.analysis_table)
 
 
 class VectorTransform(_Tables):
-    """Transform of winds: (u, v) <-> coefficients of the spheroidal and the toroidal part (torch-harmonics' basis).
+    """Transform of winds: (u, v) <-> coefficients of the spheroidal and the toroidal part.
 
     On a sphere of radius a, divergence is -l (l + 1) / a times the spheroidal part and vorticity l (l + 1) / a times the
-    toroidal part. Arguments as for `SphericalTransform`. For networks to come that take winds as
-    vectors.
+    toroidal part in torch-harmonics' basis, which `analysis` and `synthesis` have. In the kernels' order (`analyse`,
+    `synthesise`) the coefficients are sqrt(l (l + 1)) times as large, those of orthonormal vector harmonics, so that no
+    degree is louder than in the wind; channels are `(..., 2 * vectors)`, first the eastward components and the spheroidal
+    coefficients, then the northward and the toroidal ones. Arguments as for `SphericalTransform`.
     """
 
-    def __init__(
-        self,
-        nlat: int,
-        nlon: int,
-        grid: str = "gaussian",
-        poles: bool = False,
-        lmax: int | None = None,
-        space: Space = ALONE,
-    ):
-        super().__init__(nlat, nlon, grid, poles, lmax, space)
-        self.flipped = self.plan._replace(flipped=True)  # d/dtheta of an even function is odd
-        for name, analysis in (("analysis", True), ("synthesis", False)):
-            self._add_legendre(f"{name}_theta", self.flipped, "theta", analysis)
-            self._add_legendre(f"{name}_phi", self.plan, "phi", analysis)
-        self._link(torch.float32, torch.get_default_device())
+    kind = "wind"
 
     def analysis(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Spheroidal and toroidal coefficients, each `(lmax, lmax, 2, *channels)`, of eastward and northward wind."""
-        wind = torch.stack([-v, u], 2)  # colatitude grows southward
-        by_theta = self._analysis(wind, self.analysis_theta, self.flipped)
-        by_phi = _times_i(self._analysis(wind, self.analysis_phi, self.plan))
-        return by_theta[:, :, :, 0] - by_phi[:, :, :, 1], -by_phi[:, :, :, 0] - by_theta[:, :, :, 1]
+        wind = torch.stack([u, v], 2).flatten(2)
+        c = self.unpack(self.analyse(self.arrange(wind))) / self._loudness(wind)
+        return tuple(part.unflatten(-1, u.shape[2:]) if u.ndim > 2 else part[..., 0] for part in c.chunk(2, -1))
 
     def synthesis(self, spheroidal: torch.Tensor, toroidal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Eastward and northward wind, each `(nlat, nlon, *channels)`, of the two parts' coefficients."""
-        both = torch.stack([spheroidal, toroidal], 3)
-        by_theta = self._synthesis(both, self.synthesis_theta, self.flipped)
-        by_phi = self._synthesis(_times_i(both), self.synthesis_phi, self.plan)
-        return by_phi[:, :, 0] - by_theta[:, :, 1], -(by_theta[:, :, 0] + by_phi[:, :, 1])
+        both = torch.stack([spheroidal, toroidal], 3).flatten(3)
+        wind = self.restore(self.synthesise(self.pack(both * self._loudness(both))))
+        shape = spheroidal.shape[3:]
+        return tuple(part.unflatten(-1, shape) if shape else part[..., 0] for part in wind.chunk(2, -1))
+
+    def _loudness(self, like):
+        """sqrt(l (l + 1)) by degree, 1 for degree 0, `(lmax, 1, 1, 1)`."""
+        l = torch.arange(self.lmax, dtype=like.dtype, device=like.device)
+        return (l * (l + 1)).clamp(min=1).sqrt()[:, None, None, None]
+
+    def _products_for(self, x):
+        return WindProducts(x.shape[-1] // 2, self._products)
 
 
 def _check_shape(what, x, expected):
     if tuple(x.shape[: len(expected)]) != expected:
         raise ValueError(f"Expected {what} of shape {(*expected, '*channels')}, got {tuple(x.shape)}")
-
-
-def _times_i(c):
-    return torch.stack([-c[:, :, 1], c[:, :, 0]], 2)
 
 
 def _nth(order, plan, n):

@@ -12,14 +12,17 @@ TOLERANCE = {DOUBLE: 1e-12, SINGLE: 1e-6, HALF: 0.05}
 
 
 def results(space, cases):
-    """Of every case, `(config, grid, dtype)`, the output and gradients, whole on every process; HALF: by autocast."""
+    """Of every case, `(config, grid, dtype)`, the output and gradients, whole on every process; HALF: by autocast.
+
+    A case may hold a signature of the channels too.
+    """
     return [_result(space, *case) for case in cases]
 
 
-def _result(space, config, grid, dtype):
+def _result(space, config, grid, dtype, signature=None):
     torch.manual_seed(0)
     half, dtype = dtype is HALF, SINGLE if dtype is HALF else dtype
-    net = build(config, INPUTS, OUTPUTS, grid, space).to(dtype)
+    net = build(config, INPUTS, OUTPUTS, grid, space, signature).to(dtype)
     generator = torch.Generator().manual_seed(1)
 
     def draw(*shape):
@@ -34,7 +37,7 @@ def _result(space, config, grid, dtype):
     upstream = draw(BATCH, OUTPUTS, *grid.shape)[:, :, space.band(rows)]
     given = [draw(BATCH, count, *grid.shape)[:, :, space.band(rows)].clone().requires_grad_() for count in channels]
     with torch.autocast("cpu", HALF, enabled=half):
-        y = net(given[0], **dict(zip(("noise",), given[1:], strict=False)))
+        y = net(given[0], **({} if noise is None else {"noise": given[1]}))
     # the loss is the sum of the processes' parts, and so are the gradients of the weights
     gradients = torch.autograd.grad((y * upstream).sum(), [*given, *net.parameters()])
     fields = dict(zip(("output", "input", "noise"), (y, *gradients[: len(given)]), strict=False))

@@ -32,6 +32,7 @@ CONFIGS = {
     ),
     "column": dict(kind="column", width=8),
     "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
+    "vector_cnn": dict(kind="vector_cnn", width=8, vectors=3, blocks=2, scale_factor=1.5),
 }
 
 

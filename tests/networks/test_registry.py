@@ -36,6 +36,7 @@ CONFIGS = {
     ),
     "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
     "column": dict(kind="column", width=16),
+    "vector_cnn": dict(kind="vector_cnn", width=8, vectors=3, blocks=2),
     "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
     "external": dict(kind="external", factory=f"{__name__}:columns", options={"width": 8}),
 }

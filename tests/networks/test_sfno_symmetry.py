@@ -1,16 +1,14 @@
 """What the spherical Fourier neural operator commutes with: turns about the axis, and every rotation with real filters."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
+from rotations import Rotation
 from small_sfno import SMALL, awaken, fields, network
 from torch.testing import assert_close
 
 from emulator.networks.spectral import FILTERS, DegreeGate, SpectralFilter
-from emulator.sphere.legendre import legendre
-from emulator.sphere.tables import latitudes
 from emulator.sphere.transform import SphericalTransform
 
 
@@ -45,41 +43,6 @@ def test_position_breaks_the_symmetry(kind):
     x = fields(1, 3, 12, 24)
     with torch.no_grad():
         assert (net(x.roll(7, -1)) - net(x).roll(7, -1)).abs().max() > 1e-2
-
-
-class Rotation:
-    """A rotation of band-limited fields by evaluating their harmonics at the turned points; float64."""
-
-    def __init__(self, transform, axis, angle):
-        theta = latitudes(transform.nlat)[0]
-        phi = torch.arange(transform.nlon, dtype=torch.float64) * (2 * math.pi / transform.nlon)
-        theta, phi = torch.meshgrid(theta, phi, indexing="ij")
-        points = torch.stack([theta.sin() * phi.cos(), theta.sin() * phi.sin(), theta.cos()], -1)
-        axis = torch.tensor(axis, dtype=torch.float64)
-        x, y, z = (axis / axis.norm()).tolist()
-        cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
-        matrix = torch.linalg.matrix_exp(cross * angle)
-        turned = points.flatten(0, 1) @ matrix  # the inverse rotation of every point
-        self.transform = transform
-        self.basis = self._harmonics(turned.double())
-
-    def _harmonics(self, points):
-        """`(point, lmax, lmax, 2)`: what each real coefficient contributes at each point."""
-        lmax = self.transform.lmax
-        theta = torch.arccos(points[:, 2].clamp(-1, 1)).numpy()
-        table = torch.stack(
-            [torch.tensor(p.T) for p in legendre("scalar", range(lmax), lmax, theta)], 1
-        )  # (point, l, m)
-        orders = torch.arange(lmax)
-        angle = torch.atan2(points[:, 1], points[:, 0])[:, None] * orders
-        table = table * (2 - (orders == 0).double())
-        return torch.stack([table * angle.cos()[:, None], -table * angle.sin()[:, None]], -1)
-
-    def __call__(self, x):
-        """`(batch, channel, nlat, nlon)`."""
-        c = self.transform.analysis(x.permute(2, 3, 0, 1))
-        turned = torch.einsum("plmr,lmrbc->pbc", self.basis, c)
-        return turned.unflatten(0, self.transform.shape).permute(2, 3, 0, 1)
 
 
 @pytest.mark.parametrize("kind", ["real", "complex"])

@@ -62,6 +62,7 @@ NETWORKS = {
     },
     "column": {"kind": "column", "width": 8},
     "a recurrence": {"kind": "column", "design": "recurrence", "width": 8, "layers": 1},
+    "vector_cnn": {"kind": "vector_cnn", "width": 4, "vectors": 2, "blocks": 2, "scale_factor": 1.5, "knots": 3},
     "torch_harmonics": {"kind": "torch_harmonics", "embed_dim": 8, "num_layers": 1},
     "external": {"kind": "external", "factory": "other_network:columns", "options": {"width": 8}},
     "sfno in half precision": SFNO | {"mlp_precision": "bfloat16", "filter_precision": "bfloat16", "filter": "real"},
@@ -147,7 +148,7 @@ def test_updates_in_half_precision_close_budgets_in_full(planet, tmp_path, netwo
         assert torch.bfloat16 in types
 
 
-@pytest.mark.parametrize("network", ["sfno", "graph in half precision", "unet"])
+@pytest.mark.parametrize("network", ["sfno", "graph in half precision", "unet", "vector_cnn"])
 def test_a_network_is_one_graph_to_torch_compile(network):
     """As for a GPU, whose products are torch's own; a break would have Python between the parts, at every layer."""
     options = NETWORKS[network] | ({"checkpointing": False, "blocks": 1} if network == "sfno" else {})

@@ -1,0 +1,266 @@
+"""Spherical CNN of scalars and vectors, after Esteves et al. (2020, 2023): winds are vector fields, inside and out.
+
+Isotropic filters act on coefficients, degree by degree: of scalars, and of the spheroidal and the toroidal part of vectors.
+They are all linear maps between these that commute with rotations; among them are gradients, divergence and vorticity. On the
+grid, vectors enter scalars by inner products, and scalars gate vectors. States are pairs of `(cell, batch, scalar)` and
+`(cell, batch, 2 * vector)` in the order of the transforms' kernels, as in `emulator.networks.sfno`.
+"""
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from emulator.networks.conditions import (
+    NoiseModulation,
+    NoiseOptions,
+    check_condition,
+    check_noise,
+    noise_count,
+    scalar_count,
+)
+from emulator.networks.grids import Sizes, outer_and_inner
+from emulator.networks.layers import MLP, DropPath, full
+from emulator.networks.position import Position
+from emulator.networks.registry import expect_global, network
+from emulator.networks.signature import Signature
+from emulator.networks.spectral import SpectralFilter
+from emulator.networks.vectors import (
+    Components,
+    Sorting,
+    SpectralNorm,
+    VectorLinear,
+    along,
+    from_condition,
+    gated,
+    lengths,
+)
+from emulator.options import Options, option
+from emulator.parallel.space import ALONE, Space
+from emulator.planet.grid import Grid
+from emulator.sphere.transform import SphericalTransform, VectorTransform
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorCNNOptions(Options):
+    """Spherical CNN of scalars and vectors (Esteves et al. 2023), which every rotation commutes with.
+
+    Winds, currents and stresses are found among the channels by their names. `scale_factor` is the papers' spectral pooling,
+    `knots` their localised filters.
+    """
+
+    width: int = option(64, "scalar channels of the state", minimum=1)
+    vectors: int = option(24, "vector channels of the state", minimum=1)
+    blocks: int = option(
+        4, "each a filter between transforms, and a perceptron of scalars that gates vectors", minimum=1
+    )
+    scale_factor: float = option(1, "how much coarser the inner blocks' grid is", minimum=1)
+    truncation: float | None = option(
+        None, "share of the inner grid's degrees to keep; none: those that its quadrature resolves", above=0, maximum=1
+    )
+    knots: int = option(0, "degrees that have weights of their own, others lie between; 0: all", minimum=0)
+    filter_precision: Precision = option("float32", "of the filters' products")
+    mlp_ratio: float = option(2.0, "hidden width of a block's MLP over width", above=0)
+    mlp_precision: Precision = option("float32", "of the products of linear layers")
+    encoder_layers: int = option(1, "hidden layers of the scalars' encoder and decoder", minimum=0)
+    components: bool = option(True, "scales and offsets are learned for winds normalised component by component")
+    position: Literal["none", "harmonics", "learned"] = option(
+        "none", "a field added to the encoded state to tell places apart: harmonics of low degree, or learned"
+    )
+    noise: NoiseOptions | None = option(None, "random fields that scale and shift what an MLP takes in")
+    condition: tuple[str, ...] = option(
+        (), "time_of_year, or forcing without levels, to scale and shift all features by"
+    )
+    checkpointing: bool = option(False, "compute blocks again in the backward pass instead of storing them")
+    drop_path: float = option(
+        0.0, "probability to skip the last block's branch, growing from 0 at the first", minimum=0, below=1
+    )
+    zero_output: bool = option(False, "the decoder starts at zero")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if int(self.width * self.mlp_ratio) < 1:
+            raise ValueError(f"Expected an mlp_ratio that leaves a channel of {self.width}, got {self.mlp_ratio}")
+
+
+@network("vector_cnn", VectorCNNOptions, regions=(), bands=True, signature=True)
+def build(
+    options: VectorCNNOptions, inputs: int, outputs: int, grid: Grid, space: Space, signature: Signature
+) -> "VectorCNN":
+    expect_global(grid, "gaussian", "equiangular")
+    return VectorCNN(signature, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options, space=space)
+
+
+class Transforms(nn.Module):
+    """Transforms of scalars and of vectors on one grid; coefficients of both are `(count, batch, scalars + 2 * vectors)`."""
+
+    def __init__(self, sizes: Sizes, scalars: int, space: Space):
+        super().__init__()
+        self.of_scalars, self.of_vectors = SphericalTransform(*sizes, space), VectorTransform(*sizes, space)
+        self.scalars = scalars
+
+    def analyse(self, s: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Coefficients, and both states for what else takes them in."""
+        (a, s), (b, w) = self.of_scalars.analyse_besides(s), self.of_vectors.analyse_besides(w)
+        return torch.cat([a, b], -1), s, w
+
+    def synthesise(self, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        of_scalars, of_vectors = c.split([self.scalars, c.shape[-1] - self.scalars], -1)
+        return self.of_scalars.synthesise(of_scalars), self.of_vectors.synthesise(of_vectors)
+
+
+class VectorCNN(nn.Module):
+    """Spherical CNN of scalars and vectors on a Gaussian or equiangular grid.
+
+    Args:
+      signature: what the channels are; eastward and northward components of the same name, level and time are one vector.
+      nlat, nlon, grid, poles: the grid, as for `emulator.sphere.transform.SphericalTransform`.
+      options: size and design.
+      space: the processes that hold a state together, each the rows of its band; weights are the same on all.
+    Raises `ValueError` for a grid without the wanted degrees or with too few for all processes.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        nlat: int,
+        nlon: int,
+        grid: str = "gaussian",
+        poles: bool = False,
+        options: VectorCNNOptions | None = None,
+        space: Space = ALONE,
+    ):
+        super().__init__()
+        self.options = options = options or VectorCNNOptions()
+        outer, inner = outer_and_inner(nlat, nlon, grid, poles, options.scale_factor, options.truncation)
+        self.outer = Transforms(outer, options.width, space)
+        self.inner = self.outer if inner == outer else Transforms(inner, options.width, space)
+        self.given, self.made = Sorting(signature.inputs), Sorting(signature.outputs)
+        self.in_channels = len(signature.inputs)
+        hidden, precision = [options.width] * options.encoder_layers, options.mlp_precision
+        seen, winds, made = self.given.scalars + self.given.vectors, self.given.vectors, self.made.vectors
+        self.encoder = MLP((seen, *hidden, options.width), bool(hidden), precision=precision)
+        self.decoder = self.vector_encoder = self.vector_decoder = None
+        if self.made.scalars:
+            widths = options.width + seen, *hidden, self.made.scalars
+            self.decoder = MLP(widths, bool(hidden), precision=precision)
+        if winds:
+            self.vector_encoder = VectorLinear(winds, options.vectors, precision)
+        if made:
+            self.vector_decoder = VectorLinear(options.vectors + winds, made, precision)
+        self.given_components = Components(winds) if winds and options.components else nn.Identity()
+        self.made_components = Components(made) if made and options.components else nn.Identity()
+        for layer in (self.decoder and self.decoder.layers[-1], self.vector_decoder):
+            if options.zero_output and layer is not None:
+                nn.init.zeros_(layer.weight)
+        self.position = Position(options.position, self.outer.of_scalars, options.width)
+        last = options.blocks - 1
+        self.blocks = nn.ModuleList(
+            Block(
+                self.outer if n == 0 else self.inner,
+                self.outer if n == last else self.inner,
+                options,
+                options.drop_path * n / max(last, 1),
+            )
+            for n in range(options.blocks)
+        )
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(batch, inputs, nlat, nlon)` -> `(batch, outputs, nlat, nlon)`; of the own rows in a band.
+
+        `condition`: `(batch, scalar)` and `noise`: `(batch, field, nlat, nlon)`, where the options ask for
+        them. Raises `ValueError` for other shapes.
+        """
+        self._check(x, condition, noise)
+        grid = self.outer.of_scalars
+        scalars, winds = (grid.from_maps(part) for part in self.given.part(x))
+        winds = self.given_components(winds)
+        scalars = torch.cat([scalars, lengths(winds)], -1)
+        s = self.position(self.encoder, scalars)
+        w = s.new_zeros(*s.shape[:2], 2 * self.options.vectors)
+        if self.vector_encoder is not None:
+            w = self.vector_encoder(winds)
+        for block, field in zip(self.blocks, self._noise_of_blocks(noise), strict=True):
+            if self.options.checkpointing and torch.is_grad_enabled():
+                s, w = checkpoint(block, s, w, condition, field, use_reentrant=False)
+            else:
+                s, w = block(s, w, condition, field)
+        made = [s.new_zeros(*s.shape[:2], 0)] * 2
+        if self.decoder is not None:
+            made[0] = full(self.decoder(s, besides=scalars))
+        if self.vector_decoder is not None:
+            made[1] = self.made_components(self.vector_decoder(_joined(w, winds)))
+        return self.made.join(*(grid.to_maps(part) for part in made))
+
+    def _noise_of_blocks(self, noise):
+        """For every block the noise `(cell, batch, channel)` on the grid that it ends on, or None."""
+        if noise is None:
+            return [None] * len(self.blocks)
+        outer = self.outer.of_scalars.from_maps(noise)
+        if self.inner is self.outer:
+            return [outer] * len(self.blocks)
+        inner = self.inner.of_scalars.synthesise(self.outer.of_scalars.analyse(outer))
+        return [outer if block.synthesis is self.outer else inner for block in self.blocks]
+
+    def _check(self, x, condition, noise):
+        expected = (self.in_channels, *self.outer.of_scalars.shape)
+        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+            raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
+        check_condition(condition, x, self.options.condition)
+        check_noise(noise, x, noise_count(self.options.noise))
+
+
+def _joined(w, more):
+    """Vectors and further vectors."""
+    (a, b), (c, d) = w.chunk(2, -1), more.chunk(2, -1)
+    return torch.cat([a, c, b, d], -1)
+
+
+class Block(nn.Module):
+    """Norm and filter of the coefficients, then an MLP of scalars and inner products, added to scalars and gating vectors."""
+
+    def __init__(self, analysis: Transforms, synthesis: Transforms, options: VectorCNNOptions, drop_path: float):
+        super().__init__()
+        self.analysis, self.synthesis = analysis, synthesis
+        width, vectors, plan = options.width, options.vectors, analysis.of_scalars.plan
+        conditions, space = scalar_count(options.condition), analysis.of_scalars.space
+        self.norm = SpectralNorm(plan, width, vectors, conditions, space)
+        self.shift = from_condition(conditions, width)
+        self.filter = SpectralFilter(
+            plan, width + 2 * vectors, "real", precision=options.filter_precision, knots=options.knots
+        )
+        self.turn = VectorLinear(vectors, vectors, options.mlp_precision)
+        self.noise = NoiseModulation(noise_count(options.noise), width) if options.noise else None
+        widths = width + vectors, int(width * options.mlp_ratio), width + vectors
+        self.mlp = MLP(widths, bias_last=False, precision=options.mlp_precision)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self,
+        s: torch.Tensor,
+        w: torch.Tensor,
+        condition: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scalars and vectors on the grid of `analysis` -> those on the grid of `synthesis`, which is the noise's."""
+        c, s, w = self.analysis.analyse(s, w)
+        if self.analysis is not self.synthesis:  # what is kept goes through the same change of grid
+            s, w = self.synthesis.synthesise(c)
+        scalars, vectors = self.synthesis.synthesise(self.filter(self.norm(c, condition)))
+        if self.shift is not None:
+            scalars = scalars + full(self.shift(condition))
+        if self.noise is not None:
+            scalars = self.noise(scalars, noise)
+        turned = self.turn(vectors)
+        made = full(self.mlp(scalars, besides=along(vectors, turned)))
+        if self.drop_path.active:  # scalars and vectors of a sample are left out together
+            kept = self.drop_path(made.new_ones(1, *made.shape[1:2], 1))
+            made, turned = made * kept, turned * kept
+        change, gate = made.split([s.shape[-1], made.shape[-1] - s.shape[-1]], -1)
+        return s + change, gated(turned, 2 * torch.sigmoid(gate), w)

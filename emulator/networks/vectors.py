@@ -1,0 +1,168 @@
+"""Layers of tangent vectors beside scalars: which channels are components of one, and what commutes with rotations.
+
+Vectors are `(cell, batch, 2 * vector)`, first all eastward, then all northward components. Their spheroidal and toroidal
+coefficients lie alike. A rotation of the sphere turns the two components of a place by an angle of that place. So vectors are
+mixed by complex numbers (with u + i v for a vector), scalars are made of inner products, and scalars scale vectors.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from emulator.networks.layers import apply_linear, full
+from emulator.networks.signature import Channel
+from emulator.parallel.space import ALONE, Space
+from emulator.sphere.tables import Plan, coefficient_order
+
+PAIRS = (("u_component_of", "v_component_of"), ("eastward", "northward"), ("zonal", "meridional"))
+
+
+def wind_pairs(channels: Sequence[Channel]) -> list[tuple[int, int]]:
+    """Positions of the eastward and the northward component of every vector, as the variables' names tell them.
+
+    Both are of the same level, time and role.
+    """
+    places = {(c.name, c.level, c.time, c.role): n for n, c in enumerate(channels)}
+    found = []
+    for (name, *rest), n in places.items():
+        partners = [name.replace(east, north) for east, north in PAIRS if east in name]
+        found += [(n, places[partner, *rest]) for partner in partners if (partner, *rest) in places]
+    return found
+
+
+class Sorting(nn.Module):
+    """Channels parted into scalars and vectors, and joined again; `(batch, channel, *space)`."""
+
+    def __init__(self, channels: Sequence[Channel]):
+        super().__init__()
+        pairs = wind_pairs(channels)
+        vectors = [n for side in zip(*pairs, strict=True) for n in side]
+        scalars = [n for n in range(len(channels)) if n not in set(vectors)]
+        self.scalars, self.vectors = len(scalars), len(pairs)
+        order = scalars + vectors
+        self._parts = _runs(scalars), _runs(vectors)
+        self._back = _runs(sorted(range(len(order)), key=order.__getitem__))
+
+    def part(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scalars `(batch, scalar, *space)` and vectors `(batch, 2 * vector, *space)`, either of which may be empty."""
+        return tuple(torch.cat([x[:, :0], *(x[:, run] for run in runs)], 1) for runs in self._parts)
+
+    def join(self, scalars: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """Inverse of `part`."""
+        x = torch.cat([scalars, vectors], 1)
+        return x if len(self._back) == 1 else torch.cat([x[:, run] for run in self._back], 1)
+
+
+def _runs(order):
+    """Slices of successive numbers: gradients of slices need no scattering."""
+    starts = [n for n, at in enumerate(order) if n == 0 or at != order[n - 1] + 1]
+    bounds = itertools.pairwise([*starts, len(order)])
+    return [slice(order[a], order[a] + b - a) for a, b in bounds]
+
+
+class VectorLinear(nn.Module):
+    """Vectors mixed by complex weights, cell by cell: `(cell, batch, 2 * inputs)` -> `(cell, batch, 2 * outputs)`."""
+
+    def __init__(self, inputs: int, outputs: int, precision: str = "float32"):
+        super().__init__()
+        self.precision = precision
+        self.weight = nn.Parameter(torch.randn(2, outputs, inputs) * math.sqrt(0.5 / inputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        real, imag = self.weight
+        matrix = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)], 0)
+        return full(apply_linear(x, matrix, None, self.precision))
+
+
+class Components(nn.Module):
+    """A scale and an offset of every component, which start as one and zero.
+
+    Data are normalised channel by channel: the mean of a component and its own spread make of a vector field something that
+    no rotation knows. This is what can undo it.
+    """
+
+    def __init__(self, vectors: int):
+        super().__init__()
+        self.scale, self.offset = nn.Parameter(torch.ones(2 * vectors)), nn.Parameter(torch.zeros(2 * vectors))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(self.offset, x, self.scale)
+
+
+class _Along(torch.autograd.Function):
+    """`along`, with its gradients in few passes."""
+
+    @staticmethod
+    def forward(ctx, x, other):
+        x, other = (vectors.unflatten(-1, (2, -1)) for vectors in (x, other))
+        shrink = torch.rsqrt(1 + other.square().sum(-2))
+        product = (x * other).sum(-2)
+        ctx.save_for_backward(x, other, product, shrink)
+        return product * shrink
+
+    @staticmethod
+    def backward(ctx, g):
+        x, other, product, shrink = ctx.saved_tensors
+        g = (g * shrink)[..., None, :]
+        by_other = torch.addcmul(x * g, other, g * (product * shrink.square())[..., None, :], value=-1)
+        return (other * g).flatten(-2), by_other.flatten(-2)
+
+
+def along(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The component of every vector along another one, `(..., vector)`; below a length of 1 it fades out smoothly."""
+    return _Along.apply(x, other)
+
+
+def lengths(x: torch.Tensor) -> torch.Tensor:
+    """Every vector along itself, `(..., vector)`: its length, which below 1 fades out smoothly."""
+    square = x.unflatten(-1, (2, -1)).square().sum(-2)
+    return square * torch.rsqrt(1 + square)
+
+
+def gated(x: torch.Tensor, gate: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
+    """Vectors times `(..., vector)` scalars, added to others."""
+    parts = (vectors.unflatten(-1, (2, -1)) for vectors in (onto, x))
+    return torch.addcmul(*parts, gate[..., None, :]).flatten(-2)
+
+
+class SpectralNorm(nn.Module):
+    """Coefficients `(count, batch, scalars + 2 * vectors)` over their root mean square, times a parameter and by a condition.
+
+    Squares over the sphere are sums of squared coefficients (Parseval), so cells count by their area on every grid, and every
+    rotation commutes with the norm. Those of both components of a vector are taken together.
+
+    Args:
+      plan: the transform's. condition_dim: length of the condition, 0 for none. Its effect starts at zero.
+      space: the processes that hold the state together.
+    """
+
+    def __init__(self, plan: Plan, scalars: int, vectors: int, condition_dim: int = 0, space: Space = ALONE):
+        super().__init__()
+        self.scalars, self.vectors, self.space = scalars, vectors, space
+        stored = coefficient_order(plan)[0] // 2
+        degree, order = stored // plan.lmax, stored % plan.lmax
+        shares = (2 - (order == 0).float()) * (degree >= order) / (4 * math.pi)
+        self.register_buffer("shares", shares[:, None, None], persistent=False)
+        self.weight = nn.Parameter(torch.ones(scalars + vectors))
+        self.modulation = from_condition(condition_dim, scalars + vectors)
+
+    def forward(self, c: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        power = self.space.total((c.square() * self.shares).sum(0))  # (batch, channel)
+        power, spheroidal, toroidal = power.split([self.scalars, self.vectors, self.vectors], -1)
+        scale = self.weight * torch.rsqrt(torch.cat([power, (spheroidal + toroidal) / 2], -1) + 1e-6)
+        if self.modulation is not None:
+            scale = scale * (1 + full(self.modulation(condition)))
+        return c * torch.cat([scale, scale[:, self.scalars :]], -1)
+
+
+def from_condition(condition_dim: int, channels: int) -> nn.Linear | None:
+    """A linear map of a condition that starts at zero; None without a condition."""
+    if not condition_dim:
+        return None
+    layer = nn.Linear(condition_dim, channels)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
