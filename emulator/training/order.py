@@ -55,7 +55,7 @@ class Order:
         if not phase.replays:
             return lambda update: Planned(fresh(update))
         valid = set(starts.tolist()).__contains__
-        return Replay(phase, recipe.seed, first, functools.lru_cache(64)(fresh), recipe.times, valid).plan
+        return Replay(phase, recipe.seed, first, fresh, recipe.times, valid).plan
 
     def _plan(self, update: int) -> Planned:
         """Of all samples of an update."""

@@ -3,7 +3,8 @@
     python scripts/trials/refine_last_layer.py runs/quickstart [--updates 60] [--power 1]
 
 Trains the filter of the last block by the loss `spectral` (a Sobolev norm of the error of a step) on the training period,
-and prints that loss, and the plain squared error, of held-out times before and after.
+and prints that loss, and the plain squared error, of held-out times before and after. The weights are the mean of those of
+the second half of the updates.
 """
 
 import argparse
@@ -65,12 +66,17 @@ def main() -> None:
     optimizer = torch.optim.Adam([weight], options.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
     random = np.random.default_rng(0)
-    for _ in range(options.updates):
+    mean, averaged = torch.zeros_like(weight), options.updates // 2
+    for n in range(options.updates):
         batch = seen.batch(np.sort(random.choice(seen.starts(1), BATCH, replace=False)), 1)
         optimizer.zero_grad()
         losses["spectral"].train()(batch, WindowOptions())[0].backward()
         optimizer.step()
         schedule.step()
+        if n >= options.updates - averaged:
+            mean += weight.detach() / averaged
+    with torch.no_grad():
+        weight.copy_(mean)
     for kind, value in losses_now().items():
         print(f"{kind:9} {before[kind]:.4g} -> {value:.4g}  ({100 * (value / before[kind] - 1):+.1f} %)")
     share = weight.numel() / sum(p.numel() for p in step.network.parameters())
