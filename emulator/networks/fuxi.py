@@ -16,18 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import (
-    ModulatedNorm,
-    NoiseOptions,
-    check_condition,
-    check_noise,
-    noise_count,
-    scalar_count,
-)
+from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.halos import Edges
 from emulator.networks.layers import DropPath, full
-from emulator.networks.maps import MapConv, Patches, Residual, Surroundings, edges_of
-from emulator.networks.registry import expect_global, network
+from emulator.networks.maps import MapConv, MapNetwork, Patches, Residual, Surroundings, edges_of
+from emulator.networks.registry import network
 from emulator.networks.windows import Dense, Moves, Perceptron, Windows, shifted
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
@@ -70,12 +63,10 @@ class FuXiOptions(Options):
 
 @network("fuxi", FuXiOptions, regions=("box", "projected"))
 def build(options: FuXiOptions, inputs: int, outputs: int, grid: Grid) -> "FuXi":
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
     return FuXi(inputs, outputs, grid.shape, edges_of(grid), options)
 
 
-class FuXi(nn.Module):
+class FuXi(MapNetwork):
     """U-Transformer on a latitude-longitude grid, a box of one, or a map.
 
     Args:
@@ -92,9 +83,8 @@ class FuXi(nn.Module):
         edges: Edges,
         options: FuXiOptions | None = None,
     ):
-        super().__init__()
-        self.options = options = options or FuXiOptions()
-        self.in_channels, self.out_channels, self.shape = in_channels, out_channels, tuple(shape)
+        options = options or FuXiOptions()
+        super().__init__(in_channels, out_channels, shape, options)
         width, patch = options.width, options.patch
         self.patches = Patches(self.shape, 2 * patch, edges)
         edges = dataclasses.replace(edges, poles=False)
@@ -123,15 +113,11 @@ class FuXi(nn.Module):
         `condition`: `(batch, scalar)` and `noise`: `(batch, field, *shape)`, of which blocks see means, where the options ask
         for them. Raises `ValueError` for other shapes.
         """
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
-            raise ValueError(
-                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
-            )
-        check_condition(condition, x, self.options.condition)
-        check_noise(noise, x, noise_count(self.options.noise))
+        self.check(x, condition, noise)
         entered = x.dtype
-        x = self.embed(self.patches(x))
-        x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1))
+        # channels last for the norm, and where patches are many; other convolutions are faster without
+        x = self.embed(self.patches(x).contiguous(memory_format=torch.channels_last))
+        x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1).contiguous())
         y = self._attended(x, condition, noise)
         y = self.head(self.up(torch.cat([x, y.to(x.dtype)], 1)))
         return self.patches.off(F.pixel_shuffle(y, self.options.patch)).to(entered).contiguous()

@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.networks.conditions import check_condition, check_noise, noise_count
 from emulator.networks.halos import Edges
+from emulator.networks.registry import expect_global
 from emulator.networks.stencil import pad_region, pad_rows
+from emulator.options import Options
 from emulator.planet.grid import Grid
 
 WIDE = (
@@ -16,11 +19,35 @@ WIDE = (
 
 
 def edges_of(grid: Grid) -> Edges:
-    """What lies beyond a latitude-longitude grid, a box of one, or a map. Raises `ValueError` for a box in two parts."""
+    """What lies beyond a latitude-longitude grid, a box or a map. Raises `ValueError` for others, and a box in two parts."""
+    if grid.is_global():
+        expect_global(grid, "gaussian", "equiangular", "regular")
     if grid.is_split:
         raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
     whole = grid.is_global()
     return Edges(poles=whole and grid.has_poles, round=whole or grid.goes_round, open=not whole)
+
+
+class MapNetwork(nn.Module):
+    """A network of whole maps, which refuses others.
+
+    Args:
+      in_channels, out_channels: channels of the input, all its times together, and of the output.
+      shape: rows and columns. options: of the network, with `condition` and `noise`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, shape: tuple[int, int], options: Options):
+        super().__init__()
+        self.in_channels, self.out_channels, self.shape, self.options = in_channels, out_channels, tuple(shape), options
+
+    def check(self, x: torch.Tensor, condition: torch.Tensor | None, noise: torch.Tensor | None) -> None:
+        """Raises `ValueError` for an input, a condition or noise of another shape than the network takes."""
+        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
+            raise ValueError(
+                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
+            )
+        check_condition(condition, x, self.options.condition)
+        check_noise(noise, x, noise_count(self.options.noise))
 
 
 class Patches(nn.Module):

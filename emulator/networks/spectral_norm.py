@@ -18,29 +18,38 @@ class LargestOne(nn.Module):
     """A weight over its largest singular value as a matrix of outputs and all else.
 
     One power iteration follows each change of the weight while training, and no other: several steps of a window, parts of a
-    batch and blocks that are computed again have the same weights. Directions are kept with the weights.
+    batch and blocks that are computed again have the same weights. What tells a change is the weight's sum, which is the same
+    on any number of processes, sharded or not, and is kept with the directions; nobody waits for it.
     """
 
     def __init__(self, weight: torch.Tensor, axis: int):
         super().__init__()
-        self.axis, self.seen = axis, None
+        self.axis = axis
         matrix = self._matrix(weight.detach())
         self.register_buffer("left", F.normalize(torch.randn(matrix.shape[0]), dim=0))
         self.register_buffer("right", F.normalize(torch.randn(matrix.shape[1]), dim=0))
         for _ in range(15):
-            self._iterate(matrix)
+            self.left, self.right = self._iterated(matrix)
+        self.register_buffer("followed", matrix.sum())
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        matrix = self._matrix(weight)
-        if self.training and weight._version != self.seen:
-            self._iterate(matrix.detach())
-            self.seen = weight._version
-        return weight / torch.dot(self.left, torch.mv(matrix, self.right))
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = self._matrix(weight)
+            if self.training:
+                self._follow(matrix.detach())
+            return weight / torch.dot(self.left, torch.mv(matrix, self.right))
 
     def _matrix(self, weight):
         return weight.movedim(self.axis, 0).flatten(1)
 
-    @torch.no_grad()
-    def _iterate(self, matrix):
-        self.left.copy_(F.normalize(torch.mv(matrix, self.right), dim=0))
-        self.right.copy_(F.normalize(torch.mv(matrix.t(), self.left), dim=0))
+    def _follow(self, matrix):
+        total = matrix.sum()
+        changed = total != self.followed
+        left, right = self._iterated(matrix)
+        # new tensors: a step before this one may need the old ones for its gradient
+        self.left, self.right = torch.where(changed, left, self.left), torch.where(changed, right, self.right)
+        self.followed = total
+
+    def _iterated(self, matrix):
+        left = F.normalize(torch.mv(matrix, self.right), dim=0)
+        return left, F.normalize(torch.mv(matrix.t(), left), dim=0)

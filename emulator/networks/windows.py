@@ -153,7 +153,7 @@ class _Part(nn.Module):
 
     def _over_the_pole(self, x):
         """Keys or values `(window, cell, ...)` with as many more from beyond the pole."""
-        other = _Moved.apply(x.flatten(0, 1), self.beyond, self.beyond).view(x.shape)
+        other = _Moved.apply(x.flatten(0, 1), self.beyond, None).view(x.shape)
         return torch.cat([other, x] if self.pole < 0 else [x, other], 1)
 
 
@@ -171,11 +171,11 @@ def _spread(table, rows, keys, columns):
 
 
 class _Moved(torch.autograd.Function):
-    """Rows in another order, and gradients back by the inverse one: no sums, whose order a GPU would leave open."""
+    """Rows in another order, and gradients back by the inverse one, or its own where there is none: no sums in any order."""
 
     @staticmethod
     def forward(ctx, x, order, inverse):
-        ctx.save_for_backward(inverse)
+        ctx.save_for_backward(order if inverse is None else inverse)
         return x.index_select(0, order)
 
     @staticmethod

@@ -16,19 +16,13 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import (
-    ModulatedNorm,
-    NoiseOptions,
-    check_condition,
-    check_noise,
-    noise_count,
-    scalar_count,
-)
+from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.halos import Edges
 from emulator.networks.layers import full
 from emulator.networks.maps import (
     Larger,
     MapConv,
+    MapNetwork,
     Patches,
     Residual,
     Sharper,
@@ -36,7 +30,7 @@ from emulator.networks.maps import (
     cells_of_channels,
     edges_of,
 )
-from emulator.networks.registry import expect_global, network
+from emulator.networks.registry import network
 from emulator.networks.spectral_norm import limit
 from emulator.networks.windows import Dense, Moves, Perceptron, Windows, far, fitting, near
 from emulator.options import Options, option
@@ -95,12 +89,10 @@ class WXFormerOptions(Options):
 
 @network("wxformer", WXFormerOptions, regions=("box", "projected"))
 def build(options: WXFormerOptions, inputs: int, outputs: int, grid: Grid) -> "WXFormer":
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
     return WXFormer(inputs, outputs, grid.shape, edges_of(grid), options)
 
 
-class WXFormer(nn.Module):
+class WXFormer(MapNetwork):
     """Stages of attention on coarser and coarser maps, and a decoder, on a latitude-longitude grid, a box of one, or a map.
 
     Args:
@@ -118,9 +110,8 @@ class WXFormer(nn.Module):
         edges: Edges,
         options: WXFormerOptions | None = None,
     ):
-        super().__init__()
-        self.options = options = options or WXFormerOptions()
-        self.in_channels, self.out_channels, self.shape = in_channels, out_channels, tuple(shape)
+        options = options or WXFormerOptions()
+        super().__init__(in_channels, out_channels, shape, options)
         self.patches = Patches(self.shape, math.prod(options.strides), edges)
         edges = dataclasses.replace(edges, poles=False)
         around, widths = Surroundings(edges), options.widths
@@ -153,12 +144,7 @@ class WXFormer(nn.Module):
         `condition`: `(batch, scalar)` and `noise`: `(batch, field, *shape)`, of which stages see means, where the options
         ask for them. Raises `ValueError` for other shapes.
         """
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
-            raise ValueError(
-                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
-            )
-        check_condition(condition, x, self.options.condition)
-        check_noise(noise, x, noise_count(self.options.noise))
+        self.check(x, condition, noise)
         entered = x.dtype
         x = self.patches(x).contiguous(memory_format=torch.channels_last)
         means, kept = None if noise is None else self.patches(noise), []

@@ -57,9 +57,10 @@ class StepLoss:
         return {f"loss/{n}/{name}": t for n, error in self.errors.items() for name, t in error.state_dict().items()}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Puts that back, of what a training saved."""
+        """Puts that back, of what a training saved; states from before errors were saved have none."""
         for n, error in self.errors.items():
-            error.load_state_dict({name: saved[f"loss/{n}/{name}"] for name in error.state_dict()})
+            known = {name: saved.get(f"loss/{n}/{name}") for name in error.state_dict()}
+            error.load_state_dict({name: t for name, t in known.items() if t is not None}, strict=False)
 
 
 @dataclasses.dataclass(frozen=True)

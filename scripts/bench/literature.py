@@ -151,7 +151,7 @@ def rows(arguments):
         if arguments.only not in name:
             continue
         ours, theirs = make()
-        for what, passes in (("forward and backward", _both), ("inference", _forward)):
+        for what, passes in (("forward and backward", _both), ("forward", _forward)):
             pair = (passes(ours), passes(theirs))
             first, second, ratio = measure.side_by_side(*pair, arguments.repeats)
             yield measure.row(f"{what}, {name}", first, second, "s", median_of_ratios=round(ratio, 3))

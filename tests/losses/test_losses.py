@@ -224,7 +224,7 @@ def test_recorded_options_of_every_first_loss_are_read_and_what_is_no_loss_is_re
         assert dataclasses.asdict(options) == {"kind": kind, **recorded}
         assert members_of(options) == (3 if kind in ("crps", "energy") else 1)
     assert LossOptions.of({}) == LossOptions("mse") and set(SHARED) <= set(LOSSES.names())
-    with pytest.raises(ValueError, match="among crps, energy, huber, .*got 'hubber'; nearest: huber"):
+    with pytest.raises(ValueError, match="among crps, dynamic, energy, huber, .*got 'hubber'; nearest: huber"):
         LossOptions.of({"kind": "hubber"})
     with pytest.raises(ValueError, match="members of at least 2, got 1"):
         LossOptions.of({"kind": "crps", "members": 1})

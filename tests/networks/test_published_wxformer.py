@@ -59,6 +59,7 @@ def ours(theirs, decoder, shape, spectral_norm):
     stack = r"\1.1.layers." if decoder == "transposed" else r"\1.3.layers."
     state = {name: value for name, value in theirs.state_dict().items() if not name.startswith("cube_embedding")}
     found, own = renamed(state, (*NAMES, (r"^(ups\.\d)\.b\.", stack))), net.state_dict()
+    found |= {name: value for name, value in own.items() if name.endswith(".followed")}
     net.load_state_dict({name: value.view(own[name].shape) for name, value in found.items()})
     for stage in net.stages:
         for block in stage.blocks:

@@ -28,17 +28,21 @@ REGIONS = {
 CONFIGS = {
     "unet": dict(kind="unet", width=6, depth=2),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=3),
+    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
+    "wxformer": dict(
+        kind="wxformer", widths=[8], depths=[1], strides=[2], stencils=[2, 4], far=[2], near=3, head_width=4
+    ),
     "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
     "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
 }
 
 
 @pytest.mark.parametrize("region", REGIONS)
-@pytest.mark.parametrize("kind", ["unet", "graph"])
+@pytest.mark.parametrize("kind", ["unet", "graph", "fuxi", "wxformer"])
 def test_they_learn_on_regions(kind, region):
     grid = REGIONS[region]
-    if (kind, region) == ("unet", "region_points"):
-        with pytest.raises(NetworkError, match="200 points of a region.*'unet'.*graph"):
+    if kind != "graph" and region == "region_points":
+        with pytest.raises(NetworkError, match=f"200 points of a region.*'{kind}'.*graph"):
             build(CONFIGS[kind], 3, 2, grid)
         return
     torch.manual_seed(0)
@@ -94,7 +98,8 @@ def test_the_first_column_is_heard_at_the_last_only_where_rows_go_round(region, 
     assert (heard[-1] > 1e-3) == heard_across
 
 
-def test_a_box_in_two_parts_is_refused_by_the_unet():
+@pytest.mark.parametrize("kind", ["unet", "fuxi", "wxformer"])
+def test_a_box_in_two_parts_is_refused_by_networks_of_maps(kind):
     split = Grid.from_coordinates(np.arange(60.0, 28, -2), np.sort(np.arange(-20.0, 20, 2) % 360))
     with pytest.raises(NetworkError, match="two parts across Greenwich"):
-        build(CONFIGS["unet"], 3, 2, split)
+        build(CONFIGS[kind], 3, 2, split)

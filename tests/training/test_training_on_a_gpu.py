@@ -148,7 +148,7 @@ def test_updates_in_half_precision_close_budgets_in_full(planet, tmp_path, netwo
         assert torch.bfloat16 in types
 
 
-@pytest.mark.parametrize("network", ["sfno", "graph in half precision", "unet", "vector_cnn"])
+@pytest.mark.parametrize("network", ["sfno", "graph in half precision", "unet", "fuxi", "vector_cnn"])
 def test_a_network_is_one_graph_to_torch_compile(network):
     """As for a GPU, whose products are torch's own; a break would have Python between the parts, at every layer."""
     options = NETWORKS[network] | ({"checkpointing": False, "blocks": 1} if network == "sfno" else {})
