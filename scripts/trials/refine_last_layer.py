@@ -1,6 +1,6 @@
 """Refining the last spectral layer of a trained network alone, all else frozen (Spectral-Refiner, Cao et al. 2025).
 
-    python scripts/trials/refine_last_layer.py runs/quickstart [--updates 60] [--power 1]
+    python scripts/trials/refine_last_layer.py runs/quickstart [--updates 360] [--power -1]
 
 Trains the filter of the last block by the loss `spectral` (a Sobolev norm of the error of a step) on the training period,
 and prints that loss, and the plain squared error, of held-out times before and after. The weights are the mean of those of
@@ -42,9 +42,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="directory with analysis.zarr, statistics.nc and train/checkpoint")
     parser.add_argument("--checkpoint", type=Path, help="another one than the run's")
     parser.add_argument("--end", default="2002-03-02", help="of the training's period")
-    parser.add_argument("--updates", type=int, default=60)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--power", type=float, default=1.0, help="of the loss: above 0 small scales count more")
+    parser.add_argument("--updates", type=int, default=360)
+    parser.add_argument("--lr", type=float, default=6e-3)
+    parser.add_argument("--power", type=float, default=-1.0, help="of the loss: below 0 large scales count more")
     options = parser.parse_args()
     dataset, statistics = open_analysis(options.run / "analysis.zarr"), open_statistics(options.run / "statistics.nc")
     step = load_model(options.checkpoint or options.run / "train" / "checkpoint").train()
