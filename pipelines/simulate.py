@@ -1,8 +1,10 @@
 """An embedded model as a source of data: CF NetCDF chunks, restartable at any moment."""
 
+import dataclasses
 from pathlib import Path
 
 from emulator.embedded import simulation
+from emulator.embedded.scenario import Scenario
 from emulator.embedded.simulation import DEFAULT_MODEL, SimulationOptions
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.on_demand import reporting
@@ -28,13 +30,20 @@ def options(config: SimulateConfig) -> SimulationOptions:
     """The library's options."""
     names = ("directory", "days", "spin_up_days", "chunk_days", "start", "step_hours", "model")
     own = {name: getattr(config, name) for name in OF_SPEEDY} if config.model == DEFAULT_MODEL else {}
-    return SimulationOptions(**{name: getattr(config, name) for name in names}, settings={**own, **config.options})
+    scenario = config.model_dump(include={field.name for field in dataclasses.fields(Scenario)})  # what is not as ever
+    settings = {**own, **scenario, **config.options}
+    return SimulationOptions(**{name: getattr(config, name) for name in names}, settings=settings)
 
 
 def check(config: SimulateConfig, made: set[Path]) -> str:
-    """What it would do, in words. Raises `ConfigError` without the model's package."""
+    """What it would do, in words. Raises `ConfigError` without the model's package, and for files that do not serve."""
     try:
         import jcm  # noqa: F401
     except ImportError:
         raise ConfigError("Expected JAX-GCM for the stage simulate; install the extra emulator[gcm]") from None
-    return f"{config.spin_up_days} + {config.days} days at T{config.truncation} into {config.directory}"
+    try:
+        _, settings = simulation.checked(options(config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    under = f" under {words}" if config.model == DEFAULT_MODEL and (words := settings.describe()) else ""
+    return f"{config.spin_up_days} + {config.days} days at T{config.truncation}{under} into {config.directory}"

@@ -1,4 +1,4 @@
-"""Models that make data from nothing. A file in this folder is one model, which registers itself under the file's name.
+"""Models that make data from nothing. A file in this folder may be one, which registers itself under the file's name.
 
 To add one, write `NAME.py` that ends in `MODELS.register("NAME", Embedded(Settings, build))`; nothing else has to know it.
 """
@@ -20,7 +20,8 @@ class EmbeddedModel(Protocol):
     """A built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
 
     Attributes:
-      title: of its files; provenance: "model", "versions" and whatever else defines the numbers, for their attributes.
+      title: of its files; provenance: "model", "versions" and whatever else defines the numbers, for their attributes;
+        "scenario", where there is one, becomes part of their `source`, which a store keeps.
       grid, levels, constants: of the fields. static: fields that do not change, `(latitude, longitude)`.
     """
 
@@ -34,7 +35,8 @@ class EmbeddedModel(Protocol):
     def initial_state(self) -> Any: ...
 
     def advance_day(self, state: Any) -> tuple[Any, dict[str, np.ndarray]]:
-        """The state after a day, and canonical fields `(time, [level,] latitude, longitude)` at the day's output times."""
+        """The state after a day, and canonical fields at the day's output times, `(time, [level,] latitude, longitude)`; a forcing
+        that is one number for the whole planet is `(time,)`."""
 
     def save_state(self, state: Any, path: Path) -> None: ...
 
@@ -49,10 +51,13 @@ class Embedded:
       settings: a frozen dataclass of all that defines a simulation, with `start` (a date) and `step_hours` (the spacing of
         the output, and what means are over); raises `ValueError` for settings that cannot be.
       build: from settings to the model. Raises `ImportError` where an extra is not installed.
+      check: of settings and a number of days, before the model is built: raises `ValueError` where files that the settings
+        name cannot be read, or do not last so long.
     """
 
     settings: type
     build: Callable[[Any], EmbeddedModel]
+    check: Callable[[Any, int], None] = lambda settings, days: None
 
 
 MODELS: Registry[Embedded] = Registry("embedded model", __name__)

@@ -1,6 +1,7 @@
 """A simulation of an embedded model as CF NetCDF chunks, restartable at any moment."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emulator.embedded import MODELS, EmbeddedModel
+from emulator.embedded import MODELS, Embedded, EmbeddedModel
 from emulator.files.whole_file import whole_file, write_netcdf
 from emulator.parallel.tasks import Report, silent
 from emulator.planet.variables import COORDINATES, variable
@@ -66,9 +67,13 @@ class SimulationOptions:
         return [self.directory / RECORD, self.restart(self.spin_up_days + self.days), *self.chunks().values()]
 
     def record(self) -> dict[str, Any]:
-        """What tells the simulation from others in its folder."""
+        """What tells the simulation from others in its folder; of a file its content, wherever it lies.
+
+        Raises `ValueError` for a file that cannot be read.
+        """
         names = ("days", "spin_up_days", "chunk_days", "step_hours")
-        own = {name: getattr(self, name) for name in names} | {"start": self.start.isoformat(), **self.settings}
+        settings = {name: _told(value) for name, value in self.settings.items()}
+        own = {name: getattr(self, name) for name in names} | {"start": self.start.isoformat(), **settings}
         return own if self.model == DEFAULT_MODEL else own | {"model": self.model}
 
 
@@ -88,7 +93,8 @@ def simulate(options: SimulationOptions, report: Report = silent) -> None:
     if done >= stops[-1]:
         log.info("%s is complete", options.directory)
         return
-    model = _built(options)
+    entry, settings = checked(options)
+    model = entry.build(settings)
     state = model.load_state(restart) if restart else model.initial_state()
     report(done, stops[-1], "")
     for stop in (stop for stop in stops if stop > done):
@@ -108,12 +114,25 @@ def simulate(options: SimulationOptions, report: Report = silent) -> None:
         done = stop
 
 
-def _built(options: SimulationOptions) -> EmbeddedModel:
+def checked(options: SimulationOptions) -> tuple[Embedded, Any]:
+    """The model's entry and its settings. Raises `ValueError` for settings that cannot be, and files that do not serve."""
     entry = MODELS[options.model]
     known = {field.name for field in dataclasses.fields(entry.settings)}
     if odd := sorted(set(options.settings) - known):
         raise ValueError(f"Expected settings of {options.model} among {', '.join(sorted(known))}, got {', '.join(odd)}")
-    return entry.build(entry.settings(start=options.start, step_hours=options.step_hours, **options.settings))
+    settings = entry.settings(start=options.start, step_hours=options.step_hours, **options.settings)
+    entry.check(settings, options.spin_up_days + options.days)
+    return entry, settings
+
+
+def _told(value: Any) -> Any:
+    if not isinstance(value, Path) or value.is_dir():
+        return str(value) if isinstance(value, Path) else value
+    try:
+        with open(value, "rb") as file:
+            return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise ValueError(f"Expected a file that can be read at {value}, got: {error.strerror}") from None
 
 
 def _restarts(directory: Path) -> dict[int, Path]:
@@ -194,7 +213,7 @@ def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np
     import xarray as xr  # half a second, only where chunks are written
 
     dims = ("time", "level", "latitude", "longitude")
-    data = {name: (dims[:1] + dims[-value.ndim + 1 :], value) for name, value in fields.items()}
+    data = {name: (dims[:1] + dims[len(dims) - value.ndim + 1 :], value) for name, value in fields.items()}
     data |= {name: (dims[2:], value) for name, value in model.static.items()}
     data |= {
         "half_level_a": ("half_level", model.levels.half_a, {"units": "Pa", "long_name": "a in p = a + b * p_surface"}),
@@ -207,10 +226,11 @@ def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np
         "longitude": ("longitude", model.grid.longitude, COORDINATES["longitude"]),
     }
     versions = ", ".join(f"{name} {version}" for name, version in model.provenance["versions"].items())
+    scenario = [model.provenance["scenario"]] if "scenario" in model.provenance else []
     attributes = {
         "Conventions": "CF-1.11",
         "title": model.title,
-        "source": f"{model.provenance['model']}; {versions}",
+        "source": "; ".join([model.provenance["model"], versions, *scenario]),
         "provenance": json.dumps(model.provenance, sort_keys=True),
         "vertical_coordinate": model.levels.kind,
         "time_step_seconds": step_hours * 3600,

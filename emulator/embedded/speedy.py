@@ -9,6 +9,7 @@ radiation. The boundary data are those that come inside the `jcm` package, so no
 Over 300 lines, since settings, step, fluxes and restart files of one model are read together.
 """
 
+import copy
 import dataclasses
 import functools
 import importlib.metadata
@@ -22,6 +23,9 @@ import numpy as np
 import xarray as xr
 
 from emulator.embedded import MODELS, Embedded
+from emulator.embedded.courses import CO2, PPMV, SeaTemperatures, concentration
+from emulator.embedded.driving import Drive, parameters
+from emulator.embedded.scenario import Scenario
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -55,8 +59,8 @@ BOUNDARY_FIELDS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What defines a simulation; two equal settings give the same numbers on the same machine.
+class Settings(Scenario):
+    """What defines a simulation, its scenario included; two equal settings give the same numbers on the same machine.
 
     Attributes:
       truncation: triangular spectral truncation: 21 (32 x 64 grid) or 31 (48 x 96).
@@ -71,6 +75,7 @@ class Settings:
     start: date = date(2001, 1, 1)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.truncation not in (21, 31):
             raise ValueError(f"Expected a truncation of 21 or 31, got {self.truncation}")
         if self.step_hours < 1 or 24 % self.step_hours:
@@ -81,6 +86,11 @@ class Settings:
             )
         if self.time_step_minutes > 30:  # the limit that the model's surface drag sets at eight levels
             raise ValueError(f"Expected time_step_minutes of at most 30, got {self.time_step_minutes}")
+
+    def plain(self) -> "Settings":
+        """The same model under its own boundary conditions, from its first start."""
+        own = {field.name: field.default for field in dataclasses.fields(Scenario) if field.name != "physics"}
+        return dataclasses.replace(self, **own)
 
 
 def _import_jcm():
@@ -98,9 +108,23 @@ def boundary_data() -> Path:
     return Path(_import_jcm().__file__).parent / "data" / "bc" / "t63"
 
 
-@functools.lru_cache(maxsize=1)
+def check(settings: Settings, days: int) -> None:
+    """Raises `ValueError` when the files of a scenario cannot be read or do not last `days`, before anything is built."""
+    first = np.datetime64(settings.start, "ns")
+    last = first + np.timedelta64(days, "D")
+    if settings.co2 is not None:
+        concentration(settings.co2, first)(np.array([first, last]))
+    if settings.sst_file is not None:
+        SeaTemperatures(settings.sst_file).check(first, last)
+
+
 def build(settings: Settings) -> "ReferenceModel":
-    """The model for `settings`; the last one is kept with its compiled code."""
+    """The model for `settings`; the last one is kept with its compiled code, which scenarios share."""
+    return _built(settings.plain()).under(settings)
+
+
+@functools.lru_cache(maxsize=1)
+def _built(settings: Settings) -> "ReferenceModel":
     return ReferenceModel(settings)
 
 
@@ -134,14 +158,15 @@ class ReferenceModel:
         self._model = Model(
             coords=coords,
             terrain=terrain,
-            physics=speedy_physics(),
+            physics=speedy_physics(parameters(settings.physics)),
             time_step=settings.time_step_minutes,
             start_time=settings.start.isoformat(),
         )
         with xr.open_dataset(data / "forcing.nc") as monthly:
             # To the grid first and to days then: the other order, jcm's own, regrids 365 times instead of 12 (12 s).
             monthly = upsample_forcings_ds(monthly.load(), grid=coords.horizontal)
-        self._forcing = ForcingData.from_dataset(monthly, coords=coords, align_mode="wrap_year")
+        self._own_forcing = ForcingData.from_dataset(monthly, coords=coords, align_mode="wrap_year")
+        self._compiled: dict = {}  # one program for each kind of forcing, shared with the same model under other scenarios
         latitude = np.degrees(np.asarray(coords.horizontal.latitudes, np.float64))
         longitude = np.degrees(np.asarray(coords.horizontal.longitudes, np.float64))
         self.grid = Grid.from_coordinates(latitude[::-1], longitude)
@@ -153,6 +178,25 @@ class ReferenceModel:
             "geopotential_at_surface": _canonical(gravity * orography),
             "land_sea_mask": _canonical(np.clip(np.asarray(terrain.fmask), 0, 1)),
         }
+        self._set_scenario(settings)
+
+    def under(self, settings: Settings) -> "ReferenceModel":
+        """The same model, with its compiled code, under another scenario.
+
+        Raises `ValueError` for settings of another model, and for files of the scenario that cannot be used.
+        """
+        if settings.plain() != self.settings.plain():
+            raise ValueError(f"Expected a scenario of {self.settings.plain()}, got {settings.plain()}")
+        other = copy.copy(self)
+        other._set_scenario(settings)
+        return other
+
+    def _set_scenario(self, settings: Settings) -> None:
+        self.settings = settings
+        sea = 1 - self.static["land_sea_mask"].astype(np.float64)
+        start = np.datetime64(settings.start, "ns")
+        self._drive = Drive(settings, self._own_forcing, start, self.grid, sea)
+        self._forcing = self._drive.constant
         self.provenance = {
             "model": "JAX-GCM (jcm), SPEEDY physics, Eulerian spectral dynamics",
             "versions": {name: importlib.metadata.version(name) for name in ("jcm", "dinosaur", "jax")},
@@ -160,13 +204,17 @@ class ReferenceModel:
             "time_step_minutes": settings.time_step_minutes,
             "boundary_data": "annual cycle inside the jcm package",
         }
+        scenario = settings.describe()
+        self.provenance |= {"scenario": scenario} if scenario else {}
 
     def initial_state(self) -> Any:
         """Isothermal rest with a small seeded perturbation of surface pressure, at `settings.start`, 0 UTC."""
         import jax
         import jax.numpy as jnp
 
-        dynamics, physics = self._model.bootstrap_state()
+        member = self.settings.member
+        other = self._model.initial_state(random_seed=member) if member else None  # None: as of seed 0
+        dynamics, physics = self._model.bootstrap_state(other)
         state = dynamics, physics, self._model.start_time, jnp.int32(0)
         # A copy through NumPy, as a restart file makes one, so that both have the types the model is compiled for.
         return jax.tree_util.tree_map(lambda leaf: jnp.asarray(np.asarray(leaf)), state)
@@ -176,11 +224,16 @@ class ReferenceModel:
 
         Returns the state after it and the fields at its `n = 24 / step_hours` output times, float32:
         `LEVEL_FIELDS` `(n, level, latitude, longitude)`, and `surface_pressure` [Pa], `BOUNDARY_FIELDS` (those in force
-        at the time) and `FLUXES` (means over the step that ends at the time), each `(n, latitude, longitude)`.
+        at the time) and `FLUXES` (means over the step that ends at the time), each `(n, latitude, longitude)`; where the
+        scenario says what carbon dioxide is, `carbon_dioxide_mole_fraction` `(n,)` [mol mol-1] at the time.
         Raises `FloatingPointError` when the model has become unstable.
         """
-        state, fields = self._compiled_day(state, self._forcing)
+        passed = int(state[-1]) * np.timedelta64(self.settings.time_step_minutes, "m")
+        forcing = self._drive.of_day(np.datetime64(self.settings.start, "ns") + passed)
+        state, fields = self._compiled_day(forcing)(state, forcing)
+        co2 = np.asarray(fields.pop(CO2), np.float64) * PPMV
         fields = {name: _canonical(np.asarray(value)) for name, value in fields.items()}
+        fields |= {} if self.settings.co2 is None else {CO2: co2.astype(np.float32)}
         if not np.all(np.isfinite(fields["surface_pressure"])):
             raise FloatingPointError("The reference model has become unstable: surface pressure is no longer finite")
         return state, fields
@@ -214,16 +267,19 @@ class ReferenceModel:
                 raise ValueError(f"Expected {name} of shape {np.shape(leaf)} in {path}, got {value.shape}")
         return jax.tree_util.tree_unflatten(structure, [jnp.asarray(value) for value in values])
 
-    @functools.cached_property
-    def _compiled_day(self):
+    def _compiled_day(self, forcing):
+        """The program of a day for forcing of this structure."""
         import jax
 
-        lowered = jax.jit(self._integrate_day).lower(self.initial_state(), self._forcing)
-        try:
-            return lowered.compile(compiler_options=COMPILER_OPTIONS)
-        except jax.errors.JaxRuntimeError as error:  # another version of XLA may not know the option
-            log.info("the reference model is compiled without options: %s", error)
-            return lowered.compile()
+        kind = jax.tree_util.tree_structure(forcing), tuple(map(np.shape, jax.tree_util.tree_leaves(forcing)))
+        if kind not in self._compiled:
+            lowered = jax.jit(self._integrate_day).lower(self.initial_state(), forcing)
+            try:
+                self._compiled[kind] = lowered.compile(compiler_options=COMPILER_OPTIONS)
+            except jax.errors.JaxRuntimeError as error:  # another version of XLA may not know the option
+                log.info("the reference model is compiled without options: %s", error)
+                self._compiled[kind] = lowered.compile()
+        return self._compiled[kind]
 
     def _integrate_day(self, state, forcing):
         """A day in one compiled loop: a scan over output steps around a scan over model steps that sums the fluxes.
@@ -262,6 +318,7 @@ class ReferenceModel:
                 "specific_humidity": grid_state.specific_humidity,
                 "geopotential": grid_state.geopotential,
                 "surface_pressure": grid_state.normalized_surface_pressure * pressure,
+                CO2: now.co2_vmr,
                 "sea_surface_temperature": now.sea_surface_temperature,
                 "sea_ice_cover": now.sice_am,
                 "soil_temperature_level_1": now.stl_am,
@@ -322,4 +379,4 @@ def _constants() -> Constants:
     )
 
 
-MODELS.register("speedy", Embedded(Settings, build))
+MODELS.register("speedy", Embedded(Settings, build, check))

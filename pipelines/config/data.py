@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from emulator.embedded.scenario import Scenario
 from emulator.ingestion.options import GridOptions, IngestOptions, VerticalOptions
 from emulator.sources.options import SourceOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Model, Period, Positive, registered
 from pipelines.config.declared import Key, model_of
 
 
-class SimulateConfig(Model):
+class SimulateConfig(model_of(Scenario)):
     """An embedded model (by default a general circulation model with SPEEDY physics) as a source of data."""
 
     directory: Path

@@ -1,0 +1,79 @@
+"""A scenario as `jcm` takes it: parameters of SPEEDY's physics, and the forcing of each simulated day."""
+
+import dataclasses
+
+import numpy as np
+
+from emulator.embedded.courses import SeaTemperatures, concentration
+from emulator.embedded.scenario import Physics, Scenario
+from emulator.planet.grid import Grid
+
+
+def parameters(physics: Physics | None):
+    """The parameters of jcm's SPEEDY, those of `physics` changed; None: its own."""
+    from jcm.physics.speedy.params import Parameters
+
+    own = Parameters.default()
+    if physics is None:
+        return own
+    changed = {
+        "convection": {"trcnv": physics.convection_hours},
+        "shortwave_radiation": {"albcl": physics.cloud_albedo},
+        "surface_flux": {"chs": physics.sea_exchange},
+    }
+    schemes = {
+        scheme: dataclasses.replace(getattr(own, scheme), **{name: np.float32(value) for name, value in values.items()})
+        for scheme, values in changed.items()
+    }
+    return dataclasses.replace(own, **schemes)
+
+
+class Drive:
+    """The forcing of a model under a scenario.
+
+    Attributes:
+      constant: jcm's `ForcingData` as far as it is the same every day of the simulation.
+
+    Args:
+      own: the model's forcing without a scenario. start: of the simulation. grid: of the model; sea: share of water in each
+        of its cells, `(latitude, longitude)`.
+
+    Raises `ValueError` for files of the scenario that cannot be used.
+    """
+
+    def __init__(self, scenario: Scenario, own, start: np.datetime64, grid: Grid, sea: np.ndarray):
+        import jax.numpy as jnp
+
+        self._co2 = self._sst = None
+        self._offset, changed = scenario.sst_offset, {}
+        if isinstance(scenario.co2, int | float):
+            changed["co2_vmr"] = jnp.array(float(scenario.co2))
+        elif scenario.co2 is not None:
+            self._co2 = concentration(scenario.co2, start)
+        if scenario.sst_file is not None:
+            self._sst = SeaTemperatures(scenario.sst_file).on(grid, sea)
+        elif scenario.sst_offset:
+            cycle = own.sea_surface_temperature
+            changed["sea_surface_temperature"] = dataclasses.replace(cycle, values=cycle.values + scenario.sst_offset)
+        self.constant = own.copy(**changed) if changed else own
+
+    def of_day(self, first: np.datetime64):
+        """The forcing of the day that begins at a time.
+
+        What changes in time has a value at the day's beginning and one at its end, and the model's steps take linear ones
+        between. They depend on nothing but the day, so that a simulation that goes on is the one that was not stopped.
+        """
+        from jcm.forcing import BY_DATE_INTERP, make_time_series
+
+        times, courses = first + np.arange(2) * np.timedelta64(1, "D"), {}
+        if self._co2 is not None:
+            courses["co2_vmr"] = self._co2(times)
+        if self._sst is not None:
+            fields = np.stack([self._sst.at(time) for time in times]) + self._offset
+            # the model's order: longitude, then latitude from the south
+            courses["sea_surface_temperature"] = np.swapaxes(fields[..., ::-1, :], -1, -2)
+        leaves = {
+            name: make_time_series(values.astype(np.float32), times, align_mode=BY_DATE_INTERP)
+            for name, values in courses.items()
+        }
+        return self.constant.copy(**leaves) if leaves else self.constant

@@ -1,0 +1,83 @@
+"""What drives SPEEDY besides its own annual cycle: carbon dioxide, warmer or other seas, its start, and its physics.
+
+What is left out stays as it was: a simulation without any of these is the one of versions that did not have them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emulator.options import Options, option
+
+CO2_LIMITS = 1.0, 10_000.0  # ppmv
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth(Options):
+    """Carbon dioxide that grows at a steady rate: `start (1 + yearly_rate)^t`, t in years of 365.25 days."""
+
+    start: float = option(about="ppmv on the first day, spin-up included", minimum=CO2_LIMITS[0], maximum=CO2_LIMITS[1])
+    yearly_rate: float = option(0.01, "0.01 is one per cent a year", minimum=-0.5, maximum=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Physics(Options):
+    """Parameters of SPEEDY's physics: other values make another model of the same kind. The defaults are its own."""
+
+    convection_hours: float = option(
+        6.0, "time in which deep convection relaxes a column (its trcnv)", minimum=2, maximum=24
+    )
+    cloud_albedo: float = option(0.43, "of a sky wholly covered by cloud (its albcl)", minimum=0.2, maximum=0.7)
+    sea_exchange: float = option(
+        9e-4, "coefficient of sensible heat flux and evaporation over sea (its chs)", minimum=4e-4, maximum=1.6e-3
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario(Options):
+    """What a simulation is forced by.
+
+    Raises `ValueError` for values outside their limits.
+    """
+
+    co2: float | Growth | Path | None = option(
+        None,
+        "ppmv; or a start and a yearly rate; or a file of values in time; None: 420 ppmv, and not written",
+        new=True,
+    )
+    sst_offset: float = option(0.0, "K, added to the sea temperature everywhere", new=True, minimum=-10, maximum=10)
+    sst_file: Path | None = option(
+        None, "sea temperatures at times, in place of the model's annual cycle of them", new=True
+    )
+    member: int = option(0, "seed of the small perturbation that a simulation starts from", new=True, minimum=0)
+    physics: Physics | None = option(None, "parameters of the model's physics; None: its own", new=True)
+
+    def __post_init__(self):
+        if isinstance(self.co2, Mapping):
+            object.__setattr__(self, "co2", Growth.of(self.co2))
+        if isinstance(self.physics, Mapping):
+            object.__setattr__(self, "physics", Physics.of(self.physics))
+        for name in ("co2", "sst_file"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        super().__post_init__()
+        low, high = CO2_LIMITS
+        if isinstance(self.co2, int | float) and not low <= self.co2 <= high:
+            raise ValueError(f"Expected co2 of at least {low:g} and at most {high:g} ppmv, got {self.co2!r}")
+
+    def describe(self) -> str:
+        """In words, what differs from the model's own; "" where nothing does."""
+        words = [] if self.co2 is None else [f"CO2 {_of_co2(self.co2)}"]
+        words += [f"sea temperature of {self.sst_file}"] if self.sst_file else []
+        words += [f"sea temperature {self.sst_offset:+g} K"] if self.sst_offset else []
+        words += [f"member {self.member}"] if self.member else []
+        if self.physics is not None:
+            words += [f"{name} {value:g}" for name, value in dataclasses.asdict(self.physics).items()]
+        return ", ".join(words)
+
+
+def _of_co2(co2: Any) -> str:
+    if isinstance(co2, Growth):
+        return f"from {co2.start:g} ppmv by {100 * co2.yearly_rate:+g} % a year"
+    return f"of {co2}" if isinstance(co2, Path) else f"{co2:g} ppmv"
