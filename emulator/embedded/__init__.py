@@ -35,8 +35,8 @@ class EmbeddedModel(Protocol):
     def initial_state(self) -> Any: ...
 
     def advance_day(self, state: Any) -> tuple[Any, dict[str, np.ndarray]]:
-        """The state after a day, and canonical fields at the day's output times, `(time, [level,] latitude, longitude)`; a forcing
-        that is one number for the whole planet is `(time,)`."""
+        """The state after a day, and canonical fields `(time, [level,] latitude, longitude)` at the day's output times; a
+        forcing that is one number for the whole planet is `(time,)`."""
 
     def save_state(self, state: Any, path: Path) -> None: ...
 

@@ -182,6 +182,78 @@ def test_instability_is_reported(model, run):
         model.advance_day(broken)
 
 
+def simulated(model, days, **scenario):
+    """The fields of some days under a scenario, joined along time; with the program that is compiled already."""
+    model = model.under(reference_model.Settings(truncation=21, **scenario))
+    state, fields = model.initial_state(), []
+    for _ in range(days):
+        state, day = model.advance_day(state)
+        fields.append(day)
+    return {name: np.concatenate([day[name] for day in fields]) for name in fields[0]}
+
+
+def test_four_times_the_carbon_dioxide_cools_the_top_and_warms_the_air_below(model, run):
+    """SPEEDY's absorptivity is linear in CO2. The same dial at the model's own value changes nothing but what is written."""
+    own, (_, plain) = simulated(model, 1, co2=420.0), run
+    assert own.keys() - plain.keys() == {"carbon_dioxide_mole_fraction"}
+    for name in plain:
+        np.testing.assert_array_equal(own[name], plain[name][:4], err_msg=name)
+    more = simulated(model, DAYS, co2=1680.0)
+    np.testing.assert_array_equal(more["carbon_dioxide_mole_fraction"], np.full(4 * DAYS, 1.68e-3, np.float32))
+    change = model.grid.mean(more["temperature"].astype(np.float64) - plain["temperature"])
+    assert change[-1, 0] < -8  # the top, and the colder the longer
+    assert change[-1, 0] < change[3, 0] < -3
+    assert np.all(change[-1, -5:] > 0)
+
+
+def test_warmer_seas_are_warmer_by_the_offset_and_warm_the_air(model, run):
+    warmer, (_, plain) = simulated(model, 2, sst_offset=2.0), run
+    change = warmer["sea_surface_temperature"] - plain["sea_surface_temperature"][:8]
+    np.testing.assert_allclose(change, 2, rtol=0, atol=2e-5)  # float32 of 300 K
+    for name in ("sea_ice_cover", "soil_temperature_level_1"):
+        np.testing.assert_array_equal(warmer[name], plain[name][:8])
+    assert 0.5 < model.grid.mean(warmer["temperature"][-1, -1] - plain["temperature"][7, -1]) < 2
+    assert model.grid.mean(warmer["mean_evaporation_rate"][-1] - plain["mean_evaporation_rate"][7]) < 0
+
+
+def test_a_member_is_another_realisation_and_the_same_one_every_time(model, run):
+    one, again, other = (simulated(model, 1, member=member) for member in (1, 1, 2))
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, again[name], err_msg=name)
+    pressures = [fields["surface_pressure"] for fields in (run[1], one, other)]
+    for first, second in ((0, 1), (1, 2)):
+        apart = np.abs(pressures[first][:4] - pressures[second]).max()
+        assert 0.1 < apart < 500  # Pa, of 1e5
+
+
+def test_a_scenario_of_another_model_is_refused(model):
+    for other in ({"truncation": 31}, {"truncation": 21, "physics": {"cloud_albedo": 0.4}}):
+        with pytest.raises(ValueError, match="Expected a scenario of"):
+            model.under(reference_model.Settings(**other))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("parameter", "low", "high", "field", "sign"),
+    [
+        ("cloud_albedo", 0.3, 0.6, "mean_top_net_short_wave_radiation_flux", -1),
+        ("sea_exchange", 5e-4, 1.5e-3, "mean_evaporation_rate", -1),
+        ("convection_hours", 3, 20, "mean_total_precipitation_rate", -1),
+    ],
+)
+def test_parameters_of_the_physics_do_what_their_names_say(parameter, low, high, field, sign):
+    """Brighter clouds reflect more, stronger exchange evaporates more (upwards), slower convection rains less at first."""
+    means = []
+    for value in (low, high):
+        model = reference_model.ReferenceModel(reference_model.Settings(truncation=21, physics={parameter: value}))
+        state = model.initial_state()
+        for _ in range(5):
+            state, fields = model.advance_day(state)
+        means.append(float(model.grid.mean(fields[field].mean(axis=0))))
+    assert sign * (means[1] - means[0]) > 0.02 * abs(means[0])
+
+
 @pytest.mark.slow
 def test_means_and_states_are_those_of_the_models_own_snapshots(model, run):
     """jcm's own run with a snapshot every half hour, from the same state: means of 12 and every twelfth state."""

@@ -1,22 +1,29 @@
 """The stage simulate: what it writes, what it refuses, and that it ends the same however it was stopped."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 import time
+from datetime import date
 
 import numpy as np
 import pytest
 import xarray as xr
 import yaml
 
-from emulator.embedded import MODELS
+from emulator.embedded import MODELS, Embedded, speedy
+from emulator.embedded.scenario import Growth, Physics
+from emulator.ingestion.run import ingest
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.variables import variable
+from emulator.store.analysis import open_analysis
 from pipelines.cli import main
 from pipelines.config import SimulateConfig
-from pipelines.simulate import files, simulate
+from pipelines.load import fingerprint
+from pipelines.parse import parse
+from pipelines.simulate import files, options, simulate
 
 SHORT = {"days": 3, "spin_up_days": 1, "chunk_days": 2, "truncation": 21}
 CHUNKS = ("speedy_20010102.nc", "speedy_20010104.nc")
@@ -76,6 +83,57 @@ def test_keys_that_came_later_leave_old_fingerprints_as_they_are():
     assert plain == SimulateConfig(directory="x", model="speedy", options={})
     assert not {"model", "options"} & plain.model_dump().keys() and "model" not in plain.model_dump_json()
     assert SimulateConfig(directory="x", options={"layers": 4}).model_dump()["options"] == {"layers": 4}
+
+
+def test_a_scenario_leaves_configurations_without_one_as_they_were():
+    plain = SimulateConfig(directory="x")
+    assert fingerprint(plain) == "bc26c7f7878605cd"  # as of the version before scenarios
+    assert options(plain).record().keys() == {
+        "days", "spin_up_days", "chunk_days", "step_hours", "start", "truncation", "time_step_minutes"
+    }  # fmt: skip
+    scenario = {"co2": {"start": 360.0, "yearly_rate": 0.01}, "sst_offset": 2.0, "physics": {"cloud_albedo": 0.4}}
+    asked = options(SimulateConfig(directory="x", member=3, **scenario))
+    assert asked.record()["member"] == 3 and asked.record()["co2"] == scenario["co2"]
+    settings = speedy.Settings(**asked.settings)
+    assert settings.co2 == Growth(360, 0.01) and settings.physics == Physics(cloud_albedo=0.4)
+    assert settings.describe() == (
+        "CO2 from 360 ppmv by +1 % a year, sea temperature +2 K, member 3, convection_hours 6, cloud_albedo 0.4, "
+        "sea_exchange 0.0009"
+    )
+
+
+def test_a_simulation_knows_a_file_by_its_content(tmp_path):
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    records = []
+    for path, number in ((one, 370), (other, 370), (one, 371)):
+        path.write_text(f"time,co2 [ppm]\n2000-07-01,{number}\n")
+        records.append(options(SimulateConfig(directory="x", co2=path)).record())
+    assert records[0] == records[1] != records[2]
+    with pytest.raises(ValueError, match="can be read at .*none.csv"):
+        options(SimulateConfig(directory="x", co2=tmp_path / "none.csv")).record()
+
+
+def test_scenarios_outside_their_limits_are_refused():
+    for section, words in [
+        ({"co2": 0.5}, "co2 of at least 1 and at most 10000 ppmv, got 0.5"),
+        ({"co2": {"start": 360, "yearly_rate": 2}}, "yearly_rate"),
+        ({"sst_offset": 11}, "sst_offset"),
+        ({"physics": {"clouds": 1}}, "physics.clouds"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            parse(SimulateConfig, {"directory": "x", **section}, "x.yaml")
+
+
+def test_a_model_that_knows_no_scenario_refuses_it_by_name(tmp_path, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Still:
+        start: date
+        step_hours: int
+
+    MODELS.names()
+    monkeypatch.setitem(MODELS._entries, "still", Embedded(Still, lambda settings: None))
+    with pytest.raises(ValueError, match="settings of still among start, step_hours, got co2, member"):
+        simulate(SimulateConfig(directory=tmp_path, model="still", co2=400, member=2))
 
 
 def test_files(finished):
@@ -148,6 +206,54 @@ def test_a_simulation_goes_on_to_more_days_as_if_it_had_been_that_long(finished,
     _assert_same(finished, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in finished.iterdir()}
     assert len(done) == {1: 3, 2: 1}[days]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_forced_simulation_goes_on_as_if_it_had_not_been_stopped_and_its_store_says_what_it_is(tmp_path, monkeypatch):
+    """CO2 that grows and sea temperatures of a file: closed forms at every time of the analysis, whatever was stopped."""
+    pytest.importorskip("jcm", reason="JAX-GCM is not installed: the extra emulator[gcm]")
+    from emulator.embedded.speedy import ReferenceModel
+
+    times = np.array(["2000-12-15", "2001-01-15"], "datetime64[ns]")
+    south = np.linspace(-87.5, 87.5, 36)
+    values = np.array([290.0, 293.1])[:, None, None] * np.ones((2, 36, 72))
+    coords = {"time": times, "lat": ("lat", south, {"units": "degrees_north"})}
+    coords["lon"] = ("lon", np.arange(72) * 5.0, {"units": "degrees_east"})
+    file = tmp_path / "sst.nc"
+    xr.Dataset({"tos": (("time", "lat", "lon"), values, {"units": "K"})}, coords).to_netcdf(file)
+    asked = SHORT | {"co2": {"start": 360.0, "yearly_rate": 0.5}, "sst_file": file, "sst_offset": 1.0}
+    whole = SimulateConfig(directory=tmp_path / "whole", **asked)
+    simulate(whole)
+    plain, done = ReferenceModel.advance_day, []
+
+    def stop(self, state):
+        done.append(1)
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        return plain(self, state)
+
+    monkeypatch.setattr(ReferenceModel, "advance_day", stop)
+    parted = SimulateConfig(directory=tmp_path / "parted", **asked)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(parted)
+    monkeypatch.setattr(ReferenceModel, "advance_day", plain)
+    simulate(parted)
+    _assert_same(whole.directory, parted.directory)
+    with pytest.raises(ValueError, match="with sst_offset = None"):
+        simulate(SimulateConfig(directory=parted.directory, **(asked | {"sst_offset": 0.0})))
+
+    ingest([f"{parted.directory}/*.nc"], tmp_path / "analysis.zarr")
+    store = open_analysis(tmp_path / "analysis.zarr")
+    days = (store["time"].values - np.datetime64("2001-01-01")) / np.timedelta64(1, "D")
+    co2 = store["carbon_dioxide_mole_fraction"]
+    assert co2.dims == ("time",) and co2.attrs["role"] == "forcing" and co2.attrs["units"] == "mol mol-1"
+    np.testing.assert_allclose(co2.values, 360e-6 * 1.5 ** (days / 365.25), rtol=1e-6)
+    expected = 290 + 0.1 * (days + 17) + 1
+    np.testing.assert_allclose(
+        store["sea_surface_temperature"].values, np.broadcast_to(expected[:, None, None], (12, 32, 64)), rtol=1e-6
+    )
+    assert "CO2 from 360 ppmv by +50 % a year" in store.attrs["source"] and "+1 K" in store.attrs["source"]
 
 
 def test_a_damaged_restart_file_ends_in_one_sentence(finished, tmp_path):
