@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from emulator.embedded import simulation
-from emulator.embedded.scenario import Scenario
+from emulator.embedded.options import Scenario
 from emulator.embedded.simulation import DEFAULT_MODEL, SimulationOptions
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.on_demand import reporting

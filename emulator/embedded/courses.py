@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emulator.embedded.scenario import CO2_LIMITS, Growth
+from emulator.embedded.options import CO2_LIMITS, Growth
 from emulator.ingestion.series import at_times
 from emulator.planet.grid import Grid
 from emulator.sources.harmonise import pieces

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from emulator.embedded.courses import SeaTemperatures, concentration
-from emulator.embedded.scenario import Physics, Scenario
+from emulator.embedded.options import Physics, Scenario
 from emulator.planet.grid import Grid
 
 

@@ -25,7 +25,7 @@ import xarray as xr
 from emulator.embedded import MODELS, Embedded
 from emulator.embedded.courses import CO2, PPMV, SeaTemperatures, concentration
 from emulator.embedded.driving import Drive, parameters
-from emulator.embedded.scenario import Scenario
+from emulator.embedded.options import Scenario
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from emulator.embedded.scenario import Scenario
+from emulator.embedded.options import Scenario
 from emulator.ingestion.options import GridOptions, IngestOptions, VerticalOptions
 from emulator.sources.options import SourceOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Model, Period, Positive, registered

@@ -6,7 +6,7 @@ import xarray as xr
 
 from emulator.embedded import speedy
 from emulator.embedded.courses import SeaTemperatures, concentration
-from emulator.embedded.scenario import Growth, Scenario
+from emulator.embedded.options import Growth, Scenario
 from emulator.planet.grid import Grid
 
 START = np.datetime64("2001-01-01", "ns")

@@ -13,7 +13,7 @@ import xarray as xr
 import yaml
 
 from emulator.embedded import MODELS, Embedded, speedy
-from emulator.embedded.scenario import Growth, Physics
+from emulator.embedded.options import Growth, Physics
 from emulator.ingestion.run import ingest
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
