@@ -26,7 +26,7 @@ ABOUT = {
     "verify": "score forecasts against the truth",
     "report": "write an HTML page of scores, maps and budgets",
 }
-PARTITIONED = ("ingest", "rollout", "verify")  # stages whose work can be cut into independent parts
+PARTITIONED = ("simulate", "ingest", "rollout", "verify")  # stages whose work can be cut into independent parts
 APPENDING = ("ingest", "verify")
 
 

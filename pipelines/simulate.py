@@ -12,18 +12,35 @@ from pipelines.on_demand import reporting
 OF_SPEEDY = ("truncation", "time_step_minutes")  # keys of the stage that other models do not have
 
 
-def simulate(config: SimulateConfig) -> None:
-    """Simulates what is missing of the chunks; see `emulator.embedded.simulation.simulate`.
+def simulate(config: SimulateConfig, part: tuple[int, int] | None = None) -> None:
+    """Simulates what is missing of the chunks, scenario by scenario; see `emulator.embedded.simulation.simulate`.
 
-    Raises `ValueError` when the folder holds another simulation, or a longer one.
+    With `part` `(i, N)` only every N-th of the scenarios, beginning with the i-th: parts run side by side.
+
+    Raises `ValueError` when a folder holds another simulation, or a longer one.
     """
-    with reporting("simulate") as report:
-        simulation.simulate(options(config), report)
+    number, count = part or (1, 1)
+    for one in simulations(config)[number - 1 :: count]:
+        with reporting("simulate") as report:
+            simulation.simulate(options(one), report)
+
+
+def simulations(config: SimulateConfig) -> list[SimulateConfig]:
+    """That of each scenario, each in its own folder; of a section without any itself."""
+    if not config.scenarios:
+        return [config]
+    plain = config.model_copy(update={"scenarios": {}})
+    return [
+        plain.model_copy(
+            update={"directory": config.directory / name} | {key: getattr(one, key) for key in one.model_fields_set}
+        )
+        for name, one in config.scenarios.items()
+    ]
 
 
 def files(config: SimulateConfig) -> list[Path]:
-    """All that a complete simulation leaves."""
-    return options(config).files()
+    """All that a complete simulation leaves, of every scenario."""
+    return [path for one in simulations(config) for path in options(one).files()]
 
 
 def options(config: SimulateConfig) -> SimulationOptions:
@@ -41,9 +58,12 @@ def check(config: SimulateConfig, made: set[Path]) -> str:
         import jcm  # noqa: F401
     except ImportError:
         raise ConfigError("Expected JAX-GCM for the stage simulate; install the extra emulator[gcm]") from None
-    try:
-        _, settings = simulation.checked(options(config))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    under = f" under {words}" if config.model == DEFAULT_MODEL and (words := settings.describe()) else ""
-    return f"{config.spin_up_days} + {config.days} days at T{config.truncation}{under} into {config.directory}"
+    words = []
+    for one in simulations(config):
+        try:
+            _, settings = simulation.checked(options(one))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        under = f" under {said}" if one.model == DEFAULT_MODEL and (said := settings.describe()) else ""
+        words.append(f"{one.spin_up_days} + {one.days} days at T{one.truncation}{under} into {one.directory}")
+    return "; ".join(words)

@@ -18,7 +18,7 @@ from pipelines.sbatch import Job, Places, script
 from pipelines.site import Resources, SiteConfig
 
 log = logging.getLogger(__name__)
-SPLIT = ("ingest", "rollout")  # stages whose work an array of jobs can share
+SPLIT = ("simulate", "ingest", "rollout")  # stages whose work an array of jobs can share
 TOGETHER = ("train", "rollout")  # those whose tasks can hold one state together
 
 

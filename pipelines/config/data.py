@@ -12,8 +12,10 @@ from emulator.sources.options import SourceOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Model, Period, Positive, registered
 from pipelines.config.declared import Key, model_of
 
+ScenarioConfig = model_of(Scenario)
 
-class SimulateConfig(model_of(Scenario)):
+
+class SimulateConfig(ScenarioConfig):
     """An embedded model (by default a general circulation model with SPEEDY physics) as a source of data."""
 
     directory: Path
@@ -27,6 +29,11 @@ class SimulateConfig(model_of(Scenario)):
     model: Annotated[str, registered("emulator.embedded:MODELS", "speedy")] = Field("speedy", json_schema_extra=NEW)
     options: dict[str, Any] = Field(
         default_factory=dict, json_schema_extra=NEW, description="settings of another model than speedy"
+    )
+    scenarios: dict[Annotated[str, Field(pattern=r"^\w[\w.+-]*$")], ScenarioConfig] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="name: what differs from this section; each a simulation in a folder of its own under the directory",
     )
 
 

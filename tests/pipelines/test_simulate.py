@@ -23,7 +23,7 @@ from pipelines.cli import main
 from pipelines.config import SimulateConfig
 from pipelines.load import fingerprint
 from pipelines.parse import parse
-from pipelines.simulate import files, options, simulate
+from pipelines.simulate import files, options, simulate, simulations
 
 SHORT = {"days": 3, "spin_up_days": 1, "chunk_days": 2, "truncation": 21}
 CHUNKS = ("speedy_20010102.nc", "speedy_20010104.nc")
@@ -122,6 +122,23 @@ def test_scenarios_outside_their_limits_are_refused():
     ]:
         with pytest.raises(ValueError, match=words):
             parse(SimulateConfig, {"directory": "x", **section}, "x.yaml")
+
+
+def test_scenarios_are_simulations_of_their_own_and_parts_share_them(tmp_path, monkeypatch):
+    scenarios = {"control": {}, "warm": {"sst_offset": 2}, "more": {"co2": 840, "member": 5}}
+    config = parse(SimulateConfig, {"directory": str(tmp_path), "member": 4, "scenarios": scenarios} | SHORT, "x.yaml")
+    control, warm, more = simulations(config)
+    assert control == SimulateConfig(directory=tmp_path / "control", member=4, **SHORT)
+    assert warm == SimulateConfig(directory=tmp_path / "warm", member=4, sst_offset=2, **SHORT)
+    assert more == SimulateConfig(directory=tmp_path / "more", member=5, co2=840, **SHORT)
+    assert set(files(config)) == {path for one in (control, warm, more) for path in files(one)}
+    run = []
+    monkeypatch.setattr("emulator.embedded.simulation.simulate", lambda asked, report: run.append(asked.directory.name))
+    for part in ((1, 2), (2, 2), (4, 4), None):
+        simulate(config, part)
+    assert run == ["control", "more", "warm", "control", "warm", "more"]
+    with pytest.raises(ValueError, match="scenarios"):
+        parse(SimulateConfig, {"directory": "x", "scenarios": {"../out": {}}}, "x.yaml")
 
 
 def test_a_model_that_knows_no_scenario_refuses_it_by_name(tmp_path, monkeypatch):
