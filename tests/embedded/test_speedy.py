@@ -192,7 +192,7 @@ def simulated(model, days, **scenario):
     return {name: np.concatenate([day[name] for day in fields]) for name in fields[0]}
 
 
-def test_four_times_the_carbon_dioxide_cools_the_top_and_warms_the_air_below(model, run):
+def test_four_times_the_carbon_dioxide_cools_the_top_and_warms_the_troposphere(model, run):
     """SPEEDY's absorptivity is linear in CO2. The same dial at the model's own value changes nothing but what is written."""
     own, (_, plain) = simulated(model, 1, co2=420.0), run
     assert own.keys() - plain.keys() == {"carbon_dioxide_mole_fraction"}
@@ -203,7 +203,9 @@ def test_four_times_the_carbon_dioxide_cools_the_top_and_warms_the_air_below(mod
     change = model.grid.mean(more["temperature"].astype(np.float64) - plain["temperature"])
     assert change[-1, 0] < -8  # the top, and the colder the longer
     assert change[-1, 0] < change[3, 0] < -3
-    assert np.all(change[-1, -5:] > 0)
+    assert change[-1, 3] > 0.3
+    outgoing = "mean_top_net_long_wave_radiation_flux"  # negative upwards
+    assert model.grid.mean(more[outgoing][-1] - plain[outgoing][-1]) > 2
 
 
 def test_warmer_seas_are_warmer_by_the_offset_and_warm_the_air(model, run):
