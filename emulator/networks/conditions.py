@@ -90,6 +90,31 @@ class ModulatedNorm(nn.LayerNorm):
         return self.modulation(super().forward(x), condition, noise)
 
 
+class MapModulation(nn.Module):
+    """`Modulation` of maps.
+
+    Args:
+      channels: of the maps. options: which may ask for a condition and for noise.
+    """
+
+    def __init__(self, channels: int, options: Options):
+        super().__init__()
+        scalars, noise = scalar_count(options.condition), noise_count(options.noise)
+        self.condition = NoiseModulation(scalars, channels) if scalars else None
+        self.noise = NoiseModulation(noise, channels) if noise else None
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Maps `(batch, channel, nlat, nlon)`, a condition `(batch, scalar)` and noise `(batch, field, nlat, nlon)`."""
+        x = x.movedim(1, -1)
+        if self.condition is not None:
+            x = self.condition(x, condition[:, None, None])
+        if self.noise is not None:
+            x = self.noise(x, noise.movedim(1, -1))
+        return x.movedim(-1, 1)
+
+
 def check_condition(condition: torch.Tensor | None, x: torch.Tensor, names: Sequence[str]) -> None:
     """Raises `ValueError` unless a condition is `(batch, scalar)` for an input `(batch, ...)`; None for no `names`."""
     scalars = scalar_count(names)

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from emulator.networks.halos import Edges
-from emulator.networks.maps import Surroundings
+from emulator.networks.map_layers import Surroundings
 from emulator.networks.stencil import pad_sphere
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 from torch.testing import assert_close
 
 from emulator.networks.halos import Edges
-from emulator.networks.maps import MapConv, Surroundings, cells_of_channels
+from emulator.networks.map_layers import MapConv, Surroundings, cells_of_channels
 from emulator.networks.registry import NetworkError, build
 from emulator.networks.spectral_norm import LargestOne
 from emulator.networks.wxformer import WXFormer, WXFormerOptions

@@ -1,4 +1,4 @@
-"""Layers on whole maps that know their edges: patches, convolutions of any size and stride, and the blocks made of them."""
+"""Layers on maps that know their edges: patches, convolutions of any size and stride, and the blocks made of them."""
 
 import math
 
@@ -6,48 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import check_condition, check_noise, noise_count
-from emulator.networks.halos import Edges
-from emulator.networks.registry import expect_global
+from emulator.networks.halos import Around, Edges
+from emulator.networks.layers import linear
 from emulator.networks.stencil import pad_region, pad_rows
-from emulator.options import Options
-from emulator.planet.grid import Grid
 
 WIDE = (
     8  # stencils up to this are fastest with the channels last; above 14 oneDNN's gradients take 20 times as long there
 )
-
-
-def edges_of(grid: Grid) -> Edges:
-    """What lies beyond a latitude-longitude grid, a box or a map. Raises `ValueError` for others, and a box in two parts."""
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
-    if grid.is_split:
-        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
-    whole = grid.is_global()
-    return Edges(poles=whole and grid.has_poles, round=whole or grid.goes_round, open=not whole)
-
-
-class MapNetwork(nn.Module):
-    """A network of whole maps, which refuses others.
-
-    Args:
-      in_channels, out_channels: channels of the input, all its times together, and of the output.
-      shape: rows and columns. options: of the network, with `condition` and `noise`.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, shape: tuple[int, int], options: Options):
-        super().__init__()
-        self.in_channels, self.out_channels, self.shape, self.options = in_channels, out_channels, tuple(shape), options
-
-    def check(self, x: torch.Tensor, condition: torch.Tensor | None, noise: torch.Tensor | None) -> None:
-        """Raises `ValueError` for an input, a condition or noise of another shape than the network takes."""
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
-            raise ValueError(
-                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
-            )
-        check_condition(condition, x, self.options.condition)
-        check_noise(noise, x, noise_count(self.options.noise))
 
 
 class Patches(nn.Module):
@@ -184,6 +149,31 @@ class MapConv(nn.Conv2d):
         return F.conv2d(F.pixel_unshuffle(x, stride), F.pixel_unshuffle(self.weight, stride), self.bias)
 
 
+class SphereConv(nn.Conv2d):
+    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape, dilated as `around` has margins.
+
+    With a `stride` of 2 it gives every other row and column, those of `halos.Halving`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, around: Around, bias: bool = True, stride: int = 1):
+        super().__init__(inputs, outputs, 3, stride, dilation=around.margin, bias=bias)
+        self.around = around
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.around(x))
+
+
+class Pointwise(nn.Conv2d):
+    """1 x 1 convolution of maps, by the product that is fastest for channels that are last in memory."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, inputs, nlat, nlon)` -> `(batch, outputs, nlat, nlon)`."""
+        return linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+
+
 class Residual(nn.Module):
     """Two convolutions of 3 x 3 cells, each with group norm and SiLU, added to what they take in (He et al. 2016)."""
 
@@ -238,3 +228,11 @@ def cells_of_channels(inputs: int, outputs: int, factor: int, around: Surroundin
         convolution.weight.copy_(own.repeat_interleave(factor**2, 0))
     nn.init.zeros_(convolution.bias)
     return convolution, nn.PixelShuffle(factor)
+
+
+def start_at_zero(layer: nn.Conv2d, zero: bool) -> nn.Conv2d:
+    """A last layer, whose weights and biases are zero at the start where asked."""
+    if zero:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return layer
