@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, modulated, noise_count, scalar_count
 from emulator.networks.halos import Edges, edges_of, expect_halvings, levels
 from emulator.networks.map_layers import SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
@@ -139,9 +139,5 @@ class _Block(nn.Module):
         return x + last(self._modulated(1, second(y), noise, condition))
 
     def _modulated(self, n, x, noise, condition):
-        x = x.movedim(1, -1)
-        if condition is not None:
-            x = self.condition[n](x, condition[:, None, None])
-        if noise is not None:
-            x = self.noise[n](x, noise.movedim(1, -1))
-        return x.movedim(-1, 1)
+        pairs = (self.condition, condition), (self.noise, noise)
+        return modulated(x, *((layers[n], given) for layers, given in pairs if given is not None))
