@@ -13,7 +13,7 @@ class GridNetwork(nn.Module):
 
     Args:
       in_channels, out_channels: channels of the input, all its times together, and of the output.
-      shape: of the cells that it is given. options: with `noise`, `condition` and `checkpointing`.
+      shape: of the cells that it is given. options: with `noise` and `checkpointing`, and `condition` or not.
     """
 
     def __init__(self, in_channels: int, out_channels: int, shape: tuple[int, ...], options: Options):
@@ -36,7 +36,7 @@ class GridNetwork(nn.Module):
             raise ValueError(
                 f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
             )
-        check_condition(condition, x, self.options.condition)
+        check_condition(condition, x, getattr(self.options, "condition", ()))
         check_noise(noise, x, noise_count(self.options.noise))
 
     def _run(self, block: nn.Module, *given):
