@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import NoiseOptions, noise_count, scalar_count
+from emulator.networks.edges import pad_rows
 from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.latent_levels import LEADS, YEAR, Decoder, Encoder, patch_codes
 from emulator.networks.map_network import GridNetwork
 from emulator.networks.registry import expect_global, network
 from emulator.networks.signature import Signature
-from emulator.networks.stencil import pad_rows
 from emulator.networks.swin3d import AdaptiveNorm, Stages, SwinDesign, make_stages, run_stages
 from emulator.options import Options, option
 from emulator.planet.grid import Grid

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
-from emulator.networks.halos import Edges, edges_of
+from emulator.networks.edges import Edges, edges_of
 from emulator.networks.layers import DropPath, full
 from emulator.networks.map_layers import MapConv, Patches, Residual, Surroundings, start_at_zero
 from emulator.networks.map_network import MapNetwork

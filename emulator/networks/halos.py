@@ -1,4 +1,4 @@
-"""What lies beyond the edges of a grid and around bands of its rows, and halvings of both.
+"""What lies around bands of rows of a grid, and halvings of both.
 
 Of one process these are the whole grid's, as they are without bands.
 """
@@ -10,50 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.registry import expect_global
-from emulator.networks.stencil import pad_region, pad_sphere
+from emulator.networks.edges import Edges, padded
 from emulator.parallel.space import Fetch, Space
-from emulator.planet.grid import Grid
-
-
-@dataclasses.dataclass(frozen=True)
-class Edges:
-    """What lies beyond the first and last cells.
-
-    Attributes:
-      poles: whether there are rows at the poles. round: whether rows go round the sphere.
-      open: whether the grid is a region, beyond whose first and last rows (and columns, unless they go round) is nothing.
-    """
-
-    poles: bool = False
-    round: bool = True
-    open: bool = False
-
-    def row(self, number: int, rows: int) -> int:
-        """The row that is met at `number`, from `rows` before the first to as many after the last."""
-        if self.open:
-            return min(max(number, 0), rows - 1)
-        repeated = 0 if self.poles else 1
-        if number < 0:
-            return -number - repeated
-        return 2 * rows - number - 2 + repeated if number >= rows else number
-
-    def turns(self, number: int, rows: int) -> bool:
-        """Whether that row lies beyond a pole, half a turn on."""
-        return not self.open and not 0 <= number < rows
-
-
-SPHERE = Edges()
-LARGE = 2**16  # numbers of a map from which a tenth less time is spent where cells around it are laid in one piece
-
-
-def edges_of(grid: Grid) -> Edges:
-    """What lies beyond a grid's cells. Raises `ValueError` for a grid whose neighbours do not lie side by side."""
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
-    elif grid.is_split:
-        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
-    return Edges(grid.has_poles, grid.is_global() or grid.goes_round, not grid.is_global())
 
 
 class Rows(nn.Module):
@@ -154,19 +112,15 @@ class Around(nn.Module):
 
     def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...], margin: int = 1):
         super().__init__()
-        self.edges, self.margin, self.alone = edges, margin, space.size == 1
-        above = [range(start - margin, start) for start in bounds[:-1]]
-        below = [range(stop, stop + margin) for stop in bounds[1:]]
-        self.rows = Rows(space, bounds, above, below, edges, margin)
+        self.edges, self.margin, self.rows = edges, margin, None
+        if space.size > 1:
+            above = [range(start - margin, start) for start in bounds[:-1]]
+            below = [range(stop, stop + margin) for stop in bounds[1:]]
+            self.rows = Rows(space, bounds, above, below, edges, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2 margin, nlon + 2 margin)`."""
-        # of small maps, and on a GPU, the number of steps is what counts: of those in one piece there are more
-        large = x.is_cpu and x.numel() >= LARGE and not torch.compiler.is_compiling()
-        if large or not self.alone:
-            return self.rows(x)
-        edges, margin = self.edges, self.margin
-        return pad_region(x, margin, edges.round) if edges.open else pad_sphere(x, margin, edges.poles)
+        return padded(x, self.margin, self.edges) if self.rows is None else self.rows(x)
 
 
 class Halving(nn.Module):

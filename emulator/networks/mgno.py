@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import MapModulation, NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, edges_of, expect_halvings, levels
+from emulator.networks.edges import SPHERE, Edges, edges_of
+from emulator.networks.halos import expect_halvings, levels
 from emulator.networks.map_layers import SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import MapModulation, NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, Rows, edges_of, levels
+from emulator.networks.edges import SPHERE, Edges, edges_of
+from emulator.networks.halos import Rows, levels
 from emulator.networks.layers import DropPath, gelu
 from emulator.networks.map_layers import Pointwise, SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, modulated, noise_count, scalar_count
-from emulator.networks.halos import Edges, edges_of, expect_halvings, levels
+from emulator.networks.edges import Edges, edges_of
+from emulator.networks.halos import expect_halvings, levels
 from emulator.networks.map_layers import SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.map_norms import WholeNorm

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
-from emulator.networks.halos import Edges, edges_of
+from emulator.networks.edges import Edges, edges_of
 from emulator.networks.layers import full
 from emulator.networks.map_layers import (
     Larger,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from emulator.networks.edges import Edges
 from emulator.networks.fuxi import FuXi, FuXiOptions
-from emulator.networks.halos import Edges
 from emulator.networks.registry import NetworkError, build
 from emulator.planet.grid import Grid
 

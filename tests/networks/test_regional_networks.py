@@ -6,8 +6,8 @@ import torch
 from learning import assert_learns
 from torch.testing import assert_close
 
+from emulator.networks.edges import pad_region
 from emulator.networks.registry import NetworkError, build
-from emulator.networks.stencil import pad_region
 from emulator.networks.unet import UNet, UNetOptions
 from emulator.planet.grid import Grid
 

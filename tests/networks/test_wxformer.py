@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 from torch.testing import assert_close
 
-from emulator.networks.halos import Edges
+from emulator.networks.edges import Edges
 from emulator.networks.map_layers import MapConv, Surroundings, cells_of_channels
 from emulator.networks.registry import NetworkError, build
 from emulator.networks.spectral_norm import LargestOne
