@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count
 from emulator.networks.layers import MLP, Linear, gelu
 from emulator.networks.level_tables import ByLevel, level_tables, output_order
+from emulator.networks.map_network import GridNetwork
 from emulator.networks.recurrence import Recurrence
 from emulator.networks.registry import network
 from emulator.networks.signature import Signature
@@ -44,7 +44,7 @@ def build(
     return ColumnNetwork(signature, (own.stop - own.start, *grid.shape[1:]), options)
 
 
-class ColumnNetwork(nn.Module):
+class ColumnNetwork(GridNetwork):
     """A network of columns on cells of any grid.
 
     Args:
@@ -53,9 +53,8 @@ class ColumnNetwork(nn.Module):
     """
 
     def __init__(self, signature: Signature, shape: tuple[int, ...], options: ColumnOptions | None = None):
-        super().__init__()
-        self.options = options = options or ColumnOptions()
-        self.in_channels, self.out_channels, self.shape = len(signature.inputs), len(signature.outputs), shape
+        options = options or ColumnOptions()
+        super().__init__(len(signature.inputs), len(signature.outputs), shape, options)
         if options.design == "perceptron":
             self.columns = Perceptron(self.in_channels, self.out_channels, options)
         else:
@@ -70,17 +69,13 @@ class ColumnNetwork(nn.Module):
 
         `noise`: `(batch, field, *space)` where the options ask for it.
         """
-        check_noise(noise, x, noise_count(self.options.noise))
-        if tuple(x.shape[1:]) != (self.in_channels, *self.shape):
-            raise ValueError(
-                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
-            )
+        self._check(x, None, noise)
         batch, entered = len(x), x.dtype
         x, noise = (None if t is None else t.flatten(2).transpose(1, 2).flatten(0, 1) for t in (x, noise))
         if self.options.checkpointing and torch.is_grad_enabled():
             noises = [None] * -(-len(x) // CHUNK) if noise is None else noise.split(CHUNK)
             parts = zip(x.split(CHUNK), noises, strict=True)
-            y = torch.cat([checkpoint(self.columns, *part, use_reentrant=False) for part in parts])
+            y = torch.cat([self._run(self.columns, *part) for part in parts])
         else:
             y = self.columns(x, noise)
         return y.to(entered).unflatten(0, (batch, -1)).transpose(1, 2).unflatten(2, self.shape).contiguous()

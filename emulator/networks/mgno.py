@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, levels
-from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
+from emulator.networks.conditions import MapModulation, NoiseOptions
+from emulator.networks.edges import SPHERE, Edges, edges_of
+from emulator.networks.halos import expect_halvings, levels
+from emulator.networks.map_layers import SphereConv, start_at_zero
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network
-from emulator.networks.unet import SphereConv, edges_of, expect_halvings
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE
 from emulator.planet.grid import Grid
@@ -72,7 +73,7 @@ class MgNO(MapNetwork):
         self.layers = nn.ModuleList(Layer(count, width, around, options) for count in inputs)
         self.last = start_at_zero(nn.Conv2d(width, out_channels, 1), options.zero_output)
 
-    def _output(self, x, condition, noise):
+    def _map(self, x, condition, noise):
         for layer in self.layers:
             x = self._run(layer, x, condition, noise)
         return self.last(x)

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, Rows, levels
+from emulator.networks.conditions import MapModulation, NoiseOptions
+from emulator.networks.edges import SPHERE, Edges, edges_of
+from emulator.networks.halos import Rows, levels
 from emulator.networks.layers import DropPath, gelu
-from emulator.networks.map_network import MapModulation, MapNetwork, Pointwise, start_at_zero
+from emulator.networks.map_layers import Pointwise, SphereConv, start_at_zero
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.map_norms import map_norm
 from emulator.networks.registry import network
-from emulator.networks.unet import SphereConv, edges_of
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
@@ -125,7 +126,7 @@ class Samudra(MapNetwork):
         self.decoder = start_at_zero(SphereConv(widths[0], out_channels, places[0].around(1)), options.zero_output)
         self.drop_path = DropPath(options.drop_path)
 
-    def _output(self, x, condition, noise):
+    def _map(self, x, condition, noise):
         kept, noises = [], [noise]
         for block, halving in zip(self.down, self.halvings, strict=True):
             kept.append(self._run(block, x, condition, noises[-1]))
