@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.halos import Edges
 from emulator.networks.layers import DropPath, full
@@ -104,6 +105,12 @@ class FuXi(MapNetwork):
         if options.zero_output:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
+
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: the head's are cells of a patch side by side."""
+        cells = [ChannelAxis("outputs", 0, each=self.options.patch**2)]
+        return {"head.weight": cells, "head.bias": cells}
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None

@@ -7,12 +7,14 @@ grid, vectors enter scalars by inner products, and scalars gate vectors. States 
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import (
     NoiseModulation,
     NoiseOptions,
@@ -33,9 +35,12 @@ from emulator.networks.vectors import (
     SpectralNorm,
     VectorLinear,
     along,
+    components_of,
     from_condition,
     gated,
     lengths,
+    scalars_of,
+    vectors_of,
 )
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
@@ -168,6 +173,30 @@ class VectorCNN(nn.Module):
             )
             for n in range(options.blocks)
         )
+
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: scalars before vectors, of which scalar layers take the lengths; components by themselves."""
+        options = self.options
+        vectors = functools.partial(vectors_of, components=options.components)
+
+        def seen(channels):
+            return scalars_of(channels) + vectors(channels)
+
+        made, last = ChannelAxis("outputs", 0, entries=scalars_of), f"decoder.layers.{options.encoder_layers}"
+        axes = {"encoder.layers.0.weight": [ChannelAxis("inputs", 1, entries=seen)]}
+        axes["decoder.layers.0.weight"] = [ChannelAxis("inputs", 1, options.width, entries=seen)]
+        axes[f"{last}.weight"] = [*axes.get(f"{last}.weight", []), made]
+        axes[f"{last}.bias"] = [made]
+        axes["vector_encoder.weight"] = [ChannelAxis("inputs", 2, entries=vectors)]
+        axes["vector_decoder.weight"] = [
+            ChannelAxis("inputs", 2, options.vectors, entries=vectors),
+            ChannelAxis("outputs", 1, entries=vectors),
+        ]
+        for name, of in (("given_components", "inputs"), ("made_components", "outputs")):
+            axes[f"{name}.scale"] = [ChannelAxis(of, 0, fresh=True, entries=components_of)]
+            axes[f"{name}.offset"] = [ChannelAxis(of, 0, entries=components_of)]
+        return axes
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.halos import Edges
 from emulator.networks.layers import full
@@ -135,6 +136,23 @@ class WXFormer(MapNetwork):
             nn.init.zeros_(last.bias)
         if options.spectral_norm:
             limit(self)
+
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: the last layer takes as many hidden ones as there are outputs, which are cells side by side.
+
+        Not known where weights are divided by a singular value, which more channels would change.
+        """
+        if self.options.spectral_norm:
+            ends = "stages.0.embed.", "head."
+            unknown = [ChannelAxis("inputs", 1, blocks=0)], [ChannelAxis("outputs", 0, blocks=0)]
+            names = [n for n, _ in self.named_parameters()]
+            return {n: axes for end, axes in zip(ends, unknown, strict=True) for n in names if n.startswith(end)}
+        if self.options.decoder == "transposed":
+            return {"head.weight": [ChannelAxis("outputs", 1)], "head.bias": [ChannelAxis("outputs", 0)]}
+        cells, last = [ChannelAxis("outputs", 0, each=self.options.strides[0] ** 2, hidden=True, fresh=True)], ChannelAxis("outputs", 0)
+        used = [last, ChannelAxis("outputs", 1, hidden=True)]
+        return {"head.0.weight": cells, "head.0.bias": cells, "head.2.weight": used, "head.2.bias": [last]}
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
