@@ -45,8 +45,10 @@ class ChannelAxis:
       of: the channels, those of the input or of the output. axis: its number.
       ahead: entries before the channels'. each: entries of a channel side by side, as the cells of a patch.
       blocks: times that all channels follow one another; where they lie is not known if it is 0.
-      hidden: whether entries are no channels', but as many, and keep their order. fresh: whether new ones are as in a fresh
-        network, not zero: what the next layer has zero weights for. entries: of channels, where they are other ones.
+      hidden: whether entries are no channels', but as many, and keep their order.
+      fresh: whether new ones are as in a fresh network, not zero: what the next layer has zero weights for.
+      entries: of channels, where they are other ones.
+      needed: whether the checkpoint's network has to have the weight too, as without it the function is another one.
     """
 
     of: Literal["inputs", "outputs"]
@@ -57,6 +59,7 @@ class ChannelAxis:
     hidden: bool = False
     fresh: bool = False
     entries: Entries | None = None
+    needed: bool = False
 
     def of_channels(self, channels: Sequence[Channel]) -> list[Entry]:
         """What lies along the axis, but for what is ahead, `each` and `blocks`."""
@@ -75,8 +78,11 @@ class ChannelAxis:
         return found
 
     def spread(self, values: Tensor, channels: Sequence[Channel]) -> Tensor:
-        """A number for every entry of the axis from one for every channel, NaN ahead of them and where units are no channel's."""
-        places = [math.nan if (n := entry.position) in (SHARED, UNITLESS) else float(values[n]) for entry in self.of_channels(channels)]
+        """A number for every entry of the axis from one for every channel, NaN for those that have no channel's units."""
+        places = [
+            math.nan if (n := entry.position) in (SHARED, UNITLESS) else float(values[n])
+            for entry in self.of_channels(channels)
+        ]
         ahead, own = values.new_full((self.ahead,), torch.nan), values.new_tensor(places)
         return torch.cat([ahead, own.repeat_interleave(self.each).repeat(max(1, self.blocks))])
 

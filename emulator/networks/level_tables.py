@@ -57,12 +57,13 @@ def places(channels: Sequence[Channel]) -> list[float | None]:
 
 
 def columns_of(tables: LevelTables) -> tuple[list[Entry], list[Entry]]:
-    """What the columns of `ByLevel` are, of variables with levels, whose units no single channel has, and of those without."""
+    """What the columns of `ByLevel` are: variables with levels, whose units several channels share, and those without."""
 
     def columns(group, level):
         ages = [(name, age, at) for name, table in group.items() for age, at in enumerate(table)]
         return [
-            Entry(Channel(name, "state", level, time=-age), at[0] if level is None else SHARED) for name, age, at in ages
+            Entry(Channel(name, "state", level, time=-age), at[0] if level is None else SHARED)
+            for name, age, at in ages
         ]
 
     return columns(tables.levelled, 0), columns(tables.surface, None)

@@ -77,7 +77,7 @@ class MgNO(MapNetwork):
     def channel_axes(self) -> Axes:
         """Where channels lie: on coarser levels the first layer has a hidden one for every input.
 
-        Not known where the finest level subtracts something of every input, which it would have to go on with were it dropped.
+        Not known where the finest level subtracts something of every input, which also goes on once it is dropped.
         """
         options, (first, *_) = self.options, self.layers
         known = int(options.before == 1 and not options.after and not options.residual)

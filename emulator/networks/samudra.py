@@ -136,9 +136,14 @@ class Samudra(MapNetwork):
         made, used = (ChannelAxis("inputs", axis, hidden=True, fresh=not axis, **hidden) for axis in (0, 1))
         plain = isinstance(self.down[0].skip, nn.Identity)
         inputs = ChannelAxis("inputs", 1, blocks=0 if plain else 1)
-        axes = {"first.weight": [made, inputs], "second.weight": [made, used], "third.weight": [used], "skip.weight": [inputs]}
+        axes = {
+            "first.weight": [made, inputs],
+            "second.weight": [made, used],
+            "third.weight": [used],
+            "skip.weight": [dataclasses.replace(inputs, needed=True)],
+        }
         norms = (f"norms.{n}.{part}" for n in range(2) for part in ("weight", "bias", "running_mean", "running_var"))
-        axes |= dict.fromkeys(("first.bias", "second.bias", *norms), [made])
+        axes |= {name: [made] for name in ("first.bias", "second.bias", *norms)}
         return {f"down.0.{name}": found for name, found in axes.items()}
 
     def _output(self, x, condition, noise):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emulator.networks.channel_axes import SHARED, Axes, ChannelAxis, Index
+from emulator.networks.remembered import learned
 from emulator.networks.signature import Channel, Signature
 from emulator.planet.grid import Grid
 from emulator.sphere.regrid import Regridder
@@ -84,7 +85,7 @@ def take_over(network: nn.Module, axes: Callable[[], Axes], new: Known, old: Kno
     moved = {of for of, both in channels.items() if matched(*both) != list(range(len(both[1])))}
     along = {n: [one for one in found if one.of in moved] for n, found in axes().items()} if moved else {}
     moves = _Moves(channels, along, network)
-    rows, own = [], moving_parts(network)
+    rows, own = [], learned(network)
     with torch.no_grad():
         for name, parameter in own.items():
             if name not in old.tensors:
@@ -112,12 +113,6 @@ def take_over(network: nn.Module, axes: Callable[[], Axes], new: Known, old: Kno
     return rows
 
 
-def moving_parts(network: nn.Module) -> dict[str, Tensor]:
-    """What a start takes: parameters, and the buffers in which modules remember or follow something, by name."""
-    kept = declared(network, "remembers") | declared(network, "follows")
-    return dict(network.named_parameters()) | {n: buffer for n, buffer in network.named_buffers() if n in kept}
-
-
 class _Moves:
     """How weights follow channels, degrees and ages.
 
@@ -126,7 +121,9 @@ class _Moves:
       network: the new one, whose modules say what their weights go by.
     """
 
-    def __init__(self, channels: Mapping[str, tuple[Sequence[Channel], Sequence[Channel]]], along: Axes, network: nn.Module):
+    def __init__(
+        self, channels: Mapping[str, tuple[Sequence[Channel], Sequence[Channel]]], along: Axes, network: nn.Module
+    ):
         self._channels, self._along = channels, along
         self.fields = declared(network, "cell_fields")
         self._degrees, self._ages = declared(network, "by_degree"), declared(network, "by_age")
@@ -134,7 +131,12 @@ class _Moves:
 
     def begin(self, name: str, parameter: Tensor) -> str:
         """Has a parameter that was not there before leave the function alone where it is of new channels; what was done."""
-        of_new = any(one.entries and not one.fresh and max(self._origin(name, one)[0]) < 0 for one in self._along.get(name, ()))
+        axes = self._along.get(name, ())
+        if any(one.needed for one in axes):
+            raise ValueError(
+                f"Expected {name} in the checkpoint, which this network has for its number of {axes[0].of}, got none"
+            )
+        of_new = any(one.entries and not one.fresh and max(self._origin(name, one)[0]) < 0 for one in axes)
         if not of_new and name not in self._variables:
             return "as a fresh network has it"
         parameter.zero_()
@@ -148,7 +150,9 @@ class _Moves:
             if origin != list(range(before)):
                 value, told = _moved(name, value, one, origin, before)
                 how.append(told)
-        for one in self._along.get(name, ()):  # after all of them, as what is new along one axis is new along the others
+        for one in self._along.get(
+            name, ()
+        ):  # after all of them, as what is new along one axis is new along the others
             if one.fresh and value.shape == fresh.shape:
                 origin, before = self._origin(name, one)
                 index = torch.tensor(one.index(origin, before), device=value.device)
@@ -169,8 +173,8 @@ class _Moves:
             return matched([entry.channel for entry in new], [entry.channel for entry in old]), len(old)
         if len(new) < len(old):
             raise ValueError(
-                f"Expected no fewer {one.of} than the {len(old)} of the checkpoint, since the network has a hidden channel of "
-                f"{name} for each, which all others need; got {len(new)}"
+                f"Expected no fewer {one.of} than the {len(old)} of the checkpoint, since {name} has hidden "
+                f"channels by their number, and the function needs all of them; got {len(new)}"
             )
         return [n if n < len(old) else -1 for n in range(len(new))], len(old)
 

@@ -144,15 +144,14 @@ class WXFormer(MapNetwork):
         Not known where weights are divided by a singular value, which more channels would change.
         """
         if self.options.spectral_norm:
-            ends = "stages.0.embed.", "head."
-            unknown = [ChannelAxis("inputs", 1, blocks=0)], [ChannelAxis("outputs", 0, blocks=0)]
-            names = [n for n, _ in self.named_parameters()]
-            return {n: axes for end, axes in zip(ends, unknown, strict=True) for n in names if n.startswith(end)}
+            ends = {"stages.0.embed.": ChannelAxis("inputs", 1, blocks=0), "head.": ChannelAxis("outputs", 0, blocks=0)}
+            return {n: [axis] for n, _ in self.named_parameters() for end, axis in ends.items() if n.startswith(end)}
+        last = ChannelAxis("outputs", 0)
         if self.options.decoder == "transposed":
-            return {"head.weight": [ChannelAxis("outputs", 1)], "head.bias": [ChannelAxis("outputs", 0)]}
-        cells, last = [ChannelAxis("outputs", 0, each=self.options.strides[0] ** 2, hidden=True, fresh=True)], ChannelAxis("outputs", 0)
+            return {"head.weight": [ChannelAxis("outputs", 1)], "head.bias": [last]}
+        cells = ChannelAxis("outputs", 0, each=self.options.strides[0] ** 2, hidden=True, fresh=True)
         used = [last, ChannelAxis("outputs", 1, hidden=True)]
-        return {"head.0.weight": cells, "head.0.bias": cells, "head.2.weight": used, "head.2.bias": [last]}
+        return {"head.0.weight": [cells], "head.0.bias": [cells], "head.2.weight": used, "head.2.bias": [last]}
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None

@@ -9,9 +9,9 @@ from small_sfno import awaken
 from emulator.networks import registry
 from emulator.networks.adapters import adaptable, matching
 from emulator.networks.channel_axes import ChannelAxis, axes_of
-from emulator.networks.remembered import remembered
+from emulator.networks.remembered import learned, remembered
 from emulator.networks.signature import Channel, Signature
-from emulator.networks.takeover import Affine, Known, matched, moving_parts, rescale, take_over
+from emulator.networks.takeover import Affine, Known, matched, rescale, take_over
 from emulator.options import Options
 from emulator.planet.grid import Grid
 from emulator.sphere.transform import transform
@@ -84,7 +84,7 @@ def taken(config, new=NEW, old=OLD, grid=GRID, before=None, old_grid=GRID, old_c
         other,
         lambda: axes_of(other, config, new, grid),
         Known(new, grid),
-        Known(old, old_grid, moving_parts(one)),
+        Known(old, old_grid, learned(one)),
     )
     return one.eval(), other.eval(), {row.name: row for row in rows}
 
@@ -145,8 +145,8 @@ FINER = Grid.gaussian(12)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("sfno") and kind != "vector_cnn"])
 def test_weights_that_know_no_grid_go_on_with_another(kind):
     one, other, rows = taken(KINDS[kind], OLD, OLD, FINER)
-    assert {row.what for row in rows.values()} == {"taken"} and rows.keys() == moving_parts(one).keys()
-    assert all(torch.equal(tensor, moving_parts(one)[name]) for name, tensor in moving_parts(other).items())
+    assert {row.what for row in rows.values()} == {"taken"} and rows.keys() == learned(one).keys()
+    assert all(torch.equal(tensor, learned(one)[name]) for name, tensor in learned(other).items())
     assert other(fed(OLD, {}, FINER)).isfinite().all()
 
 
@@ -189,6 +189,12 @@ def test_hidden_channels_of_the_first_and_last_layers_can_only_grow():
     ):
         with pytest.raises(ValueError, match=r"Expected no fewer (in|out)puts than the \d of the checkpoint, since"):
             taken(KINDS[kind], fewer, OLD)
+
+
+def test_a_layer_that_only_other_numbers_of_channels_have_is_not_made_up():
+    """Samudra's first block adds its input as it is where it is as wide as its output."""
+    with pytest.raises(ValueError, match=r"Expected down.0.skip.weight in the checkpoint, .* for its number of inputs"):
+        taken(KINDS["samudra"] | {"widths": [len(OLD.inputs)]})
 
 
 def test_what_is_new_of_hidden_channels_learns():
@@ -286,19 +292,33 @@ def test_a_learned_field_is_interpolated():
     assert before.abs().mean() > 0
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("sfno as published", "sfno that adds its input", *KEPT)])
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k not in ("sfno as published", "sfno that adds its input", *KEPT)]
+)
 def test_layers_rescaled_to_other_units_keep_the_function(kind):
-    """Factors and offsets of every channel, in float64; the network is the same function of the physical fields."""
-    config = KINDS[kind]
-    one, other = (network(config, OLD).double().eval() for _ in range(2))
-    generator = torch.Generator().manual_seed(1)
+    said = rescaled_alike(KINDS[kind], OLD)
+    assert all(text == "rescaled to the new statistics" for text in said.values())
 
-    def affine(count):
-        return Affine(*(torch.rand(count, generator=generator, dtype=torch.float64) + shift for shift in (0.5, -0.5)))
 
-    inputs, outputs = affine(len(OLD.inputs)), affine(len(OLD.outputs))
-    said = rescale(other, axes_of(other, config, OLD, GRID), OLD, inputs, outputs)
-    x = torch.randn(1, len(OLD.inputs), *GRID.shape, generator=generator, dtype=torch.float64)
+def test_operators_rescaled_without_an_offset_keep_the_function():
+    rescaled_alike(KINDS["mgno"], OLD, offset=0.0)
+
+
+def affine(count, kept=None, offset=1.0, seed=1):
+    """Factors and offsets, 1 and 0 for channels that are to keep their units."""
+    generator = torch.Generator().manual_seed(seed + count)
+    factor, shift = (torch.rand(count, generator=generator, dtype=torch.float64) + by for by in (0.5, -0.5))
+    kept = torch.zeros(count, dtype=torch.bool) if kept is None else kept
+    return Affine(torch.where(kept, 1.0, factor), torch.where(kept, 0.0, offset * shift))
+
+
+def rescaled_alike(config, told, kept_inputs=None, kept_outputs=None, offset=1.0):
+    """Rescales in float64 and compares the function of the physical fields; what was said."""
+    one, other = (network(config, told).double().eval() for _ in range(2))
+    inputs = affine(len(told.inputs), kept_inputs, offset)
+    outputs = affine(len(told.outputs), kept_outputs, seed=2)
+    said = rescale(other, axes_of(other, config, told, GRID), told, inputs, outputs)
+    x = torch.randn(1, len(told.inputs), *GRID.shape, dtype=torch.float64)
 
     def on(scale, values):
         return values * scale.factor.view(-1, 1, 1) + scale.offset.view(-1, 1, 1)
@@ -306,7 +326,45 @@ def test_layers_rescaled_to_other_units_keep_the_function(kind):
     with torch.no_grad():
         expected, found = on(outputs, one(on(inputs, x))), other(x)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert not any("but for" in text for text in said.values())
+    return said
+
+
+@pytest.mark.parametrize("components", [True, False])
+def test_components_of_vectors_have_units_of_their_own(components):
+    told = signature([*state("temperature", (500.0, 850.0)), *winds()], ("sun",))
+    config = KINDS["vector_cnn"] | {"components": components}
+    own_units = [c.name in WINDS for c in told.inputs], [c.name in WINDS for c in told.outputs]
+    said = rescaled_alike(config, told, *(None if components else torch.tensor(units) for units in own_units))
+    kept = {name for name, text in said.items() if "serves several channels" in text}
+    heard = {"encoder.layers.0.weight", "decoder.layers.0.weight", "vector_encoder.weight", "vector_decoder.weight"}
+    assert kept == (set() if components else heard)
+
+
+def test_a_recurrence_keeps_the_units_of_what_has_levels():
+    config, levels = (
+        KINDS["column by levels"],
+        [torch.tensor([c.level is not None for c in s]) for s in (OLD.inputs, OLD.outputs)],
+    )
+    said = rescaled_alike(config, OLD, *levels)
+    assert said["columns.on_levels.weight"].startswith("kept") and said["columns.on_surface.bias"].startswith(
+        "rescaled"
+    )
+    assert "but for what serves several channels" in said["columns.layers.0.weight"]
+
+
+def test_weights_of_variables_keep_their_units_and_offsets_of_operators_are_left_out():
+    made = network(KINDS["aurora"], OLD)
+    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    said = rescale(made, axes_of(made, KINDS["aurora"], OLD, GRID), OLD, *(affine(count) for count in (7, 6)))
+    assert all(torch.equal(before[name], tensor) for name, tensor in made.state_dict().items())
+    assert (
+        said["encoder.surface.weights.sun"]
+        == said["decoder.levelled.biases.temperature"]
+        == "kept, since it serves all levels"
+    )
+    made = network(KINDS["mgno"], OLD)
+    said = rescale(made, axes_of(made, KINDS["mgno"], OLD, GRID), OLD, *(affine(count) for count in (7, 6)))
+    assert said["layers.0.cycle.start.weight"] == "rescaled to the new statistics, but for the offset"
 
 
 def test_an_offset_without_a_bias_is_said_to_be_left_out():
