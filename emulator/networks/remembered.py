@@ -2,6 +2,9 @@
 
 Such are the running moments of a batch norm. They belong to a training's state, are averaged as its weights are, and stay
 what they were where a module runs only to be looked at.
+
+Other buffers go after weights, as singular vectors do, in an attribute `follows`. They are saved, taken by a start from weights
+and left alone likewise, but not averaged.
 """
 
 import contextlib
