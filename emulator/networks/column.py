@@ -5,18 +5,20 @@ scheme in Zhong et al. (2024, Geosci. Model Dev. 17, 3667).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 
+from emulator.networks.channel_axes import Axes, ChannelAxis, Entry
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count
 from emulator.networks.layers import MLP, Linear, gelu
-from emulator.networks.level_tables import ByLevel, level_tables, output_order
+from emulator.networks.level_tables import ByLevel, columns_of, level_tables, output_order
 from emulator.networks.map_network import GridNetwork
 from emulator.networks.recurrence import Recurrence
 from emulator.networks.registry import network
-from emulator.networks.signature import Signature
+from emulator.networks.signature import Channel, Signature
 from emulator.options import Options, option
 from emulator.parallel.space import Space
 from emulator.planet.grid import REGIONAL, Grid
@@ -63,6 +65,17 @@ class ColumnNetwork(GridNetwork):
             for layer in self.columns.last_layers():
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
+
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie in a recurrence: variables with levels, which are alike on all, before those without."""
+        if self.options.design == "perceptron":
+            return {}
+        axes = {"layers.0.weight": [ChannelAxis("inputs", 1, entries=_entering)]}
+        for name, leaving in (("on_levels", _on_levels), ("on_surface", _on_surface)):
+            rows = [ChannelAxis("outputs", 0, entries=leaving)]
+            axes |= {f"{name}.weight": rows, f"{name}.bias": rows}
+        return {f"columns.{name}": found for name, found in axes.items()}
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`. Raises `ValueError` for other shapes.
@@ -141,6 +154,19 @@ class Recurrent(nn.Module):
 
     def last_layers(self) -> list[nn.Linear]:
         return [layer for layer in (self.on_levels, self.on_surface) if layer is not None]
+
+
+def _entering(channels: Sequence[Channel]) -> list[Entry]:
+    on_levels, on_surface = columns_of(level_tables(channels))
+    return on_levels + on_surface
+
+
+def _on_levels(channels: Sequence[Channel]) -> list[Entry]:
+    return columns_of(level_tables(channels))[0]
+
+
+def _on_surface(channels: Sequence[Channel]) -> list[Entry]:
+    return columns_of(level_tables(channels))[1]
 
 
 def _modulations(options, width):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.edges import Edges, edges_of
 from emulator.networks.layers import DropPath, full
@@ -101,6 +102,12 @@ class FuXi(MapNetwork):
         )
         self.up = nn.Sequential(nn.ConvTranspose2d(2 * width, width, 2, 2), Residual(width, options.groups, around))
         self.head = start_at_zero(nn.Conv2d(width, out_channels * patch**2, 1), options.zero_output)
+
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: the head's are cells of a patch side by side."""
+        cells = [ChannelAxis("outputs", 0, each=self.options.patch**2)]
+        return {"head.weight": cells, "head.bias": cells}
 
     def _map(self, x, condition, noise):
         # channels last for the norm, and where patches are many; other convolutions are faster without

@@ -7,11 +7,13 @@ grid, vectors enter scalars by inner products, and scalars gate vectors. States 
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 import torch
 from torch import nn
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
 from emulator.networks.grids import Sizes, blocks_between, noise_of_blocks, outer_and_inner
 from emulator.networks.layers import MLP, DropPath, full
@@ -26,9 +28,12 @@ from emulator.networks.vectors import (
     SpectralNorm,
     VectorLinear,
     along,
+    components_of,
     from_condition,
     gated,
     lengths,
+    scalars_of,
+    vectors_of,
 )
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
@@ -152,6 +157,30 @@ class VectorCNN(GridNetwork):
                 nn.init.zeros_(layer.weight)
         self.position = Position(options.position, self.outer.of_scalars, options.width)
         self.blocks = blocks_between(Block, self.outer, self.inner, options)
+
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: scalars before vectors, of which scalar layers take the lengths; components by themselves."""
+        options = self.options
+        vectors = functools.partial(vectors_of, components=options.components)
+
+        def seen(channels):
+            return scalars_of(channels) + vectors(channels)
+
+        made, last = ChannelAxis("outputs", 0, entries=scalars_of), f"decoder.layers.{options.encoder_layers}"
+        axes = {"encoder.layers.0.weight": [ChannelAxis("inputs", 1, entries=seen)]}
+        axes["decoder.layers.0.weight"] = [ChannelAxis("inputs", 1, options.width, entries=seen)]
+        axes[f"{last}.weight"] = [*axes.get(f"{last}.weight", []), made]
+        axes[f"{last}.bias"] = [made]
+        axes["vector_encoder.weight"] = [ChannelAxis("inputs", 2, entries=vectors)]
+        axes["vector_decoder.weight"] = [
+            ChannelAxis("inputs", 2, options.vectors, entries=vectors),
+            ChannelAxis("outputs", 1, entries=vectors),
+        ]
+        for name, of in (("given_components", "inputs"), ("made_components", "outputs")):
+            axes[f"{name}.scale"] = [ChannelAxis(of, 0, fresh=True, entries=components_of)]
+            axes[f"{name}.offset"] = [ChannelAxis(of, 0, entries=components_of)]
+        return axes
 
     def _output(self, x, condition, noise):
         grid = self.outer.of_scalars

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
 from emulator.networks.edges import Edges, edges_of
 from emulator.networks.layers import full
@@ -132,6 +133,22 @@ class WXFormer(MapNetwork):
         start_at_zero(self.head[-1] if options.decoder == "shuffle" else self.head, options.zero_output)
         if options.spectral_norm:
             limit(self)
+
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: the last layer takes as many hidden ones as there are outputs, which are cells side by side.
+
+        Not known where weights are divided by a singular value, which more channels would change.
+        """
+        if self.options.spectral_norm:
+            ends = {"stages.0.embed.": ChannelAxis("inputs", 1, blocks=0), "head.": ChannelAxis("outputs", 0, blocks=0)}
+            return {n: [axis] for n, _ in self.named_parameters() for end, axis in ends.items() if n.startswith(end)}
+        last = ChannelAxis("outputs", 0)
+        if self.options.decoder == "transposed":
+            return {"head.weight": [ChannelAxis("outputs", 1)], "head.bias": [last]}
+        cells = ChannelAxis("outputs", 0, each=self.options.strides[0] ** 2, hidden=True, fresh=True)
+        used = [last, ChannelAxis("outputs", 1, hidden=True)]
+        return {"head.0.weight": [cells], "head.0.bias": [cells], "head.2.weight": used, "head.2.bias": [last]}
 
     def _map(self, x, condition, noise):
         """Stages see means of the noise."""

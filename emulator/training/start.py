@@ -133,11 +133,12 @@ class Start:
         outputs = _of_outputs(signature.outputs, old, new, self._predicts)
         if all((scale.factor == 1).all() and not scale.offset.any() for scale in (inputs, outputs)):
             return
-        said = rescale(network, axes(), inputs, outputs)
+        said = rescale(network, axes(), signature, inputs, outputs)
         for number, row in enumerate(self.rows):
             if row.name in said and row.what in ("taken", "changed"):
                 how = ", ".join(filter(None, [row.how, said[row.name]]))
-                self.rows[number] = row._replace(what="changed", how=how)
+                what = "changed" if said[row.name].startswith("rescaled") else row.what
+                self.rows[number] = row._replace(what=what, how=how)
 
     def _scales(self) -> Scales:
         return Scales.of(self.tensors, signature_of(self.layout))
