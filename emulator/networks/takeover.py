@@ -5,6 +5,7 @@ network's function is the old one's. Weights by degree are cut, or go on with th
 interpolated. All else has to have the same shape.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -51,17 +52,20 @@ def matched(new: Sequence[Channel], old: Sequence[Channel]) -> Index:
     """For each of the new channels the number of the old one of its name, level and time; -1 where there is none.
 
     Levels are told by where they lie. Where one side does not know, by their numbers, if the variable has as many on both.
+    What is diagnosed is another thing than a state or forcing of the same name: an output of it has other units.
     """
+
+    def group(channel: Channel) -> tuple:
+        return channel.name, channel.time, channel.role == "diagnostic"
+
     places: dict[tuple, list[int]] = {}
     for number, channel in enumerate(old):
-        places.setdefault((channel.name, channel.time), []).append(number)
-    counts: dict[tuple, int] = {}
-    for channel in new:
-        counts[channel.name, channel.time] = counts.get((channel.name, channel.time), 0) + 1
+        places.setdefault(group(channel), []).append(number)
+    counts = collections.Counter(map(group, new))
 
     def origin(channel: Channel) -> int:
-        known = places.get((channel.name, channel.time), [])
-        same_number = len(known) == counts[channel.name, channel.time]
+        known = places.get(group(channel), [])
+        same_number = len(known) == counts[group(channel)]
         return next((n for n in known if _one_level(channel, old[n], same_number)), -1)
 
     return [origin(channel) for channel in new]
