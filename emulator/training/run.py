@@ -277,7 +277,7 @@ def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
     layout = Layout.of(store, chosen(options), str(options.store), more)
     if options.gaps != REFUSED and not layout.prognostic.names:
         raise ValueError(
-            f"Expected prognostic variables with train.gaps {options.gaps}, got none, of which a state could lack"
+            f"Expected prognostic variables, of which states may lack some, with gaps {options.gaps}, got none"
         )
     return layout
 

@@ -14,6 +14,7 @@ from tiny_networks import TINY
 from emulator.networks import registry
 from emulator.networks.registry import NetworkError, build, kinds, network, options_of
 from emulator.options import Options, option
+from emulator.parallel.distributed import callable_parts
 from emulator.planet.grid import Grid
 
 CONFIGS = TINY | {
@@ -149,3 +150,16 @@ def test_a_network_is_added_by_registering_it(monkeypatch):
         network("pointwise", Pointwise)(pointwise)
     with pytest.raises(TypeError, match="limits among minimum"):
         option(1, "a number", least=0)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_what_is_spread_over_processes_one_by_one_can_be_called(kind):
+    """Containers of modules cannot, and torch refuses to spread them."""
+    if kind == "torch_harmonics":
+        pytest.importorskip("torch_harmonics")
+    network = build(CONFIGS[kind], 3, 2, GRIDS[0])
+    parts = list(callable_parts(network))
+    assert not any(isinstance(part, torch.nn.ModuleList | torch.nn.ModuleDict) for part in parts)
+    own = {id(p) for part in parts for p in part.parameters()}
+    left = [p for p in network.parameters() if id(p) not in own]
+    assert all(any(p is q for q in network._parameters.values()) for p in left)
