@@ -5,8 +5,9 @@ channel that is re-entrant *within* its 60 degrees: what leaves in the east ente
 no grid on the sphere is periodic over a part of its circle: the wall lies at the box's edge, and only the eleven rows of the
 channel lose the neighbours of their first and last cell.
 
-Unlike Veros' own set-up the surface is free (linear, implicit, in cells of constant volume), so that it has a height, and
-salinity is restored too. Momentum is stepped 80 minutes for every half day of the tracers, as there.
+Unlike Veros' own set-up the surface is free (linear, implicit, in cells of constant volume), so that it has a height; a ridge
+rises in the middle, so that there is less water in lower levels; and salinity is restored too. Momentum is stepped 80 minutes
+for every half day of the tracers, as there.
 
 Veros is imported when a model is built, never with this module: it belongs to the extra `emulator[ocean]`.
 """
@@ -33,6 +34,7 @@ HEAT_CAPACITY = (
 FREEZING, COLDEST = 273.15, -1.8  # K of 0 degrees C; degrees C, below which sea water would freeze
 YEAR_DAYS = 365.25
 WARMEST = {True: 240.0, False: 57.0}  # day of the year with the warmest surface, north and south of the equator
+RIDGE_EAST, RIDGE_WIDTH = 30.0, 8.0  # degrees: longitude of the crest, distance at which it has fallen to 1/e
 INNER = np.s_[2:-2, 2:-2]  # without the two rows of halo on each side
 DEPTH_FIELDS = (
     "sea_water_potential_temperature",
@@ -59,6 +61,7 @@ class Settings:
       monthly: means over calendar months.
       snapshots: states are those at the end of every step, not their means. Fluxes are means all the same, so that the
         change of a state is what they brought: budgets close step by step.
+      ridge: height of the ridge as a share of the depth, 2080 m; 0: a flat floor, as Veros' own.
       wind, warming: factor of the stress, and K added to the temperature that the surface is restored to.
       wind_season: share by which the stress rises in winter and falls in summer of its hemisphere.
       temperature_season: K at the outermost row by which the restoring temperature does the opposite.
@@ -71,6 +74,7 @@ class Settings:
     step_hours: int = 120
     monthly: bool = False
     snapshots: bool = False
+    ridge: float = 0.5
     wind: float = 1.0
     warming: float = 0.0
     wind_season: float = 0.3
@@ -86,6 +90,8 @@ class Settings:
             raise ValueError(f"Expected step_hours of whole days (120), or monthly: true, got {self.step_hours}")
         if self.monthly and self.start.day != 1:
             raise ValueError(f"Expected a start on the first of a month for monthly means, got {self.start}")
+        if not 0 <= self.ridge < 0.9:
+            raise ValueError(f"Expected a ridge from 0 to below 0.9, got {self.ridge}")
         for name in ("wind_noise", "temperature_noise"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"Expected {name} of at least 0, got {getattr(self, name)}")
@@ -276,6 +282,13 @@ def restoring(settings: Settings, latitude: np.ndarray, day_of_year: float, nois
     return factor, added + settings.warming
 
 
+def below_ridge(settings: Settings, longitude: np.ndarray, middles: np.ndarray, tops: np.ndarray) -> np.ndarray:
+    """How many cells the ridge fills, `(longitude,)`: those whose `middles` lie below it; m, `(height,)`, negative."""
+    depth = 2 * middles[0] - tops[0]
+    crest = depth * (1 - settings.ridge * np.exp(-(((longitude - RIDGE_EAST) / RIDGE_WIDTH) ** 2)))
+    return (middles < crest[:, None]).sum(axis=1)
+
+
 def _set_up(settings: Settings):
     """Veros' set-up, ready to step. Its base class is imported with Veros, so that the class is made here."""
     try:
@@ -299,6 +312,12 @@ def _set_up(settings: Settings):
         @veros.veros_routine
         def set_diagnostics(self, state):
             state.diagnostics.clear()
+
+        @veros.veros_routine
+        def set_topography(self, state):
+            super().set_topography(state)
+            v = state.variables
+            v.kbot = v.kbot * (1 + below_ridge(settings, np.asarray(v.xt), np.asarray(v.zt), np.asarray(v.zw)))[:, None]
 
         @veros.veros_routine
         def set_initial_conditions(self, state):
