@@ -200,7 +200,7 @@ def test_a_mean_is_the_mean_of_its_steps(veros, monkeypatch, settings, days):
 def test_stopped_inside_a_mean_and_started_again_it_ends_with_the_same_bits(veros, tmp_path, monkeypatch):
     def options(name):
         return SimulationOptions(
-            tmp_path / name, days=6, spin_up_days=1, chunk_days=3, start=date(2004, 2, 26), step_hours=48, model="veros",
+            tmp_path / name, days=4, spin_up_days=1, chunk_days=2, start=date(2004, 2, 26), step_hours=48, model="veros",
             settings=NOISY,
         )  # fmt: skip
 
@@ -211,7 +211,7 @@ def test_stopped_inside_a_mean_and_started_again_it_ends_with_the_same_bits(vero
 
     def stop(self, state):
         done.append(1)
-        if len(done) == 6:
+        if len(done) == 4:
             raise KeyboardInterrupt
         return whole(self, state)
 
@@ -223,7 +223,7 @@ def test_stopped_inside_a_mean_and_started_again_it_ends_with_the_same_bits(vero
     simulate(options("parts"))
     for path in options("whole").directory.iterdir():
         assert path.read_bytes() == (options("parts").directory / path.name).read_bytes() or path.suffix == ".npz"
-    with np.load(options("whole").restart(7)) as one, np.load(options("parts").restart(7)) as other:
+    with np.load(options("whole").restart(5)) as one, np.load(options("parts").restart(5)) as other:
         assert set(one.files) == set(other.files)
         for name in one.files:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
