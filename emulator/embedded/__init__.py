@@ -33,9 +33,10 @@ class Depths:
 class EmbeddedModel(Protocol):
     """A built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
 
+    It may have `cell_methods`, CF's by name of a field, where these are not the variable table's.
+
     Attributes:
       title: of its files; provenance: "model", "versions" and whatever else defines the numbers, for their attributes.
-      cell_methods: of the fields of a model that gives `TIME_BOUNDS`, by name, CF's; others follow the variable table.
       grid, levels, constants: of the fields. static: fields that do not change, `([vertical,] latitude, longitude)`.
     """
 
@@ -44,7 +45,6 @@ class EmbeddedModel(Protocol):
     grid: Grid
     levels: Levels | Depths
     constants: Constants
-    cell_methods: dict[str, str]
     static: dict[str, np.ndarray]
 
     def initial_state(self) -> Any: ...

@@ -238,9 +238,8 @@ def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np
     for name in named:
         entry = variable(name)
         cell = {"point": "time: point", "mean": f"time: mean (interval: {step_hours} hours)"}.get(entry.cell)
+        cell = getattr(model, "cell_methods", {}).get(name, cell)
         known = {"units": entry.units, "standard_name": entry.standard_name, "cell_methods": cell}
-        if bounded:
-            known |= {"cell_methods": model.cell_methods.get(name)}
         dataset[name].attrs = {key: value for key, value in known.items() if value}
     return dataset
 

@@ -10,6 +10,8 @@ rises in the middle, so that there is less water in lower levels; and salinity i
 for every half day of the tracers, as there.
 
 Veros is imported when a model is built, never with this module: it belongs to the extra `emulator[ocean]`.
+
+Over 300 lines, since settings, forcing, fields and restart files of one model are read together.
 """
 
 import dataclasses
