@@ -1,8 +1,9 @@
 """An embedded model as a source of data: CF NetCDF chunks, restartable at any moment."""
 
+import importlib.util
 from pathlib import Path
 
-from emulator.embedded import simulation
+from emulator.embedded import MODELS, simulation
 from emulator.embedded.simulation import DEFAULT_MODEL, SimulationOptions
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.on_demand import reporting
@@ -32,9 +33,15 @@ def options(config: SimulateConfig) -> SimulationOptions:
 
 
 def check(config: SimulateConfig, made: set[Path]) -> str:
-    """What it would do, in words. Raises `ConfigError` without the model's package."""
+    """What it would do, in words. Raises `ConfigError` without the model's package, and for settings that cannot be."""
+    entry = MODELS[config.model]
+    if entry.needs and importlib.util.find_spec(entry.needs) is None:
+        raise ConfigError(
+            f"Expected the package {entry.needs} for the stage simulate; install the extra emulator[{entry.extra}]"
+        )
     try:
-        import jcm  # noqa: F401
-    except ImportError:
-        raise ConfigError("Expected JAX-GCM for the stage simulate; install the extra emulator[gcm]") from None
-    return f"{config.spin_up_days} + {config.days} days at T{config.truncation} into {config.directory}"
+        simulation.settings_of(options(config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    of = f"T{config.truncation}" if config.model == DEFAULT_MODEL else config.model
+    return f"{config.spin_up_days} + {config.days} days of {of} into {config.directory}"

@@ -322,4 +322,4 @@ def _constants() -> Constants:
     )
 
 
-MODELS.register("speedy", Embedded(Settings, build))
+MODELS.register("speedy", Embedded(Settings, build, needs="jcm", extra="gcm"))
