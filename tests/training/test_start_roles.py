@@ -9,15 +9,12 @@ from small_planet import small_planet
 from small_store import FREE, NETWORK, store_of
 
 import emulator as em
-from emulator.model import checkpoint
 from emulator.networks.signature import Channel
 from emulator.networks.takeover import matched
 from emulator.training.identity import identity_of_start
 from emulator.training.options import StartOptions, TrainOptions
 from emulator.training.run import Training
 from emulator.training.start import Scales, _of_inputs, _of_outputs
-from pipelines.config import TrainConfig
-from pipelines.train import check_start
 
 STATE, FORCING, DIAGNOSTIC = (Channel("t", role) for role in ("state", "forcing", "diagnostic"))
 SEA = "sea_surface_temperature"
@@ -83,15 +80,6 @@ def test_the_order_of_patterns_tells_trainings_apart(trained):
         for order in (rates.items(), reversed(rates.items()))
     }
     assert len(found) == 2
-
-
-def test_a_state_in_the_middle_of_a_training_is_no_checkpoint_to_start_from(trained):
-    store, known, folder, options = trained
-    state = checkpoint.numbered(folder / "first", "state")[-1]
-    config = {"store": store, "statistics": known, "output": folder / "second", "network": options["network"]}
-    config |= {"phases": options["phases"], "start": {"checkpoint": state, "statistics": "new"}}
-    with pytest.raises(checkpoint.CheckpointError, match="Expected a checkpoint of a schema among checkpoint-1"):
-        check_start(TrainConfig.model_validate(config))
 
 
 def test_gaps_need_a_state(trained, tmp_path):
