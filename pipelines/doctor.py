@@ -16,7 +16,7 @@ from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.rates import copy_rate, exchange_latency, exchange_rate, product_rate
 from pipelines.run import provenance
 
-EXTRAS = {"jcm": "gcm", "cfgrib": "grib", "gcsfs": "cloud", "dask_jobqueue": "slurm"}
+EXTRAS = {"jcm": "gcm", "veros": "ocean", "cfgrib": "grib", "gcsfs": "cloud", "dask_jobqueue": "slurm"}
 EXTRAS |= {name: name for name in ("tensorboard", "mlflow")}
 
 

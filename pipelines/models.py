@@ -1,5 +1,8 @@
 """`emulator models`: the kinds of networks, their options, how large they are, and what a step of each takes."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import get_args
 
 import torch
@@ -27,7 +30,8 @@ def models() -> str:
         size, taken, told = "as its factory makes it", "", about
         if not any(field.is_required() for field in config.model_fields.values()):
             try:
-                network = registry.build({"kind": kind}, channels, channels, Grid.gaussian(nlat))
+                with _unsaid():
+                    network = registry.build({"kind": kind}, channels, channels, Grid.gaussian(nlat))
                 found = cost.measure(network, channels, (nlat, 2 * nlat))
                 size, taken = f"{found.parameters:,} parameters", f"{found.seconds:.3f} s"
             except registry.NetworkError as error:  # a package that this machine cannot have
@@ -36,6 +40,17 @@ def models() -> str:
         parts.append(f"\n{kind}  {told}")
         parts += [_option(name, field) for name, field in config.model_fields.items() if name != "kind"]
     return "\n".join(lines + parts)
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """What a network logs of a grid is for those who train on it."""
+    log, level = logging.getLogger("emulator"), logging.getLogger("emulator").level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _option(name: str, field: FieldInfo) -> str:

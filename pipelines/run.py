@@ -21,7 +21,7 @@ from pipelines.running import noting
 
 log = logging.getLogger(__name__)
 MOST_SHOWN = 5  # settings in a sentence
-PACKAGES = ("emulator", "torch", "torch-harmonics", "numpy", "xarray", "zarr", "dask", "jcm")
+PACKAGES = ("emulator", "torch", "torch-harmonics", "numpy", "xarray", "zarr", "dask", "jcm", "veros")
 
 
 def run(experiment: Experiment, only: str | None = None) -> None:

@@ -1,9 +1,10 @@
 """An embedded model as a source of data: CF NetCDF chunks, restartable at any moment."""
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 
-from emulator.embedded import simulation
+from emulator.embedded import MODELS, simulation
 from emulator.embedded.options import Scenario
 from emulator.embedded.simulation import DEFAULT_MODEL, SimulationOptions
 from pipelines.config import ConfigError, SimulateConfig
@@ -53,17 +54,19 @@ def options(config: SimulateConfig) -> SimulationOptions:
 
 
 def check(config: SimulateConfig, made: set[Path]) -> str:
-    """What it would do, in words. Raises `ConfigError` without the model's package, and for files that do not serve."""
-    try:
-        import jcm  # noqa: F401
-    except ImportError:
-        raise ConfigError("Expected JAX-GCM for the stage simulate; install the extra emulator[gcm]") from None
+    """What it would do, in words. Raises `ConfigError` without the model's package, and for settings that cannot be."""
+    entry = MODELS[config.model]
+    if entry.needs and importlib.util.find_spec(entry.needs) is None:
+        raise ConfigError(
+            f"Expected the package {entry.needs} for the stage simulate; install the extra emulator[{entry.extra}]"
+        )
     words = []
     for one in simulations(config):
         try:
             _, settings = simulation.checked(options(one))
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            raise ConfigError(str(error)) from error
+        of = f"at T{one.truncation}" if one.model == DEFAULT_MODEL else f"of {one.model}"
         under = f" under {said}" if one.model == DEFAULT_MODEL and (said := settings.describe()) else ""
-        words.append(f"{one.spin_up_days} + {one.days} days at T{one.truncation}{under} into {one.directory}")
+        words.append(f"{one.spin_up_days} + {one.days} days {of}{under} into {one.directory}")
     return "; ".join(words)

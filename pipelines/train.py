@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 import xarray as xr
 
+from emulator.model import adapted
 from emulator.model.checkpoint import describe
+from emulator.model.migrations import expect_known
 from emulator.parallel.processes import processes_of
 from emulator.store.analysis import open_analysis
 from emulator.training.identity import NOT_IDENTITY, data_digests
@@ -83,7 +85,9 @@ def _remark(row: dict) -> str:
 
 def check_start(config: TrainConfig) -> None:
     """Raises `ValueError` where what it starts from is not there or of another kind; the store need not be there yet."""
-    check_kind(options_of(config), describe(config.start.checkpoint))
+    saved = describe(config.start.checkpoint)
+    expect_known(saved, config.start.checkpoint, adapted.SCHEMA)
+    check_kind(options_of(config), saved)
 
 
 def check(config: TrainConfig, made: set[Path]) -> str:

@@ -15,28 +15,48 @@ from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
 from emulator.registry import Registry
 
+TIME_BOUNDS = "time_bounds"  # among the fields of a day: where their means begin and end, `(time, 2)`
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Depths:
+    """Levels of an ocean from its surface down.
+
+    Attributes:
+      values: m, `(depth,)`, increasing. bounds: of the cells, m, `(depth, 2)`.
+    """
+
+    values: np.ndarray
+    bounds: np.ndarray
+
 
 class EmbeddedModel(Protocol):
     """A built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
 
+    It may have `cell_methods`, CF's by name of a field, where these are not the variable table's.
+
     Attributes:
       title: of its files; provenance: "model", "versions" and whatever else defines the numbers, for their attributes;
         "scenario", where there is one, becomes part of their `source`, which a store keeps.
-      grid, levels, constants: of the fields. static: fields that do not change, `(latitude, longitude)`.
+      grid, levels, constants: of the fields. static: fields that do not change, `([vertical,] latitude, longitude)`.
     """
 
     title: str
     provenance: dict[str, Any]
     grid: Grid
-    levels: Levels
+    levels: Levels | Depths
     constants: Constants
     static: dict[str, np.ndarray]
 
     def initial_state(self) -> Any: ...
 
     def advance_day(self, state: Any) -> tuple[Any, dict[str, np.ndarray]]:
-        """The state after a day, and canonical fields `(time, [level,] latitude, longitude)` at the day's output times; a
-        forcing that is one number for the whole planet is `(time,)`."""
+        """The state after a day, and canonical fields `(time, [vertical,] latitude, longitude)` at the day's output times; a
+        forcing that is one number for the whole planet is `(time,)`.
+
+        A model whose means are longer than a day gives no fields but on the days with which one ends, and then with
+        `TIME_BOUNDS`; the field is at the end of the mean, and its state carries the sums.
+        """
 
     def save_state(self, state: Any, path: Path) -> None: ...
 
@@ -53,11 +73,16 @@ class Embedded:
       build: from settings to the model. Raises `ImportError` where an extra is not installed.
       check: of settings and a number of days, before the model is built: raises `ValueError` where files that the settings
         name cannot be read, or do not last so long.
+      needs, extra: the package that it imports, and the extra of ours that installs it; "" for none.
+      ends: whether fields come with a day, by settings and its number after the start; None: with every day.
     """
 
     settings: type
     build: Callable[[Any], EmbeddedModel]
     check: Callable[[Any, int], None] = lambda settings, days: None
+    needs: str = ""
+    extra: str = ""
+    ends: Callable[[Any, int], bool] | None = None
 
 
 MODELS: Registry[Embedded] = Registry("embedded model", __name__)

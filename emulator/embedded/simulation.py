@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emulator.embedded import MODELS, Embedded, EmbeddedModel
+from emulator.embedded import MODELS, TIME_BOUNDS, Depths, Embedded, EmbeddedModel
 from emulator.files.whole_file import whole_file, write_netcdf
 from emulator.parallel.tasks import Report, silent
 from emulator.planet.variables import COORDINATES, variable
@@ -20,6 +20,7 @@ SPIN_UP_CHECKPOINT_DAYS = 30
 RECORD = "simulation.json"
 DEFAULT_MODEL = "speedy"
 LEVEL = {"units": "1", "standard_name": "atmosphere_sigma_coordinate", "positive": "down", "axis": "Z"}
+DEPTH = {"units": "m", "standard_name": "depth", "positive": "down", "axis": "Z", "bounds": "depth_bounds"}
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +31,7 @@ class SimulationOptions:
     Attributes:
       directory: of the chunks, `<model>_<first day>.nc`, and of the restart files.
       days: to write, after `spin_up_days` that are not written; chunk_days: in a file.
-      start: first day, at 0 UTC; step_hours: spacing of the output.
+      start: first day, at 0 UTC; step_hours: spacing of the output, unless the model gives its own.
       model: name of the embedded model; settings: its other settings.
     """
 
@@ -83,7 +84,7 @@ def simulate(options: SimulationOptions, report: Report = silent) -> None:
     Killed at any moment and started again, it goes on from the last complete chunk and ends with the same values: a
     restart file is written after its chunk, so it never speaks of days that are not there. A simulation that is there
     already goes on to more `days`, and ends with the files of one that was that long from the start. Raises `ValueError`
-    when the folder holds another simulation, or a longer one.
+    when the folder holds another simulation, or a longer one, and when a chunk would hold nothing.
     """
     options.directory.mkdir(parents=True, exist_ok=True)
     _claim(options)
@@ -93,15 +94,20 @@ def simulate(options: SimulationOptions, report: Report = silent) -> None:
     if done >= stops[-1]:
         log.info("%s is complete", options.directory)
         return
-    entry, settings = checked(options)
-    model = entry.build(settings)
+    try:
+        entry, settings = checked(options)
+        model = entry.build(settings)
+    except ValueError:
+        if not done:  # what cannot be simulated has left nothing else, and claims no folder
+            (options.directory / RECORD).unlink()
+        raise
     state = model.load_state(restart) if restart else model.initial_state()
     report(done, stops[-1], "")
     for stop in (stop for stop in stops if stop > done):
         kept, days = stop > options.spin_up_days, []
         for day in range(done, stop):
             state, fields = model.advance_day(state)
-            days += [fields] if kept else []
+            days += [fields] if kept and fields else []
             report(day + 1, stops[-1], "" if kept else "spin-up")
         if kept:
             _write_chunk(model, days, done, options)
@@ -116,13 +122,27 @@ def simulate(options: SimulationOptions, report: Report = silent) -> None:
 
 def checked(options: SimulationOptions) -> tuple[Embedded, Any]:
     """The model's entry and its settings. Raises `ValueError` for settings that cannot be, and files that do not serve."""
+    entry, settings = MODELS[options.model], settings_of(options)
+    entry.check(settings, options.spin_up_days + options.days)
+    return entry, settings
+
+
+def settings_of(options: SimulationOptions) -> Any:
+    """The model's settings. Raises `ValueError` for unknown or impossible ones, and for chunks that would hold nothing."""
     entry = MODELS[options.model]
     known = {field.name for field in dataclasses.fields(entry.settings)}
     if odd := sorted(set(options.settings) - known):
         raise ValueError(f"Expected settings of {options.model} among {', '.join(sorted(known))}, got {', '.join(odd)}")
     settings = entry.settings(start=options.start, step_hours=options.step_hours, **options.settings)
-    entry.check(settings, options.spin_up_days + options.days)
-    return entry, settings
+    first, end = options.spin_up_days, options.spin_up_days + options.days
+    for begin in range(first, end, options.chunk_days) if entry.ends else ():
+        stop = min(begin + options.chunk_days, end)
+        if not any(entry.ends(settings, day) for day in range(begin, stop)):
+            raise ValueError(
+                f"Expected a mean to end in every chunk, none does from day {begin + 1} to {stop} after the start: "
+                f"change chunk_days = {options.chunk_days} or days = {options.days}"
+            )
+    return settings
 
 
 def _told(value: Any) -> Any:
@@ -189,11 +209,15 @@ def _write_chunk(model: EmbeddedModel, days: list[dict[str, np.ndarray]], first:
     if first > options.spin_up_days:
         names = [name for name in names if name in _written(before)]
     fields = {name: np.concatenate([day[name] for day in days]) for name in names}
-    steps = np.arange(1, len(next(iter(fields.values()))) + 1) * np.timedelta64(options.step_hours, "h")
-    times = np.datetime64(options.start, "ns") + np.timedelta64(first, "D") + steps
+    if TIME_BOUNDS in fields:
+        times = fields[TIME_BOUNDS][:, 1]
+    else:
+        steps = np.arange(1, len(next(iter(fields.values()))) + 1) * np.timedelta64(options.step_hours, "h")
+        times = np.datetime64(options.start, "ns") + np.timedelta64(first, "D") + steps
     dataset = to_dataset(model, fields, times, options.step_hours)
     time = {"units": "hours since 1970-01-01 00:00:00", "calendar": "proleptic_gregorian", "dtype": "int64"}
-    encoding = {name: {"_FillValue": None} for name in dataset.variables} | {"time": time}
+    clocks = {name: time for name in ("time", TIME_BOUNDS) if name in dataset.variables}
+    encoding = {name: {"_FillValue": None} for name in dataset.variables} | clocks
     write_netcdf(dataset, options.chunk(first), encoding)
 
 
@@ -208,38 +232,59 @@ def _written(path: Path) -> set[str]:
 def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np.ndarray, step_hours: int):
     """One chunk as a CF dataset: `fields` as `advance_day` returns them, joined along time `(time,)`, with coordinates.
 
-    Static fields and the interface coefficients come with every chunk, so that each file can be read alone.
+    Static fields and the bounds of levels come with every chunk, so that each file can be read alone.
     """
     import xarray as xr  # half a second, only where chunks are written
 
-    dims = ("time", "level", "latitude", "longitude")
-    data = {name: (dims[:1] + dims[len(dims) - value.ndim + 1 :], value) for name, value in fields.items()}
-    data |= {name: (dims[2:], value) for name, value in model.static.items()}
-    data |= {
-        "half_level_a": ("half_level", model.levels.half_a, {"units": "Pa", "long_name": "a in p = a + b * p_surface"}),
-        "half_level_b": ("half_level", model.levels.half_b, {"units": "1", "long_name": "b in p = a + b * p_surface"}),
-    }
+    bounded, attributes = TIME_BOUNDS in fields, _attributes(model)
+    if not bounded:
+        attributes["time_step_seconds"] = step_hours * 3600
+    vertical, data, level = _vertical(model.levels)
+    space = ("latitude", "longitude")
+    for name, value in fields.items():
+        if name != TIME_BOUNDS:
+            data[name] = ("time", *([vertical] if value.ndim == 4 else []), *(space if value.ndim > 1 else ())), value
+    data |= {name: ((vertical, *space)[-value.ndim :], value) for name, value in model.static.items()}
+    named = [name for name in (*fields, *model.static) if name != TIME_BOUNDS]
+    if bounded:
+        data[TIME_BOUNDS] = ("time", "bounds"), fields[TIME_BOUNDS]
     coords = {
-        "time": ("time", times, COORDINATES["time"]),
-        "level": ("level", model.levels.values, LEVEL),
+        "time": ("time", times, COORDINATES["time"] | ({"bounds": TIME_BOUNDS} if bounded else {})),
+        vertical: (vertical, *level),
         "latitude": ("latitude", model.grid.latitude, COORDINATES["latitude"]),
         "longitude": ("longitude", model.grid.longitude, COORDINATES["longitude"]),
     }
+    dataset = xr.Dataset(data, coords, attributes)
+    for name in named:
+        entry = variable(name)
+        cell = {"point": "time: point", "mean": f"time: mean (interval: {step_hours} hours)"}.get(entry.cell)
+        cell = getattr(model, "cell_methods", {}).get(name, cell)
+        known = {"units": entry.units, "standard_name": entry.standard_name, "cell_methods": cell}
+        dataset[name].attrs = {key: value for key, value in known.items() if value}
+    return dataset
+
+
+def _attributes(model: EmbeddedModel) -> dict[str, Any]:
     versions = ", ".join(f"{name} {version}" for name, version in model.provenance["versions"].items())
     scenario = [model.provenance["scenario"]] if "scenario" in model.provenance else []
-    attributes = {
+    kind = {} if isinstance(model.levels, Depths) else {"vertical_coordinate": model.levels.kind}
+    return {
         "Conventions": "CF-1.11",
         "title": model.title,
         "source": "; ".join([model.provenance["model"], versions, *scenario]),
         "provenance": json.dumps(model.provenance, sort_keys=True),
-        "vertical_coordinate": model.levels.kind,
-        "time_step_seconds": step_hours * 3600,
+        **kind,
         "constants": model.constants.to_json(),
     }
-    dataset = xr.Dataset(data, coords, attributes)
-    for name in (*fields, *model.static):
-        entry = variable(name)
-        cell = {"point": "time: point", "mean": f"time: mean (interval: {step_hours} hours)"}.get(entry.cell)
-        known = {"units": entry.units, "standard_name": entry.standard_name, "cell_methods": cell}
-        dataset[name].attrs = {key: value for key, value in known.items() if value}
-    return dataset
+
+
+def _vertical(levels) -> tuple[str, dict[str, tuple], tuple]:
+    """The vertical dimension, variables that say where its layers end, and its values with their attributes."""
+    if isinstance(levels, Depths):
+        return "depth", {"depth_bounds": (("depth", "bounds"), levels.bounds)}, (levels.values, DEPTH)
+    meaning = {"units": "Pa", "long_name": "a in p = a + b * p_surface"}
+    half = {
+        "half_level_a": ("half_level", levels.half_a, meaning),
+        "half_level_b": ("half_level", levels.half_b, {"units": "1", "long_name": "b in p = a + b * p_surface"}),
+    }
+    return "level", half, (levels.values, LEVEL)

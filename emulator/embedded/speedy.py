@@ -379,4 +379,4 @@ def _constants() -> Constants:
     )
 
 
-MODELS.register("speedy", Embedded(Settings, build, check))
+MODELS.register("speedy", Embedded(Settings, build, check, needs="jcm", extra="gcm"))

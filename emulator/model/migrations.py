@@ -40,13 +40,18 @@ def tell_places(tensors: dict[str, Tensor], saved: dict) -> Content:
 MIGRATIONS = {"checkpoint-1": Migration("checkpoint-2", tell_places)}
 
 
+def expect_known(saved: dict, name: object, *besides: str) -> None:
+    """Raises `CheckpointError` for a description of a schema that is neither known here nor one of those named."""
+    if (schema := saved.get("schema")) not in (*MIGRATIONS, SCHEMA, *besides):
+        known = ", ".join([*MIGRATIONS, SCHEMA])
+        raise CheckpointError(f"Expected a checkpoint of a schema among {known} at {name}, got {schema!r}")
+
+
 def migrated(tensors: dict[str, Tensor], saved: dict, name: object) -> Content:
     """Tensors and description as of today's schema. Raises `CheckpointError` for a schema that is not known."""
-    while (schema := saved.get("schema")) != SCHEMA:
-        if schema not in MIGRATIONS:
-            known = ", ".join([*MIGRATIONS, SCHEMA])
-            raise CheckpointError(f"Expected a checkpoint of a schema among {known} at {name}, got {schema!r}")
-        step = MIGRATIONS[schema]
+    while saved.get("schema") != SCHEMA:
+        expect_known(saved, name)
+        step = MIGRATIONS[saved["schema"]]
         tensors, saved = step.apply(tensors, saved)
         saved = saved | {"schema": step.to}
     return tensors, saved

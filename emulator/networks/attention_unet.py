@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, levels
-from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
+from emulator.networks.conditions import MapModulation, NoiseOptions
+from emulator.networks.edges import SPHERE, Edges, edges_of
+from emulator.networks.halos import expect_halvings, levels
+from emulator.networks.map_layers import SphereConv, start_at_zero
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.map_norms import map_norm
 from emulator.networks.registry import network
-from emulator.networks.unet import SphereConv, edges_of, expect_halvings
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE
 from emulator.planet.grid import Grid
@@ -75,7 +76,7 @@ class AttentionUNet(MapNetwork):
         self.up = nn.ModuleList(Convolutions((2 * a, a, a), around[n - 1], options) for n, (a, _) in pairs[1:])
         self.last = start_at_zero(nn.Conv2d(widths[0], out_channels, 1), options.zero_output)
 
-    def _output(self, x, condition, noise):
+    def _map(self, x, condition, noise):
         kept, noises = [], [noise]
         for n, block in enumerate(self.down):
             if n:

@@ -10,14 +10,14 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import NoiseOptions, check_noise, noise_count, scalar_count
+from emulator.networks.conditions import NoiseOptions, noise_count, scalar_count
+from emulator.networks.edges import pad_rows
 from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.latent_levels import LEADS, YEAR, Decoder, Encoder, patch_codes
+from emulator.networks.map_network import GridNetwork
 from emulator.networks.registry import expect_global, network
 from emulator.networks.signature import Signature
-from emulator.networks.stencil import pad_sphere
 from emulator.networks.swin3d import AdaptiveNorm, Stages, SwinDesign, make_stages, run_stages
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
@@ -64,7 +64,7 @@ def build(options: AuroraOptions, inputs: int, outputs: int, grid: Grid, signatu
     return Aurora(signature, grid, options)
 
 
-class Aurora(nn.Module):
+class Aurora(GridNetwork):
     """Aurora's network on a global latitude-longitude grid.
 
     Args:
@@ -79,9 +79,8 @@ class Aurora(nn.Module):
     """
 
     def __init__(self, signature: Signature, grid: Grid, options: AuroraOptions | None = None):
-        super().__init__()
-        self.options = options = options or AuroraOptions()
-        self.in_channels, self.out_channels, self.shape = len(signature.inputs), len(signature.outputs), grid.shape
+        options = options or AuroraOptions()
+        super().__init__(len(signature.inputs), len(signature.outputs), grid.shape, options)
         (nlat, nlon), width, patch = grid.shape, options.embed_dim, options.patch
         if nlon % patch:
             raise ValueError(f"Expected longitudes in a multiple of {patch} for the patches, got {nlon}")
@@ -137,33 +136,29 @@ class Aurora(nn.Module):
             out as if the network had been made without them. None: all.
         Raises `ValueError` for other shapes.
         """
-        self._check(x, condition, noise, present)
+        self._check(x, condition, noise)
+        if present is not None and tuple(present.shape) != (len(x), self.in_channels):
+            raise ValueError(
+                f"Expected inputs that are present of shape {(len(x), self.in_channels)}, got {tuple(present.shape)}"
+            )
         lead, time = self._lead(x), self._time(x)
         context = self.lead(lead)
         if condition is not None:
             context = context + self.condition(condition.to(lead.dtype))
-        y = self._part(self.encoder, self._whole(x), lead, time, present)
+        y = self._run(self.encoder, self._whole(x), lead, time, present)
         if noise is not None:
             noise = F.avg_pool2d(self._whole(noise), self.options.patch).flatten(2).transpose(1, 2)
             noise = noise.repeat(1, self.encoder.latents, 1)
         stages = Stages(self.down, self.merge, self.split, self.up)
         y = run_stages(stages, y, context, noise)
-        y = self._part(self.decoder, y, self.patches[1])
+        y = self._run(self.decoder, y, self.patches[1])
         above, below = self.beyond
         y = y[:, :, above:-below].contiguous() if below else y
         return y.to(x.dtype)
 
-    def _part(self, part, *arguments):
-        saving = self.options.checkpointing and torch.is_grad_enabled()
-        return checkpoint(part, *arguments, use_reentrant=False) if saving else part(*arguments)
-
     def _whole(self, x):
         """Fields with the rows beyond the poles that whole patches take in."""
-        above, below = self.beyond
-        if not below:
-            return x
-        x = pad_sphere(x, below, self.poles)[..., below:-below]
-        return x[:, :, below - above :]
+        return pad_rows(x, *self.beyond, self.poles) if any(self.beyond) else x
 
     def _lead(self, x):
         """Expansion of the step's length in hours, `(batch, width)`."""
@@ -179,21 +174,6 @@ class Aurora(nn.Module):
         sine, cosine = (x[:, n, 0, 0].double() for n in self.clock)
         hours = torch.atan2(sine, cosine) * (YEAR / (2 * math.pi))
         return expand(hours, harmonics(1.0, YEAR, self.options.embed_dim // 2, x.device)).to(x.dtype)
-
-    def _check(self, x, condition, noise, present):
-        expected = (self.in_channels, *self.shape)
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
-            raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        scalars = scalar_count(self.options.condition)
-        wanted = (len(x), scalars) if scalars else None
-        came = None if condition is None else tuple(condition.shape)
-        if came != wanted:
-            raise ValueError(f"Expected a condition of shape {wanted}, got {came}")
-        if present is not None and tuple(present.shape) != (len(x), self.in_channels):
-            raise ValueError(
-                f"Expected inputs that are present of shape {(len(x), self.in_channels)}, got {tuple(present.shape)}"
-            )
-        check_noise(noise, x, noise_count(self.options.noise))
 
 
 def _times(signature: Signature) -> tuple[int | None, tuple[int, int] | None]:

@@ -6,8 +6,9 @@ entries. A network that lays them out otherwise says so in an attribute:
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,22 @@ from emulator.planet.grid import Grid
 
 Shapes = Mapping[str, tuple[int, ...]]
 Index = list[int]  # for every entry of an axis where it comes from, -1 from nowhere
+SHARED, UNITLESS = None, -1  # positions of what has no channel's units: kept as it is, or without units of its own
+
+
+class Entry(NamedTuple):
+    """What an entry of an axis stands for.
+
+    Attributes:
+      channel: what it is known by. position: of the channel whose units it has, `SHARED` where several share it, `UNITLESS`
+        where other layers see to units.
+    """
+
+    channel: Channel
+    position: int | None
+
+
+Entries = Callable[[Sequence[Channel]], list[Entry]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +45,10 @@ class ChannelAxis:
       of: the channels, those of the input or of the output. axis: its number.
       ahead: entries before the channels'. each: entries of a channel side by side, as the cells of a patch.
       blocks: times that all channels follow one another; where they lie is not known if it is 0.
+      hidden: whether entries are no channels', but as many, and keep their order.
+      fresh: whether new ones are as in a fresh network, not zero: what the next layer has zero weights for.
+      entries: of channels, where they are other ones.
+      needed: whether the checkpoint's network has to have the weight too, as without it the function is another one.
     """
 
     of: Literal["inputs", "outputs"]
@@ -35,6 +56,14 @@ class ChannelAxis:
     ahead: int = 0
     each: int = 1
     blocks: int = 1
+    hidden: bool = False
+    fresh: bool = False
+    entries: Entries | None = None
+    needed: bool = False
+
+    def of_channels(self, channels: Sequence[Channel]) -> list[Entry]:
+        """What lies along the axis, but for what is ahead, `each` and `blocks`."""
+        return self.entries(channels) if self.entries else [Entry(channel, n) for n, channel in enumerate(channels)]
 
     def size(self, channels: int) -> int:
         """Entries of the axis for so many channels."""
@@ -48,10 +77,14 @@ class ChannelAxis:
             found += [start + n * self.each + k if n >= 0 else -1 for n in origin for k in range(self.each)]
         return found
 
-    def spread(self, values: Tensor) -> Tensor:
-        """A number for every entry of the axis from one for every channel, NaN ahead of them."""
-        ahead = values.new_full((self.ahead,), torch.nan)
-        return torch.cat([ahead, values.repeat_interleave(self.each).repeat(max(1, self.blocks))])
+    def spread(self, values: Tensor, channels: Sequence[Channel]) -> Tensor:
+        """A number for every entry of the axis from one for every channel, NaN for those that have no channel's units."""
+        places = [
+            math.nan if (n := entry.position) in (SHARED, UNITLESS) else float(values[n])
+            for entry in self.of_channels(channels)
+        ]
+        ahead, own = values.new_full((self.ahead,), torch.nan), values.new_tensor(places)
+        return torch.cat([ahead, own.repeat_interleave(self.each).repeat(max(1, self.blocks))])
 
 
 Axes = dict[str, list[ChannelAxis]]

@@ -5,18 +5,20 @@ scheme in Zhong et al. (2024, Geosci. Model Dev. 17, 3667).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import NoiseModulation, NoiseOptions, check_noise, noise_count
+from emulator.networks.channel_axes import Axes, ChannelAxis, Entry
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count
 from emulator.networks.layers import MLP, Linear, gelu
-from emulator.networks.level_tables import ByLevel, level_tables, output_order
+from emulator.networks.level_tables import ByLevel, columns_of, level_tables, output_order
+from emulator.networks.map_network import GridNetwork
 from emulator.networks.recurrence import Recurrence
 from emulator.networks.registry import network
-from emulator.networks.signature import Signature
+from emulator.networks.signature import Channel, Signature
 from emulator.options import Options, option
 from emulator.parallel.space import Space
 from emulator.planet.grid import REGIONAL, Grid
@@ -44,7 +46,7 @@ def build(
     return ColumnNetwork(signature, (own.stop - own.start, *grid.shape[1:]), options)
 
 
-class ColumnNetwork(nn.Module):
+class ColumnNetwork(GridNetwork):
     """A network of columns on cells of any grid.
 
     Args:
@@ -53,9 +55,8 @@ class ColumnNetwork(nn.Module):
     """
 
     def __init__(self, signature: Signature, shape: tuple[int, ...], options: ColumnOptions | None = None):
-        super().__init__()
-        self.options = options = options or ColumnOptions()
-        self.in_channels, self.out_channels, self.shape = len(signature.inputs), len(signature.outputs), shape
+        options = options or ColumnOptions()
+        super().__init__(len(signature.inputs), len(signature.outputs), shape, options)
         if options.design == "perceptron":
             self.columns = Perceptron(self.in_channels, self.out_channels, options)
         else:
@@ -65,22 +66,29 @@ class ColumnNetwork(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie in a recurrence: variables with levels, which are alike on all, before those without."""
+        if self.options.design == "perceptron":
+            return {}
+        axes = {"layers.0.weight": [ChannelAxis("inputs", 1, entries=_entering)]}
+        for name, leaving in (("on_levels", _on_levels), ("on_surface", _on_surface)):
+            rows = [ChannelAxis("outputs", 0, entries=leaving)]
+            axes |= {f"{name}.weight": rows, f"{name}.bias": rows}
+        return {f"columns.{name}": found for name, found in axes.items()}
+
     def forward(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """`(batch, in_channels, *space)` -> `(batch, out_channels, *space)`. Raises `ValueError` for other shapes.
 
         `noise`: `(batch, field, *space)` where the options ask for it.
         """
-        check_noise(noise, x, noise_count(self.options.noise))
-        if tuple(x.shape[1:]) != (self.in_channels, *self.shape):
-            raise ValueError(
-                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
-            )
+        self._check(x, None, noise)
         batch, entered = len(x), x.dtype
         x, noise = (None if t is None else t.flatten(2).transpose(1, 2).flatten(0, 1) for t in (x, noise))
         if self.options.checkpointing and torch.is_grad_enabled():
             noises = [None] * -(-len(x) // CHUNK) if noise is None else noise.split(CHUNK)
             parts = zip(x.split(CHUNK), noises, strict=True)
-            y = torch.cat([checkpoint(self.columns, *part, use_reentrant=False) for part in parts])
+            y = torch.cat([self._run(self.columns, *part) for part in parts])
         else:
             y = self.columns(x, noise)
         return y.to(entered).unflatten(0, (batch, -1)).transpose(1, 2).unflatten(2, self.shape).contiguous()
@@ -146,6 +154,19 @@ class Recurrent(nn.Module):
 
     def last_layers(self) -> list[nn.Linear]:
         return [layer for layer in (self.on_levels, self.on_surface) if layer is not None]
+
+
+def _entering(channels: Sequence[Channel]) -> list[Entry]:
+    on_levels, on_surface = columns_of(level_tables(channels))
+    return on_levels + on_surface
+
+
+def _on_levels(channels: Sequence[Channel]) -> list[Entry]:
+    return columns_of(level_tables(channels))[0]
+
+
+def _on_surface(channels: Sequence[Channel]) -> list[Entry]:
+    return columns_of(level_tables(channels))[1]
 
 
 def _modulations(options, width):

@@ -61,13 +61,13 @@ class Modulation(nn.Module):
     It starts as nothing, as `NoiseModulation` does.
 
     Args:
-      noise, scalars: their numbers. channels: of the states.
+      channels: of the states. given: the numbers of `noise` and of scalars (`condition`), in the order of the parameters.
     """
 
-    def __init__(self, noise: int, scalars: int, channels: int):
+    def __init__(self, channels: int, **given: int):
         super().__init__()
-        self.noise = NoiseModulation(noise, channels) if noise else None
-        self.condition = NoiseModulation(scalars, channels) if scalars else None
+        for name, count in given.items():
+            setattr(self, name, NoiseModulation(count, channels) if count else None)
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
@@ -82,12 +82,41 @@ class ModulatedNorm(nn.LayerNorm):
 
     def __init__(self, channels: int, noise: int = 0, scalars: int = 0):
         super().__init__(channels)
-        self.modulation = Modulation(noise, scalars, channels)
+        self.modulation = Modulation(channels, noise=noise, condition=scalars)
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
         return self.modulation(super().forward(x), condition, noise)
+
+
+class MapModulation(Modulation):
+    """`Modulation` of maps.
+
+    Args:
+      channels: of the maps. options: which may ask for a condition and for noise.
+    """
+
+    def __init__(self, channels: int, options: Options):
+        super().__init__(channels, condition=scalar_count(options.condition), noise=noise_count(options.noise))
+
+    def forward(
+        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Maps `(batch, channel, nlat, nlon)`, a condition `(batch, scalar)` and noise `(batch, field, nlat, nlon)`."""
+        return modulated(x, (self.condition, condition), (self.noise, noise))
+
+
+def modulated(x: torch.Tensor, *given: tuple[NoiseModulation | None, torch.Tensor | None]) -> torch.Tensor:
+    """Maps `(batch, channel, nlat, nlon)`, scaled and shifted by pairs of a modulation and what it is given.
+
+    That is scalars `(batch, scalar)` or fields `(batch, field, nlat, nlon)`; a pair without a modulation changes nothing.
+    """
+    x = x.movedim(1, -1)
+    for modulation, values in given:
+        if modulation is not None:
+            x = modulation(x, values[:, None, None] if values.ndim == 2 else values.movedim(1, -1))
+    return x.movedim(-1, 1)
 
 
 def check_condition(condition: torch.Tensor | None, x: torch.Tensor, names: Sequence[str]) -> None:

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import NoiseOptions
+from emulator.networks.conditions import MapModulation, NoiseOptions
 from emulator.networks.layers import full
-from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
+from emulator.networks.map_layers import start_at_zero
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import expect_global, network
 from emulator.options import Options, option
 from emulator.planet.grid import Grid
@@ -85,7 +86,7 @@ class FNO(MapNetwork):
         self.project = nn.Conv2d(width, options.hidden, 1)
         self.last = start_at_zero(nn.Conv2d(options.hidden, out_channels, 1), options.zero_output)
 
-    def _output(self, x, condition, noise):
+    def _map(self, x, condition, noise):
         x, noise = self._extended(self.lift(x)), None if noise is None else self._extended(noise)
         for block in self.blocks:
             x = self._run(block, x, condition, noise)

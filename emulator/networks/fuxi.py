@@ -14,12 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
-from emulator.networks.halos import Edges
+from emulator.networks.edges import Edges, edges_of
 from emulator.networks.layers import DropPath, full
-from emulator.networks.maps import MapConv, MapNetwork, Patches, Residual, Surroundings, edges_of
+from emulator.networks.map_layers import MapConv, Patches, Residual, Surroundings, start_at_zero
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network
 from emulator.networks.windows import Dense, Moves, Perceptron, Windows, shifted
 from emulator.options import Options, option
@@ -100,29 +101,24 @@ class FuXi(MapNetwork):
             for n in range(options.blocks)
         )
         self.up = nn.Sequential(nn.ConvTranspose2d(2 * width, width, 2, 2), Residual(width, options.groups, around))
-        self.head = nn.Conv2d(width, out_channels * patch**2, 1)
-        if options.zero_output:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+        self.head = start_at_zero(nn.Conv2d(width, out_channels * patch**2, 1), options.zero_output)
 
-    def forward(
-        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """`(batch, in_channels, *shape)` -> `(batch, out_channels, *shape)`.
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: the head's are cells of a patch side by side."""
+        cells = [ChannelAxis("outputs", 0, each=self.options.patch**2)]
+        return {"head.weight": cells, "head.bias": cells}
 
-        `condition`: `(batch, scalar)` and `noise`: `(batch, field, *shape)`, of which blocks see means, where the options ask
-        for them. Raises `ValueError` for other shapes.
-        """
-        self.check(x, condition, noise)
-        entered = x.dtype
+    def _map(self, x, condition, noise):
         # channels last for the norm, and where patches are many; other convolutions are faster without
         x = self.embed(self.patches(x).contiguous(memory_format=torch.channels_last))
         x = self.down(self.norm(x.movedim(1, -1)).movedim(-1, 1).contiguous())
         y = self._attended(x, condition, noise)
         y = self.head(self.up(torch.cat([x, y.to(x.dtype)], 1)))
-        return self.patches.off(F.pixel_shuffle(y, self.options.patch)).to(entered).contiguous()
+        return self.patches.off(F.pixel_shuffle(y, self.options.patch))
 
     def _attended(self, x, condition, noise):
+        """The coarser map after all blocks, which see means of the noise."""
         if noise is None:
             fields = [None] * len(self.windows)
         else:
@@ -130,9 +126,7 @@ class FuXi(MapNetwork):
             fields = [windows.from_map(means) for windows in self.windows]
         x = self.windows[0].from_map(x)
         for n, block in enumerate(self.blocks):
-            given = x, condition, fields[n % 2]
-            saving = self.options.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, *given, use_reentrant=False) if saving else block(*given)
+            x = self._run(block, x, condition, fields[n % 2])
         return self.windows[(len(self.blocks) - 1) % 2].to_map(x)
 
 

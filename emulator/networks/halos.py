@@ -1,4 +1,4 @@
-"""Convolutions over bands of rows: what lies around a band, halvings of bands, and norms over all of them.
+"""What lies around bands of rows of a grid, and halvings of both.
 
 Of one process these are the whole grid's, as they are without bands.
 """
@@ -10,40 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.layers import full
-from emulator.networks.stencil import pad_region, pad_sphere
+from emulator.networks.edges import Edges, padded
 from emulator.parallel.space import Fetch, Space
-
-
-@dataclasses.dataclass(frozen=True)
-class Edges:
-    """What lies beyond the first and last cells.
-
-    Attributes:
-      poles: whether there are rows at the poles. round: whether rows go round the sphere.
-      open: whether the grid is a region, beyond whose first and last rows (and columns, unless they go round) is nothing.
-    """
-
-    poles: bool = False
-    round: bool = True
-    open: bool = False
-
-    def row(self, number: int, rows: int) -> int:
-        """The row that is met at `number`, from `rows` before the first to as many after the last."""
-        if self.open:
-            return min(max(number, 0), rows - 1)
-        repeated = 0 if self.poles else 1
-        if number < 0:
-            return -number - repeated
-        return 2 * rows - number - 2 + repeated if number >= rows else number
-
-    def turns(self, number: int, rows: int) -> bool:
-        """Whether that row lies beyond a pole, half a turn on."""
-        return not self.open and not 0 <= number < rows
-
-
-SPHERE = Edges()
-LARGE = 2**16  # numbers of a map from which a tenth less time is spent where cells around it are laid in one piece
 
 
 class Rows(nn.Module):
@@ -113,7 +81,8 @@ class _WithRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, rows):
         ctx.rows, (batch, channels, own, nlon) = rows, x.shape
-        more, side = rows.turn(rows.fetch(x.permute(2, 0, 3, 1))), rows.columns
+        more = rows.turn(rows.fetch.forward(x.permute(2, 0, 3, 1)))  # by no call: hooks of modules see no graph here
+        side = rows.columns
         out = x.new_empty(batch, own + len(more), nlon + 2 * side, channels).permute(0, 3, 1, 2)
         inner = out[..., side : side + nlon]
         inner[:, :, rows.above : rows.above + own] = x
@@ -144,19 +113,15 @@ class Around(nn.Module):
 
     def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...], margin: int = 1):
         super().__init__()
-        self.edges, self.margin, self.alone = edges, margin, space.size == 1
-        above = [range(start - margin, start) for start in bounds[:-1]]
-        below = [range(stop, stop + margin) for stop in bounds[1:]]
-        self.rows = Rows(space, bounds, above, below, edges, margin)
+        self.edges, self.margin, self.rows = edges, margin, None
+        if space.size > 1:
+            above = [range(start - margin, start) for start in bounds[:-1]]
+            below = [range(stop, stop + margin) for stop in bounds[1:]]
+            self.rows = Rows(space, bounds, above, below, edges, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2 margin, nlon + 2 margin)`."""
-        # of small maps, and on a GPU, the number of steps is what counts: of those in one piece there are more
-        large = x.is_cpu and x.numel() >= LARGE and not torch.compiler.is_compiling()
-        if large or not self.alone:
-            return self.rows(x)
-        edges, margin = self.edges, self.margin
-        return pad_region(x, margin, edges.round) if edges.open else pad_sphere(x, margin, edges.poles)
+        return padded(x, self.margin, self.edges) if self.rows is None else self.rows(x)
 
 
 class Halving(nn.Module):
@@ -230,66 +195,12 @@ def levels(edges: Edges, space: Space, rows: int, depth: int) -> tuple[nn.Module
     return halvings, places
 
 
-class WholeNorm(nn.GroupNorm):
-    """Normalisation of all channels and cells of the whole grid together.
-
-    Args:
-      channels: of the states. space: the processes. share: of the grid's cells that this process has.
-    """
-
-    def __init__(self, channels: int, space: Space, share: float):
-        super().__init__(1, channels)
-        self.space, self.share = space, share
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, own rows, nlon)` -> the same."""
-        if self.space.size == 1:
-            return super().forward(x)
-        return _WholeNorm.apply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias, self)
-
-
-class _WholeNorm(torch.autograd.Function):
-    """By torch's fused kernels for the norm of the own rows, whose moments and means are then put right.
-
-    By single operations it takes seven times as long, as long as the convolution after it.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, norm):
-        # of the whole the mean, and that of the squares, both sums over bands; double precision has room for the difference
-        _, mean, rstd = torch.native_group_norm(full(x), None, None, *_sizes(x), 1, norm.eps)
-        mean, variance = mean[:, 0].double(), rstd[:, 0].double().pow(-2) - norm.eps
-        mean, square = norm.space.total(norm.share * torch.stack([mean, variance + mean.square()]))
-        rstd = torch.rsqrt(square - mean.square() + norm.eps)
-        ctx.save_for_backward(x, weight, mean, rstd)
-        ctx.norm = norm
-        scale = rstd[:, None] * weight
-        shift = bias - mean[:, None] * scale
-        scale, shift = (part.to(x.dtype)[:, :, None, None] for part in (scale, shift))
-        return torch.addcmul(shift, x, scale)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        x, weight, mean, rstd = ctx.saved_tensors
-        norm, kind = ctx.norm, x.dtype
-        x, g = full(x), full(g).contiguous(memory_format=torch.channels_last)
-        weight, moments = weight.to(x.dtype), (moment.to(x.dtype)[:, None] for moment in (mean, rstd))
-        # sample by sample, since the kernel adds up the gradients of the parameters
-        samples = zip(*(tensor.split(1) for tensor in (g, x, *moments)), strict=True)
-        backward = torch.ops.aten.native_group_norm_backward
-        own = [backward(*sample, weight, 1, *_sizes(x)[1:], 1, [True, True, True]) for sample in samples]
-        g_x, g_weight, g_bias = zip(*own, strict=True)
-        g_x, g_weight, g_bias = torch.cat(g_x), torch.stack(g_weight), torch.stack(g_bias)
-        means = torch.stack([g_bias @ weight, g_weight @ weight]).double() / x[0].numel()
-        first, second = means - norm.space.total(norm.share * means)  # the kernel took off those of the own rows
-        slope = rstd.square() * second
-        offset = rstd * first - slope * mean
-        slope, offset = (part.to(x.dtype)[:, None, None, None] for part in (slope, offset))
-        g_x.addcmul_(x, slope).add_(offset)
-        return g_x.to(kind), g_weight.sum(0), g_bias.sum(0), None
-
-
-def _sizes(x):
-    """Samples, channels and cells."""
-    return *x.shape[:2], x[0, 0].numel()
+def expect_halvings(edges: Edges, nlat: int, nlon: int, depth: int) -> None:
+    """Raises `ValueError` for longitudes that cannot be halved so often and once more, and for too few rows or columns."""
+    least = 2 ** (depth + 1)
+    if edges.round and nlon % least:
+        raise ValueError(f"Expected longitudes in a multiple of {least} for {depth} halvings, got {nlon}")
+    names = ("latitudes", "longitudes") if edges.round else ("rows", "columns")
+    for name, count in zip(names, (nlat, nlon), strict=True):
+        if count < least:
+            raise ValueError(f"Expected at least {least} {name} for {depth} halvings, got {count}")

@@ -36,6 +36,8 @@ class Encoder(nn.Module):
       latents: levels, 1 where no input has levels.
     """
 
+    by_variable = ("time",)
+
     def __init__(
         self,
         channels: Sequence[Channel | None],

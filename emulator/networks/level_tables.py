@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from emulator.networks.channel_axes import SHARED, Entry
 from emulator.networks.signature import Channel
 
 ATMOSPHERE = 1000.0  # hPa that levels of which nobody knows where they lie are spread over
@@ -53,6 +54,19 @@ def places(channels: Sequence[Channel]) -> list[float | None]:
         return (channel.level + 0.5) / count[channel.name] * ATMOSPHERE
 
     return [place(channel) for channel in channels]
+
+
+def columns_of(tables: LevelTables) -> tuple[list[Entry], list[Entry]]:
+    """What the columns of `ByLevel` are: variables with levels, whose units several channels share, and those without."""
+
+    def columns(group, level):
+        ages = [(name, age, at) for name, table in group.items() for age, at in enumerate(table)]
+        return [
+            Entry(Channel(name, "state", level, time=-age), at[0] if level is None else SHARED)
+            for name, age, at in ages
+        ]
+
+    return columns(tables.levelled, 0), columns(tables.surface, None)
 
 
 def output_order(tables: LevelTables, count: int) -> torch.Tensor:

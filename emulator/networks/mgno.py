@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, levels
-from emulator.networks.map_network import MapModulation, MapNetwork, start_at_zero
+from emulator.networks.channel_axes import Axes, ChannelAxis
+from emulator.networks.conditions import MapModulation, NoiseOptions
+from emulator.networks.edges import SPHERE, Edges, edges_of
+from emulator.networks.halos import expect_halvings, levels
+from emulator.networks.map_layers import SphereConv, start_at_zero
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network
-from emulator.networks.unet import SphereConv, edges_of, expect_halvings
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE
 from emulator.planet.grid import Grid
@@ -72,7 +74,27 @@ class MgNO(MapNetwork):
         self.layers = nn.ModuleList(Layer(count, width, around, options) for count in inputs)
         self.last = start_at_zero(nn.Conv2d(width, out_channels, 1), options.zero_output)
 
-    def _output(self, x, condition, noise):
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: on coarser levels the first layer has a hidden one for every input.
+
+        Not known where the finest level subtracts something of every input, which also goes on once it is dropped.
+        """
+        options, (first, *_) = self.options, self.layers
+        known = int(options.before == 1 and not options.after and not options.residual)
+        inputs = ChannelAxis("inputs", 1, blocks=known)
+        made, used = (ChannelAxis("inputs", axis, hidden=True, fresh=not axis) for axis in (0, 1))
+        axes = {"start.weight": [inputs], "coarser_f.0.weight": [made, inputs]}
+        for name, _ in first.cycle.named_parameters():
+            if name.endswith("operator.weight"):
+                axes[name] = [made]
+            elif name.endswith("smoother.weight"):
+                axes[name] = [used]
+            elif name.startswith("coarser_f") and name not in axes:
+                axes[name] = [made, used]
+        return {f"layers.0.cycle.{name}": found for name, found in axes.items()} | {"layers.0.linear.weight": [inputs]}
+
+    def _map(self, x, condition, noise):
         for layer in self.layers:
             x = self._run(layer, x, condition, noise)
         return self.last(x)

@@ -28,6 +28,8 @@ class PatchEmbedding(nn.Module):
     The weights of a variable are `(width, age, patch, patch)`; those of the first ages serve a shorter history.
     """
 
+    by_variable = by_age = ("weights",)  # what a start from weights has at zero where it is new
+
     def __init__(self, channels: Mapping[str, Ages], patch: int, width: int):
         super().__init__()
         self.patch = patch
@@ -58,6 +60,8 @@ class PatchHeads(nn.Module):
     Args:
       names: of the variables. width: of the tokens. patch: cells of a patch in latitude and in longitude.
     """
+
+    by_variable = "weights", "biases"
 
     def __init__(self, names: Sequence[str], width: int, patch: int):
         super().__init__()

@@ -15,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import NoiseOptions
-from emulator.networks.halos import SPHERE, Edges, Rows, levels
+from emulator.networks.channel_axes import Axes, ChannelAxis
+from emulator.networks.conditions import MapModulation, NoiseOptions
+from emulator.networks.edges import SPHERE, Edges, edges_of
+from emulator.networks.halos import Rows, levels
 from emulator.networks.layers import DropPath, gelu
-from emulator.networks.map_network import MapModulation, MapNetwork, Pointwise, start_at_zero
+from emulator.networks.map_layers import Pointwise, SphereConv, start_at_zero
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.map_norms import map_norm
 from emulator.networks.registry import network
-from emulator.networks.unet import SphereConv, edges_of
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
@@ -125,7 +127,27 @@ class Samudra(MapNetwork):
         self.decoder = start_at_zero(SphereConv(widths[0], out_channels, places[0].around(1)), options.zero_output)
         self.drop_path = DropPath(options.drop_path)
 
-    def _output(self, x, condition, noise):
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: the first block has hidden ones for every input.
+
+        Not known where its input is added as it is, and where a norm takes all hidden channels together.
+        """
+        hidden = {"each": self.options.expansion, "blocks": int(self.options.norm != "whole")}
+        made, used = (ChannelAxis("inputs", axis, hidden=True, fresh=not axis, **hidden) for axis in (0, 1))
+        plain = isinstance(self.down[0].skip, nn.Identity)
+        inputs = ChannelAxis("inputs", 1, blocks=0 if plain else 1)
+        axes = {
+            "first.weight": [made, inputs],
+            "second.weight": [made, used],
+            "third.weight": [used],
+            "skip.weight": [dataclasses.replace(inputs, needed=True)],
+        }
+        norms = (f"norms.{n}.{part}" for n in range(2) for part in ("weight", "bias", "running_mean", "running_var"))
+        axes |= {name: [made] for name in ("first.bias", "second.bias", *norms)}
+        return {f"down.0.{name}": found for name, found in axes.items()}
+
+    def _map(self, x, condition, noise):
         kept, noises = [], [noise]
         for block, halving in zip(self.down, self.halvings, strict=True):
             kept.append(self._run(block, x, condition, noises[-1]))

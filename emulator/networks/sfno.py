@@ -11,19 +11,12 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from emulator.kernels.recording import recorded
-from emulator.networks.conditions import (
-    NoiseModulation,
-    NoiseOptions,
-    check_condition,
-    check_noise,
-    noise_count,
-    scalar_count,
-)
-from emulator.networks.grids import outer_and_inner
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.grids import blocks_between, noise_of_blocks, outer_and_inner
 from emulator.networks.layers import MLP, DropPath, Linear, full, gelu
+from emulator.networks.map_network import GridNetwork
 from emulator.networks.norms import Norm
 from emulator.networks.position import Position
 from emulator.networks.registry import expect_global, network
@@ -106,7 +99,7 @@ def build(options: SFNOOptions, inputs: int, outputs: int, grid: Grid, space: Sp
     return SFNO(inputs, outputs, *grid.shape, grid=grid.kind, poles=grid.has_poles, options=options, space=space)
 
 
-class SFNO(nn.Module):
+class SFNO(GridNetwork):
     """Spherical Fourier Neural Operator on a Gaussian or equiangular grid.
 
     Args:
@@ -128,11 +121,10 @@ class SFNO(nn.Module):
         options: SFNOOptions | None = None,
         space: Space = ALONE,
     ):
-        super().__init__()
-        self.options = options = options or SFNOOptions()
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.outer, self.inner = _transforms(nlat, nlon, grid, poles, options, space)
-        width, last = options.embed_dim, options.blocks - 1
+        options = options or SFNOOptions()
+        outer, inner = _transforms(nlat, nlon, grid, poles, options, space)
+        super().__init__(in_channels, out_channels, outer.shape, options)
+        self.outer, self.inner, width = outer, inner, options.embed_dim
         hidden = [width] * options.encoder_layers
         self.encoder = MLP((in_channels, *hidden, width), bool(hidden), precision=options.mlp_precision)
         decoded = width + (in_channels if options.big_skip == "concat" else 0)
@@ -143,58 +135,23 @@ class SFNO(nn.Module):
         if options.big_skip == "add" and in_channels != out_channels:
             self.residual = Linear(in_channels, out_channels, bias=False)
         self.position = Position(options.position, self.outer, width)
-        self.blocks = nn.ModuleList(
-            Block(
-                self.outer if n == 0 else self.inner,
-                self.outer if n == last else self.inner,
-                options,
-                options.drop_path * n / max(last, 1),
-            )
-            for n in range(options.blocks)
-        )
+        self.blocks = blocks_between(Block, outer, inner, options)
 
-    def forward(
-        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """`(batch, in_channels, nlat, nlon)` -> `(batch, out_channels, nlat, nlon)`; of the own rows in a band.
-
-        `condition`: `(batch, scalar)` and `noise`: `(batch, field, nlat, nlon)`, where the options ask for
-        them. Raises `ValueError` for other shapes.
-        """
-        self._check(x, condition, noise)
+    def _output(self, x, condition, noise):
         if condition is None and noise is None and self.outer.space.size == 1:
-            return recorded(self, self._output, x)
-        return self._output(x, condition, noise)
+            return recorded(self, self._computed, x)
+        return self._computed(x, condition, noise)
 
-    def _output(self, x, condition=None, noise=None):
+    def _computed(self, x, condition=None, noise=None):
         x = self.outer.from_maps(x)
-        fields = self._noise_of_blocks(noise)
+        fields = noise_of_blocks(noise, self.outer, self.inner, len(self.blocks))
         h = self.position(self.encoder, x)
         for block, field in zip(self.blocks, fields, strict=True):
-            if self.options.checkpointing and torch.is_grad_enabled():
-                h = checkpoint(block, h, condition, field, use_reentrant=False)
-            else:
-                h = block(h, condition, field)
+            h = self._run(block, h, condition, field)
         h = full(self.decoder(h, besides=x if self.options.big_skip == "concat" else None))
         if self.options.big_skip == "add":
             h = h + (x if self.residual is None else self.residual(x))
         return self.outer.to_maps(h)
-
-    def _noise_of_blocks(self, noise):
-        """For every block the noise `(cell, batch, channel)` on the grid that it ends on, or None."""
-        if noise is None:
-            return [None] * len(self.blocks)
-        outer = self.outer.arrange(noise.permute(2, 3, 0, 1))
-        same = self.inner is self.outer
-        inner = outer if same else self.inner.synthesise(self.outer.analyse(outer))
-        return [outer if block.synthesis is self.outer else inner for block in self.blocks]
-
-    def _check(self, x, condition, noise):
-        expected = (self.in_channels, *self.outer.shape)
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
-            raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        check_condition(condition, x, self.options.condition)
-        check_noise(noise, x, noise_count(self.options.noise))
 
 
 class Block(nn.Module):

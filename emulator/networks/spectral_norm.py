@@ -22,6 +22,8 @@ class LargestOne(nn.Module):
     on any number of processes, sharded or not, and is kept with the directions; nobody waits for it.
     """
 
+    follows = "left", "right", "followed"  # which a start from weights takes with them
+
     def __init__(self, weight: torch.Tensor, axis: int):
         super().__init__()
         self.axis = axis

@@ -8,39 +8,11 @@ from torch import nn
 
 from emulator.kernels.perceptron import Neighbours
 from emulator.kernels.stencil import Patches
+from emulator.networks.edges import pad_sphere
 from emulator.networks.layers import Linear, gelu, halved, perceptron, serves
 from emulator.parallel.space import Fetch
 from emulator.sphere.tables import own_rows
 from emulator.sphere.transform import SphericalTransform
-
-
-def pad_sphere(x: torch.Tensor, margin: int, poles: bool = False) -> torch.Tensor:
-    """Scalar fields `(..., nlat, nlon)` with `margin` more cells on every side.
-
-    Longitude is periodic. Beyond a pole lies the meridian half a turn away; rows at the poles (`poles`) are not repeated.
-    """
-    x = pad_rows(x, margin, margin, poles)
-    return torch.cat([x[..., -margin:], x, x[..., :margin]], -1)
-
-
-def pad_rows(x: torch.Tensor, north: int, south: int, poles: bool = False) -> torch.Tensor:
-    """Scalar fields `(..., nlat, nlon)` with so many rows more beyond either pole, as `pad_sphere` continues them."""
-    first, half = int(poles), x.shape[-1] // 2
-    last = x.shape[-2] - first
-    above = x[..., first : first + north, :].flip(-2).roll(half, -1)
-    below = x[..., last - south : last, :].flip(-2).roll(half, -1)
-    return torch.cat([above, x, below], -2)
-
-
-def pad_region(x: torch.Tensor, margin: int, round: bool = False) -> torch.Tensor:
-    """Fields of a region `(batch, channel, row, column)` with `margin` more cells on every side: those at its border again.
-
-    With `round`, rows go round the sphere and are continued from their other end.
-    """
-    if round:
-        x = torch.cat([x[..., -margin:], x, x[..., :margin]], -1)
-    sides = (0, 0) if round else (margin, margin)
-    return nn.functional.pad(x, (*sides, margin, margin), mode="replicate")
 
 
 class StencilMLP(nn.Module):

@@ -12,18 +12,14 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import (
-    NoiseModulation,
-    NoiseOptions,
-    check_condition,
-    check_noise,
-    noise_count,
-    scalar_count,
-)
-from emulator.networks.halos import Around, Edges, WholeNorm, levels
-from emulator.networks.registry import expect_global, network
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, modulated, noise_count, scalar_count
+from emulator.networks.edges import Edges, edges_of
+from emulator.networks.halos import expect_halvings, levels
+from emulator.networks.map_layers import SphereConv, start_at_zero
+from emulator.networks.map_network import MapNetwork
+from emulator.networks.map_norms import WholeNorm
+from emulator.networks.registry import network
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
@@ -56,7 +52,7 @@ def build(options: UNetOptions, inputs: int, outputs: int, grid: Grid, space: Sp
     return UNet(inputs, outputs, *grid.shape, poles=grid.has_poles, options=options, region=region, space=space)
 
 
-class UNet(nn.Module):
+class UNet(MapNetwork):
     """U-Net on a latitude-longitude grid, a box of one, or a map.
 
     Args:
@@ -80,12 +76,10 @@ class UNet(nn.Module):
         region: Literal["open", "round"] | None = None,
         space: Space = ALONE,
     ):
-        super().__init__()
-        self.options = options = options or UNetOptions()
+        options, band = options or UNetOptions(), space.band(nlat)
+        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
         edges = Edges(poles, region != "open", region is not None)
         expect_halvings(edges, nlat, nlon, options.depth)
-        band = space.band(nlat)
-        self.in_channels, self.out_channels, self.shape = in_channels, out_channels, (band.stop - band.start, nlon)
         widths = [options.width * 2**n for n in range(options.depth + 1)]
         self.halvings, places = levels(edges, space, nlat, options.depth)
         self.first = SphereConv(in_channels, widths[0], places[0].around())
@@ -93,65 +87,28 @@ class UNet(nn.Module):
         self.widen = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.narrow = nn.ModuleList(nn.Conv2d(a + b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.up = nn.ModuleList(_blocks(w, place, options) for place, w in zip(places[:-1], widths[:-1], strict=True))
-        self.last = nn.Conv2d(widths[0], out_channels, 1)
-        if options.zero_output:
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
+        self.last = start_at_zero(nn.Conv2d(widths[0], out_channels, 1), options.zero_output)
 
-    def forward(
-        self, x: torch.Tensor, noise: torch.Tensor | None = None, condition: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """`(batch, in_channels, own rows, nlon)` -> `(batch, out_channels, own rows, nlon)`. Raises `ValueError` otherwise.
-
-        `noise`: `(batch, noise_channels, own rows, nlon)`, of which coarser levels see means, and `condition`: `(batch,
-        scalar)`, where the options ask for them.
-        """
-        check_condition(condition, x, self.options.condition)
-        check_noise(noise, x, noise_count(self.options.noise))
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
-            raise ValueError(
-                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
-            )
-        entered = x.dtype
-        x = self.first(x.contiguous(memory_format=torch.channels_last))
+    def _map(self, x, condition, noise):
+        """Coarser levels see means of the noise."""
+        x = self.first(x)
         kept, noises = [], [noise]
         for n, blocks in enumerate(self.down):
             if n:
                 x = self.widen[n - 1](self.halvings[n - 1](x))
                 noises.append(None if noise is None else self.halvings[n - 1](noises[-1]))
-            x = self._run(blocks, x, noises[n], condition)
+            x = self._each(blocks, x, noises[n], condition)
             kept.append(x)
         for n in reversed(range(self.options.depth)):
             across = kept[n]
             x = self.halvings[n].back(x, *across.shape[2:])
-            x = self._run(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n], condition)
-        return self.last(x).to(entered).contiguous()
+            x = self._each(self.up[n], self.narrow[n](torch.cat([across, x], 1)), noises[n], condition)
+        return self.last(x)
 
-    def _run(self, blocks, x, *given):
+    def _each(self, blocks, x, *given):
         for block in blocks:
-            saving = self.options.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, *given, use_reentrant=False) if saving else block(x, *given)
+            x = self._run(block, x, *given)
         return x
-
-
-def edges_of(grid: Grid) -> Edges:
-    """What lies beyond a grid's cells. Raises `ValueError` for a grid whose neighbours do not lie side by side."""
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
-    elif grid.is_split:
-        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
-    return Edges(grid.has_poles, grid.is_global() or grid.goes_round, not grid.is_global())
-
-
-def expect_halvings(edges: Edges, nlat: int, nlon: int, depth: int) -> None:
-    """Raises `ValueError` for longitudes that cannot be halved so often and once more, and for too few rows or columns."""
-    least = 2 ** (depth + 1)
-    if edges.round and nlon % least:
-        raise ValueError(f"Expected longitudes in a multiple of {least} for {depth} halvings, got {nlon}")
-    names = ("latitudes", "longitudes") if edges.round else ("rows", "columns")
-    for name, count in zip(names, (nlat, nlon), strict=True):
-        if count < least:
-            raise ValueError(f"Expected at least {least} {name} for {depth} halvings, got {count}")
 
 
 def _blocks(width, place, options):
@@ -183,23 +140,5 @@ class _Block(nn.Module):
         return x + last(self._modulated(1, second(y), noise, condition))
 
     def _modulated(self, n, x, noise, condition):
-        x = x.movedim(1, -1)
-        if condition is not None:
-            x = self.condition[n](x, condition[:, None, None])
-        if noise is not None:
-            x = self.noise[n](x, noise.movedim(1, -1))
-        return x.movedim(-1, 1)
-
-
-class SphereConv(nn.Conv2d):
-    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape, dilated as `around` has margins.
-
-    With a `stride` of 2 it gives every other row and column, those of `halos.Halving`.
-    """
-
-    def __init__(self, inputs: int, outputs: int, around: Around, bias: bool = True, stride: int = 1):
-        super().__init__(inputs, outputs, 3, stride, dilation=around.margin, bias=bias)
-        self.around = around
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(self.around(x))
+        pairs = (self.condition, condition), (self.noise, noise)
+        return modulated(x, *((layers[n], given) for layers, given in pairs if given is not None))

@@ -7,22 +7,17 @@ grid, vectors enter scalars by inner products, and scalars gate vectors. States 
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import (
-    NoiseModulation,
-    NoiseOptions,
-    check_condition,
-    check_noise,
-    noise_count,
-    scalar_count,
-)
-from emulator.networks.grids import Sizes, outer_and_inner
+from emulator.networks.channel_axes import Axes, ChannelAxis
+from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.grids import Sizes, blocks_between, noise_of_blocks, outer_and_inner
 from emulator.networks.layers import MLP, DropPath, full
+from emulator.networks.map_network import GridNetwork
 from emulator.networks.position import Position
 from emulator.networks.registry import expect_global, network
 from emulator.networks.signature import Signature
@@ -33,9 +28,12 @@ from emulator.networks.vectors import (
     SpectralNorm,
     VectorLinear,
     along,
+    components_of,
     from_condition,
     gated,
     lengths,
+    scalars_of,
+    vectors_of,
 )
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
@@ -113,7 +111,7 @@ class Transforms(nn.Module):
         return self.of_scalars.synthesise(of_scalars), self.of_vectors.synthesise(of_vectors)
 
 
-class VectorCNN(nn.Module):
+class VectorCNN(GridNetwork):
     """Spherical CNN of scalars and vectors on a Gaussian or equiangular grid.
 
     Args:
@@ -134,13 +132,13 @@ class VectorCNN(nn.Module):
         options: VectorCNNOptions | None = None,
         space: Space = ALONE,
     ):
-        super().__init__()
-        self.options = options = options or VectorCNNOptions()
+        options = options or VectorCNNOptions()
         outer, inner = outer_and_inner(nlat, nlon, grid, poles, options.scale_factor, options.truncation)
-        self.outer = Transforms(outer, options.width, space)
+        transforms = Transforms(outer, options.width, space)
+        super().__init__(len(signature.inputs), len(signature.outputs), transforms.of_scalars.shape, options)
+        self.outer = transforms
         self.inner = self.outer if inner == outer else Transforms(inner, options.width, space)
         self.given, self.made = Sorting(signature.inputs), Sorting(signature.outputs)
-        self.in_channels = len(signature.inputs)
         hidden, precision = [options.width] * options.encoder_layers, options.mlp_precision
         seen, winds, made = self.given.scalars + self.given.vectors, self.given.vectors, self.made.vectors
         self.encoder = MLP((seen, *hidden, options.width), bool(hidden), precision=precision)
@@ -158,26 +156,33 @@ class VectorCNN(nn.Module):
             if options.zero_output and layer is not None:
                 nn.init.zeros_(layer.weight)
         self.position = Position(options.position, self.outer.of_scalars, options.width)
-        last = options.blocks - 1
-        self.blocks = nn.ModuleList(
-            Block(
-                self.outer if n == 0 else self.inner,
-                self.outer if n == last else self.inner,
-                options,
-                options.drop_path * n / max(last, 1),
-            )
-            for n in range(options.blocks)
-        )
+        self.blocks = blocks_between(Block, self.outer, self.inner, options)
 
-    def forward(
-        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """`(batch, inputs, nlat, nlon)` -> `(batch, outputs, nlat, nlon)`; of the own rows in a band.
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: scalars before vectors, of which scalar layers take the lengths; components by themselves."""
+        options = self.options
+        vectors = functools.partial(vectors_of, components=options.components)
 
-        `condition`: `(batch, scalar)` and `noise`: `(batch, field, nlat, nlon)`, where the options ask for
-        them. Raises `ValueError` for other shapes.
-        """
-        self._check(x, condition, noise)
+        def seen(channels):
+            return scalars_of(channels) + vectors(channels)
+
+        made, last = ChannelAxis("outputs", 0, entries=scalars_of), f"decoder.layers.{options.encoder_layers}"
+        axes = {"encoder.layers.0.weight": [ChannelAxis("inputs", 1, entries=seen)]}
+        axes["decoder.layers.0.weight"] = [ChannelAxis("inputs", 1, options.width, entries=seen)]
+        axes[f"{last}.weight"] = [*axes.get(f"{last}.weight", []), made]
+        axes[f"{last}.bias"] = [made]
+        axes["vector_encoder.weight"] = [ChannelAxis("inputs", 2, entries=vectors)]
+        axes["vector_decoder.weight"] = [
+            ChannelAxis("inputs", 2, options.vectors, entries=vectors),
+            ChannelAxis("outputs", 1, entries=vectors),
+        ]
+        for name, of in (("given_components", "inputs"), ("made_components", "outputs")):
+            axes[f"{name}.scale"] = [ChannelAxis(of, 0, fresh=True, entries=components_of)]
+            axes[f"{name}.offset"] = [ChannelAxis(of, 0, entries=components_of)]
+        return axes
+
+    def _output(self, x, condition, noise):
         grid = self.outer.of_scalars
         scalars, winds = (grid.from_maps(part) for part in self.given.part(x))
         winds = self.given_components(winds)
@@ -186,34 +191,15 @@ class VectorCNN(nn.Module):
         w = s.new_zeros(*s.shape[:2], 2 * self.options.vectors)
         if self.vector_encoder is not None:
             w = self.vector_encoder(winds)
-        for block, field in zip(self.blocks, self._noise_of_blocks(noise), strict=True):
-            if self.options.checkpointing and torch.is_grad_enabled():
-                s, w = checkpoint(block, s, w, condition, field, use_reentrant=False)
-            else:
-                s, w = block(s, w, condition, field)
+        fields = noise_of_blocks(noise, grid, self.inner.of_scalars, len(self.blocks))
+        for block, field in zip(self.blocks, fields, strict=True):
+            s, w = self._run(block, s, w, condition, field)
         made = [s.new_zeros(*s.shape[:2], 0)] * 2
         if self.decoder is not None:
             made[0] = full(self.decoder(s, besides=scalars))
         if self.vector_decoder is not None:
             made[1] = self.made_components(self.vector_decoder(_joined(w, winds)))
         return self.made.join(*(grid.to_maps(part) for part in made))
-
-    def _noise_of_blocks(self, noise):
-        """For every block the noise `(cell, batch, channel)` on the grid that it ends on, or None."""
-        if noise is None:
-            return [None] * len(self.blocks)
-        outer = self.outer.of_scalars.from_maps(noise)
-        if self.inner is self.outer:
-            return [outer] * len(self.blocks)
-        inner = self.inner.of_scalars.synthesise(self.outer.of_scalars.analyse(outer))
-        return [outer if block.synthesis is self.outer else inner for block in self.blocks]
-
-    def _check(self, x, condition, noise):
-        expected = (self.in_channels, *self.outer.of_scalars.shape)
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
-            raise ValueError(f"Expected an input of shape {('batch', *expected)}, got {tuple(x.shape)}")
-        check_condition(condition, x, self.options.condition)
-        check_noise(noise, x, noise_count(self.options.noise))
 
 
 def _joined(w, more):

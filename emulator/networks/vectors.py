@@ -5,6 +5,7 @@ coefficients lie alike. A rotation of the sphere turns the two components of a p
 mixed by complex numbers (with u + i v for a vector), scalars are made of inner products, and scalars scale vectors.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from emulator.networks.channel_axes import SHARED, UNITLESS, Entry
 from emulator.networks.layers import apply_linear, full
 from emulator.networks.signature import Channel
 from emulator.parallel.space import ALONE, Space
@@ -31,6 +33,24 @@ def wind_pairs(channels: Sequence[Channel]) -> list[tuple[int, int]]:
         partners = [name.replace(east, north) for east, north in PAIRS if east in name]
         found += [(n, places[partner, *rest]) for partner in partners if (partner, *rest) in places]
     return found
+
+
+def scalars_of(channels: Sequence[Channel]) -> list[Entry]:
+    """Channels that are no component of a vector."""
+    vectors = {n for pair in wind_pairs(channels) for n in pair}
+    return [Entry(channel, n) for n, channel in enumerate(channels) if n not in vectors]
+
+
+def vectors_of(channels: Sequence[Channel], components: bool) -> list[Entry]:
+    """Every vector as if it were a channel; whether scales of its components see to its units."""
+    pairs = [(channels[east], channels[north].name) for east, north in wind_pairs(channels)]
+    position = UNITLESS if components else SHARED
+    return [Entry(dataclasses.replace(east, name=f"{east.name} and {north}"), position) for east, north in pairs]
+
+
+def components_of(channels: Sequence[Channel]) -> list[Entry]:
+    """The components of all vectors, first all eastward, then all northward."""
+    return [Entry(channels[n], n) for side in zip(*wind_pairs(channels), strict=True) for n in side]
 
 
 class Sorting(nn.Module):

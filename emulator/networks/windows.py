@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.halos import Edges
+from emulator.networks.edges import Edges
 from emulator.networks.layers import Linear, gelu
 
 

@@ -16,20 +16,21 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
+from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
-from emulator.networks.halos import Edges
+from emulator.networks.edges import Edges, edges_of
 from emulator.networks.layers import full
-from emulator.networks.maps import (
+from emulator.networks.map_layers import (
     Larger,
     MapConv,
-    MapNetwork,
     Patches,
     Residual,
     Sharper,
     Surroundings,
     cells_of_channels,
-    edges_of,
+    start_at_zero,
 )
+from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network
 from emulator.networks.spectral_norm import limit
 from emulator.networks.windows import Dense, Moves, Perceptron, Windows, far, fitting, near
@@ -129,23 +130,28 @@ class WXFormer(MapNetwork):
             for n, (narrow, wide) in reversed(pairs)
         )
         self.head = _last(widths[0] * (2 if pairs else 1), out_channels, options.strides[0], options, around)
-        if options.zero_output:
-            last = self.head[-1] if options.decoder == "shuffle" else self.head
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        start_at_zero(self.head[-1] if options.decoder == "shuffle" else self.head, options.zero_output)
         if options.spectral_norm:
             limit(self)
 
-    def forward(
-        self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """`(batch, in_channels, *shape)` -> `(batch, out_channels, *shape)`.
+    @property
+    def channel_axes(self) -> Axes:
+        """Where channels lie: the last layer takes as many hidden ones as there are outputs, which are cells side by side.
 
-        `condition`: `(batch, scalar)` and `noise`: `(batch, field, *shape)`, of which stages see means, where the options
-        ask for them. Raises `ValueError` for other shapes.
+        Not known where weights are divided by a singular value, which more channels would change.
         """
-        self.check(x, condition, noise)
-        entered = x.dtype
+        if self.options.spectral_norm:
+            ends = {"stages.0.embed.": ChannelAxis("inputs", 1, blocks=0), "head.": ChannelAxis("outputs", 0, blocks=0)}
+            return {n: [axis] for n, _ in self.named_parameters() for end, axis in ends.items() if n.startswith(end)}
+        last = ChannelAxis("outputs", 0)
+        if self.options.decoder == "transposed":
+            return {"head.weight": [ChannelAxis("outputs", 1)], "head.bias": [last]}
+        cells = ChannelAxis("outputs", 0, each=self.options.strides[0] ** 2, hidden=True, fresh=True)
+        used = [last, ChannelAxis("outputs", 1, hidden=True)]
+        return {"head.0.weight": [cells], "head.0.bias": [cells], "head.2.weight": used, "head.2.bias": [last]}
+
+    def _map(self, x, condition, noise):
+        """Stages see means of the noise."""
         x = self.patches(x).contiguous(memory_format=torch.channels_last)
         means, kept = None if noise is None else self.patches(noise), []
         for stage, stride in zip(self.stages, self.options.strides, strict=True):
@@ -155,7 +161,7 @@ class WXFormer(MapNetwork):
         for up, skip in zip(self.ups, reversed(kept[:-1]), strict=True):
             x = up(x)
             x = torch.cat([x, skip.to(x.dtype)], 1)
-        return self.patches.off(self.head(x)).to(entered).contiguous()
+        return self.patches.off(self.head(x))
 
 
 class CrossScale(nn.Module):

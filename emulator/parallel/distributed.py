@@ -240,9 +240,17 @@ def shard(module: nn.Module, network: nn.Module, processes: Processes, device: t
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (processes.size,))
-    for child in network.children():
-        for part in child if isinstance(child, nn.ModuleList) else [child]:
-            if any(True for _ in part.parameters()):
-                fully_shard(part, mesh=mesh)
+    for part in callable_parts(network):
+        if any(True for _ in part.parameters()):
+            fully_shard(part, mesh=mesh)
     fully_shard(network, mesh=mesh)
     return Sharded(module, network)
+
+
+def callable_parts(module: nn.Module) -> Iterator[nn.Module]:
+    """A module's children, and those of lists and dictionaries of modules, which cannot be called themselves."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from callable_parts(child)
+        else:
+            yield child

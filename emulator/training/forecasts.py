@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emulator.data.channels import kept_within, outside_of
 from emulator.data.samples import Samples
+from emulator.model.gaps import REFUSED
 from emulator.planet.calendar import lead_seconds, valid_times
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import grid_of, levels_at, own_rows
@@ -80,7 +81,15 @@ class StoredForecasts:
         part = part.isel(member=member) if "member" in part.dims else part
         names = self._layout.prognostic.names
         fields = {name: torch.from_numpy(np.asarray(part[name].values, np.float32)) for name in names}
-        return kept_within(self._layout.prognostic.pack(fields), self._outside)
+        state = kept_within(self._layout.prognostic.pack(fields), self._outside)
+        if self._layout.gaps == REFUSED and not torch.isfinite(state).all():
+            wrong = [n for n, f in self._layout.prognostic.unpack(state).items() if not torch.isfinite(f).all()]
+            times = self._dataset["init_time"].values[init], lead_seconds(self._dataset["lead_time"].values)[leads[-1]]
+            raise ValueError(
+                f"Expected finite states in {self.options.store}, got others of {', '.join(wrong)} from {times[0]} after "
+                f"{times[1] / DAY:g} days"
+            )
+        return state
 
 
 def _plain(times: np.ndarray) -> list:

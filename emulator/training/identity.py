@@ -32,7 +32,7 @@ def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[st
     if PREDICTIONS[options.predict].reference and options.climatology is not None:
         more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
     if options.forecasts is not None:
-        more += [str(open_forecast(options.forecasts.store).attrs.get("fingerprint")), str(options.forecasts.lead_days)]
+        more += [_of_forecasts(options.forecasts.store), str(options.forecasts.lead_days)]
     if options.start is not None:
         more.append(identity_of_start(options.start))
     return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
@@ -49,8 +49,20 @@ def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset], without: Co
     return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]
 
 
+def _of_forecasts(path) -> str:
+    """What tells one store of forecasts from another; of one without a fingerprint where it lies and what it holds."""
+    dataset = open_forecast(path)
+    if fingerprint := dataset.attrs.get("fingerprint"):
+        return str(fingerprint)
+    inits = dataset["init_time"].values
+    return json.dumps(
+        [str(path), dict(dataset.sizes), sorted(map(str, dataset.data_vars)), str(inits[0]), str(inits[-1])]
+    )
+
+
 def identity_of_start(options: StartOptions) -> str:
     """What tells one start from another, wherever its checkpoint lies. Raises `CheckpointError`."""
     values = {name: value for name, value in dataclasses.asdict(options).items() if name != "checkpoint"}
+    values["lr_by"] = list(options.lr_by.items())  # of several patterns that match the last counts
     digest = checkpoint.describe(options.checkpoint)["sha256"]
     return json.dumps(values | {"weights": digest}, sort_keys=True, default=str)

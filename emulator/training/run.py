@@ -21,6 +21,7 @@ from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
 from emulator.model.assemble import buffers, changes, conditions, input_count, make_network, make_step
 from emulator.model.conserving import ConservationOptions, conservation, prepared
+from emulator.model.gaps import REFUSED
 from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
@@ -273,7 +274,12 @@ def climatology_of(
 def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
     """The layout that a training has on a store. Raises `ValueError` for what the store lacks, or does not fit it."""
     more = More(options.forcing_moments, options.history, options.steps, options.mask_channels, options.gaps)
-    return Layout.of(store, chosen(options), str(options.store), more)
+    layout = Layout.of(store, chosen(options), str(options.store), more)
+    if options.gaps != REFUSED and not layout.prognostic.names:
+        raise ValueError(
+            f"Expected prognostic variables, of which states may lack some, with gaps {options.gaps}, got none"
+        )
+    return layout
 
 
 def chosen(options: TrainOptions) -> dict:

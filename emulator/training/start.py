@@ -94,7 +94,8 @@ class Start:
         mean, std = (_taken(getattr(old, name), getattr(new, name), origin) for name in ("mean", "std"))
         counts = [layout.prognostic.count, layout.given.count, layout.diagnostic.count]
         normal = [Normalizer(*both) for both in zip(mean.split(counts), std.split(counts), strict=True)]
-        states = origin[: counts[0]]
+        # of a variable that was forcing there is no change
+        states = [n if n < len(old.change) else -1 for n in origin[: counts[0]]]
         more: dict[str, Tensor] = {}
         for name, key in (("change", "change_std"), ("damping", "damping"), ("spread", "spread")):
             before, now = getattr(old, name), getattr(new, name)
@@ -133,11 +134,12 @@ class Start:
         outputs = _of_outputs(signature.outputs, old, new, self._predicts)
         if all((scale.factor == 1).all() and not scale.offset.any() for scale in (inputs, outputs)):
             return
-        said = rescale(network, axes(), inputs, outputs)
+        said = rescale(network, axes(), signature, inputs, outputs)
         for number, row in enumerate(self.rows):
             if row.name in said and row.what in ("taken", "changed"):
                 how = ", ".join(filter(None, [row.how, said[row.name]]))
-                self.rows[number] = row._replace(what="changed", how=how)
+                what = "changed" if said[row.name].startswith("rescaled") else row.what
+                self.rows[number] = row._replace(what=what, how=how)
 
     def _scales(self) -> Scales:
         return Scales.of(self.tensors, signature_of(self.layout))
@@ -219,8 +221,12 @@ def _taken(old: Tensor, new: Tensor, origin: Sequence[int]) -> Tensor:
 
 def _of_inputs(inputs: Sequence[Channel], old: Scales, new: Scales) -> Affine:
     """From a new normalised input to the old one's units; 1 and 0 where nothing was normalised before."""
-    newest = [dataclasses.replace(channel, time=0) for channel in inputs]
-    before, now = matched(newest, old.channels), matched(newest, new.channels)
+    before, now = ([-1] * len(inputs) for _ in range(2))
+    for time in {channel.time for channel in inputs}:
+        where = [n for n, channel in enumerate(inputs) if channel.time == time]
+        newest = [dataclasses.replace(inputs[n], time=0) for n in where]
+        for n, a, b in zip(where, matched(newest, old.channels), matched(newest, new.channels), strict=True):
+            before[n], now[n] = a, b
     factor, offset = torch.ones(len(inputs), dtype=torch.float64), torch.zeros(len(inputs), dtype=torch.float64)
     for n, (a, b) in enumerate(zip(before, now, strict=True)):
         if a >= 0 and b >= 0:
@@ -231,7 +237,8 @@ def _of_inputs(inputs: Sequence[Channel], old: Scales, new: Scales) -> Affine:
 
 def _of_outputs(outputs: Sequence[Channel], old: Scales, new: Scales, predicts: str) -> Affine:
     """From an old output to the new one's units."""
-    before = matched(outputs, old.channels)
+    made = [n for n, channel in enumerate(old.channels) if channel.role != "forcing"]
+    before = [made[n] if n >= 0 else -1 for n in matched(outputs, [old.channels[n] for n in made])]
     (unit_old, zero_old), (unit_new, zero_new) = (_units(scales, predicts) for scales in (old, new))
     now = [*range(sum(c.role == "state" for c in outputs))]
     now += range(len(new.channels) - (len(outputs) - len(now)), len(new.channels))

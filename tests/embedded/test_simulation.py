@@ -87,7 +87,7 @@ def values(options):
 
 
 def test_a_new_model_is_one_file(options):
-    assert embedded.MODELS.names() == ["speedy", "warming"]
+    assert embedded.MODELS.names() == ["speedy", "veros", "warming"]
     seen = []
     simulate(options, lambda *progress: seen.append(progress))
     assert seen[0] == (0, 8, "") and seen[-1] == (8, 8, "")
@@ -140,7 +140,7 @@ def test_another_simulation_in_the_folder_and_unknown_settings_are_refused(optio
     fresh = dataclasses.replace(options, directory=options.directory.with_name("fresh"))
     with pytest.raises(ValueError, match="settings of warming among .*, got cooling"):
         simulate(dataclasses.replace(fresh, settings={"cooling": 1}))
-    with pytest.raises(ValueError, match="embedded model among speedy, warming, got 'absent'"):
+    with pytest.raises(ValueError, match="embedded model among speedy, veros, warming, got 'absent'"):
         simulate(dataclasses.replace(fresh, directory=fresh.directory / "b", model="absent"))
 
 

@@ -4,8 +4,8 @@ import re
 
 import torch.nn.functional as F
 
-from emulator.networks.halos import Edges
-from emulator.networks.maps import Surroundings
+from emulator.networks.edges import Edges
+from emulator.networks.map_layers import Surroundings
 
 ENDING = Edges(round=False, open=True)  # windows end where the map does, as its masks have them
 

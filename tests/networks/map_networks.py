@@ -76,13 +76,29 @@ def assert_checkpointing_changes_nothing_but_memory(config):
 
 def assert_half_precision_is_close(config):
     net, x = made(config), fields(2, 3, *GRID.shape)
+    assert_autocast_is_near(net, x, 0.03)
+    with torch.no_grad():
+        assert net.double()(x.double()).dtype is torch.float64
+
+
+def assert_autocast_is_near(net, x, share):
+    """In bfloat16, to a share of the output's norm, and handed back in the input's precision."""
     with torch.no_grad():
         y = net(x)
         with torch.autocast("cpu", torch.bfloat16):
             half = net(x)
-        assert half.dtype is torch.float32 and not torch.equal(half, y)
-        assert (half - y).norm() < 0.03 * y.norm()
-        assert net.double()(x.double()).dtype is torch.float64
+    assert half.dtype is torch.float32 and not torch.equal(half, y)
+    assert (half - y).norm() < share * y.norm()
+
+
+def assert_plain_gradients(net, x):
+    """Of the input and all weights of a network in float64, by differences."""
+    names, values = zip(*net.named_parameters(), strict=True)
+
+    def output(x, *values):
+        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(output, (x.requires_grad_(), *values), fast_mode=True)
 
 
 def _wake(net):

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from map_networks import assert_autocast_is_near, assert_plain_gradients, fields
 from torch.testing import assert_close
 
+from emulator.networks.edges import Edges
 from emulator.networks.fuxi import FuXi, FuXiOptions
-from emulator.networks.halos import Edges
 from emulator.networks.registry import NetworkError, build
 from emulator.planet.grid import Grid
 
@@ -18,10 +19,6 @@ GLOBE, POLES, REGION = Edges(), Edges(poles=True), Edges(round=False, open=True)
 def network(shape=(12, 24), edges=GLOBE, **options):
     torch.manual_seed(0)
     return FuXi(3, 2, shape, edges, dataclasses.replace(SMALL, **options))
-
-
-def fields(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -80,23 +77,11 @@ def test_the_embedding_is_that_of_a_cube_of_all_input_times():
 
 def test_gradients_are_right():
     net = FuXi(1, 1, (4, 8), Edges(), FuXiOptions(width=2, blocks=2, heads=1, window=2, groups=1, patch=1)).double()
-    x = fields(1, 1, 4, 8).double().requires_grad_()
-    names, values = zip(*net.named_parameters(), strict=True)
-
-    def output(x, *values):
-        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(output, (x, *values), fast_mode=True)
+    assert_plain_gradients(net, fields(1, 1, 4, 8, dtype=torch.float64))
 
 
 def test_autocast_is_near_and_hands_back_the_type_of_the_input():
-    net, x = network(), fields(1, 3, 12, 24)
-    with torch.no_grad():
-        y = net(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            half = net(x)
-    assert half.dtype is torch.float32 and not torch.equal(half, y)
-    assert (half - y).norm() < 0.05 * y.norm()
+    assert_autocast_is_near(network(), fields(1, 3, 12, 24), 0.05)
 
 
 def test_branches_are_left_out_while_training_alone():

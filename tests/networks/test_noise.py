@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_networks import TINY
 
 from emulator.networks import registry
 from emulator.networks.conditions import NoiseModulation, NoiseOptions
@@ -10,29 +11,12 @@ from emulator.planet.grid import Grid
 
 GRID = Grid.gaussian(12)
 NOISE = NoiseOptions(channels=2)
-CONFIGS = {
-    "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
-    "coarse sfno": dict(kind="sfno", embed_dim=8, blocks=3, scale_factor=1.5),
-    "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
-    "unet": dict(kind="unet", width=8, depth=2),
-    "samudra": dict(kind="samudra", widths=(8, 8), dilations=(1, 2), norm="whole"),
-    "attention_unet": dict(kind="attention_unet", width=8, depth=2, norm="whole"),
-    "mgno": dict(kind="mgno", width=8, layers=2, depth=2),
-    "fno": dict(kind="fno", width=8, blocks=2, modes=(4, 4)),
-    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
-    "wxformer": dict(
-        kind="wxformer",
-        widths=(8, 16),
-        depths=(1, 1),
-        strides=(2, 2),
-        stencils=(2, 4),
-        far=(2, 3),
-        near=3,
-        head_width=4,
-    ),
-    "column": dict(kind="column", width=8),
-    "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
-    "vector_cnn": dict(kind="vector_cnn", width=8, vectors=3, blocks=2, scale_factor=1.5),
+CONFIGS = {name: config for name, config in TINY.items() if name != "torch_harmonics"} | {
+    "coarse sfno": TINY["sfno"] | dict(blocks=3, scale_factor=1.5),
+    # rows of a batch meet in batch norm
+    "samudra": TINY["samudra"] | dict(norm="whole"),
+    "attention_unet": TINY["attention_unet"] | dict(norm="whole"),
+    "vector_cnn": TINY["vector_cnn"] | dict(scale_factor=1.5),
 }
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from emulator.networks.edges import pad_sphere
 from emulator.networks.registry import NetworkError, build
-from emulator.networks.stencil import pad_sphere
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import SphericalNoise
 from emulator.sphere.transform import expect_transformable, transform

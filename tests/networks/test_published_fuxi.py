@@ -5,8 +5,8 @@ import torch
 from credit_weights import ENDING, end_in_zeros, renamed
 from torch.testing import assert_close
 
+from emulator.networks.edges import Edges
 from emulator.networks.fuxi import FuXi, FuXiOptions
-from emulator.networks.halos import Edges
 
 Fuxi = pytest.importorskip("credit.models.fuxi").Fuxi
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from learning import assert_learns
+from tiny_networks import TINY
 from torch.testing import assert_close
 
+from emulator.networks.edges import pad_region
 from emulator.networks.registry import NetworkError, build
-from emulator.networks.stencil import pad_region
 from emulator.networks.unet import UNet, UNetOptions
 from emulator.planet.grid import Grid
 
@@ -25,16 +26,7 @@ REGIONS = {
     "projected": Grid.projected(np.arange(17) * 1e5 - 8e5, np.arange(14)[::-1] * 1e5 - 7e5, LAMBERT),
     "region_points": Grid.points(NORDIC.uniform(54, 72, 200), NORDIC.uniform(4, 32, 200), np.full(200, 1e-4)),
 }
-CONFIGS = {
-    "unet": dict(kind="unet", width=6, depth=2),
-    "graph": dict(kind="graph", width=8, rounds=2, refinement=3),
-    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
-    "wxformer": dict(
-        kind="wxformer", widths=[8], depths=[1], strides=[2], stencils=[2, 4], far=[2], near=3, head_width=4
-    ),
-    "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
-    "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
-}
+CONFIGS = TINY | {"graph": TINY["graph"] | dict(refinement=3)}
 
 
 @pytest.mark.parametrize("region", REGIONS)

@@ -9,35 +9,15 @@ import pytest
 import torch
 from learning import assert_learns
 from other_network import columns  # noqa: F401 (named in configurations)
+from tiny_networks import TINY
 
 from emulator.networks import registry
 from emulator.networks.registry import NetworkError, build, kinds, network, options_of
 from emulator.options import Options, option
+from emulator.parallel.distributed import callable_parts
 from emulator.planet.grid import Grid
 
-CONFIGS = {
-    "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
-    "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
-    "unet": dict(kind="unet", width=8, depth=2),
-    "samudra": dict(kind="samudra", widths=(8, 8), dilations=(1, 2)),
-    "attention_unet": dict(kind="attention_unet", width=8, depth=1),
-    "mgno": dict(kind="mgno", width=8, layers=2, depth=2),
-    "fno": dict(kind="fno", width=8, blocks=2, modes=(4, 4)),
-    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
-    "wxformer": dict(
-        kind="wxformer",
-        widths=(8, 16),
-        depths=(1, 1),
-        strides=(2, 2),
-        stencils=(2, 4),
-        far=(2, 3),
-        near=3,
-        head_width=4,
-    ),
-    "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4]),
-    "column": dict(kind="column", width=16),
-    "vector_cnn": dict(kind="vector_cnn", width=8, vectors=3, blocks=2),
-    "torch_harmonics": dict(kind="torch_harmonics", embed_dim=8, num_layers=2),
+CONFIGS = TINY | {
     "external": dict(kind="external", factory=f"{__name__}:columns", options={"width": 8}),
 }
 GRIDS = [Grid.gaussian(12), Grid.equiangular(13, 24, poles=True), Grid.equiangular(12)]
@@ -170,3 +150,16 @@ def test_a_network_is_added_by_registering_it(monkeypatch):
         network("pointwise", Pointwise)(pointwise)
     with pytest.raises(TypeError, match="limits among minimum"):
         option(1, "a number", least=0)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_what_is_spread_over_processes_one_by_one_can_be_called(kind):
+    """Containers of modules cannot, and torch refuses to spread them."""
+    if kind == "torch_harmonics":
+        pytest.importorskip("torch_harmonics")
+    network = build(CONFIGS[kind], 3, 2, GRIDS[0])
+    parts = list(callable_parts(network))
+    assert not any(isinstance(part, torch.nn.ModuleList | torch.nn.ModuleDict) for part in parts)
+    own = {id(p) for part in parts for p in part.parameters()}
+    left = [p for p in network.parameters() if id(p) not in own]
+    assert all(any(p is q for q in network._parameters.values()) for p in left)

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from emulator.networks.edges import pad_sphere
 from emulator.networks.layers import MLP
-from emulator.networks.stencil import StencilMLP, _takers, pad_sphere
+from emulator.networks.stencil import StencilMLP, _takers
 from emulator.sphere.transform import SphericalTransform
 
 GRIDS = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from emulator.networks.stencil import pad_sphere
+from emulator.networks.edges import pad_sphere
 from emulator.networks.unet import UNet, UNetOptions
 from emulator.sphere.tables import latitudes
 

@@ -2,9 +2,11 @@
 
 import pytest
 from bands import DOUBLE, HALF, SINGLE, assert_equal_over_processes
+from together import together
 
+from emulator.networks.cost import products
 from emulator.networks.registry import NetworkError, build
-from emulator.parallel.space import Space
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 
 CONFIG = dict(kind="unet", width=6, depth=2)
@@ -37,6 +39,16 @@ THIN = [(CONFIG | dict(depth=1), Grid.equiangular(7, 16, poles=True), DOUBLE)]
 @pytest.mark.parametrize("size", [2, 4])
 def test_outputs_and_gradients_are_those_of_one_process(size):
     assert_equal_over_processes(size, CASES + THIN)
+
+
+def counted(space):
+    network = build(CONFIG, 3, 2, GRIDS["gaussian"], space)
+    return products(network, 3, (len(range(*space.band(16).indices(16))), 32))
+
+
+def test_products_of_bands_are_counted():
+    whole, parts = counted(ALONE), together(2, counted)
+    assert all(0.4 * whole < part < 0.7 * whole for part in parts)
 
 
 def test_a_level_with_fewer_rows_than_processes_is_refused():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from emulator.networks.halos import Edges
+from emulator.networks.edges import Edges
 from emulator.networks.windows import Moves, Windows, far, fitting, near, shifted
 
 GLOBE, REGION, ZONE = Edges(), Edges(round=False, open=True), Edges(open=True)

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from map_networks import assert_autocast_is_near, assert_plain_gradients, fields
 from safetensors.torch import load, save
 from torch.testing import assert_close
 
-from emulator.networks.halos import Edges
-from emulator.networks.maps import MapConv, Surroundings, cells_of_channels
+from emulator.networks.edges import Edges
+from emulator.networks.map_layers import MapConv, Surroundings, cells_of_channels
 from emulator.networks.registry import NetworkError, build
 from emulator.networks.spectral_norm import LargestOne
 from emulator.networks.wxformer import WXFormer, WXFormerOptions
@@ -25,10 +26,6 @@ DECODERS = pytest.mark.parametrize("decoder", ["shuffle", "transposed"])
 def network(shape=(12, 24), edges=GLOBE, **options):
     torch.manual_seed(0)
     return WXFormer(3, 2, shape, edges, dataclasses.replace(SMALL, **options))
-
-
-def fields(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @DECODERS
@@ -99,23 +96,11 @@ def test_gradients_are_right(decoder):
     options = WXFormerOptions((4,), (1,), (2,), (2, 4), near=2, far=(2,), head_width=4, decoder=decoder)
     torch.manual_seed(0)
     net = WXFormer(1, 1, (4, 8), GLOBE, options).double()
-    x = fields(1, 1, 4, 8).double().requires_grad_()
-    names, values = zip(*net.named_parameters(), strict=True)
-
-    def output(x, *values):
-        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(output, (x, *values), fast_mode=True)
+    assert_plain_gradients(net, fields(1, 1, 4, 8, dtype=torch.float64))
 
 
 def test_autocast_is_near_and_hands_back_the_type_of_the_input():
-    net, x = network(), fields(1, 3, 12, 24)
-    with torch.no_grad():
-        y = net(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            half = net(x)
-    assert half.dtype is torch.float32 and not torch.equal(half, y)
-    assert (half - y).norm() < 0.05 * y.norm()
+    assert_autocast_is_near(network(), fields(1, 3, 12, 24), 0.05)
 
 
 @DECODERS

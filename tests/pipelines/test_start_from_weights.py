@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from emulator.model.checkpoint import describe
+from emulator.model.checkpoint import CheckpointError, describe, save
 from pipelines.check import check_experiment
 from pipelines.cli import main
 from pipelines.config import ConfigError
@@ -33,6 +34,12 @@ def experiment(folder, **start):
 def test_what_cannot_start_is_refused_though_the_store_is_yet_to_come(tmp_path, start, message):
     with pytest.raises((ConfigError, ValueError), match=message):
         list(check_experiment(load_experiment(experiment(tmp_path, **start))))
+
+
+def test_a_state_in_the_middle_of_a_training_is_no_checkpoint_to_start_from(tmp_path):
+    save(tmp_path / "state-00000002", {"weight": torch.zeros(1)}, {"update": 2})
+    with pytest.raises(CheckpointError, match="a schema among checkpoint-1, .* at .*state-00000002, got None"):
+        list(check_experiment(load_experiment(experiment(tmp_path, checkpoint=str(tmp_path / "state-00000002")))))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from emulator.data.samples import Samples
 from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.assemble import make_network
+from emulator.networks.adapters import matching
 from emulator.store.schema import grid_of
 from emulator.training.identity import identity_of
 from emulator.training.options import TrainOptions
@@ -100,6 +101,77 @@ def test_step_0_is_the_step_that_it_starts_from_bit_by_bit(stored, tmp_path, nam
     old = em.load_model(stored[2] / name / "checkpoint", "cpu")
     found, expected = (next_states(step, stored[0]) for step in (trainer.step, old))
     assert torch.equal(found.state, expected.state) and torch.equal(found.diagnostic, expected.diagnostic)
+
+
+TRANSFORMERS = {
+    "fuxi": {"kind": "fuxi", "width": 8, "blocks": 2, "heads": 2, "window": 2, "groups": 2},
+    "wxformer": {
+        "kind": "wxformer",
+        "widths": [8, 16],
+        "depths": [1, 1],
+        "strides": [2, 2],
+        "stencils": [2, 4],
+        "further_stencils": [2],
+        "far": [2, 2],
+        "near": 2,
+        "head_width": 4,
+    },
+    "wxformer with limited weights": {"spectral_norm": True},
+    "aurora": {
+        "kind": "aurora",
+        "embed_dim": 8,
+        "depths": [1, 1],
+        "up_depths": [1, 1],
+        "heads": [2, 2],
+        "window": [2, 2, 4],
+        "latent_levels": 2,
+        "perceiver_heads": 2,
+    },
+    "samudra": {"kind": "samudra", "widths": [4], "dilations": [1]},
+}
+TRANSFORMERS["wxformer with limited weights"] |= TRANSFORMERS["wxformer"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, layers",
+    [
+        ("fuxi", ["blocks.*.attention.mixing.weight", "blocks.*.attention.out.weight"]),
+        ("wxformer", ["*.attentions.*.mixing.weight", "*.attentions.*.out.weight"]),
+        ("wxformer with limited weights", ["*.attentions.*.mixing.*", "*.attentions.*.out.*"]),
+        ("aurora", ["*.query_key_value.weight", "*.key_value.weight", "*.out.weight"]),
+        ("samudra", ["down.*"]),
+    ],
+)
+def test_adapters_of_attention_start_at_the_old_step_and_what_modules_remember_goes_with_them(
+    stored, tmp_path, name, layers
+):
+    """Running moments and singular vectors are taken too; adapters change what they are asked to alone."""
+    network, base = TRANSFORMERS[name], tmp_path / "base"
+    em.train(*stored[:2], base, **options(network))
+    begin = {"checkpoint": base / "checkpoint", "statistics": "old", "lora": {"rank": 2, "layers": layers}}
+    old = em.load_model(base / "checkpoint", "cpu")
+    step = begun(training(stored, tmp_path / "begun", begin, network=network)).step
+    found, expected = (next_states(each, stored[0]) for each in (step, old))
+    assert torch.equal(found.state, expected.state) and torch.equal(found.diagnostic, expected.diagnostic)
+    tuned = em.train(*stored[:2], tmp_path / "lora", **options(network, start=begin))
+    before = dict(old.network.named_parameters())
+    moved = {n for n, p in tuned.network.named_parameters() if not torch.equal(p, before[n])}
+    assert moved and moved == set(matching(layers, moved, "weights"))
+
+
+@pytest.mark.slow
+def test_a_variable_more_for_a_network_of_variables_starts_where_the_old_step_was(stored, tmp_path):
+    """Aurora reads the new variable by weights of zero, on levels that there were."""
+    network, base = TRANSFORMERS["aurora"], tmp_path / "base"
+    em.train(*stored[:2], base, **options(network))
+    begin = {"checkpoint": base / "checkpoint", "statistics": "old"}
+    more = [FIVE[4], *FIVE[:4]]
+    step = begun(training(stored, tmp_path / "more", begin, network=network, prognostic=more)).step
+    old = em.load_model(base / "checkpoint", "cpu")
+    found, expected = (each.fields(next_states(each, stored[0]).state) for each in (step, old))
+    for name in FIVE[:4]:
+        torch.testing.assert_close(found[name], expected[name], rtol=2e-5, atol=0.0, msg=name)
 
 
 def test_frozen_parameters_keep_every_bit_and_the_others_move(stored, tmp_path):

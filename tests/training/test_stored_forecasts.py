@@ -60,6 +60,18 @@ def test_windows_start_from_stored_states_and_end_with_the_analysis(made, tmp_pa
     assert drawn == {(i, k) for i in range(4) for k in (2, 3, 4)} - {(i, k) for i in (4,) for k in (2, 3, 4)}
 
 
+def test_stored_states_that_are_not_finite_are_refused_where_they_lie(made):
+    _, _, folder = made
+    forecasts = StoredForecasts(ForecastOptions(folder / "forecasts.zarr"), samples_of(opened(folder), SMALL))
+    pairs = forecasts.pairs(np.arange(24))[:1]
+    forecasts._dataset = forecasts._dataset.copy(deep=True)
+    forecasts._dataset["surface_pressure"].values[pairs[0, 1], pairs[0, 2]] = np.nan
+    with pytest.raises(
+        ValueError, match="finite states in .*zarr, got others of surface_pressure from 2.* after .* days"
+    ):
+        forecasts.states(pairs)
+
+
 def test_a_history_comes_from_the_same_forecast(made):
     _, stored, folder = made
     data = opened(folder)

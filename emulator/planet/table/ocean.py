@@ -32,9 +32,13 @@ TABLE = (
           parameter=262505, cmip="vo", also="avg_von"),
     aloft("upward_sea_water_velocity", "m s-1", "upward_sea_water_velocity", "diagnostic", **_DEPTH, short="wo",
           parameter=262507, cmip="wo", also="avg_wo"),
+    aloft("sea_water_mask", "1", None, "static", **_DEPTH, cell="fixed", minimum=0, maximum=1,
+          long_name="1 where a cell holds sea water, 0 in land and sea floor"),
     # through its surface
     flux("mean_downward_heat_flux_into_sea_water", "W m-2", "surface_downward_heat_flux_in_sea_water", "forcing",
          short="avg_hfds", parameter=263108, cmip="hfds"),
+    flux("mean_virtual_salt_flux_into_sea_water", "kg m-2 s-1", "virtual_salt_flux_into_sea_water", "forcing",
+         sign="positive where the sea becomes saltier", cmip="vsf"),
     flux("mean_eastward_sea_surface_stress", "N m-2", "downward_eastward_stress_at_sea_water_surface", "forcing",
          sign="eastward momentum downward positive", short="avg_tauuoe", parameter=263110, cmip="tauuo",
          also="tauuoe avg_tauuo"),

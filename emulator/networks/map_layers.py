@@ -1,4 +1,4 @@
-"""Layers on whole maps that know their edges: patches, convolutions of any size and stride, and the blocks made of them."""
+"""Layers on maps that know their edges: patches, convolutions of any size and stride, and the blocks made of them."""
 
 import math
 
@@ -6,48 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emulator.networks.conditions import check_condition, check_noise, noise_count
-from emulator.networks.halos import Edges
-from emulator.networks.registry import expect_global
-from emulator.networks.stencil import pad_region, pad_rows
-from emulator.options import Options
-from emulator.planet.grid import Grid
+from emulator.networks.edges import Edges, pad_rows, padded
+from emulator.networks.halos import Around
+from emulator.networks.layers import linear
 
 WIDE = (
     8  # stencils up to this are fastest with the channels last; above 14 oneDNN's gradients take 20 times as long there
 )
-
-
-def edges_of(grid: Grid) -> Edges:
-    """What lies beyond a latitude-longitude grid, a box or a map. Raises `ValueError` for others, and a box in two parts."""
-    if grid.is_global():
-        expect_global(grid, "gaussian", "equiangular", "regular")
-    if grid.is_split:
-        raise ValueError("Expected neighbours side by side, the box lies in two parts across Greenwich; ingest it anew")
-    whole = grid.is_global()
-    return Edges(poles=whole and grid.has_poles, round=whole or grid.goes_round, open=not whole)
-
-
-class MapNetwork(nn.Module):
-    """A network of whole maps, which refuses others.
-
-    Args:
-      in_channels, out_channels: channels of the input, all its times together, and of the output.
-      shape: rows and columns. options: of the network, with `condition` and `noise`.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, shape: tuple[int, int], options: Options):
-        super().__init__()
-        self.in_channels, self.out_channels, self.shape, self.options = in_channels, out_channels, tuple(shape), options
-
-    def check(self, x: torch.Tensor, condition: torch.Tensor | None, noise: torch.Tensor | None) -> None:
-        """Raises `ValueError` for an input, a condition or noise of another shape than the network takes."""
-        if x.ndim != 4 or tuple(x.shape[1:]) != (self.in_channels, *self.shape):
-            raise ValueError(
-                f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
-            )
-        check_condition(condition, x, self.options.condition)
-        check_noise(noise, x, noise_count(self.options.noise))
 
 
 class Patches(nn.Module):
@@ -106,53 +71,7 @@ class Surroundings(nn.Module):
 
     def forward(self, x: torch.Tensor, margin: int) -> torch.Tensor:
         """`(batch, channel, row, column)` -> `margin` more cells on every side."""
-        if not margin:
-            return x
-        return pad_region(x, margin, self.edges.round) if self.edges.open else _Globe.apply(x, margin, self.edges.poles)
-
-
-class _Globe(torch.autograd.Function):
-    """`pad_sphere` in one piece, and back without zeros for all that was not taken: half the time of cutting and joining."""
-
-    @staticmethod
-    def forward(ctx, x, margin, poles):
-        ctx.margin, ctx.first = margin, int(poles)
-        (rows, columns), inner = x.shape[2:], slice(margin, -margin)
-        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        out = torch.empty(
-            *x.shape[:2], rows + 2 * margin, columns + 2 * margin, dtype=x.dtype, device=x.device,
-            memory_format=torch.channels_last if last else torch.contiguous_format,
-        )  # fmt: skip
-        out[..., inner, inner] = x
-        north, south = _beyond(x, margin, ctx.first)
-        out[..., :margin, inner], out[..., -margin:, inner] = _turned(north), _turned(south)
-        out[..., :margin] = out[..., columns : columns + margin]
-        out[..., -margin:] = out[..., margin : 2 * margin]
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        margin = ctx.margin
-        wide = g[..., margin:-margin].clone()
-        wide[..., -margin:] += g[..., :margin]
-        wide[..., :margin] += g[..., -margin:]
-        g_x = wide[..., margin:-margin, :]
-        north, south = _beyond(g_x, margin, ctx.first)
-        north += _turned(wide[..., :margin, :])
-        south += _turned(wide[..., -margin:, :])
-        return g_x, None, None
-
-
-def _beyond(x, margin, first):
-    """The rows of a map that lie beyond its poles too."""
-    last = x.shape[-2] - first
-    return x[..., first : first + margin, :], x[..., last - margin : last, :]
-
-
-def _turned(rows):
-    """Rows as they are met beyond a pole: in reverse, and half a turn on."""
-    return rows.flip(-2).roll(rows.shape[-1] // 2, -1)
+        return padded(x, margin, self.edges)
 
 
 class MapConv(nn.Conv2d):
@@ -182,6 +101,31 @@ class MapConv(nn.Conv2d):
             return super().forward(x)
         # a stencil of 16 cells at every second one: of 8 among cells of four times as many channels, a third of the time
         return F.conv2d(F.pixel_unshuffle(x, stride), F.pixel_unshuffle(self.weight, stride), self.bias)
+
+
+class SphereConv(nn.Conv2d):
+    """3 x 3 convolution of `(batch, channel, own rows, nlon)` that keeps the shape, dilated as `around` has margins.
+
+    With a `stride` of 2 it gives every other row and column, those of `halos.Halving`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, around: Around, bias: bool = True, stride: int = 1):
+        super().__init__(inputs, outputs, 3, stride, dilation=around.margin, bias=bias)
+        self.around = around
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.around(x))
+
+
+class Pointwise(nn.Conv2d):
+    """1 x 1 convolution of maps, by the product that is fastest for channels that are last in memory."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, inputs, nlat, nlon)` -> `(batch, outputs, nlat, nlon)`."""
+        return linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
 class Residual(nn.Module):
@@ -238,3 +182,11 @@ def cells_of_channels(inputs: int, outputs: int, factor: int, around: Surroundin
         convolution.weight.copy_(own.repeat_interleave(factor**2, 0))
     nn.init.zeros_(convolution.bias)
     return convolution, nn.PixelShuffle(factor)
+
+
+def start_at_zero(layer: nn.Conv2d, zero: bool) -> nn.Conv2d:
+    """A last layer, whose weights and biases are zero at the start where asked."""
+    if zero:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return layer
