@@ -45,7 +45,8 @@ def models() -> str:
 @contextlib.contextmanager
 def _unsaid() -> Iterator[None]:
     """What a network logs of a grid is for those who train on it."""
-    log, level = logging.getLogger("emulator"), logging.getLogger("emulator").level
+    log = logging.getLogger("emulator")
+    level = log.level
     log.setLevel(logging.ERROR)
     try:
         yield

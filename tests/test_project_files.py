@@ -47,3 +47,9 @@ def test_the_quickstarts_comment_counts_its_days():
     assert experiment.stats.period == experiment.train.period and experiment.verify.climatology.end == first.replace(
         year=first.year + 1
     )
+
+
+def test_every_file_of_tests_has_a_name_of_its_own():
+    """pytest imports them by their names alone, and ends where two are alike."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -50,7 +50,7 @@ class Order:
         if self.forecasts is not None:
             pairs = self.forecasts.pairs(starts, max(recipe.lengths))
             chosen = functools.partial(_fresh, pairs, phase.batch_size, first, (recipe.seed, index))
-            return lambda update: Planned(chosen(update)[:, 0], pairs=chosen(update))
+            return lambda update: Planned((rows := chosen(update))[:, 0], pairs=rows)
         fresh = functools.partial(_fresh, starts, phase.batch_size, first, (recipe.seed, index))
         if not phase.replays:
             return lambda update: Planned(fresh(update))

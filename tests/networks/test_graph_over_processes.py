@@ -37,7 +37,7 @@ CASES += [
 CASES += [(CONFIG | dict(precision="bfloat16"), GRIDS["uneven"], HALF)]
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_outputs_and_gradients_are_those_of_one_process(size):
     assert_equal_over_processes(size, CASES)
 

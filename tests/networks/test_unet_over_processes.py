@@ -36,7 +36,7 @@ CASES += [(CONFIG, GRIDS["uneven"], HALF)]
 THIN = [(CONFIG | dict(depth=1), Grid.equiangular(7, 16, poles=True), DOUBLE)]
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_outputs_and_gradients_are_those_of_one_process(size):
     assert_equal_over_processes(size, CASES + THIN)
 

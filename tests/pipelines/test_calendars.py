@@ -58,7 +58,12 @@ def experiment(folder, calendar: str, year: int):
     return path, times
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("360_day", "before 1678")  # as the others but for their dates
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
+)
 def test_from_files_to_the_maps_of_the_page(tmp_path, case):
     calendar, year = CASES[case]
     path, times = experiment(tmp_path, calendar, year)

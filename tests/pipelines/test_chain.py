@@ -312,7 +312,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("stage, at", [("stats", 1), ("stats", 3), ("verify", 1), ("report", 3)])
+@pytest.mark.parametrize(
+    "stage, at", [("stats", 1), ("stats", 3), ("verify", 1), pytest.param("report", 3, marks=pytest.mark.slow)]
+)
 def test_a_stage_killed_while_it_names_its_files_ends_the_same_when_started_again(finished, stage, at, tmp_path):
     run = finished.parent / "run"
     name = {"stats": "statistics.nc", "verify": "scores.nc", "report": "report"}[stage]

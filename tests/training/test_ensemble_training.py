@@ -220,6 +220,7 @@ def random_world(times=600, nlat=8) -> xr.Dataset:
     )
 
 
+@pytest.mark.slow
 def test_training_recovers_the_spread_of_a_linear_gaussian_world(tmp_path):
     """One step's spread by hemisphere, its length scale, and the growth to the climate's own spread."""
     world = random_world()
