@@ -124,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("store", type=Path)
     inspect.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sample maps of its fields")
 
-    command("models", _models, "list the kinds of networks, their options and parameter counts")
+    models = command("models", _models, "list the kinds of networks, their options and parameter counts")
+    models.add_argument("kinds", nargs="*", metavar="KIND", help="show these alone")
     command("doctor", _doctor, "show devices and versions, and measure the speed of this machine and its network")
     return parser
 
@@ -223,7 +224,7 @@ def _doctor(options) -> None:
 def _models(options) -> None:
     from pipelines.models import models
 
-    print(models())
+    print(models(options.kinds))
 
 
 def _inspect(options) -> None:

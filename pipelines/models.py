@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import torch
@@ -15,8 +15,14 @@ from pipelines.config.networks import NETWORKS
 REFERENCE = (48, 40)  # latitudes of the quickstart's grid, channels in and out
 
 
-def models() -> str:
-    """A page of text: a line for every kind at a reference size, then its purpose and options with defaults."""
+def models(kinds: Sequence[str] = ()) -> str:
+    """A page of text: a line for every kind, or those named, at a reference size, then its purpose and options with defaults.
+
+    Raises `NetworkError` for a kind that does not exist.
+    """
+    known = NETWORKS.models()
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise registry.NetworkError(f"Expected kinds of networks, of {', '.join(known)}, got {unknown[0]}")
     nlat, channels = REFERENCE
     threads = torch.get_num_threads()
     lines = [
@@ -25,7 +31,8 @@ def models() -> str:
         f"thread{'s' * (threads > 1)} here."
     ]
     parts = []
-    for kind, config in NETWORKS.models().items():
+    for kind in kinds or known:
+        config = known[kind]
         about = config.__doc__.strip().splitlines()[0]
         size, taken, told = "as its factory makes it", "", about
         if not any(field.is_required() for field in config.model_fields.values()):

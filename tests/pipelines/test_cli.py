@@ -64,11 +64,11 @@ def test_the_version(capsys):
 
 
 def test_a_page_that_is_not_read_to_its_end_ends_quietly():
-    command = f"{sys.executable} -m pipelines.cli models | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m pipelines.cli models unet | head -1; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert ended.stderr == "" and ended.stdout.startswith("Networks") and ended.returncode in (0, 141)
     closed = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); from pipelines.cli import main; "
-    code = closed + "sys.exit(main(['models']))"
+    code = closed + "sys.exit(main(['models', 'unet']))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ended.stderr == "" and ended.returncode == 141
 

@@ -144,3 +144,12 @@ def test_the_command_lists_every_kind_with_its_options_its_size_and_the_time_of_
         count = sum(p.numel() for p in build({"kind": kind}, 8, 8, Grid.gaussian(16)).parameters())
         assert re.search(rf"\n  {kind} +{count:,} parameters +\d+\.\d{{3}} s   \w", told)
     assert "filter = complex   (complex | real | diagonal | low_rank; " in told
+
+
+def test_the_command_shows_the_kinds_that_are_named_alone(capsys):
+    assert main(["models", "column", "unet"]) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines() if re.match(r"  \w", line)] == ["column", "unet"]
+    assert "\nunet  " in told and "\nfuxi  " not in told
+    assert main(["models", "unte"]) == 1
+    assert re.search(r"Expected kinds of networks, of .*unet.*, got unte", capsys.readouterr().err)
