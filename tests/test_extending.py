@@ -51,7 +51,7 @@ from pipelines.config import TrainConfig
 from pipelines.parse import parse
 from emulator.networks import registry
 from emulator.planet.grid import Grid
-assert main(["models"]) == 0
+assert main(["models", "columns"]) == 0
 paths = dict(store="a", statistics="b", output="c")
 config = parse(TrainConfig, paths | {"network": {"kind": "columns", "width": 8}}, "here")
 network = registry.build(config.network.model_dump(), 5, 3, Grid.gaussian(8))

@@ -295,7 +295,9 @@ def constant(dataset):
     return dataset
 
 
-@pytest.mark.parametrize("change", [blank, huge, constant], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "change", [blank, pytest.param(huge, marks=pytest.mark.slow), constant], ids=lambda f: f.__name__
+)
 def test_a_forecast_that_has_failed_still_gets_its_page(stores, tmp_path, change):
     path = changed(stores, tmp_path / "f.zarr", change)
     verify(config(stores, tmp_path / "s.nc", forecasts={"emulator": path}))
