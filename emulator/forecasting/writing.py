@@ -16,8 +16,10 @@ from emulator.forecasting.blocks import Block
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.sea import PRECISE
 from emulator.forecasting.sharing import Restarts, Rows, agreed, anywhere, part_key, settle, wait
 from emulator.forecasting.thinning import thinned
+from emulator.model.coupled import SEA_TEMPERATURE
 from emulator.planet.calendar import lead_text
 from emulator.planet.regions import REGIONS
 from emulator.planet.vertical import VERTICAL
@@ -81,7 +83,12 @@ def in_memory(
     static = [name for name, field in forecasts[0].data_vars.items() if "lead_time" not in field.dims]
     whole = xr.concat([one.drop_vars(static) for one in forecasts], "init_time")
     whole = whole.assign_coords(init_time=list(times)).assign({name: forecasts[0][name] for name in static})
-    return whole.assign_attrs({**forecasts[0].attrs, **attributes})
+    return whole.assign_attrs({**forecasts[0].attrs, **attributes, **_of_ocean(forecaster)})
+
+
+def _of_ocean(forecaster: Forecaster) -> dict[str, str]:
+    """What a store's attributes say of the ocean that its forecasts are coupled with."""
+    return {} if forecaster.sea is None else {"ocean": json.dumps(forecaster.sea.record, sort_keys=True)}
 
 
 def _along_leads(blocks: Sequence[Mapping], name: str, row: int) -> np.ndarray:
@@ -103,6 +110,7 @@ def write(
     times whose states the analysis lacks.
     """
     path, thin, space = Path(output.path), output.thin, forecaster.space
+    output = dataclasses.replace(output, attributes={**output.attributes, **_of_ocean(forecaster)})
     fingerprint = _fingerprint(output, forecaster, times, schedule)
     if anywhere(is_complete(path, fingerprint), space):
         log.info("%s is complete", path)
@@ -112,12 +120,14 @@ def write(
     rows = _share_rows(forecaster, thin)
     template = _template(forecaster, times, schedule, leads, thin)
     # the checkpoint's digest in the fingerprint says already what is prescribed
-    attributes = {**output.attributes, "prescribed": ", ".join(forecaster.forcing.channels.names)}
+    given = [name for name in forecaster.forcing.channels.names if not (forecaster.sea and name == SEA_TEMPERATURE)]
+    attributes = {**output.attributes, "prescribed": ", ".join(given)}
     making = path, template, times, leads, attributes | {"fingerprint": fingerprint}
+    how = {"rows": rows and rows.chunk, "precise": PRECISE if forecaster.sea else ()}
     if space.rank == 0:  # which alone starts another one over
-        create_forecast(*making, rows=rows and rows.chunk)
+        create_forecast(*making, **how)
     settle(path, space, len(times))
-    done = agreed(create_forecast(*making, rows=rows and rows.chunk), len(times), space)
+    done = agreed(create_forecast(*making, **how), len(times), space)
     size, (number, count) = forecaster.group_size, output.share
     groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
     left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
@@ -241,9 +251,12 @@ def _dataset(
     """
     source = forecaster.dataset if rows is None else forecaster.dataset.isel(latitude=rows)
     front = ("lead_time", "member") if forecaster.ensemble else ("lead_time",)
-    data = {}
+    data, beside = {}, {} if forecaster.sea is None else forecaster.sea.attributes
     for name, values in fields.items():
-        if name in source:
+        if name in beside:
+            method = {"cell_methods": "time: mean"} if mean else {}
+            data[name] = ((*front, *forecaster.forcing.grid.dims), values, dict(beside[name]) | method)
+        elif name in source:
             dims = (*front, *(d for d in source[name].dims if d not in ("time", "member")))
             attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else _over(forecaster, name))
             data[name] = (dims, values, attributes)

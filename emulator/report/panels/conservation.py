@@ -264,6 +264,8 @@ def let_stand(view: View) -> str:
         return ""
     texts = []
     for name, declared in reversed(quantities().items()):
+        if declared.audited_alone:
+            continue
         if name in rates["budget"].values and (value := float(rates.sel(budget=name).values[0])):
             texts.append(f"{number(value)} {declared.rate_units.translate(RAISED)} of {declared.label.lower()}")
     return (
