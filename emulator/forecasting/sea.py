@@ -183,7 +183,10 @@ def written_attributes(dataset: xr.Dataset) -> dict[str, dict]:
 
 
 def _fixed(value: float | str | None, name: str, dataset: xr.Dataset, grid: Grid) -> np.ndarray | None:
-    """A number, a file's field or a static one of the store, `(*space)` float64; None for a field of the store in time."""
+    """A number, a file's field or a static one of the store, `(*space)` float64; None for a field of the store in time.
+
+    Values are those of float32, in which they are written beside the forecast.
+    """
     if value is None:
         if name not in dataset:
             key = {slab.DEPTH: "depth", slab.CONVERGENCE: "convergence"}[name]
@@ -193,7 +196,7 @@ def _fixed(value: float | str | None, name: str, dataset: xr.Dataset, grid: Grid
             )
         return None if "time" in dataset[name].dims else _on_grid(dataset[name], grid, "the store")
     if not isinstance(value, str):
-        return np.full(grid.shape, float(value))
+        return np.full(grid.shape, np.float32(value), np.float64)
     if not Path(value).exists():
         raise ValueError(f"Expected a number, or a file with {name}, got {value!r}, which is not there")
     with xr.open_dataset(value) as found:
@@ -212,7 +215,7 @@ def _on_grid(field: xr.DataArray, grid: Grid, where) -> np.ndarray:
     for axis in ("latitude", "longitude"):
         if axis in field.coords and not np.allclose(field[axis], getattr(grid, axis), atol=1e-4):
             raise ValueError(f"Expected {field.name} on {grid.describe()} in {where}, got another {axis}")
-    return np.asarray(field.values, np.float64)
+    return np.asarray(field.values, np.float32).astype(np.float64)
 
 
 def _told(value: float | str, fixed: np.ndarray) -> float | str:

@@ -86,7 +86,7 @@ class Slab:
     def _written(self, temperature, depth, convergence, stepped) -> dict[str, Tensor]:
         return {
             SEA_TEMPERATURE: temperature,
-            slab.DEPTH: depth,
-            slab.CONVERGENCE: convergence,
-            SHARE: torch.where(stepped, self._sea, 0.0),
+            slab.DEPTH: depth.float(),
+            slab.CONVERGENCE: convergence.float(),
+            SHARE: torch.where(stepped, self._sea, 0.0).float(),
         }
