@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,18 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    def how(model: Step, output: Path) -> tuple:
-        return length, config.climatology, sea_of(config, model, dataset, length, output)
+    def made(steppers: Sequence[Stepper], output: Path, ensemble: EnsembleOptions | None = None) -> Forecaster:
+        sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
+        return Forecaster(steppers, dataset, config.batch_size, ensemble, length, config.climatology, sea)
 
-    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how(first, config.output))
+    forecaster = made(models.steppers, config.output, ensemble)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, first, ensemble, length)
     attributes |= outside_attributes(first, forecaster.forcing, inits, steps)
     write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
-        plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how(uncorrected, config.uncorrected))
+        plain = made([uncorrected], config.uncorrected)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
         attributes = attributes_of(dataset, uncorrected, None, length)
@@ -91,7 +93,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
-        alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how(first, config.long_run))
+        alone = made(models.steppers[:1], config.long_run)
         attributes = attributes_of(dataset, first, None, length)
         attributes |= outside_attributes(first, alone.forcing, inits[:1], total)
         output = Output(config.long_run, attributes, weights[:1], None, share)
@@ -111,13 +113,20 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
     return EnsembleOptions.of(config.ensemble.model_dump()) if config.ensemble else None
 
 
-def sea_of(config: RolloutConfig, model: Stepper, dataset: xr.Dataset, length: int, output: Path) -> Sea | None:
+def sea_of(
+    config: RolloutConfig,
+    model: Stepper,
+    dataset: xr.Dataset,
+    length: int,
+    ensemble: EnsembleOptions | None = None,
+    output: Path | None = None,
+) -> Sea | None:
     """The ocean that forecasts into `output` are coupled with, if there is one. Raises `ValueError` as `make_sea` does."""
     if config.ocean is None:
         return None
     if config.parallel.space > 1:
         raise ValueError(f"Expected rollout.parallel.space 1 with an ocean, got {config.parallel.space}")
-    return make_sea(ocean_options(config.ocean.model_dump()), model, dataset, length, output)
+    return make_sea(ocean_options(config.ocean.model_dump()), model, dataset, length, ensemble, output)
 
 
 def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:

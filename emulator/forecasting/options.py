@@ -60,7 +60,6 @@ class OceanNetworkOptions(Options):
 
     checkpoint: Path = option()
     store: Path = option(about="the ocean's analysis, on the same grid")
-    output: Path | None = option(None, "its forecasts; None: ocean.zarr beside those of the atmosphere")
 
 
 OCEANS = {"slab": SlabOptions, "emulator": OceanNetworkOptions}

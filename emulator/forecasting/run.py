@@ -76,7 +76,7 @@ def forecast(
     models = models.bounded(bounds)
     length = step_length(models.first.layout, dataset, step_hours)
     ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
-    sea = ocean and make_sea(ocean, models.first, dataset, length, output)
+    sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
     forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, sea)
     times = _times(dataset, init)
     if (days is None) == (lead is None):

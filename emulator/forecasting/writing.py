@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ import xarray as xr
 from emulator.files.background import BackgroundWriter
 from emulator.forecasting.blocks import Block
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.ocean_store import OceanStore
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import PRECISE
@@ -112,7 +114,8 @@ def write(
     path, thin, space = Path(output.path), output.thin, forecaster.space
     output = dataclasses.replace(output, attributes={**output.attributes, **_of_ocean(forecaster)})
     fingerprint = _fingerprint(output, forecaster, times, schedule)
-    if anywhere(is_complete(path, fingerprint), space):
+    ocean = None if forecaster.sea is None else OceanStore.of(forecaster.sea.output, schedule)
+    if anywhere(all(is_complete(one, fingerprint) for one in (path, *(ocean.path,) * bool(ocean))), space):
         log.info("%s is complete", path)
         return
     forecaster.check(times)
@@ -128,6 +131,8 @@ def write(
         create_forecast(*making, **how)
     settle(path, space, len(times))
     done = agreed(create_forecast(*making, **how), len(times), space)
+    if ocean and not (is_complete(ocean.path, fingerprint) and len(done) == len(times)):
+        done &= ocean.create(_ocean_template(forecaster, ocean, times), times, making[-1])
     size, (number, count) = forecaster.group_size, output.share
     groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
     left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
@@ -135,14 +140,19 @@ def write(
         finished = 0
         for group in left:
             restarts = Restarts(path, space, group[0], forecaster.batch_size)
-            position, at = restarts.load(), 0
+            position, at, ocean_at = restarts.load(), 0, 0
             if position is not None:
                 at = schedule.numbers.index(position.number) + 1
+                ocean_at = ocean.begin(position.number) if ocean else 0
                 log.info("%s: resuming after lead %s", path, lead_text(leads[at - 1]))
             for here, block in forecaster.blocks([times[i] for i in group], schedule, position):
                 length = block.leads
                 last = at + length == len(leads)
                 options = leads[at : at + length], thin, schedule.mean
+                if ocean:
+                    named = functools.partial(_dataset, ocean.fields)
+                    writer.submit(ocean.write, block.ocean, group, ocean_at, last, named)
+                    ocean_at += block.ocean.leads if block.ocean else 0
                 writer.submit(_write_block, forecaster, rows, path, group, block, options, last)
                 if last:
                     writer.submit(restarts.remove)
@@ -153,7 +163,8 @@ def write(
                 report(finished, f"{len(times)} initial times")
     settle(path, space, len(times))
     if space.rank == 0:
-        _finish(path, len(times))
+        for one in (*(ocean.path,) * bool(ocean), path):
+            _finish(one, len(times))
     wait(space)
 
 
@@ -181,6 +192,15 @@ def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) ->
             for name, x in fields.items()
         }
     return _dataset(forecaster, fields, leads, thin, schedule.mean)
+
+
+def _ocean_template(forecaster: Forecaster, ocean: OceanStore, times) -> xr.Dataset:
+    """As `_template`, of the first forecast of an ocean's network."""
+    first: dict[str, np.ndarray] = {}
+    steps = ocean.fields.every * min(1, len(ocean.leads) - 1)
+    for _, block in forecaster.blocks(times[:1], Schedule((steps,) * bool(steps))):
+        first |= block.ocean.fields() if block.ocean else {}
+    return _dataset(ocean.fields, {name: field[0] for name, field in first.items()}, ocean.leads)
 
 
 def _fingerprint(output: Output, forecaster: Forecaster, times, schedule: Schedule) -> str:

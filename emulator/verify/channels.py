@@ -188,7 +188,9 @@ def scored(
     if isinstance(levels, Mapping) and (unknown := [axis for axis in wanted if axis not in truth.dims]):
         raise ValueError(f"Expected levels of the truth's vertical axes ({have}), got those of {unknown[0]!r}")
     names_in = {name: scored_variables(dataset, grid, "lead_time") for name, dataset in forecasts.items()}
-    predicted = set.intersection(*map(set, names_in.values())) if names_in else set()  # by all, forcing or not in the truth
+    predicted = (
+        set.intersection(*map(set, names_in.values())) if names_in else set()
+    )  # by all, forcing or not in the truth
     names_in = {"truth": scored_variables(truth, grid, "time", predicted)} | names_in
     skipped = {}
     everywhere = [name for name in names_in["truth"] if all(name in names for names in names_in.values())]

@@ -107,7 +107,9 @@ def test_a_slab_that_lacks_the_heat_of_snow_does_not_close(stored, tmp_path, mon
     """The term that ACE2-SOM leaves out is seen by the audit."""
     store, checkpoint = stored
     net = HeatFlux.__call__
-    monkeypatch.setattr(HeatFlux, "__call__", lambda self, fields: net(self, fields) + 3.3e5 * fields["mean_snowfall_rate"])
+    monkeypatch.setattr(
+        HeatFlux, "__call__", lambda self, fields: net(self, fields) + 3.3e5 * fields["mean_snowfall_rate"]
+    )
     found = em.forecast(checkpoint, store, times_of(store, 2), DAYS, ocean=FLAT)
     audit = em.budgets(found, em.open_analysis(store))
     left = audit["budget_residual"].sel(budget="coupled_energy") - audit["budget_residual"].sel(budget="energy")
@@ -133,7 +135,10 @@ def test_the_atmosphere_feels_it_a_step_later_and_what_is_written_is_what_is_in_
 def test_members_are_single_forecasts(stored, tmp_path):
     """Row by row the same bits, each with a sea of its own."""
     store, checkpoint = stored
-    init, ensemble = times_of(store, 4, 8), {"members": 3, "kind": "noise", "control": True, "seed": 2, "amplitude": 3.0}
+    init, ensemble = (
+        times_of(store, 4, 8),
+        {"members": 3, "kind": "noise", "control": True, "seed": 2, "amplitude": 3.0},
+    )
     together = em.forecast(checkpoint, store, init, DAYS, ocean=FLAT, ensemble=ensemble, batch_size=1)
     alone = em.forecast(checkpoint, store, init, DAYS, ocean=FLAT, batch_size=1)
     for name in (SEA, "temperature", "slab_share"):
@@ -208,7 +213,9 @@ def test_under_a_steady_flux_the_layer_warms_in_proportion_to_time():
     warmed = 290 + number * STEP * (10 - 4) / (1025.0 * 3991.86795711963 * 50)
     expected = torch.tensor([[warmed] * 3, [291.0] * 3], dtype=torch.float64)
     torch.testing.assert_close(result.beside[SEA][0], expected, rtol=1e-13, atol=0)
-    torch.testing.assert_close(result.beside["slab_share"][0], torch.where(land < 0.5, 1 - land, 0.0), rtol=0, atol=0)
+    torch.testing.assert_close(
+        result.beside["slab_share"][0], torch.where(land < 0.5, 1 - land, 0.0).float(), rtol=0, atol=0
+    )
     before = expected[0, 0] - (warmed - 290) / number
     torch.testing.assert_close(atmosphere.given[0, 0], before.float().expand(3), rtol=0, atol=0)  # of the step's start
 
@@ -290,4 +297,3 @@ def test_without_bounds_states_leave_the_envelope(stored):
     assert float((free["temperature"] - held["temperature"]).max()) > 1
     with pytest.raises(ValueError, match="bounds trained or none"):
         em.forecast(step, store, times_of(store, 2), 1, bounds="wide")
-
