@@ -23,7 +23,7 @@ from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network
 from emulator.model.checkpoint import describe
-from emulator.model.saved_model import check_match, with_gaps, with_step
+from emulator.model.saved_model import check_match, load_model, with_gaps, with_step
 from emulator.model.step import Step
 from emulator.model.stepper import Stepper
 from emulator.parallel.distributed import device_of, process_group, space_of, use
@@ -162,5 +162,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
     if config.long_run_days or config.long_run_lead:
         count_steps(TimeStep.of(dataset).times(length), config.long_run_days, config.long_run_lead)
-    count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
+    inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
+    if config.ocean is not None:
+        sea_of(config, load_model(config.checkpoint, "cpu"), dataset, length).check(inits)
+    count = len(inits)
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

@@ -17,8 +17,8 @@ from emulator.forecasting.ensembles import InitialStates, space_of
 from emulator.forecasting.leads import Lead, joined
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.position import Position
-from emulator.forecasting.sea import Sea
 from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.sea import Sea
 from emulator.model.coupled import Carry, Coupled
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout

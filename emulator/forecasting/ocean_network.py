@@ -80,6 +80,7 @@ class NetworkSea:
         ensemble: EnsembleOptions | None = None,
         output: str | os.PathLike | None = None,
     ):
+        check_coupling(model.layout, ())
         own, network = open_analysis(options.store), load_model(options.checkpoint, model.device)
         check_match(network.metadata, own, options.checkpoint, options.store)
         grid, theirs = grid_of(dataset), grid_of(own)
@@ -98,7 +99,7 @@ class NetworkSea:
         check_coupling(model.layout, exchange.takes)
         surface, wet = _surface(network, own)
         _check_masks(wet, slab.is_sea(land_share(dataset)), options)
-        wet = to_device(torch.from_numpy(np.ascontiguousarray(wet)), model.device)
+        wet = to_device(torch.from_numpy(wet.copy()), model.device)
         self.ocean = OceanEmulator(network, exchange, every, surface, wet)
         self._initial = InitialStates(network, own, self._forcing, 1, None)
         self._device = model.device
@@ -155,9 +156,8 @@ def _surface(network: Step, dataset: xr.Dataset) -> tuple[int, np.ndarray]:
         if exists is None:
             exists = np.ones(grid_of(dataset).shape, bool)
         return names.slices[name].start + (upper or 0), exists if exists.ndim == 2 else exists[upper]
-    raise ValueError(
-        f"Expected an ocean's network that steps {SEA_TEMPERATURE} or {WATER_TEMPERATURE} forward, got {', '.join(names.names)}"
-    )
+    wanted, found = f"{SEA_TEMPERATURE} or {WATER_TEMPERATURE}", ", ".join(names.names)
+    raise ValueError(f"Expected an ocean's network that steps {wanted} forward, got {found}")
 
 
 def _check_masks(wet: np.ndarray, sea: np.ndarray, options: OceanNetworkOptions) -> None:

@@ -1,4 +1,4 @@
-"""What a forecast is given beyond what its network was trained with: series such as carbon dioxide, said before it is made."""
+"""What a forecast is given beyond what its network was trained with: series such as carbon dioxide, said in advance."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def outside_training(saved: Mapping | None, forcing: Forcing, times: Sequence, s
         slack = TOLERANCE * max(trained[1] - trained[0], abs(trained[1]))
         if given[0] < trained[0] - slack or given[1] > trained[1] + slack:
             found[name] = {"given": given, "trained": trained, "units": str(dataset[name].attrs.get("units", ""))}
-            text = "%s is %g to %g %s in these forecasts, the network was trained with %g to %g: what it makes of it is unknown"
+            text = "%s is %g to %g %s in these forecasts, the network was trained with %g to %g: it extrapolates"
             log.warning(text, name, *given, found[name]["units"], *trained)
     return found
 

@@ -143,7 +143,7 @@ def attributes_of(
 
 
 def outside_attributes(model: Stepper, forcing: Forcing, times: Sequence, steps: int) -> dict[str, str]:
-    """What a forecast store says of forcing outside the range that its network was trained with; nothing where there is none."""
+    """What a forecast store says of forcing outside the range of its network's training; nothing where there is none."""
     found = outside_training(getattr(model, "metadata", None), forcing, times, steps)
     return {"outside_training": json.dumps(found)} if found else {}
 

@@ -77,8 +77,8 @@ class Coupled:
       ocean: takes what the atmosphere's step ends with.
       number: of the step that this one makes, counted from 1; see `at`.
 
-    Results have the ocean's fields as `beside`, and their `anchor` is a `Carry`. Raises `ValueError` for an atmosphere that has
-    no such forcing or does not predict what the ocean takes.
+    Results have the ocean's fields as `beside`, and their `anchor` is a `Carry`. Raises `ValueError` for an atmosphere that
+    has no such forcing or does not predict what the ocean takes.
     """
 
     def __init__(self, atmosphere: Stepper, ocean: Ocean, number: int = 1):

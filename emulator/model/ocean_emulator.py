@@ -1,4 +1,4 @@
-"""An ocean's network under an atmosphere's: it takes the mean fluxes of an interval and gives the temperature of its surface."""
+"""An ocean's network under an atmosphere's: it takes the mean fluxes of an interval and gives its surface's temperature."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ class Exchange:
 
     Attributes:
       flux: the net heat flux into the surface, which the ocean gets as `mean_downward_heat_flux_into_sea_water`.
-      fields: mean rates that the ocean gets under the name that the atmosphere has for them, such as precipitation and stress.
+      fields: mean rates that the ocean gets under the name that the atmosphere has for them, such as precipitation.
       heat: whether the ocean is given the heat flux.
     """
 
@@ -70,7 +70,7 @@ class OceanEmulator:
     """A network of the ocean with a step of `every` steps of the atmosphere; see `emulator.model.coupled.Ocean`.
 
     The sea's temperature stays what it is over the interval, at whose end the ocean steps with the means of the fluxes since
-    its start. Its state holds the network's, `state`, the sums of the rates, `sum.<name>`, and what its budgets are pinned to.
+    its start. Its state holds the network's, `state`, the sums of the rates, `sum.<name>`, and what budgets are pinned to.
 
     Args:
       network: the ocean's stepper. exchange: see there. every: steps of the atmosphere in one of its own.

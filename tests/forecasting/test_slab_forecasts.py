@@ -28,7 +28,7 @@ DAYS, STEP = 1.5, 21600.0
 
 
 def icy_planet(times=24) -> xr.Dataset:
-    """The small planet with snow, ice that comes and goes, moving sea temperatures, and a slab's depth and heat convergence."""
+    """The small planet with snow, ice that comes and goes, seas that get warmer, and a slab's depth and convergence."""
     planet = small_planet(times=times, nlat=8)
     random, like = np.random.default_rng(3), planet[SEA]
     shape = like.shape

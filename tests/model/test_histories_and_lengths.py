@@ -11,8 +11,8 @@ from emulator.data.forcing import Forcing
 from emulator.data.samples import Samples
 from emulator.forecasting.ensembles import InitialStates
 from emulator.forecasting.forecaster import Forecaster
-from emulator.forecasting.position import Position
 from emulator.forecasting.options import EnsembleOptions
+from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule, Starts
 from emulator.model.assemble import buffers, input_count
 from emulator.model.conserving import ConservationOptions, conservation
