@@ -164,8 +164,8 @@ def land_share(dataset: xr.Dataset) -> np.ndarray:
     land = np.asarray(dataset[LAND_SEA_MASK].values, np.float64)
     if exists is not None and (lacking := int((slab.is_sea(land) & ~exists).sum())):
         raise ValueError(
-            f"Expected the masks to agree, got {lacking} cells that are sea by {LAND_SEA_MASK} and in which {SEA_TEMPERATURE} "
-            "does not exist"
+            f"Expected the masks to agree, got {lacking} cells that are sea by {LAND_SEA_MASK} and in which "
+            f"{SEA_TEMPERATURE} does not exist"
         )
     return np.nan_to_num(land, nan=1.0)
 
