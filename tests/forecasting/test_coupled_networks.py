@@ -116,6 +116,7 @@ def test_the_oceans_step_is_its_networks_with_the_fluxes_that_it_got(stored, bot
         np.testing.assert_allclose(found[:, wet], sea[SEA].values[:, lead][:, wet], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_memory_is_the_written_one_and_thinning_does_not_reach_the_ocean(stored, both, tmp_path):
     store, checkpoint = stored["atmosphere"]
     times = both[0].init_time.values

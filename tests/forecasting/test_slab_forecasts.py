@@ -84,7 +84,14 @@ def hand_stepped(store, forecast, constant, under_ice=False) -> np.ndarray:
     return np.stack(found)
 
 
-@pytest.mark.parametrize("constant", [{}, {"depth": 30.0}, {"depth": 30.0, "convergence": 0.0, "under_ice": True}])
+@pytest.mark.parametrize(
+    "constant",
+    [
+        {},
+        pytest.param({"depth": 30.0}, marks=pytest.mark.slow),
+        pytest.param({"depth": 30.0, "convergence": 0.0, "under_ice": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_written_temperature_is_the_hand_computed_one_and_both_energies_close(stored, tmp_path, constant):
     store, checkpoint = stored
     ocean = {"kind": "slab", **constant}
@@ -132,6 +139,7 @@ def test_the_atmosphere_feels_it_a_step_later_and_what_is_written_is_what_is_in_
     assert not np.array_equal(written["temperature"][:, 2], prescribed["temperature"][:, 2])
 
 
+@pytest.mark.slow
 def test_members_are_single_forecasts(stored, tmp_path):
     """Row by row the same bits, each with a sea of its own."""
     store, checkpoint = stored
@@ -152,6 +160,7 @@ def test_members_are_single_forecasts(stored, tmp_path):
     np.testing.assert_allclose(mean[SEA][:, 0], alone[SEA][:, 1:5].mean("lead_time"), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_bit_for_bit_the_same(stored, tmp_path, monkeypatch):
     store, checkpoint = stored
     init, given = times_of(store, 4, 8), {"ocean": FLAT, "ensemble": {"members": 3}, "batch_size": 4}
@@ -265,6 +274,7 @@ def test_networks_that_cannot_be_coupled_are_named(stored, forcing, moments, lef
         em.forecast(other, store, times_of(stored[0], 2), 1, ocean=FLAT)
 
 
+@pytest.mark.slow
 def test_a_field_in_a_file_is_the_field_of_the_store(stored, tmp_path):
     store, checkpoint = stored
     analysis, init = em.open_analysis(store).load(), times_of(store, 2)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pydantic
 import pytest
+import xarray as xr
 import yaml
 from small_planet import small_planet
 from small_store import NETWORK, write_store
@@ -51,6 +52,7 @@ def test_from_the_configuration_to_the_report(tmp_path, capfd):
         "output": str(tmp_path / "f.zarr"),
     }
     run |= {"period": {"start": str(planet.time.values[22])[:13]}, "every_hours": 24, "lead_days": 1, "bounds": "none"}
+    run |= {"also": ["netcdf", "grib"]}
     run |= {"long_run_days": 2, "uncorrected_inits": 1, "ocean": {"kind": "slab", "depth": 50, "convergence": 0}}
     (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(run))
     assert main(["rollout", str(tmp_path / "rollout.yaml"), "--check"]) == 0
@@ -58,6 +60,9 @@ def test_from_the_configuration_to_the_report(tmp_path, capfd):
     assert f"{CO2} is 0.00056 to 0.00056 mol mol-1 in these forecasts" in capfd.readouterr().err
     for name in ("f.zarr", "long_run.zarr", "uncorrected.zarr"):
         assert "sea_surface_temperature" in em.open_forecast(tmp_path / name)
+    with xr.open_dataset(next((tmp_path / "f_netcdf").glob("*.nc"))) as netcdf:
+        assert netcdf["sea_surface_temperature"].dtype == np.float64
+    assert list((tmp_path / "f_grib").iterdir())
     scores = em.score({"emulator": tmp_path / "f.zarr"}, store)
     assert "sea_surface_temperature" in scores["channel"].values
     view = View(scores)
