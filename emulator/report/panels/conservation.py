@@ -94,7 +94,11 @@ def residual_panel(view: View) -> Panel:
     axes[0][0].set_ylabel("residual per step, relative")
     readings = [
         f"{quantity(budget).label}: "
-        + ", ".join(f"{label(view, s)} {scientific(overall(view, s, budget))}" for s in sources(view))
+        + ", ".join(
+            f"{label(view, s)} {scientific(value)}"
+            for s in sources(view)
+            if np.isfinite(value := overall(view, s, budget))
+        )
         for _, budget in axes
     ]
     return Panel(
