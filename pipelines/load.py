@@ -15,7 +15,6 @@ from pipelines.parse import parse
 from pipelines.started import settled, start_of
 from pipelines.yaml_files import apply_overrides, read_yaml
 
-
 # Keys that take a store of a scenario by its name, and whose store is meant where none is said.
 TAKES_STORES = {
     "train": (("store", "later_stores", "scenarios"), ("", "")),

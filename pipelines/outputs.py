@@ -5,7 +5,8 @@ from pathlib import Path
 from pipelines.config import Model
 from pipelines.simulate import files as simulated
 
-# Keys of a stage's configuration that name what it writes; ingest knows its stores itself. Every other path of a configuration is read.
+# Keys of a stage's configuration that name what it writes; ingest knows its stores itself.
+# Every other path of a configuration is read.
 WRITTEN = {
     "simulate": ("directory",),
     "stats": ("output", "climatology"),

@@ -1,6 +1,7 @@
 """The control of a slab: a simulation over prescribed seas, whose surface flux says what heat the currents have to bring."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ def check_control(path: Path, wanted: dict[str, Any], first: np.datetime64, last
 
     `wanted`: the slab's own record, as `SimulationOptions.record` has it of settings of which none is left out.
     """
-    chunks, record = _chunks(path)
+    record = _record(path)
     if record.get("model", DEFAULT_MODEL) != DEFAULT_MODEL or record.get("ocean") is not None:
         got = f"a simulation of {record['model']}" if "model" in record else "one over a slab"
-        raise ValueError(f"Expected a simulation of {DEFAULT_MODEL} over prescribed seas as ocean.control, got {got} in {path}")
+        raise ValueError(
+            f"Expected a simulation of {DEFAULT_MODEL} over prescribed seas as ocean.control, got {got} in {path}"
+        )
     for name in SAME:
         if (record.get(name) or None) != (wanted.get(name) or None):
             raise ValueError(
                 f"Expected an ocean.control with {name} = {wanted.get(name)}, as the slab's own simulation has it, got "
                 f"{record.get(name)} in {path}"
             )
+    chunks = _chunks(path, record)
     with xr.open_dataset(chunks[0], decode_times=False) as dataset:
         if missing := [name for name in SURFACE if name not in dataset]:
             raise ValueError(f"Expected {', '.join(missing)} in the chunks of ocean.control, got none in {chunks[0]}")
@@ -51,7 +55,7 @@ def flux_of(path: Path, grid: Grid) -> np.ndarray:
     2000, PCMDI report 60); NaN for months that the control does not hold. Raises `ValueError` for chunks on another grid.
     """
     total, count = np.zeros((MONTHS, *grid.shape)), np.zeros(MONTHS, int)
-    for chunk in _chunks(path)[0]:
+    for chunk in _chunks(path, _record(path)):
         with xr.open_dataset(chunk) as dataset:
             if not Grid.from_coordinates(dataset["latitude"].values, dataset["longitude"].values).same_as(grid):
                 raise ValueError(f"Expected an ocean.control on {grid.describe()}, got another grid in {chunk}")
@@ -76,12 +80,14 @@ def course(nodes: np.ndarray, day: np.datetime64) -> np.ndarray:
     month = int(_months(np.array([day], "datetime64[D]"))[0])
     within = int((day.astype("datetime64[D]") - day.astype("datetime64[M]").astype("datetime64[D]")).astype(int))
     held = np.isfinite(nodes).reshape(MONTHS, -1).all(axis=1)
-    weights = _between(np.cumsum(LENGTHS)[month - 1] - LENGTHS[month - 1] + min(within, LENGTHS[month - 1] - 1) + 0.5, held)
+    weights = _between(
+        np.cumsum(LENGTHS)[month - 1] - LENGTHS[month - 1] + min(within, LENGTHS[month - 1] - 1) + 0.5, held
+    )
     return np.tensordot(weights[held], nodes[held], axes=1)
 
 
 def _between(position: float, held: np.ndarray) -> np.ndarray:
-    """Shares `(month,)` of the values at the middles of the held months, in a place in days of a year of 365 that goes round."""
+    """Shares `(month,)` of the values at the middles of the held months, at a day of a year of 365 that goes round."""
     places, unit = MIDDLES[held], np.eye(MONTHS)[held]
     return np.array([np.interp(position, places, column, period=DAYS) for column in unit.T])
 
@@ -96,18 +102,21 @@ def _days(record: dict[str, Any]) -> np.ndarray:
     return np.arange(first, first + np.timedelta64(record["days"], "D"))
 
 
-def _chunks(path: Path) -> tuple[list[Path], dict[str, Any]]:
-    """The chunks of a finished simulation, in order, and its record. Raises `ValueError` naming what is not there."""
+def _record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads((Path(path) / RECORD).read_text())
-        names = ("days", "spin_up_days", "chunk_days")
-        start, model = np.datetime64(record["start"]).item(), record.get("model", DEFAULT_MODEL)
-        asked = SimulationOptions(Path(path), **{n: record[n] for n in names}, start=start, model=model)
+        _days(record)
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
             f"Expected the folder of a simulation as ocean.control, got none ({RECORD}) in {path}"
         ) from None
-    chunks = list(asked.chunks().values())
+    return record
+
+
+def _chunks(path: Path, record: dict[str, Any]) -> list[Path]:
+    """The chunks of a finished simulation, in order. Raises `ValueError` naming the first that is not there."""
+    lengths = {name: record[name] for name in ("days", "spin_up_days", "chunk_days")}
+    chunks = list(SimulationOptions(Path(path), **lengths, start=date.fromisoformat(record["start"])).chunks().values())
     if lacking := [chunk for chunk in chunks if not chunk.exists()]:
         raise ValueError(f"Expected a finished simulation as ocean.control, {lacking[0]} is not there yet")
-    return chunks, record
+    return chunks

@@ -36,11 +36,11 @@ class Physics(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Slab(Options):
-    """A mixed layer of sea in place of prescribed temperatures, warmed by the model's own fluxes and by what currents bring."""
+    """A mixed layer in place of prescribed sea temperatures, warmed by the model's own fluxes and by what currents bring."""
 
     depth: float = option(about="m, of the layer", minimum=1, maximum=1000)
     control: Path = option(
-        about="folder of a finished simulation of the same model over prescribed seas, whose climate the layer keeps by itself"
+        about="folder of a finished simulation of the same model over prescribed seas, whose climate it keeps"
     )
     prescribed_days: int | None = option(
         None, "after the start, in which the sea is still prescribed; None: the spin-up", minimum=0

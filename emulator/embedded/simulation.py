@@ -152,7 +152,9 @@ def _told(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _told(each) for name, each in value.items()}
     if isinstance(value, Path) and (value / RECORD).exists():
-        text = json.dumps({name: each for name, each in _recorded(value / RECORD).items() if name != "days"}, sort_keys=True)
+        text = json.dumps(
+            {name: each for name, each in _recorded(value / RECORD).items() if name != "days"}, sort_keys=True
+        )
         return f"simulation sha256 {hashlib.sha256(text.encode()).hexdigest()}"
     if not isinstance(value, Path) or value.is_dir():
         return str(value) if isinstance(value, Path) else value

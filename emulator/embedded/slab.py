@@ -80,7 +80,11 @@ class OverSlab:
         sea = fields[SST].copy()
         sea[-1] = then
         shape = fields[SST].shape
-        own = {SST: sea, slab.DEPTH: np.full(shape, depth, np.float32), slab.CONVERGENCE: np.broadcast_to(brought, shape)}
+        own = {
+            SST: sea,
+            slab.DEPTH: np.full(shape, depth, np.float32),
+            slab.CONVERGENCE: np.broadcast_to(brought, shape),
+        }
         return Coupled(atmosphere, then, state.flux), fields | own
 
     def save_state(self, state: Coupled, path: Path) -> None:

@@ -197,7 +197,9 @@ def _breaks(stretches, times) -> np.ndarray:
     between = seconds_between(times)
     edges = np.cumsum([stretch.dataset.sizes["time"] for stretch in stretches])[:-1]
     anew = np.zeros(len(between), bool)
-    anew[[edge - 1 for edge, stretch in zip(edges, stretches[1:], strict=True) if APART in stretch.dataset.attrs]] = True
+    anew[[edge - 1 for edge, stretch in zip(edges, stretches[1:], strict=True) if APART in stretch.dataset.attrs]] = (
+        True
+    )
     if (wrong := (between <= 0) & ~anew).any():
         at = int(np.argmax(wrong))
         raise ValueError(f"Expected stores in the order of time, got {times[at]} and then {times[at + 1]}")

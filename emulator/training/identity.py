@@ -18,7 +18,17 @@ from emulator.training.options import StartOptions, TrainOptions
 
 # Where things lie, and what changes the speed or what is kept: none of it changes the weights. Retries and the limit of the
 # loss decide how a training that diverged goes on, and that is saved.
-NOT_IDENTITY = {"store", "later_stores", "scenarios", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
+NOT_IDENTITY = {
+    "store",
+    "later_stores",
+    "scenarios",
+    "statistics",
+    "output",
+    "save_every",
+    "save_minutes",
+    "keep",
+    "log_every",
+}
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
 NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts"}
 NOT_IDENTITY |= {"start"}  # which is told by the weights' digest in place of their path

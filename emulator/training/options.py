@@ -311,7 +311,9 @@ class TrainOptions(Options):
                 "Expected steps of one length with a history and replay or forecasts: states that go on lie one step apart"
             )
         if self.forecasts and self.scenarios:
-            raise ValueError("Expected windows that start from forecasts, or scenarios, whose times are not one's own, got both")
+            raise ValueError(
+                "Expected windows that start from forecasts, or scenarios, whose times are not one's own, got both"
+            )
         if self.forecasts and onward:
             raise ValueError("Expected windows that start from forecasts or go on by replay, got both")
         self._check_gaps([phase.masks for phase in self.phases if phase.masks])
@@ -340,4 +342,3 @@ class TrainOptions(Options):
     def paths(self) -> list[Path]:
         """All stores, those that follow one another in the order of time, then the scenarios."""
         return [self.store, *self.later_stores, *self.scenarios]
-
