@@ -117,7 +117,7 @@ def check(settings: Settings, days: int) -> None:
     if settings.sst_file is not None:
         SeaTemperatures(settings.sst_file).check(first, last)
     if isinstance(settings.ocean, Slab):
-        own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+        own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "ocean"}
         record = SimulationOptions(Path(), settings=own).record()
         check_control(settings.ocean.control, record, first, last)
 

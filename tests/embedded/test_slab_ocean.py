@@ -27,11 +27,10 @@ class Imposed:
     """An atmosphere that gives the same flux every day, over seas whose prescribed temperature rises by 0.1 K a day."""
 
     title, provenance, grid, levels, constants = "imposed", None, GRID, Levels.sigma(np.array([0.0, 1.0])), ERA5
-    static = {"land_sea_mask": SEAS.astype(np.float32)}
     settings = speedy.Settings(start=START.astype("datetime64[D]").item())
 
     def __init__(self, flux):
-        self.flux, self.felt = flux, []
+        self.flux, self.felt, self.static = flux, [], {"land_sea_mask": SEAS.astype(np.float32)}
 
     def initial_state(self):
         return np.zeros((), int)
