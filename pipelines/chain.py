@@ -48,8 +48,12 @@ def chain(experiment: Experiment) -> list[Link]:
             continue
         made |= {path.resolve() for path in written(stage, config)}
         content = config.model_dump()
-        for source in content.get("sources", ()):
-            source["path"] = _found(source["path"], made)
+        if stage == "ingest":
+            content["sources"] = [
+                source | {"path": _found(source["path"], made)}
+                for one in config.stores()
+                for source in one.model_dump()["sources"]
+            ]
         text = json.dumps(_described(content, home.resolve(), made), sort_keys=True, default=str)
         settings = json.loads(text)
         before = hashlib.sha256("\n".join([stage, before, text]).encode()).hexdigest()[:16]

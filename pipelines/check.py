@@ -13,7 +13,7 @@ INPUTS = {
     "simulate": (),
     "ingest": (),
     "stats": ("store", "later_stores", "scenarios"),
-    "train": ("store", "later_stores", "statistics"),
+    "train": ("store", "later_stores", "scenarios", "statistics"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs"),
     "report": ("scores",),

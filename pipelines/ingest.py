@@ -10,16 +10,17 @@ from emulator.sources.open import absolute
 from pipelines.config import ConfigError, DaskConfig, IngestConfig
 from pipelines.on_demand import working
 
-STAGE_ONLY = {"output", "period", "dask"}  # keys that are not the library's options
+STAGE_ONLY = {"output", "period", "dask", "scenarios"}  # keys that are not the library's options
 
 
 def ingest(config: IngestConfig, part: tuple[int, int] | None = None, append: bool = False) -> None:
-    """Writes the store, or what is missing of it, or its `part`; see `emulator.ingestion.run.ingest`.
+    """Writes the store (of each scenario), or what is missing of it, or its `part`; see `emulator.ingestion.run.ingest`.
 
     Raises `ValueError` with one sentence on bad input; nothing finished then lies at the output.
     """
-    with working(config.dask, "ingest") as (over, report):
-        run.ingest(options(config), config.output, part, append, over, report)
+    for one in config.stores():
+        with working(one.dask, "ingest") as (over, report):
+            run.ingest(options(one), one.output, part, append, over, report)
 
 
 def options(config: IngestConfig) -> IngestOptions:
@@ -36,7 +37,7 @@ def options(config: IngestConfig) -> IngestOptions:
 def check(config: IngestConfig, made: set[Path]) -> str:
     """How many files it would read, in words; of those `made` by other stages none is looked for. Raises `ConfigError`."""
     count = 0
-    for source in config.sources:
+    for source in (source for one in config.stores() for source in one.sources):
         for pattern in [source.path] if isinstance(source.path, str) else source.path:
             if "://" in pattern or any(parent in made for parent in Path(pattern).parents):
                 continue
@@ -44,4 +45,5 @@ def check(config: IngestConfig, made: set[Path]) -> str:
             if not found:
                 raise ConfigError(f"Expected files at {pattern}, got none")
             count += len(found)
-    return f"{count} source files into {config.output}" if count else f"sources into {config.output}"
+    outputs = ", ".join(str(one.output) for one in config.stores())
+    return f"{count} source files into {outputs}" if count else f"sources into {outputs}"

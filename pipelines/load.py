@@ -15,6 +15,14 @@ from pipelines.parse import parse
 from pipelines.started import settled, start_of
 from pipelines.yaml_files import apply_overrides, read_yaml
 
+# Keys that take a store of a scenario by its name, and whose store is meant where none is said.
+TAKES_STORES = {
+    "train": (("store", "later_stores", "scenarios"), ("", "")),
+    "rollout": (("store",), ("", "")),
+    "stats": (("store", "later_stores", "scenarios"), ("train", "store")),
+    "verify": (("truth",), ("rollout", "store")),
+}
+
 
 def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     """Where the stages of an experiment put and find their files, unless the YAML says otherwise."""
@@ -41,12 +49,35 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         paths["report"]["long_run"] = at / "long_run.zarr"
         paths["verify"]["long_runs"] = {"emulator": at / "long_run.zarr"}
     if isinstance(raw.get("train"), dict):
-        paths["stats"]["later_stores"] = raw["train"].get("later_stores") or []
+        for name in ("later_stores", "scenarios"):
+            paths["stats"][name] = raw["train"].get(name) or []
         paths["report"]["metrics"] = at / "train" / "metrics.jsonl"
         stats = raw.get("stats") if isinstance(raw.get("stats"), dict) else {}
         if raw["train"].get("predict", "change") != "change" and stats.get("climatology"):
             paths["train"]["climatology"] = paths["rollout"]["climatology"] = stats["climatology"]
     return paths
+
+
+def _find_scenarios(raw: dict) -> None:
+    """In place of an ingested scenario's name its store, wherever a stage takes one.
+
+    Where none is said, that of the first; for statistics the training's, and for the truth the one that forecasts start from.
+    """
+    ingest = raw.get("ingest") if isinstance(raw.get("ingest"), dict) else {}
+    names, whole = ingest.get("scenarios") or (), Path(str(ingest.get("output")))
+    stores = {name: whole.parent / f"{name}.zarr" for name in names if isinstance(name, str)}
+    if not stores:
+        return
+
+    def store(value, default):
+        if isinstance(value, list):
+            return [store(each, default) for each in value]
+        return default if str(value) == str(whole) else stores.get(str(value), value)
+
+    for stage, (keys, (other, key_of_other)) in TAKES_STORES.items():
+        if isinstance(section := raw.get(stage), dict):
+            default = (raw.get(other) or {}).get(key_of_other) or next(iter(stores.values()))
+            raw[stage] = section | {key: store(section[key], default) for key in keys if key in section}
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | None = None) -> Experiment:
@@ -69,7 +100,10 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | N
         if isinstance(raw.get(stage), dict):
             raw[stage] = {**paths, **raw[stage]}
     if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):
-        raw["ingest"]["sources"] = [{"path": f"{raw['simulate']['directory']}/*.nc"}]
+        named = raw["simulate"].get("scenarios") or []
+        raw["ingest"] |= {"scenarios": list(named)} if named else {}
+        raw["ingest"]["sources"] = [{"path": f"{raw['simulate']['directory']}/{'{scenario}/' if named else ''}*.nc"}]
+    _find_scenarios(raw)
     experiment = parse(Experiment, raw, str(path), context)
     if not any(getattr(experiment, stage) for stage in STAGES):
         raise ConfigError(f"Expected at least one stage of {', '.join(STAGES)} in {path}, got none")

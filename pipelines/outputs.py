@@ -5,10 +5,10 @@ from pathlib import Path
 from pipelines.config import Model
 from pipelines.simulate import files as simulated
 
-# Keys of a stage's configuration that name what it writes. Every other path of a configuration is read.
+# Keys of a stage's configuration that name what it writes; ingest knows its stores itself.
+# Every other path of a configuration is read.
 WRITTEN = {
     "simulate": ("directory",),
-    "ingest": ("output",),
     "stats": ("output", "climatology"),
     "train": ("output",),
     "rollout": ("output", "uncorrected", "long_run"),
@@ -19,6 +19,8 @@ WRITTEN = {
 
 def written(stage: str, config: Model) -> list[Path]:
     """Files and folders that a stage may write to."""
+    if stage == "ingest":
+        return [one.output for one in config.stores()]
     return [Path(path) for path in (getattr(config, name) for name in WRITTEN[stage]) if path is not None]
 
 
@@ -29,6 +31,8 @@ def files(stage: str, config: Model) -> list[Path]:
     """
     if stage == "simulate":
         return simulated(config)
+    if stage == "ingest":
+        return [one.output for one in config.stores()]
     output = Path(config.output)
     if stage == "stats":
         return [output, *([config.climatology] if config.climatology else [])]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from emulator.embedded import MODELS, simulation
@@ -10,33 +12,66 @@ from emulator.embedded.simulation import DEFAULT_MODEL, SimulationOptions
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.on_demand import reporting
 
+log = logging.getLogger(__name__)
 OF_SPEEDY = ("truncation", "time_step_minutes")  # keys of the stage that other models do not have
 
 
 def simulate(config: SimulateConfig, part: tuple[int, int] | None = None) -> None:
     """Simulates what is missing of the chunks, scenario by scenario; see `emulator.embedded.simulation.simulate`.
 
-    With `part` `(i, N)` only every N-th of the scenarios, beginning with the i-th: parts run side by side.
+    With `part` `(i, N)` only every N-th of the scenarios, beginning with the i-th: parts run side by side. A slab comes after
+    the scenario that is its control; one whose control another part has not finished is left to a later start.
 
     Raises `ValueError` when a folder holds another simulation, or a longer one.
     """
     number, count = part or (1, 1)
-    for one in simulations(config)[number - 1 :: count]:
+    for one in sorted(simulations(config)[number - 1 :: count], key=_is_slab):
+        if part is not None and _awaits(one, config):
+            log.warning("%s is left until %s is complete", one.directory, one.ocean.control)
+            continue
         with reporting("simulate") as report:
             simulation.simulate(options(one), report)
 
 
 def simulations(config: SimulateConfig) -> list[SimulateConfig]:
-    """That of each scenario, each in its own folder; of a section without any itself."""
+    """That of each scenario, each in its own folder; of a section without any itself.
+
+    Raises `ConfigError` for a slab whose control is a scenario over a slab.
+    """
     if not config.scenarios:
         return [config]
     plain = config.model_copy(update={"scenarios": {}})
-    return [
-        plain.model_copy(
+    found = {
+        name: plain.model_copy(
             update={"directory": config.directory / name} | {key: getattr(one, key) for key in one.model_fields_set}
         )
         for name, one in config.scenarios.items()
-    ]
+    }
+    return [_with_control(name, one, found) for name, one in found.items()]
+
+
+def _with_control(name: str, one: SimulateConfig, scenarios: Mapping[str, SimulateConfig]) -> SimulateConfig:
+    """The same, with the folder of its control where that is another scenario, named."""
+    if not _is_slab(one) or (control := scenarios.get(str(one.ocean.control))) is None:
+        return one
+    if _is_slab(control):
+        raise ConfigError(
+            f"Expected a scenario over prescribed seas as simulate.scenarios.{name}.ocean.control, got {one.ocean.control}, "
+            "which is over a slab"
+        )
+    return one.model_copy(update={"ocean": one.ocean.model_copy(update={"control": control.directory})})
+
+
+def _is_slab(config: SimulateConfig) -> bool:
+    return not isinstance(config.ocean, str)
+
+
+def _awaits(one: SimulateConfig, config: SimulateConfig) -> bool:
+    """Whether it is a slab whose control is a scenario of the section that is not complete."""
+    if not _is_slab(one):
+        return False
+    controls = [each for each in simulations(config) if each.directory == one.ocean.control]
+    return not all(path.exists() for each in controls for path in files(each))
 
 
 def files(config: SimulateConfig) -> list[Path]:
@@ -49,6 +84,8 @@ def options(config: SimulateConfig) -> SimulationOptions:
     names = ("directory", "days", "spin_up_days", "chunk_days", "start", "step_hours", "model")
     own = {name: getattr(config, name) for name in OF_SPEEDY} if config.model == DEFAULT_MODEL else {}
     scenario = config.model_dump(include={field.name for field in dataclasses.fields(Scenario)})  # what is not as ever
+    if _is_slab(config) and config.ocean.prescribed_days is None:
+        scenario["ocean"]["prescribed_days"] = config.spin_up_days
     settings = {**own, **scenario, **config.options}
     return SimulationOptions(**{name: getattr(config, name) for name in names}, settings=settings)
 
@@ -63,7 +100,8 @@ def check(config: SimulateConfig, made: set[Path]) -> str:
     words = []
     for one in simulations(config):
         try:
-            _, settings = simulation.checked(options(one))
+            asked = options(one)  # what a scenario is to be the control of waits for it
+            settings = simulation.settings_of(asked) if _awaits(one, config) else simulation.checked(asked)[1]
         except ValueError as error:
             raise ConfigError(str(error)) from error
         of = f"at T{one.truncation}" if one.model == DEFAULT_MODEL else f"of {one.model}"

@@ -42,7 +42,8 @@ def _find_residuals(config: StatsConfig, stores: list[Path]) -> None:
     if {name for budget in budgets for name in budget.needed} <= set(open_analysis(config.store).data_vars):
         from emulator.model.conserving import find_residuals  # with torch, for which others have no need
 
-        find_residuals(stores, config.output, config.period.start, config.period.end, config.dask.threads)
+        period = config.period.start, config.period.end
+        find_residuals(stores, config.output, *period, config.dask.threads, config.scenarios)
 
 
 def _settings(config: StatsConfig, plain: dict) -> str:

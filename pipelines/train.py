@@ -14,8 +14,7 @@ from emulator.model import adapted
 from emulator.model.checkpoint import describe
 from emulator.model.migrations import expect_known
 from emulator.parallel.processes import processes_of
-from emulator.store.analysis import open_analysis
-from emulator.training.identity import NOT_IDENTITY, data_digests
+from emulator.training.identity import NOT_IDENTITY, data_digests, stores_of
 from emulator.training.options import TrainOptions
 from emulator.training.run import StageHooks, Training
 from emulator.training.start import check_kind
@@ -43,7 +42,7 @@ def train(config: TrainConfig) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("emulator.parallel").setLevel(logging.INFO)  # but that it has met the others
     options = options_of(config)
-    stores = [open_analysis(path) for path in options.paths]
+    stores = stores_of(options)
     hooks = StageHooks(
         identity=identity(config, stores),
         rest=identity(config, stores, {"phases"}),
@@ -93,5 +92,5 @@ def check_start(config: TrainConfig) -> None:
 def check(config: TrainConfig, made: set[Path]) -> str:
     """What would be trained, in words. Raises `ValueError`."""
     options = options_of(config)
-    stores = [open_analysis(path) for path in options.paths]
+    stores = stores_of(options)
     return Training(options, StageHooks(identity(config, stores), identity(config, stores, {"phases"}))).describe()

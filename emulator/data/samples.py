@@ -109,7 +109,7 @@ class Samples:
 
     Args:
       dataset: an analysis store opened with `open_analysis`, or several in the order of time, alike in
-        grid, levels and step.
+        grid, levels and step; behind them any that are `apart`.
       layout: the channels to read.
       start, end: the period, both included; None is open.
       cache_bytes: hold the period in memory if it needs at most this many bytes; see `emulator.data.held`.

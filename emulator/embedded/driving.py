@@ -57,8 +57,19 @@ class Drive:
             changed["sea_surface_temperature"] = dataclasses.replace(cycle, values=cycle.values + scenario.sst_offset)
         self.constant = own.copy(**changed) if changed else own
 
-    def of_day(self, first: np.datetime64):
-        """The forcing of the day that begins at a time.
+    def sea_temperature(self, moment: np.datetime64) -> np.ndarray:
+        """K, as it is prescribed at a time, `(latitude, longitude)` float64."""
+        if self._sst is not None:
+            return self._sst.at(moment) + self._offset
+        import jax.numpy as jnp
+        import jax_datetime
+        from jcm.date import DateData
+
+        now = self.constant.select(DateData(jax_datetime.to_datetime(moment), jnp.int32(0), 0))
+        return np.swapaxes(np.asarray(now.sea_surface_temperature, np.float64), -1, -2)[::-1]
+
+    def of_day(self, first: np.datetime64, sea: np.ndarray | None = None):
+        """The forcing of the day that begins at a time; `sea`: its sea temperature, where that is not prescribed.
 
         What changes in time has a value at the day's beginning and one at its end, and the model's steps take linear ones
         between. They depend on nothing but the day, so that a simulation that goes on is the one that was not stopped.
@@ -68,7 +79,9 @@ class Drive:
         times, courses = first + np.arange(2) * np.timedelta64(1, "D"), {}
         if self._co2 is not None:
             courses["co2_vmr"] = self._co2(times)
-        if self._sst is not None:
+        if sea is not None:
+            courses["sea_surface_temperature"] = np.broadcast_to(np.swapaxes(sea[::-1], -1, -2), (2, *sea.shape[::-1]))
+        elif self._sst is not None:
             fields = np.stack([self._sst.at(time) for time in times]) + self._offset
             # the model's order: longitude, then latitude from the south
             courses["sea_surface_temperature"] = np.swapaxes(fields[..., ::-1, :], -1, -2)

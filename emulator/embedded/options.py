@@ -6,7 +6,7 @@ What is left out stays as it was: a simulation without any of these is the one o
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emulator.options import Options, option
 
@@ -35,6 +35,25 @@ class Physics(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class Slab(Options):
+    """A mixed layer in place of prescribed sea temperatures, warmed by the model's own fluxes and by what currents bring."""
+
+    depth: float = option(about="m, of the layer", minimum=1, maximum=1000)
+    control: Path = option(
+        about="folder of a finished simulation of the same model over prescribed seas, whose climate it keeps"
+    )
+    prescribed_days: int | None = option(
+        None, "after the start, in which the sea is still prescribed; None: the spin-up", minimum=0
+    )
+    kind: Literal["slab"] = option("slab")
+
+    def __post_init__(self):
+        if isinstance(self.control, str):
+            object.__setattr__(self, "control", Path(self.control))
+        super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True)
 class Scenario(Options):
     """What a simulation is forced by.
 
@@ -50,6 +69,9 @@ class Scenario(Options):
     sst_file: Path | None = option(
         None, "sea temperatures at times, in place of the model's annual cycle of them", new=True
     )
+    ocean: Literal["prescribed"] | Slab = option(
+        "prescribed", "prescribed sea temperatures, or a slab that the model's fluxes warm", new=True
+    )
     member: int = option(0, "seed of the small perturbation that a simulation starts from", new=True, minimum=0)
     physics: Physics | None = option(None, "parameters of the model's physics; None: its own", new=True)
 
@@ -58,6 +80,8 @@ class Scenario(Options):
             object.__setattr__(self, "co2", Growth.of(self.co2))
         if isinstance(self.physics, Mapping):
             object.__setattr__(self, "physics", Physics.of(self.physics))
+        if isinstance(self.ocean, Mapping):
+            object.__setattr__(self, "ocean", Slab.of(self.ocean))
         for name in ("co2", "sst_file"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
@@ -71,6 +95,7 @@ class Scenario(Options):
         words = [] if self.co2 is None else [f"CO2 {_of_co2(self.co2)}"]
         words += [f"sea temperature of {self.sst_file}"] if self.sst_file else []
         words += [f"sea temperature {self.sst_offset:+g} K"] if self.sst_offset else []
+        words += [f"slab ocean of {self.ocean.depth:g} m"] if isinstance(self.ocean, Slab) else []
         words += [f"member {self.member}"] if self.member else []
         if self.physics is not None:
             words += [f"{name} {value:g}" for name, value in dataclasses.asdict(self.physics).items()]

@@ -146,6 +146,16 @@ def settings_of(options: SimulationOptions) -> Any:
 
 
 def _told(value: Any) -> Any:
+    """A setting as a record has it: of options their values, of a simulation what it is of, however long it goes on."""
+    if dataclasses.is_dataclass(value):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {name: _told(each) for name, each in value.items()}
+    if isinstance(value, Path) and (value / RECORD).exists():
+        text = json.dumps(
+            {name: each for name, each in _recorded(value / RECORD).items() if name != "days"}, sort_keys=True
+        )
+        return f"simulation sha256 {hashlib.sha256(text.encode()).hexdigest()}"
     if not isinstance(value, Path) or value.is_dir():
         return str(value) if isinstance(value, Path) else value
     try:

@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import logging
-import zipfile
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from emulator.embedded import MODELS, Embedded
+from emulator.embedded import MODELS, Embedded, EmbeddedModel, restart
+from emulator.embedded.control import check_control, flux_of
 from emulator.embedded.courses import CO2, PPMV, SeaTemperatures, concentration
 from emulator.embedded.driving import Drive, parameters
-from emulator.embedded.options import Scenario
+from emulator.embedded.fluxes import SURFACE
+from emulator.embedded.options import Scenario, Slab
+from emulator.embedded.simulation import SimulationOptions
+from emulator.embedded.slab import OverSlab
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -41,10 +44,7 @@ LEVEL_FIELDS = ("temperature", "u_component_of_wind", "v_component_of_wind", "sp
 FLUXES = (
     "mean_total_precipitation_rate",
     "mean_evaporation_rate",
-    "mean_surface_net_short_wave_radiation_flux",
-    "mean_surface_net_long_wave_radiation_flux",
-    "mean_surface_sensible_heat_flux",
-    "mean_surface_latent_heat_flux",
+    *SURFACE,
     "mean_top_net_short_wave_radiation_flux",
     "mean_top_net_long_wave_radiation_flux",
     "mean_top_downward_short_wave_radiation_flux",
@@ -116,11 +116,18 @@ def check(settings: Settings, days: int) -> None:
         concentration(settings.co2, first)(np.array([first, last]))
     if settings.sst_file is not None:
         SeaTemperatures(settings.sst_file).check(first, last)
+    if isinstance(settings.ocean, Slab):
+        own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "ocean"}
+        record = SimulationOptions(Path(), settings=own).record()
+        check_control(settings.ocean.control, record, first, last)
 
 
-def build(settings: Settings) -> "ReferenceModel":
+def build(settings: Settings) -> EmbeddedModel:
     """The model for `settings`; the last one is kept with its compiled code, which scenarios share."""
-    return _built(settings.plain()).under(settings)
+    model = _built(settings.plain()).under(settings)
+    if not isinstance(settings.ocean, Slab):
+        return model
+    return OverSlab(model, settings.ocean, functools.partial(flux_of, settings.ocean.control, model.grid))
 
 
 @functools.lru_cache(maxsize=1)
@@ -219,8 +226,17 @@ class ReferenceModel:
         # A copy through NumPy, as a restart file makes one, so that both have the types the model is compiled for.
         return jax.tree_util.tree_map(lambda leaf: jnp.asarray(np.asarray(leaf)), state)
 
-    def advance_day(self, state) -> tuple[Any, dict[str, np.ndarray]]:
-        """One simulated day.
+    def day_of(self, state) -> np.datetime64:
+        """The time that a state is at."""
+        passed = int(state[-1]) * np.timedelta64(self.settings.time_step_minutes, "m")
+        return np.datetime64(self.settings.start, "ns") + passed
+
+    def sea_temperature(self, moment: np.datetime64) -> np.ndarray:
+        """K, as the scenario prescribes it at a time, `(latitude, longitude)` float64."""
+        return self._drive.sea_temperature(moment)
+
+    def advance_day(self, state, sea: np.ndarray | None = None) -> tuple[Any, dict[str, np.ndarray]]:
+        """One simulated day; `sea`: its sea temperature, K, `(latitude, longitude)`, where that is not prescribed.
 
         Returns the state after it and the fields at its `n = 24 / step_hours` output times, float32:
         `LEVEL_FIELDS` `(n, level, latitude, longitude)`, and `surface_pressure` [Pa], `BOUNDARY_FIELDS` (those in force
@@ -228,8 +244,7 @@ class ReferenceModel:
         scenario says what carbon dioxide is, `carbon_dioxide_mole_fraction` `(n,)` [mol mol-1] at the time.
         Raises `FloatingPointError` when the model has become unstable.
         """
-        passed = int(state[-1]) * np.timedelta64(self.settings.time_step_minutes, "m")
-        forcing = self._drive.of_day(np.datetime64(self.settings.start, "ns") + passed)
+        forcing = self._drive.of_day(self.day_of(state), sea)
         state, fields = self._compiled_day(forcing)(state, forcing)
         co2 = np.asarray(fields.pop(CO2), np.float64) * PPMV
         fields = {name: _canonical(np.asarray(value)) for name, value in fields.items()}
@@ -239,33 +254,11 @@ class ReferenceModel:
         return state, fields
 
     def save_state(self, state, path) -> None:
-        """Write a state's arrays to an `.npz` file, without pickling."""
-        import jax
-
-        leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-        arrays = {f"{i:03d}{jax.tree_util.keystr(key)}": np.asarray(leaf) for i, (key, leaf) in enumerate(leaves)}
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)
+        restart.save(state, path)
 
     def load_state(self, path) -> Any:
         """The state of an `.npz` file. Raises `ValueError` when it is damaged or its arrays are not those of this model."""
-        import jax
-        import jax.numpy as jnp
-
-        template = self.initial_state()
-        leaves, structure = jax.tree_util.tree_flatten_with_path(template)
-        expected = [f"{index:03d}{jax.tree_util.keystr(key)}" for index, (key, _) in enumerate(leaves)]
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                names, values = arrays.files, list(arrays.values())
-        except (EOFError, ValueError, zipfile.BadZipFile):
-            raise ValueError(f"Expected a model's state in {path}, it is damaged: delete it to go on without") from None
-        if names != expected:
-            raise ValueError(f"Expected the arrays of this model's state in {path}, got {names[:3]}, ...")
-        for name, value, (_, leaf) in zip(expected, values, leaves, strict=True):
-            if value.shape != np.shape(leaf):
-                raise ValueError(f"Expected {name} of shape {np.shape(leaf)} in {path}, got {value.shape}")
-        return jax.tree_util.tree_unflatten(structure, [jnp.asarray(value) for value in values])
+        return restart.load(path, self.initial_state())
 
     def _compiled_day(self, forcing):
         """The program of a day for forcing of this structure."""

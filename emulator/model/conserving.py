@@ -24,7 +24,7 @@ from emulator.parallel.space import ALONE, Space
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
-from emulator.store.analysis import open_analysis
+from emulator.store.analysis import apart, open_analysis
 from emulator.store.schema import constants_of, grid_of, levels_of, time_step_seconds
 
 log = logging.getLogger(__name__)
@@ -66,12 +66,15 @@ def conservation(options: ConservationOptions, samples: Samples, statistics: xr.
     return Conservation(_make_scheme(options, saved, atmosphere, names), penalty, saved)
 
 
-def find_residuals(stores: Sequence, statistics: Path, start=None, end=None, threads: int = 1) -> bool:
+def find_residuals(
+    stores: Sequence, statistics: Path, start=None, end=None, threads: int = 1, scenarios: Sequence = ()
+) -> bool:
     """Finds what `conservation` estimates with its defaults and the stores' own roles, and keeps it beside the statistics.
 
-    `stores`: paths, one after another in time. False where they lack what the budgets need.
+    `stores`: paths, one after another in time; `scenarios`: of further ones of any times. False where they lack what the budgets need.
     """
-    options, opened = ConservationOptions.of({}), [open_analysis(path) for path in stores]
+    options, paths = ConservationOptions.of({}), [*stores, *scenarios]
+    opened = [*map(open_analysis, stores), *(apart(open_analysis(path)) for path in scenarios)]
     try:
         channels = Layout.of(opened[0], {}, str(stores[0]))
         if (ready := prepared(options, opened[0], channels, open_statistics(statistics))) is None:
@@ -84,7 +87,7 @@ def find_residuals(stores: Sequence, statistics: Path, start=None, end=None, thr
     groups = {group: getattr(channels, group).names for group in ("prognostic", "diagnostic")}
     fewer = {group: [name for name in names if name in needed] for group, names in groups.items()}
     layout = Layout.of(opened[0], fewer | {"forcing": []}, str(stores[0]))
-    residuals(budgets, options.scheme, Samples(opened, layout, start, end, 0, stores, threads), statistics)
+    residuals(budgets, options.scheme, Samples(opened, layout, start, end, 0, paths, threads), statistics)
     return True
 
 

@@ -19,6 +19,7 @@ from emulator.store.schema import (
 )
 
 ANALYSIS = "analysis-1"
+APART = "apart"  # attribute of an opened store that goes on after no other
 
 
 def reader_of(path, threads: int = 1) -> StoreReader | JoinedReader:
@@ -62,6 +63,11 @@ def check_times(dataset: xr.Dataset, path) -> xr.Dataset:
     return dataset.assign_attrs({name: dataset.attrs.get(name, value) for name, value in own.items()})
 
 
+def apart(dataset: xr.Dataset) -> xr.Dataset:
+    """The same store as one that goes on after no other: in a series its times may be any, another scenario's say."""
+    return dataset.assign_attrs({APART: 1})
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stretch:
     """Consecutive times of one store.
@@ -81,7 +87,7 @@ class AnalysisSeries:
     """The times of one or several stores that lie in a period.
 
     Attributes:
-      stretches: in the order of time, at least one.
+      stretches: in the order of time but those that are `apart`, at least one.
       times: `(time,)` of all of them.
       edges: positions in `times` where the stretches begin, and the end: `(stretch + 1,)`.
       breaks: `(time - 1,)`, where a time is not one step before the next.
@@ -99,7 +105,8 @@ class AnalysisSeries:
         """The series of stores opened with `open_analysis`, from `start` to `end`, both included; None is open.
 
         Args:
-          datasets: in the order of time, alike in grid, levels, step and the physical constants of the data.
+          datasets: in the order of time, alike in grid, levels, step and the physical constants of the data. Those that
+            are `apart` follow in any order.
           names: variables that all of them need, in the same units and on the same dimensions; None for all of the first.
 
         Raises `ValueError` where no time is left, or the stores are not alike or not in order.
@@ -188,7 +195,12 @@ def _breaks(stretches, times) -> np.ndarray:
     if len({getattr(stretch.dataset["time"].values.flat[0], "calendar", "standard") for stretch in stretches}) > 1:
         raise ValueError("Expected stores of one calendar, got several")
     between = seconds_between(times)
-    if (between <= 0).any():
-        at = int(np.argmax(between <= 0))
+    edges = np.cumsum([stretch.dataset.sizes["time"] for stretch in stretches])[:-1]
+    anew = np.zeros(len(between), bool)
+    anew[[edge - 1 for edge, stretch in zip(edges, stretches[1:], strict=True) if APART in stretch.dataset.attrs]] = (
+        True
+    )
+    if (wrong := (between <= 0) & ~anew).any():
+        at = int(np.argmax(wrong))
         raise ValueError(f"Expected stores in the order of time, got {times[at]} and then {times[at + 1]}")
-    return np.abs(between - next(iter(steps), TimeStep()).lengths(times[1:])) > 1e-3
+    return anew | (np.abs(between - next(iter(steps), TimeStep()).lengths(times[1:])) > 1e-3)

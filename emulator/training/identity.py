@@ -11,16 +11,34 @@ from emulator.data.normalisation import open_statistics
 from emulator.model import checkpoint
 from emulator.model.predictions import PREDICTIONS
 from emulator.options import as_before
+from emulator.store.analysis import APART, apart, open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import open_zarr
 from emulator.training.options import StartOptions, TrainOptions
 
 # Where things lie, and what changes the speed or what is kept: none of it changes the weights. Retries and the limit of the
 # loss decide how a training that diverged goes on, and that is saved.
-NOT_IDENTITY = {"store", "later_stores", "statistics", "output", "save_every", "save_minutes", "keep", "log_every"}
+NOT_IDENTITY = {
+    "store",
+    "later_stores",
+    "scenarios",
+    "statistics",
+    "output",
+    "save_every",
+    "save_minutes",
+    "keep",
+    "log_every",
+}
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
 NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts"}
 NOT_IDENTITY |= {"start"}  # which is told by the weights' digest in place of their path
+
+
+def stores_of(options: TrainOptions) -> list[xr.Dataset]:
+    """A training's stores, opened, its scenarios apart from the others. Raises `ValueError` for what is none."""
+    stores = [open_analysis(path) for path in options.paths]
+    count = len(stores) - len(options.scenarios)
+    return [*stores[:count], *map(apart, stores[count:])]
 
 
 def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[str]:
@@ -35,7 +53,8 @@ def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[st
         more += [_of_forecasts(options.forecasts.store), str(options.forecasts.lead_days)]
     if options.start is not None:
         more.append(identity_of_start(options.start))
-    return [*(str(store.attrs.get("fingerprint")) for store in stores), statistics, *more]
+    marks = [f"{'scenario ' if APART in store.attrs else ''}{store.attrs.get('fingerprint')}" for store in stores]
+    return [*marks, statistics, *more]
 
 
 def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset], without: Collection[str] = ()) -> str:

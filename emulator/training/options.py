@@ -273,6 +273,11 @@ class TrainOptions(Options):
     later_stores: tuple[Path, ...] = option(
         (), "stores like the first that go on after it; windows cross the seam where they meet"
     )
+    scenarios: tuple[Path, ...] = option(
+        (),
+        "further stores like the first of any times, such as other scenarios or members; no window leads to another",
+        new=True,
+    )
     cache_gigabytes: float = option(3.0, "hold the period in memory when it needs at most this", minimum=0)
     loader_threads: int = option(2, "that read and decompress, when the period is not held in memory", minimum=1)
     precision: Literal["float32", "bfloat16"] = option(
@@ -305,6 +310,10 @@ class TrainOptions(Options):
             raise ValueError(
                 "Expected steps of one length with a history and replay or forecasts: states that go on lie one step apart"
             )
+        if self.forecasts and self.scenarios:
+            raise ValueError(
+                "Expected windows that start from forecasts, or scenarios, whose times are not one's own, got both"
+            )
         if self.forecasts and onward:
             raise ValueError("Expected windows that start from forecasts or go on by replay, got both")
         self._check_gaps([phase.masks for phase in self.phases if phase.masks])
@@ -331,5 +340,5 @@ class TrainOptions(Options):
 
     @property
     def paths(self) -> list[Path]:
-        """All stores in the order of time."""
-        return [self.store, *self.later_stores]
+        """All stores, those that follow one another in the order of time, then the scenarios."""
+        return [self.store, *self.later_stores, *self.scenarios]

@@ -28,11 +28,10 @@ from emulator.networks import cost
 from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
-from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from emulator.training.forecasts import StoredForecasts
 from emulator.training.gaps import refuse_gaps
-from emulator.training.identity import identity_of
+from emulator.training.identity import identity_of, stores_of
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
@@ -169,7 +168,7 @@ class Training:
             )
 
     def _opened(self) -> tuple[list[xr.Dataset], xr.Dataset, Layout]:
-        options, stores = self.options, [open_analysis(path) for path in self.options.paths]
+        options, stores = self.options, stores_of(self.options)
         statistics = open_statistics(options.statistics)
         return stores, statistics, layout_of(options, stores[0])
 

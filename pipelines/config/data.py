@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import Field
 
 from emulator.embedded.options import Scenario
@@ -13,6 +14,8 @@ from pipelines.config.base import NEW, Count, DaskConfig, Model, Period, Positiv
 from pipelines.config.declared import Key, model_of
 
 ScenarioConfig = model_of(Scenario)
+ScenarioName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+SCENARIO = "{scenario}"  # in the paths of sources
 
 
 class SimulateConfig(ScenarioConfig):
@@ -30,7 +33,7 @@ class SimulateConfig(ScenarioConfig):
     options: dict[str, Any] = Field(
         default_factory=dict, json_schema_extra=NEW, description="settings of another model than speedy"
     )
-    scenarios: dict[Annotated[str, Field(pattern=r"^\w[\w.+-]*$")], ScenarioConfig] = Field(
+    scenarios: dict[ScenarioName, ScenarioConfig] = Field(
         default_factory=dict,
         json_schema_extra=NEW,
         description="name: what differs from this section; each a simulation in a folder of its own under the directory",
@@ -65,6 +68,34 @@ class IngestConfig(
     """Sources to one analysis store, or to a forecast store (`kind: forecast`)."""
 
     dask: DaskConfig = DaskConfig()
+    scenarios: list[ScenarioName] = Field(
+        default_factory=list,
+        json_schema_extra=NEW,
+        description="names that {scenario} in the sources' paths stands for; each a store NAME.zarr beside the output",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_store_each(self) -> "IngestConfig":
+        named = [path for s in self.sources for path in ([s.path] if isinstance(s.path, str) else s.path)]
+        if bool(self.scenarios) != any(SCENARIO in path for path in named):
+            raise ValueError(f"Expected {SCENARIO} in the path of a source with scenarios, and nowhere without")
+        return self
+
+    def stores(self) -> list["IngestConfig"]:
+        """That of each scenario's store, in order; of a section without any itself."""
+        return [self._of(name) for name in self.scenarios] or [self]
+
+    def _of(self, name: str) -> "IngestConfig":
+        def named(path: str | list[str]) -> str | list[str]:
+            return path.replace(SCENARIO, name) if isinstance(path, str) else [p.replace(SCENARIO, name) for p in path]
+
+        sources = [source.model_copy(update={"path": named(source.path)}) for source in self.sources]
+        own = {"sources": sources, "output": self.store_of(name), "scenarios": []}
+        return self.model_copy(update=own)
+
+    def store_of(self, scenario: str) -> Path:
+        """The store of a scenario."""
+        return self.output.parent / f"{scenario}.zarr"
 
 
 class StatsConfig(Model):

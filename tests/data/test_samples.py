@@ -11,6 +11,7 @@ import xarray as xr
 from emulator.data.channels import Channels, Layout
 from emulator.data.forcing import Forcing
 from emulator.data.samples import Samples, shuffled
+from emulator.store.analysis import apart
 
 
 def layout_of(planet):
@@ -39,6 +40,22 @@ def test_windows_hold_what_the_store_holds(planet, cache):
         flux = planet["mean_top_net_short_wave_radiation_flux"][start + 1 : start + 3]
         np.testing.assert_array_equal(batch.forcing[row, :, 1], flux)
     assert batch.clock.shape == (2, 2, 5, 12, 24)
+
+
+def test_windows_of_scenarios_lie_in_one_of_them(planet):
+    """Two stores of the same times, and one of earlier ones: what each holds, and no window across."""
+    one, part = planet.isel(time=slice(10)), planet.isel(time=slice(4, 9))
+    other = one.assign(temperature=one["temperature"] + np.float32(3))
+    other["temperature"].attrs = one["temperature"].attrs
+    samples = Samples([one, apart(other), apart(part)], layout_of(planet))
+    np.testing.assert_array_equal(samples.starts(2), [*range(8), *range(10, 18), 20, 21, 22])
+    batch = samples.batch([2, 12, 20], 2)
+    for row, (store, start) in enumerate(((one, 2), (other, 2), (part, 0))):
+        np.testing.assert_array_equal(batch.state[row, :, :4], store["temperature"][start : start + 3])
+    with pytest.raises(ValueError, match="stores in the order of time"):
+        Samples([one, other], layout_of(planet))
+    follows = [planet.isel(time=slice(10)), apart(planet.isel(time=slice(10, 20)))]
+    assert 9 not in Samples(follows, layout_of(planet)).starts(1)  # though the two meet
 
 
 def test_the_clock_is_that_of_every_step(planet):

@@ -14,7 +14,7 @@ TABLE = (
             parameter=262100, cmip="sos", also="avg_sos"),
     surface("sea_surface_height", "m", "sea_surface_height_above_geoid", minimum=-50, maximum=50, short="zos",
             parameter=262124, cmip="zos", also="avg_zos"),
-    surface("ocean_mixed_layer_depth", "m", "ocean_mixed_layer_thickness_defined_by_sigma_t", "diagnostic", minimum=0,
+    surface("ocean_mixed_layer_depth", "m", "ocean_mixed_layer_thickness_defined_by_sigma_t", "forcing", minimum=0,
             short="mlotst030", parameter=262114, cmip="mlotst", also="avg_mlotst030"),
     surface("eastward_surface_sea_water_velocity", standard_name="surface_eastward_sea_water_velocity", **_CURRENT,
             short="sve", parameter=262140, also="avg_sve"),
