@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,13 @@ import xarray as xr
 
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
+from emulator.data.forcing import check_offsets
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import EnsembleOptions, ThinOptions, ocean_options
-from emulator.forecasting.run import Models, attributes_of, outside_attributes, step_length
+from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.sea import Sea
 from emulator.forecasting.writing import Output, silent, write
@@ -73,29 +74,30 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    def made(steppers: Sequence[Stepper], output: Path, ensemble: EnsembleOptions | None = None) -> Forecaster:
+    def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
         sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
-        return Forecaster(steppers, dataset, config.batch_size, ensemble, length, config.climatology, sea)
+        return Forecaster(steppers, dataset, config.batch_size, ensemble, length, config.climatology, sea, offsets)
 
-    forecaster = made(models.steppers, config.output, ensemble)
-    schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, first, ensemble, length)
-    attributes |= outside_attributes(first, forecaster.forcing, inits, steps)
-    write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, watched)
+    climates = {config.output: config.offsets}
+    climates |= {store: config.scenarios[name].offsets for name, store in config.scenario_stores.items()}
+    for store, offsets in climates.items():
+        forecaster = made(models.steppers, store, ensemble, offsets)
+        schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
+        attributes = attributes_of(dataset, first, ensemble, length, offsets)
+        write(Output(store, attributes, weights, thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
         plain = made([uncorrected], config.uncorrected)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected, None, length)
+        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), watched)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = made(models.steppers[:1], config.long_run)
-        attributes = attributes_of(dataset, first, None, length)
-        attributes |= outside_attributes(first, alone.forcing, inits[:1], total)
+        attributes = attributes_of(dataset, first, None, length, config.offsets)
         output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     for kind in config.also if space.rank == 0 else ():
@@ -159,6 +161,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
     length = step_length(layout, dataset, config.step_hours)
     check_ensemble(ensemble_of(config), layout, TimeStep.of(dataset).times(length))
+    for offsets in (config.offsets, *(scenario.offsets for scenario in config.scenarios.values())):
+        check_offsets(offsets, layout.forcing.names)
     steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
     if config.long_run_days or config.long_run_lead:
         count_steps(TimeStep.of(dataset).times(length), config.long_run_days, config.long_run_lead)

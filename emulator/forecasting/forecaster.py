@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from emulator.data.channels import Channels, outside_of
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import Forcing, StepInputs
+from emulator.data.trained_range import TrainedRange
 from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates, space_of
 from emulator.forecasting.leads import Lead, joined
@@ -42,6 +43,7 @@ class Forecaster:
       length: of the steps, in steps of the store, of those that the models make; None: the shortest.
       climatology: path of the store that a network which predicts departures from it needs; None: as it was trained.
       sea: an ocean that the models' forecasts are coupled with; initial states of members are made without it.
+      offsets: added to the forcing, by variable.
 
     Where a field does not exist, it is missing (NaN) in what comes out.
     """
@@ -55,6 +57,7 @@ class Forecaster:
         length: int | None = None,
         climatology: str | os.PathLike | None = None,
         sea: Sea | None = None,
+        offsets: Mapping[str, float] | None = None,
     ):
         self.sea = sea
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
@@ -63,7 +66,9 @@ class Forecaster:
         self.space = space_of(self.step)
         reference = _climatology(self.models, dataset, climatology, self.space)
         steps = layout.lengths[0] if length is None else length
-        self.forcing = Forcing(dataset, layout, steps, reference, self.space)
+        self.forcing = Forcing(dataset, layout, steps, reference, self.space, offsets)
+        saved = getattr(self.step, "metadata", None)
+        self.forcing.trained = TrainedRange.of_checkpoint(saved, layout.forcing.names)
         self.rows: np.ndarray | None = None
         self._fetch: Fetch | None = None
         self._outside: dict[str, np.ndarray | None] = {}

@@ -11,11 +11,9 @@ import torch
 import xarray as xr
 
 from emulator.data.channels import Layout
-from emulator.data.forcing import Forcing
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import EnsembleOptions, OceanOptions, ThinOptions, ocean_options
-from emulator.forecasting.outside import outside_training
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
@@ -42,6 +40,7 @@ def forecast(
     climatology: str | os.PathLike | None = None,
     ocean: OceanOptions | Mapping | None = None,
     bounds: str = "trained",
+    offsets: Mapping[str, float] | None = None,
 ) -> xr.Dataset:
     """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
@@ -58,6 +57,7 @@ def forecast(
       climatology: path of what a network's predictions count from, where it does; None: as it was trained.
       ocean: that steps the sea's temperature, such as `{"kind": "slab", "depth": 50}`; None: it is prescribed.
       bounds: "trained", or "none": states may leave the envelope of the training data.
+      offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
 
     Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
 
@@ -77,14 +77,13 @@ def forecast(
     length = step_length(models.first.layout, dataset, step_hours)
     ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
     sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
-    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, sea)
+    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, sea, offsets)
     times = _times(dataset, init)
     if (days is None) == (lead is None):
         raise ValueError(f"Expected days or a lead, got {days} and {lead}")
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, models.first, ensemble, length)
-    attributes |= outside_attributes(models.first, forecaster.forcing, times, steps)
+    attributes = attributes_of(dataset, models.first, ensemble, length, offsets)
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
     write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)
@@ -122,9 +121,16 @@ def step_length(layout: Layout, dataset: xr.Dataset, hours: float | None) -> int
 
 
 def attributes_of(
-    dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None, length: int = 1
+    dataset: xr.Dataset,
+    model: Stepper,
+    ensemble: EnsembleOptions | None = None,
+    length: int = 1,
+    offsets: Mapping[str, float] | None = None,
 ) -> dict:
-    """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis."""
+    """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis.
+
+    `offsets`: of the forcing, which the store tells too.
+    """
     kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months")
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
     attributes |= {"title": "emulator forecast", "time_step_seconds": dataset.attrs["time_step_seconds"]}
@@ -139,13 +145,8 @@ def attributes_of(
     attributes["time_step_seconds"] *= length
     if getattr(model, "scheme", None) is None:
         attributes["conservation"] = "none"
+    attributes |= {"forcing_offsets": json.dumps(dict(offsets), sort_keys=True)} if offsets else {}
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})
-
-
-def outside_attributes(model: Stepper, forcing: Forcing, times: Sequence, steps: int) -> dict[str, str]:
-    """What a forecast store says of forcing outside the range of its network's training; nothing where there is none."""
-    found = outside_training(getattr(model, "metadata", None), forcing, times, steps)
-    return {"outside_training": json.dumps(found)} if found else {}
 
 
 @dataclasses.dataclass(frozen=True)

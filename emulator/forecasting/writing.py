@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.background import BackgroundWriter
+from emulator.forecasting.beyond_training import Note, beyond_training, noted
 from emulator.forecasting.blocks import Block
 from emulator.forecasting.datasets import cells_in, dataset_of
 from emulator.forecasting.forecaster import Forecaster
@@ -81,7 +82,8 @@ def in_memory(
     static = [name for name, field in forecasts[0].data_vars.items() if "lead_time" not in field.dims]
     whole = xr.concat([one.drop_vars(static) for one in forecasts], "init_time")
     whole = whole.assign_coords(init_time=list(times)).assign({name: forecasts[0][name] for name in static})
-    return whole.assign_attrs({**forecasts[0].attrs, **attributes, **_of_ocean(forecaster)})
+    beyond = beyond_training([forecaster.forcing.trained.beyond])
+    return whole.assign_attrs({**forecasts[0].attrs, **attributes, **_of_ocean(forecaster), **beyond})
 
 
 def _of_ocean(forecaster: Forecaster) -> dict[str, str]:
@@ -122,6 +124,7 @@ def write(
     size, (number, count) = forecaster.group_size, output.share
     groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
     left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
+    note = Note.begin(progress_path(path), f"{number}-{space.rank}", forecaster.forcing.trained)
     with progress(path.stem, sum(map(len, left)) * len(leads)) as report, BackgroundWriter() as writer:
         finished = 0
         for group in left:
@@ -135,6 +138,7 @@ def write(
                 length = block.leads
                 last = at + length == len(leads)
                 options = leads[at : at + length], thin, schedule.mean
+                note.write()
                 if ocean:
                     named = functools.partial(dataset_of, ocean.fields)
                     writer.submit(ocean.write, block.ocean, group, ocean_at, last, named)
@@ -252,7 +256,7 @@ def _finish(path: Path, count: int) -> None:
         log.warning("%s: another process was finishing it, and is taken to have stopped", path)
     except FileNotFoundError:
         return  # another process has just finished it
-    finish_forecast(path)
+    finish_forecast(path, beyond_training(noted(progress_path(path))))
 
 
 def is_complete(path: Path, fingerprint: str) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import xarray as xr
 
 from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
+from emulator.data.trained_range import trained_limits
 from emulator.model import adapted, checkpoint
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
@@ -35,7 +36,7 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict, statistics: 
     """Everything but the tensors that a checkpoint needs to be used without the store it was trained on.
 
     `config`: the training's options as JSON can hold them, of which `network` and `conservation` make the step again.
-    `statistics`: of the training's data, which tell the range of its forcing; None: it is not known.
+    `statistics`: of the training, of which the range of the forcing is kept.
     """
     dataset, levels = samples.dataset, levels_of(samples.dataset)
     return {
@@ -49,20 +50,8 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict, statistics: 
         "period": [str(samples.times[0]), str(samples.times[-1])],
         "store": {key: dataset.attrs.get(key) for key in ("fingerprint", "source")},
         "scheme": scheme_state,
+        **({} if statistics is None else {"forcing_range": trained_limits(statistics, samples.layout.forcing.names)}),
         **({"climatology": samples.climatology.made} if samples.climatology else {}),
-        **({} if statistics is None else {"forcing_range": ranges_of(statistics, samples.layout.forcing.names)}),
-    }
-
-
-def ranges_of(statistics: xr.Dataset, names: Sequence[str]) -> dict[str, list[float]]:
-    """Least and largest value of fields in the period of a training, by name."""
-    return {
-        name: [
-            float(reduced(statistics[name].sel(statistic=which)))
-            for which, reduced in (("minimum", np.min), ("maximum", np.max))
-        ]
-        for name in names
-        if name in statistics and {"minimum", "maximum"} <= set(statistics["statistic"].values.tolist())
     }
 
 

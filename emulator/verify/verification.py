@@ -21,6 +21,7 @@ from emulator.verify.merging import COORDINATES, check_same, merge
 from emulator.verify.metrics.spectra import spectrum_kind
 from emulator.verify.options import VerifyOptions
 from emulator.verify.sample import BASELINES
+from emulator.verify.scenarios import scenario_scores
 from emulator.verify.score import binning, score_variables
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ PROVENANCE = (
     "checkpoint",
     "conservation",
     "prescribed",
+    "forcing_offsets",
+    "forcing_beyond_training",
     "fingerprint",
     "training_period",
     "title",
@@ -47,6 +50,8 @@ def score(
     *,
     audit: Mapping | None = None,
     long_runs: Mapping | None = None,
+    references: Mapping | None = None,
+    scenarios: Mapping | None = None,
     period: tuple = (None, None),
     climatology: tuple = (None, None),
     **options,
@@ -60,7 +65,8 @@ def score(
     forecasts = forecast if isinstance(forecast, Mapping) and not isinstance(forecast, xr.Dataset) else None
     chosen = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
     asked = VerifyOptions(period=tuple(period), climatology=tuple(climatology), **chosen)
-    inputs = open_inputs(truth, {"forecast": forecast} if forecasts is None else forecasts, asked, audit, long_runs)
+    named = {"forecast": forecast} if forecasts is None else forecasts
+    inputs = open_inputs(truth, named, asked, audit, long_runs, references, scenarios)
     return with_cases(score_inits(inputs, np.arange(len(inputs.alignment.init_time))), inputs)
 
 
@@ -133,16 +139,20 @@ def score_inits(
 
 
 def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None) -> xr.Dataset:
-    """The scores with the climate of long runs, and with cases to look at, chosen among all initial times where the stores
-    still hold them; otherwise those of `old`."""
+    """The scores with the climate of long runs, with scenarios, and with cases to look at.
+
+    Cases are chosen among all initial times where the stores still hold them; otherwise they are those of `old`.
+    """
     known = np.flatnonzero(np.isin(inputs.alignment.init_time, scores["init_time"].values))
     if old is not None and len(known) < scores.sizes["init_time"]:
         cases = old[[name for name in ("case_forecast", "case_truth", "case_init") if name in old]]
     else:
         bins = binning(inputs.grid, np.ones((1, *inputs.grid.shape)), inputs.alignment.at(known))
         cases = case_maps(scores, inputs.variables, bins, list(inputs.forecasts))
-    climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid)
-    return xr.merge([scores, cases, climate], compat="no_conflicts", join="outer", combine_attrs="override")
+    climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid, references=inputs.references)
+    parts = [scores, cases, climate]
+    parts += [scenario_scores(inputs.scenarios, inputs.grid)] if inputs.scenarios else []
+    return xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="override")
 
 
 def _to_append(inputs: Inputs, output: Path, old: xr.Dataset | None) -> np.ndarray:
@@ -238,11 +248,15 @@ def _attributes(inputs: Inputs, alignment: Alignment) -> dict:
     """Attributes of the scores of the initial times of `alignment`."""
     truth, recipe = inputs.truth, inputs.recipe
     known = inputs.forecasts | inputs.audited | {"truth": truth}
-    stores = {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in known.items()}
+    stores, runs = (
+        {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in some.items()}
+        for some in (known, inputs.long_runs)
+    )
     valid = alignment.truth_valid[alignment.truth_valid >= 0]
     return {
         "config": json.dumps({"truth": inputs.truth_name}),
         "provenance": json.dumps(stores),
+        **({"long_run_provenance": json.dumps(runs)} if runs else {}),
         "sample": inputs.sample,
         "climatology": recipe.describe(),
         "climatology_kind": recipe.kind,

@@ -7,7 +7,7 @@ import pydantic
 from pydantic import Field
 
 from emulator.forecasting.options import OCEANS, EnsembleOptions, ThinOptions
-from emulator.verify.options import VerifyOptions
+from emulator.verify.options import ScenarioOptions, VerifyOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
 from pipelines.config.declared import Key, OneOf, model_of
 
@@ -31,6 +31,14 @@ class SharedConfig(Model):
     """What several processes share out besides initial times."""
 
     space: Count = Field(1, description="processes that hold one forecast together, each a band of latitudes")
+
+
+class ClimateConfig(Model):
+    """Under what the forecasts are made again."""
+
+    offsets: dict[str, float] = Field(
+        description="added to the forcing everywhere and always, in its units, by variable"
+    )
 
 
 class RolloutConfig(Model):
@@ -83,6 +91,22 @@ class RolloutConfig(Model):
         "trained", json_schema_extra=NEW, description="none: states may leave the envelope of the training data"
     )
 
+    offsets: dict[str, float] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="added to the forcing everywhere and always, in its units, by variable",
+    )
+    scenarios: dict[Annotated[str, Field(pattern=r"^\w[\w.+-]*$")], ClimateConfig] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="the forecasts again, by the name of their store beside the output, under other offsets",
+    )
+
+    @property
+    def scenario_stores(self) -> dict[str, Path]:
+        """Name -> store."""
+        return {name: self.output.with_name(f"{name}.zarr") for name in self.scenarios}
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _beside_the_output(cls, values: Any) -> Any:
@@ -94,6 +118,9 @@ class RolloutConfig(Model):
     @pydantic.model_validator(mode="after")
     def _said_once(self) -> "RolloutConfig":
         """Of what a configuration that was written out holds, a default is not said."""
+        stores = {self.output, self.uncorrected, self.long_run}
+        if taken := [name for name, store in self.scenario_stores.items() if store in stores]:
+            raise ValueError(f"Expected scenarios named otherwise than the rollout's other stores, got {taken[0]!r}")
         for given, instead in (("lead_days", "lead"), ("every_hours", "every"), ("long_run_days", "long_run_lead")):
             value, other = getattr(self, given), getattr(self, instead)
             if other is not None and value != type(self).model_fields[given].default:
@@ -112,6 +139,30 @@ class ObservationsConfig(Model):
     lapse_rate: float = Field(0.0065, ge=0, description="K per m, carries 2 m temperature to the station's height")
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+Stores = Annotated[list[Location], pydantic.BeforeValidator(_several), Field(min_length=1)]
+
+
+class _ScenarioStores(Model):
+    """The stores of a verification of scenarios: of each scenario one, or several members."""
+
+    train: dict[str, Stores] = Field(min_length=1, description="scenario: stores that pattern scaling is fitted to")
+    held_out: dict[str, Stores] = Field(min_length=1, description="scenario: stores that are the truth")
+    forecasts: dict[str, dict[str, Location]] = Field(
+        default_factory=dict, description="name in the report: {held-out scenario: forecast store}"
+    )
+    control: Stores | None = Field(
+        None, description="stores whose time mean is taken from all fields; None: they are departures already"
+    )
+
+
+class ScenariosConfig(model_of(ScenarioOptions), _ScenarioStores):
+    """Emulators of scenarios, scored by years beside pattern scaling and the truth's own noise."""
+
+
 class _Judged(Model):
     """The stores of a verification."""
 
@@ -124,6 +175,11 @@ class _Judged(Model):
     )
     long_runs: dict[str, Location] = Field(
         default_factory=dict, description="forecast stores of long runs, whose climate is compared with the truth's"
+    )
+    references: dict[str, Location] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="by the names of long runs: analysis stores that take the truth's place for them, such as of warmer seas",
     )
     truth: Location | None = Field(
         None, description="analysis store, or another tool's Zarr or NetCDF (a path, a pattern or a URL)"
@@ -151,6 +207,10 @@ class VerifyConfig(
     model_of(VerifyOptions, period=Key(Period, Period()), climatology=Key(Period, Period())), _Judged
 ):  # pydantic takes the last base's fields first
     """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
+
+    scenarios: ScenariosConfig | None = Field(
+        None, json_schema_extra=NEW, description="emulators of scenarios to score too"
+    )
 
     dask: DaskConfig = DaskConfig()
 

@@ -57,7 +57,10 @@ def test_from_the_configuration_to_the_report(tmp_path, capfd):
     (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(run))
     assert main(["rollout", str(tmp_path / "rollout.yaml"), "--check"]) == 0
     assert main(["rollout", str(tmp_path / "rollout.yaml")]) == 0
-    assert f"{CO2} is 0.00056 to 0.00056 mol mol-1 in these forecasts" in capfd.readouterr().err
+    assert (
+        f"{CO2} goes beyond what the network was trained on (0.00028 to 0.000299): 0.00056 to 0.00056"
+        in capfd.readouterr().err
+    )
     for name in ("f.zarr", "long_run.zarr", "uncorrected.zarr"):
         assert "sea_surface_temperature" in em.open_forecast(tmp_path / name)
     with xr.open_dataset(next((tmp_path / "f_netcdf").glob("*.nc"))) as netcdf:
@@ -68,7 +71,9 @@ def test_from_the_configuration_to_the_report(tmp_path, capfd):
     view = View(scores)
     assert "coupled_energy" in scores["budget"].values and "Energy with the slab" in budget_table(view)
     assert conservation(view)
-    told = [sentence for sentence in caveats(view) if "outside the 0.00028 to 0.000299 of its training" in sentence]
+    told = [
+        sentence for sentence in caveats(view) if "beyond its training's 0.00028 mol mol-1 to 0.000299 mol" in sentence
+    ]
     assert len(told) == 1 and "0.00056" in told[0]
     with pytest.raises(ValueError, match="parallel.space 1 with an ocean"):
         from pipelines.rollout import sea_of
