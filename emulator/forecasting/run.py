@@ -20,6 +20,7 @@ from emulator.kernels import freed_memory
 from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
+from emulator.planet.grid import CLOSED
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import time_step_seconds
@@ -131,7 +132,7 @@ def attributes_of(
 
     `offsets`: of the forcing, which the store tells too.
     """
-    kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months")
+    kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months", CLOSED)
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
     attributes |= {"title": "emulator forecast", "time_step_seconds": dataset.attrs["time_step_seconds"]}
     if saved := getattr(model, "metadata", None):

@@ -22,6 +22,9 @@ from emulator.embedded.veros import (
     ends,
     restoring,
 )
+from emulator.files.interruption import Interrupted
+from emulator.planet.constants import Constants
+from emulator.planet.grid import CLOSED
 from emulator.planet.variables import variable
 
 HEAT, SALT = "mean_downward_heat_flux_into_sea_water", "mean_virtual_salt_flux_into_sea_water"
@@ -146,6 +149,17 @@ def test_without_fluxes_contents_stay_to_rounding(veros, monkeypatch):
     assert np.abs(np.asarray(state.arrays["u"])).max() > 1e-3  # it moves
 
 
+def test_a_signal_within_a_step_is_no_instability(veros, monkeypatch):
+    model = build(Settings(step_hours=24))
+
+    def stopped(state):
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(model.setup, "step", stopped)
+    with pytest.raises(Interrupted, match="^stopped$"):
+        model.advance_day(model.initial_state())
+
+
 def test_masks_are_the_models_and_hold_for_all_fields(veros):
     model = build(Settings(step_hours=24))
     mask, longitude = model.static["sea_water_mask"], model.grid.longitude
@@ -242,7 +256,9 @@ def test_files_say_what_they_hold(veros, tmp_path):
                 "units": entry.units,
                 "standard_name": entry.standard_name,
                 "cell_methods": "time: mean",
+                "domain": "sea_water_mask" if name in DEPTH_FIELDS else "ocean",
             }
+        assert data.attrs[CLOSED] == 1 and Constants.from_json(data.attrs["constants"]).sea_water_density == 1024
         # the wind of the channel is from the west, warm water lies on cold, the sea has a height
         assert float(data.mean_eastward_sea_surface_stress.sel(latitude=-31).mean()) > 0.05
         assert np.all(np.diff(data.sea_water_potential_temperature.mean(("time", "latitude", "longitude"))) < 0)
