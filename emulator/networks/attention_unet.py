@@ -14,13 +14,13 @@ from torch import nn
 
 from emulator.networks.conditions import MapModulation, NoiseOptions
 from emulator.networks.edges import SPHERE, Edges, edges_of
-from emulator.networks.halos import expect_halvings, levels
+from emulator.networks.halos import Level, expect_halvings, levels
 from emulator.networks.map_layers import SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.map_norms import map_norm
 from emulator.networks.registry import network
 from emulator.options import Options, option
-from emulator.parallel.space import ALONE
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 
 
@@ -40,9 +40,14 @@ class AttentionUNetOptions(Options):
     zero_output: bool = option(False, "the last layer starts at zero")
 
 
-@network("attention_unet", AttentionUNetOptions, regions=("box", "projected"))
-def build(options: AttentionUNetOptions, inputs: int, outputs: int, grid: Grid) -> "AttentionUNet":
-    return AttentionUNet(inputs, outputs, *grid.shape, edges_of(grid), options)
+@network("attention_unet", AttentionUNetOptions, regions=("box", "projected"), bands=True)
+def build(options: AttentionUNetOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "AttentionUNet":
+    if options.dropout and space.size > 1:
+        raise ValueError(
+            "Expected no dropout for states that several processes hold together, since what is left out is drawn for whole "
+            f"maps, got {options.dropout}"
+        )
+    return AttentionUNet(inputs, outputs, *grid.shape, edges_of(grid), options, space)
 
 
 class AttentionUNet(MapNetwork):
@@ -50,7 +55,7 @@ class AttentionUNet(MapNetwork):
 
     Args:
       in_channels, out_channels: channels of the input and of the output. nlat, nlon: the grid.
-      edges: of the grid. options: size and design.
+      edges: of the grid. options: size and design. space: processes that hold a state together, each a band of rows.
     Raises `ValueError` for a grid that cannot be halved so often.
     """
 
@@ -62,25 +67,25 @@ class AttentionUNet(MapNetwork):
         nlon: int,
         edges: Edges = SPHERE,
         options: AttentionUNetOptions | None = None,
+        space: Space = ALONE,
     ):
-        options = options or AttentionUNetOptions()
-        super().__init__(in_channels, out_channels, (nlat, nlon), options)
+        options, band = options or AttentionUNetOptions(), space.band(nlat)
+        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
         expect_halvings(edges, nlat, nlon, options.depth)
         widths = [options.width * 2**n for n in range(options.depth + 1)]
-        self.halvings, places = levels(edges, ALONE, nlat, options.depth)
-        around = [place.around() for place in places]
+        self.halvings, places = levels(edges, space, nlat, options.depth)
         pairs = list(enumerate(zip((in_channels, *widths), widths, strict=False)))
-        self.down = nn.ModuleList(Convolutions((a, b, b), around[n], options) for n, (a, b) in pairs)
-        self.widened = nn.ModuleList(Convolutions((b, a), around[n - 1], options) for n, (a, b) in pairs[1:])
-        self.gates = nn.ModuleList(Gate(a, around[n - 1], options.norm) for n, (a, _) in pairs[1:])
-        self.up = nn.ModuleList(Convolutions((2 * a, a, a), around[n - 1], options) for n, (a, _) in pairs[1:])
+        self.down = nn.ModuleList(Convolutions((a, b, b), places[n], options) for n, (a, b) in pairs)
+        self.widened = nn.ModuleList(Convolutions((b, a), places[n - 1], options) for n, (a, b) in pairs[1:])
+        self.gates = nn.ModuleList(Gate(a, places[n - 1], options.norm) for n, (a, _) in pairs[1:])
+        self.up = nn.ModuleList(Convolutions((2 * a, a, a), places[n - 1], options) for n, (a, _) in pairs[1:])
         self.last = start_at_zero(nn.Conv2d(widths[0], out_channels, 1), options.zero_output)
 
     def _map(self, x, condition, noise):
         kept, noises = [], [noise]
         for n, block in enumerate(self.down):
             if n:
-                x = F.max_pool2d(x, 2, ceil_mode=True)
+                x = self.halvings[n - 1].largest(x)
                 noises.append(None if noise is None else self.halvings[n - 1](noises[-1]))
             x = F.dropout(self._run(block, x, condition, noises[n]), self.options.dropout, self.training)
             kept.append(x)
@@ -96,11 +101,11 @@ class AttentionUNet(MapNetwork):
 class Convolutions(nn.Module):
     """Convolutions from width to width, each with a norm and a ReLU after it."""
 
-    def __init__(self, widths, around, options):
+    def __init__(self, widths, place: Level, options):
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs, around = list(zip(widths[:-1], widths[1:], strict=True)), place.around()
         self.convolutions = nn.ModuleList(SphereConv(a, b, around) for a, b in pairs)
-        self.norms = nn.ModuleList(map_norm(options.norm, b) for _, b in pairs)
+        self.norms = nn.ModuleList(map_norm(options.norm, b, place.space, place.share) for _, b in pairs)
         self.modulations = nn.ModuleList(MapModulation(b, options) for _, b in pairs)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None):
@@ -113,12 +118,15 @@ class Convolutions(nn.Module):
 class Gate(nn.Module):
     """Scales what comes across a level by attention, one factor between 0 and 1 a cell."""
 
-    def __init__(self, channels, around, norm):
+    def __init__(self, channels, place: Level, norm):
         super().__init__()
-        inner = channels // 2
-        self.across = nn.Sequential(SphereConv(channels, inner, around), map_norm(norm, inner))
-        self.below = nn.Sequential(SphereConv(channels, inner, around), map_norm(norm, inner))
-        self.attention = nn.Sequential(SphereConv(inner, 1, around), map_norm(norm, 1))
+        inner, around = channels // 2, place.around()
+
+        def convolution(inputs, outputs):
+            return nn.Sequential(SphereConv(inputs, outputs, around), map_norm(norm, outputs, place.space, place.share))
+
+        self.across, self.below = convolution(channels, inner), convolution(channels, inner)
+        self.attention = convolution(inner, 1)
 
     def forward(self, across: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
         """Two maps `(batch, channels, nlat, nlon)` -> the first, scaled."""

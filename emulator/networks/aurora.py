@@ -12,14 +12,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import NoiseOptions, noise_count, scalar_count
-from emulator.networks.edges import pad_rows
+from emulator.networks.edges import Edges
 from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.latent_levels import LEADS, YEAR, Decoder, Encoder, patch_codes
+from emulator.networks.map_layers import Patches
 from emulator.networks.map_network import GridNetwork
 from emulator.networks.registry import expect_global, network
 from emulator.networks.signature import Signature
-from emulator.networks.swin3d import AdaptiveNorm, Stages, SwinDesign, make_stages, run_stages
+from emulator.networks.swin3d import AdaptiveNorm, Stages, SwinDesign, Tokens, make_stages, run_stages
 from emulator.options import Options, option
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 
 UNKNOWN = 6.0  # hours of a step of which nobody knows the length
@@ -58,10 +60,12 @@ class AuroraOptions(Options):
             raise ValueError(f"Expected an embed_dim in a multiple of 4 and of {heads} heads, got {self.embed_dim}")
 
 
-@network("aurora", AuroraOptions, regions=(), signature=True)
-def build(options: AuroraOptions, inputs: int, outputs: int, grid: Grid, signature: Signature) -> "Aurora":
+@network("aurora", AuroraOptions, regions=(), bands=True, signature=True)
+def build(
+    options: AuroraOptions, inputs: int, outputs: int, grid: Grid, space: Space, signature: Signature
+) -> "Aurora":
     expect_global(grid, "gaussian", "equiangular", "regular")
-    return Aurora(signature, grid, options)
+    return Aurora(signature, grid, options, space)
 
 
 class Aurora(GridNetwork):
@@ -71,26 +75,24 @@ class Aurora(GridNetwork):
       signature: what the channels are. Those with levels share tokens of their level, all others those of the surface, but
         for the length of the step and the day of the year, which are encoded by themselves.
       grid: rows that patches do not divide are filled up by what lies beyond the poles.
-      options: size and design.
+      options: size and design. space: processes that hold a state together, each a band of rows.
     Raises `ValueError` for longitudes that patches do not divide, a grid of too few patches, heads that do not divide their
     width, and inputs that all have levels.
 
     No parameter depends on the grid, on the levels or on their number, and those of a variable have its name.
     """
 
-    def __init__(self, signature: Signature, grid: Grid, options: AuroraOptions | None = None):
-        options = options or AuroraOptions()
-        super().__init__(len(signature.inputs), len(signature.outputs), grid.shape, options)
-        (nlat, nlon), width, patch = grid.shape, options.embed_dim, options.patch
-        if nlon % patch:
-            raise ValueError(f"Expected longitudes in a multiple of {patch} for the patches, got {nlon}")
-        lacking = -nlat % patch
-        self.beyond, self.poles = (lacking // 2, lacking - lacking // 2), grid.has_poles
-        self.patches = (nlat + lacking) // patch, nlon // patch
+    def __init__(self, signature: Signature, grid: Grid, options: AuroraOptions | None = None, space: Space = ALONE):
+        options, (nlat, nlon) = options or AuroraOptions(), grid.shape
+        band, width, patch = space.band(nlat), options.embed_dim, options.patch
+        super().__init__(len(signature.inputs), len(signature.outputs), (band.stop - band.start, nlon), options)
+        self.whole = Patches(grid.shape, patch, Edges(grid.has_poles), turn=False, space=space)
+        patches = Tokens.of((1, *(count // patch for count in self.whole.padded)), space)
         self.hours, self.length, self.clock = signature.hours or UNKNOWN, *_times(signature)
         own = {self.length, *(self.clock or ())}
         fields = [None if n in own else channel for n, channel in enumerate(signature.inputs)]
-        codes = patch_codes(grid, patch, self.beyond[0], width)
+        self.columns, own = patches.shape[2], slice(*(patches.shape[2] * n for n in patches.bounds[space.rank :][:2]))
+        codes = [code[own] for code in patch_codes(grid, patch, self.whole.rows[0], width)]
         reader = options.perceiver_heads, options.perceiver_depth
         latents = options.latent_levels
         self.encoder = Encoder(
@@ -101,7 +103,9 @@ class Aurora(GridNetwork):
         noise, scalars = noise_count(options.noise), scalar_count(options.condition)
         design = SwinDesign(options.window, width, options.mlp_ratio, noise, options.checkpointing)
         depths = options.depths, options.up_depths
-        stages = make_stages(width, (latents, *self.patches), depths, options.heads, design, options.drop_path)
+        stages = make_stages(
+            width, (latents, *patches.shape[1:]), depths, options.heads, design, options.drop_path, space
+        )
         self.down, self.merge, self.split, self.up = stages
         self.decoder = Decoder(signature.outputs, patch, 2 * width, latents, (*reader, options.decoder_mlp_ratio))
         self._initialise()
@@ -145,20 +149,13 @@ class Aurora(GridNetwork):
         context = self.lead(lead)
         if condition is not None:
             context = context + self.condition(condition.to(lead.dtype))
-        y = self._run(self.encoder, self._whole(x), lead, time, present)
+        y = self._run(self.encoder, self.whole(x), lead, time, present)
         if noise is not None:
-            noise = F.avg_pool2d(self._whole(noise), self.options.patch).flatten(2).transpose(1, 2)
+            noise = F.avg_pool2d(self.whole(noise), self.options.patch).flatten(2).transpose(1, 2)
             noise = noise.repeat(1, self.encoder.latents, 1)
         stages = Stages(self.down, self.merge, self.split, self.up)
         y = run_stages(stages, y, context, noise)
-        y = self._run(self.decoder, y, self.patches[1])
-        above, below = self.beyond
-        y = y[:, :, above:-below].contiguous() if below else y
-        return y.to(x.dtype)
-
-    def _whole(self, x):
-        """Fields with the rows beyond the poles that whole patches take in."""
-        return pad_rows(x, *self.beyond, self.poles) if any(self.beyond) else x
+        return self.whole.off(self._run(self.decoder, y, self.columns)).to(x.dtype).contiguous()
 
     def _lead(self, x):
         """Expansion of the step's length in hours, `(batch, width)`."""

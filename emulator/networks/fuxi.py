@@ -24,6 +24,7 @@ from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network
 from emulator.networks.windows import Dense, Moves, Perceptron, Windows, shifted
 from emulator.options import Options, option
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 
 STEEPEST = math.log(100.0)  # of the logarithm that scales products, so that one cell never takes all
@@ -62,9 +63,9 @@ class FuXiOptions(Options):
                 raise ValueError(f"Expected {name} that divide a width of {self.width}, got {getattr(self, name)}")
 
 
-@network("fuxi", FuXiOptions, regions=("box", "projected"))
-def build(options: FuXiOptions, inputs: int, outputs: int, grid: Grid) -> "FuXi":
-    return FuXi(inputs, outputs, grid.shape, edges_of(grid), options)
+@network("fuxi", FuXiOptions, regions=("box", "projected"), bands=True)
+def build(options: FuXiOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "FuXi":
+    return FuXi(inputs, outputs, grid.shape, edges_of(grid), options, space)
 
 
 class FuXi(MapNetwork):
@@ -73,7 +74,8 @@ class FuXi(MapNetwork):
     Args:
       in_channels, out_channels: channels of the input, all its times together, and of the output.
       shape: rows and columns. edges: what lies beyond them. options: size and design.
-    Raises `ValueError` for a number of longitudes that is no multiple of four patches.
+      space: processes that hold a state together, each a band of rows, and windows of the inner map.
+    Raises `ValueError` for a number of longitudes that is no multiple of four patches, and too few rows for the processes.
     """
 
     def __init__(
@@ -83,17 +85,18 @@ class FuXi(MapNetwork):
         shape: tuple[int, int],
         edges: Edges,
         options: FuXiOptions | None = None,
+        space: Space = ALONE,
     ):
-        options = options or FuXiOptions()
-        super().__init__(in_channels, out_channels, shape, options)
+        options, band = options or FuXiOptions(), space.band(shape[0])
+        super().__init__(in_channels, out_channels, (band.stop - band.start, shape[1]), options)
         width, patch = options.width, options.patch
-        self.patches = Patches(self.shape, 2 * patch, edges)
-        edges = dataclasses.replace(edges, poles=False)
-        around, inner = Surroundings(edges), tuple(n // (2 * patch) for n in self.patches.padded)
+        self.patches = Patches(shape, 2 * patch, edges, space=space)
+        around = Surroundings(edges, space, self.patches.bounds).coarser(patch)
+        inner, of_inner = tuple(n // (2 * patch) for n in self.patches.padded), around.coarser(2)
         self.embed = nn.Conv2d(in_channels, width, patch, patch)
         self.norm = nn.LayerNorm(width)
-        self.down = nn.Sequential(MapConv(width, width, 3, around, 2, 1), Residual(width, options.groups, around))
-        self.windows = nn.ModuleList(shifted(inner, options.window, edges))
+        self.down = nn.Sequential(MapConv(width, width, 3, around, 2, 1), Residual(width, options.groups, of_inner))
+        self.windows = nn.ModuleList(shifted(inner, options.window, of_inner.edges, space, of_inner.bounds))
         largest = self.windows[0].largest
         last = max(options.blocks - 1, 1)
         self.blocks = nn.ModuleList(

@@ -4,6 +4,8 @@ Of one process these are the whole grid's, as they are without bands.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,34 +17,45 @@ from emulator.parallel.space import Fetch, Space
 
 
 class Rows(nn.Module):
-    """Rows above and below a band that other processes, or this one, hold.
+    """The rows that a process needs of a map of which every process has a band.
 
     Args:
       space: the processes. bounds: of their bands, `(size + 1,)`.
-      above, below: of every rank, the numbers of the rows that it needs, `(size, any)`; with `edges` they may lie beyond
-        the grid's edges.
+      wanted: of every rank the rows that it needs; with `edges` they may lie beyond the grid's edges.
       edges: of the whole grid, where columns are wanted too: `columns` on either side.
     """
 
-    def __init__(self, space: Space, bounds, above, below, edges: Edges | None = None, columns: int = 0):
+    def __init__(
+        self, space: Space, bounds: Sequence[int], wanted: Sequence[range], edges: Edges | None = None, columns: int = 0
+    ):
         super().__init__()
         edges, rows = edges or Edges(open=True), bounds[-1]
+        bands = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+        def elsewhere(rank):
+            return [number for number in wanted[rank] if number not in bands[rank]]
 
         def needed(rank):
-            return np.array([edges.row(number, rows) for number in (*above[rank], *below[rank])], np.int64)
+            return np.array([edges.row(number, rows) for number in elsewhere(rank)], np.int64)
 
         self.fetch = Fetch(space, bounds, needed)
-        self.above, self.columns, self.round = len(above[space.rank]), columns, edges.round
-        turned = [edges.turns(number, rows) for number in (*above[space.rank], *below[space.rank])]
+        self.as_they_are = not columns and list(wanted) == bands
+        mine, own = wanted[space.rank], bands[space.rank]
+        kept = max(mine.start, own.start), min(mine.stop, own.stop)
+        if kept[0] >= kept[1]:  # all from elsewhere
+            kept = own.start, own.start
+        self.kept = slice(kept[0] - own.start, kept[1] - own.start)
+        self.above, self.columns, self.round = sum(n < own.start for n in elsewhere(space.rank)), columns, edges.round
+        turned = [edges.turns(number, rows) for number in elsewhere(space.rank)]
         self.turns = any(turned)
         self.register_buffer("turned", torch.tensor(turned, dtype=torch.bool)[:, None, None, None], persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, own rows, nlon)` -> `(batch, channel, above + own rows + below, nlon + 2 columns)`.
+        """`(batch, channel, own rows, nlon)` -> `(batch, channel, wanted rows, nlon + 2 columns)`.
 
-        The result has its channels last.
+        The result has its channels last where x does not have its columns last.
         """
-        return _WithRows.apply(x, self)
+        return x if self.as_they_are else _WithRows.apply(x, self)
 
     def turn(self, rows):
         """Rows `(above + below, batch, nlon, channel)`, those beyond a pole half a turn on."""
@@ -80,14 +93,16 @@ class _WithRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, rows):
-        ctx.rows, (batch, channels, own, nlon) = rows, x.shape
+        ctx.rows, ctx.own, (batch, channels, _, nlon) = rows, x.shape[2], x.shape
         more = rows.turn(rows.fetch.forward(x.permute(2, 0, 3, 1)))  # by no call: hooks of modules see no graph here
-        side = rows.columns
-        out = x.new_empty(batch, own + len(more), nlon + 2 * side, channels).permute(0, 3, 1, 2)
+        side, kept = rows.columns, rows.kept.stop - rows.kept.start
+        shape = batch, channels, kept + len(more), nlon + 2 * side
+        last = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)
         inner = out[..., side : side + nlon]
-        inner[:, :, rows.above : rows.above + own] = x
+        inner[:, :, rows.above : rows.above + kept] = x[:, :, rows.kept]
         more = more.permute(1, 3, 0, 2)
-        inner[:, :, : rows.above], inner[:, :, rows.above + own :] = more[:, :, : rows.above], more[:, :, rows.above :]
+        inner[:, :, : rows.above], inner[:, :, rows.above + kept :] = more[:, :, : rows.above], more[:, :, rows.above :]
         rows.continue_columns(out)
         return out
 
@@ -95,9 +110,11 @@ class _WithRows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         rows = ctx.rows
-        own = g.shape[2] - len(rows.fetch.place)
-        g_x = rows.without_columns(g[:, :, rows.above : rows.above + own])
-        outer = torch.cat([g[:, :, : rows.above], g[:, :, rows.above + own :]], 2)
+        below = g.shape[2] - len(rows.fetch.place) + rows.above
+        g_x = rows.without_columns(g[:, :, rows.above : below])
+        if g_x.shape[2] < ctx.own:
+            g_x = F.pad(g_x, (0, 0, rows.kept.start, ctx.own - rows.kept.stop))
+        outer = torch.cat([g[:, :, : rows.above], g[:, :, below:]], 2)
         more = rows.without_columns(outer).permute(2, 0, 3, 1)
         rows.fetch.add_back(rows.turn(more), g_x.permute(2, 0, 3, 1))  # half a turn is its own inverse
         return g_x, None
@@ -109,18 +126,19 @@ class Around(nn.Module):
     Args:
       edges: of the whole grid. space: the processes. bounds: of their bands.
       margin: at most the rows of the grid, less one where there are poles, and its columns.
+      stride: of the rows that the convolution is taken at, from the first of the grid on, 1 or 2.
     """
 
-    def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...], margin: int = 1):
+    def __init__(self, edges: Edges, space: Space, bounds: tuple[int, ...], margin: int = 1, stride: int = 1):
         super().__init__()
         self.edges, self.margin, self.rows = edges, margin, None
         if space.size > 1:
-            above = [range(start - margin, start) for start in bounds[:-1]]
-            below = [range(stop, stop + margin) for stop in bounds[1:]]
-            self.rows = Rows(space, bounds, above, below, edges, margin)
+            taken = itertools.pairwise(stride * -(-bound // stride) for bound in bounds)
+            wanted = [range(start - margin, stop - stride + margin + 1) for start, stop in taken]
+            self.rows = Rows(space, bounds, wanted, edges, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, own rows, nlon)` -> `(batch, channel, own rows + 2 margin, nlon + 2 margin)`."""
+        """`(batch, channel, own rows, nlon)` -> `margin` more on every side, but for rows that no stride needs."""
         return padded(x, self.margin, self.edges) if self.rows is None else self.rows(x)
 
 
@@ -139,16 +157,22 @@ class Halving(nn.Module):
         self.first = bounds[space.rank] % 2  # whether the first row is the second half of a coarse one
         self.below = self.above = None
         if any(bound % 2 for bound in bounds[1:-1]):
-            none, rows = [[]] * space.size, bounds[-1]
-            below = [[stop] if stop % 2 and stop < rows else [] for stop in bounds[1:]]
-            self.below = Rows(space, bounds, none, below)
-            self.above = Rows(space, self.bounds, [[start // 2] if start % 2 else [] for start in bounds[:-1]], none)
+            pairs = list(itertools.pairwise(bounds))
+            whole = [range(start + start % 2, min(stop + stop % 2, bounds[-1])) for start, stop in pairs]
+            self.below = Rows(space, bounds, whole)
+            self.above = Rows(space, self.bounds, [range(start // 2, -(-stop // 2)) for start, stop in pairs])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Means of two by two cells, `(batch, channel, own rows, nlon)` to the coarser band."""
-        if self.below is not None:
-            x = self.below(x)[:, :, self.first :]
-        return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        return F.avg_pool2d(self.of_pairs(x), 2, ceil_mode=True, count_include_pad=False)
+
+    def largest(self, x: torch.Tensor) -> torch.Tensor:
+        """The largest of two by two cells, likewise."""
+        return F.max_pool2d(self.of_pairs(x), 2, ceil_mode=True)
+
+    def of_pairs(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows that become those of the coarser band."""
+        return x if self.below is None else self.below(x)
 
     def back(self, x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
         """Every cell four times, to the finer band of so many rows and columns."""
@@ -171,13 +195,18 @@ class Level:
     bounds: tuple[int, ...]
 
     @property
+    def first(self) -> int:
+        """The number of this process's first row."""
+        return self.bounds[self.space.rank]
+
+    @property
     def share(self) -> float:
         """This process's share of the cells."""
         return (self.bounds[self.space.rank + 1] - self.bounds[self.space.rank]) / self.bounds[-1]
 
-    def around(self, margin: int = 1) -> Around:
+    def around(self, margin: int = 1, stride: int = 1) -> Around:
         """What is around its bands."""
-        return Around(self.edges, self.space, self.bounds, margin)
+        return Around(self.edges, self.space, self.bounds, margin, stride)
 
 
 def levels(edges: Edges, space: Space, rows: int, depth: int) -> tuple[nn.ModuleList, list[Level]]:

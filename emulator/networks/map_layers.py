@@ -1,14 +1,19 @@
 """Layers on maps that know their edges: patches, convolutions of any size and stride, and the blocks made of them."""
 
+import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.edges import Edges, pad_rows, padded
-from emulator.networks.halos import Around
+from emulator.networks.halos import Around, Rows
 from emulator.networks.layers import linear
+from emulator.networks.map_norms import GroupNorm
+from emulator.parallel.space import ALONE, Space
 
 WIDE = (
     8  # stencils up to this are fastest with the channels last; above 14 oneDNN's gradients take 20 times as long there
@@ -24,10 +29,14 @@ class Patches(nn.Module):
     Args:
       shape: rows and columns. size: cells of a patch, or of all halvings together, in both directions.
       edges: of the grid. turn: whether columns of patches are to have a half, which lies beyond the poles.
-    Raises `ValueError` for columns around the globe that patches do not divide.
+      space: processes that hold the grid together, each a band of its rows, and of patches a band of whole ones.
+    Raises `ValueError` for columns around the globe that patches do not divide, and for fewer rows of patches than processes.
+
+    Attributes:
+      padded: rows and columns of all patches. bounds: of the bands of their rows, `(processes + 1,)`.
     """
 
-    def __init__(self, shape: tuple[int, int], size: int, edges: Edges, turn: bool = True):
+    def __init__(self, shape: tuple[int, int], size: int, edges: Edges, turn: bool = True, space: Space = ALONE):
         super().__init__()
         self.edges, (rows, columns) = edges, shape
         needed = size * (2 if turn and not edges.open else 1)
@@ -43,9 +52,24 @@ class Patches(nn.Module):
             )
         self.shape = rows, columns
         self.padded = rows + more[0], columns + more[1]
+        count = self.padded[0] // size
+        if count < space.size:
+            raise ValueError(
+                f"Expected patches in a row for each of {space.size} processes, got {count} of {size} rows each"
+            )
+        self.bounds, self.onto, self.back = tuple(size * bound for bound in space.bounds(count)), None, None
+        if space.size > 1:
+            bands, north = space.bounds(rows), self.rows[0]
+            wanted = [range(start - north, stop - north) for start, stop in itertools.pairwise(self.bounds)]
+            self.onto = Rows(space, bands, wanted, edges)
+            wanted = [range(start + north, stop + north) for start, stop in itertools.pairwise(bands)]
+            self.back = Rows(space, self.bounds, wanted)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, *shape)` -> `(batch, channel, *padded)`."""
+        """`(batch, channel, *shape)` -> `(batch, channel, *padded)`, of the own rows in a band."""
+        if self.onto is not None:
+            x = self.onto(x)
+            return F.pad(x, (*self.columns, 0, 0), mode="replicate") if any(self.columns) else x
         if self.padded == self.shape:
             return x
         if self.edges.open:
@@ -53,8 +77,10 @@ class Patches(nn.Module):
         return pad_rows(x, *self.rows, self.edges.poles)
 
     def off(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, *padded)` -> `(batch, channel, *shape)`."""
+        """`(batch, channel, *padded)` -> `(batch, channel, *shape)`, of the own rows in a band."""
         (north, _), (west, _), (rows, columns) = self.rows, self.columns, self.shape
+        if self.back is not None:
+            return self.back(x)[..., west : west + columns]
         return x[..., north : north + rows, west : west + columns]
 
 
@@ -62,16 +88,35 @@ class Surroundings(nn.Module):
     """Maps with more cells on every side, as they go on there.
 
     Args:
-      edges: of the map.
+      edges: of the map. space: processes that hold it together. bounds: of their bands of its rows, `(size + 1,)`.
     """
 
-    def __init__(self, edges: Edges):
+    def __init__(self, edges: Edges, space: Space = ALONE, bounds: Sequence[int] = (0, 0)):
         super().__init__()
-        self.edges = edges
+        self.edges, self.space, self.bounds = edges, space, tuple(bounds)
 
     def forward(self, x: torch.Tensor, margin: int) -> torch.Tensor:
-        """`(batch, channel, row, column)` -> `margin` more cells on every side."""
+        """`(batch, channel, row, column)` of a whole map -> `margin` more cells on every side."""
         return padded(x, margin, self.edges)
+
+    @property
+    def share(self) -> float:
+        """This process's share of the map."""
+        start, stop = self.bounds[self.space.rank : self.space.rank + 2]
+        return (stop - start) / self.bounds[-1] if self.space.size > 1 else 1.0
+
+    def coarser(self, stride: int) -> "Surroundings":
+        """Of the map of every `stride`-th cell, whose rows at the poles, if any, are not there. Bands have whole strides."""
+        edges = dataclasses.replace(self.edges, poles=False)
+        return Surroundings(edges, self.space, [bound // stride for bound in self.bounds])
+
+    def of_stencils(self, size: int, stride: int, margin: int) -> Rows | None:
+        """What a process needs for stencils at every `stride`-th cell of its band; None: of one process `forward` has it."""
+        if self.space.size == 1:
+            return None
+        pairs = itertools.pairwise(self.bounds)
+        wanted = [range(start - margin, stop - margin + size - stride) for start, stop in pairs]
+        return Rows(self.space, self.bounds, wanted, self.edges, margin)
 
 
 class MapConv(nn.Conv2d):
@@ -90,9 +135,10 @@ class MapConv(nn.Conv2d):
             raise ValueError(f"Expected stencils larger than the stride {stride} by an even number, got {size}")
         super().__init__(inputs, outputs, size, stride)
         self.around, self.margin = around, (size - stride) // 2 if margin is None else margin
+        self.rows = around.of_stencils(size, stride, self.margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.around(x, self.margin)
+        x = self.around(x, self.margin) if self.rows is None else self.rows(x)
         size, stride = self.kernel_size[0], self.stride[0]
         if x.device.type != "cpu" or size <= WIDE:
             return super().forward(x)
@@ -138,7 +184,11 @@ class Residual(nn.Module):
         layers = [
             layer
             for _ in range(2)
-            for layer in (MapConv(channels, channels, 3, around), nn.GroupNorm(groups, channels), nn.SiLU())
+            for layer in (
+                MapConv(channels, channels, 3, around),
+                GroupNorm(groups, channels, around.space, around.share),
+                nn.SiLU(),
+            )
         ]
         self.layers = nn.Sequential(*layers)
 
@@ -153,10 +203,10 @@ class Larger(nn.ConvTranspose2d):
     def __init__(self, inputs: int, outputs: int, stride: int, around: Surroundings):
         size = 2 * stride + stride % 2
         super().__init__(inputs, outputs, size, stride, padding=(size + stride) // 2)
-        self.around = around
+        self.around, self.rows = around, around.of_stencils(3, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(self.around(x, 1))
+        return super().forward(self.around(x, 1) if self.rows is None else self.rows(x))
 
 
 class Sharper(nn.Module):

@@ -57,25 +57,27 @@ class BatchNorm(nn.Module):
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
-class WholeNorm(nn.GroupNorm):
-    """Normalisation of all channels and cells of the whole grid together.
+class GroupNorm(nn.GroupNorm):
+    """Normalisation of groups of channels over all cells of the whole grid (Wu and He 2018).
 
     Args:
-      channels: of the states. space: the processes. share: of the grid's cells that this process has.
+      groups: of channels, one: all of them together. channels: of the states.
+      space: the processes. share: of the grid's cells that this process has.
     """
 
-    def __init__(self, channels: int, space: Space, share: float):
-        super().__init__(1, channels)
+    def __init__(self, groups: int, channels: int, space: Space = ALONE, share: float = 1.0):
+        super().__init__(groups, channels)
         self.space, self.share = space, share
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, own rows, nlon)` -> the same."""
         if self.space.size == 1:
             return super().forward(x)
-        return _WholeNorm.apply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias, self)
+        last = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+        return _GroupNorm.apply(x.contiguous(memory_format=last), self.weight, self.bias, self)
 
 
-class _WholeNorm(torch.autograd.Function):
+class _GroupNorm(torch.autograd.Function):
     """By torch's fused kernels for the norm of the own rows, whose moments and means are then put right.
 
     By single operations it takes seven times as long, as long as the convolution after it.
@@ -84,14 +86,15 @@ class _WholeNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, norm):
         # of the whole the mean, and that of the squares, both sums over bands; double precision has room for the difference
-        _, mean, rstd = torch.native_group_norm(full(x), None, None, *_sizes(x), 1, norm.eps)
-        mean, variance = mean[:, 0].double(), rstd[:, 0].double().pow(-2) - norm.eps
+        _, mean, rstd = torch.native_group_norm(full(x), None, None, *_sizes(x), norm.num_groups, norm.eps)
+        mean, variance = mean.double(), rstd.double().pow(-2) - norm.eps
         mean, square = norm.space.total(norm.share * torch.stack([mean, variance + mean.square()]))
         rstd = torch.rsqrt(square - mean.square() + norm.eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.norm = norm
-        scale = rstd[:, None] * weight
-        shift = bias - mean[:, None] * scale
+        mean, rstd = (_of_channels(moment, x) for moment in (mean, rstd))
+        scale = rstd * weight
+        shift = bias - mean * scale
         scale, shift = (part.to(x.dtype)[:, :, None, None] for part in (scale, shift))
         return torch.addcmul(shift, x, scale)
 
@@ -100,21 +103,29 @@ class _WholeNorm(torch.autograd.Function):
     def backward(ctx, g):
         x, weight, mean, rstd = ctx.saved_tensors
         norm, kind = ctx.norm, x.dtype
-        x, g = full(x), full(g).contiguous(memory_format=torch.channels_last)
-        weight, moments = weight.to(x.dtype), (moment.to(x.dtype)[:, None] for moment in (mean, rstd))
+        x = full(x)
+        last = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+        g, weight = full(g).contiguous(memory_format=last), weight.to(x.dtype)
         # sample by sample, since the kernel adds up the gradients of the parameters
+        moments = (moment.to(x.dtype) for moment in (mean, rstd))
         samples = zip(*(tensor.split(1) for tensor in (g, x, *moments)), strict=True)
-        backward = torch.ops.aten.native_group_norm_backward
-        own = [backward(*sample, weight, 1, *_sizes(x)[1:], 1, [True, True, True]) for sample in samples]
-        g_x, g_weight, g_bias = zip(*own, strict=True)
+        backward, groups = torch.ops.aten.native_group_norm_backward, norm.num_groups
+        own = [backward(*sample, weight, 1, *_sizes(x)[1:], groups, [True, True, True]) for sample in samples]
+        g_x, g_weight, g_bias = (list(part) for part in zip(*own, strict=True))
         g_x, g_weight, g_bias = torch.cat(g_x), torch.stack(g_weight), torch.stack(g_bias)
-        means = torch.stack([g_bias @ weight, g_weight @ weight]).double() / x[0].numel()
+        sums = (torch.stack([g_bias, g_weight]) * weight).unflatten(-1, (groups, -1)).sum(-1)
+        means = sums.double() * (groups / x[0].numel())
         first, second = means - norm.space.total(norm.share * means)  # the kernel took off those of the own rows
         slope = rstd.square() * second
         offset = rstd * first - slope * mean
-        slope, offset = (part.to(x.dtype)[:, None, None, None] for part in (slope, offset))
+        slope, offset = (_of_channels(part, x).to(x.dtype)[:, :, None, None] for part in (slope, offset))
         g_x.addcmul_(x, slope).add_(offset)
         return g_x.to(kind), g_weight.sum(0), g_bias.sum(0), None
+
+
+def _of_channels(groups, x):
+    """`(batch, group)` -> `(batch, channel)`."""
+    return groups.repeat_interleave(x.shape[1] // groups.shape[1], 1)
 
 
 def _sizes(x):
@@ -122,11 +133,14 @@ def _sizes(x):
     return *x.shape[:2], x[0, 0].numel()
 
 
-def map_norm(kind: str, channels: int) -> nn.Module:
-    """A norm by its name: "batch", of each sample "instance" (channel by channel) or "whole" (all channels), or "none"."""
+def map_norm(kind: str, channels: int, space: Space = ALONE, share: float = 1.0) -> nn.Module:
+    """A norm by its name: "batch", of each sample "instance" (channel by channel) or "whole" (all channels), or "none".
+
+    `space`, `share`: as for `GroupNorm`.
+    """
     if kind == "batch":
         return BatchNorm(channels)
-    return nn.Identity() if kind == "none" else nn.GroupNorm(channels if kind == "instance" else 1, channels)
+    return nn.Identity() if kind == "none" else GroupNorm(channels if kind == "instance" else 1, channels, space, share)
 
 
 def _computed_again() -> bool:

@@ -15,12 +15,12 @@ from torch import nn
 from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import MapModulation, NoiseOptions
 from emulator.networks.edges import SPHERE, Edges, edges_of
-from emulator.networks.halos import expect_halvings, levels
+from emulator.networks.halos import Level, expect_halvings, levels
 from emulator.networks.map_layers import SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network
 from emulator.options import Options, option
-from emulator.parallel.space import ALONE
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 
 
@@ -42,9 +42,9 @@ class MgNOOptions(Options):
     zero_output: bool = option(False, "the last layer starts at zero")
 
 
-@network("mgno", MgNOOptions, regions=("box", "projected"))
-def build(options: MgNOOptions, inputs: int, outputs: int, grid: Grid) -> "MgNO":
-    return MgNO(inputs, outputs, *grid.shape, edges_of(grid), options)
+@network("mgno", MgNOOptions, regions=("box", "projected"), bands=True)
+def build(options: MgNOOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "MgNO":
+    return MgNO(inputs, outputs, *grid.shape, edges_of(grid), options, space)
 
 
 class MgNO(MapNetwork):
@@ -52,7 +52,7 @@ class MgNO(MapNetwork):
 
     Args:
       in_channels, out_channels: channels of the input and of the output. nlat, nlon: the grid.
-      edges: of the grid. options: size and design.
+      edges: of the grid. options: size and design. space: processes that hold a state together, each a band of rows.
     Raises `ValueError` for a grid that cannot be halved so often.
     """
 
@@ -64,14 +64,14 @@ class MgNO(MapNetwork):
         nlon: int,
         edges: Edges = SPHERE,
         options: MgNOOptions | None = None,
+        space: Space = ALONE,
     ):
-        options = options or MgNOOptions()
-        super().__init__(in_channels, out_channels, (nlat, nlon), options)
+        options, band = options or MgNOOptions(), space.band(nlat)
+        super().__init__(in_channels, out_channels, (band.stop - band.start, nlon), options)
         expect_halvings(edges, nlat, nlon, options.depth)
-        places = levels(edges, ALONE, nlat, options.depth)[1]
-        around, width = [place.around() for place in places], options.width
+        places, width = levels(edges, space, nlat, options.depth)[1], options.width
         inputs = [in_channels] + [width] * (options.layers - 1)
-        self.layers = nn.ModuleList(Layer(count, width, around, options) for count in inputs)
+        self.layers = nn.ModuleList(Layer(count, width, places, options) for count in inputs)
         self.last = start_at_zero(nn.Conv2d(width, out_channels, 1), options.zero_output)
 
     @property
@@ -103,9 +103,9 @@ class MgNO(MapNetwork):
 class Layer(nn.Module):
     """A cycle and a 1 x 1 convolution, added, and a GELU."""
 
-    def __init__(self, inputs, width, around, options):
+    def __init__(self, inputs, width, places, options):
         super().__init__()
-        self.cycle = Cycle(inputs, width, around, options)
+        self.cycle = Cycle(inputs, width, places, options)
         self.linear = nn.Conv2d(inputs, width, 1)
         self.modulation = MapModulation(width, options)
 
@@ -118,12 +118,13 @@ class Cycle(nn.Module):
     """A linear operator from `inputs` channels of f to `width` channels of u, from the finest level down and up again.
 
     Args:
-      around: of every level, what lies around its cells.
+      places: the levels.
     """
 
-    def __init__(self, inputs: int, width: int, around: list[nn.Module], options: MgNOOptions):
+    def __init__(self, inputs: int, width: int, places: list[Level], options: MgNOOptions):
         super().__init__()
-        last = len(around) - 1
+        last, around = len(places) - 1, [place.around() for place in places]
+        strided = [place.around(stride=2) for place in places]
 
         def iterations(n, count):
             return nn.ModuleList(Iteration(inputs, width, around[n]) for _ in range(count))
@@ -135,9 +136,9 @@ class Cycle(nn.Module):
         self.operators = nn.ModuleList(
             SphereConv(width, inputs, around[n], bias=False) for n in range(last if options.residual else 0)
         )
-        self.coarser_u = nn.ModuleList(SphereConv(width, width, around[n], False, 2) for n in range(last))
-        self.coarser_f = nn.ModuleList(SphereConv(inputs, inputs, around[n], False, 2) for n in range(last))
-        self.finer = nn.ModuleList(Prolongation(width, around[n + 1]) for n in range(last))
+        self.coarser_u = nn.ModuleList(SphereConv(width, width, strided[n], False, 2) for n in range(last))
+        self.coarser_f = nn.ModuleList(SphereConv(inputs, inputs, strided[n], False, 2) for n in range(last))
+        self.finer = nn.ModuleList(Prolongation(width, around[n + 1], places[n].first % 2) for n in range(last))
 
     def forward(self, f: torch.Tensor) -> torch.Tensor:
         """`(batch, inputs, nlat, nlon)` -> `(batch, width, nlat, nlon)`."""
@@ -171,12 +172,16 @@ class Iteration(nn.Module):
 
 
 class Prolongation(nn.ConvTranspose2d):
-    """Transposed convolution of 4 x 4 cells to a grid with twice as many rows and columns, around the sphere."""
+    """Transposed convolution of 4 x 4 cells to a grid with twice as many rows and columns, around the sphere.
 
-    def __init__(self, width, around):
+    Args:
+      around: of the coarser level. odd: whether the first row of the finer band is the second half of a coarse one.
+    """
+
+    def __init__(self, width, around, odd):
         super().__init__(width, width, 4, stride=2, padding=1, bias=False)
-        self.around = around
+        self.around, self.start = around, 2 - odd
 
     def forward(self, x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-        """`(batch, width, nlat, nlon)` -> `(batch, width, rows, columns)`."""
-        return super().forward(self.around(x))[:, :, 2 : 2 + rows, 2 : 2 + columns]
+        """`(batch, width, own rows, nlon)` -> `(batch, width, rows, columns)` of the finer band."""
+        return super().forward(self.around(x))[:, :, self.start : self.start + rows, 2 : 2 + columns]

@@ -72,10 +72,6 @@ def build(options: SamudraOptions, inputs: int, outputs: int, grid: Grid, space:
         raise ValueError(
             f"Expected edges sphere for a region and for states that several processes hold together, got {options.edges}"
         )
-    if options.norm in ("instance", "whole") and space.size > 1:
-        raise ValueError(
-            f"Expected norm batch or none for states that several processes hold together, got {options.norm}"
-        )
     return Samudra(inputs, outputs, *grid.shape, edges, options, space)
 
 
@@ -116,7 +112,7 @@ class Samudra(MapNetwork):
         _expect_room(options, edges, [place.bounds[-1] for place in places], nlon)
 
         def block(inputs, outputs, n, dilation):
-            return Block(inputs, outputs, places[n].around(dilation), options)
+            return Block(inputs, outputs, places[n], dilation, options)
 
         pairs = list(enumerate(zip((in_channels, *widths), widths, dilations, strict=False)))
         self.down = nn.ModuleList(block(a, b, n, dilation) for n, (a, b, dilation) in pairs)
@@ -166,14 +162,14 @@ class Samudra(MapNetwork):
 class Block(nn.Module):
     """Two dilated convolutions with a norm and a capped GELU after each, and one of single cells, added to the input."""
 
-    def __init__(self, inputs, outputs, around, options):
+    def __init__(self, inputs, outputs, place, dilation, options):
         super().__init__()
-        hidden = inputs * options.expansion
+        hidden, around = inputs * options.expansion, place.around(dilation)
         self.first = SphereConv(inputs, hidden, around)
         self.second = SphereConv(hidden, hidden, around)
         self.third = Pointwise(hidden, outputs)
         self.skip = nn.Identity() if inputs == outputs else Pointwise(inputs, outputs)
-        self.norms = nn.ModuleList(map_norm(options.norm, hidden) for _ in range(2))
+        self.norms = nn.ModuleList(map_norm(options.norm, hidden, place.space, place.share) for _ in range(2))
         self.modulations = nn.ModuleList(MapModulation(hidden, options) for _ in range(2))
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None):
@@ -223,7 +219,9 @@ class PublishedDoubling(nn.Module):
 
 
 class PublishedLevel:
-    """A level of so many rows with zeros beyond the poles, whatever lies there."""
+    """A level of so many rows with zeros beyond the poles, whatever lies there; of one process."""
+
+    space, share = ALONE, 1.0
 
     def __init__(self, rows):
         self.bounds = (0, rows)
@@ -237,7 +235,7 @@ class PublishedAround(nn.Module):
 
     def __init__(self, margin, bounds):
         super().__init__()
-        self.margin, self.round = margin, Rows(ALONE, bounds, [[]], [[]], SPHERE, margin)
+        self.margin, self.round = margin, Rows(ALONE, bounds, [range(*bounds)], SPHERE, margin)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, channel, nlat, nlon)` -> `(batch, channel, nlat + 2 margin, nlon + 2 margin)`."""

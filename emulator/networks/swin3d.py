@@ -1,9 +1,11 @@
 """A U-Net of Swin transformer blocks over levels, rows and columns of tokens, as in Aurora (Bodnar et al. 2025).
 
 Tokens are `(batch, token, channel)`, in the order of levels, rows and columns. Levels stay as many; rows and columns halve.
+Of several processes each has the tokens of a band of rows on every stage.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,8 +15,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation
+from emulator.networks.edges import SPHERE
+from emulator.networks.halos import Rows
 from emulator.networks.layers import MLP, DropPath, Linear
 from emulator.networks.windows3d import Size, Windows
+from emulator.parallel.space import ALONE, Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +72,12 @@ class Block(nn.Module):
         return x + self._dropped(self.mlp_norm(self.mlp(x), context))
 
     def _attended(self, x):
-        windows, barrier = self.windows, self.windows.barrier
+        windows, barrier, batch = self.windows, self.windows.barrier, len(x)
         x = self.query_key_value(windows.split(x))
-        parts = x.view(-1, windows.tokens, 3, self.heads, x.shape[-1] // (3 * self.heads)).transpose(1, 3).unbind(2)
+        count, width = batch * (x.shape[1] // windows.tokens), x.shape[-1] // (3 * self.heads)
+        parts = x.view(count, windows.tokens, 3, self.heads, width).transpose(1, 3).unbind(2)
         if barrier is not None:
             barrier = barrier.to(parts[0].dtype)
-            batch = len(parts[0]) // len(barrier)
             barrier = barrier if batch == 1 else barrier.repeat(batch, 1, 1, 1)
         read = F.scaled_dot_product_attention(*parts, attn_mask=barrier)  # (batch * window, head, token, channel)
         return windows.join(self.out(read.transpose(1, 2).reshape(*x.shape[:2], -1)))
@@ -85,14 +90,14 @@ class Stage(nn.Module):
     """Blocks on one resolution, every second one with its windows shifted.
 
     Args:
-      shape: tokens. drop_paths: the probability that a block is left out, of each block.
+      tokens: of the stage. drop_paths: the probability that a block is left out, of each block.
     """
 
-    def __init__(self, width: int, heads: int, shape: Size, drop_paths: Sequence[float], design: SwinDesign):
+    def __init__(self, width: int, heads: int, tokens: "Tokens", drop_paths: Sequence[float], design: SwinDesign):
         super().__init__()
         if width % heads:
             raise ValueError(f"Expected a width in a multiple of {heads} heads, got {width}")
-        windows = [Windows(shape, design.window, shifted) for shifted in (False, True)]
+        windows = [Windows(tokens.shape, design.window, n, tokens.space, tokens.bounds) for n in (False, True)]
         self.blocks = nn.ModuleList(
             Block(width, heads, windows[n % 2], design, drop) for n, drop in enumerate(drop_paths)
         )
@@ -108,15 +113,60 @@ class Stage(nn.Module):
         return x
 
 
+class Tokens(NamedTuple):
+    """The tokens of a stage.
+
+    Attributes:
+      shape: all levels, rows and columns. space: the processes. bounds: of their bands of rows, `(size + 1,)`.
+    """
+
+    shape: Size
+    space: Space
+    bounds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shape: Size, space: Space = ALONE) -> "Tokens":
+        """Shared out evenly."""
+        return cls(shape, space, space.bounds(shape[1]))
+
+    @property
+    def own(self) -> Size:
+        """Levels, rows and columns of this process."""
+        start, stop = self.bounds[self.space.rank : self.space.rank + 2]
+        return self.shape[0], stop - start, self.shape[2]
+
+    def halved(self) -> "Tokens":
+        """Those of the next stage, whose rows are where the first of their two is."""
+        levels, rows, columns = self.shape
+        bounds = tuple(-(-bound // 2) for bound in self.bounds)
+        return Tokens((levels, -(-rows // 2), -(-columns // 2)), self.space, bounds)
+
+    def rows(self, wanted: Sequence[range]) -> Rows | None:
+        """What fetches tokens of those rows for every rank; None where each has its own."""
+        rows = Rows(self.space, self.bounds, wanted, SPHERE)
+        return None if rows.as_they_are else rows
+
+
+def with_rows(x: torch.Tensor, own: Size, rows: Rows | None) -> torch.Tensor:
+    """`(batch, token, channel)` of own levels, rows and columns -> `(batch, level, row, column, channel)`, rows fetched."""
+    x = x.unflatten(1, own)
+    if rows is None:
+        return x
+    maps = rows(x.flatten(0, 1).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
+    return maps.permute(0, 2, 3, 1).unflatten(0, (-1, own[0]))
+
+
 class Merging(nn.Module):
     """Two by two tokens to one of twice the channels.
 
     The row that an odd number lacks is the last one half a turn on, which lies beyond the pole; the column is the first one.
     """
 
-    def __init__(self, width: int, shape: Size):
+    def __init__(self, width: int, tokens: Tokens):
         super().__init__()
-        self.shape = shape
+        self.own, self.odd = tokens.own, tokens.shape[2] % 2
+        pairs = itertools.pairwise(tokens.halved().bounds)
+        self.rows = tokens.rows([range(2 * start, 2 * stop) for start, stop in pairs])
         self.norm = nn.LayerNorm(4 * width)
         self.linear = Linear(4 * width, 2 * width, bias=False)
 
@@ -130,10 +180,8 @@ class Merging(nn.Module):
 
     def gathered(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, level, row / 2, column / 2, 4, channel)`, of the four those of the northern row first."""
-        x = x.unflatten(1, self.shape)
-        if self.shape[1] % 2:
-            x = torch.cat([x, x[:, :, -1:].roll(self.shape[2] // 2, 3)], 2)
-        if self.shape[2] % 2:
+        x = with_rows(x, self.own, self.rows)
+        if self.odd:
             x = torch.cat([x, x[:, :, :, :1]], 3)
         x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
         return x.transpose(3, 4).flatten(4, 5)
@@ -142,18 +190,21 @@ class Merging(nn.Module):
 class Splitting(nn.Module):
     """One token to two by two of half the channels, back to the shape that was merged."""
 
-    def __init__(self, width: int, shape: Size):
+    def __init__(self, width: int, tokens: Tokens):
         super().__init__()
-        self.shape = shape
+        self.own, coarser = tokens.own, tokens.halved()
+        self.coarse, self.start = coarser.own, tokens.bounds[tokens.space.rank] % 2
+        pairs = itertools.pairwise(tokens.bounds)
+        self.rows = coarser.rows([range(start // 2, -(-stop // 2)) for start, stop in pairs])
         self.first = Linear(2 * width, 4 * width, bias=False)
         self.norm = nn.LayerNorm(width)
         self.second = Linear(width, width, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, token / 4, 2 width)` -> `(batch, token, width)`."""
-        levels, rows, columns = self.shape
-        x = self.first(x).unflatten(1, (levels, -(-rows // 2), -(-columns // 2))).unflatten(-1, (2, 2, -1))
-        x = x.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, :rows, :columns]
+        _, rows, columns = self.own
+        x = self.first(with_rows(x, self.coarse, self.rows)).unflatten(-1, (2, 2, -1))
+        x = x.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, self.start : self.start + rows, :columns]
         return self.second(self.norm(x).flatten(1, 3))
 
 
@@ -173,6 +224,7 @@ def make_stages(
     heads: Sequence[int],
     design: SwinDesign,
     drop_path: float = 0.0,
+    space: Space = ALONE,
 ) -> Stages:
     """Stages down to coarser tokens and up again.
 
@@ -180,33 +232,38 @@ def make_stages(
       width: of the first stage; it doubles from stage to stage. shape: tokens of the first stage.
       depths: blocks of the stages on the way down, and on the way up from the coarsest. heads: on the way down.
       drop_path: probability that the last block of either way is left out; it rises linearly.
-    Raises `ValueError` for fewer than two stages, too few tokens, and heads that do not divide a width.
+      space: the processes that hold the tokens together.
+    Raises `ValueError` for fewer than two stages, too few tokens or rows for the processes, and heads that do not divide a
+    width.
     """
     down, up = depths
     if not 2 <= len(down) == len(up) == len(heads):
         raise ValueError(
             f"Expected blocks and heads of 2 stages or more, as many down as up, got {down}, {up}, {heads}"
         )
-    shapes = [shape]
+    tokens = [Tokens.of(shape, space)]
     for _ in down[1:]:
-        levels, rows, columns = shapes[-1]
-        if min(rows, columns) < 2:
+        if min(tokens[-1].shape[1:]) < 2:
             raise ValueError(f"Expected {len(down) - 1} halvings of the patches, got {shape[1]} x {shape[2]} of them")
-        shapes.append((levels, -(-rows // 2), -(-columns // 2)))
+        tokens.append(tokens[-1].halved())
+    if (last := tokens[-1].shape[1]) < space.size:
+        raise ValueError(
+            f"Expected patches in a row for each of {space.size} processes in the last stage, got {last} rows"
+        )
     widths = [width * 2**n for n in range(len(down))]
 
     def stages(counts, order):
         last = max(sum(counts) - 1, 1)
         rates = iter([drop_path * n / last for n in range(sum(counts))])
         return nn.ModuleList(
-            Stage(widths[n], heads[n], shapes[n], [next(rates) for _ in range(count)], design)
+            Stage(widths[n], heads[n], tokens[n], [next(rates) for _ in range(count)], design)
             for n, count in zip(order, counts, strict=True)
         )
 
     return Stages(
         stages(down, range(len(down))),
-        nn.ModuleList(Merging(w, s) for w, s in zip(widths[:-1], shapes[:-1], strict=True)),
-        nn.ModuleList(Splitting(w, s) for w, s in zip(widths[:-1], shapes[:-1], strict=True)),
+        nn.ModuleList(Merging(*pair) for pair in zip(widths[:-1], tokens[:-1], strict=True)),
+        nn.ModuleList(Splitting(*pair) for pair in zip(widths[:-1], tokens[:-1], strict=True)),
         stages(up, reversed(range(len(down)))),
     )
 

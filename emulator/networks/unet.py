@@ -18,7 +18,7 @@ from emulator.networks.edges import Edges, edges_of
 from emulator.networks.halos import expect_halvings, levels
 from emulator.networks.map_layers import SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
-from emulator.networks.map_norms import WholeNorm
+from emulator.networks.map_norms import GroupNorm
 from emulator.networks.registry import network
 from emulator.options import Options, option
 from emulator.parallel.space import ALONE, Space
@@ -124,8 +124,8 @@ class _Block(nn.Module):
         super().__init__()
         around = place.around()
         self.layers = nn.Sequential(
-            WholeNorm(width, place.space, place.share), SphereConv(width, width, around), nn.GELU(),
-            WholeNorm(width, place.space, place.share), SphereConv(width, width, around),
+            GroupNorm(1, width, place.space, place.share), SphereConv(width, width, around), nn.GELU(),
+            GroupNorm(1, width, place.space, place.share), SphereConv(width, width, around),
         )  # fmt: skip
         self.noise, self.condition = (
             nn.ModuleList(NoiseModulation(given, width) for _ in range(2 if given else 0))

@@ -4,9 +4,12 @@ Windows of a globe go round with longitude, and where they reach over a pole the
 edge of a region, or that the edge cuts short, are smaller ones: no cell stands for what is not there, so nothing is masked.
 
 States are `(cell, batch, channel)`, the cells of a window side by side. Layers on single cells do not mind their order, so
-that cells are moved only between windows of different places.
+that cells are moved only between windows of different places. Several processes have whole windows each, so that all that
+passes between them is cells: from bands of rows to windows, and from windows to others, near or far.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +19,8 @@ from torch import nn
 
 from emulator.networks.edges import Edges
 from emulator.networks.layers import Linear, gelu
+from emulator.parallel.passing import Passing, moved
+from emulator.parallel.space import ALONE, Space
 
 
 class Cut(NamedTuple):
@@ -70,21 +75,33 @@ class Windows(nn.Module):
 
     Args:
       shape: rows and columns of the map. rows, columns: how they are cut (`near`, `far`).
+      space: processes that hold the map together. bounds: of their bands of its rows, `(size + 1,)`; each has windows of
+        about as many cells, or none where there are fewer windows than processes.
 
     Attributes:
+      cells: of every process the numbers of its cells, window by window.
       largest: rows and columns of the largest windows.
       offsets: rows and columns from keys to queries as they occur, `(offset, 2)`, those of a row side by side.
     """
 
-    def __init__(self, shape: tuple[int, int], rows: list[Cut], columns: list[Cut]):
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        rows: list[Cut],
+        columns: list[Cut],
+        space: Space = ALONE,
+        bounds: Sequence[int] | None = None,
+    ):
         super().__init__()
-        self.shape = shape
+        bounds = bounds or space.bounds(shape[0])
+        self.space, self.shape = space, (bounds[space.rank + 1] - bounds[space.rank], shape[1])
         parts = [_Part(shape, r, c) for r in rows for c in columns]
         self.parts = nn.ModuleList(parts)
         self.largest = tuple(max(cut.cells.shape[1] for cut in cuts) for cuts in (rows, columns))
-        order = np.concatenate([part.cells for part in parts])
-        self.register_buffer("order", torch.from_numpy(order), persistent=False)
-        self.register_buffer("place", torch.from_numpy(np.argsort(order)), persistent=False)
+        shares, order = _shares(parts, space.size), np.concatenate([part.cells for part in parts])
+        self.cells = [order[start:stop] for start, stop in itertools.pairwise(shares)]
+        bands = [np.arange(start * shape[1], stop * shape[1]) for start, stop in itertools.pairwise(bounds)]
+        self.passing = Passing(space, bands, self.cells)
         ends = np.array([part.reach for part in parts])  # (part, first and last, rows and columns)
         first, last = ends[:, 0].min(0), ends[:, 1].max(0)
         self.places = [  # of each part's offsets among all, for its rows and its columns
@@ -95,16 +112,16 @@ class Windows(nn.Module):
             along = (along + self.largest[1] // 2) % self.largest[1] - self.largest[1] // 2
         self.table = len(down), len(along)
         self.offsets = np.stack(np.broadcast_arrays(down[:, None], along), -1).reshape(-1, 2)
-        self.sizes = [len(part.cells) for part in parts]
+        ends = np.cumsum([0] + [len(part.cells) for part in parts])
+        self.sizes = np.diff(ends.clip(*shares[space.rank : space.rank + 2])).tolist()
 
     def from_map(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, channel, row, column)` -> `(cell, batch, channel)` window by window."""
-        return _Moved.apply(x.permute(2, 3, 0, 1).flatten(0, 1), self.order, self.place)
+        """`(batch, channel, own row, column)` -> `(own cell, batch, channel)` window by window."""
+        return self.passing(x.permute(2, 3, 0, 1).flatten(0, 1))
 
     def to_map(self, x: torch.Tensor) -> torch.Tensor:
-        """`(cell, batch, channel)` window by window -> `(batch, channel, row, column)`."""
-        x = _Moved.apply(x, self.place, self.order)
-        return x.view(*self.shape, *x.shape[1:]).permute(2, 3, 0, 1)
+        """`(own cell, batch, channel)` window by window -> `(batch, channel, own row, column)`."""
+        return self.passing.back(x).view(*self.shape, *x.shape[1:]).permute(2, 3, 0, 1)
 
     def attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, scale: float
@@ -118,7 +135,9 @@ class Windows(nn.Module):
         """
         table = table.t().reshape(-1, *self.table)
         split = zip(self.parts, self.places, *(x.split(self.sizes) for x in (q, k, v)), strict=True)
-        found = [part(*own, table[:, *place], scale) for part, place, *own in split]
+        found = [part(*own, table[:, *place], scale) for part, place, *own in split if len(own[0])]
+        if not found:
+            return (q + k + v + table.sum()).flatten(2)  # of no cell, with gradients of nothing
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -153,7 +172,7 @@ class _Part(nn.Module):
 
     def _over_the_pole(self, x):
         """Keys or values `(window, cell, ...)` with as many more from beyond the pole."""
-        other = _Moved.apply(x.flatten(0, 1), self.beyond, None).view(x.shape)
+        other = moved(x.flatten(0, 1), self.beyond, self.beyond).view(x.shape)  # its own inverse
         return torch.cat([other, x] if self.pole < 0 else [x, other], 1)
 
 
@@ -168,20 +187,6 @@ def _spread(table, rows, keys, columns):
     """From `(head, row, column)` of offsets to `(head, query, key)`, by views, whose gradients are sums in a fixed order."""
     pairs = table.unfold(1, rows, 1).flip(1).unfold(2, columns, 1).flip(2)  # (head, key row, key column, row, column)
     return pairs.permute(0, 3, 4, 1, 2).reshape(len(table), rows * columns, keys * columns)
-
-
-class _Moved(torch.autograd.Function):
-    """Rows in another order, and gradients back by the inverse one, or its own where there is none: no sums in any order."""
-
-    @staticmethod
-    def forward(ctx, x, order, inverse):
-        ctx.save_for_backward(order if inverse is None else inverse)
-        return x.index_select(0, order)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return g.index_select(0, *ctx.saved_tensors), None, None
 
 
 class Dense(Linear):
@@ -217,23 +222,40 @@ class Moves(nn.Module):
 
     def __init__(self, before: Windows, after: Windows):
         super().__init__()
-        self.same = before is after
-        if not self.same:
-            order = before.place[after.order]
-            self.register_buffer("order", order, persistent=False)
-            self.register_buffer("place", torch.argsort(order), persistent=False)
+        self.passing = None if before is after else Passing(before.space, before.cells, after.cells)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(cell, batch, channel)` -> the same."""
-        return x if self.same else _Moved.apply(x, self.order, self.place)
+        return x if self.passing is None else self.passing(x)
 
 
-def shifted(shape: tuple[int, int], window: int, edges: Edges) -> tuple[Windows, Windows]:
-    """Windows in a map, and those that lie half a window further, over the corners of the others (Liu et al. 2021)."""
+def shifted(
+    shape: tuple[int, int], window: int, edges: Edges, space: Space = ALONE, bounds: Sequence[int] | None = None
+) -> tuple[Windows, Windows]:
+    """Windows in a map, and those that lie half a window further, over the corners of the others (Liu et al. 2021).
+
+    `space`, `bounds`: as for `Windows`.
+    """
     height, width = shape
     side = fitting(width, window, not edges.round)
     poles = not edges.open
-    plain = Windows(shape, near(height, window), near(width, side, edge=not edges.round))
     down, along = window // 2, side // 2
-    moved = Windows(shape, near(height, window, down, poles=poles), near(width, side, along, edge=not edges.round))
-    return plain, moved
+    cuts = (
+        (near(height, window), near(width, side, edge=not edges.round)),
+        (near(height, window, down, poles=poles), near(width, side, along, edge=not edges.round)),
+    )
+    plain, moved_on = (Windows(shape, *cut, space, bounds) for cut in cuts)
+    return plain, moved_on
+
+
+def _shares(parts, processes):
+    """Where the shares of all cells begin, and the last ends, `(processes + 1,)`: as even as whole windows allow.
+
+    Windows over a pole stay together, since they take in each other's cells.
+    """
+    ends = [0]
+    for part in parts:
+        count = 1 if part.pole else len(part.cells) // (part.rows * part.columns)
+        ends += (ends[-1] + np.arange(1, count + 1) * (len(part.cells) // count)).tolist()
+    wanted = ends[-1] * np.arange(processes + 1) / processes
+    return np.array(ends)[np.abs(np.array(ends)[:, None] - wanted).argmin(0)]

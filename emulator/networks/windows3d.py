@@ -2,11 +2,18 @@
 
 Columns go round. What a shift brings together from the bottom and the top level, or from both poles, is kept apart, as in
 Aurora; so are the rows that fill up the last windows. The columns that do so are the first ones again.
+
+Several processes have a band of rows of the tokens each, and about as many whole windows; tokens go there and come back.
 """
+
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
+
+from emulator.parallel.space import ALONE, Fetch, Space, even_bounds
 
 Size = tuple[int, int, int]  # levels, rows, columns
 
@@ -17,15 +24,19 @@ class Windows(nn.Module):
     Args:
       shape: tokens, in levels, rows and columns. window: tokens of a window; no more than there are, and then unshifted.
       shifted: whether windows lie half a window further down, south and east.
+      space: processes that hold the tokens together. bounds: of their bands of rows, `(size + 1,)`.
     Raises `ValueError` for levels that are no whole windows.
 
     Attributes:
       tokens: of a window.
-      barrier: `(windows, 1, token, token)`, 0 where one listens to another in a window, else minus infinity; None: all listen
-        to all. Numbers in place of flags, which attention would make into such at every call, for the time of its products.
+      barrier: of the own windows, `(windows, 1, token, token)`, 0 where one listens to another in a window, else minus
+        infinity; None: all listen to all. Numbers in place of flags, which attention would make into such at every call, for
+        the time of its products.
     """
 
-    def __init__(self, shape: Size, window: Size, shifted: bool):
+    def __init__(
+        self, shape: Size, window: Size, shifted: bool, space: Space = ALONE, bounds: Sequence[int] | None = None
+    ):
         super().__init__()
         window = tuple(min(w, n) for w, n in zip(window, shape, strict=True))
         if shape[0] % window[0]:
@@ -43,21 +54,51 @@ class Windows(nn.Module):
         of_token = np.empty(shape[0] * shape[1] * shape[2], int)
         of_token[source[own]] = own.nonzero()[0]
         self.tokens = window[0] * window[1] * window[2]
-        tables = {"source": source, "place": of_token, "filled": (~own).nonzero()[0]}
-        tables["again"] = (~own & (group % 3 < 2)).nonzero()[0]
+        self.onto = self.back = None
+        if space.size > 1:
+            counts = [len(p) // w for p, w in zip(place, window, strict=True)]
+            bands = _bands(shape, bounds or space.bounds(shape[1]))
+            group = self._share(space, counts, bands, source, of_token, group)
+        tables = {} if self.onto else {"source": source, "place": of_token, "filled": (~own).nonzero()[0]}
+        if not self.onto:
+            tables["again"] = (~own & (group % 3 < 2)).nonzero()[0]
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         group = group.reshape(-1, 1, self.tokens)
         barrier = np.where(group[..., :, None] == group[..., None, :], 0, -np.inf).astype(np.float32)
         self.register_buffer("barrier", torch.from_numpy(barrier) if barrier.any() else None, persistent=False)
 
+    def _share(self, space, counts, bands, source, of_token, group):
+        """Whole windows for every process, from north to south as the bands are; returns the groups of the own ones."""
+        southward = np.arange(np.prod(counts)).reshape(counts).transpose(1, 0, 2).ravel()
+        shares = [n * self.tokens for n in even_bounds(len(southward), space.size)]
+        source, group = (table.reshape(-1, self.tokens)[southward].ravel() for table in (source, group))
+        window, within = np.divmod(of_token, self.tokens)
+        of_token = np.argsort(southward)[window] * self.tokens + within
+        number = np.empty(len(of_token), int)  # of tokens as they lie in the bands
+        number[np.concatenate(bands)] = np.arange(len(number))
+        ends = np.cumsum([0] + [len(band) for band in bands])
+        self.onto = Fetch(space, ends, lambda rank: number[source[shares[rank] : shares[rank + 1]]])
+        self.back = Fetch(space, shares, lambda rank: of_token[bands[rank]])
+        return group[shares[space.rank] : shares[space.rank + 1]]
+
     def split(self, x: torch.Tensor) -> torch.Tensor:
-        """`(batch, token, channel)` in the order of levels, rows and columns -> in that of the windows, filled up."""
+        """`(batch, token, channel)` in the order of levels, own rows and columns -> in that of the windows, filled up."""
+        if self.onto is not None:
+            return self.onto(x.transpose(0, 1)).transpose(0, 1).contiguous()
         return _Split.apply(x, self.source, self.place, self.again)
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
         """The way back."""
+        if self.back is not None:
+            return self.back(x.transpose(0, 1)).transpose(0, 1)
         return _Join.apply(x, self.source, self.place, self.filled)
+
+
+def _bands(shape: Size, bounds: Sequence[int]) -> list[np.ndarray]:
+    """The tokens of every process, in the order of levels, own rows and columns."""
+    tokens = np.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
+    return [tokens[:, start:stop].ravel() for start, stop in itertools.pairwise(bounds)]
 
 
 def _partition(table: np.ndarray, window: Size) -> np.ndarray:

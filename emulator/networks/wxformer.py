@@ -35,6 +35,7 @@ from emulator.networks.registry import network
 from emulator.networks.spectral_norm import limit
 from emulator.networks.windows import Dense, Moves, Perceptron, Windows, far, fitting, near
 from emulator.options import Options, option
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 
 
@@ -88,9 +89,9 @@ class WXFormerOptions(Options):
             raise ValueError("Expected zero_output or spectral_norm, got both: weights of zero have no singular value")
 
 
-@network("wxformer", WXFormerOptions, regions=("box", "projected"))
-def build(options: WXFormerOptions, inputs: int, outputs: int, grid: Grid) -> "WXFormer":
-    return WXFormer(inputs, outputs, grid.shape, edges_of(grid), options)
+@network("wxformer", WXFormerOptions, regions=("box", "projected"), bands=True)
+def build(options: WXFormerOptions, inputs: int, outputs: int, grid: Grid, space: Space) -> "WXFormer":
+    return WXFormer(inputs, outputs, grid.shape, edges_of(grid), options, space)
 
 
 class WXFormer(MapNetwork):
@@ -99,8 +100,9 @@ class WXFormer(MapNetwork):
     Args:
       in_channels, out_channels: channels of the input, all its times together, and of the output.
       shape: rows and columns. edges: what lies beyond them. options: size and design.
-    Raises `ValueError` for longitudes that twice the product of the strides does not divide, and for stencils that are too
-    large for the rows or do not fit the strides.
+      space: processes that hold a state together, each a band of rows, and windows of every stage's map.
+    Raises `ValueError` for longitudes that twice the product of the strides does not divide, stencils that are too large for
+    the rows or do not fit the strides, and too few rows for the processes.
     """
 
     def __init__(
@@ -110,26 +112,30 @@ class WXFormer(MapNetwork):
         shape: tuple[int, int],
         edges: Edges,
         options: WXFormerOptions | None = None,
+        space: Space = ALONE,
     ):
-        options = options or WXFormerOptions()
-        super().__init__(in_channels, out_channels, shape, options)
-        self.patches = Patches(self.shape, math.prod(options.strides), edges)
-        edges = dataclasses.replace(edges, poles=False)
-        around, widths = Surroundings(edges), options.widths
+        options, band = options or WXFormerOptions(), space.band(shape[0])
+        super().__init__(in_channels, out_channels, (band.stop - band.start, shape[1]), options)
+        self.patches = Patches(shape, math.prod(options.strides), edges, space=space)
+        edges, widths = dataclasses.replace(edges, poles=False), options.widths
+        around = [
+            Surroundings(edges, space, self.patches.bounds)
+        ]  # of what each stage takes in, and of the last one's map
         self.stages, cells = nn.ModuleList(), self.patches.padded
         for n, entering in enumerate((in_channels, *widths[:-1])):
             sizes = options.further_stencils if n else options.stencils
             if max(sizes) - options.strides[n] > 2 * min(cells):
                 raise ValueError(f"Expected stencils within {cells[0]} x {cells[1]} cells, got {sizes}")
-            embed = CrossScale(entering, widths[n], sizes, options.strides[n], around)
+            embed = CrossScale(entering, widths[n], sizes, options.strides[n], around[n])
+            around.append(around[n].coarser(options.strides[n]))
             cells = tuple(size // options.strides[n] for size in cells)
-            self.stages.append(Stage(embed, cells, edges, n, options))
+            self.stages.append(Stage(embed, cells, around[n + 1], n, options))
         pairs = list(enumerate(itertools.pairwise(widths)))
         self.ups = nn.ModuleList(
-            _finer(wide if n == len(widths) - 2 else 2 * wide, narrow, options.strides[n + 1], options, around)
+            _finer(wide if n == len(widths) - 2 else 2 * wide, narrow, options, *around[n + 1 : n + 3])
             for n, (narrow, wide) in reversed(pairs)
         )
-        self.head = _last(widths[0] * (2 if pairs else 1), out_channels, options.strides[0], options, around)
+        self.head = _last(widths[0] * (2 if pairs else 1), out_channels, options, *around[:2])
         start_at_zero(self.head[-1] if options.decoder == "shuffle" else self.head, options.zero_output)
         if options.spectral_norm:
             limit(self)
@@ -183,18 +189,21 @@ class Stage(nn.Module):
     """A coarser map, and blocks of attention on it.
 
     Args:
-      embed: gives the map. shape, edges: of the map. number: of the stage. options: of the network.
+      embed: gives the map. shape: of the map. around: its edges and bands. number: of the stage. options: of the network.
     """
 
-    def __init__(self, embed: nn.Module, shape: tuple[int, int], edges: Edges, number: int, options: WXFormerOptions):
+    def __init__(
+        self, embed: nn.Module, shape: tuple[int, int], around: Surroundings, number: int, options: WXFormerOptions
+    ):
         super().__init__()
-        (rows, columns), edge = shape, not edges.round
+        (rows, columns), edge = shape, not around.edges.round
         self.embed, self.checkpointing = embed, options.checkpointing
-        self.near = Windows(
-            shape, near(rows, options.near), near(columns, fitting(columns, options.near, edge), edge=edge)
+        window, members = options.near, options.far[number]
+        cuts = (
+            (near(rows, window), near(columns, fitting(columns, window, edge), edge=edge)),
+            (far(rows, members), far(columns, fitting(columns, members, edge), edge)),
         )
-        members = options.far[number]
-        self.far = Windows(shape, far(rows, members), far(columns, fitting(columns, members, edge), edge))
+        self.near, self.far = (Windows(shape, *cut, around.space, around.bounds) for cut in cuts)
         self.blocks = nn.ModuleList(
             Block(self.far if n else self.near, self.near, self.far, options.widths[number], options)
             for n in range(options.depths[number])
@@ -273,16 +282,17 @@ class Attention(nn.Module):
         return self.out(self.windows.attend(q, k, v, self.distance(self.places), q.shape[-1] ** -0.5), residual)
 
 
-def _finer(inputs, outputs, factor, options, around):
-    """To a map `factor` times as fine."""
-    last = Residual(outputs, options.widths[0], around)
+def _finer(inputs, outputs, options, finer, coarser):
+    """To a map as many times as fine as the bands have more rows."""
+    factor, last = finer.bounds[-1] // coarser.bounds[-1], Residual(outputs, options.widths[0], finer)
     if options.decoder == "transposed":
         return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, factor, factor), last)
-    return nn.Sequential(*cells_of_channels(inputs, outputs, factor, around), Sharper(outputs, around), last)
+    return nn.Sequential(*cells_of_channels(inputs, outputs, factor, coarser), Sharper(outputs, finer), last)
 
 
-def _last(inputs, outputs, factor, options, around):
+def _last(inputs, outputs, options, finer, coarser):
     """To the network's output."""
+    factor = finer.bounds[-1] // coarser.bounds[-1]
     if options.decoder == "transposed":
-        return Larger(inputs, outputs, factor, around)
-    return nn.Sequential(*cells_of_channels(inputs, outputs, factor, around), MapConv(outputs, outputs, 3, around))
+        return Larger(inputs, outputs, factor, coarser)
+    return nn.Sequential(*cells_of_channels(inputs, outputs, factor, coarser), MapConv(outputs, outputs, 3, finer))

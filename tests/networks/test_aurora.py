@@ -12,7 +12,7 @@ from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.latent_levels import LEADS, YEAR
 from emulator.networks.registry import NetworkError, build
 from emulator.networks.signature import Channel, Signature
-from emulator.networks.swin3d import Merging, Splitting, SwinDesign, make_stages, run_stages
+from emulator.networks.swin3d import Merging, Splitting, SwinDesign, Tokens, make_stages, run_stages
 from emulator.networks.windows3d import Windows
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES, clock_features
@@ -93,7 +93,7 @@ def test_gradients_of_windows_are_those_of_copies(shape):
 def test_merging_takes_what_lies_around_and_splitting_gives_the_shape_back(shape):
     levels, rows, columns = shape
     x = torch.randn(2, levels * rows * columns, 3)
-    merging = Merging(3, shape)
+    merging = Merging(3, Tokens.of(shape))
     four = merging.gathered(x)
     maps = x.unflatten(1, shape)
     assert_close(four[:, :, 1, 2, 1], maps[:, :, 2, 5])
@@ -101,7 +101,7 @@ def test_merging_takes_what_lies_around_and_splitting_gives_the_shape_back(shape
     if rows % 2:
         assert_close(four[:, :, -1, 0, 2], maps[:, :, -1, -(columns // 2)])  # half a turn on
         assert_close(four[:, :, 0, -1, 1], maps[:, :, 0, 0])
-    assert Splitting(3, shape)(merging(x)).shape == x.shape
+    assert Splitting(3, Tokens.of(shape))(merging(x)).shape == x.shape
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -139,6 +139,7 @@ GRIDS = {
 CASES = [(SMALL | {"noise": NOISE, "checkpointing": True}, "uneven", DOUBLE), (SMALL, "zone", DOUBLE)]
 CASES += [(SMALL | {"norm": "none"}, "poles", DOUBLE), (SMALL, "poles", DOUBLE), (SMALL, "box", DOUBLE)]
 CASES += [(SMALL | {"norm": "none"}, "uneven", SINGLE), (SMALL, "uneven", HALF)]
+CASES += [(SMALL | {"norm": norm}, "uneven", DOUBLE) for norm in ("instance", "whole")]
 
 
 @pytest.mark.slow
@@ -148,7 +149,6 @@ def test_bands_give_the_outputs_and_gradients_of_one_process(size):
     assert_equal_over_processes(size, [(config, GRIDS[grid], kind) for config, grid, kind in CASES])
 
 
-@pytest.mark.parametrize("given", [{"norm": "instance"}, {"norm": "whole"}, {"edges": "samudra2"}])
-def test_bands_refuse_what_needs_whole_fields(given):
+def test_bands_refuse_edges_of_whole_fields():
     with pytest.raises(NetworkError, match="several processes"):
-        build(SMALL | given, 3, 2, GRIDS["gaussian"], Space.imagined(2))
+        build(SMALL | {"edges": "samudra2"}, 3, 2, GRIDS["gaussian"], Space.imagined(2))
