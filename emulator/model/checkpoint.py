@@ -79,6 +79,14 @@ def describe(directory: Path) -> dict:
     return metadata
 
 
+def remove(directory: Path) -> None:
+    """Remove a checkpoint, and what a killed save has left of the one before."""
+    directory = Path(directory)
+    for path in (directory, directory.with_name(f".{directory.name}.previous")):
+        if path.exists():
+            shutil.rmtree(path)
+
+
 def path_of(directory: Path, prefix: str, number: int) -> Path:
     """Where a numbered checkpoint of a folder lies."""
     return Path(directory) / f"{prefix}-{number:08d}"

@@ -137,6 +137,8 @@ class Training:
             if first:
                 kept, about = _kept(trainer, tensors, options)
                 about |= {"provenance": dict(self.hooks.provenance), "identity": trainer.identity}
+                if start is None or options.start.lora is None:
+                    checkpoint.remove(output / "adapters")  # of a training that this one replaces
                 if start:
                     about["start"] = start.record()
                     kept = start.save_adapters(output, kept, metadata | about)

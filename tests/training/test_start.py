@@ -217,6 +217,15 @@ def test_adapters_change_what_they_are_asked_to_by_a_low_rank_and_are_a_small_fi
         em.load_model(tmp_path / "lora" / "adapters", base=stored[2] / "sfno" / "checkpoint")
 
 
+def test_adapters_of_a_training_that_is_replaced_by_one_without_go(stored, tmp_path):
+    """They would add to another checkpoint than the one that lies beside them."""
+    few = options() | {"phases": [{"updates": 1, "batch_size": 2}]}
+    em.train(*stored[:2], tmp_path, **few | {"start": start(stored, lora={"rank": 2, "layers": ["blocks.*"]})})
+    assert (tmp_path / "adapters" / checkpoint.TENSORS).exists()
+    em.train(*stored[:2], tmp_path, **few | {"start": start(stored, freeze=["encoder.*"]), "overwrite": True})
+    assert not (tmp_path / "adapters").exists() and (tmp_path / "checkpoint").exists()
+
+
 @pytest.mark.slow
 def test_averaged_adapters_are_the_checkpoints_weights(stored, tmp_path):
     validation = {"period": {"start": "2001-01-02T12"}, "every": 2, "windows": 2, "steps": 1}
