@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -43,10 +43,18 @@ class AnalysisSource:
                 f"Expected fields of the analysis, {', '.join(self.names)}, got {', '.join(absent)}; "
                 "earth2studio names those on pressure levels t500, on others t0k"
             )
-        positions = self._positions(times)
-        fields = np.stack([self._field(self.names[name], positions) for name in wanted], axis=1)
+        fields = self.read([self.names[name] for name in wanted], times)
         coordinates = {"time": times, "variable": wanted, "lat": self.lat, "lon": self.lon}
         return xr.DataArray(fields, coordinates, dims=tuple(coordinates))
+
+    def read(self, names: Sequence[Name], times: np.ndarray) -> np.ndarray:
+        """Fields in their units by earth2studio, `(time, field, lat, lon)` float32, missing (NaN) where they do not exist.
+
+        Raises `ValueError` for a time that the store lacks.
+        """
+        positions = self._positions(times)
+        fields = [self._field(name, positions) for name in names]
+        return np.stack(fields, 1) if fields else np.zeros((len(times), 0, len(self.lat), len(self.lon)), np.float32)
 
     async def fetch(self, time, variable) -> xr.DataArray:
         """What a call gives, read by another thread."""

@@ -129,9 +129,9 @@ class Emulator(torch.nn.Module, AutoModelMixin, PrognosticMixin):
     @batch_func()
     def __call__(self, x: Tensor, coords: OrderedDict) -> tuple[Tensor, OrderedDict]:
         """One step of forecasts from `x`, whose budgets are pinned to `x` itself."""
-        number = round(coords["lead_time"][-1] / self.dt) + 1
-        out, _ = self._step(x, coords, None, number)
-        return out, self.output_coords(coords)
+        found = self.output_coords(coords)
+        out, _ = self._step(x, coords, None, number=round(coords["lead_time"][-1] / self.dt) + 1)
+        return out, found
 
     def create_iterator(self, x: Tensor, coords: OrderedDict) -> Iterator[tuple[Tensor, OrderedDict]]:
         """The initial state and then the state after every step, without end."""

@@ -93,21 +93,33 @@ def of_store(dataset: xr.Dataset) -> dict[str, Name]:
     return {name.text: name for name in names_of(channels, kind, values, time_step_seconds(dataset))}
 
 
-def ours(text: str, step_seconds: float) -> tuple[str, float | None, float]:
-    """Variable, level (hPa, or a number from 0 on model levels) and factor of a name, as far as the variable table knows.
+def name_in(dataset: xr.Dataset, text: str, step_seconds: float) -> Name:
+    """What a name of earth2studio's stands for, with levels as an analysis has them.
 
-    Raises `LexiconError` for a name that is none of ours.
+    `step_seconds`: over which amounts are. Raises `LexiconError` for a name that is none of ours, for a level that the
+    analysis lacks, and for an amount over another time than the step.
     """
     for variable, (short, hours) in AMOUNTS.items():
         if text in {f"{short}{hour:02d}" for hour in hours}:
             if abs(int(text.removeprefix(short)) * 3600 - step_seconds) > 1e-3:
                 raise LexiconError(f"Expected amounts over the step of {step_seconds / 3600:g} h, got {text}")
-            return variable, None, step_seconds / WATER
+            return Name(text, variable, None, step_seconds / WATER)
     if text in _WITHOUT_LEVELS:
-        return _WITHOUT_LEVELS[text], None, PERCENT.get(_WITHOUT_LEVELS[text], 1.0)
-    if (match := re.fullmatch(r"([a-z]+?)(\d+(?:\.\d+)?)(k?)", text)) and match[1] in _WITH_LEVELS:
-        return _WITH_LEVELS[match[1]], float(match[2]), 1.0
-    raise LexiconError(f"Expected a name of earth2studio's lexicon that the variable table has a field for, got {text!r}")
+        return Name(text, (variable := _WITHOUT_LEVELS[text]), None, PERCENT.get(variable, 1.0))
+    if found := of_store(dataset).get(text):
+        return found
+    match = re.fullmatch(r"([a-z]+?)(\d+(?:\.\d+)?)(k?)", text)
+    if match is None or match[1] not in _WITH_LEVELS:
+        raise LexiconError(
+            f"Expected a name of earth2studio's lexicon that the variable table has a field for, got {text!r}"
+        )
+    variable = _WITH_LEVELS[match[1]]
+    axis = VARIABLES[variable].vertical
+    kind = str(dataset.attrs.get("vertical_coordinate", "pressure"))
+    for k, value in enumerate(dataset[axis].values if axis in dataset.dims else ()):
+        if _aloft(variable, kind, k, value) == text:
+            return Name(text, variable, k)
+    raise LexiconError(f"Expected a level that the analysis has for {text} ({variable}), it has none such")
 
 
 def _surface(variable: str, step_seconds: float) -> Name:

@@ -81,7 +81,7 @@ def test_it_goes_on_from_a_checkpoint_of_earth2studio_with_the_budgets_pinned_as
         shape = deterministic(time, steps, model, source, XarrayBackend(), verbose=False, checkpoint=kept).root
     for name in whole.data_vars:
         xr.testing.assert_equal(shape[name].isel(lead_time=slice(3, None)), whole[name].isel(lead_time=slice(3, None)))
-        assert not shape[name].isel(lead_time=slice(0, 2)).any(), "the second run made the first steps again"
+        assert np.isnan(shape[name].isel(lead_time=slice(0, 3))).all(), "the second run made the first steps again"
 
 
 def test_a_package_and_a_data_source_of_earth2studio_serve_as_well(paths, expected, tmp_path):
@@ -135,7 +135,7 @@ def test_a_single_call_is_one_step(paths, expected):
     place = list(found["variable"]).index("t1k")
     ours = expected.temperature.isel(lead_time=1, level=1).values
     np.testing.assert_allclose(out[:, 0, place].numpy(), ours, rtol=1e-6)
-    with pytest.raises(ValueError, match="variable"):
+    with pytest.raises(ValueError, match="dim variable are not the same"):
         model(x[:, :, 1:], at | OrderedDict(variable=at["variable"][1:]))
 
 
