@@ -79,7 +79,7 @@ def forecast(
     ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
     sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
     forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, sea, offsets)
-    times = _times(dataset, init)
+    times = times_of(dataset, init)
     if (days is None) == (lead is None):
         raise ValueError(f"Expected days or a lead, got {days} and {lead}")
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
@@ -91,7 +91,7 @@ def forecast(
     return open_forecast(output)
 
 
-def _times(dataset: xr.Dataset, init) -> list:
+def times_of(dataset: xr.Dataset, init) -> list:
     """Initial times as the store has them. Raises `ValueError` for one that it lacks."""
     wanted = [init] if isinstance(init, str) or np.ndim(init) == 0 else list(init)
     index = dataset.indexes["time"]
