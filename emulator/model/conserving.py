@@ -71,7 +71,8 @@ def find_residuals(
 ) -> bool:
     """Finds what `conservation` estimates with its defaults and the stores' own roles, and keeps it beside the statistics.
 
-    `stores`: paths, one after another in time; `scenarios`: of further ones of any times. False where they lack what the budgets need.
+    `stores`: paths, one after another in time; `scenarios`: of further ones of any times. False where they lack what the
+    budgets need.
     """
     options, paths = ConservationOptions.of({}), [*stores, *scenarios]
     opened = [*map(open_analysis, stores), *(apart(open_analysis(path)) for path in scenarios)]
