@@ -1,71 +1,103 @@
 """Train variants of one experiment on the same data, verify them against one another, and print a table.
 
-    python scripts/compare.py conf/compare/conservation.yaml [--minutes M] [dotted.name=value ...]
+    python scripts/compare.py conf/compare/conservation.yaml [--minutes M [--clock cpu]] [dotted.name=value ...]
 
 The file names an experiment, whose data and statistics all variants share (they are made when they are not there), and
 what each variant changes. Overrides apply to every variant. Every variant is trained, rolled out and scored like an
-experiment of its own under `directory/NAME`; `directory/report/report.html` compares them. With `--minutes` the numbers
-of updates are scaled, before a variant starts, so that its training takes that long at its own measured speed. A stopped
-comparison goes on where it was.
+experiment of its own under `directory/NAME`, in a process of its own; `directory/report/report.html` compares them. With
+`--minutes` the numbers of updates are scaled, before a variant starts, so that its training takes that long at its own
+measured speed: by the clock, or in processor time, which other programs on the machine disturb less. With
+`free_run_days` in the file a long run without the envelope of the training data is added. A stopped comparison goes on
+where it was; a variant that fails is left out, and told at the end.
 """
 
 import argparse
+import contextlib
 import json
 import logging
+import multiprocessing
 import re
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
+import torch
+import yaml
+from compared import PROCESSOR, free_run_of, markdown, row_of, rows_of_baselines
 
-from emulator.report.panels.conservation import sources, step_rms
+import emulator as em
+from emulator.model.saved_model import tensors_digest
 from emulator.report.view import View
-from emulator.store.analysis import open_analysis
-from emulator.store.forecast import open_forecast
-from emulator.store.schema import grid_of
+from emulator.store.schema import entry
+from emulator.training.run import StageHooks, Training
 from emulator.verify.assemble import open_scores
 from pipelines import load
 from pipelines.config import Experiment, ReportConfig, TrainConfig, VerifyConfig
+from pipelines.load import to_yaml
 from pipelines.report import report
 from pipelines.run import run
-from pipelines.train import train
+from pipelines.train import options_of
 from pipelines.verify import verify
 from pipelines.yaml_files import read_yaml
 
-RAIN = "mean_total_precipitation_rate"
-LEADS = (1, 3, 5)
-MM_PER_DAY = 86400.0  # of 1 kg m-2 s-1
-DRIZZLE = (0.1, 1.0)  # mm per day
+log = logging.getLogger("compare")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--minutes", type=float, help="training time of each variant")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="of these minutes: the clock, or processor time"
+    )
+    parser.add_argument("--only", type=lambda text: text.split(","), help="names of some of its variants, with commas")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    _logged()
     plan = read_yaml(options.config)
     source = options.config.parent / plan["experiment"]
     directory = Path(plan["directory"])
     base = load.load_experiment(source)
     _make_data(base)
-    rows = {}
-    for name, changes in plan["variants"].items():
+    rows, failed = {}, []
+    for name in options.only or plan["variants"]:
+        changes = plan["variants"][name]
         place = directory / re.sub(r"\W+", "-", name)
         experiment = _variant(base, source, changes, options.overrides, place)
-        if options.minutes:
-            experiment = _timed(experiment, options.minutes * 60, place)
-        run(experiment)
-        rows[name] = experiment
+        updates = _updates(experiment, place, options.minutes, options.clock)
+        experiment = experiment if updates is None else with_updates(experiment, updates)
+        if _alone(_finish, experiment, plan.get("free_run_days", 0)):
+            rows[name] = experiment
+        else:
+            failed.append(name)
     view = _score(base, rows, directory)
-    table = [_row(view, name, experiment) for name, experiment in rows.items()]
-    table += [{"variant": name, **_errors(view, name)} for name in view.baselines]
-    print(_markdown(table))
+    table = [row_of(view, name, experiment) for name, experiment in rows.items()] + rows_of_baselines(view)
+    print(markdown(table))
     (directory / "table.json").write_text(json.dumps(table, indent=1))
+    if failed:
+        sys.exit(f"{', '.join(failed)} failed, see the log above; the table is without")
+
+
+def _logged() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+
+
+def _alone(function, experiment: Experiment, *given) -> bool:
+    """Call it in a process of its own, whose memory is nobody else's; whether it came to its end."""
+    process = multiprocessing.get_context("spawn").Process(target=_call, args=(function, to_yaml(experiment), *given))
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _call(function, text: str, *given) -> None:
+    """What `_alone` starts: classes of configurations are made when they are asked for, and travel as text."""
+    _logged()
+    function(Experiment.model_validate(yaml.safe_load(text)), *given)
 
 
 def _make_data(base: Experiment) -> None:
@@ -90,27 +122,70 @@ def _dotted(changes: dict, prefix: str = "") -> list[str]:
     return found
 
 
-def _timed(experiment: Experiment, seconds: float, place: Path) -> Experiment:
-    """The variant with its phases scaled to a training time; the choice is kept beside its results."""
+def _updates(experiment: Experiment, place: Path, minutes: float | None, clock: str) -> list[int] | None:
+    """Updates of every phase for a training time, kept beside the variant's results; None: as they are configured."""
     kept = place / "phases.json"
-    config = experiment.train
-    if kept.exists():
-        updates = json.loads(kept.read_text())
-    else:
-        spent = sum(phase.updates * _seconds_per_update(config, i) for i, phase in enumerate(config.phases))
-        updates = [max(1, round(phase.updates * seconds / spent)) for phase in config.phases]
-        place.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(updates))
-    phases = [phase.model_copy(update={"updates": n}) for phase, n in zip(config.phases, updates, strict=True)]
-    return experiment.model_copy(update={"train": config.model_copy(update={"phases": phases})})
+    if minutes and not kept.exists():
+        _alone(_find_updates, experiment, kept, minutes * 60, clock)
+    return json.loads(kept.read_text())["updates"] if minutes and kept.exists() else None
 
 
-def _seconds_per_update(config: TrainConfig, index: int, trials: int = 6) -> float:
-    phase = config.phases[index].model_copy(update={"updates": trials + 2})
+def _find_updates(experiment: Experiment, kept: Path, seconds: float, clock: str) -> None:
+    phases = experiment.train.phases
+    paces = [seconds_per_update(experiment.train, index, clock) for index in range(len(phases))]
+    spent = sum(phase.updates * pace for phase, pace in zip(phases, paces, strict=True))
+    updates = [max(1, round(phase.updates * seconds / spent)) for phase in phases]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({"updates": updates, "seconds": paces}))
+
+
+def with_updates(experiment: Experiment, updates: list[int]) -> Experiment:
+    """The experiment with so many updates in its phases."""
+    phases = [
+        phase.model_copy(update={"updates": n}) for phase, n in zip(experiment.train.phases, updates, strict=True)
+    ]
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update={"phases": phases})})
+
+
+def seconds_per_update(config: TrainConfig, index: int, clock: str = "wall", trials: int = 5) -> float:
+    """Median time of an update of a phase, of so many after the first four, which settle memory."""
+    at = []
+
+    @contextlib.contextmanager
+    def reporting(identity, updates):
+        yield lambda row: at.append(CLOCKS[clock]())
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    phase = config.phases[index].model_copy(update={"updates": trials + 4})
     with tempfile.TemporaryDirectory() as folder:
-        train(config.model_copy(update={"phases": [phase], "output": Path(folder), "log_every": 1}))
-        at = [json.loads(line)["seconds"] for line in (Path(folder) / "timing.jsonl").read_text().splitlines()]
-    return statistics.median(np.diff(at)[1:])
+        trial = {"phases": [phase], "output": Path(folder), "log_every": 1, "validation": None}
+        Training(options_of(config.model_copy(update=trial)), StageHooks("trial", "trial", reporting=reporting)).run()
+    return statistics.median(np.diff(at)[3:])
+
+
+def _finish(experiment: Experiment, free_run_days: int) -> None:
+    """All of a variant but its scores; every start notes the processor time of its training."""
+    began = time.process_time()
+    run(experiment, only="train")
+    with open(experiment.directory / PROCESSOR, "a") as stream:
+        stream.write(f"{time.process_time() - began:.1f}\n")
+    run(experiment)
+    if free_run_days:
+        _run_freely(experiment, free_run_days)
+
+
+def _run_freely(experiment: Experiment, days: int) -> None:
+    """A run as long as that, with daily output, whose states nothing holds back but what their variables allow."""
+    truth = em.open_analysis(experiment.rollout.store)
+    model = em.load_model(experiment.rollout.checkpoint)
+    for name, where in model.layout.prognostic.slices.items():
+        variable = entry(truth, name)
+        model.lower[where] = -np.inf if variable.minimum is None else variable.minimum
+        model.upper[where] = np.inf if variable.maximum is None else variable.maximum
+    model.loaded = tensors_digest(model)
+    start = em.open_forecast(experiment.rollout.output)["init_time"].values[0]
+    em.forecast(model, truth, start, days, thin={"every_hours": 24}, output=free_run_of(experiment))
 
 
 def _score(base: Experiment, rows: dict[str, Experiment], directory: Path) -> View:
@@ -119,100 +194,6 @@ def _score(base: Experiment, rows: dict[str, Experiment], directory: Path) -> Vi
     verify(VerifyConfig(forecasts=forecasts, output=directory / "scores.nc", **common))
     report(ReportConfig(scores=directory / "scores.nc", output=directory / "report", title=directory.name))
     return View(open_scores(directory / "scores.nc"))
-
-
-def _row(view: View, name: str, experiment: Experiment) -> dict:
-    timing = (Path(experiment.train.output) / "timing.jsonl").read_text().splitlines()
-    row = {
-        "variant": name,
-        "training seconds": round(_spent(timing)),
-        "updates": sum(phase.updates for phase in experiment.train.phases),
-    }
-    row |= _errors(view, name)
-    if "budget_relative" in view.scores and name in sources(view):
-        for budget in map(str, view.scores["budget"].values):
-            row[f"{budget} residual"] = float(np.nanmax(step_rms(view, name, budget)[1:]))
-    row |= _rain(experiment)
-    if experiment.rollout.long_run_days:
-        row[f"largest departure in {experiment.rollout.long_run_days} days [std]"] = _departure(experiment)
-    return row
-
-
-def _errors(view: View, name: str) -> dict:
-    """RMSE of the headline channels after `LEADS` days."""
-    found = {}
-    for channel in view.headline:
-        rmse = view.get("rmse", name, channel)
-        found[f"{view.title(channel)} [{view.units(channel)}]"] = [float(rmse[i]) for i in map(view.lead_index, LEADS)]
-    return found
-
-
-def _spent(timing: list[str]) -> float:
-    """Seconds over all starts of a training: each start counts from nought."""
-    total, last = 0.0, 0.0
-    for seconds in (json.loads(line)["seconds"] for line in timing):
-        total += seconds - last if seconds > last else seconds
-        last = seconds
-    return total
-
-
-def _rain(experiment: Experiment) -> dict:
-    """Mean precipitation against the truth at the same times, and the share of area and time with drizzle, days 1 to 5."""
-    forecast, truth = open_forecast(experiment.rollout.output), open_analysis(experiment.rollout.store)
-    if RAIN not in forecast:
-        return {}
-    area = grid_of(truth).area
-    sums = np.zeros((2, 2))
-    leads = forecast["lead_time"].values
-    wanted = (leads >= np.timedelta64(24, "h")) & (leads <= np.timedelta64(120, "h"))
-    for init in forecast["init_time"].values:
-        ours = forecast[RAIN].sel(init_time=init).values[wanted]
-        true = truth[RAIN].sel(time=init + leads[wanted]).values
-        for row, field in enumerate((ours, true)):
-            field = field.astype(np.float64) * MM_PER_DAY
-            drizzle = (field >= DRIZZLE[0]) & (field < DRIZZLE[1])
-            sums[row] += [(field.mean(0) * area).sum(), (drizzle.mean(0) * area).sum()]
-    (rain, drizzle), (true_rain, true_drizzle) = sums / forecast.sizes["init_time"]
-    return {
-        "precipitation bias [mm/day]": rain - true_rain,
-        "drizzle share": drizzle,
-        "drizzle share of the truth": true_drizzle,
-    }
-
-
-def _departure(experiment: Experiment) -> float:
-    """Largest |x - mean| / std of any field, level and day of the long run; NaN when it is not finite."""
-    with xr.open_dataset(experiment.train.statistics) as statistics_:
-        run_ = open_forecast(experiment.rollout.long_run)
-        worst = 0.0
-        for name in experiment.train.prognostic or []:
-            values = run_[name].isel(init_time=0).values.astype(np.float64)
-            mean, std = (statistics_[name].sel(statistic=kind).values for kind in ("mean", "std"))
-            shape = (1, -1, 1, 1) if values.ndim == 4 else (1, 1, 1)
-            departure = np.abs((values - mean.reshape(shape)) / std.reshape(shape)).max(axis=(0, -2, -1))
-            if name == "specific_humidity":
-                departure = departure[1:]  # almost no water in the top layer: the truth itself reaches 60 there
-            worst = max(worst, float(departure.max())) if np.isfinite(departure).all() else float("nan")
-    return worst
-
-
-def _markdown(table: list[dict]) -> str:
-    """Variants as columns, what was measured as rows."""
-    lines = [
-        "| | " + " | ".join(row["variant"] for row in table) + " |",
-        "|---|" + "---|" * len(table),
-    ]
-    for key in [key for key in table[0] if key != "variant"]:
-        lines.append(f"| {key} | " + " | ".join(_cell(row.get(key)) for row in table) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return " / ".join(f"{entry:.3g}" for entry in value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""`scripts/compare.py`: variants trained for the same time, each in a process of its own, stopped and started again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_experiment import tiny_experiment
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_variants_of_one_training_time_are_compared_and_one_that_fails_is_told(tmp_path):
+    experiment = tiny_experiment(tmp_path)
+    text = yaml.safe_load(experiment.read_text())
+    text["rollout"] |= {"uncorrected_inits": 0, "long_run_days": 2}
+    experiment.write_text(yaml.safe_dump(text))
+    wrong = {"kind": "unet", "width": 4, "depth": 9}
+    variants = {"SFNO": {}, "U-Net": {"train": {"network": {"kind": "unet", "width": 4, "depth": 1}}}}
+    plan = {"experiment": "experiment.yaml", "directory": str(tmp_path / "compared"), "free_run_days": 2}
+    (tmp_path / "plan.yaml").write_text(
+        yaml.safe_dump(plan | {"variants": variants | {"wrong": {"train": {"network": wrong}}}})
+    )
+
+    def compare(*more):
+        command = [sys.executable, str(ROOT / "scripts" / "compare.py"), str(tmp_path / "plan.yaml"), *more]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    how = "--minutes", "0.02", "--clock", "cpu", "train.threads=1"
+    done = compare(*how)
+    assert done.returncode != 0 and done.stderr.rstrip().endswith(
+        "wrong failed, see the log above; the table is without"
+    )
+    table = json.loads((tmp_path / "compared" / "table.json").read_text())
+    assert [row["variant"] for row in table] == ["SFNO", "U-Net", "persistence", "climatology"]
+    for row, place in zip(table[:2], ("SFNO", "U-Net"), strict=True):
+        kept = json.loads((tmp_path / "compared" / place / "phases.json").read_text())
+        spent = sum(n * pace for n, pace in zip(kept["updates"], kept["seconds"], strict=True))
+        assert abs(spent - 1.2) < max(kept["seconds"]) and row["updates"] == sum(kept["updates"])
+        assert row["parameters"] > 100 and row["peak memory of training [GB]"] > 0.1
+        assert row["largest departure in 2 days [std]"] > 0 and row["the same in 3 days without the envelope"] > 0
+    again = compare(*how, "--only", "U-Net,SFNO")
+    assert again.returncode == 0, again.stderr
+    assert "train: starting" not in again.stderr and "| U-Net | SFNO |" in again.stdout
+    after = json.loads((tmp_path / "compared" / "table.json").read_text())
+    same = {key: value for key, value in table[1].items() if "time" not in key}
+    assert same == {key: after[0][key] for key in same}
