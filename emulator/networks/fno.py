@@ -65,7 +65,7 @@ class FNO(MapNetwork):
       in_channels, out_channels: channels of the input and of the output. nlat, nlon: the grid.
       poles: whether the grid has rows at the poles. options: size and design.
       space: processes that hold a state together, each a band of rows, and of all rows a share of the waves along longitude.
-    Raises `ValueError` for more modes than the grid has.
+    Raises `ValueError` for more modes than the grid has, and fewer than processes.
     """
 
     def __init__(
@@ -85,6 +85,10 @@ class FNO(MapNetwork):
         if 2 * options.modes[0] > rows or options.modes[1] > nlon // 2 + 1:
             raise ValueError(
                 f"Expected modes of at most {rows // 2} and {nlon // 2 + 1}, got {options.modes[0]} and {options.modes[1]}"
+            )
+        if options.modes[1] < space.size:
+            raise ValueError(
+                f"Expected waves along longitude for each of {space.size} processes, got modes {options.modes[1]}"
             )
         width, bounds = options.width, space.bounds(rows)
         self.extension = None if space.size == 1 else Extension(nlat, rows, Edges(poles), options.latitude, space)

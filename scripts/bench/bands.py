@@ -22,6 +22,14 @@ from emulator.planet.grid import Grid
 
 CASES = {
     "unet": ({"kind": "unet", "width": 32, "depth": 3}, Grid.equiangular(193, 384, poles=True)),
+    "fuxi": (
+        {"kind": "fuxi", "width": 96, "blocks": 6, "heads": 6, "window": 8, "patch": 1},
+        Grid.equiangular(97, 192, poles=True),
+    ),
+    "wxformer": (
+        {"kind": "wxformer", "widths": [32, 64, 128], "near": 8, "far": [8, 6, 6]},
+        Grid.equiangular(145, 288, poles=True),
+    ),
     "graph": ({"kind": "graph", "width": 128, "rounds": 6, "refinement": 5}, Grid.gaussian(96)),
 }
 CHANNELS = 16

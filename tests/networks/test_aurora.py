@@ -123,7 +123,7 @@ def test_before_it_is_trained_the_u_net_is_its_way_down_and_up_with_the_publishe
 def test_rows_that_patches_do_not_divide_are_filled_up_by_those_beyond_the_poles(grid):
     net = made(grid=grid)
     x = fields(net)
-    whole = net._whole(x)
+    whole = net.whole(x)
     assert whole.shape[2] % 2 == 0 and net(x).shape == (2, net.out_channels, *grid.shape)
     assert_close(whole[:, :, -1], x[:, :, -2 if grid.has_poles else -1].roll(grid.shape[1] // 2, -1))
 
