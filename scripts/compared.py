@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from emulator.data.channels import Layout
 from emulator.model import checkpoint
 from emulator.report.display import lead_label
 from emulator.report.panels.conservation import sources, step_rms
@@ -50,12 +51,9 @@ def row_of(view: View, name: str, experiment: Experiment) -> dict:
         )
     if (free := free_run_of(experiment)).exists():
         departures = _departures(experiment, free)
-        row |= {
-            f"the same in {len(departures)} days without the envelope": float(departures.max()),
-            f"days until {FAR} std without the envelope": int(np.argmax(~(departures < FAR)) + 1)
-            if (~(departures < FAR)).any()
-            else f"over {len(departures)}",
-        }
+        last, far = len(departures) - 1, np.flatnonzero(departures >= FAR)
+        row[f"the same in {last} days without the envelope"] = float(departures.max())
+        row[f"days until {FAR} std without the envelope"] = int(far[0]) if len(far) else f"over {last}"
     return row
 
 
@@ -131,11 +129,12 @@ def _rain(experiment: Experiment) -> dict:
 
 
 def _departures(experiment: Experiment, run: Path) -> np.ndarray:
-    """Largest |x - mean| / std of any field, level and cell of each day of a long run; infinite where it is not finite."""
+    """Largest |x - mean| / std of any field, level and cell on each day of a long run from its start; not finite: inf."""
+    saved = checkpoint.describe(Path(experiment.rollout.checkpoint))
     with xr.open_dataset(experiment.train.statistics) as statistics_:
         run_ = open_forecast(run)
         worst = np.zeros(run_.sizes["lead_time"])
-        for name in experiment.train.prognostic or []:
+        for name in Layout.from_json(saved["layout"]).prognostic.names:
             values = run_[name].isel(init_time=0).values.astype(np.float64)
             mean, std = (statistics_[name].sel(statistic=kind).values for kind in ("mean", "std"))
             shape = (1, -1, 1, 1) if values.ndim == 4 else (1, 1, 1)

@@ -11,9 +11,11 @@ import yaml
 from tiny_experiment import tiny_experiment
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 1800  # twelve processes that each import torch, on a machine that others share
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(SECONDS)
 def test_variants_of_one_training_time_are_compared_and_one_that_fails_is_told(tmp_path):
     experiment = tiny_experiment(tmp_path)
     text = yaml.safe_load(experiment.read_text())
@@ -43,7 +45,7 @@ def test_variants_of_one_training_time_are_compared_and_one_that_fails_is_told(t
         spent = sum(n * pace for n, pace in zip(kept["updates"], kept["seconds"], strict=True))
         assert abs(spent - 1.2) < max(kept["seconds"]) and row["updates"] == sum(kept["updates"])
         assert row["parameters"] > 100 and row["peak memory of training [GB]"] > 0.1
-        assert row["largest departure in 2 days [std]"] > 0 and row["the same in 3 days without the envelope"] > 0
+        assert row["largest departure in 2 days [std]"] > 0 and row["the same in 2 days without the envelope"] > 0
     again = compare(*how, "--only", "U-Net,SFNO")
     assert again.returncode == 0, again.stderr
     assert "train: starting" not in again.stderr and "| U-Net | SFNO |" in again.stdout
