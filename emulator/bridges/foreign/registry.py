@@ -84,8 +84,8 @@ def opened_with_consent(path, trusted: bool, package: str) -> Path:
     """The path of a pickle that may be opened. Raises `ForeignError` without consent, saying why, and without a file."""
     if not trusted:
         raise ForeignError(
-            f"Expected trust_pickle: true to open {path}: a checkpoint of {package} is a pickle, which can run any program as "
-            "you while it is opened, so say that you trust who made it"
+            f"Expected trust_pickle: true to open {path}: a checkpoint of {package} is a pickle, which can run any program "
+            "as you while it is opened, so say that you trust who made it"
         )
     if not Path(path).is_file():
         raise ForeignError(f"Expected a checkpoint of {package} at {path}, got no file there")
