@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from emulator.embedded import MODELS, simulation
@@ -41,25 +40,20 @@ def simulations(config: SimulateConfig) -> list[SimulateConfig]:
     if not config.scenarios:
         return [config]
     plain = config.model_copy(update={"scenarios": {}})
-    found = {
-        name: plain.model_copy(
+    found = [
+        plain.model_copy(
             update={"directory": config.directory / name} | {key: getattr(one, key) for key in one.model_fields_set}
         )
         for name, one in config.scenarios.items()
-    }
-    return [_with_control(name, one, found) for name, one in found.items()]
-
-
-def _with_control(name: str, one: SimulateConfig, scenarios: Mapping[str, SimulateConfig]) -> SimulateConfig:
-    """The same, with the folder of its control where that is another scenario, named."""
-    if not _is_slab(one) or (control := scenarios.get(str(one.ocean.control))) is None:
-        return one
-    if _is_slab(control):
-        raise ConfigError(
-            f"Expected a scenario over prescribed seas as simulate.scenarios.{name}.ocean.control, got {one.ocean.control}, "
-            "which is over a slab"
-        )
-    return one.model_copy(update={"ocean": one.ocean.model_copy(update={"control": control.directory})})
+    ]
+    slabs = [one for one in found if _is_slab(one)]
+    for one in slabs:
+        if one.ocean.control in [other.directory for other in slabs]:
+            raise ConfigError(
+                f"Expected a scenario over prescribed seas as the control of {one.directory.name}, got "
+                f"{one.ocean.control.name}, which is over a slab"
+            )
+    return found
 
 
 def _is_slab(config: SimulateConfig) -> bool:

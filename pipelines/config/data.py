@@ -39,6 +39,21 @@ class SimulateConfig(ScenarioConfig):
         description="name: what differs from this section; each a simulation in a folder of its own under the directory",
     )
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _find_controls(cls, values: Any) -> Any:
+        """In place of a scenario's name as the control of a slab its folder, which moves with the run."""
+        if not isinstance(values, dict) or not isinstance(scenarios := values.get("scenarios"), dict):
+            return values
+
+        def found(section: Any) -> Any:
+            ocean = section.get("ocean") if isinstance(section, dict) else None
+            if not isinstance(ocean, dict) or str(ocean.get("control")) not in scenarios:
+                return section
+            return section | {"ocean": ocean | {"control": Path(values["directory"]) / str(ocean["control"])}}
+
+        return found(values) | {"scenarios": {name: found(section) for name, section in scenarios.items()}}
+
 
 SourceConfig = model_of(
     SourceOptions,

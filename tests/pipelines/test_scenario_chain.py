@@ -1,6 +1,8 @@
 """Scenarios from sources to forecasts by one command: a store for each, trained on by name, forecast where none was seen."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from tiny_experiment import tiny_experiment
 from emulator.data.normalisation import open_statistics
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
+from emulator.training.identity import data_digests, stores_of
+from emulator.training.options import ForecastOptions, TrainOptions
 from pipelines.check import check_experiment
 from pipelines.cli import main
 from pipelines.config import ConfigError, IngestConfig
@@ -80,6 +84,22 @@ def test_a_second_run_does_nothing_and_a_lost_store_is_made_again(finished, tmp_
     assert (
         open_analysis(run / "warm2.zarr").attrs["fingerprint"] == open_analysis(tmp_path / "away").attrs["fingerprint"]
     )
+
+
+def test_a_training_knows_a_scenario_from_a_store_that_goes_on(finished):
+    """Of the same stores: windows may cross from one to the next, which are other data."""
+    run, places = finished.parent / "run", {"statistics": Path("s.nc"), "output": Path("t")}
+    one = {"store": run / "control.zarr", "network": {"kind": "sfno"}, "conservation": {"kind": "none"}} | places
+    scenarios = TrainOptions(scenarios=(run / "warm4.zarr",), **one)
+    later = TrainOptions(later_stores=(run / "warm4.zarr",), **one)
+    assert scenarios.paths == later.paths
+    marks = []
+    for options in (scenarios, later):
+        options = dataclasses.replace(options, statistics=run / "statistics.nc")
+        marks.append(data_digests(options, stores_of(options)))
+    assert marks[0] != marks[1] and [mark.removeprefix("scenario ") for mark in marks[0]] == marks[1]
+    with pytest.raises(ValueError, match="forecasts, or scenarios"):
+        dataclasses.replace(scenarios, forecasts=ForecastOptions(Path("f.zarr"), 1.0))
 
 
 def test_a_simulations_scenarios_are_ingested_each_by_itself(tmp_path):

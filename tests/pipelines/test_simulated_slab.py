@@ -1,5 +1,7 @@
 """A slab among the scenarios of a simulation: what comes before what, what is refused, and what its chunks hold."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -63,7 +65,8 @@ def test_a_control_is_known_by_what_it_is_and_may_grow_longer(tmp_path):
     ],
 )
 def test_slabs_that_cannot_be_are_refused_in_one_sentence(tmp_path, ocean, words):
-    pytest.importorskip("jcm", reason="JAX-GCM is not installed: the extra emulator[gcm]")
+    if importlib.util.find_spec("jcm") is None:
+        pytest.skip("JAX-GCM is not installed: the extra emulator[gcm]")
     scenarios = {"slab": {"ocean": ocean}, "other": {"ocean": {"depth": 5, "control": "control"}}, "control": {}}
     with pytest.raises(ValueError, match=words):
         check(section(tmp_path, scenarios), set())
@@ -74,13 +77,13 @@ def test_slabs_that_cannot_be_are_refused_in_one_sentence(tmp_path, ocean, words
 def finished(tmp_path_factory):
     pytest.importorskip("jcm", reason="JAX-GCM is not installed: the extra emulator[gcm]")
     config = section(tmp_path_factory.mktemp("slab"))
-    assert "3 days of at T21" not in check(config, set()) and "slab ocean of 20 m" in check(config, set())
+    assert "slab ocean of 20 m" in check(config, set())
     simulate(config)
     return config
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_heat_of_the_slab_is_booked_in_its_store(finished, tmp_path):
     """rho c h dT = (F + Q) dt day by day, to the rounding of a sea temperature in float32."""
     folder = finished.directory / "slab"
@@ -102,7 +105,7 @@ def test_heat_of_the_slab_is_booked_in_its_store(finished, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_slab_that_is_stopped_or_goes_on_to_more_days_is_one_that_was_not(finished, tmp_path, monkeypatch):
     """Also where its control has grown longer in between."""
     from emulator.embedded.slab import OverSlab
