@@ -57,9 +57,10 @@ class Rows(nn.Module):
         """
         return x if self.as_they_are else _WithRows.apply(x, self)
 
-    def turn(self, rows):
-        """Rows `(above + below, batch, nlon, channel)`, those beyond a pole half a turn on."""
-        return torch.where(self.turned, rows.roll(rows.shape[2] // 2, 2), rows) if self.turns else rows
+    def turn(self, rows, back: bool = False):
+        """Rows `(above + below, batch, nlon, channel)`, those beyond a pole half a turn on, or back again."""
+        half = rows.shape[2] // 2  # of an odd number of columns half a turn is not its own inverse
+        return torch.where(self.turned, rows.roll(-half if back else half, 2), rows) if self.turns else rows
 
     def continue_columns(self, out):
         """The outermost columns, from those at the other end or beside them."""
@@ -116,7 +117,7 @@ class _WithRows(torch.autograd.Function):
             g_x = F.pad(g_x, (0, 0, rows.kept.start, ctx.own - rows.kept.stop))
         outer = torch.cat([g[:, :, : rows.above], g[:, :, below:]], 2)
         more = rows.without_columns(outer).permute(2, 0, 3, 1)
-        rows.fetch.add_back(rows.turn(more), g_x.permute(2, 0, 3, 1))  # half a turn is its own inverse
+        rows.fetch.add_back(rows.turn(more, back=True), g_x.permute(2, 0, 3, 1))
         return g_x, None
 
 

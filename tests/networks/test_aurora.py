@@ -102,6 +102,7 @@ def test_merging_takes_what_lies_around_and_splitting_gives_the_shape_back(shape
         assert_close(four[:, :, -1, 0, 2], maps[:, :, -1, -(columns // 2)])  # half a turn on
         assert_close(four[:, :, 0, -1, 1], maps[:, :, 0, 0])
     assert Splitting(3, Tokens.of(shape))(merging(x)).shape == x.shape
+    assert torch.autograd.gradcheck(lambda x: merging.gathered(x), x[:1].double().requires_grad_())
 
 
 @pytest.mark.parametrize("count", [2, 3])
