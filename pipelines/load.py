@@ -103,7 +103,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | N
             raw[stage] = {**paths, **raw[stage]}
     if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):
         named = raw["simulate"].get("scenarios") or []
-        raw["ingest"] |= {"scenarios": list(named)} if named else {}
+        raw["ingest"] = ({"scenarios": list(named)} if named else {}) | raw["ingest"]
         raw["ingest"]["sources"] = [{"path": f"{raw['simulate']['directory']}/{'{scenario}/' if named else ''}*.nc"}]
     _find_scenarios(raw)
     experiment = parse(Experiment, raw, str(path), context)

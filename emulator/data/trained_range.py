@@ -48,7 +48,7 @@ class TrainedRange:
                 limits = trained_limits(statistics, [name for name in names if name in statistics])
             except (KeyError, OSError, ValueError):
                 log.debug("the checkpoint does not tell the range of its forcing")
-        return cls(limits or {})
+        return cls({name: limits[name] for name in names if name in limits} if limits else {})
 
     def see(self, name: str, values, when: object = "") -> None:
         """Compares values `(level or 1, ...)` in the store's units; what is missing is left out.

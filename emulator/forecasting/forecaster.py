@@ -20,7 +20,7 @@ from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
-from emulator.model.coupled import Carry, Coupled
+from emulator.model.coupled import SEA_TEMPERATURE, Carry, Coupled
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Stepper, newest
@@ -60,6 +60,8 @@ class Forecaster:
         sea: Sea | None = None,
         offsets: Mapping[str, float] | None = None,
     ):
+        if sea is not None and SEA_TEMPERATURE in (offsets or {}):
+            raise ValueError(f"Expected no offset of {SEA_TEMPERATURE} with an ocean, which steps it itself")
         self.sea = sea
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
@@ -69,7 +71,8 @@ class Forecaster:
         steps = layout.lengths[0] if length is None else length
         self.forcing = Forcing(dataset, layout, steps, reference, self.space, offsets)
         saved = getattr(self.step, "metadata", None)
-        self.forcing.trained = TrainedRange.of_checkpoint(saved, layout.forcing.names)
+        prescribed = [name for name in layout.forcing.names if sea is None or name != SEA_TEMPERATURE]
+        self.forcing.trained = TrainedRange.of_checkpoint(saved, prescribed)
         self.rows: np.ndarray | None = None
         self._fetch: Fetch | None = None
         self._outside: dict[str, np.ndarray | None] = {}

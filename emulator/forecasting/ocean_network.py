@@ -14,7 +14,7 @@ from emulator.data.forcing import Forcing, StepInputs
 from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates
 from emulator.forecasting.leads import Lead
-from emulator.forecasting.options import EnsembleOptions, OceanNetworkOptions
+from emulator.forecasting.options import EnsembleOptions, OceanNetworkOptions, ocean_store
 from emulator.forecasting.sea import Begun, SeaTemperatures, land_share, written_attributes
 from emulator.model.coupled import SEA_TEMPERATURE, HeatFlux, check_coupling
 from emulator.model.ocean_emulator import WATER_TEMPERATURE, Exchange, OceanEmulator
@@ -112,7 +112,7 @@ class NetworkSea:
             "hours": self._forcing.step_seconds / 3600,
             "exchanged": list(exchange.names),
         }
-        path = Path() if output is None else Path(output).with_name(f"{Path(output).stem}-ocean.zarr")
+        path = Path() if output is None else ocean_store(Path(output))
         self.output = OceanFields(path, own, self._forcing, ensemble, every, network, exchange.names)
 
     def check(self, times: Sequence) -> None:

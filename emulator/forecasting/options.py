@@ -46,7 +46,7 @@ class SlabOptions(Options):
     """A mixed layer whose temperature follows from the fluxes that the network predicts."""
 
     depth: float | str | None = option(
-        None, "of the layer, m: a number, or a file with ocean_mixed_layer_depth; None: the store's"
+        None, "of the layer, m: a number, or a file with slab_ocean_depth; None: the store's"
     )
     convergence: float | str | None = option(
         None, "heat that currents bring, W m-2: a number, or a file with ocean_heat_flux_convergence; None: the store's"
@@ -72,3 +72,8 @@ def ocean_options(given: Mapping) -> OceanOptions:
     if kind not in OCEANS:
         raise ValueError(f"Expected a kind of ocean among {', '.join(OCEANS)}, got {kind!r}")
     return OCEANS[kind].of({name: value for name, value in given.items() if name != "kind"})
+
+
+def ocean_store(output: Path) -> Path:
+    """Where an ocean's network writes beside the forecasts that it is coupled with."""
+    return output.with_name(f"{output.stem}-ocean.zarr")

@@ -1,5 +1,6 @@
 """Forecasts with trained models from an analysis store: one call for a notebook, and what a batch stage is made of."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -188,10 +189,7 @@ class Models:
         """The same models, with "none" without an envelope of the training data; raises `ValueError` for other words."""
         if bounds not in ("trained", "none"):
             raise ValueError(f"Expected bounds trained or none, got {bounds!r}")
-        if bounds == "none":
-            for stage in self.stages():
-                stage.lower, stage.upper = (torch.full_like(stage.lower, sign * torch.inf) for sign in (-1, 1))
-        return self
+        return self if bounds == "trained" else Models([_unbounded(each) for each in self.steppers])
 
     def stages(self) -> list[Stepper]:
         """All steppers, those of cascades one by one."""
@@ -237,3 +235,13 @@ class Models:
                 f"Expected a network with noise, or member_checkpoints, for an ensemble of kind none; {names[0]} has no "
                 "noise, and all members would be the same"
             )
+
+
+def _unbounded(stepper: Stepper) -> Stepper:
+    """The same model, or cascade of them, without the envelope of its training; the one that is given keeps its own."""
+    if isinstance(stepper, Cascade):
+        return Cascade([(start, _unbounded(stage)) for start, stage in stepper.stages])
+    free = copy.copy(stepper)
+    free._buffers = dict(stepper._buffers)  # a shallow copy shares the table of buffers too
+    free.lower, free.upper = (torch.full_like(stepper.lower, sign * torch.inf) for sign in (-1, 1))
+    return free

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PRECISE = (SEA_TEMPERATURE,)  # written in float64: a step changes it by some hundred units in the last place of float32
 _EMPTY = Channels((), ())
+KEYS = {slab.DEPTH: "depth", slab.CONVERGENCE: "convergence"}  # of the configuration, by variable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,7 @@ class SlabSea:
         check_coupling(model.layout, flux.takes)
         self._land, grid = land_share(dataset), grid_of(dataset)
         self._dataset, self._device, constant, names = dataset, model.device, {}, []
-        record = {"kind": "slab"}
+        record = {"kind": "slab", "heat_capacity_of_a_metre": slab.heat_capacity(1.0)}
         for name, value in ((slab.DEPTH, options.depth), (slab.CONVERGENCE, options.convergence)):
             if (fixed := _fixed(value, name, dataset, grid)) is None:
                 names.append(name)
@@ -115,7 +116,8 @@ class SlabSea:
         if not options.under_ice and ICE in dataset:
             names.append(ICE)
         record["under_ice"] = options.under_ice or ICE not in dataset
-        self._check_depth(constant.get(slab.DEPTH), "rollout.ocean.depth")
+        for name, field in constant.items():
+            self._check_in_sea(name, field, f"rollout.ocean.{KEYS[name]}")
         self._temperatures = SeaTemperatures(dataset, length, names)
         on_device = {n: to_device(torch.from_numpy(v), self._device) for n, v in constant.items()}
         land = to_device(torch.from_numpy(self._land), self._device)
@@ -124,10 +126,10 @@ class SlabSea:
         self.record, self.attributes = record, written_attributes(dataset)
 
     def check(self, times: Sequence) -> None:
-        """Raises `ValueError` for a depth of the store that is none where there is sea."""
-        if slab.DEPTH not in self.ocean.constant and len(times):
-            depth = self._dataset[slab.DEPTH].sel(time=times[0]).values
-            self._check_depth(depth, f"{slab.DEPTH} at {times[0]}")
+        """Raises `ValueError` for a depth or a convergence of the store that is none where there is sea."""
+        for name in KEYS:
+            if name not in self.ocean.constant and len(times):
+                self._check_in_sea(name, self._dataset[name].sel(time=times[0]).values, f"{name} at {times[0]}")
 
     def begin(self, times: Sequence, members: int) -> Begun:
         given = self.inputs(times, 1)
@@ -137,14 +139,13 @@ class SlabSea:
     def inputs(self, times: Sequence, number: int) -> StepInputs:
         return self._temperatures.inputs(times, number)
 
-    def _check_depth(self, depth, where: str) -> None:
-        if depth is None:
-            return
-        lacking = slab.is_sea(self._land) & ~(np.broadcast_to(depth, self._land.shape) > 0)
+    def _check_in_sea(self, name: str, field: np.ndarray, where: str) -> None:
+        there = field > 0 if name == slab.DEPTH else np.isfinite(field)
+        lacking = slab.is_sea(self._land) & ~np.broadcast_to(there, self._land.shape)
         if lacking.any():
+            what = "a depth of the slab above 0 m" if name == slab.DEPTH else "a convergence of heat"
             raise ValueError(
-                f"Expected a depth of the slab above 0 m in every cell of the sea, got none in {int(lacking.sum())} cells in "
-                f"{where}"
+                f"Expected {what} in every cell of the sea, got none in {int(lacking.sum())} cells in {where}"
             )
 
 
@@ -189,7 +190,7 @@ def _fixed(value: float | str | None, name: str, dataset: xr.Dataset, grid: Grid
     """
     if value is None:
         if name not in dataset:
-            key = {slab.DEPTH: "depth", slab.CONVERGENCE: "convergence"}[name]
+            key = KEYS[name]
             hint = "; 0 goes without currents" if name == slab.CONVERGENCE else ""
             raise ValueError(
                 f"Expected rollout.ocean.{key}, a number or a file, since the store has no {name}, got none{hint}"

@@ -48,7 +48,7 @@ def envelope(samples: Samples, statistics: xr.Dataset) -> Envelope:
     if lacking:
         log.info("The statistics hold no envelope: it is found now, which reads all states; run stats anew to store it")
         return _of_samples(samples)
-    own = [str(samples.times[end]) for end in (0, -1)]
+    own = [str(min(samples.times)), str(max(samples.times))]
     theirs = [statistics.attrs.get(f"period_{end}") for end in ("start", "end")]
     if own != theirs:
         log.info("The envelope is of the statistics' period, %s to %s, not the training's, %s to %s", *theirs, *own)

@@ -17,8 +17,7 @@ from emulator.data.channels import Layout
 from emulator.data.forcing import StepInputs
 from emulator.model.stepper import Stepper, StepResult
 from emulator.planet.constants import Constants
-
-SEA_TEMPERATURE = "sea_surface_temperature"
+from emulator.planet.slab import SEA_TEMPERATURE
 
 
 @dataclasses.dataclass(frozen=True)

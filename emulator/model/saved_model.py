@@ -47,7 +47,7 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict, statistics: 
         "levels": levels and levels.to_json(),
         "constants": json.loads(constants_of(dataset).to_json()),
         "step_seconds": time_step_seconds(dataset),
-        "period": [str(samples.times[0]), str(samples.times[-1])],
+        "period": [str(min(samples.times)), str(max(samples.times))],
         "store": {key: dataset.attrs.get(key) for key in ("fingerprint", "source")},
         "scheme": scheme_state,
         **({} if statistics is None else {"forcing_range": trained_limits(statistics, samples.layout.forcing.names)}),

@@ -24,7 +24,7 @@ class Constants:
     heat_capacity_water_vapour: float = 1846.1  # J kg-1 K-1, at constant pressure
     latent_heat_vaporisation: float = 2.5008e6  # J kg-1
     latent_heat_fusion: float = 3.337e5  # J kg-1
-    sea_water_density: float = 1026.0  # kg m-3, at the surface (TEOS-10)
+    sea_water_density: float = 1025.0  # kg m-3, at the surface
     sea_water_heat_capacity: float = 3991.86795711963  # J kg-1 K-1, of potential temperature (TEOS-10's cp0)
 
     def __post_init__(self):

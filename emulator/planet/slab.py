@@ -5,10 +5,13 @@
 where they warm it. Arguments are numbers, NumPy arrays or torch tensors that broadcast, and so are results.
 """
 
-DEPTH = "ocean_mixed_layer_depth"  # m
+from emulator.planet.constants import Constants
+
+SEA_TEMPERATURE = "sea_surface_temperature"  # K
+DEPTH = "slab_ocean_depth"  # m
 CONVERGENCE = "ocean_heat_flux_convergence"  # Q, W m-2
-DENSITY = 1025.0  # kg m-3, of sea water at the surface
-SPECIFIC_HEAT = 3991.86795711963  # J kg-1 K-1, cp0 of TEOS-10
+DENSITY = Constants.sea_water_density  # kg m-3
+SPECIFIC_HEAT = Constants.sea_water_heat_capacity  # J kg-1 K-1
 
 
 def heat_capacity(depth):

@@ -1,6 +1,7 @@
 """What forecasts and long runs were given from outside, where that was changed or is beyond what training has seen."""
 
 import json
+from itertools import chain
 
 from emulator.report.display import variable_name
 from emulator.report.view import View
@@ -9,7 +10,7 @@ from emulator.report.view import View
 def forcing_caveats(view: View) -> list[str]:
     """Sentences, plain text, on the forcing of forecasts and long runs."""
     sentences = []
-    for name, about in {**view.note("provenance"), **view.note("long_run_provenance")}.items():
+    for name, about in chain(*(view.note(note).items() for note in ("provenance", "long_run_provenance"))):
         for variable, offset in json.loads(about.get("forcing_offsets", "{}")).items():
             text = f"{variable_name(variable)} was given to {name} changed by {_in_units(view, variable, offset)} everywhere."
             sentences.append(text)

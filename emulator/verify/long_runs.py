@@ -90,7 +90,10 @@ def _one_run(name: str, run: xr.Dataset, truth: xr.Dataset, grid: Grid, variable
     when, moments = (step.middles(t) if step.months else t for t in (valid, truth["time"].values[positions]))
     day = year_start(when, step)
     ours, theirs = Moments.of(when, day), Moments.of(moments, day)
-    ours, theirs, left_out = _with_index((valid, ours), (truth, positions, theirs), grid)
+    if FIELD in run:  # an ocean stepped it, and the truth's is not what the run has felt
+        left_out = f"the run has a {FIELD} of its own"
+    else:
+        ours, theirs, left_out = _with_index((valid, ours), (truth, positions, theirs), grid)
     timed = Timed(when, ours, None, days), Timed(moments, theirs, positions)
     chosen, _ = scored(truth, {name: first}, grid, levels_of(truth), variables)
     scores_of = {}

@@ -40,7 +40,6 @@ PROVENANCE = (
     "ensemble",
     "height_correction",
     "ocean",
-    "outside_training",
 )
 
 

@@ -5,6 +5,8 @@ Of the library it knows the options that this declares, without torch; registrie
 
 from pathlib import Path
 
+import pydantic
+
 from pipelines.config.base import ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
 from pipelines.config.data import (
     GridConfig,
@@ -77,6 +79,15 @@ class Experiment(Model):
     rollout: RolloutConfig | None = None
     verify: VerifyConfig | None = None
     report: ReportConfig | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _stores_of_their_own(self) -> "Experiment":
+        """No forecast takes the place of an analysis: scenarios name stores of both."""
+        analyses = {one.output for one in self.ingest.stores()} if self.ingest else set()
+        for name, store in self.rollout.scenario_stores.items() if self.rollout else ():
+            if store in analyses:
+                raise ValueError(f"Expected rollout.scenarios named otherwise than the stores of ingest, got {name!r}")
+        return self
 
 
 STAGES: dict[str, type[Model]] = {

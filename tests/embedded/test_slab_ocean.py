@@ -67,7 +67,7 @@ def test_a_flux_beyond_the_controls_warms_by_flux_times_time_over_heat_capacity(
     np.testing.assert_allclose(warmer[sea], 5 * 86400 * 30 / (1025 * 3991.86795711963 * 50), rtol=1e-5)
     np.testing.assert_allclose(warmer[~sea], 0, rtol=0, atol=1e-12)
     assert not sea.all()
-    np.testing.assert_array_equal(fields["ocean_mixed_layer_depth"], np.float32(50))
+    np.testing.assert_array_equal(fields["slab_ocean_depth"], np.float32(50))
     np.testing.assert_array_equal(fields["ocean_heat_flux_convergence"][:, ~sea], 0)
 
 

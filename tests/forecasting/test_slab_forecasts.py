@@ -232,10 +232,15 @@ def test_under_a_steady_flux_the_layer_warms_in_proportion_to_time():
 @pytest.mark.parametrize(
     ("change", "ocean", "message"),
     [
-        (lambda d: d.drop_vars(slab.DEPTH), {"kind": "slab"}, "no ocean_mixed_layer_depth"),
+        (lambda d: d.drop_vars(slab.DEPTH), {"kind": "slab"}, "no slab_ocean_depth"),
         (lambda d: d.drop_vars(slab.CONVERGENCE), {"kind": "slab"}, "no ocean_heat_flux_convergence, got none; 0 goes"),
         (lambda d: d, FLAT | {"depth": 0.0}, "above 0 m in every cell of the sea"),
-        (lambda d: d.assign({slab.DEPTH: d[slab.DEPTH] * 0}), {"kind": "slab"}, "ocean_mixed_layer_depth at 2001"),
+        (lambda d: d.assign({slab.DEPTH: d[slab.DEPTH] * 0}), {"kind": "slab"}, "slab_ocean_depth at 2001"),
+        (
+            lambda d: d.assign({slab.CONVERGENCE: d[slab.CONVERGENCE] * np.nan}),
+            {"kind": "slab"},
+            "a convergence of heat in every cell of the sea, got none .* ocean_heat_flux_convergence at 2001",
+        ),
         (lambda d: d, FLAT | {"depth": "nowhere.nc"}, "nowhere.nc"),
         (lambda d: d, {"kind": "puddle"}, "slab, emulator, got 'puddle'"),
         (lambda d: d.drop_vars("land_sea_mask"), FLAT, "Expected land_sea_mask"),
@@ -291,7 +296,7 @@ def test_a_field_in_a_file_is_the_field_of_the_store(stored, tmp_path):
     again = em.forecast(step, em.open_analysis(other), init, DAYS, ocean={"kind": "slab", "convergence": 0.0})
     np.testing.assert_array_equal(again[SEA].values, found[SEA].values)
     field.isel(longitude=slice(1, None)).to_netcdf(tmp_path / "other.nc")
-    with pytest.raises(ValueError, match="Expected ocean_mixed_layer_depth on"):
+    with pytest.raises(ValueError, match="Expected slab_ocean_depth on"):
         em.forecast(checkpoint, store, init, 1, ocean=FLAT | {"depth": str(tmp_path / "other.nc")})
 
 
@@ -305,5 +310,7 @@ def test_without_bounds_states_leave_the_envelope(stored):
     held = em.forecast(step, store, times_of(store, 2), 1)
     free = em.forecast(step, store, times_of(store, 2), 1, bounds="none")
     assert float((free["temperature"] - held["temperature"]).max()) > 1
+    again = em.forecast(step, store, times_of(store, 2), 1)
+    np.testing.assert_array_equal(again["temperature"], held["temperature"])  # the model that was given keeps its own
     with pytest.raises(ValueError, match="bounds trained or none"):
         em.forecast(step, store, times_of(store, 2), 1, bounds="wide")

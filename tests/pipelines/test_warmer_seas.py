@@ -15,7 +15,7 @@ from emulator.data.trained_range import TrainedRange
 from emulator.model import checkpoint
 from emulator.store.forecast import open_forecast
 from pipelines import rollout
-from pipelines.config import RolloutConfig
+from pipelines.config import Experiment, RolloutConfig
 from pipelines.load import load_experiment
 from pipelines.outputs import files
 
@@ -70,6 +70,13 @@ def test_scenarios_have_stores_of_their_own_and_unused_keys_change_nothing():
     given = {"store": "a", "checkpoint": "b", "output": "run/forecast.zarr"}
     with pytest.raises(ValueError, match="Expected scenarios named otherwise .* got 'long_run'"):
         RolloutConfig(**given, scenarios={"long_run": {"offsets": {}}})
+    with pytest.raises(ValueError, match="Expected scenarios named otherwise .* got 'analysis'"):
+        RolloutConfig(**given | {"store": "run/analysis.zarr"}, scenarios={"analysis": {"offsets": {}}})
+    ingest = {"sources": [{"path": "{scenario}/*.nc"}], "output": "run/analysis.zarr", "scenarios": ["warm"]}
+    with pytest.raises(ValueError, match="named otherwise than the stores of ingest, got 'warm'"):
+        Experiment(directory="run", ingest=ingest, rollout=given | {"scenarios": {"warm": {"offsets": {}}}})
+    with pytest.raises(ValueError, match="Expected no offset of sea_surface_temperature with an ocean"):
+        RolloutConfig(**given, ocean={"kind": "slab"}, offsets={SST: 2.0})
     assert not {"offsets", "scenarios"} & set(RolloutConfig(**given).model_dump())
 
 

@@ -14,7 +14,7 @@ TABLE = (
             parameter=262100, cmip="sos", also="avg_sos"),
     surface("sea_surface_height", "m", "sea_surface_height_above_geoid", minimum=-50, maximum=50, short="zos",
             parameter=262124, cmip="zos", also="avg_zos"),
-    surface("ocean_mixed_layer_depth", "m", "ocean_mixed_layer_thickness_defined_by_sigma_t", "forcing", minimum=0,
+    surface("ocean_mixed_layer_depth", "m", "ocean_mixed_layer_thickness_defined_by_sigma_t", "diagnostic", minimum=0,
             short="mlotst030", parameter=262114, cmip="mlotst", also="avg_mlotst030"),
     surface("eastward_surface_sea_water_velocity", standard_name="surface_eastward_sea_water_velocity", **_CURRENT,
             short="sve", parameter=262140, also="avg_sve"),
@@ -45,6 +45,7 @@ TABLE = (
     flux("mean_northward_sea_surface_stress", "N m-2", "downward_northward_stress_at_sea_water_surface", "forcing",
          sign="northward momentum downward positive", short="avg_tauvon", parameter=263109, cmip="tauvo",
          also="tauvon avg_tauvo"),
+    surface("slab_ocean_depth", "m", None, "forcing", minimum=0, long_name="depth of a slab ocean's layer"),
     flux("ocean_heat_flux_convergence", "W m-2", None, "forcing", sign="positive where currents warm the mixed layer",
          long_name="heat that ocean currents bring to the mixed layer (Q flux)", also="mean_ocean_q_flux qflux q_flux"),
     # ice
