@@ -26,7 +26,8 @@ from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Stepper, StepResult, newest
 from emulator.parallel.host_copies import HostCopies, Landing, to_device
-from emulator.parallel.space import Fetch, Space
+from emulator.parallel.space import ALONE, Fetch, Space
+from emulator.planet.grid import Grid
 from emulator.store.schema import grid_of
 
 BLOCK_BYTES = 1 << 27
@@ -101,7 +102,7 @@ class Forecaster:
         self.step = self.models[0].at(1)
         layout = self.step.layout
         self.space = space_of(self.step)
-        reference = _climatology(self.models, dataset, climatology, self.space)
+        reference = climatology_of(self.models, grid_of(dataset), climatology, self.space)
         steps = layout.lengths[0] if length is None else length
         self.forcing = Forcing(dataset, layout, steps, reference, self.space)
         self.rows: np.ndarray | None = None
@@ -252,8 +253,8 @@ class Forecaster:
         return to_device(noise, self.step.device)
 
 
-def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path, space: Space) -> Climatology | None:
-    """What the models' predictions count from; None where none counts from it.
+def climatology_of(models: Sequence[Stepper], grid: Grid, path, space: Space = ALONE) -> Climatology | None:
+    """What the models' predictions count from, of the store at `path` or as they were trained; None where none counts from it.
 
     Raises `ValueError` where it is absent, and where it is not as a model was trained.
     """
@@ -264,7 +265,7 @@ def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path, space: Sp
     path = path or getattr(asking[0], "metadata", {}).get("config", {}).get("climatology")
     if path is None:
         raise ValueError("Expected the climatology that the network's predictions count from, got none")
-    found = Climatology(path, asking[0].layout.prognostic, grid_of(dataset), space)
+    found = Climatology(path, asking[0].layout.prognostic, grid, space)
     for one in asking:
         found.check_made(getattr(one, "metadata", {}).get("climatology"))
     return found

@@ -1,0 +1,80 @@
+"""Any prognostic model of earth2studio, its own or one that fulfils its protocol."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pkgutil
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from emulator.bridges.analysis_source import AnalysisSource
+from emulator.bridges.foreign.grids import Orientation
+from emulator.bridges.foreign.registry import ForeignError, foreign, needs
+from emulator.bridges.lexicon import LexiconError, Name, name_in
+from emulator.options import Options, option
+
+EXTRA = "pip install 'emulator[earth2studio]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Earth2studioOptions(Options):
+    """A prognostic model of earth2studio."""
+
+    factory: str = option(about="package.module:name of a class of earth2studio, or of a function that returns a model")
+    package: str | None = option(None, "folder or URL of the model's files; None: where the class has them")
+    options: dict[str, Any] = option({}, "named arguments of load_model of the class, or of the function")
+    device: str | None = option(None, "None: a GPU where there is one")
+
+
+class Earth2studioModel:
+    """A model of earth2studio as a `ForeignModel`.
+
+    Args:
+      model: fulfils earth2studio's `PrognosticModel`. source: the analysis. digest: what tells it from others.
+      device: where it runs.
+    Raises `ForeignError` for a model on another grid, and for inputs that the analysis does not have.
+    """
+
+    def __init__(self, model, source: AnalysisSource, digest: str, device: str = "cpu"):
+        self._model, self._device, self.digest = model.to(device), device, digest
+        entry = model.input_coords()
+        leaving = model.output_coords(entry)
+        self.starts = (entry["lead_time"] - entry["lead_time"][-1]).astype("timedelta64[ns]")
+        self.step = (leaving["lead_time"][0] - entry["lead_time"][-1]).astype("timedelta64[ns]")
+        self._entry, self._source = entry, source
+        self._entering = Orientation(entry, source)
+        self.inputs = [self._name(text) for text in map(str, entry["variable"])]
+        absent = [name.text for name in self.inputs if name.variable not in source.dataset]
+        if absent:
+            raise ForeignError(f"Expected an analysis with the fields that the model starts from, it lacks {', '.join(absent)}")
+        self.outputs, self._kept = self._known([str(text) for text in leaving["variable"]])
+
+    def forecast(self, time: np.datetime64, state: np.ndarray) -> Iterator[np.ndarray]:
+        from earth2studio.utils.coords import map_coords
+
+        x = torch.from_numpy(np.ascontiguousarray(self._entering.theirs(state)))[None].to(self._device)
+        place = {"lat": self._entry["lat"], "lon": self._entry["lon"]}
+        coords = OrderedDict(time=np.array([time]), lead_time=self.starts, variable=self._entry["variable"]) | place
+        x, coords = map_coords(x, coords, self._entry)
+        number = 1
+        for x, coords in itertools.islice(self._model.create_iterator(x, coords), 1, None):
+            places, leads = [str(text) for text in coords["variable"]], coords["lead_time"]
+            order = [places.index(self.outputs[k].text) for k in range(len(self.outputs))]
+            fields = x.reshape(len(leads), len(places), *x.shape[-2:])[:, order].float().cpu().numpy()
+            for lead, values in zip(leads, fields, strict=True):
+                if lead != number * self.step:
+                    hours = lead / np.timedelta64(1, "h"), number * self.step / np.timedelta64(1, "h")
+                    raise ForeignError(f"Expected leads of whole steps one after another, got {hours[0]:g} h for {hours[1]:g} h")
+                number += 1
+                yield self._entering.ours(values)
+
+    def _name(self, text: str) -> Name:
+        try:
+            return name_in(self._source.dataset, text, self.step / np.timedelta64(1, "s"))
+        except LexiconError as error:
+            raise ForeignError(f"{error}; the model starts from it") from error

@@ -1,0 +1,74 @@
+"""Forecast models of other packages behind one protocol: initial fields in, fields at leads out.
+
+A kind is one file of this folder: a frozen dataclass of options, and a function under `@foreign(kind, its options)` that makes
+the model for an analysis. What a file needs beyond the core dependencies it imports in that function.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from emulator.bridges.analysis_source import AnalysisSource
+from emulator.bridges.lexicon import Name
+from emulator.options import Options
+from emulator.registry import Registry
+
+
+class ForeignError(ValueError):
+    """A foreign model that cannot be used as configured, in one sentence."""
+
+
+class ForeignModel(Protocol):
+    """A forecast model on the grid of an analysis.
+
+    Attributes:
+      step: timedelta64 between the fields that it gives.
+      starts: timedelta64 of its input times from the initial time, which is the last of them, zero.
+      inputs, outputs: fields as it has them, by the variables and levels of the analysis.
+      digest: tells its weights and options from others'.
+    """
+
+    step: np.timedelta64
+    starts: Sequence[np.timedelta64]
+    inputs: Sequence[Name]
+    outputs: Sequence[Name]
+    digest: str
+
+    def forecast(self, time: np.datetime64, state: np.ndarray) -> Iterator[np.ndarray]:
+        """Fields after every step, `(output, lat, lon)` in the model's units, from `state`, `(start, input, lat, lon)`.
+
+        Rows run from north to south and columns eastward as those of the analysis. Without end, or as far as the analysis has
+        what the model is prescribed.
+        """
+
+
+class Kind(NamedTuple):
+    """A registered kind: its options, and the function `(options, source)` that makes a model."""
+
+    options: type[Options]
+    build: Callable[[Any, AnalysisSource], ForeignModel]
+
+
+FOREIGN: Registry[Kind] = Registry("foreign model of a kind", __package__, error=ForeignError)
+
+
+def foreign(kind: str, options: type[Options]) -> Callable:
+    """Registers a function `(options, source)` as what makes the models of a kind, for the analysis of a source."""
+    return lambda builder: FOREIGN.register(kind, Kind(options, builder)).build
+
+
+def make_foreign(section: Mapping[str, Any] | Options, source: AnalysisSource) -> ForeignModel:
+    """The model of a section `{kind: ..., **options}`. Raises `ForeignError` for what cannot be made or fits no such analysis."""
+    given = dict(section)
+    kind = FOREIGN[given.pop("kind", None)]
+    return kind.build(kind.options.of(given), source)
+
+
+def needs(package: str, extra: str):
+    """The module of a package. Raises `ForeignError` where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ForeignError(f"Expected the package {package.split('.')[0]} to be installed ({extra}): {error}") from error
