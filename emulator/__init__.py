@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import pyproj  # noqa: F401
 
 if TYPE_CHECKING:  # what editors and type checkers read
+    from emulator.bridges.analysis_source import AnalysisSource as AnalysisSource
+    from emulator.bridges.run import foreign_forecast as foreign_forecast
     from emulator.data.channels import Layout as Layout
     from emulator.data.forcing import Forcing as Forcing
     from emulator.data.forcing import StepInputs as StepInputs
@@ -52,6 +54,8 @@ _WHERE = {
     "train": "emulator.training.run:train",  # a store and its statistics -> a checkpoint and its step
     "load_model": "emulator.model.saved_model:load_model",  # a checkpoint -> a step
     "forecast": "emulator.forecasting.run:forecast",  # a model and an analysis -> forecasts, in memory or in a store
+    "foreign_forecast": "emulator.bridges.run:foreign_forecast",  # the same with a model of another package
+    "AnalysisSource": "emulator.bridges.analysis_source:AnalysisSource",  # an analysis as a data source of earth2studio
     # verification
     "score": "emulator.verify.verification:score",  # forecasts and a truth -> scores
     "budgets": "emulator.verify.audit:audit",  # an analysis or forecasts -> totals and residuals of every budget

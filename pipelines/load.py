@@ -33,6 +33,8 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         "verify": {"truth": at / "analysis.zarr", "output": at / "scores.nc"},
         "report": {"scores": at / "scores.nc", "output": at / "report"},
     }
+    if rollout.get("model"):
+        del paths["rollout"]["checkpoint"]
     if rollout:
         paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
     if rollout.get("uncorrected_inits"):

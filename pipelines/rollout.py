@@ -14,7 +14,7 @@ from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.forecasting.run import Models, attributes_of, step_length
-from emulator.forecasting.schedule import Schedule, Starts, count_steps
+from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network
@@ -29,7 +29,9 @@ from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
+from pipelines.foreign_rollout import check_foreign, foreign_rollout
 from pipelines.progress import progress
+from pipelines.starts import starts_of
 
 
 def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
@@ -54,6 +56,9 @@ def rollout(config: RolloutConfig, part: tuple[int, int] | None = None) -> None:
 def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.device, space: Space) -> None:
     data = processes_of(os.environ).divided(space.size)
     share, watched = part or (data.rank + 1, data.size), progress if space.rank == 0 else silent
+    if config.model is not None:
+        foreign_rollout(config, share, watched)
+        return
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
     check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
@@ -102,17 +107,10 @@ def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
     return EnsembleOptions.of(config.ensemble.model_dump()) if config.ensemble else None
 
 
-def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:
-    """Which times the forecasts start from; `length` of their steps, in steps of the store, and the model's input times."""
-    period, every_hours = config.period, config.every_hours
-    if every_hours == RolloutConfig.model_fields["every_hours"].default:
-        every_hours = None
-    given = period.start, period.end, every_hours, config.maximum_inits, config.beyond_store, config.every
-    return Starts(*given, length, history)
-
-
 def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
+    if config.model is not None:
+        return check_foreign(config)
     saved = describe(config.checkpoint)
     dataset = with_gaps(with_step(open_analysis(config.store), saved), saved)
     for path in checkpoints_of(config):

@@ -66,7 +66,7 @@ def forecast(
     models.check(dataset, ensemble)
     length = step_length(models.first.layout, dataset, step_hours)
     forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology)
-    times = _times(dataset, init)
+    times = times_of(dataset, init)
     if (days is None) == (lead is None):
         raise ValueError(f"Expected days or a lead, got {days} and {lead}")
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
@@ -78,7 +78,7 @@ def forecast(
     return open_forecast(output)
 
 
-def _times(dataset: xr.Dataset, init) -> list:
+def times_of(dataset: xr.Dataset, init) -> list:
     """Initial times as the store has them. Raises `ValueError` for one that it lacks."""
     wanted = [init] if isinstance(init, str) or np.ndim(init) == 0 else list(init)
     index = dataset.indexes["time"]

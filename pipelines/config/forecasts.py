@@ -10,10 +10,15 @@ from emulator.forecasting.options import EnsembleOptions, ThinOptions
 from emulator.verify.options import VerifyOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
 from pipelines.config.declared import Key, model_of
+from pipelines.config.foreign import ForeignConfig
 
 TAKEN = ("persistence", "climatology", "truth")  # names that the scores use themselves
 
 
+# What a model of another package is not asked for.
+OWN_ALONE = (
+    "cascade", "member_checkpoints", "ensemble", "beyond_store", "uncorrected_inits", "parallel", "step_hours", "climatology",
+)  # fmt: skip
 EnsembleConfig = model_of(EnsembleOptions)
 ThinConfig = model_of(ThinOptions)
 
@@ -35,8 +40,11 @@ class RolloutConfig(Model):
     """Forecasts from many initial times."""
 
     store: Path
-    checkpoint: Path
+    checkpoint: Path | None = None
     output: Path
+    model: ForeignConfig = Field(
+        None, json_schema_extra=NEW, description="in place of a checkpoint: a forecast model of another package"
+    )
     cascade: list[CascadeConfig] = Field(default_factory=list, description="checkpoints that take over later")
     member_checkpoints: list[Path] = Field(
         default_factory=list, description="more checkpoints: members take turns among all of them"
@@ -82,6 +90,16 @@ class RolloutConfig(Model):
             return values
         beside = Path(values["output"]).parent
         return {"uncorrected": beside / "uncorrected.zarr", "long_run": beside / "long_run.zarr"} | values
+
+    @pydantic.model_validator(mode="after")
+    def _one_model(self) -> "RolloutConfig":
+        if (self.checkpoint is None) == (self.model is None):
+            raise ValueError("Expected either checkpoint or model")
+        fields = type(self).model_fields
+        ours = [n for n in OWN_ALONE if getattr(self, n) != fields[n].get_default(call_default_factory=True)]
+        if self.model is not None and ours:
+            raise ValueError(f"Expected no {' and no '.join(ours)} with a model of another package")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _said_once(self) -> "RolloutConfig":

@@ -1,9 +1,9 @@
 """Any prognostic model of earth2studio, its own or one that fulfils its protocol."""
 
 import dataclasses
-import hashlib
+import functools
+import inspect
 import itertools
-import json
 import pkgutil
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,8 +14,9 @@ import torch
 
 from emulator.bridges.analysis_source import AnalysisSource
 from emulator.bridges.foreign.grids import Orientation
-from emulator.bridges.foreign.registry import ForeignError, foreign, needs
-from emulator.bridges.lexicon import LexiconError, Name, name_in
+from emulator.bridges.foreign.names import given_out, started_from
+from emulator.bridges.foreign.registry import ForeignError, digest_of, foreign, needs
+from emulator.bridges.lexicon import name_in
 from emulator.options import Options, option
 
 EXTRA = "pip install 'emulator[earth2studio]'"
@@ -47,12 +48,11 @@ class Earth2studioModel:
         self.starts = (entry["lead_time"] - entry["lead_time"][-1]).astype("timedelta64[ns]")
         self.step = (leaving["lead_time"][0] - entry["lead_time"][-1]).astype("timedelta64[ns]")
         self._entry, self._source = entry, source
-        self._entering = Orientation(entry, source)
-        self.inputs = [self._name(text) for text in map(str, entry["variable"])]
-        absent = [name.text for name in self.inputs if name.variable not in source.dataset]
-        if absent:
-            raise ForeignError(f"Expected an analysis with the fields that the model starts from, it lacks {', '.join(absent)}")
-        self.outputs, self._kept = self._known([str(text) for text in leaving["variable"]])
+        self._entering, self._leaving = Orientation(entry, source), Orientation(leaving, source)
+        seconds = self.step / np.timedelta64(1, "s")
+        name = functools.partial(name_in, source.dataset, step_seconds=seconds)
+        self.inputs = started_from(source, name, map(str, entry["variable"]))
+        self.outputs = given_out(name, map(str, leaving["variable"]))
 
     def forecast(self, time: np.datetime64, state: np.ndarray) -> Iterator[np.ndarray]:
         from earth2studio.utils.coords import map_coords
@@ -64,17 +64,35 @@ class Earth2studioModel:
         number = 1
         for x, coords in itertools.islice(self._model.create_iterator(x, coords), 1, None):
             places, leads = [str(text) for text in coords["variable"]], coords["lead_time"]
-            order = [places.index(self.outputs[k].text) for k in range(len(self.outputs))]
+            order = [places.index(name.text) for name in self.outputs]
             fields = x.reshape(len(leads), len(places), *x.shape[-2:])[:, order].float().cpu().numpy()
             for lead, values in zip(leads, fields, strict=True):
                 if lead != number * self.step:
                     hours = lead / np.timedelta64(1, "h"), number * self.step / np.timedelta64(1, "h")
                     raise ForeignError(f"Expected leads of whole steps one after another, got {hours[0]:g} h for {hours[1]:g} h")
                 number += 1
-                yield self._entering.ours(values)
+                yield self._leaving.ours(values)
 
-    def _name(self, text: str) -> Name:
-        try:
-            return name_in(self._source.dataset, text, self.step / np.timedelta64(1, "s"))
-        except LexiconError as error:
-            raise ForeignError(f"{error}; the model starts from it") from error
+
+@foreign("earth2studio", Earth2studioOptions)
+def build(options: Earth2studioOptions, source: AnalysisSource) -> Earth2studioModel:
+    """Raises `ForeignError` for what is no factory of prognostic models, and what `Earth2studioModel` raises."""
+    needs("earth2studio", EXTRA)
+    from earth2studio.models.auto import Package
+    from earth2studio.models.px import PrognosticModel
+
+    try:
+        factory = pkgutil.resolve_name(options.factory)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ForeignError(f"Expected an importable package.module:name as factory, got {options.factory!r}: {error}") from error
+    if hasattr(factory, "load_model"):
+        package = factory.load_default_package() if options.package is None else Package(options.package)
+        model = factory.load_model(package, **options.options)
+    else:
+        own = {"source": source} if "source" in inspect.signature(factory).parameters else {}
+        model = factory(**own, **options.options)
+    if not isinstance(model, PrognosticModel):
+        raise ForeignError(f"Expected a prognostic model of earth2studio from {options.factory!r}, got {type(model).__name__}")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    said = [options.factory, options.package, options.options]
+    return Earth2studioModel(model, source, digest_of(model, said), device)

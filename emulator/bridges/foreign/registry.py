@@ -4,11 +4,14 @@ A kind is one file of this folder: a frozen dataclass of options, and a function
 the model for an analysis. What a file needs beyond the core dependencies it imports in that function.
 """
 
+import hashlib
 import importlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
 from emulator.bridges.analysis_source import AnalysisSource
 from emulator.bridges.lexicon import Name
@@ -72,3 +75,12 @@ def needs(package: str, extra: str):
         return importlib.import_module(package)
     except ImportError as error:
         raise ForeignError(f"Expected the package {package.split('.')[0]} to be installed ({extra}): {error}") from error
+
+
+def digest_of(model: object, said: object) -> str:
+    """Hash of a model's weights, where it is a torch module, and of what was said to make it."""
+    total = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items() if isinstance(model, torch.nn.Module) else ()):
+        if isinstance(tensor, torch.Tensor):
+            total.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
