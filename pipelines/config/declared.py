@@ -117,11 +117,11 @@ class OneOf:
     """Annotation of a section whose `kind` says which of several models it is; they are made when one is first validated.
 
     Args:
-      models: makes the models by kind. default: the kind of a section that names none.
+      models: makes the models by kind. default: the kind of a section that names none. absent: whether it may be None.
     """
 
-    def __init__(self, models: Callable[[], Mapping[str, type[Model]]], default: str):
-        self.models, self.default = functools.cache(models), default
+    def __init__(self, models: Callable[[], Mapping[str, type[Model]]], default: str, absent: bool = False):
+        self.models, self.default, self.absent = functools.cache(models), default, absent
 
     def validate(self, value: Any) -> Model:
         """Raises pydantic's `ValidationError`, whose places count from the section, with the kind first."""
@@ -136,4 +136,6 @@ class OneOf:
         return core_schema.with_info_before_validator_function(self._in_context, core_schema.any_schema())
 
     def _in_context(self, value: Any, info: core_schema.ValidationInfo) -> Any:
-        return value if info.context == AS_WRITTEN else self.validate(value)
+        if info.context == AS_WRITTEN or (self.absent and value is None):
+            return value
+        return self.validate(value)

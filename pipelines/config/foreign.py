@@ -12,4 +12,4 @@ def _models() -> dict[str, type[Model]]:
     return {kind: model_of(found.options, kind) for kind, found in registry.FOREIGN.all().items()}
 
 
-ForeignConfig = Annotated[Any, OneOf(_models, "earth2studio")]
+ForeignConfig = Annotated[Any, OneOf(_models, "earth2studio", absent=True)]

@@ -116,7 +116,7 @@ def test_a_model_gives_what_the_workflow_of_earth2studio_gives(store, caplog):
 def test_our_own_model_comes_back_through_earth2studio(tmp_path):
     """There and back: an adapter of ours run as a foreign model is the rollout."""
     store, statistics = store_of(tmp_path, small_planet(times=24))
-    more = {"prognostic": ["temperature", "surface_pressure", "specific_humidity"]}
+    more = {"conservation": {"budgets": ["dry_air", "water"]}}
     em.train(store, statistics, tmp_path / "t", network=NETWORK, phases=[{"updates": 2, "batch_size": 2}], **more)
     time = em.open_analysis(store).time.values[4]
     expected = em.forecast(tmp_path / "t" / "checkpoint", store, time, days=1)

@@ -37,13 +37,13 @@ def test_an_experiment_with_a_foreign_model_asks_for_no_checkpoint(tmp_path):
 def test_the_stages_take_a_model_of_earth2studio(tmp_path, monkeypatch):
     pytest.importorskip("earth2studio", reason="earth2studio is not installed; the extra earth2studio brings it")
     store = write_store(tmp_path, small_planet(times=24))
-    names = [f"{short}{k}k" for short in ("t", "q") for k in range(4)]
+    names = ["sp", *(f"{short}{k}k" for short in ("t", "q") for k in range(4))]
     section = {"kind": "earth2studio", "factory": "foreign_persistence:make"}
     (tmp_path / "foreign_persistence.py").write_text(
         "from collections import OrderedDict\n"
         "from earth2studio.models.px import Persistence\n"
         "def make(source):\n"
-        f"    return Persistence({[*names, "sp"]}, OrderedDict(lat=source.lat, lon=source.lon))\n"
+        f"    return Persistence({names}, OrderedDict(lat=source.lat, lon=source.lon))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     config = RolloutConfig(store=store, output=tmp_path / "f.zarr", model=section, lead_days=1, every_hours=24)

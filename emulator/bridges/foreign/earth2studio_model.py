@@ -89,10 +89,17 @@ def build(options: Earth2studioOptions, source: AnalysisSource) -> Earth2studioM
         package = factory.load_default_package() if options.package is None else Package(options.package)
         model = factory.load_model(package, **options.options)
     else:
-        own = {"source": source} if "source" in inspect.signature(factory).parameters else {}
-        model = factory(**own, **options.options)
+        model = factory(**({"source": source} if _takes_a_source(factory) else {}), **options.options)
     if not isinstance(model, PrognosticModel):
         raise ForeignError(f"Expected a prognostic model of earth2studio from {options.factory!r}, got {type(model).__name__}")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     said = [options.factory, options.package, options.options]
     return Earth2studioModel(model, source, digest_of(model, said), device)
+
+
+def _takes_a_source(factory) -> bool:
+    """Whether a function has an argument `source`, and is given the analysis as a data source of earth2studio."""
+    try:
+        return "source" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # of what is written in C nothing tells
+        return False
