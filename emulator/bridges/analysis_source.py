@@ -28,7 +28,9 @@ class AnalysisSource:
         self.dataset = analysis if isinstance(analysis, xr.Dataset) else open_analysis(analysis)
         grid = grid_of(self.dataset)
         if not grid.has_rows:
-            raise ValueError(f"Expected an analysis on latitudes and longitudes for earth2studio, got {grid.describe()}")
+            raise ValueError(
+                f"Expected an analysis on latitudes and longitudes for earth2studio, got {grid.describe()}"
+            )
         self.lat, self.lon = grid.latitude, grid.longitude
         self.names = of_store(self.dataset)
 
@@ -86,5 +88,7 @@ class AnalysisSource:
 
 def _times(time) -> np.ndarray:
     """Times as earth2studio gives them, one or several, as datetime64[ns]."""
-    given = [time] if isinstance(time, datetime.datetime | np.datetime64 | str) or not isinstance(time, Iterable) else time
+    given = (
+        [time] if isinstance(time, datetime.datetime | np.datetime64 | str) or not isinstance(time, Iterable) else time
+    )
     return np.asarray([np.datetime64(each, "ns") for each in given])

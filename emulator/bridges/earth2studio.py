@@ -48,8 +48,8 @@ class _Restart:
 class Emulator(torch.nn.Module, AutoModelMixin, PrognosticMixin):
     """A prognostic model of earth2studio that steps with a trained network and closes its budgets.
 
-    A forecast's tensors are `(..., time, lead_time, variable, lat, lon)`: prognostic variables go in, these and diagnostic ones
-    come out, under the names of `emulator.bridges.lexicon`. The first that the iterator yields is the initial state, with the
+    A forecast's tensors are `(..., time, lead_time, variable, lat, lon)`: prognostic variables go in, these and diagnostic
+    ones come out, under the names of `emulator.bridges.lexicon`. The first that the iterator yields is the initial state, with the
     analysis's diagnostics where `forcing` is an analysis. Budgets stay pinned to the state that the iterator begins with,
     also where hooks change states, and after a restart from a checkpoint of earth2studio.
 
@@ -72,9 +72,13 @@ class Emulator(torch.nn.Module, AutoModelMixin, PrognosticMixin):
             raise ValueError("Expected a model of a checkpoint, which has its grid and step, got one without")
         self._grid, self._seconds, self._seed = grid_from_json(saved["grid"]), saved["step_seconds"], seed
         if not self._grid.has_rows:
-            raise ValueError(f"Expected a grid of latitudes and longitudes for earth2studio, got {self._grid.describe()}")
+            raise ValueError(
+                f"Expected a grid of latitudes and longitudes for earth2studio, got {self._grid.describe()}"
+            )
         if self._seconds > MONTH_SECONDS - 1:
-            raise ValueError("Expected a step of hours or days, whose lead times earth2studio counts, got calendar months")
+            raise ValueError(
+                "Expected a step of hours or days, whose lead times earth2studio counts, got calendar months"
+            )
         self._length = self._length_of(step_hours)
         self._seconds *= self._length
         self._inputs = self._names(layout.prognostic, saved)

@@ -23,7 +23,7 @@ HELD = ("half_level_a", "half_level_b", "cell_area")
 
 @dataclasses.dataclass(frozen=True)
 class FromTheStart:
-    """Where a forecast stands. Nobody can go on from there: a foreign model keeps its state, so a stopped forecast begins anew."""
+    """Where a forecast stands, and cannot go on from: a foreign model keeps its state, so a stopped one begins anew."""
 
     number: int
 
@@ -70,7 +70,9 @@ class ForeignForecaster:
             )
         axes = {VARIABLES[n.variable].vertical for n in model.outputs if n.variable in VARIABLES}
         if others := axes - {None, "level"}:
-            raise ForeignError(f"Expected fields without levels or on those of the atmosphere, got some on {', '.join(others)}")
+            raise ForeignError(
+                f"Expected fields without levels or on those of the atmosphere, got some on {', '.join(others)}"
+            )
         self.forcing = Forcing(analysis, Channels((), ()), round(length))
         self._plain = [dataclasses.replace(name, factor=1.0) for name in model.outputs]  # in our units
         self._places: dict[str, list[tuple[int, int | None]]] = {}
@@ -92,7 +94,9 @@ class ForeignForecaster:
         for time in times:
             for start in self.model.starts:
                 if (when := np.datetime64(time, "ns") + start).astype(np.int64).item() not in stored:
-                    raise ValueError(f"Expected analyses that a forecast from {time} starts from, the store has none at {when}")
+                    raise ValueError(
+                        f"Expected analyses that a forecast from {time} starts from, the store has none at {when}"
+                    )
 
     def blocks(self, times: Sequence, schedule: Schedule, position: None = None) -> Iterator[tuple]:
         """Pairs of the position after a block, and the `NamedBlock`, of the forecast from the only one of `times`."""

@@ -88,7 +88,9 @@ class OfSource:
         found = self._source(times, np.array(wanted)).transpose("time", "variable", "lat", "lon")
         for axis, own in (("lat", self._grid.latitude), ("lon", self._grid.longitude)):
             if len(found[axis]) != len(own) or np.abs(found[axis].values - own).max() > 1e-3:
-                raise ValueError(f"Expected forcing on {self._grid.describe()}, got {len(found[axis])} values of {axis}")
+                raise ValueError(
+                    f"Expected forcing on {self._grid.describe()}, got {len(found[axis])} values of {axis}"
+                )
         values = np.asarray(found.sel(variable=wanted).values, np.float32)
         factors = np.array([name.factor for name in self._names], np.float32)
         return torch.from_numpy(values / factors[:, None, None])
@@ -104,7 +106,9 @@ def given_fields(forcing, step: Step, length: int, climatology, names: Sequence[
     reference = climatology_of([step], grid, climatology)
     if forcing is None or (callable(forcing) and not isinstance(forcing, AnalysisSource)):
         if forcing is None and names:
-            raise ValueError(f"Expected forcing of {', '.join(n.text for n in names)}, an analysis or a data source, got none")
+            raise ValueError(
+                f"Expected forcing of {', '.join(n.text for n in names)}, an analysis or a data source, got none"
+            )
         found = OfSource(forcing, names, layout, grid, (saved["step_seconds"], length))
         found.climatology = reference
         return found

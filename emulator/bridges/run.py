@@ -8,8 +8,8 @@ from typing import Any
 import xarray as xr
 
 from emulator.bridges.analysis_source import AnalysisSource
-from emulator.bridges.foreign.registry import ForeignModel, make_foreign
 from emulator.bridges.forecasts import ForeignForecaster
+from emulator.bridges.foreign.registry import ForeignModel, make_foreign
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.run import attributes_of, times_of
 from emulator.forecasting.schedule import Schedule, count_steps

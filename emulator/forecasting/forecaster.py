@@ -254,7 +254,7 @@ class Forecaster:
 
 
 def climatology_of(models: Sequence[Stepper], grid: Grid, path, space: Space = ALONE) -> Climatology | None:
-    """What the models' predictions count from, of the store at `path` or as they were trained; None where none counts from it.
+    """What the models' predictions count from, at `path` or as they were trained; None where none counts from it.
 
     Raises `ValueError` where it is absent, and where it is not as a model was trained.
     """

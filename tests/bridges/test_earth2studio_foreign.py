@@ -131,17 +131,29 @@ def test_our_own_model_comes_back_through_earth2studio(tmp_path):
 
 
 def test_bad_input_is_a_sentence(store):
-    with pytest.raises(ForeignError, match="Expected an importable package.module:name as factory, got 'nowhere:at_all'"):
+    with pytest.raises(
+        ForeignError, match="Expected an importable package.module:name as factory, got 'nowhere:at_all'"
+    ):
         em.foreign_forecast({"kind": "earth2studio", "factory": "nowhere:at_all"}, store, "2001-01-02", days=1)
     with pytest.raises(ForeignError, match="a prognostic model of earth2studio from 'builtins:dict', got dict"):
         em.foreign_forecast({"kind": "earth2studio", "factory": "builtins:dict"}, store, "2001-01-02", days=1)
     named = {"kind": "earth2studio", "factory": "earth2studio.models.px:Persistence"}
     other = {"lat": np.linspace(90, -90, 5), "lon": np.arange(0, 360, 45)}
-    with pytest.raises(ForeignError, match="a model on the analysis's 12 x 24 latitudes and longitudes, got lat of shape"):
-        em.foreign_forecast(named | {"options": {"variable": ["sp"], "domain_coords": other}}, store, "2001-01-02", days=1)
+    with pytest.raises(
+        ForeignError, match="a model on the analysis's 12 x 24 latitudes and longitudes, got lat of shape"
+    ):
+        em.foreign_forecast(
+            named | {"options": {"variable": ["sp"], "domain_coords": other}}, store, "2001-01-02", days=1
+        )
     here = em.open_analysis(store)
     grid = {"lat": here.latitude.values, "lon": here.longitude.values}
-    with pytest.raises(ForeignError, match="the variable table has a field for, got 'warmth'; the model starts from it"):
-        em.foreign_forecast(named | {"options": {"variable": ["warmth"], "domain_coords": grid}}, store, "2001-01-02", days=1)
+    with pytest.raises(
+        ForeignError, match="the variable table has a field for, got 'warmth'; the model starts from it"
+    ):
+        em.foreign_forecast(
+            named | {"options": {"variable": ["warmth"], "domain_coords": grid}}, store, "2001-01-02", days=1
+        )
     with pytest.raises(ForeignError, match=r"what the model starts from, it lacks 2m_temperature \(t2m\)"):
-        em.foreign_forecast(named | {"options": {"variable": ["t2m"], "domain_coords": grid}}, store, "2001-01-02", days=1)
+        em.foreign_forecast(
+            named | {"options": {"variable": ["t2m"], "domain_coords": grid}}, store, "2001-01-02", days=1
+        )

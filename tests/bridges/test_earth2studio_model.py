@@ -23,7 +23,9 @@ from emulator.bridges.analysis_source import AnalysisSource
 from emulator.bridges.earth2studio import Emulator
 
 STEPS = 4
-SHORT = {"prognostic": ["temperature", "surface_pressure", "specific_humidity", "u_component_of_wind", "v_component_of_wind"]}
+SHORT = {
+    "prognostic": ["temperature", "surface_pressure", "specific_humidity", "u_component_of_wind", "v_component_of_wind"]
+}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def test_hooks_change_states_and_budgets_stay_pinned_to_the_first(paths):
     for hook in (None, drier_air):
         if hook:
             model.rear_hook = hook
-        for (state, _), _ in zip(model.create_iterator(x, at), range(4)):
+        for (state, _), _ in zip(model.create_iterator(x, at), range(4), strict=False):
             rows = state[:, 0, : len(coords["variable"])]
             masses.append(float(model.stepper.anchor(rows).dry_mass - anchor))
     plain, hooked = masses[:4], masses[4:]

@@ -35,14 +35,18 @@ NAMES = {
     "air_temperature_0": ("temperature", 0, 1.0),
     "eastward_wind_3": ("u_component_of_wind", 3, 1.0),
     "northward_wind_1": ("v_component_of_wind", 1, 1.0),
-    "specific_total_water_2": ("specific_total_water", 2, 1.0),
+    "specific_total_water_2": ("specific_humidity", 2, 1.0),
 }
 
 
 def test_names_and_signs():
     planet = small_planet(times=3, nlat=4)
     found = {text: (n.variable, n.level, n.factor) for text in NAMES for n in [name_of(planet, text)]}
-    assert found == {text: pytest.approx(expected) if text == "HGTsfc" else expected for text, expected in NAMES.items()}
+    assert found == {
+        text: pytest.approx(expected) if text == "HGTsfc" else expected for text, expected in NAMES.items()
+    }
+    wet = planet.assign(specific_total_water=planet.specific_humidity)
+    assert name_of(wet, "specific_total_water_2").variable == "specific_total_water"
     for text in ("air_temperature_4", "h500", "made_up"):
         with pytest.raises(LexiconError, match=f"(for {text}|got '{text}')"):
             name_of(planet, text)
@@ -58,7 +62,9 @@ def test_a_pickle_is_refused_without_consent(tmp_path):
     import pickle
 
     (tmp_path / "ckpt.tar").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ForeignError, match="trust_pickle: true to open .*ckpt.tar: .* can run any program as you while"):
+    with pytest.raises(
+        ForeignError, match="trust_pickle: true to open .*ckpt.tar: .* can run any program as you while"
+    ):
         make_foreign({"kind": "fme", "checkpoint": str(tmp_path / "ckpt.tar")}, source)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ForeignError, match="Expected a checkpoint of fme at .*, got no file there"):

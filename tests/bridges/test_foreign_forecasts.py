@@ -8,8 +8,8 @@ from small_store import write_store
 
 import emulator as em
 from emulator.bridges.analysis_source import AnalysisSource
-from emulator.bridges.foreign.registry import ForeignError, make_foreign
 from emulator.bridges.forecasts import ForeignForecaster
+from emulator.bridges.foreign.registry import ForeignError, make_foreign
 from emulator.bridges.lexicon import LexiconError, name_in
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
@@ -108,7 +108,9 @@ def test_the_verification_scores_its_store(source, store, tmp_path):
     em.foreign_forecast(Turning(source), source.dataset, times, days=1, output=tmp_path / "f.zarr")
     scores = em.score(tmp_path / "f.zarr", store)
     field = "surface_pressure"
-    error = np.sqrt(((np.roll(source.dataset.sel(time=times)[field].values, 1, -1) - source.dataset[field].values[3:6]) ** 2))
+    error = np.sqrt(
+        (np.roll(source.dataset.sel(time=times)[field].values, 1, -1) - source.dataset[field].values[3:6]) ** 2
+    )
     assert error.max() > 10
     found = float(scores["rmse"].sel(channel=field).isel(forecast=0, lead_time=1, region=0))
     area = source.dataset.cell_area.values / source.dataset.cell_area.values.sum()

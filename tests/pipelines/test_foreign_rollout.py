@@ -22,7 +22,9 @@ def test_a_checkpoint_or_a_model_and_nothing_that_only_ours_can(tmp_path):
         RolloutConfig(**here)
     with pytest.raises(pydantic.ValidationError, match="Expected either checkpoint or model"):
         RolloutConfig(**here, checkpoint=tmp_path, model=SECTION)
-    with pytest.raises(pydantic.ValidationError, match="Expected no ensemble and no step_hours with a model of another"):
+    with pytest.raises(
+        pydantic.ValidationError, match="Expected no ensemble and no step_hours with a model of another"
+    ):
         RolloutConfig(**here, model=SECTION, step_hours=6, ensemble={"members": 2})
 
 

@@ -1,1 +1,1 @@
-"""Forecast models of other packages: one file for each kind, which registers itself. See `emulator.bridges.foreign.registry`."""
+"""Forecast models of other packages, a file each, which registers itself in `emulator.bridges.foreign.registry`."""

@@ -60,16 +60,18 @@ class Earth2studioModel:
         x = torch.from_numpy(np.ascontiguousarray(self._entering.theirs(state)))[None].to(self._device)
         place = {"lat": self._entry["lat"], "lon": self._entry["lon"]}
         coords = OrderedDict(time=np.array([time]), lead_time=self.starts, variable=self._entry["variable"]) | place
-        x, coords = map_coords(x, coords, self._entry)
+        forecast = self._model.create_iterator(*map_coords(x, coords, self._entry))
         number = 1
-        for x, coords in itertools.islice(self._model.create_iterator(x, coords), 1, None):
-            places, leads = [str(text) for text in coords["variable"]], coords["lead_time"]
+        for out, found in itertools.islice(forecast, 1, None):
+            places, leads = [str(text) for text in found["variable"]], found["lead_time"]
             order = [places.index(name.text) for name in self.outputs]
-            fields = x.reshape(len(leads), len(places), *x.shape[-2:])[:, order].float().cpu().numpy()
+            fields = out.reshape(len(leads), len(places), *out.shape[-2:])[:, order].float().cpu().numpy()
             for lead, values in zip(leads, fields, strict=True):
                 if lead != number * self.step:
                     hours = lead / np.timedelta64(1, "h"), number * self.step / np.timedelta64(1, "h")
-                    raise ForeignError(f"Expected leads of whole steps one after another, got {hours[0]:g} h for {hours[1]:g} h")
+                    raise ForeignError(
+                        f"Expected leads of whole steps one after another, got {hours[0]:g} h for {hours[1]:g} h"
+                    )
                 number += 1
                 yield self._leaving.ours(values)
 
@@ -84,14 +86,18 @@ def build(options: Earth2studioOptions, source: AnalysisSource) -> Earth2studioM
     try:
         factory = pkgutil.resolve_name(options.factory)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ForeignError(f"Expected an importable package.module:name as factory, got {options.factory!r}: {error}") from error
+        raise ForeignError(
+            f"Expected an importable package.module:name as factory, got {options.factory!r}: {error}"
+        ) from error
     if hasattr(factory, "load_model"):
         package = factory.load_default_package() if options.package is None else Package(options.package)
         model = factory.load_model(package, **options.options)
     else:
         model = factory(**({"source": source} if _takes_a_source(factory) else {}), **options.options)
     if not isinstance(model, PrognosticModel):
-        raise ForeignError(f"Expected a prognostic model of earth2studio from {options.factory!r}, got {type(model).__name__}")
+        raise ForeignError(
+            f"Expected a prognostic model of earth2studio from {options.factory!r}, got {type(model).__name__}"
+        )
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     said = [options.factory, options.package, options.options]
     return Earth2studioModel(model, source, digest_of(model, said), device)

@@ -20,6 +20,7 @@ from emulator.options import Options, option
 from emulator.planet.variables import VARIABLES
 from emulator.store.schema import constants_of
 
+LATENT_HEAT = "LHTFLsfc"
 PICKLE = (
     "Expected trust_pickle: true to open {path}: a checkpoint of fme is a pickle, which can run any program as you while it "
     "is opened, so say that you trust who made it"
@@ -31,7 +32,9 @@ class FmeOptions(Options):
     """A checkpoint of fme, such as ACE2: a pickle, which runs what its maker wrote into it."""
 
     checkpoint: Path = option(about="file that fme's training wrote, such as ace2_era5_ckpt.tar")
-    trust_pickle: bool = option(False, "opening a pickle can run any program as you: whether you trust who made the file")
+    trust_pickle: bool = option(
+        False, "opening a pickle can run any program as you: whether you trust who made the file"
+    )
 
 
 class FmeModel:
@@ -58,6 +61,9 @@ class FmeModel:
         self.inputs = started_from(source, name, sorted(stepper.prognostic_names))
         self._forcing = started_from(source, name, sorted(_prescribed(stepper)))
         self.outputs = given_out(name, sorted(stepper.out_names))
+        if LATENT_HEAT in stepper.out_names:  # by which ACE counts what evaporates, and closes its budget of water
+            heat = constants_of(source.dataset).latent_heat_vaporisation
+            self.outputs.append(Name(LATENT_HEAT, "mean_evaporation_rate", None, -heat))
 
     def forecast(self, time: np.datetime64, state: np.ndarray) -> Iterator[np.ndarray]:
         from fme.ace.data_loading.batch_data import PrognosticState
@@ -83,7 +89,9 @@ class FmeModel:
         seconds = np.asarray(times).astype("datetime64[s]").astype(np.int64)
         units = "seconds since 1970-01-01"
         dates = cftime.num2date(seconds[None], units, "proleptic_gregorian", only_use_cftime_datetimes=True)
-        return BatchData.new_on_device(data, xr.DataArray(dates, dims=["sample", "time"]), horizontal_dims=["lat", "lon"])
+        return BatchData.new_on_device(
+            data, xr.DataArray(dates, dims=["sample", "time"]), horizontal_dims=["lat", "lon"]
+        )
 
 
 @foreign("fme", FmeOptions)
@@ -94,7 +102,9 @@ def build(options: FmeOptions, source: AnalysisSource) -> FmeModel:
         raise ForeignError(PICKLE.format(path=path))
     if not path.is_file():
         raise ForeignError(f"Expected a checkpoint of fme at {path}, got no file there")
-    stepping = needs("fme.ace.stepper.single_module", "pip install fme, in an environment that its torch-harmonics fits")
+    stepping = needs(
+        "fme.ace.stepper.single_module", "pip install fme, in an environment that its torch-harmonics fits"
+    )
     with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return FmeModel(stepping.load_stepper(path), source, digest)
@@ -103,6 +113,7 @@ def build(options: FmeOptions, source: AnalysisSource) -> FmeModel:
 def name_of(dataset: xr.Dataset, text: str) -> Name:
     """What a name of fme's stands for in an analysis, whose levels are counted from 0 at the top as fme counts them.
 
+    Total water is specific humidity where the analysis has no total water: what clouds hold is less than its error.
     Raises `LexiconError` for a name that is none of ours, and for a level that the analysis lacks.
     """
     if text == "HGTsfc":  # a height
@@ -110,8 +121,12 @@ def name_of(dataset: xr.Dataset, text: str) -> Name:
     match = re.fullmatch(r"(.+)_(\d+)", text)
     if match and match[1] in _ALOFT:
         if int(match[2]) >= dataset.sizes.get("level", 0):
-            raise LexiconError(f"Expected a level that the analysis has for {text}, it has {dataset.sizes.get('level', 0)}")
+            raise LexiconError(
+                f"Expected a level that the analysis has for {text}, it has {dataset.sizes.get('level', 0)}"
+            )
         variable, sign = _ALOFT[match[1]]
+        if variable == "specific_total_water" and variable not in dataset:
+            variable = "specific_humidity"
         return Name(text, variable, int(match[2]), sign)
     if text.lower() in _SURFACE:
         variable, sign = _SURFACE[text.lower()]

@@ -1,7 +1,7 @@
 """Forecast models of other packages behind one protocol: initial fields in, fields at leads out.
 
-A kind is one file of this folder: a frozen dataclass of options, and a function under `@foreign(kind, its options)` that makes
-the model for an analysis. What a file needs beyond the core dependencies it imports in that function.
+A kind is one file of this folder: a frozen dataclass of options, and a function under `@foreign(kind, its options)` that
+makes the model for an analysis. What a file needs beyond the core dependencies it imports in that function.
 """
 
 import hashlib
@@ -62,8 +62,8 @@ def foreign(kind: str, options: type[Options]) -> Callable:
     return lambda builder: FOREIGN.register(kind, Kind(options, builder)).build
 
 
-def make_foreign(section: Mapping[str, Any] | Options, source: AnalysisSource) -> ForeignModel:
-    """The model of a section `{kind: ..., **options}`. Raises `ForeignError` for what cannot be made or fits no such analysis."""
+def make_foreign(section: Mapping[str, Any], source: AnalysisSource) -> ForeignModel:
+    """The model of a section `{kind: ..., **options}`. Raises `ForeignError` for what cannot be made or does not fit."""
     given = dict(section)
     kind = FOREIGN[given.pop("kind", None)]
     return kind.build(kind.options.of(given), source)
@@ -74,7 +74,9 @@ def needs(package: str, extra: str):
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ForeignError(f"Expected the package {package.split('.')[0]} to be installed ({extra}): {error}") from error
+        raise ForeignError(
+            f"Expected the package {package.split('.')[0]} to be installed ({extra}): {error}"
+        ) from error
 
 
 def digest_of(model: object, said: object) -> str:
@@ -82,5 +84,7 @@ def digest_of(model: object, said: object) -> str:
     total = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items() if isinstance(model, torch.nn.Module) else ()):
         if isinstance(tensor, torch.Tensor):
-            total.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            total.update(
+                name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
     return total.hexdigest()
