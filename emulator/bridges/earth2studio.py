@@ -49,9 +49,9 @@ class Emulator(torch.nn.Module, AutoModelMixin, PrognosticMixin):
     """A prognostic model of earth2studio that steps with a trained network and closes its budgets.
 
     A forecast's tensors are `(..., time, lead_time, variable, lat, lon)`: prognostic variables go in, these and diagnostic
-    ones come out, under the names of `emulator.bridges.lexicon`. The first that the iterator yields is the initial state, with the
-    analysis's diagnostics where `forcing` is an analysis. Budgets stay pinned to the state that the iterator begins with,
-    also where hooks change states, and after a restart from a checkpoint of earth2studio.
+    ones come out, under the names of `emulator.bridges.lexicon`. The first that the iterator yields is the initial state,
+    with the analysis's diagnostics where `forcing` is an analysis. Budgets stay pinned to the state that the iterator
+    begins with, also where hooks change states, and after a restart from a checkpoint of earth2studio.
 
     Args:
       model: a checkpoint's folder, or what `emulator.load_model` gives.
