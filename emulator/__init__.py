@@ -20,6 +20,7 @@ import pyproj  # noqa: F401
 
 if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.bridges.analysis_source import AnalysisSource as AnalysisSource
+    from emulator.bridges.run import earth2studio_model as earth2studio_model
     from emulator.bridges.run import foreign_forecast as foreign_forecast
     from emulator.data.channels import Layout as Layout
     from emulator.data.forcing import Forcing as Forcing
@@ -55,6 +56,7 @@ _WHERE = {
     "load_model": "emulator.model.saved_model:load_model",  # a checkpoint -> a step
     "forecast": "emulator.forecasting.run:forecast",  # a model and an analysis -> forecasts, in memory or in a store
     "foreign_forecast": "emulator.bridges.run:foreign_forecast",  # the same with a model of another package
+    "earth2studio_model": "emulator.bridges.run:earth2studio_model",  # a model as earth2studio's prognostic model
     "AnalysisSource": "emulator.bridges.analysis_source:AnalysisSource",  # an analysis as a data source of earth2studio
     # verification
     "score": "emulator.verify.verification:score",  # forecasts and a truth -> scores

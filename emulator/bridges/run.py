@@ -1,4 +1,4 @@
-"""Forecasts of foreign models from an analysis store: one call for a notebook, and what a batch stage is made of."""
+"""Forecasts of foreign models from an analysis store, and our models for earth2studio: what a notebook and a stage call."""
 
 import os
 from collections.abc import Mapping
@@ -15,6 +15,17 @@ from emulator.forecasting.run import attributes_of, times_of
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, in_memory, write
 from emulator.store.forecast import open_forecast
+
+
+def earth2studio_model(model, forcing=None, **more):
+    """A trained network as a prognostic model of earth2studio; arguments as of `emulator.bridges.earth2studio.Emulator`.
+
+    `model`: a checkpoint's folder, or what `emulator.load_model` gives. `forcing`: an analysis store, opened, its path or an
+    `AnalysisSource`, or any data source of earth2studio. Raises `ImportError` where earth2studio is not installed.
+    """
+    from emulator.bridges.earth2studio import Emulator
+
+    return Emulator(model, forcing, **more)
 
 
 def foreign_forecaster(model: Mapping[str, Any] | ForeignModel, analysis) -> ForeignForecaster:

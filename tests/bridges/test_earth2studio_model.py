@@ -57,7 +57,7 @@ def compare(found: xr.Dataset, expected: xr.Dataset, source: AnalysisSource, tol
 
 def test_deterministic_is_our_forecast(paths, expected):
     source = AnalysisSource(paths[0])
-    model = Emulator(paths[1], paths[0])
+    model = em.earth2studio_model(paths[1], paths[0])
     assert isinstance(model, PrognosticModel)
     times = expected.init_time.values
     found = deterministic(times, STEPS, model, source, XarrayBackend(), verbose=False).root
