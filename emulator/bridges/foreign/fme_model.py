@@ -1,7 +1,6 @@
 """Checkpoints of Ai2's package fme: ACE and its kin, by its own stepper."""
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +13,13 @@ import xarray as xr
 from emulator.bridges.analysis_source import AnalysisSource
 from emulator.bridges.foreign.grids import Orientation
 from emulator.bridges.foreign.names import given_out, started_from
-from emulator.bridges.foreign.registry import ForeignError, foreign, needs
+from emulator.bridges.foreign.registry import ForeignError, file_digest, foreign, needs, opened_with_consent
 from emulator.bridges.lexicon import LexiconError, Name
 from emulator.options import Options, option
 from emulator.planet.variables import VARIABLES
 from emulator.store.schema import constants_of
 
 LATENT_HEAT = "LHTFLsfc"
-PICKLE = (
-    "Expected trust_pickle: true to open {path}: a checkpoint of fme is a pickle, which can run any program as you while it "
-    "is opened, so say that you trust who made it"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,17 +92,11 @@ class FmeModel:
 @foreign("fme", FmeOptions)
 def build(options: FmeOptions, source: AnalysisSource) -> FmeModel:
     """Raises `ForeignError` without the consent to open a pickle, without the file, and what `FmeModel` raises."""
-    path = Path(options.checkpoint)
-    if not options.trust_pickle:
-        raise ForeignError(PICKLE.format(path=path))
-    if not path.is_file():
-        raise ForeignError(f"Expected a checkpoint of fme at {path}, got no file there")
+    path = opened_with_consent(options.checkpoint, options.trust_pickle, "fme")
     stepping = needs(
         "fme.ace.stepper.single_module", "pip install fme, in an environment that its torch-harmonics fits"
     )
-    with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return FmeModel(stepping.load_stepper(path), source, digest)
+    return FmeModel(stepping.load_stepper(path), source, file_digest(path))
 
 
 def name_of(dataset: xr.Dataset, text: str) -> Name:

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -77,6 +78,24 @@ def needs(package: str, extra: str):
         raise ForeignError(
             f"Expected the package {package.split('.')[0]} to be installed ({extra}): {error}"
         ) from error
+
+
+def opened_with_consent(path, trusted: bool, package: str) -> Path:
+    """The path of a pickle that may be opened. Raises `ForeignError` without consent, saying why, and without a file."""
+    if not trusted:
+        raise ForeignError(
+            f"Expected trust_pickle: true to open {path}: a checkpoint of {package} is a pickle, which can run any program "
+            "as you while it is opened, so say that you trust who made it"
+        )
+    if not Path(path).is_file():
+        raise ForeignError(f"Expected a checkpoint of {package} at {path}, got no file there")
+    return Path(path)
+
+
+def file_digest(path: Path) -> str:
+    """Hash of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_of(model: object, said: object) -> str:
