@@ -141,6 +141,23 @@ def test_a_single_call_is_one_step(paths, expected):
         model(x[:, :, 1:], at | OrderedDict(variable=at["variable"][1:]))
 
 
+def test_two_input_times_and_steps_of_two_lengths(tmp_path):
+    store, statistics = store_of(tmp_path, small_planet(times=24))
+    more = {"history": 2, "steps": [6, 12], "phases": [{"updates": 2, "batch_size": 2}]}
+    em.train(store, statistics, tmp_path / "train", network=NETWORK, **more, **SHORT)
+    source = AnalysisSource(store)
+    times = list(source.dataset.time.values[4:6])
+    for hours, first in ((6, "tp06"), (12, "tp12")):
+        model = Emulator(tmp_path / "train" / "checkpoint", store, step_hours=hours)
+        assert model.input_coords()["lead_time"].tolist() == [-hours * 3600 * 10**9, 0]
+        ours = em.forecast(model.stepper, store, times, days=1, step_hours=hours).load()
+        found = deterministic(times, 24 // hours, model, source, XarrayBackend(), verbose=False).root
+        theirs = found[first].values[:, 1:] / (hours * 3.6)
+        np.testing.assert_allclose(theirs, ours.mean_total_precipitation_rate[:, 1:], rtol=1e-6, atol=1e-12)
+        for k in range(4):
+            np.testing.assert_allclose(found[f"t{k}k"].values, ours.temperature[:, :, k], rtol=1e-6)
+
+
 def test_members_of_a_stochastic_network_have_the_noise_of_ours(tmp_path):
     store, statistics = store_of(tmp_path, small_planet(times=24))
     network = {"kind": "sfno", "embed_dim": 4, "blocks": 1, "noise": {"channels": 2}, "norm": "layer"}
