@@ -47,7 +47,7 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
     if rollout.get("uncorrected_inits"):
         paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}
-    if rollout.get("long_run_days"):
+    if rollout.get("long_run_days") or rollout.get("long_run_lead"):
         paths["report"]["long_run"] = at / "long_run.zarr"
         paths["verify"]["long_runs"] = {"emulator": at / "long_run.zarr"}
     if isinstance(raw.get("train"), dict):

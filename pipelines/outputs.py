@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from emulator.forecasting.options import ocean_store
 from pipelines.config import Model
 from pipelines.simulate import files as simulated
 
@@ -21,8 +22,14 @@ def written(stage: str, config: Model) -> list[Path]:
     """Files and folders that a stage may write to."""
     if stage == "ingest":
         return [one.output for one in config.stores()]
-    more = config.scenario_stores.values() if stage == "rollout" else ()
-    return [Path(path) for path in (*(getattr(config, name) for name in WRITTEN[stage]), *more) if path is not None]
+    paths = [Path(path) for path in (getattr(config, name) for name in WRITTEN[stage]) if path is not None]
+    return _with_oceans([*paths, *config.scenario_stores.values()], config) if stage == "rollout" else paths
+
+
+def _with_oceans(stores: list[Path], config: Model) -> list[Path]:
+    """Forecast stores, and those of an ocean's network beside them."""
+    network = config.ocean is not None and config.ocean.kind == "emulator"
+    return [*stores, *(ocean_store(store) for store in stores if network)]
 
 
 def files(stage: str, config: Model) -> list[Path]:
@@ -40,9 +47,9 @@ def files(stage: str, config: Model) -> list[Path]:
     if stage == "train":
         return [output / "checkpoint"]
     if stage == "rollout":
-        paths = [output, *(output.with_name(f"{output.stem}_{kind}") for kind in config.also)]
-        paths += [*config.scenario_stores.values(), *([config.uncorrected] if config.uncorrected_inits else [])]
-        return paths + ([config.long_run] if config.long_run_days else [])
+        stores = [output, *config.scenario_stores.values(), *([config.uncorrected] if config.uncorrected_inits else [])]
+        stores += [config.long_run] if config.long_run_days or config.long_run_lead else []
+        return [*_with_oceans(stores, config), *(output.with_name(f"{output.stem}_{kind}") for kind in config.also)]
     if stage == "report":
         return [output / name for name in ("report.html", "scores.csv", "scores.json", "scores.nc")]
     return [output]

@@ -68,8 +68,11 @@ def main() -> None:
         changes = plan["variants"][name]
         place = directory / re.sub(r"\W+", "-", name)
         experiment = _variant(base, source, changes, options.overrides, place)
-        updates = _updates(experiment, place, options.minutes, options.clock)
-        experiment = experiment if updates is None else with_updates(experiment, updates)
+        if options.minutes:
+            if (updates := _updates(experiment, place, options.minutes, options.clock)) is None:
+                failed.append(name)
+                continue
+            experiment = with_updates(experiment, updates)
         if _alone(_finish, experiment, plan.get("free_run_days", 0)):
             rows[name] = experiment
         else:
@@ -122,12 +125,12 @@ def _dotted(changes: dict, prefix: str = "") -> list[str]:
     return found
 
 
-def _updates(experiment: Experiment, place: Path, minutes: float | None, clock: str) -> list[int] | None:
-    """Updates of every phase for a training time, kept beside the variant's results; None: as they are configured."""
+def _updates(experiment: Experiment, place: Path, minutes: float, clock: str) -> list[int] | None:
+    """Updates of every phase for a training time, kept beside the variant's results; None where they could not be timed."""
     kept = place / "phases.json"
-    if minutes and not kept.exists():
-        _alone(_find_updates, experiment, kept, minutes * 60, clock)
-    return json.loads(kept.read_text())["updates"] if minutes and kept.exists() else None
+    if not kept.exists() and not _alone(_find_updates, experiment, kept, minutes * 60, clock):
+        return None
+    return json.loads(kept.read_text())["updates"]
 
 
 def _find_updates(experiment: Experiment, kept: Path, seconds: float, clock: str) -> None:

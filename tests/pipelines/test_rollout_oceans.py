@@ -16,6 +16,7 @@ from emulator.report.panels.conservation import budget_table, conservation
 from emulator.report.view import View
 from pipelines.cli import main
 from pipelines.config import RolloutConfig
+from pipelines.outputs import files
 
 PLACES = {"store": "a.zarr", "checkpoint": "c", "output": "f.zarr"}
 CO2 = "carbon_dioxide_mole_fraction"
@@ -82,3 +83,12 @@ def test_from_the_configuration_to_the_report(tmp_path, capfd):
     run["ocean"] = {"kind": "slab"}
     (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(run))
     assert main(["rollout", str(tmp_path / "rollout.yaml"), "--check"]) != 0
+
+
+def test_a_stage_knows_the_stores_of_an_oceans_network_and_of_a_run_whose_length_is_a_lead():
+    given = {"store": "a", "checkpoint": "b", "output": "r/f.zarr", "long_run_lead": "1y"}
+    network = {"kind": "emulator", "checkpoint": "c", "store": "d"}
+    names = [
+        [path.name for path in files("rollout", RolloutConfig(**given, **more))] for more in ({}, {"ocean": network})
+    ]
+    assert names == [["f.zarr", "long_run.zarr"], ["f.zarr", "long_run.zarr", "f-ocean.zarr", "long_run-ocean.zarr"]]
