@@ -13,9 +13,7 @@ from torch import Tensor
 from emulator.conservation import rounding
 from emulator.conservation.atmosphere import State
 from emulator.conservation.energy import Energy
-
-SEA_WATER_DENSITY = 1026.0  # kg m-3, at the surface (TEOS-10)
-SEA_WATER_HEAT_CAPACITY = 3991.9  # J kg-1 K-1 (TEOS-10's cp0)
+from emulator.planet import slab
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ class Ocean:
     @property
     def heat_capacity(self) -> float | Tensor:
         """J m-2 K-1 of ocean."""
-        return SEA_WATER_DENSITY * SEA_WATER_HEAT_CAPACITY * self.depth
+        return slab.heat_capacity(self.depth)
 
     def step(self, temperature: Tensor, state1: State, convergence: float | Tensor = 0.0) -> Tensor:
         """Slab: `Ts + dt (F_net + Q) / (rho c h)`, K.
@@ -56,14 +54,14 @@ class Ocean:
           state1: corrected fields, with the mean fluxes over the step.
           convergence: heat brought by ocean currents, Q, W m-2 of ocean.
         """
-        flux = self.energy.net_surface(state1) + convergence
-        warming = self.energy.atmosphere.step_seconds * flux / self.heat_capacity
+        flux, seconds = self.energy.net_surface(state1), self.energy.atmosphere.step_seconds
+        warming = slab.warming(flux, convergence, self.depth, seconds)
         return rounding.add(temperature, warming.to(temperature.dtype))
 
     def implied_convergence(self, before: Tensor, after: Tensor, state1: State) -> Tensor:
         """Prescribed ocean: the Q, W m-2, with which the flux gives the prescribed temperatures: `(batch, *space)`."""
-        stored = self.heat_capacity * (after - before) / self.energy.atmosphere.step_seconds
-        return stored - self.energy.net_surface(state1)
+        flux, seconds = self.energy.net_surface(state1), self.energy.atmosphere.step_seconds
+        return slab.implied_convergence(after - before, flux, self.depth, seconds)
 
     def coupled_residual(
         self, states: tuple[State, State], temperatures: tuple[Tensor, Tensor], convergence: float | Tensor = 0.0

@@ -5,9 +5,10 @@ import torch
 from planets import GRIDS, LEVELS, STEP, VARIANCES, make_atmosphere, random_step
 
 from emulator.conservation import Energy, SchemeOptions, build, fluxes
-from emulator.conservation.ocean import SEA_WATER_DENSITY, SEA_WATER_HEAT_CAPACITY, Ocean
+from emulator.conservation.ocean import Ocean
+from emulator.planet.slab import heat_capacity
 
-HEAT = SEA_WATER_DENSITY * SEA_WATER_HEAT_CAPACITY
+HEAT = heat_capacity(1.0)
 
 
 def setting(kind="sequential", dtype=torch.float64, batch=2, fraction=None):

@@ -45,8 +45,8 @@ TABLE = (
     flux("mean_northward_sea_surface_stress", "N m-2", "downward_northward_stress_at_sea_water_surface", "forcing",
          sign="northward momentum downward positive", short="avg_tauvon", parameter=263109, cmip="tauvo",
          also="tauvon avg_tauvo"),
-    flux("mean_ocean_q_flux", "W m-2", None, "forcing", sign="positive where currents warm the mixed layer",
-         also="qflux q_flux"),
+    flux("ocean_heat_flux_convergence", "W m-2", None, "forcing", sign="positive where currents warm the mixed layer",
+         long_name="heat that ocean currents bring to the mixed layer (Q flux)", also="mean_ocean_q_flux qflux q_flux"),
     # ice
     share("sea_ice_cover", "sea_ice_area_fraction", "forcing", short="ci", parameter=31, cmip="siconc",
           also="sea_ice_fraction avg_siconc"),
