@@ -2,25 +2,30 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
-from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from emulator.forecasting.run import Models, attributes_of, step_length
+from emulator.forecasting.oceans import make_sea
+from emulator.forecasting.options import EnsembleOptions, ThinOptions, ocean_options
+from emulator.forecasting.run import Models, attributes_of, outside_attributes, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
+from emulator.forecasting.sea import Sea
 from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network
 from emulator.model.checkpoint import describe
-from emulator.model.saved_model import check_match, with_gaps, with_step
+from emulator.model.saved_model import check_match, load_model, with_gaps, with_step
 from emulator.model.step import Step
+from emulator.model.stepper import Stepper
 from emulator.parallel.distributed import device_of, process_group, space_of, use
 from emulator.parallel.processes import processes_of
 from emulator.parallel.space import Space
@@ -57,7 +62,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
     check_formats(config.also, grid_of(dataset))
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
-    models = Models.load(config.checkpoint, stages, config.member_checkpoints, device, space)
+    models = Models.load(config.checkpoint, stages, config.member_checkpoints, device, space).bounded(config.bounds)
     saved = getattr(models.first, "metadata", None)
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
@@ -68,14 +73,18 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    how = length, config.climatology
-    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how)
+    def made(steppers: Sequence[Stepper], output: Path, ensemble: EnsembleOptions | None = None) -> Forecaster:
+        sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
+        return Forecaster(steppers, dataset, config.batch_size, ensemble, length, config.climatology, sea)
+
+    forecaster = made(models.steppers, config.output, ensemble)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, first, ensemble, length)
+    attributes |= outside_attributes(first, forecaster.forcing, inits, steps)
     write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
-        plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how)
+        plain = made([uncorrected], config.uncorrected)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
         attributes = attributes_of(dataset, uncorrected, None, length)
@@ -84,8 +93,10 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
-        alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
-        output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
+        alone = made(models.steppers[:1], config.long_run)
+        attributes = attributes_of(dataset, first, None, length)
+        attributes |= outside_attributes(first, alone.forcing, inits[:1], total)
+        output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     for kind in config.also if space.rank == 0 else ():
         if Path(config.output).exists():
@@ -100,6 +111,22 @@ def checkpoints_of(config: RolloutConfig) -> list[Path]:
 def ensemble_of(config: RolloutConfig) -> EnsembleOptions | None:
     """The ensemble's options, if there is one."""
     return EnsembleOptions.of(config.ensemble.model_dump()) if config.ensemble else None
+
+
+def sea_of(
+    config: RolloutConfig,
+    model: Stepper,
+    dataset: xr.Dataset,
+    length: int,
+    ensemble: EnsembleOptions | None = None,
+    output: Path | None = None,
+) -> Sea | None:
+    """The ocean that forecasts into `output` are coupled with, if there is one. Raises `ValueError` as `make_sea` does."""
+    if config.ocean is None:
+        return None
+    if config.parallel.space > 1:
+        raise ValueError(f"Expected rollout.parallel.space 1 with an ocean, got {config.parallel.space}")
+    return make_sea(ocean_options(config.ocean.model_dump()), model, dataset, length, ensemble, output)
 
 
 def starts_of(config: RolloutConfig, length: int = 1, history: int = 1) -> Starts:
@@ -135,5 +162,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
     if config.long_run_days or config.long_run_lead:
         count_steps(TimeStep.of(dataset).times(length), config.long_run_days, config.long_run_lead)
-    count = len(starts_of(config, length, layout.history).of(dataset, steps, str(config.store)))
+    inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
+    if config.ocean is not None:
+        sea_of(config, load_model(config.checkpoint, "cpu"), dataset, length).check(inits)
+    count = len(inits)
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

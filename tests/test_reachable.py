@@ -11,7 +11,6 @@ USERS = ("pipelines", "scripts")  # what runs; findings and tests do not count
 KEPT = {
     "emulator.conservation.ensembles.prior_variance": "for ensembles whose spread the budgets sharpen, which are to come",
     "emulator.conservation.ensembles.reduced_variance": "for ensembles whose spread the budgets sharpen, which are to come",
-    "emulator.conservation.ocean.Ocean": "for coupled climates, which are to come",
 }
 
 Definition = tuple[str, str]  # module and name

@@ -203,10 +203,8 @@ class Energy(_TopTerm):
 
     def net_surface(self, state: State) -> Tensor:
         """Net downward flux into the surface, W m-2, less the heat that snow released aloft: `(batch, *space)`."""
-        result = fluxes.total(state, self.surface)
-        if self.snow:
-            result = result - self.atmosphere.constants.latent_heat_fusion * state[fluxes.SNOWFALL]
-        return result
+        fusion = self.atmosphere.constants.latent_heat_fusion if self.snow else None
+        return fluxes.net_surface(state, self.surface, fusion)
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         air = self.atmosphere

@@ -25,6 +25,15 @@ def total(state: State, names) -> Tensor:
     return result
 
 
+def net_surface(state: State, names=SURFACE_FLUXES, latent_heat_fusion: float | None = None) -> Tensor:
+    """Net downward heat flux into the surface, W m-2: `(batch, *space)`.
+
+    Less the heat that snowfall released aloft, where its latent heat of fusion, J kg-1, is given.
+    """
+    result = total(state, names)
+    return result if latent_heat_fusion is None else result - latent_heat_fusion * state[SNOWFALL]
+
+
 def snow_share(state: State) -> Tensor:
     """Share of precipitation that falls frozen, 0 where none falls: `(batch, *space)`."""
     rain = state[PRECIPITATION]

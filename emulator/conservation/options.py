@@ -60,7 +60,7 @@ class BudgetOptions(Options):
             raise ValueError(
                 f"Expected dry_mass exactly with the anchor 'given', got {self.anchor!r} and {self.dry_mass!r}"
             )
-        known = quantities()
+        known = [name for name, quantity in quantities().items() if not quantity.audited_alone]
         if unknown := [name for name in self.budgets if name not in known]:
             raise ValueError(f"Expected budgets among {', '.join(known)}, got {', '.join(unknown)}")
         if self.bands and self.kind != "projection":

@@ -31,6 +31,7 @@ class StepInputs(NamedTuple):
       length: of the step, in steps of the store: a number of a network that makes steps of several lengths, `(batch,)`
         float64 of calendar steps, which differ by row; None where all steps are of the store's length.
       reference: climatology of the state at the end of the step, `(batch, channel, *space)`, where a network starts from it.
+      ocean: what an ocean that the step is coupled with is given of its own, where there is one.
     """
 
     forcing: Tensor
@@ -38,6 +39,7 @@ class StepInputs(NamedTuple):
     noise: Tensor | None = None
     length: Tensor | float | None = None
     reference: Tensor | None = None
+    ocean: "StepInputs | None" = None
 
     def to(self, device: torch.device) -> "StepInputs":
         """On a device, which is not waited for."""
@@ -52,11 +54,12 @@ class StepInputs(NamedTuple):
         return self._with(lambda part: part.expand(rows, *part.shape[1:]))
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "StepInputs":
-        return StepInputs(*(change(part) if isinstance(part, Tensor) else part for part in self))
+        changed = StepInputs(*(change(part) if isinstance(part, Tensor) else part for part in self))
+        return changed if self.ocean is None else changed._replace(ocean=self.ocean._with(change))
 
-    def more(self) -> dict[str, Tensor | float]:
+    def more(self) -> "dict[str, Tensor | float | StepInputs]":
         """What not every stepper takes, by the name under which it is called with it."""
-        return {n: value for n in ("length", "reference") if (value := getattr(self, n)) is not None}
+        return {n: value for n in ("length", "reference", "ocean") if (value := getattr(self, n)) is not None}
 
 
 def told_length(several: bool, length: int, ratio: np.ndarray, step: TimeStep) -> Tensor | float | None:

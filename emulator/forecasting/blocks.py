@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from emulator.data.channels import Channels, Layout
+from emulator.forecasting.leads import Lead
 from emulator.parallel.host_copies import HostCopies, Landing
 
 
@@ -17,18 +17,20 @@ class Entry:
 
     Attributes:
       landing: of the state and the diagnostics, `(row, channel, *space)` each, and where there are records, of these,
-        `(record, row)` float32.
-      records: their names.
+        `(record, row)` float32; then of other fields, `(row, *space)` each.
+      records: their names. beside: names of the other fields.
     """
 
     landing: Landing
     records: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
     @classmethod
-    def begin(cls, state: Tensor, diagnostic: Tensor, record: Mapping[str, Tensor], copies: HostCopies) -> "Entry":
+    def begin(cls, lead: Lead, copies: HostCopies) -> "Entry":
         """Begins the copies, with all records in one."""
-        numbers = [torch.stack([value.float() for value in record.values()])] if record else []
-        return cls(copies.begin([state, diagnostic, *numbers]), tuple(record))
+        numbers = [torch.stack([value.float() for value in lead.record.values()])] if lead.record else []
+        tensors = [lead.state, lead.diagnostic, *numbers, *lead.beside.values()]
+        return cls(copies.begin(tensors), tuple(lead.record), tuple(lead.beside))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,17 @@ class Naming:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Consecutive leads. `records`: names of the records that its fields have, 0 where an entry has none."""
+    """Consecutive leads.
+
+    Attributes:
+      records: names of the records that its fields have, 0 where an entry has none.
+      ocean: leads of another network's forecast that lie within these; None where there is no such network.
+    """
 
     entries: list[Entry]
     naming: Naming
     records: tuple[str, ...]
+    ocean: "Block | None" = None
 
     @property
     def leads(self) -> int:
@@ -74,6 +82,9 @@ class Block:
                 if name in entry.records:
                     values[:, number] = lead[2][entry.records.index(name)]
             out[name] = self._shaped(values)
+        names = self.entries[0].beside
+        for at, name in enumerate(names, -len(names)):
+            out[name] = self._shaped(np.stack([lead[at] for lead in arrived], axis=1))
         return out
 
     def _named(self, channels: Channels, leads: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,76 +1,33 @@
 """Forecasts from a group of initial times: states in, blocks of named fields out, resumable at every block."""
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from emulator.conservation.budgets import Anchor
 from emulator.data.channels import Channels, outside_of
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import Forcing, StepInputs
-from emulator.files.whole_file import whole_file
 from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates, space_of
+from emulator.forecasting.leads import Lead, joined
 from emulator.forecasting.options import EnsembleOptions
+from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.sea import Sea
+from emulator.model.coupled import Carry, Coupled
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
-from emulator.model.stepper import Stepper, StepResult, newest
-from emulator.parallel.host_copies import HostCopies, Landing, to_device
+from emulator.model.stepper import Stepper, newest
+from emulator.parallel.host_copies import HostCopies, to_device
 from emulator.parallel.space import Fetch, Space
 from emulator.store.schema import grid_of
 
 BLOCK_BYTES = 1 << 27
-
-
-@dataclasses.dataclass
-class Position:
-    """Where a group of forecasts stands after a number of steps: what the next starts from and anchors, by batch of rows."""
-
-    number: int
-    states: list[Tensor]
-    masses: list[Tensor | None]
-    landing: Landing | None = None  # of all of these, where they are still on their way to the host
-
-    def towards_host(self, copies: HostCopies) -> "Position":
-        """The same, on its way to the host's memory: it can be saved beside the forecast."""
-        here = [mass is not None for mass in self.masses]
-        landing = copies.begin([*self.states, *itertools.compress(self.masses, here)])
-        landed = iter(landing.tensors)
-        states = [next(landed) for _ in self.states]
-        return Position(self.number, states, [next(landed) if one else None for one in here], landing)
-
-    def save(self, path: Path) -> None:
-        """Written beside and renamed: whole or not there. Raises `OSError` when the disk is full."""
-        if self.landing is not None:
-            self.landing.arrive()
-        tensors = {f"state{i}": state.cpu().contiguous() for i, state in enumerate(self.states)}
-        tensors |= {f"mass{i}": mass.cpu() for i, mass in enumerate(self.masses) if mass is not None}
-        with whole_file(path) as partial:
-            try:
-                save_file(tensors, partial, {"number": str(self.number)})
-            except SafetensorError as error:
-                raise OSError(f"could not write {path}: {error}") from error
-
-    @classmethod
-    def load(cls, path: Path) -> "Position | None":
-        """The position in a file; None where there is none."""
-        if not path.exists():
-            return None
-        with safe_open(path, "pt") as file:
-            names, number = set(file.keys()), int(file.metadata()["number"])
-            count = sum(name.startswith("state") for name in names)
-            masses = [file.get_tensor(f"mass{i}") if f"mass{i}" in names else None for i in range(count)]
-            return cls(number, [file.get_tensor(f"state{i}") for i in range(count)], masses)
 
 
 class Forecaster:
@@ -84,6 +41,7 @@ class Forecaster:
       ensemble: None for single forecasts.
       length: of the steps, in steps of the store, of those that the models make; None: the shortest.
       climatology: path of the store that a network which predicts departures from it needs; None: as it was trained.
+      sea: an ocean that the models' forecasts are coupled with; initial states of members are made without it.
 
     Where a field does not exist, it is missing (NaN) in what comes out.
     """
@@ -96,7 +54,9 @@ class Forecaster:
         ensemble: EnsembleOptions | None = None,
         length: int | None = None,
         climatology: str | os.PathLike | None = None,
+        sea: Sea | None = None,
     ):
+        self.sea = sea
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
         layout = self.step.layout
@@ -128,13 +88,13 @@ class Forecaster:
             for name in (*layout.prognostic.names, *layout.diagnostic.names)
         }
 
-    def _given(self, entry: tuple) -> tuple:
-        """State, diagnostics and records of a lead, the fields on the rows that are asked for."""
+    def _given(self, lead: Lead) -> Lead:
+        """A lead with its fields on the rows that are asked for."""
         if self._fetch is None:
-            return entry
-        state, diagnostic, record = entry
-        fields = self._fetch(torch.cat([state, diagnostic], 1).movedim(-2, 0)).movedim(0, -2)
-        return *fields.split([state.shape[1], diagnostic.shape[1]], 1), record
+            return lead
+        fields = self._fetch(torch.cat([lead.state, lead.diagnostic], 1).movedim(-2, 0)).movedim(0, -2)
+        state, diagnostic = fields.split([lead.state.shape[1], lead.diagnostic.shape[1]], 1)
+        return dataclasses.replace(lead, state=state, diagnostic=diagnostic)
 
     @property
     def members(self) -> int:
@@ -148,6 +108,8 @@ class Forecaster:
     def check(self, times: Sequence) -> None:
         """Raises `ValueError` for initial times whose states, or those of their ensemble, the store lacks."""
         self._initial.check(times)
+        if self.sea is not None:
+            self.sea.check(times)
 
     def blocks(
         self, times: Sequence, schedule: Schedule, position: Position | None = None
@@ -158,27 +120,41 @@ class Forecaster:
         rows whatever the blocks and wherever the forecasts start again, so that the numbers are too.
         """
         rows = self._rows(len(times))
-        entries, start = [], position
+        entries, ocean, start = [], [], position
         if start is None:
-            state, diagnostic = self._initial(times)
-            start = Position(0, [state.index_select(0, self._index(r)) for r in rows], [None] * len(rows))
-            if not schedule.mean:
-                entries = [Entry.begin(*self._given((newest(state, self.step.layout), diagnostic, {})), self.copies)]
+            start, entries, ocean = self._start(times, rows, schedule)
         before = start
         most = max(1, BLOCK_BYTES // (4 * len(times) * self.members * (self._numbers() or 1)))
-        for here, entry in self._entries(times, rows, start, schedule):
+        for here, lead, others in self._leads(times, rows, start, schedule):
             if len(entries) == most:
-                yield before, self._block(entries, len(times))
-                entries = []
-            entries.append(Entry.begin(*entry, self.copies))
-            self._records.update(entry[2])
+                yield before, self._block(entries, ocean, len(times))
+                entries, ocean = [], []
+            entries.append(Entry.begin(lead, self.copies))
+            ocean += [Entry.begin(other, self.copies) for other in others]
+            self._records.update(lead.record)
             before = here
         if entries:
-            yield before, self._block(entries, len(times))
+            yield before, self._block(entries, ocean, len(times))
 
-    def _block(self, entries: list[Entry], times: int) -> Block:
-        naming = Naming(self.step.layout, self._outside, times, self.members if self.ensemble else None)
-        return Block(entries, naming, tuple(sorted(self._records)))
+    def _start(self, times, rows, schedule: Schedule) -> tuple[Position, list[Entry], list[Entry]]:
+        """Where forecasts begin, and what is written of it: of the models' states, and of another network's."""
+        state, diagnostic = self._initial(times)
+        index = [self._index(row) for row in rows]
+        start = Position(0, [state.index_select(0, i) for i in index], [None] * len(rows))
+        begun = None if self.sea is None else self.sea.begin(times, self.members)
+        if begun is not None:
+            start.oceans = [{n: part.index_select(0, i) for n, part in begun.state.items()} for i in index]
+        lead = Lead(newest(state, self.step.layout), diagnostic, beside=begun.beside if begun else {})
+        first = [] if schedule.mean else [Entry.begin(self._given(lead), self.copies)]
+        other = [Entry.begin(begun.lead, self.copies)] if begun and begun.lead else []
+        return start, first, other
+
+    def _block(self, entries: list[Entry], ocean: list[Entry], times: int) -> Block:
+        members = self.members if self.ensemble else None
+        block = Block(entries, Naming(self.step.layout, self._outside, times, members), tuple(sorted(self._records)))
+        if self.sea is None or self.sea.output is None:
+            return block
+        return dataclasses.replace(block, ocean=self.sea.output.block(ocean, times, members))
 
     def _numbers(self) -> int:
         """Numbers that a process has of a state and its diagnostics."""
@@ -195,8 +171,8 @@ class Forecaster:
             batches += [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
         return batches
 
-    def _entries(self, times, rows, start: Position, schedule: Schedule):
-        """After every step that is written: the position, and state, diagnostics and records of all rows."""
+    def _leads(self, times, rows, start: Position, schedule: Schedule):
+        """After every step that is written: the position, the lead of all rows, and those of another network since."""
         last = schedule.ends[-1] if schedule.ends else 0
         numbers = range(start.number + 1, last + 1)
         shared: dict[int, StepInputs] = {}  # forcing and clock of the step that the batches of rows are at
@@ -212,27 +188,35 @@ class Forecaster:
                     given = given.rows(index)
                 yield given._replace(noise=self._noise(times, row, number))
 
-        forecasts = []
-        for row, state, mass in zip(rows, start.states, start.masses, strict=True):
-            model = self.models[(int(row[0]) % self.members) % len(self.models)]
-            device = self.step.device
-            anchor = None if mass is None else Anchor(to_device(mass, device))
-            forecasts.append(rollout(model, to_device(state, device), inputs(row), anchor, first=start.number + 1))
+        forecasts = [self._forecast(start, batch, row, inputs(row)) for batch, row in enumerate(rows)]
         order = self._index(np.argsort(np.concatenate(rows)))
-        total, written, ends = None, start.number, set(schedule.ends)
+        total, others, written, ends = None, [], start.number, set(schedule.ends)
         for number, results in zip(numbers, zip(*forecasts, strict=True), strict=True):
-            entry = _joined(results, order)
+            lead = joined(results, order)
+            if results[0].ocean is not None:
+                others.append(joined([result.ocean for result in results], order))
             if schedule.mean:
-                total = _added(total, entry)
+                total = lead.added(total)
             if number in ends:
-                masses = [None if result.anchor is None else result.anchor.dry_mass for result in results]
-                position = Position(number, [result.onward for result in results], masses)
-                yield position, self._given(_over(total, number - written) if schedule.mean else entry)
-                total, written = None, number
+                mean = total.over(number - written, lead) if schedule.mean else lead
+                yield Position.after(number, results), self._given(mean), others
+                total, others, written = None, [], number
+
+    def _forecast(self, start: Position, batch: int, row: np.ndarray, inputs: Iterator[StepInputs]):
+        """The results of a batch of rows from a position on."""
+        model = self.models[(int(row[0]) % self.members) % len(self.models)]
+        state, anchor = to_device(start.states[batch], self.step.device), start.anchor(batch, self.step.device)
+        if self.sea is not None:
+            if isinstance(anchor, Carry) and anchor.anchor is None:
+                anchor = dataclasses.replace(anchor, anchor=model.anchor(state))
+            model = Coupled(model, self.sea.ocean)
+        return rollout(model, state, inputs, anchor, first=start.number + 1)
 
     def _inputs(self, times, number: int) -> StepInputs:
         """Forcing, clock and more of step `number` of all rows, without noise, on the models' device."""
         given = self.forcing.inputs([self.forcing.later(time, number - 1) for time in times])
+        if self.sea is not None:
+            given = given._replace(ocean=self.sea.inputs(times, number))
         if self.members > 1:
             given = given.rows(torch.arange(len(times)).repeat_interleave(self.members))
         return given.to(self.step.device)
@@ -268,33 +252,3 @@ def _climatology(models: Sequence[Stepper], dataset: xr.Dataset, path, space: Sp
     for one in asking:
         found.check_made(getattr(one, "metadata", {}).get("climatology"))
     return found
-
-
-def _joined(results: Sequence[StepResult], order: Tensor) -> tuple:
-    """State, diagnostics and records of all rows from those of their batches; `order`: where each row is among these."""
-    if len(results) == 1:
-        return results[0].state, results[0].diagnostic, results[0].record
-    names = {name for result in results for name in result.record}
-    zeros = [torch.zeros(len(result.state), device=order.device) for result in results]
-    record = {
-        name: torch.cat([r.record.get(name, zero).float() for r, zero in zip(results, zeros, strict=True)])
-        for name in names
-    }
-    record = {name: values.index_select(0, order) for name, values in record.items()}
-    parts = ([getattr(result, what) for result in results] for what in ("state", "diagnostic"))
-    state, diagnostic = (torch.cat(part).index_select(0, order) for part in parts)
-    return state, diagnostic, record
-
-
-def _added(total, entry):
-    state, diagnostic, record = entry
-    named = {name: value.double() for name, value in record.items()}
-    if total is None:
-        return state.double(), diagnostic.double(), named
-    before = total[2]
-    return total[0] + state, total[1] + diagnostic, {n: before.get(n, 0.0) + v for n, v in named.items()}
-
-
-def _over(total, count):
-    state, diagnostic, record = total
-    return (state / count).float(), (diagnostic / count).float(), {n: (v / count).float() for n, v in record.items()}

@@ -1,6 +1,8 @@
-"""How members of an ensemble differ, and what of forecasts is written: options with their limits. Needs no torch."""
+"""How members of an ensemble differ, what of forecasts is written, which ocean they have: options. Needs no torch."""
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from emulator.options import Options, option
@@ -37,3 +39,36 @@ class ThinOptions(Options):
     mean: Literal["none", "every", "monthly"] = option(
         "none", "means over every_hours or calendar months in place of snapshots"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SlabOptions(Options):
+    """A mixed layer whose temperature follows from the fluxes that the network predicts."""
+
+    depth: float | str | None = option(
+        None, "of the layer, m: a number, or a file with ocean_mixed_layer_depth; None: the store's"
+    )
+    convergence: float | str | None = option(
+        None, "heat that currents bring, W m-2: a number, or a file with ocean_heat_flux_convergence; None: the store's"
+    )
+    under_ice: bool = option(False, "step the layer where sea ice covers half of a cell or more, too")
+
+
+@dataclasses.dataclass(frozen=True)
+class OceanNetworkOptions(Options):
+    """Another network, with a step of its own, that takes the fluxes and gives the sea's temperature."""
+
+    checkpoint: Path = option()
+    store: Path = option(about="the ocean's analysis, on the same grid")
+
+
+OCEANS = {"slab": SlabOptions, "emulator": OceanNetworkOptions}
+OceanOptions = SlabOptions | OceanNetworkOptions
+
+
+def ocean_options(given: Mapping) -> OceanOptions:
+    """Options of an ocean from a mapping with its `kind`. Raises `ValueError` for a kind that there is not."""
+    kind = given.get("kind", "slab")
+    if kind not in OCEANS:
+        raise ValueError(f"Expected a kind of ocean among {', '.join(OCEANS)}, got {kind!r}")
+    return OCEANS[kind].of({name: value for name, value in given.items() if name != "kind"})

@@ -1,16 +1,21 @@
 """Forecasts with trained models from an analysis store: one call for a notebook, and what a batch stage is made of."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 
 from emulator.data.channels import Layout
+from emulator.data.forcing import Forcing
 from emulator.forecasting.forecaster import Forecaster
-from emulator.forecasting.options import EnsembleOptions, ThinOptions
+from emulator.forecasting.oceans import make_sea
+from emulator.forecasting.options import EnsembleOptions, OceanOptions, ThinOptions, ocean_options
+from emulator.forecasting.outside import outside_training
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
@@ -35,6 +40,8 @@ def forecast(
     batch_size: int = 8,
     step_hours: float | None = None,
     climatology: str | os.PathLike | None = None,
+    ocean: OceanOptions | Mapping | None = None,
+    bounds: str = "trained",
 ) -> xr.Dataset:
     """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
@@ -49,6 +56,8 @@ def forecast(
       batch_size: forecasts computed at a time.
       step_hours: of a network that makes steps of several lengths, which; None: the shortest.
       climatology: path of what a network's predictions count from, where it does; None: as it was trained.
+      ocean: that steps the sea's temperature, such as `{"kind": "slab", "depth": 50}`; None: it is prescribed.
+      bounds: "trained", or "none": states may leave the envelope of the training data.
 
     Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
 
@@ -64,14 +73,18 @@ def forecast(
     saved = getattr(models.first, "metadata", None)
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble)
+    models = models.bounded(bounds)
     length = step_length(models.first.layout, dataset, step_hours)
-    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology)
+    ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
+    sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
+    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, sea)
     times = _times(dataset, init)
     if (days is None) == (lead is None):
         raise ValueError(f"Expected days or a lead, got {days} and {lead}")
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, models.first, ensemble, length)
+    attributes |= outside_attributes(models.first, forecaster.forcing, times, steps)
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
     write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)
@@ -129,6 +142,12 @@ def attributes_of(
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})
 
 
+def outside_attributes(model: Stepper, forcing: Forcing, times: Sequence, steps: int) -> dict[str, str]:
+    """What a forecast store says of forcing outside the range of its network's training; nothing where there is none."""
+    found = outside_training(getattr(model, "metadata", None), forcing, times, steps)
+    return {"outside_training": json.dumps(found)} if found else {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Models:
     """The models of a batch of forecasts: members take turns among `steppers`, each of which may be a cascade."""
@@ -162,6 +181,15 @@ class Models:
         loaded = [first, *(load_model(path, device, space) for _, path in cascade)]
         stages = list(zip(starts, loaded, strict=True))
         return cls([Cascade(stages) if cascade else first, *(load_model(path, device, space) for path in more)])
+
+    def bounded(self, bounds: str) -> "Models":
+        """The same models, with "none" without an envelope of the training data; raises `ValueError` for other words."""
+        if bounds not in ("trained", "none"):
+            raise ValueError(f"Expected bounds trained or none, got {bounds!r}")
+        if bounds == "none":
+            for stage in self.stages():
+                stage.lower, stage.upper = (torch.full_like(stage.lower, sign * torch.inf) for sign in (-1, 1))
+        return self
 
     def stages(self) -> list[Stepper]:
         """All steppers, those of cascades one by one."""

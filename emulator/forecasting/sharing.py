@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emulator.forecasting.forecaster import Position
+from emulator.forecasting.position import Position
 from emulator.parallel.space import Space
 from emulator.store.marks import mark, marks, progress_path, unmark
 

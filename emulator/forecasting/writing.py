@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -13,24 +14,23 @@ import xarray as xr
 
 from emulator.files.background import BackgroundWriter
 from emulator.forecasting.blocks import Block
+from emulator.forecasting.datasets import cells_in, dataset_of
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.ocean_store import OceanStore
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.sea import PRECISE
 from emulator.forecasting.sharing import Restarts, Rows, agreed, anywhere, part_key, settle, wait
-from emulator.forecasting.thinning import thinned
+from emulator.model.coupled import SEA_TEMPERATURE
 from emulator.planet.calendar import lead_text
-from emulator.planet.regions import REGIONS
-from emulator.planet.vertical import VERTICAL
 from emulator.store.forecast import (
     create_forecast,
     finish_forecast,
-    lead_attributes,
     open_forecast,
     whole_inits,
     write_forecast_init,
 )
 from emulator.store.marks import mark, progress_path
-from emulator.store.schema import PLACE, time_cell, time_step_seconds, variables_by_role
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int], contextlib.AbstractContextManager]
@@ -77,11 +77,16 @@ def in_memory(
             # the first block does not know yet what steps record
             names = dict.fromkeys(name for block in blocks for name in block)
             fields = {name: _along_leads(blocks, name, row) for name in names}
-            forecasts.append(_dataset(forecaster, fields, leads, thin, schedule.mean))
+            forecasts.append(dataset_of(forecaster, fields, leads, thin, schedule.mean))
     static = [name for name, field in forecasts[0].data_vars.items() if "lead_time" not in field.dims]
     whole = xr.concat([one.drop_vars(static) for one in forecasts], "init_time")
     whole = whole.assign_coords(init_time=list(times)).assign({name: forecasts[0][name] for name in static})
-    return whole.assign_attrs({**forecasts[0].attrs, **attributes})
+    return whole.assign_attrs({**forecasts[0].attrs, **attributes, **_of_ocean(forecaster)})
+
+
+def _of_ocean(forecaster: Forecaster) -> dict[str, str]:
+    """What a store's attributes say of the ocean that its forecasts are coupled with."""
+    return {} if forecaster.sea is None else {"ocean": json.dumps(forecaster.sea.record, sort_keys=True)}
 
 
 def _along_leads(blocks: Sequence[Mapping], name: str, row: int) -> np.ndarray:
@@ -103,21 +108,17 @@ def write(
     times whose states the analysis lacks.
     """
     path, thin, space = Path(output.path), output.thin, forecaster.space
+    output = dataclasses.replace(output, attributes={**output.attributes, **_of_ocean(forecaster)})
     fingerprint = _fingerprint(output, forecaster, times, schedule)
-    if anywhere(is_complete(path, fingerprint), space):
+    ocean = None if forecaster.sea is None else OceanStore.of(forecaster.sea.output, schedule)
+    paths = [path] if ocean is None else [ocean.path, path]
+    if anywhere(all(is_complete(one, fingerprint) for one in paths), space):
         log.info("%s is complete", path)
         return
     forecaster.check(times)
     leads = schedule.leads(forecaster.forcing.step)
     rows = _share_rows(forecaster, thin)
-    template = _template(forecaster, times, schedule, leads, thin)
-    # the checkpoint's digest in the fingerprint says already what is prescribed
-    attributes = {**output.attributes, "prescribed": ", ".join(forecaster.forcing.channels.names)}
-    making = path, template, times, leads, attributes | {"fingerprint": fingerprint}
-    if space.rank == 0:  # which alone starts another one over
-        create_forecast(*making, rows=rows and rows.chunk)
-    settle(path, space, len(times))
-    done = agreed(create_forecast(*making, rows=rows and rows.chunk), len(times), space)
+    done = _begun(output, forecaster, times, schedule, rows, ocean, fingerprint)
     size, (number, count) = forecaster.group_size, output.share
     groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
     left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
@@ -125,14 +126,19 @@ def write(
         finished = 0
         for group in left:
             restarts = Restarts(path, space, group[0], forecaster.batch_size)
-            position, at = restarts.load(), 0
+            position, at, ocean_at = restarts.load(), 0, 0
             if position is not None:
                 at = schedule.numbers.index(position.number) + 1
+                ocean_at = ocean.begin(position.number) if ocean else 0
                 log.info("%s: resuming after lead %s", path, lead_text(leads[at - 1]))
             for here, block in forecaster.blocks([times[i] for i in group], schedule, position):
                 length = block.leads
                 last = at + length == len(leads)
                 options = leads[at : at + length], thin, schedule.mean
+                if ocean:
+                    named = functools.partial(dataset_of, ocean.fields)
+                    writer.submit(ocean.write, block.ocean, group, ocean_at, last, named)
+                    ocean_at += block.ocean.leads if block.ocean else 0
                 writer.submit(_write_block, forecaster, rows, path, group, block, options, last)
                 if last:
                     writer.submit(restarts.remove)
@@ -143,15 +149,36 @@ def write(
                 report(finished, f"{len(times)} initial times")
     settle(path, space, len(times))
     if space.rank == 0:
-        _finish(path, len(times))
+        for one in paths:
+            _finish(one, len(times))
     wait(space)
+
+
+def _begun(
+    output: Output, forecaster: Forecaster, times, schedule: Schedule, rows, ocean, fingerprint: str
+) -> set[int]:
+    """Makes the stores or goes on with them; the numbers of the initial times that are whole in all."""
+    path, space, leads = Path(output.path), forecaster.space, schedule.leads(forecaster.forcing.step)
+    template = _template(forecaster, times, schedule, leads, output.thin)
+    # the checkpoint's digest in the fingerprint says already what is prescribed
+    given = [name for name in forecaster.forcing.channels.names if not (forecaster.sea and name == SEA_TEMPERATURE)]
+    attributes = {**output.attributes, "prescribed": ", ".join(given), "fingerprint": fingerprint}
+    making = path, template, times, leads, attributes
+    how = {"rows": rows and rows.chunk, "precise": PRECISE if forecaster.sea else ()}
+    if space.rank == 0:  # which alone starts another one over
+        create_forecast(*making, **how)
+    settle(path, space, len(times))
+    done = agreed(create_forecast(*making, **how), len(times), space)
+    if ocean and not (is_complete(ocean.path, fingerprint) and len(done) == len(times)):
+        done &= ocean.create(_ocean_template(forecaster, ocean, times), times, attributes)
+    return done
 
 
 def _share_rows(forecaster: Forecaster, thin: ThinOptions | None) -> Rows | None:
     """Which rows each process writes, where several hold a forecast together; the forecaster gives these from now on."""
     if forecaster.space.size == 1:
         return None
-    inside = _cells_in(forecaster.forcing.grid, thin and thin.region)
+    inside = cells_in(forecaster.forcing.grid, thin and thin.region)
     kept = np.arange(forecaster.forcing.grid.shape[0]) if inside is None else np.flatnonzero(inside.any(axis=1))
     rows = Rows(forecaster.space, kept)
     forecaster.give_rows(rows.of)
@@ -170,7 +197,16 @@ def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) ->
             name: np.broadcast_to(np.float32(0), (*x.shape[:-2], *shape)) if name in forecaster.dataset else x
             for name, x in fields.items()
         }
-    return _dataset(forecaster, fields, leads, thin, schedule.mean)
+    return dataset_of(forecaster, fields, leads, thin, schedule.mean)
+
+
+def _ocean_template(forecaster: Forecaster, ocean: OceanStore, times) -> xr.Dataset:
+    """As `_template`, of the first forecast of an ocean's network."""
+    first: dict[str, np.ndarray] = {}
+    steps = ocean.fields.every * min(1, len(ocean.leads) - 1)
+    for _, block in forecaster.blocks(times[:1], Schedule((steps,) * bool(steps))):
+        first |= block.ocean.fields() if block.ocean else {}
+    return dataset_of(ocean.fields, {name: field[0] for name, field in first.items()}, ocean.leads)
 
 
 def _fingerprint(output: Output, forecaster: Forecaster, times, schedule: Schedule) -> str:
@@ -199,7 +235,7 @@ def _write_block(forecaster, rows: Rows | None, path, group, block: Block, optio
                 mark(path, done)
             continue
         part = {name: field[row] for name, field in fields.items()}
-        dataset = _dataset(forecaster, part, *options, rows=forecaster.rows)
+        dataset = dataset_of(forecaster, part, *options, rows=forecaster.rows)
         write_forecast_init(path, dataset, index, done, rows.first if rows else 0)
 
 
@@ -225,73 +261,3 @@ def is_complete(path: Path, fingerprint: str) -> bool:
         return False
     with open_forecast(path) as store:
         return store.attrs.get("fingerprint") == fingerprint
-
-
-def _dataset(
-    forecaster: Forecaster,
-    fields: Mapping[str, np.ndarray],
-    leads: np.ndarray,
-    thin=None,
-    mean: bool = False,
-    rows: np.ndarray | None = None,
-) -> xr.Dataset:
-    """Fields `(lead, [member,] ..., *space)` of one forecast with the store's coordinates, static fields and attributes.
-
-    `rows`: of the grid, which the fields have alone.
-    """
-    source = forecaster.dataset if rows is None else forecaster.dataset.isel(latitude=rows)
-    front = ("lead_time", "member") if forecaster.ensemble else ("lead_time",)
-    data = {}
-    for name, values in fields.items():
-        if name in source:
-            dims = (*front, *(d for d in source[name].dims if d not in ("time", "member")))
-            attributes = source[name].attrs | ({"cell_methods": "time: mean"} if mean else _over(forecaster, name))
-            data[name] = (dims, values, attributes)
-        else:
-            data[name] = (front, values, {"units": _record_units(name, source), "long_name": name.replace("_", " ")})
-    static = ["half_level_a", "half_level_b", "cell_area", *(f"{axis}_bounds" for axis in VERTICAL)]
-    static += variables_by_role(source)["static"]
-    data |= {n: source[n].variable for n in static if n in source and n not in data}
-    used = set(xr.Dataset(data).dims) - {"half_level"}
-    kept = (
-        n for n, c in source.coords.items() if n in PLACE or (c.dims and "time" not in c.dims and used >= set(c.dims))
-    )
-    coordinates = {str(name): source[name].variable for name in kept}
-    length = next(iter(fields.values())).shape[0]
-    coordinates["lead_time"] = xr.Variable("lead_time", leads[:length], lead_attributes(leads))
-    if forecaster.ensemble:
-        coordinates["member"] = np.arange(forecaster.members)
-    dataset = xr.Dataset(data, coordinates)
-    if mean:
-        dataset.attrs["time_mean"] = 1
-    if thin is None:
-        return dataset
-    inside = _cells_in(forecaster.forcing.grid, thin.region)
-    if inside is not None and rows is not None:
-        inside = np.broadcast_to(inside.any(axis=0), (len(rows), inside.shape[1]))
-    return thinned(dataset, thin.variables, thin.levels, inside)
-
-
-def _over(forecaster: Forecaster, name: str) -> dict[str, str]:
-    """What means of a forecast are over where its steps are not those of the store, whose attributes tell its own."""
-    step, own = forecaster.forcing.step, time_step_seconds(forecaster.dataset)
-    if step.months or abs(step.seconds - own) < 1e-3 or time_cell(forecaster.dataset[name].attrs) != "mean":
-        return {}
-    return {"cell_methods": f"time: mean (interval: {step.seconds / 3600:g} hours)"}
-
-
-def _record_units(name: str, source: xr.Dataset) -> str:
-    """Units of what the conservation scheme records: corrections in their variable's, residuals and saturations in shares."""
-    changed = name.removeprefix("correction_rms_")
-    return source[changed].attrs["units"] if changed != name else "1"
-
-
-def _cells_in(grid, region: str | None) -> np.ndarray | None:
-    if region is None:
-        return None
-    if region not in REGIONS:
-        raise ValueError(f"Expected thin.region among {', '.join(REGIONS)}, got {region!r}")
-    inside = REGIONS[region].contains(*grid.mesh())
-    if not inside.any():
-        raise ValueError(f"Expected cells in the region {region!r}, got none on {grid.describe()}")
-    return inside

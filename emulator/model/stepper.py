@@ -23,6 +23,8 @@ class StepResult:
       anchor: what the next step's budgets are pinned to.
       past: of a stepper with several input times, those before `state` that the next step starts from too,
         `(batch, history - 1, channel, *space)`; else None.
+      beside: fields of what the stepper is coupled with, by name, `(batch, *space)` each, of any type.
+      ocean: of the step of another network that ended with this one; else None.
     """
 
     state: Tensor
@@ -30,6 +32,8 @@ class StepResult:
     record: dict[str, Tensor]
     anchor: Anchor | None = None
     past: Tensor | None = None
+    beside: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    ocean: "StepResult | None" = None
 
     @property
     def onward(self) -> Tensor:

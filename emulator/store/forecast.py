@@ -3,7 +3,7 @@
 The only place that knows the names of forecasts on disk. See docs/data.md for the schema.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import xarray as xr
@@ -106,6 +106,7 @@ def create_forecast(
     attributes: Mapping,
     shared: bool = False,
     rows: int | None = None,
+    precise: Collection[str] = (),
 ) -> set[int]:
     """Makes (or continues) an unfinished forecast store; returns the indices of the initial times already written.
 
@@ -116,7 +117,8 @@ def create_forecast(
         `lead_time` are static and written now.
       init_times: datetime64 or cftime `(init,)`; lead_times: timedelta64, or integers for calendar months, `(lead,)`.
       attributes: of the store; a different `fingerprint` starts an unfinished store over.
-      shared: as for `create`. rows: of latitude in a chunk; None: all.
+      shared: as for `create`. rows: of latitude in a chunk; None: all. precise: fields that are float64, others of floats
+        are float32.
     """
     lead_times = np.asarray(lead_times)
     lead_times = lead_times.astype(np.int64 if lead_times.dtype.kind in "iu" else "timedelta64[ns]")
@@ -127,7 +129,7 @@ def create_forecast(
             continue
         rest = [d for d in field.dims if d != "lead_time"]
         shape = (len(init_times), len(lead_times), *(field.sizes[d] for d in rest))
-        dtype = np.float32 if field.dtype.kind == "f" else field.dtype
+        dtype = (np.float64 if name in precise else np.float32) if field.dtype.kind == "f" else field.dtype
         empty = np.broadcast_to(np.zeros((), dtype), shape)
         fields[name] = xr.Variable(("init_time", "lead_time", *rest), empty, field.attrs)
     coordinates = {n: c.variable for n, c in template.coords.items() if not {"lead_time", "init_time"} & {*c.dims, n}}

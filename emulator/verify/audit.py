@@ -7,9 +7,11 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import TimeStep, lead_seconds, seconds_between, valid_times
+from emulator.planet.quantities.registry import quantities
 from emulator.store.schema import grid_of
 from emulator.verify import budgets
 from emulator.verify.budgets import Ledger
+from emulator.verify.slab import with_slab
 
 RECORDS = ("correction_rms_", "correction_share_", "residual_before_", "residual_after_", "saturation_")
 
@@ -88,12 +90,14 @@ def audit_forecast(ledger: Ledger, dataset: xr.Dataset, step_seconds: float) -> 
 
     Residuals stand at the lead that ends their step, NaN at lead 0. The stored fluxes are means over the model's step,
     so water and energy need leads that are one such step apart; otherwise they are skipped. Steps of months count with
-    their true lengths.
+    their true lengths. Of forecasts with a slab the energy of both is audited too.
     """
     lead = dataset["lead_time"].values
     _check_step(ledger, lead, step_seconds)
     seconds = _seconds(dataset["init_time"].values, lead)
-    rows = [_steps(*ledger.read({"init_time": i}, "lead_time"), own) for i, own in enumerate(seconds)]
+    read = [ledger.read({"init_time": i}, "lead_time") for i in range(len(seconds))]
+    read = [with_slab(dataset, i, *found) for i, found in enumerate(read)]
+    rows = [_steps(*found, own) for found, own in zip(read, seconds, strict=True)]
     return _dataset(rows, dataset["init_time"].values, lead)
 
 
@@ -125,7 +129,7 @@ def unaccounted(attributes: Mapping) -> dict[str, float]:
 
     Such as `unaccounted_heating`, in W m-2, by the name that a quantity's declaration gives.
     """
-    names = {name: f"unaccounted_{quantity.unaccounted}" for name, quantity in budgets.audited().items()}
+    names = {name: f"unaccounted_{quantity.unaccounted}" for name, quantity in quantities().items()}
     return {name: float(attributes[rate]) for name, rate in names.items() if rate in attributes}
 
 
@@ -139,7 +143,7 @@ def combine(audits: dict[str, xr.Dataset], rates: dict[str, dict[str, float]]) -
     filled = {name: audit for name, audit in audits.items() if audit.data_vars}
     if not filled:
         return xr.Dataset()
-    declared = budgets.audited()
+    declared = quantities()
     names = [name for name in declared if any(f"total_{name}" in audit for audit in filled.values())]
     stacked = {}
     for what in ("total", "residual"):

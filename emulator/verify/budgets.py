@@ -65,7 +65,7 @@ def residuals(total: dict, source: dict, seconds: np.ndarray) -> dict[str, np.nd
     `total` and `source` `(..., time)` at successive times, `seconds` `(time - 1,)` apart; sources are means over the step
     that ends at their time.
     """
-    result, declared = {}, audited()
+    result, declared = {}, quantities()
     for name, amount in total.items():
         change = np.diff(amount)
         if not declared[name].fluxes:

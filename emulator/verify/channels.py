@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -187,8 +187,11 @@ def scored(
     have = ", ".join(axis for axis in VERTICAL if axis in truth.dims) or "none"
     if isinstance(levels, Mapping) and (unknown := [axis for axis in wanted if axis not in truth.dims]):
         raise ValueError(f"Expected levels of the truth's vertical axes ({have}), got those of {unknown[0]!r}")
-    names_in = {"truth": scored_variables(truth, grid, "time")}
-    names_in |= {name: scored_variables(dataset, grid, "lead_time") for name, dataset in forecasts.items()}
+    names_in = {name: scored_variables(dataset, grid, "lead_time") for name, dataset in forecasts.items()}
+    predicted = (
+        set.intersection(*map(set, names_in.values())) if names_in else set()
+    )  # by all, forcing or not in the truth
+    names_in = {"truth": scored_variables(truth, grid, "time", predicted)} | names_in
     skipped = {}
     everywhere = [name for name in names_in["truth"] if all(name in names for names in names_in.values())]
     for name in sorted(set().union(*names_in.values()) - set(everywhere)):
@@ -280,14 +283,17 @@ def channel_name(variable: ScoredVariable, index: int) -> str:
     return f"{variable.name} {variable.labels[index]}".strip()
 
 
-def scored_variables(dataset: xr.Dataset, grid: Grid, along: str) -> list[str]:
-    """Variables of a store with a value in every cell at every `along` ("time" or "lead_time"), forcings left out."""
+def scored_variables(dataset: xr.Dataset, grid: Grid, along: str, predicted: Collection[str] = ()) -> list[str]:
+    """Variables of a store with a value in every cell at every `along` ("time" or "lead_time").
+
+    Forcing is left out that is not `predicted`.
+    """
     wanted = {along, *grid.dims}
     return [
         str(name)
         for name, array in dataset.data_vars.items()
         if wanted <= set(array.dims)
-        and array.attrs.get("role") not in ("forcing", "static")
+        and (array.attrs.get("role") not in ("forcing", "static") or name in predicted)
         and array.dtype.kind in "fiu"
     ]
 

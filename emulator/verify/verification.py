@@ -36,6 +36,8 @@ PROVENANCE = (
     "history",
     "ensemble",
     "height_correction",
+    "ocean",
+    "outside_training",
 )
 
 

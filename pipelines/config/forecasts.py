@@ -1,21 +1,23 @@
 """Configuration of the stages that make and judge forecasts: rollout, verify, report."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from emulator.forecasting.options import EnsembleOptions, ThinOptions
+from emulator.forecasting.options import OCEANS, EnsembleOptions, ThinOptions
 from emulator.verify.options import VerifyOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
-from pipelines.config.declared import Key, model_of
+from pipelines.config.declared import Key, OneOf, model_of
 
 TAKEN = ("persistence", "climatology", "truth")  # names that the scores use themselves
 
 
 EnsembleConfig = model_of(EnsembleOptions)
 ThinConfig = model_of(ThinOptions)
+OCEAN_MODELS = {kind: model_of(options, kind) for kind, options in OCEANS.items()}
+OceanConfig = Annotated[Any, OneOf(lambda: OCEAN_MODELS, "slab")]
 
 
 class CascadeConfig(Model):
@@ -73,6 +75,12 @@ class RolloutConfig(Model):
     )
     climatology: Path | None = Field(
         None, json_schema_extra=NEW, description="of a network that predicts anomalies; None: as it was trained"
+    )
+    ocean: OceanConfig | None = Field(
+        None, json_schema_extra=NEW, description="kind slab or emulator: steps the sea's temperature; None: prescribed"
+    )
+    bounds: Literal["trained", "none"] = Field(
+        "trained", json_schema_extra=NEW, description="none: states may leave the envelope of the training data"
     )
 
     @pydantic.model_validator(mode="before")

@@ -39,8 +39,9 @@ def loaded(run: Path):
 def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
     """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
     from emulator.files.background import BackgroundWriter
+    from emulator.forecasting.datasets import dataset_of
     from emulator.forecasting.schedule import Schedule
-    from emulator.forecasting.writing import _dataset, _write_block
+    from emulator.forecasting.writing import _write_block
     from emulator.store.forecast import create_forecast, finish_forecast
     from emulator.store.regions import progress_path
 
@@ -51,7 +52,7 @@ def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, 
     for _, block in run.blocks(inits, Schedule(schedule.ends[:1])):
         fields |= block.fields()
     if path is not None:
-        template = _dataset(run, {n: f[0] for n, f in fields.items()}, leads)
+        template = dataset_of(run, {n: f[0] for n, f in fields.items()}, leads)
         create_forecast(path, template, inits, leads, {"fingerprint": "bench"})
     at, early, start = 0, 0.0, time.perf_counter()
     with BackgroundWriter() as writer:

@@ -17,8 +17,9 @@ from emulator.data.samples import Samples
 from emulator.forecasting import forecaster as forecaster_module
 from emulator.forecasting.blocks import Block
 from emulator.forecasting.forecaster import Forecaster
-from emulator.forecasting.options import EnsembleOptions
+from emulator.forecasting.options import EnsembleOptions, SlabOptions
 from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.sea import SlabSea
 from emulator.forecasting.writing import Output, write
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, conservation
@@ -82,6 +83,7 @@ CASES = {  # models and ensemble
     "noise and conditions of the network": (lambda data: [made(data, NOISY)], members("none")),
     "a cascade beside another model": (lambda data: in_turns(made(data), made(data)), members("noise")),
     "two input times and long steps": (lambda data: [made(data, more=More(history=2, steps=(6, 12)))], None),
+    "members over slabs": (lambda data: [made(data)], members("noise")),
     "fields that do not exist everywhere": (lambda data: [made(data, more=More(mask_channels=True))], None),
 }
 
@@ -99,7 +101,10 @@ def test_a_forecast_lies_on_its_device(planet, monkeypatch, landed, case):
     monkeypatch.setattr(forecaster_module, "BLOCK_BYTES", 1)  # a lead a block
     schedule = Schedule.every(4, 2, mean=True) if "mean" in case else Schedule.every(3)
     with fake_gpu() as copies:
-        forecaster = Forecaster([moved(model) for model in models], data, 4, ensemble, models[0].layout.lengths[-1])
+        models = [moved(model) for model in models]
+        sea = SlabSea(SlabOptions(depth=50.0, convergence=0.0), models[0], data) if "slab" in case else None
+        length = models[0].at(1).layout.lengths[-1]
+        forecaster = Forecaster(models, data, 4, ensemble, length, sea=sea)
         shapes = []
         for number, (here, block) in enumerate(forecaster.blocks(times, schedule)):
             if number == len(schedule.ends) - 2:  # the next lead has been computed

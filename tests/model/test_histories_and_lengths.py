@@ -10,8 +10,9 @@ from emulator.data.channels import Layout, More
 from emulator.data.forcing import Forcing
 from emulator.data.samples import Samples
 from emulator.forecasting.ensembles import InitialStates
-from emulator.forecasting.forecaster import Forecaster, Position
+from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions
+from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule, Starts
 from emulator.model.assemble import buffers, input_count
 from emulator.model.conserving import ConservationOptions, conservation
@@ -91,7 +92,7 @@ def test_a_forecast_with_a_history_that_goes_on_from_a_file_has_the_same_bits(tw
     np.testing.assert_array_equal(whole["surface_pressure"][:, 0], data["surface_pressure"].sel(time=times))  # lead 0
     state, _ = forecaster._initial(times)
     half = list(
-        forecaster._entries(times, forecaster._rows(2), Position(0, [s[None] for s in state], [None] * 2), schedule)
+        forecaster._leads(times, forecaster._rows(2), Position(0, [s[None] for s in state], [None] * 2), schedule)
     )
     half[2][0].save(tmp_path / "position")
     loaded = Position.load(tmp_path / "position")

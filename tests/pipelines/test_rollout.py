@@ -10,7 +10,8 @@ import xarray as xr
 
 from emulator.data.forcing import Forcing
 from emulator.forecasting import forecaster, writing
-from emulator.forecasting.forecaster import Forecaster, Position
+from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.position import Position
 from emulator.model.saved_model import load_model
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast

@@ -55,6 +55,7 @@ class Quantity:
       as_rate: whether the audit gives residuals per second, in `rate_units`, rather than per step.
       drift: unit in which the report shows changes, and factor from `units`.
       order: place in the sequence of corrections, in records and on the report.
+      audited_alone: whether no scheme closes it, since it follows from other budgets.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Quantity:
     drift: tuple[str, float] = ("", 1.0)
     total: str = ""
     order: int = 100
+    audited_alone: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "control", self.control or self.state[0])

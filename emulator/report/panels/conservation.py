@@ -94,7 +94,11 @@ def residual_panel(view: View) -> Panel:
     axes[0][0].set_ylabel("residual per step, relative")
     readings = [
         f"{quantity(budget).label}: "
-        + ", ".join(f"{label(view, s)} {scientific(overall(view, s, budget))}" for s in sources(view))
+        + ", ".join(
+            f"{label(view, s)} {scientific(value)}"
+            for s in sources(view)
+            if np.isfinite(value := overall(view, s, budget))
+        )
         for _, budget in axes
     ]
     return Panel(
@@ -264,6 +268,8 @@ def let_stand(view: View) -> str:
         return ""
     texts = []
     for name, declared in reversed(quantities().items()):
+        if declared.audited_alone:
+            continue
         if name in rates["budget"].values and (value := float(rates.sel(budget=name).values[0])):
             texts.append(f"{number(value)} {declared.rate_units.translate(RAISED)} of {declared.label.lower()}")
     return (
