@@ -34,7 +34,7 @@ class OceanFields:
 
     Attributes:
       path: of its forecasts. dataset: its analysis. forcing: of its steps. ensemble: of the forecasts; None for single ones.
-      every: steps of the atmosphere in one of its own. model: its network.
+      every: steps of the atmosphere in one of its own. model: its network. exchanged: forcing that the atmosphere gives.
     """
 
     path: Path
@@ -43,6 +43,7 @@ class OceanFields:
     ensemble: EnsembleOptions | None
     every: int
     model: Step
+    exchanged: tuple[str, ...]
     sea = rows = None
 
     @property
@@ -112,7 +113,7 @@ class NetworkSea:
             "exchanged": list(exchange.names),
         }
         path = Path() if output is None else Path(output).with_name(f"{Path(output).stem}-ocean.zarr")
-        self.output = OceanFields(path, own, self._forcing, ensemble, every, network)
+        self.output = OceanFields(path, own, self._forcing, ensemble, every, network, exchange.names)
 
     def check(self, times: Sequence) -> None:
         self._initial.check(times)

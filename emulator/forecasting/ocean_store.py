@@ -37,16 +37,15 @@ class OceanStore:
 
     def create(self, template: xr.Dataset, times: Sequence, attributes: Mapping) -> set[int]:
         """Makes or goes on with the store; the numbers of the initial times that are whole in it."""
-        model = self.fields.model.metadata
-        own = {"time_step_seconds": self.fields.forcing.step_seconds, "checkpoint": model["sha256"]}
-        own |= {
-            "conservation": model["config"]["conservation"].get("kind", "sequential") if model["scheme"] else "none"
-        }
-        kept = {n: v for n, v in self.fields.dataset.attrs.items() if n in ("constants", "source", "history")}
-        given = ("title", "ensemble", "ocean", "fingerprint")
-        create_forecast(
-            self.path, template, times, self.leads, kept | {n: attributes[n] for n in given if n in attributes} | own
-        )
+        saved, forcing = self.fields.model.metadata, self.fields.model.layout.forcing.names
+        scheme = saved["config"]["conservation"].get("kind", "sequential") if saved["scheme"] else "none"
+        kept = ("constants", "source", "history", "vertical_coordinate")
+        found = {n: v for n, v in self.fields.dataset.attrs.items() if n in kept}
+        found |= {n: attributes[n] for n in ("title", "ensemble", "ocean", "fingerprint") if n in attributes}
+        found |= {"time_step_seconds": self.fields.forcing.step_seconds, "checkpoint": saved["sha256"]}
+        found |= {"conservation": scheme, "training_period": " to ".join(saved["period"])}
+        found["prescribed"] = ", ".join(name for name in forcing if name not in self.fields.exchanged)
+        create_forecast(self.path, template, times, self.leads, found)
         return whole_inits(self.path)
 
     def begin(self, number: int) -> int:

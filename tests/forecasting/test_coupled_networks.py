@@ -123,6 +123,9 @@ def test_in_memory_is_the_written_one_and_thinning_does_not_reach_the_ocean(stor
     memory = em.forecast(checkpoint, store, times, DAYS, ocean=coupling(stored))
     for name in memory.data_vars:
         np.testing.assert_array_equal(memory[name].values, both[0][name].values, err_msg=name)
+    scores = em.score({"ocean": both[1]}, stored["ocean"][0])
+    assert list(scores["channel"].values) == [SEA] and bool(np.isfinite(scores["rmse"].values[..., 1:, :]).any())
+    assert both[1].attrs["prescribed"] == "" and both[0].attrs["ocean"] == both[1].attrs["ocean"]
     _, sea = run(stored, tmp_path / "thin.zarr", thin={"every_hours": 30.0, "variables": ["temperature"]})
     for name in sea.data_vars:
         np.testing.assert_array_equal(sea[name].values, both[1][name].values, err_msg=name)
