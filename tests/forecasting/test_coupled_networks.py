@@ -17,6 +17,7 @@ from emulator.planet.grid import Grid
 from emulator.planet.quantities import energy
 
 SEA, RAIN, EVAPORATION = "sea_surface_temperature", "mean_total_precipitation_rate", "mean_evaporation_rate"
+pytestmark = pytest.mark.slow  # two trainings
 DAYS, EVERY = 2.5, 4  # ten steps of the atmosphere, two of the ocean and half of one
 
 
@@ -116,7 +117,6 @@ def test_the_oceans_step_is_its_networks_with_the_fluxes_that_it_got(stored, bot
         np.testing.assert_allclose(found[:, wet], sea[SEA].values[:, lead][:, wet], rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_in_memory_is_the_written_one_and_thinning_does_not_reach_the_ocean(stored, both, tmp_path):
     store, checkpoint = stored["atmosphere"]
     times = both[0].init_time.values
@@ -131,7 +131,6 @@ def test_in_memory_is_the_written_one_and_thinning_does_not_reach_the_ocean(stor
         np.testing.assert_array_equal(sea[name].values, both[1][name].values, err_msg=name)
 
 
-@pytest.mark.slow
 def test_both_stores_of_a_stopped_run_are_bit_for_bit_the_same(stored, tmp_path, monkeypatch):
     """Stopped inside an interval, with fluxes half added up, and between the two stores' last marks."""
     options = {"ensemble": {"members": 2}, "batch_size": 3}

@@ -123,6 +123,7 @@ def test_a_slab_that_lacks_the_heat_of_snow_does_not_close(stored, tmp_path, mon
     assert float(np.abs(left).max()) > 0.1
 
 
+@pytest.mark.slow
 def test_the_atmosphere_feels_it_a_step_later_and_what_is_written_is_what_is_in_memory(stored, tmp_path):
     store, checkpoint = stored
     init = times_of(store, 2, 5, 9)
