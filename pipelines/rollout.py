@@ -16,7 +16,7 @@ from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import EnsembleOptions, ThinOptions, ocean_options
-from emulator.forecasting.run import Models, attributes_of, outside_attributes, step_length
+from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, Starts, count_steps
 from emulator.forecasting.sea import Sea
 from emulator.forecasting.writing import Output, silent, write
@@ -80,7 +80,6 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     forecaster = made(models.steppers, config.output, ensemble)
     schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, first, ensemble, length)
-    attributes |= outside_attributes(first, forecaster.forcing, inits, steps)
     write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
@@ -95,7 +94,6 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = made(models.steppers[:1], config.long_run)
         attributes = attributes_of(dataset, first, None, length)
-        attributes |= outside_attributes(first, alone.forcing, inits[:1], total)
         output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     for kind in config.also if space.rank == 0 else ():

@@ -1,7 +1,6 @@
 """Forecasts with trained models from an analysis store: one call for a notebook, and what a batch stage is made of."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,9 @@ import torch
 import xarray as xr
 
 from emulator.data.channels import Layout
-from emulator.data.forcing import Forcing
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import EnsembleOptions, OceanOptions, ThinOptions, ocean_options
-from emulator.forecasting.outside import outside_training
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
@@ -84,7 +81,6 @@ def forecast(
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, models.first, ensemble, length)
-    attributes |= outside_attributes(models.first, forecaster.forcing, times, steps)
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
     write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)
@@ -140,12 +136,6 @@ def attributes_of(
     if getattr(model, "scheme", None) is None:
         attributes["conservation"] = "none"
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})
-
-
-def outside_attributes(model: Stepper, forcing: Forcing, times: Sequence, steps: int) -> dict[str, str]:
-    """What a forecast store says of forcing outside the range of its network's training; nothing where there is none."""
-    found = outside_training(getattr(model, "metadata", None), forcing, times, steps)
-    return {"outside_training": json.dumps(found)} if found else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,10 @@ from emulator.store.schema import constants_of, grid_of, levels_of, time_step_se
 log = logging.getLogger(__name__)
 
 
-def metadata(config: Mapping, samples: Samples, scheme_state: dict, statistics: xr.Dataset | None = None) -> dict:
+def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
     """Everything but the tensors that a checkpoint needs to be used without the store it was trained on.
 
     `config`: the training's options as JSON can hold them, of which `network` and `conservation` make the step again.
-    `statistics`: of the training's data, which tell the range of its forcing; None: it is not known.
     """
     dataset, levels = samples.dataset, levels_of(samples.dataset)
     return {
@@ -50,19 +49,6 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict, statistics: 
         "store": {key: dataset.attrs.get(key) for key in ("fingerprint", "source")},
         "scheme": scheme_state,
         **({"climatology": samples.climatology.made} if samples.climatology else {}),
-        **({} if statistics is None else {"forcing_range": ranges_of(statistics, samples.layout.forcing.names)}),
-    }
-
-
-def ranges_of(statistics: xr.Dataset, names: Sequence[str]) -> dict[str, list[float]]:
-    """Least and largest value of fields in the period of a training, by name."""
-    return {
-        name: [
-            float(reduced(statistics[name].sel(statistic=which)))
-            for which, reduced in (("minimum", np.min), ("maximum", np.max))
-        ]
-        for name in names
-        if name in statistics and {"minimum", "maximum"} <= set(statistics["statistic"].values.tolist())
     }
 
 

@@ -37,7 +37,6 @@ PROVENANCE = (
     "ensemble",
     "height_correction",
     "ocean",
-    "outside_training",
 )
 
 

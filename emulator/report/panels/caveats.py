@@ -52,7 +52,6 @@ def caveats(view: View) -> list[str]:
         sentences.append(f"Only {count} initial times: the intervals are themselves uncertain.")
     sentences.append(f"Verified on one period, {_period(attributes)}: other seasons may score differently.")
     sentences += _prescribed(view)
-    sentences += _outside_training(view)
     if attributes.get("climatology_kind") == "mean":
         sentences.append(
             f"Climatology is the {attributes['climatology']}; it has no annual cycle, so beating it is easier, and "
@@ -132,19 +131,6 @@ def _prescribed(view):
             sentences.append(
                 f"{name} was given {', '.join(fields)} at its valid times from the analysis, which a forecast of the future "
                 "does not know."
-            )
-    return sentences
-
-
-def _outside_training(view):
-    """Forcing beyond what a network was trained with, of which nothing it does has been tried."""
-    sentences = []
-    for name in view.forecasts:
-        for variable, told in json.loads(view.note("provenance").get(name, {}).get("outside_training", "{}")).items():
-            given, trained = (" to ".join(f"{bound:g}" for bound in told[which]) for which in ("given", "trained"))
-            sentences.append(
-                f"{name} was given {variable_name(variable).lower()} of {given} {told['units']}".rstrip()
-                + f", outside the {trained} of its training: what it makes of it is extrapolation."
             )
     return sentences
 
