@@ -19,7 +19,8 @@ WRITTEN = {
 
 def written(stage: str, config: Model) -> list[Path]:
     """Files and folders that a stage may write to."""
-    return [Path(path) for path in (getattr(config, name) for name in WRITTEN[stage]) if path is not None]
+    more = config.scenario_stores.values() if stage == "rollout" else ()
+    return [Path(path) for path in (*(getattr(config, name) for name in WRITTEN[stage]), *more) if path is not None]
 
 
 def files(stage: str, config: Model) -> list[Path]:
@@ -36,7 +37,7 @@ def files(stage: str, config: Model) -> list[Path]:
         return [output / "checkpoint"]
     if stage == "rollout":
         paths = [output, *(output.with_name(f"{output.stem}_{kind}") for kind in config.also)]
-        paths += [config.uncorrected] if config.uncorrected_inits else []
+        paths += [*config.scenario_stores.values(), *([config.uncorrected] if config.uncorrected_inits else [])]
         return paths + ([config.long_run] if config.long_run_days else [])
     if stage == "report":
         return [output / name for name in ("report.html", "scores.csv", "scores.json", "scores.nc")]

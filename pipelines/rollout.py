@@ -9,6 +9,7 @@ import torch
 
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
+from emulator.data.forcing import check_offsets
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
@@ -68,24 +69,28 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    how = length, config.climatology
-    forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how)
-    schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, first, ensemble, length)
-    write(Output(config.output, attributes, weights, thin, share), forecaster, inits, schedule, watched)
+    how = length, config.climatology, config.offsets
+    climates = {config.output: config.offsets}
+    climates |= {store: config.scenarios[name].offsets for name, store in config.scenario_stores.items()}
+    for store, offsets in climates.items():
+        forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how[:2], offsets)
+        schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
+        attributes = attributes_of(dataset, first, ensemble, length, offsets)
+        write(Output(store, attributes, weights, thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
         plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected, None, length)
+        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets)
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), watched)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
-        output = Output(config.long_run, attributes_of(dataset, first, None, length), weights[:1], None, share)
+        attributes = attributes_of(dataset, first, None, length, config.offsets)
+        output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     for kind in config.also if space.rank == 0 else ():
         if Path(config.output).exists():
@@ -132,6 +137,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
     length = step_length(layout, dataset, config.step_hours)
     check_ensemble(ensemble_of(config), layout, TimeStep.of(dataset).times(length))
+    for offsets in (config.offsets, *(scenario.offsets for scenario in config.scenarios.values())):
+        check_offsets(offsets, layout.forcing.names)
     steps = count_steps(TimeStep.of(dataset).times(length), config.lead_days, config.lead)
     if config.long_run_days or config.long_run_lead:
         count_steps(TimeStep.of(dataset).times(length), config.long_run_days, config.long_run_lead)

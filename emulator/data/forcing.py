@@ -1,7 +1,7 @@
 """What a step is given besides the state: prescribed fields from a store, the clock, and noise."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.data.channels import Channels, Layout, outside_of
+from emulator.data.trained_range import TrainedRange
 from emulator.parallel.host_copies import to_device
 from emulator.parallel.space import ALONE, Space, band_of
 from emulator.planet.calendar import TimeStep, day_and_hour
@@ -95,6 +96,12 @@ def over_steps(fields: Tensor, means: Tensor, length: int) -> Tensor:
     return torch.where(means.view(-1, *[1] * (fields.dim() - 3)), times.mean(2), times[:, :, -1])
 
 
+def check_offsets(offsets: Mapping[str, float], forcing: Sequence[str]) -> None:
+    """Raises `ValueError` for an offset of what is no forcing of a network."""
+    if unknown := [name for name in offsets if name not in forcing]:
+        raise ValueError(f"Expected offsets of the network's forcing ({', '.join(forcing)}), got one of {unknown[0]!r}")
+
+
 class Moments:
     """Forcing fields at the times from the start of a step to its end, as the step is given them.
 
@@ -148,7 +155,11 @@ class Forcing:
       climatology: of the state, where a network starts from it.
       space: the processes that hold a state together; this one reads its rows, as `dataset` then is and `shape`
         tells. `grid` stays whole.
-    Raises `ValueError` for a store of one time, or without times that are there, and for a series that lacks one of those.
+      offsets: by variable, in its units, what is added to it everywhere and always.
+    Raises `ValueError` for a store of one time, or without times that are there, for a series that lacks one of those, and
+    for an offset of what is no forcing.
+
+    `trained` tells where fields go beyond what training has seen; whoever knows that sets it.
     """
 
     def __init__(
@@ -158,6 +169,7 @@ class Forcing:
         length: int = 1,
         climatology=None,
         space: Space = ALONE,
+        offsets: Mapping[str, float] | None = None,
     ):
         empty, self.climatology = Channels((), ()), climatology
         layout = given if isinstance(given, Layout) else Layout(empty, empty, given, empty)
@@ -179,6 +191,8 @@ class Forcing:
         day, hour = day_and_hour(self.times)
         self._phase = day + hour / 24
         self._hour = hour
+        self.offsets, self.trained = dict(offsets or {}), TrainedRange({})
+        check_offsets(self.offsets, self.channels.names)
         self._moments = Moments(self.channels, layout.moments, means_of(dataset, self.channels))
         outside = outside_of(dataset, self.channels)
         self._outside = None if outside is None else torch.from_numpy(outside)
@@ -251,6 +265,10 @@ class Forcing:
                 self._memory.clear()
             values = np.empty((self.channels.count, *self.shape), np.float32)
             self._read(values, *index)
+            for name, where in self.channels.slices.items():
+                if name in self.offsets:
+                    values[where] += np.float32(self.offsets[name])
+                self.trained.see(name, values[where], self.times[index[0]])
             packed = torch.from_numpy(values)
             self._memory[index] = packed if self._outside is None else packed.masked_fill(self._outside, torch.nan)
         return self._memory[index]

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from emulator.conservation.budgets import Anchor
 from emulator.data.channels import Channels, outside_of
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import Forcing, StepInputs
+from emulator.data.trained_range import TrainedRange
 from emulator.files.whole_file import whole_file
 from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates, space_of
@@ -84,6 +85,7 @@ class Forecaster:
       ensemble: None for single forecasts.
       length: of the steps, in steps of the store, of those that the models make; None: the shortest.
       climatology: path of the store that a network which predicts departures from it needs; None: as it was trained.
+      offsets: added to the forcing, by variable.
 
     Where a field does not exist, it is missing (NaN) in what comes out.
     """
@@ -96,6 +98,7 @@ class Forecaster:
         ensemble: EnsembleOptions | None = None,
         length: int | None = None,
         climatology: str | os.PathLike | None = None,
+        offsets: Mapping[str, float] | None = None,
     ):
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
@@ -103,7 +106,9 @@ class Forecaster:
         self.space = space_of(self.step)
         reference = _climatology(self.models, dataset, climatology, self.space)
         steps = layout.lengths[0] if length is None else length
-        self.forcing = Forcing(dataset, layout, steps, reference, self.space)
+        self.forcing = Forcing(dataset, layout, steps, reference, self.space, offsets)
+        saved = getattr(self.step, "metadata", None)
+        self.forcing.trained = TrainedRange.of_checkpoint(saved, layout.forcing.names)
         self.rows: np.ndarray | None = None
         self._fetch: Fetch | None = None
         self._outside: dict[str, np.ndarray | None] = {}

@@ -1,6 +1,7 @@
 """Forecasts with trained models from an analysis store: one call for a notebook, and what a batch stage is made of."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ def forecast(
     batch_size: int = 8,
     step_hours: float | None = None,
     climatology: str | os.PathLike | None = None,
+    offsets: Mapping[str, float] | None = None,
 ) -> xr.Dataset:
     """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
@@ -49,6 +51,7 @@ def forecast(
       batch_size: forecasts computed at a time.
       step_hours: of a network that makes steps of several lengths, which; None: the shortest.
       climatology: path of what a network's predictions count from, where it does; None: as it was trained.
+      offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
 
     Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
 
@@ -65,13 +68,13 @@ def forecast(
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble)
     length = step_length(models.first.layout, dataset, step_hours)
-    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology)
+    forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, offsets)
     times = _times(dataset, init)
     if (days is None) == (lead is None):
         raise ValueError(f"Expected days or a lead, got {days} and {lead}")
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
-    attributes = attributes_of(dataset, models.first, ensemble, length)
+    attributes = attributes_of(dataset, models.first, ensemble, length, offsets)
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
     write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)
@@ -109,9 +112,16 @@ def step_length(layout: Layout, dataset: xr.Dataset, hours: float | None) -> int
 
 
 def attributes_of(
-    dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None, length: int = 1
+    dataset: xr.Dataset,
+    model: Stepper,
+    ensemble: EnsembleOptions | None = None,
+    length: int = 1,
+    offsets: Mapping[str, float] | None = None,
 ) -> dict:
-    """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis."""
+    """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis.
+
+    `offsets`: of the forcing, which the store tells too.
+    """
     kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months")
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
     attributes |= {"title": "emulator forecast", "time_step_seconds": dataset.attrs["time_step_seconds"]}
@@ -126,6 +136,7 @@ def attributes_of(
     attributes["time_step_seconds"] *= length
     if getattr(model, "scheme", None) is None:
         attributes["conservation"] = "none"
+    attributes |= {"forcing_offsets": json.dumps(dict(offsets), sort_keys=True)} if offsets else {}
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})
 
 

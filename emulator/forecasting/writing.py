@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.files.background import BackgroundWriter
+from emulator.forecasting.beyond_training import Note, beyond_training, noted
 from emulator.forecasting.blocks import Block
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import ThinOptions
@@ -81,7 +82,8 @@ def in_memory(
     static = [name for name, field in forecasts[0].data_vars.items() if "lead_time" not in field.dims]
     whole = xr.concat([one.drop_vars(static) for one in forecasts], "init_time")
     whole = whole.assign_coords(init_time=list(times)).assign({name: forecasts[0][name] for name in static})
-    return whole.assign_attrs({**forecasts[0].attrs, **attributes})
+    beyond = beyond_training([forecaster.forcing.trained.beyond])
+    return whole.assign_attrs({**forecasts[0].attrs, **attributes, **beyond})
 
 
 def _along_leads(blocks: Sequence[Mapping], name: str, row: int) -> np.ndarray:
@@ -121,6 +123,7 @@ def write(
     size, (number, count) = forecaster.group_size, output.share
     groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
     left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
+    note = Note.begin(progress_path(path), f"{number}-{space.rank}", forecaster.forcing.trained)
     with progress(path.stem, sum(map(len, left)) * len(leads)) as report, BackgroundWriter() as writer:
         finished = 0
         for group in left:
@@ -133,6 +136,7 @@ def write(
                 length = block.leads
                 last = at + length == len(leads)
                 options = leads[at : at + length], thin, schedule.mean
+                note.write()
                 writer.submit(_write_block, forecaster, rows, path, group, block, options, last)
                 if last:
                     writer.submit(restarts.remove)
@@ -216,7 +220,7 @@ def _finish(path: Path, count: int) -> None:
         log.warning("%s: another process was finishing it, and is taken to have stopped", path)
     except FileNotFoundError:
         return  # another process has just finished it
-    finish_forecast(path)
+    finish_forecast(path, beyond_training(noted(progress_path(path))))
 
 
 def is_complete(path: Path, fingerprint: str) -> bool:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
+from emulator.data.trained_range import trained_limits
 from emulator.model import adapted, checkpoint
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
@@ -31,10 +32,11 @@ from emulator.store.schema import constants_of, grid_of, levels_of, time_step_se
 log = logging.getLogger(__name__)
 
 
-def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
+def metadata(config: Mapping, samples: Samples, scheme_state: dict, statistics: xr.Dataset | None = None) -> dict:
     """Everything but the tensors that a checkpoint needs to be used without the store it was trained on.
 
     `config`: the training's options as JSON can hold them, of which `network` and `conservation` make the step again.
+    `statistics`: of the training, of which the range of the forcing is kept.
     """
     dataset, levels = samples.dataset, levels_of(samples.dataset)
     return {
@@ -48,6 +50,7 @@ def metadata(config: Mapping, samples: Samples, scheme_state: dict) -> dict:
         "period": [str(samples.times[0]), str(samples.times[-1])],
         "store": {key: dataset.attrs.get(key) for key in ("fingerprint", "source")},
         "scheme": scheme_state,
+        **({} if statistics is None else {"forcing_range": trained_limits(statistics, samples.layout.forcing.names)}),
         **({"climatology": samples.climatology.made} if samples.climatology else {}),
     }
 

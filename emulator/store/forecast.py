@@ -176,8 +176,8 @@ def write_forecast_init(path, dataset: xr.Dataset, index: int, done: str | bool 
         mark(path, done if isinstance(done, str) else f"init-{index:06d}")
 
 
-def finish_forecast(path) -> None:
-    """Makes the forecast store whole. Raises `ValueError` when an initial time has not been written."""
+def finish_forecast(path, attributes: Mapping | None = None) -> None:
+    """Makes the forecast store whole, with more attributes. Raises `ValueError` when an initial time has not been written."""
     with xr.open_zarr(partial_path(path), chunks=None, consolidated=False, decode_timedelta=True) as store:
         count = store.sizes["time"]
-    finish(path, [f"init-{index:06d}" for index in range(count)])
+    finish(path, [f"init-{index:06d}" for index in range(count)], attributes)

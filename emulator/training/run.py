@@ -133,7 +133,7 @@ class Training:
             with self.hooks.stopping() as asked, reporting(trainer.identity, trainer.recipe.updates) as report:
                 trainer.run(report, asked)
             config = self.hooks.config or json.loads(json.dumps(dataclasses.asdict(options), default=str))
-            metadata = saved_model.metadata(config, samples, closing.saved)
+            metadata = saved_model.metadata(config, samples, closing.saved, statistics)
             tensors = trainer.tensors()
             if first:
                 kept, about = _kept(trainer, tensors, options)

@@ -1,7 +1,7 @@
 """Configuration of the stages that make and judge forecasts: rollout, verify, report."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -29,6 +29,14 @@ class SharedConfig(Model):
     """What several processes share out besides initial times."""
 
     space: Count = Field(1, description="processes that hold one forecast together, each a band of latitudes")
+
+
+class ClimateConfig(Model):
+    """Under what the forecasts are made again."""
+
+    offsets: dict[str, float] = Field(
+        description="added to the forcing everywhere and always, in its units, by variable"
+    )
 
 
 class RolloutConfig(Model):
@@ -75,6 +83,22 @@ class RolloutConfig(Model):
         None, json_schema_extra=NEW, description="of a network that predicts anomalies; None: as it was trained"
     )
 
+    offsets: dict[str, float] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="added to the forcing everywhere and always, in its units, by variable",
+    )
+    scenarios: dict[Annotated[str, Field(pattern=r"^\w[\w.+-]*$")], ClimateConfig] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="the forecasts again, by the name of their store beside the output, under other offsets",
+    )
+
+    @property
+    def scenario_stores(self) -> dict[str, Path]:
+        """Name -> store."""
+        return {name: self.output.with_name(f"{name}.zarr") for name in self.scenarios}
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _beside_the_output(cls, values: Any) -> Any:
@@ -86,6 +110,9 @@ class RolloutConfig(Model):
     @pydantic.model_validator(mode="after")
     def _said_once(self) -> "RolloutConfig":
         """Of what a configuration that was written out holds, a default is not said."""
+        stores = {self.output, self.uncorrected, self.long_run}
+        if taken := [name for name, store in self.scenario_stores.items() if store in stores]:
+            raise ValueError(f"Expected scenarios named otherwise than the rollout's other stores, got {taken[0]!r}")
         for given, instead in (("lead_days", "lead"), ("every_hours", "every"), ("long_run_days", "long_run_lead")):
             value, other = getattr(self, given), getattr(self, instead)
             if other is not None and value != type(self).model_fields[given].default:
