@@ -15,7 +15,7 @@ INPUTS = {
     "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "statistics"),
     "rollout": ("store", "checkpoint"),
-    "verify": ("truth", "forecasts", "audit", "long_runs"),
+    "verify": ("truth", "forecasts", "audit", "long_runs", "references"),
     "report": ("scores",),
 }
 

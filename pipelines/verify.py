@@ -29,7 +29,7 @@ def inputs(config: VerifyConfig) -> Inputs:
     periods = {name: (p.start, p.end) for name, p in (("period", config.period), ("climatology", config.climatology))}
     options, observations = VerifyOptions.of(given | periods), config.observations
     truth = config.truth if observations is None else Observations(**dict(observations))
-    return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs)
+    return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs, config.references)
 
 
 @contextmanager

@@ -35,7 +35,9 @@ class Inputs:
     Attributes:
       options: what was asked for; truth_name: path of the truth or of the observations.
       truth: analysis; forecasts: name -> forecast to score; audited: those and more whose budgets are audited.
-      long_runs: name -> long run whose climate is scored.
+      long_runs: name -> long run whose climate is scored; references: name -> the analysis it is compared with, where
+      that is
+        not the truth.
       mask: land-sea mask `grid.shape` or None; regions: names; weights: `(region, *grid.shape)`.
       variables: what is scored; skipped: variable -> why it is not.
       alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
@@ -48,6 +50,7 @@ class Inputs:
     forecasts: dict[str, xr.Dataset]
     audited: dict[str, xr.Dataset]
     long_runs: dict[str, xr.Dataset]
+    references: dict[str, xr.Dataset]
     grid: Grid
     mask: np.ndarray | None
     regions: tuple[str, ...]
@@ -76,7 +79,9 @@ class Inputs:
 
     @functools.cached_property
     def domains(self) -> dict[str, dict]:
-        """Channel -> name of its domain, its share of the grid's area, and a digest of where it is; of all not everywhere."""
+        """Channel -> name of its domain, its share of the grid's area, and a digest of where it is; of all not
+        everywhere.
+        """
         area, known = self.grid.area.ravel(), {}
         for variable in (v for v in self.variables if v.exists is not None):
             for level, exists in enumerate(variable.exists):
@@ -108,23 +113,30 @@ def open_inputs(
     options: VerifyOptions = VerifyOptions(),  # noqa: B008 (frozen)
     audit: Mapping | None = None,
     long_runs: Mapping | None = None,
+    references: Mapping | None = None,
 ) -> Inputs:
     """Opens and checks everything. `truth`, and the forecasts by their names, are paths, URLs, patterns or datasets.
 
-    `truth` may be `Observations`. `audit`: more forecasts whose budgets are audited; `long_runs`: forecasts whose climate is
-    scored. Raises `ValueError` in one sentence that names what differs.
+    `truth` may be `Observations`. `audit`: more forecasts whose budgets are audited; `long_runs`: forecasts whose
+    climate is scored; `references`: analyses that take the truth's place for some of these, by their names. Raises
+    `ValueError` in one sentence that names what differs.
     """
     at_points = isinstance(truth, Observations)
     if at_points:
         name, (observed, judged) = str(truth.path), at_stations(truth, forecasts, _forecast)
-        audited, runs = {}, {}
+        audited, runs, beside = {}, {}, {}
     else:
         name, observed = _name(truth), _truth(truth)
         judged, more, runs = (
             {name: _forecast(path) for name, path in (paths or {}).items()} for paths in (forecasts, audit, long_runs)
         )
-        audited = judged | more
-    grid = check_grids({"the truth": grid_of(observed)} | {n: grid_of(d) for n, d in (judged | audited | runs).items()})
+        audited, beside = judged | more, {name: _truth(path) for name, path in (references or {}).items()}
+        if unknown := [name for name in beside if name not in runs]:
+            raise ValueError(
+                f"Expected references of long runs ({', '.join(runs) or 'none'}), got one of {unknown[0]!r}"
+            )
+    named = judged | audited | runs | {f"the reference of {name}": dataset for name, dataset in beside.items()}
+    grid = check_grids({"the truth": grid_of(observed)} | {n: grid_of(d) for n, d in named.items()})
     check_calendars({"the truth": observed["time"].values} | {n: d["init_time"].values for n, d in judged.items()})
     variables, skipped = scored(observed, judged, grid, levels_of(observed), options.variables, options.levels)
     alignment, empty = _without_empty(_alignment(observed, judged, options, name), variables, judged)
@@ -139,7 +151,7 @@ def open_inputs(
         if outside:
             log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
-    stores, bins = (observed, judged, audited, runs), (grid, mask, tuple(regions), weights)
+    stores, bins = (observed, judged, audited, runs, beside), (grid, mask, tuple(regions), weights)
     return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap)
 
 

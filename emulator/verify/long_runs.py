@@ -1,5 +1,8 @@
 """Climate scores of whole stores: every headline field of long runs against the truth's record, and run against run."""
 
+import dataclasses
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
@@ -18,7 +21,11 @@ from emulator.verify.climate import (
     geopotential_at,
     month_of,
 )
+from emulator.verify.long_climate import Pair, yearly_scores
+from emulator.verify.response import responses
+from emulator.verify.sea_index import FIELD, box_means, departures
 from emulator.verify.significance import false_discovery, mean_interval
+from emulator.verify.yearly import Moments, year_start, years_of
 
 BLOCKING_PRESSURE = 5e4  # Pa
 DIMS = ("climate_run", "climate_channel")
@@ -26,47 +33,108 @@ MEASURE = "climate_month_bias_squared"
 HYDROSTATIC = ("temperature", "surface_pressure", "geopotential_at_surface")
 
 
-def long_run_scores(
-    truth: xr.Dataset, runs: dict[str, xr.Dataset], grid: Grid, variables: list[str] | None = None
-) -> xr.Dataset:
-    """`climate_<score>` over `(climate_run, climate_channel, ...)` of the first initial time of every run; see `climate`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timed:
+    """A run, or a reference, and when its fields are.
 
-    The truth's record is taken at the hours of day that a run has, so that the diurnal cycle is no error. Fields that a run
-    lacks are NaN. Raises `ValueError` for a run without a shared field, or one that is not finite.
+    Attributes:
+      times: of its fields, those of months their middles `(time,)`. positions: of the reference's that are taken,
+      among all.
+      moments: of the whole years. days: of a run since its start.
+    """
+
+    times: np.ndarray
+    moments: Moments
+    positions: np.ndarray | None = None
+    days: np.ndarray | None = None
+
+
+def long_run_scores(
+    truth: xr.Dataset,
+    runs: dict[str, xr.Dataset],
+    grid: Grid,
+    variables: list[str] | None = None,
+    references: Mapping[str, xr.Dataset] | None = None,
+) -> xr.Dataset:
+    """`climate_<score>` over `(climate_run, climate_channel, ...)` of the first initial time of every run; see
+    `climate`, of its first member, and `long_climate`, of all members.
+
+    The truth's record is taken at the hours of day that a run has, so that the diurnal cycle is no error.
+    `references`: what takes its place for some runs, such as the same model under warmer seas. Fields that a run lacks
+    are NaN. Raises `ValueError` for a run without a shared field, or one that is not finite.
     """
     parts = []
     for name, run in runs.items():
-        run = run.isel(member=0) if "member" in run.dims else run
-        first, run = run.isel(init_time=slice(0, 1)), run.isel(init_time=0)
-        valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
-        days = lead_seconds(run["lead_time"].values) / 86400
-        hours = np.unique(hour_and_leap_day(valid)[0])
-        positions = np.flatnonzero(np.isin(hour_and_leap_day(truth["time"].values)[0], hours))
-        if "missing" in truth:
-            positions = positions[~truth["missing"].values[positions].astype(bool)]
-        # a mean over months belongs to the middle one
-        step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
-        when, moments = (step.middles(t) if step.months else t for t in (valid, truth["time"].values))
-        chosen, _ = scored(truth, {name: first}, grid, levels_of(truth), variables)
-        scores_of = {}
-        for variable in chosen:
-            scores_of |= _variable(variable, name, (when, days), (moments, positions), grid)
-        if not scores_of:
-            raise ValueError(f"Expected a headline field in the long run {name!r}, got none that the truth has too")
-        part = xr.concat([_dataset(v, grid) for v in scores_of.values()], "climate_channel")
-        part = part.assign_coords(climate_channel=list(scores_of))
-        blocking = [_blocking(run, truth, grid, None), _blocking(truth, truth, grid, positions)]
-        if all(b is not None for b in blocking):
-            part["climate_blocking"] = (("climate_record", "longitude"), np.stack(blocking))
-        part["climate_days"] = ((), float(days[-1]))
-        part["climate_sample"] = ((), _sample(valid, hours))
+        reference = (references or {}).get(name, truth)
+        part = _one_run(name, run, reference, grid, variables)
+        part["climate_reference"] = ((), name if name in (references or {}) else "truth")
         parts.append(part.expand_dims(climate_run=[name]))
     result = xr.concat(parts, "climate_run", join="outer", data_vars="all") if parts else xr.Dataset()
     if not parts:
         return result
     fixed = {"climate_record": ["run", "truth"], "month": np.arange(1, MONTHS + 1), "season": list(SEASONS)}
     result = result.assign_coords(fixed | {"tail": list(TAILS)})
-    return result.assign(climate_differences(result))
+    return result.assign(climate_differences(result)).assign(responses(result, grid))
+
+
+def _one_run(name: str, run: xr.Dataset, truth: xr.Dataset, grid: Grid, variables) -> xr.Dataset:
+    first, run = run.isel(init_time=slice(0, 1)), run.isel(init_time=0)
+    valid = valid_times(np.asarray(run["init_time"].values)[None], run["lead_time"].values)[0]
+    days = lead_seconds(run["lead_time"].values) / 86400
+    hours = np.unique(hour_and_leap_day(valid)[0])
+    positions = np.flatnonzero(np.isin(hour_and_leap_day(truth["time"].values)[0], hours))
+    if "missing" in truth:
+        positions = positions[~truth["missing"].values[positions].astype(bool)]
+    # a mean over months belongs to the middle one
+    step = TimeStep(months=int(truth.attrs.get("time_step_months", 0)))
+    when, moments = (step.middles(t) if step.months else t for t in (valid, truth["time"].values[positions]))
+    day = year_start(when, step)
+    ours, theirs = Moments.of(when, day), Moments.of(moments, day)
+    ours, theirs, left_out = _with_index((valid, ours), (truth, positions, theirs), grid)
+    timed = Timed(when, ours, None, days), Timed(moments, theirs, positions)
+    chosen, _ = scored(truth, {name: first}, grid, levels_of(truth), variables)
+    scores_of = {}
+    for variable in chosen:
+        scores_of |= _variable(variable, name, *timed, grid)
+    if not scores_of:
+        raise ValueError(f"Expected a headline field in the long run {name!r}, got none that the truth has too")
+    part = xr.concat(list(scores_of.values()), "climate_channel", join="outer", data_vars="all")
+    part = part.assign_coords(climate_channel=list(scores_of))
+    alone = run.isel(member=0) if "member" in run.dims else run
+    blocking = [_blocking(alone, truth, grid, None), _blocking(truth, truth, grid, positions)]
+    if all(b is not None for b in blocking):
+        part["climate_blocking"] = (("climate_record", "longitude"), np.stack(blocking))
+    part["climate_days"] = ((), float(days[-1]))
+    part["climate_sample"] = ((), _sample(valid, hours))
+    part["climate_years"] = ((), _years_told(ours, theirs, run.sizes.get("member", 1)))
+    part["climate_sea_index"] = ((), left_out)
+    return part
+
+
+def _with_index(run, reference, grid: Grid) -> tuple[Moments, Moments, str]:
+    """Both moments with the departures of the tropical sea where these are to be had, or why they are not."""
+    (valid, ours), (truth, positions, theirs) = run, reference
+    if not len(ours.years) or not len(theirs.years):
+        return ours, theirs, "no whole year"
+    means = box_means(truth, grid, positions)
+    if means is None:
+        return ours, theirs, f"the reference has no {FIELD} in the tropical Pacific"
+    at = truth.indexes["time"].get_indexer(valid)
+    if (at[ours.year >= 0] < 0).any():
+        return ours, theirs, f"the reference has no {FIELD} at the times of the run"
+    here = np.full(len(valid), np.nan)
+    here[at >= 0] = box_means(truth, grid, at[at >= 0])
+    found = [departures(series, moments) for series, moments in ((here, ours), (means, theirs))]
+    if any(one is None for one in found):
+        return ours, theirs, "the sea of the tropical Pacific has the same annual cycle in every year"
+    return *(dataclasses.replace(m, index=one) for m, one in zip((ours, theirs), found, strict=True)), ""
+
+
+def _years_told(ours: Moments, theirs: Moments, members: int) -> str:
+    """`10 years of 5 members from 2002, beside 30 years from 1980`."""
+    parts = [f"{len(m.years)} year{'s' * (len(m.years) != 1)}" for m in (ours, theirs)]
+    starts = [f" from {m.years[0]}" if len(m.years) else "" for m in (ours, theirs)]
+    return f"{parts[0]}{f' of {members} members' if members > 1 else ''}{starts[0]}, beside {parts[1]}{starts[1]}"
 
 
 def _sample(valid, hours) -> str:
@@ -75,10 +143,10 @@ def _sample(valid, hours) -> str:
     return f"{len(valid)} times from {first} to {last} at {', '.join(f'{hour:02d}' for hour in hours)} UTC"
 
 
-def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
-    (valid, days), (times, positions) = run_time, truth_time
+def _variable(variable, run, ours_timed: Timed, theirs_timed: Timed, grid) -> dict[str, xr.Dataset]:
+    """Scores of the headline levels of a variable, by channel."""
     result = {}
-    date = hour_and_leap_day(valid)[1]
+    date, positions = hour_and_leap_day(ours_timed.times)[1], theirs_timed.positions
     for level in sorted(headline_ranks(variable)):
         one = variable.at_levels([level])
         ours, theirs = one.forecasts[run], one.truth
@@ -86,18 +154,26 @@ def _variable(variable, run, run_time, truth_time, grid) -> dict[str, dict]:
         if exists is not None and not exists.any():
             continue
         area, cells = cells_of(grid.area, exists), slice(None) if exists is None else np.flatnonzero(exists)
+        alone = dataclasses.replace(ours, array=ours.array.isel(member=[0])) if "member" in ours.array.dims else ours
 
-        def read_run(part, ours=ours, cells=cells):
-            leads = ours.array["lead_time"].values[part]
-            return ours.forecast(ours.array["init_time"].values[0], leads)[0, :, 0][:, cells]
+        def read_run(part, field=ours, cells=cells):
+            leads = field.array["lead_time"].values[part]
+            return field.forecast(field.array["init_time"].values[0], leads)[:, :, 0][..., cells]
 
         def read_truth(part, theirs=theirs, cells=cells):
             return theirs.analysis(positions[part])[:, 0][:, cells]
 
         limits = _limits(read_truth, len(positions))
-        record = climate_of(read_truth, month_of(times[positions]), area, limits)
-        climate = climate_of(read_run, month_of(valid), area, limits)
-        result[channel_name(variable, level)] = climate_scores(climate, record, grid, days, date, exists)
+        record = climate_of(read_truth, month_of(theirs_timed.times), area, limits)
+        climate = climate_of(
+            lambda part, read=read_run, alone=alone: read(part, alone)[0], month_of(ours_timed.times), area, limits
+        )
+        scores = _dataset(climate_scores(climate, record, grid, ours_timed.days, date, exists), grid)
+        whole = grid if exists is None else None
+        members = years_of(read_run, ours_timed.moments, area, whole, ours.array.sizes.get("member", 1))
+        (reference,) = years_of(lambda part, read=read_truth: read(part)[None], theirs_timed.moments, area, whole)
+        scores = scores.merge(yearly_scores(Pair(members, reference, grid, area, exists)))
+        result[channel_name(variable, level)] = scores
     return result
 
 

@@ -30,6 +30,8 @@ PROVENANCE = (
     "checkpoint",
     "conservation",
     "prescribed",
+    "forcing_offsets",
+    "forcing_beyond_training",
     "fingerprint",
     "training_period",
     "title",
@@ -45,6 +47,7 @@ def score(
     *,
     audit: Mapping | None = None,
     long_runs: Mapping | None = None,
+    references: Mapping | None = None,
     period: tuple = (None, None),
     climatology: tuple = (None, None),
     **options,
@@ -58,7 +61,8 @@ def score(
     forecasts = forecast if isinstance(forecast, Mapping) and not isinstance(forecast, xr.Dataset) else None
     chosen = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
     asked = VerifyOptions(period=tuple(period), climatology=tuple(climatology), **chosen)
-    inputs = open_inputs(truth, {"forecast": forecast} if forecasts is None else forecasts, asked, audit, long_runs)
+    named = {"forecast": forecast} if forecasts is None else forecasts
+    inputs = open_inputs(truth, named, asked, audit, long_runs, references)
     return with_cases(score_inits(inputs, np.arange(len(inputs.alignment.init_time))), inputs)
 
 
@@ -139,7 +143,7 @@ def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None
     else:
         bins = binning(inputs.grid, np.ones((1, *inputs.grid.shape)), inputs.alignment.at(known))
         cases = case_maps(scores, inputs.variables, bins, list(inputs.forecasts))
-    climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid)
+    climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid, references=inputs.references)
     return xr.merge([scores, cases, climate], compat="no_conflicts", join="outer", combine_attrs="override")
 
 
@@ -236,11 +240,15 @@ def _attributes(inputs: Inputs, alignment: Alignment) -> dict:
     """Attributes of the scores of the initial times of `alignment`."""
     truth, recipe = inputs.truth, inputs.recipe
     known = inputs.forecasts | inputs.audited | {"truth": truth}
-    stores = {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in known.items()}
+    stores, runs = (
+        {name: {k: str(d.attrs[k]) for k in PROVENANCE if k in d.attrs} for name, d in some.items()}
+        for some in (known, inputs.long_runs)
+    )
     valid = alignment.truth_valid[alignment.truth_valid >= 0]
     return {
         "config": json.dumps({"truth": inputs.truth_name}),
         "provenance": json.dumps(stores),
+        **({"long_run_provenance": json.dumps(runs)} if runs else {}),
         "sample": inputs.sample,
         "climatology": recipe.describe(),
         "climatology_kind": recipe.kind,

@@ -144,6 +144,11 @@ class _Judged(Model):
     long_runs: dict[str, Location] = Field(
         default_factory=dict, description="forecast stores of long runs, whose climate is compared with the truth's"
     )
+    references: dict[str, Location] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="by the names of long runs: analysis stores that take the truth's place for them, such as of warmer seas",
+    )
     truth: Location | None = Field(
         None, description="analysis store, or another tool's Zarr or NetCDF (a path, a pattern or a URL)"
     )
