@@ -83,8 +83,8 @@ class Years:
       cycle: first harmonic of the annual cycle, `(year, cell)` complex: its size is the amplitude.
       monthly: area means of the calendar months, `(year, 12)`, NaN where there are none.
       power: mean power by wavenumber, `(year, wavenumber)`; None without a spectrum.
-      along: sum over a year of the field times the index, `(year, cell)`, and of the index squared, `(year,)`; None
-      without.
+      along: sum over a year of the field's departures from its mean months times the index, `(year, cell)`, and of the
+        index squared, `(year,)`; None without.
     """
 
     label: np.ndarray
@@ -114,6 +114,7 @@ def years_of(
     shape, spectra = (members, len(labels), cells), grid is not None and spectrum_kind(grid) is not None
     total, highest, along = np.zeros(shape), np.full(shape, -np.inf), np.zeros(shape)
     cycle, monthly = np.zeros(shape, complex), np.zeros((members, len(labels), MONTHS))
+    season = np.zeros((members, MONTHS, cells))
     power = [[[] for _ in labels] for _ in range(members)]
     stride = {label: -(-int((moments.year == label).sum()) // SPECTRA) for label in labels}
     block = max(1, BLOCK_BYTES // (8 * cells * members))
@@ -135,11 +136,24 @@ def years_of(
                 monthly[:, at, month] += means[:, moments.month[place] == month].sum(axis=1)
             if moments.index is not None:
                 along[:, at] += np.einsum("mtc,t->mc", fields, moments.index[place])
+                for month in np.unique(moments.month[place]):
+                    season[:, month] += fields[:, moments.month[place] == month].sum(axis=1)
             if spectra:
                 for member in range(members):
                     some = fields[member, place % stride[label] == 0].reshape(-1, *grid.shape)
                     power[member][at].append(power_spectrum(some, grid))
+    if moments.index is not None:
+        along -= _of_season(moments, season)
     return [_year_means(moments, *arrays) for arrays in zip(total, highest, along, cycle, monthly, power, strict=True)]
+
+
+def _of_season(moments: Moments, season: np.ndarray) -> np.ndarray:
+    """What the mean annual cycle, `(member, 12, cell)` as sums, has of the fields times the index: 0 over all years."""
+    inside = moments.year >= 0
+    own = [[(moments.year == label) & (moments.month == month) for month in range(MONTHS)] for label in moments.years]
+    weight = np.array([[moments.index[some].sum() for some in year] for year in own])
+    count = np.bincount(moments.month[inside], minlength=MONTHS)
+    return np.einsum("ym,kmc->kyc", weight / np.maximum(count, 1), season)
 
 
 def _year_means(moments: Moments, total, highest, along, cycle, monthly, power) -> Years:
