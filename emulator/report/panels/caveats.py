@@ -7,6 +7,7 @@ import numpy as np
 
 from emulator.planet.quantities.registry import quantity
 from emulator.report.display import date_and_hour, number, variable_name
+from emulator.report.given_forcing import forcing_caveats
 from emulator.report.panel import panel
 from emulator.report.panels import conservation as budgets
 from emulator.report.view import NOT_FINITE, View
@@ -52,6 +53,7 @@ def caveats(view: View) -> list[str]:
         sentences.append(f"Only {count} initial times: the intervals are themselves uncertain.")
     sentences.append(f"Verified on one period, {_period(attributes)}: other seasons may score differently.")
     sentences += _prescribed(view)
+    sentences += forcing_caveats(view)
     if attributes.get("climatology_kind") == "mean":
         sentences.append(
             f"Climatology is the {attributes['climatology']}; it has no annual cycle, so beating it is easier, and "

@@ -33,7 +33,7 @@ def climate_table(view: View) -> str:
     """HTML table: bias, its pattern, variability, trend and tails of every run and field."""
     scores, rows = view.scores, []
     for run in map(str, scores["climate_run"].values):
-        for channel in _channels(view):
+        for channel in channels_of(view):
             at = scores.sel(climate_run=run, climate_channel=channel)
             if not np.isfinite(at["climate_bias_rmse"]):
                 continue
@@ -79,8 +79,8 @@ def climate_verdict(view: View) -> list[str]:
             ours, theirs = (str(scores["climate_sample"].sel(climate_run=r).values) for r in (run, first))
             sentences.append(f"The climate of {run} is not compared with that of {first}: {ours}, and {theirs}.")
             continue
-        change = at["climate_difference"].sel(climate_channel=_channels(view)).values
-        sure = at["climate_significant"].sel(climate_channel=_channels(view)).values.astype(bool)[np.isfinite(change)]
+        change = at["climate_difference"].sel(climate_channel=channels_of(view)).values
+        sure = at["climate_significant"].sel(climate_channel=channels_of(view)).values.astype(bool)[np.isfinite(change)]
         change = change[np.isfinite(change)]
         if not len(change):
             sentences.append(f"{run} and {first} have no field in common whose climate could be compared.")
@@ -106,7 +106,7 @@ def difference_table(view: View) -> str | None:
     if not others:
         return None
     rows = []
-    for channel in _channels(view):
+    for channel in channels_of(view):
         cells = []
         for run in others:
             at = scores.sel(climate_run=run, climate_channel=channel)
@@ -132,7 +132,7 @@ def bias_maps(view: View) -> Panel | None:
         return None
     runs = [str(run) for run in scores["climate_run"].values][:ROWS]
     several = len(runs) > 1
-    channels = _channels(view)[: COLUMNS if several else SHOWN]
+    channels = channels_of(view)[: COLUMNS if several else SHOWN]
     at = scores["climate_bias_map"].sel(climate_run=runs if several else runs[0])
     fields = {channel: at.sel(climate_channel=channel).values for channel in channels}
     figure = difference_maps(view, fields, runs if several else ())
@@ -148,7 +148,7 @@ def bias_maps(view: View) -> Panel | None:
 
 def climate_lines(view: View) -> Panel:
     """Zonal means, annual cycle and blocking of the runs beside the truth."""
-    scores, channels = view.scores, _channels(view)[:2]
+    scores, channels = view.scores, channels_of(view)[:2]
     zonal, blocking = "climate_zonal_mean" in scores, "climate_blocking" in scores
     columns = len(channels) * (1 + zonal) + blocking
     figure = Figure(figsize=(WIDTH, 2.9))
@@ -189,9 +189,10 @@ def climate_lines(view: View) -> Panel:
 
 
 def _draw(axis, x, field, runs, named) -> None:
-    truth = field.isel(climate_run=0, climate_record=1).values
-    axis.axhline(0, color=PALE, linewidth=0.8) if truth.min() < 0 < truth.max() else None
-    named["truth"] = axis.plot(x, truth, color=INK, linestyle=(0, (1, 1.4)), linewidth=1.6)[0]
+    truths = np.unique(field.isel(climate_record=1).values, axis=0)  # runs may have references of their own
+    axis.axhline(0, color=PALE, linewidth=0.8) if truths.min() < 0 < truths.max() else None
+    for truth in truths:
+        named["truth"] = axis.plot(x, truth, color=INK, linestyle=(0, (1, 1.4)), linewidth=1.6)[0]
     for position, run in enumerate(runs):
         values = field.sel(climate_run=run).isel(climate_record=0).values
         style = {"color": FORECAST_COLOURS[position % 6], "linestyle": FORECAST_DASHES[position % 6]}
@@ -199,6 +200,6 @@ def _draw(axis, x, field, runs, named) -> None:
     axis.set_xlim(x.min(), x.max())
 
 
-def _channels(view) -> list[str]:
+def channels_of(view) -> list[str]:
     channels = [str(name) for name in view.scores["climate_channel"].values]
     return [name for name in view.headline if name in channels] or channels

@@ -1,0 +1,95 @@
+"""The page of long runs by years: what the figures say of runs whose climate is known."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from emulator.planet.grid import Grid
+from emulator.report.given_forcing import forcing_caveats
+from emulator.report.panel import PANELS
+from emulator.report.style import Panel, figures
+from emulator.report.view import View
+from emulator.verify.assemble import open_scores, write_scores
+from emulator.verify.verification import score
+
+GRID, YEARS = Grid.gaussian(6), 7
+TIME = np.datetime64("1990-01-01", "ns") + np.arange(0, 365 * YEARS + 2, 10) * np.timedelta64(1, "D")
+GIVEN = {
+    "forcing_offsets": json.dumps({"sea_surface_temperature": 2.0}),
+    "forcing_beyond_training": json.dumps(
+        {"sea_surface_temperature": {"trained": [271.4, 302], "given": [273.4, 304]}}
+    ),
+}
+
+
+def planet(warmer: float, seed: int) -> xr.Dataset:
+    """Noise on a trend of 0.2 K a year, and a tropical sea that comes and goes."""
+    since = (np.arange(len(TIME)) / 36.5)[:, None, None]
+    noise = np.random.default_rng(seed).standard_normal((len(TIME), *GRID.shape))
+    sea = 300 + np.sin(2 * np.pi * since / 2.7) + 0 * noise
+    dims, role = ("time", "latitude", "longitude"), {"units": "K", "role": "forcing"}
+    fields = {"temperature": (dims, 280 + 0.2 * since + warmer + noise, {"units": "K", "cell_methods": "time: point"})}
+    fields["sea_surface_temperature"] = (dims, sea, role)
+    place = {"time": TIME, "latitude": GRID.latitude, "longitude": GRID.longitude}
+    return xr.Dataset(fields, place, {"time_step_seconds": 864000.0})
+
+
+def as_run(dataset: xr.Dataset, **attributes) -> xr.Dataset:
+    run = dataset.drop_vars("sea_surface_temperature").rename(time="lead_time").expand_dims("init_time")
+    return run.assign_coords(init_time=TIME[:1], lead_time=TIME - TIME[0]).assign_attrs(attributes)
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory) -> View:
+    runs = {"control": as_run(planet(-0.6, 1)), "warm": as_run(planet(0.9, 2), **GIVEN)}
+    first = runs["control"].isel(lead_time=slice(0, 3))
+    scores = score(first, planet(0, 0), long_runs=runs, references={"warm": planet(2, 3)}, events=())
+    path = tmp_path_factory.mktemp("years") / "scores.nc"
+    write_scores(scores, path)
+    return View(open_scores(path))
+
+
+def told(view: View) -> str:
+    """Text of the section on long runs."""
+    with figures():
+        parts = [part for entry in PANELS.all().values() if entry.section == "long-run" for part in entry.parts(view)]
+    texts = [
+        f"{part.title}. {part.caption}" if isinstance(part, Panel) else re.sub("<[^>]+>", " ", part) for part in parts
+    ]
+    return " ".join(" ".join(texts).split())
+
+
+def test_every_panel_stands_on_the_page_and_tells_what_was_put_in(view):
+    text = told(view)
+    for title in (
+        "Global means of the years",
+        "Mean bias, in spreads",
+        "Variability from year to year",
+        "Trends.",
+        "Spectra of the",
+    ):
+        assert title in text, title
+    assert "control: 7 years from 1990, beside 7 years from 1990" in text
+    found = re.search(
+        r"Temperature: control resembles ([\d.]+) ± ([\d.]+), the middle of its own years is 1993.0", text
+    )
+    assert abs(float(found[1]) - 1990) < 0.5 and float(found[2]) < 0.5  # 0.6 K at 0.2 K a year
+    response = re.search(r"Temperature K warm (\d\.\d+) (\d\.\d+) (\d\.\d+)", text)
+    np.testing.assert_allclose([float(n) for n in response.groups()], [1.5, 2.0, 0.75], atol=0.03)
+    assert "Regression on the tropical sea" in text
+
+
+def test_forcing_that_was_changed_or_is_new_is_among_the_caveats(view):
+    changed, beyond = forcing_caveats(view)
+    assert changed == "Sea surface temperature was given to warm changed by 2 K everywhere."
+    assert (
+        "warm was given sea surface temperature of 273.4 K to 304 K, beyond its training's 271.4 K to 302 K" in beyond
+    )
+
+
+def test_scores_without_long_runs_have_no_such_panels(view):
+    plain = View(view.scores.drop_vars([name for name in view.scores if name.startswith("climate_")]))
+    assert told(plain) == ""
