@@ -7,6 +7,25 @@ from emulator.options import Options, option
 
 
 @dataclasses.dataclass(frozen=True)
+class ScenarioOptions(Options):
+    """How emulators of scenarios are scored, as means of whole years."""
+
+    forcing: str = option("carbon_dioxide_mole_fraction", "variable that the global mean follows in pattern scaling")
+    form: Literal["linear", "logarithm"] = option("linear", "of the forcing: as it is, or its logarithm")
+    scale_by: str | None = option(
+        None, "field whose global mean local fields follow; None: 2m_temperature where there is one, else each its own"
+    )
+    variables: tuple[str, ...] | None = option(None, "None: all fields of the first training store but forcing")
+    months: tuple[int, ...] = option((), "that the mean of a year is of; none: of all", minimum=1, maximum=12)
+    years: tuple[int, ...] = option((), "first and last year to score; none: all that every store has")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.years and (len(self.years) != 2 or self.years[0] > self.years[1]):
+            raise ValueError(f"Expected years as the first and the last one, got {list(self.years)}")
+
+
+@dataclasses.dataclass(frozen=True)
 class VerifyOptions(Options):
     """What is scored, where, and against which climatology; `period` and `climatology` are first and last times."""
 
