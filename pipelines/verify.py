@@ -1,5 +1,6 @@
 """Verify: forecast stores and a truth to one file of scores; in parts, and with later initial times added."""
 
+import glob
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     periods = {name: (p.start, p.end) for name, p in (("period", config.period), ("climatology", config.climatology))}
     options, observations = VerifyOptions.of(given | periods), config.observations
     truth = config.truth if observations is None else Observations(**dict(observations))
-    return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs, config.references)
+    scenarios = config.scenarios and config.scenarios.model_dump()
+    return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs, config.references, scenarios)
 
 
 @contextmanager
@@ -48,4 +50,13 @@ def check(config: VerifyConfig, made: set[Path]) -> str:
         grid = grid_of(open_any_forecast(path))
         if not grid.same_as(truth):
             raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
-    return f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"
+    said = f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"
+    if config.scenarios is None:
+        return said
+    stores = config.scenarios
+    paths = [p for group in (stores.train, stores.held_out) for own in group.values() for p in own]
+    paths += [*(stores.control or ()), *(p for own in stores.forecasts.values() for p in own.values())]
+    for path in paths:
+        if "://" not in str(path) and not glob.glob(str(path)) and Path(path) not in made:
+            raise ConfigError(f"Expected a store of verify.scenarios at {path}, got nothing there")
+    return f"{said}, and the scenarios {', '.join(stores.held_out)}"

@@ -22,6 +22,7 @@ SECTIONS = {
     "spectra": "Spectra",
     "conservation": "Conservation",
     "long-run": "Long run",
+    "scenarios": "Scenarios",
     "training": "Training",
     "caveats": "Caveats",
     "provenance": "Provenance",

@@ -21,7 +21,8 @@ from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
 from emulator.verify.budgets import EnergyForm
 from emulator.verify.channels import ScoredVariable, channel_name, empty_inits, scored
-from emulator.verify.options import VerifyOptions
+from emulator.verify.options import ScenarioOptions, VerifyOptions
+from emulator.verify.scenarios import Scenarios
 from emulator.verify.stations import Observations, at_stations, station_weights
 
 PERSISTENCE_DAYS, PERSISTENCE_MONTHS = 10, 12
@@ -41,6 +42,7 @@ class Inputs:
       mask: land-sea mask `grid.shape` or None; regions: names; weights: `(region, *grid.shape)`.
       variables: what is scored; skipped: variable -> why it is not.
       alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
+      scenarios: emulators of scenarios, scored by years; None without.
       empty: forecast -> how many initial times it has without any value, which are left out for all.
     """
 
@@ -61,6 +63,7 @@ class Inputs:
     empty: dict[str, int]
     recipe: climatology.Recipe
     overlap: bool
+    scenarios: Scenarios | None = None
 
     @property
     def members(self) -> list[int]:
@@ -114,12 +117,14 @@ def open_inputs(
     audit: Mapping | None = None,
     long_runs: Mapping | None = None,
     references: Mapping | None = None,
+    scenarios: Mapping | None = None,
 ) -> Inputs:
     """Opens and checks everything. `truth`, and the forecasts by their names, are paths, URLs, patterns or datasets.
 
-    `truth` may be `Observations`. `audit`: more forecasts whose budgets are audited; `long_runs`: forecasts whose
-    climate is scored; `references`: analyses that take the truth's place for some of these, by their names. Raises
-    `ValueError` in one sentence that names what differs.
+    `truth` may be `Observations`. `audit`: more forecasts whose budgets are audited; `long_runs`: forecasts whose climate is
+    scored; `references`: analyses that take the truth's place for some of these, by their names; `scenarios`: what
+    `scenarios.Scenarios` holds and its options, with paths in place of datasets. Raises `ValueError` in one sentence that
+    names what differs.
     """
     at_points = isinstance(truth, Observations)
     if at_points:
@@ -136,6 +141,8 @@ def open_inputs(
                 f"Expected references of long runs ({', '.join(runs) or 'none'}), got one of {unknown[0]!r}"
             )
     named = judged | audited | runs | {f"the reference of {name}": dataset for name, dataset in beside.items()}
+    given = None if scenarios is None else _scenarios(scenarios)
+    named |= {} if given is None else {f"the store of {store}": dataset for store, dataset in given.stores().items()}
     grid = check_grids({"the truth": grid_of(observed)} | {n: grid_of(d) for n, d in named.items()})
     check_calendars({"the truth": observed["time"].values} | {n: d["init_time"].values for n, d in judged.items()})
     variables, skipped = scored(observed, judged, grid, levels_of(observed), options.variables, options.levels)
@@ -152,7 +159,20 @@ def open_inputs(
             log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
     stores, bins = (observed, judged, audited, runs, beside), (grid, mask, tuple(regions), weights)
-    return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap)
+    return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap, given)
+
+
+def _scenarios(given: Mapping) -> Scenarios:
+    """Stores of scenarios, opened. Raises `ValueError` naming the path of one that does not open."""
+    opened = {
+        kind: {scenario: [_truth(path) for path in paths] for scenario, paths in given[kind].items()}
+        for kind in ("train", "held_out")
+    }
+    forecasts = given.get("forecasts") or {}
+    opened["forecasts"] = {n: {s: _forecast(path) for s, path in own.items()} for n, own in forecasts.items()}
+    opened["control"] = [_truth(path) for path in given.get("control") or ()]
+    options = ScenarioOptions.of({name: value for name, value in given.items() if name not in opened})
+    return Scenarios(**opened, options=options)
 
 
 def _name(source) -> str:

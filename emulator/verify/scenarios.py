@@ -79,6 +79,8 @@ def scenario_scores(scenarios: Scenarios, grid: Grid) -> xr.Dataset:
         name: {s: Annual.of(d, f"{name} of {s}", asked.months) for s, d in stores.items()}
         for name, stores in scenarios.forecasts.items()
     }
+    if both := sorted(set(scenarios.train) & set(scenarios.held_out)):
+        raise ValueError(f"Expected held-out scenarios other than those of the training, got {both[0]!r} in both")
     forcings = {s: _forcing(stores, s, grid, asked) for k in ("train", "held_out") for s, stores in annual[k].items()}
     scale_by = asked.scale_by or next((c.variable for c in channels if c.variable == TEMPERATURE), None)
     parts = []
@@ -87,8 +89,19 @@ def scenario_scores(scenarios: Scenarios, grid: Grid) -> xr.Dataset:
         parts.append(_of_channel(_Work(annual, emulators, forcings, grid, channel, scale), asked))
         log.info("scenarios: %s", channel.name)
     result = xr.concat(parts, "scenario_channel", join="outer", data_vars="all")
+    result = result.assign(_ranges(forcings, scenarios))
     units = "scenario_channel", [channel.units for channel in channels]
     return result.assign_coords(scenario_channel=[channel.name for channel in channels], scenario_units=units)
+
+
+def _ranges(forcings, scenarios: Scenarios) -> dict[str, tuple]:
+    """Lowest and highest forcing of every held-out scenario, and of all training: beyond that everything is extrapolated."""
+    trained = np.concatenate([forcings[s][1] for s in scenarios.train])
+    given = [[forcings[s][1].min(), forcings[s][1].max()] for s in scenarios.held_out]
+    return {
+        "scenario_forcing": (("scenario", "scenario_bound"), np.array(given)),
+        "scenario_forcing_trained": (("scenario_bound",), np.array([trained.min(), trained.max()])),
+    }
 
 
 def _forcing(

@@ -21,6 +21,7 @@ from emulator.verify.merging import COORDINATES, check_same, merge
 from emulator.verify.metrics.spectra import spectrum_kind
 from emulator.verify.options import VerifyOptions
 from emulator.verify.sample import BASELINES
+from emulator.verify.scenarios import scenario_scores
 from emulator.verify.score import binning, score_variables
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def score(
     audit: Mapping | None = None,
     long_runs: Mapping | None = None,
     references: Mapping | None = None,
+    scenarios: Mapping | None = None,
     period: tuple = (None, None),
     climatology: tuple = (None, None),
     **options,
@@ -62,7 +64,7 @@ def score(
     chosen = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
     asked = VerifyOptions(period=tuple(period), climatology=tuple(climatology), **chosen)
     named = {"forecast": forecast} if forecasts is None else forecasts
-    inputs = open_inputs(truth, named, asked, audit, long_runs, references)
+    inputs = open_inputs(truth, named, asked, audit, long_runs, references, scenarios)
     return with_cases(score_inits(inputs, np.arange(len(inputs.alignment.init_time))), inputs)
 
 
@@ -135,7 +137,7 @@ def score_inits(
 
 
 def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None) -> xr.Dataset:
-    """The scores with the climate of long runs, and with cases to look at, chosen among all initial times where the stores
+    """The scores with the climate of long runs, scenarios, and with cases to look at, chosen among all initial times where the stores
     still hold them; otherwise those of `old`."""
     known = np.flatnonzero(np.isin(inputs.alignment.init_time, scores["init_time"].values))
     if old is not None and len(known) < scores.sizes["init_time"]:
@@ -144,7 +146,9 @@ def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None
         bins = binning(inputs.grid, np.ones((1, *inputs.grid.shape)), inputs.alignment.at(known))
         cases = case_maps(scores, inputs.variables, bins, list(inputs.forecasts))
     climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid, references=inputs.references)
-    return xr.merge([scores, cases, climate], compat="no_conflicts", join="outer", combine_attrs="override")
+    parts = [scores, cases, climate]
+    parts += [scenario_scores(inputs.scenarios, inputs.grid)] if inputs.scenarios else []
+    return xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="override")
 
 
 def _to_append(inputs: Inputs, output: Path, old: xr.Dataset | None) -> np.ndarray:

@@ -7,7 +7,7 @@ import pydantic
 from pydantic import Field
 
 from emulator.forecasting.options import EnsembleOptions, ThinOptions
-from emulator.verify.options import VerifyOptions
+from emulator.verify.options import ScenarioOptions, VerifyOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
 from pipelines.config.declared import Key, model_of
 
@@ -131,6 +131,30 @@ class ObservationsConfig(Model):
     lapse_rate: float = Field(0.0065, ge=0, description="K per m, carries 2 m temperature to the station's height")
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+Stores = Annotated[list[Location], pydantic.BeforeValidator(_several), Field(min_length=1)]
+
+
+class _ScenarioStores(Model):
+    """The stores of a verification of scenarios: of each scenario one, or several members."""
+
+    train: dict[str, Stores] = Field(min_length=1, description="scenario: stores that pattern scaling is fitted to")
+    held_out: dict[str, Stores] = Field(min_length=1, description="scenario: stores that are the truth")
+    forecasts: dict[str, dict[str, Location]] = Field(
+        default_factory=dict, description="name in the report: {held-out scenario: forecast store}"
+    )
+    control: Stores | None = Field(
+        None, description="stores whose time mean is taken from all fields; None: they are departures already"
+    )
+
+
+class ScenariosConfig(model_of(ScenarioOptions), _ScenarioStores):
+    """Emulators of scenarios, scored by years beside pattern scaling and the truth's own noise."""
+
+
 class _Judged(Model):
     """The stores of a verification."""
 
@@ -175,6 +199,10 @@ class VerifyConfig(
     model_of(VerifyOptions, period=Key(Period, Period()), climatology=Key(Period, Period())), _Judged
 ):  # pydantic takes the last base's fields first
     """Scores of forecast stores against one truth; without forecasts, of persistence alone."""
+
+    scenarios: ScenariosConfig | None = Field(
+        None, json_schema_extra=NEW, description="emulators of scenarios to score too"
+    )
 
     dask: DaskConfig = DaskConfig()
 
