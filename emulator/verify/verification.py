@@ -137,8 +137,10 @@ def score_inits(
 
 
 def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None) -> xr.Dataset:
-    """The scores with the climate of long runs, scenarios, and with cases to look at, chosen among all initial times where the stores
-    still hold them; otherwise those of `old`."""
+    """The scores with the climate of long runs, with scenarios, and with cases to look at.
+
+    Cases are chosen among all initial times where the stores still hold them; otherwise they are those of `old`.
+    """
     known = np.flatnonzero(np.isin(inputs.alignment.init_time, scores["init_time"].values))
     if old is not None and len(known) < scores.sizes["init_time"]:
         cases = old[[name for name in ("case_forecast", "case_truth", "case_init") if name in old]]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from emulator.model import checkpoint
 from emulator.store.forecast import open_forecast
 from pipelines import rollout
 from pipelines.config import RolloutConfig
+from pipelines.load import load_experiment
 from pipelines.outputs import files
 
+ROOT = Path(__file__).resolve().parents[2]
 SST = "sea_surface_temperature"
 
 
@@ -98,3 +101,12 @@ def test_what_never_varied_has_no_slack_but_rounding():
     trained.see("co2", np.float32(2e-4))
     np.testing.assert_allclose(trained.beyond["co2"]["given"], [2e-4, 5e-4], rtol=1e-6)
     assert trained.beyond["levels"] == {"trained": [0, 11], "given": [10.5, 10.5]}
+
+
+def test_the_protocol_of_long_runs_names_the_stores_that_its_rollout_makes():
+    experiment = load_experiment(ROOT / "conf" / "climate" / "aimip.yaml")
+    made = experiment.rollout.scenario_stores | {"control": experiment.rollout.output}
+    assert experiment.verify.long_runs == made and experiment.rollout.ensemble.members == 5
+    assert set(experiment.verify.references) == set(experiment.rollout.scenarios) == {"plus_2K", "plus_4K"}
+    for name, scenario in experiment.rollout.scenarios.items():
+        assert scenario.offsets[SST] == experiment.simulate.scenarios[name].sst_offset

@@ -204,7 +204,7 @@ def members_needed(view: View) -> Panel | None:
         floor = float(at["scenario_nrmse_spatial"].sel(scenario_source=FLOOR))
         if np.isfinite(floor):
             style = {"color": INK, "linewidth": 0.9, "linestyle": (0, (1, 1.4))}
-            named["noise floor of the truth"] = axis.axhline(floor, **style)
+            named["noise floor"] = axis.axhline(floor, **style)
         axis.set(
             title=f"{_title(channel)}\nspatial error",
             xlabel="members of every training scenario",
@@ -212,7 +212,7 @@ def members_needed(view: View) -> Panel | None:
             ylim=(0, None),
         )
         plain_ticks(axis.xaxis, counts[: -1 if len(counts) > 2 and counts[-1] < 1.5 * counts[-2] else None])
-    legend(figure, named, 3)
+    legend(figure, named, 2)
     return Panel(
         f"Error by the number of members under {scenario}",
         "Pattern scaling fitted to means of 1, 2, 4, ... members of every training scenario: its spatial error, "
