@@ -38,7 +38,7 @@ def run(folder, code):
 
 def test_every_row_of_the_table_has_an_example():
     rows = re.findall(r"^\| a[n]? .*?\| (\d) \| `([\w/]+)/` \|", TEXT, re.M)
-    assert len(rows) == 9 and all(count == "1" for count, _ in rows)
+    assert len(rows) == 10 and all(count == "1" for count, _ in rows)
     assert {folder for _, folder in rows} == {str(Path(name).parent) for name in FILES}
 
 
@@ -120,6 +120,28 @@ print(float(PREDICTIONS["tendency"].following(known, 4 * one).mean()))
 """,
     )
     assert "5.0" in out and "tendency" in out and "change" in out
+
+
+def test_a_score_of_long_runs_stands_among_the_others(extended):
+    out = run(
+        extended,
+        """
+import numpy as np
+from emulator.planet.grid import Grid
+from emulator.verify.long_climate import Pair, yearly_scores
+from emulator.verify.yearly import Moments, years_of
+grid = Grid.gaussian(4)
+time = np.datetime64("2001-01-01", "ns") + np.arange(3 * 365) * np.timedelta64(1, "D")
+moments, north = Moments.of(time, 1), np.sign(grid.mesh()[0]).ravel()
+year = (moments.year - 2002)[:, None]
+one, other = (np.broadcast_to((280 + size * north + year * north)[None], (1, 1095, 32)) for size in (3, 2))
+pair = Pair(*(years_of(lambda part, r=r: r[:, part], moments, grid.area.ravel(), None) for r in (one,)),
+            years_of(lambda part: other[:, part], moments, grid.area.ravel(), None)[0], grid, grid.area.ravel())
+found = yearly_scores(pair)
+print(round(float(found["climate_contrast_bias"]), 6), round(float(found["climate_contrast_spread"]), 6))
+""",
+    )
+    assert out.split() == ["2.0", "2.0"]
 
 
 def test_from_an_embedded_model_and_a_format_to_a_store(extended, tmp_path):
