@@ -69,17 +69,17 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
 
-    how = length, config.climatology, config.offsets
+    how = length, config.climatology
     climates = {config.output: config.offsets}
     climates |= {store: config.scenarios[name].offsets for name, store in config.scenario_stores.items()}
     for store, offsets in climates.items():
-        forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how[:2], offsets)
+        forecaster = Forecaster(models.steppers, dataset, config.batch_size, ensemble, *how, offsets)
         schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
         attributes = attributes_of(dataset, first, ensemble, length, offsets)
         write(Output(store, attributes, weights, thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
-        plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how)
+        plain = Forecaster([uncorrected], dataset, config.batch_size, None, *how, config.offsets)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
         attributes = attributes_of(dataset, uncorrected, None, length, config.offsets)
@@ -88,7 +88,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
-        alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how)
+        alone = Forecaster(models.steppers[:1], dataset, config.batch_size, None, *how, config.offsets)
         attributes = attributes_of(dataset, first, None, length, config.offsets)
         output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)

@@ -36,9 +36,8 @@ class Inputs:
     Attributes:
       options: what was asked for; truth_name: path of the truth or of the observations.
       truth: analysis; forecasts: name -> forecast to score; audited: those and more whose budgets are audited.
-      long_runs: name -> long run whose climate is scored; references: name -> the analysis it is compared with, where
-      that is
-        not the truth.
+      long_runs: name -> long run whose climate is scored.
+      references: name -> the analysis that a long run is compared with, where that is not the truth.
       mask: land-sea mask `grid.shape` or None; regions: names; weights: `(region, *grid.shape)`.
       variables: what is scored; skipped: variable -> why it is not.
       alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
@@ -82,9 +81,7 @@ class Inputs:
 
     @functools.cached_property
     def domains(self) -> dict[str, dict]:
-        """Channel -> name of its domain, its share of the grid's area, and a digest of where it is; of all not
-        everywhere.
-        """
+        """Channel -> name of its domain, its share of the grid's area, and a digest of where it is; of all not everywhere."""
         area, known = self.grid.area.ravel(), {}
         for variable in (v for v in self.variables if v.exists is not None):
             for level, exists in enumerate(variable.exists):

@@ -1,6 +1,7 @@
 """Scenarios by the stage, from stores on disk to the page's panels."""
 
 import html
+import json
 import re
 import warnings
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import emulator as em
 from emulator.planet.grid import Grid
 from emulator.report.panel import PANELS
 from emulator.report.style import Panel, figures
@@ -100,6 +102,26 @@ def test_from_the_configuration_to_the_page(config):
         "Error by the number of members",
     ):
         assert title in text
+
+
+@pytest.mark.slow
+def test_a_map_without_a_state_is_scored_like_any_emulator(config):
+    """From the forcing to annual fields, trained on one scenario."""
+    at = config.output.parent
+    em.statistics(at / "f1.zarr", at / "statistics.nc")
+    roles = {"prognostic": [], "forcing": [CO2], "diagnostic": ["2m_temperature"], "conservation": {"kind": "none"}}
+    how = {"network": {"kind": "unet", "width": 4, "depth": 1}, "phases": [{"updates": 60, "batch_size": 4}]}
+    how |= {"optimizer": {"lr": 0.02, "warmup_steps": 5}}
+    em.train(at / "f1.zarr", at / "statistics.nc", at / "out", **roles, **how)
+    truth = em.open_analysis(at / "o1.zarr")
+    forecast = em.forecast(
+        at / "out" / "checkpoint", truth, truth.time.values[0], lead="11 years", output=at / "map.zarr"
+    )
+    assert json.loads(forecast.attrs["forcing_beyond_training"])[CO2]["given"][1] == pytest.approx(3.5e-4, rel=1e-5)
+    scenarios = config.scenarios.model_dump() | {"forecasts": {"map": {"other": at / "map.zarr"}}}
+    errors = em.score(forecast, truth, events=(), scenarios=scenarios)["scenario_nrmse_total"].squeeze()
+    floor, ours = (float(errors.sel(scenario_source=name)) for name in ("noise floor", "map"))
+    assert floor < ours < 2.0  # better than no change at all, which is 6
 
 
 def test_a_store_that_is_not_there_is_named_before_anything_runs(config):
