@@ -179,6 +179,10 @@ def test_months_and_days_become_years():
     july = Annual.of(daily, "daily", (7,))
     assert july.label.tolist() == [2001, 2002] and july.series(CO2, GRID).tolist() == [7, 7]
     np.testing.assert_allclose(Annual.of(daily, "daily").series("t", GRID), 310 / 365)
+    run = daily[["t"]].rename(time="lead_time").expand_dims("init_time")
+    run = run.assign_coords(init_time=days[:1], lead_time=days - days[0])
+    first = xr.where(run["lead_time"] == run["lead_time"][0], 1e9, run["t"])  # the analysis, which is no forecast
+    np.testing.assert_allclose(Annual.of(run.assign(t=first), "a run").series("t", GRID)[0], 310 / 364)
     with pytest.raises(ValueError, match="Expected whole years in a short one, got 100 times"):
         Annual.of(daily.isel(time=slice(100)), "a short one")
 
