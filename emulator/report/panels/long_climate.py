@@ -27,6 +27,8 @@ def by_years(view: View) -> list:
     sentences += [f"No regression on the tropical sea: {why}." for why in sorted(left_out)]
     if not np.isfinite(scores["climate_year_bias_rmse"]).any():
         return []
+    if not np.isfinite(scores["climate_global_spread"]).any():
+        sentences.append("A reference of one year has no spread: which biases are chance cannot be told.")
     return [table("Climate of the long runs by years", climate_by_years(view)), *map(note, sentences)]
 
 
