@@ -99,7 +99,7 @@ def test_a_training_knows_a_scenario_from_a_store_that_goes_on(finished):
         marks.append(data_digests(options, stores_of(options)))
     assert marks[0] != marks[1] and [mark.removeprefix("scenario ") for mark in marks[0]] == marks[1]
     with pytest.raises(ValueError, match="forecasts, or scenarios"):
-        dataclasses.replace(scenarios, forecasts=ForecastOptions(Path("f.zarr"), 1.0))
+        dataclasses.replace(scenarios, forecasts=ForecastOptions(Path("f.zarr")))
 
 
 def test_a_simulations_scenarios_are_ingested_each_by_itself(tmp_path):
