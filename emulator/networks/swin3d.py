@@ -80,7 +80,7 @@ class Block(nn.Module):
             barrier = barrier.to(parts[0].dtype)
             barrier = barrier if batch == 1 else barrier.repeat(batch, 1, 1, 1)
         read = F.scaled_dot_product_attention(*parts, attn_mask=barrier)  # (batch * window, head, token, channel)
-        return windows.join(self.out(read.transpose(1, 2).reshape(*x.shape[:2], -1)))
+        return windows.join(self.out(read.transpose(1, 2).reshape(*x.shape[:2], self.heads * width)))
 
     def _dropped(self, x):
         return self.drop_path(x.transpose(0, 1)).transpose(0, 1) if self.drop_path.active else x
