@@ -172,7 +172,7 @@ class _Part(nn.Module):
 
     def _over_the_pole(self, x):
         """Keys or values `(window, cell, ...)` with as many more from beyond the pole."""
-        other = moved(x.flatten(0, 1), self.beyond, self.beyond).view(x.shape)  # its own inverse
+        other = moved(x.flatten(0, 1), self.beyond).view(x.shape)
         return torch.cat([other, x] if self.pole < 0 else [x, other], 1)
 
 
