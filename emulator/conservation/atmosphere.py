@@ -11,19 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.conservation.cells import Cells, State
 from emulator.kernels import columns as native
 from emulator.kernels import library
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.constants import Constants
-from emulator.planet.quantities.registry import quantities
-from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import Levels
 
 AREA_TOLERANCE = 1e-9
-SHARED_SUM = 1 << 15  # numbers from which torch splits one sum over its threads
-FIELD_TYPES = (torch.float32, torch.float64)
-
-State = dict[str, Tensor]
 
 
 class VerticalGeometry:
@@ -109,7 +104,7 @@ class VerticalGeometry:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Atmosphere(VerticalGeometry):
+class Atmosphere(VerticalGeometry, Cells):
     """The geometry and physics of one model's budgets.
 
     Attributes:
@@ -154,6 +149,10 @@ class Atmosphere(VerticalGeometry):
                     f"Expected {name} of the grid's shape {tuple(self.area.shape)}, got {tuple(field.shape)}"
                 )
 
+    @property
+    def layers(self) -> tuple[int, str]:
+        return len(self.levels), self.levels.kind
+
     def cut(self, processes: Space) -> "Atmosphere":
         """What this process has of a whole globe's atmosphere."""
         if processes.size == 1:
@@ -161,40 +160,6 @@ class Atmosphere(VerticalGeometry):
         fields = {name: getattr(self, name) for name in ("area", "geopotential_at_surface", "latitude")}
         own = {name: field if field is None else processes.cut(field) for name, field in fields.items()}
         return dataclasses.replace(self, **own, processes=processes)
-
-    @property
-    def space(self) -> int:
-        """Number of horizontal axes."""
-        return self.area.ndim
-
-    def check_state(self, state: State, names) -> None:
-        """Raise `ValueError` when one of the `names` is missing, has another shape or is not float32 or float64."""
-        count, space = len(self.levels), tuple(self.area.shape)
-        batch = None
-        for name in names:
-            if name not in state:
-                raise ValueError(f"Expected the field {name}, which the budgets need, got {sorted(state)}")
-            field = state[name]
-            if field.dtype not in FIELD_TYPES:
-                raise ValueError(f"Expected {name} in float32 or float64 (leave autocast first), got {field.dtype}")
-            expected = (count, *space) if on_levels(name, field.ndim == self.space + 2) else space
-            if tuple(field.shape[1:]) != expected:
-                raise ValueError(
-                    f"Expected {name} of shape (batch, {', '.join(map(str, expected))}), got {tuple(field.shape)}; the "
-                    f"budgets were built for {count} {self.levels.kind} levels"
-                )
-            batch = field.shape[0] if batch is None else batch
-            if field.shape[0] != batch:
-                raise ValueError(f"Expected one batch size, got {batch} and, for {name}, {field.shape[0]}")
-
-    def mean(self, field: Tensor) -> Tensor:
-        """Area mean in float64: `(..., *space)` -> `(...)`."""
-        # Not a product with a matrix, whose bits would depend on the rest of the batch.
-        products = field.flatten(-self.space).to(torch.float64) * self.area_of(field).flatten()
-        if products.numel() == products.shape[-1] >= SHARED_SUM:
-            # Threads share a sum that is alone, and each of several has one to itself: twice the same keeps the bits.
-            return self.processes.total(products.expand(2, *products.shape).sum(-1)[0])
-        return self.processes.total(products.sum(-1))
 
     def mean_square(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean of `(x - y)^2` over the sphere and the levels, if any: `(batch,)` float64, without gradients."""
@@ -204,22 +169,10 @@ class Atmosphere(VerticalGeometry):
         squares = self.mean((x.detach() - y.detach()) ** 2)
         return squares.mean(1) if squares.ndim > 1 else squares
 
-    def share(self, flag: Tensor) -> Tensor:
-        """Area share in which a flag is set, the mean over levels: `(batch,)` float64."""
-        if flag.ndim == self.space + 2:
-            return self.mean(flag.sum(1, dtype=torch.int8 if flag.shape[1] < 128 else torch.int32)) / flag.shape[1]
-        return self.mean(flag)
-
-    def area_of(self, field: Tensor) -> Tensor:
-        """`area` on the device of a field, float64 `(*space,)`."""
-        return self._copy("area", torch.float64, field.device)
-
     def mean_by_level(self, field: Tensor) -> Tensor:
-        """Area means in float64, for broadcasting: `(batch, level, *space)` -> `(batch, level, 1, ...)`, or no level."""
-        if field.ndim == self.space + 2 and library.takes(field):
-            means = self.processes.total(_LevelMeans.apply(field, self))
-        else:
-            means = self.mean(field)
+        if field.ndim != self.space + 2 or not library.takes(field):
+            return super().mean_by_level(field)
+        means = self.processes.total(_LevelMeans.apply(field, self))
         return means.reshape(means.shape + (1,) * self.space)
 
     def mean_by_layer(self, field: Tensor | None, state: State, where: Tensor | None, like: Tensor) -> Tensor:
@@ -260,10 +213,6 @@ class Atmosphere(VerticalGeometry):
             )
         return self._copies[key]
 
-    def spread(self, values: Tensor, levels: bool) -> Tensor:
-        """`(batch,)` with the axes of a level or surface field appended, for broadcasting."""
-        return values.reshape(values.shape + (1,) * (self.space + levels))
-
     def coefficients(self, name: str, like: Tensor) -> Tensor:
         """Coefficients of the interfaces ("half_a", "half_b") or of the layers between ("layer_a", "layer_b").
 
@@ -277,18 +226,12 @@ class Atmosphere(VerticalGeometry):
             return None
         return self._copy("geopotential_at_surface", like.dtype, like.device)
 
-    def _copy(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A constant in the type and on the device of the fields it meets, kept for the next time."""
-        key = (name, dtype, device)
-        if key not in self._copies:
-            if hasattr(self, name):
-                self._copies[key] = getattr(self, name).to(device, dtype).contiguous()
-            else:
-                values = getattr(self.levels, name.replace("layer", "half"))
-                values = np.diff(values) if name.startswith("layer") else values
-                tensor = torch.as_tensor(values, dtype=dtype, device=device)
-                self._copies[key] = tensor.reshape(1, -1, *(1,) * self.space)
-        return self._copies[key]
+    def _constant(self, name: str, dtype: torch.dtype) -> Tensor:
+        if hasattr(self, name):
+            return getattr(self, name)
+        values = getattr(self.levels, name.replace("layer", "half"))
+        values = np.diff(values) if name.startswith("layer") else values
+        return torch.as_tensor(values, dtype=dtype).reshape(1, -1, *(1,) * self.space)
 
 
 class _LevelMeans(torch.autograd.Function):
@@ -307,10 +250,3 @@ class _LevelMeans(torch.autograd.Function):
 
 def _steps_of(field: Tensor) -> Tensor:
     return field[:, 1:] - field[:, :-1]
-
-
-def on_levels(name: str, otherwise: bool = False) -> bool:
-    """Whether a field has levels, by the variable table; outside it what a quantity consists of has, or `otherwise`."""
-    if name in VARIABLES:
-        return VARIABLES[name].levels
-    return otherwise or any(name in quantity.state for quantity in quantities().values())

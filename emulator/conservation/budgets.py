@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emulator.conservation import amounts, fluxes
 from emulator.conservation.atmosphere import Atmosphere, State
+from emulator.conservation.sea import Sea
 from emulator.planet.quantities.registry import Quantity
 
 TINY = 1e-30
@@ -195,9 +196,9 @@ class ColumnWater:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Declared:
-    """The budget of a quantity from its declaration alone, in float64, with derivatives by torch."""
+    """The budget of a quantity of air or sea from its declaration alone, in float64, with derivatives by torch."""
 
-    atmosphere: Atmosphere
+    atmosphere: Atmosphere | Sea
     quantity: Quantity
 
     @property
@@ -213,7 +214,7 @@ class Declared:
         return (*self.quantity.state, *_surface(self.atmosphere), *self.quantity.fluxes)
 
     def _content(self, state: State) -> Tensor:
-        return self.quantity.content(self._exact(state), self.atmosphere.constants)
+        return self.atmosphere.existing(self.quantity.content(self._exact(state), self.atmosphere.constants))
 
     def _exact(self, state: State) -> State:
         """The fields that count, in float64: what is formed here are differences of large amounts."""
@@ -224,7 +225,8 @@ class Declared:
         air = self.atmosphere
         before, after = self._exact(state0), self._exact(state1)
         change = _column_change(air, self._content(state0), self._content(state1), before, after)
-        return change - air.step_seconds * self.quantity.gained(after, air.constants)
+        gained = self.quantity.gained(after, air.constants)
+        return change - air.step_seconds * (air.existing(gained) if isinstance(gained, Tensor) else gained)
 
     def residual(self, state0: State, state1: State, anchor: Anchor | None = None) -> Tensor:
         return self.atmosphere.mean(self.columns(state0, state1))
@@ -252,11 +254,11 @@ class Declared:
         return result
 
 
-def _surface(air: Atmosphere) -> tuple[str, ...]:
+def _surface(air: Atmosphere | Sea) -> tuple[str, ...]:
     return ("surface_pressure",) if air.has_surface_pressure else ()
 
 
-def _column_change(air: Atmosphere, before: Tensor, after: Tensor, state0: State, state1: State) -> Tensor:
+def _column_change(air: Atmosphere | Sea, before: Tensor, after: Tensor, state0: State, state1: State) -> Tensor:
     """Change of a column integral over the step, from differences: `(batch, *space)`."""
     change = after - before
     pressures = (air.surface_pressure(state) for state in (state0, state1))

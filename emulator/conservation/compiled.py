@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from emulator.conservation import fluxes
-from emulator.conservation.atmosphere import State, on_levels
 from emulator.conservation.budgets import Anchor, DryAir, Water
+from emulator.conservation.cells import State, on_levels
 from emulator.conservation.compiled_step import (
     AIR,
     AMOUNTS,

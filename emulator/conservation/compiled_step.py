@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from emulator.conservation import fluxes, newton
-from emulator.conservation.atmosphere import State, on_levels
+from emulator.conservation.cells import State, on_levels
 from emulator.kernels import corrections as native
 from emulator.kernels.compiled import Layout
 

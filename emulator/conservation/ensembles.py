@@ -10,7 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from emulator.conservation.atmosphere import State, on_levels
+from emulator.conservation.cells import State, on_levels
 from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem
 from emulator.conservation.projection import Projection
 

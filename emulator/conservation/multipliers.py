@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from emulator.conservation import fluxes, newton, rounding
-from emulator.conservation.atmosphere import Atmosphere, State, on_levels
+from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Budget
+from emulator.conservation.cells import on_levels
 
 REFERENCE_PRESSURE = 1e5  # Pa, p00: the column that a level field's variance is an average over
 

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from emulator.conservation import fluxes, newton
-from emulator.conservation.atmosphere import Atmosphere, State, on_levels
+from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.bands import Bands
 from emulator.conservation.budgets import Anchor, Budget, Declared
+from emulator.conservation.cells import on_levels
 from emulator.conservation.compiled import Compiled
 from emulator.conservation.compiled_step import CONTROLS, KIND, SIZES, Solution, times
 from emulator.conservation.multipliers import REFERENCE_PRESSURE, Problem, ProjectionSetup, Trial
@@ -44,7 +45,8 @@ class Projection(Scheme):
     ):
         super().__init__(options, atmosphere, budgets)
         solved = [budget for name, budget in budgets.items() if name != "column_water"]
-        others = tuple(budget.quantity.control for budget in solved if isinstance(budget, Declared))
+        declared = [budget.quantity for budget in solved if isinstance(budget, Declared)]
+        others = tuple(quantity.control for quantity in declared)
         controls = options.controls or (*(name for name in CONTROLS if name in self.required), *others)
         variables = set(variables)
         if missing := [name for name in controls if name not in variables]:
@@ -53,7 +55,7 @@ class Projection(Scheme):
             atmosphere,
             solved,
             controls,
-            relative=(*options.relative, *others),
+            relative=(*options.relative, *(each.control for each in declared if each.correction == "ratio")),
             bounded=tuple(name for name in fluxes.NON_NEGATIVE if name in controls),
             bands=Bands(options.bands, atmosphere, solved, variables) if options.bands else None,
             variances={name: self._variance(name, variances or {}) for name in controls},

@@ -14,6 +14,7 @@ from emulator.conservation.atmosphere import Atmosphere, State
 from emulator.conservation.budgets import Anchor, Budget, ColumnWater, Declared, DryAir, Water
 from emulator.conservation.energy import Energy
 from emulator.conservation.options import SchemeOptions
+from emulator.conservation.sea import Sea
 from emulator.planet.quantities.registry import quantities
 from emulator.planet.variables import known
 
@@ -29,11 +30,16 @@ class LackingVariables(ValueError):
         )
 
 
-def make_budgets(options: SchemeOptions, atmosphere: Atmosphere, variables) -> dict[str, Budget]:
+def make_budgets(options: SchemeOptions, atmosphere: Atmosphere | Sea, variables) -> dict[str, Budget]:
     """The chosen budgets by name, for a model that knows the named `variables`.
 
-    Raises `LackingVariables` naming what each budget lacks.
+    Raises `LackingVariables` naming what each budget lacks, and `ValueError` for budgets of air where there is sea, or the
+    other way round.
     """
+    medium = "sea" if isinstance(atmosphere, Sea) else "air"
+    if other := [name for name in options.budgets if quantities()[name].medium != medium]:
+        fitting = ", ".join(name for name, quantity in quantities().items() if quantity.medium == medium)
+        raise ValueError(f"Expected budgets of the {medium}, {fitting}, got {', '.join(other)}")
     variables = set(variables)
     species = tuple(name for name in fluxes.WATER_SPECIES if name in variables) or (fluxes.HUMIDITY,)
     rates = options.unaccounted
@@ -85,7 +91,7 @@ class Scheme:
     of_length: Callable[[float], "Scheme"] | None = None
     errors: Mapping[str, float] = types.MappingProxyType({})
 
-    def __init__(self, options: SchemeOptions, atmosphere: Atmosphere, budgets: dict[str, Budget]):
+    def __init__(self, options: SchemeOptions, atmosphere: Atmosphere | Sea, budgets: dict[str, Budget]):
         self.options, self.atmosphere, self.budgets = options, atmosphere, budgets
         self.required = tuple(dict.fromkeys(name for budget in budgets.values() for name in budget.required))
         self._dry_air = budgets.get("dry_air")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from emulator.conservation import amounts, fluxes, rounding
-from emulator.conservation.atmosphere import State, on_levels
 from emulator.conservation.budgets import TINY, Anchor, ColumnWater, Declared, DryAir, Water
+from emulator.conservation.cells import State, on_levels
 from emulator.conservation.energy import Energy
 
 DRY_AIR_FORMS = ("ratio", "offset", "humidity")
@@ -193,10 +193,10 @@ class ColumnStep:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScalingStep:
-    """Close the budget of a quantity that has no correction of its own with one ratio of its control.
+    """Close the budget of a quantity that has no correction of its own with one ratio of its control, or one increment.
 
-    The ratio stays at 0 or above, so that nothing changes sign; where that, or an empty field, leaves the budget open, the
-    saturation by the quantity's name is 1.
+    A ratio stays at 0 or above, so that nothing changes sign; where that, or an empty field, leaves the budget open, the
+    saturation by the quantity's name is 1. An increment is the same in all cells that hold something.
     """
 
     budget: Declared
@@ -213,14 +213,16 @@ class ScalingStep:
         air, name = self.budget.atmosphere, self.control
         start = field = state[name]
         levels = on_levels(name, start.ndim == air.space + 2)
+        scaled = self.budget.quantity.correction == "ratio"
+        pattern = start if scaled else air.existing(torch.ones_like(start))
         ratio = start.new_zeros(start.shape[0], dtype=torch.float64)
         for _ in range(PASSES):
             current = state | {name: field}
             missing = -self.budget.residual(state0, current, anchor)
-            moved = self.budget.gradient(current)[name] * start.to(torch.float64)
+            moved = self.budget.gradient(current)[name] * pattern.to(torch.float64)
             response = air.mean(air.integral(moved, air.surface_pressure(state)) if levels else moved)
             empty = response.abs() < TINY
             wanted = ratio + missing / torch.where(empty, 1.0, response)
-            ratio = torch.where(empty, ratio, wanted.clamp(min=-1))
-            field = rounding.add(start, air.spread(ratio, levels).to(start.dtype) * start)
-        return {name: field}, {self.budget.name: (empty | (wanted < -1)).to(torch.float64)}
+            ratio = torch.where(empty, ratio, wanted.clamp(min=-1) if scaled else wanted)
+            field = rounding.add(start, air.spread(ratio, levels).to(start.dtype) * pattern)
+        return {name: field}, {self.budget.name: (empty | (scaled & (wanted < -1))).to(torch.float64)}

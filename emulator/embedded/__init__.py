@@ -33,7 +33,8 @@ class Depths:
 class EmbeddedModel(Protocol):
     """A built model: `state = model.initial_state()`, then `state, fields = model.advance_day(state)` day by day.
 
-    It may have `cell_methods`, CF's by name of a field, where these are not the variable table's.
+    It may have `cell_methods`, CF's by name of a field, where these are not the variable table's; `domains` of fields that do
+    not exist everywhere, by name, as `emulator.store.masks` has them; and `closed`, whether nothing passes a region's sides.
 
     Attributes:
       title: of its files; provenance: "model", "versions" and whatever else defines the numbers, for their attributes;

@@ -14,6 +14,7 @@ import numpy as np
 from emulator.embedded import MODELS, TIME_BOUNDS, Depths, Embedded, EmbeddedModel
 from emulator.files.whole_file import whole_file, write_netcdf
 from emulator.parallel.tasks import Report, silent
+from emulator.planet.grid import CLOSED
 from emulator.planet.variables import COORDINATES, variable
 
 SPIN_UP_CHECKPOINT_DAYS = 30
@@ -260,6 +261,7 @@ def to_dataset(model: EmbeddedModel, fields: Mapping[str, np.ndarray], times: np
         cell = {"point": "time: point", "mean": f"time: mean (interval: {step_hours} hours)"}.get(entry.cell)
         cell = getattr(model, "cell_methods", {}).get(name, cell)
         known = {"units": entry.units, "standard_name": entry.standard_name, "cell_methods": cell}
+        known["domain"] = getattr(model, "domains", {}).get(name)
         dataset[name].attrs = {key: value for key, value in known.items() if value}
     return dataset
 
@@ -274,6 +276,7 @@ def _attributes(model: EmbeddedModel) -> dict[str, Any]:
         "source": "; ".join([model.provenance["model"], versions, *scenario]),
         "provenance": json.dumps(model.provenance, sort_keys=True),
         **kind,
+        **({CLOSED: 1} if getattr(model, "closed", False) else {}),
         "constants": model.constants.to_json(),
     }
 

@@ -52,6 +52,7 @@ FLUXES = (
     "mean_northward_sea_surface_stress",
 )
 MASK = "sea_water_mask"
+DOMAINS = dict.fromkeys(DEPTH_FIELDS, MASK) | dict.fromkeys((STATES[-1], *FLUXES), "ocean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +145,11 @@ class Sector:
     Attributes:
       grid: box `Grid` of 42 x 30 cells. levels: 15 `Depths`. constants: Veros' gravity and radius of the Earth.
       static: `sea_water_mask` `(depth, latitude, longitude)`, 1 where there is water, and `land_sea_mask`, 1 on land.
+      domains: of the fields, by name. closed: nothing passes the sides of the box but what comes back at the other one.
     """
 
     title = "Idealised ocean sector (Veros)"
+    domains, closed = DOMAINS, True
 
     def __init__(self, settings: Settings):
         """Raises `ImportError` without the extra, `ValueError` where the process runs Veros with another backend."""
@@ -157,7 +160,12 @@ class Sector:
         self.grid = Grid.from_coordinates(np.asarray(variables.yt)[2:-2][::-1], np.asarray(variables.xt)[2:-2])
         edges = np.concatenate([[0.0], np.cumsum(np.asarray(variables.dzt)[::-1])])
         self.levels = Depths(-np.asarray(variables.zt)[::-1], np.stack([edges[:-1], edges[1:]], 1))
-        self.constants = Constants(gravity=own.grav, earth_radius=own.radius)
+        self.constants = Constants(
+            gravity=own.grav,
+            earth_radius=own.radius,
+            sea_water_density=own.rho_0,
+            sea_water_heat_capacity=HEAT_CAPACITY,
+        )
         states = dict.fromkeys(STATES, "time: point" if settings.snapshots else "time: mean")
         self.cell_methods = states | dict.fromkeys(FLUXES, "time: mean")
         self._water = np.asarray(variables.maskT)[INNER] > 0

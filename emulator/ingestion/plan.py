@@ -21,7 +21,7 @@ from emulator.ingestion.options import GridOptions, IngestOptions
 from emulator.ingestion.series import with_series
 from emulator.planet.calendar import TimeStep
 from emulator.planet.constants import ERA5, Constants
-from emulator.planet.grid import Grid
+from emulator.planet.grid import CLOSED, Grid
 from emulator.planet.variables import VARIABLES, known, variable
 from emulator.planet.vertical import interfaces_around
 from emulator.sources.axes import common_interfaces, interfaces
@@ -281,7 +281,9 @@ def _attributes(options: IngestOptions, sources: list[Source], paths) -> dict[st
     texts = {str(s.dataset.attrs["source"]) for s in sources if "source" in s.dataset.attrs}
     names = ", ".join(f"{Path(own[0]).name}{f' and {len(own) - 1} more' * (len(own) > 1)}" for own in paths)
     past = [str(s.dataset.attrs["history"]) for s in sources[:1] if "history" in s.dataset.attrs]
-    return {
+    whole = options.grid is None and not any(source.select for source in options.sources)
+    closed = whole and all(s.dataset.attrs.get(CLOSED) for s in sources)
+    return ({CLOSED: 1} if closed else {}) | {
         "Conventions": "CF-1.11",
         "constants": constants.to_json(),
         "source": "; ".join(sorted(texts)) or names,

@@ -16,10 +16,12 @@ from emulator.conservation.checks import check_means, check_units
 from emulator.conservation.options import ConservationOptions
 from emulator.conservation.penalties import Penalty
 from emulator.conservation.scheme import LackingVariables, Scheme, make_budgets
+from emulator.conservation.sea import Sea
 from emulator.data.channels import Layout
 from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
 from emulator.model.residuals import counted, residuals
+from emulator.model.sea import at_sea, given_fluxes, sea_budgets, sea_of
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
@@ -48,7 +50,7 @@ def conservation(options: ConservationOptions, samples: Samples, statistics: xr.
         return Conservation(None, None, {})
     whole, saved = ready
     atmosphere = whole.cut(samples.space)
-    names = _names(samples.layout)
+    names = _names(samples.layout, options)
     budgets = make_budgets(options.scheme, atmosphere, names)
     measured = residuals(budgets, options.scheme, samples, statistics.encoding.get("source"))
     log.info(
@@ -79,7 +81,7 @@ def find_residuals(stores: Sequence, statistics: Path, start=None, end=None, thr
     except ValueError as error:
         log.debug("no residuals: %s", error)
         return False
-    budgets = make_budgets(options.scheme, ready[0], _names(channels))
+    budgets = make_budgets(options.scheme, ready[0], _names(channels, options))
     needed = counted(budgets)
     groups = {group: getattr(channels, group).names for group in ("prognostic", "diagnostic")}
     fewer = {group: [name for name in names if name in needed] for group, names in groups.items()}
@@ -90,7 +92,7 @@ def find_residuals(stores: Sequence, statistics: Path, start=None, end=None, thr
 
 def prepared(
     options: ConservationOptions, dataset: xr.Dataset, channels: Layout, statistics: xr.Dataset
-) -> tuple[Atmosphere, dict] | None:
+) -> tuple[Atmosphere | Sea, dict] | None:
     """What the budgets are formed with, and what a checkpoint keeps before residuals are estimated; None for no budgets.
 
     Reads no fields but the orography. Raises `ValueError` where channels or levels lack what a budget needs, saying which
@@ -98,8 +100,12 @@ def prepared(
     """
     if not options.scheme.budgets or (options.scheme.kind == "none" and not options.penalty):
         return None
-    names, grid = _names(channels), grid_of(dataset)
+    names, grid = _names(channels, options), grid_of(dataset)
     without = "train.conservation.kind=none" + (" and train.conservation.penalty=0" if options.penalty else "")
+    if at_sea(options):
+        return _prepared_sea(options, dataset, channels, statistics, without)
+    if found := sea_budgets(dataset):
+        without = f"train.conservation.budgets=[{','.join(found)}], {without}"
     if not grid.is_global():
         raise ValueError(
             f"Expected a globe to close budgets of, got {grid.describe()}, whose borders let an unknown amount through; "
@@ -120,17 +126,39 @@ def prepared(
     check_units({name: dict(dataset[name].attrs) for name in names})
     check_means({n: float(statistics[n].sel(statistic="mean").mean()) for n in names}, atmosphere.constants)
     orography = atmosphere.geopotential_at_surface
-    saved = {
-        "variances": {
-            name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
-            for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
-            for name in group.names
-        },
-        "orography": None if orography is None else orography.tolist(),
-    }
+    orography = None if orography is None else orography.tolist()
+    saved = {"variances": _variances(channels, statistics), "orography": orography}
     if options.scheme.kind != "none":
         _make_scheme(options, saved, atmosphere, names)  # refuses options that do not go together
     return atmosphere, saved
+
+
+def _prepared_sea(
+    options: ConservationOptions, dataset: xr.Dataset, channels: Layout, statistics: xr.Dataset, without: str
+) -> tuple[Sea, dict]:
+    """As `prepared`, of a sea. A penalty is refused where a flux is forcing, which a loss does not see."""
+    names = _names(channels, options)
+    try:
+        sea = sea_of(dataset, options)
+        make_budgets(options.scheme, sea, names)
+        if options.penalty and (given := given_fluxes(options, channels.forcing, channels.moments)):
+            raise ValueError(f"Expected no penalty on budgets with fluxes that are forcing, got {', '.join(given)}")
+        check_units({name: dict(dataset[name].attrs) for name in names})
+    except ValueError as error:
+        raise ValueError(f"{error}; or train with {without}") from None
+    saved = {"variances": _variances(channels, statistics), "orography": None, "sea": sea.to_json()}
+    if options.scheme.kind != "none":
+        _make_scheme(options, saved, sea, names)
+    return sea, saved
+
+
+def _variances(channels: Layout, statistics: xr.Dataset) -> dict[str, list]:
+    """Error variances of a step by variable."""
+    return {
+        name: np.atleast_1d(statistics[name].sel(statistic=kind).values ** 2).tolist()
+        for group, kind in ((channels.prognostic, "difference_std"), (channels.diagnostic, "std"))
+        for name in group.names
+    }
 
 
 def _atmosphere(dataset: xr.Dataset, channels: Layout) -> Atmosphere:
@@ -148,9 +176,10 @@ def _atmosphere(dataset: xr.Dataset, channels: Layout) -> Atmosphere:
     )
 
 
-def _names(channels: Layout) -> tuple[str, ...]:
-    """Fields that a step ends with: what budgets may be formed from."""
-    return (*channels.prognostic.names, *channels.diagnostic.names)
+def _names(channels: Layout, options: ConservationOptions) -> tuple[str, ...]:
+    """Fields that a step ends with, and fluxes that it is given: what budgets may be formed from."""
+    given = given_fluxes(options, channels.forcing, channels.moments)
+    return (*channels.prognostic.names, *channels.diagnostic.names, *given)
 
 
 def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid, space: Space = ALONE) -> Scheme | None:
@@ -158,19 +187,23 @@ def restore_scheme(saved: dict, options: ConservationOptions, grid: Grid, space:
     if not saved["scheme"]:
         return None
     channels, orography = Layout.from_json(saved["layout"]), saved["scheme"]["orography"]
+    names, constants = _names(channels, options), Constants(**saved["constants"])
+    if "sea" in saved["scheme"]:
+        sea = Sea.from_json(saved["scheme"]["sea"], grid.area, constants, saved["step_seconds"])
+        return _make_scheme(options, saved["scheme"], sea.cut(space), names)
     atmosphere = Atmosphere(
         area=torch.as_tensor(grid.area),
         levels=saved["levels"] and Levels.from_json(saved["levels"]),
-        constants=Constants(**saved["constants"]),
+        constants=constants,
         geopotential_at_surface=None if orography is None else torch.tensor(orography, dtype=torch.float32),
         step_seconds=saved["step_seconds"],
         has_surface_pressure="surface_pressure" in channels.prognostic.names,
         latitude=_latitude(grid),
     )
-    return _make_scheme(options, saved["scheme"], atmosphere.cut(space), _names(channels))
+    return _make_scheme(options, saved["scheme"], atmosphere.cut(space), names)
 
 
-def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere, names) -> Scheme:
+def _make_scheme(options: ConservationOptions, saved: dict, atmosphere: Atmosphere | Sea, names) -> Scheme:
     variances = {name: torch.tensor(values, dtype=torch.float64) for name, values in saved["variances"].items()}
     scheme = build_scheme(options.with_rates(saved), atmosphere, names, variances)
 

@@ -77,6 +77,7 @@ def true_pairs(samples: Samples, most: int = MOST, batch_size: int = 16) -> Iter
         batch = samples.batch(chosen[first : first + batch_size], 1)
         state, means = batch.truth(0)
         after = prognostic.unpack(state) | diagnostic.unpack(means)
+        after = samples.layout.given.unpack(torch.nan_to_num(batch.forcing[:, 0])) | after
         if samples.step.months:
             seconds = samples.step.lengths_from(samples.times[chosen[first : first + batch_size]])
             after = of_nominal(after, torch.from_numpy(seconds / samples.step.seconds))
@@ -91,7 +92,8 @@ def _key(budgets: Mapping[str, Budget], options: SchemeOptions, samples: Samples
     if (formulas := _formulas(budgets)) is None:
         return None
     layout = samples.layout
-    names = sorted(counted(budgets) & {*layout.prognostic.names, *layout.diagnostic.names})
+    known = {*layout.prognostic.names, *layout.diagnostic.names, *layout.given.names}
+    names = sorted(counted(budgets) & known)
     forms = sorted(budgets), options.energy, options.heat_capacity, options.kinetic
     period = str(samples.times[0]), str(samples.times[-1]), len(samples)
     text = json.dumps([FORMULAS, formulas, MOST, stores, period, forms, names])

@@ -174,13 +174,21 @@ class Step(nn.Module):
         if self.scheme is None:
             return StepResult(following, diagnostic, {}, past=past)
         with torch.autocast(state.device.type, enabled=False):
-            fields = self.fields(now), self.fields(following, diagnostic)
+            fields = self.fields(now), self._given_fluxes(forcing) | self.fields(following, diagnostic)
             scheme, seconds = self._closing(length, common)
             changed, record = scheme(*fields, anchor, seconds)
         mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
         return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
+
+    def _given_fluxes(self, forcing: Tensor) -> dict[str, Tensor]:
+        """What the budgets need of the forcing: means over the step, 0 where they do not exist."""
+        known = {*self.layout.prognostic.names, *self.layout.diagnostic.names}
+        if set(self.scheme.required) <= known:
+            return {}
+        given = self.layout.given.unpack(forcing)
+        return {name: torch.nan_to_num(given[name]) for name in self.scheme.required if name not in known}
 
     @property
     def _fused(self) -> bool:

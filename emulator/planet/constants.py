@@ -8,6 +8,7 @@ import dataclasses
 import json
 
 SECONDS_PER_DAY = 86400.0
+OF_THE_SEA = ("sea_water_density", "sea_water_heat_capacity")
 SOLAR_CONSTANT = 1361.0  # W m-2, Kopp and Lean (2011)
 
 
@@ -23,6 +24,8 @@ class Constants:
     heat_capacity_water_vapour: float = 1846.1  # J kg-1 K-1, at constant pressure
     latent_heat_vaporisation: float = 2.5008e6  # J kg-1
     latent_heat_fusion: float = 3.337e5  # J kg-1
+    sea_water_density: float = 1026.0  # kg m-3, at the surface (TEOS-10)
+    sea_water_heat_capacity: float = 3991.86795711963  # J kg-1 K-1, of potential temperature (TEOS-10's cp0)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -31,7 +34,10 @@ class Constants:
                 raise ValueError(f"Expected a positive number for the constant {field.name}, got {value!r}")
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """As text. Those of sea water only where they are not the defaults: stores of an atmosphere stay as they were."""
+        values = dataclasses.asdict(self)
+        same = [f.name for f in dataclasses.fields(self) if f.name in OF_THE_SEA and values[f.name] == f.default]
+        return json.dumps({name: value for name, value in values.items() if name not in same}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Constants":

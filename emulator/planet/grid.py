@@ -21,6 +21,7 @@ from emulator.planet.coordinates import check_coordinates, column_edges, contigu
 from emulator.planet.projection import is_rotated, mapping_from, mapping_name, to_sphere
 
 REGIONAL = ("box", "projected", "region_points")  # kinds of grids that are no globe
+CLOSED = "closed"  # attribute of a region's files: nothing passes its sides but what comes back at another one
 POLE = 0.01  # spacings: a row nearer than that to a pole lies at it
 WHOLE = 0.999  # share of the sphere from which on points of a region have areas that were divided by their sum
 

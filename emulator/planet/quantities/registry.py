@@ -6,7 +6,7 @@ functions take arrays of NumPy and tensors alike, and nothing here imports torch
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from emulator.planet.constants import Constants
 from emulator.planet.vertical import Levels
@@ -21,14 +21,14 @@ class Columns:
 
     Attributes:
       fields: by name, float64, `(..., level, *space)` or `(..., *space)`; static ones `space`.
-      layer: mass of air by level, kg m-2, `(..., level, *space)`.
-      levels, constants: of the store.
+      layer: mass of air or sea water by level, kg m-2, `(..., level, *space)`.
+      levels: of the store, None of a sea. constants: of the store.
       form: what energy means, an `energy.EnergyForm`.
     """
 
     fields: Fields
     layer: Any
-    levels: Levels
+    levels: Levels | None
     constants: Constants
     form: Any
 
@@ -39,18 +39,22 @@ class Columns:
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """A quantity of the atmosphere whose global mean changes by known fluxes alone.
+    """A quantity of the atmosphere, or of the sea, whose mean changes by known fluxes alone.
 
     Attributes:
       name: in configurations, checkpoints, stores and scores; label: on the report; total: what a sentence calls its amount.
       units: of the global mean, per unit of area.
-      state: fields that its content is formed from, without which it has no budget; surface pressure goes without saying.
-      content: amount per kilogram of air, `content(fields, constants)`, `(..., level, *space)`. None: not audited.
+      state: fields that its content is formed from, without which it has no budget; of an atmosphere surface pressure goes
+        without saying.
+      content: amount per kilogram of air or sea water, `content(fields, constants)`, `(..., level, *space)`. None: no audit.
+      medium: "air", in layers of the dimension `level`, or "sea", on depths.
       fluxes: mean rates over the step, and what a unit of each adds to a column per second.
       optional: fields of the state that count where they are known; optional_fluxes: the same of fluxes.
       gain: what a column gains per second, `gain(fields, constants)`, where it is more than the sum over `fluxes`.
       column: amount of every column, `column(columns)`, where it is more than the integral of the content.
-      control: field that is scaled where no correction is written for the budget; by default the first of `state`.
+      control: field that is changed where no correction is written for the budget; by default the first of `state`.
+      correction: what happens to it, one "ratio" or one "increment" for all cells that hold something; with a projection, a
+        change in proportion to the error variance of the level, times the value or not.
       unaccounted: name in `conservation.Unaccounted` of the constant rate by which the data may fail to close, if it has one.
       as_rate: whether the audit gives residuals per second, in `rate_units`, rather than per step.
       drift: unit in which the report shows changes, and factor from `units`.
@@ -68,6 +72,8 @@ class Quantity:
     gain: Callable[[Fields, Constants], Any] | None = None
     column: Callable[[Columns], Any] | None = None
     control: str = ""
+    correction: Literal["ratio", "increment"] = "ratio"
+    medium: Literal["air", "sea"] = "air"
     unaccounted: str | None = None
     as_rate: bool = False
     drift: tuple[str, float] = ("", 1.0)
@@ -82,7 +88,7 @@ class Quantity:
     @property
     def needed(self) -> tuple[str, ...]:
         """Fields without which the quantity cannot be audited."""
-        return ("surface_pressure", *self.state, *self.fluxes)
+        return (*(("surface_pressure",) if self.medium == "air" else ()), *self.state, *self.fluxes)
 
     @property
     def rate_units(self) -> str:
