@@ -75,7 +75,7 @@ class Projection(Scheme):
         value = torch.as_tensor(variances[name], dtype=torch.float64)
         if not bool((torch.isfinite(value) & (value >= 0)).all()) or not bool((value > 0).any()):
             raise ValueError(f"Expected finite error variances of {name}, not all zero, got {value.tolist()}")
-        count = len(self.atmosphere.levels)
+        count = self.atmosphere.layers[0]
         if value.numel() == 1:
             return value.reshape(())
         if value.shape != (count,) or not on_levels(name):

@@ -74,13 +74,15 @@ class CompiledSequential(Compiled):
 
     @staticmethod
     def fits(scheme: Sequential) -> bool:
+        if not Compiled.fits(scheme):
+            return False
         for step in scheme.steps:
             linear = scheme.atmosphere.levels.kind != "pressure"
             if isinstance(step, DryAirStep) and not (step.form == "ratio" and linear):
                 return False
             if isinstance(step, EnergyStep) and step.form != "uniform":
                 return False
-        return Compiled.fits(scheme)
+        return True
 
     def solve(self, step: native.Correction, residual, scales: np.ndarray) -> Solution:
         totals, weights = self.at_rest(len(scales))

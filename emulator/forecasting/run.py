@@ -17,6 +17,7 @@ from emulator.kernels import freed_memory
 from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
+from emulator.planet.grid import CLOSED
 from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
 from emulator.store.schema import time_step_seconds
@@ -112,7 +113,7 @@ def attributes_of(
     dataset: xr.Dataset, model: Stepper, ensemble: EnsembleOptions | None = None, length: int = 1
 ) -> dict:
     """What a forecast store says of where it comes from; `length` of its steps, in steps of the analysis."""
-    kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months")
+    kept = ("vertical_coordinate", "constants", "source", "history", "time_step_months", CLOSED)
     attributes = {name: dataset.attrs[name] for name in kept if name in dataset.attrs}
     attributes |= {"title": "emulator forecast", "time_step_seconds": dataset.attrs["time_step_seconds"]}
     if saved := getattr(model, "metadata", None):

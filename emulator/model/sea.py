@@ -10,7 +10,7 @@ from emulator.conservation.sea import Sea
 from emulator.data.channels import Channels
 from emulator.planet.grid import CLOSED
 from emulator.planet.quantities.registry import quantities, quantity
-from emulator.store.masks import domain_of
+from emulator.store.masks import domain_of, is_closed
 from emulator.store.schema import constants_of, grid_of, time_step_seconds
 
 BOUNDS = "depth_bounds"
@@ -38,7 +38,7 @@ def sea_of(dataset: xr.Dataset, options: BudgetOptions) -> Sea:
     wet = [np.ones(shape, bool) if (own := domain_of(dataset, name)) is None else own for name in names]
     if any((own != wet[0]).any() for own in wet):
         raise ValueError(f"Expected one domain of {', '.join(names)}, got several")
-    if not (grid.is_global() or dataset.attrs.get(CLOSED) or _walled(wet[0], grid.is_points)):
+    if not is_closed(dataset, grid, wet[0]):
         raise ValueError(
             f"Expected a sea with closed sides, got {grid.describe()} with water at its edge, and no attribute {CLOSED} of "
             "the store"
@@ -53,10 +53,3 @@ def given_fluxes(options: BudgetOptions, forcing: Channels, moments: Iterable[st
     ending = {name for name, moment in zip(forcing.names, moments, strict=True) if moment == "end"}
     wanted = [name for each in options.budgets if quantity(each).medium == "sea" for name in quantity(each).fluxes]
     return tuple(dict.fromkeys(name for name in wanted if name in ending))
-
-
-def _walled(wet: np.ndarray, is_points: bool) -> bool:
-    """Whether no water lies at the edge of a map or a box."""
-    return not is_points and not any(
-        side.any() for side in (wet[..., 0, :], wet[..., -1, :], wet[..., 0], wet[..., -1])
-    )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from emulator.planet.grid import CLOSED, Grid
 from emulator.planet.vertical import VERTICAL
 
 LAND_SEA_MASK = "land_sea_mask"
@@ -90,6 +91,17 @@ def where_inside(domain: str, mask: xr.Variable, name: str, sizes: Mapping) -> n
     here = inside(domain, mask.transpose(*[d for d in sizes if d in mask.dims]).values)
     shape = [n if d in mask.dims else 1 for d, n in sizes.items()]
     return np.broadcast_to(here.reshape(shape), tuple(sizes.values()))
+
+
+def is_closed(dataset: xr.Dataset, grid: Grid, wet: np.ndarray, beside: xr.Dataset | None = None) -> bool:
+    """Whether nothing passes the sides of a sea: on a globe, where a store says so, and where no water lies at the edge.
+
+    `wet`: bool, `(..., *space)`. `beside`: another store of the same grid that may say so.
+    """
+    said = any(store.attrs.get(CLOSED) for store in (dataset, beside) if store is not None)
+    if said or grid.is_global() or grid.is_points:
+        return bool(said) or grid.is_global()
+    return not any(side.any() for side in (wet[..., 0, :], wet[..., -1, :], wet[..., 0], wet[..., -1]))
 
 
 def cut(values: np.ndarray, exists: np.ndarray | None) -> np.ndarray:

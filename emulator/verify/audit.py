@@ -22,7 +22,7 @@ def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
     conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
     missing, where no budget can be formed.
     """
-    if not (grid := grid_of(dataset)).is_global():
+    if not (grid := grid_of(dataset)).is_global() and "depth" not in dataset.dims:
         raise ValueError(
             f"Expected a globe to audit budgets of, got {grid.describe()}, whose borders let an unknown amount through"
         )
@@ -234,7 +234,7 @@ def _check_step(ledger: Ledger, lead_time: np.ndarray, step_seconds: float) -> N
     seconds = np.diff(lead_seconds(lead_time))
     if not np.allclose(seconds, step_seconds):
         reason = f"leads are {seconds.max() / 3600:g} h apart, fluxes are means over {step_seconds / 3600:g} h"
-        for name in (name for name, quantity in budgets.audited().items() if quantity.fluxes):
+        for name in (name for name, quantity in ledger.declared.items() if quantity.fluxes):
             ledger.skipped.setdefault(name, reason)
 
 

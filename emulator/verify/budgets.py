@@ -16,14 +16,15 @@ from emulator.planet.vertical import Levels, vertical_of
 from emulator.store.masks import domain_of, mask_is_known
 from emulator.store.schema import constants_of, grid_of, levels_of
 from emulator.verify.channels import values
+from emulator.verify.sea_budgets import SeaLedger
 
 BLOCK_BYTES = 2**27
 STATIC = "geopotential_at_surface"  # the one field of a budget that may lie in the truth alone
 
 
-def audited() -> dict[str, Quantity]:
-    """The quantities that are audited, by name."""
-    return {name: quantity for name, quantity in quantities().items() if quantity.content is not None}
+def audited(medium: str | None = None) -> dict[str, Quantity]:
+    """The quantities that are audited, by name: those of a medium, or all."""
+    return {n: q for n, q in quantities().items() if q.content is not None and medium in (None, q.medium)}
 
 
 def units_of(quantity: Quantity) -> str:
@@ -38,7 +39,7 @@ def totals(
 
     `fields`: name -> `(..., level, *space)`, or `(..., *space)` without levels; geopotential_at_surface `space`.
     """
-    possible = {name: q for name, q in audited().items() if {"surface_pressure", *q.state} <= set(fields)}
+    possible = {name: q for name, q in audited("air").items() if {"surface_pressure", *q.state} <= set(fields)}
     if not possible:
         return {}
     fields = {name: np.asarray(field, np.float64) for name, field in fields.items()}
@@ -53,7 +54,7 @@ def totals(
 
 def sources(fields: dict[str, np.ndarray], grid: Grid, constants: Constants) -> dict[str, np.ndarray]:
     """Global mean rate at which each quantity with fluxes enters the atmosphere, per second: `(..., *space)` -> `(...)`."""
-    possible = {name: q for name, q in audited().items() if q.fluxes and set(q.fluxes) <= set(fields)}
+    possible = {name: q for name, q in audited("air").items() if q.fluxes and set(q.fluxes) <= set(fields)}
     names = {name for q in possible.values() for name in (*q.fluxes, *q.optional_fluxes) if name in fields}
     mean = {name: grid.mean(fields[name]) for name in names}
     return {name: q.gained(mean, constants) for name, q in possible.items()}
@@ -77,9 +78,10 @@ def residuals(total: dict, source: dict, seconds: np.ndarray) -> dict[str, np.nd
 
 
 class Ledger:
-    """Reads the variables of the budgets from one store and reduces them to global means.
+    """Reads the variables of the budgets from one store and reduces them to global means, or to those over a sea.
 
-    `skipped` names the budgets that cannot be audited, with the reason.
+    Attributes:
+      declared: the quantities of the store's air and sea. skipped: those that cannot be audited, with the reason.
     """
 
     def __init__(self, dataset: xr.Dataset, truth: xr.Dataset, form: EnergyForm = HYDROSTATIC):
@@ -92,7 +94,8 @@ class Ledger:
         known = {str(name) for name, array in dataset.data_vars.items() if along in array.dims}
         known = {name for name in known if mask_is_known(dataset, name, truth)}  # others cannot be summed
         static = truth.get(STATIC, None if STATIC in known else dataset.get(STATIC))
-        declared, usable = audited(), known - {STATIC} | ({STATIC} if static is not None else set())
+        self.declared = declared = audited("air")
+        usable = known - {STATIC} | ({STATIC} if static is not None else set())
         for name, quantity in declared.items():
             if self._levels is None or not self._grid.is_global():
                 why = "no column: no levels" if self._levels is None else "the grid does not cover the sphere"
@@ -106,6 +109,12 @@ class Ledger:
         self._names = sorted(wanted - {STATIC})
         exists = {name: domain_of(dataset, name, truth) for name in self._names}
         self._exists = {name: where for name, where in exists.items() if where is not None}
+        self._sea = None
+        if "depth" in dataset.dims:
+            at_sea = audited("sea")
+            self._sea = SeaLedger(dataset, truth, self._constants, at_sea)
+            self.declared = at_sea if "level" not in dataset.dims else declared | at_sea
+            self.skipped = {n: why for n, why in self.skipped.items() if n in self.declared} | self._sea.skipped
 
     def _field(self, array: xr.DataArray, *before: str) -> np.ndarray:
         """A field's values `(*before, *space)`."""
@@ -113,8 +122,14 @@ class Ledger:
 
     def read(self, selection: dict, axis: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Totals and sources, `(time or lead,)` each, at `selection` (by position); the first member of an ensemble."""
-        if not self._names:
-            return {}, {}
+        air = self._read_air(selection, axis) if self._names else ({}, {})
+        sea = self._sea.read(selection, axis) if self._sea else ({}, {})
+        return tuple(
+            {name: series for name, series in (one | other).items() if name not in self.skipped}
+            for one, other in zip(air, sea, strict=True)
+        )
+
+    def _read_air(self, selection: dict, axis: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         picked = self._dataset[self._names].isel(selection | {"member": 0}, missing_dims="ignore")
         size = int(np.prod(self._grid.shape)) * 8 * len(self._names) * len(self._levels)
         block, parts = max(1, BLOCK_BYTES // size), []
@@ -129,8 +144,7 @@ class Ledger:
             total = totals(fields, self._levels, self._grid, self._constants, self._form)
             parts.append((total, sources(fields, self._grid, self._constants)))
         return tuple(
-            {n: np.concatenate([part[n] for part in each]) for n in each[0] if n not in self.skipped}
-            for each in zip(*parts, strict=True)
+            {n: np.concatenate([part[n] for part in each]) for n in each[0]} for each in zip(*parts, strict=True)
         )
 
 

@@ -135,7 +135,8 @@ def open_inputs(
     else:
         regions, outside = regions_of(grid, options.regions)
         if not grid.is_global():
-            log.info("Left out spectra and budgets, which need a globe, on %s", grid.describe())
+            what = "spectra, which need" if "depth" in observed.dims else "spectra and budgets, which need"
+            log.info("Left out %s a globe, on %s", what, grid.describe())
         if outside:
             log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)

@@ -127,7 +127,7 @@ def test_the_report_can_show_it():
     """In the audit's units, whose residual is an amount per step."""
     assert budgets.units_of(METHANE) == "kg m-2" and METHANE.rate_units == "kg m-2 s-1"
     assert METHANE.label == "Methane" and METHANE.total == "methane" and METHANE.drift == ("kg m-2", 1.0)
-    assert list(budgets.audited()) == ["dry_air", "water", "energy", "methane"]
+    assert list(budgets.audited("air")) == ["dry_air", "water", "energy", "methane"]
 
 
 def test_truth_and_penalty_know_it():
