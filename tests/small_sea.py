@@ -1,4 +1,4 @@
-"""A small sea in closed form, shared by the tests: columns warmed and salted through their surface, mixed with what lies below.
+"""A small sea in closed form, shared by the tests: columns warmed and salted through their surface, mixed with what is below.
 
 Box of 8 x 8 cells and three depths, with land in one corner, a shelf without the lowest layer and one without the two lowest.
 States are snapshots and fluxes means over the step that ends at their time, so that contents change by just the fluxes.

@@ -57,6 +57,7 @@ def written(tmp_path_factory):
 def test_the_page_names_levels_with_their_units_and_says_what_is_masked(written):
     text = (written / "page" / "report.html").read_text()
     assert "Sea water potential temperature, 5 m" in text and "m, 5" not in text
+    assert "Drift and variability by depth" in text
     assert "Sea water potential temperature exists on" in text and "(domain sea_floor)" in text
     assert "fields filled smoothly outside their domain" in text
     assert ">nan<" not in text.lower()
