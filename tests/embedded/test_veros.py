@@ -22,6 +22,8 @@ from emulator.embedded.veros import (
     ends,
     restoring,
 )
+from emulator.planet.constants import Constants
+from emulator.planet.grid import CLOSED
 from emulator.planet.variables import variable
 
 HEAT, SALT = "mean_downward_heat_flux_into_sea_water", "mean_virtual_salt_flux_into_sea_water"
@@ -242,7 +244,9 @@ def test_files_say_what_they_hold(veros, tmp_path):
                 "units": entry.units,
                 "standard_name": entry.standard_name,
                 "cell_methods": "time: mean",
+                "domain": "sea_water_mask" if name in DEPTH_FIELDS else "ocean",
             }
+        assert data.attrs[CLOSED] == 1 and Constants.from_json(data.attrs["constants"]).sea_water_density == 1024
         # the wind of the channel is from the west, warm water lies on cold, the sea has a height
         assert float(data.mean_eastward_sea_surface_stress.sel(latitude=-31).mean()) > 0.05
         assert np.all(np.diff(data.sea_water_potential_temperature.mean(("time", "latitude", "longitude"))) < 0)

@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from emulator.embedded.veros import DEPTH_FIELDS, FLUXES, HEAT_CAPACITY, STATES
+from emulator.planet.grid import CLOSED
 from emulator.store.analysis import open_analysis
 from emulator.store.masks import domain_of
+from emulator.verify.assemble import open_scores
 from pipelines.cli import main
 from pipelines.config import ConfigError, SimulateConfig
 from pipelines.simulate import check
@@ -44,6 +46,7 @@ def test_a_store_of_the_ocean_closes_its_budgets_step_by_step(tmp_path):
     assert main(["run", str(tmp_path / "e.yaml")]) == 0
     store = open_analysis(tmp_path / "analysis.zarr").load()
     assert store.attrs["time_step_seconds"] == 172800 and len(store.time) == 3
+    assert store.attrs[CLOSED] == 1
     mask = store.sea_water_mask.values
     for name in (*STATES, *FLUXES):
         inside = np.broadcast_to(domain_of(store, name), store[name].shape[1:])
@@ -62,3 +65,29 @@ def test_a_store_of_the_ocean_closes_its_budgets_step_by_step(tmp_path):
         rounding = np.nanmax(store[name].values) * np.finfo(np.float32).eps * 2080 * unit / 172800
         np.testing.assert_allclose(change, entering, rtol=0, atol=rounding / 50, err_msg=name)  # errors of 17000 cells
         assert np.abs(entering).max() > rounding / 5
+
+
+@pytest.mark.slow
+def test_the_experiment_runs_from_nothing_to_a_report(tmp_path):
+    """`conf/climate/ocean.yaml`, shortened: what it writes keeps heat and salt for all leads, and the report shows it."""
+    pytest.importorskip("veros", reason="Veros is not installed: the extra emulator[ocean]")
+    short = [f"directory={tmp_path}", "simulate.step_hours=24", "simulate.spin_up_days=2", "simulate.days=40"]
+    short += ["simulate.chunk_days=20", "stats.period.end=2001-01-31", "train.period.end=2001-01-31"]
+    short += ["train.phases=[{updates: 4, batch_size: 2}]", "train.network.widths=[4]", "train.network.dilations=[1]"]
+    short += [
+        "rollout.period.start=2001-02-01",
+        "rollout.every_hours=72",
+        "rollout.lead_days=6",
+        "rollout.long_run_days=20",
+    ]
+    conf = Path(__file__).parents[2] / "conf" / "climate" / "ocean.yaml"
+    assert main(["run", str(conf), *short, "verify.climatology.end=2001-01-31"]) == 0
+    scores = open_scores(tmp_path / "scores.nc")
+    assert list(scores["budget"].values) == ["ocean_heat", "ocean_salt"]
+    relative = scores["budget_relative"].isel(audit_lead_time=slice(1, None))
+    kept = relative.sel(audit_source="emulator").values
+    np.testing.assert_allclose(kept[np.isfinite(kept)], 0, rtol=0, atol=1e-8)
+    assert np.isfinite(kept).any()
+    free = relative.sel(audit_source="without corrections", budget="ocean_heat").values
+    assert np.nanmax(np.abs(free)) > 1e-6
+    assert "Drift and variability by depth" in (tmp_path / "report" / "report.html").read_text()
