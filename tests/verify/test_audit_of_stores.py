@@ -29,7 +29,7 @@ def test_forecast_equal_to_the_truth_has_the_truths_residuals(truth):
     )
     assert skipped == {"ours": {}, "truth": {}}
     assert list(found["audit_source"].values) == ["ours", "truth"]
-    assert list(found["budget"].values) == list(budgets.audited())
+    assert list(found["budget"].values) == list(budgets.audited("air"))
     ours, theirs = (found["budget_residual"].sel(audit_source=name) for name in ("ours", "truth"))
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     assert np.isnan(ours.isel(audit_lead_time=0)).all() and np.isfinite(ours.isel(audit_lead_time=slice(1, None))).all()
