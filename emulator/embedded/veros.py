@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from emulator.embedded import MODELS, TIME_BOUNDS, Depths, Embedded
+from emulator.files.interruption import Interrupted
 from emulator.planet.constants import Constants
 from emulator.planet.grid import Grid
 
@@ -200,6 +201,8 @@ class Sector:
         for _ in range(round(86400 / self.veros.settings.dt_tracer)):
             try:
                 self.setup.step(self.veros)
+            except Interrupted:
+                raise
             except RuntimeError as error:
                 raise FloatingPointError(f"The embedded ocean has become unstable: {error}") from error
             now = self._now()

@@ -22,6 +22,7 @@ from emulator.embedded.veros import (
     ends,
     restoring,
 )
+from emulator.files.interruption import Interrupted
 from emulator.planet.constants import Constants
 from emulator.planet.grid import CLOSED
 from emulator.planet.variables import variable
@@ -146,6 +147,17 @@ def test_without_fluxes_contents_stay_to_rounding(veros, monkeypatch):
     for name in ("temp", "salt"):
         assert content(model, state, name) == pytest.approx(content(model, before, name), rel=1e-13)
     assert np.abs(np.asarray(state.arrays["u"])).max() > 1e-3  # it moves
+
+
+def test_a_signal_within_a_step_is_no_instability(veros, monkeypatch):
+    model = build(Settings(step_hours=24))
+
+    def stopped(state):
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(model.setup, "step", stopped)
+    with pytest.raises(Interrupted, match="^stopped$"):
+        model.advance_day(model.initial_state())
 
 
 def test_masks_are_the_models_and_hold_for_all_fields(veros):

@@ -80,7 +80,9 @@ def test_defaults_close_all_three(planet):
 
 
 def test_an_unknown_budget_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="among dry_air, water, energy, column_water, ocean_heat, ocean_salt, got momentum"):
+    with pytest.raises(
+        ValueError, match="among dry_air, water, energy, column_water, ocean_heat, ocean_salt, got momentum"
+    ):
         ConservationOptions.of({"budgets": ["momentum"]})
 
 

@@ -22,7 +22,7 @@ def depth_panel(view: View) -> Panel | None:
     if not variables or not view.forecasts:
         return None
     figure, lines = Figure(figsize=(WIDTH, 3.6)), {}
-    axes = figure.subplots(1, 2 * len(variables), squeeze=False)[0]
+    axes = figure.subplots(1, 2 * len(variables), squeeze=False, sharey=True)[0]
     for number, name in enumerate(variables):
         channels = _channels(view, name)
         depth = [float(view.scores["level"].values[view.position(channel)]) for channel in channels]
@@ -32,10 +32,10 @@ def depth_panel(view: View) -> Panel | None:
             for colour, dash, lead in zip(FORECAST_COLOURS, FORECAST_DASHES, _leads(view, profiles), strict=False):
                 label = f"{view.leads[lead]:g} {view.unit}s"
                 (lines[label],) = axis.plot(profiles[:, lead], depth, color=colour, linestyle=dash)
-            axis.invert_yaxis()
             axis.set_xlabel(f"mean error [{view.units(channels[0])}]" if score == "bias" else "activity ratio")
         axes[2 * number].set_title(view.title(channels[0]).split(",")[0])
     axes[0].set_ylabel("depth [m]", color=GREY)
+    axes[0].invert_yaxis()
     legend(figure, lines)
     return Panel(
         "Drift and variability by depth",
@@ -54,8 +54,8 @@ def _channels(view: View, variable: str) -> list[str]:
 
 
 def _leads(view: View, profiles: np.ndarray) -> list[int]:
-    """Leads that are drawn: evenly to the last that is scored at every depth, the start left out."""
-    known = np.flatnonzero(np.isfinite(profiles).all(axis=0) & (np.asarray(view.leads) > 0))
+    """Leads that are drawn: evenly to the last that is scored, the start left out."""
+    known = np.flatnonzero(np.isfinite(profiles).any(axis=0) & (np.asarray(view.leads) > 0))
     if not len(known):
         return []
     return [int(place) for place in np.unique(known[np.linspace(0, len(known) - 1, LEADS + 1).round().astype(int)[1:]])]
