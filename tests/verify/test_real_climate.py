@@ -13,6 +13,7 @@ from emulator.verify.nrmse import another_member, noise_floor, nrmse
 from emulator.verify.pattern_scaling import PatternScaling
 from emulator.verify.yearly import spread
 
+pytestmark = pytest.mark.slow  # an ingest by Dask
 NAME = "tas_Amon_ACCESS-ESM1-5_piControl_r1i1p1f1_gn_010101-012512.nc"
 
 
