@@ -143,9 +143,7 @@ def test_truth_and_penalty_know_it():
 def test_a_name_is_given_once_and_unknown_ones_are_refused():
     with pytest.raises(ValueError, match="one conserved quantity of the name 'methane'"):
         registry.register(METHANE)
-    with pytest.raises(
-        ValueError, match="among dry_air, water, energy, column_water, coupled_energy, methane, got 'momentum'"
-    ):
+    with pytest.raises(ValueError, match="among dry_air, water, energy, .*, methane, got 'momentum'"):
         registry.quantity("momentum")
     atmosphere, _, state1 = step()
     del state1[SOURCE]
