@@ -20,7 +20,7 @@ TAKES_STORES = {
     "train": (("store", "later_stores", "scenarios"), ("", "")),
     "rollout": (("store",), ("", "")),
     "stats": (("store", "later_stores", "scenarios"), ("train", "store")),
-    "verify": (("truth",), ("rollout", "store")),
+    "verify": (("truth", "references"), ("rollout", "store")),
 }
 
 
@@ -74,6 +74,8 @@ def _find_scenarios(raw: dict) -> None:
     def store(value, default):
         if isinstance(value, list):
             return [store(each, default) for each in value]
+        if isinstance(value, dict):
+            return {key: store(each, default) for key, each in value.items()}
         return default if str(value) == str(whole) else stores.get(str(value), value)
 
     for stage, (keys, (other, key_of_other)) in TAKES_STORES.items():

@@ -112,8 +112,15 @@ def test_what_never_varied_has_no_slack_but_rounding():
 
 def test_the_protocol_of_long_runs_names_the_stores_that_its_rollout_makes():
     experiment = load_experiment(ROOT / "conf" / "climate" / "aimip.yaml")
-    made = experiment.rollout.scenario_stores | {"control": experiment.rollout.output}
-    assert experiment.verify.long_runs == made and experiment.rollout.ensemble.members == 5
-    assert set(experiment.verify.references) == set(experiment.rollout.scenarios) == {"plus_2K", "plus_4K"}
+    forecasts, analyses = (
+        experiment.rollout.scenario_stores,
+        {s.output.stem: s.output for s in experiment.ingest.stores()},
+    )
+    made = {name.removeprefix("forecast_"): store for name, store in forecasts.items()}
+    assert experiment.verify.long_runs == made | {"control": experiment.rollout.output}
+    assert experiment.verify.references == {name: analyses[name] for name in ("plus_2K", "plus_4K")} and len(made) == 2
+    assert experiment.train.store == experiment.verify.truth == analyses["control"]
     for name, scenario in experiment.rollout.scenarios.items():
-        assert scenario.offsets[SST] == experiment.simulate.scenarios[name].sst_offset
+        warmer = experiment.simulate.scenarios[name.removeprefix("forecast_")]
+        assert scenario.offsets[SST] == warmer.sst_offset
+    assert experiment.rollout.ensemble.members == 5
