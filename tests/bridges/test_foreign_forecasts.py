@@ -9,8 +9,9 @@ from small_store import write_store
 import emulator as em
 from emulator.bridges.analysis_source import AnalysisSource
 from emulator.bridges.forecasts import ForeignForecaster
+from emulator.bridges.foreign.earth2studio_model import as_counted
 from emulator.bridges.foreign.registry import ForeignError, make_foreign
-from emulator.bridges.lexicon import LexiconError, name_in
+from emulator.bridges.lexicon import LexiconError, Name, name_in
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.writing import Output, write
@@ -156,3 +157,11 @@ def test_bad_input_is_a_sentence(source):
 
     with pytest.raises(ForeignError, match="Expected 4 steps of the model from .*, it gave 1"):
         em.foreign_forecast(Short(source), source.dataset, source.dataset.time.values[2], days=1)
+
+
+def test_heat_fluxes_that_earth2studio_hands_on_upward_are_turned():
+    """Of its ACE2 (a class of that module, or what is derived from it), and of no other model."""
+    names = [Name("msshf", "mean_surface_sensible_heat_flux"), Name("t2m", "2m_temperature")]
+    ace = type("ACE2ERA5", (), {"__module__": "earth2studio.models.px.ace2"})
+    assert [name.factor for name in as_counted(names, type("Mine", (ace,), {}))] == [-1.0, 1.0]
+    assert as_counted(names, type("FCN", (), {"__module__": "earth2studio.models.px.fcn"})) == names

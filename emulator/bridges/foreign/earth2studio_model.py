@@ -6,7 +6,7 @@ import inspect
 import itertools
 import pkgutil
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,15 @@ from emulator.bridges.analysis_source import AnalysisSource
 from emulator.bridges.foreign.grids import Orientation
 from emulator.bridges.foreign.names import given_out, started_from
 from emulator.bridges.foreign.registry import ForeignError, digest_of, foreign, needs
-from emulator.bridges.lexicon import name_in
+from emulator.bridges.lexicon import Name, name_in
 from emulator.options import Options, option
 
 EXTRA = "pip install 'emulator[earth2studio]'"
+
+# Heat fluxes of these of earth2studio's models come upward, as the models have them, under ECMWF's names for fluxes that are
+# positive downward (earth2studio 0.19.0, whose lexicon of CAMulator turns the stresses alone).
+UPWARD = tuple(f"earth2studio.models.px.{name}" for name in ("ace2", "samudrace", "camulator"))
+TURNED = ("msshf", "mslhf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Earth2studioModel:
         seconds = self.step / np.timedelta64(1, "s")
         name = functools.partial(name_in, source.dataset, step_seconds=seconds)
         self.inputs = started_from(source, name, map(str, entry["variable"]))
-        self.outputs = given_out(name, map(str, leaving["variable"]))
+        self.outputs = as_counted(given_out(name, map(str, leaving["variable"])), type(model))
 
     def forecast(self, time: np.datetime64, state: np.ndarray) -> Iterator[np.ndarray]:
         from earth2studio.utils.coords import map_coords
@@ -101,6 +106,13 @@ def build(options: Earth2studioOptions, source: AnalysisSource) -> Earth2studioM
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     said = [options.factory, options.package, options.options]
     return Earth2studioModel(model, source, digest_of(model, said), device)
+
+
+def as_counted(names: Sequence[Name], model: type) -> list[Name]:
+    """A model's names with the sign that it counts them by, which a class of earth2studio's own tells."""
+    if not any(each.__module__ in UPWARD for each in model.__mro__):
+        return list(names)
+    return [dataclasses.replace(n, factor=-n.factor) if n.text in TURNED else n for n in names]
 
 
 def _takes_a_source(factory) -> bool:
