@@ -16,7 +16,7 @@ from emulator.data.trained_range import TrainedRange
 from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates, space_of
 from emulator.forecasting.leads import Lead, joined
-from emulator.forecasting.options import EnsembleOptions
+from emulator.forecasting.options import EnsembleOptions, check_sea
 from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
@@ -60,8 +60,7 @@ class Forecaster:
         sea: Sea | None = None,
         offsets: Mapping[str, float] | None = None,
     ):
-        if sea is not None and SEA_TEMPERATURE in (offsets or {}):
-            raise ValueError(f"Expected no offset of {SEA_TEMPERATURE} with an ocean, which steps it itself")
+        check_sea(sea, offsets or {})
         self.sea = sea
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)

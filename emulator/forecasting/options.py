@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from emulator.options import Options, option
+from emulator.planet.slab import SEA_TEMPERATURE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,12 @@ def ocean_options(given: Mapping) -> OceanOptions:
     if kind not in OCEANS:
         raise ValueError(f"Expected a kind of ocean among {', '.join(OCEANS)}, got {kind!r}")
     return OCEANS[kind].of({name: value for name, value in given.items() if name != "kind"})
+
+
+def check_sea(ocean: object | None, offsets: Mapping[str, float]) -> None:
+    """Raises `ValueError` for an offset of the sea's temperature beside an ocean."""
+    if ocean is not None and SEA_TEMPERATURE in offsets:
+        raise ValueError(f"Expected no offset of {SEA_TEMPERATURE} with an ocean, which steps it itself")
 
 
 def ocean_store(output: Path) -> Path:

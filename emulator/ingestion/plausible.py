@@ -47,6 +47,7 @@ BY_NAME = {
     "sea_ice_thickness": (-0.1, 500.0),
     "boundary_layer_height": (-1.0, 3e4),
     "ocean_mixed_layer_depth": (-1.0, 12000.0),
+    "slab_ocean_depth": (0.0, 12000.0),
     "skin_reservoir_content": (-1e-3, 1.0),
     "standard_deviation_of_orography": (-1.0, 5000.0),
     "forecast_surface_roughness": (-1e-3, 1000.0),

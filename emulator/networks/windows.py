@@ -156,9 +156,10 @@ class _Part(nn.Module):
             own = np.arange(self.cells.size).reshape(-1, self.rows, self.columns)
             other = np.empty((self.rows, width), np.int64)
             other[:, columns.cells] = own.transpose(1, 0, 2)
-            # half a turn on and the rows in reverse: twice that is where it started
-            beyond = np.roll(other[::-1], width // 2, 1)[:, columns.cells].transpose(1, 0, 2)
-            self.register_buffer("beyond", torch.from_numpy(np.ascontiguousarray(beyond).reshape(-1)), persistent=False)
+            # half a turn on and the rows in reverse: twice that is where it started, but for an odd number of columns
+            beyond = np.roll(other[::-1], width // 2, 1)[:, columns.cells].transpose(1, 0, 2).reshape(-1)
+            for name, order in (("beyond", beyond), ("back", np.argsort(beyond))):
+                self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(order)), persistent=False)
 
     def forward(self, q, k, v, table, scale):
         q, k, v = (x.unflatten(0, (-1, self.rows * self.columns)) for x in (q, k, v))
@@ -172,7 +173,7 @@ class _Part(nn.Module):
 
     def _over_the_pole(self, x):
         """Keys or values `(window, cell, ...)` with as many more from beyond the pole."""
-        other = moved(x.flatten(0, 1), self.beyond).view(x.shape)
+        other = moved(x.flatten(0, 1), self.beyond, self.back).view(x.shape)
         return torch.cat([other, x] if self.pole < 0 else [x, other], 1)
 
 

@@ -45,15 +45,15 @@ class Passing(nn.Module):
         return moved(x, self.unplace, self.place) if self.space.size == 1 else _Passed.apply(x, self, True)
 
 
-def moved(x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor | None = None) -> torch.Tensor:
-    """Rows in another order, and gradients back by the inverse one, or its own where there is none: no sums in any order."""
+def moved(x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+    """Rows in another order, and gradients back by the inverse one, another tensor: no sums in any order."""
     return _Moved.apply(x, order, inverse)
 
 
 class _Moved(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, order, inverse):
-        ctx.save_for_backward(order if inverse is None else inverse)  # torch.compile takes no tensor twice
+        ctx.save_for_backward(inverse)
         return x.index_select(0, order)
 
     @staticmethod

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from emulator.forecasting.options import OCEANS, EnsembleOptions, ThinOptions, ocean_store
-from emulator.planet.slab import SEA_TEMPERATURE
+from emulator.forecasting.options import OCEANS, EnsembleOptions, ThinOptions, check_sea, ocean_store
 from emulator.verify.options import ScenarioOptions, VerifyOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
 from pipelines.config.declared import Key, OneOf, model_of
@@ -141,9 +140,8 @@ class RolloutConfig(Model):
         stores = {self.store, self.output, self.uncorrected, self.long_run, ocean_store(self.output)}
         if taken := [name for name, store in self.scenario_stores.items() if store in stores]:
             raise ValueError(f"Expected scenarios named otherwise than the rollout's other stores, got {taken[0]!r}")
-        climates = (self.offsets, *(one.offsets for one in self.scenarios.values()))
-        if self.ocean is not None and any(SEA_TEMPERATURE in one for one in climates):
-            raise ValueError(f"Expected no offset of {SEA_TEMPERATURE} with an ocean, which steps it itself")
+        for offsets in (self.offsets, *(one.offsets for one in self.scenarios.values())):
+            check_sea(self.ocean, offsets)
         for given, instead in (("lead_days", "lead"), ("every_hours", "every"), ("long_run_days", "long_run_lead")):
             value, other = getattr(self, given), getattr(self, instead)
             if other is not None and value != type(self).model_fields[given].default:
