@@ -60,7 +60,7 @@ def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, 
             length = block.leads
             if path is not None:
                 last = at + length == len(leads)
-                writer.submit(_write_block, run, path, [0], block, (leads[at : at + length], None, False), last)
+                writer.submit(_write_block, run, None, path, [0], block, (leads[at : at + length], None, False), last)
                 writer.submit(here.save, progress_path(path) / "restart.safetensors")  # as the stage does
             at += length
             if not early and at >= len(leads) / 10:

@@ -105,7 +105,7 @@ def kernels_of_the_network(run: Forecaster, repeats: int = 40) -> dict[str, floa
         network(x)
         library.call = noted
         try:
-            found = recording.Recording(network._output, x)
+            found = recording.Recording(network._computed, x)
         finally:
             library.call = call
     if found.foreign:

@@ -21,9 +21,11 @@ def lines(script, *options) -> list[dict]:
 @pytest.mark.slow
 def test_the_long_rollout(finished, tmp_path):
     options = ("--run", finished.parent / "run", "--years", 0.05, "--repeats", 1, "--embedded-days", 0)
-    machine, rate, writing, memory = lines("bench/rollout.py", *options, "--threads", 1, "--folder", tmp_path)
+    machine, rate, writing, memory, *parts = lines("bench/rollout.py", *options, "--threads", 1, "--folder", tmp_path)
     assert machine["torch"] and rate["ours"] > 0 and rate["peer"] is None
     assert writing["ratio"] > 0 and memory["ours"] >= memory["peer"] > 0
+    named = {row["case"] for row in parts}
+    assert {"a step: network", "a step: corrections", "a step: all"} < named and "8 members" in parts[-1]["case"]
     assert not list(tmp_path.iterdir())
 
 

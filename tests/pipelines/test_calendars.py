@@ -58,7 +58,7 @@ def experiment(folder, calendar: str, year: int):
     return path, times
 
 
-SLOW = ("360_day", "before 1678")  # as the others but for their dates
+SLOW = ("noleap", "360_day", "before 1678")  # as the others but for their dates
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,11 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    "stage, at", [("stats", 1), ("stats", 3), ("verify", 1), pytest.param("report", 3, marks=pytest.mark.slow)]
+    "stage, at",
+    [
+        ("stats", 3),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("stats", 1), ("verify", 1), ("report", 3))),
+    ],
 )
 def test_a_stage_killed_while_it_names_its_files_ends_the_same_when_started_again(finished, stage, at, tmp_path):
     run = finished.parent / "run"

@@ -97,6 +97,7 @@ def with_climate(folder, name, long, scored_as):
     )
 
 
+@pytest.mark.slow
 def test_climates_of_models_verified_apart_are_set_side_by_side(runs, tmp_path):
     truth = xr.open_zarr(runs / "analysis.zarr").load()
     for array in truth.variables.values():
