@@ -10,6 +10,7 @@ import xarray as xr
 from emulator.planet.grid import Grid
 from emulator.report.given_forcing import forcing_caveats
 from emulator.report.panel import PANELS
+from emulator.report.panels.long_climate import by_years
 from emulator.report.style import Panel, figures
 from emulator.report.view import View
 from emulator.verify.assemble import open_scores, write_scores
@@ -93,3 +94,11 @@ def test_forcing_that_was_changed_or_is_new_is_among_the_caveats(view):
 def test_scores_without_long_runs_have_no_such_panels(view):
     plain = View(view.scores.drop_vars([name for name in view.scores if name.startswith("climate_")]))
     assert told(plain) == ""
+
+
+def test_a_year_beside_a_year_has_no_table_of_years(view):
+    """All that it would hold stands in the table of climates; of several years beside one it says what is lacking."""
+    unknown = {"climate_global_spread": view.scores["climate_global_spread"] * np.nan}
+    assert "A reference of one year has no spread" in " ".join(by_years(View(view.scores.assign(unknown))))
+    unknown["climate_drift"] = view.scores["climate_drift"] * np.nan
+    assert by_years(View(view.scores.assign(unknown))) == []

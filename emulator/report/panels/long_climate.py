@@ -1,5 +1,4 @@
-"""Long runs by years, beside the reference's own spread from year to year: a table, and lines and maps of "
-"single ideas."""
+"""Long runs by years, beside the reference's own spread from year to year: a table, and lines and maps of single ideas."""
 
 import html
 
@@ -28,13 +27,15 @@ def by_years(view: View) -> list:
     if not np.isfinite(scores["climate_year_bias_rmse"]).any():
         return []
     if not np.isfinite(scores["climate_global_spread"]).any():
+        drift = scores.get("climate_drift")
+        if drift is None or not np.isfinite(drift).any():  # a year beside a year: the table of climates has told it
+            return []
         sentences.append("A reference of one year has no spread: which biases are chance cannot be told.")
     return [table("Climate of the long runs by years", climate_by_years(view)), *map(note, sentences)]
 
 
 def climate_by_years(view: View) -> str:
-    """HTML table: bias, drift, variability, cycle, extremes and trend, each with what the reference's own years "
-    "give."""
+    """HTML table: bias, drift, variability, cycle, extremes and trend, each with what the reference's own years give."""
     rows = []
     for run in runs_of(view):
         for channel in channels_of(view):
