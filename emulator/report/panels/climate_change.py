@@ -78,11 +78,9 @@ def resemblance(view: View) -> Panel | None:
         "Root mean square distance of the run's mean map to that of every year of the reference; dashed: that of "
         "a single year by "
         "chance. " + " ".join(sentences),
-        "After Landsberg and Barnes (2025): a run that was trained on a warming past may have the climate of "
-        "years before its "
-        "own. The year is the one on the reference's line that is nearest to the run's mean, with two standard "
-        "errors from the "
-        "reference's own years.",
+        "After Landsberg and Barnes (2025): a run that was trained on a warming past may have the climate of years "
+        "before its own. The year is the one on the reference's line that is nearest to the run's mean, with two "
+        "standard errors from the reference's own years.",
         svg(figure, "Distance of the runs' means to the years of the reference.", "resemblance"),
     )
 

@@ -63,8 +63,7 @@ def climate_by_years(view: View) -> str:
     names = (*names, "Variability of years, ratio", "Annual cycle, error", "Annual maximum, error")
     caption = (
         "Long runs by years; small: the reference's own spread from year to year (of the ratio and the drift two "
-        "standard "
-        "errors). Coloured: a bias of the global mean of more than half of that spread"
+        "standard errors). Coloured: a bias of the global mean of more than half of that spread"
     )
     return html_table(head_cells(names), rows, caption)
 
@@ -126,9 +125,8 @@ def annual_means(view: View) -> Panel | None:
     return Panel(
         "Global means of the years",
         "Every member a line; the reference dotted, with a band of twice its own spread about its mean or its line.",
-        "A run without drift stays within the band. One that leaves it has found a climate of its own; years of "
-        "the run beyond "
-        "the reference's are beside nothing.",
+        "A run without drift stays within the band. One that leaves it has found a climate of its own; years of the "
+        "run beyond the reference's are beside nothing.",
         svg(figure, f"Annual global means of {', '.join(runs)} and the reference.", "years"),
     )
 
@@ -145,9 +143,8 @@ def biases_in_spreads(view: View) -> Panel | None:
         "Mean bias, in spreads of the reference's years",
         "Time mean of all members minus the reference's, over the standard deviation of its annual means in the "
         "same cell.",
-        "Colours near white: a bias that a single year of the reference has by chance. Where the reference "
-        "hardly varies a small "
-        "bias is many spreads.",
+        "Colours near white: a bias that a single year of the reference has by chance. Where the reference hardly "
+        "varies a small bias is many spreads.",
     )
 
 
@@ -161,9 +158,8 @@ def variability(view: View) -> Panel | None:
         maps,
         "Variability from year to year",
         "Standard deviation of annual means, run over reference, as a power of two: 1 is twice as variable, −1 half.",
-        "Blue: the run's years are too much alike, as of a model that has settled. With few years a ratio of "
-        "single cells is "
-        "mostly chance; the table has it for the whole area.",
+        "Blue: the run's years are too much alike, as of a model that has settled. With few years a ratio of single "
+        "cells is mostly chance; the table has it for the whole area.",
     )
 
 
@@ -190,9 +186,8 @@ def trends(view: View) -> list:
     figure = Panel(
         "Trends",
         "Least-squares line of the annual means, members' mean and reference. " + text,
-        "A difference of up to two standard errors of the reference's own trend says nothing against the run. A "
-        "run under a "
-        "fixed annual cycle of the sea should have none.",
+        "A difference of up to two standard errors of the reference's own trend says nothing against the run. A run "
+        "under a fixed annual cycle of the sea should have none.",
         png(figure, text),
     )
     return [figure]
@@ -227,9 +222,8 @@ def spectra(view: View) -> Panel | None:
     return Panel(
         "Spectra of the long runs",
         "Mean power by wavenumber over the reference's; band: the least and the most of the reference's own years.",
-        "A line that falls to the right is a field that grows smooth; one that rises there is noise that builds "
-        "up. Within the band "
-        "it is as a year of the reference.",
+        "A line that falls to the right is a field that grows smooth; one that rises there is noise that builds up. "
+        "Within the band it is as a year of the reference.",
         svg(figure, f"Power of {', '.join(runs)} over the reference's, by wavenumber.", "climatepower"),
     )
 

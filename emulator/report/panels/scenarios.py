@@ -140,9 +140,8 @@ def global_means(view: View) -> Panel:
     return Panel(
         "Global means of the scenarios",
         "Annual means over the globe, less those of the control where one was given.",
-        "A line in the midst of the pale ones has the forced response; one that follows a single member's "
-        "wiggles has learnt its "
-        "weather. Pattern scaling is as smooth as its forcing.",
+        "A line in the midst of the pale ones has the forced response; one that follows a single member's wiggles "
+        "has learnt its weather. Pattern scaling is as smooth as its forcing.",
         svg(figure, "Annual global means under the held-out scenarios.", "scenarioseries"),
     )
 
@@ -174,9 +173,8 @@ def error_maps(view: View) -> Panel | None:
     return Panel(
         f"Errors of the time means under {scenario}",
         "Mean over the years minus the mean of the truth's members.",
-        "Patterns that pattern scaling has too are what no line in the global mean can give, or noise of the "
-        "truth; a member more "
-        "changes the latter.",
+        "Patterns that pattern scaling has too are what no line in the global mean can give, or noise of the truth; "
+        "a member more changes the latter.",
         png(figure, f"Maps of errors under {scenario} of {', '.join(names)}."),
     )
 
@@ -215,12 +213,10 @@ def members_needed(view: View) -> Panel | None:
     legend(figure, named, 2)
     return Panel(
         f"Error by the number of members under {scenario}",
-        "Pattern scaling fitted to means of 1, 2, 4, ... members of every training scenario: its spatial error, "
-        "and the part of it that is "
-        "noise of the training, from fits that share no member.",
+        "Pattern scaling fitted to means of 1, 2, 4, ... members of every training scenario: its spatial error, and "
+        "the part of it that is noise of the training, from fits that share no member.",
         "Noise falls as one over the root of the number of members. What is left of the error above the floor is "
-        "what lines cannot give; "
-        "below the floor no error can be told from the truth's own noise.",
+        "what lines cannot give; below the floor no error can be told from the truth's own noise.",
         svg(figure, "Error of pattern scaling by the number of members.", "scenariocurve"),
     )
 
