@@ -143,6 +143,10 @@ ENTRY_WITH_ROOM(mixing, mixing)
 ENTRY(gelu_backward, gelu, next)
 ENTRY(norm_pass, norm, next)
 ENTRY(moments_pass, moments, next)
+ENTRY(spectral_norm_pass, spectral_norm, next)
+ENTRY(along, along, next)
+ENTRY(gate, gate, next)
+ENTRY(pieces, pieces, next)
 ENTRY(rearrange, rearrange, next)
 ENTRY(compare, compare, next)
 ENTRY(normalise, normalise, next)
@@ -231,6 +235,27 @@ void emulator_norm_forward(struct moments *work, region parallel, unsigned threa
     BEST(moment_factors)(work);
     work->summing = 0;
     emulator_moments_pass(work, parallel, threads);
+}
+
+const long emulator_spectral_sums_size = sizeof(struct spectral_norm), emulator_spectral_scaled_size = sizeof(struct spectral_norm);
+void emulator_spectral_sums(struct spectral_norm *work, region parallel, unsigned threads)
+{
+    work->summing = 1;
+    emulator_spectral_norm_pass(work, parallel, threads);
+}
+
+void emulator_spectral_scaled(struct spectral_norm *work, region parallel, unsigned threads)
+{
+    work->summing = 0;
+    emulator_spectral_norm_pass(work, parallel, threads);
+}
+
+const long emulator_spectral_norm_size = sizeof(struct spectral_norm);
+void emulator_spectral_norm(struct spectral_norm *work, region parallel, unsigned threads)
+{
+    emulator_spectral_sums(work, parallel, threads);
+    BEST(spectral_factors)(work);
+    emulator_spectral_scaled(work, parallel, threads);
 }
 
 void emulator_daylight(const double *high, const double *flat, const double *turn, double *total, long instants, long rows,

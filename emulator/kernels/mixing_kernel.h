@@ -1,6 +1,6 @@
-/* Complex products of a degree's coefficients with its weights, included once for every instruction set.
+/* Products of a degree's coefficients with its weights, complex or real ones, included once for every instruction set.
  *
- * real[i, c] = sum_k a p - b q and imaginary[i, c] = sum_k a q + b p, with a = a[i ai + k ak] and b = sign * b[...] one
+ * Of complex weights, real[i, c] = sum_k a p - b q and imaginary[i, c] = sum_k a q + b p, with a = a[i ai + k ak] and b = sign * b[...] one
  * number each and p, q rows of channels: that is the mixing itself, and with sign = -1 its gradient of the weights. In float32
  * from three products (Gauss): the imaginary part is sum_k (a + b) (p + q) less both products of the real one. */
 
@@ -189,6 +189,26 @@ static void KERNEL(mix_degree_back)(const struct mixing *f, const float *c, cons
                                    .pq_step = in, .to_step = in, .sign = 1, .depth = (int)out};
     KERNEL(complex_product)(valid, in, &back);
 }
+
+/* As `mix_degree` for real weights, which both parts of coefficients are multiplied by; widths are whole vectors. */
+static void KERNEL(mix_alike)(const struct mixing *f, const float *c, const float *weight, float *to, long parts, int valid)
+{
+    const long in = f->inputs, out = f->outputs;
+    for (int part = 0; part < 2; part++, c += parts * in, to += parts * out)
+        KERNEL(layer_product)(valid, out, (const word *)c, in, 1, (const word *)weight, out, (int)in, to, out, NULL, 0);
+}
+
+/* `turned`: the weights with outputs first. */
+static void KERNEL(mix_alike_back)(const struct mixing *f, const float *c, const float *g, const word *turned, float *g_c,
+                                   float *g_weight, long parts, int valid, int add)
+{
+    const long in = f->inputs, out = f->outputs;
+    for (int part = 0; part < 2; part++, c += parts * in, g += parts * out, g_c += parts * in) {
+        KERNEL(layer_product)(valid, in, (const word *)g, out, 1, turned, in, (int)out, g_c, in, NULL, 0);
+        KERNEL(layer_product)((int)in, out, (const word *)c, 1, in, (const word *)g, out, valid, g_weight, out,
+                              add || part ? g_weight : NULL, out);
+    }
+}
 #else
 /* A complex number is a word: (p, q) of a weight meets (a, -b) of a coefficient for the real part, (b, a) for the imaginary. */
 INLINE void KERNEL(complex_words)(const float *low, const float *high, uint32_t signs, long count, word *to)
@@ -247,9 +267,13 @@ static void KERNEL(mixing)(void *argument)
         const int degree = f->degrees - 1 - (int)__atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED);
         if (degree < 0)
             return;
-        const float *weight = f->weight + degree * 2 * in * out;
-        float *g_weight = f->g_weight ? f->g_weight + degree * 2 * in * out : NULL;
-        KERNEL(mixing_weights)(f, weight, room);
+        const long size = (f->real ? 1 : 2) * in * out;
+        const float *weight = f->weight + degree * size;
+        float *g_weight = f->g_weight ? f->g_weight + degree * size : NULL;
+        if (!f->real)
+            KERNEL(mixing_weights)(f, weight, room);
+        else if (g_weight)
+            KERNEL(turn)(weight, out, room, in, in, out, 0);
         long position = 0;
         int met = 0; /* whether a block has had the degree */
         for (int block = 0; block < f->count; block++) {
@@ -263,6 +287,13 @@ static void KERNEL(mixing)(void *argument)
                 const float *c = f->from + place * in, *g = f->to + place * out;
                 float *result = g_weight ? f->g_from + place * in : f->to + place * out;
                 const long columns = g_weight ? in : out;
+#if GROUP == 1
+                if (f->real && g_weight)
+                    KERNEL(mix_alike_back)(f, c, g, room, result, g_weight, rows / 2, (int)valid, met);
+                else if (f->real)
+                    KERNEL(mix_alike)(f, c, weight, result, rows / 2, (int)valid);
+                else
+#endif
                 if (g_weight)
                     KERNEL(mix_degree_back)(f, c, g, room, result, g_weight, rows / 2, (int)valid, met);
                 else
@@ -278,7 +309,7 @@ static void KERNEL(mixing)(void *argument)
             position += (even + odd) * rows;
         }
         if (g_weight && !met)
-            memset(g_weight, 0, sizeof(float) * 2 * in * out);
+            memset(g_weight, 0, sizeof(float) * size);
     }
 }
 

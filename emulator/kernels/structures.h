@@ -45,13 +45,13 @@ struct winds {
 };
 
 struct mixing {
-    const float *from, *weight; /* `(row, batch, input)`; `(degree, input, 2, output)` */
+    const float *from, *weight; /* `(row, batch, input)`; `(degree, input, 2, output)`, real ones `(degree, input, output)` */
     float *to;                  /* `(row, batch, output)`; for gradients, those of the result */
     float *g_from, *g_weight;   /* NULL for the mixing itself */
     float *room;                /* of every thread */
     const int *blocks;          /* of orders, where each starts and stops */
-    int count, degrees, batch;
-    long inputs, outputs; /* whole vectors for products of bfloat16 */
+    int count, degrees, batch, real;
+    long inputs, outputs; /* whole vectors for products of bfloat16 and real weights */
     long room_size, threads; /* that have room */
     long next; /* the number of degrees that threads have taken */
 };
@@ -84,6 +84,48 @@ struct moments { /* an instance norm */
     long cells, columns, channels;
     double epsilon; /* of the variance */
     long next; /* the first portion that no thread has taken */
+};
+
+struct spectral_norm { /* of coefficients of scalars and of vectors, all of a sample by the mean square over the sphere */
+    const float *a, *b;      /* `(row, batch, scalars)`, `(row, batch, 2 * vectors)` */
+    const float *shares;     /* of every row in the mean square */
+    const float *gradient;   /* of the result, NULL for the result itself */
+    const float *scale;      /* `(scalars + vectors)`, of every sample `scale_step` numbers on */
+    const float *slopes;     /* `(batch, scalars + 2 * vectors)`: by which coefficients enter their own gradient */
+    float *factors, *rstd;   /* of that shape, what they are multiplied by; `(batch, scalars + vectors)`, without the scale */
+    float *to, *g_a, *g_b;   /* `(row, batch, scalars + 2 * vectors)`; as a and b */
+    float *sums;             /* `(portion, batch, scalars + 2 * vectors)` */
+    int summing;             /* whether this pass forms the sums */
+    long rows, batch, scalars, vectors, scale_step;
+    double epsilon;          /* of the mean square */
+    long next;               /* the first portion that no thread has taken */
+};
+
+struct along {
+    const float *x, *other;  /* `(row, 2 * vectors)` */
+    const float *gradient;   /* of the result, NULL for the result itself */
+    float *to, *g_other;     /* the result `(row, vectors)`, or the gradients of x and of the other */
+    long rows, vectors;
+    long next;               /* the first portion of rows that no thread has taken */
+};
+
+struct gate {
+    const float *made;       /* `(row, scalars + vectors)`: the change of scalars, and what gates vectors */
+    const float *turned;     /* `(row, 2 * vectors)` that are gated */
+    const float *s, *w;      /* `(row, scalars)` and `(row, 2 * vectors)` that they are added to, or gradients of the results */
+    float *to_s, *to_w;      /* the results; to_w, for gradients, that of the gated vectors */
+    float *g_made;
+    int backward;
+    long rows, scalars, vectors;
+    long next;               /* the first portion of rows that no thread has taken */
+};
+
+struct pieces {
+    const float *from;
+    float *to;
+    long rows, count, from_step, to_step; /* a piece is so many numbers of every row, rows lie so far apart */
+    long portion;            /* rows that a thread takes at a time */
+    long next;               /* the first portion that no thread has taken */
 };
 
 struct rearrange { /* maps of every sample and channel as cells, or cells as maps */

@@ -30,7 +30,7 @@ _Winds = library.task("winds", "even odd doubled_even doubled_odd", "backward", 
 _Mixing = library.task(
     "mixing",
     "coefficients weight to g_coefficients g_weight room blocks",
-    "count degrees batch",
+    "count degrees batch real",
     "inputs outputs room_size threads",
 )
 
@@ -240,13 +240,13 @@ def winds(spectra, doubled, vectors: int, backward: bool) -> None:
 
 
 def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
-    """Whether the compiled kernels multiply by complex weights, with products of bfloat16 if `half`."""
-    whole = weight.ndim == 4 and c.shape[2] % LANES == weight.shape[3] % LANES == 0
-    return library.takes(c, weight, fits=whole if half else weight.ndim == 4, half=half)
+    """Whether the compiled kernels multiply by these weights, with products of bfloat16 if `half`, which are of complex ones."""
+    whole, is_complex = c.shape[2] % LANES == weight.shape[-1] % LANES == 0, weight.ndim == 4
+    return library.takes(c, weight, fits=(whole and is_complex) if half else (whole or is_complex), half=half)
 
 
 def mixing(c, weight, out, blocks: Blocks, half: bool) -> None:
-    """Fill `out`, `(count, batch, C')`, with coefficients `(count, batch, C)` times weights `(l, C, 2, C')`."""
+    """Fill `out`, `(count, batch, C')`, with coefficients `(count, batch, C)` times weights `(l, C, 2, C')`, or real ones `(l, C, C')`."""
     _mix(c, weight, out, blocks, half, None, None)
 
 
@@ -271,6 +271,7 @@ def _mix(c, weight, out, blocks, half, *gradients):
         count=len(blocks),
         degrees=len(weight),
         batch=batch,
+        real=weight.ndim == 3,
         inputs=inputs,
         outputs=outputs,
     )

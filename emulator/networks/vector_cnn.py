@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from emulator.kernels.recording import recorded
 from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
 from emulator.networks.grids import Sizes, blocks_between, noise_of_blocks, outer_and_inner
@@ -31,7 +32,9 @@ from emulator.networks.vectors import (
     components_of,
     from_condition,
     gated,
+    joined,
     lengths,
+    parted,
     scalars_of,
     vectors_of,
 )
@@ -41,6 +44,7 @@ from emulator.planet.grid import Grid
 from emulator.sphere.transform import SphericalTransform, VectorTransform
 
 Precision = Literal["float32", "bfloat16"]
+Pair = tuple[torch.Tensor, torch.Tensor]  # of scalars and of vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +98,19 @@ def build(
 
 
 class Transforms(nn.Module):
-    """Transforms of scalars and of vectors on one grid; coefficients of both are `(count, batch, scalars + 2 * vectors)`."""
+    """Transforms of scalars and of vectors on one grid."""
 
-    def __init__(self, sizes: Sizes, scalars: int, space: Space):
+    def __init__(self, sizes: Sizes, space: Space):
         super().__init__()
         self.of_scalars, self.of_vectors = SphericalTransform(*sizes, space), VectorTransform(*sizes, space)
-        self.scalars = scalars
 
-    def analyse(self, s: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Coefficients, and both states for what else takes them in."""
+    def analyse(self, s: torch.Tensor, w: torch.Tensor) -> tuple[Pair, Pair]:
+        """Coefficients of both, and both states for what else takes them in."""
         (a, s), (b, w) = self.of_scalars.analyse_besides(s), self.of_vectors.analyse_besides(w)
-        return torch.cat([a, b], -1), s, w
+        return (a, b), (s, w)
 
-    def synthesise(self, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        of_scalars, of_vectors = c.split([self.scalars, c.shape[-1] - self.scalars], -1)
-        return self.of_scalars.synthesise(of_scalars), self.of_vectors.synthesise(of_vectors)
+    def synthesise(self, a: torch.Tensor, b: torch.Tensor) -> Pair:
+        return self.of_scalars.synthesise(a), self.of_vectors.synthesise(b)
 
 
 class VectorCNN(GridNetwork):
@@ -134,10 +136,10 @@ class VectorCNN(GridNetwork):
     ):
         options = options or VectorCNNOptions()
         outer, inner = outer_and_inner(nlat, nlon, grid, poles, options.scale_factor, options.truncation)
-        transforms = Transforms(outer, options.width, space)
+        transforms = Transforms(outer, space)
         super().__init__(len(signature.inputs), len(signature.outputs), transforms.of_scalars.shape, options)
         self.outer = transforms
-        self.inner = self.outer if inner == outer else Transforms(inner, options.width, space)
+        self.inner = self.outer if inner == outer else Transforms(inner, space)
         self.given, self.made = Sorting(signature.inputs), Sorting(signature.outputs)
         hidden, precision = [options.width] * options.encoder_layers, options.mlp_precision
         seen, winds, made = self.given.scalars + self.given.vectors, self.given.vectors, self.made.vectors
@@ -183,18 +185,24 @@ class VectorCNN(GridNetwork):
         return axes
 
     def _output(self, x, condition, noise):
+        if condition is None and noise is None and self.outer.of_scalars.space.size == 1:
+            return recorded(self, self._computed, x)
+        return self._computed(x, condition, noise)
+
+    def _computed(self, x, condition=None, noise=None):
         grid = self.outer.of_scalars
         scalars, winds = (grid.from_maps(part) for part in self.given.part(x))
         winds = self.given_components(winds)
-        scalars = torch.cat([scalars, lengths(winds)], -1)
+        scalars = joined([scalars, lengths(winds)], 2)
         s = self.position(self.encoder, scalars)
-        w = s.new_zeros(*s.shape[:2], 2 * self.options.vectors)
-        if self.vector_encoder is not None:
+        if self.vector_encoder is None:
+            w = s.new_zeros(*s.shape[:2], 2 * self.options.vectors)
+        else:
             w = self.vector_encoder(winds)
         fields = noise_of_blocks(noise, grid, self.inner.of_scalars, len(self.blocks))
         for block, field in zip(self.blocks, fields, strict=True):
             s, w = self._run(block, s, w, condition, field)
-        made = [s.new_zeros(*s.shape[:2], 0)] * 2
+        made = [s[..., :0], w[..., :0]]
         if self.decoder is not None:
             made[0] = full(self.decoder(s, besides=scalars))
         if self.vector_decoder is not None:
@@ -205,7 +213,7 @@ class VectorCNN(GridNetwork):
 def _joined(w, more):
     """Vectors and further vectors."""
     (a, b), (c, d) = w.chunk(2, -1), more.chunk(2, -1)
-    return torch.cat([a, c, b, d], -1)
+    return joined([a, c, b, d], 2)
 
 
 class Block(nn.Module):
@@ -235,10 +243,11 @@ class Block(nn.Module):
         noise: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scalars and vectors on the grid of `analysis` -> those on the grid of `synthesis`, which is the noise's."""
-        c, s, w = self.analysis.analyse(s, w)
+        coefficients, (s, w) = self.analysis.analyse(s, w)
         if self.analysis is not self.synthesis:  # what is kept goes through the same change of grid
-            s, w = self.synthesis.synthesise(c)
-        scalars, vectors = self.synthesis.synthesise(self.filter(self.norm(c, condition)))
+            s, w = self.synthesis.synthesise(*coefficients)
+        filtered = self.filter(self.norm(*coefficients, condition))
+        scalars, vectors = self.synthesis.synthesise(*parted(filtered, s.shape[-1]))
         if self.shift is not None:
             scalars = scalars + full(self.shift(condition))
         if self.noise is not None:
@@ -248,5 +257,4 @@ class Block(nn.Module):
         if self.drop_path.active:  # scalars and vectors of a sample are left out together
             kept = self.drop_path(made.new_ones(1, *made.shape[1:2], 1))
             made, turned = made * kept, turned * kept
-        change, gate = made.split([s.shape[-1], made.shape[-1] - s.shape[-1]], -1)
-        return s + change, gated(turned, 2 * torch.sigmoid(gate), w)
+        return gated(s, w, made, turned)

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from emulator.kernels import vectors as native
+from emulator.kernels.kept import made_of
+from emulator.kernels.library import alone, takes
 from emulator.networks.channel_axes import SHARED, UNITLESS, Entry
 from emulator.networks.layers import apply_linear, full
 from emulator.networks.signature import Channel
@@ -68,12 +71,12 @@ class Sorting(nn.Module):
 
     def part(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scalars `(batch, scalar, *space)` and vectors `(batch, 2 * vector, *space)`, either of which may be empty."""
-        return tuple(torch.cat([x[:, :0], *(x[:, run] for run in runs)], 1) for runs in self._parts)
+        return tuple(joined([x[:, :0], *(x[:, run] for run in runs)], 1) for runs in self._parts)
 
     def join(self, scalars: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """Inverse of `part`."""
-        x = torch.cat([scalars, vectors], 1)
-        return x if len(self._back) == 1 else torch.cat([x[:, run] for run in self._back], 1)
+        x = joined([scalars, vectors], 1)
+        return x if len(self._back) == 1 else joined([x[:, run] for run in self._back], 1)
 
 
 def _runs(order):
@@ -81,6 +84,17 @@ def _runs(order):
     starts = [n for n, at in enumerate(order) if n == 0 or at != order[n - 1] + 1]
     bounds = itertools.pairwise([*starts, len(order)])
     return [slice(order[a], order[a] + b - a) for a, b in bounds]
+
+
+def joined(parts: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    """`torch.cat`; the parts are tensors in one piece or slices of such ones."""
+    return native.joined(parts, axis) if alone(*parts) else torch.cat(list(parts), axis)
+
+
+def parted(x: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """So many of the last axis's numbers, and the others."""
+    parts = x[..., :first], x[..., first:]
+    return tuple(native.joined([part], x.ndim - 1) for part in parts) if alone(x) else parts
 
 
 class VectorLinear(nn.Module):
@@ -92,9 +106,12 @@ class VectorLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(2, outputs, inputs) * math.sqrt(0.5 / inputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        real, imag = self.weight
-        matrix = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)], 0)
-        return full(apply_linear(x, matrix, None, self.precision))
+        return full(apply_linear(x, made_of(self.weight, _as_matrix), None, self.precision))
+
+
+def _as_matrix(weight):
+    real, imag = weight
+    return torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)], 0)
 
 
 class Components(nn.Module):
@@ -109,6 +126,8 @@ class Components(nn.Module):
         self.scale, self.offset = nn.Parameter(torch.ones(2 * vectors)), nn.Parameter(torch.zeros(2 * vectors))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if alone(x, self.scale):
+            return apply_linear(x, made_of(self.scale, torch.diag), self.offset, "float32")
         return torch.addcmul(self.offset, x, self.scale)
 
 
@@ -131,25 +150,114 @@ class _Along(torch.autograd.Function):
         return (other * g).flatten(-2), by_other.flatten(-2)
 
 
+class _CompiledAlong(torch.autograd.Function):
+    """`along` of float32 in the processor's memory, contiguous."""
+
+    @staticmethod
+    def forward(ctx, x, other):
+        ctx.save_for_backward(x, other)
+        return native.along(x, other)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return native.along_backward(*ctx.saved_tensors, g.contiguous())
+
+
 def along(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """The component of every vector along another one, `(..., vector)`; below a length of 1 it fades out smoothly."""
+    if alone(x, other) and x.is_contiguous() and other.is_contiguous():
+        return native.along(x, other)
+    if takes(x, other):
+        return _CompiledAlong.apply(x.contiguous(), other.contiguous())
     return _Along.apply(x, other)
 
 
 def lengths(x: torch.Tensor) -> torch.Tensor:
     """Every vector along itself, `(..., vector)`: its length, which below 1 fades out smoothly."""
+    if alone(x) and x.is_contiguous():
+        return native.along(x, x)
     square = x.unflatten(-1, (2, -1)).square().sum(-2)
     return square * torch.rsqrt(1 + square)
 
 
-def gated(x: torch.Tensor, gate: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
-    """Vectors times `(..., vector)` scalars, added to others."""
-    parts = (vectors.unflatten(-1, (2, -1)) for vectors in (onto, x))
-    return torch.addcmul(*parts, gate[..., None, :]).flatten(-2)
+class _CompiledGate(torch.autograd.Function):
+    """`gated` of float32 in the processor's memory, contiguous."""
+
+    @staticmethod
+    def forward(ctx, s, w, made, turned):
+        ctx.save_for_backward(made, turned)
+        return native.gate(s, w, made, turned)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g_s, g_w):
+        return g_s, g_w, *native.gate_backward(g_s.contiguous(), g_w.contiguous(), *ctx.saved_tensors)
+
+
+def gated(
+    s: torch.Tensor, w: torch.Tensor, made: torch.Tensor, turned: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scalars `(..., scalar)` plus their change, and vectors plus others times twice the logistic function of a scalar.
+
+    `made`: `(..., scalar + vector)`, the change and those scalars; `w` and `turned`: `(..., 2 * vector)`.
+    """
+    given = s, w, made, turned
+    if alone(*given) and all(tensor.is_contiguous() for tensor in given):
+        return native.gate(*given)
+    if takes(*given):
+        return _CompiledGate.apply(*(tensor.contiguous() for tensor in given))
+    change, gate = made.split([s.shape[-1], made.shape[-1] - s.shape[-1]], -1)
+    parts = (vectors.unflatten(-1, (2, -1)) for vectors in (w, turned))
+    return s + change, torch.addcmul(*parts, 2 * torch.sigmoid(gate)[..., None, :]).flatten(-2)
+
+
+class _CompiledNorm(torch.autograd.Function):
+    """`SpectralNorm` of float32 in the processor's memory, contiguous; `scale`: `(batch or 1, scalars + vectors)`."""
+
+    @staticmethod
+    def forward(ctx, a, b, shares, scale, space):
+        if space.size == 1:
+            made, factors, rstd = native.spectral_norm(a, b, shares, scale, EPSILON)
+        else:
+            mean = _shared_mean(space.total(native.spectral_sums(a, b, shares)), a.shape[-1])
+            rstd = torch.rsqrt(mean + EPSILON)
+            factors = _of_components(scale * rstd, a.shape[-1])
+            made = native.spectral_scaled(a, b, shares, factors)
+        ctx.save_for_backward(a, b, shares, scale, rstd, factors)
+        ctx.space = space
+        return made
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        a, b, shares, scale, rstd, factors = ctx.saved_tensors
+        g, scalars = g.contiguous(), a.shape[-1]
+        own = native.spectral_sums(a, b, shares, g)
+        # a square's derivative is 2, the inverse root's -1/2, and a vector's mean is half the sum of its parts'
+        slopes = -_shared_mean(ctx.space.total(own), scalars) * scale * rstd**3
+        g_a, g_b = native.spectral_gradient(a, b, shares, g, factors, _of_components(slopes, scalars))
+        of_weight = _shared_mean(own, scalars) * rstd
+        of_weight[:, scalars:] *= 2
+        return g_a, g_b, None, of_weight.sum_to_size(scale.shape), None
+
+
+def _shared_mean(sums, scalars):
+    """`(batch, scalars + 2 * vectors)` -> `(batch, scalars + vectors)`: both parts of a vector have the mean of theirs."""
+    first, spheroidal, toroidal = sums.split([scalars, *[(sums.shape[-1] - scalars) // 2] * 2], -1)
+    return torch.cat([first, (spheroidal + toroidal) / 2], -1)
+
+
+def _of_components(scale, scalars):
+    """`(batch, scalars + vectors)` -> `(batch, scalars + 2 * vectors)`."""
+    return torch.cat([scale, scale[:, scalars:]], -1)
+
+
+EPSILON = 1e-6  # added to mean squares
 
 
 class SpectralNorm(nn.Module):
-    """Coefficients `(count, batch, scalars + 2 * vectors)` over their root mean square, times a parameter and by a condition.
+    """Coefficients over their root mean square, times a parameter and by a condition.
 
     Squares over the sphere are sums of squared coefficients (Parseval), so cells count by their area on every grid, and every
     rotation commutes with the norm. Those of both components of a vector are taken together.
@@ -161,7 +269,7 @@ class SpectralNorm(nn.Module):
 
     def __init__(self, plan: Plan, scalars: int, vectors: int, condition_dim: int = 0, space: Space = ALONE):
         super().__init__()
-        self.scalars, self.vectors, self.space = scalars, vectors, space
+        self.space = space
         stored = coefficient_order(plan)[0] // 2
         degree, order = stored // plan.lmax, stored % plan.lmax
         shares = (2 - (order == 0).float()) * (degree >= order) / (4 * math.pi)
@@ -169,13 +277,19 @@ class SpectralNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(scalars + vectors))
         self.modulation = from_condition(condition_dim, scalars + vectors)
 
-    def forward(self, c: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        power = self.space.total((c.square() * self.shares).sum(0))  # (batch, channel)
-        power, spheroidal, toroidal = power.split([self.scalars, self.vectors, self.vectors], -1)
-        scale = self.weight * torch.rsqrt(torch.cat([power, (spheroidal + toroidal) / 2], -1) + 1e-6)
+    def forward(self, a: torch.Tensor, b: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """`(count, batch, scalars)` and `(count, batch, 2 * vectors)` beside one another, normalised."""
+        plain = self.modulation is None and self.space.size == 1
+        if plain and alone(a, b, self.weight) and a.is_contiguous() and b.is_contiguous():
+            return native.spectral_norm(a, b, self.shares, self.weight[None], EPSILON)[0]
+        scale, scalars = self.weight[None], a.shape[-1]
         if self.modulation is not None:
             scale = scale * (1 + full(self.modulation(condition)))
-        return c * torch.cat([scale, scale[:, self.scalars :]], -1)
+        if takes(a, b, scale):
+            return _CompiledNorm.apply(a.contiguous(), b.contiguous(), self.shares, scale.contiguous(), self.space)
+        c = torch.cat([a, b], -1)
+        power = self.space.total((c.square() * self.shares).sum(0))  # (batch, channel)
+        return c * _of_components(scale * torch.rsqrt(_shared_mean(power, scalars) + EPSILON), scalars)
 
 
 def from_condition(condition_dim: int, channels: int) -> nn.Linear | None:

@@ -34,7 +34,7 @@ from emulator.sphere.tables import (
     own_rows,
     truncation,
 )
-from emulator.sphere.winds import WindProducts
+from emulator.sphere.winds import WindProducts, winds_to_cells, winds_to_coefficients
 
 
 class _Reorder(torch.autograd.Function):
@@ -193,12 +193,16 @@ class _Tables(torch.nn.Module):
         return self._products
 
     def _transform(self, x, table, inverse=False, plan=None):
-        flat, products = x.reshape(len(x), -1).to(table.dtype), self._products_for(x)
-        if products is None and library.alone(flat, table):
-            y = (to_cells if inverse else to_coefficients)(flat.contiguous(), table, self.fourier, plan or self.plan)
+        flat, plan = x.reshape(len(x), -1).to(table.dtype), plan or self.plan
+        if self._products is None and library.alone(flat, table):
+            y = self._alone(flat.contiguous(), table, plan, inverse, x.shape[-1])
         else:
-            y = Transform.apply(flat, table, self.fourier, list(plan or self.plan), inverse, products)
+            y = Transform.apply(flat, table, self.fourier, list(plan), inverse, self._products_for(x))
         return y.view(len(y), *x.shape[1:])
+
+    def _alone(self, flat, table, plan, inverse, width):
+        """`_transform` by kernels without torch's dispatch; `width` channels lie in the last axis."""
+        return (to_cells if inverse else to_coefficients)(flat, table, self.fourier, plan)
 
 
 class SphericalTransform(_Tables):
@@ -271,6 +275,10 @@ class VectorTransform(_Tables):
 
     def _products_for(self, x):
         return WindProducts(x.shape[-1] // 2, self._products)
+
+    def _alone(self, flat, table, plan, inverse, width):
+        made = winds_to_cells if inverse else winds_to_coefficients
+        return made(flat, table, self.fourier, plan, width // 2)
 
 
 def _check_shape(what, x, expected):

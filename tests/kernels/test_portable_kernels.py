@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from emulator.kernels import compiled, library
 from emulator.networks.registry import build
+from emulator.networks.signature import Channel, Signature
 from emulator.planet.grid import Grid
 from emulator.sphere.transform import VectorTransform
 
@@ -61,12 +62,15 @@ def test_transforms_are_the_same(portable, channels):
         {"kind": "sfno", "embed_dim": 20, "blocks": 1, "stencil": 3, "position": "learned"},
         {"kind": "sfno", "embed_dim": 32, "blocks": 1, "scale_factor": 1.5, "norm": "none", "encoder_layers": 0},
         {"kind": "graph", "width": 48, "rounds": 1, "refinement": 1},
+        {"kind": "vector_cnn", "width": 22, "vectors": 5, "blocks": 1, "position": "learned"},
     ],
-    ids=["stencil", "whole vectors", "messages"],
+    ids=["stencil", "whole vectors", "messages", "winds"],
 )
 def test_networks_and_their_gradients_are_the_same(portable, config):
     torch.manual_seed(0)
-    net = build(config, 3, 2, Grid.gaussian(16))
+    names = "u_component_of_wind", "v_component_of_wind", "temperature"
+    channels = [Channel(name, "state") for name in names]
+    net = build(config, 3, 2, Grid.gaussian(16), signature=Signature(channels, channels[:2]))
     x, target = torch.randn(2, 3, 16, 32), torch.randn(2, 2, 16, 32)
 
     def update(net=net, x=x, target=target):

@@ -14,6 +14,8 @@ from emulator.kernels import kept, library, transform
 from emulator.kernels.recording import _CANNOT, _RECORDINGS, Recording, Spread
 from emulator.networks.layers import Linear
 from emulator.networks.sfno import SFNO, SFNOOptions
+from emulator.networks.signature import Channel, Signature
+from emulator.networks.vector_cnn import VectorCNN, VectorCNNOptions
 
 pytestmark = pytest.mark.skipif(library.LIBRARY is None, reason="no compiled kernels")
 VARIANTS = {
@@ -21,10 +23,19 @@ VARIANTS = {
     "plain": {"pre_norm": "none", "big_skip": "none", "scale_factor": 1},
     "hidden": {"encoder_layers": 1, "position": "none", "mlp_ratio": 2.0},
 }
+VECTORS = {
+    "vectors": {"vectors": 8, "width": 16, "encoder_layers": 0, "position": "learned"},
+    "few vectors": {"vectors": 2, "width": 12, "scale_factor": 1, "components": False},
+}
+NAMES = "temperature", "v_component_of_wind", "u_component_of_wind", "humidity", "a", "b", "c"
 
 
-def made(variant="quickstart", **more) -> SFNO:
+def made(variant="quickstart", **more) -> SFNO | VectorCNN:
     torch.manual_seed(0)
+    if variant in VECTORS:
+        channels = [Channel(name, "state") for name in NAMES]
+        options = VectorCNNOptions(**{"blocks": 3, "scale_factor": 1.5} | VECTORS[variant] | more)
+        return VectorCNN(Signature(channels, channels[:5]), 12, 24, options=options).eval()
     options = {"embed_dim": 16, "blocks": 3, "scale_factor": 1.5} | VARIANTS[variant] | more
     return SFNO(7, 5, 12, 24, options=SFNOOptions(**options)).eval()
 
@@ -33,7 +44,7 @@ def recordings(net) -> list:
     return [found for _, found in _RECORDINGS.get(net, {}).values()]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *VECTORS])
 @pytest.mark.parametrize("batch", [1, 3])
 @torch.no_grad()
 def test_every_call_has_the_bits_of_the_first_one(variant, batch):
@@ -46,7 +57,7 @@ def test_every_call_has_the_bits_of_the_first_one(variant, batch):
         torch.testing.assert_close(ours, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *VECTORS])
 @torch.no_grad()
 def test_it_is_the_network_in_float64(variant):
     net, x = made(variant), torch.randn(2, 7, 12, 24)

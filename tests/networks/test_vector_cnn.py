@@ -15,7 +15,17 @@ from emulator.networks.registry import NetworkError, build
 from emulator.networks.signature import Channel, Signature
 from emulator.networks.spectral import SpectralFilter
 from emulator.networks.vector_cnn import Transforms, VectorCNN, VectorCNNOptions
-from emulator.networks.vectors import Sorting, SpectralNorm, VectorLinear, along, gated, lengths, wind_pairs
+from emulator.networks.vectors import (
+    Sorting,
+    SpectralNorm,
+    VectorLinear,
+    along,
+    gated,
+    joined,
+    lengths,
+    parted,
+    wind_pairs,
+)
 from emulator.parallel.space import ALONE
 from emulator.planet.grid import Grid
 from emulator.sphere.tables import latitudes
@@ -182,24 +192,22 @@ def test_every_layer_commutes_with_a_tilted_rotation():
     """Norm and filter together on the coefficients, and on the cells mixing, inner products and gates, exactly."""
     given = Fields(16, 10, 12)
     torch.manual_seed(0)
-    both = Transforms((16, 32, "gaussian", False, 12), 2, space=ALONE).double()
-    layers = [SpectralNorm(both.of_scalars.plan, 2, 1), SpectralFilter(both.of_scalars.plan, 4, "real")]
-    layers = [awaken(layer).double() for layer in layers]
+    both = Transforms((16, 32, "gaussian", False, 12), space=ALONE).double()
+    norm, mix = SpectralNorm(both.of_scalars.plan, 2, 1), SpectralFilter(both.of_scalars.plan, 4, "real")
+    norm, mix = (awaken(layer).double() for layer in (norm, mix))
     sorting, mixing = Sorting(WINDS.inputs), awaken(VectorLinear(1, 1)).double()
 
     def apply(x):
         s, w = (both.of_scalars.from_maps(part) for part in sorting.part(x))
-        c, *_ = both.analyse(s, w)
-        for layer in layers:
-            c = layer(c)
-        s, w = both.synthesise(c)
+        coefficients, _ = both.analyse(s, w)
+        s, w = both.synthesise(*parted(mix(norm(*coefficients)), 2))
         return sorting.join(both.of_scalars.to_maps(s), both.of_scalars.to_maps(mixing(w)))
 
     found, expected = given.both(apply)
     assert expected.std() > 0.1
     assert_close(found, expected, rtol=0, atol=1e-11)
     # in the angle between the directions of two places, which all vectors of a cell share
-    x, other, gate = fields(5, 1, 6).double(), fields(5, 1, 6, seed=2).double(), fields(5, 1, 3, seed=3).double()
+    x, other, made = fields(5, 1, 6).double(), fields(5, 1, 6, seed=2).double(), fields(5, 1, 7, seed=3).double()
     angle = fields(5, 1, 1, seed=4).double()
 
     def turned(vectors):
@@ -208,17 +216,20 @@ def test_every_layer_commutes_with_a_tilted_rotation():
 
     assert_close(along(turned(x), turned(other)), along(x, other))
     assert_close(lengths(x), along(x, x))
-    assert_close(gated(turned(x), gate, turned(other)), turned(gated(x, gate, other)))
+    scalars = fields(5, 1, 4, seed=5).double()
+    (s, w), (t, v) = gated(scalars, turned(x), made, turned(other)), gated(scalars, x, made, other)
+    assert_close((s, w), (t, turned(v)))
+    assert_close(s, scalars + made[..., :4])
 
 
 @pytest.mark.parametrize("grid", ["gaussian", "equiangular"])
 def test_normalised_fields_have_a_mean_square_of_one_by_area(grid):
     """Scalars, and both components of a wind together."""
-    both = Transforms((24, 48, grid, False, 10), 3, ALONE).double()
+    both = Transforms((24, 48, grid, False, 10), ALONE).double()
     norm = SpectralNorm(both.of_scalars.plan, 3, 2).double()
-    c, *_ = both.analyse(100 * fields(24 * 48, 2, 3).double(), 0.1 * fields(24 * 48, 2, 4, seed=2).double())
+    given, _ = both.analyse(100 * fields(24 * 48, 2, 3).double(), 0.1 * fields(24 * 48, 2, 4, seed=2).double())
     with torch.no_grad():
-        s, w = (both.of_scalars.to_maps(part) for part in both.synthesise(norm(c)))
+        s, w = (both.of_scalars.to_maps(part) for part in both.synthesise(*parted(norm(*given), 3)))
     area = latitudes(24, grid)[1][:, None] / (2 * 48)
     assert_close((s.square() * area).sum((-2, -1)), torch.ones(2, 3).double(), rtol=1e-5, atol=0)
     speeds = (w.unflatten(1, (2, 2)).square().sum(1) * area).sum((-2, -1))
@@ -232,7 +243,7 @@ def test_a_filter_can_be_the_divergence_and_the_vorticity():
     chi = torch.sin(theta) ** 2 * torch.cos(2 * phi)
     u = -2 * torch.sin(theta) * torch.sin(2 * phi) + torch.sin(theta)
     v = -2 * torch.sin(theta) * torch.cos(theta) * torch.cos(2 * phi)
-    both = Transforms((nlat, nlon, "gaussian", False, 12), 2, ALONE).double()
+    both = Transforms((nlat, nlon, "gaussian", False, 12), ALONE).double()
     filtering = SpectralFilter(both.of_scalars.plan, 4, "real").double()
     l = torch.arange(12, dtype=torch.float64)
     loudness = (l * (l + 1)).sqrt()
@@ -242,8 +253,9 @@ def test_a_filter_can_be_the_divergence_and_the_vorticity():
         filtering.weight[:, 0, 2] = loudness  # and the gradient of a scalar
     maps = torch.stack([chi, 0 * chi, u, v])[None]
     s, w = (both.of_scalars.from_maps(part) for part in (maps[:, :2], maps[:, 2:]))
-    c, *_ = both.analyse(s, w)
-    s, w = (both.of_scalars.to_maps(part)[0] for part in both.synthesise(filtering(c)))
+    coefficients, _ = both.analyse(s, w)
+    made = parted(filtering(joined(coefficients, 2)), 2)
+    s, w = (both.of_scalars.to_maps(part)[0] for part in both.synthesise(*made))
     assert_close(s[0], -6 * chi, rtol=0, atol=1e-12)
     assert_close(s[1], (2 * torch.cos(theta)).expand(nlat, nlon), rtol=0, atol=1e-12)
     expected = torch.stack([u - torch.sin(theta), v.expand(nlat, nlon)])
