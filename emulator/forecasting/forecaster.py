@@ -72,6 +72,7 @@ class Forecaster:
         saved = getattr(self.step, "metadata", None)
         prescribed = [name for name in layout.forcing.names if sea is None or name != SEA_TEMPERATURE]
         self.forcing.trained = TrainedRange.of_checkpoint(saved, prescribed)
+        self.trained_sea = TrainedRange.of_checkpoint(saved, [] if sea is None else [SEA_TEMPERATURE])
         self.rows: np.ndarray | None = None
         self._fetch: Fetch | None = None
         self._outside: dict[str, np.ndarray | None] = {}
@@ -103,6 +104,11 @@ class Forecaster:
         fields = self._fetch(torch.cat([lead.state, lead.diagnostic], 1).movedim(-2, 0)).movedim(0, -2)
         state, diagnostic = fields.split([lead.state.shape[1], lead.diagnostic.shape[1]], 1)
         return dataclasses.replace(lead, state=state, diagnostic=diagnostic)
+
+    def see_sea(self, fields: Mapping[str, np.ndarray], leads: Sequence[str]) -> None:
+        """Compares the sea's temperature, as an ocean stepped it to leads that are named, with what training has seen."""
+        for at, lead in enumerate(leads if self.sea is not None else ()):
+            self.trained_sea.see(SEA_TEMPERATURE, fields[SEA_TEMPERATURE][:, at], f"lead {lead}")
 
     @property
     def members(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from emulator.planet.calendar import lead_seconds
 from emulator.report.panels import conservation as budgets
+from emulator.report.panels.exchange import exchange_rows
 from emulator.report.panels.summary import verdict
 from emulator.report.view import View
 from emulator.verify.metric import registered, with_interval
@@ -77,6 +78,10 @@ def to_json(view: View) -> str:
         "init_times": [str(time) for time in view.scores["init_time"].values],
         "series": _series(view),
         "budgets": _budgets(view) if budgets.has_budgets(view) else [],
+        "exchange": [
+            {"source": source, "what": name} | {k: v if isinstance(v, str) else _value(v) for k, v in found.items()}
+            for source, name, found in exchange_rows(view)
+        ],
         "climate": climate_rows(view),
         "scenarios": scenario_rows(view),
         "climatology": view.scores.attrs.get("climatology"),
