@@ -101,9 +101,13 @@ class Forecaster:
         """A lead with its fields on the rows that are asked for."""
         if self._fetch is None:
             return lead
-        fields = self._fetch(torch.cat([lead.state, lead.diagnostic], 1).movedim(-2, 0)).movedim(0, -2)
+        fields = self._rows_of(torch.cat([lead.state, lead.diagnostic], 1))
         state, diagnostic = fields.split([lead.state.shape[1], lead.diagnostic.shape[1]], 1)
-        return dataclasses.replace(lead, state=state, diagnostic=diagnostic)
+        beside = {name: self._rows_of(field) for name, field in lead.beside.items()}
+        return dataclasses.replace(lead, state=state, diagnostic=diagnostic, beside=beside)
+
+    def _rows_of(self, band: Tensor) -> Tensor:
+        return self._fetch(band.movedim(-2, 0)).movedim(0, -2)
 
     def see_sea(self, fields: Mapping[str, np.ndarray], leads: Sequence[str]) -> None:
         """Compares the sea's temperature, as an ocean stepped it to leads that are named, with what training has seen."""

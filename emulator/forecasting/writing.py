@@ -203,7 +203,7 @@ def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) ->
     if forecaster.rows is not None:  # of whole fields, whose values are not asked for
         shape = forecaster.forcing.grid.shape
         fields = {
-            name: np.broadcast_to(np.float32(0), (*x.shape[:-2], *shape)) if name in forecaster.dataset else x
+            name: np.broadcast_to(np.zeros((), x.dtype), (*x.shape[:-2], *shape)) if _has_rows(name, forecaster) else x
             for name, x in fields.items()
         }
     return dataset_of(forecaster, fields, leads, thin, schedule.mean)
@@ -234,11 +234,12 @@ def compact_json(options) -> str:
 
 def _write_block(forecaster, rows: Rows | None, path, group, block: Block, options, last, of_sea: Note) -> None:
     fields = block.fields()  # waits for the device in the writer's thread, while the next block is computed
-    forecaster.see_sea(fields, list(map(lead_text, options[0])))
-    of_sea.write()
+    if rows is None or len(forecaster.rows):
+        forecaster.see_sea(fields, list(map(lead_text, options[0])))
+        of_sea.write()
     space = forecaster.space
     if space.rank:  # what has no rows, the first process writes
-        fields = {name: field for name, field in fields.items() if name in forecaster.dataset}
+        fields = {name: field for name, field in fields.items() if _has_rows(name, forecaster)}
     for row, index in enumerate(group):
         done = last and part_key(index, space)
         if rows is not None and not len(forecaster.rows):
@@ -248,6 +249,11 @@ def _write_block(forecaster, rows: Rows | None, path, group, block: Block, optio
         part = {name: field[row] for name, field in fields.items()}
         dataset = dataset_of(forecaster, part, *options, rows=forecaster.rows)
         write_forecast_init(path, dataset, index, done, rows.first if rows else 0)
+
+
+def _has_rows(name: str, forecaster: Forecaster) -> bool:
+    """Whether it is a field of the forecast, or of its ocean, and not what a step records."""
+    return name in forecaster.dataset or (forecaster.sea is not None and name in forecaster.sea.attributes)
 
 
 def _finish(path: Path, count: int) -> None:
