@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from emulator.forecasting.options import ocean_store
 from pipelines.config import STAGES, ConfigError, Experiment, Model
 from pipelines.config.declared import AS_WRITTEN
 from pipelines.parse import parse
@@ -45,6 +46,12 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         del paths["rollout"]["checkpoint"]
     if rollout:
         paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
+    if (
+        isinstance(rollout.get("ocean"), dict)
+        and rollout["ocean"].get("kind") == "emulator"
+        and not rollout.get("thin")
+    ):
+        paths["verify"]["oceans"] = {"emulator": ocean_store(at / "forecast.zarr")}
     if rollout.get("uncorrected_inits"):
         paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}
     if rollout.get("long_run_days") or rollout.get("long_run_lead"):

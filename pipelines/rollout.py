@@ -131,8 +131,8 @@ def sea_of(
     """The ocean that forecasts into `output` are coupled with, if there is one. Raises `ValueError` as `make_sea` does."""
     if config.ocean is None:
         return None
-    if config.parallel.space > 1:
-        raise ValueError(f"Expected rollout.parallel.space 1 with an ocean, got {config.parallel.space}")
+    if config.parallel.space > 1 and config.ocean.kind != "slab":
+        raise ValueError(f"Expected rollout.parallel.space 1 with a network as the ocean, got {config.parallel.space}")
     return make_sea(ocean_options(config.ocean.model_dump()), model, dataset, length, ensemble, output)
 
 

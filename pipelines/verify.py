@@ -31,7 +31,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     options, observations = VerifyOptions.of(given | periods), config.observations
     truth = config.truth if observations is None else Observations(**dict(observations))
     scenarios = config.scenarios and config.scenarios.model_dump()
-    return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs, config.references, scenarios)
+    more = config.audit, config.long_runs, config.references, scenarios, config.oceans
+    return open_inputs(truth, config.forecasts, options, *more)
 
 
 @contextmanager

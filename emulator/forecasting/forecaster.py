@@ -72,6 +72,7 @@ class Forecaster:
         saved = getattr(self.step, "metadata", None)
         prescribed = [name for name in layout.forcing.names if sea is None or name != SEA_TEMPERATURE]
         self.forcing.trained = TrainedRange.of_checkpoint(saved, prescribed)
+        self.trained_sea = TrainedRange.of_checkpoint(saved, [] if sea is None else [SEA_TEMPERATURE])
         self.rows: np.ndarray | None = None
         self._fetch: Fetch | None = None
         self._outside: dict[str, np.ndarray | None] = {}
@@ -100,9 +101,18 @@ class Forecaster:
         """A lead with its fields on the rows that are asked for."""
         if self._fetch is None:
             return lead
-        fields = self._fetch(torch.cat([lead.state, lead.diagnostic], 1).movedim(-2, 0)).movedim(0, -2)
+        fields = self._rows_of(torch.cat([lead.state, lead.diagnostic], 1))
         state, diagnostic = fields.split([lead.state.shape[1], lead.diagnostic.shape[1]], 1)
-        return dataclasses.replace(lead, state=state, diagnostic=diagnostic)
+        beside = {name: self._rows_of(field) for name, field in lead.beside.items()}
+        return dataclasses.replace(lead, state=state, diagnostic=diagnostic, beside=beside)
+
+    def _rows_of(self, band: Tensor) -> Tensor:
+        return self._fetch(band.movedim(-2, 0)).movedim(0, -2)
+
+    def see_sea(self, fields: Mapping[str, np.ndarray], leads: Sequence[str]) -> None:
+        """Compares the sea's temperature, as an ocean stepped it to leads that are named, with what training has seen."""
+        for at, lead in enumerate(leads if self.sea is not None else ()):
+            self.trained_sea.see(SEA_TEMPERATURE, fields[SEA_TEMPERATURE][:, at], f"lead {lead}")
 
     @property
     def members(self) -> int:

@@ -16,6 +16,7 @@ from emulator.forecasting.ensembles import InitialStates
 from emulator.forecasting.leads import Lead
 from emulator.forecasting.options import EnsembleOptions, OceanNetworkOptions, ocean_store
 from emulator.forecasting.sea import Begun, SeaTemperatures, land_share, written_attributes
+from emulator.model.bounds import without_bounds
 from emulator.model.coupled import SEA_TEMPERATURE, HeatFlux, check_coupling
 from emulator.model.ocean_emulator import WATER_TEMPERATURE, Exchange, OceanEmulator
 from emulator.model.saved_model import check_match, digest_of, load_model
@@ -84,6 +85,7 @@ class NetworkSea:
         check_coupling(model.layout, ())
         own, network = open_analysis(options.store), load_model(options.checkpoint, model.device)
         check_match(network.metadata, own, options.checkpoint, options.store)
+        network = network if options.bounds == "trained" else without_bounds(network)
         grid, theirs = grid_of(dataset), grid_of(own)
         if not grid.same_as(theirs):
             raise ValueError(
@@ -111,7 +113,7 @@ class NetworkSea:
             "store": own.attrs.get("fingerprint"),
             "hours": self._forcing.step_seconds / 3600,
             "exchanged": list(exchange.names),
-        }
+        } | ({} if options.bounds == "trained" else {"bounds": options.bounds})
         path = Path() if output is None else ocean_store(Path(output))
         self.output = OceanFields(path, own, self._forcing, ensemble, every, network, exchange.names)
 

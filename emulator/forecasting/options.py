@@ -61,6 +61,9 @@ class OceanNetworkOptions(Options):
 
     checkpoint: Path = option()
     store: Path = option(about="the ocean's analysis, on the same grid")
+    bounds: Literal["trained", "none"] = option(
+        "trained", "none: its states may leave the envelope of its training data", new=True
+    )
 
 
 OCEANS = {"slab": SlabOptions, "emulator": OceanNetworkOptions}

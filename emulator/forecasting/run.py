@@ -1,6 +1,5 @@
 """Forecasts with trained models from an analysis store: one call for a notebook, and what a batch stage is made of."""
 
-import copy
 import dataclasses
 import json
 import os
@@ -8,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
 from emulator.data.channels import Layout
@@ -18,6 +16,7 @@ from emulator.forecasting.options import EnsembleOptions, OceanOptions, ThinOpti
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
+from emulator.model.bounds import without_bounds
 from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
@@ -241,7 +240,4 @@ def _unbounded(stepper: Stepper) -> Stepper:
     """The same model, or cascade of them, without the envelope of its training; the one that is given keeps its own."""
     if isinstance(stepper, Cascade):
         return Cascade([(start, _unbounded(stage)) for start, stage in stepper.stages])
-    free = copy.copy(stepper)
-    free._buffers = dict(stepper._buffers)  # a shallow copy shares the table of buffers too
-    free.lower, free.upper = (torch.full_like(stepper.lower, sign * torch.inf) for sign in (-1, 1))
-    return free
+    return without_bounds(stepper)

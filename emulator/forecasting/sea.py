@@ -14,12 +14,14 @@ from torch import Tensor
 
 from emulator.data.channels import Channels, Layout
 from emulator.data.forcing import Forcing, StepInputs
+from emulator.forecasting.ensembles import space_of
 from emulator.forecasting.leads import Lead
 from emulator.forecasting.options import SlabOptions
 from emulator.model.coupled import SEA_TEMPERATURE, HeatFlux, Ocean, check_coupling
 from emulator.model.slab import ICE, SHARE, Slab
 from emulator.model.stepper import Stepper
 from emulator.parallel.host_copies import to_device
+from emulator.parallel.space import ALONE, Space
 from emulator.planet import slab
 from emulator.planet.grid import Grid
 from emulator.planet.variables import VARIABLES
@@ -75,13 +77,14 @@ class SeaTemperatures:
 
     Args:
       dataset: the atmosphere's analysis. length: of a step, in steps of the store. names: more variables.
+      space: the processes that hold a state together, of which this one reads its rows.
     """
 
-    def __init__(self, dataset: xr.Dataset, length: int, names: Sequence[str] = ()):
+    def __init__(self, dataset: xr.Dataset, length: int, names: Sequence[str] = (), space: Space = ALONE):
         channels = Channels.of(dataset, [SEA_TEMPERATURE, *names])
         moments = ["end" if entry(dataset, name).cell == "mean" else "start" for name in names]
         layout = Layout(_EMPTY, _EMPTY, channels, _EMPTY, ("both", *moments))
-        self.given, self.forcing = layout.given, Forcing(dataset, layout, length)
+        self.given, self.forcing = layout.given, Forcing(dataset, layout, length, space=space)
 
     def inputs(self, times: Sequence, number: int) -> StepInputs:
         """Of step `number`, counted from 1, of forecasts from `times`."""
@@ -118,9 +121,10 @@ class SlabSea:
         record["under_ice"] = options.under_ice or ICE not in dataset
         for name, field in constant.items():
             self._check_in_sea(name, field, f"rollout.ocean.{KEYS[name]}")
-        self._temperatures = SeaTemperatures(dataset, length, names)
-        on_device = {n: to_device(torch.from_numpy(v), self._device) for n, v in constant.items()}
-        land = to_device(torch.from_numpy(self._land), self._device)
+        space = space_of(model)  # a layer knows nothing of its neighbours: each process steps its rows
+        self._temperatures = SeaTemperatures(dataset, length, names, space)
+        on_device = {n: to_device(space.cut(torch.from_numpy(v)), self._device) for n, v in constant.items()}
+        land = to_device(space.cut(torch.from_numpy(self._land)), self._device)
         seconds = self._temperatures.forcing.step_seconds
         self.ocean = Slab(flux, self._temperatures.given, land, seconds, on_device, options.under_ice)
         self.record, self.attributes = record, written_attributes(dataset)

@@ -78,11 +78,12 @@ def in_memory(
             # the first block does not know yet what steps record
             names = dict.fromkeys(name for block in blocks for name in block)
             fields = {name: _along_leads(blocks, name, row) for name in names}
+            forecaster.see_sea({name: field[None] for name, field in fields.items()}, list(map(lead_text, leads)))
             forecasts.append(dataset_of(forecaster, fields, leads, thin, schedule.mean))
     static = [name for name, field in forecasts[0].data_vars.items() if "lead_time" not in field.dims]
     whole = xr.concat([one.drop_vars(static) for one in forecasts], "init_time")
     whole = whole.assign_coords(init_time=list(times)).assign({name: forecasts[0][name] for name in static})
-    beyond = beyond_training([forecaster.forcing.trained.beyond])
+    beyond = beyond_training([forecaster.forcing.trained.beyond, forecaster.trained_sea.beyond])
     return whole.assign_attrs({**forecasts[0].attrs, **attributes, **_of_ocean(forecaster), **beyond})
 
 
@@ -124,7 +125,11 @@ def write(
     size, (number, count) = forecaster.group_size, output.share
     groups = [list(range(start, min(start + size, len(times)))) for start in range(0, len(times), size)]
     left = [group for group in groups[number - 1 :: count] if not done.issuperset(group)]
-    note = Note.begin(progress_path(path), f"{number}-{space.rank}", forecaster.forcing.trained)
+    process = f"{number}-{space.rank}"
+    note = Note.begin(progress_path(path), process, forecaster.forcing.trained)
+    of_sea = Note.begin(
+        progress_path(path), f"{process}-sea", forecaster.trained_sea
+    )  # the writer's, as its leads arrive
     with progress(path.stem, sum(map(len, left)) * len(leads)) as report, BackgroundWriter() as writer:
         finished = 0
         for group in left:
@@ -143,7 +148,7 @@ def write(
                     named = functools.partial(dataset_of, ocean.fields)
                     writer.submit(ocean.write, block.ocean, group, ocean_at, last, named)
                     ocean_at += block.ocean.leads if block.ocean else 0
-                writer.submit(_write_block, forecaster, rows, path, group, block, options, last)
+                writer.submit(_write_block, forecaster, rows, path, group, block, options, last, of_sea)
                 if last:
                     writer.submit(restarts.remove)
                 else:
@@ -198,7 +203,7 @@ def _template(forecaster: Forecaster, times, schedule: Schedule, leads, thin) ->
     if forecaster.rows is not None:  # of whole fields, whose values are not asked for
         shape = forecaster.forcing.grid.shape
         fields = {
-            name: np.broadcast_to(np.float32(0), (*x.shape[:-2], *shape)) if name in forecaster.dataset else x
+            name: np.broadcast_to(np.zeros((), x.dtype), (*x.shape[:-2], *shape)) if _has_rows(name, forecaster) else x
             for name, x in fields.items()
         }
     return dataset_of(forecaster, fields, leads, thin, schedule.mean)
@@ -227,11 +232,14 @@ def compact_json(options) -> str:
     return json.dumps(dataclasses.asdict(options), separators=(",", ":"))
 
 
-def _write_block(forecaster, rows: Rows | None, path, group, block: Block, options, last) -> None:
+def _write_block(forecaster, rows: Rows | None, path, group, block: Block, options, last, of_sea: Note) -> None:
     fields = block.fields()  # waits for the device in the writer's thread, while the next block is computed
+    if rows is None or len(forecaster.rows):
+        forecaster.see_sea(fields, list(map(lead_text, options[0])))
+        of_sea.write()
     space = forecaster.space
     if space.rank:  # what has no rows, the first process writes
-        fields = {name: field for name, field in fields.items() if name in forecaster.dataset}
+        fields = {name: field for name, field in fields.items() if _has_rows(name, forecaster)}
     for row, index in enumerate(group):
         done = last and part_key(index, space)
         if rows is not None and not len(forecaster.rows):
@@ -241,6 +249,11 @@ def _write_block(forecaster, rows: Rows | None, path, group, block: Block, optio
         part = {name: field[row] for name, field in fields.items()}
         dataset = dataset_of(forecaster, part, *options, rows=forecaster.rows)
         write_forecast_init(path, dataset, index, done, rows.first if rows else 0)
+
+
+def _has_rows(name: str, forecaster: Forecaster) -> bool:
+    """Whether it is a field of the forecast, or of its ocean, and not what a step records."""
+    return name in forecaster.dataset or (forecaster.sea is not None and name in forecaster.sea.attributes)
 
 
 def _finish(path: Path, count: int) -> None:

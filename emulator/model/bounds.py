@@ -1,5 +1,6 @@
 """Where states come to rest and what bounds them: the training data's envelope, physical limits, or nothing."""
 
+import copy
 import dataclasses
 import logging
 from collections.abc import Mapping
@@ -20,6 +21,14 @@ from emulator.store.statistics import ENVELOPE
 MARGIN = 0.5  # of variables for which none is given
 
 log = logging.getLogger(__name__)
+
+
+def without_bounds(step):
+    """The same `Step` with states that nothing bounds; the one that is given keeps its bounds."""
+    free = copy.copy(step)
+    free._buffers = dict(step._buffers)  # a shallow copy shares the table of buffers too
+    free.lower, free.upper = (torch.full_like(step.lower, sign * torch.inf) for sign in (-1, 1))
+    return free
 
 
 class Envelope(NamedTuple):

@@ -14,7 +14,7 @@ from string import Template
 from emulator.files.whole_file import whole_file
 from emulator.report.panel import sections
 from emulator.report.style import Panel, figures
-from emulator.report.tables import to_csv, to_json
+from emulator.report.tables import climate_rows, rows_to_csv, scenario_rows, to_csv, to_json
 from emulator.report.view import View
 from emulator.verify.assemble import open_scores, write_scores
 from emulator.verify.merging import combine
@@ -52,13 +52,20 @@ def render(view: View, title: str, written: str = "") -> str:
 
 
 def write_page(view: View, folder: Path, title: str, source: str) -> None:
-    """report.html, scores.csv and scores.json into a folder; `source` is named in the footer."""
+    """report.html, scores.csv and scores.json into a folder, and long_runs.csv and scenarios.csv where there are such scores;
+    `source` is named in the footer.
+    """
     written = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {source}."
     files = {
         "scores.csv": to_csv(view),
         "scores.json": to_json(view),
         "report.html": render(view, title, written),
     }
+    for name, rows in (("long_runs.csv", climate_rows(view)), ("scenarios.csv", scenario_rows(view))):
+        if rows:
+            files[name] = rows_to_csv(rows)
+        else:
+            (Path(folder) / name).unlink(missing_ok=True)  # of an earlier page
     for name, text in files.items():
         with whole_file(Path(folder) / name) as partial:
             partial.write_text(text, encoding="utf-8")

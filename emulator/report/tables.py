@@ -1,13 +1,15 @@
-"""The scores beside the page: a long table as CSV, and what a regression gate needs as JSON."""
+"""The scores beside the page: long tables as CSV, and what a regression gate needs as JSON."""
 
 import csv
 import io
+import itertools
 import json
 
 import numpy as np
 
 from emulator.planet.calendar import lead_seconds
 from emulator.report.panels import conservation as budgets
+from emulator.report.panels.exchange import exchange_rows
 from emulator.report.panels.summary import verdict
 from emulator.report.view import View
 from emulator.verify.metric import registered, with_interval
@@ -76,7 +78,12 @@ def to_json(view: View) -> str:
         "init_times": [str(time) for time in view.scores["init_time"].values],
         "series": _series(view),
         "budgets": _budgets(view) if budgets.has_budgets(view) else [],
-        "climate": _climate(view) if "climate_sample" in view.scores else [],
+        "exchange": [
+            {"source": source, "what": name} | {k: v if isinstance(v, str) else _value(v) for k, v in found.items()}
+            for source, name, found in exchange_rows(view)
+        ],
+        "climate": climate_rows(view),
+        "scenarios": scenario_rows(view),
         "climatology": view.scores.attrs.get("climatology"),
         "provenance": view.note("provenance"),
         "config": view.note("config"),
@@ -140,19 +147,50 @@ def _budgets(view):
     ]
 
 
-def _climate(view) -> list[dict]:
-    """Scores of the long runs, field by field, in the units of the stores."""
-    names = [
-        name
-        for name, array in view.scores.data_vars.items()
-        if set(array.dims) == {"climate_run", "climate_channel"} and array.dtype.kind in "fiub"
-    ]
+def rows_to_csv(rows: list[dict]) -> str:
+    """Rows of the same keys, which become the header; missing numbers are empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def climate_rows(view: View) -> list[dict]:
+    """Scores of the long runs, those by years too: a row for each run and field, in the units of the stores.
+
+    Of scores of run and reference the latter's is called `reference_<score>`.
+    """
+    scores, along = view.scores, {"climate_run", "climate_channel"}
+    if "climate_sample" not in scores:
+        return []
+    numbers = {str(name): scores[name] for name in scores.data_vars if scores[name].dtype.kind in "fiub"}
+    single = {name.removeprefix("climate_"): array for name, array in numbers.items() if set(array.dims) == along}
+    for name, array in numbers.items():
+        if set(array.dims) == along | {"climate_record"}:
+            score = name.removeprefix("climate_")
+            single[score] = array.sel(climate_record="run")
+            single[f"reference_{score}"] = array.sel(climate_record="truth")
     return [
-        {"run": run, "channel": channel, "sample": str(at["climate_sample"].values)}
-        | {str(name).removeprefix("climate_"): _value(float(at[name])) for name in names}
-        for run in map(str, view.scores["climate_run"].values)
-        for channel in map(str, view.scores["climate_channel"].values)
-        for at in (view.scores.sel(climate_run=run, climate_channel=channel),)
+        {"run": run, "channel": channel, "sample": str(scores["climate_sample"].sel(climate_run=run).values)}
+        | {name: _value(float(array.sel(climate_run=run, climate_channel=channel))) for name, array in single.items()}
+        for run in map(str, scores["climate_run"].values)
+        for channel in map(str, scores["climate_channel"].values)
+    ]
+
+
+def scenario_rows(view: View) -> list[dict]:
+    """Scores of the held-out scenarios: a row for each of them, each source and each field."""
+    scores, dims = view.scores, ("scenario", "scenario_source", "scenario_channel")
+    named = {str(name): scores[name] for name in scores.data_vars if set(scores[name].dims) == set(dims)}
+    places = [[str(name) for name in scores[dim].values] for dim in dims] if named else [[]]
+    return [
+        dict(zip(("scenario", "source", "channel"), place, strict=True))
+        | {
+            name.removeprefix("scenario_"): _value(float(array.sel(dict(zip(dims, place, strict=True)))))
+            for name, array in named.items()
+        }
+        for place in itertools.product(*places)
     ]
 
 

@@ -42,6 +42,7 @@ class Inputs:
       variables: what is scored; skipped: variable -> why it is not.
       alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
       scenarios: emulators of scenarios, scored by years; None without.
+      oceans: forecast -> that of the ocean's network that it was coupled with.
       empty: forecast -> how many initial times it has without any value, which are left out for all.
     """
 
@@ -63,6 +64,7 @@ class Inputs:
     recipe: climatology.Recipe
     overlap: bool
     scenarios: Scenarios | None = None
+    oceans: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
 
     @property
     def members(self) -> list[int]:
@@ -115,13 +117,14 @@ def open_inputs(
     long_runs: Mapping | None = None,
     references: Mapping | None = None,
     scenarios: Mapping | None = None,
+    oceans: Mapping | None = None,
 ) -> Inputs:
     """Opens and checks everything. `truth`, and the forecasts by their names, are paths, URLs, patterns or datasets.
 
     `truth` may be `Observations`. `audit`: more forecasts whose budgets are audited; `long_runs`: forecasts whose climate is
     scored; `references`: analyses that take the truth's place for some of these, by their names; `scenarios`: what
-    `scenarios.Scenarios` holds and its options, with paths in place of datasets. Raises `ValueError` in one sentence that
-    names what differs.
+    `scenarios.Scenarios` holds and its options, with paths in place of datasets; `oceans`: of forecasts that were
+    coupled with a network, by their names, what that forecast. Raises `ValueError` in one sentence that names what differs.
     """
     at_points = isinstance(truth, Observations)
     if at_points:
@@ -139,6 +142,10 @@ def open_inputs(
             )
     named = judged | audited | runs | {f"the reference of {name}": dataset for name, dataset in beside.items()}
     given = None if scenarios is None else _scenarios(scenarios)
+    seas = {name: _forecast(path) for name, path in (oceans or {}).items()}
+    if unknown := [name for name in seas if name not in audited]:
+        raise ValueError(f"Expected oceans of forecasts ({', '.join(audited) or 'none'}), got one of {unknown[0]!r}")
+    named |= {f"the ocean of {name}": dataset for name, dataset in seas.items()}
     named |= {} if given is None else {f"the store of {store}": dataset for store, dataset in given.stores().items()}
     grid = check_grids({"the truth": grid_of(observed)} | {n: grid_of(d) for n, d in named.items()})
     check_calendars({"the truth": observed["time"].values} | {n: d["init_time"].values for n, d in judged.items()})
@@ -157,7 +164,7 @@ def open_inputs(
             log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask)
     stores, bins = (observed, judged, audited, runs, beside), (grid, mask, tuple(regions), weights)
-    return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap, given)
+    return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap, given, seas)
 
 
 def _scenarios(given: Mapping) -> Scenarios:

@@ -7,6 +7,7 @@ import xarray as xr
 
 from emulator.verify.assemble import derive
 from emulator.verify.audit import merge_audits
+from emulator.verify.combined_scenarios import combine_scenarios
 from emulator.verify.long_runs import climate_differences
 from emulator.verify.metric import all_statistics, with_interval
 from emulator.verify.metrics.ensemble import of_single_forecast
@@ -157,7 +158,7 @@ def combine(models: dict[str, xr.Dataset]) -> xr.Dataset:
     """One dataset of scores with the forecasts of all models under their names, differences taken to the first.
 
     Fields that not all have are left out, and noted. Raises `ValueError`, naming the difference, for scores on different
-    grids, truths, climatologies, initial times, leads, regions or events: those are not comparable.
+    grids, truths, climatologies, initial times, leads, regions, events or scenarios' truths: those are not comparable.
     """
     (name, first), *rest = models.items()
     for other, scores in rest:
@@ -178,6 +179,7 @@ def combine(models: dict[str, xr.Dataset]) -> xr.Dataset:
     total = total.assign(climate_differences(total))
     audits = [v for v in total.data_vars if "audit_source" in total[v].dims]
     total = total.assign({v: total[v].astype(np.float64) for v in audits})
+    total = total.merge(combine_scenarios(models))
     return total.assign_attrs(_gathered(models, channels))
 
 
@@ -268,6 +270,13 @@ def _gathered(models, channels) -> dict:
                 label = name if [inner] == forecasts else inner if inner == "truth" else f"{name} {inner}"
                 gathered[inner if key == "not_scored" else label] = value
         result[key] = json.dumps(gathered)
+    runs = {
+        name if len(known) == 1 else f"{name} {run}": about
+        for name, s in models.items()
+        for known in (json.loads(s.attrs.get("long_run_provenance", "{}")),)
+        for run, about in known.items()
+    }
+    result |= {"long_run_provenance": json.dumps(runs)} if runs else {}
     left_out = sorted({str(c) for s in models.values() for c in s["channel"].values} - {str(c) for c in channels})
     result["not_compared"] = json.dumps(dict.fromkeys(left_out, "not scored for every model"))
     return result

@@ -14,6 +14,10 @@ def responses(climate: xr.Dataset, grid: Grid) -> dict[str, tuple]:
     The response is the run's time mean less the first run's, of which the references' is the truth: `response_map`,
     its area mean `response` `(..., climate_record)`, the root mean square of the difference of both, and their
     correlation about the area mean. Nothing without such a run.
+
+    Both maps hold weather that no emulator can have alike. With the variance V of the references' map, of which N is chance
+    and S = V - N is not, and the chance n in the run's map, `response_correlation_ceiling` is what a perfect emulator would
+    reach on average, `S / sqrt(V (S + n))`: the attenuation of Spearman (1904). 0 where V is no larger than N.
     """
     if MAPS not in climate or climate.sizes["climate_run"] < 2:
         return {}
@@ -33,9 +37,14 @@ def responses(climate: xr.Dataset, grid: Grid) -> dict[str, tuple]:
         departure = flat - mean[..., None]
         products = [(area * departure[:, :, a] * departure[:, :, b]).sum(axis=-1) for a, b in ((0, 1), (0, 0), (1, 1))]
         correlation = products[0] / np.sqrt(products[1] * products[2])
+        noise = climate["climate_pattern_noise"].transpose(*dims).values
+        noise = noise + noise[:1]  # of the map of a difference
+        signal = np.maximum(products[2] - noise[..., 1], 0.0)
+        ceiling = signal / np.sqrt(products[2] * (signal + noise[..., 0]))
     return {
         "climate_response_map": ((*dims, *grid.dims), change),
         "climate_response": (dims, mean),
         "climate_response_rmse": (dims[:2], error),
         "climate_response_correlation": (dims[:2], correlation),
+        "climate_response_correlation_ceiling": (dims[:2], np.where(other[:, None], ceiling, np.nan)),
     }

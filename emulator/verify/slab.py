@@ -36,7 +36,7 @@ def with_slab(dataset: xr.Dataset, init: int, total: dict, source: dict) -> tupl
         if last is None:
             stored[0] = capacity[0] * temperature[0]
         heat.append(grid.mean(stored))
-        flux = _net_surface(read, constants) + read[slab.CONVERGENCE]
+        flux = net_surface(read, constants) + read[slab.CONVERGENCE]
         entered.append(grid.mean(np.where(share > 0, share * flux, 0.0)))
         last = temperature[-1:]
     name = "coupled_energy"
@@ -44,7 +44,7 @@ def with_slab(dataset: xr.Dataset, init: int, total: dict, source: dict) -> tupl
     return total, source | {name: source["energy"] + np.concatenate(entered)}
 
 
-def _net_surface(fields: dict[str, np.ndarray], constants) -> np.ndarray:
+def net_surface(fields: dict[str, np.ndarray], constants) -> np.ndarray:
     """Net heat flux into the surface, W m-2, as the budget of the atmosphere's energy has it."""
     net = sum(fields[name] for name in energy.SURFACE_FLUXES)
     return net - constants.latent_heat_fusion * fields[energy.SNOWFALL] if energy.SNOWFALL in fields else net

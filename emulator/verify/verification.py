@@ -15,6 +15,7 @@ from emulator.verify.assemble import assemble, lacking, open_scores, part_path, 
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps
 from emulator.verify.channels import channel_name
+from emulator.verify.exchange import exchanges
 from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.long_runs import long_run_scores
 from emulator.verify.merging import COORDINATES, check_same, merge
@@ -51,6 +52,7 @@ def score(
     long_runs: Mapping | None = None,
     references: Mapping | None = None,
     scenarios: Mapping | None = None,
+    oceans: Mapping | None = None,
     period: tuple = (None, None),
     climatology: tuple = (None, None),
     **options,
@@ -65,7 +67,7 @@ def score(
     chosen = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
     asked = VerifyOptions(period=tuple(period), climatology=tuple(climatology), **chosen)
     named = {"forecast": forecast} if forecasts is None else forecasts
-    inputs = open_inputs(truth, named, asked, audit, long_runs, references, scenarios)
+    inputs = open_inputs(truth, named, asked, audit, long_runs, references, scenarios, oceans)
     return with_cases(score_inits(inputs, np.arange(len(inputs.alignment.init_time))), inputs)
 
 
@@ -126,11 +128,14 @@ def score_inits(
             lambda number, name: done(count + number, name),
             strict=len(todo) < len(inputs.alignment.init_time),
         )
+    exchanged = exchanges(inputs.audited, inputs.oceans, alignment.init_time)
     record = xr.Dataset(
         {"record_mean": (("record_time", "channel"), np.concatenate([r.series for r in results], axis=1))},
         {"record_time": truth["time"].values[inputs.recipe.positions]},
     )
-    scores = xr.merge([scores, record, budgets], compat="no_conflicts", join="outer", combine_attrs="override")
+    scores = xr.merge(
+        [scores, record, budgets, exchanged], compat="no_conflicts", join="outer", combine_attrs="override"
+    )
     if inputs.mask is not None:
         scores["land_sea_mask"] = (inputs.grid.dims, inputs.mask.astype(np.float32))
     scores.attrs = _attributes(inputs, alignment) | {"budgets_skipped": json.dumps(unaudited)} | dict(notes or {})

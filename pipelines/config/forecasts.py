@@ -202,6 +202,11 @@ class _Judged(Model):
         json_schema_extra=NEW,
         description="by the names of long runs: analysis stores that take the truth's place for them, such as of warmer seas",
     )
+    oceans: dict[str, Location] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="by the names of forecasts: those of the ocean's network beside them, to audit what is exchanged",
+    )
     truth: Location | None = Field(
         None, description="analysis store, or another tool's Zarr or NetCDF (a path, a pattern or a URL)"
     )

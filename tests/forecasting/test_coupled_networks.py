@@ -1,5 +1,7 @@
 """Two networks of different steps in one forecast: what the atmosphere gives in an interval is what the ocean gets."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,13 @@ from emulator.forecasting import forecaster as forecasting
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.ocean_network import NetworkSea
 from emulator.forecasting.options import OceanNetworkOptions
+from emulator.model import checkpoint
 from emulator.model.ocean_emulator import HEAT
 from emulator.planet.grid import Grid
 from emulator.planet.quantities import energy
+from emulator.report.panels.exchange import exchange_rows, exchanged
+from emulator.report.view import View
+from emulator.verify.exchange import exchange
 
 SEA, RAIN, EVAPORATION = "sea_surface_temperature", "mean_total_precipitation_rate", "mean_evaporation_rate"
 pytestmark = pytest.mark.slow  # two trainings
@@ -86,6 +92,65 @@ def test_what_leaves_the_atmosphere_in_an_interval_is_what_the_ocean_gets(both):
             np.testing.assert_allclose(got, given, rtol=1e-6, atol=1e-6 * np.abs(given).max())
             given, got = ((part * area).sum((-2, -1)) for part in (given, got))
             np.testing.assert_allclose(got, given, rtol=1e-6)
+
+
+def test_the_audit_of_the_exchange_closes_and_finds_what_is_lost(stored, both):
+    """By what was written: heat and water over the sea, and a flux that one side has otherwise."""
+    air, sea = both
+    truth = em.open_analysis(stored["atmosphere"][0])
+    found = exchange(air, sea)
+    assert found["exchange"].values.tolist() == [HEAT, RAIN, EVAPORATION, "water"]
+    assert found.sizes["exchange_lead_time"] == 2 and found["exchange_units"].values.tolist()[0] == "W m-2"
+    np.testing.assert_allclose(found["exchange_received"], found["exchange_given"], rtol=1e-6)
+    assert bool((found["exchange_difference"] < 1e-6 * found["exchange_size"]).all())
+    water = found["exchange_given"].sel(exchange=[RAIN, EVAPORATION]).sum("exchange")
+    np.testing.assert_allclose(found["exchange_given"].sel(exchange="water"), water)
+    wet = np.isfinite(sea[SEA].values[0, 0])
+    heat = sum(air[name].values[0, 1 : EVERY + 1].mean(0, np.float64) for name in energy.SURFACE_FLUXES)
+    expected = float((heat * Grid.gaussian(8).area)[wet].sum() / Grid.gaussian(8).area[wet].sum())
+    np.testing.assert_allclose(found["exchange_given"].sel(exchange=HEAT).values[0, 0], expected, rtol=1e-9)
+    lost = exchange(air, sea.assign({HEAT: sea[HEAT] * 0.9})).sel(exchange=HEAT)
+    np.testing.assert_allclose(lost["exchange_received"] / lost["exchange_given"], 0.9, rtol=1e-5)
+    np.testing.assert_allclose(lost["exchange_difference"] / lost["exchange_size"], 0.1, rtol=1e-5)
+    moved = exchange(air, sea.assign({HEAT: sea[HEAT].roll(longitude=1)})).sel(exchange=HEAT)
+    assert bool((moved["exchange_difference"] > 1e-3 * moved["exchange_size"]).all())  # the mean alone might not tell
+    scores = em.score({"air": air}, truth, oceans={"air": sea}, events=())
+    page = View(scores)
+    (first, *_), text = exchange_rows(page), " ".join(exchanged(page))
+    assert first[:2] == ("air", HEAT) and first[2]["cells_relative"] < 1e-6
+    assert "Given to the ocean" in text and text.count("<tr>") == 1 + 4
+    with pytest.raises(ValueError, match="Expected oceans of forecasts .air., got one of 'other'"):
+        em.score({"air": air}, truth, oceans={"other": sea}, events=())
+    thinned = air.isel(lead_time=slice(None, None, 2))
+    with pytest.raises(ValueError, match="every step of the forecast in the 24 hours .* leads that are thinned"):
+        exchange(thinned, sea)
+    with pytest.raises(ValueError, match="coupled with the network whose forecasts are its ocean"):
+        exchange(air.assign_attrs(ocean="{}"), sea)
+    with pytest.raises(ValueError, match=f"what the forecast gave to its ocean in its store, got no {RAIN}"):
+        exchange(air.drop_vars(RAIN), sea)
+
+
+def test_an_ocean_without_bounds_leaves_its_envelope(stored, tmp_path):
+    """Of an ocean whose envelope holds it, and what lies beyond the atmosphere's training is said of what was written."""
+    tensors, saved = checkpoint.load(stored["ocean"][1])
+    bounds = {"upper": torch.full_like(tensors["upper"], 260.0), "lower": torch.full_like(tensors["lower"], 250.0)}
+    checkpoint.save(tmp_path / "held", tensors | bounds, saved)
+    sea = {}
+    for bounds in ("trained", "none"):
+        out = tmp_path / f"{bounds}.zarr"
+        air = em.forecast(
+            stored["atmosphere"][1],
+            stored["atmosphere"][0],
+            "2001-01-02",
+            DAYS,
+            ocean=coupling(stored, checkpoint=tmp_path / "held", bounds=bounds),
+            output=out,
+        )
+        sea[bounds] = em.open_forecast(tmp_path / f"{bounds}-ocean.zarr")[SEA].load()
+        beyond = json.loads(air.attrs.get("forcing_beyond_training", "{}"))
+        assert (SEA in beyond) == (bounds == "trained")
+        assert json.loads(air.attrs["ocean"]).get("bounds", "trained") == bounds
+    assert float(sea["trained"][:, 1:].max()) <= 260 < 280 < float(sea["none"][:, 1:].max())
 
 
 def test_the_atmosphere_has_the_oceans_temperature_over_the_interval(stored, both):

@@ -1,6 +1,7 @@
 """Forecasts with a slab ocean: hand-computed temperatures, both energies closed in the store, and restarts bit for bit."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from emulator.data.channels import Channels, Layout
 from emulator.data.forcing import StepInputs
 from emulator.forecasting import forecaster as forecasting
 from emulator.forecasting.forecaster import Forecaster
+from emulator.model.checkpoint import describe
 from emulator.model.coupled import Coupled, HeatFlux
 from emulator.model.slab import Slab
 from emulator.model.stepper import StepResult
@@ -228,6 +230,25 @@ def test_under_a_steady_flux_the_layer_warms_in_proportion_to_time():
     )
     before = expected[0, 0] - (warmed - 290) / number
     torch.testing.assert_close(atmosphere.given[0, 0], before.float().expand(3), rtol=0, atol=0)  # of the step's start
+
+
+def test_a_slab_that_leaves_what_training_has_seen_is_told(stored, tmp_path, caplog):
+    """In the log, and in what the forecast says of itself, in memory and in a store, with the range of what was written."""
+    store, checkpoint = stored
+    limits = describe(checkpoint)["forcing_range"][SEA]
+    for output in (None, tmp_path / "thin.zarr"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "emulator"):
+            found = em.forecast(checkpoint, store, times_of(store, 2), 1, ocean=FLAT | {"depth": 0.1}, output=output)
+        told = json.loads(found.attrs["forcing_beyond_training"])[SEA]
+        assert told["trained"] == pytest.approx([limits[0][0], limits[1][0]])
+        beyond = (
+            found[SEA].where((found[SEA] < limits[0][0]) | (found[SEA] > limits[1][0])).max(("latitude", "longitude"))
+        )
+        assert bool(beyond.notnull().any()) and told["given"][1] == pytest.approx(float(found[SEA].max()))
+        assert f"{SEA} goes beyond what the network was trained on" in caplog.text and "at lead" in caplog.text
+    deep = em.forecast(checkpoint, store, times_of(store, 2), 0.5, ocean=FLAT | {"depth": 1e4})
+    assert "forcing_beyond_training" not in deep.attrs
 
 
 @pytest.mark.parametrize(

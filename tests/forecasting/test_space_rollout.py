@@ -15,8 +15,9 @@ from together import together
 
 from emulator.forecasting import forecaster as forecasting
 from emulator.forecasting.forecaster import Forecaster
-from emulator.forecasting.options import EnsembleOptions, ThinOptions
+from emulator.forecasting.options import EnsembleOptions, SlabOptions, ThinOptions
 from emulator.forecasting.schedule import Schedule
+from emulator.forecasting.sea import SlabSea
 from emulator.forecasting.writing import Output, write
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, conservation
@@ -34,6 +35,8 @@ KINDS = {
         Schedule.every(3),
     ),
     "bred means": (EnsembleOptions(2, "bred", cycles=2), None, Schedule.every(4, 2, True)),
+    "over a slab": (None, None, Schedule.every(4)),
+    "over a slab, of a region": (None, ThinOptions(region="tropics"), Schedule.every(3)),
 }
 STOPPED = "stopped"
 
@@ -51,7 +54,8 @@ def forecast(path, kind: str, together_: int = 1, stop_at: int | None = None) ->
     torch.manual_seed(1)
     step = make_step(options.network, samples.layout, samples.grid, constants, scheme, space=space).eval()
     ensemble, thin, schedule = KINDS[kind]
-    made = Forecaster([step], planet, 4, ensemble)
+    sea = SlabSea(SlabOptions(30.0, 5.0), step, planet) if "slab" in kind else None
+    made = Forecaster([step], planet, 4, ensemble, sea=sea)
     data, times = processes.divided(space.size), planet["time"].values[16:26:2]
     if stop_at is not None:
         made.blocks = breaking(made.blocks, stop_at)
@@ -106,17 +110,24 @@ def assert_near(ours: xr.Dataset, theirs: xr.Dataset, tolerance: float = 2e-6):
 
 CASES = [("single", 2, 2)] + [
     pytest.param(*case, marks=pytest.mark.slow)
-    for case in [("single", 4, 2), ("noise of a region", 3, 3), ("bred means", 2, 2)]
+    for case in [
+        ("single", 4, 2),
+        ("noise of a region", 3, 3),
+        ("bred means", 2, 2),
+        ("over a slab", 2, 2),
+        ("over a slab, of a region", 3, 3),
+    ]
 ]
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind, size, of_a_state", CASES)
 def test_forecasts_of_processes_together_are_those_of_one(alone, tmp_path, kind, size, of_a_state):
-    together(size, in_processes, str(tmp_path / "f.zarr"), kind, of_a_state)
+    together(size, in_processes, str(tmp_path / "f.zarr"), kind, of_a_state, timeout=500)
     ours = open_forecast(tmp_path / "f.zarr")
     assert_near(ours.load(), alone(kind), 1e-5 if "bred" in kind else 2e-6)  # which grow what rounding begins
     rows = -(-ours.sizes["latitude"] // of_a_state)
+    assert ("slab_share" in ours) == ("slab" in kind)
     assert ours["temperature"].encoding["chunks"][-2:] == (rows, 24)
     for name in ours.data_vars:
         if name.startswith("residual_after"):

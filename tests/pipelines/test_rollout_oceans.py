@@ -76,10 +76,11 @@ def test_from_the_configuration_to_the_report(tmp_path, capfd):
         sentence for sentence in caveats(view) if "beyond its training's 0.00028 mol mol-1 to 0.000299 mol" in sentence
     ]
     assert len(told) == 1 and "0.00056" in told[0]
-    with pytest.raises(ValueError, match="parallel.space 1 with an ocean"):
+    with pytest.raises(ValueError, match="parallel.space 1 with a network as the ocean, got 2"):
         from pipelines.rollout import sea_of
 
-        sea_of(RolloutConfig(**run, parallel={"space": 2}), None, None, 1)
+        network = {"ocean": {"kind": "emulator", "checkpoint": "c", "store": "d"}, "parallel": {"space": 2}}
+        sea_of(RolloutConfig(**run | network), None, None, 1)
     run["ocean"] = {"kind": "slab"}
     (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(run))
     assert main(["rollout", str(tmp_path / "rollout.yaml"), "--check"]) != 0

@@ -1,5 +1,6 @@
 """Scenarios by the stage, from stores on disk to the page's panels."""
 
+import csv
 import html
 import json
 import re
@@ -11,10 +12,13 @@ import xarray as xr
 
 import emulator as em
 from emulator.planet.grid import Grid
+from emulator.report.page import write_comparison
 from emulator.report.panel import PANELS
 from emulator.report.style import Panel, figures
 from emulator.report.view import View
 from emulator.verify.assemble import open_scores
+from emulator.verify.combined_scenarios import combine_scenarios
+from emulator.verify.merging import combine
 from pipelines.check import check_stage
 from pipelines.config import ConfigError, VerifyConfig
 from pipelines.verify import verify
@@ -82,10 +86,15 @@ def config(tmp_path_factory) -> VerifyConfig:
     return VerifyConfig(truth=at / "o1.zarr", output=at / "scores.nc", events=[], scenarios=scenarios)
 
 
-def test_from_the_configuration_to_the_page(config):
-    assert "and the scenarios other" in " ".join(check_stage("verify", config))
+@pytest.fixture(scope="module")
+def scores(config) -> xr.Dataset:
     verify(config)
-    view = View(open_scores(config.output))
+    return open_scores(config.output)
+
+
+def test_from_the_configuration_to_the_page(config, scores):
+    assert "and the scenarios other" in " ".join(check_stage("verify", config))
+    view = View(scores)
     at = view.scores.squeeze(["scenario", "scenario_channel"])
     errors = dict(zip(map(str, at["scenario_source"].values), at["scenario_nrmse_spatial"].values, strict=True))
     np.testing.assert_allclose(errors["network"], 0.5 / float(at["scenario_norm"]), rtol=0.1)
@@ -102,6 +111,68 @@ def test_from_the_configuration_to_the_page(config):
         "Error by the number of members",
     ):
         assert title in text
+
+
+@pytest.mark.slow
+def test_emulators_verified_apart_stand_side_by_side(config):
+    """As if they had been verified together, in the page, the tables and the JSON too."""
+    at = config.output.parent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(at / "better.zarr", RATES["other"], 7, 0.1)
+        write_forecast(at / "better_forecast.zarr", at / "better.zarr")
+    found = {name: {"other": at / f"{path}.zarr"} for name, path in (("a", "forecast"), ("b", "better_forecast"))}
+    for folder, forecasts in (("a", {"net": found["a"]}), ("b", {"net": found["b"]}), ("both", found)):
+        scenarios = config.scenarios.model_copy(update={"forecasts": forecasts})
+        verify(config.model_copy(update={"scenarios": scenarios, "output": at / folder / "scores.nc"}))
+    together = open_scores(at / "both" / "scores.nc")
+    write_comparison([str(at / "a"), str(at / "b")], at / "page")
+    apart = open_scores(at / "page" / "scores.nc")
+    names = [name for name in together.data_vars if str(name).startswith("scenario_")]
+    assert len(names) > 8 and apart["scenario_source"].values.tolist() == together["scenario_source"].values.tolist()
+    for name in names:
+        np.testing.assert_array_equal(apart[name].transpose(*together[name].dims), together[name], err_msg=name)
+    total = together["scenario_nrmse_total"].squeeze(["scenario", "scenario_channel"])
+    expected = {str(s): float(total.sel(scenario_source=s)) for s in total["scenario_source"].values}
+    assert expected["a"] > 3 * expected["b"]
+    with open(at / "page" / "scenarios.csv") as file:
+        rows = {row["source"]: float(row["nrmse_total"]) for row in csv.DictReader(file)}
+    told = json.loads((at / "page" / "scores.json").read_text())["scenarios"]
+    for score in (rows, {row["source"]: row["nrmse_total"] for row in told}):
+        assert score == pytest.approx(expected, rel=1e-6)
+    assert "a is better than pattern scaling" in html.unescape((at / "page" / "report.html").read_text())
+
+
+def test_every_model_keeps_its_emulators_and_the_truths_own_rows_stand_once(scores):
+    """A field, or a scenario, that one model did not score takes nothing from the other."""
+    other = scores.assign_coords(scenario=["third"])
+    found = combine({"a": scores, "b": scores, "c": other})
+    own = ["pattern scaling", "noise floor", "another member"]
+    assert found["scenario_source"].values.tolist() == ["a", "b", "c", *own]
+    assert found["scenario_predicted"].values.tolist() == ["a", "b", "c", "pattern scaling"]
+    at = found["scenario_nrmse_total"].squeeze("scenario_channel")
+    before = scores["scenario_nrmse_total"].squeeze()
+    for name, scenario in (("a", "other"), ("b", "other"), ("c", "third")):
+        expected = before.sel(scenario_source="network")
+        np.testing.assert_array_equal(at.sel(scenario_source=name, scenario=scenario), expected)
+    assert np.isnan(at.sel(scenario_source="c", scenario="other"))
+    for scenario in ("other", "third"):
+        np.testing.assert_array_equal(at.sel(scenario_source=own, scenario=scenario), before.sel(scenario_source=own))
+    assert "scenario" not in combine({n: scores.drop_dims("scenario") for n in "ab"}).dims
+
+
+def test_emulators_on_other_truths_of_a_scenario_are_refused(scores):
+    others = {
+        "number of members": scores.assign(scenario_members=scores["scenario_members"] + 1),
+        "truth": scores.assign(scenario_truth_map=scores["scenario_truth_map"] + 1e-3),
+        "forcing": scores.assign(scenario_forcing=scores["scenario_forcing"] * 2),
+        "training scenarios beside it": scores.assign(scenario_nrmse_total=scores["scenario_nrmse_total"] * 2),
+    }
+    for what, other in others.items():
+        with pytest.raises(ValueError, match=f"a and b scored with the same {what} of other, got another"):
+            combine_scenarios({"a": scores, "b": other})
+    with pytest.raises(ValueError, match="over the same years of other, got 2003 to 2011 and 2004 to 2011"):
+        combine_scenarios({"a": scores, "b": scores.isel(scenario_year=slice(1, None))})
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The page of long runs by years: what the figures say of runs whose climate is known."""
 
+import csv
+import io
 import json
 import re
 
@@ -12,8 +14,10 @@ from emulator.report.given_forcing import forcing_caveats
 from emulator.report.panel import PANELS
 from emulator.report.panels.long_climate import by_years
 from emulator.report.style import Panel, figures
+from emulator.report.tables import climate_rows, rows_to_csv, to_json
 from emulator.report.view import View
 from emulator.verify.assemble import open_scores, write_scores
+from emulator.verify.merging import combine
 from emulator.verify.verification import score
 
 GRID, YEARS = Grid.gaussian(6), 7
@@ -94,6 +98,29 @@ def test_forcing_that_was_changed_or_is_new_is_among_the_caveats(view):
 def test_scores_without_long_runs_have_no_such_panels(view):
     plain = View(view.scores.drop_vars([name for name in view.scores if name.startswith("climate_")]))
     assert told(plain) == ""
+
+
+def test_tables_hold_the_scores_by_years_in_the_stores_units(view):
+    """A row for each run and field, in the CSV and in the JSON."""
+    rows = list(csv.DictReader(io.StringIO(rows_to_csv(climate_rows(view)))))
+    assert [row["run"] for row in rows] == ["control", "warm"]
+    at = view.scores.sel(climate_run="warm").squeeze("climate_channel")
+    told = json.loads(to_json(view))["climate"][1]
+    for row in (told, rows[1]):
+        for name in ("year_bias_rmse", "global_spread", "drift", "resembled_year", "response_correlation"):
+            np.testing.assert_allclose(float(row[name]), at[f"climate_{name}"], rtol=1e-7, err_msg=name)
+        found = [float(row[f"{of}response"]) for of in ("", "reference_")]
+        np.testing.assert_allclose(found, at["climate_response"], rtol=1e-7)
+    assert rows[0]["response"] == "" and json.loads(to_json(view))["climate"][0]["response"] is None
+
+
+def test_what_long_runs_were_given_is_told_of_models_side_by_side(view):
+    found = combine({"a": view.scores, "b": view.scores})
+    assert found["climate_run"].values.tolist() == ["a control", "a warm", "b control", "b warm"]
+    changed = [text for text in forcing_caveats(View(found)) if "changed by 2 K" in text]
+    assert [text.split(" was given to ")[1] for text in changed] == [
+        f"{name} warm changed by 2 K everywhere." for name in "ab"
+    ]
 
 
 def test_a_year_beside_a_year_has_no_table_of_years(view):

@@ -8,8 +8,10 @@ import xarray as xr
 from emulator.planet.calendar import TimeStep
 from emulator.planet.grid import Grid
 from emulator.verify import yearly
+from emulator.verify.climates.means import mean_bias
 from emulator.verify.long_climate import SCORES, Pair, yearly_scores
 from emulator.verify.long_runs import long_run_scores
+from emulator.verify.response import responses
 from emulator.verify.sea_index import FIELD
 from emulator.verify.yearly import Moments, line, spread, year_numbers, year_start, years_of
 
@@ -162,6 +164,40 @@ def _of_stores(reference, run, sst, **references) -> xr.Dataset:
     return long_run_scores(_store(reference, sst), {"run": _run(run)}, GRID, references=references or None)
 
 
+@pytest.mark.parametrize("size", [0.2, 1.0])
+def test_the_ceiling_is_what_a_perfect_emulator_reaches(size):
+    """Four climates of one forced pattern, each with years of its own: the mean correlation over many such is the ceiling's,
+    and the chance in a mean over years is that put in."""
+    random, count, draws = np.random.default_rng(5), 4, 150
+    area, departure = AREA / AREA.sum(), PATTERN - PATTERN @ AREA / AREA.sum()
+    found, ceilings, chances = [], [], []
+    for _ in range(draws):
+        means = size * random.standard_normal((4, count, AREA.size))
+        means[2:] += PATTERN  # run and reference, then both warmer
+        scores = []
+        for run, reference in (means[:2], means[2:]):
+            one, other = (_years_alone(each) for each in (run, reference))
+            found_bias = mean_bias(Pair([one], other, GRID, area))
+            part = xr.Dataset({f"climate_{n}": found_bias[n] for n in ("year_mean_map", "pattern_noise")})
+            scores.append(part.expand_dims("climate_channel"))
+        climate = xr.concat(scores, "climate_run").assign(climate_reference=("climate_run", ["truth", "warm"]))
+        change = responses(climate, GRID)
+        found.append(change["climate_response_correlation"][1][1, 0])
+        ceilings.append(change["climate_response_correlation_ceiling"][1][1, 0])
+        chances.append(climate["climate_pattern_noise"].values)
+    noise = size**2 * (1 - (area**2).sum()) / count  # of a mean over years, about the area mean
+    np.testing.assert_allclose(np.mean(chances, axis=0), noise, rtol=0.02)
+    signal = departure**2 @ area
+    np.testing.assert_allclose(np.mean(ceilings), signal / (signal + 2 * noise), rtol=0.06)
+    np.testing.assert_allclose(np.mean(found), np.mean(ceilings), rtol=0.06)
+
+
+def _years_alone(means: np.ndarray):
+    """Years `(year, cell)` of which nothing but the mean is looked at."""
+    empty = np.zeros((len(means), 12))
+    return yearly.Years(np.arange(len(means)), means, means, means.astype(complex), empty)
+
+
 def test_from_stores_all_members_count_and_the_response_is_that_of_the_references():
     """A run that warms by 1.8 K where its reference warms by 2 K, in the same pattern; its members differ by a constant."""
     control, offsets = noise() + 280, np.array([-0.1, 0.1])[:, None, None]
@@ -175,6 +211,8 @@ def test_from_stores_all_members_count_and_the_response_is_that_of_the_reference
     np.testing.assert_allclose(found["climate_response_correlation"].sel(climate_run="warm"), 1)
     np.testing.assert_allclose(found["climate_response_rmse"].sel(climate_run="warm"), 0.2 * np.sqrt(PATTERN**2 @ AREA))
     assert np.isnan(found["climate_response"].sel(climate_run="control")).all()
+    ceiling = found["climate_response_correlation_ceiling"]
+    assert np.isnan(ceiling.sel(climate_run="control")) and 0.5 < float(ceiling.sel(climate_run="warm")) < 1
     assert found["climate_reference"].values.tolist() == ["truth", "warm"]
     assert found["climate_years"].values[0] == "8 years of 2 members from 1999, beside 8 years from 1999"
     series = found["climate_year_series"].sel(climate_run="control")

@@ -4,7 +4,7 @@ import html
 
 import numpy as np
 
-from emulator.report.display import head_cells, html_table, number, table, unit_cell
+from emulator.report.display import head_cells, html_table, note, number, table, unit_cell
 from emulator.report.panel import panel
 from emulator.report.panels.climate import channels_of
 from emulator.report.panels.long_climate import SHOWN, first_with, known_to, paired_maps, runs_of
@@ -27,15 +27,28 @@ def responses(view: View) -> list:
                 f"{unit_cell(view.title(channel), view.units(channel))}<td>{html.escape(run)}</td>"
                 f'<td>{number(ours)}</td><td>{number(theirs)}</td><td class="value">{share}</td>'
                 f"<td>{number(float(at['climate_response_rmse']) * view.factor(channel))}</td>"
-                f"<td>{float(at['climate_response_correlation']):.2f}</td>"
+                f"<td>{float(at['climate_response_correlation']):.2f}</td><td>{_ceiling(at)}</td>"
             )
     if not rows:
         return []
     head = head_cells(
-        ("Run", "Change of the global mean", "Of the reference", "Ratio", "Error of the map", "Correlation")
+        (
+            "Run",
+            "Change of the global mean",
+            "Of the reference",
+            "Ratio",
+            "Error of the map",
+            "Correlation",
+            "Its ceiling",
+        )
     )
     caption = f"Change of the time mean from {html.escape(first)}, and from the truth to the run's own reference"
-    parts = [table("Response of the long runs", html_table(head, rows, caption))]
+    about = (
+        "The ceiling is the correlation that a perfect emulator would reach on average: the maps hold weather, of the run "
+        "and of the reference, as much as their years differ among each other. Longer runs and more members raise it; of "
+        "one year it is not known."
+    )
+    parts = [table("Response of the long runs", html_table(head, rows, caption)), note(about)]
     channel = known_to(view, "climate_response_rmse")[0]
     run = first_with(view, "climate_response_rmse", channel)
     maps = scores["climate_response_map"].sel(climate_run=run, climate_channel=channel)
@@ -45,6 +58,11 @@ def responses(view: View) -> list:
         about = "Both maps should have the same pattern: where the run warms too little it has not learnt what makes it warm."
         parts.append(Panel("Response", text, about, png(figure, text)))
     return parts
+
+
+def _ceiling(at) -> str:
+    ceiling = float(at.get("climate_response_correlation_ceiling", np.nan))
+    return f"{ceiling:.2f}" if np.isfinite(ceiling) else "–"
 
 
 @panel("long-run", 44, needs=("climate_distance_to_year",))
