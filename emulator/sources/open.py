@@ -50,6 +50,7 @@ class Format:
       begins: whether the first bytes of a file are this format's.
       folder_files: names of files of which a folder of this format has one; empty for formats that are no folders.
       suffixes: of URLs, and of folders.
+      holds: whether what lies at a path or URL is this format's, where others have the same files and suffixes.
       reads_urls: whether URLs are opened as they are; else they are copied here first.
     """
 
@@ -60,6 +61,7 @@ class Format:
     folder_files: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     reads_urls: bool = False
+    holds: Callable[[str], bool] = lambda path: True
 
 
 FORMATS: Registry[Format] = Registry("source format", "emulator.sources.formats")
@@ -78,13 +80,13 @@ def format_of(path: str) -> Format:
     known = list(FORMATS.all().values())
     remote, bare = "://" in path, path.rstrip("/")
     for entry in known:
-        if bare.endswith(entry.suffixes) and (remote or entry.folder_files):
+        if bare.endswith(entry.suffixes) and (remote or entry.folder_files) and entry.holds(path):
             return entry
     if remote:
         return FORMATS[DEFAULT_OF_URLS]
     if os.path.isdir(path):
         for entry in known:
-            if any(os.path.exists(os.path.join(path, file)) for file in entry.folder_files):
+            if any(os.path.exists(os.path.join(path, file)) for file in entry.folder_files) and entry.holds(path):
                 return entry
         files = " or ".join(file for entry in known for file in entry.folder_files)
         raise ValueError(f"Expected a file or a Zarr store at {path}, got a folder without {files}")
