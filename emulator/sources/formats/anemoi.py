@@ -1,8 +1,8 @@
-"""Stores of anemoi-datasets: one Zarr array `data` (time, variable, ensemble, cell), and what its variables are as attributes.
+"""Stores of anemoi-datasets: one Zarr array `data` (time, variable, ensemble, cell), whose attributes say what it holds.
 
-A variable on several levels is one of ours again (`t_500`, `t_850`), cells of a grid with rows and columns get those back, and
-missing dates are no times of it. What anemoi computes from time and place alone is left out. A chunk holds all variables at
-a time: those of one slab of an ingest are decompressed once and kept, as far as `KEPT_BYTES` goes.
+Variables that are levels of one field (`t_500`, `t_850`) become that field, cells of a grid with rows and columns get those
+back, and missing dates are no times. What anemoi computes from time and place alone is left out. A chunk holds all variables
+at a time: those of a slab of an ingest are decompressed once and kept, as far as `KEPT_BYTES` goes.
 """
 
 import collections
@@ -33,8 +33,14 @@ LEVELS = {"pl": "hPa", "ml": "hybrid_sigma_pressure"}  # units of `levelist` by 
 METHODS = {"average": "mean", "accumulation": "sum"}
 UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 STRAIGHT = 1e-4  # degrees within which the places of a row or a column are the same
-KEPT_BYTES = 768 << 20  # of decompressed chunks in a process: all variables of a slab, whatever the grid, are about 512 MB
+KEPT_BYTES = (
+    768 << 20
+)  # of decompressed chunks in a process: all variables of a slab, whatever the grid, are about 512 MB
 
+KEPT: collections.OrderedDict[tuple, np.ndarray] = (
+    collections.OrderedDict()
+)  # chunks of this process, the latest used last
+LOCK = threading.Lock()
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +69,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
     and `intervals` (hours that values cover) as far as the store records them. Raises `ValueError` naming the path for
     layouts other than the gridded one of versions 0.*.
     """
-    with decoding("anemoi", path):
+    with decoding("anemoi-datasets", path):
         group = zarr.open_group(location, mode="r")
         attributes = dict(group.attrs)
         _check_layout(attributes, group, path)
@@ -74,14 +80,12 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
                 f"{len(attributes['variables'])}"
             )
         times = np.flatnonzero(~np.isin(dates, np.array(attributes.get("missing_dates", ()), "datetime64[ns]")))
-        place, space = _places(group, attributes)
+        place, space, shape = _places(group, attributes)
         shared = place | {"time": ("time", dates[times])}
         members = data.shape[2] > 1
         if members:
             shared["number"] = ("number", _members(attributes, data.shape[2]))
         columns = _Columns(location, (attributes.get("uuid"), attributes.get("latest_write_timestamp")))
-        shape = tuple(len(place[d][1]) for d in ("latitude", "longitude")) if len(space) == 2 else data.shape[3:]
-        shape = shape[::-1] if space[0] == "longitude" else shape
         fields: dict[tuple, dict] = {}
         for name, parts in _fields(attributes, path).items():
             levels = tuple(level for _, level, _ in parts)
@@ -168,7 +172,9 @@ def _units_of_ecmwf(param: str, level: float | None) -> str | None:
     if not (matches := recognise(param, {}, None if level is None else "level")):
         return None
     entry = VARIABLES[matches[0].name]
-    return {"kg m-2 s-1": "m", "W m-2": "J m-2", "N m-2": "N m-2 s"}[entry.units] if entry.cell == "mean" else entry.units
+    return (
+        {"kg m-2 s-1": "m", "W m-2": "J m-2", "N m-2": "N m-2 s"}[entry.units] if entry.cell == "mean" else entry.units
+    )
 
 
 def _members(attributes: dict, count: int) -> np.ndarray:
@@ -178,8 +184,8 @@ def _members(attributes: dict, count: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-def _places(group: zarr.Group, attributes: dict) -> tuple[dict, tuple[str, ...]]:
-    """Latitudes and longitudes, of rows and columns where the cells are such, and the dimensions of a field."""
+def _places(group: zarr.Group, attributes: dict) -> tuple[dict, tuple[str, ...], tuple[int, ...]]:
+    """Latitudes and longitudes, of rows and columns where the cells are such; dimensions and shape of a field."""
     names = {*group.array_keys()}
     north, east = (
         np.asarray(group[n if n in names else n.removesuffix("s")][:], np.float64) for n in ("latitudes", "longitudes")
@@ -188,11 +194,11 @@ def _places(group: zarr.Group, attributes: dict) -> tuple[dict, tuple[str, ...]]
         rows, columns = north.reshape(shape), east.reshape(shape) % 360
         if _straight(rows, 1) and _straight(columns, 0):
             place = {"latitude": ("latitude", rows[:, 0]), "longitude": ("longitude", columns[0])}
-            return place, ("latitude", "longitude")
+            return place, ("latitude", "longitude"), shape
         if _straight(rows, 0) and _straight(columns, 1):
             place = {"latitude": ("latitude", rows[0]), "longitude": ("longitude", columns[:, 0])}
-            return place, ("longitude", "latitude")
-    return {"latitude": ("cell", north), "longitude": ("cell", east)}, ("cell",)
+            return place, ("longitude", "latitude"), shape
+    return {"latitude": ("cell", north), "longitude": ("cell", east)}, ("cell",), north.shape
 
 
 def _shapes(recorded, north: np.ndarray) -> list[tuple[int, int]]:
@@ -211,34 +217,31 @@ def _straight(values: np.ndarray, along: int) -> bool:
 
 
 class _Columns:
-    """Chunks of all variables of a store, decompressed, of which a process keeps the latest.
+    """Chunks of a store, all variables together, of which a process keeps the latest.
 
     Args:
       location: of the store; written: which of the stores that have lain there it is.
     """
 
-    _kept: collections.OrderedDict = collections.OrderedDict()
-    _lock = threading.Lock()
-
     def __init__(self, location: str, written: tuple):
         self.location, self.written = location, written
 
     def chunk(self, number: int) -> np.ndarray | None:
-        """All of the array at the times of a chunk, `(time, variable, ensemble, cell)`; None where that is too much to keep."""
+        """The array at the times of a chunk, `(time, variable, ensemble, cell)`; None where that is too much to keep."""
         data = _data(self.location, self.written)
         length = data.chunks[0]
-        if 2 * length * data[0:0].dtype.itemsize * int(np.prod(data.shape[1:])) > KEPT_BYTES:
+        if 2 * length * data.dtype.itemsize * int(np.prod(data.shape[1:])) > KEPT_BYTES:
             return None
         key = (self.location, self.written, number)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+        with LOCK:
+            if key in KEPT:
+                KEPT.move_to_end(key)
+                return KEPT[key]
         values = data[number * length : (number + 1) * length]
-        with self._lock:
-            self._kept[key] = values
-            while sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
-                self._kept.popitem(last=False)
+        with LOCK:
+            KEPT[key] = values
+            while sum(kept.nbytes for kept in KEPT.values()) > KEPT_BYTES:
+                KEPT.popitem(last=False)
         return values
 
 
@@ -289,4 +292,5 @@ class _AnemoiArray(BackendArray):
         return values if self._members > 1 else values[0]
 
 
-register(Format("anemoi", "anemoi", opens, folder_files=FILES, suffixes=(".zarr",), reads_urls=True, holds=holds))
+LABEL = "Zarr of anemoi-datasets"
+register(Format("anemoi", LABEL, opens, folder_files=FILES, suffixes=(".zarr",), reads_urls=True, holds=holds))
