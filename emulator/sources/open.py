@@ -50,6 +50,8 @@ class Format:
       begins: whether the first bytes of a file are this format's.
       folder_files: names of files of which a folder of this format has one; empty for formats that are no folders.
       suffixes: of URLs, and of folders.
+      holds: whether what lies at a path or URL is this format's, where others have the same files or suffixes; None where it
+        is by its files and suffix.
       reads_urls: whether URLs are opened as they are; else they are copied here first.
     """
 
@@ -60,6 +62,7 @@ class Format:
     folder_files: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     reads_urls: bool = False
+    holds: Callable[[str], bool] | None = None
 
 
 FORMATS: Registry[Format] = Registry("source format", "emulator.sources.formats")
@@ -75,18 +78,21 @@ def format_of(path: str) -> Format:
 
     Raises `ValueError` naming the path where it is none.
     """
-    known = list(FORMATS.all().values())
     remote, bare = "://" in path, path.rstrip("/")
+    # Formats that have to look inside come first, but at a URL, where that is left to `open_source`.
+    known = sorted(FORMATS.all().values(), key=lambda entry: (entry.holds is None) != remote)
     for entry in known:
-        if bare.endswith(entry.suffixes) and (remote or entry.folder_files):
+        fits = bare.endswith(entry.suffixes) and (remote or entry.folder_files)
+        if fits and (remote or entry.holds is None or entry.holds(path)):
             return entry
     if remote:
         return FORMATS[DEFAULT_OF_URLS]
     if os.path.isdir(path):
         for entry in known:
-            if any(os.path.exists(os.path.join(path, file)) for file in entry.folder_files):
+            there = any(os.path.exists(os.path.join(path, file)) for file in entry.folder_files)
+            if there and (entry.holds is None or entry.holds(path)):
                 return entry
-        files = " or ".join(file for entry in known for file in entry.folder_files)
+        files = " or ".join(dict.fromkeys(file for entry in known for file in entry.folder_files))
         raise ValueError(f"Expected a file or a Zarr store at {path}, got a folder without {files}")
     try:
         with open(path, "rb") as file:
@@ -99,6 +105,14 @@ def format_of(path: str) -> Format:
                 return entry
     *labels, last = (entry.label for entry in known)
     raise ValueError(f"Expected {', '.join(labels)} or {last} at {path}, got {what(path, start)}")
+
+
+def _inside(entry: Format, url: str) -> Format:
+    """Of the formats that share the suffix of a URL the one that holds what lies there."""
+    for other in FORMATS.all().values():
+        if other.holds is not None and {*other.suffixes} & {*entry.suffixes} and other.holds(url):
+            return other
+    return entry
 
 
 @contextlib.contextmanager
@@ -199,6 +213,7 @@ def open_source(path: str, engine: str = "auto", request: Request | None = None)
     """
     with reaching(path):
         entry = format_of(path) if engine == "auto" else FORMATS[engine]
+        entry = _inside(entry, path) if engine == "auto" and "://" in path else entry
         fetched = "://" in path and not entry.reads_urls
         location = fsspec.open_local(f"simplecache::{path}") if fetched else path
         if (engine != "auto" or fetched) and os.path.isfile(location):
