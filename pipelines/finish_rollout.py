@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emulator.forecasting.export import export
+from emulator.exports.export import export_beside
 from emulator.forecasting.pressure import write_on_pressure
 from pipelines.config import RolloutConfig
 
@@ -14,4 +14,4 @@ def finish_rollout(config: RolloutConfig) -> None:
             write_on_pressure(store, config.vertical.pressure)
     for kind in config.also:
         if Path(config.output).exists():
-            export(config.output, kind)
+            export_beside(config.output, kind)

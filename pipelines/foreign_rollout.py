@@ -2,13 +2,12 @@
 
 from emulator.bridges.forecasts import ForeignForecaster
 from emulator.bridges.run import foreign_attributes, foreign_forecaster
-from emulator.forecasting.export import check_formats
+from emulator.exports.export import check_formats
 from emulator.forecasting.options import ThinOptions
 from emulator.forecasting.pressure import check_pressures
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.store.analysis import open_analysis
-from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
 from pipelines.finish_rollout import finish_rollout
 from pipelines.starts import starts_of
@@ -40,7 +39,7 @@ def check_foreign(config: RolloutConfig) -> str:
 def _prepared(config: RolloutConfig) -> tuple[ForeignForecaster, list, int]:
     """The forecaster, the initial times and the number of steps."""
     dataset = open_analysis(config.store)
-    check_formats(config.also, grid_of(dataset))
+    check_formats(config.also, dataset)
     forecaster = foreign_forecaster(config.model.model_dump(), dataset)
     if config.vertical is not None:
         predicted, thin = [name.variable for name in forecaster.model.outputs], ThinOptions.of(config.thin.model_dump())

@@ -12,8 +12,8 @@ import xarray as xr
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import check_offsets
+from emulator.exports.export import check_formats
 from emulator.forecasting.ensembles import check_ensemble
-from emulator.forecasting.export import check_formats
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import EnsembleOptions, ThinOptions, ocean_options
@@ -68,7 +68,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         foreign_rollout(config, share, watched)
         return
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
-    check_formats(config.also, grid_of(dataset))
+    check_formats(config.also, dataset)
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device, space).bounded(config.bounds)
     saved = getattr(models.first, "metadata", None)
@@ -157,7 +157,7 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         for path in checkpoints_of(config):
             saved = describe(path)
             make_network(saved["config"]["network"], Layout.from_json(saved["layout"]), grid_of(dataset), space)
-    check_formats(config.also, grid_of(dataset))
+    check_formats(config.also, dataset)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])

@@ -1,4 +1,4 @@
-"""How members of an ensemble differ, what of forecasts is written and on which levels, which ocean: options. Needs no torch."""
+"""How members of an ensemble differ, what of forecasts is written on which levels, which ocean: options. Needs no torch."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """From sigma and hybrid levels to pressure levels, and the height of a pressure, on NumPy arrays.
 
-Linear in the logarithm of pressure between full levels, which lie half-way between the interfaces (Simmons and Burridge 1981).
-Above the top level and below the lowest one the value is that of the level; but below the lowest level temperature rises at
-6.5 K km-1 (Trenberth, Berry and Buja 1993, without their limits over high ground) and geopotential follows hydrostatically,
-so that both stay plausible under mountains.
+Linear in the logarithm of pressure between full levels, which lie half-way between the interfaces (Simmons and Burridge
+1981). Above the top level and below the lowest one the value is that of the level; but below the lowest level temperature
+rises at 6.5 K km-1 (Trenberth, Berry and Buja 1993, without their limits over high ground) and geopotential follows
+hydrostatically, so that both stay plausible under mountains.
 """
 
 import numpy as np

@@ -24,8 +24,8 @@ def on_pressure(dataset: xr.Dataset, pressures: Sequence[float]) -> xr.Dataset:
 
     Args:
       dataset: as `open_analysis` or `open_forecast` gives it, or a part of it. pressures: hPa.
-    Raises `ValueError` for pressures that are not positive and increasing, for levels of pressure already or none, and without
-    surface pressure.
+    Raises `ValueError` for pressures that are not positive and increasing, for levels of pressure already or none, and
+    without surface pressure.
     """
     levels, wanted = check_interpolation(dataset, pressures), np.asarray(pressures, np.float64) * 100
     ground = dataset[SURFACE_PRESSURE]
@@ -71,9 +71,8 @@ def check_interpolation(dataset: xr.Dataset, pressures: Sequence[float]) -> Leve
         raise ValueError(f"Expected increasing pressures in hPa to interpolate to, got {list(map(float, wanted))}")
     levels = levels_of(dataset)
     if levels is None or levels.kind == "pressure":
-        raise ValueError(
-            f"Expected whole columns of sigma or hybrid levels to interpolate from, got {'pressure levels' if levels else 'none'}"
-        )
+        got = "pressure levels" if levels else "none"
+        raise ValueError(f"Expected whole columns of sigma or hybrid levels to interpolate from, got {got}")
     if SURFACE_PRESSURE not in dataset:
         raise ValueError(f"Expected {SURFACE_PRESSURE} beside {levels.kind} levels to interpolate from, got none")
     return levels
