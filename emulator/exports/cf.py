@@ -15,7 +15,7 @@ from emulator.store.schema import entry
 CONVENTIONS = "CF-1.11"
 OURS = ("role", "domain", "short_name", "minimum", "maximum")  # attributes of our stores that CF has no words for
 NAMES = {"member": "realization", "level": "level"}
-TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "float64", "_FillValue": None}  # int64 is new in CF-1.9
 
 
 def to_cf(dataset: xr.Dataset) -> xr.Dataset:
@@ -38,6 +38,10 @@ def to_cf(dataset: xr.Dataset) -> xr.Dataset:
     for name, field in dataset.data_vars.items():
         if "role" in field.attrs or known(str(name)) is not None:
             field.attrs = _attributes(entry(dataset, str(name)), field)
+    if "cell_area" in dataset:
+        dataset["cell_area"].attrs = {"long_name": "share of the sphere in a cell", "units": "1"} | dataset[
+            "cell_area"
+        ].attrs
     dataset.attrs = {k: v for k, v in attributes.items() if k not in ("complete", "emulator_schema")}
     dataset.attrs["Conventions"] = CONVENTIONS
     for name, variable in dataset.variables.items():

@@ -24,6 +24,10 @@ def export(store: str | os.PathLike, to: str, output: str | os.PathLike, levels:
     when the disk is full.
     """
     target, output = TARGETS[to], Path(output)
+    if target.one is None and target.suffix and output.suffix != target.suffix:
+        raise ValueError(
+            f"Expected an output that ends in {target.suffix}, without which readers of {to} take it for none"
+        )
     if os.path.lexists(output):
         what = "a folder" if output.is_dir() else "a file"
         raise ValueError(f"Expected nothing at {output} yet, got {what}; name another output or remove it")

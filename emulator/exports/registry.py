@@ -18,7 +18,8 @@ class Target:
       about: in a few words, for messages and the command line.
       check: raises `ValueError` for a store that the target cannot hold, and `ImportError` without what writes it.
       write: writes the store as a folder that is not there yet.
-      one: of a target of a file for each forecast or year: writes consecutive blocks of one as a file that ends in `suffix`.
+      one: of a target of a file for each forecast or year: writes consecutive blocks of one as a file.
+      suffix: what the names of these files end in, or that of the folder where the target is one store.
     """
 
     about: str

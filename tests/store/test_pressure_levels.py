@@ -1,7 +1,5 @@
 """Fields on pressure levels against closed forms, numpy's own interpolation, and hybrid levels of a real climate model."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -11,7 +9,6 @@ from emulator.planet.pressure_levels import geopotential_at
 from emulator.planet.vertical import Levels
 from emulator.store.pressure import on_pressure
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "climate"
 PRESSURES = np.array([100.0, 300, 500, 850, 950, 1050])
 PLANET = small_planet(times=3, nlat=8, levels=6)
 
@@ -97,11 +94,9 @@ def test_what_cannot_be_interpolated_is_refused(change, pressures, said):
         on_pressure(change(PLANET), pressures)
 
 
-def test_hybrid_levels_of_a_climate_model():
+def test_hybrid_levels_of_a_climate_model(shared_data):
     """NCAR's own example for interpolation from hybrid levels, with numpy's interpolation in log pressure."""
-    if not (DATA / "vinth2p.nc").exists():
-        pytest.skip("needs the sample data")
-    with xr.open_dataset(DATA / "vinth2p.nc", decode_times=False) as raw:
+    with xr.open_dataset(shared_data / "climate" / "vinth2p.nc", decode_times=False) as raw:
         raw = raw.load()
     a, b = raw["hyam"].values.astype(np.float64) * 1e5, raw["hybm"].values.astype(np.float64)
     half_a, half_b = [0.0], [1.0]  # from the ground up, so that levels lie half-way between interfaces

@@ -213,4 +213,4 @@ def _resolution(grid: Grid) -> str:
     return "x".join(f"{each:.4g}".replace(".", "p") for each in dict.fromkeys(np.round(spacing, 6)))
 
 
-TARGETS.register("anemoi", Target("a Zarr store of anemoi-datasets", check, write))
+TARGETS.register("anemoi", Target("a Zarr store of anemoi-datasets", check, write, suffix=".zarr"))

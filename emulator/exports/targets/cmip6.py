@@ -60,7 +60,7 @@ def write(source: Source, folder: Path) -> None:
                 blocks = iter([_cmorised(first[[name]], name, cmor, source, (table, "fx"), 0)])
                 write_blocks(blocks, folder / f"{stem}.nc")
             else:
-                path = folder / f"{stem}_{_span(source, frequency)}.nc"
+                path = folder / f"{stem}_{_span(source, frequency, entry(first, name).cell)}.nc"
                 write_blocks(_series(source, name, cmor, (table, frequency), member), path)
 
 
@@ -132,8 +132,7 @@ def _times(ends: np.ndarray, starts: np.ndarray, mean: bool) -> dict[str, tuple]
     about = {"standard_name": "time", "long_name": "time", "axis": "T"}
     if not mean:
         return {"time": ("time", ends, about)}
-    spans = [seconds_between(np.array([start, end]))[0] for start, end in zip(starts, ends, strict=True)]
-    middles = np.array([later(end, -span / 2) for end, span in zip(ends, spans, strict=True)])
+    middles = _middles(ends, starts)
     bounds = ("time", "bnds"), np.stack([starts, ends], axis=1)
     return {"time": ("time", middles, about | {"bounds": "time_bnds"}), "time_bnds": bounds}
 
@@ -190,18 +189,27 @@ def _experiment(source: Source) -> str:
     return "forecast" if source.is_forecast else "analysis"
 
 
-def _span(source: Source, frequency: str) -> str:
-    """The times of the first and the last value as part of a file's name."""
-    if source.is_forecast:
-        init = source.dataset["init_time"].values[:1]
-        times = valid_times(init, source.dataset["lead_time"].values[[0, -1]])[0]
+def _span(source: Source, frequency: str, cell: str) -> str:
+    """The first and the last time of a field, or middle of an interval, as part of a file's name."""
+    dataset, along = source.dataset, "lead_time" if source.is_forecast else "time"
+    ends, starts = dataset[along].values, dataset[STARTS].values
+    if cell == "mean":
+        kept = np.flatnonzero(ends > starts)[[0, -1]]
+        ends, starts = ends[kept], starts[kept]
     else:
-        times = source.dataset["time"].values[[0, -1]]
-    if frequency == "mon":  # a month ends with its last moment
-        times = [later(time, -1) for time in times]
+        ends, starts = ends[[0, -1]], ends[[0, -1]]
+    if source.is_forecast:
+        init = dataset["init_time"].values[:1]
+        ends, starts = (valid_times(init, each)[0] for each in (ends, starts))
+    times = _middles(ends, starts)
     texts = [str(np.datetime_as_string(t, "m")) if isinstance(t, np.datetime64) else t.isoformat()[:16] for t in times]
     digits = DIGITS.get(frequency, 12)
     return "-".join("".join(c for c in text if c.isdigit())[:digits] for text in texts)
+
+
+def _middles(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    spans = [seconds_between(np.array([start, end]))[0] for start, end in zip(starts, ends, strict=True)]
+    return np.array([later(end, -span / 2) for end, span in zip(ends, spans, strict=True)])
 
 
 TARGETS.register("cmip6", Target("CMIP6 files, one variable each", check, write))

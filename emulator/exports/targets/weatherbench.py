@@ -1,7 +1,8 @@
 """WeatherBench 2's layout, which its tools and WeatherBench-X open: Zarr 2, ERA5's long names, levels in hPa.
 
 Forecasts are `(time, prediction_timedelta, [number,] level, latitude, longitude)` by initial time, an analysis
-`(time, [number,] level, latitude, longitude)`. Precipitation is an amount over the step, `total_precipitation_6hr` in m, as there.
+`(time, [number,] level, latitude, longitude)`. Precipitation is an amount over the step, `total_precipitation_6hr` in
+m, as there.
 """
 
 import warnings
@@ -112,4 +113,4 @@ def _hours(source: Source) -> dict[str, float]:
     return {RAIN: float(spans[0])} if len(spans) == 1 and spans[0] == round(spans[0]) else {}
 
 
-TARGETS.register("weatherbench", Target("WeatherBench 2's Zarr layout", check, write))
+TARGETS.register("weatherbench", Target("WeatherBench 2's Zarr layout", check, write, suffix=".zarr"))
