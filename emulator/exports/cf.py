@@ -114,11 +114,11 @@ def _levels(dataset) -> None:
         attributes["standard_name"] = "atmosphere_sigma_coordinate"
         if "surface_pressure" in dataset:
             dataset["ptop"] = ((), 0.0, {"units": "Pa", "long_name": "pressure at the top of the model"})
-            attributes["formula_terms"] = "sigma: level ps: surface_pressure ptop: ptop"
+            dataset["level"].attrs["formula_terms"] = "sigma: level ps: surface_pressure ptop: ptop"
         return
     attributes["standard_name"] = "atmosphere_hybrid_sigma_pressure_coordinate"
     if "half_level_a" in dataset and "surface_pressure" in dataset:
         for letter, unit in (("a", "Pa"), ("b", "1")):
             half = dataset[f"half_level_{letter}"].values
             dataset[letter if letter == "b" else "ap"] = ("level", (half[1:] + half[:-1]) / 2, {"units": unit})
-        attributes["formula_terms"] = "ap: ap b: b ps: surface_pressure"
+        dataset["level"].attrs["formula_terms"] = "ap: ap b: b ps: surface_pressure"
