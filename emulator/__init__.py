@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.data.forcing import Forcing as Forcing
     from emulator.data.forcing import StepInputs as StepInputs
     from emulator.data.samples import Samples as Samples
+    from emulator.exports.export import export as export
     from emulator.forecasting.run import forecast as forecast
     from emulator.ingestion.options import IngestOptions as IngestOptions
     from emulator.ingestion.run import ingest as ingest
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.sphere.transform import transform as transform
     from emulator.store.analysis import open_analysis as open_analysis
     from emulator.store.forecast import open_forecast as open_forecast
+    from emulator.store.pressure import on_pressure as on_pressure
     from emulator.store.statistics import write_statistics as statistics  # noqa: F401
     from emulator.training.run import train as train
     from emulator.verify.audit import audit as budgets  # noqa: F401
@@ -50,6 +52,8 @@ _WHERE = {
     "IngestOptions": "emulator.ingestion.options:IngestOptions",
     "open_analysis": "emulator.store.analysis:open_analysis",  # a store -> a dataset
     "open_forecast": "emulator.store.forecast:open_forecast",
+    "on_pressure": "emulator.store.pressure:on_pressure",  # fields on sigma or hybrid levels -> on pressure levels
+    "export": "emulator.exports.export:export",  # a store -> files or stores of other tools
     "statistics": "emulator.store.statistics:write_statistics",  # an analysis store -> what training normalises with
     # training and forecasts
     "train": "emulator.training.run:train",  # a store and its statistics -> a checkpoint and its step

@@ -36,7 +36,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
     for output in _outputs(stage, config):
         _check_writable(stage, output)
     if stage == "rollout":
-        from emulator.forecasting.export import check_formats
+        from emulator.exports.export import check_formats
 
         check_formats(config.also)
     if stage == "train" and config.start is not None:

@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("store", type=Path)
     inspect.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sample maps of its fields")
 
+    export = command("export", _export, "write an analysis or forecast store for other tools")
+    export.add_argument("store", type=Path, help="a finished store")
+    export.add_argument("--to", required=True, metavar="TARGET", help="anemoi, cmip6, grib, netcdf or weatherbench")
+    export.add_argument("--output", type=Path, required=True, help="where nothing lies yet; a folder is made")
+    levels = "pressures in hPa, such as 500,850, to interpolate sigma or hybrid levels to"
+    export.add_argument("--levels", type=_numbers, metavar="HPA,...", help=levels)
+
     models = command("models", _models, "list the kinds of networks, their options and parameter counts")
     models.add_argument("kinds", nargs="*", metavar="KIND", help="show these alone")
     command("doctor", _doctor, "show devices and versions, and measure the speed of this machine and its network")
@@ -141,6 +148,15 @@ def _part(text: str) -> tuple[int, int]:
     if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected i/N with 1 <= i <= N, got {text!r}")
     return int(number), int(count)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between, such as 500,850, got {text!r}"
+        ) from None
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -213,6 +229,12 @@ def _gate(options) -> int:
             print(finding.line())
     print(f"{len(failed)} of {len(findings)} scores are significantly worse or missing")
     return 1 if failed else 0
+
+
+def _export(options) -> None:
+    from emulator.exports.export import export
+
+    print(export(options.store, options.to, options.output, options.levels))
 
 
 def _doctor(options) -> None:

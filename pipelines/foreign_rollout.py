@@ -1,16 +1,15 @@
 """Forecasts with a model of another package, written like those of our own."""
 
-from pathlib import Path
-
 from emulator.bridges.forecasts import ForeignForecaster
 from emulator.bridges.run import foreign_attributes, foreign_forecaster
-from emulator.forecasting.export import check_formats, export
+from emulator.exports.export import check_formats
 from emulator.forecasting.options import ThinOptions
+from emulator.forecasting.pressure import check_pressures
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, write
 from emulator.store.analysis import open_analysis
-from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
+from pipelines.finish_rollout import finish_rollout
 from pipelines.starts import starts_of
 
 
@@ -28,9 +27,7 @@ def foreign_rollout(config: RolloutConfig, share: tuple[int, int], watched) -> N
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         daily = Schedule.every(total, max(1, round(86400 / step.seconds)))
         write(Output(config.long_run, attributes, weights, None, share), forecaster, inits[:1], daily, watched)
-    for kind in config.also:
-        if Path(config.output).exists():
-            export(config.output, kind)
+    finish_rollout(config)
 
 
 def check_foreign(config: RolloutConfig) -> str:
@@ -42,8 +39,11 @@ def check_foreign(config: RolloutConfig) -> str:
 def _prepared(config: RolloutConfig) -> tuple[ForeignForecaster, list, int]:
     """The forecaster, the initial times and the number of steps."""
     dataset = open_analysis(config.store)
-    check_formats(config.also, grid_of(dataset))
+    check_formats(config.also, dataset)
     forecaster = foreign_forecaster(config.model.model_dump(), dataset)
+    if config.vertical is not None:
+        predicted, thin = [name.variable for name in forecaster.model.outputs], ThinOptions.of(config.thin.model_dump())
+        check_pressures(dataset, config.vertical.pressure, predicted, thin)
     steps = count_steps(forecaster.forcing.step, config.lead_days, config.lead)
     starts = starts_of(config, forecaster.length, len(forecaster.model.starts))
     return forecaster, starts.of(dataset, steps, str(config.store)), steps

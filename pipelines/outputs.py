@@ -23,7 +23,9 @@ def written(stage: str, config: Model) -> list[Path]:
     if stage == "ingest":
         return [one.output for one in config.stores()]
     paths = [Path(path) for path in (getattr(config, name) for name in WRITTEN[stage]) if path is not None]
-    return _with_oceans([*paths, *config.scenario_stores.values()], config) if stage == "rollout" else paths
+    if stage != "rollout":
+        return paths
+    return [*_with_oceans([*paths, *config.scenario_stores.values()], config), *config.pressure_stores.values()]
 
 
 def _with_oceans(stores: list[Path], config: Model) -> list[Path]:
@@ -49,7 +51,8 @@ def files(stage: str, config: Model) -> list[Path]:
     if stage == "rollout":
         stores = [output, *config.scenario_stores.values(), *([config.uncorrected] if config.uncorrected_inits else [])]
         stores += [config.long_run] if config.long_run_days or config.long_run_lead else []
-        return [*_with_oceans(stores, config), *(output.with_name(f"{output.stem}_{kind}") for kind in config.also)]
+        also = [output.with_name(f"{output.stem}_{kind}") for kind in config.also]
+        return [*_with_oceans(stores, config), *config.pressure_stores.values(), *also]
     if stage == "report":
         return [output / name for name in ("report.html", "scores.csv", "scores.json", "scores.nc")]
     return [output]

@@ -12,11 +12,12 @@ import xarray as xr
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import check_offsets
+from emulator.exports.export import check_formats
 from emulator.forecasting.ensembles import check_ensemble
-from emulator.forecasting.export import check_formats, export
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import EnsembleOptions, ThinOptions, ocean_options
+from emulator.forecasting.pressure import check_pressures
 from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.sea import Sea
@@ -35,6 +36,7 @@ from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from pipelines.config import RolloutConfig
+from pipelines.finish_rollout import finish_rollout
 from pipelines.foreign_rollout import check_foreign, foreign_rollout
 from pipelines.progress import progress
 from pipelines.starts import starts_of
@@ -66,7 +68,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         foreign_rollout(config, share, watched)
         return
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
-    check_formats(config.also, grid_of(dataset))
+    check_formats(config.also, dataset)
     stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
     models = Models.load(config.checkpoint, stages, config.member_checkpoints, device, space).bounded(config.bounds)
     saved = getattr(models.first, "metadata", None)
@@ -78,6 +80,9 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     steps = count_steps(step, config.lead_days, config.lead)
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
     thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
+    if config.vertical is not None:
+        predicted = (*first.layout.prognostic.names, *first.layout.diagnostic.names)
+        check_pressures(dataset, config.vertical.pressure, predicted, thin)
 
     def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
         sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
@@ -105,9 +110,8 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         attributes = attributes_of(dataset, first, None, length, config.offsets)
         output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
-    for kind in config.also if space.rank == 0 else ():
-        if Path(config.output).exists():
-            export(config.output, kind)
+    if space.rank == 0:
+        finish_rollout(config)
 
 
 def checkpoints_of(config: RolloutConfig) -> list[Path]:
@@ -153,10 +157,13 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         for path in checkpoints_of(config):
             saved = describe(path)
             make_network(saved["config"]["network"], Layout.from_json(saved["layout"]), grid_of(dataset), space)
-    check_formats(config.also, grid_of(dataset))
+    check_formats(config.also, dataset)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
+    if config.vertical is not None:
+        predicted = (*layout.prognostic.names, *layout.diagnostic.names)
+        check_pressures(dataset, config.vertical.pressure, predicted, ThinOptions.of(config.thin.model_dump()))
     length = step_length(layout, dataset, config.step_hours)
     check_ensemble(ensemble_of(config), layout, TimeStep.of(dataset).times(length))
     for offsets in (config.offsets, *(scenario.offsets for scenario in config.scenarios.values())):

@@ -1,4 +1,4 @@
-"""How members of an ensemble differ, what of forecasts is written, which ocean they have: options. Needs no torch."""
+"""How members of an ensemble differ, what of forecasts is written on which levels, which ocean: options. Needs no torch."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -40,6 +40,13 @@ class ThinOptions(Options):
     mean: Literal["none", "every", "monthly"] = option(
         "none", "means over every_hours or calendar months in place of snapshots"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class PressureOptions(Options):
+    """Forecasts on pressure levels too, in a store beside that of the model's levels."""
+
+    pressure: tuple[float, ...] = option(about="hPa, from hybrid or sigma levels, by log pressure", above=0, shortest=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,3 +94,8 @@ def check_sea(ocean: object | None, offsets: Mapping[str, float]) -> None:
 def ocean_store(output: Path) -> Path:
     """Where an ocean's network writes beside the forecasts that it is coupled with."""
     return output.with_name(f"{output.stem}-ocean.zarr")
+
+
+def pressure_store(output: Path) -> Path:
+    """Where the forecasts of a store lie on pressure levels, beside it."""
+    return output.with_name(f"{output.stem}-pressure.zarr")

@@ -4,11 +4,8 @@ Wind speed is that of the components at the time; columns are integrals over the
 gravity), cut at the surface pressure where it is there; a layer mean weighs with the pressure of the layers between two
 pressures; insolation is the mean over the step that ends at the time (`emulator.planet.insolation`).
 
-To pressure levels: linear in the logarithm of pressure between full levels, which lie half-way between the interfaces
-(Simmons and Burridge 1981). Above the top level and below the lowest one the value is that of the level; but below the
-lowest level temperature rises at 6.5 K km-1 (Trenberth, Berry and Buja 1993, without their limits over high ground) and
-geopotential follows hydrostatically, so that both stay plausible under mountains. To thicker layers: means weighted with
-the pressure thickness at the time, which keep every column integral.
+To pressure levels: as `emulator.planet.pressure_levels` has it. To thicker layers: means weighted with the pressure thickness
+at the time, which keep every column integral.
 """
 
 import dataclasses
@@ -18,8 +15,8 @@ import numpy as np
 
 from emulator.ingestion.fields import DerivedField, StorePlan
 from emulator.planet.calendar import TimeStep, day_and_hour
-from emulator.planet.constants import ERA5
 from emulator.planet.insolation import is_long, long_insolation, mean_insolation
+from emulator.planet.pressure_levels import on_pressures
 from emulator.planet.variables import layer_mean, variable
 from emulator.planet.vertical import Levels
 
@@ -37,7 +34,6 @@ COLUMNS = {
 }
 INSOLATION = "mean_top_downward_short_wave_radiation_flux"
 SURFACE_PRESSURE = "surface_pressure"
-LAPSE_RATE = 0.0065  # K m-1
 
 
 def needed(names) -> set[str]:
@@ -229,39 +225,10 @@ def _layer(values, moments, shape, levels, top, bottom, name):
     return np.where(whole > 0, mean, np.nan)
 
 
-def full_pressures(levels: Levels, surface_pressure: np.ndarray) -> np.ndarray:
-    """Pressures of the full levels in Pa, half-way between the interfaces: `(level, ..., *space)`."""
-    half = levels.interfaces(np.asarray(surface_pressure, np.float64))
-    return np.stack([(upper + lower) / 2 for upper, lower in zip(half[:-1], half[1:], strict=True)])
-
-
-def interpolate(values: np.ndarray, pressures: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Linear in log pressure, constant beyond the ends: `(level, ...)` on `pressures` `(level, ...)` -> `(new, ...)`."""
-    logs = np.log(np.maximum(pressures, 1e-3))
-    out = np.empty((len(wanted), *values.shape[1:]))
-    for number, target in enumerate(np.log(wanted)):
-        below = np.clip((logs < target).sum(axis=0), 1, len(logs) - 1)[None]  # the first level that is not above
-        low, high = (np.take_along_axis(logs, below + step, axis=0)[0] for step in (-1, 0))
-        first, second = (np.take_along_axis(values, below + step, axis=0)[0] for step in (-1, 0))
-        share = np.clip((target - low) / (high - low), 0.0, 1.0)
-        out[number] = first + share * (second - first)
-    return out
-
-
 def _on_pressures(values, moments, shape, levels, wanted, name):
     axis = -len(shape) - 1
-    field = np.moveaxis(np.asarray(values[0], np.float64), axis, 0)
-    pressures = np.broadcast_to(full_pressures(levels, values[1]), field.shape)
-    out = interpolate(field, pressures, wanted)
-    exponent = ERA5.gas_constant_dry_air * LAPSE_RATE / ERA5.gravity
-    space = (-1, *[1] * (field.ndim - 1))
-    below = wanted.reshape(space) / pressures[-1]
-    if name == "temperature":
-        out = np.where(below > 1, field[-1] * below**exponent, out)
-    elif name == "geopotential" and len(values) > 2:
-        lowest = np.moveaxis(np.asarray(values[2], np.float64), axis, 0)[-1]
-        fall = lowest * (below**exponent - 1) / LAPSE_RATE * ERA5.gravity
-        out = np.where(below > 1, field[-1] - fall, out)
+    field, *beside = (np.moveaxis(np.asarray(v, np.float64), axis, 0) for v in (values[0], *values[2:]))
+    out = on_pressures(field, levels, values[1], wanted, name, beside[0] if beside else None)
     return np.moveaxis(out, 0, axis)
 
 

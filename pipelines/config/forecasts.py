@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from emulator.forecasting.options import OCEANS, EnsembleOptions, ThinOptions, check_sea, ocean_store
+from emulator.forecasting.options import (
+    OCEANS,
+    EnsembleOptions,
+    PressureOptions,
+    ThinOptions,
+    check_sea,
+    ocean_store,
+    pressure_store,
+)
 from emulator.verify.options import ScenarioOptions, VerifyOptions
 from pipelines.config.base import NEW, Count, DaskConfig, Location, Model, Period, Positive
 from pipelines.config.declared import Key, OneOf, model_of
@@ -22,6 +30,7 @@ OWN_ALONE = (
 )  # fmt: skip
 EnsembleConfig = model_of(EnsembleOptions)
 ThinConfig = model_of(ThinOptions)
+PressureConfig = model_of(PressureOptions)
 OCEAN_MODELS = {kind: model_of(options, kind) for kind, options in OCEANS.items()}
 OceanConfig = Annotated[Any, OneOf(lambda: OCEAN_MODELS, "slab")]
 
@@ -62,6 +71,9 @@ class RolloutConfig(Model):
     )
     ensemble: EnsembleConfig | None = None
     thin: ThinConfig = ThinConfig()
+    vertical: PressureConfig | None = Field(
+        None, json_schema_extra=NEW, description="forecasts on other levels too, in <output>-pressure.zarr"
+    )
     also: list[Literal["netcdf", "grib"]] = Field(
         default_factory=list, description="other formats: one file an initial time, in a folder beside the output"
     )
@@ -116,6 +128,13 @@ class RolloutConfig(Model):
         """Name -> store."""
         return {name: self.output.with_name(f"{name}.zarr") for name in self.scenarios}
 
+    @property
+    def pressure_stores(self) -> dict[Path, Path]:
+        """Stores of forecasts on the model's levels -> those on pressure levels; none where they are not asked for."""
+        long_run = [self.long_run] if self.long_run_days or self.long_run_lead else []
+        stores = [self.output, *self.scenario_stores.values(), *long_run] if self.vertical is not None else []
+        return {store: pressure_store(store) for store in stores}
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _beside_the_output(cls, values: Any) -> Any:
@@ -138,6 +157,7 @@ class RolloutConfig(Model):
     def _said_once(self) -> "RolloutConfig":
         """Of what a configuration that was written out holds, a default is not said."""
         stores = {self.store, self.output, self.uncorrected, self.long_run, ocean_store(self.output)}
+        stores |= set(self.pressure_stores.values())
         if taken := [name for name, store in self.scenario_stores.items() if store in stores]:
             raise ValueError(f"Expected scenarios named otherwise than the rollout's other stores, got {taken[0]!r}")
         for offsets in (self.offsets, *(one.offsets for one in self.scenarios.values())):

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.ingestion.derive import derive, even_edges, full_pressures, interpolate, needed, to_layers, to_pressure
+from emulator.ingestion.derive import derive, even_edges, needed, to_layers, to_pressure
 from emulator.ingestion.fields import DerivedField, StorePlan
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import mean_insolation
+from emulator.planet.pressure_levels import full_pressures, interpolate
 from emulator.planet.variables import VARIABLES, variable
 from emulator.planet.vertical import Levels
 

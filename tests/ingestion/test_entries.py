@@ -8,7 +8,7 @@ import xarray as xr
 from source_files import LATITUDE, LONGITUDE, TIMES, truth, write_grib
 
 from emulator.data.channels import Layout
-from emulator.forecasting.netcdf import to_cf
+from emulator.exports.cf import to_cf
 from emulator.ingestion.options import IngestOptions
 from emulator.ingestion.run import ingest
 from emulator.options import as_before

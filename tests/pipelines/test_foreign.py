@@ -131,7 +131,7 @@ def _written(dataset: xr.Dataset, path: Path) -> Path:
 
 
 def test_files_that_rollout_writes_in_netcdf_score_as_its_store(stores, plain, tmp_path):
-    from emulator.forecasting.netcdf import to_cf
+    from emulator.exports.cf import to_cf
     from emulator.store.forecast import open_forecast
 
     store = open_forecast(stores / "bare_forecast.zarr").load()

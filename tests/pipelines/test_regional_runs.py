@@ -142,7 +142,7 @@ def test_budgets_of_an_open_region_are_refused(runs):
 @slow
 def test_grib_of_a_box_has_its_place(runs, tmp_path):
     pytest.importorskip("eccodes", exc_type=ImportError)
-    from emulator.forecasting.grib import write_grib
+    from emulator.exports.messages import write_grib
 
     forecast = open_forecast(runs["box"] / "forecast.zarr").isel(init_time=0, lead_time=slice(0, 2))
     assert write_grib(forecast, tmp_path / "a.grib2") == 8  # two static fields

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from masked_ocean import HEIGHT, THETAO, made_forecast, made_truth, masks, with_outside
 
+from emulator.exports.cf import to_cf
+from emulator.exports.messages import write_grib
 from emulator.files.whole_file import write_netcdf
-from emulator.forecasting.grib import write_grib
-from emulator.forecasting.netcdf import to_cf
 from emulator.forecasting.thinning import thinned
 
 

@@ -1,16 +1,18 @@
-"""One forecast as GRIB 2 through ecCodes, with the keys that other tools read."""
+"""An analysis or a forecast as GRIB 2 through ecCodes, with the keys that other tools read."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from emulator.exports.source import STARTS
 from emulator.files.whole_file import whole_file
 from emulator.planet.grid import Grid
 from emulator.planet.variables import known
 from emulator.planet.vertical import VERTICAL, vertical_of
 from emulator.store.masks import existing
-from emulator.store.schema import entry, grid_of
+from emulator.store.schema import entry, grid_of, missing_times
 
 LEVEL_TYPES = {
     "mean_sea_level_pressure": ("meanSea", 0),
@@ -25,6 +27,7 @@ LEVEL_TYPES = {
     "mean_top_net_long_wave_radiation_flux": None,
     "mean_top_downward_short_wave_radiation_flux": None,
 }
+OWN_SERIES = ("missing", "interpolated", "time_bounds")  # of a store along time, that are no fields
 BITS = 24  # of a packed value: as precise as the stored float32 over the range of a field
 MOST_DIGITS = 6  # after the point, of a depth or height
 INSTANT, MEAN, INSTANT_MEMBER, MEAN_MEMBER = 0, 8, 1, 11  # product definition templates
@@ -45,37 +48,78 @@ def expect_rows(grid: Grid) -> None:
         raise ValueError(f"Expected rows of latitude for GRIB, got {grid.describe()}; NetCDF takes any grid")
 
 
-def write_grib(forecast: xr.Dataset, path: Path) -> int:
-    """Writes a forecast `(lead_time, [member,] [vertical,] latitude, longitude)` with a scalar `init_time`.
+def write_grib(blocks: xr.Dataset | Iterable[xr.Dataset], path: Path) -> int:
+    """Writes an analysis or a forecast and returns the number of messages. Under a temporary name, then renamed.
 
-    Returns the number of messages. Under a temporary name, then renamed. A bitmap says where a field does not exist. Fields
-    that GRIB has no number for, and records of the conservation scheme, are left out. Raises `ImportError` without ecCodes,
-    `ValueError` on points, a map, another calendar or leads in months, `OSError` on a full disk.
+    A bitmap says where a field does not exist; an analysis's times without values, fields that GRIB has no number for, and
+    records of the conservation scheme are left out. What does not change in time is written once.
+
+    `blocks`: consecutive times of an analysis `(time, [member,] [vertical,] latitude, longitude)`, or leads of a forecast
+    `(lead_time, ...)` with a scalar `init_time`; a dataset is one.
+    Raises `ImportError` without ecCodes, `ValueError` on points, a map, another calendar or leads in months, `OSError` on a
+    full disk.
     """
-    eccodes = library()
-    grid = grid_of(forecast)
+    eccodes, count = library(), 0
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        for number, block in enumerate([blocks] if isinstance(blocks, xr.Dataset) else blocks):
+            for view, fixed in _views(block):
+                count += _write_view(eccodes, file, view, fixed and number == 0)
+    return count
+
+
+def parameter_of(dataset: xr.Dataset, name: str) -> int | None:
+    """ECMWF's number of a field; None for none, and on an axis that GRIB has no type of level for."""
+    axis = vertical_of(dataset[name].dims)
+    if (table := known(name)) is None or (axis is not None and not VERTICAL[axis].grib):
+        return None
+    return table.parameter
+
+
+def _views(block: xr.Dataset) -> Iterator[tuple[xr.Dataset, bool]]:
+    """A forecast as it is; of an analysis every time as two forecasts, snapshots at step 0, and means over their interval.
+
+    With each whether it comes first.
+    """
+    if "lead_time" in block.dims:
+        yield block, True
+        return
+    missing, moving = missing_times(block), [n for n in block.data_vars if "time" in block[n].dims]
+    means = [n for n in moving if entry(block, str(n)).cell == "mean"] if moving else []
+    for at, time in enumerate(block["time"].values):
+        one = block.isel(time=at).drop_vars([STARTS, *(n for n in OWN_SERIES if n in block)], errors="ignore")
+        start = block[STARTS].values[at] if STARTS in block.coords else time
+        if missing[at]:
+            continue
+        snapshots = one.drop_vars(means).drop_vars("time").assign_coords(init_time=time)
+        yield _at_lead(snapshots, [n for n in moving if n in snapshots], np.timedelta64(0, "ns")), at == 0
+        if means and start != time:
+            averages = one[means].drop_vars("time").assign_coords(init_time=start)
+            averages.attrs = block.attrs
+            fixed = {n: one[n] for n in ("half_level_a", "half_level_b", "cell_area") if n in one}
+            yield _at_lead(averages.assign(fixed), means, time - start), False
+
+
+def _at_lead(one: xr.Dataset, moving: list, lead) -> xr.Dataset:
+    """With an axis of one lead, whose interval begins at the initial time."""
+    fields = {name: one[name].expand_dims(lead_time=[lead]) for name in moving}
+    return one.assign(fields).assign_coords({STARTS: ("lead_time", np.zeros(1, "timedelta64[ns]"))})
+
+
+def _write_view(eccodes, file, forecast: xr.Dataset, fixed: bool) -> int:
+    grid, init = grid_of(forecast), forecast["init_time"].values[()]
     expect_rows(grid)
-    init = forecast["init_time"].values[()]
     if not isinstance(init, np.datetime64):
         raise ValueError(
             f"Expected the standard calendar for GRIB, got {getattr(init, 'calendar', type(init).__name__)}"
         )
-    if forecast["lead_time"].dtype.kind in "iu":
-        raise ValueError(f"Expected leads of fixed length for GRIB, got months in the forecast for {path}")
+    if "lead_time" in forecast.dims and forecast["lead_time"].dtype.kind in "iu":
+        raise ValueError("Expected leads of fixed length for GRIB, got months")
     count = 0
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        for name in map(str, forecast.data_vars):
-            if (number := _parameter(forecast, name)) is not None:
-                count += _write_variable(eccodes, file, forecast, (name, number), grid)
+    for name in map(str, forecast.data_vars):
+        wanted = fixed or "lead_time" in forecast[name].dims
+        if wanted and (number := parameter_of(forecast, name)) is not None:
+            count += _write_variable(eccodes, file, forecast, (name, number), grid)
     return count
-
-
-def _parameter(forecast, name: str) -> int | None:
-    """ECMWF's number of a field; None for none, and on an axis that GRIB has no type of level for."""
-    axis = vertical_of(forecast[name].dims)
-    if (table := known(name)) is None or (axis is not None and not VERTICAL[axis].grib):
-        return None
-    return table.parameter
 
 
 def _write_variable(eccodes, file, forecast, named: tuple[str, int], grid) -> int:
@@ -85,10 +129,10 @@ def _write_variable(eccodes, file, forecast, named: tuple[str, int], grid) -> in
     members = forecast.sizes.get("member", 0)
     base = _message(eccodes, forecast, grid, _template(mean, members))
     leads = forecast["lead_time"].values if "lead_time" in field.dims else np.zeros(1, "timedelta64[ns]")
+    starts = forecast[STARTS].values if STARTS in forecast.coords else np.concatenate([leads[:1] * 0, leads[:-1]])
     count = 0
     for at, lead in enumerate(leads):
-        start = leads[at - 1] if at else lead
-        if mean and lead == start:
+        if mean and lead == starts[at]:
             continue  # no step ends at lead 0
         values = existing(field.isel(lead_time=at) if "lead_time" in field.dims else field, forecast).values
         shape = (-1, *([members] if members and "member" in field.dims else [1]), *grid.shape)
@@ -100,7 +144,7 @@ def _write_variable(eccodes, file, forecast, named: tuple[str, int], grid) -> in
                 message = eccodes.codes_clone(base)
                 eccodes.codes_set(message, "paramId", number)
                 _describe(eccodes, message, forecast, name, level)
-                _time(eccodes, message, start if mean else None, lead)
+                _time(eccodes, message, starts[at] if mean else None, lead)
                 if members:
                     eccodes.codes_set(message, "perturbationNumber", member)
                     eccodes.codes_set(message, "numberOfForecastsInEnsemble", members)

@@ -17,7 +17,7 @@ NUMBERED = {name: entry for name, entry in VARIABLES.items() if entry.parameter 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """A forecast of every field that GRIB has a number for, two leads on a small grid, as a file."""
-    from emulator.forecasting.grib import write_grib
+    from emulator.exports.messages import write_grib
 
     grid = Grid.equiangular(6, 12)
     coordinates = {

@@ -1,0 +1,1 @@
+"""What a store is written as for other tools: one file a target, which registers itself."""
