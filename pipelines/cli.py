@@ -83,6 +83,12 @@ def _run(options) -> None:
     run(experiment, options.only)
 
 
+def _init(options) -> None:
+    from pipelines.init import init
+
+    _print(init(options.files, options.output, options.directory or f"runs/{options.output.stem}", options.source))
+
+
 def _submit(options) -> None:
     from pipelines.load import load_experiment
     from pipelines.site import load_site
@@ -153,6 +159,7 @@ def _completion(options) -> None:
 
 
 ACTIONS = {  # of all other commands `_stage`
+    "init": _init,
     "run": _run,
     "submit": _submit,
     "status": _status,

@@ -136,6 +136,24 @@ def _add_stages() -> None:
     _command("submit", "queue all stages as dependent Slurm jobs", [*_configuration(), site, dry], words)
 
 
+def _add_files() -> None:
+    files = _several("files", "FILES...", required=True, shell_complete=offered.paths)
+    output = click.Option(
+        ["--output"], type=PATH, required=True, metavar="FILE.yaml", help="where the experiment is written"
+    )
+    directory = click.Option(["--directory"], help="the run directory; by default runs/ and the experiment's name")
+    source = click.Option(
+        ["--source"],
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="option of the sources that the files do not tell (rename.NAME=temperature, units.level=hPa)",
+    )
+    words = "FILES: NetCDF, GRIB or Zarr as files, folders, patterns or URLs, which together are the data."
+    _command(
+        "init", "look into data and write an experiment that trains on them", [files, output, directory, source], words
+    )
+
+
 def _add_others() -> None:
     lines = click.Option(["--lines"], type=int, default=3, help="lines of each log")
     about = "show the state, progress and last log lines of every stage of a run"
@@ -181,4 +199,5 @@ COMMANDS = _Commands(
     ],
 )
 _add_stages()
+_add_files()
 _add_others()

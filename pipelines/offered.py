@@ -71,6 +71,11 @@ def configurations(context: click.Context, parameter: click.Parameter, begun: st
     return [path for path in _paths(begun) if every or path.endswith(("/", *YAML))]
 
 
+def paths(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Files and folders."""
+    return _paths(begun)
+
+
 def networks(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """Kinds of networks."""
     from pipelines.config.networks import NETWORKS
