@@ -1,42 +1,35 @@
 """The command line: `emulator STAGE CONFIG [--check] [dotted.name=value ...]`."""
 
-import argparse
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
-from emulator.files.interruption import Interrupted
-from pipelines import load
-from pipelines.messages import log_to_stderr, output_is_closed, print_error
-from pipelines.signals import ignore, stopping_at_once
+from pipelines import offered
+from pipelines.commands import COMMANDS, parse
 
 EX_PIPE = 128 + 13  # exit code of a program that SIGPIPE has ended, as shells report it
 EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
 
-ABOUT = {
-    "simulate": "run the embedded general circulation model to make source data",
-    "ingest": "convert NetCDF, GRIB or Zarr sources into one analysis store",
-    "stats": "compute the statistics of the training period",
-    "train": "train a network",
-    "rollout": "run forecasts from many initial times",
-    "verify": "score forecasts against the truth",
-    "report": "write an HTML page of scores, maps and budgets",
-}
-PARTITIONED = ("simulate", "ingest", "rollout", "verify")  # stages whose work can be cut into independent parts
-APPENDING = ("ingest", "verify")
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Expected faults end in one sentence, not a traceback."""
-    options = _parser().parse_args(arguments)
+    if arguments is None and offered.ASKED in os.environ:
+        print(offered.answer(COMMANDS))
+        return 0
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    # What follows takes half a second to import, which a page of help need not wait for.
+    from emulator.files.interruption import Interrupted
+    from pipelines.messages import log_to_stderr, output_is_closed, print_error
+    from pipelines.signals import ignore, stopping_at_once
+
     log_to_stderr(options.verbose)
     try:
         with stopping_at_once(restore=arguments is not None):
-            code = options.action(options) or 0
+            code = ACTIONS.get(options.command, _stage)(options) or 0
             sys.stdout.flush()
             return code
     except Interrupted as stop:
@@ -56,109 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-class _Intermixed(argparse.ArgumentParser):
-    """A command whose overrides may stand before, between and after its options.
-
-    A plain parser gives the overrides what stands before the first option, and has no place for the rest.
-    """
-
-    _within = False
-
-    def parse_known_args(self, args=None, namespace=None):
-        if self._within:  # what is called below calls this again
-            return super().parse_known_args(args, namespace)
-        self._within = True
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._within = False
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="emulator", description="Weather and climate emulators with closed budgets.")
-    parser.add_argument("--version", action="version", version=f"emulator {version('emulator')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE", parser_class=_Intermixed)
-
-    def command(name, action, about):
-        added = commands.add_parser(name, help=about, description=about)
-        added.set_defaults(action=action)
-        added.add_argument("-v", "--verbose", action="store_true", help="show debug messages and tracebacks")
-        return added
-
-    for name, about in ABOUT.items():
-        stage = command(name, _report if name == "report" else _stage, about)
-        _configured(stage, "the stage, or of an experiment that has it", "of the section (seed=1) or the experiment")
-        stage.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
-        if name in PARTITIONED:
-            stage.add_argument("--part", type=_part, metavar="i/N", help="do only the i-th of N parts of the work")
-        if name in APPENDING:
-            stage.add_argument("--append", action="store_true", help="keep the output and add the new times to it")
-        if name == "report":
-            stage.usage = (
-                "emulator report CONFIG [dotted.name=value ...]  |  emulator report [NAME=]SCORES [NAME=]SCORES ..."
-            )
-            stage.add_argument("--output", type=Path, help="folder of the page; by default `comparison` for SCORES")
-            stage.add_argument("--title", help="title of the page")
-
-    run = command("run", _run, "run all stages, skipping those that are complete")
-    _configured(run, "an experiment", "of the experiment")
-    run.add_argument("--check", action="store_true", help="check configuration, files and shapes; run nothing")
-    run.add_argument("--only", metavar="STAGE", help="run one stage, whose inputs must be complete")
-
-    submit = command("submit", _submit, "queue all stages as dependent Slurm jobs")
-    _configured(submit, "an experiment", "of the experiment")
-    submit.add_argument("--site", type=Path, required=True, help="YAML of the cluster; see conf/site")
-    submit.add_argument("--dry-run", action="store_true", help="print the scripts; write and queue nothing")
-
-    status = command("status", _status, "show the state, progress and last log lines of every stage of a run")
-    status.add_argument("run", type=Path, help="the run directory")
-    status.add_argument("--lines", type=int, default=3, help="lines of each log")
-
-    gate = command("gate", _gate, "exit with code 1 if scores are significantly worse than a baseline's")
-    gate.add_argument("scores", type=Path, help="scores.json of a report")
-    gate.add_argument("baseline", type=Path, help="scores.json to compare with")
-    gate.add_argument("--tolerance", type=float, default=0.0, metavar="PERCENT", help="allowed growth of the RMSE")
-    gate.add_argument("--rate", type=float, default=0.05, help="false discovery rate")
-
-    inspect = command("inspect", _inspect, "show what a store holds, on one screen")
-    inspect.add_argument("store", type=Path)
-    inspect.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sample maps of its fields")
-
-    export = command("export", _export, "write an analysis or forecast store for other tools")
-    export.add_argument("store", type=Path, help="a finished store")
-    export.add_argument("--to", required=True, metavar="TARGET", help="anemoi, cmip6, grib, netcdf or weatherbench")
-    export.add_argument("--output", type=Path, required=True, help="where nothing lies yet; a folder is made")
-    levels = "pressures in hPa, such as 500,850, to interpolate sigma or hybrid levels to"
-    export.add_argument("--levels", type=_numbers, metavar="HPA,...", help=levels)
-
-    models = command("models", _models, "list the kinds of networks, their options and parameter counts")
-    models.add_argument("kinds", nargs="*", metavar="KIND", help="show these alone")
-    command("doctor", _doctor, "show devices and versions, and measure the speed of this machine and its network")
-    return parser
-
-
-def _configured(command: argparse.ArgumentParser, whose: str, values: str) -> None:
-    command.add_argument("config", type=Path, help=f"YAML of {whose}")
-    text = f"replace single values {values} (train.seed=1 directory=DIR)"
-    command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help=text)
-
-
-def _part(text: str) -> tuple[int, int]:
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"expected i/N with 1 <= i <= N, got {text!r}")
-    return int(number), int(count)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected numbers with commas between, such as 500,850, got {text!r}"
-        ) from None
-
-
 def _print(lines: Iterable[str]) -> None:
     """Each line as soon as it is there."""
     for line in lines:
@@ -166,8 +56,10 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _stage(options) -> None:
+    from pipelines.load import load_stage
+
     name = options.command
-    config = load.load_stage(name, options.config, options.overrides)
+    config = load_stage(name, options.config, options.overrides)
     if options.check:
         from pipelines.check import check_stage
 
@@ -178,7 +70,9 @@ def _stage(options) -> None:
 
 
 def _run(options) -> None:
-    experiment = load.load_experiment(options.config, options.overrides)
+    from pipelines.load import load_experiment
+
+    experiment = load_experiment(options.config, options.overrides)
     if options.check:
         from pipelines.check import check_experiment
 
@@ -189,11 +83,18 @@ def _run(options) -> None:
     run(experiment, options.only)
 
 
+def _init(options) -> None:
+    from pipelines.init import init
+
+    _print(init(options.files, options.output, options.directory or f"runs/{options.output.stem}", options.source))
+
+
 def _submit(options) -> None:
+    from pipelines.load import load_experiment
     from pipelines.site import load_site
     from pipelines.submit import dry_run, submit
 
-    experiment, site = load.load_experiment(options.config, options.overrides), load_site(options.site)
+    experiment, site = load_experiment(options.config, options.overrides), load_site(options.site)
     if options.dry_run:
         print(dry_run(experiment, site))
         return
@@ -257,6 +158,25 @@ def _inspect(options) -> None:
         from pipelines.inspect import plot
 
         print(f"{plot(options.store, options.plot)} maps in {options.plot}")
+
+
+def _completion(options) -> None:
+    print(offered.script(COMMANDS))
+
+
+ACTIONS = {  # of all other commands `_stage`
+    "init": _init,
+    "run": _run,
+    "submit": _submit,
+    "status": _status,
+    "report": _report,
+    "gate": _gate,
+    "inspect": _inspect,
+    "export": _export,
+    "models": _models,
+    "doctor": _doctor,
+    "completion": _completion,
+}
 
 
 if __name__ == "__main__":

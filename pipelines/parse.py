@@ -76,7 +76,7 @@ def _walk(model, location) -> tuple[list[type[Model]], list[str]]:
         within = []
         for candidate in models:
             field = candidate.model_fields.get(str(part))
-            within += _models_in(field) if field else [candidate] if isinstance(part, int) else []
+            within += models_in(field) if field else [candidate] if isinstance(part, int) else []
             labelled |= field is not None and len(_alternatives(field.annotation)) > 1
         models = within or models
     return models, shown
@@ -92,13 +92,13 @@ def _alternatives(annotation) -> list:
     return [annotation]
 
 
-def _models_in(field: pydantic.fields.FieldInfo) -> list[type[Model]]:
+def models_in(field: pydantic.fields.FieldInfo) -> list[type[Model]]:
     """The models that a field may hold, however deep in lists and unions."""
     late = [model for each in field.metadata if isinstance(each, OneOf) for model in each.models().values()]
-    return late + _models_named(field.annotation)
+    return late + models_named(field.annotation)
 
 
-def _models_named(annotation) -> list[type[Model]]:
+def models_named(annotation) -> list[type[Model]]:
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return [annotation]
-    return [model for argument in typing.get_args(annotation) for model in _models_named(argument)]
+    return [model for argument in typing.get_args(annotation) for model in models_named(argument)]

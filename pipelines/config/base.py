@@ -75,14 +75,16 @@ def registered(registry: str, *others: str) -> pydantic.AfterValidator:
     The library is loaded only for a name that is none of `others`.
     """
 
+    def names() -> list[str]:
+        package, _, name = registry.partition(":")
+        return [*others, *(n for n in getattr(importlib.import_module(package), name).names() if n not in others)]
+
     def check(value: str) -> str:
-        if value not in others:
-            package, _, name = registry.partition(":")
-            known = [*others, *(n for n in getattr(importlib.import_module(package), name).names() if n not in others)]
-            if value not in known:
-                raise ValueError(f"Expected one of {', '.join(known)}")
+        if value not in others and value not in (known := names()):
+            raise ValueError(f"Expected one of {', '.join(known)}")
         return value
 
+    check.names = names  # for completion on Tab
     return pydantic.AfterValidator(check)
 
 

@@ -15,7 +15,8 @@ from source_files import truth
 from tiny_experiment import tiny_experiment
 
 from pipelines.check import check_experiment
-from pipelines.cli import _parser, main
+from pipelines.cli import main
+from pipelines.commands import parse
 from pipelines.config import ConfigError
 from pipelines.load import load_experiment
 from pipelines.messages import plain
@@ -34,9 +35,7 @@ def test_overrides_may_stand_anywhere(command, data):
     said = [word for group in mixed for word in group]
     overrides = [word for word in said if "=" in word]
     at = data.draw(st.integers(0, 1))  # the configuration is the first that is no option's
-    found = _parser().parse_args(
-        [command, *(["x.yaml", *said] if at else [*own[0], "x.yaml", *_without(said, own[0])])]
-    )
+    found = parse([command, *(["x.yaml", *said] if at else [*own[0], "x.yaml", *_without(said, own[0])])])
     assert found.config == Path("x.yaml") and found.overrides == overrides and found.command == command
     assert found.verbose is (["-v"] in own)
     if command == "submit":
@@ -53,7 +52,7 @@ def _without(words: list[str], some: list[str]) -> list[str]:
 @pytest.mark.parametrize("arguments", [["run"], ["run", "x.yaml", "--chekc"], ["submit", "x.yaml"], ["status"], []])
 def test_what_no_command_takes_is_still_refused(arguments, capsys):
     with pytest.raises(SystemExit) as end:
-        _parser().parse_args(arguments)
+        parse(arguments)
     assert end.value.code == 2 and "usage" in capsys.readouterr().err
 
 

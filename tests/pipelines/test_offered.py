@@ -1,0 +1,114 @@
+"""What Tab offers: commands, options, files, dotted keys and values, as a real bash asks for them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import offered
+from pipelines.commands import ABOUT, COMMANDS
+from pipelines.config import STAGES, ConfigError
+from pipelines.load import load_experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = "conf/quickstart.yaml"
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def words(line: str) -> list[str]:
+        monkeypatch.setenv("EMULATOR_LINE", f"emulator {line}")
+        return offered.answer(COMMANDS).split("\n")
+
+    return words
+
+
+def test_commands_and_options(ask):
+    assert ask("") == list(COMMANDS.commands) and set(STAGES) == set(ABOUT)
+    assert ask("tr") == ["train"] and ask("r") == ["rollout", "report", "run"]
+    assert {"--check", "--append", "--part", "--help"} <= set(ask("verify -"))
+    assert ask(f"run {QUICK} --only st") == ["stats"]
+
+
+def test_configuration_files_and_folders(ask, tmp_path):
+    assert ask("train conf/q") == [QUICK] and "conf/train/sfno.yaml" in ask("train conf/train/")
+    assert ask("train conf/tra") == ["conf/train/"]
+    assert ask("submit --site conf/site/c") == ["conf/site/cpu_cluster.yaml"]
+    assert "README.md" not in ask("train ") and "README.md" in ask("report ")
+    (tmp_path / ".hidden.yaml").touch()
+    assert ask(f"train {tmp_path}/") == [""] and ask(f"train {tmp_path}/.") == [f"{tmp_path}/.hidden.yaml"]
+
+
+def test_keys_of_the_section_and_of_the_experiment(ask):
+    assert ask(f"train {QUICK} optimizer.l") == ["optimizer.lr="]
+    assert {"train.", "directory=", "network.", "seed="} <= set(ask(f"train {QUICK} "))
+    assert "seed=" not in ask(f"run {QUICK} ") and ask(f"run {QUICK} train.se") == ["train.seed="]
+    assert "rollout." not in ask("ingest conf/ingest/cds.yaml "), "a file of one stage has no other sections"
+    assert ask(f"run {QUICK} train.phases.") == ["train.phases.0.", "train.phases.1.", "train.phases.2."]
+    assert ask(f"run {QUICK} train.phases.1.up") == ["train.phases.1.updates="]
+    for wrong in ("trian.", "train.phases.9.", "train.seed.x", "directory.x"):
+        assert ask(f"run {QUICK} {wrong}") == [""], wrong
+    assert ask("run nothing.yaml train.optimizer.lr") == ["train.optimizer.lr="]
+
+
+def test_values_are_those_that_the_configuration_takes(ask):
+    assert ask(f"run {QUICK} train.precision=") == ["float32", "bfloat16"]
+    assert ask(f"run {QUICK} train.compile=f") == ["false"]
+    assert ask(f"run {QUICK} train.predict=a") == ["anomaly"]
+    kinds = ask(f"run {QUICK} train.network.kind=")
+    assert {"sfno", "graph", "unet"} <= set(kinds) and ask("models un") == ["unet"]
+    assert ask(f"run {QUICK} rollout.ensemble.kind=l") == ["lagged"]
+    for key, values in {"train.precision": ask(f"run {QUICK} train.precision="), "train.network.kind": kinds}.items():
+        for value in values:
+            if value in ("external", "torch_harmonics"):  # need more than their name
+                continue
+            try:
+                load_experiment(ROOT / QUICK, [f"{key}={value}"])
+            except ConfigError as error:
+                assert key not in str(error), (key, value, error)
+
+
+def test_keys_of_a_network_are_those_of_its_kind(ask):
+    assert ask(f"run {QUICK} train.network.scale") == ["train.network.scale_factor="]
+    assert ask(f"run {QUICK} train.network.kind=unet train.network.scale") == [""]
+    assert ask(f"run {QUICK} train.network.kind=unet train.network.dep") == ["train.network.depth="]
+
+
+TYPED = r"""
+PATH="{folder}:$PATH"
+eval "$(emulator completion bash)"
+tab() {{
+    COMP_LINE="$1" COMP_POINT=${{#1}}
+    COMPREPLY=()
+    _emulator_completion emulator 2>/dev/null
+    printf '%s|' "${{COMPREPLY[@]}}"; echo
+}}
+tab "emulator mod"
+tab "emulator run {quick} train.precision=b"
+tab "emulator run {quick} train.optim"
+"""
+
+
+def test_bash_itself_completes(tmp_path):
+    """The script that `emulator completion bash` prints, run by bash: what stands before `=` is not put there twice."""
+    (tmp_path / "emulator").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli "$@"\n')
+    (tmp_path / "emulator").chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    typed = TYPED.format(folder=tmp_path, quick=QUICK)
+    ended = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert ended.stdout.splitlines() == ["models|", "bfloat16|", "train.optimizer.|"], ended.stderr
+
+
+def test_pages_of_help_load_nothing_of_the_library():
+    code = (
+        "import sys, pipelines.cli as cli\n"
+        "for words in (['--help'], ['train', '--help']):\n"
+        "    try: cli.main(words)\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'xarray', 'numpy', 'pydantic', 'emulator', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
