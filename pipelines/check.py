@@ -14,8 +14,9 @@ INPUTS = {
     "ingest": (),
     "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "scenarios", "statistics"),
+    "observe": ("store",),
     "rollout": ("store", "checkpoint"),
-    "verify": ("truth", "forecasts", "audit", "long_runs", "references"),
+    "verify": ("truth", "forecasts", "audit", "long_runs", "references", "feedback"),
     "report": ("scores",),
 }
 

@@ -17,6 +17,7 @@ ABOUT = {
     "ingest": "convert NetCDF, GRIB or Zarr sources into one analysis store",
     "stats": "compute the statistics of the training period",
     "train": "train a network",
+    "observe": "make observations of a nature run, and read real ones from tables",
     "rollout": "run forecasts from many initial times",
     "verify": "score forecasts against the truth",
     "report": "write an HTML page of scores, maps and budgets",

@@ -34,6 +34,7 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         "ingest": {"output": at / "analysis.zarr"},
         "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
         "train": {"store": at / "analysis.zarr", "statistics": at / "statistics.nc", "output": at / "train"},
+        "observe": {"store": at / "analysis.zarr", "output": at / "observations.parquet"},
         "rollout": {
             "store": at / "analysis.zarr",
             "checkpoint": at / "train" / "checkpoint",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -43,6 +44,7 @@ class Inputs:
       alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
       scenarios: emulators of scenarios, scored by years; None without.
       oceans: forecast -> that of the ocean's network that it was coupled with.
+      feedback: folder of a cycle's feedback, whose statistics are among the scores; None without.
       empty: forecast -> how many initial times it has without any value, which are left out for all.
     """
 
@@ -65,6 +67,7 @@ class Inputs:
     overlap: bool
     scenarios: Scenarios | None = None
     oceans: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
+    feedback: Path | None = None
 
     @property
     def members(self) -> list[int]:

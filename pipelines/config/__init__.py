@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pydantic
 
-from pipelines.config.base import ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
+from pipelines.config.assimilation import ObserveConfig
+from pipelines.config.base import NEW, ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
 from pipelines.config.data import (
     GridConfig,
     IngestConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "Model",
     "NetworkConfig",
     "ObservationsConfig",
+    "ObserveConfig",
     "OptimizerConfig",
     "Period",
     "PhaseConfig",
@@ -76,6 +78,7 @@ class Experiment(Model):
     ingest: IngestConfig | None = None
     stats: StatsConfig | None = None
     train: TrainConfig | None = None
+    observe: ObserveConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     rollout: RolloutConfig | None = None
     verify: VerifyConfig | None = None
     report: ReportConfig | None = None
@@ -95,6 +98,7 @@ STAGES: dict[str, type[Model]] = {
     "ingest": IngestConfig,
     "stats": StatsConfig,
     "train": TrainConfig,
+    "observe": ObserveConfig,
     "rollout": RolloutConfig,
     "verify": VerifyConfig,
     "report": ReportConfig,
