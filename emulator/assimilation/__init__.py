@@ -1,1 +1,1 @@
-"""Data assimilation: analyses from a background and observations, and their cycle with forecasts."""
+"""From observations to analyses: what is observed, what a state would give there, and how a state is drawn to it."""

@@ -1,0 +1,72 @@
+"""Weights of a state's entries, by which linear operators are sums."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulator.assimilation.geometry import Geometry, is_component
+from emulator.assimilation.observations import Observations
+
+
+class Weighted:
+    """H = sums of weighted entries of the state: entry `index` of the flat state and `weight`, `(corner, row)` each."""
+
+    def __init__(self, index: np.ndarray, weight: np.ndarray):
+        self.index, self.weight = torch.as_tensor(index), torch.as_tensor(weight, dtype=torch.float64)
+
+    def entries(self, state: Tensor) -> Tensor:
+        """The entries that count, `(batch, corner, row)`, of states `(batch, channel, *space)`."""
+        flat, index = state.flatten(1), self.index.to(state.device).reshape(1, -1)
+        # `gather` and not an indexed read: the gradient of that adds in no fixed order with several threads
+        return flat.gather(1, index.expand(len(flat), -1)).unflatten(1, self.index.shape)
+
+    def __call__(self, state: Tensor) -> Tensor:
+        return (self.entries(state) * self.weight.to(state)).sum(1)
+
+
+def entries(geometry: Geometry, rows: Observations, channel: np.ndarray, share: np.ndarray) -> Weighted:
+    """Weighted cells around every row of some channels, `channel` and its `share` `(slot, row)` each.
+
+    Cells count in which the field exists. Raises `ValueError` for a place outside the grid, or where a field does not exist.
+    """
+    inside = geometry.inside(rows.latitude, rows.longitude)
+    if not inside.all():
+        first = np.flatnonzero(~inside)[0]
+        raise ValueError(
+            f"Expected observations within the grid {geometry.grid.describe()}, got latitude {rows.latitude[first]:g} and "
+            f"longitude {rows.longitude[first]:g}"
+        )
+    cell, part, beyond = geometry.corners(rows.latitude, rows.longitude)
+    cells = int(np.prod(geometry.grid.shape))
+    index = (channel[:, None] * cells + cell).reshape(-1, len(rows))
+    weight = (share[:, None] * part).reshape(-1, len(rows))
+    if geometry.exists is not None:
+        weight = weight * geometry.exists.ravel()[index]
+        total = weight.sum(axis=0)
+        if not (total > 0).all():
+            name = rows.variable[np.flatnonzero(~(total > 0))[0]]
+            raise ValueError(f"Expected observations where the field exists, {name} does not around one of them")
+        weight = weight / total
+    component = np.array([is_component(name) for name in rows.variable], bool)
+    sign = np.where(beyond & component, -1.0, 1.0)
+    return Weighted(index, weight * np.tile(sign, (len(channel), 1)))
+
+
+def channel_of(geometry: Geometry, variable: str) -> slice:
+    """The channels of a variable. Raises `ValueError` for one that the state has not."""
+    if variable not in geometry.channels.names:
+        raise ValueError(f"Expected observations of {', '.join(geometry.channels.names)}, got {variable!r}")
+    return geometry.channels.slices[variable]
+
+
+def level_within(geometry: Geometry, variable: str, level: np.ndarray) -> np.ndarray:
+    """Which levels a variable with levels has values for, `(row,)` bool: none that is not a number."""
+    least, most = geometry.level_range(variable)
+    return (level >= least) & (level <= most)
+
+
+def check_levels(geometry: Geometry, variable: str, level: np.ndarray) -> None:
+    """Raises `ValueError` for a level that `level_within` has not."""
+    if not (good := level_within(geometry, variable, level)).all():
+        least, most = geometry.level_range(variable)
+        raise ValueError(f"Expected levels of {variable} within {least:g} to {most:g}, got {level[~good][0]:g}")
