@@ -59,7 +59,7 @@ class Covariance(Protocol):
         """The increment `L v`: `(batch, size)` float64 to `(batch, channel, *space)` float64, linear."""
 
 
-class Geometry(Protocol):
+class Places(Protocol):
     """Where the cells of a state lie.
 
     Attributes:
@@ -82,14 +82,14 @@ class Window:
       forecast: states at every time of the window from those at its first, `(batch, channel, *space)` each, the first being
         what it was given; with gradients where they are enabled.
       covariance: of the background's error; None where the kind takes it from the ensemble.
-      geometry: where the cells lie, for localisation; None where the kind needs none.
+      places: where the cells lie, for localisation; None where the kind needs none.
     """
 
     background: Tensor
     observed: Sequence[Observed]
     forecast: Trajectory = lambda state: [state]
     covariance: Covariance | None = None
-    geometry: Geometry | None = None
+    places: Places | None = None
 
     @property
     def count(self) -> int:

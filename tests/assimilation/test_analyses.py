@@ -41,7 +41,7 @@ def window():
     generator = np.random.default_rng(0)
     observed, matrix = some([3, 4, 11, 30, 39], generator)
     background = torch.from_numpy(generator.standard_normal((1, 1, 1, COUNT)))
-    return Window(background, [observed], covariance=ring_covariance(), geometry=Ring()), matrix
+    return Window(background, [observed], covariance=ring_covariance(), places=Ring()), matrix
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_one_observation_moves_what_is_near_along_the_covariance():
 @pytest.mark.parametrize("kind", KINDS.names())
 def test_without_observations_nothing_changes_at_all(kind):
     members = torch.from_numpy(np.random.default_rng(2).standard_normal((3, 1, 1, COUNT))).float()
-    window = Window(members, [Observed.none()], covariance=ring_covariance(), geometry=Ring())
+    window = Window(members, [Observed.none()], covariance=ring_covariance(), places=Ring())
     assert torch.equal(build({"kind": kind}).analyse(window).state, members)
 
 
@@ -86,7 +86,7 @@ def test_letkf_of_many_members_is_the_kalman_filter():
     observed, matrix = some([3, 4, 11, 30, 39], generator)
     root = ring_covariance().root.numpy()
     members = torch.from_numpy(generator.standard_normal((400, COUNT)) @ root.T).view(-1, 1, 1, COUNT)
-    window = Window(members, [observed], geometry=Ring())
+    window = Window(members, [observed], places=Ring())
     found = build({"kind": "letkf", "radius_km": 1e9}).analyse(window).state.flatten(1)
     before = members.flatten(1)
     whole, mean = torch.cov(before.mT), before.mean(0)
@@ -100,7 +100,7 @@ def test_letkf_of_many_members_is_the_kalman_filter():
 def test_letkf_leaves_what_is_out_of_reach_as_it_was(window):
     window, _ = window
     members = torch.from_numpy(np.random.default_rng(4).standard_normal((6, 1, 1, COUNT)))
-    some_of_it = Window(members, window.observed, geometry=Ring())
+    some_of_it = Window(members, window.observed, places=Ring())
     moved = build({"kind": "letkf", "radius_km": 4.0}).analyse(some_of_it).state - members
     reach = Ring().distance(None, window.observed[0].longitude).amin(1) < 4
     assert bool((moved[..., ~reach].abs() < 1e-12).all()) and bool((moved[..., reach].abs() > 0).all())
@@ -109,7 +109,7 @@ def test_letkf_leaves_what_is_out_of_reach_as_it_was(window):
 def test_inflation_and_relaxation_keep_the_spread_up(window):
     window, _ = window
     members = torch.from_numpy(np.random.default_rng(5).standard_normal((6, 1, 1, COUNT)))
-    window = Window(members, window.observed, geometry=Ring())
+    window = Window(members, window.observed, places=Ring())
     spread = {}
     for name, more in {"plain": {}, "inflated": {"inflation": 1.5}, "relaxed": {"relaxation": 1.0}}.items():
         spread[name] = build({"kind": "letkf", "radius_km": 8.0, **more}).analyse(window).state.std(0)

@@ -68,7 +68,7 @@ class Letkf:
         """Channels that share their weights in the vertical, with their level."""
         if self.options.radius_scale_heights is None:
             return [(list(range(channels)), float("nan"))]
-        level = window.geometry.level
+        level = window.places.level
         lowest = float(np.nanmax(level))  # surface fields lie at the lowest level
         filled = np.where(np.isnan(level), lowest, level)
         return [(np.flatnonzero(filled == one).tolist(), float(one)) for one in np.unique(filled)]
@@ -80,7 +80,7 @@ class Letkf:
         products, pulls = local.summed(vertical)
         cells = int(np.prod(shape[2:]))
         perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
-        distance = window.geometry.distance(local.latitude, local.longitude)
+        distance = window.places.distance(local.latitude, local.longitude)
         block = max(1, BLOCK_NUMBERS // (members * members * 4))
         for first in range(0, cells, block):
             rows = slice(first, min(first + block, cells))
