@@ -113,7 +113,7 @@ class Observations:
         return write_columns(path, self.columns(), SCHEMA, UNITS)
 
     @classmethod
-    def read(cls, path) -> "Observations":
-        """Observations that `write` wrote. Raises `ValueError` in one sentence for any other file."""
-        found = read_columns(path, SCHEMA, NEEDED)
+    def read(cls, path, window: tuple | None = None) -> "Observations":
+        """Observations that `write` wrote, or those `within` a window. Raises `ValueError` in a sentence for any other file."""
+        found = read_columns(path, SCHEMA, NEEDED, window)
         return cls(**{field.name: found.get(field.name) for field in dataclasses.fields(cls)})

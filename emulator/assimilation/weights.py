@@ -29,27 +29,39 @@ def entries(geometry: Geometry, rows: Observations, channel: np.ndarray, share: 
 
     Cells count in which the field exists. Raises `ValueError` for a place outside the grid, or where a field does not exist.
     """
-    inside = geometry.inside(rows.latitude, rows.longitude)
-    if not inside.all():
+    if not (inside := geometry.inside(rows.latitude, rows.longitude)).all():
         first = np.flatnonzero(~inside)[0]
         raise ValueError(
             f"Expected observations within the grid {geometry.grid.describe()}, got latitude {rows.latitude[first]:g} and "
             f"longitude {rows.longitude[first]:g}"
         )
-    cell, part, beyond = geometry.corners(rows.latitude, rows.longitude)
-    cells = int(np.prod(geometry.grid.shape))
-    index = (channel[:, None] * cells + cell).reshape(-1, len(rows))
-    weight = (share[:, None] * part).reshape(-1, len(rows))
+    index, weight, beyond = _corners(geometry, rows, channel, share)
     if geometry.exists is not None:
-        weight = weight * geometry.exists.ravel()[index]
         total = weight.sum(axis=0)
         if not (total > 0).all():
             name = rows.variable[np.flatnonzero(~(total > 0))[0]]
             raise ValueError(f"Expected observations where the field exists, {name} does not around one of them")
         weight = weight / total
     component = np.array([is_component(name) for name in rows.variable], bool)
-    sign = np.where(beyond & component, -1.0, 1.0)
-    return Weighted(index, weight * np.tile(sign, (len(channel), 1)))
+    return Weighted(index, np.where(beyond & component, -weight, weight))
+
+
+def seen(geometry: Geometry, rows: Observations, channel: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Which rows have a cell around them in which their field exists, `(row,)` bool; see `entries`."""
+    if geometry.exists is None:
+        return np.ones(len(rows), bool)
+    return _corners(geometry, rows, channel, share)[1].sum(axis=0) > 0
+
+
+def _corners(geometry: Geometry, rows: Observations, channel, share):
+    """Flat entries of the state, weights (0 where a field does not exist) and what lies beyond a pole, `(corner, row)` each."""
+    cell, part, beyond = geometry.corners(rows.latitude, rows.longitude)
+    cells = int(np.prod(geometry.grid.shape))
+    index = (channel[:, None] * cells + cell).reshape(-1, len(rows))
+    weight = (share[:, None] * part).reshape(-1, len(rows))
+    if geometry.exists is not None:
+        weight = weight * geometry.exists.ravel()[index]
+    return index, weight, np.tile(beyond, (len(channel), 1))
 
 
 def channel_of(geometry: Geometry, variable: str) -> slice:

@@ -59,7 +59,7 @@ def bilinear(grid: Grid, latitude, longitude, over_poles: bool = False) -> Corne
 
 
 def _with_mirrored(rows, source, turned, poles):
-    """Rows with the outermost ones again beyond the poles (0: north, 1: south), which row each is, and whether it is turned."""
+    """Rows with the outermost ones again beyond the poles (0: north, 1: south), which row each is, and whether turned."""
     for pole in poles:
         end, where = (0, 0) if pole == 0 else (-1, len(rows))
         rows = np.insert(rows, where, np.sign(rows[end]) * 180 - rows[end])

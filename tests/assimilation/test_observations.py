@@ -32,6 +32,9 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         np.testing.assert_array_equal(getattr(after, name), column, err_msg=name)
         assert getattr(after, name).dtype.kind == column.dtype.kind
     assert (after.longitude >= 0).all() and (after.confidence == 1).all() and np.isnan(after.width).all()
+    window = START + np.array([3, 12], "timedelta64[h]")
+    part = Observations.read(tmp_path / "observations.parquet", tuple(window))
+    assert part.station.tolist() == before.within(tuple(window)).station.tolist() == ["S2", "S3", "S4"]
     none = before.where(before.value > 1e9)
     assert len(Observations.read(none.write(tmp_path / "none.parquet"))) == 0
 

@@ -8,7 +8,8 @@ from small_planet import small_planet
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.observations import Observations
 from emulator.assimilation.operators import OPERATORS, equivalents
-from emulator.assimilation.operators.column import column_entries
+from emulator.assimilation.operators.column import layers
+from emulator.assimilation.weights import entries
 from emulator.data.channels import Channels
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -142,6 +143,10 @@ def test_towards_the_south_pole_it_is_as_towards_the_north(geometry):
     asked = rows("point", "surface_pressure", np.array([-89.9, -87.0]), grid.longitude[[3, 20]])
     expected = np.array([0.1, 3.0]) * np.sin(np.radians(grid.longitude[[3, 20]]))
     np.testing.assert_allclose(equivalents(geometry, asked)(state)[0], expected, rtol=1e-10)
+
+
+def column_entries(geometry, asked):
+    return entries(geometry, asked, *layers(geometry, asked))
 
 
 def test_weights_of_a_column_sum_to_one_and_lie_about_its_level(geometry):

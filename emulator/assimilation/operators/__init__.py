@@ -35,6 +35,10 @@ class ObservationOperator(Protocol):
         """H for these rows. Raises `ValueError` in one sentence for a row that it cannot observe."""
         ...
 
+    def channels(self, geometry: Geometry, rows: Observations) -> tuple[np.ndarray, np.ndarray]:
+        """Channels of the state that every row takes and their shares, `(slot, row)` each. Raises as `prepare`."""
+        ...
+
 
 OPERATORS: Registry[ObservationOperator] = Registry("observation operator", __name__)
 

@@ -5,7 +5,7 @@ import numpy as np
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.observations import Observations
 from emulator.assimilation.operators import OPERATORS, Equivalent
-from emulator.assimilation.weights import Weighted, channel_of, check_levels, entries
+from emulator.assimilation.weights import channel_of, check_levels, entries
 
 WIDTH = 0.5  # scale heights, standard deviation: 8 km at half of the maximum, of the order of a microwave sounder's
 
@@ -16,12 +16,16 @@ class Column:
     column, variables, linear = True, (), True
 
     def prepare(self, geometry: Geometry, rows: Observations) -> Equivalent:
-        """H of the class. Raises `ValueError` for a variable without levels, levels beyond its own, places outside the grid."""
-        return column_entries(geometry, rows)
+        """H of the class. Raises `ValueError` for a variable without levels, a level beyond its own, a place outside the grid."""
+        return entries(geometry, rows, *layers(geometry, rows))
+
+    def channels(self, geometry: Geometry, rows: Observations) -> tuple[np.ndarray, np.ndarray]:
+        """As `layers`."""
+        return layers(geometry, rows)
 
 
-def column_entries(geometry: Geometry, rows: Observations) -> Weighted:
-    """Cells around every row and all levels of its variable, weighted: they sum to one.
+def layers(geometry: Geometry, rows: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """Channels of all levels of every row's variable and their weights, `(slot, row)` each: they sum to one.
 
     On levels of the atmosphere the width of a weighting function is in scale heights (of ln p), `WIDTH` where none is given;
     on other axes in units of the axis. Raises `ValueError` as `Column.prepare`, and for a width that is not positive.
@@ -38,7 +42,7 @@ def column_entries(geometry: Geometry, rows: Observations) -> Weighted:
         weight = np.exp(-(((places[:, None] - centre) / width) ** 2) / 2) * thick[:, None]
         channel[:count, here] = np.arange(channels.start, channels.stop)[:, None]
         share[:count, here] = weight / weight.sum(axis=0)
-    return entries(geometry, rows, channel, share)
+    return channel, share
 
 
 def _axis(geometry: Geometry, name: str, level, width):

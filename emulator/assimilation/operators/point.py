@@ -42,8 +42,17 @@ class Point:
 
         return h
 
+    def channels(self, geometry: Geometry, rows: Observations) -> tuple[np.ndarray, np.ndarray]:
+        """Channels above and below every row and their shares, `(2, row)` each."""
+        return _between(geometry, rows)
+
 
 def _value(geometry: Geometry, rows: Observations) -> Weighted:
+    return entries(geometry, rows, *_between(geometry, rows))
+
+
+def _between(geometry: Geometry, rows: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """Channels above and below every row and their shares, `(2, row)` each; twice the same for a field without levels."""
     upper, lower, along = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64), np.zeros(len(rows))
     for name in sorted(set(rows.variable.tolist())):
         here, first = rows.variable == name, channel_of(geometry, name).start
@@ -58,7 +67,7 @@ def _value(geometry: Geometry, rows: Observations) -> Weighted:
         span = np.where(above == below, 1.0, at[below] - at[above])
         along[here] = np.clip((level - at[above]) / span, 0, 1)
         upper[here], lower[here] = first + above, first + below
-    return entries(geometry, rows, np.stack([upper, lower]), np.stack([1 - along, along]))
+    return np.stack([upper, lower]), np.stack([1 - along, along])
 
 
 def _warmth(geometry: Geometry, rows: Observations) -> Equivalent:
