@@ -14,6 +14,8 @@ INPUTS = {
     "ingest": (),
     "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "scenarios", "statistics"),
+    "assimilate": ("store", "checkpoint", "observations", "background"),
+    "cycle": ("store", "checkpoint", "observations"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs", "references"),
     "report": ("scores",),

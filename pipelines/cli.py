@@ -22,6 +22,8 @@ ABOUT = {
     "ingest": "convert NetCDF, GRIB or Zarr sources into one analysis store",
     "stats": "compute the statistics of the training period",
     "train": "train a network",
+    "assimilate": "make one analysis from a background and observations",
+    "cycle": "make analyses and forecasts by turns",
     "rollout": "run forecasts from many initial times",
     "verify": "score forecasts against the truth",
     "report": "write an HTML page of scores, maps and budgets",

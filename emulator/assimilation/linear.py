@@ -18,18 +18,20 @@ class Linearised(NamedTuple):
 
 
 def linearised(function: Callable[[Tensor], Tensor], point: Tensor) -> Linearised:
-    """Derivatives of `function` at `point`; the tangent needs operations that torch can differentiate forward.
+    """Derivatives of `function` at `point`, from one evaluation of it.
 
-    Compiled kernels, which have adjoints alone, are set aside meanwhile.
+    The adjoint is linear in what it is given, and the tangent is the adjoint of that: all operations have to be
+    differentiable twice. Compiled kernels, which are not, are set aside meanwhile.
     """
-
-    def tangent(direction: Tensor) -> Tensor:
-        with library.set_aside():
-            return torch.func.jvp(function, (point,), (direction,))[1]
-
     with library.set_aside(), torch.enable_grad():
         at = point.detach().requires_grad_()
         value = function(at)
+        weight = torch.zeros_like(value, requires_grad=True)
+        pulled = torch.autograd.grad(value, at, weight, create_graph=True, materialize_grads=True)[0]
+
+    def tangent(direction: Tensor) -> Tensor:
+        with library.set_aside():
+            return torch.autograd.grad(pulled, weight, direction, retain_graph=True, materialize_grads=True)[0]
 
     def adjoint(direction: Tensor) -> Tensor:
         with library.set_aside():

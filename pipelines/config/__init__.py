@@ -8,6 +8,7 @@ from pathlib import Path
 import pydantic
 
 from pipelines.config.base import ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
+from pipelines.config.cycles import AssimilateConfig, CycleConfig
 from pipelines.config.data import (
     GridConfig,
     IngestConfig,
@@ -37,10 +38,12 @@ from pipelines.config.training import (
 
 __all__ = [
     "STAGES",
+    "AssimilateConfig",
     "CascadeConfig",
     "ConfigError",
     "ConservationConfig",
     "Count",
+    "CycleConfig",
     "DaskConfig",
     "DaskSlurmConfig",
     "EnsembleConfig",
@@ -76,6 +79,8 @@ class Experiment(Model):
     ingest: IngestConfig | None = None
     stats: StatsConfig | None = None
     train: TrainConfig | None = None
+    assimilate: AssimilateConfig | None = None
+    cycle: CycleConfig | None = None
     rollout: RolloutConfig | None = None
     verify: VerifyConfig | None = None
     report: ReportConfig | None = None
@@ -95,6 +100,8 @@ STAGES: dict[str, type[Model]] = {
     "ingest": IngestConfig,
     "stats": StatsConfig,
     "train": TrainConfig,
+    "assimilate": AssimilateConfig,
+    "cycle": CycleConfig,
     "rollout": RolloutConfig,
     "verify": VerifyConfig,
     "report": ReportConfig,

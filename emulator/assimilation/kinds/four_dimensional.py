@@ -2,7 +2,7 @@
 
 The model is a strong constraint. `lbfgs` follows the gradient of the full cost, which is torch's through every step of the
 emulator; `gauss_newton` is the incremental form, with conjugate gradients on the quadratic cost about the last trajectory,
-and needs a model that torch can differentiate forward as well (Le Dimet and Talagrand 1986; Courtier et al. 1994). With a
+and needs a model that torch can differentiate twice (Le Dimet and Talagrand 1986; Courtier et al. 1994). With a
 window of one time it is 3D-Var.
 """
 

@@ -49,7 +49,7 @@ def gauss_newton(cost: Cost, outer: int, tolerance: float, inner: int) -> Analys
     """Incremental: `outer` times the quadratic cost about the last trajectory, each minimised by conjugate gradients.
 
     Its system is `(1 + G^T G) dv = G^T (d - G'...) - v` with G the derivative of the departures. Needs operators and a
-    model that torch can differentiate forward too.
+    model that torch can differentiate twice.
     """
     control = cost.background.new_zeros(1, cost.window.covariance.size)
     iterations, residual = 0, 0.0
@@ -77,9 +77,8 @@ def quasi_newton(cost: Cost, tolerance: float, iterations: int) -> Analysis:
     )
 
     def closure():
-        search.zero_grad()
         value = cost(control)
-        value.backward()
+        (control.grad,) = torch.autograd.grad(value, control)  # of nothing else: the model's weights need none
         return value
 
     with torch.enable_grad():
