@@ -22,6 +22,7 @@ ABOUT = {
     "ingest": "convert NetCDF, GRIB or Zarr sources into one analysis store",
     "stats": "compute the statistics of the training period",
     "train": "train a network",
+    "observe": "make observations of a nature run, and read real ones from tables",
     "assimilate": "make one analysis from a background and observations",
     "cycle": "make analyses and forecasts by turns",
     "rollout": "run forecasts from many initial times",

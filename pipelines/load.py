@@ -38,6 +38,7 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         "ingest": {"output": at / "analysis.zarr"},
         "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
         "train": {"store": at / "analysis.zarr", "statistics": at / "statistics.nc", "output": at / "train"},
+        "observe": {"store": at / "analysis.zarr", "output": at / "observations.parquet"},
         "assimilate": made_from | {"output": at / "assimilation"},
         "cycle": made_from | {"output": at / "cycle"},
         "rollout": {

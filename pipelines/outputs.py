@@ -12,6 +12,7 @@ WRITTEN = {
     "simulate": ("directory",),
     "stats": ("output", "climatology"),
     "train": ("output",),
+    "observe": ("output",),
     "assimilate": ("output",),
     "cycle": ("output",),
     "rollout": ("output", "uncorrected", "long_run"),

@@ -1,5 +1,6 @@
 """Verify: forecast stores and a truth to one file of scores; in parts, and with later initial times added."""
 
+import dataclasses
 import glob
 import json
 from collections.abc import Callable, Iterator
@@ -31,7 +32,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     options, observations = VerifyOptions.of(given | periods), config.observations
     truth = config.truth if observations is None else Observations(**dict(observations))
     scenarios = config.scenarios and config.scenarios.model_dump()
-    return open_inputs(truth, config.forecasts, options, config.audit, config.long_runs, config.references, scenarios)
+    found = open_inputs(truth, config.forecasts, options, config.audit, config.long_runs, config.references, scenarios)
+    return found if config.feedback is None else dataclasses.replace(found, feedback=config.feedback)
 
 
 @contextmanager

@@ -75,13 +75,15 @@ class _Report:
         }
 
     def all(self, *keys: str) -> np.ndarray:
-        """Values of the first of some keys that the report has, NaN where one is missing; none without such a key."""
+        """Values of the first of some keys that the report has any of, NaN where one is missing; none without such a key."""
+        found = np.zeros(0)
         for key in keys:
             values = np.asarray(self._entries(key), np.float64)
             values = np.where((values == MISSING_DOUBLE) | (values == MISSING_LONG), np.nan, values)
             if np.isfinite(values).any():
                 return values
-        return np.zeros(0)
+            found = found if len(found) else values
+        return found
 
     def first(self, *keys: str) -> float:
         """The first value of `all`; NaN without one."""

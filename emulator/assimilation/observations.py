@@ -1,7 +1,7 @@
 """Observations as columns of equal length, one row an observation, and the Parquet file that holds them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +108,12 @@ class Observations:
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
-    def write(self, path) -> Path:
-        """Writes one Parquet file, whole or not at all. Raises `ValueError` without pyarrow."""
-        return write_columns(path, self.columns(), SCHEMA, UNITS)
+    def write(self, path, notes: Mapping[str, str] | None = None) -> Path:
+        """Writes one Parquet file, whole or not at all; `notes` go into its metadata. Raises `ValueError` without pyarrow."""
+        return write_columns(path, self.columns(), SCHEMA, UNITS, notes)
 
     @classmethod
     def read(cls, path, window: tuple | None = None) -> "Observations":
-        """Observations that `write` wrote, or those `within` a window. Raises `ValueError` in a sentence for any other file."""
+        """What `write` wrote, or what of it lies `within` a window. Raises `ValueError` in a sentence for any other file."""
         found = read_columns(path, SCHEMA, NEEDED, window)
         return cls(**{field.name: found.get(field.name) for field in dataclasses.fields(cls)})

@@ -26,7 +26,7 @@ def screen(
     observations: Observations,
     geometry: Geometry,
     window: tuple | None = None,
-    options: QualityOptions = QualityOptions(),
+    options: QualityOptions = QualityOptions(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
     """Reasons for which rows cannot be used, `(row,)` text: "" of good ones, else one of `REASONS`, the first that holds.
 
@@ -67,14 +67,14 @@ def screen_background(
     background: np.ndarray,
     spread: np.ndarray | None = None,
     surface_pressure: np.ndarray | None = None,
-    options: QualityOptions = QualityOptions(),
+    options: QualityOptions = QualityOptions(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
     """As `screen`, of rows that it let pass, by the background's equivalents `(row,)`.
 
     Args:
-      spread: standard deviation of the background's equivalents, `(row,)`. None: what is expected of a departure is the spread
-        that the departures of its system, variable and level have themselves (from their median), or the observation's
-        error where that is larger: a background that is poor everywhere does not lose all its observations.
+      spread: standard deviation of the background's equivalents, `(row,)`. None: what is expected of a departure is the
+        spread that the departures of its system, variable and level have themselves (from their median), or the
+        observation's error where that is larger: a background that is poor everywhere does not lose all its observations.
       surface_pressure: of the background at every row, Pa, for levels that are pressures; None: there are none.
     """
     reasons = np.full(len(observations), "", f"U{max(map(len, REASONS))}")
@@ -144,7 +144,9 @@ def _repeated(rows: Observations) -> np.ndarray:
     place = np.round(np.stack([rows.latitude, rows.longitude], -1) / SAME_PLACE).astype(np.int64)
     level = np.where(np.isfinite(rows.level), rows.level, -1.0)
     names = (rows.operator, rows.variable, rows.station, rows.system)
-    keys = zip(*(column.tolist() for column in names), rows.time.tolist(), level.tolist(), *place.T.tolist(), strict=True)
+    keys = zip(
+        *(column.tolist() for column in names), rows.time.tolist(), level.tolist(), *place.T.tolist(), strict=True
+    )
     for n, key in enumerate(keys):
         result[n] = key in seen_already
         seen_already.add(key)
@@ -152,7 +154,7 @@ def _repeated(rows: Observations) -> np.ndarray:
 
 
 def _spread_of(rows: Observations, departure: np.ndarray) -> np.ndarray:
-    """Spread of the departures of every row's system, variable and level, `(row,)`; of all in units of errors where few are."""
+    """Spread of the departures of every row's system, variable and level, `(row,)`; of few: of all by their errors."""
     result = rows.error * _spread(departure / rows.error)
     level = np.where(np.isfinite(rows.level), rows.level, -1.0)
     for kind in sorted(set(zip(rows.system.tolist(), rows.variable.tolist(), level.tolist(), strict=True))):

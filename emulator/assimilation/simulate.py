@@ -13,7 +13,7 @@ from torch import Tensor
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.observations import Observations
 from emulator.assimilation.operators import OPERATORS, equivalents
-from emulator.assimilation.options import NetworkOptions, SimulatedOptions
+from emulator.assimilation.options import NetworkOptions, ObserveOptions
 from emulator.assimilation.tracks import scattered, spacing_of, swath
 from emulator.assimilation.weights import seen
 from emulator.planet.vertical import vertical_of
@@ -22,16 +22,16 @@ GROSS = 10.0  # a gross error in units of the usual one
 DOWNWARD = ("depth", "soil_layer")  # axes whose first value is the nearest to the ground or the sea's surface
 
 
-def observe(nature, options: SimulatedOptions, times=None) -> Observations:
+def simulated(nature, options: ObserveOptions, times=None) -> Observations:
     """Observations of an analysis store's states at some of its times (none: all), by the networks of the options.
 
     Raises `ValueError` in one sentence for a variable, an operator or levels that the store lacks, and times outside it.
     """
-    return Observations.concat(list(reports(nature, options, times)))
+    return Observations.concat(list(simulated_by_time(nature, options, times)))
 
 
-def reports(nature, options: SimulatedOptions, times=None) -> Iterator[Observations]:
-    """As `observe`, time by time."""
+def simulated_by_time(nature, options: ObserveOptions, times=None) -> Iterator[Observations]:
+    """As `simulated`, time by time; times at which nothing reports are left out."""
     geometry = Geometry.of(nature, sorted({name for network in options.networks for name in network.errors}))
     known = nature["time"].values
     times = known if times is None else np.atleast_1d(np.asarray(times, "datetime64[ns]"))
@@ -55,7 +55,7 @@ def _state(nature, geometry: Geometry, time) -> Tensor:
 class _Network:
     """One observing system over one geometry; the places of stations and profiles are found once."""
 
-    def __init__(self, nature, geometry: Geometry, options: NetworkOptions, whole: SimulatedOptions):
+    def __init__(self, nature, geometry: Geometry, options: NetworkOptions, whole: ObserveOptions):
         self.geometry, self.options, self.whole = geometry, options, whole
         self.operator = options.operator or ("radiance" if options.kind == "swath" else "point")
         self.kind = OPERATORS[self.operator]
@@ -112,7 +112,12 @@ class _Network:
         parts = []
         for name, error in options.errors.items():
             for level in self.levels[name]:
-                columns = {"latitude": latitude, "longitude": longitude, "value": np.zeros(count), "time": np.full(count, time)}
+                columns = {
+                    "latitude": latitude,
+                    "longitude": longitude,
+                    "value": np.zeros(count),
+                    "time": np.full(count, time),
+                }
                 texts = {"operator": self.operator, "variable": name, "system": options.name}
                 station = [f"{options.name}{n}" for n in range(count)]
                 columns |= {key: np.full(count, text) for key, text in texts.items()}
@@ -126,4 +131,6 @@ class _Network:
     def _rng(self, what: str, time=None) -> np.random.Generator:
         """Random numbers of one purpose, of this system and a time."""
         second = 0 if time is None else int(np.datetime64(time, "s").astype(np.int64)) % (1 << 63)
-        return np.random.default_rng([self.whole.seed, zlib.crc32(self.options.name.encode()), zlib.crc32(what.encode()), second])
+        return np.random.default_rng(
+            [self.whole.seed, zlib.crc32(self.options.name.encode()), zlib.crc32(what.encode()), second]
+        )

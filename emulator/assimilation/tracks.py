@@ -53,5 +53,3 @@ def spacing_of(grid, radius: float) -> float:
     """Side of a square of the cells' mean area, m."""
     share = 1.0 if np.isnan(grid.share) else grid.share
     return float(np.sqrt(4 * np.pi * radius**2 * share / grid.area.size))
-
-

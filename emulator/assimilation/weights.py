@@ -54,11 +54,11 @@ def seen(geometry: Geometry, rows: Observations, channel: np.ndarray, share: np.
 
 
 def _corners(geometry: Geometry, rows: Observations, channel, share):
-    """Flat entries of the state, weights (0 where a field does not exist) and what lies beyond a pole, `(corner, row)` each."""
+    """Flat entries, their weights (0 where a field does not exist), and which lie beyond a pole: `(corner, row)` each."""
     cell, part, beyond = geometry.corners(rows.latitude, rows.longitude)
     cells = int(np.prod(geometry.grid.shape))
-    index = (channel[:, None] * cells + cell).reshape(-1, len(rows))
-    weight = (share[:, None] * part).reshape(-1, len(rows))
+    shape = (len(channel) * len(cell), len(rows))
+    index, weight = (channel[:, None] * cells + cell).reshape(shape), (share[:, None] * part).reshape(shape)
     if geometry.exists is not None:
         weight = weight * geometry.exists.ravel()[index]
     return index, weight, np.tile(beyond, (len(channel), 1))

@@ -44,7 +44,9 @@ def read_columns(path, schema: str, needed: Sequence[str], window: tuple | None 
     if not Path(path).is_file():
         raise ValueError(f"Expected a table at {path}, got nothing there")
     edges = () if window is None else (np.datetime64(moment, "ns") for moment in window)
-    times = [("time", sign, pa.scalar(edge, pa.timestamp("ns"))) for sign, edge in zip((">", "<="), edges, strict=False)]
+    times = [
+        ("time", sign, pa.scalar(edge, pa.timestamp("ns"))) for sign, edge in zip((">", "<="), edges, strict=False)
+    ]
     try:
         schema_of = parquet.read_schema(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

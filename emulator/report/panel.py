@@ -21,6 +21,7 @@ SECTIONS = {
     "maps": "Maps",
     "spectra": "Spectra",
     "conservation": "Conservation",
+    "assimilation": "Data assimilation",
     "long-run": "Long run",
     "scenarios": "Scenarios",
     "training": "Training",

@@ -15,10 +15,11 @@ import xarray as xr
 from emulator.files.column_table import read_columns
 
 SCHEMA = "feedback-1"
-# columns beside those of the observations: the analysis' time, equivalents before and after, the standard deviation of the
-# background's members and where among how many of them the observation lies (NaN without), and why it was not used ("": it was)
+# Columns beside those of the observations: the analysis' time, equivalents before and after, the standard deviation of the
+# background's members and where among how many of them the observation lies (NaN without), and why it was not used.
 ADDED = ("analysis_time", "background", "analysis", "background_spread", "rank", "members", "rejected")
 NEEDED = ("system", "variable", "level", "value", "error", *ADDED)
+NO_EQUIVALENT = "no equivalent"  # of a row that was used and has no background or analysis
 SUMS = ("count", "b", "a", "bb", "aa", "ab", "error", "spread", "spread_count")
 
 
@@ -58,6 +59,7 @@ def feedback_scores(path) -> xr.Dataset:
     if ranks is not None:
         data["feedback_rank_count"] = ((over[1], "feedback_rank"), ranks)
     names = dict(zip(("system", "variable", "level"), zip(*kinds, strict=True), strict=True))
+    names["level"] = [np.nan if level is None else level for level in names["level"]]
     coordinates = {f"feedback_{name}": (over[1], np.array(values)) for name, values in names.items()}
     coordinates |= {"feedback_time": times} | ({"feedback_reason": reasons} if reasons else {})
     return xr.Dataset(data, coordinates)
@@ -73,7 +75,8 @@ def reduction(scores: xr.Dataset, base: str, denied: Sequence[str]) -> xr.DataAr
     if absent := [name for name in (base, *denied) if name not in known]:
         raise ValueError(f"Expected forecasts among {', '.join(known)}, got {', '.join(absent)}")
     rmse = scores["rmse"].isel(region=0).transpose("forecast", "channel", "lead_time")
-    return 1 - rmse.sel(forecast=base, drop=True) / rmse.sel(forecast=list(denied))
+    share = 1 - rmse.sel(forecast=base, drop=True) / rmse.sel(forecast=list(denied))
+    return share.transpose("forecast", "channel", "lead_time")
 
 
 def _files(path) -> list[Path]:
@@ -89,9 +92,9 @@ def _sums(columns: dict[str, np.ndarray]):
     kind = [(s, v, _rounded(l)) for s, v, l in zip(*(columns[n].tolist() for n in NEEDED[:3]), strict=True)]
     names = sorted(set(kind), key=_sorted)
     number = np.array([{name: n for n, name in enumerate(names)}[each] for each in kind], np.int64)
-    used = columns["rejected"] == ""
     b, a = columns["value"] - columns["background"], columns["value"] - columns["analysis"]
-    spread = columns["background_spread"]
+    refusal = np.where((columns["rejected"] == "") & ~np.isfinite(b + a), NO_EQUIVALENT, columns["rejected"])
+    used, spread = refusal == "", columns["background_spread"]
     told = np.isfinite(spread)
     terms = (np.ones(len(b)), b, a, b * b, a * a, a * b, columns["error"] ** 2, np.where(told, spread, 0) ** 2, told)
     sums, rejected, ranks = {}, {}, {}
@@ -103,7 +106,7 @@ def _sums(columns: dict[str, np.ndarray]):
             if ranked.any():
                 most = int(columns["members"][ranked].max())
                 ranks[name] = np.bincount(columns["rank"][ranked].astype(np.int64), minlength=most + 1)
-        refused = columns["rejected"][~used & (number == n)]
+        refused = refusal[~used & (number == n)]
         if len(refused):
             reason, count = np.unique(refused, return_counts=True)
             rejected[name] = dict(zip(reason.tolist(), count.tolist(), strict=True))
@@ -146,10 +149,10 @@ def _statistics(sums: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
-def _rounded(level: float) -> float:
-    return float(f"{level:.2g}") if np.isfinite(level) else float("nan")
+def _rounded(level: float) -> float | None:
+    return float(f"{level:.2g}") if np.isfinite(level) else None
 
 
 def _sorted(kind: tuple) -> tuple:
     system, variable, level = kind
-    return system, variable, -np.inf if np.isnan(level) else level
+    return system, variable, -np.inf if level is None else level

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -42,6 +43,7 @@ class Inputs:
       variables: what is scored; skipped: variable -> why it is not.
       alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
       scenarios: emulators of scenarios, scored by years; None without.
+      feedback: folder of a cycle's feedback, whose statistics are among the scores; None without.
       empty: forecast -> how many initial times it has without any value, which are left out for all.
     """
 
@@ -63,6 +65,7 @@ class Inputs:
     recipe: climatology.Recipe
     overlap: bool
     scenarios: Scenarios | None = None
+    feedback: Path | None = None
 
     @property
     def members(self) -> list[int]:

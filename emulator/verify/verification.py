@@ -15,6 +15,7 @@ from emulator.verify.assemble import assemble, lacking, open_scores, part_path, 
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps
 from emulator.verify.channels import channel_name
+from emulator.verify.feedback import feedback_scores
 from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.long_runs import long_run_scores
 from emulator.verify.merging import COORDINATES, check_same, merge
@@ -138,7 +139,7 @@ def score_inits(
 
 
 def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None) -> xr.Dataset:
-    """The scores with the climate of long runs, with scenarios, and with cases to look at.
+    """The scores with the climate of long runs, with scenarios, with a cycle's feedback, and with cases to look at.
 
     Cases are chosen among all initial times where the stores still hold them; otherwise they are those of `old`.
     """
@@ -151,6 +152,7 @@ def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None
     climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid, references=inputs.references)
     parts = [scores, cases, climate]
     parts += [scenario_scores(inputs.scenarios, inputs.grid)] if inputs.scenarios else []
+    parts += [feedback_scores(inputs.feedback)] if inputs.feedback else []
     return xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="override")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pydantic
 
-from pipelines.config.base import ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
+from pipelines.config.assimilation import ObserveConfig
+from pipelines.config.base import NEW, ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
 from pipelines.config.cycles import AssimilateConfig, CycleConfig
 from pipelines.config.data import (
     GridConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "Model",
     "NetworkConfig",
     "ObservationsConfig",
+    "ObserveConfig",
     "OptimizerConfig",
     "Period",
     "PhaseConfig",
@@ -79,8 +81,9 @@ class Experiment(Model):
     ingest: IngestConfig | None = None
     stats: StatsConfig | None = None
     train: TrainConfig | None = None
-    assimilate: AssimilateConfig | None = None
-    cycle: CycleConfig | None = None
+    observe: ObserveConfig | None = pydantic.Field(None, json_schema_extra=NEW)
+    assimilate: AssimilateConfig | None = pydantic.Field(None, json_schema_extra=NEW)
+    cycle: CycleConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     rollout: RolloutConfig | None = None
     verify: VerifyConfig | None = None
     report: ReportConfig | None = None
@@ -100,6 +103,7 @@ STAGES: dict[str, type[Model]] = {
     "ingest": IngestConfig,
     "stats": StatsConfig,
     "train": TrainConfig,
+    "observe": ObserveConfig,
     "assimilate": AssimilateConfig,
     "cycle": CycleConfig,
     "rollout": RolloutConfig,

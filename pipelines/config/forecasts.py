@@ -232,6 +232,11 @@ class VerifyConfig(
     scenarios: ScenariosConfig | None = Field(
         None, json_schema_extra=NEW, description="emulators of scenarios to score too"
     )
+    feedback: Path | None = Field(
+        None,
+        json_schema_extra=NEW,
+        description="folder of a cycle's feedback: observations against background and analysis",
+    )
 
     dask: DaskConfig = DaskConfig()
 

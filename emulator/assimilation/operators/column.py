@@ -16,7 +16,7 @@ class Column:
     column, variables, linear = True, (), True
 
     def prepare(self, geometry: Geometry, rows: Observations) -> Equivalent:
-        """H of the class. Raises `ValueError` for a variable without levels, a level beyond its own, a place outside the grid."""
+        """H of the class. Raises `ValueError` for a variable without levels, levels beyond its own; places as `entries`."""
         return entries(geometry, rows, *layers(geometry, rows))
 
     def channels(self, geometry: Geometry, rows: Observations) -> tuple[np.ndarray, np.ndarray]:
