@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pyproj  # noqa: F401
 
 if TYPE_CHECKING:  # what editors and type checkers read
+    from emulator.assimilation.observing import observe as observe
     from emulator.bridges.analysis_source import AnalysisSource as AnalysisSource
     from emulator.bridges.run import earth2studio_model as earth2studio_model
     from emulator.bridges.run import foreign_forecast as foreign_forecast
@@ -62,6 +63,8 @@ _WHERE = {
     "foreign_forecast": "emulator.bridges.run:foreign_forecast",  # the same with a model of another package
     "earth2studio_model": "emulator.bridges.run:earth2studio_model",  # a model as earth2studio's prognostic model
     "AnalysisSource": "emulator.bridges.analysis_source:AnalysisSource",  # an analysis as a data source of earth2studio
+    # data assimilation
+    "observe": "emulator.assimilation.observing:observe",  # a nature run and tables of reports -> observations
     # verification
     "score": "emulator.verify.verification:score",  # forecasts and a truth -> scores
     "budgets": "emulator.verify.audit:audit",  # an analysis or forecasts -> totals and residuals of every budget

@@ -15,6 +15,8 @@ INPUTS = {
     "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "scenarios", "statistics"),
     "observe": ("store",),
+    "assimilate": ("store", "checkpoint", "observations", "background"),
+    "cycle": ("store", "checkpoint", "observations"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs", "references", "feedback"),
     "report": ("scores",),

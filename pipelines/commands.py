@@ -18,6 +18,8 @@ ABOUT = {
     "stats": "compute the statistics of the training period",
     "train": "train a network",
     "observe": "make observations of a nature run, and read real ones from tables",
+    "assimilate": "make one analysis from a background and observations",
+    "cycle": "make analyses and forecasts by turns",
     "rollout": "run forecasts from many initial times",
     "verify": "score forecasts against the truth",
     "report": "write an HTML page of scores, maps and budgets",

@@ -29,12 +29,19 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     """Where the stages of an experiment put and find their files, unless the YAML says otherwise."""
     at = Path(raw["directory"])
     rollout = raw.get("rollout") if isinstance(raw.get("rollout"), dict) else {}
+    made_from = {
+        "store": at / "analysis.zarr",
+        "checkpoint": at / "train" / "checkpoint",
+        "observations": at / "observations.parquet",
+    }
     paths: dict[str, dict[str, Any]] = {
         "simulate": {"directory": at / "simulation"},
         "ingest": {"output": at / "analysis.zarr"},
         "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
         "train": {"store": at / "analysis.zarr", "statistics": at / "statistics.nc", "output": at / "train"},
         "observe": {"store": at / "analysis.zarr", "output": at / "observations.parquet"},
+        "assimilate": made_from | {"output": at / "assimilation"},
+        "cycle": made_from | {"output": at / "cycle"},
         "rollout": {
             "store": at / "analysis.zarr",
             "checkpoint": at / "train" / "checkpoint",

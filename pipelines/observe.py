@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emulator.assimilation import run
+from emulator.assimilation import observing
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.options import ObserveOptions
 from emulator.store.analysis import open_analysis
@@ -14,7 +14,7 @@ def observe(config: ObserveConfig) -> None:
     """Writes the observations, whole or not at all. Raises `ValueError` in one sentence on bad input."""
     with reporting("observe") as report:
         period = config.period.start, config.period.end
-        run.observe(_options(config), config.store, period, config.output, report)
+        observing.observe(_options(config), config.store, period, config.output, report)
 
 
 def _options(config: ObserveConfig) -> ObserveOptions:

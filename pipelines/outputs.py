@@ -13,6 +13,8 @@ WRITTEN = {
     "stats": ("output", "climatology"),
     "train": ("output",),
     "observe": ("output",),
+    "assimilate": ("output",),
+    "cycle": ("output",),
     "rollout": ("output", "uncorrected", "long_run"),
     "verify": ("output",),
     "report": ("output",),
@@ -49,6 +51,8 @@ def files(stage: str, config: Model) -> list[Path]:
         return [output, *([config.climatology] if config.climatology else [])]
     if stage == "train":
         return [output / "checkpoint"]
+    if stage in ("assimilate", "cycle"):
+        return [output / "analysis.zarr"]
     if stage == "rollout":
         stores = [output, *config.scenario_stores.values(), *([config.uncorrected] if config.uncorrected_inits else [])]
         stores += [config.long_run] if config.long_run_days or config.long_run_lead else []

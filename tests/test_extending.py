@@ -38,7 +38,7 @@ def run(folder, code):
 
 def test_every_row_of_the_table_has_an_example():
     rows = re.findall(r"^\| a[n]? .*?\| (\d) \| `([\w/]+)/` \|", TEXT, re.M)
-    assert len(rows) == 10 and all(count == "1" for count, _ in rows)
+    assert len(rows) == 11 and all(count == "1" for count, _ in rows)
     assert {folder for _, folder in rows} == {str(Path(name).parent) for name in FILES}
 
 
@@ -98,6 +98,30 @@ for wrong in ({"kind": "log_cosh", "sharpnes": 1.0}, {"kind": "log_cosh", "sharp
     )
     assert "{'kind': 'log_cosh', 'sharpness': 2.0}" in out and "True" in out
     assert "nearest: loss.sharpness" in out and "greater than 0 at loss.sharpness" in out and "'log_cosch'" in out
+
+
+def test_an_observation_operator_observes_and_passes_quality_control(extended):
+    out = run(
+        extended,
+        """
+import numpy as np
+import torch
+import emulator as em
+from small_planet import small_planet
+planet = small_planet(times=2)
+network = {"name": "top", "kind": "stations", "operator": "warmest", "errors": {"temperature": 1e-6}, "levels": [0.5]}
+found = em.observe({"networks": [network]}, planet)
+from emulator.assimilation.geometry import Geometry
+from emulator.assimilation.quality import screen
+geometry = Geometry.of(planet, ["temperature"])
+columns = torch.as_tensor(planet["temperature"].values.astype(float))
+index, weight, _ = geometry.corners(found.latitude, found.longitude)
+each = (columns.flatten(2).numpy()[:, :, index] * weight).sum(2).max(1)
+expected = np.concatenate([each[n, found.time == t] for n, t in enumerate(planet["time"].values)])
+print(np.allclose(found.value, expected, atol=1e-4), set(screen(found, geometry).tolist()))
+""",
+    )
+    assert "True {''}" in out
 
 
 def test_a_kind_of_prediction_is_configured_and_steps(extended):

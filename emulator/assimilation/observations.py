@@ -114,6 +114,6 @@ class Observations:
 
     @classmethod
     def read(cls, path, window: tuple | None = None) -> "Observations":
-        """What `write` wrote, or what of it lies `within` a window. Raises `ValueError` in one sentence for any other file."""
+        """What `write` wrote, or what of it lies `within` a window. Raises `ValueError` in a sentence for any other file."""
         found = read_columns(path, SCHEMA, NEEDED, window)
         return cls(**{field.name: found.get(field.name) for field in dataclasses.fields(cls)})

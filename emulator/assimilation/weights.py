@@ -54,7 +54,7 @@ def seen(geometry: Geometry, rows: Observations, channel: np.ndarray, share: np.
 
 
 def _corners(geometry: Geometry, rows: Observations, channel, share):
-    """Flat entries of the state, weights (0 where a field does not exist), and which lie beyond a pole: `(corner, row)` each."""
+    """Flat entries, their weights (0 where a field does not exist), and which lie beyond a pole: `(corner, row)` each."""
     cell, part, beyond = geometry.corners(rows.latitude, rows.longitude)
     cells = int(np.prod(geometry.grid.shape))
     shape = (len(channel) * len(cell), len(rows))

@@ -9,6 +9,7 @@ import pydantic
 
 from pipelines.config.assimilation import ObserveConfig
 from pipelines.config.base import NEW, ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
+from pipelines.config.cycles import AssimilateConfig, CycleConfig
 from pipelines.config.data import (
     GridConfig,
     IngestConfig,
@@ -38,10 +39,12 @@ from pipelines.config.training import (
 
 __all__ = [
     "STAGES",
+    "AssimilateConfig",
     "CascadeConfig",
     "ConfigError",
     "ConservationConfig",
     "Count",
+    "CycleConfig",
     "DaskConfig",
     "DaskSlurmConfig",
     "EnsembleConfig",
@@ -79,6 +82,8 @@ class Experiment(Model):
     stats: StatsConfig | None = None
     train: TrainConfig | None = None
     observe: ObserveConfig | None = pydantic.Field(None, json_schema_extra=NEW)
+    assimilate: AssimilateConfig | None = pydantic.Field(None, json_schema_extra=NEW)
+    cycle: CycleConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     rollout: RolloutConfig | None = None
     verify: VerifyConfig | None = None
     report: ReportConfig | None = None
@@ -99,6 +104,8 @@ STAGES: dict[str, type[Model]] = {
     "stats": StatsConfig,
     "train": TrainConfig,
     "observe": ObserveConfig,
+    "assimilate": AssimilateConfig,
+    "cycle": CycleConfig,
     "rollout": RolloutConfig,
     "verify": VerifyConfig,
     "report": ReportConfig,

@@ -60,12 +60,12 @@ def test_bad_input_is_said_in_a_sentence(folder, capsys):
         "greater than 0": {"networks": [NETWORKS[0] | {"errors": {"surface_pressure": -1.0}}]},
         "Expected networks or tables to observe with, got neither": {"networks": []},
         "variables of the store, it has no salinity": {"networks": [NETWORKS[0] | {"errors": {"salinity": 1.0}}]},
-        "Expected observations from 2005-01-01": {"period": {"start": "2005-01-01"}},
+        "Expected times from 2005-01-01 to the end": {"period": {"start": "2005-01-01"}},
         "Expected a table of observe.tables at": {"tables": [{"path": str(folder / "absent.csv"), "errors": {"a": 1}}]},
     }
     for message, changed in cases.items():
         path = configuration(folder, **changed)
-        check = [] if "Expected observations" in message else ["--check"]
+        check = [] if "Expected times" in message else ["--check"]
         assert main(["observe", str(path), *check]) == 1, message
         said = capsys.readouterr().err.strip()
         assert message in said and "Traceback" not in said, said
@@ -84,7 +84,11 @@ def test_feedback_of_a_cycle_is_among_the_scores(folder):
     one = np.array([269.0])
     write_feedback(folder / "feedback" / "0.parquet", "2001-01-01", found, np.array([""]), one, one + 0.5)
     config = folder / "verify.yaml"
-    section = {"truth": str(folder / "analysis.zarr"), "feedback": str(folder / "feedback"), "max_lead_days": 0.5}
+    section = {
+        "truth": str(folder / "analysis.zarr"),
+        "feedback": str(folder / "feedback"),
+        "persistence_lead_hours": [6],
+    }
     config.write_text(yaml.safe_dump({"directory": str(folder), "verify": section}))
     assert main(["verify", str(config), "--check"]) == 0 and main(["verify", str(config)]) == 0
     scores = open_scores(folder / "scores.nc")

@@ -77,7 +77,7 @@ def test_figures_say_what_they_show(cycle):
     assert f"{float(ratio.min()):.1f} to {float(ratio.max()):.1f}" in panels[1].caption
     assert "among 8 members" in panels[2].caption and "12 analyses" in panels[0].caption
     assert all(panel.markup.startswith("<svg") for panel in panels)
-    assert panels[0].markup.figure.axes[0].get_title() == "synop: Surface pressure [hPa]"
+    assert panels[0].markup.figure.axes[0].get_title(loc="left") == "synop: Surface pressure [hPa]"
 
 
 def test_a_cycle_that_was_denied_a_system_shows_what_that_is_worth(view):

@@ -59,8 +59,8 @@ def consistency(view: View) -> Panel | None:
     return Panel(
         "Consistency of the errors",
         caption,
-        "Right of the line errors are larger than was assumed, left of it smaller (Desroziers et al. 2005). The estimate is exact "
-        "only for an analysis whose errors were right: from wrong ones it points in the right direction.",
+        "Right of the line errors are larger than was assumed, left of it smaller (Desroziers et al. 2005). The estimate is "
+        "exact only for an analysis whose errors were right: from wrong ones it points in the right direction.",
         svg(figure, caption, "consistency"),
     )
 
@@ -81,11 +81,12 @@ def ranks(view: View) -> Panel | None:
         axis.set(xlabel="rank of the observation")
         axis.set_title(kind["title"], fontsize=8.5)
     axes[0].set_ylabel("frequency, flat = 1")
-    caption = f"Rank of the observations among {counts.shape[1] - 1} members of the background, which are given errors like theirs."
+    members = counts.shape[1] - 1
+    caption = f"Rank of the observations among {members} members of the background, which are given errors like theirs."
     return Panel(
         "Where observations rank among the members",
         caption,
-        "In a reliable ensemble the observation is equally often in every gap between the members. A U means too little spread, "
-        "or errors of observations that are larger than was assumed; a dome the contrary; a slope a bias.",
+        "In a reliable ensemble the observation is equally often in every gap between the members. A U means too little "
+        "spread, or errors of observations that are larger than was assumed; a dome the contrary; a slope a bias.",
         svg(figure, caption, "observation-ranks"),
     )

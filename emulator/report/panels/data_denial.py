@@ -1,4 +1,4 @@
-"""How much each observing system lowers the errors of forecasts: those of cycles that were denied it, beside the whole one's."""
+"""How much each observing system lowers the errors of forecasts: cycles that were denied it, beside the whole one."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def data_denial(view: View) -> Panel | None:
     return Panel(
         "Reduction of the error by observing system",
         caption,
-        "Each line is the whole cycle against one that was denied the system. Above zero the system helps. The parts do not add "
-        "up to the whole: what one system tells, others tell too.",
+        "Each line is the whole cycle against one that was denied the system. Above zero the system helps. The parts do not "
+        "add up to the whole: what one system tells, others tell too.",
         svg(figure, caption, "data-denial"),
     )

@@ -80,8 +80,8 @@ def departures_in_time(view: View) -> Panel | None:
     return Panel(
         "Departures in time",
         text,
-        "A cycle that works settles: after its first days the departures from the background neither grow nor shrink, and those "
-        "from the analysis are smaller. A mean away from zero is a bias, of the model or of the observations.",
+        "A cycle that works settles: after its first days the departures from the background neither grow nor shrink, and "
+        "those from the analysis are smaller. A mean away from zero is a bias, of the model or of the observations.",
         svg(figure, text, "departures"),
     )
 

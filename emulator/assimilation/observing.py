@@ -14,7 +14,7 @@ from emulator.assimilation.options import ObserveOptions
 from emulator.assimilation.simulate import simulated_by_time
 from emulator.assimilation.tables import read_reports
 from emulator.parallel.tasks import Report
-from emulator.planet.calendar import select_period
+from emulator.planet.calendar import select_period, within
 from emulator.store.analysis import open_analysis
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ def observe(
 
 
 def _during(observations: Observations, period: tuple) -> Observations:
-    """The rows of a period."""
-    times = np.unique(observations.time[~np.isnat(observations.time)])
-    chosen = select_period(xr.Dataset(coords={"time": times}), *period)["time"].values
-    return observations.where(np.isin(observations.time, chosen))
+    """The rows of a period, and those without a time, which quality control counts."""
+    undated = np.isnat(observations.time)
+    chosen = undated.copy()
+    if not undated.all():
+        chosen[~undated] = within(observations.time[~undated], *period)
+    return observations.where(chosen)

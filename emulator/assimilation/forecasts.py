@@ -1,0 +1,66 @@
+"""Forecasts between analyses: a stepper with its forcing, from the states of one time to those of later ones."""
+
+from collections.abc import Iterator
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from emulator.data.forcing import Forcing, StepInputs
+from emulator.forecasting.forecaster import climatology_of
+from emulator.model.noise import forecast_key
+from emulator.model.rollout import Execution, rollout
+from emulator.model.stepper import Stepper, StepResult
+from emulator.store.schema import grid_of
+
+
+class Forecasts:
+    """What a cycle asks of a model.
+
+    Args:
+      model: a stepper of one input time and one length of steps.
+      dataset: the store with the forcing.
+      batch_size: members computed at a time. seed: of the noise of a stochastic network.
+
+    Every forecast is pinned to the dry mass of the state that it starts from. Noise is a function of the seed, the time and
+    the member, so that a cycle that goes on gives the same. Raises `ValueError` for a model that needs several states.
+    """
+
+    def __init__(self, model: Stepper, dataset: xr.Dataset, batch_size: int = 8, seed: int = 0):
+        self.model, self.batch_size, self.seed = model.at(1), batch_size, seed
+        layout = self.model.layout
+        if layout.history != 1:
+            raise ValueError(f"Expected a model that steps from one state, got one of {layout.history} input times")
+        if len(layout.lengths) > 1:
+            raise ValueError(f"Expected a model with steps of one length, got one of {layout.lengths} steps of the store")
+        self.layout = layout
+        reference = climatology_of([model], grid_of(dataset), None)
+        self.forcing = Forcing(dataset, layout, layout.lengths[0], reference)
+
+    def steps(self, state: Tensor, time, count: int) -> Iterator[StepResult]:
+        """Results of `count` steps of the states `(member, channel, *space)` of a time, all members together.
+
+        Results carry gradients back to `state` where these are enabled, each step computed again in the backward pass.
+        """
+        gradients = torch.is_grad_enabled() and state.requires_grad
+        execution = Execution(gradients=gradients, recompute=gradients)
+        batches, first = [], 0
+        for rows in state.split(self.batch_size):
+            members = range(first, first + len(rows))
+            batches.append(rollout(self.model, rows, self._inputs(members, time, count), execution=execution))
+            first += len(rows)
+        for results in zip(*batches, strict=True):
+            if len(results) == 1:
+                yield results[0]
+            else:
+                joined = (torch.cat([getattr(r, name) for r in results]) for name in ("state", "diagnostic"))
+                yield StepResult(*joined, {})
+
+    def _inputs(self, members: range, time, count: int) -> Iterator[StepInputs]:
+        for number in range(1, count + 1):
+            given = self.forcing.inputs([self.forcing.later(time, number - 1)])
+            given = given.to(self.model.device).repeated(len(members))
+            if self.model.noise is not None:
+                keys = [forecast_key(self.seed, time, member, number) for member in members]
+                given = given._replace(noise=self.model.noise.rows(keys).to(self.model.device))
+            yield given

@@ -1,0 +1,1 @@
+"""Kinds of analyses: one file each."""

@@ -1,0 +1,144 @@
+"""LETKF: the local ensemble transform Kalman filter of Hunt, Kostelich and Szunyogh (2007).
+
+Every column of the grid has an analysis of its own, in the space of the members, from the observations around it, whose
+errors grow with distance (Gaspari and Cohn 1999). With m members, background perturbations X and their equivalents Y,
+
+    P = ((m - 1) / rho + Y^T R^-1 Y)^-1,  w = P Y^T R^-1 (y - mean of Y),  W = ((m - 1) P)^1/2,
+
+and members become `mean + X (w + W)`. The ensemble is inflated by the factor rho of its covariance, and afterwards relaxed to
+the spread that it had (Whitaker and Hamill 2012), which is largest where observations are dense.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulator.assimilation.kinds.registry import assimilation
+from emulator.assimilation.localisation import gaspari_cohn
+from emulator.assimilation.window import Analysis, Observed, Window, equivalents
+from emulator.options import Options, option
+
+BLOCK_NUMBERS = 1 << 24  # of float64 matrices held at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class LetkfOptions(Options):
+    """A local analysis of every column in the space of the members."""
+
+    kind: Literal["letkf"] = option("letkf")
+    radius_km: float = option(3000.0, "at which an observation's weight has fallen to 0", above=0)
+    radius_scale_heights: float | None = option(
+        None, "the same in the vertical, in logarithms of pressure or sigma; none: a column is moved as a whole", above=0
+    )
+    inflation: float = option(1.0, "factor of the background's covariance", minimum=1)
+    relaxation: float = option(0.0, "to the spread of the background: 0 none, 1 all of it", minimum=0, maximum=1)
+
+
+@assimilation("letkf", LetkfOptions)
+class Letkf:
+    """See the file's docstring; needs members, and knows of no static covariance.
+
+    In a window of several times observations of all are used through the members' forecasts (Hunt et al. 2004).
+    """
+
+    ensemble, static, several_times = True, False, True
+
+    def __init__(self, options: LetkfOptions):
+        self.options = options
+
+    def analyse(self, window: Window) -> Analysis:
+        if not window.count:
+            return Analysis(window.background)
+        background = window.background.double()
+        with torch.no_grad():
+            predicted = equivalents(window.observed, window.forecast(window.background))
+            mean, moved = background.mean(0), background - background.mean(0)
+            centre, about = predicted.mean(0), predicted - predicted.mean(0)
+            local = _Sites(window.observed, about / window.error, (window.value - centre) / window.error)
+            state = torch.empty_like(background)
+            for channels, level in self._groups(window, background.shape[1]):
+                state[:, channels] = mean[channels] + self._analysed(local, window, moved[:, channels], level)
+        share = float((about / window.error).var(0).mean().sqrt())
+        return Analysis(state.to(window.background.dtype), {"spread_over_error": share})
+
+    def _groups(self, window: Window, channels: int) -> list[tuple[list[int], float]]:
+        """Channels that share their weights in the vertical, with their level."""
+        if self.options.radius_scale_heights is None:
+            return [(list(range(channels)), float("nan"))]
+        level = window.places.level
+        lowest = float(np.nanmax(level))  # surface fields lie at the lowest level
+        filled = np.where(np.isnan(level), lowest, level)
+        return [(np.flatnonzero(filled == one).tolist(), float(one)) for one in np.unique(filled)]
+
+    def _analysed(self, local: "_Sites", window: Window, moved: Tensor, level: float) -> Tensor:
+        """Departures of the analysed members of some channels from the background's mean, `(member, channel, *space)`."""
+        members, shape = len(moved), moved.shape
+        vertical = self._vertical(local.level, level)
+        products, pulls = local.summed(vertical)
+        cells = int(np.prod(shape[2:]))
+        perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
+        distance = window.places.distance(local.latitude, local.longitude)
+        block = max(1, BLOCK_NUMBERS // (members * members * 4))
+        for first in range(0, cells, block):
+            rows = slice(first, min(first + block, cells))
+            weight = gaspari_cohn(distance[rows], self.options.radius_km)
+            product = (weight @ products).unflatten(-1, (members, members))
+            transform = self._transform(product, weight @ pulls)
+            found[:, :, rows] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, rows], transform)
+        return self._relaxed(moved, found.view(shape))
+
+    def _vertical(self, levels: np.ndarray, level: float) -> Tensor:
+        """Weight of every observation at a level; 1 of those without."""
+        if np.isnan(level):
+            return torch.ones(len(levels), dtype=torch.float64)
+        apart = np.abs(np.log(np.where(np.isnan(levels), level, levels) / level))
+        return gaspari_cohn(torch.from_numpy(apart), self.options.radius_scale_heights)
+
+    def _transform(self, product: Tensor, pull: Tensor) -> Tensor:
+        """`w + W` of some cells, `(cell, member, member)`, from `Y^T R^-1 Y` and `Y^T R^-1 d` of each."""
+        members = product.shape[-1]
+        values, vectors = torch.linalg.eigh(product)
+        inverse = 1 / (values.clamp(min=0) + (members - 1) / self.options.inflation)
+        mean = vectors @ (inverse[:, :, None] * (vectors.mT @ pull[:, :, None]))
+        root = (vectors * ((members - 1) * inverse).sqrt()[:, None]) @ vectors.mT
+        return root + mean
+
+    def _relaxed(self, before: Tensor, found: Tensor) -> Tensor:
+        """Members drawn apart again, about their mean, towards the spread of the background."""
+        if self.options.relaxation == 0:
+            return found
+        mean = found.mean(0)
+        spread, analysed = before.std(0), (found - mean).std(0)
+        factor = 1 + self.options.relaxation * (spread - analysed) / analysed.clamp(min=1e-300)
+        return mean + (found - mean) * torch.where(analysed > 0, factor, torch.ones_like(factor))
+
+
+class _Sites:
+    """Observations by place: what is summed over those of one place is weighted once.
+
+    Args:
+      about: the members' perturbations in units of the errors, `(member, n)`. misfit: of the mean, the same, `(n,)`.
+    """
+
+    def __init__(self, observed: list[Observed], about: Tensor, misfit: Tensor):
+        places = np.concatenate([np.stack([each.latitude, each.longitude], 1) for each in observed])
+        sites, of = np.unique(places, axis=0, return_inverse=True)
+        self.latitude, self.longitude = sites.T
+        self.level = np.concatenate([each.level for each in observed])
+        self._of, self._count = torch.from_numpy(of.reshape(-1)), len(sites)
+        self._about, self._misfit = about, misfit
+
+    def summed(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`Y^T R^-1 Y` and `Y^T R^-1 d` of every place, `(site, member^2)` and `(site, member)`, each observation weighted."""
+        members, order = len(self._about), torch.argsort(self._of, stable=True)
+        products = self._about.new_zeros(self._count, members * members)
+        pulls = self._about.new_zeros(self._count, members)
+        for rows in order.split(max(1, BLOCK_NUMBERS // members**2)):
+            about = self._about[:, rows].mT
+            outer = (weight[rows, None, None] * about[:, :, None] * about[:, None]).flatten(1)
+            products.index_add_(0, self._of[rows], outer)
+            pulls.index_add_(0, self._of[rows], weight[rows, None] * about * self._misfit[rows, None])
+        return products, pulls

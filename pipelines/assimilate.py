@@ -1,0 +1,54 @@
+"""One analysis: a background from a store, and the observations of a window that begins at its time."""
+
+from pathlib import Path
+
+from emulator.assimilation.cycle import analysed
+from emulator.assimilation.cycle_store import CycleStore
+from emulator.assimilation.differences import stored_states
+from emulator.assimilation.kinds.registry import build
+from emulator.assimilation.observations import Observations
+from emulator.forecasting.run import times_of
+from emulator.model.checkpoint import describe
+from emulator.model.saved_model import check_match, digest_of
+from emulator.model.stepper import StepResult
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import fingerprint
+from pipelines.assimilation import digest_of_file, forecasts_of, setup_of
+from pipelines.config import AssimilateConfig
+from pipelines.cycle import check_kind
+
+
+def assimilate(config: AssimilateConfig) -> None:
+    """Writes the analysis, and the model's states at the other times of its window, as a cycle of one window.
+
+    Raises `ValueError` for a kind that needs members, and for a background that the store lacks.
+    """
+    dataset = open_analysis(config.store)
+    source = dataset if config.background is None else open_analysis(config.background)
+    check_kind(config, build(config.analysis.model_dump()), 1)
+    forecasts = forecasts_of(config, dataset)
+    layout, first = forecasts.layout, times_of(source, str(config.time))[0]
+    state, diagnostic = (stored_states(source, part, [first]) for part in (layout.prognostic, layout.diagnostic))
+    state, diagnostic = state.to(forecasts.model.device), diagnostic.to(forecasts.model.device)
+    times = [forecasts.forcing.later(first, number) for number in range(config.window)]
+    given = config.model_dump_json(exclude={"output", "batch_size", "store", "checkpoint", "observations", "background"})
+    stores = (str(each.attrs.get("fingerprint")) for each in (dataset, source))
+    made = fingerprint(given, str(digest_of(forecasts.model)), digest_of_file(config.observations), *stores)
+    store = CycleStore(config.output, dataset, layout, times, config.window, 1, made)
+    if store.is_complete():
+        return
+    setup = setup_of(config, dataset, forecasts, state)
+    background = [StepResult(state, diagnostic, {}), *forecasts.steps(state, first, config.window - 1)]
+    cycled = analysed(setup, forecasts.forcing.later(first, -1), times, background, Observations.read(config.observations))
+    store.begin({"analysis_kind": config.analysis.kind})
+    store.write(0, cycled, [result.state for result in cycled.results])
+    store.finish()
+
+
+def check(config: AssimilateConfig, made: set[Path]) -> str:
+    """What it would do, in words. Raises `ValueError`."""
+    dataset = open_analysis(config.store)
+    check_match(describe(config.checkpoint), dataset, config.checkpoint, config.store)
+    first = times_of(dataset if config.background is None else open_analysis(config.background), str(config.time))[0]
+    check_kind(config, build(config.analysis.model_dump()), 1)
+    return f"an analysis of kind {config.analysis.kind} of {first} into {config.output}"

@@ -1,0 +1,102 @@
+"""What the stages `assimilate` and `cycle` share: the model, the covariance and the kind of analysis of a configuration."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from emulator.assimilation.covariance import SpectralCovariance, estimated
+from emulator.assimilation.cycle import Setup
+from emulator.assimilation.differences import forecast_differences, sample_times
+from emulator.assimilation.forecasts import Forecasts
+from emulator.assimilation.geometry import Geometry
+from emulator.assimilation.increments import Increments
+from emulator.assimilation.kinds.registry import build
+from emulator.assimilation.options import QualityOptions
+from emulator.model.saved_model import check_match, digest_of, load_model
+from emulator.store.schema import fingerprint, grid_of
+from pipelines.config import AssimilateConfig, CycleConfig
+from pipelines.on_demand import reporting
+
+log = logging.getLogger(__name__)
+Config = AssimilateConfig | CycleConfig
+
+
+def forecasts_of(config: Config, dataset: xr.Dataset, seed: int = 0) -> Forecasts:
+    """The model of a checkpoint; its weights take no gradients. Raises `ValueError` where it does not fit the store."""
+    model = load_model(config.checkpoint).requires_grad_(False)
+    check_match(model.metadata, dataset, config.checkpoint, config.store)
+    return Forecasts(model, dataset, config.batch_size, seed)
+
+
+def setup_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts, first: torch.Tensor) -> Setup:
+    """All that windows share; dry mass is that of the `first` state, `(member, channel, *space)`, members' mean."""
+    channels, analysis = forecasts.layout.prognostic, build(config.analysis.model_dump())
+    increments = Increments.of(dataset, channels)
+    mass = increments.dry_mass(first)
+    if mass is None:
+        log.warning("States make up no columns: analyses keep no dry mass and tell of no water and energy that they add")
+    additive = getattr(config, "additive", 0.0)
+    return Setup(
+        forecasts=forecasts,
+        assimilation=analysis,
+        geometry=Geometry.of(dataset, channels),
+        increments=increments,
+        dry_mass=None if mass is None else float(mass.mean()),
+        covariance=covariance_of(config, dataset, forecasts) if analysis.static or additive else None,
+        quality=QualityOptions.of(config.quality.model_dump()),
+        additive=additive,
+        seed=getattr(config, "seed", 0),
+    )
+
+
+def covariance_path(config: Config) -> Path:
+    """Where the covariance lies, or is written."""
+    return config.covariance.path or Path(config.output).with_name("covariance.nc")
+
+
+def covariance_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts) -> SpectralCovariance:
+    """The static covariance of a file; without one it is estimated and written. A file of other settings is estimated anew."""
+    path, options = covariance_path(config), config.covariance
+    settings = options.model_copy(update={"path": None, "scale": 1.0}).model_dump_json()
+    made = fingerprint(settings, str(digest_of(forecasts.model)), str(dataset.attrs.get("fingerprint")))
+    grid, channels = grid_of(dataset), forecasts.layout.prognostic
+    if not path.exists() or _fingerprint(path) != made:
+        seconds = forecasts.forcing.step_seconds
+        lengths = tuple(steps_of(hours, seconds, name) for name, hours in _lengths(config).items())
+        period = options.period
+        times = sample_times(dataset, options.samples, lengths[1], period.start, period.end)
+        with reporting("covariance") as report:
+            samples = forecast_differences(forecasts, dataset, times, lengths, report)
+        found = estimated(grid, channels, samples, options.degrees, options.modes)
+        found.save(path, {"fingerprint": made})
+        log.info("%s: errors of the background from %d differences of forecasts", path, len(times))
+    return SpectralCovariance.load(path, grid, channels, options.scale)
+
+
+def _lengths(config: Config) -> dict[str, float]:
+    return {name: getattr(config.covariance, name) for name in ("short_hours", "long_hours")}
+
+
+def _fingerprint(path: Path) -> str | None:
+    with xr.open_dataset(path, engine="netcdf4") as saved:
+        return saved.attrs.get("fingerprint")
+
+
+def steps_of(hours: float, step_seconds: float, name: str) -> int:
+    """Hours in steps of the model. Raises `ValueError` for a part of one."""
+    steps = hours * 3600 / step_seconds
+    if round(steps) < 1 or abs(steps - round(steps)) > 1e-9:
+        raise ValueError(f"Expected {name} as a multiple of the model's step, {step_seconds / 3600:g} h, got {hours:g}")
+    return round(steps)
+
+
+def digest_of_file(path: Path) -> str:
+    """What tells a file's content from others'."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            total.update(block)
+    return total.hexdigest()

@@ -1,0 +1,117 @@
+"""Analyses and forecasts by turns, for as long as observations come: restartable window by window, bit for bit."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from emulator.assimilation.cycle import Setup, next_window
+from emulator.assimilation.cycle_store import CycleStore
+from emulator.assimilation.differences import stored_states
+from emulator.assimilation.forecasts import Forecasts
+from emulator.assimilation.kinds.registry import build
+from emulator.assimilation.observations import Observations
+from emulator.forecasting.run import times_of
+from emulator.kernels import freed_memory
+from emulator.model.checkpoint import describe
+from emulator.model.saved_model import check_match, digest_of
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import fingerprint
+from pipelines.assimilation import digest_of_file, forecasts_of, setup_of, steps_of
+from pipelines.config import CycleConfig
+from pipelines.progress import progress
+
+PLACES = {"output", "batch_size"}  # what no result depends on
+
+
+def cycle(config: CycleConfig) -> None:
+    """Writes the analyses of all windows into `output`; a killed cycle goes on after its last whole window.
+
+    Raises `ValueError` for a kind of analysis that the members or the window do not fit, and for times that the store lacks.
+    """
+    freed_memory.keep()
+    dataset = open_analysis(config.store)
+    times = times_of_windows(config, dataset)
+    analysis = build(config.analysis.model_dump())
+    check_kind(config, analysis, config.initial.members)
+    forecasts = forecasts_of(config, dataset, config.seed)
+    store = store_of(config, dataset, forecasts, times[1:])
+    if store.is_complete():
+        return
+    first = initial_states(config, dataset, forecasts)
+    setup = setup_of(config, dataset, forecasts, first)
+    observations = Observations.read(config.observations)
+    done = store.begin({"analysis_kind": config.analysis.kind})
+    states = first if done == 0 else store.states(done - 1).to(forecasts.model.device)
+    with progress("cycle", store.windows, done) as report:
+        for number in range(done, store.windows):
+            before = times[number * config.window]
+            window = times[number * config.window + 1 : (number + 1) * config.window + 1]
+            cycled = next_window(setup, before, window, states, observations)
+            store.write(number, cycled, _means(setup, cycled))
+            states = cycled.results[-1].state
+            report(number + 1, f"{cycled.record['observations']} observations")
+    store.finish()
+
+
+def _means(setup: Setup, cycled) -> list[torch.Tensor]:
+    """The members' mean of every time, with the dry mass of all analyses."""
+    states = [result.state for result in cycled.results]
+    if len(states[0]) == 1:
+        return states
+    means = [state.double().mean(0, keepdim=True).to(state.dtype) for state in states]
+    return [setup.increments.kept(mean, state[:1], setup.dry_mass)[0] for mean, state in zip(means, states, strict=True)]
+
+
+def store_of(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts, times: list) -> CycleStore:
+    """Where the cycle is written, with what tells it from another."""
+    given = config.model_dump_json(exclude=PLACES | {"store", "checkpoint", "observations"})
+    observed = digest_of_file(config.observations)
+    told = fingerprint(given, str(digest_of(forecasts.model)), observed, str(dataset.attrs.get("fingerprint")))
+    return CycleStore(config.output, dataset, forecasts.layout, times, config.window, config.initial.members, told)
+
+
+def times_of_windows(config: CycleConfig, dataset: xr.Dataset) -> list:
+    """The start, and every time of whole windows after it until the end. Raises `ValueError` for none."""
+    first, last = (times_of(dataset, str(moment))[0] for moment in (config.start, config.end))
+    known = dataset["time"].values
+    inside = [time for time in known if first <= time <= last]
+    windows = (len(inside) - 1) // config.window
+    if windows < 1:
+        raise ValueError(f"Expected at least one window of {config.window} times after {first}, the end is {last}")
+    return inside[: windows * config.window + 1]
+
+
+def initial_states(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts) -> torch.Tensor:
+    """The states that the cycle starts from, `(member, channel, *space)`: of the time that is given, or around it."""
+    initial = config.initial
+    source = dataset if initial.store is None else open_analysis(initial.store)
+    centre = times_of(source, str(initial.time or config.start))[0]
+    apart = steps_of(initial.members_every_hours, forecasts.forcing.step_seconds, "members_every_hours")
+    offsets = [(number + 1) // 2 * (1 if number % 2 else -1) * apart for number in range(initial.members)]
+    times = [forecasts.forcing.later(centre, offset) for offset in offsets]
+    return stored_states(source, forecasts.layout.prognostic, times).to(forecasts.model.device)
+
+
+def check_kind(config, analysis, members: int) -> None:
+    """Raises `ValueError` where a kind of analysis needs several members, or takes one, or a window of one time."""
+    kind = config.analysis.kind
+    if analysis.ensemble and members < 2:
+        raise ValueError(f"Expected at least 2 members for an analysis of kind {kind}, got {members}")
+    if analysis.static and members > 1:
+        raise ValueError(f"Expected one member for an analysis of kind {kind}, got {members}")
+    if not analysis.several_times and config.window > 1:
+        raise ValueError(f"Expected a window of one time for an analysis of kind {kind}, got {config.window}")
+
+
+def check(config: CycleConfig, made: set[Path]) -> str:
+    """How many analyses it would make, in words. Raises `ValueError`."""
+    dataset = open_analysis(config.store)
+    check_match(describe(config.checkpoint), dataset, config.checkpoint, config.store)
+    times = times_of_windows(config, dataset)
+    check_kind(config, build(config.analysis.model_dump()), config.initial.members)
+    seen = Observations.read(config.observations).within((times[0], times[-1]))
+    count = (len(times) - 1) // config.window
+    span = np.datetime_as_string(np.array(times[:: len(times) - 1], "datetime64[s]"))
+    return f"{count} analyses of kind {config.analysis.kind} from {span[0]} to {span[1]} with {len(seen)} observations"
