@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from together import forked
 
 from emulator.model import checkpoint
 from emulator.parallel.distributed import (
@@ -140,20 +141,25 @@ def train(directory, size, sharded=False, stop=-1, who=0, recipe=None, phase=Non
     """Train in `size` processes; the process `who` asks for a stop after update `stop`. Gives the exit codes."""
     values = {"recipe": json.dumps(recipe or {}), "phase": json.dumps(phase or {}), "config": config}
     code = PROCESS.format(tests=str(TESTS), directory=str(directory), sharded=sharded, stop=stop, who=who, **values)
-    return launch(code, size)
+    return forked(exec, [(code, {})] * size, worlds(size), 280)
 
 
 def launch(code, size) -> list[int]:
-    """Run a program in `size` processes that find one another. Gives the exit codes."""
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
+    """Run a program in `size` processes that find one another, each an interpreter of its own. Gives the exit codes."""
     launched = []
-    for rank in range(size):
-        world = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for world in worlds(size):
         environment = {**os.environ, **world, "OMP_NUM_THREADS": "1"}
         launched.append(subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=TESTS.parent))
     return [process.wait(280) for process in launched]
+
+
+def worlds(size) -> list[dict[str, str]]:
+    """The launcher's variables of every process."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port = opened.getsockname()[1]
+    meeting = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [{"RANK": str(rank)} | meeting for rank in range(size)]
 
 
 SLOW_TO_LET_GO = """
