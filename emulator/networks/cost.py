@@ -1,7 +1,6 @@
 """What training a network costs, measured on one sample: parameters, activation memory, seconds and operations."""
 
 import dataclasses
-import itertools
 import os
 import time
 
@@ -9,13 +8,13 @@ import torch
 
 from emulator.networks.remembered import unmoved
 from emulator.parallel.rates import count_products
-from emulator.parallel.space import Space
 
 ADAM_BYTES = 16  # float32: weight, gradient and two moments of a parameter
 TRIES = 3
-# Resident memory over that of tensors on processors, whose C library keeps freed memory: measured 1.35 to 1.63 for SFNOs over
-# 1 to 4 processes (docs/cluster.md). What a GPU's allocator keeps is less.
-RESIDENT = 1.4
+# What a training adds to the resident memory of a process on processors, of what its tensors hold at one time: the C library
+# keeps what was freed, and libraries what they make at the first step. Within 15 % of what was measured for SFNO, U-Net, FuXi
+# and WXFormer over 1 to 4 processes where that is over 90 MiB (docs/cluster.md). What a GPU's allocator keeps is less.
+RESIDENT, LIBRARIES = 1.35, 20 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,23 +24,17 @@ class Cost:
     Attributes:
       parameters: their number. activations: bytes that its backward pass keeps of a sample, 0 where not measured.
       seconds: forward and backward of a sample on this machine, NaN where not measured.
-      processes: that hold a state together; share: of the activations, of the one that has most.
+      processes: that hold a state together, each all weights; activations are of the one that keeps most.
     """
 
     parameters: int
     activations: int
     seconds: float
     processes: int = 1
-    share: float = 1.0
-
-    def over(self, space: Space, shape: tuple[int, ...]) -> "Cost":
-        """The same where processes hold a state of a grid together, each a band of its rows and all weights."""
-        rows = max(stop - start for start, stop in itertools.pairwise(space.bounds(shape[0]))) if space.size > 1 else 1
-        return dataclasses.replace(self, processes=space.size, share=rows / shape[0] if space.size > 1 else 1.0)
 
     def memory(self, batch_size: int, steps: int) -> int:
         """Bytes of weights, gradients, moments and the activations of a window, of a process."""
-        return ADAM_BYTES * self.parameters + round(self.activations * self.share) * batch_size * steps
+        return ADAM_BYTES * self.parameters + self.activations * batch_size * steps
 
     def describe(self, phases, members: int = 1) -> str:
         """One phrase: the most memory and the seconds per update of every phase, for so many members of a sample."""
@@ -56,10 +49,15 @@ class Cost:
         ]
         threads, of = torch.get_num_threads(), f" in each of {self.processes} processes" * (self.processes > 1)
         return (
-            f"{self.activations / 2**20:.0f} MiB of activations a sample and step, {most / 2**30:.2g} GiB{of} with weights, "
-            f"gradients and moments ({RESIDENT * most / 2**30:.2g} GiB resident on processors); {', '.join(paces)} per "
-            f"update (steps x batch) on {threads} threads here"
+            f"{self.activations / 2**20:.0f} MiB of activations a sample and step{of}, {most / 2**30:.2g} GiB with weights, "
+            f"gradients and moments ({resident(most) / 2**30:.2g} GiB resident on processors); {', '.join(paces)} per "
+            f"update (steps x batch) on {threads} threads" + " of one process" * (self.processes > 1) + " here"
         )
+
+
+def resident(held: float) -> float:
+    """Bytes that the resident memory of a process grows by, on processors, where its tensors hold so many at one time."""
+    return RESIDENT * held + LIBRARIES
 
 
 def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> Cost:

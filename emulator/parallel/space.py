@@ -35,7 +35,10 @@ class Space:
 
     @classmethod
     def imagined(cls, size: int, rank: int = 0) -> "Space":
-        """One of so many processes that are not there, to see what fits them: sums and maxima are of its own part alone."""
+        """One of so many processes that are not there, to see what fits them and what it holds.
+
+        Sums and maxima are of its own part alone, and what the others would send is zero.
+        """
         space = cls()
         space.size, space.rank = size, rank
         return space
@@ -201,8 +204,10 @@ class _Exchanged(torch.autograd.Function):
 
 
 def _exchange(x: Tensor, sent: Sequence[int], received: Sequence[int], group) -> Tensor:
-    out = x.new_empty(sum(received), *x.shape[1:])
-    dist.all_to_all_single(out, x.contiguous(), list(received), list(sent), group=group)
+    out, x = x.new_empty(sum(received), *x.shape[1:]), x.contiguous()
+    if group is None:  # imagined processes
+        return out.zero_()
+    dist.all_to_all_single(out, x, list(received), list(sent), group=group)
     return out
 
 

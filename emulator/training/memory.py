@@ -1,5 +1,7 @@
 """What a window of one sample takes of memory, found by running it on fields of zeros."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -8,23 +10,46 @@ from emulator.losses.options import members_of
 from emulator.model.assemble import make_step
 from emulator.model.step import StepBuffers
 from emulator.parallel.rates import most_held
+from emulator.parallel.space import Space, band_of
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
 from emulator.training.options import TrainOptions
 from emulator.training.window import StepLoss, Window, WindowOptions
 
+TRIED = 8  # processes of which each is tried; of more some from the first to the last
 
-def window_bytes(options: TrainOptions, layout, grid: Grid, error: nn.Module) -> int:
-    """Bytes that a window of one step and one forecast takes at most, forward and backward, besides the weights.
 
-    Without conservation, whose corrections keep little.
+def most_of_processes(held: Callable[[Space], int], size: int) -> int:
+    """The most that one of `size` processes holds of a state that they hold together, as `held` finds it for one of them.
+
+    Bands, the rows around them and whole windows are not of one size: who has most is seen by trying them.
     """
+    tried = {n * (size - 1) // (min(size, TRIED) - 1) for n in range(min(size, TRIED))} if size > 1 else {0}
+    return max(held(Space.imagined(size, rank)) for rank in sorted(tried))
+
+
+def window_bytes(options: TrainOptions, layout, grid: Grid, error_of: Callable[[Space], nn.Module]) -> int:
+    """Bytes that a window of one step and one forecast takes at most, forward and backward.
+
+    Without weights and their gradients, and without conservation, whose corrections keep little. Where several processes hold
+    a state together, of the one that takes most.
+
+    Args:
+      grid: of whole fields. error_of: the loss of a step, of a process's rows.
+    """
+    return most_of_processes(
+        lambda space: _of_process(options, layout, grid, error_of(space), space), options.parallel.space
+    )
+
+
+def _of_process(options, layout, grid, error, space) -> int:
     blank = StepBuffers.blank(layout, grid.shape, options.predict)
-    step = make_step(options.network, layout, grid, blank, None, options.predict)
-    rows = members_of(options.loss)
+    step = make_step(options.network, layout, grid, blank, None, options.predict, space)
+    rows, band = members_of(options.loss), band_of(grid, space)
+    shape = grid.shape if band is None else (band.stop - band.start, *grid.shape[1:])
 
     def zeros(times: int, channels: int) -> torch.Tensor:
-        return torch.zeros(rows, times, channels, *grid.shape)
+        return torch.zeros(rows, times, channels, *shape)
 
     prognostic = layout.prognostic.count
     batch = Batch(
@@ -36,5 +61,7 @@ def window_bytes(options: TrainOptions, layout, grid: Grid, error: nn.Module) ->
         torch.full((rows, 1), float(layout.lengths[0]), dtype=torch.float64) if layout.lengths != (1,) else None,
         zeros(1, prognostic) if step.prediction.reference else None,
     )
+    for parameter in step.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # there already: of the weights, whatever the batch
     window = Window(step, StepLoss(error))
     return most_held(lambda: window(batch, WindowOptions(precision=options.precision))[0].backward()) // rows

@@ -205,10 +205,13 @@ class Training:
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given)
         if measured.activations:  # there is room for the loss and the fields around the network too
-            whole = samples if space.size == 1 else Samples(stores, layout, cache_bytes=0)
-            error = self._weighted(whole, statistics).loss(options.loss)
-            measured = dataclasses.replace(measured, activations=window_bytes(options, layout, grid, error))
-        measured = measured.over(space, grid.shape)
+
+            def error_of(space: Space) -> torch.nn.Module:
+                own = Samples(stores, layout, cache_bytes=0, space=space)
+                return self._weighted(own, statistics).loss(options.loss)
+
+            most = window_bytes(options, layout, grid, error_of)
+            measured = dataclasses.replace(measured, activations=most, processes=space.size)
         return (
             f"{options.network['kind']} with {measured.parameters:,} parameters, {layout.prognostic.count} prognostic, "
             f"{layout.diagnostic.count} diagnostic and {layout.forcing.count} forcing channels on {grid.describe()}; "

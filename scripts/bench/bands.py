@@ -1,5 +1,7 @@
 """A training step of one state over 1, 2, 4, ... processes of one thread each: peak memory, processor time, bytes fetched.
 
+Beside the memory stands what `emulator train --check` would tell of it.
+
 Memory is the highest resident memory of a process during the steps less what it had before them, with the network made; of
 all processes the most. Bytes are what a process receives from others in a step, of all processes the most.
 """
@@ -17,10 +19,14 @@ import torch.distributed as dist
 
 from emulator.kernels import freed_memory
 from emulator.networks import registry
+from emulator.networks.cost import resident
 from emulator.parallel import space as spaces
+from emulator.parallel.rates import most_held
 from emulator.planet.grid import Grid
+from emulator.training.memory import most_of_processes
 
 CASES = {
+    "sfno": ({"kind": "sfno", "embed_dim": 64, "blocks": 4}, Grid.gaussian(128)),
     "unet": ({"kind": "unet", "width": 32, "depth": 3}, Grid.equiangular(193, 384, poles=True)),
     "fuxi": (
         {"kind": "fuxi", "width": 96, "blocks": 6, "heads": 6, "window": 8, "patch": 1},
@@ -88,6 +94,22 @@ def _process(rank, size, folder, case, arguments):
     dist.destroy_process_group()
 
 
+def told(size: int, case: str, arguments) -> float:
+    """Resident memory of a step in MiB as `--check` counts it: of a sample, times the batch, and gradients of the weights."""
+    config, grid = CASES[case]
+    weights = []
+
+    def held(space):
+        network = registry.build({**config, **json.loads(arguments.options)}, CHANNELS, CHANNELS, grid, space)
+        x = torch.zeros(1, CHANNELS, *grid.shape)[:, :, space.band(grid.shape[0])].clone()
+        weights.append(sum(parameter.nbytes for parameter in network.parameters()))
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        return most_held(lambda: _step(network, x))
+
+    return resident(most_of_processes(held, size) * arguments.batch + weights[0]) / 2**20
+
+
 def measured(size: int, case: str, arguments) -> dict:
     """The most of all processes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +120,9 @@ def measured(size: int, case: str, arguments) -> dict:
         for process in started:
             process.join()
         results = [json.loads(Path(folder, str(n)).read_text()) for n in range(size)]
-    return {"case": case, "processes": size} | {k: round(max(r[k] for r in results), 3) for k in results[0]}
+    most = {name: max(result[name] for result in results) for name in results[0]}
+    most["told_mib"] = told(size, case, arguments)
+    return {"case": case, "processes": size} | {name: round(value, 3) for name, value in most.items()}
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """What a network needs, told before it is trained."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,6 @@ from emulator.networks.cost import Cost, activations, measure, products
 from emulator.networks.registry import build
 from emulator.networks.spectral import mix, mix_backward
 from emulator.parallel.rates import count_products, most_held
-from emulator.parallel.space import Space
 from emulator.planet.grid import Grid
 from emulator.sphere.products import to_cells, to_coefficients
 from emulator.training.recipe import Phase
@@ -61,9 +62,8 @@ def test_memory_and_pace_of_a_phase_are_sums():
     cost = Cost(parameters=1_000_000, activations=2**20, seconds=0.5)
     assert cost.memory(4, 2) == 16_000_000 + 8 * 2**20
     told = cost.describe([Phase(10, 1, 4, 1.0), Phase(5, 2, 4, 1.0)])
-    halved = cost.over(Space.imagined(2), (5, 8))  # of 5 rows one process has 3
-    assert halved.memory(4, 2) == 16_000_000 + 8 * round(0.6 * 2**20)
-    assert "in each of 2 processes" in halved.describe([Phase(10, 1, 4, 1.0)])
+    shared = dataclasses.replace(cost, processes=2)
+    assert "1 MiB of activations a sample and step in each of 2 processes" in shared.describe([Phase(10, 1, 4, 1.0)])
     assert "1 MiB of activations" in told and "2 s (1 x 4), 4 s (2 x 4) per update" in told
 
 
