@@ -36,7 +36,7 @@ from emulator.sources.piece import Piece
 from emulator.sources.recognise import PARTS
 from emulator.sources.selection import canonical_dimension
 from emulator.sources.series import is_series, series
-from emulator.sources.unknown import unknown
+from emulator.sources.unknown import bounds_in, unknown
 from emulator.store.masks import mask_name
 from emulator.store.schema import check_name
 
@@ -190,7 +190,8 @@ def _pieces(files: Sequence[Source], options: SourceOptions, alone: bool) -> lis
     if not alone:
         return []
     arrays = {str(name): array for file in reversed(files) for name, array in file.dataset.data_vars.items()}
-    labels = {label(str(name), array) for file in files for name, array in file.dataset.data_vars.items()}
+    bounds = {name for file in files for name in bounds_in(file.dataset)}
+    labels = {label(str(name), a) for file in files for name, a in file.dataset.data_vars.items() if name not in bounds}
     names, hint = ", ".join(sorted(labels)[:SHOWN]), ""
     if names and not any(on_the_sphere(array) for array in arrays.values()):
         if any(interfaces(file.dataset) is not None for file in files):

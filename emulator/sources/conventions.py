@@ -170,3 +170,19 @@ def with_centre(dataset: xr.Dataset) -> xr.Dataset:
         if "GRIB_shortName" in array.attrs:
             array.attrs.update(shared | array.attrs)
     return dataset
+
+
+def with_methods_of_terms(dataset: xr.Dataset) -> xr.Dataset:
+    """Fields of `formula_terms` without `cell_methods`, as CMOR's `ps` beside monthly means: they are of their intervals what
+    the fields on those levels are."""
+    for name, coordinate in dataset.variables.items():
+        terms = str(coordinate.attrs.get("formula_terms", "")).replace(":", " ").split()[1::2]
+        bare = [term for term in terms if term in dataset and "cell_methods" not in dataset[term].attrs]
+        users = [array for own, array in dataset.data_vars.items() if name in array.dims and own not in terms]
+        methods = {time_method(array.attrs) for array in users} - {None}
+        if bare and len(methods) == 1:
+            (method,) = methods
+            dataset = dataset.assign(
+                {term: dataset[term].assign_attrs(cell_methods=f"time: {method}") for term in bare}
+            )
+    return dataset

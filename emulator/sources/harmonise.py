@@ -23,7 +23,7 @@ from emulator.sources.axes import (
     vertical_coordinate,
 )
 from emulator.sources.combinations import by_initial_time, present
-from emulator.sources.conventions import is_its_mean, time_method, with_centre
+from emulator.sources.conventions import is_its_mean, time_method, with_centre, with_methods_of_terms
 from emulator.sources.horizontal import add_horizontal, on_the_sphere
 from emulator.sources.intervals import (
     bound_hours,
@@ -91,7 +91,7 @@ def renamed(source: Source, options: SourceOptions) -> xr.Dataset:
     for name in {*options.units} & {*map(str, dataset.coords)}:
         dataset = dataset.assign_coords({name: dataset[name].assign_attrs(units=options.units[name])})
     dataset = dataset.drop_vars(clash).rename(present) if present else dataset
-    return with_centre(dataset)
+    return with_methods_of_terms(with_centre(dataset))
 
 
 def matches(name: str, array: xr.DataArray) -> list[Match]:

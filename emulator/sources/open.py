@@ -103,7 +103,7 @@ def format_of(path: str) -> Format:
         for entry in known:
             if entry.begins(start):
                 return entry
-    *labels, last = (entry.label for entry in known)
+    *labels, last = (entry.label for entry in known if entry.holds is None)
     raise ValueError(f"Expected {', '.join(labels)} or {last} at {path}, got {what(path, start)}")
 
 

@@ -104,9 +104,9 @@ NEAR_SURFACE = {
 LOGARITHMS = {"lnsp": "surface_pressure"}
 # What ECMWF has on the first model level although it is the surface's, by short names.
 ON_THE_FIRST_LEVEL = ("z", "lnsp")
-# Standard names of something else than what a short name says: departures, mixing ratios (as q), and CF's modifiers.
+# Standard names of something else than what a short name says: departures, mixing ratios (as q), CMIP's o3, CF's modifiers.
 OTHER_QUANTITY = re.compile(
-    r"_anomaly\b|^humidity_mixing_ratio|\w (?:standard_error|number_of_observations|status_flag)\b"
+    r"_anomaly\b|^humidity_mixing_ratio|^mole_fraction_of_ozone|\w (?:standard_error|number_of_observations|status_flag)\b"
 )
 # Other tools call something else so: here a standard name that the table knows says more.
 AMBIGUOUS = frozenset("ts cp ro sd src cl cc so hs pv tsn".split())

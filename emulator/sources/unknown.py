@@ -19,10 +19,16 @@ def unknown(source: Source, options: SourceOptions) -> dict[str, str]:
     With each why it is not the variable of the table that its name or standard name would make it: the vertical axis that it
     has or lacks; "" for one that the table does not know at all.
     """
-    known = {*OURS, *options.rename.values(), *options.entries}
-    fields = {str(name): array for name, array in renamed(source, options).data_vars.items() if str(name) not in known}
+    dataset = renamed(source, options)
+    known = {*OURS, *bounds_in(dataset), *options.rename.values(), *options.entries}
+    fields = {str(name): array for name, array in dataset.data_vars.items() if str(name) not in known}
     unmatched = {n: a for n, a in fields.items() if a.dtype.kind in "fiu" and on_the_sphere(a) and not matches(n, a)}
     return {name: _hindrance(name, array) for name, array in unmatched.items()}
+
+
+def bounds_in(dataset: xr.Dataset) -> set[str]:
+    """Names of the variables that are bounds of others."""
+    return {str(variable.attrs["bounds"]) for variable in dataset.variables.values() if "bounds" in variable.attrs}
 
 
 def _hindrance(name: str, array: xr.DataArray) -> str:

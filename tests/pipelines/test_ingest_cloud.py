@@ -1,5 +1,6 @@
 """Sources at URLs: an S3 endpoint on the loopback (moto's server), and URLs that nothing answers at."""
 
+import json
 import os
 import shutil
 import socket
@@ -9,6 +10,8 @@ import time
 
 import numpy as np
 import pytest
+from anemoi_stores import mesh, values_of, write_anemoi
+from reference_files import references, written
 from source_files import truth
 
 from emulator.store.analysis import open_analysis
@@ -88,9 +91,40 @@ def test_files_from_s3_and_what_changes_there(tmp_path, bucket):
     np.testing.assert_array_equal(open_analysis(tmp_path / "a.zarr").temperature.values, TRUTH.temperature.values)
 
 
+def test_stores_and_references_of_other_packages_from_s3(tmp_path, bucket):
+    """Without a key: recognised by what lies there, and the chunks that references name are in the bucket too."""
+    values = values_of(("2t", "t_500", "t_850"), 84)
+    write_anemoi(tmp_path / "in.zarr", values, mesh(), (7, 12))
+    bucket.put(str(tmp_path / "in.zarr"), "data/anemoi.zarr", recursive=True)
+    ingest(IngestConfig(sources=[{"path": "s3://data/anemoi.zarr"}], output=tmp_path / "a.zarr"))
+    found = open_analysis(tmp_path / "a.zarr").temperature.sel(level=850).values
+    np.testing.assert_array_equal(found.reshape(8, 1, 84), values["t_850"])
+    bucket.put(written(tmp_path), "data/refs/a.nc")
+    bucket.pipe("data/refs/a.json", json.dumps(references(str(tmp_path / "a.nc"), "s3://data/refs/a.nc")).encode())
+    ingest(IngestConfig(sources=[{"path": "s3://data/refs/a.json"}], output=tmp_path / "b.zarr"))
+    np.testing.assert_array_equal(open_analysis(tmp_path / "b.zarr").temperature.values, TRUTH.temperature.values)
+
+
+def test_icechunk_from_s3(tmp_path, bucket):
+    icechunk = pytest.importorskip("icechunk", reason="icechunk is not installed; the extra virtual brings it")
+    made = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "in.icechunk")))
+    session = made.writable_session("main")
+    TRUTH.to_zarr(session.store, mode="w", consolidated=False, zarr_format=3)
+    session.commit("all")
+    bucket.put(str(tmp_path / "in.icechunk"), "data/a.icechunk", recursive=True)
+    ingest(IngestConfig(sources=[{"path": "s3://data/a.icechunk"}], output=tmp_path / "a.zarr"))
+    np.testing.assert_array_equal(open_analysis(tmp_path / "a.zarr").temperature.values, TRUTH.temperature.values)
+
+
 def test_what_is_not_in_the_bucket(tmp_path, bucket, capsys):
     config = tmp_path / "ingest.yaml"
-    for url in ("s3://data/none.zarr", "s3://data/none/*.nc", "s3://data/none.nc", "s3://nobucket/a.zarr"):
+    for url in (
+        "s3://data/none.zarr",
+        "s3://data/none/*.nc",
+        "s3://data/none.nc",
+        "s3://nobucket/a.zarr",
+        "s3://data/none.json",
+    ):
         config.write_text(f"sources: [{{path: '{url}'}}]\noutput: {tmp_path}/a.zarr\n")
         assert main(["ingest", str(config)]) == 1
         said = capsys.readouterr().err

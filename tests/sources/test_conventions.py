@@ -290,6 +290,7 @@ def test_signs_of_centres_are_those_of_fluxes_alone():
     ("name", "standard", "vertical"),
     [
         ("q", "humidity_mixing_ratio", "level"), ("huss", "humidity_mixing_ratio", None),
+        ("o3", "mole_fraction_of_ozone_in_air", "level"),
         ("t2m", "air_temperature_anomaly", None),
         ("msl", "air_pressure_anomaly", None), ("t", "air_temperature standard_error", "level"),
         ("sst", "sea_surface_temperature_anomaly", None),

@@ -113,16 +113,16 @@ def test_what_is_no_source(tmp_path):
     (tmp_path / "empty.nc").write_text("")
     (tmp_path / "broken.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200))
     for name, message in (
-        ("notes.txt", "GRIB, NetCDF or Zarr"),
+        ("notes.txt", "GRIB, Icechunk, NetCDF or Zarr"),
         ("folder", "a folder without"),
-        ("empty.nc", "GRIB, NetCDF or Zarr"),
+        ("empty.nc", "GRIB, Icechunk, NetCDF or Zarr"),
         ("broken.nc", "data that opens at"),
         ("absent.nc", "No such file"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             open_source(str(tmp_path / name))
         assert name in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="among csv, grib, netcdf, zarr, got 'excel'"):
+    with pytest.raises(ValueError, match="among anemoi, csv, grib, icechunk, kerchunk, netcdf, zarr, got 'excel'"):
         open_source(str(tmp_path / "notes.txt"), "excel")
     with pytest.raises(ValueError, match=r"Expected files at .*\*\.nc4, got none"):
         find([str(tmp_path / "*.nc4")])

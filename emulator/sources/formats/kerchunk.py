@@ -62,7 +62,7 @@ def _parquet(location: str, path: str) -> LazyReferenceMapper:
 def _without_fills_of_hdf5(raw: xr.Dataset, store) -> xr.Dataset:
     """Without zero as the mark of a missing value where no file declared it: what HDF5 has in chunks that nobody wrote.
 
-    kerchunk puts both what a file declares and HDF5's own into `fill_value`, which Zarr 2 takes for missing values.
+    kerchunk and VirtualiZarr put both what a file declares and HDF5's own into `fill_value`, which xarray takes for missing.
     """
     group = zarr.open_group(store, mode="r", zarr_format=2)
     for name, variable in raw.variables.items():
