@@ -288,3 +288,19 @@ def test_a_stepper_of_ones_own_makes_forecasts(planet, tmp_path):
     start = dataset["temperature"].isel(time=slice(0, 2)).values.astype(np.float32)
     for lead in range(3):
         np.testing.assert_array_equal(forecast["temperature"].isel(lead_time=lead).values, start)
+
+
+def test_a_target_of_exports_writes_its_files(extended, tmp_path):
+    out = run(
+        extended,
+        f"""
+from pathlib import Path
+from small_planet import small_planet
+from small_store import write_store
+import emulator as em
+planet = small_planet(times=2, nlat=4)[["surface_pressure", "land_sea_mask"]]
+folder = em.export(write_store(Path({str(tmp_path)!r}), planet), "means", {str(tmp_path / "out")!r})
+print((folder / "2001.txt").read_text().split()[:2])
+""",
+    )
+    assert "['surface_pressure', '98" in out

@@ -66,6 +66,9 @@ def test_weatherbench_has_its_names_and_units(analysis, forecast, tmp_path, monk
     found = xr.open_zarr(em.export(analysis, "weatherbench", tmp_path / "a.zarr", LEVELS)).load()
     assert found["level"].dtype == np.int32 and found["level"].values.tolist() == [500, 850]
     assert found["temperature"].dims == ("time", "level", "latitude", "longitude")
+    assert {found[n].dtype for n in ("temperature", "total_precipitation_6hr", "land_sea_mask")} == {
+        np.dtype(np.float32)
+    }
     for name in ("temperature", "geopotential", "surface_pressure", "land_sea_mask"):
         np.testing.assert_array_equal(found[name].values, ON_LEVELS[name].values)
     rain = PLANET["mean_total_precipitation_rate"].values * 21.6

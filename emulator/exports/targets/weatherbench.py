@@ -74,7 +74,7 @@ def _write_template(source: Source, template: xr.Dataset, sizes, chunks, folder:
             fields[name] = field.variable
             continue
         shape = [sizes.get(d, field.sizes[d]) for d in field.dims]
-        empty = dask.array.full(shape, np.nan, np.float32, chunks=[chunks.get(d, -1) for d in field.dims])
+        empty = dask.array.full(shape, np.nan, dtype=np.float32, chunks=[chunks.get(d, -1) for d in field.dims])
         fields[name] = (field.dims, empty, field.attrs)
     ours = source.dataset[["init_time", "lead_time"] if source.is_forecast else ["time"]].reset_coords(drop=True)
     times = {n: c.variable for n, c in to_disk_names(ours.drop_vars(STARTS, errors="ignore")).coords.items()}
