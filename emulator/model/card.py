@@ -1,6 +1,6 @@
 """The model card of a checkpoint: what it is, on what it was trained, what its report found, how it is run.
 
-In the form of Hugging Face's model cards: Markdown after a YAML front matter, whose values are written as JSON, which is YAML too.
+In the form of Hugging Face's model cards: Markdown after a YAML front matter, with values as JSON, which is YAML too.
 """
 
 import json

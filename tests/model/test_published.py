@@ -1,4 +1,4 @@
-"""Models that are handed on: the same bytes, the same network, from every kind of URL; and what is no whole model is refused."""
+"""Models that are handed on: the same bytes, the same network, from every kind of URL; what is no whole model is refused."""
 
 import functools
 import hashlib
@@ -15,9 +15,10 @@ import torch
 import yaml
 
 import emulator as em
-from emulator.model import checkpoint
+from emulator.model import adapted, checkpoint
 from emulator.model.checkpoint import CheckpointError
 from emulator.model.published import FILES, PublishedError, fetch, publish
+from emulator.model.saved_model import opened
 
 RELEASED = Path(__file__).parent / "released" / "checkpoint-1"
 
@@ -48,6 +49,19 @@ def test_what_was_fetched_is_the_network_that_was_published(tmp_path, packed):
         for name, tensor in em.load_model(found, "cpu").state_dict().items():
             torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
     assert not list(tmp_path.glob(".*")), "a scratch folder was left"
+
+
+def test_adapters_are_published_as_the_network_that_they_make(tmp_path):
+    tensors, saved = opened(RELEASED)
+    changed = {name: tensor + 0.5 if name.startswith("network.") else tensor for name, tensor in tensors.items()}
+    start = {"sha256": saved["sha256"], "checkpoint": str(RELEASED)}
+    about = saved | {"adapters": {"scale": 1.0}, "start": start}
+    adapted.save(tmp_path / "adapters", changed, {}, (tensors, saved), about)
+    publish(tmp_path / "adapters", tmp_path / "whole")
+    found, _ = checkpoint.load(tmp_path / "whole")
+    assert set(found) == set(changed)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, changed[name], rtol=0, atol=0)
 
 
 def test_without_a_name_it_lies_here_under_the_name_in_the_url(packed, tmp_path, monkeypatch):
@@ -181,7 +195,7 @@ def test_what_is_no_whole_model_is_refused_and_leaves_nothing(packed, tmp_path, 
 
 
 def test_a_file_that_broke_off_or_is_none_is_refused(packed, tmp_path):
-    for content in (packed.read_bytes()[:20_000], b"<html>not found</html>", b""):
+    for content in (packed.read_bytes()[: packed.stat().st_size // 2], b"<html>not found</html>", b""):
         (tmp_path / "broken.tar").write_bytes(content)
         with pytest.raises(PublishedError, match=r"broken.tar"):
             fetch(tmp_path / "broken.tar", tmp_path / "model")
