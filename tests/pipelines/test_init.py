@@ -104,9 +104,11 @@ def test_what_cannot_be_is_refused_in_a_sentence_and_nothing_is_written(planet, 
 
 
 @pytest.mark.slow
-def test_from_files_to_a_model_that_another_runs(planet, capsys):
+def test_from_files_to_a_model_that_another_runs(tmp_path, capsys):
     """As written to the report; then published, fetched, and the same forecasts from what was fetched."""
-    path = written(planet, planet / "data")
+    planet = tmp_path
+    small_planet(times=48, nlat=8, levels=2).to_netcdf(planet / "planet.nc")
+    path = written(planet, planet / "planet.nc")
     assert main(["run", str(path)]) == 0
     run = planet / "run"
     assert (run / "report" / "report.html").stat().st_size > 100_000
