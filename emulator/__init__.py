@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.forecasting.run import forecast as forecast
     from emulator.ingestion.options import IngestOptions as IngestOptions
     from emulator.ingestion.run import ingest as ingest
+    from emulator.model.published import fetch as fetch
+    from emulator.model.published import publish as publish
     from emulator.model.rollout import rollout as rollout
     from emulator.model.saved_model import load_model as load_model
     from emulator.model.step import Step as Step
@@ -59,6 +61,8 @@ _WHERE = {
     # training and forecasts
     "train": "emulator.training.run:train",  # a store and its statistics -> a checkpoint and its step
     "load_model": "emulator.model.saved_model:load_model",  # a checkpoint -> a step
+    "publish": "emulator.model.published:publish",  # a checkpoint -> one file or folder with a model card and checksums
+    "fetch": "emulator.model.published:fetch",  # and back, from any URL
     "forecast": "emulator.forecasting.run:forecast",  # a model and an analysis -> forecasts, in memory or in a store
     "foreign_forecast": "emulator.bridges.run:foreign_forecast",  # the same with a model of another package
     "earth2studio_model": "emulator.bridges.run:earth2studio_model",  # a model as earth2studio's prognostic model

@@ -89,6 +89,18 @@ def _init(options) -> None:
     _print(init(options.files, options.output, options.directory or f"runs/{options.output.stem}", options.source))
 
 
+def _publish(options) -> None:
+    from emulator.model.published import publish
+
+    print(f"{publish(options.model, options.output, options.licence, options.scores)}  {options.output}")
+
+
+def _fetch(options) -> None:
+    from emulator.model.published import fetch
+
+    print(f"{fetch(options.url, options.output, options.sha256)} is a checkpoint; its README.md tells what of")
+
+
 def _submit(options) -> None:
     from pipelines.load import load_experiment
     from pipelines.site import load_site
@@ -166,6 +178,8 @@ def _completion(options) -> None:
 
 ACTIONS = {  # of all other commands `_stage`
     "init": _init,
+    "publish": _publish,
+    "fetch": _fetch,
     "run": _run,
     "submit": _submit,
     "status": _status,

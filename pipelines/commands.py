@@ -165,6 +165,28 @@ def _add_files() -> None:
     _command(
         "init", "look into data and write an experiment that trains on them", [files, output, directory, source], words
     )
+    published = click.Argument(["model"], type=PATH, shell_complete=offered.paths)
+    target = click.Option(["--output"], type=PATH, required=True, metavar="NAME.tar|FOLDER", help="where it is written")
+    licence = click.Option(
+        ["--licence", "--license"], metavar="IDENTIFIER", help="such as cc-by-4.0; by default none is stated"
+    )
+    scores = click.Option(["--scores"], type=PATH, help="scores.json of a report; by default that of the run")
+    _command(
+        "publish",
+        "pack a checkpoint with its model card and checksums, to hand it on",
+        [published, target, licence, scores],
+        "MODEL: a checkpoint, or the directory of a run.",
+    )
+    folder = click.Option(
+        ["--output"], type=PATH, metavar="FOLDER", help="a new folder; by default the name in the URL, here"
+    )
+    digest = click.Option(["--sha256"], metavar="HEX", help="what publish has printed, to know the model by")
+    _command(
+        "fetch",
+        "get a published model from a path or URL, checked, as a checkpoint",
+        [click.Argument(["url"], shell_complete=offered.paths), folder, digest],
+        "URL: a file .tar or a folder that publish has written, at any URL of fsspec (https, s3, gs, file).",
+    )
 
 
 def _add_others() -> None:

@@ -21,7 +21,7 @@ from pipelines.yaml_files import apply_overrides
 
 WIDTH = 100
 SAID = re.compile(rf"\b({'|'.join(SAID_OF_SOURCES)})\b")  # options of a source in a message
-EXAMPLE = "--source rename.NAME=temperature"
+EXAMPLE = "--source units.NAME=K --source rename.NAME=temperature"
 SHOWN = 4  # of what a budget lacks
 
 
@@ -41,7 +41,7 @@ def init(files: Sequence[str], output: Path, directory: str, source: Sequence[st
     except ValueError as error:
         if SAID.search(str(error)) is None:
             raise
-        raise ValueError(f"{error} (init takes what belongs to a source as --source, as in {EXAMPLE})") from error
+        raise ValueError(f"{error} (to init such options of a source are given as in {EXAMPLE})") from error
     yield describe(found)
     proposal = propose(found)
     with whole_file(Path(output)) as partial:

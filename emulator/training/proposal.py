@@ -17,6 +17,7 @@ from emulator.planet.grid import Grid
 from emulator.sources.options import SourceOptions
 
 LEAST_TIMES = 24  # fewer make no training and no verification worth their names; of months two years
+LEAST_VALIDATED = 6
 MEASURED_CELLS = 5000  # networks of larger grids are measured on a coarser one
 MEMORY_SHARE = 0.5  # of what is free, for weights and activations
 VERIFIED, VALIDATED = 0.2, 0.1  # shares of the record, the last ones
@@ -175,7 +176,7 @@ def _train(found: Survey, periods: Periods, notes: dict[str, str]) -> dict[str, 
     rate = optimizer | {"lr": float(f"{optimizer['lr'] * min(1.0, width / network[WIDTH[kind]]):.2g}")}
     rate["warmup_steps"] = min(100, max(1, sum(phase["updates"] for phase in phases) // 5))
     made: dict[str, Any] = {"period": {"end": periods.train_end}}
-    if periods.validation and periods.validated >= 8:
+    if periods.validation and periods.validated >= LEAST_VALIDATED:
         start, end = periods.validation
         steps = min(12, periods.validated // 4)
         made["validation"] = {"period": {"start": start, "end": end}, "every": 250, "steps": steps}
@@ -212,11 +213,13 @@ def fitting_network(found: Survey) -> tuple[dict[str, Any], cost.Cost, int]:
         except registry.NetworkError as error:
             refused.append(str(error))
             continue
-        for batch in (4, 2, 1):
+        for batch in (4, 2, 1) if needs.activations else ():  # else it was too large to be measured
             if needs.memory(batch, 4) * cost.RESIDENT <= MEMORY_SHARE * free:
                 return network, needs, batch
-        refused.append(f"{network['kind']} needs {needs.memory(1, 4) * cost.RESIDENT / 2**30:.2g} GiB")
-    raise ValueError(f"Expected a grid that a network here fits, got {grid.describe()}: {refused[-1]}")
+        refused.append(
+            f"the smallest {network['kind']} needs more than half of the {free / 2**30:.2g} GiB that are free"
+        )
+    raise ValueError(f"Expected a grid that a network fits here, got {grid.describe()}: {refused[-1]}")
 
 
 def _candidates(grid: Grid):
@@ -273,8 +276,6 @@ def _forecasts(made: Proposal, found: Survey, periods: Periods, lead: int) -> No
 
 def _duration(seconds: float) -> str:
     """A time as people say it."""
-    if not math.isfinite(seconds):
-        return "an unknown time"
     for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds > 2 * size:
             return f"about {seconds / size:.0f} {name}"

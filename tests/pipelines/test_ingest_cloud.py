@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from anemoi_stores import mesh, values_of, write_anemoi
 from reference_files import references, written
 from source_files import truth
 
+from emulator.model.published import fetch, publish
 from emulator.store.analysis import open_analysis
 from pipelines.cli import main
 from pipelines.config import IngestConfig
@@ -68,6 +70,19 @@ def bucket(endpoint, monkeypatch):
     if not system.exists("data"):
         system.mkdir("data")
     return system
+
+
+def test_a_published_model_from_s3(tmp_path, bucket):
+    released = Path(__file__).parents[1] / "model" / "released" / "checkpoint-1"
+    digest = publish(released, tmp_path / "m.tar")
+    publish(released, tmp_path / "m")
+    bucket.put(str(tmp_path / "m.tar"), "data/m.tar")
+    bucket.put(str(tmp_path / "m"), "data/m", recursive=True)
+    for url, sha256 in (("s3://data/m.tar", digest), ("s3://data/m", None)):
+        found = fetch(url, tmp_path / url.replace("/", "-"), sha256)
+        assert (found / "weights.safetensors").read_bytes() == (released / "weights.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="s3://data/none.tar"):
+        fetch("s3://data/none.tar", tmp_path / "none")
 
 
 @pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
