@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *NOTEBOOKS]
-ALLOWED = {"emulator", "planet", "numpy", "xarray", "matplotlib", "pathlib"}  # what notebooks may import
+ALLOWED = {"emulator", "planet", "numpy", "xarray", "matplotlib", "torch"}  # what notebooks may import
 SHAPED = re.compile(r"`\([^`]*\)`")  # a shape, such as `(batch, channel, *space)`
 
 
