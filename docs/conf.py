@@ -3,6 +3,7 @@
 Nothing is fetched when it is built or read: the theme brings its files, and formulas are text.
 """
 
+import inspect
 import re
 from pathlib import Path
 
@@ -36,6 +37,7 @@ napoleon_use_param = False
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 100
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)(?:\.\./)?((?:conf|emulator|scripts|tests)\b[^)]*|[^)/]+\.cff)\)")
 
@@ -48,6 +50,18 @@ def sources(app, name, source):
     source[0] = FILE.sub(r"\1", source[0])
 
 
+def signature(app, what, name, thing, options, text, returns):
+    """The signature of a dataclass in words that Sphinx can lay out line by line: defaults that are made are dots."""
+    return text and re.sub(r"<[^<>]*>", "...", text).replace("~typing.", "").replace("~", ""), returns
+
+
+def is_told_by_the_class(app, what, name, thing, skip, options):
+    """Fields stand in the docstring of their class, under `Attributes`, and are not listed again."""
+    return skip or not (inspect.isroutine(thing) or isinstance(thing, property | classmethod))
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", sources)
+    app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-skip-member", is_told_by_the_class)

@@ -251,11 +251,13 @@ class Layout:
         return [n for name in self.given.names for n in range(*where[name.removesuffix("@end")].indices(10**9))]
 
     def to_json(self) -> dict:
+        """All of it as what JSON can hold, in which a checkpoint keeps it."""
         found = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS}
         return found | {name: getattr(self, name) for name in MORE}
 
     @classmethod
     def from_json(cls, values: dict) -> "Layout":
+        """The layout of what `to_json` gave, read back."""
         groups = {n: Channels(tuple(values[n]["names"]), tuple(values[n]["levels"])) for n in GROUPS}
         more = {n: tuple(v) if isinstance(v, list | tuple) else v for n, v in values.items() if n not in GROUPS}
         return cls(**groups, **more)
