@@ -99,7 +99,7 @@ def test_the_audit_of_the_exchange_closes_and_finds_what_is_lost(stored, both):
     air, sea = both
     truth = em.open_analysis(stored["atmosphere"][0])
     found = exchange(air, sea)
-    assert found["exchange"].values.tolist() == [HEAT, RAIN, EVAPORATION, "water"]
+    assert found["exchange"].values.tolist() == [HEAT, EVAPORATION, RAIN, "water"]
     assert found.sizes["exchange_lead_time"] == 2 and found["exchange_units"].values.tolist()[0] == "W m-2"
     np.testing.assert_allclose(found["exchange_received"], found["exchange_given"], rtol=1e-6)
     assert bool((found["exchange_difference"] < 1e-6 * found["exchange_size"]).all())
