@@ -61,7 +61,7 @@ def exchange(air: xr.Dataset, sea: xr.Dataset, name: str = "the forecast") -> xr
     shown = [*names, *([WATER_NAME] if {*WATER} <= {*names} else [])]
     ends = sea["lead_time"].values[1:]
     found = np.full((4, len(shown), sea.sizes["init_time"], len(ends)), np.nan)
-    for at, steps in enumerate(_intervals(air["lead_time"].values, sea["lead_time"].values, name, record["hours"])):
+    for at, steps in enumerate(_intervals(air, sea["lead_time"].values, name)):
         for init in range(sea.sizes["init_time"]):
             gave = _given(_rows(air, fluxes, init, steps, grid), names, constants)
             got = _rows(sea, names, init, [at + 1], grid)
@@ -88,14 +88,15 @@ def _given(rates: dict[str, np.ndarray], names: list[str], constants) -> dict[st
     return {name: net_surface(rates, constants) if name == HEAT else rates[name] for name in names}
 
 
-def _intervals(air: np.ndarray, sea: np.ndarray, name: str, hours: float) -> list[np.ndarray]:
+def _intervals(air: xr.Dataset, sea: np.ndarray, name: str) -> list[np.ndarray]:
     """Positions of the atmosphere's leads that each interval of the ocean is made of."""
-    step = np.diff(air).min() if len(air) > 1 else np.timedelta64(0, "ns")
-    found = [np.flatnonzero((air > start) & (air <= end)) for start, end in zip(sea[:-1], sea[1:], strict=True)]
-    whole = step > np.timedelta64(0, "ns") and all(len(each) * step == sea[1] - sea[0] for each in found)
-    if not whole:
+    leads, step = air["lead_time"].values, float(air.attrs.get("time_step_seconds", 0))
+    found = [np.flatnonzero((leads > start) & (leads <= end)) for start, end in zip(sea[:-1], sea[1:], strict=True)]
+    seconds = np.diff(sea) / np.timedelta64(1, "s")
+    if any(len(each) * step != length for each, length in zip(found, seconds, strict=True)):
         raise ValueError(
-            f"Expected every step of {name} in the {hours:g} hours of an interval of its ocean, got leads that are thinned"
+            f"Expected every step of {name} in the {seconds[0] / 3600:g} hours of an interval of its ocean, got "
+            "leads that are thinned"
         )
     return found
 

@@ -130,6 +130,10 @@ def score_inits(
             strict=len(todo) < len(inputs.alignment.init_time),
         )
     exchanged = exchanges(inputs.audited, inputs.oceans, alignment.init_time)
+    if exchanged.data_vars and budgets.data_vars:  # a union of names would be sorted, and the truth not the last
+        known = {*budgets["audit_source"].values, *exchanged["audit_source"].values}
+        order = {"audit_source": [name for name in (*inputs.audited, "truth") if name in known]}
+        budgets, exchanged = budgets.reindex(order), exchanged.reindex(order)
     record = xr.Dataset(
         {"record_mean": (("record_time", "channel"), np.concatenate([r.series for r in results], axis=1))},
         {"record_time": truth["time"].values[inputs.recipe.positions]},

@@ -99,7 +99,7 @@ def test_the_audit_of_the_exchange_closes_and_finds_what_is_lost(stored, both):
     air, sea = both
     truth = em.open_analysis(stored["atmosphere"][0])
     found = exchange(air, sea)
-    assert found["exchange"].values.tolist() == [HEAT, RAIN, EVAPORATION, "water"]
+    assert found["exchange"].values.tolist() == [HEAT, EVAPORATION, RAIN, "water"]
     assert found.sizes["exchange_lead_time"] == 2 and found["exchange_units"].values.tolist()[0] == "W m-2"
     np.testing.assert_allclose(found["exchange_received"], found["exchange_given"], rtol=1e-6)
     assert bool((found["exchange_difference"] < 1e-6 * found["exchange_size"]).all())
@@ -114,7 +114,8 @@ def test_the_audit_of_the_exchange_closes_and_finds_what_is_lost(stored, both):
     np.testing.assert_allclose(lost["exchange_difference"] / lost["exchange_size"], 0.1, rtol=1e-5)
     moved = exchange(air, sea.assign({HEAT: sea[HEAT].roll(longitude=1)})).sel(exchange=HEAT)
     assert bool((moved["exchange_difference"] > 1e-3 * moved["exchange_size"]).all())  # the mean alone might not tell
-    scores = em.score({"air": air}, truth, oceans={"air": sea}, events=())
+    scores = em.score({"air": air}, truth, audit={"z": air}, oceans={"air": sea}, events=())
+    assert scores["audit_source"].values.tolist() == ["air", "z", "truth"]
     page = View(scores)
     (first, *_), text = exchange_rows(page), " ".join(exchanged(page))
     assert first[:2] == ("air", HEAT) and first[2]["cells_relative"] < 1e-6
