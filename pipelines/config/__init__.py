@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pydantic
 
-from pipelines.config.assimilation import ObserveConfig
+from pipelines.config.observe import ObserveConfig
 from pipelines.config.base import NEW, ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
 from pipelines.config.data import (
     GridConfig,
