@@ -25,7 +25,7 @@ DOWNWARD = ("depth", "soil_layer")  # axes whose first value is the nearest to t
 def simulated(nature, options: ObserveOptions, times=None) -> Iterator[Observations]:
     """Observations of an analysis store's states at some of its times (none: all) by the networks of the options, one by one.
 
-    Times at which nothing reports are left out. Raises `ValueError` in one sentence for a variable, an operator or levels that
+    Times at which nothing reports are left out. Raises `ValueError` in a sentence for a variable, an operator or levels that
     the store lacks, and times outside it.
     """
     geometry = Geometry.of(nature, sorted({name for network in options.networks for name in network.errors}))
