@@ -65,7 +65,11 @@ def test_tables_have_the_scores_in_the_units_of_the_page(cycle):
     own = cells(text, "synop: Surface pressure")
     expected = float(cycle.scores["feedback_background_std"][0]) / 100  # hPa
     assert own[0] == str(12 * 39) and float(own[2]) == pytest.approx(expected, rel=0.01)
-    assert "temp: Temperature at 0.5" in text and cells(text, "synop: Surface pressure")[-1] == "40 %"
+    assert (
+        "temp: Temperature, 500 hPa" in text
+        and "temp: Temperature, 0.9" in text
+        and cells(text, "synop: Surface pressure")[-1] == "40 %"
+    )
     rejected = departures.rejections(cycle)
     assert cells(rejected, "temp") == [str(3 * 12 * 39), str(3 * 12), "2.5 %"]
 
