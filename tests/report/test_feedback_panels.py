@@ -88,7 +88,7 @@ def test_a_cycle_that_was_denied_a_system_shows_what_that_is_worth(view):
     assert data_denial.data_denial(view) is None
     scores = view.scores
     worse = scores.assign(rmse=scores["rmse"] / 0.75).assign_coords(
-        forecast=[f"without {name}" if name == "emulator" else str(name) for name in scores["forecast"].values]
+        forecast=[f"denied {name}" if name == "emulator" else str(name) for name in scores["forecast"].values]
     )
     both = xr.concat([scores.sel(forecast=["emulator"]), worse], "forecast", data_vars="minimal", join="outer")
     with figures():
