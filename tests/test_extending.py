@@ -100,6 +100,7 @@ for wrong in ({"kind": "log_cosh", "sharpnes": 1.0}, {"kind": "log_cosh", "sharp
     assert "nearest: loss.sharpness" in out and "greater than 0 at loss.sharpness" in out and "'log_cosch'" in out
 
 
+@pytest.mark.slow
 def test_an_observation_operator_observes_and_passes_quality_control(extended):
     out = run(
         extended,

@@ -17,7 +17,6 @@ class Weighted:
     def entries(self, state: Tensor) -> Tensor:
         """The entries that count, `(batch, corner, row)`, of states `(batch, channel, *space)`."""
         flat, index = state.flatten(1), self.index.to(state.device).reshape(1, -1)
-        # `gather` and not an indexed read: the gradient of that adds in no fixed order with several threads
         return flat.gather(1, index.expand(len(flat), -1)).unflatten(1, self.index.shape)
 
     def __call__(self, state: Tensor) -> Tensor:
