@@ -61,7 +61,9 @@ def _means(setup: Setup, cycled) -> list[torch.Tensor]:
     if len(states[0]) == 1:
         return states
     means = [state.double().mean(0, keepdim=True).to(state.dtype) for state in states]
-    return [setup.increments.kept(mean, state[:1], setup.dry_mass)[0] for mean, state in zip(means, states, strict=True)]
+    return [
+        setup.increments.kept(mean, state[:1], setup.dry_mass)[0] for mean, state in zip(means, states, strict=True)
+    ]
 
 
 def store_of(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts, times: list) -> CycleStore:

@@ -32,7 +32,9 @@ class Forecasts:
         if layout.history != 1:
             raise ValueError(f"Expected a model that steps from one state, got one of {layout.history} input times")
         if len(layout.lengths) > 1:
-            raise ValueError(f"Expected a model with steps of one length, got one of {layout.lengths} steps of the store")
+            raise ValueError(
+                f"Expected a model with steps of one length, got one of {layout.lengths} steps of the store"
+            )
         self.layout = layout
         reference = climatology_of([model], grid_of(dataset), None)
         self.forcing = Forcing(dataset, layout, layout.lengths[0], reference)
