@@ -109,7 +109,7 @@ class SpectralCovariance:
         return torch.einsum("ij,bjxy->bixy", self.tables.balance, self.predictor(rotation))
 
     def predictor(self, rotation: Tensor) -> Tensor:
-        """`sin(latitude) psi` of toroidal coefficients `(l, m, 2, batch, level)`, in their units: `(batch, level, nlat, nlon)`."""
+        """`sin(latitude) psi` of toroidal coefficients `(l, m, 2, batch, level)` is `(batch, level, nlat, nlon)`."""
         return self._maps(self._scalars.synthesis(rotation)) * self._coriolis
 
     def save(self, path: Path, attributes: Mapping[str, str] | None = None) -> None:
