@@ -67,7 +67,7 @@ def test_a_free_run_forgets_the_truth():
 
 @pytest.mark.slow
 def test_letkf_keeps_the_published_error():
-    errors = letkf_errors(3000)
+    errors = letkf_errors(1500)
     assert np.sqrt((errors[400:] ** 2).mean()) == pytest.approx(0.2, abs=0.03)
 
 
@@ -76,11 +76,11 @@ def test_letkf_keeps_the_published_error():
     "config", [NEWTON, {"kind": "4dvar", "tolerance": 1e-3, "iterations": 40}], ids=["newton", "lbfgs"]
 )
 def test_four_dimensional_analyses_keep_it(config):
-    errors = variational_errors(1600, 8, config, 0.12)
+    errors = variational_errors(800, 8, config, 0.12)
     assert np.sqrt((errors[200:] ** 2).mean()) == pytest.approx(0.22, abs=0.06)
 
 
 @pytest.mark.slow
 def test_three_dimensional_analyses_are_about_twice_as_far_off():
-    errors = variational_errors(2000, 1, {"kind": "3dvar", "outer": 1}, 0.15)
+    errors = variational_errors(1000, 1, {"kind": "3dvar", "outer": 1}, 0.15)
     assert 0.3 < np.sqrt((errors[200:] ** 2).mean()) < 0.6
