@@ -16,6 +16,7 @@ from emulator.forecasting.run import times_of
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of
+from emulator.planet.calendar import select_period
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import fingerprint
 from pipelines.assimilation import digest_of_file, forecasts_of, setup_of, steps_of
@@ -76,12 +77,14 @@ def store_of(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts, tim
 
 def times_of_windows(config: CycleConfig, dataset: xr.Dataset) -> list:
     """The start, and every time of whole windows after it until the end. Raises `ValueError` for none."""
-    first, last = (times_of(dataset, str(moment))[0] for moment in (config.start, config.end))
-    known = dataset["time"].values
-    inside = [time for time in known if first <= time <= last]
+    if dataset["time"].dtype.kind != "M":
+        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
+    inside = list(select_period(dataset, config.start, config.end)["time"].values)
     windows = (len(inside) - 1) // config.window
     if windows < 1:
-        raise ValueError(f"Expected at least one window of {config.window} times after {first}, the end is {last}")
+        raise ValueError(
+            f"Expected at least one window of {config.window} times after {inside[0]}, got {len(inside) - 1}"
+        )
     return inside[: windows * config.window + 1]
 
 
@@ -105,6 +108,8 @@ def check_kind(config, analysis, members: int) -> None:
         raise ValueError(f"Expected one member for an analysis of kind {kind}, got {members}")
     if not analysis.several_times and config.window > 1:
         raise ValueError(f"Expected a window of one time for an analysis of kind {kind}, got {config.window}")
+    if getattr(config, "additive", 0.0) and not analysis.ensemble:
+        raise ValueError(f"Expected no additive errors for an analysis of kind {kind}, which has no members")
 
 
 def check(config: CycleConfig, made: set[Path]) -> str:

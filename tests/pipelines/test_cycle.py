@@ -224,6 +224,7 @@ def test_one_analysis_is_a_stage_of_its_own(finished, observed, tmp_path):
     [
         ({"analysis": {"kind": "letkf"}}, "at least 2 members for an analysis of kind letkf, got 1"),
         ({"initial": {"members": 2}}, "one member for an analysis of kind 3dvar, got 2"),
+        ({"additive": 0.1}, "no additive errors for an analysis of kind 3dvar"),
         ({"window": 2}, "window of one time for an analysis of kind 3dvar, got 2"),
         ({"end": START}, "at least one window of 1 times"),
         ({"covariance": {"long_hours": 3}}, "long_hours above short_hours"),
