@@ -12,6 +12,7 @@ from emulator.assimilation.differences import stored_states
 from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
+from emulator.assimilation.quality import sentence
 from emulator.forecasting.run import times_of
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
@@ -52,7 +53,8 @@ def cycle(config: CycleConfig) -> None:
             cycled = next_window(setup, before, window, states, observations)
             store.write(number, cycled, _means(setup, cycled))
             states = cycled.results[-1].state
-            report(number + 1, f"{cycled.record['observations']} observations")
+            used, rejected = cycled.record["observations"], cycled.record["rejected"]
+            report(number + 1, sentence(rejected, used + sum(rejected.values())))
     store.finish()
 
 
