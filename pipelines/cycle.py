@@ -12,7 +12,6 @@ from emulator.assimilation.differences import stored_states
 from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
-from emulator.assimilation.quality import sentence
 from emulator.forecasting.run import times_of
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
@@ -53,9 +52,14 @@ def cycle(config: CycleConfig) -> None:
             cycled = next_window(setup, before, window, states, observations)
             store.write(number, cycled, _means(setup, cycled))
             states = cycled.results[-1].state
-            used, rejected = cycled.record["observations"], cycled.record["rejected"]
-            report(number + 1, sentence(rejected, used + sum(rejected.values())))
+            report(number + 1, _counted(cycled.record))
     store.finish()
+
+
+def _counted(record: dict) -> str:
+    """How many observations were used and rejected, and why, in words."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in record["rejected"].items())
+    return f"{record['observations']} observations used" + (f", rejected: {reasons}" if reasons else "")
 
 
 def _means(setup: Setup, cycled) -> list[torch.Tensor]:

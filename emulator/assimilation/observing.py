@@ -11,7 +11,7 @@ import xarray as xr
 
 from emulator.assimilation.observations import Observations
 from emulator.assimilation.options import ObserveOptions
-from emulator.assimilation.simulate import simulated_by_time
+from emulator.assimilation.simulate import simulated
 from emulator.assimilation.tables import read_reports
 from emulator.parallel.tasks import Report
 from emulator.planet.calendar import select_period, within
@@ -42,8 +42,8 @@ def observe(
         store = nature if isinstance(nature, xr.Dataset) else open_analysis(nature)
         store = select_period(store, *period)
         times = store["time"].values
-        for done, time in enumerate(times):
-            parts += simulated_by_time(store, options, time)
+        for done, found in enumerate(simulated(store, options)):
+            parts.append(found)
             report(done + 1, len(times))
     found = Observations.concat(parts)
     if not len(found):

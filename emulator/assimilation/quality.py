@@ -1,7 +1,6 @@
 """Quality control: which observations cannot be used and why. Every rejected row has one reason, and reasons are counted."""
 
 import collections
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -94,14 +93,6 @@ def counts(reasons: np.ndarray) -> dict[str, int]:
     """How many rows were rejected for which reason, in the order of `REASONS`; those that were for none are left out."""
     found = collections.Counter(np.asarray(reasons).tolist())
     return {reason: found[reason] for reason in REASONS if found[reason]}
-
-
-def sentence(count: Mapping[str, int], rows: int) -> str:
-    """Rejections in words."""
-    if not count:
-        return f"{rows} observations, none rejected"
-    told = ", ".join(f"{number} {reason}" for reason, number in count.items())
-    return f"{rows} observations, {sum(count.values())} rejected: {told}"
 
 
 def _takes(rows: Observations, geometry: Geometry) -> np.ndarray:

@@ -22,16 +22,12 @@ GROSS = 10.0  # a gross error in units of the usual one
 DOWNWARD = ("depth", "soil_layer")  # axes whose first value is the nearest to the ground or the sea's surface
 
 
-def simulated(nature, options: ObserveOptions, times=None) -> Observations:
-    """Observations of an analysis store's states at some of its times (none: all), by the networks of the options.
+def simulated(nature, options: ObserveOptions, times=None) -> Iterator[Observations]:
+    """Observations of an analysis store's states at some of its times (none: all) by the networks of the options, one by one.
 
-    Raises `ValueError` in one sentence for a variable, an operator or levels that the store lacks, and times outside it.
+    Times at which nothing reports are left out. Raises `ValueError` in a sentence for a variable, an operator or levels that
+    the store lacks, and times outside it.
     """
-    return Observations.concat(list(simulated_by_time(nature, options, times)))
-
-
-def simulated_by_time(nature, options: ObserveOptions, times=None) -> Iterator[Observations]:
-    """As `simulated`, time by time; times at which nothing reports are left out."""
     geometry = Geometry.of(nature, sorted({name for network in options.networks for name in network.errors}))
     known = nature["time"].values
     times = known if times is None else np.atleast_1d(np.asarray(times, "datetime64[ns]"))

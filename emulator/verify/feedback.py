@@ -34,8 +34,10 @@ def feedback_scores(path) -> xr.Dataset:
     `feedback_rejected`; of `(feedback_kind, feedback_rank)` `feedback_rank_count`, where there are members. A lone value has
     no deviation. Raises `ValueError` in one sentence where nothing lies at the path or a file is no feedback.
     """
-    files = _files(path)
-    parts = [_sums(read_columns(file, SCHEMA, NEEDED)) for file in files]
+    tables = (read_columns(file, SCHEMA, NEEDED) for file in _files(path))
+    parts = [_sums(columns) for columns in tables if len(columns["value"])]  # an analysis may have had no observations
+    if not parts:
+        raise ValueError(f"Expected feedback with observations at {path}, got none in any file")
     kinds = sorted({kind for _, sums, rejected, _ in parts for kind in {*sums, *rejected}}, key=_sorted)
     times = np.array(sorted({time for time, *_ in parts}), "datetime64[ns]")
     total = np.zeros((len(times), len(kinds), len(SUMS)))
@@ -110,8 +112,7 @@ def _sums(columns: dict[str, np.ndarray]):
         if len(refused):
             reason, count = np.unique(refused, return_counts=True)
             rejected[name] = dict(zip(reason.tolist(), count.tolist(), strict=True))
-    time = columns["analysis_time"][0] if len(b) else np.datetime64("NaT")
-    return time, sums, rejected, ranks
+    return columns["analysis_time"][0], sums, rejected, ranks
 
 
 def _ranks(parts, kinds) -> np.ndarray | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pydantic
 
-from pipelines.config.assimilation import ObserveConfig
 from pipelines.config.base import NEW, ConfigError, Count, DaskConfig, DaskSlurmConfig, Model, Period
 from pipelines.config.cycles import AssimilateConfig, CycleConfig
 from pipelines.config.data import (
@@ -29,6 +28,7 @@ from pipelines.config.forecasts import (
 )
 from pipelines.config.losses import LossConfig
 from pipelines.config.networks import NetworkConfig, network_config
+from pipelines.config.observe import ObserveConfig
 from pipelines.config.training import (
     ConservationConfig,
     OptimizerConfig,

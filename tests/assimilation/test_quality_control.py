@@ -53,9 +53,6 @@ def test_each_bad_row_is_rejected_for_its_reason_and_the_good_ones_stay(geometry
     assert found.tolist() == expected
     count = quality.counts(found)
     assert count == {reason: len(BAD[reason]) for reason in quality.REASONS}
-    said = quality.sentence(count, len(found))
-    assert said.startswith(f"{len(found)} observations, {len(found) - 2} rejected: 2 no number, 1 unknown operator")
-    assert quality.sentence({}, 3) == "3 observations, none rejected"
     assert len(quality.screen(table({}).where([]), geometry, WINDOW)) == 0
 
 

@@ -32,6 +32,10 @@ def planet():
     return small_planet(times=8, nlat=12)
 
 
+def observe(planet, asked, times=None) -> Observations:
+    return Observations.concat(list(simulated(planet, asked, times)))
+
+
 def options(*networks, **more):
     return ObserveOptions.of({"networks": list(networks), "seed": 3, **more})
 
@@ -53,7 +57,7 @@ def departures(planet, found: Observations) -> np.ndarray:
 def test_errors_and_biases_are_those_asked_for(planet):
     """Two-sided: within four standard errors of the mean and of the standard deviation, each kind by itself."""
     biased = PROFILES | {"share": 0.5, "biases": {"temperature": -0.7}}
-    found = simulated(planet, options(STATIONS, biased, SWATH))
+    found = observe(planet, options(STATIONS, biased, SWATH))
     departure = departures(planet, found)
     asked = {
         ("synop", "surface_pressure"): (0, 100),
@@ -75,20 +79,20 @@ def test_errors_and_biases_are_those_asked_for(planet):
 def test_a_time_has_the_same_reports_whatever_else_is_asked_for(planet):
     asked = options(STATIONS | {"missing": 0.2, "delay_hours": 2.0}, PROFILES, SWATH, cut_off_hours=3.0)
     times = planet["time"].values
-    whole = simulated(planet.chunk({"time": 3, "latitude": 5}), asked)
-    apart = Observations.concat([simulated(planet, asked, times[n]) for n in (3, 0, 1, 2, 4, 5, 6, 7)])
+    whole = observe(planet.chunk({"time": 3, "latitude": 5}), asked)
+    apart = Observations.concat([observe(planet, asked, times[n]) for n in (3, 0, 1, 2, 4, 5, 6, 7)])
     apart = apart.where(np.argsort(apart.time, kind="stable"))
     for name, column in whole.columns().items():
         np.testing.assert_array_equal(getattr(apart, name), column, err_msg=name)
-    alone = simulated(planet, options(SWATH), times[2])
+    alone = observe(planet, options(SWATH), times[2])
     together = whole.where((whole.system == "sounder") & (whole.time == times[2]))
     np.testing.assert_array_equal(alone.value, together.value)
-    other = simulated(planet, ObserveOptions.of({"networks": [SWATH], "seed": 4}), times[2])
+    other = observe(planet, ObserveOptions.of({"networks": [SWATH], "seed": 4}), times[2])
     assert not np.isin(other.value, alone.value).any()
 
 
 def test_networks_have_the_asked_places_levels_and_times(planet):
-    found = simulated(planet, options(STATIONS | {"every_hours": 12}, PROFILES, SWATH))
+    found = observe(planet, options(STATIONS | {"every_hours": 12}, PROFILES, SWATH))
     cells, levels = planet["latitude"].size * planet["longitude"].size, planet["level"].values
     synop = found.where(found.system == "synop")
     assert set(synop.time.astype("datetime64[h]").astype(int) % 12) == {0} and len(np.unique(synop.time)) == 4
@@ -105,15 +109,15 @@ def test_networks_have_the_asked_places_levels_and_times(planet):
 
 
 def test_gaps_and_the_cut_off_leave_out_the_asked_share(planet):
-    whole = simulated(planet, options(STATIONS | {"share": 1.0}))
-    gaps = simulated(planet, options(STATIONS | {"share": 1.0, "missing": 0.3}))
-    late = simulated(planet, options(STATIONS | {"share": 1.0, "delay_hours": 2.0}, cut_off_hours=3.0))
+    whole = observe(planet, options(STATIONS | {"share": 1.0}))
+    gaps = observe(planet, options(STATIONS | {"share": 1.0, "missing": 0.3}))
+    late = observe(planet, options(STATIONS | {"share": 1.0, "delay_hours": 2.0}, cut_off_hours=3.0))
     reports = len(whole) // 2
     for found, share in ((gaps, 0.7), (late, 1 - np.exp(-1.5))):
         kept = len(found) / len(whole)
         np.testing.assert_allclose(kept, share, atol=4 * (share * (1 - share) / reports) ** 0.5)
-    assert len(simulated(planet, options(STATIONS | {"share": 1.0, "delay_hours": 2.0}))) == len(whole)
-    found = simulated(planet, options(STATIONS | {"share": 1.0, "gross": 0.1}))
+    assert len(observe(planet, options(STATIONS | {"share": 1.0, "delay_hours": 2.0}))) == len(whole)
+    found = observe(planet, options(STATIONS | {"share": 1.0, "gross": 0.1}))
     wrong = np.abs(departures(planet, found) / found.error) > 5
     np.testing.assert_allclose(wrong.mean(), 0.1, atol=4 * (0.09 / len(found)) ** 0.5)
 
@@ -141,9 +145,9 @@ def test_what_the_nature_run_lacks_is_said_in_a_sentence(planet):
     }
     for message, networks in bad.items():
         with pytest.raises(ValueError, match=message):
-            simulated(planet, options(*networks))
+            observe(planet, options(*networks))
     with pytest.raises(ValueError, match="times of the nature run, 2001-01-01T00.* got 1999-01-01"):
-        simulated(planet, options(STATIONS), np.datetime64("1999-01-01"))
+        observe(planet, options(STATIONS), np.datetime64("1999-01-01"))
     for message, changed in {
         "errors above 0": {"errors": {"temperature": -1.0}},
         "errors of the variables that synop observes, got none": {"errors": {}},

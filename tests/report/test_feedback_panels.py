@@ -65,7 +65,11 @@ def test_tables_have_the_scores_in_the_units_of_the_page(cycle):
     own = cells(text, "synop: Surface pressure")
     expected = float(cycle.scores["feedback_background_std"][0]) / 100  # hPa
     assert own[0] == str(12 * 39) and float(own[2]) == pytest.approx(expected, rel=0.01)
-    assert "temp: Temperature at 0.5" in text and cells(text, "synop: Surface pressure")[-1] == "40 %"
+    assert (
+        "temp: Temperature, 500 hPa" in text
+        and "temp: Temperature, 0.9" in text
+        and cells(text, "synop: Surface pressure")[-1] == "40 %"
+    )
     rejected = departures.rejections(cycle)
     assert cells(rejected, "temp") == [str(3 * 12 * 39), str(3 * 12), "2.5 %"]
 
@@ -84,7 +88,7 @@ def test_a_cycle_that_was_denied_a_system_shows_what_that_is_worth(view):
     assert data_denial.data_denial(view) is None
     scores = view.scores
     worse = scores.assign(rmse=scores["rmse"] / 0.75).assign_coords(
-        forecast=[f"without {name}" if name == "emulator" else str(name) for name in scores["forecast"].values]
+        forecast=[f"denied {name}" if name == "emulator" else str(name) for name in scores["forecast"].values]
     )
     both = xr.concat([scores.sel(forecast=["emulator"]), worse], "forecast", data_vars="minimal", join="outer")
     with figures():

@@ -104,16 +104,29 @@ def test_rejected_rows_do_not_count_and_are_counted(tmp_path):
     assert count == {"duplicate": 1, "gross error": 1, "no equivalent": 1}
 
 
+def test_an_analysis_without_observations_adds_nothing(tmp_path):
+    none = np.zeros(0)
+    write_feedback(tmp_path / "0.parquet", TIME, observed(none, 1.0), np.zeros(0, str), none, none)
+    with pytest.raises(ValueError, match="Expected feedback with observations at .*, got none in any file"):
+        feedback_scores(tmp_path)
+    write(tmp_path, "1.parquet", np.ones(3), np.zeros(3), np.ones(3), 1.0, time=TIME + np.timedelta64(6, "h"))
+    scores = feedback_scores(tmp_path)
+    assert scores["feedback_time"].values.tolist() == [
+        (TIME + np.timedelta64(6, "h")).astype("datetime64[ns]").astype(int)
+    ]
+    assert scores["feedback_count"].values.tolist() == [3]
+
+
 def test_reduction_by_an_observing_system_is_one_less_the_ratio_of_errors():
     rmse = xr.DataArray(
         np.array([[[1.0, 2.0]], [[2.0, 2.0]], [[1.0, 1.0]]])[..., None],
         dims=("forecast", "channel", "lead_time", "region"),
-        coords={"forecast": ["all", "without temp", "without synop"]},
+        coords={"forecast": ["all", "denied temp", "denied synop"]},
     )
-    found = reduction(xr.Dataset({"rmse": rmse}), "all", ["without temp", "without synop"])
+    found = reduction(xr.Dataset({"rmse": rmse}), "all", ["denied temp", "denied synop"])
     np.testing.assert_allclose(found.values[:, 0], [[0.5, 0.0], [0.0, -1.0]])
-    with pytest.raises(ValueError, match="forecasts among all, without temp, without synop, got without ships"):
-        reduction(xr.Dataset({"rmse": rmse}), "all", ["without ships"])
+    with pytest.raises(ValueError, match="forecasts among all, denied temp, denied synop, got denied ships"):
+        reduction(xr.Dataset({"rmse": rmse}), "all", ["denied ships"])
 
 
 def test_what_is_no_feedback_is_refused_in_a_sentence(tmp_path):

@@ -8,14 +8,14 @@ from emulator.report.style import GREY, Panel, legend, line_style, multiples, sp
 from emulator.report.view import View
 from emulator.verify.feedback import reduction
 
-DENIED = "without "  # so begin the names of forecasts of cycles that were denied what follows
+DENIED = "denied "  # so begin the names of forecasts of cycles that were denied what follows
 SHOWN = 6
 
 
 @panel("assimilation", 60, needs=("rmse",))
 def data_denial(view: View) -> Panel | None:
-    """Reduction of the error by every observing system against lead; None without forecasts named `without SYSTEM`."""
-    denied = [name for name in view.forecasts if name.startswith(DENIED) and name != "without corrections"]
+    """Reduction of the error by every observing system against lead; None without forecasts named `denied SYSTEM`."""
+    denied = [name for name in view.forecasts if name.startswith(DENIED)]
     whole = [name for name in view.forecasts if not name.startswith(DENIED)]
     if not denied or not whole:
         return None

@@ -6,7 +6,7 @@ import html
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-from emulator.report.display import head_cells, html_table, number, table, unit_and_factor, unit_cell, variable_name
+from emulator.report.display import channel_title, head_cells, html_table, number, table, unit_and_factor, unit_cell
 from emulator.report.panel import panel
 from emulator.report.style import BLUE, GREY, VERMILLION, Panel, legend, multiples, svg
 from emulator.report.view import View
@@ -20,13 +20,22 @@ def kinds(view: View) -> list[dict]:
     result = []
     for at, (system, variable, level) in enumerate(zip(*named, strict=True)):
         units, factor = unit_and_factor(view.stored_units(str(variable)))
-        place = "" if np.isnan(level) else f" at {level:g}"
-        title = f"{system}: {variable_name(str(variable))}{place}"
+        title = f"{system}: {channel_title(str(variable), _level_name(view, str(variable), level))}"
         result.append(
             {"at": at, "system": str(system), "variable": str(variable), "level": float(level), "title": title}
         )
         result[-1] |= {"units": units, "factor": factor, "count": int(view.scores["feedback_count"].values[at])}
     return result
+
+
+def _level_name(view: View, variable: str, level: float) -> str:
+    """Of the scored level that is the same to two digits, else the number; nothing for a field without levels."""
+    if np.isnan(level):
+        return ""
+    scores = view.scores
+    known = zip(*(scores[name].values for name in ("variable", "level", "level_name")), strict=True)
+    names = [str(name) for field, value, name in known if field == variable and f"{value:.2g}" == f"{level:.2g}"]
+    return names[0] if names else f"{level:g}"
 
 
 def most_observed(view: View, most: int = SHOWN) -> list[dict]:

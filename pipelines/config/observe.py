@@ -1,4 +1,4 @@
-"""Configuration of the stages of data assimilation: observe."""
+"""Configuration of the stage observe."""
 
 from pathlib import Path
 
