@@ -31,7 +31,9 @@ def assimilate(config: AssimilateConfig) -> None:
     state, diagnostic = (stored_states(source, part, [first]) for part in (layout.prognostic, layout.diagnostic))
     state, diagnostic = state.to(forecasts.model.device), diagnostic.to(forecasts.model.device)
     times = [forecasts.forcing.later(first, number) for number in range(config.window)]
-    given = config.model_dump_json(exclude={"output", "batch_size", "store", "checkpoint", "observations", "background"})
+    given = config.model_dump_json(
+        exclude={"output", "batch_size", "store", "checkpoint", "observations", "background"}
+    )
     stores = (str(each.attrs.get("fingerprint")) for each in (dataset, source))
     made = fingerprint(given, str(digest_of(forecasts.model)), digest_of_file(config.observations), *stores)
     store = CycleStore(config.output, dataset, layout, times, config.window, 1, made)
@@ -39,7 +41,9 @@ def assimilate(config: AssimilateConfig) -> None:
         return
     setup = setup_of(config, dataset, forecasts, state)
     background = [StepResult(state, diagnostic, {}), *forecasts.steps(state, first, config.window - 1)]
-    cycled = analysed(setup, forecasts.forcing.later(first, -1), times, background, Observations.read(config.observations))
+    cycled = analysed(
+        setup, forecasts.forcing.later(first, -1), times, background, Observations.read(config.observations)
+    )
     store.begin({"analysis_kind": config.analysis.kind})
     store.write(0, cycled, [result.state for result in cycled.results])
     store.finish()

@@ -37,7 +37,9 @@ def setup_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts, first: t
     increments = Increments.of(dataset, channels)
     mass = increments.dry_mass(first)
     if mass is None:
-        log.warning("States make up no columns: analyses keep no dry mass and tell of no water and energy that they add")
+        log.warning(
+            "States make up no columns: analyses keep no dry mass and tell of no water and energy that they add"
+        )
     additive = getattr(config, "additive", 0.0)
     return Setup(
         forecasts=forecasts,
@@ -58,7 +60,7 @@ def covariance_path(config: Config) -> Path:
 
 
 def covariance_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts) -> SpectralCovariance:
-    """The static covariance of a file; without one it is estimated and written. A file of other settings is estimated anew."""
+    """The static covariance of a file; where there is none, or one of other settings, it is estimated and written."""
     path, options = covariance_path(config), config.covariance
     settings = options.model_copy(update={"path": None, "scale": 1.0}).model_dump_json()
     made = fingerprint(settings, str(digest_of(forecasts.model)), str(dataset.attrs.get("fingerprint")))

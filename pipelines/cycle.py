@@ -16,6 +16,7 @@ from emulator.forecasting.run import times_of
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of
+from emulator.planet.calendar import select_period
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import fingerprint
 from pipelines.assimilation import digest_of_file, forecasts_of, setup_of, steps_of
@@ -51,8 +52,14 @@ def cycle(config: CycleConfig) -> None:
             cycled = next_window(setup, before, window, states, observations)
             store.write(number, cycled, _means(setup, cycled))
             states = cycled.results[-1].state
-            report(number + 1, f"{cycled.record['observations']} observations")
+            report(number + 1, _counted(cycled.record))
     store.finish()
+
+
+def _counted(record: dict) -> str:
+    """How many observations were used and rejected, and why, in words."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in record["rejected"].items())
+    return f"{record['observations']} observations used" + (f", rejected: {reasons}" if reasons else "")
 
 
 def _means(setup: Setup, cycled) -> list[torch.Tensor]:
@@ -61,7 +68,9 @@ def _means(setup: Setup, cycled) -> list[torch.Tensor]:
     if len(states[0]) == 1:
         return states
     means = [state.double().mean(0, keepdim=True).to(state.dtype) for state in states]
-    return [setup.increments.kept(mean, state[:1], setup.dry_mass)[0] for mean, state in zip(means, states, strict=True)]
+    return [
+        setup.increments.kept(mean, state[:1], setup.dry_mass)[0] for mean, state in zip(means, states, strict=True)
+    ]
 
 
 def store_of(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts, times: list) -> CycleStore:
@@ -74,12 +83,14 @@ def store_of(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts, tim
 
 def times_of_windows(config: CycleConfig, dataset: xr.Dataset) -> list:
     """The start, and every time of whole windows after it until the end. Raises `ValueError` for none."""
-    first, last = (times_of(dataset, str(moment))[0] for moment in (config.start, config.end))
-    known = dataset["time"].values
-    inside = [time for time in known if first <= time <= last]
+    if dataset["time"].dtype.kind != "M":
+        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
+    inside = list(select_period(dataset, config.start, config.end)["time"].values)
     windows = (len(inside) - 1) // config.window
     if windows < 1:
-        raise ValueError(f"Expected at least one window of {config.window} times after {first}, the end is {last}")
+        raise ValueError(
+            f"Expected at least one window of {config.window} times after {inside[0]}, got {len(inside) - 1}"
+        )
     return inside[: windows * config.window + 1]
 
 
@@ -103,6 +114,8 @@ def check_kind(config, analysis, members: int) -> None:
         raise ValueError(f"Expected one member for an analysis of kind {kind}, got {members}")
     if not analysis.several_times and config.window > 1:
         raise ValueError(f"Expected a window of one time for an analysis of kind {kind}, got {config.window}")
+    if getattr(config, "additive", 0.0) and not analysis.ensemble:
+        raise ValueError(f"Expected no additive errors for an analysis of kind {kind}, which has no members")
 
 
 def check(config: CycleConfig, made: set[Path]) -> str:

@@ -65,6 +65,9 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     if rollout.get("long_run_days") or rollout.get("long_run_lead"):
         paths["report"]["long_run"] = at / "long_run.zarr"
         paths["verify"]["long_runs"] = {"emulator": at / "long_run.zarr"}
+    if raw.get("cycle"):
+        paths["rollout"]["store"] = at / "cycle" / "analysis.zarr"
+        paths["verify"]["feedback"] = at / "cycle" / "feedback"
     if isinstance(raw.get("train"), dict):
         for name in ("later_stores", "scenarios"):
             paths["stats"][name] = raw["train"].get(name) or []

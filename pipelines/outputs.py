@@ -26,6 +26,8 @@ def written(stage: str, config: Model) -> list[Path]:
     if stage == "ingest":
         return [one.output for one in config.stores()]
     paths = [Path(path) for path in (getattr(config, name) for name in WRITTEN[stage]) if path is not None]
+    if stage in ("assimilate", "cycle") and config.covariance.path:
+        paths.append(config.covariance.path)  # estimated where it is not there
     if stage != "rollout":
         return paths
     return [*_with_oceans([*paths, *config.scenario_stores.values()], config), *config.pressure_stores.values()]

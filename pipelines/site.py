@@ -11,7 +11,9 @@ from pipelines.config import Count, Model
 from pipelines.parse import parse
 from pipelines.yaml_files import read_yaml
 
-StageName = Literal["simulate", "ingest", "stats", "train", "observe", "rollout", "verify", "report"]
+StageName = Literal[
+    "simulate", "ingest", "stats", "train", "observe", "assimilate", "cycle", "rollout", "verify", "report"
+]
 PATTERN = r"(?:\d+-)?\d+(?::\d\d){0,2}"  # minutes, minutes:seconds, hours:minutes:seconds, each with days before it
 
 

@@ -38,7 +38,7 @@ def run(folder, code):
 
 def test_every_row_of_the_table_has_an_example():
     rows = re.findall(r"^\| a[n]? .*?\| (\d) \| `([\w/]+)/` \|", TEXT, re.M)
-    assert len(rows) == 11 and all(count == "1" for count, _ in rows)
+    assert len(rows) == 12 and all(count == "1" for count, _ in rows)
     assert {folder for _, folder in rows} == {str(Path(name).parent) for name in FILES}
 
 
@@ -123,6 +123,29 @@ print(np.allclose(found.value, expected, atol=1e-4), set(screen(found, geometry)
 """,
     )
     assert "True {''}" in out
+
+
+def test_a_kind_of_analysis_is_configured_and_draws_to_the_observations(extended):
+    out = run(
+        extended,
+        """
+import torch
+from lorenz96 import COUNT, Dense, everywhere, nature
+import numpy as np
+from emulator.assimilation.kinds.registry import build
+from emulator.assimilation.window import Window
+from pipelines.config import CycleConfig
+from pipelines.parse import parse
+paths = dict(store="a", checkpoint="b", observations="c", output="d", start="2001-01-01", end="2001-01-02")
+config = parse(CycleConfig, paths | {"analysis": {"kind": "descent", "damping": 0.5}}, "here").analysis
+truth = nature(1)
+observed, background = everywhere(truth, np.random.default_rng(0), 0.1), truth + 1
+window = Window(background, [observed], covariance=Dense(torch.eye(COUNT).double()))
+moved = build(config.model_dump()).analyse(window).state
+print(float((moved - truth).abs().mean()) < 0.7)
+""",
+    )
+    assert out == "True\n"
 
 
 def test_a_kind_of_prediction_is_configured_and_steps(extended):

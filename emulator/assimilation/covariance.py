@@ -62,7 +62,10 @@ class SpectralCovariance:
         shape = (*grid.shape, grid.kind, grid.has_poles, self.degrees)
         self._scalars, self._winds = SphericalTransform(*shape).double(), VectorTransform(*shape).double()
         self._place, self._size = places(self.degrees)
-        self._modes = [*(2 * [tables.wind.shape[-1]] if self.groups.winds else []), *(t.shape[-1] for t in tables.scalar)]
+        self._modes = [
+            *(2 * [tables.wind.shape[-1]] if self.groups.winds else []),
+            *(t.shape[-1] for t in tables.scalar),
+        ]
         self._coriolis = coriolis(grid.latitude)
 
     @property
@@ -106,7 +109,7 @@ class SpectralCovariance:
         return torch.einsum("ij,bjxy->bixy", self.tables.balance, self.predictor(rotation))
 
     def predictor(self, rotation: Tensor) -> Tensor:
-        """`sin(latitude) psi` in units of the toroidal coefficients `(l, m, 2, batch, level)`: `(batch, level, nlat, nlon)`."""
+        """`sin(latitude) psi` of toroidal coefficients `(l, m, 2, batch, level)` is `(batch, level, nlat, nlon)`."""
         return self._maps(self._scalars.synthesis(rotation)) * self._coriolis
 
     def save(self, path: Path, attributes: Mapping[str, str] | None = None) -> None:

@@ -41,7 +41,7 @@ class Setup:
     increments: Increments
     dry_mass: float | None
     covariance: Covariance | None = None
-    quality: QualityOptions = QualityOptions()
+    quality: QualityOptions = dataclasses.field(default_factory=QualityOptions)
     additive: float = 0.0
     seed: int = 0
 
@@ -79,7 +79,7 @@ class Cycled:
 def next_window(setup: Setup, before, times: Sequence, states: Tensor, observations: Observations) -> Cycled:
     """The window after the states `(member, channel, *space)` of a time: forecast to each of its times, and analysed.
 
-    `observations`: any, of which those of the window are used. Raises `ArithmeticError` where the forecast is no longer finite.
+    `observations`: any, of which those of the window are used. Raises `ArithmeticError` for a forecast that is not finite.
     """
     background = list(setup.forecasts.steps(states, before, len(times)))
     return analysed(setup, before, times, background, observations)
@@ -101,9 +101,7 @@ def analysed(setup: Setup, before, times: Sequence, background: list[StepResult]
     began = clocks.process_time()
     members = _perturbed(setup, times[0], background[0].state, any(len(each.observed) for each in screened))
     places = SpherePlaces(setup.geometry.grid, setup.geometry.channels, dict(setup.geometry.at))
-    window = Window(
-        members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places
-    )
+    window = Window(members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places)
     analysis = setup.assimilation.analyse(window)
     state, told = setup.increments.kept(analysis.state, background[0].state, setup.dry_mass)
     seconds = clocks.process_time() - began

@@ -11,6 +11,7 @@ it is marked, which is written last. A cycle that goes on reads the states after
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,14 +69,25 @@ class CycleStore:
         template = self._template(attributes)
         moving = {"time": 1}
         create(self.analysis, template, moving)
-        if self.members > 1:
+        done = self._done()
+        if done == 0:  # of another cycle in the same folder
+            for folder in ("feedback", "windows"):
+                shutil.rmtree(Path(self.folder) / folder, ignore_errors=True)
+        if self.members > 1 and not (done == self.windows and self._members_are_whole()):
             names = list(self.layout.prognostic.names)
             several = template[names].expand_dims({"member": np.arange(self.members)}, 1)
             fixed = template[[n for n in template.data_vars if "time" not in template[n].dims]]
             ordered = {n: several[n].transpose("time", "member", ...) for n in names}
             create(self.ensemble, fixed.assign(ordered).assign_attrs(template.attrs), moving)
+        return done
+
+    def _done(self) -> int:
+        """Windows that are whole, without a gap."""
         done = marks(self.analysis)
         return next((k for k in range(self.windows) if _key(k) not in done), self.windows)
+
+    def _members_are_whole(self) -> bool:
+        return finished_fingerprint(self.ensemble) == self.fingerprint
 
     def states(self, window: int) -> Tensor:
         """The states after the last time of a window, `(member, channel, *space)` float32."""
@@ -116,7 +128,7 @@ class CycleStore:
         lines = [self._record(window).read_text() for window in range(self.windows)]
         with whole_file(Path(self.folder) / "windows.jsonl") as scratch:
             scratch.write_text("\n".join(lines) + "\n")
-        if self.members > 1:
+        if self.members > 1 and not self._members_are_whole():
             finish(self.ensemble)
         finish(self.analysis, map(_key, range(self.windows)))
 

@@ -25,9 +25,13 @@ def stored_states(dataset: xr.Dataset, channels: Channels, times: Sequence) -> T
     if absent := [time for time in times if np.array(time).tolist() not in known]:
         raise ValueError(f"Expected states of times that the store has, it has none of {absent[0]}")
     part = dataset.sel(time=list(times))
-    packed = channels.pack({name: torch.from_numpy(np.asarray(part[name].values, np.float32)) for name in channels.names})
+    packed = channels.pack(
+        {name: torch.from_numpy(np.asarray(part[name].values, np.float32)) for name in channels.names}
+    )
     if not bool(torch.isfinite(packed).all()):
-        raise ValueError(f"Expected whole states to assimilate into, the store lacks values between {times[0]} and {times[-1]}")
+        raise ValueError(
+            f"Expected whole states to assimilate into, the store lacks values between {times[0]} and {times[-1]}"
+        )
     return packed
 
 

@@ -18,12 +18,12 @@ class Forecasts:
     """What a cycle asks of a model.
 
     Args:
-      model: a stepper of one input time and one length of steps.
+      model: a stepper of one input time, with the step of the store.
       dataset: the store with the forcing.
       batch_size: members computed at a time. seed: of the noise of a stochastic network.
 
     Every forecast is pinned to the dry mass of the state that it starts from. Noise is a function of the seed, the time and
-    the member, so that a cycle that goes on gives the same. Raises `ValueError` for a model that needs several states.
+    the member, so that a cycle that goes on gives the same. Raises `ValueError` for a model of another kind.
     """
 
     def __init__(self, model: Stepper, dataset: xr.Dataset, batch_size: int = 8, seed: int = 0):
@@ -31,11 +31,11 @@ class Forecasts:
         layout = self.model.layout
         if layout.history != 1:
             raise ValueError(f"Expected a model that steps from one state, got one of {layout.history} input times")
-        if len(layout.lengths) > 1:
-            raise ValueError(f"Expected a model with steps of one length, got one of {layout.lengths} steps of the store")
+        if layout.lengths != (1,):
+            raise ValueError(f"Expected a model with the store's step, got one of {layout.lengths} such steps")
         self.layout = layout
         reference = climatology_of([model], grid_of(dataset), None)
-        self.forcing = Forcing(dataset, layout, layout.lengths[0], reference)
+        self.forcing = Forcing(dataset, layout, climatology=reference)
 
     def steps(self, state: Tensor, time, count: int) -> Iterator[StepResult]:
         """Results of `count` steps of the states `(member, channel, *space)` of a time, all members together.

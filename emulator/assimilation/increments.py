@@ -57,8 +57,8 @@ class Increments:
         Args:
           analysis, background: `(member, channel, *space)`. dry_mass: kg m-2; None without columns.
         Returns it, of the same type, and what happened, each the mean over members: `clipped_water` [kg m-2] of the humidity
-        that was set to 0 and then scaled away again, `added_water` [kg m-2], `added_energy` [J m-2] and `added_pressure` [Pa],
-        which gave the dry mass back. A background that is returned as it was is left so.
+        that was set to 0 and then scaled away again, `added_water` [kg m-2], `added_energy` [J m-2] and `added_pressure`
+        [Pa], which gave the dry mass back. A background that is returned as it was is left so.
         """
         if self.air is None or torch.equal(analysis, background):
             return analysis, {}

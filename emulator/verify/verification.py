@@ -17,6 +17,7 @@ from emulator.verify.cases import case_maps
 from emulator.verify.channels import channel_name
 from emulator.verify.exchange import exchanges
 from emulator.verify.feedback import feedback_scores
+from emulator.verify.increments import increment_scores
 from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.long_runs import long_run_scores
 from emulator.verify.merging import COORDINATES, check_same, merge
@@ -161,7 +162,7 @@ def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None
     climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid, references=inputs.references)
     parts = [scores, cases, climate]
     parts += [scenario_scores(inputs.scenarios, inputs.grid)] if inputs.scenarios else []
-    parts += [feedback_scores(inputs.feedback)] if inputs.feedback else []
+    parts += [feedback_scores(inputs.feedback), increment_scores(inputs.feedback)] if inputs.feedback else []
     return xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="override")
 
 

@@ -48,7 +48,9 @@ class _Analysing(Model):
     analysis: AnalysisConfig = Field(default_factory=dict, validate_default=True, description="kind and its options")
     covariance: CovarianceConfig = CovarianceConfig()
     quality: model_of(QualityOptions) = Field(default_factory=dict, validate_default=True)
-    window: Count = Field(1, description="times of a window, a step of the model apart; more than 1 for 4dvar and letkf")
+    window: Count = Field(
+        1, description="times of a window, a step of the model apart; more than 1 for 4dvar and letkf"
+    )
     output: Path = Field(description="folder of analyses, feedback and records")
     batch_size: Count = Field(8, description="members computed at a time")
 
@@ -64,7 +66,9 @@ class InitialConfig(Model):
     """States that a cycle starts from."""
 
     store: Path | None = Field(None, description="analysis store with them; None: that of the cycle")
-    time: Moment | None = Field(None, description="of the state in it, which may be another, wrong date; None: the start's")
+    time: Moment | None = Field(
+        None, description="of the state in it, which may be another, wrong date; None: the start's"
+    )
     members: Count = Field(1, description="of an ensemble: states of other dates around that time")
     members_every_hours: Positive = Field(24, description="between these dates")
 
@@ -75,5 +79,7 @@ class CycleConfig(_Analysing):
     start: Moment = Field(description="of the first forecast; the first analysis is a step later")
     end: Moment = Field(description="the last time, included, if windows end there")
     initial: InitialConfig = InitialConfig()
-    additive: float = Field(0.0, ge=0, description="random errors of members before each analysis, in those of the covariance")
+    additive: float = Field(
+        0.0, ge=0, description="random errors of members before an analysis, in those of the covariance"
+    )
     seed: int = Field(0, ge=0, description="of these, and of the noise of a stochastic network")

@@ -171,5 +171,3 @@ def test_observations_have_columns_of_one_length_and_positive_errors():
         Observed(lambda x: x, torch.zeros(2), torch.ones(1), *3 * [np.zeros(2)])
     with pytest.raises(ValueError, match="above 0, got -1"):
         Observed(lambda x: x, torch.zeros(1), -torch.ones(1), *3 * [np.zeros(1)])
-
-

@@ -32,11 +32,14 @@ def test_dry_mass_is_kept_and_what_is_added_is_told(parts):
     torch.testing.assert_close(increments.dry_mass(kept), mass, rtol=1e-7, atol=0)
     assert float((increments.dry_mass(analysis) / mass - 1).abs()) > 1e-4
     air = increments.air
-    columns = air.mean(air.integral(torch.ones_like(channels.unpack(kept)["temperature"]).double(), channels.unpack(kept)["surface_pressure"].double()))
+    fields = increments._named(kept)
+    columns = air.mean(air.integral(torch.ones_like(fields["temperature"]), fields["surface_pressure"]))
     assert told["added_water"] == pytest.approx(1e-4 * float(columns), rel=0.05)
     heat = air.constants.heat_capacity_dry_air + air.constants.latent_heat_vaporisation * 1e-4
     assert told["added_energy"] == pytest.approx(heat * float(columns), rel=0.1)
-    assert told["added_pressure"] == pytest.approx(-200, rel=0.05) and told["clipped_water"] == pytest.approx(0, abs=1e-6)
+    assert told["added_pressure"] == pytest.approx(-200, rel=0.05) and told["clipped_water"] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_negative_humidity_goes_without_adding_water(parts):

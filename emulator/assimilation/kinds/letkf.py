@@ -31,7 +31,9 @@ class LetkfOptions(Options):
     kind: Literal["letkf"] = option("letkf")
     radius_km: float = option(3000.0, "at which an observation's weight has fallen to 0", above=0)
     radius_scale_heights: float | None = option(
-        None, "the same in the vertical, in logarithms of pressure or sigma; none: a column is moved as a whole", above=0
+        None,
+        "the same in the vertical, in logarithms of pressure or sigma; none: a column is moved as a whole",
+        above=0,
     )
     inflation: float = option(1.0, "factor of the background's covariance", minimum=1)
     relaxation: float = option(0.0, "to the spread of the background: 0 none, 1 all of it", minimum=0, maximum=1)
@@ -132,7 +134,7 @@ class _Sites:
         self._about, self._misfit = about, misfit
 
     def summed(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """`Y^T R^-1 Y` and `Y^T R^-1 d` of every place, `(site, member^2)` and `(site, member)`, each observation weighted."""
+        """`Y^T R^-1 Y` and `Y^T R^-1 d` of every place, `(site, member^2)` and `(site, member)`, observations weighted."""
         members, order = len(self._about), torch.argsort(self._of, stable=True)
         products = self._about.new_zeros(self._count, members * members)
         pulls = self._about.new_zeros(self._count, members)
