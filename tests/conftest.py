@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -11,6 +12,17 @@ import hypothesis
 import pytest
 import xarray as xr
 from small_planet import small_planet
+
+JAX_CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+
+
+def pytest_configure(config):
+    """What JAX compiles of the embedded model is kept for the run, for all workers and the processes that they start."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="emulator-tests-jax-", ignore_cleanup_errors=True)
+        os.environ.update({"JAX_COMPILATION_CACHE_DIR": folder.name, **JAX_CACHE})
+        config.add_cleanup(folder.cleanup)
+
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("untimed")
