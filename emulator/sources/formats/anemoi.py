@@ -28,7 +28,7 @@ DIMENSIONS = ("time", "variable", "ensemble", "cell")
 VERSIONS = re.compile(r"0\.\d+(\.\d+)?")  # 0.22 is that of anemoi-datasets 0.5.47
 COMPUTED = re.compile(
     r"(cos|sin)_(julian_day|latitude|local_time|longitude)|cos_solar_zenith_angle|insolation|latitude|longitude"
-)  # `computed_forcing` says it since 0.4; before that the names did
+)  # where a store does not record `computed_forcing`
 LEVELS = {"pl": "hPa", "ml": "hybrid_sigma_pressure"}  # units of `levelist` by MARS's `levtype`
 METHODS = {"average": "mean", "accumulation": "sum"}
 UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -149,8 +149,8 @@ def _meaning(name: str, recorded: dict) -> tuple[str, float | None, dict]:
         own["GRIB_paramId"] = number
     if process := recorded.get("process"):
         own["cell_methods"] = f"time: {METHODS.get(process, process)}"
-        start, end = (_seconds(text) for text in recorded["period"])
-        own["hours"] = (end - start) / 3600
+        start, end = (_seconds(text) for text in recorded.get("period") or (0, 0))
+        own |= {"hours": (end - start) / 3600} if end > start else {}
     level, kind = mars.get("levelist", mars.get("level")), mars.get("levtype")
     match = re.fullmatch(r"(.+)_(\d+(?:\.\d+)?)", name)
     if kind is None and match and recognise(match[1], {}, "level"):

@@ -38,7 +38,8 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
         warnings.simplefilter("ignore", category=zarr.errors.ZarrUserWarning)
         warnings.simplefilter("ignore", category=xr.SerializationWarning)
         references = _parquet(location, path) if _is_folder(location) else location
-        system = fsspec.filesystem("reference", fo=references, asynchronous=True, skip_instance_cache=True)
+        alike = {"asynchronous": True}  # the files' system, as zarr wants the references'
+        system = fsspec.filesystem("reference", fo=references, remote_options=alike, skip_instance_cache=True, **alike)
         store = zarr.storage.FsspecStore(system, read_only=True)
         options = {"consolidated": False, "decode_cf": False, "chunks": None, "cache": False}
         raw = xr.open_dataset(store, engine="zarr", **options)
