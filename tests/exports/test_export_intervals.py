@@ -32,7 +32,9 @@ def steps(path, parameter=235034) -> list[str]:
 @pytest.mark.parametrize(
     ("leads", "mean", "ranges", "hours"),
     [
-        ([0, 1, 2, 3, 4], False, ["0-6", "6-12", "12-18", "18-24"], [0, 6, 6, 6, 6]),
+        pytest.param(
+            [0, 1, 2, 3, 4], False, ["0-6", "6-12", "12-18", "18-24"], [0, 6, 6, 6, 6], marks=pytest.mark.slow
+        ),
         ([0, 2, 4], False, ["6-12", "18-24"], [0, 6, 6]),  # every other lead is written, of steps of 6 h
         ([2, 4], True, ["0-12", "12-24"], [12, 12]),
     ],
@@ -47,6 +49,7 @@ def test_of_forecasts(tmp_path, leads, mean, ranges, hours):
         assert (cf["time_bounds"].diff("bounds")[:, 0] / np.timedelta64(1, "h")).values.tolist() == hours
 
 
+@pytest.mark.slow
 def test_of_an_analysis(tmp_path):
     path = write_store(tmp_path, PLANET)
     (file,) = em.export(path, "grib", tmp_path / "grib").iterdir()

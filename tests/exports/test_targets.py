@@ -48,6 +48,7 @@ def test_every_target_is_listed():
     assert TARGETS.names() == ["anemoi", "cmip6", "grib", "netcdf", "weatherbench"]
 
 
+@pytest.mark.slow
 def test_netcdf_of_an_analysis_is_ingested_as_the_store_that_it_was(analysis, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "BLOCK_BYTES", 1)  # time by time
     folder = em.export(analysis, "netcdf", tmp_path / "cf")
@@ -108,6 +109,7 @@ def test_anemoi_has_values_statistics_and_dates(analysis, tmp_path, monkeypatch)
     assert group.attrs["constant_fields"] == ["z", "lsm"]
 
 
+@pytest.mark.slow
 def test_anemoi_of_points_with_a_missing_date(tmp_path):
     area = Grid.gaussian(6).area.ravel()
     cells = PLANET[["temperature", "surface_pressure"]].stack(cell=("latitude", "longitude"))
@@ -151,6 +153,7 @@ def test_cmip6_has_names_signs_bounds_and_orders_of_its_own(analysis, tmp_path, 
     np.testing.assert_array_equal(share.values[::-1], 100 * PLANET["land_sea_mask"].values)
 
 
+@pytest.mark.slow
 def test_cmip6_is_ingested_again(analysis, tmp_path):
     folder = em.export(analysis, "cmip6", tmp_path / "cmor", LEVELS)
     chosen = [str(folder / f"{name}_*.nc") for name in ("hfls", "pr", "rlut")]
@@ -161,6 +164,7 @@ def test_cmip6_is_ingested_again(analysis, tmp_path):
     np.testing.assert_array_equal(again["time"].values, PLANET["time"].values)
 
 
+@pytest.mark.slow
 def test_members_of_a_forecast_are_realizations_and_means_begin_after_the_start(forecast, tmp_path):
     folder = em.export(forecast, "cmip6", tmp_path / "cmor", LEVELS)
     expected = em.open_forecast(forecast).load()["mean_total_precipitation_rate"][0]

@@ -18,7 +18,7 @@ FIXED = ["geopotential_at_surface", "land_sea_mask", "half_level_a", "half_level
 PLANET = small_planet(times=8, nlat=6)[KEPT + FIXED]
 
 
-@pytest.mark.parametrize("members", [0, 2])
+@pytest.mark.parametrize("members", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_the_store_beside_holds_the_interpolated_forecasts(tmp_path, members, monkeypatch):
     monkeypatch.setattr(pressure, "BLOCK_BYTES", 1)  # lead by lead
     path = write_forecast(tmp_path / "f.zarr", small_forecast(PLANET, leads=2, members=members))
