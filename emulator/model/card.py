@@ -56,7 +56,18 @@ def card(saved: Mapping, parameters: int, name: str, licence: str | None, scores
     }
     lines += [f"- **{role}**: {_names(channels)}" for role, channels in groups.items() if channels.names]
     lines += ["", "## Scores", "", *_scores(scores, saved["sha256"]), ""]
-    lines += ["## How to run it", "", *_running(name), "", "## Network", "", "```json", json.dumps(network), "```", ""]
+    lines += [
+        "## How to run it",
+        "",
+        *_running(name, "month" in step),
+        "",
+        "## Network",
+        "",
+        "```json",
+        json.dumps(network),
+        "```",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -88,7 +99,8 @@ def _scores(scores: Mapping | None, digest: str) -> list[str]:
     found = [f"Of {scores['initial_times']} initial times, by area-weighted means over the globe.", ""]
     found += ["| field | lead | RMSE | ACC | bias |", "|---|---|---|---|---|"]
     for row in rows[:SHOWN]:
-        lead = f"{row['lead_months']:g} months" if "lead_months" in row else f"{row['lead_days']:g} days"
+        key = "lead_months" if "lead_months" in row else "lead_days"
+        lead = f"{row[key]:g} {key.removeprefix('lead_').removesuffix('s')}{'s' * (row[key] != 1)}"
         numbers = " | ".join(_number(row.get(key)) for key in ("rmse", "acc", "bias"))
         found.append(f"| {_cell(row['channel'])} [{row['units']}] | {lead} | {numbers} |")
     residuals = [b for b in scores.get("budgets", ()) if b["source"] in own]
@@ -99,14 +111,15 @@ def _scores(scores: Mapping | None, digest: str) -> list[str]:
     return found
 
 
-def _running(name: str) -> list[str]:
+def _running(name: str, calendar: bool) -> list[str]:
+    length = 'lead="12 months"' if calendar else "days=10"
     return [
         "```python",
         "import emulator as em",
         "",
         f'model = em.load_model("{name}")  # this folder',
         'truth = em.open_analysis("analysis.zarr")  # on the grid and levels above',
-        "forecast = em.forecast(model, truth, init=truth.time.values[0], days=10)",
+        f"forecast = em.forecast(model, truth, init=truth.time.values[0], {length})",
         "```",
         "",
         f"or `rollout: {{store: analysis.zarr, checkpoint: {name}}}` in an experiment.",

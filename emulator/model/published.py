@@ -180,8 +180,11 @@ def _pack(folder: Path, target: Path) -> None:
 def _unpack(url: str, folder: Path) -> str:
     """The files of a tar into a folder; the SHA-256 of the tar. Raises `PublishedError` for what no model holds."""
     with tempfile.NamedTemporaryFile(dir=folder.parent, prefix=folder.name) as local:
-        with fsspec.open(url, "rb") as remote:
-            digest = _stream(remote, local)
+        try:
+            with fsspec.open(url, "rb") as remote:
+                digest = _stream(remote, local)
+        except FileNotFoundError:
+            raise PublishedError(f"Expected a published model at {url}, got nothing there") from None
         local.flush()
         try:
             with tarfile.open(local.name, "r:") as archive:

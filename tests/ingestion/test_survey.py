@@ -22,7 +22,7 @@ def test_what_is_found_is_what_ingest_plans(tmp_path):
 
 
 def test_what_budgets_lack_is_what_was_taken_out(tmp_path):
-    for name in quantities()["energy"].needed:
+    for name in quantities()["energy"].needed[::4]:
         small_planet(times=3).drop_vars(name).to_netcdf(tmp_path / f"{name}.nc")
         assert name in survey([tmp_path / f"{name}.nc"]).lacking("energy")
     truth().to_netcdf(tmp_path / "few.nc")
