@@ -1,4 +1,4 @@
-"""How Sphinx makes the documentation site of these pages, the README and the library's docstrings: `sphinx-build -W docs site`.
+"""How Sphinx makes a site of these pages, the README and the library's docstrings: `sphinx-build -W docs site`.
 
 Nothing is fetched when it is built or read: the theme brings its files, and formulas are text.
 """

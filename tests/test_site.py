@@ -1,4 +1,4 @@
-"""The documentation site: links, the reference and the notebooks as they are stored; and, slowly, the site and notebooks made."""
+"""The documentation site: links, the reference and the notebooks as they are stored; slowly, the site and notebooks made."""
 
 import ast
 import inspect
@@ -69,7 +69,11 @@ def public_callables():
         yield name, thing, inspect.getdoc(thing) or ""
         for attribute, member in vars(thing).items() if inspect.isclass(thing) else ():
             if not attribute.startswith("_") and isinstance(member, classmethod) | inspect.isfunction(member):
-                yield f"{name}.{attribute}", getattr(thing, attribute), (inspect.getdoc(thing) or "", member.__doc__ or "")
+                yield (
+                    f"{name}.{attribute}",
+                    getattr(thing, attribute),
+                    (inspect.getdoc(thing) or "", member.__doc__ or ""),
+                )
 
 
 def test_public_names_have_docstrings_with_shapes_where_they_take_arrays():
@@ -100,7 +104,9 @@ def test_notebooks_are_stored_as_executed_and_use_public_names(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            assert {name.split(".")[0] for name in names} <= ALLOWED and not {n for n in names if n.startswith("emulator.")}
+            assert {name.split(".")[0] for name in names} <= ALLOWED and not {
+                n for n in names if n.startswith("emulator.")
+            }
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "em":
             assert node.attr in em.__all__, f"em.{node.attr} is not public"
 

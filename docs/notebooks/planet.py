@@ -152,5 +152,9 @@ def dataset(made: Planet, fields: np.ndarray) -> xr.Dataset:
     north = ("latitude", made.grid.latitude, {"units": "degrees_north", "standard_name": "latitude"})
     east = ("longitude", made.grid.longitude, {"units": "degrees_east", "standard_name": "longitude"})
     constants = {"gravity": GRAVITY, "heat_capacity_dry_air": 1004.64, "latent_heat_vaporisation": 2.501e6}
-    attributes = {"vertical_coordinate": "sigma", "constants": json.dumps(constants), "source": "a moist planet of one layer"}
+    attributes = {
+        "vertical_coordinate": "sigma",
+        "constants": json.dumps(constants),
+        "source": "a moist planet of one layer",
+    }
     return xr.Dataset(data, {"time": times, "level": level, "latitude": north, "longitude": east}, attributes)
