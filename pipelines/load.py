@@ -50,6 +50,8 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         "verify": {"truth": at / "analysis.zarr", "output": at / "scores.nc"},
         "report": {"scores": at / "scores.nc", "output": at / "report"},
     }
+    if isinstance(raw.get("observe"), dict) and not raw["observe"].get("networks"):
+        del paths["observe"]["store"]  # tables need no nature run
     if rollout.get("model"):
         del paths["rollout"]["checkpoint"]
     if rollout:

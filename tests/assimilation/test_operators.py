@@ -207,6 +207,7 @@ def test_fields_that_do_not_exist_everywhere_are_read_where_they_do(planet):
         equivalents(geometry, away)
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_bits_with_several_threads(geometry):
     asked = Observations.concat([scattered("column", "temperature", (0.1, 0.9), count=20000, seed=n) for n in (1, 2)])
     h, threads = equivalents(geometry, asked), torch.get_num_threads()

@@ -71,6 +71,15 @@ def test_bad_input_is_said_in_a_sentence(folder, capsys):
         assert message in said and "Traceback" not in said, said
 
 
+def test_tables_alone_need_no_nature_run(folder, tmp_path):
+    path = tmp_path / "tables.yaml"
+    table = {"path": str(folder / "stations.csv"), "errors": {"surface_pressure": 50.0}}
+    path.write_text(yaml.safe_dump({"directory": str(tmp_path), "observe": {"tables": [table]}}))
+    assert main(["observe", str(path), "--check"]) == 0 and main(["observe", str(path)]) == 0
+    found = Observations.read(tmp_path / "observations.parquet")
+    assert found.value.tolist() == [100000.0, 100100.0] and set(found.system) == {"stations"}
+
+
 def test_an_experiment_without_the_stage_is_recorded_as_before(folder):
     path = folder / "plain.yaml"
     path.write_text(yaml.safe_dump({"directory": str(folder), "stats": {}}))

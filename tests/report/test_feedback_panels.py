@@ -98,6 +98,7 @@ def test_a_cycle_that_was_denied_a_system_shows_what_that_is_worth(view):
     np.testing.assert_allclose(line[np.isfinite(line)], 25, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_members_and_times_there_is_less_to_show(scored, tmp_path):
     pytest.importorskip("pyarrow")
     write_cycle(tmp_path, analyses=1)
