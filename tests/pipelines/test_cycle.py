@@ -16,6 +16,7 @@ import emulator as em
 from emulator.assimilation.observations import Observations
 from emulator.store.analysis import open_analysis
 from pipelines.cli import main
+from pipelines.load import load_stage
 
 START = "2001-01-14T00:00"
 LETKF = {"analysis": {"kind": "letkf", "radius_km": 6000}, "initial": {"members": 3}, "additive": 0.5}
@@ -234,6 +235,17 @@ def test_one_analysis_is_a_stage_of_its_own(finished, observed, tmp_path):
 def test_what_cannot_be_is_refused_in_a_sentence(finished, observed, more, sentence, tmp_path, capsys):
     assert main(["cycle", str(written(finished, observed, tmp_path, **more)), "--check"]) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_an_experiment_has_the_cycles_paths_and_its_forecasts_start_from_it(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        f"directory: r\ncycle: {{start: {START}, end: 2001-01-15, analysis: {{kind: letkf}}}}\nrollout: {{}}\nverify: {{}}"
+    )
+    cycle = load_stage("cycle", path, ["analysis.inflation=1.2"])
+    assert cycle.analysis.inflation == 1.2 and cycle.observations == Path("r/observations.parquet")
+    assert load_stage("rollout", path).store == cycle.output / "analysis.zarr"
+    assert load_stage("verify", path).feedback == cycle.output / "feedback"
 
 
 def test_check_tells_what_it_would_do(finished, observed, tmp_path, capsys):
