@@ -55,14 +55,14 @@ def test_budgets_are_closed_as_far_as_the_fields_allow(tmp_path, capsys):
     planet = small_planet(times=30)
     radiation = [name for name in FLUXES if "radiation" in name]
     planet.drop_vars(radiation).to_netcdf(tmp_path / "some.nc")
-    planet.drop_vars([*FLUXES, "surface_pressure"]).drop_dims("half_level").to_netcdf(tmp_path / "none.nc")
     experiment = load_experiment(written(tmp_path, tmp_path / "some.nc"))
     assert experiment.train.conservation.budgets == ["dry_air", "water"]
     assert "energy   lacks mean_top_net_short_wave_radiation_flux" in capsys.readouterr().out
     (tmp_path / "experiment.yaml").unlink()
 
 
-def test_what_is_too_little_to_train_is_said_and_the_rest_is_written(tmp_path, capsys):
+@pytest.mark.parametrize("stop", [["--check"], pytest.param([], marks=pytest.mark.slow)], ids=["checked", "run"])
+def test_what_is_too_little_to_train_is_said_and_the_rest_is_written(tmp_path, capsys, stop):
     data = truth()
     data.to_netcdf(tmp_path / "eight.nc")
     data.isel(time=[0]).to_netcdf(tmp_path / "one.nc")
@@ -75,9 +75,10 @@ def test_what_is_too_little_to_train_is_said_and_the_rest_is_written(tmp_path, c
         path = written(tmp_path, tmp_path / f"{name}.nc")
         assert words in capsys.readouterr().out
         assert set(yaml.safe_load(path.read_text())) == {"directory", *sections}
-        assert main(["run", str(path)]) == 0
+        assert main(["run", str(path), *stop]) == 0
         path.rename(tmp_path / f"{name}.yaml")
-        (tmp_path / "run").rename(tmp_path / f"run-{name}")
+        if not stop:
+            (tmp_path / "run").rename(tmp_path / f"run-{name}")
 
 
 def test_what_cannot_be_is_refused_in_a_sentence_and_nothing_is_written(planet, capsys):

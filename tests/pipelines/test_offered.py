@@ -89,7 +89,6 @@ tab() {{
 }}
 tab "emulator mod"
 tab "emulator run {quick} train.precision=b"
-tab "emulator run {quick} train.optim"
 """
 
 
@@ -100,7 +99,7 @@ def test_bash_itself_completes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     typed = TYPED.format(folder=tmp_path, quick=QUICK)
     ended = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert ended.stdout.splitlines() == ["models|", "bfloat16|", "train.optimizer.|"], ended.stderr
+    assert ended.stdout.splitlines() == ["models|", "bfloat16|"], ended.stderr
 
 
 def test_pages_of_help_load_nothing_of_the_library():
