@@ -47,6 +47,7 @@ def test_root_and_its_adjoint_are_transposes(covariance):
     torch.testing.assert_close(forward, backward, rtol=1e-10, atol=0)
 
 
+@pytest.mark.slow
 def test_what_is_estimated_of_its_own_draws_is_the_covariance(covariance):
     again = estimated(GRID, CHANNELS, covariance.draw(np.random.default_rng(0), 150))
     for one, other in zip(covariance.tables.deviation, again.tables.deviation, strict=True):
@@ -56,6 +57,7 @@ def test_what_is_estimated_of_its_own_draws_is_the_covariance(covariance):
     torch.testing.assert_close(products[1], products[0], rtol=0.4, atol=0.12 * float(products[0].max()))
 
 
+@pytest.mark.slow
 def test_variance_of_draws_is_that_of_the_errors(covariance):
     drawn = covariance.draw(np.random.default_rng(1), 100).square().mean((0, 2, 3)).sqrt()
     torch.testing.assert_close(drawn, errors(40).square().mean((0, 2, 3)).sqrt(), rtol=0.15, atol=0)

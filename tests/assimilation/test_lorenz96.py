@@ -60,6 +60,7 @@ def test_four_dimensional_analyses_reach_it_too():
     assert 0.1 < np.sqrt((errors[32:] ** 2).mean()) < 0.32
 
 
+@pytest.mark.slow
 def test_a_free_run_forgets_the_truth():
     errors = variational_errors(160, 8, {"kind": "none"}, 0.1)
     assert errors[-40:].mean() > 2.5
