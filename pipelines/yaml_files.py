@@ -74,7 +74,8 @@ def _merge(base: dict, own: dict) -> dict:
 
 
 def apply_overrides(raw: dict, overrides: Sequence[str]) -> dict:
-    for override in overrides:
+    """The mapping with single values replaced; a network of another kind takes nothing from the one before."""
+    for override in sorted(overrides, key=lambda override: not override.partition("=")[0].endswith("network.kind")):
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise ConfigError(f"Expected overrides of the form dotted.name=value, got {override!r}")
@@ -89,7 +90,10 @@ def apply_overrides(raw: dict, overrides: Sequence[str]) -> dict:
             if not isinstance(node, dict | list):
                 section = ".".join(parents[: depth + 1])
                 raise ConfigError(f"Expected a section at {section} for {override!r}, got {node!r}")
-        node[_index(last, node, override) if isinstance(node, list) else last] = _value(text, override)
+        value = _value(text, override)
+        if parents[-1:] == ["network"] and last == "kind" and node.get("kind", DEFAULT_KIND) != value:
+            node.clear()
+        node[_index(last, node, override) if isinstance(node, list) else last] = value
     return raw
 
 

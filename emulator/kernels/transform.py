@@ -240,13 +240,16 @@ def winds(spectra, doubled, vectors: int, backward: bool) -> None:
 
 
 def mixes(c: torch.Tensor, weight: torch.Tensor, half: bool) -> bool:
-    """Whether the compiled kernels multiply by these weights, with products of bfloat16 if `half`, which are of complex ones."""
+    """Whether the compiled kernels multiply by these weights; products of bfloat16, if `half`, are of complex ones."""
     whole, is_complex = c.shape[2] % LANES == weight.shape[-1] % LANES == 0, weight.ndim == 4
     return library.takes(c, weight, fits=(whole and is_complex) if half else (whole or is_complex), half=half)
 
 
 def mixing(c, weight, out, blocks: Blocks, half: bool) -> None:
-    """Fill `out`, `(count, batch, C')`, with coefficients `(count, batch, C)` times weights `(l, C, 2, C')`, or real ones `(l, C, C')`."""
+    """Fill `out`, `(count, batch, C')`, with coefficients `(count, batch, C)` times weights.
+
+    These are complex ones, `(l, C, 2, C')`, or real ones, `(l, C, C')`.
+    """
     _mix(c, weight, out, blocks, half, None, None)
 
 

@@ -42,7 +42,7 @@ def _joint(a: Tensor, b: Tensor) -> tuple[int, int, int]:
 
 
 def spectral_norm(a: Tensor, b: Tensor, shares: Tensor, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Coefficients of scalars `(row, batch, scalars)` and vectors `(row, batch, 2 * vectors)`, beside one another, normalised.
+    """Normalised coefficients of scalars `(row, batch, scalars)` and vectors `(row, batch, 2 * vectors)` beside one another.
 
     They are over the root of their mean square, the sum of squares times `shares`, `(row,)`, and times `scale`,
     `(batch or 1, scalars + vectors)`. Both parts of a vector share the mean of theirs, and a scale. With what they are

@@ -1,4 +1,4 @@
-"""Kernels of layers of vectors beside scalars, and their gradients, against torch's operations, which other tests hold to physics."""
+"""Kernels of layers of vectors beside scalars, and their gradients, against torch's, which others hold to physics."""
 
 import pytest
 import torch

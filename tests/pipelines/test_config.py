@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import typing
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from emulator.options import Options, option
 from emulator.verify.options import VerifyOptions
+from pipelines.commands import parse as typed
 from pipelines.config import (
     STAGES,
     ConfigError,
@@ -119,6 +121,32 @@ def test_overrides_replace_single_values(tmp_path):
         load_stage("train", path, ["phases.1.updates=3"])
     with pytest.raises(ConfigError, match="nearest: train.seed"):
         load_stage("train", path, ["sed=3"])
+
+
+def test_another_kind_of_network_takes_nothing_from_the_one_before(tmp_path):
+    path = write(tmp_path / "e.yaml", "directory: r\ntrain: {network: {kind: vector_cnn, vectors: 3, width: 9}}")
+    network = load_experiment(path, ["train.network.width=16", "train.network.kind=unet"]).train.network
+    assert network.kind == "unet" and network.width == 16
+    assert load_experiment(path, ["train.network.kind=vector_cnn"]).train.network.vectors == 3
+    assert load_stage("train", path, ["network.kind=sfno"]).network.kind == "sfno"
+
+
+DOCUMENTED = [
+    tuple(line.split("#")[0].split()[1:])
+    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md")))
+    for line in re.findall(rf"^emulator (?:run|{'|'.join(STAGES)}) conf/.*", page.read_text(), re.M)
+    if "..." not in line  # which stands for what a reader fills in
+]
+
+
+@pytest.mark.parametrize("words", sorted(set(DOCUMENTED)), ids=" ".join)
+def test_commands_of_the_pages_name_what_there_is(words, monkeypatch):
+    monkeypatch.chdir(CONF.parent)
+    given = typed(words)
+    if given.command == "run":
+        load_experiment(given.config, given.overrides)
+    else:
+        load_stage(given.command, given.config, given.overrides)
 
 
 def test_an_override_that_is_no_yaml_is_shown(tmp_path):
