@@ -29,7 +29,6 @@ def assimilate(config: AssimilateConfig) -> None:
     forecasts = forecasts_of(config, dataset)
     layout, first = forecasts.layout, times_of(source, str(config.time))[0]
     state, diagnostic = (stored_states(source, part, [first]) for part in (layout.prognostic, layout.diagnostic))
-    state, diagnostic = state.to(forecasts.model.device), diagnostic.to(forecasts.model.device)
     times = [forecasts.forcing.later(first, number) for number in range(config.window)]
     given = config.model_dump_json(
         exclude={"output", "batch_size", "store", "checkpoint", "observations", "background"}

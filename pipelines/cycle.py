@@ -44,7 +44,7 @@ def cycle(config: CycleConfig) -> None:
     setup = setup_of(config, dataset, forecasts, first)
     observations = Observations.read(config.observations)
     done = store.begin({"analysis_kind": config.analysis.kind})
-    states = first if done == 0 else store.states(done - 1).to(forecasts.model.device)
+    states = first if done == 0 else store.states(done - 1)
     with progress("cycle", store.windows, done) as report:
         for number in range(done, store.windows):
             before = times[number * config.window]
@@ -102,7 +102,7 @@ def initial_states(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecast
     apart = steps_of(initial.members_every_hours, forecasts.forcing.step_seconds, "members_every_hours")
     offsets = [(number + 1) // 2 * (1 if number % 2 else -1) * apart for number in range(initial.members)]
     times = [forecasts.forcing.later(centre, offset) for offset in offsets]
-    return stored_states(source, forecasts.layout.prognostic, times).to(forecasts.model.device)
+    return stored_states(source, forecasts.layout.prognostic, times)
 
 
 def check_kind(config, analysis, members: int) -> None:

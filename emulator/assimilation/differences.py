@@ -54,7 +54,7 @@ def forecast_differences(
         ends = []
         for length in lengths:
             start = forecasts.forcing.later(time, -length)
-            state = stored_states(dataset, forecasts.layout.prognostic, [start]).to(forecasts.model.device)
+            state = stored_states(dataset, forecasts.layout.prognostic, [start])
             *_, last = forecasts.steps(state, start, length)
             ends.append(last.state.double().cpu())
         samples.append(ends[1] - ends[0])
