@@ -15,6 +15,7 @@ from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.increments import Increments
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.options import QualityOptions
+from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of, load_model
 from emulator.store.schema import fingerprint, grid_of
 from pipelines.config import AssimilateConfig, CycleConfig
@@ -22,6 +23,18 @@ from pipelines.on_demand import reporting
 
 log = logging.getLogger(__name__)
 Config = AssimilateConfig | CycleConfig
+
+
+def check_source(config: Config, source: xr.Dataset, path: Path | None, groups: tuple[str, ...]) -> None:
+    """Raises `ValueError` where a store of its own, from which states are taken, does not fit the model."""
+    if path is not None:
+        check_match(describe(config.checkpoint), source, config.checkpoint, path, groups)
+
+
+def expect_dates(dataset: xr.Dataset) -> None:
+    """Raises `ValueError` for a store of another calendar than observations have."""
+    if dataset["time"].dtype.kind != "M":
+        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
 
 
 def forecasts_of(config: Config, dataset: xr.Dataset, seed: int = 0) -> Forecasts:
