@@ -16,7 +16,7 @@ from emulator.model.stepper import StepResult
 from emulator.planet.calendar import TimeStep
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import fingerprint
-from pipelines.assimilation import check_source, digest_of_file, expect_dates, forecasts_of, setup_of
+from pipelines.assimilation import check_covariance, check_source, digest_of_file, expect_dates, forecasts_of, setup_of
 from pipelines.config import AssimilateConfig
 from pipelines.cycle import check_kind
 
@@ -67,6 +67,7 @@ def check(config: AssimilateConfig, made: set[Path]) -> str:
     """What it would do, in words. Raises `ValueError`."""
     dataset = open_analysis(config.store)
     check_match(describe(config.checkpoint), dataset, config.checkpoint, config.store)
+    check_covariance(config)
     _, times = background_of(config, dataset)
     check_kind(config, build(config.analysis.model_dump()), 1)
     return f"an analysis of kind {config.analysis.kind} of {times[0]} into {config.output}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from emulator.assimilation.covariance import SpectralCovariance, estimated
+from emulator.assimilation.covariance import SpectralCovariance, estimated, fingerprint_of
 from emulator.assimilation.cycle import Setup
 from emulator.assimilation.differences import forecast_differences, sample_times
 from emulator.assimilation.forecasts import Forecasts
@@ -67,18 +67,23 @@ def setup_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts, first: t
     )
 
 
-def covariance_path(config: Config) -> Path:
-    """Where the covariance lies, or is written."""
-    return config.covariance.path or Path(config.output).with_name("covariance.nc")
+def check_covariance(config: Config) -> None:
+    """Raises `ValueError` for a `covariance.path` at which another file lies, which would be written over."""
+    if (path := config.covariance.path) is not None and path.exists():
+        fingerprint_of(path)
 
 
 def covariance_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts) -> SpectralCovariance:
-    """The static covariance of a file; where there is none, or one of other settings, it is estimated and written."""
-    path, options = covariance_path(config), config.covariance
+    """The static covariance of a file; where there is none, or one of other settings, it is estimated and written.
+
+    Without a path of its own it is named by what decides it, so that stages side by side share it or keep to their own.
+    """
+    options = config.covariance
     settings = options.model_copy(update={"path": None, "scale": 1.0}).model_dump_json()
     made = fingerprint(settings, str(digest_of(forecasts.model)), str(dataset.attrs.get("fingerprint")))
+    path = options.path or Path(config.output).with_name(f"covariance-{made[:8]}.nc")
     grid, channels = grid_of(dataset), forecasts.layout.prognostic
-    if not path.exists() or _fingerprint(path) != made:
+    if not path.exists() or fingerprint_of(path) != made:
         seconds = forecasts.forcing.step_seconds
         lengths = tuple(steps_of(hours, seconds, name) for name, hours in _lengths(config).items())
         period = options.period
@@ -93,11 +98,6 @@ def covariance_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts) -> 
 
 def _lengths(config: Config) -> dict[str, float]:
     return {name: getattr(config.covariance, name) for name in ("short_hours", "long_hours")}
-
-
-def _fingerprint(path: Path) -> str | None:
-    with xr.open_dataset(path, engine="netcdf4") as saved:
-        return saved.attrs.get("fingerprint")
 
 
 def steps_of(hours: float, step_seconds: float, name: str) -> int:

@@ -19,7 +19,15 @@ from emulator.model.saved_model import check_match, digest_of
 from emulator.planet.calendar import TimeStep, select_period
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import fingerprint
-from pipelines.assimilation import check_source, digest_of_file, expect_dates, forecasts_of, setup_of, steps_of
+from pipelines.assimilation import (
+    check_covariance,
+    check_source,
+    digest_of_file,
+    expect_dates,
+    forecasts_of,
+    setup_of,
+    steps_of,
+)
 from pipelines.config import CycleConfig
 from pipelines.progress import progress
 
@@ -132,6 +140,7 @@ def check(config: CycleConfig, made: set[Path]) -> str:
     """How many analyses it would make, in words. Raises `ValueError`."""
     dataset = open_analysis(config.store)
     check_match(describe(config.checkpoint), dataset, config.checkpoint, config.store)
+    check_covariance(config)
     times = times_of_windows(config, dataset)
     check_kind(config, build(config.analysis.model_dump()), config.initial.members)
     if config.initial.store is None or config.initial.store.exists() or config.initial.store not in made:

@@ -235,6 +235,7 @@ def test_one_analysis_is_a_stage_of_its_own(finished, observed, tmp_path):
         ),
         ({"start": "2001-01-11", "end": "2001-01-12"}, "observations.parquet from 2001-01-11T06"),
         ({"initial": {"store": "other"}}, "the grid"),
+        ({"covariance": {"path": __file__}}, "a covariance of background errors at"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(finished, observed, more, sentence, tmp_path, capsys):
