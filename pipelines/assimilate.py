@@ -16,7 +16,15 @@ from emulator.model.stepper import StepResult
 from emulator.planet.calendar import TimeStep
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import fingerprint
-from pipelines.assimilation import check_covariance, check_source, digest_of_file, expect_dates, forecasts_of, setup_of
+from pipelines.assimilation import (
+    check_covariance,
+    check_source,
+    digest_of_file,
+    expect_dates,
+    forecasts_of,
+    observations_around,
+    setup_of,
+)
 from pipelines.config import AssimilateConfig
 from pipelines.cycle import check_kind
 
@@ -70,4 +78,5 @@ def check(config: AssimilateConfig, made: set[Path]) -> str:
     check_covariance(config)
     _, times = background_of(config, dataset)
     check_kind(config, build(config.analysis.model_dump()), 1)
-    return f"an analysis of kind {config.analysis.kind} of {times[0]} into {config.output}"
+    count = observations_around(config, times, TimeStep.of(dataset))
+    return f"an analysis of kind {config.analysis.kind} of {times[0]} with {count} observations into {config.output}"

@@ -14,9 +14,11 @@ from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.increments import Increments
 from emulator.assimilation.kinds.registry import build
+from emulator.assimilation.observations import Observations
 from emulator.assimilation.options import QualityOptions
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of, load_model
+from emulator.planet.calendar import TimeStep
 from emulator.store.schema import fingerprint, grid_of
 from pipelines.config import AssimilateConfig, CycleConfig
 from pipelines.on_demand import reporting
@@ -35,6 +37,14 @@ def expect_dates(dataset: xr.Dataset) -> None:
     """Raises `ValueError` for a store of another calendar than observations have."""
     if dataset["time"].dtype.kind != "M":
         raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
+
+
+def observations_around(config: Config, times: list, step: TimeStep) -> int:
+    """How many observations are nearest to some times, a step apart. Raises `ValueError` for none."""
+    half = (step.later(times[0], 1) - times[0]) / 2
+    if not (count := len(Observations.read(config.observations, (times[0] - half, times[-1] + half)))):
+        raise ValueError(f"Expected observations in {config.observations} from {times[0]} to {times[-1]}, got none")
+    return count
 
 
 def forecasts_of(config: Config, dataset: xr.Dataset, seed: int = 0) -> Forecasts:

@@ -25,6 +25,7 @@ from pipelines.assimilation import (
     digest_of_file,
     expect_dates,
     forecasts_of,
+    observations_around,
     setup_of,
     steps_of,
 )
@@ -145,10 +146,7 @@ def check(config: CycleConfig, made: set[Path]) -> str:
     check_kind(config, build(config.analysis.model_dump()), config.initial.members)
     if config.initial.store is None or config.initial.store.exists() or config.initial.store not in made:
         initial_of(config, dataset)
-    half = (times[1] - times[0]) / 2
-    seen = Observations.read(config.observations, (times[0] + half, times[-1] + half))
-    if not len(seen):
-        raise ValueError(f"Expected observations in {config.observations} from {times[1]} to {times[-1]}, got none")
+    seen = observations_around(config, times[1:], TimeStep.of(dataset))
     count = (len(times) - 1) // config.window
     span = np.datetime_as_string(np.array(times[:: len(times) - 1], "datetime64[s]"))
-    return f"{count} analyses of kind {config.analysis.kind} from {span[0]} to {span[1]} with {len(seen)} observations"
+    return f"{count} analyses of kind {config.analysis.kind} from {span[0]} to {span[1]} with {seen} observations"
