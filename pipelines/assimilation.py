@@ -7,21 +7,44 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from emulator.assimilation.covariance import SpectralCovariance, estimated
+from emulator.assimilation.covariance import SpectralCovariance, estimated, fingerprint_of
 from emulator.assimilation.cycle import Setup
 from emulator.assimilation.differences import forecast_differences, sample_times
 from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.increments import Increments
 from emulator.assimilation.kinds.registry import build
+from emulator.assimilation.observations import Observations
 from emulator.assimilation.options import QualityOptions
+from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of, load_model
+from emulator.planet.calendar import TimeStep
 from emulator.store.schema import fingerprint, grid_of
 from pipelines.config import AssimilateConfig, CycleConfig
 from pipelines.on_demand import reporting
 
 log = logging.getLogger(__name__)
 Config = AssimilateConfig | CycleConfig
+
+
+def check_source(config: Config, source: xr.Dataset, path: Path | None, groups: tuple[str, ...]) -> None:
+    """Raises `ValueError` where a store of its own, from which states are taken, does not fit the model."""
+    if path is not None:
+        check_match(describe(config.checkpoint), source, config.checkpoint, path, groups)
+
+
+def expect_dates(dataset: xr.Dataset) -> None:
+    """Raises `ValueError` for a store of another calendar than observations have."""
+    if dataset["time"].dtype.kind != "M":
+        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
+
+
+def observations_around(config: Config, times: list, step: TimeStep) -> int:
+    """How many observations are nearest to some times, a step apart. Raises `ValueError` for none."""
+    half = (step.later(times[0], 1) - times[0]) / 2
+    if not (count := len(Observations.read(config.observations, (times[0] - half, times[-1] + half)))):
+        raise ValueError(f"Expected observations in {config.observations} from {times[0]} to {times[-1]}, got none")
+    return count
 
 
 def forecasts_of(config: Config, dataset: xr.Dataset, seed: int = 0) -> Forecasts:
@@ -54,18 +77,23 @@ def setup_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts, first: t
     )
 
 
-def covariance_path(config: Config) -> Path:
-    """Where the covariance lies, or is written."""
-    return config.covariance.path or Path(config.output).with_name("covariance.nc")
+def check_covariance(config: Config) -> None:
+    """Raises `ValueError` for a `covariance.path` at which another file lies, which would be written over."""
+    if (path := config.covariance.path) is not None and path.exists():
+        fingerprint_of(path)
 
 
 def covariance_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts) -> SpectralCovariance:
-    """The static covariance of a file; where there is none, or one of other settings, it is estimated and written."""
-    path, options = covariance_path(config), config.covariance
+    """The static covariance of a file; where there is none, or one of other settings, it is estimated and written.
+
+    Without a path of its own it is named by what decides it, so that stages side by side share it or keep to their own.
+    """
+    options = config.covariance
     settings = options.model_copy(update={"path": None, "scale": 1.0}).model_dump_json()
     made = fingerprint(settings, str(digest_of(forecasts.model)), str(dataset.attrs.get("fingerprint")))
+    path = options.path or Path(config.output).with_name(f"covariance-{made[:8]}.nc")
     grid, channels = grid_of(dataset), forecasts.layout.prognostic
-    if not path.exists() or _fingerprint(path) != made:
+    if not path.exists() or fingerprint_of(path) != made:
         seconds = forecasts.forcing.step_seconds
         lengths = tuple(steps_of(hours, seconds, name) for name, hours in _lengths(config).items())
         period = options.period
@@ -80,11 +108,6 @@ def covariance_of(config: Config, dataset: xr.Dataset, forecasts: Forecasts) -> 
 
 def _lengths(config: Config) -> dict[str, float]:
     return {name: getattr(config.covariance, name) for name in ("short_hours", "long_hours")}
-
-
-def _fingerprint(path: Path) -> str | None:
-    with xr.open_dataset(path, engine="netcdf4") as saved:
-        return saved.attrs.get("fingerprint")
 
 
 def steps_of(hours: float, step_seconds: float, name: str) -> int:

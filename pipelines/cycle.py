@@ -8,7 +8,7 @@ import xarray as xr
 
 from emulator.assimilation.cycle import Setup, next_window
 from emulator.assimilation.cycle_store import CycleStore
-from emulator.assimilation.differences import stored_states
+from emulator.assimilation.differences import expect_times, stored_states
 from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
@@ -16,10 +16,19 @@ from emulator.forecasting.run import times_of
 from emulator.kernels import freed_memory
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of
-from emulator.planet.calendar import select_period
+from emulator.planet.calendar import TimeStep, select_period
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import fingerprint
-from pipelines.assimilation import digest_of_file, forecasts_of, setup_of, steps_of
+from pipelines.assimilation import (
+    check_covariance,
+    check_source,
+    digest_of_file,
+    expect_dates,
+    forecasts_of,
+    observations_around,
+    setup_of,
+    steps_of,
+)
 from pipelines.config import CycleConfig
 from pipelines.progress import progress
 
@@ -36,19 +45,21 @@ def cycle(config: CycleConfig) -> None:
     times = times_of_windows(config, dataset)
     analysis = build(config.analysis.model_dump())
     check_kind(config, analysis, config.initial.members)
+    source, dates = initial_of(config, dataset)
     forecasts = forecasts_of(config, dataset, config.seed)
-    store = store_of(config, dataset, forecasts, times[1:])
+    store = store_of(config, dataset, source, forecasts, times[1:])
     if store.is_complete():
         return
-    first = initial_states(config, dataset, forecasts)
+    first = stored_states(source, forecasts.layout.prognostic, dates)
     setup = setup_of(config, dataset, forecasts, first)
-    observations = Observations.read(config.observations)
     done = store.begin({"analysis_kind": config.analysis.kind})
-    states = first if done == 0 else store.states(done - 1).to(forecasts.model.device)
+    states = first if done == 0 else store.states(done - 1)
     with progress("cycle", store.windows, done) as report:
         for number in range(done, store.windows):
             before = times[number * config.window]
             window = times[number * config.window + 1 : (number + 1) * config.window + 1]
+            around = before, forecasts.forcing.later(window[-1], 1)  # which of them count, it decides itself
+            observations = Observations.read(config.observations, around)
             cycled = next_window(setup, before, window, states, observations)
             store.write(number, cycled, _means(setup, cycled))
             states = cycled.results[-1].state
@@ -73,18 +84,21 @@ def _means(setup: Setup, cycled) -> list[torch.Tensor]:
     ]
 
 
-def store_of(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts, times: list) -> CycleStore:
-    """Where the cycle is written, with what tells it from another."""
-    given = config.model_dump_json(exclude=PLACES | {"store", "checkpoint", "observations"})
-    observed = digest_of_file(config.observations)
-    told = fingerprint(given, str(digest_of(forecasts.model)), observed, str(dataset.attrs.get("fingerprint")))
+def store_of(
+    config: CycleConfig, dataset: xr.Dataset, source: xr.Dataset, forecasts: Forecasts, times: list
+) -> CycleStore:
+    """Where the cycle is written, with what tells it from another: `source`, of the first states, by what it holds too."""
+    own = config.initial.store is not None
+    told = config.model_copy(update={"initial": config.initial.model_copy(update={"store": None})})
+    given = told.model_dump_json(exclude=PLACES | {"store", "checkpoint", "observations"})
+    stores = [str(each.attrs.get("fingerprint")) for each in ((dataset, source) if own else (dataset,))]
+    told = fingerprint(given, str(digest_of(forecasts.model)), digest_of_file(config.observations), *stores)
     return CycleStore(config.output, dataset, forecasts.layout, times, config.window, config.initial.members, told)
 
 
 def times_of_windows(config: CycleConfig, dataset: xr.Dataset) -> list:
     """The start, and every time of whole windows after it until the end. Raises `ValueError` for none."""
-    if dataset["time"].dtype.kind != "M":
-        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
+    expect_dates(dataset)
     inside = list(select_period(dataset, config.start, config.end)["time"].values)
     windows = (len(inside) - 1) // config.window
     if windows < 1:
@@ -94,15 +108,20 @@ def times_of_windows(config: CycleConfig, dataset: xr.Dataset) -> list:
     return inside[: windows * config.window + 1]
 
 
-def initial_states(config: CycleConfig, dataset: xr.Dataset, forecasts: Forecasts) -> torch.Tensor:
-    """The states that the cycle starts from, `(member, channel, *space)`: of the time that is given, or around it."""
-    initial = config.initial
+def initial_of(config: CycleConfig, dataset: xr.Dataset) -> tuple[xr.Dataset, list]:
+    """The store with the states that members start from, and their times: the one that is given, and around it.
+
+    Raises `ValueError` for a store that does not fit the model, and for times that it lacks.
+    """
+    initial, step = config.initial, TimeStep.of(dataset)
     source = dataset if initial.store is None else open_analysis(initial.store)
+    check_source(config, source, initial.store, ("prognostic",))
     centre = times_of(source, str(initial.time or config.start))[0]
-    apart = steps_of(initial.members_every_hours, forecasts.forcing.step_seconds, "members_every_hours")
+    apart = steps_of(initial.members_every_hours, step.seconds, "members_every_hours")
     offsets = [(number + 1) // 2 * (1 if number % 2 else -1) * apart for number in range(initial.members)]
-    times = [forecasts.forcing.later(centre, offset) for offset in offsets]
-    return stored_states(source, forecasts.layout.prognostic, times).to(forecasts.model.device)
+    times = [step.later(centre, offset) for offset in offsets]
+    expect_times(source, times, initial.store or config.store)
+    return source, times
 
 
 def check_kind(config, analysis, members: int) -> None:
@@ -122,9 +141,12 @@ def check(config: CycleConfig, made: set[Path]) -> str:
     """How many analyses it would make, in words. Raises `ValueError`."""
     dataset = open_analysis(config.store)
     check_match(describe(config.checkpoint), dataset, config.checkpoint, config.store)
+    check_covariance(config)
     times = times_of_windows(config, dataset)
     check_kind(config, build(config.analysis.model_dump()), config.initial.members)
-    seen = Observations.read(config.observations).within((times[0], times[-1]))
+    if config.initial.store is None or config.initial.store.exists() or config.initial.store not in made:
+        initial_of(config, dataset)
+    seen = observations_around(config, times[1:], TimeStep.of(dataset))
     count = (len(times) - 1) // config.window
     span = np.datetime_as_string(np.array(times[:: len(times) - 1], "datetime64[s]"))
-    return f"{count} analyses of kind {config.analysis.kind} from {span[0]} to {span[1]} with {len(seen)} observations"
+    return f"{count} analyses of kind {config.analysis.kind} from {span[0]} to {span[1]} with {seen} observations"

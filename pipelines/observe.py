@@ -5,6 +5,7 @@ from pathlib import Path
 from emulator.assimilation import observing
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.options import ObserveOptions
+from emulator.files.column_table import pyarrow_for
 from emulator.store.analysis import open_analysis
 from pipelines.config import ConfigError, ObserveConfig
 from pipelines.on_demand import reporting
@@ -23,6 +24,7 @@ def _options(config: ObserveConfig) -> ObserveOptions:
 
 def check(config: ObserveConfig, made: set[Path]) -> str:
     """What would be observed, in words; of tables `made` by other stages none is looked for. Raises `ValueError`."""
+    pyarrow_for(config.output)
     for table in config.tables:
         if not table.path.is_file() and table.path not in made:
             raise ConfigError(f"Expected a table of observe.tables at {table.path}, got nothing there")

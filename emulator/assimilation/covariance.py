@@ -127,10 +127,8 @@ class SpectralCovariance:
     @classmethod
     def load(cls, path: Path, grid: Grid, channels: Channels, scale: float = 1.0) -> "SpectralCovariance":
         """Raises `ValueError` for a file of something else, of another grid or of other channels."""
-        with xr.open_dataset(path, engine="netcdf4") as opened:
+        with _opened(path) as opened:
             saved = opened.load()
-        if saved.attrs.get("schema") != SCHEMA:
-            raise ValueError(f"Expected a covariance of background errors at {path}, got another file")
         other = Channels(*(tuple(part) for part in json.loads(saved.attrs["channels"]).values()))
         at = Grid.from_coordinates(saved["latitude"].values, saved["longitude"].values)
         if other != channels or not at.same_as(grid):
@@ -142,6 +140,23 @@ class SpectralCovariance:
         tensors = {name: torch.from_numpy(saved[name].values) for name in saved.data_vars}
         lists = (tuple(tensors[f"{name}_{k}"] for k in groups) for name in ("scalar", "deviation"))
         return cls(grid, channels, Tables(tensors["wind"], *lists, tensors["balance"]), scale)
+
+
+def fingerprint_of(path: Path) -> str | None:
+    """What `save` was told of what decides the covariance of a file. Raises `ValueError` for a file of something else."""
+    with _opened(path) as saved:
+        return saved.attrs.get("fingerprint")
+
+
+def _opened(path: Path) -> xr.Dataset:
+    try:
+        saved = xr.open_dataset(path, engine="netcdf4")
+    except (OSError, ValueError):
+        raise ValueError(f"Expected a covariance of background errors at {path}, got no NetCDF") from None
+    if saved.attrs.get("schema") != SCHEMA:
+        saved.close()
+        raise ValueError(f"Expected a covariance of background errors at {path}, got another file")
+    return saved
 
 
 def estimated(

@@ -100,7 +100,8 @@ def analysed(setup: Setup, before, times: Sequence, background: list[StepResult]
     screened = [_Screened.of(setup, rows.where(slots == k), result.state) for k, result in enumerate(background)]
     began = clocks.process_time()
     members = _perturbed(setup, times[0], background[0].state, any(len(each.observed) for each in screened))
-    places = SpherePlaces(setup.geometry.grid, setup.geometry.channels, dict(setup.geometry.at))
+    at = setup.geometry
+    places = SpherePlaces(at.grid, at.channels, at.at, at.constants.earth_radius)
     window = Window(members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places)
     analysis = setup.assimilation.analyse(window)
     state, told = setup.increments.kept(analysis.state, background[0].state, setup.dry_mass)
@@ -150,7 +151,7 @@ class _Screened:
 
     @classmethod
     def of(cls, setup: Setup, rows: Observations, background: Tensor) -> "_Screened":
-        rejected = screen(rows, setup.geometry, None, setup.quality)
+        rejected = screen(rows, setup.geometry, setup.quality)
         known = np.flatnonzero(rejected == "")
         seen = rows.where(known)
         operator = equivalents(setup.geometry, seen)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from emulator.assimilation.forecasts import Forecasts
 from emulator.data.channels import Channels
+from emulator.planet.calendar import within
 from emulator.store.schema import missing_times
 
 log = logging.getLogger(__name__)
@@ -21,9 +22,7 @@ log = logging.getLogger(__name__)
 
 def stored_states(dataset: xr.Dataset, channels: Channels, times: Sequence) -> Tensor:
     """States of a store, `(time, channel, *space)` float32. Raises `ValueError` for a time or a value that it lacks."""
-    known = set(dataset["time"].values[~missing_times(dataset)].tolist())
-    if absent := [time for time in times if np.array(time).tolist() not in known]:
-        raise ValueError(f"Expected states of times that the store has, it has none of {absent[0]}")
+    expect_times(dataset, times)
     part = dataset.sel(time=list(times))
     packed = channels.pack(
         {name: torch.from_numpy(np.asarray(part[name].values, np.float32)) for name in channels.names}
@@ -33,6 +32,13 @@ def stored_states(dataset: xr.Dataset, channels: Channels, times: Sequence) -> T
             f"Expected whole states to assimilate into, the store lacks values between {times[0]} and {times[-1]}"
         )
     return packed
+
+
+def expect_times(dataset: xr.Dataset, times: Sequence, name: object = "the store") -> None:
+    """Raises `ValueError`, naming the store, for times that it lacks."""
+    known = set(dataset["time"].values[~missing_times(dataset)].tolist())
+    if absent := [time for time in times if np.array(time).tolist() not in known]:
+        raise ValueError(f"Expected states of times that {name} has, it has none of {absent[0]}")
 
 
 @torch.no_grad()
@@ -54,7 +60,7 @@ def forecast_differences(
         ends = []
         for length in lengths:
             start = forecasts.forcing.later(time, -length)
-            state = stored_states(dataset, forecasts.layout.prognostic, [start]).to(forecasts.model.device)
+            state = stored_states(dataset, forecasts.layout.prognostic, [start])
             *_, last = forecasts.steps(state, start, length)
             ends.append(last.state.double().cpu())
         samples.append(ends[1] - ends[0])
@@ -63,16 +69,12 @@ def forecast_differences(
 
 
 def sample_times(dataset: xr.Dataset, count: int, steps: int, start=None, end=None) -> list:
-    """So many times of the store between `start` and `end`, evenly spread, each with `steps` times before it.
+    """So many times of the store from `start` to `end`, as `within` has it, evenly spread, each with `steps` times before it.
 
     Raises `ValueError` where there are fewer.
     """
     times = dataset["time"].values
-    inside = np.ones(len(times), bool)
-    if start is not None:
-        inside &= times >= np.datetime64(start)
-    if end is not None:
-        inside &= times <= np.datetime64(end)
+    inside = within(times, start, end)
     inside[:steps] = False
     found = np.flatnonzero(inside & ~missing_times(dataset))
     if len(found) < count:

@@ -22,6 +22,7 @@ class Forecasts:
       dataset: the store with the forcing.
       batch_size: members computed at a time. seed: of the noise of a stochastic network.
 
+    The model steps on its own device; states, observations and covariances of analyses stay where they are, on the host.
     Every forecast is pinned to the dry mass of the state that it starts from. Noise is a function of the seed, the time and
     the member, so that a cycle that goes on gives the same. Raises `ValueError` for a model of another kind.
     """
@@ -40,21 +41,22 @@ class Forecasts:
     def steps(self, state: Tensor, time, count: int) -> Iterator[StepResult]:
         """Results of `count` steps of the states `(member, channel, *space)` of a time, all members together.
 
-        Results carry gradients back to `state` where these are enabled, each step computed again in the backward pass.
+        Results lie where `state` does, and carry gradients back to it where these are enabled, each step computed again in
+        the backward pass.
         """
         gradients = torch.is_grad_enabled() and state.requires_grad
         execution = Execution(gradients=gradients, recompute=gradients)
         batches, first = [], 0
         for rows in state.split(self.batch_size):
-            members = range(first, first + len(rows))
-            batches.append(rollout(self.model, rows, self._inputs(members, time, count), execution=execution))
+            members, there = range(first, first + len(rows)), rows.to(self.model.device)
+            batches.append(rollout(self.model, there, self._inputs(members, time, count), execution=execution))
             first += len(rows)
         for results in zip(*batches, strict=True):
-            if len(results) == 1:
+            if len(results) == 1 and results[0].state.device == state.device:
                 yield results[0]
             else:
                 joined = (torch.cat([getattr(r, name) for r in results]) for name in ("state", "diagnostic"))
-                yield StepResult(*joined, {})
+                yield StepResult(*(fields.to(state.device) for fields in joined), {})
 
     def _inputs(self, members: range, time, count: int) -> Iterator[StepInputs]:
         for number in range(1, count + 1):

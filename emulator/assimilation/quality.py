@@ -12,9 +12,9 @@ from emulator.assimilation.weights import level_within, seen
 from emulator.planet.variables import known
 
 NO_NUMBER, NO_OPERATOR, NO_VARIABLE = "no number", "unknown operator", "unknown variable"
-NO_ERROR, OUTSIDE_GRID, OUTSIDE_WINDOW = "error not positive", "outside the grid", "outside the window"
+NO_ERROR, OUTSIDE_GRID = "error not positive", "outside the grid"
 DUPLICATE, BELOW_GROUND, GROSS = "duplicate", "below the ground", "gross error"
-REASONS = (NO_NUMBER, NO_OPERATOR, NO_VARIABLE, NO_ERROR, OUTSIDE_WINDOW, OUTSIDE_GRID, BELOW_GROUND, DUPLICATE, GROSS)
+REASONS = (NO_NUMBER, NO_OPERATOR, NO_VARIABLE, NO_ERROR, OUTSIDE_GRID, BELOW_GROUND, DUPLICATE, GROSS)
 
 NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 ENOUGH = 20  # departures of a kind, for a spread of their own
@@ -24,13 +24,11 @@ SAME_PLACE = 1e-4  # degrees, within which two reports are of one place
 def screen(
     observations: Observations,
     geometry: Geometry,
-    window: tuple | None = None,
     options: QualityOptions = QualityOptions(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
     """Reasons for which rows cannot be used, `(row,)` text: "" of good ones, else one of `REASONS`, the first that holds.
 
-    `window`: later than its start, not later than its end; None: any time. What needs the background, gross errors and
-    pressure levels below the ground, is `screen_background`'s.
+    What needs the background, gross errors and pressure levels below the ground, is `screen_background`'s.
     """
     reasons = np.full(len(observations), "", f"U{max(map(len, REASONS))}")
 
@@ -43,9 +41,6 @@ def screen(
     reject(~np.isin(rows.variable, geometry.channels.names), NO_VARIABLE)
     reject(~_takes(rows, geometry), NO_VARIABLE)
     reject(~((rows.error > 0) & np.isfinite(rows.error)), NO_ERROR)
-    if window is not None:
-        start, end = (np.datetime64(moment, "ns") for moment in window)
-        reject(~((rows.time > start) & (rows.time <= end)), OUTSIDE_WINDOW)
     reject(~geometry.inside(rows.latitude, rows.longitude), OUTSIDE_GRID)
     for name, at in ((n, rows.variable == n) for n in geometry.at):
         outside = np.zeros(len(rows), bool)
@@ -130,14 +125,13 @@ def _impossible(rows: Observations, gross: float) -> np.ndarray:
 
 
 def _repeated(rows: Observations) -> np.ndarray:
-    """Rows that repeat an earlier one: the same system, station, variable, operator, time, level and place."""
+    """Rows that repeat an earlier one: the same system, station, variable, operator, time, level, width and place."""
     seen_already, result = set(), np.zeros(len(rows), bool)
     place = np.round(np.stack([rows.latitude, rows.longitude], -1) / SAME_PLACE).astype(np.int64)
-    level = np.where(np.isfinite(rows.level), rows.level, -1.0)
+    level, width = (np.where(np.isfinite(each), each, -1.0).tolist() for each in (rows.level, rows.width))
     names = (rows.operator, rows.variable, rows.station, rows.system)
-    keys = zip(
-        *(column.tolist() for column in names), rows.time.tolist(), level.tolist(), *place.T.tolist(), strict=True
-    )
+    texts = (column.tolist() for column in names)
+    keys = zip(*texts, rows.time.tolist(), level, width, *place.T.tolist(), strict=True)
     for n, key in enumerate(keys):
         result[n] = key in seen_already
         seen_already.add(key)

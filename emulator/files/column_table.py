@@ -17,7 +17,7 @@ def write_columns(path, columns: Mapping[str, np.ndarray], schema: str, units: M
 
     `notes`: more texts for the metadata. Raises `ValueError` without pyarrow, `OSError` where nothing can be written.
     """
-    pa, parquet = _pyarrow(path)
+    pa, parquet = pyarrow_for(path)
     arrays = {}
     for name, values in columns.items():
         values = np.asarray(values)
@@ -40,7 +40,7 @@ def read_columns(path, schema: str, needed: Sequence[str], window: tuple | None 
     Raises `ValueError` in one sentence where nothing lies at the path, for a file that is no Parquet or of another schema,
     for one that lacks a column of `needed`, and without pyarrow.
     """
-    pa, parquet = _pyarrow(path)
+    pa, parquet = pyarrow_for(path)
     if not Path(path).is_file():
         raise ValueError(f"Expected a table at {path}, got nothing there")
     edges = () if window is None else (np.datetime64(moment, "ns") for moment in window)
@@ -69,7 +69,8 @@ def _array(pa, column) -> np.ndarray:
     return column.to_numpy()
 
 
-def _pyarrow(path):
+def pyarrow_for(path):
+    """pyarrow and its Parquet. Raises `ValueError`, naming the table, where it is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet

@@ -165,8 +165,14 @@ def with_gaps(dataset: xr.Dataset, saved: dict | None) -> xr.Dataset:
     return dataset.assign(found)
 
 
-def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store_name: object) -> None:
-    """Raises `ValueError`, naming both sides, unless a checkpoint can run on a store's states and forcing."""
+GROUPS = ("prognostic", "diagnostic", "forcing")
+
+
+def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store_name: object, groups=GROUPS) -> None:
+    """Raises `ValueError`, naming both sides, unless a checkpoint can run on a store's states and forcing.
+
+    `groups`: of fields that are taken from the store; without forcing its time step may be any.
+    """
 
     def refuse(what, expected, got):
         raise ValueError(
@@ -177,14 +183,14 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store
     if not grid.same_as(other):
         refuse("the grid", grid.describe(), other.describe())
     seconds = time_step_seconds(dataset)
-    if seconds != saved["step_seconds"]:
+    if "forcing" in groups and seconds != saved["step_seconds"]:
         refuse("a time step of", f"{saved['step_seconds'] / 3600:g} h", f"{seconds / 3600:g} h")
     channels = Layout.from_json(saved["layout"])
 
     def masks_of(name):
         return name in channels.masked, domain_of(dataset, name) is not None
 
-    for group in (channels.prognostic, channels.diagnostic, channels.forcing):
+    for group in (getattr(channels, name) for name in groups):
         for name, count in zip(group.names, group.levels, strict=True):
             if name not in dataset:
                 refuse("variable", name, f"only {', '.join(sorted(map(str, dataset.data_vars)))}")

@@ -54,7 +54,10 @@ def check_times(dataset: xr.Dataset, path) -> xr.Dataset:
     """The analysis, with its step among the attributes. Raises `ValueError` where coordinates or the step are wrong."""
     check_coordinates(dataset, path, ("time",))
     calendar = bool(dataset.attrs.get("time_step_months"))
-    step = TimeStep.along(dataset["time"].values, "time", path, calendar)
+    if dataset.sizes.get("time") == 1:
+        step = TimeStep.of(dataset)  # as recorded: a time alone has no other
+    else:
+        step = TimeStep.along(dataset["time"].values, "time", path, calendar)
     own = {"time_step_seconds": step.seconds} | ({"time_step_months": step.months} if step.months else {})
     for name, value in own.items():
         recorded = dataset.attrs.get(name, value)

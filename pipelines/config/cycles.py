@@ -23,7 +23,10 @@ AnalysisConfig = Annotated[Any, OneOf(_models, "3dvar")]
 class CovarianceConfig(Model):
     """The static covariance of background errors, estimated once from differences of forecasts."""
 
-    path: Path | None = Field(None, description="its file; by default covariance.nc beside the output")
+    path: Path | None = Field(
+        None,
+        description="its file; by default covariance-DIGEST.nc beside the output, named by settings, data and model",
+    )
     samples: int = Field(40, ge=2, description="differences of forecasts")
     period: Period = Field(Period(), description="of the store, from which they are; by default all of it")
     short_hours: Positive = Field(24, description="length of the shorter forecast")

@@ -1,5 +1,7 @@
 """Analyses against closed forms: the Kalman gain, each other, and no observations."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,27 @@ def test_letkf_leaves_what_is_out_of_reach_as_it_was(window):
     moved = build({"kind": "letkf", "radius_km": 4.0}).analyse(some_of_it).state - members
     reach = Ring().distance(None, window.observed[0].longitude).amin(1) < 4
     assert bool((moved[..., ~reach].abs() < 1e-12).all()) and bool((moved[..., reach].abs() > 0).all())
+
+
+def test_letkf_of_states_without_levels_needs_no_vertical(window):
+    window, _ = window
+    members = torch.from_numpy(np.random.default_rng(4).standard_normal((6, 1, 1, COUNT)))
+    window = Window(members, window.observed, places=Ring())
+    found = [build({"kind": "letkf", "radius_km": 4.0, "radius_scale_heights": r}).analyse(window) for r in (None, 1.0)]
+    assert torch.equal(found[0].state, found[1].state)
+
+
+def test_observations_of_the_surface_lie_at_the_lowest_level(window):
+    """They move surface fields and the lowest level, not one out of reach."""
+    window, _ = window
+    members = torch.from_numpy(np.random.default_rng(4).standard_normal((6, 3, 1, COUNT)))
+    whole = window.observed[0]
+    observed = dataclasses.replace(whole, operator=lambda state: whole.operator(state[:, 2:]))
+    places = Ring(level=np.array([0.1, 1.0, np.nan]))
+    options = {"kind": "letkf", "radius_km": 4.0, "radius_scale_heights": 2.0}
+    moved = build(options).analyse(Window(members, [observed], places=places)).state - members
+    largest = moved.abs().amax((0, 2, 3))
+    assert largest[0] < 1e-12 and (largest[1:] > 1e-3).all()
 
 
 def test_inflation_and_relaxation_keep_the_spread_up(window):

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from emulator.assimilation.covariance import SpectralCovariance, estimated, places
+from emulator.assimilation.covariance import SpectralCovariance, estimated, fingerprint_of, places
 from emulator.data.channels import Channels
 from emulator.planet.grid import Grid
 from emulator.sphere.random_fields import SphericalNoise, of_length
@@ -115,6 +116,12 @@ def test_numbers_of_a_control_vector_have_places_of_their_own():
 def test_a_file_gives_the_same_back_and_refuses_what_it_is_not_for(covariance, tmp_path):
     covariance.save(tmp_path / "covariance.nc")
     loaded = SpectralCovariance.load(tmp_path / "covariance.nc", GRID, CHANNELS)
+    xr.Dataset({"a": 1}).to_netcdf(tmp_path / "other.nc")
+    (tmp_path / "text.nc").write_text("none")
+    for other in ("other.nc", "text.nc"):
+        with pytest.raises(ValueError, match="Expected a covariance of background errors at"):
+            fingerprint_of(tmp_path / other)
+    assert fingerprint_of(tmp_path / "covariance.nc") is None
     control = torch.from_numpy(np.random.default_rng(4).standard_normal((1, covariance.size)))
     assert torch.equal(loaded(control), covariance(control))
     with pytest.raises(ValueError, match="Expected a covariance of temperature"):

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from emulator.assimilation.localisation import gaspari_cohn
-from emulator.assimilation.places import KILOMETRES, SpherePlaces
+from emulator.assimilation.places import SpherePlaces
 from emulator.data.channels import Channels
+from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid
 
-GRID = Grid.gaussian(8)
+GRID, KILOMETRES = Grid.gaussian(8), ERA5.earth_radius / 1000
 
 
 def test_distances_are_arcs_of_great_circles():

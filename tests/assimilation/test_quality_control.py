@@ -11,9 +11,8 @@ from emulator.planet.grid import Grid
 
 NAMES = ["temperature", "surface_pressure"]
 START = np.datetime64("2001-01-01T00", "ns")
-WINDOW = (START, START + np.timedelta64(6, "h"))
 GOOD = {
-    "operator": "point", "variable": "temperature", "time": WINDOW[1], "latitude": 10.0, "longitude": 20.0, "level": 0.5,
+    "operator": "point", "variable": "temperature", "time": START, "latitude": 10.0, "longitude": 20.0, "level": 0.5,
     "value": 270.0, "error": 1.0, "station": "A", "system": "temp", "elevation": np.nan,
 }  # fmt: skip
 
@@ -37,7 +36,6 @@ BAD = {
         {"operator": "radiance", "variable": "surface_pressure"},
     ],
     quality.NO_ERROR: [{"error": -1.0}, {"error": 0.0}, {"error": np.nan}, {"error": np.inf}],
-    quality.OUTSIDE_WINDOW: [{"time": WINDOW[0]}, {"time": WINDOW[1] + np.timedelta64(1, "s")}],
     quality.OUTSIDE_GRID: [{"latitude": 91.0}, {"longitude": np.nan}, {"level": 500.0}, {"level": np.nan}],
     quality.BELOW_GROUND: [{"elevation": -1000.0}],
     quality.DUPLICATE: [{"longitude": 20.0}, {"longitude": 380.0, "value": 280.0}],
@@ -47,13 +45,17 @@ BAD = {
 
 def test_each_bad_row_is_rejected_for_its_reason_and_the_good_ones_stay(geometry):
     expected = ["", "", *(reason for reason, rows in BAD.items() for _ in rows)]
-    found = quality.screen(
-        table({}, {"elevation": 5.0}, *(row for rows in BAD.values() for row in rows)), geometry, WINDOW
-    )
+    found = quality.screen(table({}, {"elevation": 5.0}, *(row for rows in BAD.values() for row in rows)), geometry)
     assert found.tolist() == expected
     count = quality.counts(found)
     assert count == {reason: len(BAD[reason]) for reason in quality.REASONS}
-    assert len(quality.screen(table({}).where([]), geometry, WINDOW)) == 0
+    assert len(quality.screen(table({}).where([]), geometry)) == 0
+
+
+def test_rows_of_other_widths_are_no_duplicates(geometry):
+    rows = table({"operator": "column"}, *3 * [{"operator": "column", "longitude": 20.0}])
+    found = quality.screen(rows.replace(width=np.array([0.5, 1.0, 0.5, np.nan])), geometry)
+    assert found.tolist() == ["", "", quality.DUPLICATE, ""]
 
 
 def test_places_outside_a_region_and_where_a_field_does_not_exist(geometry):

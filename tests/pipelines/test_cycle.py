@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_planet import small_planet
+from small_store import write_store
 
 import emulator as em
 from emulator.assimilation.observations import Observations
 from emulator.store.analysis import open_analysis
 from pipelines.cli import main
-from pipelines.load import load_stage
 
 START = "2001-01-14T00:00"
 LETKF = {"analysis": {"kind": "letkf", "radius_km": 6000}, "initial": {"members": 3}, "additive": 0.5}
@@ -209,10 +210,8 @@ def test_windows_of_several_times_hold_the_models_trajectory(finished, observed,
 
 @pytest.mark.slow
 def test_one_analysis_is_a_stage_of_its_own(finished, observed, tmp_path):
-    path = written(finished, observed, tmp_path)
+    path = alone(written(finished, observed, tmp_path))
     values = yaml.safe_load(path.read_text())
-    values = {k: v for k, v in values.items() if k not in ("start", "end", "initial")} | {"time": START}
-    path.write_text(yaml.safe_dump(values))
     assert main(["assimilate", str(path), "--check"]) == 0
     assert main(["assimilate", str(path)]) == 0
     nature, found = open_analysis(values["store"]), open_analysis(tmp_path / "cycle" / "analysis.zarr")
@@ -230,22 +229,43 @@ def test_one_analysis_is_a_stage_of_its_own(finished, observed, tmp_path):
         ({"end": START}, "at least one window of 1 times"),
         ({"covariance": {"long_hours": 3}}, "long_hours above short_hours"),
         ({"analysis": {"kind": "5dvar"}}, "5dvar"),
+        (
+            {"initial": {"time": "2001-01-01", "members": 3}, "analysis": {"kind": "letkf"}},
+            "analysis.zarr has, it has none of",
+        ),
+        ({"start": "2001-01-11", "end": "2001-01-12"}, "observations.parquet from 2001-01-11T06"),
+        ({"initial": {"store": "other"}}, "the grid"),
+        ({"covariance": {"path": __file__}}, "a covariance of background errors at"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(finished, observed, more, sentence, tmp_path, capsys):
+    if more.get("initial", {}).get("store"):
+        store = write_store(tmp_path, small_planet(times=4, nlat=4))
+        more = {"initial": {"store": str(store), "time": "2001-01-01"}}
     assert main(["cycle", str(written(finished, observed, tmp_path, **more)), "--check"]) == 1
     assert sentence in capsys.readouterr().err
 
 
-def test_an_experiment_has_the_cycles_paths_and_its_forecasts_start_from_it(tmp_path):
-    path = tmp_path / "e.yaml"
-    path.write_text(
-        f"directory: r\ncycle: {{start: {START}, end: 2001-01-15, analysis: {{kind: letkf}}}}\nrollout: {{}}\nverify: {{}}"
-    )
-    cycle = load_stage("cycle", path, ["analysis.inflation=1.2"])
-    assert cycle.analysis.inflation == 1.2 and cycle.observations == Path("r/observations.parquet")
-    assert load_stage("rollout", path).store == cycle.output / "analysis.zarr"
-    assert load_stage("verify", path).feedback == cycle.output / "feedback"
+def alone(path: Path, **more) -> Path:
+    """The configuration of one analysis from that of a cycle."""
+    values = yaml.safe_load(path.read_text())
+    values = {k: v for k, v in values.items() if k not in ("start", "end", "initial")} | {"time": START} | more
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_an_analysis_beyond_its_stores_is_refused_in_a_sentence(finished, observed, tmp_path, capsys):
+    path = written(finished, observed, tmp_path)
+    store = write_store(tmp_path, small_planet(times=4, nlat=4))
+    cases = {
+        "analysis.zarr has, it has none of": {"window": 500, "analysis": {"kind": "4dvar"}},
+        "the grid": {"background": str(store), "time": "2001-01-01"},
+    }
+    for sentence, more in cases.items():
+        for options in (["--check"], []):
+            assert main(["assimilate", str(alone(path, **more)), *options]) == 1
+            assert sentence in capsys.readouterr().err
+        path = written(finished, observed, tmp_path)
 
 
 def test_check_tells_what_it_would_do(finished, observed, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The stage `observe`: the same file each time, from the command line too, and bad input said in a sentence."""
 
+import sys
+
 import numpy as np
 import pytest
 import yaml
@@ -69,6 +71,12 @@ def test_bad_input_is_said_in_a_sentence(folder, capsys):
         assert main(["observe", str(path), *check]) == 1, message
         said = capsys.readouterr().err.strip()
         assert message in said and "Traceback" not in said, said
+
+
+def test_a_check_needs_what_the_file_is_written_with(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["observe", str(configuration(folder)), "--check"]) == 1
+    assert "Expected pyarrow for the table" in capsys.readouterr().err
 
 
 def test_tables_alone_need_no_nature_run(folder, tmp_path):

@@ -32,7 +32,7 @@ class LetkfOptions(Options):
     radius_km: float = option(3000.0, "at which an observation's weight has fallen to 0", above=0)
     radius_scale_heights: float | None = option(
         None,
-        "the same in the vertical, in logarithms of pressure or sigma; none: a column is moved as a whole",
+        "the same in the vertical, in logarithms of pressure or sigma, the surface at the lowest level; none: all alike",
         above=0,
     )
     inflation: float = option(1.0, "factor of the background's covariance", minimum=1)
@@ -60,29 +60,40 @@ class Letkf:
             mean, moved = background.mean(0), background - background.mean(0)
             centre, about = predicted.mean(0), predicted - predicted.mean(0)
             local = _Sites(window.observed, about / window.error, (window.value - centre) / window.error)
+            distance = window.places.distance(local.latitude, local.longitude)
             state = torch.empty_like(background)
-            for channels, level in self._groups(window, background.shape[1]):
-                state[:, channels] = mean[channels] + self._analysed(local, window, moved[:, channels], level)
+            for channels, vertical in self._groups(window.places.level, local.level, background.shape[1]):
+                found = self._analysed(local, distance, moved[:, channels], vertical)
+                state[:, channels] = mean[channels] + found
         share = float((about / window.error).var(0).mean().sqrt())
         return Analysis(state.to(window.background.dtype), {"spread_over_error": share})
 
-    def _groups(self, window: Window, channels: int) -> list[tuple[list[int], float]]:
-        """Channels that share their weights in the vertical, with their level."""
-        if self.options.radius_scale_heights is None:
-            return [(list(range(channels)), float("nan"))]
-        level = window.places.level
-        lowest = float(np.nanmax(level))  # surface fields lie at the lowest level
-        filled = np.where(np.isnan(level), lowest, level)
-        return [(np.flatnonzero(filled == one).tolist(), float(one)) for one in np.unique(filled)]
+    def _groups(self, level: np.ndarray, observed: np.ndarray, channels: int) -> list[tuple[list[int], Tensor]]:
+        """Channels that share their weights in the vertical, with those of every observation.
 
-    def _analysed(self, local: "_Sites", window: Window, moved: Tensor, level: float) -> Tensor:
-        """Departures of the analysed members of some channels from the background's mean, `(member, channel, *space)`."""
+        Args:
+          level: of every channel; observed: of every observation. NaN in either is the surface, at the lowest level.
+        """
+        radius = self.options.radius_scale_heights
+        if radius is None or np.isnan(level).all():  # nothing tells one channel's height from another's
+            return [(list(range(channels)), torch.ones(len(observed), dtype=torch.float64))]
+        lowest = np.nanmax(level)
+        own, others = (np.where(np.isnan(each), lowest, each) for each in (level, observed))
+        groups = []
+        for one in np.unique(own):
+            apart = torch.from_numpy(np.abs(np.log(others / one)))
+            groups.append((np.flatnonzero(own == one).tolist(), gaspari_cohn(apart, radius)))
+        return groups
+
+    def _analysed(self, local: "_Sites", distance: Tensor, moved: Tensor, vertical: Tensor) -> Tensor:
+        """Departures of the analysed members of some channels from the background's mean, `(member, channel, *space)`.
+
+        `distance`: from cells to sites, km. `vertical`: weights of the observations.
+        """
         members, shape = len(moved), moved.shape
-        vertical = self._vertical(local.level, level)
         products, pulls = local.summed(vertical)
         cells = int(np.prod(shape[2:]))
         perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
-        distance = window.places.distance(local.latitude, local.longitude)
         block = max(1, BLOCK_NUMBERS // (members * members * 4))
         for first in range(0, cells, block):
             rows = slice(first, min(first + block, cells))
@@ -91,13 +102,6 @@ class Letkf:
             transform = self._transform(product, weight @ pulls)
             found[:, :, rows] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, rows], transform)
         return self._relaxed(moved, found.view(shape))
-
-    def _vertical(self, levels: np.ndarray, level: float) -> Tensor:
-        """Weight of every observation at a level; 1 of those without."""
-        if np.isnan(level):
-            return torch.ones(len(levels), dtype=torch.float64)
-        apart = np.abs(np.log(np.where(np.isnan(levels), level, levels) / level))
-        return gaspari_cohn(torch.from_numpy(apart), self.options.radius_scale_heights)
 
     def _transform(self, product: Tensor, pull: Tensor) -> Tensor:
         """`w + W` of some cells, `(cell, member, member)`, from `Y^T R^-1 Y` and `Y^T R^-1 d` of each."""

@@ -24,12 +24,10 @@ class ObservationOperator(Protocol):
     Attributes:
       column: whether it takes a variable's whole column, so that one without levels cannot be observed.
       variables: names that it can observe; none: all.
-      linear: whether H is linear in the state for rows without an elevation.
     """
 
     column: bool
     variables: Sequence[str]
-    linear: bool
 
     def prepare(self, geometry: Geometry, rows: Observations) -> Equivalent:
         """H for these rows. Raises `ValueError` in one sentence for a row that it cannot observe."""

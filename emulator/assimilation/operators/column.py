@@ -13,7 +13,7 @@ WIDTH = 0.5  # scale heights, standard deviation: 8 km at half of the maximum, o
 class Column:
     """Linear: layers weigh as in an atmosphere whose surface is at 1000 hPa, and their weights sum to one."""
 
-    column, variables, linear = True, (), True
+    column, variables = True, ()
 
     def prepare(self, geometry: Geometry, rows: Observations) -> Equivalent:
         """H of the class. Raises `ValueError` for a variable without levels, levels beyond its own; places as `entries`."""

@@ -19,7 +19,7 @@ PRESSURE = "surface_pressure"
 class Point:
     """Linear but for the surface pressure of stations with an elevation, which depends on the temperature there."""
 
-    column, variables, linear = False, (), True
+    column, variables = False, ()
 
     def prepare(self, geometry: Geometry, rows: Observations) -> Equivalent:
         """H of the class. Raises `ValueError` for a variable or a level that the state has not, and places outside it."""

@@ -20,7 +20,7 @@ WAVENUMBER = 700.0  # cm-1, in the 15 micrometre band of carbon dioxide, by whic
 class Radiance:
     """Brightness temperature, K, of columns of temperature, K."""
 
-    column, variables, linear = True, ("temperature",), False
+    column, variables = True, ("temperature",)
 
     def prepare(self, geometry: Geometry, rows: Observations) -> Equivalent:
         """H of the class. Raises `ValueError` as `column`, and for another variable than temperature."""

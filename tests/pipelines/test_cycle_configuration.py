@@ -1,0 +1,45 @@
+"""What a configuration of a cycle means: its paths in an experiment, and which cycles are the same."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import xarray as xr
+
+from pipelines.config import CycleConfig
+from pipelines.cycle import store_of
+from pipelines.load import load_stage
+
+START = "2001-01-14T00:00"
+
+
+def test_an_experiment_has_the_cycles_paths_and_its_forecasts_start_from_it(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        f"directory: r\ncycle: {{start: {START}, end: 2001-01-15, analysis: {{kind: letkf}}}}\nrollout: {{}}\nverify: {{}}"
+    )
+    cycle = load_stage("cycle", path, ["analysis.inflation=1.2"])
+    assert cycle.analysis.inflation == 1.2 and cycle.observations == Path("r/observations.parquet")
+    assert load_stage("rollout", path).store == cycle.output / "analysis.zarr"
+    assert load_stage("verify", path).feedback == cycle.output / "feedback"
+
+
+def test_a_cycle_from_other_first_states_is_another(tmp_path, monkeypatch):
+    observed = tmp_path / "observations.parquet"
+    observed.write_bytes(b"")
+    monkeypatch.setattr("pipelines.cycle.digest_of", lambda model: "weights")
+    given = {
+        "store": "a",
+        "checkpoint": "b",
+        "observations": observed,
+        "output": tmp_path,
+        "start": START,
+        "end": START,
+    }
+    model = SimpleNamespace(model=None, layout=None)
+    store, *others = (xr.Dataset(attrs={"fingerprint": name}) for name in "abc")
+
+    def told(**initial):
+        config = CycleConfig(**given, initial=initial)
+        return [store_of(config, store, other, model, []).fingerprint for other in others]
+
+    assert told(store="one") == told(store="moved") and len({*told(store="one"), told()[0]}) == 3
