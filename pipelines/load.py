@@ -56,11 +56,10 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         del paths["rollout"]["checkpoint"]
     if rollout:
         paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
-    if (
-        isinstance(rollout.get("ocean"), dict)
-        and rollout["ocean"].get("kind") == "emulator"
-        and not rollout.get("thin")
-    ):
+    judged = raw.get("verify") if isinstance(raw.get("verify"), dict) else {}
+    ocean = rollout.get("ocean") if isinstance(rollout.get("ocean"), dict) else {}
+    own_names = judged.get("forecasts") or judged.get("observations")  # among which ours need not be, or without audits
+    if ocean.get("kind") == "emulator" and not rollout.get("thin") and not own_names:
         paths["verify"]["oceans"] = {"emulator": ocean_store(at / "forecast.zarr")}
     if rollout.get("uncorrected_inits"):
         paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}

@@ -5,6 +5,8 @@ written in the configuration file. The models are imported where keys are asked 
 """
 
 import os
+import re
+import shlex
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from click.shell_completion import CompletionItem, ShellComplete, add_completion
 ASKED = "_EMULATOR_COMPLETE"  # what the shell sets to ask, to bash_complete
 SHELLS = ("bash",)
 BREAKS = "=:"  # where bash cuts words, besides blanks
+SPECIAL = re.compile(r"[\s\\'\"$`&|;<>()*?!]")  # what bash would take for more than a letter of a name
 YAML = (".yaml", ".yml")
 
 
@@ -39,17 +42,30 @@ complete -o nosort -F %(complete_func)s %(prog_name)s"""
     def get_completion_args(self) -> tuple[list[str], str]:
         line = os.environ.get("EMULATOR_LINE", "")
         words = split_arg_string(line)[1:]
-        return (words, "") if not words or line[-1].isspace() else (words[:-1], words[-1])
+        begins = not words or (line[-1].isspace() and not line.endswith("\\ ") and not _within_quotes(line))
+        return (words, "") if begins else (words[:-1], words[-1])
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
         found = super().get_completions(args, incomplete)
         if any(item.type in ("file", "dir") for item in found):  # what click leaves to the shell
             found = [CompletionItem(path) for path in _paths(incomplete)]
         cut = max(incomplete.rfind(mark) for mark in BREAKS) + 1
-        return [CompletionItem(str(item.value)[cut:]) for item in found]
+        answers = [str(item.value)[cut:] for item in found]
+        if not _within_quotes(os.environ.get("EMULATOR_LINE", "")):
+            answers = [SPECIAL.sub(r"\\\g<0>", each) for each in answers]
+        return [CompletionItem(each) for each in answers]
 
     def format_completion(self, item: CompletionItem) -> str:
         return item.value
+
+
+def _within_quotes(line: str) -> bool:
+    """Whether a line ends within quotes that it has opened, where nothing needs a backslash."""
+    try:
+        shlex.split(line)
+    except ValueError as error:
+        return "quotation" in str(error)
+    return False
 
 
 add_completion_class(Bash)

@@ -8,19 +8,21 @@ import dataclasses
 
 from emulator.planet.constants import Constants
 from emulator.planet.table import land, ocean
-from emulator.planet.units import linear
+from emulator.planet.units import WATER_DENSITY, linear
 from emulator.planet.variables import Variable
 
 SPELLED = {"sfcwind": "sfcWind"}  # the table has small letters
 UNITS = {
     "zg": "m", "orog": "m", "tos": "degC", "thetao": "degC", "so": "0.001", "sos": "0.001", "clt": "%", "cl": "%",
     "sftlf": "%", "siconc": "%", "snc": "%", "hur": "%", "hurs": "%", "co2": "mol mol-1",
+    "snw": "kg m-2",
 }  # fmt: skip
 # Where CMIP's name, sign or meaning of a field has another standard name than ours.
 STANDARD = {
     "zg": "geopotential_height", "orog": "surface_altitude", "evspsbl": "water_evapotranspiration_flux",
     "hfls": "surface_upward_latent_heat_flux", "hfss": "surface_upward_sensible_heat_flux",
     "rlut": "toa_outgoing_longwave_flux", "rlutcs": "toa_outgoing_longwave_flux_assuming_clear_sky",
+    "snw": "surface_snow_amount",
 }  # fmt: skip
 HEIGHTS = {2.0: ("tas", "tdps", "huss", "hurs"), 10.0: ("uas", "vas", "sfcWind")}  # m
 OF_HEIGHT = ("zg", "orog")  # geopotential here
@@ -35,6 +37,12 @@ TABLES = {
     ("1hr", "mean"): {"atmos": "E1hr"},
     ("fx", "fixed"): {"atmos": "fx", "land": "fx"},
 }
+SNOW, RUNOFF = ("snw", "snd", "snc", "tsn", "snm"), ("mrro", "mrros")
+# Tables that a realm's fields do not share.
+OWN_TABLES = {
+    ("mon", "mean"): dict.fromkeys(SNOW, "LImon"),
+    ("day", "mean"): dict.fromkeys(("mrro", "mrso", "snc", "snw"), "day"),
+}
 _OCEAN, _LAND = ({v.name for v in part.TABLE} for part in (ocean, land))
 
 
@@ -44,7 +52,7 @@ class Cmor:
 
     Attributes:
       name: such as `rlut`. scale, offset: theirs is `scale * ours + offset`. positive: "up", "down" or "".
-      realm: atmos, ocean, land or seaIce.
+      realm: atmos, ocean, land, landIce land or seaIce.
     """
 
     name: str
@@ -62,7 +70,14 @@ class Cmor:
 
     def table(self, frequency: str, cell: str) -> str | None:
         """The table that has it at a frequency, of means, snapshots or fixed; None where none has."""
-        return TABLES.get((frequency, cell), {}).get("atmos" if frequency == "fx" else self.realm)
+        if own := OWN_TABLES.get((frequency, cell), {}).get(self.name):
+            return own
+        return TABLES.get((frequency, cell), {}).get("atmos" if frequency == "fx" else self.realm.split()[-1])
+
+    @property
+    def area(self) -> str:
+        """The field of cells' areas that goes with it."""
+        return "areacello" if self.realm in ("ocean", "seaIce") else "areacella"
 
 
 def cmor_of(field: Variable, constants: Constants) -> Cmor | None:
@@ -76,12 +91,15 @@ def cmor_of(field: Variable, constants: Constants) -> Cmor | None:
     name = SPELLED.get(plain, plain)
     units = UNITS.get(name, field.units)
     factor = (1 / constants.gravity, 0.0) if name in OF_HEIGHT else linear(field.units, units)
+    if name == "snw" and (depth := linear(field.units, "m")):
+        factor = depth[0] * WATER_DENSITY, 0.0  # ours is the depth of its water
     if factor is None:
         return None
     sign = -1.0 if turned else 1.0
     standard = STANDARD.get(name) or field.standard_name or ""
     realm = "seaIce" if name.startswith("si") else "ocean" if field.name in _OCEAN else "atmos"
-    realm = "land" if field.name in _LAND and field.cell != "fixed" else realm
+    realm = "land" if (field.name in _LAND and field.cell != "fixed") or name in RUNOFF else realm
+    realm = "landIce land" if name in SNOW else realm
     return Cmor(name, units, standard, sign * factor[0], sign * factor[1], _positive(field, turned), realm)
 
 

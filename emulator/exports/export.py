@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +34,7 @@ def export(store: str | os.PathLike, to: str, output: str | os.PathLike, levels:
         raise ValueError(f"Expected nothing at {output} yet, got {what}; name another output or remove it")
     source = Source.of(store, levels)
     target.check(source)
-    partial = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = output.with_name(f"{output.name}.{uuid.uuid4().hex}.partial")  # nobody else's, whose files would be lost
     partial.mkdir(parents=True)
     try:
         target.write(source, partial)

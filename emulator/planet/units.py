@@ -10,6 +10,7 @@ from emulator.planet.variables import Variable
 
 STANDARD_GRAVITY = 9.80665  # m s-2; defines the geopotential metre (WMO), whatever gravity a model has
 WATER_DENSITY = 1000.0  # kg m-3; ECMWF's depth of water equivalent
+IN_MASS = ("mean_vertically_integrated_moisture_divergence", "mean_virtual_salt_flux_into_sea_water")
 
 MOLE_FRACTION = "mol mol-1"
 
@@ -117,6 +118,13 @@ def is_rate(units: str, variable: Variable) -> bool:
     except ValueError:
         return False
     return variable.cell == "mean"
+
+
+def amount_units(variable: Variable) -> str:
+    """Units of ECMWF's accumulation of a step mean: lengths of water, but for what is no water that falls or flows."""
+    if variable.units == "kg m-2 s-1":
+        return "kg m-2" if variable.name in IN_MASS else "m"
+    return {"W m-2": "J m-2", "N m-2": "N m-2 s"}[variable.units]
 
 
 def conversion(units: str, variable: Variable, interval_seconds: float | None = None) -> tuple[float, float]:

@@ -13,9 +13,9 @@ from emulator.report.display import channel_title, date_and_hour, lead_label, un
 from emulator.report.maps import Frame, colour_bar, colours_of, frame, symmetric
 from emulator.report.style import DIVERGING, WIDTH, figures
 from emulator.report.view import View
-from emulator.store.forecast import FORECAST_NAMES, from_disk_names
+from emulator.store.forecast import in_memory_names
 from emulator.store.masks import existing
-from emulator.store.schema import ROWS, grid_of, in_order, level_label
+from emulator.store.schema import ROWS, grid_of, level_label
 
 KINDS = ("map", "curves", "budgets")
 
@@ -88,18 +88,18 @@ def _as_scores(budgets: xr.Dataset) -> xr.Dataset:
 
 
 def _map(dataset, variable, level, lead, init, member, truth) -> Figure:
-    dataset, grid = _in_memory_names(dataset), None
+    dataset, grid = in_memory_names(dataset), None
     name = variable or next((str(n) for n, a in dataset.data_vars.items() if a.ndim > 2), None)
     if name is None or name not in dataset or not ROWS & set(dataset[name].dims):
         raise ValueError(f"Expected a field on a grid, got {name!r} among {_listed(dataset)}")
     grid = grid_of(dataset)
     field, when, valid = _moment(dataset[name], lead, init, member)
     field, label = _at_level(dataset, field, level)
-    field = existing(field, dataset, None if truth is None else _in_memory_names(truth))
+    field = existing(field, dataset, None if truth is None else in_memory_names(truth))
     unit, factor = unit_and_factor(str(dataset[name].attrs.get("units", "")))
     fields, titles = [field.values * factor], [when]
     if truth is not None:
-        truth = _in_memory_names(truth)
+        truth = in_memory_names(truth)
         if not grid.same_as(grid_of(truth)):
             raise ValueError(f"Expected a truth on the grid {grid.describe()}, got {grid_of(truth).describe()}")
         if name not in truth or valid not in truth["time"].values:
@@ -113,11 +113,6 @@ def _map(dataset, variable, level, lead, init, member, truth) -> Figure:
         fields.append(fields[0] - fields[1])
         titles = [when, f"truth, {date_and_hour(valid)}", "difference"]
     return _draw(dataset, grid, (name, label, unit), fields, titles)
-
-
-def _in_memory_names(dataset: xr.Dataset) -> xr.Dataset:
-    leads = [name for name in FORECAST_NAMES["lead_time"] if name in dataset.dims]
-    return from_disk_names(dataset) if leads else in_order(dataset)
 
 
 def _moment(field: xr.DataArray, lead, init, member) -> tuple[xr.DataArray, str, np.datetime64]:

@@ -86,6 +86,12 @@ def from_disk_names(dataset: xr.Dataset, path="the dataset") -> xr.Dataset:
     return in_order(dataset)
 
 
+def in_memory_names(dataset: xr.Dataset) -> xr.Dataset:
+    """An analysis or forecasts that somebody has opened, under in-memory names and in the convention's order."""
+    leads = [name for name in FORECAST_NAMES["lead_time"] if name in dataset.dims]
+    return from_disk_names(dataset) if leads else in_order(dataset)
+
+
 def lead_attributes(lead_time: np.ndarray) -> dict[str, str]:
     """The units of integer leads, which no library decodes: a month is no fixed span of time."""
     return {"units": "months"} if lead_time.dtype.kind in "iu" else {}

@@ -8,6 +8,7 @@ import xarray as xr
 
 from emulator.planet.calendar import TimeStep, lead_seconds, seconds_between, valid_times
 from emulator.planet.quantities.registry import quantities
+from emulator.store.forecast import in_memory_names
 from emulator.store.schema import grid_of
 from emulator.verify import budgets
 from emulator.verify.budgets import Ledger
@@ -24,6 +25,7 @@ def audit(dataset: xr.Dataset, truth: xr.Dataset | None = None) -> xr.Dataset:
     conservation scheme recorded; an analysis is one forecast from its first time on. Raises `ValueError`, telling what is
     missing, where no budget can be formed.
     """
+    dataset, truth = in_memory_names(dataset), truth if truth is None else in_memory_names(truth)
     if not (grid := grid_of(dataset)).is_global() and "depth" not in dataset.dims:
         raise ValueError(
             f"Expected a globe to audit budgets of, got {grid.describe()}, whose borders let an unknown amount through"

@@ -1,5 +1,7 @@
 """What a rollout makes of its finished stores, and where the configuration says that it lies."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from small_forecast import small_forecast, write_forecast
 from small_planet import small_planet
 
 from emulator.store.forecast import open_forecast
+from pipelines import finish_rollout as end
 from pipelines import outputs
 from pipelines.cli import main
 from pipelines.config import RolloutConfig
@@ -47,6 +50,34 @@ def test_a_finished_store_is_interpolated_and_exported(store):
     found = open_forecast(store.parent / "f-pressure.zarr")
     assert found["level"].values.tolist() == [500, 850] and "geopotential" in found
     assert [path.name for path in (store.parent / "f_netcdf").iterdir()] == ["20010101T0000.nc"]
+
+
+HOLDS = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print(1, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("held", ["f-pressure.zarr", "f_netcdf"])
+def test_of_two_parts_that_come_together_one_makes_it(tmp_path, monkeypatch, held):
+    made = []
+    monkeypatch.setattr(end, "write_on_pressure", lambda store, pressures: made.append("f-pressure.zarr"))
+    monkeypatch.setattr(end, "export_beside", lambda store, kind: made.append(f"f_{kind}"))
+    monkeypatch.setattr(end, "PATIENCE_SECONDS", 0)
+    rollout, lock = config(tmp_path, vertical={"pressure": [500]}, also=["netcdf"]), tmp_path / f"{held}.finishing"
+    for folder in (tmp_path / "f.zarr", lock):
+        folder.mkdir()
+    command = [sys.executable, "-S", "-c", HOLDS, str(lock / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        finish_rollout(rollout)
+        assert made == [name for name in ("f-pressure.zarr", "f_netcdf") if name != held]
+        other.communicate()
+    finish_rollout(rollout)
+    assert made[1:] == ["f-pressure.zarr", "f_netcdf"] and not lock.exists()
 
 
 def test_the_command_line_exports_and_says_what_is_wrong(store, capsys):

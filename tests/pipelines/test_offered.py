@@ -43,6 +43,16 @@ def test_configuration_files_and_folders(ask, tmp_path):
     assert ask(f"train {tmp_path}/") == [""] and ask(f"train {tmp_path}/.") == [f"{tmp_path}/.hidden.yaml"]
 
 
+def test_names_with_blanks_are_one_word_of_the_shell(ask, tmp_path):
+    (tmp_path / "my run (2).yaml").touch()
+    escaped = rf"{tmp_path}/my\ run\ \(2\).yaml"
+    for begun in ("my", r"my\ ", r"my\ ru"):
+        assert ask(f"run {tmp_path}/{begun}") == [escaped]
+    assert ask(rf"run {QUICK} train.store={tmp_path}/my\ r") == [escaped]
+    for begun in ("my r", "my "):
+        assert ask(f'run "{tmp_path}/{begun}') == [f"{tmp_path}/my run (2).yaml"]
+
+
 def test_keys_of_the_section_and_of_the_experiment(ask):
     assert ask(f"train {QUICK} optimizer.l") == ["optimizer.lr="]
     assert {"train.", "directory=", "network.", "seed="} <= set(ask(f"train {QUICK} "))
@@ -89,6 +99,7 @@ tab() {{
 }}
 tab "emulator mod"
 tab "emulator run {quick} train.precision=b"
+tab "emulator run {folder}/my\\ ru"
 """
 
 
@@ -96,10 +107,12 @@ def test_bash_itself_completes(tmp_path):
     """The script that `emulator completion bash` prints, run by bash: what stands before `=` is not put there twice."""
     (tmp_path / "emulator").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli "$@"\n')
     (tmp_path / "emulator").chmod(0o755)
+    (tmp_path / "my run (2).yaml").touch()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     typed = TYPED.format(folder=tmp_path, quick=QUICK)
     ended = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert ended.stdout.splitlines() == ["models|", "bfloat16|"], ended.stderr
+    found = ["models|", "bfloat16|", rf"{tmp_path}/my\ run\ \(2\).yaml|"]
+    assert ended.stdout.splitlines() == found, ended.stderr
 
 
 def test_pages_of_help_load_nothing_of_the_library():

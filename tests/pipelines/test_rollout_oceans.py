@@ -1,6 +1,7 @@
 """The stage with an ocean: its configuration, the chain to the report, and carbon dioxide beyond the training's."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pydantic
@@ -16,6 +17,7 @@ from emulator.report.panels.conservation import budget_table, conservation
 from emulator.report.view import View
 from pipelines.cli import main
 from pipelines.config import RolloutConfig
+from pipelines.load import load_stage
 from pipelines.outputs import files
 
 PLACES = {"store": "a.zarr", "checkpoint": "c", "output": "f.zarr"}
@@ -93,3 +95,18 @@ def test_a_stage_knows_the_stores_of_an_oceans_network_and_of_a_run_whose_length
         [path.name for path in files("rollout", RolloutConfig(**given, **more))] for more in ({}, {"ocean": network})
     ]
     assert names == [["f.zarr", "long_run.zarr"], ["f.zarr", "long_run.zarr", "f-ocean.zarr", "long_run-ocean.zarr"]]
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({}, {"emulator": Path("r/forecast-ocean.zarr")}),
+        ({"forecasts": {"coupled": "r/forecast.zarr"}}, {}),
+        ({"truth": None, "observations": {"path": "metar.parquet"}}, {}),
+    ],
+)
+def test_what_an_ocean_exchanges_is_audited_where_verify_names_nothing_else(tmp_path, more, found):
+    network = {"kind": "emulator", "checkpoint": "c", "store": "d"}
+    text = {"directory": "r", "rollout": {"ocean": network}, "verify": more}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(text))
+    assert load_stage("verify", tmp_path / "experiment.yaml").oceans == found

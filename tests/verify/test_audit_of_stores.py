@@ -4,6 +4,7 @@ import xarray as xr
 from made_forecasts import made_forecast, made_truth
 
 from emulator.planet.constants import Constants
+from emulator.store.forecast import to_disk_names
 from emulator.store.schema import grid_of, levels_of
 from emulator.verify import audit, budgets
 from emulator.verify.budgets import Ledger
@@ -38,6 +39,12 @@ def test_forecast_equal_to_the_truth_has_the_truths_residuals(truth):
         total_of(truth, "energy")[9:16],
         rtol=1e-12,
     )
+
+
+def test_names_and_orders_of_other_tools_are_those_of_the_figures(truth):
+    forecast = made_forecast(truth, [3], 2, error=0.0)
+    theirs = to_disk_names(forecast).isel(latitude=slice(None, None, -1)).transpose("longitude", "latitude", ...)
+    xr.testing.assert_identical(audit.audit(theirs, truth.transpose("longitude", ...)), audit.audit(forecast, truth))
 
 
 def test_a_leak_of_dry_air_is_found_at_its_size(truth):

@@ -19,11 +19,11 @@ from emulator.exports.registry import TARGETS, Target
 from emulator.exports.source import STARTS, Source, expect_some
 from emulator.planet.calendar import in_seconds
 from emulator.planet.grid import Grid
+from emulator.planet.units import WATER_DENSITY, amount_units
 from emulator.planet.variables import VARIABLES, known
 from emulator.planet.vertical import vertical_of
 from emulator.store.schema import entry
 
-WATER = 1000.0  # kg m-3, by which ECMWF's lengths of water are counted
 LAYOUT = "0.22"  # version of the store's layout that anemoi-datasets 0.5.47 writes
 LEVEL_TYPES = {"pressure": "pl", "sigma": "ml", "hybrid": "ml"}
 # ECMWF's accumulation of a mean rate of the table: the first of its names in sources that is short and without a sign.
@@ -122,7 +122,7 @@ def columns_of(first: xr.Dataset, name: str, step_seconds: float) -> list[Column
     """The variables of anemoi that a field becomes."""
     table, amount = known(name), name in AMOUNTS and entry(first, name).cell == "mean" and step_seconds > 0
     short = AMOUNTS[name] if amount else (table.short if table else "") or name
-    factor = 1 / WATER if amount and table.units == "kg m-2 s-1" else 1.0
+    factor = 1 / WATER_DENSITY if amount and amount_units(table) == "m" else 1.0
     about = {"param": short}
     more = {"constant_in_time": True} if "time" not in first[name].dims else {}
     more |= {"process": "accumulation", "period": [0, round(step_seconds / 3600)]} if amount else {}

@@ -102,7 +102,7 @@ def _cmorised(
         coordinates["height"] = ((), cmor.height, attributes)
     if "time" in field.dims:
         coordinates |= _times(block["time"].values, block[STARTS].values, mean)
-    where = "where sea " if cmor.realm in ("ocean", "seaIce") else "where land " if cmor.realm == "land" else ""
+    where = "where sea " if cmor.realm in ("ocean", "seaIce") else "where land " if cmor.realm.endswith("land") else ""
     cell = (
         f"area: mean {where}time: {'mean' if mean else 'point'}"
         if "time" in field.dims
@@ -110,7 +110,7 @@ def _cmorised(
     )
     attributes = {
         "standard_name": cmor.standard_name, "long_name": entry(block, name).long_name or name.replace("_", " "),
-        "units": cmor.units, "cell_methods": cell, "cell_measures": "area: areacella",
+        "units": cmor.units, "cell_methods": cell, "cell_measures": f"area: {cmor.area}",
     } | ({"positive": cmor.positive} if cmor.positive else {})  # fmt: skip
     attributes = {key: text for key, text in attributes.items() if text}
     dataset = xr.Dataset({cmor.name: (values.dims, values.values, attributes)})

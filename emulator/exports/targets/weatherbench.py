@@ -15,11 +15,11 @@ import xarray as xr
 from emulator.exports.registry import TARGETS, Target
 from emulator.exports.source import STARTS, Source, expect_some
 from emulator.planet.calendar import in_seconds
+from emulator.planet.units import WATER_DENSITY
 from emulator.planet.variables import known
 from emulator.planet.vertical import vertical_of
 from emulator.store.forecast import to_disk_names
 
-WATER = 1000.0  # kg m-3, by which lengths of water are counted
 RAIN = "mean_total_precipitation_rate"
 
 
@@ -93,7 +93,7 @@ def _as_theirs(block: xr.Dataset, hours: dict[str, float]) -> xr.Dataset:
         whole = np.array_equal(levels, np.round(levels))
         dataset = dataset.assign_coords(level=("level", levels.astype(np.int32) if whole else levels, {"units": "hPa"}))
     if RAIN in hours and RAIN in dataset:
-        amount = dataset[RAIN] * np.float32(hours[RAIN] * 3600 / WATER)
+        amount = dataset[RAIN] * np.float32(hours[RAIN] * 3600 / WATER_DENSITY)
         told = {"units": "m", "long_name": "total precipitation", "cell_methods": "time: sum"}
         name = f"total_precipitation_{hours[RAIN]:g}hr"
         dataset = dataset.drop_vars(RAIN).assign({name: amount.astype(np.float32).assign_attrs(told)})

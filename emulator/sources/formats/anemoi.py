@@ -19,6 +19,7 @@ import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from emulator.planet.units import amount_units
 from emulator.planet.variables import VARIABLES
 from emulator.sources.formats.zarr import FILES
 from emulator.sources.open import Format, Request, decoding, register
@@ -168,13 +169,12 @@ def _seconds(text) -> float:
 
 
 def _units_of_ecmwf(param: str, level: float | None) -> str | None:
-    """The units of a field of ECMWF's archive by its short name: accumulations are lengths of water, J m-2 or N m-2 s."""
+    """The units of a field of ECMWF's archive by its short name: of amounts as `amount_units` has them."""
     if not (matches := recognise(param, {}, None if level is None else "level")):
         return None
     entry = VARIABLES[matches[0].name]
-    return (
-        {"kg m-2 s-1": "m", "W m-2": "J m-2", "N m-2": "N m-2 s"}[entry.units] if entry.cell == "mean" else entry.units
-    )
+    is_rate = param == entry.short or param.startswith("avg_")
+    return amount_units(entry) if entry.cell == "mean" and not is_rate else entry.units
 
 
 def _members(attributes: dict, count: int) -> np.ndarray:
