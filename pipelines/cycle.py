@@ -53,7 +53,8 @@ def cycle(config: CycleConfig) -> None:
     first = stored_states(source, forecasts.layout.prognostic, dates)
     setup = setup_of(config, dataset, forecasts, first)
     done = store.begin({"analysis_kind": config.analysis.kind})
-    states = first if done == 0 else store.states(done - 1)
+    goes_on = 0 < done < store.windows  # after the last window the members' store may have its name already
+    states = store.states(done - 1) if goes_on else first
     with progress("cycle", store.windows, done) as report:
         for number in range(done, store.windows):
             before = times[number * config.window]
