@@ -102,7 +102,8 @@ def _cmorised(
         coordinates["height"] = ((), cmor.height, attributes)
     if "time" in field.dims:
         coordinates |= _times(block["time"].values, block[STARTS].values, mean)
-    where = "where sea " if cmor.realm in ("ocean", "seaIce") else "where land " if cmor.realm.endswith("land") else ""
+    on_land = cmor.realm.endswith("land") and cmor.name != "snc"
+    where = "where sea " if cmor.realm in ("ocean", "seaIce") else "where land " if on_land else ""
     cell = (
         f"area: mean {where}time: {'mean' if mean else 'point'}"
         if "time" in field.dims
