@@ -12,6 +12,7 @@ from emulator.bridges.foreign.registry import ForeignError, ForeignModel
 from emulator.bridges.lexicon import Name
 from emulator.data.channels import Channels
 from emulator.data.forcing import Forcing
+from emulator.data.trained_range import TrainedRange
 from emulator.forecasting.forecaster import BLOCK_BYTES
 from emulator.forecasting.schedule import Schedule
 from emulator.parallel.space import ALONE
@@ -74,6 +75,7 @@ class ForeignForecaster:
                 f"Expected fields without levels or on those of the atmosphere, got some on {', '.join(others)}"
             )
         self.forcing = Forcing(analysis, Channels((), ()), round(length))
+        self.trained_sea = TrainedRange({})
         self._plain = [dataclasses.replace(name, factor=1.0) for name in model.outputs]  # in our units
         self._places: dict[str, list[tuple[int, int | None]]] = {}
         for row, name in enumerate(model.outputs):
@@ -81,6 +83,9 @@ class ForeignForecaster:
         levels = {name.level for name in model.outputs if name.level is not None}
         self._levels = sorted(levels)
         self.dataset = self._described(analysis)
+
+    def see_sea(self, fields: Mapping[str, np.ndarray], leads: Sequence[str]) -> None:
+        """Nothing: these models step no ocean of ours."""
 
     @property
     def length(self) -> int:

@@ -57,7 +57,7 @@ def test_two_processes_train_and_forecast_with_one_state(experiment, tmp_path):
 
 def test_the_check_tells_the_memory_of_each_process(experiment, capsys):
     assert main(["train", str(experiment), "--check", "train.parallel.space=3"]) == 0
-    assert "GiB in each of 3 processes" in capsys.readouterr().out
+    assert "MiB of activations a sample and step in each of 3 processes" in capsys.readouterr().out
 
 
 REFUSED = [
