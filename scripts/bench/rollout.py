@@ -39,6 +39,7 @@ def loaded(run: Path):
 def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, float, float]:
     """Simulated years a day of wall time, and peak memory in GiB after a tenth of the run and at its end."""
     from emulator.files.background import BackgroundWriter
+    from emulator.forecasting.beyond_training import Note
     from emulator.forecasting.datasets import dataset_of
     from emulator.forecasting.schedule import Schedule
     from emulator.forecasting.writing import _write_block
@@ -55,12 +56,14 @@ def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, 
         template = dataset_of(run, {n: f[0] for n, f in fields.items()}, leads)
         create_forecast(path, template, inits, leads, {"fingerprint": "bench"})
     at, early, start = 0, 0.0, time.perf_counter()
+        of_sea = Note.begin(progress_path(path), "bench-sea", run.trained_sea)
     with BackgroundWriter() as writer:
         for here, block in run.blocks(inits, schedule):
             length = block.leads
             if path is not None:
                 last = at + length == len(leads)
-                writer.submit(_write_block, run, None, path, [0], block, (leads[at : at + length], None, False), last)
+                options = leads[at : at + length], None, False
+                writer.submit(_write_block, run, None, path, [0], block, options, last, of_sea)
                 writer.submit(here.save, progress_path(path) / "restart.safetensors")  # as the stage does
             at += length
             if not early and at >= len(leads) / 10:
