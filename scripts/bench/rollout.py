@@ -55,8 +55,8 @@ def rollout_rate(run, days: int, every: int, path: Path | None) -> tuple[float, 
     if path is not None:
         template = dataset_of(run, {n: f[0] for n, f in fields.items()}, leads)
         create_forecast(path, template, inits, leads, {"fingerprint": "bench"})
-    at, early, start = 0, 0.0, time.perf_counter()
         of_sea = Note.begin(progress_path(path), "bench-sea", run.trained_sea)
+    at, early, start = 0, 0.0, time.perf_counter()
     with BackgroundWriter() as writer:
         for here, block in run.blocks(inits, schedule):
             length = block.leads
