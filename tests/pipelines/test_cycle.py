@@ -140,7 +140,7 @@ main(["cycle", sys.argv[1]])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [5, 60, 110])
+@pytest.mark.parametrize("at", [5, 40, 80])
 @pytest.mark.parametrize("kind", ["3dvar", "letkf"])
 def test_a_killed_cycle_ends_with_the_same_bits(finished, observed, kind, at, tmp_path):
     more = LETKF if kind == "letkf" else {}
