@@ -118,8 +118,23 @@ def _call_gate(s, w, made, turned, backward, **fields):
     library.call("emulator_gate", _Gate(**pointers, **sizes))
 
 
+def in_pieces(x: Tensor, axis: int) -> bool:
+    """Whether it lies in one piece from the axis on, with one and the same step between these pieces, as `joined` takes it."""
+    expected, step = 1, None
+    for n in reversed(range(x.ndim)):
+        if x.shape[n] != 1:
+            if n >= axis and x.stride(n) != expected:
+                return False
+            if n < axis:
+                if step is not None and x.stride(n) != step:
+                    return False
+                step = (x.stride(n) if step is None else step) * x.shape[n]
+        expected *= x.shape[n]
+    return True
+
+
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """As `torch.cat`, of parts that lie in one piece from the axis on, with one and the same step between these pieces."""
+    """As `torch.cat`, of parts that are `in_pieces`."""
     before, behind = parts[0].shape[:axis], parts[0].shape[axis + 1 :]
     to = library.empty(*before, sum(part.shape[axis] for part in parts), *behind)
     rows, step, start = math.prod(before), math.prod(to.shape[axis:]), 0

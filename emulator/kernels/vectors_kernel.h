@@ -1,27 +1,9 @@
 /* Layers of tangent vectors beside scalars (`emulator/networks/vectors.py`), and their gradients; included once for every
- * instruction set, after gelu_kernel.h. Vectors are first all eastward, then all northward components. */
+ * instruction set, after fourier_kernel.h and gelu_kernel.h. Vectors are first all eastward, then all northward components. */
 
 #define V KERNEL(vector)
 #define W KERNEL(whole)
-#define U KERNEL(unaligned)
 #define INLINE static inline __attribute__((always_inline))
-
-INLINE V KERNEL(some_of)(const float *x, long some)
-{
-    V y = {0};
-    if (some == WIDTH)
-        return *(const U *)x;
-    memcpy(&y, x, sizeof(float) * some);
-    return y;
-}
-
-INLINE void KERNEL(some_to)(float *to, V y, long some)
-{
-    if (some == WIDTH)
-        *(U *)to = y;
-    else
-        memcpy(to, &y, sizeof(float) * some);
-}
 
 /* `at` runs over n numbers, `some` of them at a time; the last ones with some of those before, where there are enough. */
 #define OVER(n)                                                                                                        \
@@ -136,20 +118,20 @@ static void KERNEL(along)(void *argument)
             const float *x = f->x + 2 * row * n, *other = f->other + 2 * row * n;
             OVER(n)
             {
-                const V x0 = KERNEL(some_of)(x + at, some), x1 = KERNEL(some_of)(x + n + at, some);
-                const V y0 = KERNEL(some_of)(other + at, some), y1 = KERNEL(some_of)(other + n + at, some);
+                const V x0 = KERNEL(load)(x + at, some), x1 = KERNEL(load)(x + n + at, some);
+                const V y0 = KERNEL(load)(other + at, some), y1 = KERNEL(load)(other + n + at, some);
                 const V shrink = KERNEL(inverse_root)(y0 * y0 + y1 * y1 + 1.0f), product = x0 * y0 + x1 * y1;
                 if (!f->gradient) {
-                    KERNEL(some_to)(f->to + row * n + at, product * shrink, some);
+                    KERNEL(store)(f->to + row * n + at, product * shrink, some);
                     continue;
                 }
-                const V g = KERNEL(some_of)(f->gradient + row * n + at, some) * shrink;
+                const V g = KERNEL(load)(f->gradient + row * n + at, some) * shrink;
                 const V back = g * product * shrink * shrink;
                 float *to = f->to + 2 * row * n + at, *g_other = f->g_other + 2 * row * n + at;
-                KERNEL(some_to)(to, y0 * g, some);
-                KERNEL(some_to)(to + n, y1 * g, some);
-                KERNEL(some_to)(g_other, x0 * g - y0 * back, some);
-                KERNEL(some_to)(g_other + n, x1 * g - y1 * back, some);
+                KERNEL(store)(to, y0 * g, some);
+                KERNEL(store)(to + n, y1 * g, some);
+                KERNEL(store)(g_other, x0 * g - y0 * back, some);
+                KERNEL(store)(g_other + n, x1 * g - y1 * back, some);
             }
         }
     }
@@ -186,16 +168,16 @@ static void KERNEL(gate)(void *argument)
             float *to_w = f->to_w + 2 * row * n;
             OVER(n)
             {
-                const V open = KERNEL(opening)(KERNEL(some_of)(change + scalars + at, some));
-                const V t0 = KERNEL(some_of)(turned + at, some), t1 = KERNEL(some_of)(turned + n + at, some);
-                const V w0 = KERNEL(some_of)(w + at, some), w1 = KERNEL(some_of)(w + n + at, some);
+                const V open = KERNEL(opening)(KERNEL(load)(change + scalars + at, some));
+                const V t0 = KERNEL(load)(turned + at, some), t1 = KERNEL(load)(turned + n + at, some);
+                const V w0 = KERNEL(load)(w + at, some), w1 = KERNEL(load)(w + n + at, some);
                 if (f->backward) { /* w is the gradient of the result */
-                    KERNEL(some_to)(to + scalars + at, (w0 * t0 + w1 * t1) * open * (1.0f - 0.5f * open), some);
-                    KERNEL(some_to)(to_w + at, w0 * open, some);
-                    KERNEL(some_to)(to_w + n + at, w1 * open, some);
+                    KERNEL(store)(to + scalars + at, (w0 * t0 + w1 * t1) * open * (1.0f - 0.5f * open), some);
+                    KERNEL(store)(to_w + at, w0 * open, some);
+                    KERNEL(store)(to_w + n + at, w1 * open, some);
                 } else {
-                    KERNEL(some_to)(to_w + at, w0 + t0 * open, some);
-                    KERNEL(some_to)(to_w + n + at, w1 + t1 * open, some);
+                    KERNEL(store)(to_w + at, w0 + t0 * open, some);
+                    KERNEL(store)(to_w + n + at, w1 + t1 * open, some);
                 }
             }
         }
@@ -219,5 +201,4 @@ static void KERNEL(pieces)(void *argument)
 #undef OVER
 #undef V
 #undef W
-#undef U
 #undef INLINE

@@ -87,14 +87,16 @@ def _runs(order):
 
 
 def joined(parts: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
-    """`torch.cat`; the parts are tensors in one piece or slices of such ones."""
-    return native.joined(parts, axis) if alone(*parts) else torch.cat(list(parts), axis)
+    """`torch.cat`."""
+    if alone(*parts) and all(native.in_pieces(part, axis) for part in parts):
+        return native.joined(parts, axis)
+    return torch.cat(list(parts), axis)
 
 
 def parted(x: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
     """So many of the last axis's numbers, and the others."""
     parts = x[..., :first], x[..., first:]
-    return tuple(native.joined([part], x.ndim - 1) for part in parts) if alone(x) else parts
+    return tuple(joined([part], x.ndim - 1) for part in parts) if alone(x) else parts
 
 
 class VectorLinear(nn.Module):

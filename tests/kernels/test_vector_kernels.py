@@ -120,3 +120,13 @@ def test_bits_do_not_depend_on_the_number_of_threads():
         torch.set_num_threads(before)
     for others in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(others, found[0], strict=True))
+
+
+@torch.no_grad()
+def test_maps_that_do_not_lie_in_one_piece_are_joined_too():
+    maps = torch.randn(3, 4, 5, 7)
+    turned = maps.permute(0, 3, 1, 2), maps.transpose(2, 3), torch.randn(1, 7, 4, 5).expand(3, -1, -1, -1)
+    for x in turned:
+        assert torch.equal(joined([x[:, 2:], x[:, :1]], 1), torch.cat([x[:, 2:], x[:, :1]], 1))
+    rows = torch.randn(6, 8, 11)[::2, ::4]
+    assert torch.equal(parted(rows, 4)[1], rows[..., 4:])
