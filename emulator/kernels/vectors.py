@@ -119,7 +119,7 @@ def _call_gate(s, w, made, turned, backward, **fields):
 
 
 def in_pieces(x: Tensor, axis: int) -> bool:
-    """Whether it lies in one piece from the axis on, with one and the same step between these pieces, as `joined` takes it."""
+    """Whether it lies in one piece from the axis on, with one and the same step between these pieces, as `joined` asks."""
     expected, step = 1, None
     for n in reversed(range(x.ndim)):
         if x.shape[n] != 1:
