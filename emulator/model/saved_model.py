@@ -19,6 +19,7 @@ from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.gaps import REFUSED
 from emulator.model.migrations import SCHEMA, Content, migrated
+from emulator.model.relaxation import degrees_of
 from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
@@ -83,7 +84,8 @@ def load_model(
     channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
     scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid, space)
     predicts = saved["config"].get("predict", "change")
-    blank = StepBuffers.blank(channels, grid.shape, predicts)
+    degrees = degrees_of(grid) if saved["config"].get("damping_by") == "degree" else None
+    blank = StepBuffers.blank(channels, grid.shape, predicts, degrees)
     step = make_step(saved["config"]["network"], channels, grid, blank, scheme, predicts, space)
     step.load_state_dict({name: step.own(name, tensor) for name, tensor in tensors.items()})
     step.metadata, step.loaded = saved, tensors_digest(step)

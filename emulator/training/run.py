@@ -114,7 +114,8 @@ class Training:
         samples = self._samples(stores, layout, options.period)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
-        constants, start = buffers(samples, statistics, *bounds, options.predict), Start.of(options)
+        constants = buffers(samples, statistics, *bounds, options.predict, options.damping_by)
+        start = Start.of(options)
         if start:
             constants = start.statistics(constants, layout, samples.grid)
         torch.manual_seed(options.seed)
