@@ -31,7 +31,7 @@ FORECAST_NAMES = {
 
 
 def open_forecast(path, chunks=None) -> xr.Dataset:
-    """The forecast store, or the NetCDF file, at `path`, lazily: fields `(init_time, lead_time, [member,] level, latitude, longitude)`.
+    """The forecast store or NetCDF file at `path`, lazily: `(init_time, lead_time, [member,] level, latitude, longitude)`.
 
     Stores of other tools are accepted with WeatherBench 2's names, the in-memory ones or CF's; latitudes and longitudes
     in any order, and levels in Pa or hPa, are put in order by name. Lead times are timedeltas, or integers for calendar
