@@ -285,6 +285,13 @@ class TrainOptions(Options):
     )
     compile: bool = option(False, "torch.compile the network")
     checkpoint_steps: bool = option(False, "compute steps again in the backward pass: less memory, a third slower")
+    checkpoint_rows: int = option(
+        0,
+        "forecasts that the network is run on at a time, and again in the backward pass: of the others, such as all members of "
+        "a sample but one, no more than their fields is kept; 0: all at once",
+        minimum=0,
+        new=True,
+    )
     parallel: ParallelOptions = option(ParallelOptions(), "what the processes share out: states, weights")
     save_every: int = option(250, "updates between resumable checkpoints", minimum=1)
     save_minutes: float = option(5.0, "time after which one is saved also between those", above=0)
