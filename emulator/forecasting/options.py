@@ -30,6 +30,10 @@ class EnsembleOptions(Options):
     noise_amplitude: float = option(
         1.0, "factor of the noise that a stochastic network is given; 0: it is given none", minimum=0, new=True
     )
+    weights: Path | None = option(
+        None, "a training's posterior, from which every member draws the network's weights", new=True
+    )
+    weights_scale: float = option(1.0, "factor of what members' weights depart by from their mean", minimum=0, new=True)
 
 
 @dataclasses.dataclass(frozen=True)

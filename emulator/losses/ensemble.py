@@ -4,8 +4,8 @@ Fair CRPS of members x_i and truth y: mean_i |x_i - y| - sum_ij |x_i - x_j| / (2
 takes the norm of whole states in place of the absolute value of single ones (Gneiting and Raftery 2007), and so sees
 whether the fields of a member belong together.
 
-The almost-fair score (Lang et al. 2024, arXiv 2412.15832) is alpha times the fair one plus 1 - alpha times the plain one, that
-is the fair one with the distances of members times 1 - (1 - alpha) / M.
+The almost-fair score (Lang et al. 2024, arXiv 2412.15832) is alpha times the fair one plus 1 - alpha times the plain one,
+that is the fair one with the distances of members times 1 - (1 - alpha) / M.
 """
 
 import torch

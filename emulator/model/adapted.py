@@ -1,4 +1,4 @@
-"""What a training with adapters, or with frozen parts, made of the checkpoint it started from, alone as a small checkpoint."""
+"""What a training with adapters or frozen parts made of the checkpoint it started from, alone as a small checkpoint."""
 
 import os
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def merged(path: object, content: Content, base: Content) -> Content:
 
 
 def base_of(path: object, saved: Mapping, given: str | os.PathLike | None) -> Path:
-    """Where the checkpoint lies that adapters or changes are for. Raises `CheckpointError` where nobody says and it is gone."""
+    """Where the checkpoint of adapters or changes lies. Raises `CheckpointError` where nobody says and it is gone."""
     place = Path(given or saved["start"]["checkpoint"])
     if not place.exists():
         raise CheckpointError(

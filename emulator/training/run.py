@@ -35,6 +35,7 @@ from emulator.training.gaps import refuse_gaps
 from emulator.training.identity import identity_of, stores_of
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
+from emulator.training.posterior import check_posterior, write_posterior
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
 from emulator.training.start import Start
@@ -110,6 +111,7 @@ class Training:
     def _run(self) -> None:
         options, first = self.options, self.processes.rank == 0
         stores, statistics, layout = self._opened()
+        check_posterior(options)
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         samples = self._samples(stores, layout, options.period)
@@ -145,6 +147,11 @@ class Training:
                     about["start"] = start.record()
                     kept = start.save_alone(output, kept, metadata | about)
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
+                checkpoint.remove(output / "posterior")
+                if options.posterior:
+                    states = checkpoint.numbered(output, "state", trainer.identity)
+                    states = [path for path in states if checkpoint.describe(path)["update"] % options.save_every == 0]
+                    write_posterior(options.posterior, step, samples, output, states)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
     def _identities(self, stores) -> tuple[str, str]:
@@ -205,6 +212,7 @@ class Training:
             start.put_into(network, layout, grid)
         choose(network, options.start)
         rows_at_once(options, network)
+        check_posterior(options)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given)
         if measured.activations:  # there is room for the loss and the fields around the network too

@@ -170,8 +170,8 @@ class Start:
         return known | {"statistics": self.options.statistics, "tensors": [row._asdict() for row in self.rows]}
 
     def save_alone(self, output: Path, tensors: Mapping[str, Tensor], metadata: dict) -> dict[str, Tensor]:
-        """Write `output/adapters`, where some of a training's tensors are factors of adapters, or `output/changes`, where parts
-        were frozen; returns the step's tensors."""
+        """The step's tensors; written are `output/adapters`, where some of a training's are factors of adapters, or
+        `output/changes`, where parts were frozen."""
         factors = {name.removeprefix(ADAPTERS): t for name, t in tensors.items() if name.startswith(ADAPTERS)}
         step = {name: tensor for name, tensor in tensors.items() if not name.startswith(ADAPTERS)}
         if factors:

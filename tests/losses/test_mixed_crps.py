@@ -49,7 +49,9 @@ def test_the_fair_score_of_gaussian_members_is_that_of_their_distribution_and_th
     mean, std, count = 0.7, 1.3, 4
     members = mean + std * torch.randn(count, 400_000).double()
     z = mean / std
-    expected = std * (z * math.erf(z / math.sqrt(2)) + math.sqrt(2 / math.pi) * math.exp(-z * z / 2) - 1 / math.sqrt(math.pi))
+    expected = std * (
+        z * math.erf(z / math.sqrt(2)) + math.sqrt(2 / math.pi) * math.exp(-z * z / 2) - 1 / math.sqrt(math.pi)
+    )
     truth = torch.zeros(400_000).double()
     fair, plain = fair_crps(members, truth).mean(), fair_crps(members, truth, 0.0).mean()
     assert abs(float(fair) - expected) < 5e-3
@@ -80,7 +82,9 @@ def batch(values, truth):
 
 def score(part, values, truth, alpha=1.0, **more):
     weights = dict.fromkeys(PARTS, 0.0) | {part: 1.0}
-    return MixedError(ERROR, MixedOptions(members=len(values), alpha=alpha, **weights | more), GRID)(*batch(values, truth))
+    return MixedError(ERROR, MixedOptions(members=len(values), alpha=alpha, **weights | more), GRID)(
+        *batch(values, truth)
+    )
 
 
 @pytest.mark.parametrize("members", [2, 3])

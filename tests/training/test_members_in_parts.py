@@ -28,7 +28,12 @@ def window_and_batch(planet, tmp_path, members, network=WIDE):
             torch.nn.init.normal_(parameter, std=0.1)
     batch = made.samples.batch([3], 1)
     noise = torch.randn(members, 1, made.step.noise.count, *made.samples.grid.shape)
-    return made.step, Window(made.step, loss_of(samples_of(planet, config), numpy_statistics(planet), config)), batch, noise
+    return (
+        made.step,
+        Window(made.step, loss_of(samples_of(planet, config), numpy_statistics(planet), config)),
+        batch,
+        noise,
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -77,6 +82,8 @@ def test_networks_whose_rows_meet_are_refused():
     paths = {"store": "a", "statistics": "b", "output": "c"}
     options = TrainOptions.of(paths | {"checkpoint_rows": 1})
     assert rows_at_once(options, UNet(3, 2, 8, 16, options=UNetOptions(width=4, depth=1))) == 1
-    batch_norms = build({"kind": "samudra", "widths": [4, 4], "dilations": [1, 2], "norm": "batch"}, 3, 2, Grid.gaussian(12))
+    batch_norms = build(
+        {"kind": "samudra", "widths": [4, 4], "dilations": [1, 2], "norm": "batch"}, 3, 2, Grid.gaussian(12)
+    )
     with pytest.raises(ValueError, match=r"network with moments of whole batches \(.*running_mean\), got 1"):
         rows_at_once(options, batch_norms)
