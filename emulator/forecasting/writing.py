@@ -230,7 +230,7 @@ def _fingerprint(output: Output, forecaster: Forecaster, times, schedule: Schedu
 
 def compact_json(options) -> str:
     """Options as JSON in one line, which stores and fingerprints keep; without new ones at their default."""
-    return json.dumps(as_before(options), separators=(",", ":"))
+    return json.dumps(as_before(options), separators=(",", ":"), default=str)
 
 
 def _write_block(forecaster, rows: Rows | None, path, group, block: Block, options, last, of_sea: Note) -> None:
