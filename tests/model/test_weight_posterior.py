@@ -97,12 +97,12 @@ def test_the_laplace_covariance_of_a_linear_network_is_that_of_bayesian_regressi
     features = torch.einsum("bihw,ij->bjhw", torch.randn(60, 3, *grid.shape), mixing)
     step, errors = LinearStep(16, 3), torch.linspace(0.5, 2, 16)
     truth = step.network(features).detach() + errors.view(-1, 1, 1) * torch.randn(60, 16, *grid.shape)
-    options = PosteriorOptions("laplace", layer="weight", samples=60, prior=100.0)
+    options = PosteriorOptions("laplace", layer="weight", samples=60, prior=1e4)
     made = laplace(step, Regression(features, truth, grid), options, "base")
     axes, std = made.tensors["axes/weight"].double(), made.tensors["std/weight"].double()
     seen = torch.einsum("bihw,bjhw->ij", features, features).double()
     for row in (0, 7, 15):
-        expected = torch.linalg.inv(seen / errors[row].double() ** 2 + 100 * torch.eye(3))
+        expected = torch.linalg.inv(seen / errors[row].double() ** 2 + 1e4 * torch.eye(3))
         found = axes @ torch.diag(std[row] ** 2) @ axes.T
         torch.testing.assert_close(found, expected, rtol=0.35, atol=0.1 * float(expected.diagonal().min()))
     assert torch.equal(made.draw(0, 1, 0.0)["weight"], step.network.weight.detach())
