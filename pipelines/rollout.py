@@ -25,6 +25,7 @@ from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network
 from emulator.model.checkpoint import describe
+from emulator.model.posterior import Posterior
 from emulator.model.saved_model import check_match, load_model, with_gaps, with_step
 from emulator.model.step import Step
 from emulator.model.stepper import Stepper
@@ -79,7 +80,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     step = TimeStep.of(dataset).times(length)
     steps = count_steps(step, config.lead_days, config.lead)
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
-    thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
+    thin, weights, drawn = ThinOptions.of(config.thin.model_dump()), models.weights(), models.drawn(ensemble)
     if config.vertical is not None:
         predicted = (*first.layout.prognostic.names, *first.layout.diagnostic.names)
         check_pressures(dataset, config.vertical.pressure, predicted, thin)
@@ -91,10 +92,10 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     climates = {config.output: config.offsets}
     climates |= {store: config.scenarios[name].offsets for name, store in config.scenario_stores.items()}
     for store, offsets in climates.items():
-        forecaster = made(models.steppers, store, ensemble, offsets)
+        forecaster = made(drawn.steppers, store, ensemble, offsets)
         schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
         attributes = attributes_of(dataset, first, ensemble, length, offsets)
-        write(Output(store, attributes, weights, thin, share), forecaster, inits, schedule, watched)
+        write(Output(store, attributes, drawn.weights(), thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
         plain = made([uncorrected], config.uncorrected)
@@ -158,6 +159,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
             saved = describe(path)
             make_network(saved["config"]["network"], Layout.from_json(saved["layout"]), grid_of(dataset), space)
     check_formats(config.also, dataset)
+    if config.ensemble is not None and config.ensemble.weights is not None:
+        Posterior.load(config.ensemble.weights)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])

@@ -248,9 +248,9 @@ class Forecaster:
         step = self.models[(int(row[0]) % self.members) % len(self.models)].at(number)
         if step.noise is None:
             return None
-        seed = self.ensemble.seed if self.ensemble else 0
+        seed, amplitude = (self.ensemble.seed, self.ensemble.noise_amplitude) if self.ensemble else (0, 1.0)
         named = [(times[r // self.members], int(r % self.members)) for r in row]
-        noise = step.noise.rows(forecast_key(seed, *name, number) for name in named)
+        noise = step.noise.rows((forecast_key(seed, *name, number) for name in named), amplitude)
         return to_device(noise, self.step.device)
 
 

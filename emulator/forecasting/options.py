@@ -27,6 +27,13 @@ class EnsembleOptions(Options):
     lag_hours: float = option(6.0, "between the starts of lagged members", above=0)
     cycles: int = option(6, "of breeding", minimum=1)
     cycle_hours: float = option(12.0, above=0)
+    noise_amplitude: float = option(
+        1.0, "factor of the noise that a stochastic network is given; 0: it is given none", minimum=0, new=True
+    )
+    weights: Path | None = option(
+        None, "a training's posterior, from which every member draws the network's weights", new=True
+    )
+    weights_scale: float = option(1.0, "factor of what members' weights depart by from their mean", minimum=0, new=True)
 
 
 @dataclasses.dataclass(frozen=True)

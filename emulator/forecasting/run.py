@@ -17,7 +17,9 @@ from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
 from emulator.model.bounds import without_bounds
+from emulator.model.posterior import Posterior, with_drawn_weights
 from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
+from emulator.model.step import Step
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import CLOSED
@@ -74,7 +76,7 @@ def forecast(
     saved = getattr(models.first, "metadata", None)
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble)
-    models = models.bounded(bounds)
+    models = models.bounded(bounds).drawn(ensemble)
     length = step_length(models.first.layout, dataset, step_hours)
     ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
     sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
@@ -184,6 +186,21 @@ class Models:
         stages = list(zip(starts, loaded, strict=True))
         return cls([Cascade(stages) if cascade else first, *(load_model(path, device, space) for path in more)])
 
+    def drawn(self, ensemble: EnsembleOptions | None) -> "Models":
+        """One for each member, with weights of its own, where an ensemble asks for it; raises `ValueError` for several models
+        beside that, and `CheckpointError` for what is no distribution of weights."""
+        if ensemble is None or ensemble.weights is None:
+            return self
+        if len(self.stages()) > 1 or not isinstance(self.first, Step):
+            raise ValueError(
+                "Expected one checkpoint, without a cascade or member_checkpoints, for ensemble.weights, got others"
+            )
+        posterior = Posterior.load(ensemble.weights)
+        how = ensemble.seed, ensemble.weights_scale
+        return Models(
+            [with_drawn_weights(self.first, posterior, how[0], member, how[1]) for member in range(ensemble.members)]
+        )
+
     def bounded(self, bounds: str) -> "Models":
         """The same models, with "none" without an envelope of the training data; raises `ValueError` for other words."""
         if bounds not in ("trained", "none"):
@@ -228,7 +245,9 @@ class Models:
             raise ValueError(
                 f"Expected at least {len(self.steppers)} members for {len(self.steppers)} checkpoints, got {members}"
             )
-        alike = ensemble is not None and ensemble.kind == "none" and len(self.steppers) == 1
+        alike = (
+            ensemble is not None and ensemble.kind == "none" and ensemble.weights is None and len(self.steppers) == 1
+        )
         if alike and all(stage.noise is None for stage in stages):
             raise ValueError(
                 f"Expected a network with noise, or member_checkpoints, for an ensemble of kind none; {names[0]} has no "

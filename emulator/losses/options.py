@@ -23,6 +23,13 @@ class LossOptions(Options):
     members: int = option(2, "of crps and energy: forecasts of every sample", minimum=2)
     delta: float = option(1.0, "of huber: where the square ends", above=0)
     power: float = option(0.5, "of spectral: above 0 small scales count more")
+    alpha: float = option(
+        1.0,
+        "of crps and energy: 1 the fair score, 0 the plain one, between them almost fair",
+        new=True,
+        minimum=0,
+        maximum=1,
+    )
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:

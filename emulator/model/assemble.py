@@ -100,7 +100,9 @@ def conditions(
     noise, names = getattr(options, "noise", None), getattr(options, "condition", None)
     try:
         return (
-            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space) if noise else None,
+            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style)
+            if noise
+            else None,
             Scalars(names, channels.given, channels.lengths, space) if names else None,
         )
     except ValueError as error:

@@ -12,6 +12,7 @@ from emulator.kernels.columns import whole
 from emulator.kernels.fields import Part, finished, normalised
 from emulator.kernels.library import alone
 from emulator.model.gaps import REFUSED, TOLD, completed, filled, known_in
+from emulator.model.in_parts import in_parts
 from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise
 from emulator.model.predictions import PREDICTIONS, Known
@@ -67,6 +68,7 @@ class Step(nn.Module):
         self.noise, self.scalars, self.prediction = noise, scalars, PREDICTIONS[predicts]
         self.metadata: dict = {}  # of the checkpoint that it was loaded from, else empty
         self.loaded = ""  # digest of its tensors as they were loaded
+        self.rows = 0  # that a training runs the network on at a time, see `in_parts`; 0: all
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
         self.forcing_scale = buffers.forcing
         for name in ("change_std", "damping", "spread", *OF_PLACES):  # None is no part of a checkpoint
@@ -172,7 +174,7 @@ class Step(nn.Module):
         more = {} if noise is None else {"noise": noise}
         if self.scalars is not None:
             more["condition"] = self.scalars(self.forcing_scale(forcing), clock, length)
-        predicted = self.network(self.inputs(state, forcing, clock, length, known), **more).float()
+        predicted = in_parts(self.network, self.rows, self.inputs(state, forcing, clock, length, known), **more).float()
         now = newest(state, self.layout)
         kept = now if self.relaxation is None else self.relaxation(now, self.resting)
         following, diagnostic = self._finished(predicted, kept, length, reference, known)

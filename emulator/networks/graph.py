@@ -22,6 +22,7 @@ from emulator.networks.conditions import (
     check_condition,
     check_noise,
     noise_count,
+    noise_style,
     scalar_count,
 )
 from emulator.networks.layers import Linear
@@ -97,8 +98,9 @@ class GraphNetwork(nn.Module):
         self.in_channels, self.out_channels, self.cells = in_channels, out_channels, part.cells
         width, precision = options.width, options.precision
         self.cell_in = Perceptron(in_channels, width, precision)
-        self.noise_channels, scalars = noise_count(options.noise), scalar_count(options.condition)
-        self.noise = NoiseModulation(self.noise_channels, width) if self.noise_channels else None
+        self.noise_channels, scalars = options.noise.count if options.noise else 0, scalar_count(options.condition)
+        self.noise = NoiseModulation(noise_count(options.noise), width) if self.noise_channels else None
+        self.noise_style = noise_style(options.noise)
         self.condition = nn.ModuleList(NoiseModulation(scalars, width) for _ in range(2 if scalars else 0))
         self.node_in = Perceptron(NODE_FEATURES, width, precision)
         self.register_buffer("nodes", torch.as_tensor(part.nodes), persistent=False)
@@ -126,6 +128,7 @@ class GraphNetwork(nn.Module):
                 f"Expected an input of shape ('batch', {self.in_channels}, *space) with {self.cells} cells, got "
                 f"{tuple(x.shape)}"
             )
+        noise = noise if self.noise_style is None else self.noise_style(noise)
         cells = self.cell_in(x.flatten(2).permute(2, 0, 1).contiguous())
         if self.noise is not None:
             cells = self.noise(cells, noise.flatten(2).permute(2, 0, 1).contiguous())

@@ -30,7 +30,7 @@ NOT_IDENTITY = {
     "log_every",
 }
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
-NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts"}
+NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts", "posterior"}
 NOT_IDENTITY |= {"start"}  # which is told by the weights' digest in place of their path
 
 

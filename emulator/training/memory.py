@@ -48,6 +48,7 @@ def _of_process(options, layout, grid, error, space) -> int:
     blank = StepBuffers.blank(layout, grid.shape, options.predict, degrees)
     step = make_step(options.network, layout, grid, blank, None, options.predict, space)
     rows, band = members_of(options.loss), band_of(grid, space)
+    step.rows = options.checkpoint_rows
     shape = grid.shape if band is None else (band.stop - band.start, *grid.shape[1:])
 
     def zeros(times: int, channels: int) -> torch.Tensor:

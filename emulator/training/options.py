@@ -201,6 +201,19 @@ class StartOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class PosteriorOptions(Options):
+    """A distribution of weights that a training leaves beside its checkpoint, for ensembles whose members draw theirs."""
+
+    kind: Literal["swag", "laplace"] = option(
+        "swag", "of the states that are kept after multiples of save_every updates, or of one layer's weight"
+    )
+    rank: int = option(20, "of swag: the last states whose departures from the mean are kept", minimum=2)
+    layer: str = option("", "of laplace: the last layer's weight, such as decoder.layers.0.weight")
+    samples: int = option(32, "of laplace: samples that the features are estimated from", minimum=4)
+    prior: float = option(1.0, "of laplace: precision of the prior", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainOptions(Options):
     """One network trained on one store, or on several that follow one another.
 
@@ -284,12 +297,22 @@ class TrainOptions(Options):
         new=True,
     )
     cache_gigabytes: float = option(3.0, "hold the period in memory when it needs at most this", minimum=0)
+    posterior: PosteriorOptions | None = option(
+        None, "a distribution of weights beside the checkpoint, for rollout.ensemble.weights; None: none", new=True
+    )
     loader_threads: int = option(2, "that read and decompress, when the period is not held in memory", minimum=1)
     precision: Literal["float32", "bfloat16"] = option(
         "float32", "of the network's products; budgets and losses are never halved"
     )
     compile: bool = option(False, "torch.compile the network")
     checkpoint_steps: bool = option(False, "compute steps again in the backward pass: less memory, a third slower")
+    checkpoint_rows: int = option(
+        0,
+        "forecasts, as the members of a sample, that the network is run on at a time, and again in the backward pass, so "
+        "that of the others only fields are kept; 0: all at once",
+        minimum=0,
+        new=True,
+    )
     parallel: ParallelOptions = option(ParallelOptions(), "what the processes share out: states, weights")
     save_every: int = option(250, "updates between resumable checkpoints", minimum=1)
     save_minutes: float = option(5.0, "time after which one is saved also between those", above=0)

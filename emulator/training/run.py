@@ -25,6 +25,7 @@ from emulator.model.gaps import REFUSED
 from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
+from emulator.networks.remembered import remembered
 from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
@@ -34,6 +35,7 @@ from emulator.training.gaps import refuse_gaps
 from emulator.training.identity import identity_of, stores_of
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
+from emulator.training.posterior import check_posterior, write_posterior
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
 from emulator.training.start import Start
@@ -109,6 +111,7 @@ class Training:
     def _run(self) -> None:
         options, first = self.options, self.processes.rank == 0
         stores, statistics, layout = self._opened()
+        check_posterior(options)
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         samples = self._samples(stores, layout, options.period)
@@ -125,6 +128,7 @@ class Training:
             start.put_into(step.network, layout, samples.grid, constants)
             log.info("it %s\n%s", start.describe(), start.table())
         step.to(self.device)
+        step.rows = rows_at_once(options, step.network)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
         trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
         output = Path(options.output)
@@ -138,12 +142,17 @@ class Training:
             if first:
                 kept, about = _kept(trainer, tensors, options)
                 about |= {"provenance": dict(self.hooks.provenance), "identity": trainer.identity}
-                if start is None or options.start.lora is None:
-                    checkpoint.remove(output / "adapters")  # of a training that this one replaces
+                for name in ("adapters", "changes"):
+                    checkpoint.remove(output / name)  # of a training that this one replaces
                 if start:
                     about["start"] = start.record()
-                    kept = start.save_adapters(output, kept, metadata | about)
+                    kept = start.save_alone(output, kept, metadata | about)
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
+                checkpoint.remove(output / "posterior")
+                if options.posterior:
+                    states = checkpoint.numbered(output, "state", trainer.identity)
+                    states = [path for path in states if checkpoint.describe(path)["update"] % options.save_every == 0]
+                    write_posterior(options.posterior, step, samples, output, states)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
     def _identities(self, stores) -> tuple[str, str]:
@@ -203,6 +212,8 @@ class Training:
         if start:
             start.put_into(network, layout, grid)
         choose(network, options.start)
+        rows_at_once(options, network)
+        check_posterior(options)
         given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given)
         if measured.activations:  # there is room for the loss and the fields around the network too
@@ -261,6 +272,16 @@ class Training:
         samples = self._samples(stores, layout, asked.period)
         how = asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience
         return Validation(samples, error, *how, members=members, squared=members == 1)
+
+
+def rows_at_once(options: TrainOptions, network: torch.nn.Module) -> int:
+    """Forecasts that a network is run on at a time, 0 for all. Raises `ValueError` for one that sees a batch as a whole."""
+    if options.checkpoint_rows and (moments := list(remembered(network))):
+        raise ValueError(
+            f"Expected train.checkpoint_rows 0 for a network with moments of whole batches ({moments[0]}), got "
+            f"{options.checkpoint_rows}"
+        )
+    return options.checkpoint_rows
 
 
 def climatology_of(
