@@ -50,13 +50,18 @@ def make_step(
     """
     given = conditions(network, channels, grid, space)
     made = make_network(network, channels, grid, space)
-    return Step(made, channels, buffers, scheme, *given, predicts, space)
+    step = Step(made, channels, buffers, scheme, *given, predicts, space)
+    if channels.border is not None:
+        step.prescribe(channels.border.frame(grid))
+    return step
 
 
 def make_network(network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE) -> nn.Module:
     """The network alone, freshly initialised. Raises `ValueError` where it does not fit the grid, or the processes."""
     signature = signature_of(channels)
-    return registry.build(network, len(signature.inputs), len(signature.outputs), grid, space, signature)
+    return registry.build(
+        network, len(signature.inputs), len(signature.outputs), grid, space, signature, channels.border
+    )
 
 
 def signature_of(layout: Layout) -> Signature:
@@ -80,6 +85,12 @@ def signature_of(layout: Layout) -> Signature:
     inputs += [Channel(f"{name}_known", "mask") for name in layout.prognostic.names] * (layout.gaps == TOLD)
     outputs = channels(layout.prognostic, "state") + channels(layout.diagnostic, "diagnostic")
     return Signature(tuple(inputs), tuple(outputs), layout.hours)
+
+
+def boundary_shape(layout: Layout, grid: Grid) -> tuple[int, int] | None:
+    """Channels and cells of the boundary that a network is given; None for none."""
+    border = layout.border
+    return border and (border.channels, len(border.frame(grid).index))
 
 
 def conditions(
@@ -139,6 +150,7 @@ def buffers(
         spread=column(found.spread) if needs_spread(samples.layout, predicts) else None,
         exists=exists(prognostic),
         diagnostic_exists=exists(samples.layout.diagnostic),
+        boundary=None if samples.boundary is None else samples.boundary.scale(samples.times[~samples.missing]),
     )
 
 
