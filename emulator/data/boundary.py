@@ -1,8 +1,8 @@
 """The state outside a limited area, from a store of driving data of any grid and step.
 
-Driving data are an analysis, of whose times a step takes those that it starts and ends at; or forecasts, of which it takes the
-one from the same initial time, at the same leads. In space they are interpolated to the cells of the frame (bilinear; of a
-list of points the nearest), in time linearly where their step is longer.
+Driving data are an analysis, of whose times a step takes those that it starts and ends at; or forecasts, of which it takes
+the one from the same initial time, at the same leads. In space they are interpolated to the cells of the frame (bilinear, of
+a list of points the nearest), in time linearly where their step is longer.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,14 @@ from torch import Tensor
 from emulator.data.border import TIMES, Border
 from emulator.data.channels import Channels
 from emulator.data.normalisation import Normalizer
-from emulator.planet.calendar import in_seconds, lead_seconds, later
-from emulator.planet.frame import Frame
+from emulator.planet.calendar import in_seconds, later, lead_seconds
 from emulator.planet.grid import Grid
-from emulator.planet.interpolation import Corners, bilinear, nearest, within
+from emulator.planet.interpolation import Corners, interpolated, to_grid
 from emulator.store.schema import grid_of, missing_times
 
 READ_TIMES = 32  # at once, of one variable
 MOST_BYTES = 1 << 30  # of fields at the frame that are kept in memory
 MOMENT_TIMES = 64  # from which mean and spread are taken
-EXACT = 1e-9  # share of a cell, below which a place is a cell's centre
-FAR = 2.0  # cells: a place farther from the nearest of a list of points is not covered by it
 
 
 class Boundary:
@@ -109,26 +106,14 @@ class Boundary:
 
     def _to(self, places: Grid) -> Corners:
         """From the driving data's cells to those of another grid. Raises `ValueError` where they do not reach so far."""
-        latitude, longitude = (np.broadcast_to(a, places.shape).ravel() for a in places.mesh())
-        found = nearest(self.grid, latitude, longitude) if self.grid.is_points else None
-        inside = self._near(found.index[0], latitude, longitude) if found else within(self.grid, latitude, longitude)
-        if not inside.all():
+        corners, covered = to_grid(self.grid, places)
+        if not covered.all():
             raise ValueError(
                 f"Expected driving data that cover the boundary, {self.border.width} cells {self.border.place} "
-                f"{self.frame.domain.describe()}, {self.name} ({self.grid.describe()}) lacks {int((~inside).sum())} of its "
-                f"{inside.size} cells"
+                f"{self.frame.domain.describe()}, {self.name} ({self.grid.describe()}) lacks {int((~covered).sum())} of its "
+                f"{covered.size} cells"
             )
-        found = found or bilinear(self.grid, latitude, longitude)
-        weight = np.where(found.weight < EXACT, 0.0, np.where(found.weight > 1 - EXACT, 1.0, found.weight))
-        return found._replace(weight=weight)
-
-    def _near(self, index: np.ndarray, latitude, longitude) -> np.ndarray:
-        """Which places lie within `FAR` cells of the driving data's nearest point."""
-        here, there = np.radians(latitude), np.radians(self.grid.latitude[index])
-        apart = np.radians(longitude - self.grid.longitude[index])
-        cosine = np.sin(here) * np.sin(there) + np.cos(here) * np.cos(there) * np.cos(apart)
-        size = np.sqrt(4 * np.pi * self.grid.cell_area[index])
-        return np.arccos(np.clip(cosine, -1, 1)) <= FAR * size
+        return corners
 
     def _check_variables(self) -> None:
         for name, levels in zip(self.channels.names, self.channels.levels, strict=True):
@@ -217,9 +202,7 @@ class Boundary:
         for name, levels in zip(self.channels.names, self.channels.levels, strict=True):
             values = np.asarray(self.dataset[name].isel(where).values)
             flat = values.reshape(len(values), max(1, levels), -1)
-            parts.append(
-                sum(flat[..., i].astype(np.float64) * w for i, w in zip(corners.index, corners.weight, strict=True))
-            )
+            parts.append(interpolated(flat, corners))
         return np.concatenate(parts, axis=1)
 
     def _refuse_standing_still(self, run, init, begin, end, state: np.ndarray) -> None:

@@ -124,7 +124,7 @@ class Samples:
       space: the processes that hold a state together; this one reads its rows. `grid` and `dataset` stay whole.
       boundary: of a limited area, driving data that have all times of the period.
 
-    Over eight parameters, the last two by name alone. Raises `ValueError` for rows that cannot be shared out to the processes.
+    Over eight parameters, the last two by name alone. Raises `ValueError` for rows that processes cannot share out.
     """
 
     def __init__(

@@ -100,7 +100,7 @@ def _trained_with(model: Stepper) -> Path:
 
 
 def _beside(options: DrivingOptions, layout: Layout, forecasts: Forecasts, output: Path | None):
-    """Forecasts of a global emulator from the same initial times, as far as the driven ones go, and what tells its weights."""
+    """Forecasts of a global emulator from the same initial times, as far as the driven ones go; and its digest."""
     analysis, emulator = open_analysis(options.store), load_model(options.checkpoint)
     check_match(emulator.metadata, analysis, options.checkpoint, options.store)
     if emulator.layout.border is not None:

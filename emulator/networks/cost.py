@@ -70,8 +70,8 @@ def measure(
 ) -> Cost:
     """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory.
 
-    `noise`, `scalars`: numbers of the random fields and scalars that the network takes besides its inputs; `boundary`: channels
-    and cells of a limited area's boundary.
+    `noise`, `scalars`: numbers of the random fields and scalars that the network takes besides its inputs; `boundary`:
+    channels and cells of a limited area's boundary.
     """
     parameters = sum(p.numel() for p in network.parameters())
     x = torch.zeros(1, inputs, *space)

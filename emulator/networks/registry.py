@@ -98,7 +98,7 @@ def build(
         )
     if space.size > 1 and border is not None:
         raise NetworkError(
-            f"Expected one process for a state with a boundary, {space.size} are to hold it together: parallel.space has to be 1"
+            f"Expected one process for a state with a boundary (parallel.space 1), got {space.size} that hold it together"
         )
     if space.size > 1 and not NETWORKS[kind].bands:
         raise NetworkError(

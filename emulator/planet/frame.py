@@ -77,7 +77,7 @@ def cells_to_border(grid: Grid) -> np.ndarray:
 
 def cells_over(grid: Grid, degrees: float) -> int:
     """Cells that a frame of a width in degrees needs, of a box's rows or a map's spacing on the sphere; at least 1."""
-    latitude, longitude = grid.mesh()
+    latitude, _ = grid.mesh()
     if grid.has_rows:
         spacing = float(np.abs(np.diff(grid.latitude)).mean())
     else:

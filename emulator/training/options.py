@@ -191,7 +191,7 @@ class BoundaryOptions(Options):
     width_degrees: float | None = option(None, "in place of width: as many cells as that needs", above=0)
     place: Literal["outside", "inside"] = option(
         "outside",
-        "inside: the outermost cells of the domain are set to the driving data after every step, and the loss leaves them out",
+        "inside: the outermost cells of the domain are set to the driving data after every step; the loss leaves them out",
     )
 
 

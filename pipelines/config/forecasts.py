@@ -220,6 +220,11 @@ class _Judged(Model):
         default_factory=dict,
         description="name in the report: forecasts in Zarr or NetCDF; scored on the initial times they share",
     )
+    driving: dict[str, Location] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="name in the report: forecasts of a driving model on any grid, put on the truth's and scored too",
+    )
     audit: dict[str, Location] = Field(
         default_factory=dict, description="more forecast stores whose budgets are audited, without being scored"
     )
@@ -250,9 +255,13 @@ class _Judged(Model):
 
     @pydantic.model_validator(mode="after")
     def _names_of_their_own(self) -> "_Judged":
-        for name in (*self.forecasts, *self.audit, *self.long_runs):
+        for name in (*self.forecasts, *self.driving, *self.audit, *self.long_runs):
             if name in TAKEN or not name.strip():
                 raise ValueError(f"Expected names of forecasts other than {', '.join(TAKEN)}, got {name!r}")
+        if self.driving and self.observations is not None:
+            raise ValueError("Expected verify.driving with a truth store, got it with observations")
+        if both := sorted(set(self.forecasts) & set(self.driving)):
+            raise ValueError(f"Expected names in driving that forecasts does not have, got {both[0]!r} in both")
         if both := sorted(set(self.forecasts) & set(self.audit)):
             raise ValueError(f"Expected names in audit that forecasts does not have, got {both[0]!r} in both")
         return self
