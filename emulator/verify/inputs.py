@@ -126,7 +126,7 @@ def open_inputs(
     """Opens and checks everything. `truth`, and the forecasts by their names, are paths, URLs, patterns or datasets.
 
     `truth` may be `Observations`, and a forecast a `Driving`, which is put on the truth's grid. `audit`: more forecasts whose
-    budgets are audited; `long_runs`: forecasts whose climate is scored; `references`: analyses that take the truth's place for
+    budgets are audited; `long_runs`: forecasts whose climate is scored; `references`: analyses in the place of the truth for
     some of these, by their names; `scenarios`: what `scenarios.Scenarios` holds and its options, with paths in place of
     datasets; `oceans`: of forecasts that were coupled with a network, by their names, what that forecast. Raises `ValueError`
     in one sentence that names what differs.

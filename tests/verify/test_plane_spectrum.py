@@ -5,6 +5,7 @@ import pytest
 
 from emulator.planet.grid import Grid
 from emulator.planet.regions import by_distance, region_weights
+from emulator.verify.metrics.rain import neighbourhood
 from emulator.verify.metrics.spectra import power_spectrum, spectrum_kind
 from emulator.verify.plane_spectrum import plane_spectrum
 
@@ -42,3 +43,11 @@ def test_regions_by_distance_leave_a_prescribed_frame_out():
     np.testing.assert_allclose(weights.sum((1, 2)), 1, rtol=1e-12)
     with pytest.raises(ValueError, match="which have sides"):
         region_weights(Grid.equiangular(8), ["centre"])
+
+
+def test_neighbourhoods_end_at_the_sides_of_a_limited_area():
+    field = np.random.default_rng(1).random((6, 8))
+    found = neighbourhood(field, 3, wraps=False)
+    expected = [[field[max(0, r - 1) : r + 2, max(0, c - 1) : c + 2].mean() for c in range(8)] for r in range(6)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(found[:, 1:-1], neighbourhood(field, 3)[:, 1:-1], rtol=1e-12)
