@@ -86,6 +86,11 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         predicted = (*first.layout.prognostic.names, *first.layout.diagnostic.names)
         check_pressures(dataset, config.vertical.pressure, predicted, thin)
 
+    if share[1] > 1 and config.boundary is not None and config.boundary.checkpoint is not None:
+        raise ValueError(
+            f"Expected one process with a global emulator at the boundary, got {share[1]}; roll that emulator out first and "
+            "give its store as rollout.boundary.store"
+        )
     boundary, told = boundary_of(config, first, dataset, Forecasts(inits, step, steps))
 
     def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
@@ -191,12 +196,9 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
     if config.ocean is not None:
         sea_of(config, load_model(config.checkpoint, "cpu"), dataset, length).check(inits)
-    if layout.border is not None and config.boundary is not None and config.boundary.checkpoint is None:
-        boundary_of(
-            config,
-            load_model(config.checkpoint, "cpu"),
-            dataset,
-            Forecasts(inits, TimeStep.of(dataset).times(length), steps),
-        )
+    beside = config.boundary is not None and config.boundary.checkpoint is not None  # takes as long as forecasts do
+    if (layout.border is not None or config.boundary is not None) and not beside:
+        forecasts = Forecasts(inits, TimeStep.of(dataset).times(length), steps)
+        boundary_of(config, load_model(config.checkpoint, "cpu"), dataset, forecasts)
     count = len(inits)
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

@@ -46,11 +46,6 @@ class Boundary:
         self._missing = np.zeros(len(self._axis), bool) if self.of_forecasts else missing_times(dataset)
         self._memory: dict[tuple, np.ndarray] = {}
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of what a step is given: channels and cells of the frame."""
-        return self.border.channels, len(self.frame.index)
-
     def check(self, inits: Sequence, begins: Sequence, ends: Sequence) -> None:
         """Raises `ValueError` unless the store has states for steps, as `given` takes them."""
         for init, *moments in zip(inits, begins, ends, strict=True):
