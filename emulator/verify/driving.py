@@ -34,6 +34,8 @@ def on_domain(dataset: xr.Dataset, domain: Grid) -> xr.Dataset:
 
     data = {}
     for name, field in dataset.data_vars.items():
+        if not {"init_time", "lead_time", *grid.dims} & set(field.dims):
+            data[name] = field.variable  # coefficients of the levels
         if not {"init_time", "lead_time", *grid.dims} <= set(field.dims):
             continue
         front = [d for d in field.dims if d not in ("init_time", *grid.dims)]
