@@ -9,14 +9,16 @@ import numpy as np
 import torch
 import xarray as xr
 
+from emulator.data.boundary import Boundary
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import check_offsets
 from emulator.exports.export import check_formats
+from emulator.forecasting.driving import Forecasts, driven
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
-from emulator.forecasting.options import EnsembleOptions, ThinOptions, ocean_options
+from emulator.forecasting.options import DrivingOptions, EnsembleOptions, ThinOptions, ocean_options
 from emulator.forecasting.pressure import check_pressures
 from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, count_steps
@@ -85,30 +87,38 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         predicted = (*first.layout.prognostic.names, *first.layout.diagnostic.names)
         check_pressures(dataset, config.vertical.pressure, predicted, thin)
 
+    if share[1] > 1 and config.boundary is not None and config.boundary.checkpoint is not None:
+        raise ValueError(
+            f"Expected one process with a global emulator at the boundary, got {share[1]}; roll that emulator out first and "
+            "give its store as rollout.boundary.store"
+        )
+    boundary, told = boundary_of(config, first, dataset, Forecasts(inits, step, steps))
+
     def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
         sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
-        return Forecaster(steppers, dataset, config.batch_size, ensemble, length, config.climatology, sea, offsets)
+        how = ensemble, length, config.climatology, sea, offsets
+        return Forecaster(steppers, dataset, config.batch_size, *how).driven_by(boundary)
 
     climates = {config.output: config.offsets}
     climates |= {store: config.scenarios[name].offsets for name, store in config.scenario_stores.items()}
     for store, offsets in climates.items():
         forecaster = made(drawn.steppers, store, ensemble, offsets)
         schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-        attributes = attributes_of(dataset, first, ensemble, length, offsets)
+        attributes = attributes_of(dataset, first, ensemble, length, offsets) | told
         write(Output(store, attributes, drawn.weights(), thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
         plain = made([uncorrected], config.uncorrected)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets)
+        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets) | told
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), watched)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = made(models.steppers[:1], config.long_run)
-        attributes = attributes_of(dataset, first, None, length, config.offsets)
+        attributes = attributes_of(dataset, first, None, length, config.offsets) | told
         output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     if space.rank == 0:
@@ -139,6 +149,18 @@ def sea_of(
     if config.parallel.space > 1 and config.ocean.kind != "slab":
         raise ValueError(f"Expected rollout.parallel.space 1 with a network as the ocean, got {config.parallel.space}")
     return make_sea(ocean_options(config.ocean.model_dump()), model, dataset, length, ensemble, output)
+
+
+def boundary_of(
+    config: RolloutConfig, model: Stepper, dataset: xr.Dataset, forecasts: Forecasts
+) -> tuple[Boundary | None, dict]:
+    """Driving data of a limited area, as far as the forecasts and the long run go; see `driven`."""
+    asked = config.boundary and DrivingOptions.of(config.boundary.model_dump())
+    if model.layout.border is not None and (config.long_run_days or config.long_run_lead):
+        raise ValueError(
+            "Expected no long run of a limited area with a boundary, whose driving data do not go on; set long_run_days: 0"
+        )
+    return driven(asked, model, grid_of(dataset), forecasts, config.output)
 
 
 def check(config: RolloutConfig, made: set[Path]) -> str:
@@ -177,5 +199,9 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
     if config.ocean is not None:
         sea_of(config, load_model(config.checkpoint, "cpu"), dataset, length).check(inits)
+    beside = config.boundary is not None and config.boundary.checkpoint is not None  # takes as long as forecasts do
+    if (layout.border is not None or config.boundary is not None) and not beside:
+        forecasts = Forecasts(inits, TimeStep.of(dataset).times(length), steps)
+        boundary_of(config, load_model(config.checkpoint, "cpu"), dataset, forecasts)
     count = len(inits)
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

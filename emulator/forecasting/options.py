@@ -80,6 +80,19 @@ class OceanNetworkOptions(Options):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class DrivingOptions(Options):
+    """Driving data at the boundary of a limited area (docs/limited_area.md)."""
+
+    store: Path = option(
+        about="an analysis (perfect boundaries) or forecasts; with a checkpoint the analysis it starts from"
+    )
+    checkpoint: Path | None = option(None, "a global emulator that runs beside, from the same initial times")
+    delay_hours: float = option(
+        0.0, "of stored forecasts: how long before the forecasts that they drive they start", minimum=0
+    )
+
+
 OCEANS = {"slab": SlabOptions, "emulator": OceanNetworkOptions}
 OceanOptions = SlabOptions | OceanNetworkOptions
 
@@ -101,6 +114,11 @@ def check_sea(ocean: object | None, offsets: Mapping[str, float]) -> None:
 def ocean_store(output: Path) -> Path:
     """Where an ocean's network writes beside the forecasts that it is coupled with."""
     return output.with_name(f"{output.stem}-ocean.zarr")
+
+
+def driving_store(output: Path) -> Path:
+    """Where a global emulator at the boundary writes beside the forecasts that it drives."""
+    return output.with_name(f"{output.stem}-driving.zarr")
 
 
 def pressure_store(output: Path) -> Path:

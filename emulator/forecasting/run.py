@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 
 from emulator.data.channels import Layout
+from emulator.forecasting.driving import Forecasts, driven
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
-from emulator.forecasting.options import EnsembleOptions, OceanOptions, ThinOptions, ocean_options
+from emulator.forecasting.options import DrivingOptions, EnsembleOptions, OceanOptions, ThinOptions, ocean_options
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
@@ -44,6 +45,7 @@ def forecast(
     ocean: OceanOptions | Mapping | None = None,
     bounds: str = "trained",
     offsets: Mapping[str, float] | None = None,
+    boundary: DrivingOptions | Mapping | str | os.PathLike | None = None,
 ) -> xr.Dataset:
     """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
@@ -61,6 +63,8 @@ def forecast(
       ocean: that steps the sea's temperature, such as `{"kind": "slab", "depth": 50}`; None: it is prescribed.
       bounds: "trained", or "none": states may leave the envelope of the training data.
       offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
+      boundary: of a limited area the path of driving data, an analysis or forecasts, or `{"checkpoint": PATH, "store": PATH}`
+        for a global emulator that runs beside; None: the analysis that it was trained with.
 
     Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
 
@@ -87,6 +91,12 @@ def forecast(
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, models.first, ensemble, length, offsets)
+    boundary = {"store": boundary} if isinstance(boundary, str | os.PathLike) else boundary
+    driving = DrivingOptions.of(boundary) if isinstance(boundary, Mapping) else boundary
+    forecasts = Forecasts(times, forecaster.forcing.step, steps)
+    outside, told = driven(driving, models.first, forecaster.forcing.grid, forecasts, output and Path(output))
+    forecaster.driven_by(outside)
+    attributes |= told
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
     write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)

@@ -20,7 +20,8 @@ from emulator.store.schema import levels_of
 
 
 class Weighted:
-    """Errors weighted by area, variable and level, of the steps of some samples. Cells where a field is not do not count.
+    """Errors weighted by area, variable and level, of the steps of some samples. Cells where a field is not, or where a
+    boundary prescribes it, do not count.
 
     Of several processes that hold a state together each has its part of an error: the sum over them is the error.
 
@@ -49,11 +50,18 @@ class Weighted:
                 np.zeros((group.count, *samples.grid.shape), bool) if mask is None else mask for mask, group in pairs
             )
             self.exists = torch.from_numpy(~np.concatenate(list(empty)))
+        if samples.boundary is not None and samples.boundary.frame.is_inside:
+            self.exists = self._interior(samples) if self.exists is None else self.exists & self._interior(samples)
         self.weights = channel_weights(channels, by_variable, diagnostic, level_weights(samples.dataset, by_level))
         self.scales = (
             channel_statistics(statistics, channels.prognostic, "difference_std"),
             channel_statistics(statistics, channels.diagnostic, "std"),
         )
+
+    def _interior(self, samples: Samples) -> torch.Tensor:
+        """Cells that no boundary prescribes, for every channel."""
+        count = samples.layout.prognostic.count + samples.layout.diagnostic.count
+        return torch.from_numpy(samples.boundary.frame.interior).expand(count, *samples.grid.shape)
 
     def error(self, kind: str = "mse", delta: float = 1.0) -> ScaledError:
         """A mean of single values' errors: "mse", "l1" or "huber"."""

@@ -55,7 +55,10 @@ def make_step(
     relaxation = None
     if buffers.rates is not None:
         relaxation = Relaxation(states_of(channels), grid, buffers.rates, space)
-    return Step(made, channels, buffers, scheme, *given, predicts, space, relaxation)
+    step = Step(made, channels, buffers, scheme, *given, predicts, space, relaxation)
+    if channels.border is not None:
+        step.prescribe(channels.border.frame(grid))
+    return step
 
 
 def states_of(layout: Layout) -> list[Channel]:
@@ -66,7 +69,9 @@ def states_of(layout: Layout) -> list[Channel]:
 def make_network(network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE) -> nn.Module:
     """The network alone, freshly initialised. Raises `ValueError` where it does not fit the grid, or the processes."""
     signature = signature_of(channels)
-    return registry.build(network, len(signature.inputs), len(signature.outputs), grid, space, signature)
+    return registry.build(
+        network, len(signature.inputs), len(signature.outputs), grid, space, signature, channels.border
+    )
 
 
 def signature_of(layout: Layout) -> Signature:
@@ -90,6 +95,12 @@ def signature_of(layout: Layout) -> Signature:
     inputs += [Channel(f"{name}_known", "mask") for name in layout.prognostic.names] * (layout.gaps == TOLD)
     outputs = channels(layout.prognostic, "state") + channels(layout.diagnostic, "diagnostic")
     return Signature(tuple(inputs), tuple(outputs), layout.hours)
+
+
+def boundary_shape(layout: Layout, grid: Grid) -> tuple[int, int] | None:
+    """Channels and cells of the boundary that a network is given; None for none."""
+    border = layout.border
+    return border and (border.channels, len(border.frame(grid).index))
 
 
 def conditions(
@@ -159,6 +170,7 @@ def buffers(
         exists=exists(prognostic),
         diagnostic_exists=exists(samples.layout.diagnostic),
         rates=by_degree,
+        boundary=None if samples.boundary is None else samples.boundary.scale(samples.times[~samples.missing]),
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from emulator.data.channels import Layout, kept_within
+from emulator.data.channels import Channels, Layout, kept_within
 from emulator.data.normalisation import Normalizer
 from emulator.kernels.columns import whole
 from emulator.kernels.fields import Part, finished, normalised
@@ -20,9 +20,15 @@ from emulator.model.relaxation import Relaxation
 from emulator.model.scalars import Scalars
 from emulator.model.stepper import StepResult, newest
 from emulator.parallel.space import ALONE, Space
+from emulator.planet.frame import Frame
 
 PLACES = ("sin_latitude", "cos_latitude_cos_longitude", "cos_latitude_sin_longitude")  # position on the unit sphere
 OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists")  # buffers `(channel, *space)`
+FRAME = (
+    "frame_cells",
+    "frame_channels",
+    "boundary_channels",
+)  # of a frame inside the domain, and which channels are set
 
 
 class Step(nn.Module):
@@ -70,7 +76,9 @@ class Step(nn.Module):
         self.loaded = ""  # digest of its tensors as they were loaded
         self.rows = 0  # that a training runs the network on at a time, see `in_parts`; 0: all
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
-        self.forcing_scale = buffers.forcing
+        self.forcing_scale, self.boundary_scale = buffers.forcing, buffers.boundary
+        for name in FRAME:
+            self.register_buffer(name, None, persistent=False)
         for name in ("change_std", "damping", "spread", *OF_PLACES):  # None is no part of a checkpoint
             value = getattr(buffers, name)
             self.register_buffer(name, space.cut(value) if value is not None and name in OF_PLACES else value)
@@ -81,6 +89,16 @@ class Step(nn.Module):
         plain = copy.copy(step)
         plain.scheme = None
         return plain
+
+    def prescribe(self, frame: Frame) -> None:
+        """Has every step end with the boundary's state in a frame of the domain's own cells; one outside changes nothing."""
+        if not frame.is_inside:
+            return
+        border, own = self.layout.border, self.layout.prognostic.slices
+        given = Channels(border.names, border.levels).slices
+        ours, theirs = ([n for name in own for n in range(at[name].start, at[name].stop)] for at in (own, given))
+        for name, index in zip(FRAME, (frame.index, ours, theirs), strict=True):
+            self.register_buffer(name, torch.as_tensor(index, device=self.device), persistent=False)
 
     def whole(self, name: str, tensor: Tensor) -> Tensor:
         """An entry of the state dict as a checkpoint has it; all processes of a space ask together."""
@@ -156,13 +174,15 @@ class Step(nn.Module):
         noise: Tensor | None = None,
         length: Tensor | float | None = None,
         reference: Tensor | None = None,
+        boundary: Tensor | None = None,
     ) -> StepResult:
         """One step from `state`; arguments as one time of `emulator.data.samples.Batch`.
 
         Of several lengths one comes as a number; to be told it by a tensor `(batch,)` the host waits for the device. Raises
-        `ValueError` for noise, a length or a climatology that the step does not take, and for none where it needs it.
+        `ValueError` for noise, a length, a climatology or a boundary that the step does not take, and for none where it needs
+        it.
         """
-        self._check(noise, length, reference)
+        self._check(noise, length, reference, boundary)
         common = self._common(length)
         if common is not None:
             length = torch.full((len(state),), common, dtype=torch.float64, device=state.device)
@@ -174,10 +194,14 @@ class Step(nn.Module):
         more = {} if noise is None else {"noise": noise}
         if self.scalars is not None:
             more["condition"] = self.scalars(self.forcing_scale(forcing), clock, length)
+        if boundary is not None:
+            more["boundary"] = self.boundary_scale(boundary)
         predicted = in_parts(self.network, self.rows, self.inputs(state, forcing, clock, length, known), **more).float()
         now = newest(state, self.layout)
         kept = now if self.relaxation is None else self.relaxation(now, self.resting)
         following, diagnostic = self._finished(predicted, kept, length, reference, known)
+        if self.frame_cells is not None:
+            following = self._with_frame(following, boundary)
         if self.scheme is None:
             return StepResult(following, diagnostic, {}, past=past)
         with torch.autocast(state.device.type, enabled=False):
@@ -188,6 +212,12 @@ class Step(nn.Module):
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
         return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
+
+    def _with_frame(self, following: Tensor, boundary: Tensor) -> Tensor:
+        """The state at the end of the step with that of the boundary in the frame, bit for bit."""
+        flat, end = following.flatten(2).clone(), boundary[:, self.layout.border.count :]
+        flat[:, self.frame_channels[:, None], self.frame_cells] = end[:, self.boundary_channels]
+        return flat.view_as(following)
 
     def _given_fluxes(self, forcing: Tensor) -> dict[str, Tensor]:
         """What the budgets need of the forcing: means over the step, 0 where they do not exist."""
@@ -244,7 +274,13 @@ class Step(nn.Module):
         mean, std = (values.view(-1, *space) for values in (self.state_scale.mean, self.state_scale.std))
         return Known(now, self.resting, mean, std, change, damping, self.spread, reference)
 
-    def _check(self, noise, length, reference):
+    def _check(self, noise, length, reference, boundary):
+        if (self.boundary_scale is None) != (boundary is None):
+            raise ValueError(
+                "Expected the state at the boundary of this limited area, got none"
+                if boundary is None
+                else "Expected no boundary for a network that was trained without one, got one"
+            )
         if (self.noise is None) != (noise is None):
             raise ValueError(
                 f"Expected {'no ' * (self.noise is None)}noise for this network's step, got {int(noise is not None)} of it"
@@ -270,6 +306,7 @@ class StepBuffers:
       static: features of the place: normalised static fields, masks where asked for, and position, `(feature, *space)`.
       spread: standard deviation about the time mean, `(channel, 1, 1)`, where a step needs it, else None.
       exists, diagnostic_exists: where the fields exist, `(channel, *space)` bool; None for everywhere.
+      boundary: normaliser of what a limited area is given at its boundary; None without one.
     """
 
     state: Normalizer
@@ -285,6 +322,7 @@ class StepBuffers:
     exists: Tensor | None = None
     diagnostic_exists: Tensor | None = None
     rates: Tensor | None = None
+    boundary: Normalizer | None = None
 
     @classmethod
     def blank(
@@ -311,6 +349,7 @@ class StepBuffers:
             exists=mask(layout.prognostic),
             diagnostic_exists=mask(layout.diagnostic),
             rates=None if degrees is None else torch.zeros(count, degrees),
+            boundary=layout.border and Normalizer.blank(layout.border.channels),
         )
 
 

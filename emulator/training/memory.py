@@ -7,7 +7,7 @@ from torch import nn
 
 from emulator.data.samples import Batch
 from emulator.losses.options import members_of
-from emulator.model.assemble import make_step
+from emulator.model.assemble import boundary_shape, make_step
 from emulator.model.relaxation import degrees_of
 from emulator.model.step import StepBuffers
 from emulator.parallel.rates import most_held
@@ -63,6 +63,7 @@ def _of_process(options, layout, grid, error, space) -> int:
         zeros(1, step.noise.count) if step.noise else None,
         torch.full((rows, 1), float(layout.lengths[0]), dtype=torch.float64) if layout.lengths != (1,) else None,
         zeros(1, prognostic) if step.prediction.reference else None,
+        None if (outside := boundary_shape(layout, grid)) is None else torch.zeros(rows, 1, *outside),
     )
     for parameter in step.parameters():
         parameter.grad = torch.zeros_like(parameter)  # there already: of the weights, whatever the batch

@@ -182,6 +182,20 @@ class LoraOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class BoundaryOptions(Options):
+    """Driving data outside a limited area, given at both ends of every step (docs/limited_area.md)."""
+
+    store: Path = option(about="analysis of any grid and step that covers the boundary")
+    variables: tuple[str, ...] | None = option(None, "None: the prognostic ones of the training")
+    width: int = option(4, "of the frame, in cells of the domain", minimum=1)
+    width_degrees: float | None = option(None, "in place of width: as many cells as that needs", above=0)
+    place: Literal["outside", "inside"] = option(
+        "outside",
+        "inside: the outermost cells of the domain are set to the driving data after every step; the loss leaves them out",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class StartOptions(Options):
     """Weights that a training starts from. Patterns are those of file names, for names of the network's parameters."""
 
@@ -256,6 +270,9 @@ class TrainOptions(Options):
         new=True,
     )
     climatology: Path | None = option(None, "of predict anomaly: the store that stats writes", new=True)
+    boundary: BoundaryOptions | None = option(
+        None, "of a limited area: the state outside; None: nothing is known of it", new=True
+    )
     network: dict[str, Any] = option({"kind": "sfno"})
     start: StartOptions | None = option(None, "weights to start from, in place of fresh ones", new=True)
     conservation: dict[str, Any] = option({})
