@@ -22,14 +22,17 @@ class NetworkError(ValueError):
 
 
 class Kind(NamedTuple):
-    """A registered network: its options, the function that makes it, its regions, and what else that function takes."""
+    """A registered network: its options, the function that makes it, its regions, and what else that function takes.
+
+    `boundary`: whether it encodes cells of a boundary itself.
+    """
 
     options: type[Options]
     build: Callable[..., nn.Module]
     regions: tuple[str, ...]
     bands: bool
     signature: bool
-    boundary: bool
+    boundary: bool = False
 
 
 NETWORKS: Registry[Kind] = Registry("network of a kind", __package__, error=NetworkError)
@@ -48,9 +51,10 @@ def network(
     `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself. `bands`: whether
     several processes can hold a state together; the function then takes the `Space` as an argument `space`, and the network
     the band of the grid that is its process's. `signature`: whether the function wants to know what the channels are, an
-    `emulator.networks.signature.Signature`, as an argument `signature`. `boundary`: whether the network may be given the
-    boundary of a region at places of its own; the function then takes these as `boundary` (a `Grid`, or None) and the number
-    of its channels as `boundary_channels`, and the network its values as `boundary`, `(batch, boundary_channels, *places)`.
+    `emulator.networks.signature.Signature`, as an argument `signature`. `boundary`: whether the network encodes the cells of
+    a limited area's boundary itself: the function then takes arguments `boundary`, their grid, and `boundary_channels`, and
+    the network is called with a tensor `boundary`, `(batch, boundary_channels, *boundary.shape)`, normalised; without a
+    boundary they are None, 0 and not given.
     """
     return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions, bands, signature, boundary)).build
 
@@ -72,8 +76,6 @@ def build(
     grid: Grid,
     space: Space = ALONE,
     signature: Signature | None = None,
-    boundary: Grid | None = None,
-    boundary_channels: int = 0,
 ) -> nn.Module:
     """The network of a configuration, freshly initialised.
 
@@ -81,7 +83,6 @@ def build(
       config: `kind` and its options, as in YAML or in a checkpoint's JSON.
       inputs, outputs: channels. grid: of the whole fields. space: the processes that hold a state together.
       signature: what the channels are, for networks that treat them by it; None: surface fields, the state first.
-      boundary, boundary_channels: places at which a region's boundary is given to the network, and the channels there.
     Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid or processes that the network
     does not fit.
     """
@@ -96,14 +97,8 @@ def build(
             f"Expected a network whose states {space.size} processes can hold together, got {kind!r}, whose cannot; networks "
             f"that can: {', '.join(name for name, known in NETWORKS.all().items() if known.bands)}"
         )
-    if boundary is not None and not NETWORKS[kind].boundary:
-        raise NetworkError(
-            f"Expected a network that takes a boundary at {boundary.describe()}, got {kind!r}, which does not; networks that "
-            f"do: {', '.join(name for name, known in NETWORKS.all().items() if known.boundary)}"
-        )
     more = {"space": space} if NETWORKS[kind].bands else {}
     more |= {"signature": signature or Signature.plain(inputs, outputs)} if NETWORKS[kind].signature else {}
-    more |= {"boundary": boundary, "boundary_channels": boundary_channels} if NETWORKS[kind].boundary else {}
     try:
         return NETWORKS[kind].build(made, inputs, outputs, grid, **more)
     except NetworkError:

@@ -7,13 +7,21 @@ from test_graph import plain_interaction, plain_perceptron
 from torch.testing import assert_close
 
 from emulator.networks.hierarchical import HierarchicalNetwork, HierarchicalOptions
-from emulator.networks.registry import NetworkError, build
+from emulator.networks.registry import NETWORKS, build, options
+from emulator.parallel.space import ALONE
 from emulator.planet.grid import Grid
 from emulator.sphere.level_graph import LevelGraph, in_order
 
 BOX = Grid.box(8, 9, (40, 60, 0, 30))
 RING = Grid.points([62.0, 62, 62, 38, 38, 38], [0.0, 15, 30, 0, 15, 30], np.full(6, 1e-3))
 CONFIG = dict(kind="hierarchical", width=16, rounds=2, levels=2, spacing=1.0)
+
+
+def bounded(config, inputs, outputs, channels):
+    """A network that is given a boundary at the ring."""
+    kind = NETWORKS[config["kind"]]
+    more = {"space": ALONE} if kind.bands else {}
+    return kind.build(options(config), inputs, outputs, BOX, boundary=RING, boundary_channels=channels, **more)
 
 
 def by_hand(seed=0):
@@ -115,10 +123,10 @@ def formula(net, graph, x, boundary):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_output_and_gradients_are_those_of_the_formula(sweeps, checkpointing, dtype):
-    options = HierarchicalOptions(sweeps=sweeps, width=16, rounds=2, checkpointing=checkpointing)
+    design = HierarchicalOptions(sweeps=sweeps, width=16, rounds=2, checkpointing=checkpointing)
     torch.manual_seed(0)
     graph = by_hand()
-    net = woken(HierarchicalNetwork(3, 2, graph, options, 4)).double()
+    net = woken(HierarchicalNetwork(3, 2, graph, design, 4)).double()
     x, boundary = torch.randn(2, 3, 5, dtype=torch.float64), torch.randn(2, 4, 1, dtype=torch.float64)
     expected = formula(net, graph, x, boundary)
     upstream = torch.randn_like(expected)
@@ -153,7 +161,7 @@ def test_gradients_are_those_of_differences(sweeps):
 )  # fmt: skip
 def test_a_boundary_is_heard_within_reach_and_is_no_part_of_the_output(config):
     torch.manual_seed(0)
-    net = woken(build(config, 3, 2, BOX, boundary=RING, boundary_channels=5))
+    net = woken(bounded(config, 3, 2, 5))
     x, boundary = torch.randn(2, 3, 8, 9), torch.randn(2, 5, 6)
     other = boundary.clone()
     other[:, :, 0] += 1  # the place in the north-west
@@ -170,18 +178,13 @@ def test_a_boundary_is_heard_within_reach_and_is_no_part_of_the_output(config):
 
 def test_one_round_on_one_level_carries_a_boundary_no_farther_than_its_edges():
     config = dict(kind="hierarchical", width=16, rounds=1, levels=1, spacing=1.0)
-    net = woken(build(config, 1, 1, BOX, boundary=RING, boundary_channels=1))
+    net = woken(bounded(config, 1, 1, 1))
     x, boundary = torch.randn(1, 1, 8, 9), torch.zeros(1, 1, 6)
     other = boundary.clone()
     other[..., 0] = 1
     with torch.no_grad():
         heard = (net(x, boundary=boundary) - net(x, boundary=other)).abs()[0, 0]
     assert heard[0, 0] > 1e-4 and (heard[-1] == 0).all() and (heard[:, -1] == 0).all()
-
-
-def test_kinds_without_boundaries_say_which_have_them():
-    with pytest.raises(NetworkError, match="takes a boundary at 6 points.*'unet'.*graph.*hierarchical"):
-        build(dict(kind="unet", width=8, depth=1), 3, 2, BOX, boundary=RING, boundary_channels=2)
 
 
 def test_noise_and_conditions_start_as_nothing_and_change_the_output_later():
