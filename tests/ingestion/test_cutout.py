@@ -19,11 +19,12 @@ def write(folder, name, grid, start=0, units="K"):
     """Temperatures at five times from `start` on and a field without time, on two levels."""
     rng, space = np.random.default_rng(start), ("latitude", "longitude")
     times = np.datetime64("2001-01-01", "ns") + (start + np.arange(5)) * np.timedelta64(6, "h")
+    moving = rng.normal(280, 9, (5, 2, *grid.shape))
     fields = {
-        "temperature": (("time", "level", *space), rng.normal(280, 9, (5, 2, *grid.shape)), {"units": units, "role": "prognostic"}),
+        "temperature": (("time", "level", *space), moving, {"units": units, "role": "prognostic"}),
         "land_sea_mask": (space, rng.uniform(size=grid.shape).astype("f4"), {"units": "1", "role": "static"}),
         f"only_{name}": (("time", *space), rng.normal(size=(5, *grid.shape)), {"units": "1", "role": "forcing"}),
-    }  # fmt: skip
+    }
     places = {"latitude": grid.latitude, "longitude": grid.longitude, "time": times, "level": [500.0, 850.0]}
     return write_store(folder, xr.Dataset(fields, places), f"{name}.zarr")
 
@@ -41,9 +42,8 @@ def test_points_are_the_regions_cells_and_those_of_the_globe_outside(tmp_path):
     outside = ~inside.ravel()
     np.testing.assert_array_equal(store["time"].values, fine["time"].values[2:])
     for number in range(3):
-        expected = np.concatenate(
-            [fine["temperature"].values[number + 2].reshape(2, -1), coarse["temperature"].values[number].reshape(2, -1)[:, outside]], -1
-        )  # fmt: skip
+        near, beyond = fine["temperature"].values[number + 2], coarse["temperature"].values[number]
+        expected = np.concatenate([near.reshape(2, -1), beyond.reshape(2, -1)[:, outside]], -1)
         np.testing.assert_array_equal(store["temperature"].values[number], expected)
     expected = np.concatenate([fine["land_sea_mask"].values.ravel(), coarse["land_sea_mask"].values.ravel()[outside]])
     np.testing.assert_array_equal(store["land_sea_mask"].values, expected)
