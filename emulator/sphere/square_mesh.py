@@ -18,6 +18,7 @@ from emulator.sphere.mesh import MeshGraph
 from emulator.sphere.plane import places, spacing
 
 FACTOR = 3
+ROUNDING = 1e-9  # so that half a diagonal reaches the cell in the very middle of four nodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ class _Mesh:
         found = []
         for shift in np.ndindex(*(2 * around + 1)):
             point, node = self._inside(np.arange(len(points)), *(nearest + np.array(shift) - around).T)
-            close = np.hypot(*(points[point] - self.places[node]).T) <= radius
+            close = np.hypot(*(points[point] - self.places[node]).T) <= radius * (1 + ROUNDING)
             found.append((point[close], node[close]))
         return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 

@@ -159,7 +159,7 @@ def test_a_mesh_is_finer_around_the_fine_cells_of_a_stretched_grid_alone():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="at least 27 cells across for 3 levels.*got 19.*lower `levels`"):
+    with pytest.raises(ValueError, match="at least 27 cells across for 3 levels.*got 25.2; lower `levels`"):
         square_levels(REGIONS["box"], SquareOptions())
     with pytest.raises(ValueError, match="within 100 degrees of its middle"):
         square_levels(Grid.gaussian(12), TWO)
