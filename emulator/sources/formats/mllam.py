@@ -161,7 +161,8 @@ class _Field(BackendArray):
         self._space = (len(order),) if dims == ("cell",) else tuple(len(places[dim][0]) for dim in dims)
         self._timed = "time" in array.dims
         self.dtype = array.dtype
-        self.shape = (*[array.sizes["time"]] * self._timed, *[len(features)] * leveled, *self._space)
+        times = (array.sizes["time"],) if self._timed else ()
+        self.shape = (*times, *[len(features)] * leveled, *self._space)
 
     def __getitem__(self, key):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
