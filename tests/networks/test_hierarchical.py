@@ -197,6 +197,8 @@ def test_noise_and_conditions_start_as_nothing_and_change_the_output_later():
     nets[1].load_state_dict(nets[0].state_dict(), strict=False)
     with torch.no_grad():
         assert torch.equal(nets[0](x), nets[1](x, noise, condition))
-        woken(nets[1])
+        for modulation in (nets[1].noise, *nets[1].condition):
+            for parameter in modulation.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape)
         assert not torch.equal(nets[1](x, noise, condition), nets[1](x, noise + 1, condition))
         assert not torch.equal(nets[1](x, noise, condition), nets[1](x, noise, condition + 1))

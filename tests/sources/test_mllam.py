@@ -23,8 +23,8 @@ CONFIG = """extra:
         semimajor_axis: 6371229.0
         semiminor_axis: 6371229.0
       standard_parallels:
-      - 56.7
-      - -56.7
+      - 50.0
+      - 6.0e+1
 output:
   variables: {}
 """
@@ -74,7 +74,7 @@ def test_fields_levels_cells_and_the_map_are_those_that_were_written(tmp_path):
     grid = grid_of(store)
     assert grid.kind == "projected" and grid.shape == (5, 7)
     np.testing.assert_allclose(grid.x, X)
-    assert grid.mapping["standard_parallel"] == [56.7, -56.7]
+    assert grid.mapping["standard_parallel"] == [50.0, 60.0]
     assert grid.mapping["longitude_of_central_meridian"] == 25.0 and grid.mapping["semi_major_axis"] == 6371229.0
 
 
