@@ -11,11 +11,14 @@ from torch import nn
 from emulator.data.channels import outside_of
 from emulator.data.normalisation import channel_statistics
 from emulator.data.samples import Samples
+from emulator.losses.options import RegionWeight
 from emulator.losses.registry import LOSSES
 from emulator.losses.scaled import ScaledError, channel_weights
 from emulator.model.lengths import growth
 from emulator.model.step import Step
 from emulator.options import Options
+from emulator.planet.grid import Grid
+from emulator.planet.regions import REGIONS, Region
 from emulator.store.schema import levels_of
 
 
@@ -29,6 +32,7 @@ class Weighted:
       samples: gives channels and grid. statistics: gives the scales of the channels.
       by_variable, diagnostic: as in `channel_weights`.
       by_level: "alike", "mass" (a layer's share of the air) or a number for each level from the top down.
+      region: a region and its share of the error; None: cells count by area.
     Raises `ValueError` where the store does not have what the weights need.
     """
 
@@ -39,9 +43,11 @@ class Weighted:
         by_variable: Mapping[str, float],
         by_level: str | Sequence[float] = "alike",
         diagnostic: float = 0.2,
+        region: RegionWeight | None = None,
     ):
         channels = samples.layout
         self.grid, self.space = samples.grid, samples.space
+        self.area = self.grid.area if region is None else with_share(self.grid, region)
         outside = [outside_of(samples.dataset, group) for group in (channels.prognostic, channels.diagnostic)]
         self.exists = None
         if any(mask is not None for mask in outside):
@@ -65,7 +71,7 @@ class Weighted:
 
     def error(self, kind: str = "mse", delta: float = 1.0) -> ScaledError:
         """A mean of single values' errors: "mse", "l1" or "huber"."""
-        whole = ScaledError(torch.as_tensor(self.grid.area), *self.scales, *self.weights, kind, delta, self.exists)
+        whole = ScaledError(torch.as_tensor(self.area), *self.scales, *self.weights, kind, delta, self.exists)
         return whole.cut(self.space)
 
     def over_length(self, step: Step, length: int) -> "Weighted":
@@ -84,6 +90,26 @@ class Weighted:
                 f"{', '.join(name for name, known in LOSSES.all().items() if known.bands)}"
             )
         return chosen.build(options, self)
+
+
+def with_share(grid: Grid, weight: RegionWeight) -> np.ndarray:
+    """Shares of the cells of the grid's shape, summing to 1, of which those of a region have what is asked for.
+
+    Within the region and outside cells count by area. Raises `ValueError` for an unknown region, one of land alone, and one
+    that has no cell of the grid or all.
+    """
+    region = Region((weight.box,)) if weight.name is None else REGIONS.get(weight.name)
+    if region is None or region.land:
+        names = [name for name, known in REGIONS.items() if not known.land]
+        raise ValueError(f"Expected a region in region_weight among {', '.join(names)}, got {weight.name!r}")
+    inside = region.contains(*grid.mesh())
+    if inside.all() or not inside.any():
+        raise ValueError(
+            f"Expected a region in region_weight with some of the cells of {grid.describe()}, got "
+            f"{'all' if inside.all() else 'none'}"
+        )
+    own, rest = (grid.area * cells for cells in (inside, ~inside))
+    return weight.share * own / own.sum() + (1 - weight.share) * rest / rest.sum()
 
 
 def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:

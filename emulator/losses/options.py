@@ -41,6 +41,22 @@ class LossOptions(Options):
         return LOSSES[kind].options.of(given)
 
 
+@dataclasses.dataclass(frozen=True)
+class RegionWeight(Options):
+    """A region whose cells count for a given share of the loss, whatever their number and area."""
+
+    share: float = option(about="of the loss, the rest of which the other cells have", above=0, below=1)
+    name: str | None = option(None, "a region by its name, as in verification")
+    box: tuple[float, ...] | None = option(None, "south, north, west, east in degrees; west may exceed east")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.name is None) == (self.box is None):
+            raise ValueError("Expected a name or a box of the region whose weight in the loss is set, and not both")
+        if self.box is not None and len(self.box) != 4:
+            raise ValueError(f"Expected south, north, west and east of a box, got {list(self.box)}")
+
+
 def members_of(loss: Options) -> int:
     """Forecasts of every sample that a loss compares: its option `members`, where it is a score of ensembles."""
     if getattr(loss, "kind", None) in SHARED and loss.kind not in OF_MEMBERS:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from emulator.losses.options import LossOptions, members_of
+from emulator.losses.options import LossOptions, RegionWeight, members_of
 from emulator.options import Options, option
 
 
@@ -284,6 +284,9 @@ class TrainOptions(Options):
         "alike", "of a variable's levels from the top down: alike, by their share of the air (mass), or one number each"
     )
     diagnostic_weight: float = option(0.2, "weight of the diagnostics that variable_weights leaves out", above=0)
+    region_weight: RegionWeight | None = option(
+        None, "a region and its share of the loss; None: cells count by area", new=True
+    )
     damping: float = option(
         1.0, "share of the optimal linear relaxation to the mean in the residual step", minimum=0, maximum=1
     )

@@ -239,7 +239,7 @@ class Training:
     def _weighted(self, samples: Samples, statistics: xr.Dataset) -> Weighted:
         options = self.options
         weights = options.variable_weights, options.level_weights, options.diagnostic_weight
-        return Weighted(samples, statistics, *weights)
+        return Weighted(samples, statistics, *weights, options.region_weight)
 
     def _samples(self, stores: Sequence[xr.Dataset], layout, period, boundary: Boundary | None) -> Samples:
         options = self.options
