@@ -140,5 +140,28 @@ class Assimilation(Protocol):
     several_times: bool
 
     def analyse(self, window: Window) -> Analysis:
-        """The analysis at the window's first time. Without observations it is the background, bit for bit."""
+        """The analysis at the window's first time, of at least one observation."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class WhereObserved:
+    """A kind of analysis for any window: without observations the background is the analysis, bit for bit."""
+
+    kind: Assimilation
+
+    @property
+    def ensemble(self) -> bool:
+        return self.kind.ensemble
+
+    @property
+    def static(self) -> bool:
+        return self.kind.static
+
+    @property
+    def several_times(self) -> bool:
+        return self.kind.several_times
+
+    def analyse(self, window: Window) -> Analysis:
+        """The kind's analysis at the window's first time, if there is an observation."""
+        return self.kind.analyse(window) if window.count else Analysis(window.background)
