@@ -102,7 +102,7 @@ def analysed(setup: Setup, before, times: Sequence, background: list[StepResult]
     members = _perturbed(setup, times[0], background[0].state, any(len(each.observed) for each in screened))
     at = setup.geometry
     places = SpherePlaces(at.grid, at.channels, at.at, at.constants.earth_radius)
-    window = Window(members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places)
+    window = Window(members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places, at)
     analysis = setup.assimilation.analyse(window)
     state, told = setup.increments.kept(analysis.state, background[0].state, setup.dry_mass)
     seconds = clocks.process_time() - began
@@ -162,7 +162,7 @@ class _Screened:
         good = rows.where(rejected == "")
         columns = torch.from_numpy(good.value), torch.from_numpy(good.error)
         place = good.latitude, good.longitude, good.level
-        observed = Observed(equivalents(setup.geometry, good), *columns, *place)
+        observed = Observed(equivalents(setup.geometry, good), *columns, *place, good)
         return cls(rows, rejected, observed, known, operator, before)
 
     def feedback(self, analysis: Tensor) -> Feedback:
