@@ -102,7 +102,9 @@ def analysed(setup: Setup, before, times: Sequence, background: list[StepResult]
     members = _perturbed(setup, times[0], background[0].state, any(len(each.observed) for each in screened))
     at = setup.geometry
     places = SpherePlaces(at.grid, at.channels, at.at, at.constants.earth_radius)
-    window = Window(members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places, at)
+    window = Window(
+        members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places, at
+    )
     analysis = setup.assimilation.analyse(window)
     state, told = setup.increments.kept(analysis.state, background[0].state, setup.dry_mass)
     seconds = clocks.process_time() - began

@@ -20,7 +20,7 @@ class LearnedOptions(Options):
     """A network that was trained to analyse, by the stage `learn`."""
 
     kind: Literal["learned"] = option("learned")
-    checkpoint: Path | None = option(None, "of the stage `learn`; None: that of the experiment")
+    checkpoint: Path | None = option(None, "that the stage `learn` has written; None: that of the experiment")
 
 
 @assimilation("learned", LearnedOptions)
@@ -30,14 +30,17 @@ class Learned:
     ensemble, static, several_times = False, False, False
 
     def __init__(self, options: LearnedOptions):
-        if options.checkpoint is None:
-            raise ValueError("Expected analysis.checkpoint, where the stage learn has put a network, for an analysis of "
-                             "kind learned, got none")
         self.path = options.checkpoint
         self._gridding: Gridding | None = None
 
     @functools.cached_property
     def model(self) -> LearnedAnalysis:
+        """Raises `ValueError` where there is none, or another kind of checkpoint."""
+        if self.path is None:
+            raise ValueError(
+                "Expected analysis.checkpoint, where the stage learn has put a network, for an analysis of kind learned, "
+                "got none"
+            )
         return LearnedAnalysis.load(self.path)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.assimilation.geometry import Geometry, is_component
+from emulator.assimilation.geometry import Geometry, are_components
 from emulator.assimilation.observations import Observations
 from emulator.assimilation.operators import OPERATORS
 
@@ -68,8 +68,9 @@ class Gridding:
         """
         is_raw = np.isin(rows.system, sorted({channel.system for channel in self.raw}))
         departures, values = rows.where(~is_raw), rows.where(is_raw)
-        self._check(departures)
+        self._check_operator(departures)
         channel, cell, sign = self._places(departures)
+        self._check_channels(departures, channel)
         count = self.geometry.channels.count
         value, confidence = self._put(departures, sign * departure[~is_raw], channel, cell, self.scale)
         number = self._numbers(values)
@@ -84,7 +85,9 @@ class Gridding:
     def _put(self, rows: Observations, values, channel, cell, scale) -> tuple[np.ndarray, np.ndarray]:
         """Means in units of the scale and confidences, flat."""
         cells = self.geometry.grid.area.size
-        weight = np.where(rows.confidence > 0, rows.confidence, 0.0) / rows.error**2  # one that is missing counts nothing
+        weight = (
+            np.where(rows.confidence > 0, rows.confidence, 0.0) / rows.error**2
+        )  # one that is missing counts nothing
         at, size = channel * cells + cell, len(scale) * cells
         total = np.bincount(at, weight, size)
         value = np.bincount(at, weight * np.where(weight > 0, values, 0.0), size)
@@ -97,8 +100,7 @@ class Gridding:
         """Channel, flat cell, and sign (of components beyond a pole) of the nearest of every row, `(row,)` each."""
         corners, weight, beyond = self.geometry.corners(rows.latitude, rows.longitude)
         row, nearest = np.arange(len(rows)), np.argmax(weight, 0)
-        component = np.array([is_component(name) for name in rows.variable], bool)
-        sign = np.where(beyond[nearest, row] & component, -1.0, 1.0)
+        sign = np.where(beyond[nearest, row] & are_components(rows.variable), -1.0, 1.0)
         if not len(rows):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), sign
         point = np.isin(rows.operator, (OPERATOR,))
@@ -111,24 +113,28 @@ class Gridding:
     def _numbers(self, rows: Observations) -> np.ndarray:
         """Which raw channel every row is of, `(row,)`. Raises `ValueError` for one that the network was not trained with."""
         known = {_key(*channel): number for number, channel in enumerate(self.raw)}
-        keys = [_key(*row) for row in zip(rows.system.tolist(), rows.variable.tolist(), rows.level.tolist(), strict=True)]
+        keys = [
+            _key(*row) for row in zip(rows.system.tolist(), rows.variable.tolist(), rows.level.tolist(), strict=True)
+        ]
         if unknown := [key for key in keys if key not in known]:
             system, variable, level = unknown[0]
             got = RawChannel(system, variable, np.nan if level is None else level)
             raise ValueError(f"Expected of raw systems {', '.join(map(str, self.raw))}, as in the training, got {got}")
         return np.array([known[key] for key in keys], np.int64)
 
-    def _check(self, rows: Observations) -> None:
-        """Raises `ValueError` for departures of another operator, or of channels that the training did not have."""
+    def _check_operator(self, rows: Observations) -> None:
+        """Raises `ValueError` for departures of another operator."""
         if (other := np.flatnonzero(rows.operator != OPERATOR)).size:
             first = other[0]
             raise ValueError(
                 f"Expected observations of the operator {OPERATOR} of all systems but raw ones, got {rows.operator[first]} "
                 f"of {rows.system[first] or 'a system without a name'}; `raw` of a training names systems taken as they are"
             )
-        if self.observed is None or not len(rows):
+
+    def _check_channels(self, rows: Observations, channel: np.ndarray) -> None:
+        """Raises `ValueError` for departures of channels that the training did not have."""
+        if self.observed is None:
             return
-        channel = self._places(rows)[0]
         if (new := np.flatnonzero(~self.observed[channel])).size:
             labels = self.geometry.channels.labels()
             known = [label for label, seen in zip(labels, self.observed, strict=True) if seen]

@@ -110,9 +110,7 @@ class LearnedAnalysis(nn.Module):
         raw = tuple(RawChannel(s, v, np.nan if level is None else level) for s, v, level in saved["raw"])
         names = [field.name for field in dataclasses.fields(Measures) if field.name != "raw"]
         measures = Measures(raw=raw, **{name: tensors[name] for name in names})
-        made = cls(
-            channels, grid_from_json(saved["grid"]), measures, AnalysisNetworkOptions.of(saved["network"])
-        )
+        made = cls(channels, grid_from_json(saved["grid"]), measures, AnalysisNetworkOptions.of(saved["network"]))
         made.load_state_dict(tensors)
         made.digest = saved["sha256"]
         return made.eval().requires_grad_(False)

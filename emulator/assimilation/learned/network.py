@@ -1,8 +1,8 @@
 """The network of a learned analysis: an increment from a background and from what is observed, on the grid.
 
-After FengWu-Adas (Chen et al. 2023): gated convolutions over values times confidence, and gated attention of the background to
-the observations, on grids halved several times. Raw values of a system are set against the background in a latent space, as
-in FuXi-DA (Xu et al. 2025), which knows no observation operator.
+After FengWu-Adas (Chen et al. 2023): gated convolutions over values times confidence, and gated attention of the background
+to the observations, on grids halved several times. Raw values of a system are set against the background in a latent space,
+as in FuXi-DA (Xu et al. 2025), which knows no observation operator.
 
 Whatever is observed passes through products without an offset, and the background only opens and shuts gates and asks: where
 nothing is observed within reach the increment is exactly zero.
@@ -97,9 +97,7 @@ class AnalysisNetwork(nn.Module):
         self.latent = latent
         if raw:
             self.raw = Pointwise(2 * raw, latent, bias=False)
-            self.column = nn.Sequential(
-                Pointwise(channels + fixed, latent), nn.GELU(), Pointwise(latent, latent)
-            )
+            self.column = nn.Sequential(Pointwise(channels + fixed, latent), nn.GELU(), Pointwise(latent, latent))
         before = [0, *widths[:-1]]
         self.background = nn.ModuleList(
             Background((b or channels + fixed) + confidences, w, place)
@@ -114,6 +112,7 @@ class AnalysisNetwork(nn.Module):
         self.up = nn.ModuleList(Gated(2 * w, w, w, place) for w, place in zip(widths[:-1], places[:-1], strict=True))
         self.head = Pointwise(width, channels, bias=False)
         nn.init.zeros_(self.head.weight)
+        self.own = nn.Parameter(torch.ones(channels, 1, 1))  # at the start every cell has its own observations alone
 
     def forward(self, background: Tensor, value: Tensor, confidence: Tensor, raw: Tensor, raw_confidence: Tensor):
         """The increment `(batch, channel, row, column)`.
@@ -124,7 +123,8 @@ class AnalysisNetwork(nn.Module):
           raw, raw_confidence: normalised values, and 0 to 1, `(batch, raw, row, column)`.
         Values count times their confidence, so that those of confidence 0 may be any.
         """
-        given, sure = [value * confidence], [confidence]
+        value = value * confidence
+        given, sure = [value], [confidence]
         if self.latent:
             there = raw_confidence.amax(1, keepdim=True)
             seen = self.raw(torch.cat([raw * raw_confidence, raw_confidence], 1))
@@ -146,7 +146,7 @@ class AnalysisNetwork(nn.Module):
             across, context = kept[n]
             x = self.narrow[n](self.halvings[n].back(x, *across.shape[2:]))
             x = across + self.up[n](torch.cat([across, x], 1), context)
-        return self.head(x)
+        return self.head(x) + self.own * value
 
     def _coarser(self, halve: nn.Module, observed: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """Means over the cells that are observed, times the confidence of four cells together, at most 1."""

@@ -61,6 +61,7 @@ class LearnOptions(Options):
     seed: int = option(0, "of weights, places, errors and times", minimum=0)
     save_every: int = option(100, "updates after which a state to go on from is saved", minimum=1)
     log_every: int = option(20, "updates in a row of metrics.jsonl", minimum=1)
+    overwrite: bool = option(False, "replace a finished training of other settings or data in `output`")
 
     def __post_init__(self):
         super().__post_init__()
