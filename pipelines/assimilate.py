@@ -6,7 +6,7 @@ import xarray as xr
 
 from emulator.assimilation.cycle import analysed
 from emulator.assimilation.cycle_store import CycleStore
-from emulator.assimilation.differences import expect_times, stored_states
+from emulator.assimilation.differences import expect_dates, expect_times, stored_states
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
 from emulator.forecasting.run import times_of
@@ -20,7 +20,6 @@ from pipelines.assimilation import (
     check_covariance,
     check_source,
     digest_of_file,
-    expect_dates,
     expect_states,
     forecasts_of,
     observations_around,

@@ -49,12 +49,6 @@ def without_places(config: Config, analysis) -> tuple[Config, list[str]]:
     return config.model_copy(update={"analysis": own}), [digest]
 
 
-def expect_dates(dataset: xr.Dataset) -> None:
-    """Raises `ValueError` for a store of another calendar than observations have."""
-    if dataset["time"].dtype.kind != "M":
-        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
-
-
 def observations_around(config: Config, times: list, step: TimeStep) -> int:
     """How many observations are nearest to some times, a step apart. Raises `ValueError` for none."""
     half = (step.later(times[0], 1) - times[0]) / 2

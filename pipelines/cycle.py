@@ -8,7 +8,7 @@ import xarray as xr
 
 from emulator.assimilation.cycle import Setup, next_window
 from emulator.assimilation.cycle_store import CycleStore
-from emulator.assimilation.differences import expect_times, stored_states
+from emulator.assimilation.differences import expect_dates, expect_times, stored_states
 from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
@@ -23,7 +23,6 @@ from pipelines.assimilation import (
     check_covariance,
     check_source,
     digest_of_file,
-    expect_dates,
     expect_states,
     forecasts_of,
     observations_around,

@@ -159,7 +159,7 @@ class _Screened:
         operator = equivalents(setup.geometry, seen)
         before = operator(background.double()).cpu().numpy()
         spread = before.std(0, ddof=1) if len(before) > 1 else None
-        pressure = _surface_pressure(setup.geometry, seen, background)
+        pressure = surface_pressure(setup.geometry, seen, background)
         rejected[known] = screen_background(seen, before.mean(0), spread, pressure, setup.quality)
         good = rows.where(rejected == "")
         columns = torch.from_numpy(good.value), torch.from_numpy(good.error)
@@ -181,7 +181,7 @@ class _Screened:
         return whole
 
 
-def _surface_pressure(geometry: Geometry, rows: Observations, background: Tensor) -> np.ndarray | None:
+def surface_pressure(geometry: Geometry, rows: Observations, background: Tensor) -> np.ndarray | None:
     """The background's surface pressure at every row, Pa, where levels are pressures that the ground may cut."""
     if geometry.levels is None or geometry.levels.kind != "pressure" or PRESSURE not in geometry.channels.names:
         return None

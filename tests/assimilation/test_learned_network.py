@@ -1,4 +1,4 @@
-"""The network of learned analyses: nothing of nothing, exactly; local; the same at every longitude; near the best analysis."""
+"""The network of learned analyses: nothing of nothing, exactly; local; turning with the globe; near the best analysis."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from emulator.planet.grid import Grid
 SMALL = AnalysisNetworkOptions(width=8, depth=2, heads=2, reach=1)
 GRIDS = {
     "gaussian": Grid.gaussian(12),
-    "with poles": Grid.equiangular(13, 24),
+    "with poles": Grid.equiangular(13, 24, poles=True),
     "box": Grid.from_coordinates(np.arange(50.0, 38.0, -1.0), np.arange(10.0, 26.0)),
 }
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.assimilation.cycle import surface_pressure
+from emulator.assimilation.differences import expect_dates
 from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.increments import Increments
@@ -61,6 +63,7 @@ class Learning:
     def __init__(self, options: LearnOptions, config: Mapping | None = None, provenance: Mapping | None = None):
         self.options, self.config, self.provenance = options, config, dict(provenance or {})
         self.dataset = open_analysis(options.store)
+        expect_dates(self.dataset)
         model = load_model(options.checkpoint, "cpu").requires_grad_(False)
         check_match(model.metadata, self.dataset, options.checkpoint, options.store)
         self.forecasts = Forecasts(model, self.dataset, seed=options.seed)
@@ -178,7 +181,8 @@ class Learning:
     def _given(self, rows: Observations, background: Tensor) -> Gridded:
         """Observations of one background on the grid, less those that quality control rejects."""
         before = equivalents(self.geometry, rows)(background[None].double())[0].numpy()
-        good = screen_background(rows, before, options=self.options.quality) == ""
+        pressure = surface_pressure(self.geometry, rows, background[None])
+        good = screen_background(rows, before, None, pressure, self.options.quality) == ""
         return self.gridding(rows.where(good), (rows.value - before)[good])
 
 
