@@ -121,7 +121,7 @@ class AnalysisNetwork(nn.Module):
           background: normalised, with the fixed fields, `(batch, channel + fixed, row, column)`.
           value, confidence: departures in units of the scale, and 0 to 1, `(batch, channel, row, column)`.
           raw, raw_confidence: normalised values, and 0 to 1, `(batch, raw, row, column)`.
-        Values count times their confidence, so that those of confidence 0 may be any.
+        Values count times their confidence, so that those of confidence 0 may be any number.
         """
         value = value * confidence
         given, sure = [value], [confidence]
