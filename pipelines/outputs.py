@@ -13,6 +13,7 @@ WRITTEN = {
     "stats": ("output", "climatology"),
     "train": ("output",),
     "observe": ("output",),
+    "learn": ("output",),
     "assimilate": ("output",),
     "cycle": ("output",),
     "rollout": ("output", "uncorrected", "long_run"),
@@ -53,7 +54,7 @@ def files(stage: str, config: Model) -> list[Path]:
     output = Path(config.output)
     if stage == "stats":
         return [output, *([config.climatology] if config.climatology else [])]
-    if stage == "train":
+    if stage in ("train", "learn"):
         return [output / "checkpoint"]
     if stage in ("assimilate", "cycle"):
         return [output / "analysis.zarr"]

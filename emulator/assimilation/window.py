@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.assimilation.geometry import Geometry
+from emulator.assimilation.observations import Observations
+
 Trajectory = Callable[[Tensor], list[Tensor]]
 
 
@@ -19,6 +22,7 @@ class Observed:
       operator: equivalents of a state, `(batch, channel, *space)` to `(batch, n)`, differentiable by torch.
       value, error: what was observed and its standard deviation, `(n,)` float64.
       latitude, longitude: where, degrees, `(n,)`; level: value of the vertical coordinate or NaN, `(n,)`.
+      rows: the table that they are of, for kinds that do not see them by their operators alone; None: not known.
     Raises `ValueError` for lengths that differ and for an error that is not above 0.
     """
 
@@ -28,9 +32,11 @@ class Observed:
     latitude: np.ndarray
     longitude: np.ndarray
     level: np.ndarray
+    rows: Observations | None = None
 
     def __post_init__(self):
-        lengths = {len(getattr(self, field.name)) for field in dataclasses.fields(self)[1:]}
+        columns = [getattr(self, field.name) for field in dataclasses.fields(self)[1:]]
+        lengths = {len(column) for column in columns if column is not None}
         if len(lengths) != 1:
             raise ValueError(f"Expected columns of observations of one length, got {sorted(lengths)}")
         if not bool((self.error > 0).all()):
@@ -83,6 +89,7 @@ class Window:
         what it was given; with gradients where they are enabled.
       covariance: of the background's error; None where the kind takes it from the ensemble.
       places: where the cells lie, for localisation; None where the kind needs none.
+      geometry: of the states, for kinds that place observations themselves; None where the kind needs none.
     """
 
     background: Tensor
@@ -90,6 +97,7 @@ class Window:
     forecast: Trajectory = lambda state: [state]
     covariance: Covariance | None = None
     places: Places | None = None
+    geometry: Geometry | None = None
 
     @property
     def count(self) -> int:
