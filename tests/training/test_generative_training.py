@@ -1,4 +1,4 @@
-"""Training and rollout of a network that samples its steps: exact targets, the same bits in any split and after a stop, budgets."""
+"""Networks that sample a step: exact targets, the same bits after a stop and in any batch, closed budgets."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ from emulator.model.assemble import network_of
 from emulator.model.generative import target
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
+from emulator.networks.generative import with_time
 from emulator.networks.registry import NetworkError
 from emulator.training.options import Phase, TrainOptions
 
@@ -95,6 +96,6 @@ def test_what_an_objective_cannot_be_trained_with_is_refused(more, message):
     ("network", "message"),
     [({"kind": "column"}, "can be told the time .*fuxi, .*sfno, .*unet, got 'column'"), (NOISY, "no network.noise")],
 )
-def test_networks_that_cannot_sample_are_refused(planet, tmp_path, network, message):
+def test_networks_that_cannot_sample_are_refused(network, message):
     with pytest.raises(NetworkError, match=message):
-        generative(planet, tmp_path, network=network)
+        with_time(network)
