@@ -1,7 +1,7 @@
 """Cold sampling of DYffusion (Cachay et al. 2023): the steps of a window from a forecaster and an interpolator.
 
-The forecaster tells the state at the end of a window of `horizon` steps from that at any step in it; the interpolator, which is
-stochastic by its dropout, tells a state between the window's start and its end. Both are functions:
+The forecaster tells the state at the end of a window of `horizon` steps from that at any step in it; the interpolator, which
+is stochastic by its dropout, tells a state between the window's start and its end. Both are functions:
 `forecast(state, step) -> end` and `interpolate(start, end, step) -> state`, with steps counted from 0 at the window's start.
 """
 
@@ -18,9 +18,9 @@ def sampled_step(
 ) -> tuple[Tensor, Tensor]:
     """The state one step on, and the end of the window as it is foreseen from here.
 
-    What is emitted is `state + (I(step + 1) - I(step))` with both interpolated to the same end (algorithm 2), so that what the
-    interpolator gets wrong alike at both is not added up. One step alone, so that a caller can put budgets right before the next
-    and stop anywhere inside a window: `start`, `state` and `step` are all that the next one needs.
+    What is emitted is `state + (I(step + 1) - I(step))` with both interpolated to the same end (algorithm 2): what the
+    interpolator gets wrong alike at both is not added up. It is one step alone, so that a caller can put budgets right before
+    the next and stop anywhere inside a window: `start`, `state` and `step` are all that the next one needs.
 
     Args:
       start: at the window's begin, `(batch, channel, *space)`. state: at `step`. horizon: steps of the window.
