@@ -1,4 +1,4 @@
-"""Networks under an objective: which kinds are told the time between noise and sample, and that it and the noise reach them."""
+"""Networks under an objective: which kinds are told the time between noise and sample, and that it reaches them."""
 
 import pytest
 import torch
