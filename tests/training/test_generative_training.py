@@ -60,7 +60,7 @@ def test_a_stopped_training_ends_with_the_same_bits(planet, trained, tmp_path):
 
 
 def test_members_are_the_same_in_any_batch_part_and_close_their_budgets(trained):
-    _, _, made = trained
+    kind, _, made = trained
     step, batch = made.step, made._order.batch(0)
 
     def forecast(members):
@@ -72,7 +72,8 @@ def test_members_are_the_same_in_any_batch_part_and_close_their_budgets(trained)
 
     together, alone = forecast([0, 1, 2])[-1], forecast([2])[-1]
     scale = step.change_std.clamp(min=1e-12)
-    assert_close(together.state[2:] / scale, alone.state / scale, rtol=0, atol=1e-3)
+    rounding = 1e-2 if kind == "edm" else 1e-3  # whose noise begins 80 times as large as the target
+    assert_close(together.state[2:] / scale, alone.state / scale, rtol=0, atol=rounding)
     assert not torch.allclose(together.state[0] / scale, together.state[1] / scale, atol=0.1)
     for result in forecast([0, 1]):
         closed = {name: value for name, value in result.record.items() if name.startswith("residual_after")}
