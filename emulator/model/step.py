@@ -240,7 +240,7 @@ class Step(nn.Module):
             moments = self.diagnostic_scale.mean, self.diagnostic_scale.std
             return finished(predicted.contiguous(), whole(now), bounds, scales, moments)
         change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
-        about = self._known(now, length, reference)
+        about = self.known(now, reference, length)
         following = self.prediction.following(about, change)
         if known is not None:
             following = completed(following, known, about, change, self.layout.prognostic)
@@ -265,8 +265,8 @@ class Step(nn.Module):
             return self.scheme.lasting(float(common)), None
         return self.scheme, None if length is None else length * self.scheme.atmosphere.step_seconds
 
-    def _known(self, now: Tensor, length: Tensor | None, reference: Tensor | None) -> Known:
-        """What the prediction starts from."""
+    def known(self, now: Tensor, reference: Tensor | None = None, length: Tensor | None = None) -> Known:
+        """What the prediction starts from, for a state `(batch, channel, *space)`."""
         change, damping = self.change_std, self.damping
         if length is not None and self.layout.lengths != (1,):
             change, damping = over_length(change, damping, self.spread, length)

@@ -11,6 +11,8 @@ from emulator.options import Options, option
 
 TIME_OF_YEAR = "time_of_year"  # a condition of two scalars, sine and cosine of the day of the year
 TIME_STEP = "time_step"  # of a network that makes steps of several lengths
+NOISE_TIME = "noise_time"  # of a network that samples are drawn with: where between noise and sample it is
+NOISE_TIME_FREQUENCIES = tuple(0.25 * 2.0**n for n in range(8))  # periods from 4 to 1/32 of the way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,14 @@ def noise_count(noise: NoiseOptions | None) -> int:
 
 def scalar_count(names: Sequence[str]) -> int:
     """Numbers that some conditions make."""
-    return sum(2 if name == TIME_OF_YEAR else 1 for name in names)
+    several = {TIME_OF_YEAR: 2, NOISE_TIME: 2 * len(NOISE_TIME_FREQUENCIES)}
+    return sum(several.get(name, 1) for name in names)
+
+
+def noise_time(time: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines of times `(batch,)` between noise and sample, `(batch, scalar)`; about 1 of them is the whole way."""
+    angles = 2 * torch.pi * time[:, None] * time.new_tensor(NOISE_TIME_FREQUENCIES)
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 class NoiseModulation(nn.Module):

@@ -274,6 +274,11 @@ class TrainOptions(Options):
         None, "of a limited area: the state outside; None: nothing is known of it", new=True
     )
     network: dict[str, Any] = option({"kind": "sfno"})
+    objective: dict[str, Any] = option(
+        {"kind": "regression"},
+        "regression by the loss, or how a step is sampled: flow_matching, interpolant or edm with its options",
+        new=True,
+    )
     start: StartOptions | None = option(None, "weights to start from, in place of fresh ones", new=True)
     conservation: dict[str, Any] = option({})
     optimizer: OptimizerOptions = option(OptimizerOptions())
@@ -353,6 +358,7 @@ class TrainOptions(Options):
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
 
+        self._check_generative()
         onward = any(phase.replays for phase in self.phases)
         if len(self.steps) > 1 and self.history > 1 and (onward or self.forecasts):
             raise ValueError(
@@ -371,6 +377,25 @@ class TrainOptions(Options):
         self._check_gaps([phase.masks for phase in self.phases if phase.masks])
         if self.steps and self.conservation.get("penalty"):
             raise ValueError("Expected steps of the store's own length with conservation.penalty, got others")
+
+    def _check_generative(self) -> None:
+        if self.objective == {"kind": "regression"}:
+            return
+        if self.loss.kind != "mse" or self.conservation.get("penalty"):
+            raise ValueError("Expected loss.kind mse and no conservation.penalty with train.objective, got others")
+        if (
+            self.steps
+            or self.gaps != "refused"
+            or any(p.rollout_steps > 1 or p.replays or p.masks for p in self.phases)
+        ):
+            raise ValueError(
+                "Expected phases of one step from true, whole states with train.objective, got rollout_steps, replay, "
+                "masks, gaps or steps of several lengths"
+            )
+        if self.start or self.parallel.space > 1:
+            raise ValueError(
+                "Expected fresh weights and states that one process holds with train.objective, got others"
+            )
 
     def _check_gaps(self, masks: list[MaskOptions]) -> None:
         if self.gaps == "refused":

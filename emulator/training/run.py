@@ -20,7 +20,16 @@ from emulator.files.one_writer import one_writer
 from emulator.kernels import freed_memory
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
-from emulator.model.assemble import boundary_shape, buffers, changes, conditions, input_count, make_network, make_step
+from emulator.model.assemble import (
+    boundary_shape,
+    buffers,
+    changes,
+    conditions,
+    input_count,
+    make_network,
+    make_step,
+    network_of,
+)
 from emulator.model.conserving import ConservationOptions, conservation, prepared
 from emulator.model.gaps import REFUSED
 from emulator.model.predictions import PREDICTIONS
@@ -126,7 +135,7 @@ class Training:
             constants = start.statistics(constants, layout, samples.grid)
         torch.manual_seed(options.seed)
         how = constants, closing.scheme, options.predict, self.space
-        step = make_step(options.network, layout, samples.grid, *how)
+        step = make_step(network_of(vars(options)), layout, samples.grid, *how)
         if start:
             start.put_into(step.network, layout, samples.grid, constants)
             log.info("it %s\n%s", start.describe(), start.table())
@@ -213,14 +222,14 @@ class Training:
         self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
         if space.size > 1:
-            make_network(options.network, layout, grid, space)  # refuses processes that it does not fit
-        network = make_network(options.network, layout, grid)
+            make_network(network_of(vars(options)), layout, grid, space)  # refuses processes that it does not fit
+        network = make_network(network_of(vars(options)), layout, grid)
         if start:
             start.put_into(network, layout, grid)
         choose(network, options.start)
         rows_at_once(options, network)
         check_posterior(options)
-        given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
+        given = (part.count if part else 0 for part in conditions(network_of(vars(options)), layout, grid))
         measured = cost.measure(network, input_count(layout), grid.shape, *given, boundary_shape(layout, grid))
         if measured.activations:  # there is room for the loss and the fields around the network too
 
