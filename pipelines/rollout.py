@@ -18,7 +18,7 @@ from emulator.forecasting.driving import Forecasts, driven
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
-from emulator.forecasting.options import DrivingOptions, EnsembleOptions, ThinOptions, ocean_options
+from emulator.forecasting.options import DiffusionOptions, DrivingOptions, EnsembleOptions, ThinOptions, ocean_options
 from emulator.forecasting.pressure import check_pressures
 from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, count_steps
@@ -79,6 +79,8 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
     first = models.first
     length = step_length(first.layout, dataset, config.step_hours)
+    models = models.diffused(config.diffusion and DiffusionOptions.of(config.diffusion.model_dump()), length)
+    first = models.first
     step = TimeStep.of(dataset).times(length)
     steps = count_steps(step, config.lead_days, config.lead)
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))

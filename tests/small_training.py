@@ -53,7 +53,7 @@ def loss_of(samples, statistics, config=CONFIG, penalty=None) -> StepLoss:
 
 
 def buffers_of(samples, statistics, config=CONFIG):
-    return buffers(samples, statistics, config.damping, config.margin, damping_by=config.damping_by)
+    return buffers(samples, statistics, config.damping, config.margin)
 
 
 def trainer(planet, directory, recipe=RECIPE, identity="same", network=None, config=CONFIG, **more) -> Trainer:

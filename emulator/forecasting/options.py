@@ -37,6 +37,15 @@ class EnsembleOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class DiffusionOptions(Options):
+    """Damping of small scales at every step of a rollout (`emulator.model.diffusion`)."""
+
+    hours: float = option(about="in which a degree falls to 1/e", above=0)
+    degree: int | None = option(None, "that degree; None: the highest that the grid holds", minimum=1)
+    order: int = option(4, "2: as heat diffuses; 4, 8: the smallest scales alone", minimum=2)
+
+
+@dataclasses.dataclass(frozen=True)
 class ThinOptions(Options):
     """What of the forecasts is written."""
 

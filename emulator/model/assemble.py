@@ -16,7 +16,6 @@ from emulator.generative.objectives import objective
 from emulator.model.bounds import MARGIN, bounds, envelope
 from emulator.model.gaps import TOLD
 from emulator.model.noise import NetworkNoise
-from emulator.model.relaxation import Relaxation, rates
 from emulator.model.scalars import Scalars
 from emulator.model.step import PLACES, Step, StepBuffers, needs_spread
 from emulator.networks import generative, registry
@@ -25,7 +24,6 @@ from emulator.networks.signature import Channel, Signature
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
-from emulator.sphere.transform import expect_transformable
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +52,7 @@ def make_step(
     """
     given = conditions(network, channels, grid, space)
     made = make_network(network, channels, grid, space)
-    relaxation = None
-    if buffers.rates is not None:
-        relaxation = Relaxation(states_of(channels), grid, buffers.rates, space)
-    step = Step(made, channels, buffers, scheme, *given, predicts, space, relaxation)
+    step = Step(made, channels, buffers, scheme, *given, predicts, space)
     if channels.border is not None:
         step.prescribe(channels.border.frame(grid))
     return step
@@ -150,13 +145,11 @@ def buffers(
     margin: float | Mapping[str, float] = MARGIN,
     kind: str = "envelope",
     predicts: str = "change",
-    damping_by: str = "channel",
 ) -> StepBuffers:
     """Normalisation, bounds, damping and static features from the statistics, of whole fields.
 
-    `damping`: share of the optimal linear relaxation, one rate a `channel` or each `degree` (`damping_by`); `margin`, `kind`:
-    see `emulator.model.bounds.bounds`; `predicts`: the name of a kind of prediction.
-    Raises `ValueError` for rates by degree of a grid without degrees, or of fields that do not exist everywhere.
+    `damping`: share of the optimal linear relaxation; `margin`, `kind`: see `emulator.model.bounds.bounds`;
+    `predicts`: the name of a kind of prediction.
     """
     prognostic = samples.layout.prognostic
     space = [1] * len(samples.grid.shape)
@@ -165,12 +158,7 @@ def buffers(
         log.info("Constant in training, held fixed: %s", ", ".join(constant))
     found = envelope(samples, statistics)
     lower, upper = bounds(kind, margin, found, samples)
-    relaxation = torch.where(change > 0, damping * 0.5 * (change / found.spread).square(), 0.0).clamp(max=1.0)
-    by_degree = None
-    if damping_by == "degree":
-        check_degrees(samples)
-        by_degree = rates(samples, states_of(samples.layout), found.mean.float(), relaxation, damping)
-        relaxation = torch.zeros_like(relaxation)
+    relaxation = torch.where(change > 0, damping * 0.5 * (change / found.spread).square(), 0.0)
 
     def column(values):
         return values.float().view(-1, *space)
@@ -186,25 +174,14 @@ def buffers(
         change_std=column(change),
         lower=lower,
         upper=upper,
-        damping=column(relaxation),
+        damping=column(relaxation.clamp(max=1.0)),
         resting=found.mean.float(),
         static=static_features(samples.dataset, samples.layout, samples.grid),
         spread=column(found.spread) if needs_spread(samples.layout, predicts) else None,
         exists=exists(prognostic),
         diagnostic_exists=exists(samples.layout.diagnostic),
-        rates=by_degree,
         boundary=None if samples.boundary is None else samples.boundary.scale(samples.times[~samples.missing]),
     )
-
-
-def check_degrees(samples: Samples) -> None:
-    """Raises `ValueError` where states have no coefficients by degree, for which one rate a channel is to be asked."""
-    try:
-        expect_transformable(samples.grid)
-        if outside_of(samples.dataset, samples.layout.prognostic) is not None:
-            raise ValueError("Expected fields that exist everywhere")
-    except ValueError as error:
-        raise ValueError(f"{error}, for train.damping_by degree; channel fits all") from error
 
 
 def changes(statistics: xr.Dataset, prognostic: Channels) -> torch.Tensor:

@@ -19,7 +19,6 @@ from emulator.model.assemble import make_step, network_of
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.gaps import REFUSED
 from emulator.model.migrations import SCHEMA, Content, migrated
-from emulator.model.relaxation import degrees_of
 from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
@@ -84,8 +83,7 @@ def load_model(
     channels, grid = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"])
     scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid, space)
     predicts = saved["config"].get("predict", "change")
-    degrees = degrees_of(grid) if saved["config"].get("damping_by") == "degree" else None
-    blank = StepBuffers.blank(channels, grid.shape, predicts, degrees)
+    blank = StepBuffers.blank(channels, grid.shape, predicts)
     step = make_step(network_of(saved["config"]), channels, grid, blank, scheme, predicts, space)
     step.load_state_dict({name: step.own(name, tensor) for name, tensor in tensors.items()})
     step.metadata, step.loaded = saved, tensors_digest(step)

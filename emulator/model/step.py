@@ -16,7 +16,6 @@ from emulator.model.in_parts import in_parts
 from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise
 from emulator.model.predictions import PREDICTIONS, Known
-from emulator.model.relaxation import Relaxation
 from emulator.model.scalars import Scalars
 from emulator.model.stepper import StepResult, newest
 from emulator.parallel.space import ALONE, Space
@@ -38,9 +37,10 @@ class Step(nn.Module):
     fields, or the fields themselves, and the normalised diagnostics. Two measures keep long rollouts bounded, and cost
     nothing where the training data lie. Changes start from damped persistence instead of persistence: a relaxation towards
     the mean of the training period at the rate that a linear forecast would choose, `1/2 (std of change / std about the
-    mean)^2`, of a channel or of each of its degrees. And the result is kept inside the envelope of the training data, cell
-    by cell and widened by a margin; the corrections of the budgets come after that. Where a field does not exist it
-    is 0, as the network sees it and as it comes out, whatever went in.
+    mean)^2`. And
+    the result is kept inside the envelope of the training data, cell by cell and widened by a margin; the corrections of
+    the budgets come after that. Where a field does not exist it is 0, as the network sees it and as it comes out, whatever
+    went in.
 
     Args:
       network: `(batch, in, *space) -> (batch, prognostic + diagnostic, *space)`.
@@ -50,7 +50,6 @@ class Step(nn.Module):
       noise: of a stochastic network, the fields that callers draw for every step and member; else None.
       scalars: of a network that is conditioned on some, what they are; else None.
       predicts: the name of a kind of prediction.
-      relaxation: damped persistence by degree, where it is not one rate a channel, which is 0 then.
       space: the processes that hold a state together. Fields are then those of this process's rows; the buffers, of whole
         fields, are cut to them, and `whole` and `own` change the names of a state dict between the two.
     """
@@ -65,10 +64,10 @@ class Step(nn.Module):
         scalars: Scalars | None = None,
         predicts: str = "change",
         space: Space = ALONE,
-        relaxation: Relaxation | None = None,
     ):
         super().__init__()
-        self.relaxation = relaxation
+        self.diffusion: nn.Module | None = None  # of a rollout that asks for it, see `emulator.model.diffusion`
+        self.diffused_by = ""  # what was asked for, as stores of forecasts tell it
         self.space, self._nlat = space, buffers.static.shape[1]
         self.network, self.layout, self.scheme = network, layout, scheme
         self.noise, self.scalars, self.prediction = noise, scalars, PREDICTIONS[predicts]
@@ -198,8 +197,9 @@ class Step(nn.Module):
             more["boundary"] = self.boundary_scale(boundary)
         predicted = in_parts(self.network, self.rows, self.inputs(state, forcing, clock, length, known), **more).float()
         now = newest(state, self.layout)
-        kept = now if self.relaxation is None else self.relaxation(now, self.resting)
-        following, diagnostic = self._finished(predicted, kept, length, reference, known)
+        following, diagnostic = self._finished(predicted, now, length, reference, known)
+        if self.diffusion is not None:
+            following = torch.clamp(self.diffusion(following, self.resting), self.lower, self.upper)
         if self.frame_cells is not None:
             following = self._with_frame(following, boundary)
         if self.scheme is None:
@@ -302,7 +302,6 @@ class StepBuffers:
       change_std: standard deviation of the step difference, `(channel, 1, 1)`.
       lower, upper: envelope of the training data widened by the margin, `(channel, *space)`.
       damping: relaxation per step, `(channel, 1, 1)`, and resting: its target, `(channel, *space)`.
-      rates: relaxation per step by degree, `(channel, degree)`, in place of damping, which is 0 then; else None.
       static: features of the place: normalised static fields, masks where asked for, and position, `(feature, *space)`.
       spread: standard deviation about the time mean, `(channel, 1, 1)`, where a step needs it, else None.
       exists, diagnostic_exists: where the fields exist, `(channel, *space)` bool; None for everywhere.
@@ -321,14 +320,11 @@ class StepBuffers:
     spread: Tensor | None = None
     exists: Tensor | None = None
     diagnostic_exists: Tensor | None = None
-    rates: Tensor | None = None
     boundary: Normalizer | None = None
 
     @classmethod
-    def blank(
-        cls, layout: Layout, space: tuple[int, ...], predicts: str = "change", degrees: int | None = None
-    ) -> "StepBuffers":
-        """Placeholders of the right shapes, for a checkpoint to fill; `degrees` of rates, None where there are none."""
+    def blank(cls, layout: Layout, space: tuple[int, ...], predicts: str = "change") -> "StepBuffers":
+        """Placeholders of the right shapes, for a checkpoint to fill."""
         count, ones = layout.prognostic.count, [1] * len(space)
         features = layout.static.count + layout.masks + len(PLACES)
 
@@ -348,7 +344,6 @@ class StepBuffers:
             spread=torch.zeros(count, *ones) if needs_spread(layout, predicts) else None,
             exists=mask(layout.prognostic),
             diagnostic_exists=mask(layout.diagnostic),
-            rates=None if degrees is None else torch.zeros(count, degrees),
             boundary=layout.border and Normalizer.blank(layout.border.channels),
         )
 

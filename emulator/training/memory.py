@@ -8,7 +8,6 @@ from torch import nn
 from emulator.data.samples import Batch
 from emulator.losses.options import members_of
 from emulator.model.assemble import boundary_shape, make_step, network_of
-from emulator.model.relaxation import degrees_of
 from emulator.model.step import StepBuffers
 from emulator.parallel.rates import most_held
 from emulator.parallel.space import Space, band_of
@@ -44,8 +43,7 @@ def window_bytes(options: TrainOptions, layout, grid: Grid, error_of: Callable[[
 
 
 def _of_process(options, layout, grid, error, space) -> int:
-    degrees = degrees_of(grid) if options.damping_by == "degree" else None
-    blank = StepBuffers.blank(layout, grid.shape, options.predict, degrees)
+    blank = StepBuffers.blank(layout, grid.shape, options.predict)
     step = make_step(network_of(vars(options)), layout, grid, blank, None, options.predict, space)
     rows, band = members_of(options.loss), band_of(grid, space)
     step.rows = options.checkpoint_rows

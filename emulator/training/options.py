@@ -295,11 +295,6 @@ class TrainOptions(Options):
     damping: float = option(
         1.0, "share of the optimal linear relaxation to the mean in the residual step", minimum=0, maximum=1
     )
-    damping_by: Literal["channel", "degree"] = option(
-        "channel",
-        "one rate of relaxation a channel, or one for each degree, on global Gaussian and equiangular grids",
-        new=True,
-    )
     ema: float = option(
         0.0, "decay of the exponential moving average of the weights; 0 keeps none", minimum=0, maximum=1
     )
@@ -370,10 +365,6 @@ class TrainOptions(Options):
             )
         if self.forecasts and onward:
             raise ValueError("Expected windows that start from forecasts or go on by replay, got both")
-        if self.damping_by == "degree" and (self.steps or self.gaps != "refused" or self.predict != "change"):
-            raise ValueError(
-                "Expected train.damping_by channel with train.steps, train.gaps or a prediction that is no change, got degree"
-            )
         self._check_gaps([phase.masks for phase in self.phases if phase.masks])
         if self.steps and self.conservation.get("penalty"):
             raise ValueError("Expected steps of the store's own length with conservation.penalty, got others")

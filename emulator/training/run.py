@@ -129,8 +129,7 @@ class Training:
         samples = self._samples(stores, layout, options.period, boundary)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
-        constants = buffers(samples, statistics, *bounds, options.predict, options.damping_by)
-        start = Start.of(options)
+        constants, start = buffers(samples, statistics, *bounds, options.predict), Start.of(options)
         if start:
             constants = start.statistics(constants, layout, samples.grid)
         torch.manual_seed(options.seed)

@@ -102,9 +102,6 @@ class Start:
             before, now = getattr(old, name), getattr(new, name)
             if before is not None and now is not None:
                 more[key] = _taken(before, now, states).float().view_as(getattr(constants, key))
-        rates = self.tensors.get("relaxation.rates")
-        if rates is not None and rates.shape[1:] == constants.rates.shape[1:]:
-            more["rates"] = _taken(rates, constants.rates, states)
         if grid.same_as(self.grid):
             more["resting"] = _taken(self.tensors["resting"], constants.resting, states)
         state, forcing, diagnostic = normal
@@ -197,10 +194,6 @@ def check_kind(options: TrainOptions, saved: Mapping) -> None:
     if (predicts := theirs.get("predict", "change")) != options.predict:
         raise ValueError(
             f"Expected predict {predicts}, as the checkpoint {name} that it starts from has, got {options.predict}"
-        )
-    if (by := theirs.get("damping_by", "channel")) != options.damping_by:
-        raise ValueError(
-            f"Expected damping_by {by}, as the checkpoint {name} that it starts from has, got {options.damping_by}"
         )
     conditions = [
         list(getattr(registry.options(config), "condition", ())) for config in (theirs["network"], options.network)

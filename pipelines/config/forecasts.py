@@ -8,6 +8,7 @@ from pydantic import Field
 
 from emulator.forecasting.options import (
     OCEANS,
+    DiffusionOptions,
     DrivingOptions,
     EnsembleOptions,
     PressureOptions,
@@ -28,9 +29,10 @@ TAKEN = ("persistence", "climatology", "truth")  # names that the scores use the
 # What a model of another package is not asked for.
 OWN_ALONE = (
     "cascade", "member_checkpoints", "ensemble", "beyond_store", "uncorrected_inits", "parallel", "step_hours", "climatology",
-    "ocean", "boundary", "bounds", "offsets", "scenarios",
+    "ocean", "boundary", "bounds", "diffusion", "offsets", "scenarios",
 )  # fmt: skip
 DrivingConfig = model_of(DrivingOptions)
+DiffusionConfig = model_of(DiffusionOptions)
 EnsembleConfig = model_of(EnsembleOptions)
 ThinConfig = model_of(ThinOptions)
 PressureConfig = model_of(PressureOptions)
@@ -120,6 +122,9 @@ class RolloutConfig(Model):
         "trained", json_schema_extra=NEW, description="none: states may leave the envelope of the training data"
     )
 
+    diffusion: DiffusionConfig | None = Field(
+        None, json_schema_extra=NEW, description="of small scales at every step, for long runs (docs/rollout.md)"
+    )
     offsets: dict[str, float] = Field(
         default_factory=dict,
         json_schema_extra=NEW,
