@@ -111,7 +111,7 @@ def _overlap(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def overlap_rows(source: Grid, target: Grid, poles: bool = False) -> np.ndarray:
-    """Shares of the target's rows, by area, that lie in each of the source's: `(target, source)`; `poles` has no meaning here."""
+    """Shares of the target's rows, by area, that lie in each of the source's: `(target, source)`, whatever `poles`."""
     there, here = -row_edges(source.latitude), -row_edges(target.latitude)  # increasing southwards
     return _cleaned(_overlap(there, here) / np.diff(here)[:, None])
 

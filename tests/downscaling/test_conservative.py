@@ -1,4 +1,4 @@
-"""The conservative layer: means of coarse cells to 1e-9 on grids that nest or not, the smallest change, no rain below zero."""
+"""The conservative layer: means of coarse cells to 1e-9 on grids that nest or not, the smallest change, no rain below 0."""
 
 import numpy as np
 import pytest
