@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from emulator.downscaling.downscaler import Downscaler
-from emulator.downscaling.fields import Interpolation, clock_of, given_to
+from emulator.downscaling.fields import Interpolation, clock_of, first_guess, given_to
 from emulator.downscaling.options import ApplyOptions
 from emulator.store.schema import grid_of, time_step_seconds
 
@@ -94,7 +94,7 @@ class Making:
         """Fine fields of every interval once, `(batch, step, channel, *fine)`."""
         step, device = self.step, self.step.device
         if self.options.method == "bilinear":
-            return step.guess(given)
+            return first_guess(self.plan, given).double()
         given, clock, coarse = (x.to(device) for x in (given, clock, coarse))
         with torch.inference_mode():
             if step.generative is None:

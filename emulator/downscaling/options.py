@@ -22,6 +22,9 @@ class DownscalingOptions(Options):
         "deterministic", "the mean of what may be below the coarse fields, or samples of it"
     )
     network: dict[str, Any] = option({"kind": "unet"}, "kind and options, as in a training of forecasts")
+    objective: dict[str, Any] = option(
+        {"kind": "flow_matching"}, "of a generative network: kind and options (emulator/generative/objectives.py)"
+    )
     optimizer: OptimizerOptions = option(OptimizerOptions())
     updates: int = option(2000, minimum=1)
     batch_size: int = option(8, "over all processes", minimum=1)

@@ -69,10 +69,15 @@ class PairWindow(nn.Module):
     def forward(self, batch: PairBatch, options: WindowOptions) -> tuple[Tensor, StepResult]:
         """The loss, a scalar, and the fine fields as the diagnostics of a step."""
         given, clock, truth = batch.forcing[:, 0], batch.clock[:, 0], batch.diagnostic[:, 0]
+        step, guess, none = self.step, self.step.guess(given, batch.coarse), truth[:, :0]
+        seen = step.inputs(given, clock)
         with torch.autocast(given.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-            added = self.step.network(self.step.inputs(given, clock))
-        fine = self.step.finished(added, given, batch.coarse).flatten(1, 2).float()
-        none = truth[:, :0]
+            if step.generative is not None:
+                target = ((truth.unflatten(1, guess.shape[1:3]) - guess) / step.residual_std).flatten(1, 2).float()
+                errors = step.generative.loss(step.network, target, seen, weights=self.loss.error.weights)
+                return errors.mean(), StepResult(none, truth, {})
+            added = step.network(seen)
+        fine = step.finished(added, guess, batch.coarse).flatten(1, 2).float()
         return self.loss.error(none, fine, none, truth), StepResult(none, fine, {})
 
 
@@ -121,7 +126,7 @@ class DownscalingTraining:
 
     @property
     def _config(self) -> dict:
-        return {"network": self.options.network, "kind": self.options.kind}
+        return {n: getattr(self.options, n) for n in ("network", "kind", "objective")}
 
     def describe(self) -> str:
         """One line: the network, its fields and how long it trains. Raises `ValueError` as `run` does."""
@@ -218,7 +223,7 @@ def measured(pairs: Pairs, static: Tensor, count: int) -> Scales:
     for first in range(0, len(chosen), BLOCK):
         batch = pairs.batch(chosen[first : first + BLOCK])
         given, truth = batch.forcing[:, 0], batch.diagnostic[:, 0]
-        residual = truth - blank.guess(given).flatten(1, 2)
+        residual = truth - blank.guess(given, batch.coarse).flatten(1, 2)
         for name, field in (("given", given), ("made", truth), ("residual", residual)):
             powers = torch.stack([(field.double() ** n * area).sum((-2, -1)).sum(0) for n in (1, 2)]) / len(chosen)
             sums[name] = sums.get(name, 0) + powers
@@ -229,10 +234,17 @@ def measured(pairs: Pairs, static: Tensor, count: int) -> Scales:
 
 
 def _error(step: Downscaler, by_variable: dict[str, float]) -> ScaledError:
-    """The squared error in units of the spread that the fine fields add to the first guess, so that this scores 1."""
+    """The squared error in units of the spread that fine fields add to interpolation with the means, so that this scores 1.
+
+    `weights` of it are those of the generative objectives' errors, `(made channel, *fine)` of mean 1.
+    """
     plan, none = step.plan, torch.zeros(0)
     targets = Layout(
         prognostic=Channels((), ()), diagnostic=plan.targets, forcing=Channels((), ()), static=Channels((), ())
     )
     weights = channel_weights(targets, by_variable, 1.0)[1].repeat(plan.steps)
-    return ScaledError(torch.as_tensor(step.grid.area), none, step.residual_std.flatten(), none, weights)
+    area = torch.as_tensor(step.grid.area)
+    error = ScaledError(area, none, step.residual_std.flatten(), none, weights)
+    own = (weights / weights.mean()).view(-1, *[1] * area.dim()) * (area / area.mean())
+    error.register_buffer("weights", own.float(), persistent=False)
+    return error

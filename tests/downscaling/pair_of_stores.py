@@ -22,7 +22,9 @@ def fine_planet(times: int = 24, grid: Grid = FINE) -> xr.Dataset:
     planet["geopotential_at_surface"] = planet["geopotential_at_surface"] + (100 * rough).astype(np.float32)
     planet["surface_pressure"] = planet["surface_pressure"] - (50 * rough).astype(np.float32)
     rain = planet["mean_total_precipitation_rate"]
-    planet["mean_total_precipitation_rate"] = rain.copy(data=np.maximum(rain.values * (1 + rough), 0).astype(np.float32))
+    planet["mean_total_precipitation_rate"] = rain.copy(
+        data=np.maximum(rain.values * (1 + rough), 0).astype(np.float32)
+    )
     return planet
 
 
