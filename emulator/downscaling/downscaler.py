@@ -153,7 +153,8 @@ class Timed(nn.Module):
 def make_downscaler(config: Mapping, plan: Plan, fine: Grid, coarse: Grid, scales: Scales) -> Downscaler:
     """A downscaler with a freshly initialised network.
 
-    `config`: with `network`, `kind` and `objective` as in `DownscalingOptions`. Raises `ValueError` for a network that does not fit.
+    `config`: with `network`, `kind` and `objective` as in `DownscalingOptions`. Raises `ValueError` for a network that does
+    not fit.
     """
     asked = registry.options(config["network"])
     if getattr(asked, "noise", None) or getattr(asked, "condition", None):
