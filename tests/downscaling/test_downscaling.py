@@ -71,6 +71,7 @@ def test_a_stopped_training_ends_with_the_bits_of_one_that_ran_through(trained, 
             torch.testing.assert_close(tensor, model.state_dict()[name], rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_store_that_was_stopped_goes_on_with_the_same_bits(trained, tmp_path, monkeypatch):
     _, _, coarse, model = trained
     downscale(model, coarse, tmp_path / "whole.zarr", batch_size=2)
@@ -92,11 +93,12 @@ def test_a_store_that_was_stopped_goes_on_with_the_same_bits(trained, tmp_path, 
         np.testing.assert_array_equal(whole, parts)
 
 
+@pytest.mark.slow
 def test_forecasts_become_forecasts_with_the_fields_of_analyses(trained, tmp_path):
     steps, _, coarse, model = trained
     given = em.open_analysis(coarse).isel(time=slice(0, 3))
     leads = given["time"].values - given["time"].values[0]
-    moving = given[["temperature", PRESSURE, RAIN]].rename(time="lead_time").assign_coords(lead_time=leads)
+    moving = given[["temperature", PRESSURE, RAIN, "half_level_a", "half_level_b"]].rename(time="lead_time").assign_coords(lead_time=leads)
     create_forecast(tmp_path / "f.zarr", moving, given["time"].values[:1], leads, {"fingerprint": "f"})
     write_forecast_init(tmp_path / "f.zarr", moving, 0)
     finish_forecast(tmp_path / "f.zarr")
@@ -109,6 +111,7 @@ def test_forecasts_become_forecasts_with_the_fields_of_analyses(trained, tmp_pat
     np.testing.assert_allclose(forecast["temperature"].values, same, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_members_differ_and_keep_the_same_means(tmp_path):
     fine, coarse = two_stores(tmp_path)
     train_downscaling(fine, coarse, tmp_path / "run", **OPTIONS | {"updates": 4}, kind="generative")
