@@ -98,7 +98,11 @@ def test_forecasts_become_forecasts_with_the_fields_of_analyses(trained, tmp_pat
     steps, _, coarse, model = trained
     given = em.open_analysis(coarse).isel(time=slice(0, 3))
     leads = given["time"].values - given["time"].values[0]
-    moving = given[["temperature", PRESSURE, RAIN, "half_level_a", "half_level_b"]].rename(time="lead_time").assign_coords(lead_time=leads)
+    moving = (
+        given[["temperature", PRESSURE, RAIN, "half_level_a", "half_level_b"]]
+        .rename(time="lead_time")
+        .assign_coords(lead_time=leads)
+    )
     create_forecast(tmp_path / "f.zarr", moving, given["time"].values[:1], leads, {"fingerprint": "f"})
     write_forecast_init(tmp_path / "f.zarr", moving, 0)
     finish_forecast(tmp_path / "f.zarr")
