@@ -99,7 +99,9 @@ class Batch:
         return [self._with(lambda tensor, n=n: tensor[n * size : (n + 1) * size]) for n in range(parts)]
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(**{name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()})
+        return type(self)(
+            **{name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()}
+        )
 
     def _tensors(self) -> list[Tensor]:
         return [part for part in vars(self).values() if isinstance(part, Tensor)]
