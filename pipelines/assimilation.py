@@ -35,18 +35,17 @@ def check_source(config: Config, source: xr.Dataset, path: Path | None, groups: 
 
 
 def expect_states(config: Config, dataset: xr.Dataset, analysis) -> None:
-    """Raises `ValueError` where a kind of analysis is made for other states than the model's, if it says what for."""
-    if expect := getattr(analysis, "expect", None):
-        channels = Layout.from_json(describe(config.checkpoint)["layout"]).prognostic
-        expect(Geometry.of(dataset, channels))
+    """Raises `ValueError` where a kind of analysis is made for other states than the model's."""
+    channels = Layout.from_json(describe(config.checkpoint)["layout"]).prognostic
+    analysis.expect(Geometry.of(dataset, channels))
 
 
 def without_places(config: Config, analysis) -> tuple[Config, list[str]]:
     """A configuration without where the weights of an analysis lie, if it has some, and what tells them from others."""
-    if not (digest := getattr(analysis, "digest", None)):
+    if analysis.digest is None:
         return config, []
     own = config.analysis.model_copy(update={"checkpoint": None})
-    return config.model_copy(update={"analysis": own}), [digest]
+    return config.model_copy(update={"analysis": own}), [analysis.digest]
 
 
 def observations_around(config: Config, times: list, step: TimeStep) -> int:

@@ -141,6 +141,9 @@ class Assimilation(Protocol):
     Attributes:
       ensemble: whether it takes its covariance from several members. static: whether it needs a `Covariance`.
       several_times: whether a window may have more than one.
+
+    One with weights of its own has besides a `digest`, which tells them from others, and one that is made for certain states
+    `expect(geometry)`, which raises `ValueError` for others.
     """
 
     ensemble: bool
@@ -169,6 +172,16 @@ class WhereObserved:
     @property
     def several_times(self) -> bool:
         return self.kind.several_times
+
+    @property
+    def digest(self) -> str | None:
+        """What tells the kind's weights from others'; None: it has none."""
+        return getattr(self.kind, "digest", None)
+
+    def expect(self, geometry: Geometry) -> None:
+        """Raises `ValueError` for states that the kind is not made for."""
+        if expect := getattr(self.kind, "expect", None):
+            expect(geometry)
 
     def analyse(self, window: Window) -> Analysis:
         """The kind's analysis at the window's first time, if there is an observation."""

@@ -14,6 +14,7 @@ import yaml
 from test_cycle import KILLED, cycled, dry_mass, same, written
 
 import emulator as em
+from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.learned.model import LearnedAnalysis
 from emulator.assimilation.observations import Observations
 from emulator.files.interruption import Interrupted
@@ -164,14 +165,9 @@ def test_other_weights_make_another_cycle_wherever_they_lie(finished, observed, 
     from pipelines.assimilation import without_places
 
     config = load_stage("cycle", written(finished, observed, tmp_path, analysis=kind(six)))
-
-    class Weights:
-        digest = "of the weights"
-
-    plain, told = without_places(config, Weights())
-    assert told == ["of the weights"] and plain.analysis.checkpoint is None
-    assert without_places(config, object()) == (config, [])
-    assert LearnedAnalysis.load(six / "checkpoint").digest == checkpoint.describe(six / "checkpoint")["sha256"]
+    plain, told = without_places(config, build(config.analysis.model_dump()))
+    assert told == [checkpoint.describe(six / "checkpoint")["sha256"]] and plain.analysis.checkpoint is None
+    assert without_places(config, build({"kind": "none"})) == (config, [])
 
 
 @pytest.mark.slow

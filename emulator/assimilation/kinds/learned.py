@@ -53,8 +53,6 @@ class Learned:
         return self.model.gridding(geometry)
 
     def analyse(self, window: Window) -> Analysis:
-        if not window.count:
-            return Analysis(window.background)
         (observed,) = window.observed
         if observed.rows is None or window.geometry is None:
             raise ValueError("Expected observations with their rows and a geometry for an analysis of kind learned")
