@@ -162,7 +162,9 @@ class _Beside:
             "time_step_seconds": self.forecaster.forcing.step.seconds,
             "checkpoint": self.emulator.metadata["sha256"],
         }
-        attributes |= {n: analysis.attrs[n] for n in ("vertical_coordinate", "constants", "source") if n in analysis.attrs}
+        attributes |= {
+            n: analysis.attrs[n] for n in ("vertical_coordinate", "constants", "source") if n in analysis.attrs
+        }
         if output is None:
             return in_memory(self.forecaster, self.inits, schedule, attributes, thin)
         path = driving_store(Path(output))

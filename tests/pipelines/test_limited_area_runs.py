@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from limited_area_stores import globe
-from small_store import store_of
+from small_store import store_of, write_store
 
 import emulator as em
 from emulator.store.forecast import open_forecast
@@ -120,7 +120,7 @@ def test_a_global_emulator_beside_drives_as_its_stored_forecasts_do(world, train
 
 
 def other_emulator(world, folder):
-    """Checkpoints that cannot drive: of fewer variables, and of a limited area."""
+    """A store and a checkpoint of surface pressure alone."""
     one = globe(12)[["surface_pressure"]]
     store, statistics = store_of(folder, one)
     em.train(
@@ -160,6 +160,33 @@ def test_parts_of_a_rollout_with_an_emulator_beside_are_refused(world, trained, 
     assert not output.exists()
 
 
+def test_an_emulator_beside_from_another_analysis_makes_other_forecasts(world, trained, tmp_path):
+    """A finished store is not taken for one that another analysis drives."""
+    arguments, output = beside(world, trained, "again")
+    assert main(arguments) == 0
+    first = open_forecast(output)["temperature"].values
+    changed = globe(40)
+    changed["temperature"] = changed["temperature"] + 3
+    path = write_store(tmp_path, changed)
+    with_fingerprint(path, "warmer")
+    given = [argument.replace(str(world / "analysis.zarr"), str(path)) for argument in arguments]
+    assert main(given) == 0
+    assert not np.array_equal(open_forecast(output)["temperature"].values, first)
+
+
+def with_fingerprint(path, value):
+    attributes = json.loads((path / "zarr.json").read_text())
+    attributes["attributes"]["fingerprint"] = value
+    (path / "zarr.json").write_text(json.dumps(attributes))
+
+
+def test_a_delay_of_an_emulator_beside_is_refused(world, trained, capsys):
+    arguments, output = beside(world, trained, "late")
+    assert main([*arguments, "rollout.boundary.delay_hours=6"]) != 0
+    assert "delay_hours with stored forecasts" in " ".join(capsys.readouterr().err.split())
+    assert not output.with_name("late-driving.zarr").exists()
+
+
 DRIVING = {
     "a variable": (lambda d: d.drop_vars("temperature"), "Expected temperature at the boundary"),
     "cells": (lambda d: d.isel(latitude=slice(2, 14), longitude=slice(7, 20)), "that cover the boundary"),
@@ -169,8 +196,6 @@ DRIVING = {
 
 @pytest.mark.parametrize("kind", DRIVING)
 def test_the_check_refuses_driving_data_that_do_not_do(world, trained, tmp_path, capsys, kind):
-    from small_store import write_store
-
     change, words = DRIVING[kind]
     path = write_store(tmp_path, change(globe(40)))
     assert main(["rollout", str(trained), "--check", f"rollout.boundary.store={path}"]) != 0
