@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from emulator.data.boundary import Boundary
-from emulator.data.channels import Layout
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import DrivingOptions, ThinOptions, driving_store
 from emulator.forecasting.schedule import Schedule
