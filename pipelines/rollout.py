@@ -14,7 +14,7 @@ from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import check_offsets
 from emulator.exports.export import check_formats
-from emulator.forecasting.driving import Forecasts, driven
+from emulator.forecasting.driving import Forecasts, check_driving, driven
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
@@ -154,14 +154,17 @@ def sea_of(
 
 
 def boundary_of(
-    config: RolloutConfig, model: Stepper, dataset: xr.Dataset, forecasts: Forecasts
+    config: RolloutConfig, model: Stepper, dataset: xr.Dataset, forecasts: Forecasts, check_only: bool = False
 ) -> tuple[Boundary | None, dict]:
-    """Driving data of a limited area, as far as the forecasts and the long run go; see `driven`."""
+    """Driving data of a limited area, as far as the forecasts go; see `driven`. `check_only`: nothing is made for them."""
     asked = config.boundary and DrivingOptions.of(config.boundary.model_dump())
     if model.layout.border is not None and (config.long_run_days or config.long_run_lead):
         raise ValueError(
             "Expected no long run of a limited area with a boundary, whose driving data do not go on; set long_run_days: 0"
         )
+    if check_only:
+        check_driving(asked, model, grid_of(dataset), forecasts)
+        return None, {}
     return driven(asked, model, grid_of(dataset), forecasts, config.output)
 
 
@@ -201,9 +204,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
     if config.ocean is not None:
         sea_of(config, load_model(config.checkpoint, "cpu"), dataset, length).check(inits)
-    beside = config.boundary is not None and config.boundary.checkpoint is not None  # takes as long as forecasts do
-    if (layout.border is not None or config.boundary is not None) and not beside:
+    if layout.border is not None or config.boundary is not None:
         forecasts = Forecasts(inits, TimeStep.of(dataset).times(length), steps)
-        boundary_of(config, load_model(config.checkpoint, "cpu"), dataset, forecasts)
+        boundary_of(config, load_model(config.checkpoint, "cpu"), dataset, forecasts, check_only=True)
     count = len(inits)
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

@@ -5,17 +5,17 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import xarray as xr
 
 from emulator.data.boundary import Boundary
-from emulator.data.channels import Layout
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import DrivingOptions, ThinOptions, driving_store
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.writing import Output, in_memory, write
-from emulator.model.saved_model import check_match, digest_of, load_model
+from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
 from emulator.model.stepper import Stepper
 from emulator.planet.calendar import TimeStep
 from emulator.planet.grid import Grid
@@ -63,16 +63,16 @@ def driven(
             raise ValueError("Expected no rollout.boundary with a network that was trained without one, got one")
         return None, {}
     options = options or DrivingOptions(store=_trained_with(model))
+    if options.delay_hours and options.checkpoint is not None:
+        _refuse_delay(options)
     if options.checkpoint is None:
         dataset = opened(options.store)
         kind, told = ("forecast" if "lead_time" in dataset.dims else "analysis"), dataset.attrs.get("fingerprint")
     else:
-        dataset, told = _beside(options, model.layout, forecasts, output)
-        kind = "emulator"
-    if options.delay_hours and kind != "forecast":
-        raise ValueError(
-            f"Expected delay_hours with stored forecasts at the boundary alone, got {options.delay_hours:g}"
-        )
+        beside = _Beside.of(options, model, domain, forecasts)
+        dataset, told, kind = beside.forecasts(output), beside.told, "emulator"
+    if options.delay_hours and kind == "analysis":
+        _refuse_delay(options)
     boundary = Boundary(dataset, border, domain, options.store, options.delay_hours * 3600)
     boundary.check(*forecasts.moments())
     record = {
@@ -84,6 +84,20 @@ def driven(
         "delay_hours": options.delay_hours,
     }
     return boundary, {"boundary": json.dumps(record, sort_keys=True)}
+
+
+def check_driving(options: DrivingOptions | None, model: Stepper, domain: Grid, forecasts: Forecasts) -> None:
+    """Raises `ValueError` as `driven` does, without the forecasts of a global emulator, which take as long as others do."""
+    if options is None or options.checkpoint is None or model.layout.border is None:
+        driven(options, model, domain, forecasts)
+        return
+    if options.delay_hours:
+        _refuse_delay(options)
+    _Beside.of(options, model, domain, forecasts)
+
+
+def _refuse_delay(options: DrivingOptions) -> NoReturn:
+    raise ValueError(f"Expected delay_hours with stored forecasts at the boundary alone, got {options.delay_hours:g}")
 
 
 def opened(path: Path) -> xr.Dataset:
@@ -99,34 +113,60 @@ def _trained_with(model: Stepper) -> Path:
     return Path(known)
 
 
-def _beside(options: DrivingOptions, layout: Layout, forecasts: Forecasts, output: Path | None):
-    """Forecasts of a global emulator from the same initial times, as far as the driven ones go; and its digest."""
-    analysis, emulator = open_analysis(options.store), load_model(options.checkpoint)
-    check_match(emulator.metadata, analysis, options.checkpoint, options.store)
-    if emulator.layout.border is not None:
-        raise ValueError(
-            f"Expected a global emulator at the boundary, {options.checkpoint} is of a limited area itself"
-        )
-    predicted = (*emulator.layout.prognostic.names, *emulator.layout.diagnostic.names)
-    if absent := [name for name in layout.border.names if name not in predicted]:
-        raise ValueError(
-            f"Expected a global emulator that predicts {', '.join(layout.border.names)} for the boundary, "
-            f"{options.checkpoint} does not predict {', '.join(absent)}"
-        )
-    forecaster = Forecaster([emulator], analysis, MINIMUM_BATCH)
-    step = forecaster.forcing.step
-    steps = int(np.ceil(forecasts.steps * forecasts.step.seconds / step.seconds - 1e-9))
-    schedule, thin = Schedule.every(steps), ThinOptions(variables=tuple(layout.border.names))
-    attributes = {
-        "title": "driving forecast",
-        "time_step_seconds": step.seconds,
-        "checkpoint": emulator.metadata["sha256"],
-    }
-    attributes |= {n: analysis.attrs[n] for n in ("vertical_coordinate", "constants", "source") if n in analysis.attrs}
-    told = emulator.metadata["sha256"]
-    if output is None:
-        return in_memory(forecaster, forecasts.inits, schedule, attributes, thin), told
-    path = driving_store(Path(output))
-    log.info("the boundary comes from %s, whose forecasts lie in %s", options.checkpoint, path)
-    write(Output(path, attributes, [digest_of(emulator)], thin), forecaster, forecasts.inits, schedule)
-    return open_forecast(path), told
+@dataclasses.dataclass(frozen=True)
+class _Beside:
+    """A global emulator that drives forecasts from the same initial times, as far as they go."""
+
+    options: DrivingOptions
+    emulator: Stepper
+    forecaster: Forecaster
+    names: tuple[str, ...]
+    inits: Sequence
+    steps: int
+
+    @classmethod
+    def of(cls, options: DrivingOptions, model: Stepper, domain: Grid, forecasts: Forecasts) -> "_Beside":
+        """On the driven model's device. Raises `ValueError` for one that cannot drive it, before a forecast is made."""
+        analysis, border = open_analysis(options.store), model.layout.border
+        emulator = load_model(options.checkpoint, model.device)
+        analysis = with_gaps(with_step(analysis, emulator.metadata), emulator.metadata)
+        if emulator.layout.border is not None:
+            raise ValueError(
+                f"Expected a global emulator at the boundary, {options.checkpoint} is of a limited area itself"
+            )
+        check_match(emulator.metadata, analysis, options.checkpoint, options.store)
+        predicted = (*emulator.layout.prognostic.names, *emulator.layout.diagnostic.names)
+        if absent := [name for name in border.names if name not in predicted]:
+            raise ValueError(
+                f"Expected a global emulator that predicts {', '.join(border.names)} for the boundary, "
+                f"{options.checkpoint} does not predict {', '.join(absent)}"
+            )
+        Boundary(analysis, border, domain, options.store)  # its forecasts have the analysis' cells and levels
+        forecaster = Forecaster([emulator], analysis, MINIMUM_BATCH, length=emulator.layout.lengths[0])
+        forecaster.check(forecasts.inits)
+        steps = int(np.ceil(forecasts.steps * forecasts.step.seconds / forecaster.forcing.step.seconds - 1e-9))
+        return cls(options, emulator, forecaster, tuple(border.names), forecasts.inits, steps)
+
+    @property
+    def told(self) -> str:
+        """Which emulator, from which analysis: forecasts that another one drives are others."""
+        return f"{self.emulator.metadata['sha256']} from {self.forecaster.dataset.attrs.get('fingerprint')}"
+
+    def forecasts(self, output: Path | None) -> xr.Dataset:
+        """Its forecasts, beside the output of those that they drive, or in memory without one."""
+        analysis, schedule = self.forecaster.dataset, Schedule.every(self.steps)
+        thin = ThinOptions(variables=self.names)
+        attributes = {
+            "title": "driving forecast",
+            "time_step_seconds": self.forecaster.forcing.step.seconds,
+            "checkpoint": self.emulator.metadata["sha256"],
+        }
+        attributes |= {
+            n: analysis.attrs[n] for n in ("vertical_coordinate", "constants", "source") if n in analysis.attrs
+        }
+        if output is None:
+            return in_memory(self.forecaster, self.inits, schedule, attributes, thin)
+        path = driving_store(Path(output))
+        log.info("the boundary comes from %s, whose forecasts lie in %s", self.options.checkpoint, path)
+        write(Output(path, attributes, [digest_of(self.emulator)], thin), self.forecaster, self.inits, schedule)
+        return open_forecast(path)

@@ -141,6 +141,7 @@ def test_output_and_gradients_are_those_of_the_formula(sweeps, checkpointing, dt
         assert_close(parameter.grad.double(), gradient, **close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweeps", ["sequential", "parallel"])
 def test_gradients_are_those_of_differences(sweeps):
     torch.manual_seed(0)
