@@ -187,6 +187,13 @@ def test_a_delay_of_an_emulator_beside_is_refused(world, trained, capsys):
     assert not output.with_name("late-driving.zarr").exists()
 
 
+@pytest.mark.parametrize("change", ["rollout.parallel.space=2", "rollout.long_run_days=2"])
+def test_the_check_refuses_processes_that_share_a_state_and_long_runs(world, trained, capsys, change):
+    assert main(["rollout", str(trained), "--check", change]) != 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert ("boundary" in text) and ("long run" in text or "process" in text), text
+
+
 DRIVING = {
     "a variable": (lambda d: d.drop_vars("temperature"), "Expected temperature at the boundary"),
     "cells": (lambda d: d.isel(latitude=slice(2, 14), longitude=slice(7, 20)), "that cover the boundary"),
