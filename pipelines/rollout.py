@@ -25,7 +25,7 @@ from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.sea import Sea
 from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
-from emulator.model.assemble import make_network
+from emulator.model.assemble import make_network, network_of
 from emulator.model.checkpoint import describe
 from emulator.model.posterior import Posterior
 from emulator.model.saved_model import check_match, load_model, with_gaps, with_step
@@ -168,6 +168,20 @@ def boundary_of(
     return driven(asked, model, grid_of(dataset), forecasts, config.output)
 
 
+def _check_weights(config: RolloutConfig) -> None:
+    """Raises `ValueError` where the members' weights are of another checkpoint, or of several."""
+    posterior = Posterior.load(config.ensemble.weights)
+    if config.cascade or config.member_checkpoints:
+        raise ValueError(
+            "Expected one checkpoint, without a cascade or member_checkpoints, for ensemble.weights, got others"
+        )
+    if posterior.base != (own := describe(config.checkpoint)["sha256"]):
+        raise ValueError(
+            f"Expected ensemble.weights of the checkpoint {config.checkpoint} ({own[:12]}), got those of "
+            f"{posterior.base[:12]}"
+        )
+
+
 def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
     if config.model is not None:
@@ -184,10 +198,13 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         space = Space.imagined(config.parallel.space)
         for path in checkpoints_of(config):
             saved = describe(path)
-            make_network(saved["config"]["network"], Layout.from_json(saved["layout"]), grid_of(dataset), space)
+            make_network(network_of(saved["config"]), Layout.from_json(saved["layout"]), grid_of(dataset), space)
     check_formats(config.also, dataset)
     if config.ensemble is not None and config.ensemble.weights is not None:
-        Posterior.load(config.ensemble.weights)
+        _check_weights(config)
+    if config.diffusion is not None:
+        asked = DiffusionOptions.of(config.diffusion.model_dump())
+        Models([load_model(path, "cpu") for path in checkpoints_of(config)]).diffused(asked, 1)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])

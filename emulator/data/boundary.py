@@ -5,6 +5,7 @@ the one from the same initial time, at the same leads. In space they are interpo
 a list of points the nearest), in time linearly where their step is longer.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,7 +45,7 @@ class Boundary:
         self._corners = self._to(self.frame.points)
         self._axis = self._seconds_of_axis()
         self._missing = np.zeros(len(self._axis), bool) if self.of_forecasts else missing_times(dataset)
-        self._memory: dict[tuple, np.ndarray] = {}
+        self._memory: OrderedDict[tuple, np.ndarray] = OrderedDict()
 
     def check(self, inits: Sequence, begins: Sequence, ends: Sequence) -> None:
         """Raises `ValueError` unless the store has states for steps, as `given` takes them."""
@@ -91,8 +92,8 @@ class Boundary:
     def hold(self, times: np.ndarray) -> None:
         """Reads the states at some increasing times of an analysis at once, as far as memory for them goes."""
         wanted = sorted({at for time in times for at in self._around(None, None, time)[:2]})
-        room = MOST_BYTES // (4 * self.channels.count * len(self.frame.index))
-        wanted = wanted[:room]
+        room = MOST_BYTES // (4 * self.channels.count * len(self.frame.index)) - len(self._memory)
+        wanted = wanted[: max(room, 0)]
         for first in range(0, len(wanted), READ_TIMES):
             some = wanted[first : first + READ_TIMES]
             fields = self._read(self._corners, {"time": slice(some[0], some[-1] + 1)})
@@ -169,12 +170,14 @@ class Boundary:
 
     def _stored(self, run: int | None, position: int) -> np.ndarray:
         """At the frame at a stored time or lead, kept in memory."""
-        if (run, position) not in self._memory:
+        found = self._memory.get((run, position))
+        if found is None:
             field = self._at(self._corners, run, position).astype(np.float32)
-            if 4 * field.size * (len(self._memory) + 1) > MOST_BYTES:
-                self._memory.clear()
-            self._memory[run, position] = self._checked(field, position)
-        return self._memory[run, position]
+            found = self._checked(field, position)
+            if 4 * field.size * (len(self._memory) + 1) > MOST_BYTES and self._memory:
+                self._memory.popitem(last=False)  # the oldest; another thread may read while this one does
+            self._memory[run, position] = found
+        return found
 
     def _checked(self, field: np.ndarray, position: int) -> np.ndarray:
         if not np.isfinite(field).all():

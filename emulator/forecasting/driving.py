@@ -21,7 +21,7 @@ from emulator.planet.calendar import TimeStep
 from emulator.planet.grid import Grid
 from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import open_forecast
-from emulator.store.schema import open_zarr
+from emulator.store.schema import fingerprint, open_zarr
 
 log = logging.getLogger(__name__)
 MINIMUM_BATCH = 8
@@ -67,7 +67,7 @@ def driven(
         _refuse_delay(options)
     if options.checkpoint is None:
         dataset = opened(options.store)
-        kind, told = ("forecast" if "lead_time" in dataset.dims else "analysis"), dataset.attrs.get("fingerprint")
+        kind, told = ("forecast" if "lead_time" in dataset.dims else "analysis"), _told(dataset, options.store)
     else:
         beside = _Beside.of(options, model, domain, forecasts)
         dataset, told, kind = beside.forecasts(output), beside.told, "emulator"
@@ -84,6 +84,14 @@ def driven(
         "delay_hours": options.delay_hours,
     }
     return boundary, {"boundary": json.dumps(record, sort_keys=True)}
+
+
+def _told(dataset: xr.Dataset, path: Path) -> str:
+    """What tells driving data from others: their fingerprint, or of stores of other tools the path, sizes and ends."""
+    if own := dataset.attrs.get("fingerprint"):
+        return str(own)
+    ends = [str(dataset[name].values[[0, -1]]) for name in ("time", "init_time", "lead_time") if name in dataset]
+    return fingerprint("driving", str(path), str(dict(dataset.sizes)), *ends)
 
 
 def check_driving(options: DrivingOptions | None, model: Stepper, domain: Grid, forecasts: Forecasts) -> None:

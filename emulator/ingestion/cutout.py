@@ -14,6 +14,7 @@ from emulator.ingestion.join import expect_stores
 from emulator.ingestion.options import IngestOptions
 from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
+from emulator.planet.interpolation import to_grid
 from emulator.planet.vertical import VERTICAL
 from emulator.sphere.icosphere import within
 from emulator.store.analysis import open_analysis
@@ -24,6 +25,7 @@ USED = {"sources", "kind", "settings"}  # options that mean something to stores 
 NO_FIELDS = ("cell_area", "missing", "interpolated")
 HALF_LEVELS = ("half_level_a", "half_level_b")
 REACH = 0.8  # sides of a fine cell: its corners are 0.71 from its centre where it is square
+AREA_TOLERANCE = 0.05  # of the sphere: what coarse cells at the region's edge overlap, or leave open
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +76,13 @@ def cut_out(options: IngestOptions, output) -> None:
 
 
 def covered(region: Grid, globe: Grid) -> np.ndarray:
-    """Which cells of a globe have their centres in a region, `(cell,)` boolean: within reach of one of its cells."""
+    """Which cells of a globe have their centres in a region, `(cell,)` boolean: between its cells or within reach of one."""
     fine, coarse = (unit_vectors(*(np.ravel(angle) for angle in grid.mesh())) for grid in (region, globe))
     side = float(np.sqrt(4 * np.pi * region.cell_area.max()))
     found = np.zeros(len(coarse), bool)
     found[within(coarse, fine, REACH * side)[0]] = True
-    return found
+    # cells of a box near a pole are longer than wide: between them lies what is in reach of none
+    return found if region.is_points else found | np.ravel(to_grid(region, globe)[1])
 
 
 def _stretched(grids: list[Grid], outside: np.ndarray) -> Grid:
@@ -88,6 +91,10 @@ def _stretched(grids: list[Grid], outside: np.ndarray) -> Grid:
     latitude, longitude = (np.concatenate([a, b[outside]]) for a, b in zip(*places, strict=True))
     area = np.concatenate([region.cell_area.ravel(), globe.area.ravel()[outside]])
     log.info("the areas of the points are %.5g of the sphere's together", area.sum())
+    if abs(area.sum() - 1) > AREA_TOLERANCE:
+        raise ValueError(
+            f"Expected a region and the globe's cells outside it that cover the sphere once, got {area.sum():.3g} of its area"
+        )
     return Grid.points(latitude, longitude % 360, area)
 
 

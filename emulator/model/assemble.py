@@ -52,6 +52,10 @@ def make_step(
     """
     given = conditions(network, channels, grid, space)
     made = make_network(network, channels, grid, space)
+    if channels.border is not None and scheme is not None:
+        raise ValueError(
+            "Expected conservation none with a boundary: corrections would change the states that it prescribes"
+        )
     step = Step(made, channels, buffers, scheme, *given, predicts, space)
     if channels.border is not None:
         step.prescribe(channels.border.frame(grid))

@@ -3,6 +3,7 @@
 The only place that knows the names of forecasts on disk. See docs/data.md for the schema.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def _open_file(path, chunks) -> xr.Dataset:
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"Expected a NetCDF file that opens at {path}, got {type(error).__name__}: {text}") from error
+
+
+def boundary_told(attributes: Mapping) -> dict:
+    """What a store says of the driving data of its limited area; nothing where another tool means something else by it."""
+    try:
+        told = json.loads(attributes.get("boundary", "{}"))
+    except (TypeError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and {"kind", "place", "width"} <= told.keys() else {}
 
 
 def check_forecast(dataset: xr.Dataset, path) -> xr.Dataset:

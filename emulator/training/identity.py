@@ -54,7 +54,7 @@ def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[st
         more += [_of_forecasts(options.forecasts.store), str(options.forecasts.lead_days)]
     if options.boundary is not None:
         values = {name: value for name, value in dataclasses.asdict(options.boundary).items() if name != "store"}
-        more.append(f"boundary {open_zarr(options.boundary.store).attrs.get('fingerprint')} {values}")
+        more.append(f"boundary {open_analysis(options.boundary.store).attrs.get('fingerprint')} {values}")
     if options.start is not None:
         more.append(identity_of_start(options.start))
     marks = [f"{'scenario ' if APART in store.attrs else ''}{store.attrs.get('fingerprint')}" for store in stores]

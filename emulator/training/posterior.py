@@ -1,5 +1,6 @@
 """Distributions of weights that a training leaves beside its checkpoint: SWAG of its states, Laplace of its last layer."""
 
+import copy
 import logging
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def laplace(step: Step, samples: Samples, options: PosteriorOptions, base: str) 
 
 def _outputs(step: Step, samples: Samples, start) -> tuple[Tensor, Tensor, Tensor]:
     """What the network makes of a sample, with gradients, and the errors of state and diagnostics in its units."""
-    batch, made = samples.batch([start], 1), []
+    batch, made = samples.batch([start], 1).to(step.device), []
     hook = step.network.register_forward_hook(lambda module, given, output: made.append(output))
     try:
         result = step(batch.start(), *next(iter(batch.inputs()))[:2], step.anchor(batch.start()))
@@ -86,7 +87,7 @@ def _outputs(step: Step, samples: Samples, start) -> tuple[Tensor, Tensor, Tenso
 def _squares(step: Step, samples: Samples, start) -> Tensor:
     """Mean square errors of a sample, area-weighted, in the network's units, `(channel,)`."""
     _, state, diagnostic = _outputs(step, samples, start)
-    area = torch.as_tensor(samples.grid.area).float()
+    area = torch.as_tensor(samples.grid.area).to(state)
     return (torch.cat([state, diagnostic], 1)[0].square() * area).flatten(1).sum(1)
 
 
@@ -97,7 +98,9 @@ def write_posterior(options: PosteriorOptions, step: Step, samples: Samples, out
         trained = [name for name, parameter in step.network.named_parameters() if parameter.requires_grad]
         made = swag(states, trained, options.rank, base)
     else:
-        made = laplace(step, samples, options, base)
+        written = copy.deepcopy(step)  # the averaged or best weights, not the last ones
+        written.load_state_dict(checkpoint.load(output / "checkpoint")[0])
+        made = laplace(written, samples, options, base)
     made.save(output / "posterior")
     count = sum(made.tensors[f"mean/{name}"].numel() for name in made.names())
     log.info("distribution of %d weights (%s) in %s", count, options.kind, output / "posterior")
@@ -112,6 +115,10 @@ def check_posterior(options: TrainOptions) -> None:
         raise ValueError(
             "Expected train.posterior in a training whose processes hold whole states and networks, got others"
         )
+    if options.start is not None and options.start.lora is not None:
+        raise ValueError("Expected a training without start.lora for train.posterior, got one")
+    if asked.kind == "laplace" and (options.boundary is not None or options.objective != {"kind": "regression"}):
+        raise ValueError("Expected no boundary and objective regression for posterior laplace, got others")
     if asked.kind == "swag" and options.keep < 3:
         raise ValueError(
             f"Expected train.keep of 3 or more, states of which posterior swag is made, got {options.keep}"

@@ -16,7 +16,7 @@ from emulator.planet.grid import Grid
 from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import check_times
-from emulator.store.forecast import check_forecast, from_disk_names
+from emulator.store.forecast import boundary_told, check_forecast, from_disk_names
 from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
@@ -195,7 +195,7 @@ def prescribed_width(forecasts: Mapping[str, xr.Dataset]) -> int | None:
 
     0 for driving data outside the domain, None where no forecast has any at its boundary.
     """
-    records = [json.loads(d.attrs["boundary"]) for d in forecasts.values() if "boundary" in d.attrs]
+    records = [told for d in forecasts.values() if (told := boundary_told(d.attrs))]
     widths = [int(record["width"]) if record["place"] == "inside" else 0 for record in records]
     return max(widths, default=None)
 

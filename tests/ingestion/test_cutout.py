@@ -80,3 +80,12 @@ def test_fields_of_other_units_and_stores_without_common_times_are_refused(tmp_p
         sources = [str(fine), str(write(tmp_path, "coarse", GLOBE, **more))]
         with pytest.raises(ValueError, match=message):
             ingest(IngestOptions(sources, kind="cutout"), tmp_path / "points.zarr")
+
+
+def test_a_box_near_the_pole_is_cut_out_whole():
+    """Its cells are long from north to south beside their width: the middle between four of them is in reach of none."""
+    box, globe = Grid.box(40, 60, (70, 80, 0, 15)), Grid.equiangular(360, 720)
+    latitude, longitude = globe.mesh()
+    deep = (latitude > 70.3) & (latitude < 79.7) & (longitude > 0.3) & (longitude < 14.7)
+    inside = covered(box, globe).reshape(globe.shape)
+    assert inside[deep].all() and not inside[(latitude < 69.5) | (longitude > 16)].any()

@@ -60,7 +60,7 @@ class LinearStep(torch.nn.Module):
             torch.ones(outputs - 1, 1, 1),
             Normalizer(torch.zeros(1), torch.ones(1)),
         )
-        self.layout = type("Layout", (), {"lengths": (1,)})
+        self.layout, self.device = type("Layout", (), {"lengths": (1,)}), torch.device("cpu")
 
     def anchor(self, state):
         return None

@@ -11,6 +11,7 @@ from emulator.report.given_forcing import forcing_caveats
 from emulator.report.panel import panel
 from emulator.report.panels import conservation as budgets
 from emulator.report.view import NOT_FINITE, View
+from emulator.store.forecast import boundary_told
 from emulator.verify.assemble import far_off
 from emulator.verify.climatology import SHORTEST_DAYS
 
@@ -143,7 +144,7 @@ def _boundaries(view):
     """From where forecasts of a limited area were given the state outside, and what that favours."""
     sentences = []
     for name in view.forecasts:
-        record = json.loads(view.note("provenance").get(name, {}).get("boundary", "{}"))
+        record = boundary_told(view.note("provenance").get(name, {}))
         if not record:
             continue
         where = f"{record['width']} cells {record['place']} the domain"
