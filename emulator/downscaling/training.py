@@ -245,6 +245,4 @@ def _error(step: Downscaler, by_variable: dict[str, float]) -> ScaledError:
     weights = channel_weights(targets, by_variable, 1.0)[1].repeat(plan.steps)
     area = torch.as_tensor(step.grid.area)
     error = ScaledError(area, none, step.residual_std.flatten(), none, weights)
-    own = (weights / weights.mean()).view(-1, *[1] * area.dim()) * (area / area.mean())
-    error.register_buffer("weights", own.float(), persistent=False)
     return error
