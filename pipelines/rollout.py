@@ -77,8 +77,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     saved = getattr(models.first, "metadata", None)
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
-    first = models.first
-    length = step_length(first.layout, dataset, config.step_hours)
+    length = step_length(models.first.layout, dataset, config.step_hours)
     models = models.diffused(config.diffusion and DiffusionOptions.of(config.diffusion.model_dump()), length)
     first = models.first
     step = TimeStep.of(dataset).times(length)

@@ -1,9 +1,10 @@
 """Diffusion of a rollout: departures from the time mean are damped after every step, the smaller their scale the more.
 
 What a network gets wrong of small scales adds up over months where nothing dissipates it, as the diffusion of spectral
-models of the atmosphere does. Spherical-harmonic degree l decays at the rate `(l (l + 1) / (L (L + 1)))^(order / 2) / hours`
-of linear diffusion: order 2 is the Laplacian, 4 and 8 are hyperdiffusion (MacVean 1983, J. Clim. Appl. Meteorol. 22, 1103).
-Winds are diffused as vectors. What no degree of the grid holds is damped as the highest one.
+models of the atmosphere does. On a sphere of radius a the Laplacian of spherical-harmonic degree l is -l (l + 1) / a^2. So
+under diffusion of an even order, 2 being the Laplacian, 4 and 8 its powers (hyperdiffusion), degree l decays at the rate
+`(l (l + 1) / (L (L + 1)))^(order / 2) / hours`. Winds are diffused as vectors. What no degree of the grid holds is damped as
+the highest one.
 """
 
 import copy

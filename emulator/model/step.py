@@ -23,11 +23,8 @@ from emulator.planet.frame import Frame
 
 PLACES = ("sin_latitude", "cos_latitude_cos_longitude", "cos_latitude_sin_longitude")  # position on the unit sphere
 OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists")  # buffers `(channel, *space)`
-FRAME = (
-    "frame_cells",
-    "frame_channels",
-    "boundary_channels",
-)  # of a frame inside the domain, and which channels are set
+# buffers of a frame inside the domain: its cells, the state's channels that are set there, and those of the boundary
+FRAME = ("frame_cells", "frame_channels", "boundary_channels")
 
 
 class Step(nn.Module):
@@ -37,10 +34,9 @@ class Step(nn.Module):
     fields, or the fields themselves, and the normalised diagnostics. Two measures keep long rollouts bounded, and cost
     nothing where the training data lie. Changes start from damped persistence instead of persistence: a relaxation towards
     the mean of the training period at the rate that a linear forecast would choose, `1/2 (std of change / std about the
-    mean)^2`. And
-    the result is kept inside the envelope of the training data, cell by cell and widened by a margin; the corrections of
-    the budgets come after that. Where a field does not exist it is 0, as the network sees it and as it comes out, whatever
-    went in.
+    mean)^2`. And the result is kept inside the envelope of the training data, cell by cell and widened by a margin; the
+    corrections of the budgets come after that. Where a field does not exist it is 0, as the network sees it and as it
+    comes out, whatever went in.
 
     Args:
       network: `(batch, in, *space) -> (batch, prognostic + diagnostic, *space)`.

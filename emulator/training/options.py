@@ -372,6 +372,9 @@ class TrainOptions(Options):
     def _check_generative(self) -> None:
         if self.objective == {"kind": "regression"}:
             return
+        from emulator.generative.objectives import objective  # torch, which other trainings are read without
+
+        objective(dict(self.objective))
         if self.loss.kind != "mse" or self.conservation.get("penalty"):
             raise ValueError("Expected loss.kind mse and no conservation.penalty with train.objective, got others")
         if (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_cycle import KILLED, cycled, dry_mass, same, written
+from test_cycle import KILLED, cycled, dry_mass, same, stop_before_the_second_window, written
 
 import emulator as em
 from emulator.assimilation.kinds.registry import build
@@ -123,21 +123,11 @@ def test_a_training_goes_on_with_more_updates_and_is_not_replaced_otherwise(fini
 
 
 def test_a_cycle_with_it_keeps_dry_mass_and_goes_on_to_the_same_bits(finished, observed, six, tmp_path, monkeypatch):
-    from emulator.assimilation.cycle_store import CycleStore
-
     whole = cycled(written(finished, observed, tmp_path / "whole", analysis=kind(six)))
     analyses = open_analysis(whole / "analysis.zarr")
     assert np.ptp(dry_mass(analyses)) < 1e-6 and float(analyses["specific_humidity"].min()) >= 0
-    path, write = written(finished, observed, tmp_path / "stopped", analysis=kind(six)), CycleStore.write
-
-    def once(self, window, *rest):
-        if window == 1:
-            raise KeyboardInterrupt
-        write(self, window, *rest)
-
-    monkeypatch.setattr(CycleStore, "write", once)
-    assert main(["cycle", str(path)]) == 130
-    monkeypatch.undo()
+    path = written(finished, observed, tmp_path / "stopped", analysis=kind(six))
+    stop_before_the_second_window(path, monkeypatch)
     same(whole, cycled(path))
 
 

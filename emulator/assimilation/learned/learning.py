@@ -42,7 +42,7 @@ from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from emulator.training.log import Journal, Log
 from emulator.training.options import Phase
-from emulator.training.recipe import Recipe
+from emulator.training.recipe import Recipe, rates_of
 from emulator.training.saved import States, advance_average, averaged, begin_average, gather, goes_on, restore
 from emulator.training.validation import Best
 
@@ -91,21 +91,8 @@ class Learning:
 
     def recipe(self) -> Recipe:
         """Phases and rates as trainings of forecasts have them: one phase."""
-        options, optimizer = self.options, self.options.optimizer
-        return Recipe(
-            phases=(Phase(updates=options.updates, batch_size=options.batch_size),),
-            lr=optimizer.lr,
-            final_lr=optimizer.final_lr,
-            warmup=optimizer.warmup_steps,
-            betas=tuple(optimizer.betas),
-            weight_decay=optimizer.weight_decay,
-            clip=optimizer.clip,
-            ema=options.ema,
-            seed=options.seed,
-            save_every=options.save_every,
-            log_every=options.log_every,
-            rest=self.identity(frozenset({"updates"})),
-        )
+        phase = Phase(updates=self.options.updates, batch_size=self.options.batch_size)
+        return Recipe((phase,), **rates_of(self.options), rest=self.identity(frozenset({"updates"})))
 
     def check_finished(self) -> None:
         """Raises `ValueError` where a finished checkpoint would be replaced that this training does not go on from."""
