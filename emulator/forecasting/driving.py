@@ -24,7 +24,7 @@ from emulator.store.forecast import open_forecast
 from emulator.store.schema import fingerprint, open_zarr
 
 log = logging.getLogger(__name__)
-MINIMUM_BATCH = 8
+BATCH_SIZE = 8  # driving forecasts computed at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Beside:
                 f"{options.checkpoint} does not predict {', '.join(absent)}"
             )
         Boundary(analysis, border, domain, options.store)  # its forecasts have the analysis' cells and levels
-        forecaster = Forecaster([emulator], analysis, MINIMUM_BATCH, length=emulator.layout.lengths[0])
+        forecaster = Forecaster([emulator], analysis, BATCH_SIZE, length=emulator.layout.lengths[0])
         forecaster.check(forecasts.inits)
         steps = int(np.ceil(forecasts.steps * forecasts.step.seconds / forecaster.forcing.step.seconds - 1e-9))
         return cls(options, emulator, forecaster, tuple(border.names), forecasts.inits, steps)

@@ -219,10 +219,8 @@ class Models:
                 "Expected one checkpoint, without a cascade or member_checkpoints, for ensemble.weights, got others"
             )
         posterior = Posterior.load(ensemble.weights)
-        how = ensemble.seed, ensemble.weights_scale
-        return Models(
-            [with_drawn_weights(self.first, posterior, how[0], member, how[1]) for member in range(ensemble.members)]
-        )
+        seed, scale = ensemble.seed, ensemble.weights_scale
+        return Models([with_drawn_weights(self.first, posterior, seed, n, scale) for n in range(ensemble.members)])
 
     def bounded(self, bounds: str) -> "Models":
         """The same models, with "none" without an envelope of the training data; raises `ValueError` for other words."""

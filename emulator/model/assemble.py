@@ -132,12 +132,12 @@ def conditions(
         generative.with_time(network)
         noise = generative.noise_of(objective(dict(chosen)), len(signature_of(channels).outputs))
     try:
-        return (
-            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style)
-            if noise
-            else None,
-            Scalars(names, channels.given, channels.lengths, space) if names else None,
-        )
+        made = scalars = None
+        if noise:
+            made = NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style)
+        if names:
+            scalars = Scalars(names, channels.given, channels.lengths, space)
+        return made, scalars
     except ValueError as error:
         raise ValueError(f"The network {network['kind']!r} cannot be given what it asks for: {error}") from error
 
