@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipelines import offered
+from pipelines import shells
 from pipelines.commands import COMMANDS, parse
 
 EX_PIPE = 128 + 13  # exit code of a program that SIGPIPE has ended, as shells report it
@@ -17,8 +17,8 @@ EX_TEMPFAIL = 75  # sysexits.h: try again later; schedulers requeue on it
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Expected faults end in one sentence, not a traceback."""
-    if arguments is None and offered.ASKED in os.environ:
-        print(offered.answer(COMMANDS))
+    if arguments is None and shells.ASKED in os.environ:
+        print(shells.answer(COMMANDS))
         return 0
     options = parse(sys.argv[1:] if arguments is None else arguments)
     # What follows takes half a second to import, which a page of help need not wait for.
@@ -173,7 +173,7 @@ def _inspect(options) -> None:
 
 
 def _completion(options) -> None:
-    print(offered.script(COMMANDS))
+    print(shells.script(COMMANDS, options.shell))
 
 
 ACTIONS = {  # of all other commands `_stage`

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipelines import offered
+from pipelines import offered, shells
 
 ABOUT = {
     "simulate": "run the embedded general circulation model to make source data",
@@ -219,8 +219,11 @@ def _add_others() -> None:
     about = "list the kinds of networks, their options and parameter counts"
     _command("models", about, [kinds], "KIND: show these alone.")
     _command("doctor", "show devices and versions, and measure the speed of this machine and its network")
-    shell = click.Argument(["shell"], type=click.Choice(offered.SHELLS))
-    words = 'Words complete on Tab after eval "$(emulator completion bash)", best in ~/.bashrc.'
+    shell = click.Argument(["shell"], type=click.Choice(list(shells.SHELLS)))
+    words = (
+        'Words complete on Tab after eval "$(emulator completion bash)", best in ~/.bashrc, of zsh in ~/.zshrc after '
+        "compinit; in fish after emulator completion fish | source, best in config.fish."
+    )
     _command("completion", "print what makes a shell complete words on Tab", [shell], words)
 
 

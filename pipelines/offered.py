@@ -4,9 +4,6 @@ Keys are those of the configuration's models; of a section whose kind decides it
 written in the configuration file. The models are imported where keys are asked for alone.
 """
 
-import os
-import re
-import shlex
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,82 +11,19 @@ from types import UnionType
 from typing import Any, Literal, Union
 
 import click
-from click.shell_completion import CompletionItem, ShellComplete, add_completion_class, split_arg_string
 
-ASKED = "_EMULATOR_COMPLETE"  # what the shell sets to ask, to bash_complete
-SHELLS = ("bash",)
-BREAKS = "=:"  # where bash cuts words, besides blanks
-SPECIAL = re.compile(r"[\s\\'\"$`&|;<>()*?!]")  # what bash would take for more than a letter of a name
 YAML = (".yaml", ".yml")
-
-
-class Bash(ShellComplete):
-    """Bash cuts words at `=` and `:`, which stand within ours.
-
-    The line goes over as it is, and of the answers what stands before the last cut is taken off. A name that goes on (a
-    section, a key, a folder) is not followed by a blank.
-    """
-
-    name = "bash"
-    source_template = r"""%(complete_func)s() {
-    local answers
-    mapfile -t answers < <(EMULATOR_LINE="${COMP_LINE:0:COMP_POINT}" %(complete_var)s=bash_complete "$1" 2>/dev/null)
-    COMPREPLY=("${answers[@]}")
-    case ${answers[0]-} in *[./=]) compopt -o nospace ;; esac
-}
-complete -o nosort -F %(complete_func)s %(prog_name)s"""
-
-    def get_completion_args(self) -> tuple[list[str], str]:
-        line = os.environ.get("EMULATOR_LINE", "")
-        words = split_arg_string(line)[1:]
-        begins = not words or (line[-1].isspace() and not line.endswith("\\ ") and not _within_quotes(line))
-        return (words, "") if begins else (words[:-1], words[-1])
-
-    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        found = super().get_completions(args, incomplete)
-        if any(item.type in ("file", "dir") for item in found):  # what click leaves to the shell
-            found = [CompletionItem(path) for path in _paths(incomplete)]
-        cut = max(incomplete.rfind(mark) for mark in BREAKS) + 1
-        answers = [str(item.value)[cut:] for item in found]
-        if not _within_quotes(os.environ.get("EMULATOR_LINE", "")):
-            answers = [SPECIAL.sub(r"\\\g<0>", each) for each in answers]
-        return [CompletionItem(each) for each in answers]
-
-    def format_completion(self, item: CompletionItem) -> str:
-        return item.value
-
-
-def _within_quotes(line: str) -> bool:
-    """Whether a line ends within quotes that it has opened, where nothing needs a backslash."""
-    try:
-        shlex.split(line)
-    except ValueError as error:
-        return "quotation" in str(error)
-    return False
-
-
-add_completion_class(Bash)
-
-
-def answer(commands: click.Command) -> str:
-    """What the shell that asks is told, line by line."""
-    return Bash(commands, {}, "emulator", ASKED).complete()
-
-
-def script(commands: click.Command) -> str:
-    """What makes a shell ask."""
-    return Bash(commands, {}, "emulator", ASKED).source()
 
 
 def configurations(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """Configuration files and folders; for reports any path, of scores and run directories."""
     every = context.info_name == "report"
-    return [path for path in _paths(begun) if every or path.endswith(("/", *YAML))]
+    return [path for path in paths_from(begun) if every or path.endswith(("/", *YAML))]
 
 
 def paths(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
     """Files and folders."""
-    return _paths(begun)
+    return paths_from(begun)
 
 
 def networks(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
@@ -176,7 +110,7 @@ def _values(field: Any, begun: str) -> list[str]:
     found = [each for one in types if typing.get_origin(one) is Literal for each in typing.get_args(one)]
     found += ["true", "false"] if bool in types else []
     found += [name for each in field.metadata for name in getattr(getattr(each, "func", None), "names", list)()]
-    paths = _paths(begun) if Path in types else []
+    paths = paths_from(begun) if Path in types else []
     return [str(value) for value in found if str(value).startswith(begun)] + paths
 
 
@@ -188,7 +122,7 @@ def _alternatives(annotation: Any) -> list:
     return [annotation]
 
 
-def _paths(begun: str) -> list[str]:
+def paths_from(begun: str) -> list[str]:
     """Files and folders whose path goes on as begun; those that begin with a point only where one is typed."""
     folder, _, name = begun.rpartition("/")
     at = Path(f"{folder}/" if "/" in begun else ".").expanduser()

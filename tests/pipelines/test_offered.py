@@ -1,13 +1,17 @@
 """What Tab offers: commands, options, files, dotted keys and values, as a real bash asks for them."""
 
+import contextlib
 import os
+import select
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipelines import offered
+from pipelines import shells
 from pipelines.commands import ABOUT, COMMANDS
 from pipelines.config import STAGES, ConfigError
 from pipelines.load import load_experiment
@@ -21,8 +25,9 @@ def ask(monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def words(line: str) -> list[str]:
-        monkeypatch.setenv("EMULATOR_LINE", f"emulator {line}")
-        return offered.answer(COMMANDS).split("\n")
+        monkeypatch.setenv(shells.LINE, f"emulator {line}")
+        monkeypatch.setenv(shells.ASKED, "bash_complete")
+        return shells.answer(COMMANDS).split("\n")
 
     return words
 
@@ -89,30 +94,91 @@ def test_keys_of_a_network_are_those_of_its_kind(ask):
 
 
 TYPED = r"""
-PATH="{folder}:$PATH"
 eval "$(emulator completion bash)"
-tab() {{
-    COMP_LINE="$1" COMP_POINT=${{#1}}
+tab() {
+    COMP_LINE="$1" COMP_POINT=${#1}
     COMPREPLY=()
     _emulator_completion emulator 2>/dev/null
-    printf '%s|' "${{COMPREPLY[@]}}"; echo
-}}
+    printf '%s|' "${COMPREPLY[@]}"; echo
+}
 tab "emulator mod"
-tab "emulator run {quick} train.precision=b"
-tab "emulator run {folder}/my\\ ru"
+tab "emulator run QUICK train.precision=b"
+tab "emulator run FOLDER/my\\ ru"
 """
 
 
-def test_bash_itself_completes(tmp_path):
-    """The script that `emulator completion bash` prints, run by bash: what stands before `=` is not put there twice."""
+@pytest.fixture
+def shell(tmp_path):
+    """What finds `emulator`, and a folder with a name that has to be quoted."""
     (tmp_path / "emulator").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli "$@"\n')
     (tmp_path / "emulator").chmod(0o755)
     (tmp_path / "my run (2).yaml").touch()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    typed = TYPED.format(folder=tmp_path, quick=QUICK)
-    ended = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, cwd=ROOT, env=environment)
-    found = ["models|", "bfloat16|", rf"{tmp_path}/my\ run\ \(2\).yaml|"]
-    assert ended.stdout.splitlines() == found, ended.stderr
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "HOME": str(tmp_path), "TERM": "xterm"}
+
+
+def ran(words: list[str], environment: dict[str, str]) -> list[str]:
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert not ended.stderr, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_bash_itself_completes(shell, tmp_path):
+    """The script that `emulator completion bash` prints, run by bash: what stands before `=` is not put there twice."""
+    typed = TYPED.replace("QUICK", QUICK).replace("FOLDER", str(tmp_path))
+    found = ran(["bash", "-c", typed], shell)
+    assert found == ["models|", "bfloat16|", rf"{tmp_path}/my\ run\ \(2\).yaml|"]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_itself_completes(shell, tmp_path):
+    """Fish compares whole words with what is typed, and quotes what it puts there itself."""
+    typed = ["mod", f"run {QUICK} train.precision=b", rf"run {tmp_path}/my\ ru", f"run {QUICK} train.see", "run ~/my"]
+    lines = [f"complete -C {shlex.quote(f'emulator {words}')}" for words in typed]
+    found = ran(["fish", "--no-config", "-c", "\n".join(["emulator completion fish | source", *lines])], shell)
+    first = f"{tmp_path}/my run (2).yaml"
+    assert found == ["models", "train.precision=bfloat16", first, "train.seed=", "~/my run (2).yaml"]
+
+
+ZSH = """PS1=
+eval "$(emulator completion zsh)"
+tell() { print -r -- "$BUFFER|" >> told; BUFFER= }
+zle -N tell
+bindkey '^O' tell
+bindkey '^I' complete-word
+"""
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+def test_zsh_itself_completes(shell, tmp_path):
+    """Keys as they are typed into a terminal: what the line is after Tab. A blank follows what is finished."""
+    (tmp_path / ".zshrc").write_text(ZSH)
+    typed = ["mod", "run QUICK train.precision=b", r"run my\ ru", 'run "my r', "run QUICK train.see", "run ~/my"]
+    lines = [f"emulator {words}".replace("QUICK", str(ROOT / QUICK)) for words in typed]
+    terminal, end = os.openpty()
+    shell |= {"ZDOTDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        ["zsh", "-i"], stdin=end, stdout=end, stderr=end, cwd=tmp_path, env=shell, start_new_session=True
+    )
+    os.close(end)
+    os.write(terminal, "".join(f"{line}\t\x0f" for line in lines).encode() + b"exit\n")
+    shown = b""
+    with contextlib.suppress(OSError):  # as Linux says that nobody holds the other end
+        while select.select([terminal], [], [], 60)[0]:
+            shown += os.read(terminal, 1024)
+    process.kill()  # one that waits for more
+    process.wait()
+    os.close(terminal)
+    made = [line.removeprefix("emulator ") for line in (tmp_path / "told").read_text().splitlines()]
+    quick = ROOT / QUICK
+    assert made == [
+        "models |",
+        f"run {quick} train.precision=bfloat16 |",
+        r"run my\ run\ \(2\).yaml |",
+        'run "my run (2).yaml" |',
+        f"run {quick} train.seed=|",
+        r"run ~/my\ run\ \(2\).yaml |",
+    ], shown
 
 
 def test_pages_of_help_load_nothing_of_the_library():
