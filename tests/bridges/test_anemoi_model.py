@@ -16,8 +16,9 @@ from emulator.bridges.lexicon import LexiconError
 
 LEVELS = (100, 300, 500, 850)
 STATE = [*(f"t_{level}" for level in LEVELS), *(f"q_{level}" for level in LEVELS), "sp"]
+FIXED = ["lsm", "z"]
 COMPUTED = ["cos_latitude", "insolation"]
-VARIABLES = [*STATE, "lsm", "z", "tp", *COMPUTED]
+VARIABLES = [*STATE, *FIXED, "tp", *COMPUTED]
 
 
 @pytest.fixture(scope="module")
@@ -72,33 +73,46 @@ class Points(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(store, tmp_path_factory):
-    saved = pytest.importorskip("anemoi.utils.checkpoints", reason="anemoi is not installed")
-    pytest.importorskip("anemoi.inference", reason="anemoi-inference is not installed")
+def places(store):
+    """Degrees of the points, rows northward."""
     grid = em.open_analysis(store)
-    count, rain = len(STATE), VARIABLES.index("tp")
-    where = [k for k in range(len(VARIABLES)) if k != rain]
-    forcing = list(range(count, len(where)))
+    mesh = np.meshgrid(grid.latitude[::-1], grid.longitude, indexing="ij")
+    return {name: values.ravel() for name, values in zip(("latitudes", "longitudes"), mesh, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def dataset(places):
+    """What anemoi-datasets tells of a store with the variables."""
     about = {
         text: {"mars": {"param": text.split("_")[0], "levtype": "pl" if "_" in text else "sfc"}} for text in VARIABLES
     }
-    about |= {text: about[text] | {"constant_in_time": True} for text in ("lsm", "z")}
+    about |= {text: about[text] | {"constant_in_time": True} for text in FIXED}
     about |= {
         "cos_latitude": {"computed_forcing": True, "constant_in_time": True},
         "insolation": {"computed_forcing": True},
     }
     about["tp"]["accumulated"] = True
-    points = grid.sizes["latitude"] * grid.sizes["longitude"]
+    shape = [12, len(VARIABLES), 1, len(places["latitudes"])]
+    return {"variables": VARIABLES, "shape": shape, "variables_metadata": about}
+
+
+def of_points(path, dataset, places, store):
+    """Random weights on single points, in the form that checkpoints had before anemoi knew several datasets."""
+    from anemoi.utils.checkpoints import save_metadata
+
+    count, rain = len(STATE), VARIABLES.index("tp")
+    where = [k for k in range(len(VARIABLES)) if k != rain]
+    forcing = list(range(count, len(where)))
     metadata = {
         "config": {
             "training": {"multistep_input": 2, "precision": "32"},
-            "data": {"timestep": "6h", "forcing": ["lsm", "z", *COMPUTED], "diagnostic": ["tp"]},
+            "data": {"timestep": "6h", "forcing": [*FIXED, *COMPUTED], "diagnostic": ["tp"]},
         },
         "data_indices": {
             "data": {
                 "input": {
                     "full": where,
-                    "forcing": [VARIABLES.index(t) for t in ("lsm", "z", *COMPUTED)],
+                    "forcing": [VARIABLES.index(t) for t in (*FIXED, *COMPUTED)],
                     "diagnostic": [rain],
                 },
                 "output": {"full": [*range(count), rain]},
@@ -108,14 +122,34 @@ def checkpoint(store, tmp_path_factory):
                 "output": {"full": list(range(count + 1)), "prognostic": list(range(count))},
             },
         },
-        "dataset": {"variables": VARIABLES, "shape": [12, len(VARIABLES), 1, points], "variables_metadata": about},
+        "dataset": dataset,
     }
-    path = tmp_path_factory.mktemp("checkpoint") / "model.ckpt"
     torch.manual_seed(1)
     torch.save(Points().eval(), path)
-    mesh = np.meshgrid(grid.latitude[::-1], grid.longitude, indexing="ij")  # rows northward
-    arrays = {name: values.ravel() for name, values in zip(("latitudes", "longitudes"), mesh, strict=True)}
-    saved.save_metadata(path, metadata, supporting_arrays=arrays)
+    save_metadata(path, metadata, supporting_arrays=places)
+
+
+def of_anemoi_models(path, dataset, places, store):
+    """A graph transformer of anemoi-models, whose normalisation is that of the store."""
+    for needed in ("anemoi.models", "anemoi.graphs"):
+        pytest.importorskip(needed, reason=f"{needed.replace('.', '-')} is not installed")
+    from anemoi_network import save
+
+    source = AnalysisSource(store)
+    names = [name_of(source.dataset, text, 21600.0) for text in VARIABLES if text not in COMPUTED]
+    fields = source.read(names, source.dataset.time.values).astype(np.float64)
+    found = {kind: getattr(fields, kind)((0, 2, 3)) for kind in ("mean", "std", "min", "max")}
+    made = {"mean": (0.6, 0.3), "std": (0.3, 0.4), "min": (0.0, 0.0), "max": (1.0, 1.0)}  # of what the runner computes
+    found = {kind: np.concatenate([values, made[kind]]) for kind, values in found.items()}
+    statistics = dict(zip(("mean", "stdev", "minimum", "maximum"), found.values(), strict=True))
+    save(path, dataset, {"forcing": [*FIXED, *COMPUTED], "diagnostic": ["tp"]}, statistics, places)
+
+
+@pytest.fixture(scope="module", params=[of_points, of_anemoi_models], ids=["points", "graph transformer"])
+def checkpoint(request, store, dataset, places, tmp_path_factory):
+    pytest.importorskip("anemoi.inference", reason="anemoi-inference is not installed")
+    path = tmp_path_factory.mktemp("checkpoint") / "model.ckpt"
+    request.param(path, dataset, places, store)
     return path
 
 
@@ -134,7 +168,7 @@ def test_a_checkpoint_gives_what_the_runner_of_anemoi_gives(store, checkpoint):
     found = em.foreign_forecast(section, store, times[1:], days=1).isel(init_time=0)
 
     runner = SimpleRunner(str(checkpoint), device="cpu", precision="32")
-    names = [name_of(source.dataset, text, 21600.0) for text in (*STATE, "lsm", "z")]
+    names = [name_of(source.dataset, text, 21600.0) for text in (*STATE, *FIXED)]
     fields = source.read(names, times)[..., ::-1, :].reshape(2, len(names), -1)
     mesh = np.meshgrid(source.lat[::-1], source.lon, indexing="ij")
     start = {
