@@ -57,8 +57,9 @@ class FmeModel:
         self._forcing = started_from(source, name, sorted(_prescribed(stepper)))
         self.outputs = given_out(name, sorted(stepper.out_names))
         if LATENT_HEAT in stepper.out_names:  # by which ACE counts what evaporates, and closes its budget of water
-            heat = constants_of(source.dataset).latent_heat_vaporisation
-            self.outputs.append(Name(LATENT_HEAT, "mean_evaporation_rate", None, -heat))
+            from fme.core.constants import LATENT_HEAT_OF_VAPORIZATION as HEAT  # 2.5e6 J kg-1, not the analysis's
+
+            self.outputs.append(Name(LATENT_HEAT, "mean_evaporation_rate", None, -HEAT))
 
     def forecast(self, time: np.datetime64, state: np.ndarray) -> Iterator[np.ndarray]:
         from fme.ace.data_loading.batch_data import PrognosticState
