@@ -14,7 +14,7 @@ from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, open_forecast
 from emulator.store.joined import is_joined
 from emulator.store.masks import domain_name
-from emulator.store.schema import ROWS, grid_of, levels_of
+from emulator.store.schema import ROWS, grid_of, levels_of, of_another_tool
 
 SHORT = {"init_time": "init", "lead_time": "lead", "latitude": "lat", "longitude": "lon"}
 
@@ -76,10 +76,7 @@ def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     if is_joined(path):
         return ANALYSIS, open_analysis(path)
     if Path(path).exists() and (kind := format_of(str(path))).name != "zarr":
-        raise ValueError(
-            f"Expected an analysis or forecast store (a Zarr folder) at {path}, got a {kind.label} file, of which the stage "
-            "ingest makes one"
-        )
+        raise ValueError(of_another_tool(path, f"a {kind.label}"))
     with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
         schema = raw.attrs.get("emulator_schema")
     return schema, open_analysis(path) if schema == ANALYSIS else open_forecast(path)

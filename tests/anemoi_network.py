@@ -89,9 +89,7 @@ def configuration(forcing: list[str], diagnostic: list[str]):
         "processor": {"_target_": f"{layers}processor.GraphTransformerProcessor", "num_layers": LAYERS, **part},
         "encoders": {"0": {"source_datasets": ["data"], "dataset_fusing_strategy": "not_supported", "mapper": encoder}},
         "latent_aggregator": {"_target_": f"{layers}aggregator.SumAggregator"},
-        "decoders": {
-            "0": {"target_datasets": ["data"], "target_node_features": ["encoded_data"], "mapper": decoder}
-        },
+        "decoders": {"0": {"target_datasets": ["data"], "target_node_features": ["encoded_data"], "mapper": decoder}},
         "residual": {"datasets": {"data": {"_target_": f"{layers}residual.SkipConnection", "step": -1}}},
         "node_trainable_parameters": {"data": TRAINABLE, "hidden": TRAINABLE},
         "bounding": {"datasets": {"data": [{"_target_": f"{layers}bounding.ReluBounding", "variables": diagnostic}]}},
@@ -110,7 +108,9 @@ def configuration(forcing: list[str], diagnostic: list[str]):
     )
 
 
-def save(path: Path, dataset: dict, kinds: dict[str, list[str]], statistics: dict, places: dict) -> AnemoiModelInterface:
+def save(
+    path: Path, dataset: dict, kinds: dict[str, list[str]], statistics: dict, places: dict
+) -> AnemoiModelInterface:
     """Write the checkpoint and return the network.
 
     Args:

@@ -22,7 +22,7 @@ from emulator.sources.open import FORMATS, Source, find, format_of, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
 from emulator.store.joined import is_joined
-from emulator.store.schema import in_order, open_zarr
+from emulator.store.schema import in_order, of_another_tool, open_zarr
 
 ALONG = ("time", "valid_time")
 SHOWN = 6
@@ -45,6 +45,8 @@ def open_truth(path) -> xr.Dataset:
         dataset = open_zarr(path)
         if "emulator_schema" in dataset.attrs:
             return in_nanoseconds(open_analysis(path))
+        if (kind := format_of(str(path))).name != "zarr":  # one whose dimensions are not named as what they are
+            raise ValueError(of_another_tool(path, f"a {kind.label}"))
         dataset = _named(dataset, path)
     dataset = check_times(dataset.assign_attrs(source=dataset.attrs.get("source", str(path))), path)
     return in_nanoseconds(_under_canonical_names(dataset, path))

@@ -246,11 +246,21 @@ def fingerprint(settings: str, *inputs: str) -> str:
 
 
 def check_schema(dataset, path, schema):
-    """Raises `ValueError` where a store is of another schema or unfinished."""
+    """Raises `ValueError` where a store is of another schema or unfinished, and says how to make one of another tool's."""
     if (got := dataset.attrs.get("emulator_schema")) != schema:
+        if got is None and schema.startswith("analysis"):
+            raise ValueError(of_another_tool(path))
         raise ValueError(f"Expected a store with emulator_schema {schema!r} at {path}, got {got!r}")
     if dataset.attrs.get("complete") is not True:
         raise ValueError(f"Expected a finished store at {path}, got one without complete = true; run its stage again")
+
+
+def of_another_tool(path, label: str = "a store of another tool") -> str:
+    """What to do with what is at a path, where an analysis store has to be."""
+    return (
+        f"Expected an analysis store at {path}, got {label}, which ingest makes one of: "
+        f"emulator init {path} --output FILE.yaml writes an experiment that does so, and emulator run FILE.yaml runs it"
+    )
 
 
 def check_coordinates(dataset, path, required):

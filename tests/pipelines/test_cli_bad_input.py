@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from anemoi_stores import mesh, values_of, write_anemoi
 from source_files import truth
 
 from pipelines.cli import main
@@ -101,3 +102,25 @@ def test_a_source_with_south_first_is_put_in_order(tmp_path):
     with xr.open_zarr(tmp_path / "analysis.zarr") as store:
         np.testing.assert_array_equal(store["latitude"], TRUTH["latitude"])
         np.testing.assert_array_equal(store["temperature"], TRUTH["temperature"])
+
+
+@pytest.mark.parametrize("stage", ["stats", "train", "rollout", "verify", "inspect"])
+def test_a_store_of_anemoi_where_ours_has_to_be_is_told_how_to_become_one(tmp_path, stage, capsys):
+    """By a command that does it: the experiment that it writes loads."""
+    store = tmp_path / "era.zarr"
+    write_anemoi(store, values_of(("2t", "t_500"), 84), mesh(), (7, 12))
+    raw = {
+        "directory": str(tmp_path / "run"),
+        "stats": {"store": str(store)},
+        "train": {"store": str(store), "statistics": str(tmp_path / "none.nc")},
+        "rollout": {"store": str(store), "checkpoint": str(tmp_path)},
+        "verify": {"truth": str(store), "forecasts": {"a": "none.zarr"}},
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(raw))
+    assert main([stage, str(store if stage == "inspect" else tmp_path / "e.yaml")]) == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(f"error: {stage}: Expected an analysis store at {store}, got a ") and "ingest" in said
+    if stage != "inspect":  # once will do
+        return
+    words = said.split(": emulator ")[1].split(" writes")[0].replace("FILE.yaml", str(tmp_path / "made.yaml"))
+    assert main(words.split()) == 0 and main(["run", str(tmp_path / "made.yaml"), "--check"]) == 0
