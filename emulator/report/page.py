@@ -53,8 +53,8 @@ def render(view: View, title: str, written: str = "") -> str:
 
 
 def write_page(view: View, folder: Path, title: str, source: str) -> None:
-    """report.html, scores.csv and scores.json into a folder, and ensemble.csv, long_runs.csv and scenarios.csv where there are such
-    scores; `source` is named in the footer.
+    """report.html, scores.csv and scores.json into a folder, and ensemble.csv, long_runs.csv and scenarios.csv where there
+    are such scores; `source` is named in the footer.
     """
     written = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {source}."
     files = {

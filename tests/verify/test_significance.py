@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import xarray as xr
 
 from emulator.verify.significance import (
     bootstrap_rmse,
     false_discovery,
+    half_width,
     inflation,
     mean_interval,
     student_cdf,
@@ -67,3 +69,42 @@ def test_false_discovery_by_hand():
     p = np.array([1, 4, 19, 95, 201, 278, 298, 344, 459, 3240, 4262, 5719, 6528, 7590, 10000]) / 1e4
     np.testing.assert_array_equal(false_discovery(p), np.arange(15) < 4)
     assert not false_discovery(np.full((2, 2), np.nan)).any()
+
+
+@pytest.mark.parametrize(
+    ("phi", "count", "low", "high"),
+    [
+        ((0, 0), 20, 0.012, 0.065),
+        ((0, 0), 200, 0.025, 0.065),
+        ((0.3, 0), 60, 0.03, 0.10),
+        ((0.5, 0.2), 200, 0.03, 0.09),
+    ],
+)
+def test_equal_forecasts_differ_as_often_as_the_documentation_says(phi, count, low, high):
+    """Over 1000 series at a level of 5 %: independent differences, and those of correlated errors."""
+    p_value = mean_interval(autoregression(count, phi, 1000, seed=count))[2]
+    assert low < np.mean(p_value < 0.05) < high
+
+
+def test_the_mean_that_is_taken_out_of_a_short_series_is_put_back():
+    short = autoregression(20, (0.6, 0.0), 2000, seed=3)
+    mean, half, _ = mean_interval(short)
+    error = inflation(short) * short.std(axis=0, ddof=1) / np.sqrt(20)
+    np.testing.assert_allclose(half, student_quantile(0.975, 19) * error)
+    # twice as many as there should be are outside; of the lag correlations as they are, four times as many
+    assert 0.08 < np.mean(np.abs(mean) > half) < 0.165
+
+
+def test_families_of_null_hypotheses_are_rejected_in_5_percent():
+    families = np.random.default_rng(4).random((1000, 20))
+    assert 0.03 < np.mean([false_discovery(p).any() for p in families]) < 0.07
+
+
+def test_half_widths_from_sums_are_those_of_the_series():
+    series = np.random.default_rng(5).standard_normal((9, 3))
+    count = xr.DataArray([9, 9, 3], dims="x")
+    square, mean = (xr.DataArray((series**power).mean(axis=0), dims="x") for power in (2, 1))
+    found = half_width(square, mean, count, 0.9)
+    expected = student_quantile(0.95, 8) * series.std(axis=0, ddof=1) / 3
+    np.testing.assert_allclose(found[:2], expected[:2])
+    assert np.isnan(found[2])

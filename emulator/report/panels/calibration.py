@@ -64,8 +64,8 @@ def field_rank_panel(view: View) -> Panel | None:
     legend(figure, named)
     return Panel(
         "Where the truth's field ranks among the members'",
-        f"{name} at {view.unit} {view.leads[lead]:g}, {view.regions[0]}. Band: where nine of ten bars of a calibrated ensemble "
-        "lie, taking initial times as independent.",
+        f"{name} at {view.unit} {view.leads[lead]:g}, {view.regions[0]}. Band: where nine of ten bars of a calibrated "
+        "ensemble lie, taking initial times as independent.",
         "Fields are put in order by one number each. Average rank: high values everywhere or low ones. Band depth: how "
         "central a field is among the others; low ranks are outlying. Variogram and energy: how far its differences between "
         "places, or all of it, are from the others'; high ranks are outlying. All are flat where the truth could be one more "
@@ -107,9 +107,9 @@ def tarp_panel(view: View) -> Panel | None:
         f"{name}, {view.regions[0]}. Band: where 95 % of calibrated ensembles lie at {view.unit} {view.leads[judged]:g}. "
         f"Largest departure there: {_departures(view, at.isel(lead_time=judged), channels)}.",
         "How often is the truth among the share of members that is nearest to some other field of the climatology's record? "
-        "As often as that share says, if the ensemble is calibrated: the line is the diagonal. Above it at the left and below "
-        "it at the right the spread is too small, the other way round too large; on one side of it throughout, the members lie "
-        "nearer to the climate's fields than the truth does (below), or farther (above).",
+        "As often as that share says, if the ensemble is calibrated: the line is the diagonal. Above it at the left and "
+        "below it at the right the spread is too small, the other way round too large; on one side of it throughout, the "
+        "members lie nearer to the climate's fields than the truth does (below), or farther (above).",
         svg(figure, f"Coverage of the truth's fields by {name} against credibility.", "tarp"),
     )
 
@@ -144,11 +144,11 @@ def value_panel(view: View) -> Panel | None:
     kind = "above" if event >= 0.5 else "below"
     return Panel(
         "What the forecast of extremes is worth",
-        f"At {view.unit} {view.leads[lead]:g}, of values {kind} the {100 * event:g} % quantile: share of the saving of a perfect "
-        "forecast over the climatological frequency.",
-        "A user pays a cost to protect himself, or takes a loss if the event comes unannounced, and acts from the probability "
-        "on that serves him best. 1 is as good as knowing, 0 no better than always or never acting. Users whose cost over loss "
-        "is the event's frequency gain most; an ensemble serves a wider range of them than a single forecast.",
+        f"At {view.unit} {view.leads[lead]:g}, of values {kind} the {100 * event:g} % quantile: share of the saving of a "
+        "perfect forecast over the climatological frequency.",
+        "A user pays a cost to protect himself, or takes a loss if the event comes unannounced, and acts from the "
+        "probability on that serves him best. 1 is as good as knowing, 0 no better than always or never acting. Users whose "
+        "cost over loss is the event's frequency gain most; an ensemble serves a wider range of them than a single forecast.",
         svg(figure, "Relative economic value of forecasts of extremes against the cost-loss ratio.", "value"),
     )
 
@@ -172,9 +172,10 @@ def tail_panel(view: View) -> Panel | None:
     kind = "above" if event >= 0.5 else "below"
     return Panel(
         "CRPS of the tail",
-        f"Threshold-weighted CRPS of values {kind} the {100 * event:g} % quantile of their hour, season and place; of a single "
-        "forecast the error of what lies beyond it.",
-        "The usual CRPS is decided by ordinary days. This one asks only how the forecast does beyond the threshold, and counts "
-        "a false alarm there as well as a miss; looking at cases alone in which an extreme happened would reward crying wolf.",
+        f"Threshold-weighted CRPS of values {kind} the {100 * event:g} % quantile of their hour, season and place; of a "
+        "single forecast the error of what lies beyond it.",
+        "The usual CRPS is decided by ordinary days. This one asks only how the forecast does beyond the threshold, and "
+        "counts a false alarm there as well as a miss; looking only at cases in which an extreme happened would reward crying "
+        "wolf.",
         svg(figure, f"Threshold-weighted CRPS against lead for {', '.join(map(view.title, channels))}.", "tail"),
     )
