@@ -73,7 +73,7 @@ def ensemble_curves(view: View) -> list[dict]:
 
 
 def _axis(curve, axis: str) -> list:
-    return curve[axis].values.tolist() if axis in curve.coords else list(range(curve.size))
+    return list(range(curve.size)) if axis == "rank" else curve[axis].values.tolist()
 
 
 def _value(number) -> float | None:

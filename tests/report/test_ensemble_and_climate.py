@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from made_scores import long_run, made_analysis, made_forecast_store, verified
 
+from emulator.report.ensemble_rows import ensemble_rows
 from emulator.report.gate import judge
 from emulator.report.page import render
 from emulator.report.panels import climate, extremes
@@ -58,6 +59,11 @@ def test_the_page_of_an_ensemble_has_its_panels(scores):
         "Spread and error of the ensemble",
         "Where the truth ranks among the members",
         "Probabilities of extremes",
+        "Spread over error by scale",
+        "Where the truth&#x27;s field ranks among the members&#x27;",
+        "Coverage of whole fields (TARP)",
+        "What the forecast of extremes is worth",
+        "CRPS of the tail",
         "Extremes.",
         "Mean bias of the long run",
         "Zonal means, annual cycle and blocking",
@@ -65,6 +71,22 @@ def test_the_page_of_an_ensemble_has_its_panels(scores):
     ):
         assert title in text, title
     assert "http://" not in text.replace("http://www.w3.org", "") and "<script" not in text
+
+
+def test_rows_and_curves_of_an_ensemble_are_its_scores(scores):
+    view = View(scores)
+    rows = ensemble_rows(view)
+    assert len(rows) == np.prod([scores.sizes[n] for n in ("forecast", "map_channel", "region", "lead_time")])
+    place = {"forecast": "ensemble", "region": "tropics", "lead_time": "72h"}
+    row = next(r for r in rows if (r["forecast"], r["region"], r["lead_days"]) == ("ensemble", "tropics", 3.0))
+    at = scores.sel(place | {"channel": row["channel"], "map_channel": row["channel"]})
+    for name in ("crps", "energy_score", "spread_skill", "variogram", "tarp_departure", "tarp_flag"):
+        np.testing.assert_allclose(row[name], at[name])
+    np.testing.assert_allclose(row["twcrps_above_0.95"], at["twcrps"].sel(event=0.95))
+    curves = json.loads(to_json(view))["ensemble"]
+    curve = next(c for c in curves if c["score"] == "field_rank_histogram" and c["pre_rank"] == "energy")
+    assert curve["rank"] == list(range(6)) and sum(curve["values"]) == pytest.approx(1)
+    assert ensemble_rows(View(scores.assign(members=scores["members"] * 0 + 1))) == []
 
 
 def test_the_gate_sees_an_ensemble_that_has_lost_its_spread(scores):
