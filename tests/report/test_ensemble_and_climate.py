@@ -60,7 +60,7 @@ def test_the_page_of_an_ensemble_has_its_panels(scores):
         "Where the truth ranks among the members",
         "Probabilities of extremes",
         "Spread over error by scale",
-        "Where the truth&#x27;s field ranks among the members&#x27;",
+        "Where the truth's field ranks among the members'",
         "Coverage of whole fields (TARP)",
         "What the forecast of extremes is worth",
         "CRPS of the tail",

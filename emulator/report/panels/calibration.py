@@ -174,8 +174,8 @@ def tail_panel(view: View) -> Panel | None:
         "CRPS of the tail",
         f"Threshold-weighted CRPS of values {kind} the {100 * event:g} % quantile of their hour, season and place; of a "
         "single forecast the error of what lies beyond it.",
-        "The usual CRPS is decided by ordinary days. This one asks only how the forecast does beyond the threshold, and "
-        "counts a false alarm there as well as a miss; looking only at cases in which an extreme happened would reward crying "
-        "wolf.",
+        "The usual CRPS is decided by ordinary days. This one asks only how the forecast does beyond the threshold, "
+        "and counts a false alarm there as well as a miss; looking only at cases in which an extreme happened would reward "
+        "crying wolf.",
         svg(figure, f"Threshold-weighted CRPS against lead for {', '.join(map(view.title, channels))}.", "tail"),
     )
