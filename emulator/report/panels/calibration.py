@@ -59,8 +59,8 @@ def field_rank_panel(view: View) -> Panel | None:
             share = at.sel(map_channel=channel, pre_rank=kind).values[: members + 1] * (members + 1)
             colour = FORECAST_COLOURS[position % len(FORECAST_COLOURS)]
             named[view.title(channel)] = axis.step(ranks, share, where="mid", color=colour, linewidth=1.4)[0]
-        axis.set(title=kind, xlabel="rank of the truth's field", ylim=(0, None))
-    axes[0].set_ylabel("frequency, flat = 1")
+        axis.set(title=kind, xlabel="rank of the truth's field")
+    axes[0].set(ylabel="frequency, flat = 1", ylim=(0, None))  # of all, when all lines are there
     legend(figure, named)
     return Panel(
         "Where the truth's field ranks among the members'",
@@ -89,7 +89,7 @@ def tarp_panel(view: View) -> Panel | None:
     for axis, channel in zip(axes, channels, strict=False):
         here = at.sel(map_channel=channel)
         bar = here["tarp_bar"].isel(lead_time=judged).values[:members]
-        inner = credible[:members]
+        inner, bar = np.concatenate([[0], credible]), np.concatenate([[0], bar, [0]])
         axis.fill_between(
             inner, np.clip(inner - bar, 0, 1), np.clip(inner + bar, 0, 1), color=PALE, alpha=0.5, linewidth=0
         )
