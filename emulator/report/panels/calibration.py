@@ -3,6 +3,7 @@
 import numpy as np
 
 from emulator.report.panel import panel
+from emulator.report.panels.spectra import WAVE_TICKS
 from emulator.report.style import (
     FORECAST_COLOURS,
     GREY,
@@ -18,7 +19,6 @@ from emulator.report.style import (
 from emulator.report.view import View
 
 SHOWN = 6
-TICKS = [m * 10**e for e in range(4) for m in (1, 2, 5)]  # wavenumbers
 WITHIN = 1.645  # standard deviations around the mean of a normal distribution that hold 90 %
 
 
@@ -41,7 +41,7 @@ def spread_spectra_panel(view: View) -> Panel | None:
             colour = FORECAST_COLOURS[position % len(FORECAST_COLOURS)]
             lines[lead] = axis.plot(np.arange(1, len(ratio) + 1), ratio, color=colour, linewidth=1.5)[0]
         axis.set(title=view.title(channel), xlabel="wavenumber", xscale="log")
-        plain_ticks(axis, TICKS)
+        plain_ticks(axis.xaxis, WAVE_TICKS)
     finite = scores.values[..., 1:]
     axes[0].set(ylabel="spread over error", ylim=(0, max(1.2, min(3.0, 1.05 * np.nanmax(finite, initial=0.0)))))
     legend(figure, lines)
