@@ -33,7 +33,7 @@ def means(probability, happened, members, cases: int, series: int = 1) -> xr.Dat
         back = ("probability_bin",) if name.startswith("reliability") else ()
         values = values[:, 0, 0, 0].reshape(series, cases, *values.shape[4:]).mean(axis=1)
         named[name] = (("map_channel", *back), values)
-    return xr.Dataset(named)
+    return xr.Dataset(named, {"event": 0.7})
 
 
 @pytest.mark.parametrize("members", [1, 2, 7])
