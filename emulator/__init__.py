@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from emulator.data.forcing import Forcing as Forcing
     from emulator.data.forcing import StepInputs as StepInputs
     from emulator.data.samples import Samples as Samples
+    from emulator.downscaling.apply import downscale as downscale
+    from emulator.downscaling.saved import load_downscaler as load_downscaler
+    from emulator.downscaling.training import train_downscaling as train_downscaling
     from emulator.exports.export import export as export
     from emulator.forecasting.run import forecast as forecast
     from emulator.ingestion.options import IngestOptions as IngestOptions
@@ -67,6 +70,10 @@ _WHERE = {
     "foreign_forecast": "emulator.bridges.run:foreign_forecast",  # the same with a model of another package
     "earth2studio_model": "emulator.bridges.run:earth2studio_model",  # a model as earth2studio's prognostic model
     "AnalysisSource": "emulator.bridges.analysis_source:AnalysisSource",  # an analysis as a data source of earth2studio
+    # downscaling
+    "train_downscaling": "emulator.downscaling.training:train_downscaling",  # a fine and a coarse store -> a checkpoint
+    "load_downscaler": "emulator.downscaling.saved:load_downscaler",
+    "downscale": "emulator.downscaling.apply:downscale",  # a coarse store -> a fine one that keeps its means
     # data assimilation
     "observe": "emulator.assimilation.observing:observe",  # a nature run and tables of reports -> observations
     # verification

@@ -6,7 +6,7 @@ import xarray as xr
 
 from emulator.assimilation.cycle import analysed
 from emulator.assimilation.cycle_store import CycleStore
-from emulator.assimilation.differences import expect_times, stored_states
+from emulator.assimilation.differences import expect_dates, expect_times, stored_states
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
 from emulator.forecasting.run import times_of
@@ -20,10 +20,11 @@ from pipelines.assimilation import (
     check_covariance,
     check_source,
     digest_of_file,
-    expect_dates,
+    expect_states,
     forecasts_of,
     observations_around,
     setup_of,
+    without_places,
 )
 from pipelines.config import AssimilateConfig
 from pipelines.cycle import check_kind
@@ -36,15 +37,16 @@ def assimilate(config: AssimilateConfig) -> None:
     """
     dataset = open_analysis(config.store)
     source, times = background_of(config, dataset)
-    check_kind(config, build(config.analysis.model_dump()), 1)
+    analysis = build(config.analysis.model_dump())
+    check_kind(config, analysis, 1)
+    expect_states(config, dataset, analysis)
     forecasts = forecasts_of(config, dataset)
     layout, first = forecasts.layout, times[0]
     state, diagnostic = (stored_states(source, part, [first]) for part in (layout.prognostic, layout.diagnostic))
-    given = config.model_dump_json(
-        exclude={"output", "batch_size", "store", "checkpoint", "observations", "background"}
-    )
+    plain, weights = without_places(config, analysis)
+    given = plain.model_dump_json(exclude={"output", "batch_size", "store", "checkpoint", "observations", "background"})
     stores = (str(each.attrs.get("fingerprint")) for each in (dataset, source))
-    made = fingerprint(given, str(digest_of(forecasts.model)), digest_of_file(config.observations), *stores)
+    made = fingerprint(given, str(digest_of(forecasts.model)), digest_of_file(config.observations), *stores, *weights)
     store = CycleStore(config.output, dataset, layout, times, config.window, 1, made)
     if store.is_complete():
         return
@@ -77,6 +79,8 @@ def check(config: AssimilateConfig, made: set[Path]) -> str:
     check_match(describe(config.checkpoint), dataset, config.checkpoint, config.store)
     check_covariance(config)
     _, times = background_of(config, dataset)
-    check_kind(config, build(config.analysis.model_dump()), 1)
+    analysis = build(config.analysis.model_dump())
+    check_kind(config, analysis, 1)
+    expect_states(config, dataset, analysis)
     count = observations_around(config, times, TimeStep.of(dataset))
     return f"an analysis of kind {config.analysis.kind} of {times[0]} with {count} observations into {config.output}"

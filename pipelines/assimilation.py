@@ -16,6 +16,7 @@ from emulator.assimilation.increments import Increments
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
 from emulator.assimilation.options import QualityOptions
+from emulator.data.channels import Layout
 from emulator.model.checkpoint import describe
 from emulator.model.saved_model import check_match, digest_of, load_model
 from emulator.planet.calendar import TimeStep
@@ -33,10 +34,18 @@ def check_source(config: Config, source: xr.Dataset, path: Path | None, groups: 
         check_match(describe(config.checkpoint), source, config.checkpoint, path, groups)
 
 
-def expect_dates(dataset: xr.Dataset) -> None:
-    """Raises `ValueError` for a store of another calendar than observations have."""
-    if dataset["time"].dtype.kind != "M":
-        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
+def expect_states(config: Config, dataset: xr.Dataset, analysis) -> None:
+    """Raises `ValueError` where a kind of analysis is made for other states than the model's."""
+    channels = Layout.from_json(describe(config.checkpoint)["layout"]).prognostic
+    analysis.expect(Geometry.of(dataset, channels))
+
+
+def without_places(config: Config, analysis) -> tuple[Config, list[str]]:
+    """A configuration without where the weights of an analysis lie, if it has some, and what tells them from others."""
+    if analysis.digest is None:
+        return config, []
+    own = config.analysis.model_copy(update={"checkpoint": None})
+    return config.model_copy(update={"analysis": own}), [analysis.digest]
 
 
 def observations_around(config: Config, times: list, step: TimeStep) -> int:

@@ -15,8 +15,9 @@ INPUTS = {
     "stats": ("store", "later_stores", "scenarios"),
     "train": ("store", "later_stores", "scenarios", "statistics"),
     "observe": ("store",),
-    "assimilate": ("store", "checkpoint", "observations", "background"),
-    "cycle": ("store", "checkpoint", "observations"),
+    "learn": ("store", "checkpoint"),
+    "assimilate": ("store", "checkpoint", "observations", "background", "analysis.checkpoint"),
+    "cycle": ("store", "checkpoint", "observations", "analysis.checkpoint"),
     "rollout": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs", "references", "feedback"),
     "report": ("scores",),
@@ -46,7 +47,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
         importlib.import_module("pipelines.train").check_start(config)
     pending = []
     for name in INPUTS[stage]:
-        value = getattr(config, name)
+        value = _value(config, name)
         for path in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
             if path is None:
                 continue
@@ -58,6 +59,12 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
         yield f"{stage}: configuration is right; {', '.join(pending)} will come from an earlier stage"
         return
     yield f"{stage}: {importlib.import_module(f'pipelines.{stage}').check(config, made)}"
+
+
+def _value(config: Model, name: str):
+    """Of a key, or of one of a section `section.key`, which only some kinds of it may have."""
+    section, _, key = name.rpartition(".")
+    return getattr(getattr(config, section), key, None) if section else getattr(config, key)
 
 
 def _outputs(stage: str, config: Model) -> list[Path]:

@@ -18,6 +18,7 @@ ABOUT = {
     "stats": "compute the statistics of the training period",
     "train": "train a network",
     "observe": "make observations of a nature run, and read real ones from tables",
+    "learn": "train a network that makes analyses",
     "assimilate": "make one analysis from a background and observations",
     "cycle": "make analyses and forecasts by turns",
     "rollout": "run forecasts from many initial times",

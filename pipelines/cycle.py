@@ -8,7 +8,7 @@ import xarray as xr
 
 from emulator.assimilation.cycle import Setup, next_window
 from emulator.assimilation.cycle_store import CycleStore
-from emulator.assimilation.differences import expect_times, stored_states
+from emulator.assimilation.differences import expect_dates, expect_times, stored_states
 from emulator.assimilation.forecasts import Forecasts
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.observations import Observations
@@ -23,11 +23,12 @@ from pipelines.assimilation import (
     check_covariance,
     check_source,
     digest_of_file,
-    expect_dates,
+    expect_states,
     forecasts_of,
     observations_around,
     setup_of,
     steps_of,
+    without_places,
 )
 from pipelines.config import CycleConfig
 from pipelines.progress import progress
@@ -45,6 +46,7 @@ def cycle(config: CycleConfig) -> None:
     times = times_of_windows(config, dataset)
     analysis = build(config.analysis.model_dump())
     check_kind(config, analysis, config.initial.members)
+    expect_states(config, dataset, analysis)
     source, dates = initial_of(config, dataset)
     forecasts = forecasts_of(config, dataset, config.seed)
     store = store_of(config, dataset, source, forecasts, times[1:])
@@ -90,10 +92,11 @@ def store_of(
 ) -> CycleStore:
     """Where the cycle is written, with what tells it from another: `source`, of the first states, by what it holds too."""
     own = config.initial.store is not None
-    told = config.model_copy(update={"initial": config.initial.model_copy(update={"store": None})})
+    plain, weights = without_places(config, build(config.analysis.model_dump()))
+    told = plain.model_copy(update={"initial": config.initial.model_copy(update={"store": None})})
     given = told.model_dump_json(exclude=PLACES | {"store", "checkpoint", "observations"})
     stores = [str(each.attrs.get("fingerprint")) for each in ((dataset, source) if own else (dataset,))]
-    told = fingerprint(given, str(digest_of(forecasts.model)), digest_of_file(config.observations), *stores)
+    told = fingerprint(given, str(digest_of(forecasts.model)), digest_of_file(config.observations), *stores, *weights)
     return CycleStore(config.output, dataset, forecasts.layout, times, config.window, config.initial.members, told)
 
 
@@ -144,7 +147,9 @@ def check(config: CycleConfig, made: set[Path]) -> str:
     check_match(describe(config.checkpoint), dataset, config.checkpoint, config.store)
     check_covariance(config)
     times = times_of_windows(config, dataset)
-    check_kind(config, build(config.analysis.model_dump()), config.initial.members)
+    analysis = build(config.analysis.model_dump())
+    check_kind(config, analysis, config.initial.members)
+    expect_states(config, dataset, analysis)
     if config.initial.store is None or config.initial.store.exists() or config.initial.store not in made:
         initial_of(config, dataset)
     seen = observations_around(config, times[1:], TimeStep.of(dataset))

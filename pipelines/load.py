@@ -40,6 +40,7 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         "stats": {"store": at / "analysis.zarr", "output": at / "statistics.nc"},
         "train": {"store": at / "analysis.zarr", "statistics": at / "statistics.nc", "output": at / "train"},
         "observe": {"store": at / "analysis.zarr", "output": at / "observations.parquet"},
+        "learn": {"store": at / "analysis.zarr", "checkpoint": at / "train" / "checkpoint", "output": at / "learn"},
         "assimilate": made_from | {"output": at / "assimilation"},
         "cycle": made_from | {"output": at / "cycle"},
         "rollout": {
@@ -103,6 +104,17 @@ def _find_scenarios(raw: dict) -> None:
             raw[stage] = section | {key: store(section[key], default) for key in keys if key in section}
 
 
+def _find_learned(raw: dict) -> None:
+    """Analyses of kind learned are by the network of the experiment's stage `learn`, unless they name another."""
+    if not isinstance(learn := raw.get("learn"), dict):
+        return
+    for stage in ("assimilate", "cycle"):
+        section = raw.get(stage) if isinstance(raw.get(stage), dict) else {}
+        analysis = section.get("analysis")
+        if isinstance(analysis, dict) and analysis.get("kind") == "learned":
+            raw[stage] = section | {"analysis": {"checkpoint": Path(str(learn["output"])) / "checkpoint"} | analysis}
+
+
 def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | None = None) -> Experiment:
     """The experiment in a YAML file, with defaults for the paths between stages. Raises `ConfigError`.
 
@@ -122,6 +134,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | N
     for stage, paths in _default_paths(raw).items():
         if isinstance(raw.get(stage), dict):
             raw[stage] = {**paths, **raw[stage]}
+    _find_learned(raw)
     if isinstance(raw.get("ingest"), dict) and "sources" not in raw["ingest"] and isinstance(raw.get("simulate"), dict):
         named = raw["simulate"].get("scenarios") or []
         raw["ingest"] = ({"scenarios": list(named)} if named else {}) | raw["ingest"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emulator.forecasting.options import ocean_store
+from emulator.forecasting.options import driving_store, ocean_store
 from pipelines.config import Model
 from pipelines.simulate import files as simulated
 
@@ -13,6 +13,7 @@ WRITTEN = {
     "stats": ("output", "climatology"),
     "train": ("output",),
     "observe": ("output",),
+    "learn": ("output",),
     "assimilate": ("output",),
     "cycle": ("output",),
     "rollout": ("output", "uncorrected", "long_run"),
@@ -30,6 +31,8 @@ def written(stage: str, config: Model) -> list[Path]:
         paths.append(config.covariance.path)  # estimated where it is not there
     if stage != "rollout":
         return paths
+    if config.boundary is not None and config.boundary.checkpoint is not None:
+        paths.append(driving_store(config.output))
     return [*_with_oceans([*paths, *config.scenario_stores.values()], config), *config.pressure_stores.values()]
 
 
@@ -51,7 +54,7 @@ def files(stage: str, config: Model) -> list[Path]:
     output = Path(config.output)
     if stage == "stats":
         return [output, *([config.climatology] if config.climatology else [])]
-    if stage == "train":
+    if stage in ("train", "learn"):
         return [output / "checkpoint"]
     if stage in ("assimilate", "cycle"):
         return [output / "analysis.zarr"]

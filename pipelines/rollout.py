@@ -9,22 +9,25 @@ import numpy as np
 import torch
 import xarray as xr
 
+from emulator.data.boundary import Boundary
 from emulator.data.channels import Layout
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import check_offsets
 from emulator.exports.export import check_formats
+from emulator.forecasting.driving import Forecasts, check_driving, driven
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
-from emulator.forecasting.options import EnsembleOptions, ThinOptions, ocean_options
+from emulator.forecasting.options import DiffusionOptions, DrivingOptions, EnsembleOptions, ThinOptions, ocean_options
 from emulator.forecasting.pressure import check_pressures
 from emulator.forecasting.run import Models, attributes_of, step_length
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.sea import Sea
 from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
-from emulator.model.assemble import make_network
+from emulator.model.assemble import make_network, network_of
 from emulator.model.checkpoint import describe
+from emulator.model.posterior import Posterior
 from emulator.model.saved_model import check_match, load_model, with_gaps, with_step
 from emulator.model.step import Step
 from emulator.model.stepper import Stepper
@@ -74,40 +77,49 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
     saved = getattr(models.first, "metadata", None)
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
+    length = step_length(models.first.layout, dataset, config.step_hours)
+    models = models.diffused(config.diffusion and DiffusionOptions.of(config.diffusion.model_dump()), length)
     first = models.first
-    length = step_length(first.layout, dataset, config.step_hours)
     step = TimeStep.of(dataset).times(length)
     steps = count_steps(step, config.lead_days, config.lead)
     inits = starts_of(config, length, first.layout.history).of(dataset, steps, str(config.store))
-    thin, weights = ThinOptions.of(config.thin.model_dump()), models.weights()
+    thin, weights, drawn = ThinOptions.of(config.thin.model_dump()), models.weights(), models.drawn(ensemble)
     if config.vertical is not None:
         predicted = (*first.layout.prognostic.names, *first.layout.diagnostic.names)
         check_pressures(dataset, config.vertical.pressure, predicted, thin)
 
+    if share[1] > 1 and config.boundary is not None and config.boundary.checkpoint is not None:
+        raise ValueError(
+            f"Expected one process with a global emulator at the boundary, got {share[1]}; roll that emulator out first and "
+            "give its store as rollout.boundary.store"
+        )
+    boundary, told = boundary_of(config, first, dataset, Forecasts(inits, step, steps))
+
     def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
         sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
-        return Forecaster(steppers, dataset, config.batch_size, ensemble, length, config.climatology, sea, offsets)
+        how = ensemble, length, config.climatology, sea, offsets
+        return Forecaster(steppers, dataset, config.batch_size, *how).driven_by(boundary)
 
     climates = {config.output: config.offsets}
     climates |= {store: config.scenarios[name].offsets for name, store in config.scenario_stores.items()}
     for store, offsets in climates.items():
-        forecaster = made(models.steppers, store, ensemble, offsets)
+        forecaster = made(drawn.steppers, store, ensemble, offsets)
         schedule = Schedule.of(forecaster.forcing, inits, steps, thin.every_hours, thin.mean)
-        attributes = attributes_of(dataset, first, ensemble, length, offsets)
-        write(Output(store, attributes, weights, thin, share), forecaster, inits, schedule, watched)
+        attributes = attributes_of(dataset, first, ensemble, length, offsets) | told
+        write(Output(store, attributes, drawn.weights(), thin, share), forecaster, inits, schedule, watched)
     if config.uncorrected_inits:
         uncorrected = Step.without_scheme(first)
         plain = made([uncorrected], config.uncorrected)
         count = min(config.uncorrected_inits, len(inits))
         some = [inits[i] for i in np.unique(np.linspace(0, len(inits) - 1, count).round().astype(int))]
-        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets)
+        attributes = attributes_of(dataset, uncorrected, None, length, config.offsets) | told
         output = Output(config.uncorrected, attributes, [weights[0][:1]], None, share)
         write(output, plain, some, Schedule.every(steps), watched)
     if config.long_run_days or config.long_run_lead:
         every = max(1, round(86400 / step.seconds))
         total = count_steps(step, config.long_run_days, config.long_run_lead)
         alone = made(models.steppers[:1], config.long_run)
-        attributes = attributes_of(dataset, first, None, length, config.offsets)
+        attributes = attributes_of(dataset, first, None, length, config.offsets) | told
         output = Output(config.long_run, attributes, weights[:1], None, share)
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     if space.rank == 0:
@@ -140,6 +152,35 @@ def sea_of(
     return make_sea(ocean_options(config.ocean.model_dump()), model, dataset, length, ensemble, output)
 
 
+def boundary_of(
+    config: RolloutConfig, model: Stepper, dataset: xr.Dataset, forecasts: Forecasts, check_only: bool = False
+) -> tuple[Boundary | None, dict]:
+    """Driving data of a limited area, as far as the forecasts go; see `driven`. `check_only`: nothing is made for them."""
+    asked = config.boundary and DrivingOptions.of(config.boundary.model_dump())
+    if model.layout.border is not None and (config.long_run_days or config.long_run_lead):
+        raise ValueError(
+            "Expected no long run of a limited area with a boundary, whose driving data do not go on; set long_run_days: 0"
+        )
+    if check_only:
+        check_driving(asked, model, grid_of(dataset), forecasts)
+        return None, {}
+    return driven(asked, model, grid_of(dataset), forecasts, config.output)
+
+
+def _check_weights(config: RolloutConfig) -> None:
+    """Raises `ValueError` where the members' weights are of another checkpoint, or of several."""
+    posterior = Posterior.load(config.ensemble.weights)
+    if config.cascade or config.member_checkpoints:
+        raise ValueError(
+            "Expected one checkpoint, without a cascade or member_checkpoints, for ensemble.weights, got others"
+        )
+    if posterior.base != (own := describe(config.checkpoint)["sha256"]):
+        raise ValueError(
+            f"Expected ensemble.weights of the checkpoint {config.checkpoint} ({own[:12]}), got those of "
+            f"{posterior.base[:12]}"
+        )
+
+
 def check(config: RolloutConfig, made: set[Path]) -> str:
     """How many forecasts it would make, in words. Raises `ValueError`."""
     if config.model is not None:
@@ -156,8 +197,13 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         space = Space.imagined(config.parallel.space)
         for path in checkpoints_of(config):
             saved = describe(path)
-            make_network(saved["config"]["network"], Layout.from_json(saved["layout"]), grid_of(dataset), space)
+            make_network(network_of(saved["config"]), Layout.from_json(saved["layout"]), grid_of(dataset), space)
     check_formats(config.also, dataset)
+    if config.ensemble is not None and config.ensemble.weights is not None:
+        _check_weights(config)
+    if config.diffusion is not None:
+        asked = DiffusionOptions.of(config.diffusion.model_dump())
+        Models([load_model(path, "cpu") for path in checkpoints_of(config)]).diffused(asked, 1)
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
@@ -174,5 +220,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
     inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
     if config.ocean is not None:
         sea_of(config, load_model(config.checkpoint, "cpu"), dataset, length).check(inits)
+    if layout.border is not None or config.boundary is not None:
+        forecasts = Forecasts(inits, TimeStep.of(dataset).times(length), steps)
+        boundary_of(config, load_model(config.checkpoint, "cpu"), dataset, forecasts, check_only=True)
     count = len(inits)
     return f"{count} forecasts of {config.lead or f'{config.lead_days:g} days'} into {config.output}"

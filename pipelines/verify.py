@@ -9,6 +9,7 @@ from pathlib import Path
 
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.schema import grid_of
+from emulator.verify.driving import Driving
 from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations
@@ -33,7 +34,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     truth = config.truth if observations is None else Observations(**dict(observations))
     scenarios = config.scenarios and config.scenarios.model_dump()
     more = config.audit, config.long_runs, config.references, scenarios, config.oceans
-    found = open_inputs(truth, config.forecasts, options, *more)
+    judged = config.forecasts | {name: Driving(path) for name, path in config.driving.items()}
+    found = open_inputs(truth, judged, options, *more)
     return found if config.feedback is None else dataclasses.replace(found, feedback=config.feedback)
 
 

@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up, as docs/architecture.md lists them: a file imports from its own folder and from those before it.
 ORDER = (
-    "options registry kernels planet files parallel sphere store sources ingestion data networks conservation model losses "
-    "training forecasting exports verify assimilation report embedded bridges"
+    "options registry kernels planet files parallel sphere store sources ingestion data generative networks conservation "
+    "model losses training forecasting downscaling exports verify assimilation report embedded bridges"
 ).split()
 
 FORBIDDEN = {

@@ -102,7 +102,9 @@ def analysed(setup: Setup, before, times: Sequence, background: list[StepResult]
     members = _perturbed(setup, times[0], background[0].state, any(len(each.observed) for each in screened))
     at = setup.geometry
     places = SpherePlaces(at.grid, at.channels, at.at, at.constants.earth_radius)
-    window = Window(members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places)
+    window = Window(
+        members, [each.observed for each in screened], _trajectory(setup, times), setup.covariance, places, at
+    )
     analysis = setup.assimilation.analyse(window)
     state, told = setup.increments.kept(analysis.state, background[0].state, setup.dry_mass)
     seconds = clocks.process_time() - began
@@ -157,12 +159,12 @@ class _Screened:
         operator = equivalents(setup.geometry, seen)
         before = operator(background.double()).cpu().numpy()
         spread = before.std(0, ddof=1) if len(before) > 1 else None
-        pressure = _surface_pressure(setup.geometry, seen, background)
+        pressure = surface_pressure(setup.geometry, seen, background)
         rejected[known] = screen_background(seen, before.mean(0), spread, pressure, setup.quality)
         good = rows.where(rejected == "")
         columns = torch.from_numpy(good.value), torch.from_numpy(good.error)
         place = good.latitude, good.longitude, good.level
-        observed = Observed(equivalents(setup.geometry, good), *columns, *place)
+        observed = Observed(equivalents(setup.geometry, good), *columns, *place, good)
         return cls(rows, rejected, observed, known, operator, before)
 
     def feedback(self, analysis: Tensor) -> Feedback:
@@ -179,7 +181,7 @@ class _Screened:
         return whole
 
 
-def _surface_pressure(geometry: Geometry, rows: Observations, background: Tensor) -> np.ndarray | None:
+def surface_pressure(geometry: Geometry, rows: Observations, background: Tensor) -> np.ndarray | None:
     """The background's surface pressure at every row, Pa, where levels are pressures that the ground may cut."""
     if geometry.levels is None or geometry.levels.kind != "pressure" or PRESSURE not in geometry.channels.names:
         return None

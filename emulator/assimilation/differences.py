@@ -34,6 +34,12 @@ def stored_states(dataset: xr.Dataset, channels: Channels, times: Sequence) -> T
     return packed
 
 
+def expect_dates(dataset: xr.Dataset) -> None:
+    """Raises `ValueError` for a store of another calendar than observations have."""
+    if dataset["time"].dtype.kind != "M":
+        raise ValueError("Expected a store of the standard calendar, as observations have it, got another calendar")
+
+
 def expect_times(dataset: xr.Dataset, times: Sequence, name: object = "the store") -> None:
     """Raises `ValueError`, naming the store, for times that it lacks."""
     known = set(dataset["time"].values[~missing_times(dataset)].tolist())

@@ -1,6 +1,6 @@
 """Forecasts between analyses: a stepper with its forcing, from the states of one time to those of later ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import xarray as xr
@@ -57,6 +57,21 @@ class Forecasts:
             else:
                 joined = (torch.cat([getattr(r, name) for r in results]) for name in ("state", "diagnostic"))
                 yield StepResult(*(fields.to(state.device) for fields in joined), {})
+
+    def each(self, states: Tensor, times: Sequence, numbers: Sequence[int]) -> Tensor:
+        """The states a step later of `states` `(row, channel, *space)`, each of a time of its own; no gradients.
+
+        `numbers`: what tells the rows of a time from each other, for the noise of a stochastic network.
+        """
+        found = []
+        for first in range(0, len(states), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            given = self.forcing.inputs(list(times[part])).to(self.model.device)
+            if self.model.noise is not None:
+                keys = [forecast_key(self.seed, *key, 1) for key in zip(times[part], numbers[part], strict=True)]
+                given = given._replace(noise=self.model.noise.rows(keys).to(self.model.device))
+            found += [result.state for result in rollout(self.model, states[part].to(self.model.device), [given])]
+        return torch.cat(found).to(states.device)
 
     def _inputs(self, members: range, time, count: int) -> Iterator[StepInputs]:
         for number in range(1, count + 1):

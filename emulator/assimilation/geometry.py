@@ -80,3 +80,9 @@ class Geometry:
 def is_component(variable: str) -> bool:
     """Whether a variable is a component of a vector along east or north, which points backwards beyond a pole."""
     return any(word in variable for pair in PAIRS for word in pair)
+
+
+def are_components(variables: np.ndarray) -> np.ndarray:
+    """`is_component` of every row `(row,)`: each name is looked at once, rows are many and names few."""
+    names, back = np.unique(variables, return_inverse=True)
+    return np.array([is_component(name) for name in names.tolist()], bool)[back]

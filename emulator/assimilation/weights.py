@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulator.assimilation.geometry import Geometry, is_component
+from emulator.assimilation.geometry import Geometry, are_components
 from emulator.assimilation.observations import Observations
 
 
@@ -41,8 +41,7 @@ def entries(geometry: Geometry, rows: Observations, channel: np.ndarray, share: 
             name = rows.variable[np.flatnonzero(~(total > 0))[0]]
             raise ValueError(f"Expected observations where the field exists, {name} does not around one of them")
         weight = weight / total
-    component = np.array([is_component(name) for name in rows.variable], bool)
-    return Weighted(index, np.where(beyond & component, -weight, weight))
+    return Weighted(index, np.where(beyond & are_components(rows.variable), -weight, weight))
 
 
 def seen(geometry: Geometry, rows: Observations, channel: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.assimilation.geometry import Geometry
+from emulator.assimilation.observations import Observations
+
 Trajectory = Callable[[Tensor], list[Tensor]]
 
 
@@ -19,6 +22,7 @@ class Observed:
       operator: equivalents of a state, `(batch, channel, *space)` to `(batch, n)`, differentiable by torch.
       value, error: what was observed and its standard deviation, `(n,)` float64.
       latitude, longitude: where, degrees, `(n,)`; level: value of the vertical coordinate or NaN, `(n,)`.
+      rows: the table that they are of, for kinds that do not see them by their operators alone; None: not known.
     Raises `ValueError` for lengths that differ and for an error that is not above 0.
     """
 
@@ -28,9 +32,11 @@ class Observed:
     latitude: np.ndarray
     longitude: np.ndarray
     level: np.ndarray
+    rows: Observations | None = None
 
     def __post_init__(self):
-        lengths = {len(getattr(self, field.name)) for field in dataclasses.fields(self)[1:]}
+        columns = [getattr(self, field.name) for field in dataclasses.fields(self)[1:]]
+        lengths = {len(column) for column in columns if column is not None}
         if len(lengths) != 1:
             raise ValueError(f"Expected columns of observations of one length, got {sorted(lengths)}")
         if not bool((self.error > 0).all()):
@@ -83,6 +89,7 @@ class Window:
         what it was given; with gradients where they are enabled.
       covariance: of the background's error; None where the kind takes it from the ensemble.
       places: where the cells lie, for localisation; None where the kind needs none.
+      geometry: of the states, for kinds that place observations themselves; None where the kind needs none.
     """
 
     background: Tensor
@@ -90,6 +97,7 @@ class Window:
     forecast: Trajectory = lambda state: [state]
     covariance: Covariance | None = None
     places: Places | None = None
+    geometry: Geometry | None = None
 
     @property
     def count(self) -> int:
@@ -133,6 +141,9 @@ class Assimilation(Protocol):
     Attributes:
       ensemble: whether it takes its covariance from several members. static: whether it needs a `Covariance`.
       several_times: whether a window may have more than one.
+
+    One with weights of its own has besides a `digest`, which tells them from others, and one that is made for certain states
+    `expect(geometry)`, which raises `ValueError` for others.
     """
 
     ensemble: bool
@@ -140,5 +151,38 @@ class Assimilation(Protocol):
     several_times: bool
 
     def analyse(self, window: Window) -> Analysis:
-        """The analysis at the window's first time. Without observations it is the background, bit for bit."""
+        """The analysis at the window's first time, of at least one observation."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class WhereObserved:
+    """A kind of analysis for any window: without observations the background is the analysis, bit for bit."""
+
+    kind: Assimilation
+
+    @property
+    def ensemble(self) -> bool:
+        return self.kind.ensemble
+
+    @property
+    def static(self) -> bool:
+        return self.kind.static
+
+    @property
+    def several_times(self) -> bool:
+        return self.kind.several_times
+
+    @property
+    def digest(self) -> str | None:
+        """What tells the kind's weights from others'; None: it has none."""
+        return getattr(self.kind, "digest", None)
+
+    def expect(self, geometry: Geometry) -> None:
+        """Raises `ValueError` for states that the kind is not made for."""
+        if expect := getattr(self.kind, "expect", None):
+            expect(geometry)
+
+    def analyse(self, window: Window) -> Analysis:
+        """The kind's analysis at the window's first time, if there is an observation."""
+        return self.kind.analyse(window) if window.count else Analysis(window.background)

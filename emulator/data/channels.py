@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.data.border import Border
 from emulator.planet.calendar import TimeStep
 from emulator.planet.variables import VARIABLES
 from emulator.planet.vertical import vertical_of
@@ -148,6 +149,7 @@ class Layout:
       gaps: what a step does with states that lack values: "refused", "zero" or "told", as `emulator.model.gaps` has it.
       at: of the variables with levels where these lie: hPa in an atmosphere whose surface is at 1000 hPa, else the
         coordinate. hours: length of a step of the store. Both only inform a network, and older checkpoints lack them.
+      border: what it is given of the state outside a limited area; None: nothing.
     """
 
     prognostic: Channels
@@ -162,6 +164,7 @@ class Layout:
     gaps: str = "refused"
     at: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict, compare=False)
     hours: float = dataclasses.field(default=0.0, compare=False)
+    border: Border | None = None
 
     def __post_init__(self):
         if not self.moments:
@@ -253,14 +256,16 @@ class Layout:
     def to_json(self) -> dict:
         """All of it as what JSON can hold, in which a checkpoint keeps it."""
         found = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS}
-        return found | {name: getattr(self, name) for name in MORE}
+        found |= {name: getattr(self, name) for name in MORE}
+        return found if self.border is None else found | {"border": dataclasses.asdict(self.border)}
 
     @classmethod
     def from_json(cls, values: dict) -> "Layout":
         """The layout of what `to_json` gave, read back."""
         groups = {n: Channels(tuple(values[n]["names"]), tuple(values[n]["levels"])) for n in GROUPS}
-        more = {n: tuple(v) if isinstance(v, list | tuple) else v for n, v in values.items() if n not in GROUPS}
-        return cls(**groups, **more)
+        own = {n: v for n, v in values.items() if n not in (*GROUPS, "border")}
+        more = {n: tuple(v) if isinstance(v, list | tuple) else v for n, v in own.items()}
+        return cls(**groups, **more, border=Border.from_json(values.get("border")))
 
 
 GROUPS = ("prognostic", "diagnostic", "forcing", "static")

@@ -33,6 +33,7 @@ class StepInputs(NamedTuple):
         float64 of calendar steps, which differ by row; None where all steps are of the store's length.
       reference: climatology of the state at the end of the step, `(batch, channel, *space)`, where a network starts from it.
       ocean: what an ocean that the step is coupled with is given of its own, where there is one.
+      boundary: of a limited area the state outside at the start and the end of the step, `(batch, 2 * channel, point)`.
     """
 
     forcing: Tensor
@@ -41,6 +42,7 @@ class StepInputs(NamedTuple):
     length: Tensor | float | None = None
     reference: Tensor | None = None
     ocean: "StepInputs | None" = None
+    boundary: Tensor | None = None
 
     def to(self, device: torch.device) -> "StepInputs":
         """On a device, which is not waited for."""
@@ -60,7 +62,8 @@ class StepInputs(NamedTuple):
 
     def more(self) -> "dict[str, Tensor | float | StepInputs]":
         """What not every stepper takes, by the name under which it is called with it."""
-        return {n: value for n in ("length", "reference", "ocean") if (value := getattr(self, n)) is not None}
+        names = ("length", "reference", "ocean", "boundary")
+        return {n: value for n in names if (value := getattr(self, n)) is not None}
 
 
 def told_length(several: bool, length: int, ratio: np.ndarray, step: TimeStep) -> Tensor | float | None:

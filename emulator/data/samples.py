@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from emulator.data.boundary import Boundary
 from emulator.data.channels import Layout, outside_of
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import Moments, StepInputs, means_of, over_steps, told_length
@@ -40,6 +41,7 @@ class Batch:
       noise: of a stochastic network, `(batch, steps, channel, *space)`, or None.
       length: of the steps, in steps of the store: a number, or `(batch, steps)` float64, or None, as in `StepInputs`.
       reference: climatology at the end of each step, `(batch, steps, channel, *space)`, where a network starts from it.
+      boundary: of a limited area the state outside at both ends of each step, `(batch, steps, 2 * channel, point)`.
     """
 
     state: Tensor
@@ -49,6 +51,7 @@ class Batch:
     noise: Tensor | None = None
     length: Tensor | float | None = None
     reference: Tensor | None = None
+    boundary: Tensor | None = None
 
     @property
     def history(self) -> int:
@@ -83,9 +86,10 @@ class Batch:
 
     def inputs(self) -> Iterator[StepInputs]:
         """Of every step in turn."""
-        parts = self.forcing, self.clock, self.noise, self.length, self.reference
+        names = ("forcing", "clock", "noise", "length", "reference", "boundary")
         for k in range(self.forcing.shape[1]):
-            yield StepInputs(*(part[:, k] if isinstance(part, Tensor) else part for part in parts))
+            parts = {name: getattr(self, name) for name in names}
+            yield StepInputs(**{n: part[:, k] if isinstance(part, Tensor) else part for n, part in parts.items()})
 
     def split(self, parts: int) -> list["Batch"]:
         """In equal parts of its samples, in order. Raises `ValueError` where they do not divide."""
@@ -95,7 +99,9 @@ class Batch:
         return [self._with(lambda tensor, n=n: tensor[n * size : (n + 1) * size]) for n in range(parts)]
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(**{name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()})
+        return type(self)(
+            **{name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()}
+        )
 
     def _tensors(self) -> list[Tensor]:
         return [part for part in vars(self).values() if isinstance(part, Tensor)]
@@ -118,8 +124,9 @@ class Samples:
       threads: that read and decompress at the same time.
       climatology: of the prognostic channels, for a network that predicts departures from it.
       space: the processes that hold a state together; this one reads its rows. `grid` and `dataset` stay whole.
+      boundary: of a limited area, driving data that have all times of the period.
 
-    Over eight parameters, the last by name alone. Raises `ValueError` for rows that cannot be shared out to the processes.
+    Over eight parameters, the last two by name alone. Raises `ValueError` for rows that processes cannot share out.
     """
 
     def __init__(
@@ -134,8 +141,9 @@ class Samples:
         climatology: Climatology | None = None,
         *,
         space: Space = ALONE,
+        boundary: Boundary | None = None,
     ):
-        self.climatology = climatology
+        self.climatology, self.boundary = climatology, boundary
         datasets = [dataset] if isinstance(dataset, xr.Dataset) else list(dataset)
         if stores is not None and len(stores) != len(datasets):
             raise ValueError(f"Expected a path for each of {len(datasets)} stores, got {len(stores)}")
@@ -261,7 +269,11 @@ class Samples:
         if self.climatology is not None:
             found = self.climatology.at(self.times[whole[:, length::length].ravel()])
             reference = found.unflatten(0, (len(starts), steps))
-        return Batch(state, diagnostic, forcing, clock, None, told, reference).pinned()
+        outside = None
+        if self.boundary is not None:
+            begins, ends = (self.times[each.ravel()] for each in (whole[:, :-1:length], whole[:, length::length]))
+            outside = self.boundary.given([None] * len(begins), begins, ends).unflatten(0, (len(starts), steps))
+        return Batch(state, diagnostic, forcing, clock, None, told, reference, outside).pinned()
 
     def _forcing(self, times: np.ndarray, length: int) -> Tensor:
         if not self.layout.forcing.count:

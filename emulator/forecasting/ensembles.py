@@ -188,9 +188,8 @@ class InitialStates:
             for number in range(1, steps + 1):
                 given = self.forcing.inputs([self.forcing.later(start, number - 1)])
                 if self.step.noise is not None:
-                    given = given._replace(
-                        noise=self.step.noise.rows([forecast_key(self.options.seed, start, 0, number)])
-                    )
+                    keys = [forecast_key(self.options.seed, start, 0, number)]
+                    given = given._replace(noise=self.step.noise.rows(keys, self.options.noise_amplitude))
                 yield given.to(self.step.device).repeated(rows)
 
         ends = []

@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from emulator.data.boundary import Boundary
 from emulator.data.channels import Channels, outside_of
 from emulator.data.climatology import Climatology
 from emulator.data.forcing import Forcing, StepInputs
@@ -61,7 +62,7 @@ class Forecaster:
         offsets: Mapping[str, float] | None = None,
     ):
         check_sea(sea, offsets or {})
-        self.sea = sea
+        self.sea, self.boundary = sea, None
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
         layout = self.step.layout
@@ -80,6 +81,21 @@ class Forecaster:
         self.copies = HostCopies(self.step.device)
         self._records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
         self._initial = InitialStates(self.step, self.forcing.dataset, self.forcing, batch_size, ensemble)
+
+    def driven_by(self, boundary: Boundary | None) -> "Forecaster":
+        """Itself, with driving data at the boundary of a limited area; None: without.
+
+        Raises `ValueError` where the models need some and there are none, and for members that are made by forecasts.
+        """
+        if self.step.layout.border is not None and boundary is None:
+            raise ValueError("Expected driving data for the boundary of this limited area, got none")
+        if boundary is not None and self.ensemble is not None and self.ensemble.kind in ("bred", "lagged"):
+            raise ValueError(
+                f"Expected an ensemble of kind none or noise for a limited area with a boundary, got {self.ensemble.kind}, "
+                "whose members come from forecasts before the initial time"
+            )
+        self.boundary = boundary
+        return self
 
     def give_rows(self, of: Callable[[int], np.ndarray] | None) -> None:
         """Which rows of the grid the fields of `blocks` have, by the rank of the process that asks: so many write one store.
@@ -235,6 +251,9 @@ class Forecaster:
         given = self.forcing.inputs([self.forcing.later(time, number - 1) for time in times])
         if self.sea is not None:
             given = given._replace(ocean=self.sea.inputs(times, number))
+        if self.boundary is not None:
+            begins, ends = ([self.forcing.later(time, n) for time in times] for n in (number - 1, number))
+            given = given._replace(boundary=self.boundary.given(times, begins, ends))
         if self.members > 1:
             given = given.rows(torch.arange(len(times)).repeat_interleave(self.members))
         return given.to(self.step.device)
@@ -248,9 +267,9 @@ class Forecaster:
         step = self.models[(int(row[0]) % self.members) % len(self.models)].at(number)
         if step.noise is None:
             return None
-        seed = self.ensemble.seed if self.ensemble else 0
+        seed, amplitude = (self.ensemble.seed, self.ensemble.noise_amplitude) if self.ensemble else (0, 1.0)
         named = [(times[r // self.members], int(r % self.members)) for r in row]
-        noise = step.noise.rows(forecast_key(seed, *name, number) for name in named)
+        noise = step.noise.rows((forecast_key(seed, *name, number) for name in named), amplitude)
         return to_device(noise, self.step.device)
 
 

@@ -27,6 +27,22 @@ class EnsembleOptions(Options):
     lag_hours: float = option(6.0, "between the starts of lagged members", above=0)
     cycles: int = option(6, "of breeding", minimum=1)
     cycle_hours: float = option(12.0, above=0)
+    noise_amplitude: float = option(
+        1.0, "factor of the noise that a stochastic network is given; 0: it is given none", minimum=0, new=True
+    )
+    weights: Path | None = option(
+        None, "a training's posterior, from which every member draws the network's weights", new=True
+    )
+    weights_scale: float = option(1.0, "factor of what members' weights depart by from their mean", minimum=0, new=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionOptions(Options):
+    """Damping of small scales at every step of a rollout (`emulator.model.diffusion`)."""
+
+    hours: float = option(about="in which a degree falls to 1/e", above=0)
+    degree: int | None = option(None, "that degree; None: the highest that the grid holds", minimum=1)
+    order: int = option(4, "2: as heat diffuses; 4, 8: the smallest scales alone", minimum=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +89,19 @@ class OceanNetworkOptions(Options):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class DrivingOptions(Options):
+    """Driving data at the boundary of a limited area (docs/limited_area.md)."""
+
+    store: Path = option(
+        about="an analysis (perfect boundaries) or forecasts; with a checkpoint the analysis it starts from"
+    )
+    checkpoint: Path | None = option(None, "a global emulator that runs beside, from the same initial times")
+    delay_hours: float = option(
+        0.0, "of stored forecasts: how long before the forecasts that they drive they start", minimum=0
+    )
+
+
 OCEANS = {"slab": SlabOptions, "emulator": OceanNetworkOptions}
 OceanOptions = SlabOptions | OceanNetworkOptions
 
@@ -94,6 +123,11 @@ def check_sea(ocean: object | None, offsets: Mapping[str, float]) -> None:
 def ocean_store(output: Path) -> Path:
     """Where an ocean's network writes beside the forecasts that it is coupled with."""
     return output.with_name(f"{output.stem}-ocean.zarr")
+
+
+def driving_store(output: Path) -> Path:
+    """Where a global emulator at the boundary writes beside the forecasts that it drives."""
+    return output.with_name(f"{output.stem}-driving.zarr")
 
 
 def pressure_store(output: Path) -> Path:

@@ -3,21 +3,33 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from emulator.data.channels import Layout
+from emulator.forecasting.driving import Forecasts, driven
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.oceans import make_sea
-from emulator.forecasting.options import EnsembleOptions, OceanOptions, ThinOptions, ocean_options
+from emulator.forecasting.options import (
+    DiffusionOptions,
+    DrivingOptions,
+    EnsembleOptions,
+    OceanOptions,
+    ThinOptions,
+    ocean_options,
+)
 from emulator.forecasting.schedule import Schedule, count_steps
 from emulator.forecasting.writing import Output, compact_json, in_memory, write
 from emulator.kernels import freed_memory
+from emulator.model.assemble import states_of
 from emulator.model.bounds import without_bounds
-from emulator.model.saved_model import check_match, digest_of, load_model, with_gaps, with_step
+from emulator.model.diffusion import decay_of, degrees_of, with_diffusion
+from emulator.model.posterior import Posterior, with_drawn_weights
+from emulator.model.saved_model import check_match, digest_of, grid_from_json, load_model, with_gaps, with_step
+from emulator.model.step import Step
 from emulator.model.stepper import Cascade, Stepper
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import CLOSED
@@ -41,7 +53,9 @@ def forecast(
     climatology: str | os.PathLike | None = None,
     ocean: OceanOptions | Mapping | None = None,
     bounds: str = "trained",
+    diffusion: DiffusionOptions | Mapping | None = None,
     offsets: Mapping[str, float] | None = None,
+    boundary: DrivingOptions | Mapping | str | os.PathLike | None = None,
 ) -> xr.Dataset:
     """Forecasts `(init_time, lead_time, [member,] level, latitude, longitude)` of `days` days, or of a `lead`.
 
@@ -58,7 +72,10 @@ def forecast(
       climatology: path of what a network's predictions count from, where it does; None: as it was trained.
       ocean: that steps the sea's temperature, such as `{"kind": "slab", "depth": 50}`; None: it is prescribed.
       bounds: "trained", or "none": states may leave the envelope of the training data.
+      diffusion: of small scales, such as `{"hours": 40, "degree": 31}`, for long runs; None: none.
       offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
+      boundary: of a limited area the path of driving data, an analysis or forecasts, or `{"checkpoint": PATH, "store": PATH}`
+        for a global emulator that runs beside; None: the analysis that it was trained with.
 
     Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
 
@@ -74,8 +91,9 @@ def forecast(
     saved = getattr(models.first, "metadata", None)
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble)
-    models = models.bounded(bounds)
+    models = models.bounded(bounds).drawn(ensemble)
     length = step_length(models.first.layout, dataset, step_hours)
+    models = models.diffused(DiffusionOptions.of(diffusion) if isinstance(diffusion, Mapping) else diffusion, length)
     ocean = ocean_options(ocean) if isinstance(ocean, Mapping) else ocean
     sea = ocean and make_sea(ocean, models.first, dataset, length, ensemble, output)
     forecaster = Forecaster(models.steppers, dataset, batch_size, ensemble, length, climatology, sea, offsets)
@@ -85,6 +103,12 @@ def forecast(
     steps = count_steps(forecaster.forcing.step, days or 0.0, lead)
     schedule = Schedule.of(forecaster.forcing, times, steps, thin.every_hours, thin.mean)
     attributes = attributes_of(dataset, models.first, ensemble, length, offsets)
+    boundary = {"store": boundary} if isinstance(boundary, str | os.PathLike) else boundary
+    driving = DrivingOptions.of(boundary) if isinstance(boundary, Mapping) else boundary
+    forecasts = Forecasts(times, forecaster.forcing.step, steps)
+    outside, told = driven(driving, models.first, forecaster.forcing.grid, forecasts, output and Path(output))
+    forecaster.driven_by(outside)
+    attributes |= told
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)
     write(Output(Path(output), attributes, models.weights(), thin), forecaster, times, schedule)
@@ -146,6 +170,7 @@ def attributes_of(
     attributes["time_step_seconds"] *= length
     if getattr(model, "scheme", None) is None:
         attributes["conservation"] = "none"
+    attributes |= {"diffusion": told} if (told := getattr(model, "diffused_by", "")) else {}
     attributes |= {"forcing_offsets": json.dumps(dict(offsets), sort_keys=True)} if offsets else {}
     return attributes | ({"ensemble": compact_json(ensemble)} if ensemble else {})
 
@@ -184,11 +209,33 @@ class Models:
         stages = list(zip(starts, loaded, strict=True))
         return cls([Cascade(stages) if cascade else first, *(load_model(path, device, space) for path in more)])
 
+    def drawn(self, ensemble: EnsembleOptions | None) -> "Models":
+        """One for each member, with weights of its own, where an ensemble asks for it; raises `ValueError` for several models
+        beside that, and `CheckpointError` for what is no distribution of weights."""
+        if ensemble is None or ensemble.weights is None:
+            return self
+        if len(self.stages()) > 1 or not isinstance(self.first, Step):
+            raise ValueError(
+                "Expected one checkpoint, without a cascade or member_checkpoints, for ensemble.weights, got others"
+            )
+        posterior = Posterior.load(ensemble.weights)
+        seed, scale = ensemble.seed, ensemble.weights_scale
+        return Models([with_drawn_weights(self.first, posterior, seed, n, scale) for n in range(ensemble.members)])
+
     def bounded(self, bounds: str) -> "Models":
         """The same models, with "none" without an envelope of the training data; raises `ValueError` for other words."""
         if bounds not in ("trained", "none"):
             raise ValueError(f"Expected bounds trained or none, got {bounds!r}")
-        return self if bounds == "trained" else Models([_unbounded(each) for each in self.steppers])
+        return self if bounds == "trained" else Models([_each(one, without_bounds) for one in self.steppers])
+
+    def diffused(self, options: DiffusionOptions | None, length: int) -> "Models":
+        """The same models with states that are diffused after each step of `length` steps of the store.
+
+        Raises `ValueError` for models that are none of ours, a grid without degrees and fields that do not exist everywhere.
+        """
+        if options is None:
+            return self
+        return Models([_each(stepper, lambda step: _diffused(step, options, length)) for stepper in self.steppers])
 
     def stages(self) -> list[Stepper]:
         """All steppers, those of cascades one by one."""
@@ -228,7 +275,9 @@ class Models:
             raise ValueError(
                 f"Expected at least {len(self.steppers)} members for {len(self.steppers)} checkpoints, got {members}"
             )
-        alike = ensemble is not None and ensemble.kind == "none" and len(self.steppers) == 1
+        alike = (
+            ensemble is not None and ensemble.kind == "none" and ensemble.weights is None and len(self.steppers) == 1
+        )
         if alike and all(stage.noise is None for stage in stages):
             raise ValueError(
                 f"Expected a network with noise, or member_checkpoints, for an ensemble of kind none; {names[0]} has no "
@@ -236,8 +285,22 @@ class Models:
             )
 
 
-def _unbounded(stepper: Stepper) -> Stepper:
-    """The same model, or cascade of them, without the envelope of its training; the one that is given keeps its own."""
+def _each(stepper: Stepper, change: Callable[[Stepper], Stepper]) -> Stepper:
+    """A model changed, or each of a cascade; those that are given stay as they are."""
     if isinstance(stepper, Cascade):
-        return Cascade([(start, _unbounded(stage)) for start, stage in stepper.stages])
-    return without_bounds(stepper)
+        return Cascade([(start, _each(stage, change)) for start, stage in stepper.stages])
+    return change(stepper)
+
+
+def _diffused(step: Stepper, options: DiffusionOptions, length: int) -> Step:
+    if not isinstance(step, Step) or not step.metadata:
+        raise ValueError(f"Expected a model from a checkpoint for rollout.diffusion, got {type(step).__name__}")
+    grid = grid_from_json(step.metadata["grid"])
+    try:
+        degrees = degrees_of(grid)
+        decay = decay_of(degrees, options.hours, options.order, options.degree, length * step.metadata["step_seconds"])
+    except ValueError as error:
+        raise ValueError(f"{error} (rollout.diffusion)") from error
+    smooth = with_diffusion(step, states_of(step.layout), grid, decay)
+    smooth.diffused_by = compact_json(options)
+    return smooth

@@ -23,6 +23,7 @@ from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import PRECISE
 from emulator.forecasting.sharing import Restarts, Rows, agreed, anywhere, part_key, settle, wait
 from emulator.model.coupled import SEA_TEMPERATURE
+from emulator.options import as_before
 from emulator.planet.calendar import lead_text
 from emulator.store.forecast import (
     create_forecast,
@@ -228,8 +229,8 @@ def _fingerprint(output: Output, forecaster: Forecaster, times, schedule: Schedu
 
 
 def compact_json(options) -> str:
-    """A dataclass of options as JSON in one line, which stores and fingerprints keep."""
-    return json.dumps(dataclasses.asdict(options), separators=(",", ":"))
+    """Options as JSON in one line, which stores and fingerprints keep; without new ones at their default."""
+    return json.dumps(as_before(options), separators=(",", ":"), default=str)
 
 
 def _write_block(forecaster, rows: Rows | None, path, group, block: Block, options, last, of_sea: Note) -> None:

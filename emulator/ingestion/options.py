@@ -51,7 +51,8 @@ class VerticalOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class IngestOptions(Options):
-    """Sources to one analysis store, to a forecast store (`kind: forecast`), or analysis stores as one (`kind: joined`).
+    """Sources to one analysis store, to a forecast store (`kind: forecast`), or analysis stores as one (`kind: joined`, and
+    `cutout` for a stretched grid).
 
     `sources`: paths and patterns alone become `SourceOptions`, and one stands for a sequence of one. `start` and `end`: of
     the period, both included (see `emulator.planet.calendar.within`); None is open. `settings`: text of all that the values
@@ -59,8 +60,9 @@ class IngestOptions(Options):
     """
 
     sources: tuple[SourceOptions, ...] = option(shortest=1)  # or paths
-    kind: Literal["analysis", "forecast", "joined"] = option(
-        "analysis", "joined: stores that ingest has written, put together when they are read"
+    kind: Literal["analysis", "forecast", "joined", "cutout"] = option(
+        "analysis",
+        "joined: stores that ingest has written, put together when they are read; cutout: a region's and a globe's as points",
     )
     step_hours: float | None = option(None, "step of the store; None: that of the snapshots in the sources", above=0)
     step: str | None = option(None, "in place of step_hours: 1 day, 1 month, 1 season, 1 year", new=True, keyword=True)

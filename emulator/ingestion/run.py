@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from emulator.ingestion.append import kept_slabs, link_slabs
+from emulator.ingestion.cutout import cut_out
 from emulator.ingestion.fields import StorePlan
 from emulator.ingestion.fill import Slab, audit, fill, fill_forecast, slabs
 from emulator.ingestion.join import join
@@ -58,6 +59,11 @@ def ingest(
         if part is not None or append:
             raise ValueError("Expected no part and no append with kind joined, which writes one small file, got one")
         join(options, output)
+        return
+    if options.kind == "cutout":
+        if part is not None or append:
+            raise ValueError("Expected no part and no append with kind cutout, got one")
+        cut_out(options, output)
         return
     limit_caches()
     sources = [dataclasses.replace(source, path=absolute(source.path)) for source in options.sources]

@@ -11,16 +11,20 @@ from torch import nn
 from emulator.data.channels import outside_of
 from emulator.data.normalisation import channel_statistics
 from emulator.data.samples import Samples
+from emulator.losses.options import RegionWeight
 from emulator.losses.registry import LOSSES
 from emulator.losses.scaled import ScaledError, channel_weights
 from emulator.model.lengths import growth
 from emulator.model.step import Step
 from emulator.options import Options
+from emulator.planet.grid import Grid
+from emulator.planet.regions import REGIONS, Region
 from emulator.store.schema import levels_of
 
 
 class Weighted:
-    """Errors weighted by area, variable and level, of the steps of some samples. Cells where a field is not do not count.
+    """Errors weighted by area, variable and level, of the steps of some samples. Cells where a field is not, or where a
+    boundary prescribes it, do not count.
 
     Of several processes that hold a state together each has its part of an error: the sum over them is the error.
 
@@ -28,6 +32,7 @@ class Weighted:
       samples: gives channels and grid. statistics: gives the scales of the channels.
       by_variable, diagnostic: as in `channel_weights`.
       by_level: "alike", "mass" (a layer's share of the air) or a number for each level from the top down.
+      region: a region and its share of the error; None: cells count by area.
     Raises `ValueError` where the store does not have what the weights need.
     """
 
@@ -38,9 +43,11 @@ class Weighted:
         by_variable: Mapping[str, float],
         by_level: str | Sequence[float] = "alike",
         diagnostic: float = 0.2,
+        region: RegionWeight | None = None,
     ):
         channels = samples.layout
         self.grid, self.space = samples.grid, samples.space
+        self.area = self.grid.area if region is None else with_share(self.grid, region)
         outside = [outside_of(samples.dataset, group) for group in (channels.prognostic, channels.diagnostic)]
         self.exists = None
         if any(mask is not None for mask in outside):
@@ -49,15 +56,22 @@ class Weighted:
                 np.zeros((group.count, *samples.grid.shape), bool) if mask is None else mask for mask, group in pairs
             )
             self.exists = torch.from_numpy(~np.concatenate(list(empty)))
+        if samples.boundary is not None and samples.boundary.frame.is_inside:
+            self.exists = self._interior(samples) if self.exists is None else self.exists & self._interior(samples)
         self.weights = channel_weights(channels, by_variable, diagnostic, level_weights(samples.dataset, by_level))
         self.scales = (
             channel_statistics(statistics, channels.prognostic, "difference_std"),
             channel_statistics(statistics, channels.diagnostic, "std"),
         )
 
+    def _interior(self, samples: Samples) -> torch.Tensor:
+        """Cells that no boundary prescribes, for every channel."""
+        count = samples.layout.prognostic.count + samples.layout.diagnostic.count
+        return torch.from_numpy(samples.boundary.frame.interior).expand(count, *samples.grid.shape)
+
     def error(self, kind: str = "mse", delta: float = 1.0) -> ScaledError:
         """A mean of single values' errors: "mse", "l1" or "huber"."""
-        whole = ScaledError(torch.as_tensor(self.grid.area), *self.scales, *self.weights, kind, delta, self.exists)
+        whole = ScaledError(torch.as_tensor(self.area), *self.scales, *self.weights, kind, delta, self.exists)
         return whole.cut(self.space)
 
     def over_length(self, step: Step, length: int) -> "Weighted":
@@ -76,6 +90,26 @@ class Weighted:
                 f"{', '.join(name for name, known in LOSSES.all().items() if known.bands)}"
             )
         return chosen.build(options, self)
+
+
+def with_share(grid: Grid, weight: RegionWeight) -> np.ndarray:
+    """Shares of the cells of the grid's shape, summing to 1, of which those of a region have what is asked for.
+
+    Within the region and outside cells count by area. Raises `ValueError` for an unknown region, one of land alone, and one
+    that has no cell of the grid or all.
+    """
+    region = Region((weight.box,)) if weight.name is None else REGIONS.get(weight.name)
+    if region is None or region.land:
+        names = [name for name, known in REGIONS.items() if not known.land]
+        raise ValueError(f"Expected a region in region_weight among {', '.join(names)}, got {weight.name!r}")
+    inside = region.contains(*grid.mesh())
+    if inside.all() or not inside.any():
+        raise ValueError(
+            f"Expected a region in region_weight with some of the cells of {grid.describe()}, got "
+            f"{'all' if inside.all() else 'none'}"
+        )
+    own, rest = (grid.area * cells for cells in (inside, ~inside))
+    return weight.share * own / own.sum() + (1 - weight.share) * rest / rest.sum()
 
 
 def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:

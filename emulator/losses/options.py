@@ -23,6 +23,13 @@ class LossOptions(Options):
     members: int = option(2, "of crps and energy: forecasts of every sample", minimum=2)
     delta: float = option(1.0, "of huber: where the square ends", above=0)
     power: float = option(0.5, "of spectral: above 0 small scales count more")
+    alpha: float = option(
+        1.0,
+        "of crps and energy: 1 the fair score, 0 the plain one, between them almost fair",
+        new=True,
+        minimum=0,
+        maximum=1,
+    )
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
@@ -32,6 +39,22 @@ class LossOptions(Options):
         from emulator.losses.registry import LOSSES  # imports torch
 
         return LOSSES[kind].options.of(given)
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionWeight(Options):
+    """A region whose cells count for a given share of the loss, whatever their number and area."""
+
+    share: float = option(about="of the loss, the rest of which the other cells have", above=0, below=1)
+    name: str | None = option(None, "a region by its name, as in verification")
+    box: tuple[float, ...] | None = option(None, "south, north, west, east in degrees; west may exceed east")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.name is None) == (self.box is None):
+            raise ValueError("Expected a name or a box of the region whose weight in the loss is set, and not both")
+        if self.box is not None and len(self.box) != 4:
+            raise ValueError(f"Expected south, north, west and east of a box, got {list(self.box)}")
 
 
 def members_of(loss: Options) -> int:

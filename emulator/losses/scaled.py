@@ -58,6 +58,11 @@ class ScaledError(nn.Module):
         self.factor = space.cut(self.factor)
         return self
 
+    @property
+    def weights(self) -> Tensor:
+        """Of the squares of errors that are scaled already, `(channel, *space)`, of mean 1 over all."""
+        return self.factor / self.unit.square() * self.factor.numel()
+
     def forward(self, state: Tensor, diagnostic: Tensor, true_state: Tensor, true_diagnostic: Tensor) -> Tensor:
         """Mean over the batch; all arguments `(batch, channel, *space)` in physical units."""
         first, second = slice(None, self._split), slice(self._split, None)

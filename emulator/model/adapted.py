@@ -1,4 +1,4 @@
-"""Adapters alone as a small checkpoint: what a training with adapters made of the checkpoint that it started from."""
+"""What a training with adapters or frozen parts made of the checkpoint it started from, alone as a small checkpoint."""
 
 import os
 from collections.abc import Mapping
@@ -23,9 +23,11 @@ def save(
 
     Args:
       step: its tensors as its own checkpoint has them. adapters: factors, as `WEIGHT/FACTOR`.
-      base: of the checkpoint. about: description of the step's checkpoint, with `adapters`: the `scale` of their products.
+      base: of the checkpoint. about: description of the step's checkpoint, with `adapters`: the `scale` of their products, or
+        None without any.
     """
-    before, factors, scale = base[0], _by_weight(adapters), about["adapters"]["scale"]
+    before, factors = base[0], _by_weight(adapters)
+    scale = about["adapters"]["scale"] if adapters else 1.0
     own, kept = {}, {}
     for name, tensor in step.items():
         there, tensor = before.get(name), tensor.detach().cpu()
@@ -40,14 +42,14 @@ def save(
 
 
 def merged(path: object, content: Content, base: Content) -> Content:
-    """The step's checkpoint from adapters and the checkpoint that they are for.
+    """The step's checkpoint from adapters or changes and the checkpoint that they are for.
 
     Raises `CheckpointError` for another one.
     """
     (tensors, saved), (before, known) = content, base
     if known.get("sha256") != saved["base"]:
         raise CheckpointError(
-            f"Expected the checkpoint that the adapters in {path} were trained on, {saved['base'][:16]}..., got "
+            f"Expected the checkpoint that the {_word(saved)} in {path} were trained on, {saved['base'][:16]}..., got "
             f"{str(known.get('sha256'))[:16]}...; load_model takes its path as `base`"
         )
     factors = _by_weight({n.removeprefix("adapters/"): t for n, t in tensors.items() if n.startswith("adapters/")})
@@ -58,13 +60,17 @@ def merged(path: object, content: Content, base: Content) -> Content:
 
 
 def base_of(path: object, saved: Mapping, given: str | os.PathLike | None) -> Path:
-    """Where the checkpoint lies that adapters are for. Raises `CheckpointError` where nobody says and it is gone."""
+    """Where the checkpoint of adapters or changes lies. Raises `CheckpointError` where nobody says and it is gone."""
     place = Path(given or saved["start"]["checkpoint"])
     if not place.exists():
         raise CheckpointError(
-            f"Expected the checkpoint that the adapters in {path} are for at {place}, got nothing there"
+            f"Expected the checkpoint that the {_word(saved)} in {path} are for at {place}, got nothing there"
         )
     return place
+
+
+def _word(saved: Mapping) -> str:
+    return "adapters" if saved["adapters"] else "changes"
 
 
 def _by_weight(adapters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -12,12 +12,14 @@ from emulator.conservation.scheme import Scheme
 from emulator.data.channels import Channels, Layout, outside_of
 from emulator.data.normalisation import Normalizer, channel_statistics
 from emulator.data.samples import Samples
+from emulator.generative.objectives import objective
 from emulator.model.bounds import MARGIN, bounds, envelope
 from emulator.model.gaps import TOLD
 from emulator.model.noise import NetworkNoise
 from emulator.model.scalars import Scalars
 from emulator.model.step import PLACES, Step, StepBuffers, needs_spread
-from emulator.networks import registry
+from emulator.networks import generative, registry
+from emulator.networks.generative import REGRESSION
 from emulator.networks.signature import Channel, Signature
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.grid import Grid
@@ -44,19 +46,50 @@ def make_step(
 
     Args:
       grid, buffers: of whole fields. space: the processes that hold a state together.
-      network: `kind` and options as in a configuration or a checkpoint's JSON.
+      network: `kind` and options as in a configuration or a checkpoint's JSON, with an `objective` as `network_of` has it.
       predicts: the name of a kind of prediction (`emulator.model.predictions`).
     Raises `ValueError` for a network that does not fit the grid, or asks for noise or conditions that cannot be had.
     """
     given = conditions(network, channels, grid, space)
     made = make_network(network, channels, grid, space)
-    return Step(made, channels, buffers, scheme, *given, predicts, space)
+    if channels.border is not None and scheme is not None:
+        raise ValueError(
+            "Expected conservation none with a boundary: corrections would change the states that it prescribes"
+        )
+    step = Step(made, channels, buffers, scheme, *given, predicts, space)
+    if channels.border is not None:
+        step.prescribe(channels.border.frame(grid))
+    return step
+
+
+def states_of(layout: Layout) -> list[Channel]:
+    """The channels of a state."""
+    return [channel for channel in signature_of(layout).outputs if channel.role == "state"]
 
 
 def make_network(network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE) -> nn.Module:
     """The network alone, freshly initialised. Raises `ValueError` where it does not fit the grid, or the processes."""
-    signature = signature_of(channels)
-    return registry.build(network, len(signature.inputs), len(signature.outputs), grid, space, signature)
+    signature, (network, chosen) = signature_of(channels), _parted(network)
+    if chosen != REGRESSION:
+        if channels.border is not None:
+            raise ValueError("Expected train.objective regression with a boundary, got another one")
+        if space.size > 1:
+            raise ValueError(f"Expected states that one process holds with train.objective, got {space.size} processes")
+        return generative.build(network, chosen, len(signature.inputs), len(signature.outputs), grid)
+    return registry.build(
+        network, len(signature.inputs), len(signature.outputs), grid, space, signature, channels.border
+    )
+
+
+def network_of(config: Mapping) -> dict:
+    """The network of a training's options or of a checkpoint's `config`, with its objective, as `make_step` takes both."""
+    chosen = config.get("objective", REGRESSION)
+    return dict(config["network"]) | ({} if chosen == REGRESSION else {"objective": dict(chosen)})
+
+
+def _parted(network: Mapping) -> tuple[dict, Mapping]:
+    """A network's own options, and its objective."""
+    return {name: value for name, value in network.items() if name != "objective"}, network.get("objective", REGRESSION)
 
 
 def signature_of(layout: Layout) -> Signature:
@@ -82,17 +115,29 @@ def signature_of(layout: Layout) -> Signature:
     return Signature(tuple(inputs), tuple(outputs), layout.hours)
 
 
+def boundary_shape(layout: Layout, grid: Grid) -> tuple[int, int] | None:
+    """Channels and cells of the boundary that a network is given; None for none."""
+    border = layout.border
+    return border and (border.channels, len(border.frame(grid).index))
+
+
 def conditions(
     network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE
 ) -> tuple[NetworkNoise | None, Scalars | None]:
     """What a network is given besides its inputs: noise and scalars, each None where it asks for none."""
+    network, chosen = _parted(network)
     options = registry.options(network)
     noise, names = getattr(options, "noise", None), getattr(options, "condition", None)
+    if chosen != REGRESSION:
+        generative.with_time(network)
+        noise = generative.noise_of(objective(dict(chosen)), len(signature_of(channels).outputs))
     try:
-        return (
-            NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space) if noise else None,
-            Scalars(names, channels.given, channels.lengths, space) if names else None,
-        )
+        made = scalars = None
+        if noise:
+            made = NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style)
+        if names:
+            scalars = Scalars(names, channels.given, channels.lengths, space)
+        return made, scalars
     except ValueError as error:
         raise ValueError(f"The network {network['kind']!r} cannot be given what it asks for: {error}") from error
 
@@ -139,6 +184,7 @@ def buffers(
         spread=column(found.spread) if needs_spread(samples.layout, predicts) else None,
         exists=exists(prognostic),
         diagnostic_exists=exists(samples.layout.diagnostic),
+        boundary=None if samples.boundary is None else samples.boundary.scale(samples.times[~samples.missing]),
     )
 
 

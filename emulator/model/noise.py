@@ -47,6 +47,7 @@ class NetworkNoise:
       correlation: of one step's fields with the step's before, at least 0 and below 1.
       space: the processes that hold a state together. Each draws whole fields, which are so the same whatever their number,
         and keeps its rows.
+      style: fields beside these that are one number everywhere; the others are the same with and without.
     Raises `ValueError` for another grid, for a length that is negative, and for another correlation.
     """
 
@@ -57,6 +58,7 @@ class NetworkNoise:
         channels: int,
         correlation: float = 0.0,
         space: Space = ALONE,
+        style: int = 0,
     ):
         if not 0 <= correlation < 1:
             raise ValueError(f"Expected a correlation between steps of at least 0 and below 1, got {correlation}")
@@ -69,14 +71,15 @@ class NetworkNoise:
         beyond = 1 - power.cumsum(-1).min(0)  # of the shortest length, whose spectrum reaches furthest
         needed = min(int((beyond > NEGLIGIBLE).sum()) + 1, power.shape[1])
         share = power[:, :needed] / power[:, :needed].sum(-1, keepdims=True)
-        self.count, self.correlation = len(lengths) * channels, correlation
+        numbers = np.eye(1, needed).repeat(style, 0)  # all variance in degree 0
+        self.count, self.style, self.correlation = len(lengths) * channels + style, style, correlation
         self._held: dict[Key, tuple[int, np.ndarray]] = {}  # the last steps that were drawn, oldest use first
         self._lock = threading.Lock()
-        self._size = sizes(share.repeat(channels, 0)).astype(np.float32)
+        self._size = sizes(np.concatenate([share.repeat(channels, 0), numbers])).astype(np.float32)
         self._transform, self._space = transform(grid, needed), space
 
     def draw(self, key: Key) -> Tensor:
-        """The fields of a key, `(count, own rows, nlon)` float32: all channels of the first length scale, then the next."""
+        """The fields of a key, `(count, own rows, nlon)` float32: all of the first length scale, the next, then the style."""
         values = self._since_the_first_step(key) if self.correlation else self._fresh(key)
         return self._space.cut(self._transform.synthesis(as_coefficients(values)).movedim(-1, 0).contiguous())
 
@@ -98,6 +101,12 @@ class NetworkNoise:
                 del self._held[next(iter(self._held))]
         return values
 
-    def rows(self, keys: Iterable[Key]) -> Tensor:
-        """Fields of several keys, `(row, count, nlat, nlon)`; each made alone, so that its bits depend on its key only."""
-        return torch.stack([self.draw(key) for key in keys])
+    def rows(self, keys: Iterable[Key], amplitude: float = 1.0) -> Tensor:
+        """Fields of several keys, `(row, count, nlat, nlon)`; each made alone, so that its bits depend on its key only.
+
+        `amplitude`: factor of all but the style; the network of 0 is the one without noise.
+        """
+        drawn = torch.stack([self.draw(key) for key in keys])
+        if amplitude != 1:
+            drawn[:, : self.count - self.style] *= amplitude
+        return drawn

@@ -15,7 +15,7 @@ from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
 from emulator.data.trained_range import trained_limits
 from emulator.model import adapted, checkpoint
-from emulator.model.assemble import make_step
+from emulator.model.assemble import make_step, network_of
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.gaps import REFUSED
 from emulator.model.migrations import SCHEMA, Content, migrated
@@ -84,7 +84,7 @@ def load_model(
     scheme = restore_scheme(saved, ConservationOptions.of(saved["config"]["conservation"]), grid, space)
     predicts = saved["config"].get("predict", "change")
     blank = StepBuffers.blank(channels, grid.shape, predicts)
-    step = make_step(saved["config"]["network"], channels, grid, blank, scheme, predicts, space)
+    step = make_step(network_of(saved["config"]), channels, grid, blank, scheme, predicts, space)
     step.load_state_dict({name: step.own(name, tensor) for name, tensor in tensors.items()})
     step.metadata, step.loaded = saved, tensors_digest(step)
     return step.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -6,21 +6,25 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from emulator.data.channels import Layout, kept_within
+from emulator.data.channels import Channels, Layout, kept_within
 from emulator.data.normalisation import Normalizer
 from emulator.kernels.columns import whole
 from emulator.kernels.fields import Part, finished, normalised
 from emulator.kernels.library import alone
 from emulator.model.gaps import REFUSED, TOLD, completed, filled, known_in
+from emulator.model.in_parts import in_parts
 from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise
 from emulator.model.predictions import PREDICTIONS, Known
 from emulator.model.scalars import Scalars
 from emulator.model.stepper import StepResult, newest
 from emulator.parallel.space import ALONE, Space
+from emulator.planet.frame import Frame
 
 PLACES = ("sin_latitude", "cos_latitude_cos_longitude", "cos_latitude_sin_longitude")  # position on the unit sphere
 OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists")  # buffers `(channel, *space)`
+# buffers of a frame inside the domain: its cells, the state's channels that are set there, and those of the boundary
+FRAME = ("frame_cells", "frame_channels", "boundary_channels")
 
 
 class Step(nn.Module):
@@ -58,13 +62,18 @@ class Step(nn.Module):
         space: Space = ALONE,
     ):
         super().__init__()
+        self.diffusion: nn.Module | None = None  # of a rollout that asks for it, see `emulator.model.diffusion`
+        self.diffused_by = ""  # what was asked for, as stores of forecasts tell it
         self.space, self._nlat = space, buffers.static.shape[1]
         self.network, self.layout, self.scheme = network, layout, scheme
         self.noise, self.scalars, self.prediction = noise, scalars, PREDICTIONS[predicts]
         self.metadata: dict = {}  # of the checkpoint that it was loaded from, else empty
         self.loaded = ""  # digest of its tensors as they were loaded
+        self.rows = 0  # that a training runs the network on at a time, see `in_parts`; 0: all
         self.state_scale, self.diagnostic_scale = buffers.state, buffers.diagnostic
-        self.forcing_scale = buffers.forcing
+        self.forcing_scale, self.boundary_scale = buffers.forcing, buffers.boundary
+        for name in FRAME:
+            self.register_buffer(name, None, persistent=False)
         for name in ("change_std", "damping", "spread", *OF_PLACES):  # None is no part of a checkpoint
             value = getattr(buffers, name)
             self.register_buffer(name, space.cut(value) if value is not None and name in OF_PLACES else value)
@@ -75,6 +84,16 @@ class Step(nn.Module):
         plain = copy.copy(step)
         plain.scheme = None
         return plain
+
+    def prescribe(self, frame: Frame) -> None:
+        """Has every step end with the boundary's state in a frame of the domain's own cells; one outside changes nothing."""
+        if not frame.is_inside:
+            return
+        border, own = self.layout.border, self.layout.prognostic.slices
+        given = Channels(border.names, border.levels).slices
+        ours, theirs = ([n for name in own for n in range(at[name].start, at[name].stop)] for at in (own, given))
+        for name, index in zip(FRAME, (frame.index, ours, theirs), strict=True):
+            self.register_buffer(name, torch.as_tensor(index, device=self.device), persistent=False)
 
     def whole(self, name: str, tensor: Tensor) -> Tensor:
         """An entry of the state dict as a checkpoint has it; all processes of a space ask together."""
@@ -150,13 +169,15 @@ class Step(nn.Module):
         noise: Tensor | None = None,
         length: Tensor | float | None = None,
         reference: Tensor | None = None,
+        boundary: Tensor | None = None,
     ) -> StepResult:
         """One step from `state`; arguments as one time of `emulator.data.samples.Batch`.
 
         Of several lengths one comes as a number; to be told it by a tensor `(batch,)` the host waits for the device. Raises
-        `ValueError` for noise, a length or a climatology that the step does not take, and for none where it needs it.
+        `ValueError` for noise, a length, a climatology or a boundary that the step does not take, and for none where it needs
+        it.
         """
-        self._check(noise, length, reference)
+        self._check(noise, length, reference, boundary)
         common = self._common(length)
         if common is not None:
             length = torch.full((len(state),), common, dtype=torch.float64, device=state.device)
@@ -168,9 +189,15 @@ class Step(nn.Module):
         more = {} if noise is None else {"noise": noise}
         if self.scalars is not None:
             more["condition"] = self.scalars(self.forcing_scale(forcing), clock, length)
-        predicted = self.network(self.inputs(state, forcing, clock, length, known), **more).float()
+        if boundary is not None:
+            more["boundary"] = self.boundary_scale(boundary)
+        predicted = in_parts(self.network, self.rows, self.inputs(state, forcing, clock, length, known), **more).float()
         now = newest(state, self.layout)
         following, diagnostic = self._finished(predicted, now, length, reference, known)
+        if self.diffusion is not None:
+            following = torch.clamp(self.diffusion(following, self.resting), self.lower, self.upper)
+        if self.frame_cells is not None:
+            following = self._with_frame(following, boundary)
         if self.scheme is None:
             return StepResult(following, diagnostic, {}, past=past)
         with torch.autocast(state.device.type, enabled=False):
@@ -181,6 +208,12 @@ class Step(nn.Module):
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
         return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
+
+    def _with_frame(self, following: Tensor, boundary: Tensor) -> Tensor:
+        """The state at the end of the step with that of the boundary in the frame, bit for bit."""
+        flat, end = following.flatten(2).clone(), boundary[:, self.layout.border.count :]
+        flat[:, self.frame_channels[:, None], self.frame_cells] = end[:, self.boundary_channels]
+        return flat.view_as(following)
 
     def _given_fluxes(self, forcing: Tensor) -> dict[str, Tensor]:
         """What the budgets need of the forcing: means over the step, 0 where they do not exist."""
@@ -203,7 +236,7 @@ class Step(nn.Module):
             moments = self.diagnostic_scale.mean, self.diagnostic_scale.std
             return finished(predicted.contiguous(), whole(now), bounds, scales, moments)
         change, diagnosed = predicted.split([self.layout.prognostic.count, self.layout.diagnostic.count], dim=1)
-        about = self._known(now, length, reference)
+        about = self.known(now, reference, length)
         following = self.prediction.following(about, change)
         if known is not None:
             following = completed(following, known, about, change, self.layout.prognostic)
@@ -228,8 +261,8 @@ class Step(nn.Module):
             return self.scheme.lasting(float(common)), None
         return self.scheme, None if length is None else length * self.scheme.atmosphere.step_seconds
 
-    def _known(self, now: Tensor, length: Tensor | None, reference: Tensor | None) -> Known:
-        """What the prediction starts from."""
+    def known(self, now: Tensor, reference: Tensor | None = None, length: Tensor | None = None) -> Known:
+        """What the prediction starts from, for a state `(batch, channel, *space)`."""
         change, damping = self.change_std, self.damping
         if length is not None and self.layout.lengths != (1,):
             change, damping = over_length(change, damping, self.spread, length)
@@ -237,7 +270,13 @@ class Step(nn.Module):
         mean, std = (values.view(-1, *space) for values in (self.state_scale.mean, self.state_scale.std))
         return Known(now, self.resting, mean, std, change, damping, self.spread, reference)
 
-    def _check(self, noise, length, reference):
+    def _check(self, noise, length, reference, boundary):
+        if (self.boundary_scale is None) != (boundary is None):
+            raise ValueError(
+                "Expected the state at the boundary of this limited area, got none"
+                if boundary is None
+                else "Expected no boundary for a network that was trained without one, got one"
+            )
         if (self.noise is None) != (noise is None):
             raise ValueError(
                 f"Expected {'no ' * (self.noise is None)}noise for this network's step, got {int(noise is not None)} of it"
@@ -262,6 +301,7 @@ class StepBuffers:
       static: features of the place: normalised static fields, masks where asked for, and position, `(feature, *space)`.
       spread: standard deviation about the time mean, `(channel, 1, 1)`, where a step needs it, else None.
       exists, diagnostic_exists: where the fields exist, `(channel, *space)` bool; None for everywhere.
+      boundary: normaliser of what a limited area is given at its boundary; None without one.
     """
 
     state: Normalizer
@@ -276,6 +316,7 @@ class StepBuffers:
     spread: Tensor | None = None
     exists: Tensor | None = None
     diagnostic_exists: Tensor | None = None
+    boundary: Normalizer | None = None
 
     @classmethod
     def blank(cls, layout: Layout, space: tuple[int, ...], predicts: str = "change") -> "StepBuffers":
@@ -299,6 +340,7 @@ class StepBuffers:
             spread=torch.zeros(count, *ones) if needs_spread(layout, predicts) else None,
             exists=mask(layout.prognostic),
             diagnostic_exists=mask(layout.diagnostic),
+            boundary=layout.border and Normalizer.blank(layout.border.channels),
         )
 
 

@@ -11,6 +11,8 @@ from emulator.options import Options, option
 
 TIME_OF_YEAR = "time_of_year"  # a condition of two scalars, sine and cosine of the day of the year
 TIME_STEP = "time_step"  # of a network that makes steps of several lengths
+NOISE_TIME = "noise_time"  # of a network that samples are drawn with: where between noise and sample it is
+NOISE_TIME_FREQUENCIES = tuple(0.25 * 2.0**n for n in range(8))  # periods from 4 to 1/32 of the way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,21 +24,40 @@ class NoiseOptions(Options):
     )
     channels: int = option(4, "independent fields of every length scale", minimum=1)
     correlation: float = option(0.0, "of a step's fields with those of the step before", minimum=0, below=1)
+    style: int = option(
+        0,
+        "random numbers, the same everywhere, by which a network learns to make all its noise stronger or weaker",
+        minimum=0,
+        new=True,
+        keyword=True,
+    )
+
+    @property
+    def fields(self) -> int:
+        """Channels that differ from place to place."""
+        return len(self.length_scales) * self.channels
 
     @property
     def count(self) -> int:
-        """Channels of the noise."""
-        return len(self.length_scales) * self.channels
+        """Channels that are drawn: the fields, then the numbers of the style."""
+        return self.fields + self.style
 
 
 def noise_count(noise: NoiseOptions | None) -> int:
-    """Channels of the noise, 0 without."""
-    return 0 if noise is None else noise.count
+    """Channels of the noise that layers are given, 0 without."""
+    return 0 if noise is None else noise.fields
 
 
 def scalar_count(names: Sequence[str]) -> int:
     """Numbers that some conditions make."""
-    return sum(2 if name == TIME_OF_YEAR else 1 for name in names)
+    several = {TIME_OF_YEAR: 2, NOISE_TIME: 2 * len(NOISE_TIME_FREQUENCIES)}
+    return sum(several.get(name, 1) for name in names)
+
+
+def noise_time(time: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines of times `(batch,)` between noise and sample, `(batch, scalar)`; about 1 of them is the whole way."""
+    angles = 2 * torch.pi * time[:, None] * time.new_tensor(NOISE_TIME_FREQUENCIES)
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 class NoiseModulation(nn.Module):
@@ -53,6 +74,31 @@ class NoiseModulation(nn.Module):
         """States `(..., channel)` and noise `(..., noise)`."""
         scale, shift = linear(noise, self.weight, None).to(x.dtype).chunk(2, -1)
         return torch.addcmul(x + shift, x, scale)
+
+
+class NoiseStyle(nn.Module):
+    """The strength of every field of the noise, from numbers that are drawn for the whole sphere at once.
+
+    A field is multiplied by `exp(z . weight)` of standard normal numbers z. So a step's noise is weak or strong as a whole,
+    as the style of the stochastic decomposition layers in miles-credit has it, and its amplitude log-normal. It starts at
+    zero, which changes no bit, and draws no random number.
+    """
+
+    def __init__(self, noise: NoiseOptions):
+        super().__init__()
+        self.fields = noise.fields
+        self.weight = nn.Parameter(torch.zeros(noise.fields, noise.style))
+
+    def forward(self, noise: torch.Tensor) -> torch.Tensor:
+        """Fields and numbers `(batch, field + number, *space)` to fields `(batch, field, *space)`."""
+        fields, numbers = noise.split([self.fields, noise.shape[1] - self.fields], 1)
+        strength = torch.exp(numbers.flatten(2)[..., 0] @ self.weight.T)
+        return fields * strength.view(*strength.shape, *[1] * (noise.dim() - 2))
+
+
+def noise_style(noise: NoiseOptions | None) -> NoiseStyle | None:
+    """What makes fields for the layers of a network from all that is drawn; None where those are the fields themselves."""
+    return NoiseStyle(noise) if noise is not None and noise.style else None
 
 
 class Modulation(nn.Module):

@@ -60,16 +60,24 @@ def resident(held: float) -> float:
     return RESIDENT * held + LIBRARIES
 
 
-def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> Cost:
+def measure(
+    network: torch.nn.Module,
+    inputs: int,
+    space: tuple[int, ...],
+    noise: int = 0,
+    scalars: int = 0,
+    boundary: tuple[int, int] | None = None,
+) -> Cost:
     """Run forward and backward of one sample. Nothing is run where inputs and weights alone fill the free memory.
 
-    `noise`, `scalars`: numbers of the random fields and scalars that the network takes besides its inputs.
+    `noise`, `scalars`: numbers of the random fields and scalars that the network takes besides its inputs; `boundary`:
+    channels and cells of a limited area's boundary.
     """
     parameters = sum(p.numel() for p in network.parameters())
     x = torch.zeros(1, inputs, *space)
     if ADAM_BYTES * parameters + 100 * x.nbytes > 0.5 * available_memory():
         return Cost(parameters, 0, float("nan"))
-    more = _conditions(space, noise, scalars)
+    more = _conditions(space, noise, scalars, boundary)
     kept = activations(network, x, **more)
     taken = []
     for _ in range(TRIES):
@@ -80,22 +88,30 @@ def measure(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise
     return Cost(parameters, kept, min(taken))
 
 
-def products(network: torch.nn.Module, inputs: int, space: tuple[int, ...], noise: int = 0, scalars: int = 0) -> int:
+def products(
+    network: torch.nn.Module,
+    inputs: int,
+    space: tuple[int, ...],
+    noise: int = 0,
+    scalars: int = 0,
+    boundary: tuple[int, int] | None = None,
+) -> int:
     """Operations of the network's matrix products and convolutions for one sample, forward and backward.
 
     Arguments as those of `measure`; the network may lie on any device.
     """
     device = next(network.parameters()).device
     with torch.device(device):
-        x, more = torch.zeros(1, inputs, *space), _conditions(space, noise, scalars)
+        x, more = torch.zeros(1, inputs, *space), _conditions(space, noise, scalars, boundary)
     with unmoved(network):
         count = count_products(lambda: network(x, **more).sum().backward())
     network.zero_grad(set_to_none=True)
     return count
 
 
-def _conditions(space, noise, scalars):
+def _conditions(space, noise, scalars, boundary):
     more = {"noise": torch.zeros(1, noise, *space)} if noise else {}
+    more |= {"boundary": torch.zeros(1, *boundary)} if boundary else {}
     return more | ({"condition": torch.zeros(1, scalars)} if scalars else {})
 
 

@@ -166,8 +166,8 @@ class SphereConv(nn.Conv2d):
 class Pointwise(nn.Conv2d):
     """1 x 1 convolution of maps, by the product that is fastest for channels that are last in memory."""
 
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs, 1)
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__(inputs, outputs, 1, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, inputs, nlat, nlon)` -> `(batch, outputs, nlat, nlon)`."""

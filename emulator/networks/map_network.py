@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from emulator.networks.conditions import check_condition, check_noise, noise_count
+from emulator.networks.conditions import check_condition, check_noise, noise_style
 from emulator.options import Options
 
 
@@ -19,6 +19,7 @@ class GridNetwork(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, shape: tuple[int, ...], options: Options):
         super().__init__()
         self.in_channels, self.out_channels, self.shape, self.options = in_channels, out_channels, tuple(shape), options
+        self.noise_style = noise_style(options.noise)
 
     def forward(
         self, x: torch.Tensor, condition: torch.Tensor | None = None, noise: torch.Tensor | None = None
@@ -29,6 +30,8 @@ class GridNetwork(nn.Module):
         Raises `ValueError` for other shapes.
         """
         self._check(x, condition, noise)
+        if self.noise_style is not None:
+            noise = self.noise_style(noise)
         return self._output(x, condition, noise)
 
     def _check(self, x, condition, noise):
@@ -37,7 +40,7 @@ class GridNetwork(nn.Module):
                 f"Expected an input of shape {('batch', self.in_channels, *self.shape)}, got {tuple(x.shape)}"
             )
         check_condition(condition, x, getattr(self.options, "condition", ()))
-        check_noise(noise, x, noise_count(self.options.noise))
+        check_noise(noise, x, self.options.noise.count if self.options.noise else 0)
 
     def _run(self, block: nn.Module, *given):
         """What a block makes, computed again in the backward pass where the options ask for it."""

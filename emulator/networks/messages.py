@@ -218,8 +218,8 @@ class Perceptron(nn.Module):
         return _Perceptron.apply(self.first(x), *tail)
 
 
-class Interaction(nn.Module):
-    """One round of message passing (the interaction network of Battaglia et al. 2016): edges, then their receivers.
+class Messages(nn.Module):
+    """Messages along edges by a perceptron of [edge, sender, receiver], and their sums at the receivers.
 
     Args:
       index: the edges. width: channels of nodes and edges. update_edges: whether edges are returned, plus their messages.
@@ -229,14 +229,59 @@ class Interaction(nn.Module):
     def __init__(self, index: EdgeIndex, width: int, update_edges: bool = True, precision: str = "float32"):
         super().__init__()
         self.index, self.update_edges, self.precision = index, update_edges, precision
-        # one layer of [edge, sender, receiver] and one of [receiver, sum], kept in the parts that are applied
+        # one layer of [edge, sender, receiver], kept in the parts that are applied
         self.edge_first = Linear(width, width, bias=False, gain=2 / 3)
         self.sender_first = Linear(width, width, bias=False, gain=2 / 3, precision=precision)
         self.receiver_first = Linear(width, width, gain=2 / 3, precision=precision)
         self.edge_second, self.edge_norm = Linear(width, width), nn.LayerNorm(width, eps=EPS)
-        self.own_first = Linear(width, width, precision=precision)
-        self.sum_first = Linear(width, width, bias=False, precision=precision)
-        self.node_second, self.node_norm = Linear(width, width), nn.LayerNorm(width, eps=EPS)
+
+    def forward(self, senders, receivers, edges):
+        """`(node, batch, width)` twice and `(edge, batch or 1, width)` -> sums, and edges (None if not updated)."""
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else edges.dtype
+        return _Messages.apply(
+            edges,
+            self.index.all_senders(self.sender_first(senders)),
+            self.receiver_first(receivers),
+            self.edge_first.weight,
+            self.edge_second.weight,
+            self.edge_second.bias,
+            self.edge_norm.weight,
+            self.edge_norm.bias,
+            self.index,
+            dtype,
+            self.update_edges,
+        )
+
+
+class Update(nn.Module):
+    """Nodes plus a perceptron of [node, sum of messages], `(node, batch, width)` each; arguments as those of `Messages`."""
+
+    def __init__(self, width: int, precision: str = "float32"):
+        super().__init__()
+        _add_update(self, width, precision)
+
+    def forward(self, nodes, sums):
+        return _updated(self, nodes, sums)
+
+
+def _add_update(module, width, precision):
+    module.own_first = Linear(width, width, precision=precision)
+    module.sum_first = Linear(width, width, bias=False, precision=precision)
+    module.node_second, module.node_norm = Linear(width, width), nn.LayerNorm(width, eps=EPS)
+
+
+def _updated(module, nodes, sums):
+    h = module.own_first(nodes) + module.sum_first(sums)
+    tail = module.node_second.weight, module.node_second.bias, module.node_norm.weight, module.node_norm.bias
+    return nodes + _Perceptron.apply(h, *tail)
+
+
+class Interaction(Messages):
+    """One round of message passing (the interaction network of Battaglia et al. 2016): edges, then their receivers."""
+
+    def __init__(self, index: EdgeIndex, width: int, update_edges: bool = True, precision: str = "float32"):
+        super().__init__(index, width, update_edges, precision)
+        _add_update(self, width, precision)
 
     def weights(self) -> rounds.Weights:
         return rounds.Weights(
@@ -253,23 +298,8 @@ class Interaction(nn.Module):
 
     def forward(self, senders, receivers, edges):
         """`(node, batch, width)` twice and `(edge, batch or 1, width)` -> receivers, and edges (None if not updated)."""
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else edges.dtype
-        sums, edges = _Messages.apply(
-            edges,
-            self.index.all_senders(self.sender_first(senders)),
-            self.receiver_first(receivers),
-            self.edge_first.weight,
-            self.edge_second.weight,
-            self.edge_second.bias,
-            self.edge_norm.weight,
-            self.edge_norm.bias,
-            self.index,
-            dtype,
-            self.update_edges,
-        )
-        h = self.own_first(receivers) + self.sum_first(sums)
-        tail = self.node_second.weight, self.node_second.bias, self.node_norm.weight, self.node_norm.bias
-        return receivers + _Perceptron.apply(h, *tail), edges
+        sums, edges = super().forward(senders, receivers, edges)
+        return _updated(self, receivers, sums), edges
 
 
 def exchange(layers, senders, receivers, edges):

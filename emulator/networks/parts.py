@@ -50,12 +50,18 @@ def part_of(graph: MeshGraph, space: Space, rows: int, rounds: int) -> Part:
     """
     count = len(graph.nodes)
     if space.size == 1:
-        counts = {"encode": (graph.cells, count), "process": (count, count), "decode": (count, graph.cells)}
+        counts = {
+            "encode": (graph.cells + graph.boundary, count),
+            "process": (count, count),
+            "decode": (count, graph.cells),
+        }
         edges = {kind: getattr(graph, kind) for kind in counts}
         whole = {n: OwnEdges(EdgeIndex(e.senders, e.receivers, *counts[n]), e.features) for n, e in edges.items()}
         return Part(graph.cells, graph.nodes, **whole)
+    if graph.boundary:
+        raise ValueError(f"Expected one process for a state with a boundary of its own, got {space.size}")
     of_cells = np.array(space.bounds(rows)) * (graph.cells // rows)
-    southward = np.argsort(-graph.nodes[:, 2], kind="stable")
+    southward = np.argsort(-graph.nodes[:, -1], kind="stable")
     number = np.empty(count, np.int64)
     number[southward] = np.arange(count)
     of_nodes = _node_bounds(graph, southward, space.size, rounds)

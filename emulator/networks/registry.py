@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from emulator.data.border import Border
+from emulator.networks.framed import Framed, FramedInputs, widened
 from emulator.networks.signature import Signature
 from emulator.options import Options
 from emulator.parallel.space import ALONE, Space
@@ -22,13 +24,17 @@ class NetworkError(ValueError):
 
 
 class Kind(NamedTuple):
-    """A registered network: its options, the function that makes it, its regions, and what else that function takes."""
+    """A registered network: its options, the function that makes it, its regions, and what else that function takes.
+
+    `boundary`: whether it encodes cells of a boundary itself.
+    """
 
     options: type[Options]
     build: Callable[..., nn.Module]
     regions: tuple[str, ...]
     bands: bool
     signature: bool
+    boundary: bool = False
 
 
 NETWORKS: Registry[Kind] = Registry("network of a kind", __package__, error=NetworkError)
@@ -40,15 +46,19 @@ def network(
     regions: tuple[str, ...] = REGIONAL,
     bands: bool = False,
     signature: bool = False,
+    boundary: bool = False,
 ) -> Callable:
     """Registers a function `(options, inputs, outputs, grid)` as what makes the networks of a kind.
 
     `regions`: kinds of regional grids that it fits, as far as the function does not refuse them itself. `bands`: whether
     several processes can hold a state together; the function then takes the `Space` as an argument `space`, and the network
     the band of the grid that is its process's. `signature`: whether the function wants to know what the channels are, an
-    `emulator.networks.signature.Signature`, as an argument `signature`.
+    `emulator.networks.signature.Signature`, as an argument `signature`. `boundary`: whether the network encodes the cells of
+    a limited area's boundary itself: the function then takes arguments `boundary`, their grid, and `boundary_channels`, and
+    the network is called with a tensor `boundary`, `(batch, boundary_channels, *boundary.shape)`, normalised; without a
+    boundary they are None, 0 and not given. Other networks on maps are given a map around the domain.
     """
-    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions, bands, signature)).build
+    return lambda builder: NETWORKS.register(kind, Kind(options, builder, regions, bands, signature, boundary)).build
 
 
 def kinds() -> tuple[str, ...]:
@@ -68,6 +78,7 @@ def build(
     grid: Grid,
     space: Space = ALONE,
     signature: Signature | None = None,
+    border: Border | None = None,
 ) -> nn.Module:
     """The network of a configuration, freshly initialised.
 
@@ -75,6 +86,7 @@ def build(
       config: `kind` and its options, as in YAML or in a checkpoint's JSON.
       inputs, outputs: channels. grid: of the whole fields. space: the processes that hold a state together.
       signature: what the channels are, for networks that treat them by it; None: surface fields, the state first.
+      border: of a limited area, what the network is given of the state outside; it is then called with a `boundary`.
     Raises `NetworkError` for an unknown kind or option, a value outside its limits, and a grid or processes that the network
     does not fit.
     """
@@ -84,15 +96,28 @@ def build(
             f"Expected a network that fits the region of {grid.describe()}, got {kind!r}, which does not; networks that "
             f"may: {', '.join(name for name, known in NETWORKS.all().items() if grid.kind in known.regions)}"
         )
+    if space.size > 1 and border is not None:
+        raise NetworkError(
+            f"Expected one process for a state with a boundary (parallel.space 1), got {space.size} that hold it together"
+        )
     if space.size > 1 and not NETWORKS[kind].bands:
         raise NetworkError(
             f"Expected a network whose states {space.size} processes can hold together, got {kind!r}, whose cannot; networks "
             f"that can: {', '.join(name for name, known in NETWORKS.all().items() if known.bands)}"
         )
-    more = {"space": space} if NETWORKS[kind].bands else {}
-    more |= {"signature": signature or Signature.plain(inputs, outputs)} if NETWORKS[kind].signature else {}
+    more, framed = {"space": space} if NETWORKS[kind].bands else {}, None
+    signature = signature or Signature.plain(inputs, outputs)
     try:
-        return NETWORKS[kind].build(made, inputs, outputs, grid, **more)
+        frame = None if border is None else border.frame(grid)
+        if NETWORKS[kind].boundary:
+            more |= {"boundary": frame and frame.points, "boundary_channels": border.channels if border else 0}
+        elif frame is not None:
+            framed = FramedInputs.of(signature, border)
+            signature, grid = widened(signature, border), frame.whole
+            inputs = len(signature.inputs)
+        more |= {"signature": signature} if NETWORKS[kind].signature else {}
+        network = NETWORKS[kind].build(made, inputs, outputs, grid, **more)
+        return Framed(network, frame, framed) if framed else network
     except NetworkError:
         raise
     except ValueError as error:

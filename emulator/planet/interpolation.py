@@ -8,6 +8,9 @@ from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
 from emulator.planet.projection import from_sphere
 
+EXACT = 1e-9  # share of a cell, below which a place is a cell's centre
+FAR = 2.0  # cells: a place farther from the nearest of a list of points is not covered by it
+
 
 class Corners(NamedTuple):
     """Cells that count for points.
@@ -77,6 +80,33 @@ def within(grid: Grid, latitude, longitude) -> np.ndarray:
     if not grid.goes_round:
         inside &= (east >= columns[0] - steps[1]) & (east <= columns[-1] + steps[1])
     return inside
+
+
+def to_grid(grid: Grid, places: Grid) -> tuple[Corners, np.ndarray]:
+    """From the cells of a grid to those of another, and which of these it covers, `(cell,)`.
+
+    Bilinear, of a list of points the nearest. A cell at the centre of another takes that one alone, bit for bit.
+    """
+    latitude, longitude = (np.broadcast_to(a, places.shape).ravel() for a in places.mesh())
+    if grid.is_points:
+        corners = nearest(grid, latitude, longitude)
+        return corners, _near(grid, corners.index[0], latitude, longitude)
+    corners = bilinear(grid, latitude, longitude)
+    weight = np.where(corners.weight < EXACT, 0.0, np.where(corners.weight > 1 - EXACT, 1.0, corners.weight))
+    return corners._replace(weight=weight), within(grid, latitude, longitude)
+
+
+def interpolated(values: np.ndarray, corners: Corners) -> np.ndarray:
+    """Fields on a flat grid at places, `(..., cell)` to `(..., place)` float64."""
+    return sum(values[..., i].astype(np.float64) * w for i, w in zip(corners.index, corners.weight, strict=True))
+
+
+def _near(grid: Grid, index: np.ndarray, latitude, longitude) -> np.ndarray:
+    """Which places lie within `FAR` cells of the point of a list that is nearest to each."""
+    apart = np.linalg.norm(
+        unit_vectors(latitude, longitude) - unit_vectors(grid.latitude[index], grid.longitude[index]), axis=-1
+    )
+    return apart <= FAR * np.sqrt(4 * np.pi * grid.cell_area[index])
 
 
 def _columns(grid: Grid, columns, east):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from emulator.planet.frame import cells_to_border
 from emulator.planet.grid import Grid
 
 
@@ -54,6 +55,8 @@ _BOXES = {
 REGIONS: dict[str, Region] = _BOXES | {
     f"{name}-land": dataclasses.replace(region, land=True) for name, region in _BOXES.items()
 }
+BY_DISTANCE = ("interior", "near-boundary", "centre")  # of a box or a map: how far from its sides
+NEAR, CENTRE = 1 / 8, 1 / 4  # shares of the interior's shorter side: near the boundary up to, in the centre from
 DEFAULT_REGIONS = ("global", "northern-hemisphere", "tropics", "southern-hemisphere")
 
 
@@ -67,30 +70,58 @@ def regions_of(grid: Grid, names=None) -> tuple[tuple[str, ...], tuple[str, ...]
         return tuple(names or DEFAULT_REGIONS), ()
     asked = dict.fromkeys("domain" if name == "global" else name for name in names or ("domain",))
     place = grid.mesh()
-    found = tuple(name for name in asked if _region(name).contains(*place).any())
+    found = tuple(name for name in asked if _is_by_distance(name, grid) or _region(name).contains(*place).any())
     if not found:
         raise ValueError(f"Expected a region with cells on {grid.describe()}, got none in {', '.join(asked)}")
     return found, tuple(name for name in asked if name not in found)
 
 
+def _is_by_distance(name: str, grid: Grid) -> bool:
+    """Whether a region is one by the distance to a limited area's sides. Raises `ValueError` for one of points."""
+    if name not in BY_DISTANCE:
+        return False
+    if grid.is_global() or grid.is_points:
+        raise ValueError(f"Expected a box or a map, which have sides, for the region {name!r}, got {grid.describe()}")
+    return True
+
+
+def by_distance(name: str, grid: Grid, prescribed: int = 0) -> np.ndarray:
+    """Cells of a limited area by their distance to its sides, of the grid's shape, bool; none that is `prescribed` wide.
+
+    "interior": all others; "near-boundary": the outermost, over `NEAR` of the interior's shorter side, at least one row;
+    "centre": those farther in than `CENTRE` of it.
+    """
+    inside = cells_to_border(grid) - prescribed
+    side = 2 * int(inside.max()) + 1
+    if name == "interior":
+        return inside >= 0
+    if name == "near-boundary":
+        return (inside >= 0) & (inside < max(1, round(NEAR * side)))
+    return inside >= max(1, round(CENTRE * side))
+
+
 def _region(name: str) -> Region:
     if name not in REGIONS:
-        raise ValueError(f"Expected regions among {', '.join(REGIONS)}, got {name!r}")
+        raise ValueError(f"Expected regions among {', '.join((*REGIONS, *BY_DISTANCE))}, got {name!r}")
     return REGIONS[name]
 
 
-def region_weights(grid: Grid, names, land_sea_mask: np.ndarray | None = None) -> np.ndarray:
+def region_weights(grid: Grid, names, land_sea_mask: np.ndarray | None = None, prescribed: int = 0) -> np.ndarray:
     """Area weights of each named region, `(region, *grid.shape)`, float64, each summing to 1.
 
+    `prescribed`: width in cells of a frame that no region by distance counts, since forecasts are given it.
     A cell belongs to a region when its centre does. `land_sea_mask` is the land fraction, `grid.shape`, needed by the
     `-land` regions. Raises `ValueError` for an unknown name, a region without cells, or a missing mask.
     """
     latitude, longitude = grid.mesh()
     weights = np.empty((len(names), *grid.shape))
     for row, name in enumerate(names):
-        region = _region(name)
-        weight = grid.area * region.contains(latitude, longitude)
-        if region.land:
+        if _is_by_distance(name, grid):
+            weight, land = grid.area * by_distance(name, grid, prescribed), False
+        else:
+            region = _region(name)
+            weight, land = grid.area * region.contains(latitude, longitude), region.land
+        if land:
             if land_sea_mask is None:
                 raise ValueError(f"Expected a land_sea_mask in the truth store for the region {name!r}, got none")
             weight = weight * np.nan_to_num(np.clip(land_sea_mask, 0, 1))

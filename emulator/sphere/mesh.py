@@ -6,11 +6,11 @@ GraphCast, Lam et al. 2023), in both directions. A cell sends to all nodes withi
 corners of the triangle that it lies in.
 
 The mesh of a region is what lies within reach of its cells and one longest edge around, so that messages can pass outside
-its border, with all edges between those nodes.
+its border, with all edges between those nodes. Where the boundary of a region is given at places of its own, these send to
+nodes as cells do, and receive nothing. Around the fine cells of a stretched grid the mesh may be refined further.
 """
 
 import dataclasses
-import functools
 import hashlib
 import logging
 import zipfile
@@ -22,6 +22,7 @@ import numpy as np
 from emulator.files.whole_file import whole_file
 from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
+from emulator.sphere.icosphere import containing_face, icosphere, local_frame, longest_edge, mesh_edges, within
 
 log = logging.getLogger(__name__)
 SCHEMA = "graph-1"
@@ -42,17 +43,30 @@ class MeshOptions:
       refinement: times that the icosahedron's edges are halved.
       multi: edges of all refinements (GraphCast) or of the finest alone (Keisler).
       radius: reach of the cells, as a share of the longest edge of the finest mesh. Below 0.58 some cells reach no node.
+      inside: refinement around the fine cells of a stretched grid (`fine_cells`); None: the same everywhere.
     """
 
     refinement: int = 4
     multi: bool = True
     radius: float = 0.6
+    inside: int | None = None
 
     def __post_init__(self):
         if not 0 <= self.refinement <= 8:
             raise ValueError(f"Expected a refinement from 0 to 8, got {self.refinement}")
         if not 0.58 <= self.radius <= 4:
             raise ValueError(f"Expected a radius from 0.58 to 4 (0.58 reaches every cell), got {self.radius}")
+        if self.inside is not None and not self.refinement < self.inside <= 8:
+            raise ValueError(f"Expected a refinement inside above {self.refinement} and at most 8, got {self.inside}")
+
+    @property
+    def finest(self) -> int:
+        return self.refinement if self.inside is None else self.inside
+
+    @property
+    def levels(self) -> range:
+        """Refinements whose edges the mesh has."""
+        return range(0 if self.multi else self.refinement, self.finest + 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,9 +105,11 @@ class MeshGraph:
 
     Attributes:
       cells: number of the grid's cells, in the order of the grid's shape flattened.
-      nodes: positions of the mesh nodes on the unit sphere, `(node, 3)` float32; also their features.
+      nodes: positions of the mesh nodes on the unit sphere, `(node, 3)` float32, or in a plane, `(node, 2)`; also their
+        features. The last component grows northwards.
       encode, process, decode: edges from cells to nodes, between nodes, and from nodes to cells.
       key: hash of the grid's coordinates and of the options.
+      boundary: number of places of a boundary, which follow the cells among the senders of `encode`.
     """
 
     cells: int
@@ -102,6 +118,7 @@ class MeshGraph:
     process: Edges
     decode: Edges
     key: str
+    boundary: int = 0
 
     def save(self, path: Path) -> None:
         """Write the graph as an `.npz` with schema, key and a hash of its arrays; whole or not at all."""
@@ -131,25 +148,31 @@ class MeshGraph:
             kind: Edges(*(stored[f"{kind}_{field.name}"] for field in dataclasses.fields(Edges)))
             for kind in ("encode", "process", "decode")
         }
-        return cls(int(stored["cells"]), stored["nodes"], **edges, key=texts["key"])
+        return cls(
+            int(stored["cells"]), stored["nodes"], **edges, key=texts["key"], boundary=int(stored.get("boundary", 0))
+        )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {"cells": np.array(self.cells), "nodes": self.nodes}
+        arrays |= {"boundary": np.array(self.boundary)} if self.boundary else {}
         for kind in ("encode", "process", "decode"):
             edges = getattr(self, kind)
             arrays |= {f"{kind}_{f.name}": getattr(edges, f.name) for f in dataclasses.fields(Edges)}
         return arrays
 
 
-def graph_of(grid: Grid, options: MeshOptions | None = None, path: Path | None = None) -> MeshGraph:
+def graph_of(
+    grid: Grid, options: MeshOptions | None = None, path: Path | None = None, boundary: Grid | None = None
+) -> MeshGraph:
     """The graph of a grid, from the file where there is one, otherwise built and, with a path, written to it.
 
-    Raises `GraphError` for a file that is damaged or belongs to another grid or other options.
+    `boundary`: places at which the boundary of a region is given. Raises `GraphError` for a file that is damaged or belongs
+    to another grid or other options.
     """
     options = options or MeshOptions()
-    key = graph_key(grid, options)
+    key = graph_key(grid, options, boundary)
     if path is None or not Path(path).exists():
-        graph = build_graph(grid, options)
+        graph = build_graph(grid, options, boundary)
         if path is not None:
             graph.save(path)
         return graph
@@ -162,40 +185,98 @@ def graph_of(grid: Grid, options: MeshOptions | None = None, path: Path | None =
     return graph
 
 
-def graph_key(grid: Grid, options: MeshOptions) -> str:
-    """Hash of the cells' coordinates, to a millionth of a degree, and of the options."""
+def graph_key(grid: Grid, options: MeshOptions, boundary: Grid | None = None) -> str:
+    """Hash of the coordinates of the cells and of the boundary, to a millionth of a degree, and of the options."""
     kind = () if grid.is_global() else ("region",)
-    digest = hashlib.sha256(repr((SCHEMA, dataclasses.astuple(options), grid.shape, *kind)).encode())
-    for angle in grid.mesh():
-        digest.update(np.round(np.asarray(angle, np.float64) * 1e6).astype(np.int64).tobytes())
+    chosen = dataclasses.astuple(options)
+    chosen = chosen if options.inside is not None else chosen[:-1]  # as graphs were known before there was an inside
+    digest = hashlib.sha256(repr((SCHEMA, chosen, grid.shape, *kind)).encode())
+    for places in (grid,) if boundary is None else (grid, boundary):
+        for angle in places.mesh():
+            digest.update(np.round(np.asarray(angle, np.float64) * 1e6).astype(np.int64).tobytes())
     return digest.hexdigest()[:16]
 
 
-def build_graph(grid: Grid, options: MeshOptions) -> MeshGraph:
+def build_graph(grid: Grid, options: MeshOptions, boundary: Grid | None = None) -> MeshGraph:
     """The graph, built anew; see `MeshGraph`."""
-    points = unit_vectors(*(np.ravel(angle) for angle in grid.mesh()))
-    nodes, faces = icosphere(options.refinement)
-    levels = range(options.refinement + 1) if options.multi else (options.refinement,)
-    senders, receivers = np.concatenate([mesh_edges(icosphere(level)[1]) for level in levels], 1)
-    longest = np.linalg.norm(np.subtract(*nodes[mesh_edges(faces)]), axis=1).max()
-    corners = faces[containing_face(points, options.refinement)]
-    if not grid.is_global():
-        kept = np.unique(within(points, nodes, (options.radius + MARGIN) * longest)[1])
-        number = np.full(len(nodes), -1)
-        number[kept] = np.arange(len(kept))
-        senders, receivers = number[np.stack([senders, receivers])]
-        inside = (senders >= 0) & (receivers >= 0)
-        nodes, senders, receivers, corners = nodes[kept], senders[inside], receivers[inside], number[corners]
-    cell, near = within(points, nodes, options.radius * longest)
+    points = directions(grid)
+    given = points if boundary is None else np.concatenate([points, directions(boundary)])
+    nodes, kept = icosphere(options.finest)[0], kept_nodes(grid, given, options)
+    reach = np.full(len(given), options.radius * longest_edge(options.refinement))
+    if options.inside is not None:
+        reach[np.flatnonzero(fine_cells(grid))] = options.radius * longest_edge(options.finest)
+    number = np.where(kept, np.cumsum(kept) - 1, -1)
+    edges = number[np.concatenate([mesh_edges(icosphere(level)[1]) for level in options.levels], 1)]
+    senders, receivers = edges[:, (edges >= 0).all(0)]
+    corners, nodes = number[_corners(points, kept, options)], nodes[kept]
+    pairs = [
+        (np.flatnonzero(reach == radius)[cell], near)
+        for radius in np.unique(reach)
+        for cell, near in [within(given[reach == radius], nodes, radius)]
+    ]
+    cell, near = (np.concatenate(part) for part in zip(*pairs, strict=True))
     _warn_of_silence(np.arange(len(nodes)) if grid.is_global() else np.unique(corners), near)
     return MeshGraph(
         cells=len(points),
         nodes=nodes.astype(np.float32),
-        encode=Edges.between(cell, near, points, nodes),
+        encode=Edges.between(cell, near, given, nodes),
         process=Edges.between(senders, receivers, nodes, nodes),
         decode=Edges.between(corners.ravel(), np.repeat(np.arange(len(points)), 3), nodes, points),
-        key=graph_key(grid, options),
+        key=graph_key(grid, options, boundary),
+        boundary=len(given) - len(points),
     )
+
+
+def kept_nodes(grid: Grid, given: np.ndarray, options: MeshOptions) -> np.ndarray:
+    """Which nodes of the finest icosahedron the mesh of a grid has, boolean.
+
+    `given`: cells and places of a boundary, `(cell + place, 3)`.
+    """
+    nodes, margin = icosphere(options.finest)[0], options.radius + MARGIN
+    kept = np.ones(len(nodes), bool)
+    if not grid.is_global():
+        kept = _around(given, nodes, margin * longest_edge(options.refinement))
+    if options.inside is not None:
+        fine = given[: grid.area.size][fine_cells(grid)]
+        inside = _around(fine, nodes, margin * longest_edge(options.finest))
+        kept &= inside | (np.arange(len(nodes)) < len(icosphere(options.refinement)[0]))
+    return kept
+
+
+def directions(grid: Grid) -> np.ndarray:
+    """Cells as points on the unit sphere, `(cell, 3)`, in the order of the grid's shape flattened."""
+    return unit_vectors(*(np.ravel(angle) for angle in grid.mesh()))
+
+
+def fine_cells(grid: Grid) -> np.ndarray:
+    """Which cells of a stretched grid are its fine ones: those below the geometric mean of its largest and smallest area.
+
+    `(cell,)` boolean. Raises `ValueError` where all cells are about as large.
+    """
+    area = grid.area.ravel()
+    if area.max() < 2 * area.min():
+        raise ValueError(
+            f"Expected a stretched grid, of coarse and fine cells, for a mesh that is finer inside, got {grid.describe()}, "
+            "whose cells are all about as large"
+        )
+    return area < np.sqrt(area.max() * area.min())
+
+
+def _around(points: np.ndarray, nodes: np.ndarray, radius: float) -> np.ndarray:
+    """Which nodes have a point within `radius`, boolean."""
+    found = np.zeros(len(nodes), bool)
+    found[within(points, nodes, radius)[1]] = True
+    return found
+
+
+def _corners(points: np.ndarray, kept: np.ndarray, options: MeshOptions) -> np.ndarray:
+    """The corners `(point, 3)` of the finest triangle around each point whose corners are all in the mesh."""
+    face = containing_face(points, options.finest)
+    corners = icosphere(options.finest)[1][face]
+    for level in range(options.finest - 1, options.refinement - 1, -1):
+        coarser = ~kept[corners].all(1)
+        corners[coarser] = icosphere(level)[1][face[coarser] >> 2 * (options.finest - level)]
+    return corners
 
 
 def _warn_of_silence(nodes: np.ndarray, near: np.ndarray) -> None:
@@ -205,89 +286,6 @@ def _warn_of_silence(nodes: np.ndarray, near: np.ndarray) -> None:
             silent,
             len(nodes),
         )
-
-
-def local_frame(points: np.ndarray) -> np.ndarray:
-    """Up, east and north at every point, `(point, 3, 3)`; at a pole, those of longitude 0."""
-    longitude = np.arctan2(points[:, 1], points[:, 0])
-    longitude[np.hypot(points[:, 0], points[:, 1]) < 1e-9] = 0.0
-    east = np.stack([-np.sin(longitude), np.cos(longitude), np.zeros_like(longitude)], 1)
-    return np.stack([points, east, np.cross(points, east)], 1)
-
-
-@functools.lru_cache(maxsize=10)
-def icosphere(refinement: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes `(10 * 4^n + 2, 3)` float64 and triangles `(20 * 4^n, 3)`, counter-clockwise from outside.
-
-    The children of triangle t are 4t ... 4t + 3. Two nodes of the icosahedron are the poles.
-    """
-    if refinement == 0:
-        ring = np.radians(72 * np.arange(5))
-        z, r = 1 / np.sqrt(5), 2 / np.sqrt(5)
-        upper = np.stack([r * np.cos(ring), r * np.sin(ring), np.full(5, z)], 1)
-        lower = np.stack([r * np.cos(ring + np.pi / 5), r * np.sin(ring + np.pi / 5), np.full(5, -z)], 1)
-        nodes = np.concatenate([[[0, 0, 1]], upper, lower, [[0, 0, -1]]])
-        a, b = np.arange(5), (np.arange(5) + 1) % 5
-        faces = [
-            (np.zeros(5, int), 1 + a, 1 + b),
-            (1 + a, 6 + a, 1 + b),
-            (6 + a, 6 + b, 1 + b),
-            (6 + a, 11 + 0 * a, 6 + b),
-        ]
-        return nodes, np.concatenate([np.stack(face, 1) for face in faces])
-    nodes, faces = icosphere(refinement - 1)
-    pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
-    pairs, index = np.unique(pairs, axis=0, return_inverse=True)
-    middle = nodes[pairs].sum(1)
-    middle /= np.linalg.norm(middle, axis=1, keepdims=True)
-    ab, bc, ca = index.reshape(3, -1) + len(nodes)
-    a, b, c = faces.T
-    children = np.stack([[a, ab, ca], [b, bc, ab], [c, ca, bc], [ab, bc, ca]])  # (child, corner, face)
-    return np.concatenate([nodes, middle]), children.transpose(2, 0, 1).reshape(-1, 3)
-
-
-def mesh_edges(faces: np.ndarray) -> np.ndarray:
-    """Both directions of every edge of closed triangles, `(2, edge)`: each side belongs to two, of opposite sense."""
-    return np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).T
-
-
-def containing_face(points: np.ndarray, refinement: int) -> np.ndarray:
-    """Index of the finest triangle that each point `(point, 3)` lies in, found from the coarsest downwards."""
-    face = _deepest(points, np.broadcast_to(np.arange(20), (len(points), 20)), 0)
-    for level in range(1, refinement + 1):
-        face = _deepest(points, 4 * face[:, None] + np.arange(4), level)
-    return face
-
-
-def _deepest(points, candidates, level):
-    """Of each point's candidate triangles, `(point, candidate)`, the one that it lies deepest inside."""
-    nodes, faces = icosphere(level)
-    corners = nodes[faces]
-    inward = np.cross(corners, np.roll(corners, -1, axis=1))  # normals of the planes through the sides
-    inward /= np.linalg.norm(inward, axis=2, keepdims=True)
-    depth = np.einsum("pi,pcki->pck", points, inward[candidates]).min(-1)
-    return np.take_along_axis(candidates, depth.argmax(1)[:, None], 1)[:, 0]
-
-
-def within(points: np.ndarray, nodes: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (point, node) closer than `radius`, a chord: a search in cubes of that size, exact."""
-    count = int(2 / radius) + 3
-    cube = np.floor((nodes + 1) / radius).astype(np.int64) + 1
-    number = (cube[:, 0] * count + cube[:, 1]) * count + cube[:, 2]
-    order = np.argsort(number, kind="stable")
-    number = number[order]
-    home = np.floor((points + 1) / radius).astype(np.int64) + 1
-    found = []
-    for shift in np.ndindex(3, 3, 3):
-        x, y, z = (home + np.array(shift) - 1).T
-        wanted = (x * count + y) * count + z
-        first, last = np.searchsorted(number, wanted, "left"), np.searchsorted(number, wanted, "right")
-        point = np.repeat(np.arange(len(points)), last - first)
-        start = np.repeat(first - np.concatenate([[0], np.cumsum(last - first)[:-1]]), last - first)
-        node = order[start + np.arange(len(point))]
-        close = ((points[point] - nodes[node]) ** 2).sum(1) < radius**2
-        found.append((point[close], node[close]))
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

@@ -61,7 +61,7 @@ class Regridder:
             target.shape,
         )  # and not the grids, whose areas are large to send
         self._poles = method == "bilinear" and source.is_global() and abs(source.latitude[0]) < 90 - 1e-6
-        make = {"conservative": (_overlap_rows, _overlap_columns), "bilinear": (_linear_rows, _linear_columns)}[method]
+        make = {"conservative": (overlap_rows, overlap_columns), "bilinear": (_linear_rows, _linear_columns)}[method]
         rows, columns = make[0](source, target, self._poles), make[1](source, target)
         for name, matrix in (("latitudes", rows), ("longitudes", columns)):
             if matrix.sum(axis=1).min() < MINIMUM_SHARE:
@@ -110,12 +110,14 @@ def _overlap(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.maximum(high - low, 0.0)
 
 
-def _overlap_rows(source, target, poles) -> np.ndarray:
+def overlap_rows(source: Grid, target: Grid, poles: bool = False) -> np.ndarray:
+    """Shares of the target's rows, by area, that lie in each of the source's: `(target, source)`, whatever `poles`."""
     there, here = -row_edges(source.latitude), -row_edges(target.latitude)  # increasing southwards
     return _cleaned(_overlap(there, here) / np.diff(here)[:, None])
 
 
-def _overlap_columns(source, target) -> np.ndarray:
+def overlap_columns(source: Grid, target: Grid) -> np.ndarray:
+    """Shares of the target's columns that lie in each of the source's: `(target, source)`."""
     here = column_edges(target.longitude)
     there = column_edges(source.longitude)
     total = sum(_overlap(there + turn, here) for turn in (-360.0, 0.0, 360.0))

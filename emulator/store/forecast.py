@@ -3,7 +3,9 @@
 The only place that knows the names of forecasts on disk. See docs/data.md for the schema.
 """
 
+import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -30,16 +32,36 @@ FORECAST_NAMES = {
 
 
 def open_forecast(path, chunks=None) -> xr.Dataset:
-    """The forecast store at `path`, lazily: fields `(init_time, lead_time, [member,] level, latitude, longitude)`.
+    """The forecast store or NetCDF file at `path`, lazily: `(init_time, lead_time, [member,] level, latitude, longitude)`.
 
     Stores of other tools are accepted with WeatherBench 2's names, the in-memory ones or CF's; latitudes and longitudes
     in any order, and levels in Pa or hPa, are put in order by name. Lead times are timedeltas, or integers for calendar
     months. Raises `ValueError` with one sentence, naming the path.
     """
-    dataset = open_zarr(path, chunks)
-    if "emulator_schema" in dataset.attrs:
-        check_schema(dataset, path, FORECAST)
+    if "://" not in str(path) and Path(path).is_file():
+        dataset = _open_file(path, chunks)
+    else:
+        dataset = open_zarr(path, chunks)
+        if "emulator_schema" in dataset.attrs:  # ours, which is filled initial time by initial time
+            check_schema(dataset, path, FORECAST)
     return check_forecast(from_disk_names(dataset, path), path)
+
+
+def _open_file(path, chunks) -> xr.Dataset:
+    try:
+        return xr.open_dataset(path, chunks=chunks, decode_timedelta=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"Expected a NetCDF file that opens at {path}, got {type(error).__name__}: {text}") from error
+
+
+def boundary_told(attributes: Mapping) -> dict:
+    """What a store says of the driving data of its limited area; nothing where another tool means something else by it."""
+    try:
+        told = json.loads(attributes.get("boundary", "{}"))
+    except (TypeError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and {"kind", "place", "width"} <= told.keys() else {}
 
 
 def check_forecast(dataset: xr.Dataset, path) -> xr.Dataset:

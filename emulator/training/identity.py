@@ -30,7 +30,8 @@ NOT_IDENTITY = {
     "log_every",
 }
 NOT_IDENTITY |= {"tensorboard", "mlflow", "cache_gigabytes", "loader_threads", "threads", "parallel"}
-NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts"}
+NOT_IDENTITY |= {"retries", "loss_limit", "climatology", "overwrite", "forecasts", "posterior"}
+NOT_IDENTITY |= {"boundary"}  # told by the fingerprint of its store in place of its path
 NOT_IDENTITY |= {"start"}  # which is told by the weights' digest in place of their path
 
 
@@ -51,6 +52,9 @@ def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[st
         more = [str(open_zarr(options.climatology).attrs.get("fingerprint"))]
     if options.forecasts is not None:
         more += [_of_forecasts(options.forecasts.store), str(options.forecasts.lead_days)]
+    if options.boundary is not None:
+        values = {name: value for name, value in dataclasses.asdict(options.boundary).items() if name != "store"}
+        more.append(f"boundary {open_analysis(options.boundary.store).attrs.get('fingerprint')} {values}")
     if options.start is not None:
         more.append(identity_of_start(options.start))
     marks = [f"{'scenario ' if APART in store.attrs else ''}{store.attrs.get('fingerprint')}" for store in stores]

@@ -7,7 +7,7 @@ from torch import nn
 
 from emulator.data.samples import Batch
 from emulator.losses.options import members_of
-from emulator.model.assemble import make_step
+from emulator.model.assemble import boundary_shape, make_step, network_of
 from emulator.model.step import StepBuffers
 from emulator.parallel.rates import most_held
 from emulator.parallel.space import Space, band_of
@@ -44,8 +44,9 @@ def window_bytes(options: TrainOptions, layout, grid: Grid, error_of: Callable[[
 
 def _of_process(options, layout, grid, error, space) -> int:
     blank = StepBuffers.blank(layout, grid.shape, options.predict)
-    step = make_step(options.network, layout, grid, blank, None, options.predict, space)
+    step = make_step(network_of(vars(options)), layout, grid, blank, None, options.predict, space)
     rows, band = members_of(options.loss), band_of(grid, space)
+    step.rows = options.checkpoint_rows
     shape = grid.shape if band is None else (band.stop - band.start, *grid.shape[1:])
 
     def zeros(times: int, channels: int) -> torch.Tensor:
@@ -60,6 +61,7 @@ def _of_process(options, layout, grid, error, space) -> int:
         zeros(1, step.noise.count) if step.noise else None,
         torch.full((rows, 1), float(layout.lengths[0]), dtype=torch.float64) if layout.lengths != (1,) else None,
         zeros(1, prognostic) if step.prediction.reference else None,
+        None if (outside := boundary_shape(layout, grid)) is None else torch.zeros(rows, 1, *outside),
     )
     for parameter in step.parameters():
         parameter.grad = torch.zeros_like(parameter)  # there already: of the weights, whatever the batch

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from emulator.losses.options import LossOptions, members_of
+from emulator.losses.options import LossOptions, RegionWeight, members_of
 from emulator.options import Options, option
 
 
@@ -182,6 +182,20 @@ class LoraOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class BoundaryOptions(Options):
+    """Driving data outside a limited area, given at both ends of every step (docs/limited_area.md)."""
+
+    store: Path = option(about="analysis of any grid and step that covers the boundary")
+    variables: tuple[str, ...] | None = option(None, "None: the prognostic ones of the training")
+    width: int = option(4, "of the frame, in cells of the domain", minimum=1)
+    width_degrees: float | None = option(None, "in place of width: as many cells as that needs", above=0)
+    place: Literal["outside", "inside"] = option(
+        "outside",
+        "inside: the outermost cells of the domain are set to the driving data after every step; the loss leaves them out",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class StartOptions(Options):
     """Weights that a training starts from. Patterns are those of file names, for names of the network's parameters."""
 
@@ -198,6 +212,19 @@ class StartOptions(Options):
     l2_start: float = option(
         0.0, "share of the rate by which every update draws weights to where they started", minimum=0
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class PosteriorOptions(Options):
+    """A distribution of weights that a training leaves beside its checkpoint, for ensembles whose members draw theirs."""
+
+    kind: Literal["swag", "laplace"] = option(
+        "swag", "of the states that are kept after multiples of save_every updates, or of one layer's weight"
+    )
+    rank: int = option(20, "of swag: the last states whose departures from the mean are kept", minimum=2)
+    layer: str = option("", "of laplace: the last layer's weight, such as decoder.layers.0.weight")
+    samples: int = option(32, "of laplace: samples that the features are estimated from", minimum=4)
+    prior: float = option(1.0, "of laplace: precision of the prior", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +270,15 @@ class TrainOptions(Options):
         new=True,
     )
     climatology: Path | None = option(None, "of predict anomaly: the store that stats writes", new=True)
+    boundary: BoundaryOptions | None = option(
+        None, "of a limited area: the state outside; None: nothing is known of it", new=True
+    )
     network: dict[str, Any] = option({"kind": "sfno"})
+    objective: dict[str, Any] = option(
+        {"kind": "regression"},
+        "regression by the loss, or how a step is sampled: flow_matching, interpolant or edm with its options",
+        new=True,
+    )
     start: StartOptions | None = option(None, "weights to start from, in place of fresh ones", new=True)
     conservation: dict[str, Any] = option({})
     optimizer: OptimizerOptions = option(OptimizerOptions())
@@ -254,6 +289,9 @@ class TrainOptions(Options):
         "alike", "of a variable's levels from the top down: alike, by their share of the air (mass), or one number each"
     )
     diagnostic_weight: float = option(0.2, "weight of the diagnostics that variable_weights leaves out", above=0)
+    region_weight: RegionWeight | None = option(
+        None, "a region and its share of the loss; None: cells count by area", new=True
+    )
     damping: float = option(
         1.0, "share of the optimal linear relaxation to the mean in the residual step", minimum=0, maximum=1
     )
@@ -279,12 +317,22 @@ class TrainOptions(Options):
         new=True,
     )
     cache_gigabytes: float = option(3.0, "hold the period in memory when it needs at most this", minimum=0)
+    posterior: PosteriorOptions | None = option(
+        None, "a distribution of weights beside the checkpoint, for rollout.ensemble.weights; None: none", new=True
+    )
     loader_threads: int = option(2, "that read and decompress, when the period is not held in memory", minimum=1)
     precision: Literal["float32", "bfloat16"] = option(
         "float32", "of the network's products; budgets and losses are never halved"
     )
     compile: bool = option(False, "torch.compile the network")
     checkpoint_steps: bool = option(False, "compute steps again in the backward pass: less memory, a third slower")
+    checkpoint_rows: int = option(
+        0,
+        "forecasts, as the members of a sample, that the network is run on at a time, and again in the backward pass, so "
+        "that of the others only fields are kept; 0: all at once",
+        minimum=0,
+        new=True,
+    )
     parallel: ParallelOptions = option(ParallelOptions(), "what the processes share out: states, weights")
     save_every: int = option(250, "updates between resumable checkpoints", minimum=1)
     save_minutes: float = option(5.0, "time after which one is saved also between those", above=0)
@@ -305,6 +353,7 @@ class TrainOptions(Options):
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
 
+        self._check_generative()
         onward = any(phase.replays for phase in self.phases)
         if len(self.steps) > 1 and self.history > 1 and (onward or self.forecasts):
             raise ValueError(
@@ -319,6 +368,28 @@ class TrainOptions(Options):
         self._check_gaps([phase.masks for phase in self.phases if phase.masks])
         if self.steps and self.conservation.get("penalty"):
             raise ValueError("Expected steps of the store's own length with conservation.penalty, got others")
+
+    def _check_generative(self) -> None:
+        if self.objective == {"kind": "regression"}:
+            return
+        from emulator.generative.objectives import objective  # torch, which other trainings are read without
+
+        objective(dict(self.objective))
+        if self.loss.kind != "mse" or self.conservation.get("penalty"):
+            raise ValueError("Expected loss.kind mse and no conservation.penalty with train.objective, got others")
+        if (
+            self.steps
+            or self.gaps != "refused"
+            or any(p.rollout_steps > 1 or p.replays or p.masks for p in self.phases)
+        ):
+            raise ValueError(
+                "Expected phases of one step from true, whole states with train.objective, got rollout_steps, replay, "
+                "masks, gaps or steps of several lengths"
+            )
+        if self.start or self.parallel.space > 1:
+            raise ValueError(
+                "Expected fresh weights and states that one process holds with train.objective, got others"
+            )
 
     def _check_gaps(self, masks: list[MaskOptions]) -> None:
         if self.gaps == "refused":

@@ -53,20 +53,10 @@ class Recipe:
     @classmethod
     def of(cls, options: TrainOptions, lengths: tuple[int, ...] = (1,)) -> "Recipe":
         """What the options of a training say of the order of its updates; `lengths` of its steps as in a `Layout`."""
-        optimizer = options.optimizer
         return cls(
             phases=tuple(options.phases),
-            lr=optimizer.lr,
-            final_lr=optimizer.final_lr,
-            warmup=optimizer.warmup_steps,
-            betas=tuple(optimizer.betas),
-            weight_decay=optimizer.weight_decay,
-            clip=optimizer.clip,
-            ema=options.ema,
-            seed=options.seed,
-            save_every=options.save_every,
+            **rates_of(options),
             save_seconds=60 * options.save_minutes,
-            log_every=options.log_every,
             keep=options.keep,
             precision=options.precision,
             checkpoint_steps=options.checkpoint_steps,
@@ -157,3 +147,20 @@ class Recipe:
     def seed_of(self, update: int, rank: int) -> int:
         """Seed of what a network draws in an update, as for stochastic depth."""
         return int(np.random.SeedSequence([self.seed, update, rank, 3]).generate_state(1, np.uint32)[0])
+
+
+def rates_of(options) -> dict:
+    """Of a `Recipe` what any training says, of forecasts or of anything else, by options of the same names."""
+    optimizer = options.optimizer
+    return {
+        "lr": optimizer.lr,
+        "final_lr": optimizer.final_lr,
+        "warmup": optimizer.warmup_steps,
+        "betas": tuple(optimizer.betas),
+        "weight_decay": optimizer.weight_decay,
+        "clip": optimizer.clip,
+        "ema": options.ema,
+        "seed": options.seed,
+        "save_every": options.save_every,
+        "log_every": options.log_every,
+    }

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 
+from emulator.data.boundary import Boundary
 from emulator.data.channels import Layout, More
 from emulator.data.climatology import Climatology
 from emulator.data.normalisation import open_statistics
@@ -19,21 +20,33 @@ from emulator.files.one_writer import one_writer
 from emulator.kernels import freed_memory
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
-from emulator.model.assemble import buffers, changes, conditions, input_count, make_network, make_step
+from emulator.model.assemble import (
+    boundary_shape,
+    buffers,
+    changes,
+    conditions,
+    input_count,
+    make_network,
+    make_step,
+    network_of,
+)
 from emulator.model.conserving import ConservationOptions, conservation, prepared
 from emulator.model.gaps import REFUSED
 from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
+from emulator.networks.remembered import remembered
 from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
 from emulator.store.schema import grid_of
+from emulator.training.boundary import border_of, boundary_of, check_boundary
 from emulator.training.forecasts import StoredForecasts
 from emulator.training.gaps import refuse_gaps
 from emulator.training.identity import identity_of, stores_of
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
+from emulator.training.posterior import check_posterior, write_posterior
 from emulator.training.recipe import Recipe
 from emulator.training.saved import goes_on
 from emulator.training.start import Start
@@ -109,9 +122,11 @@ class Training:
     def _run(self) -> None:
         options, first = self.options, self.processes.rank == 0
         stores, statistics, layout = self._opened()
+        check_posterior(options)
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
-        samples = self._samples(stores, layout, options.period)
+        boundary = boundary_of(options, stores[0], layout)
+        samples = self._samples(stores, layout, options.period, boundary)
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
         constants, start = buffers(samples, statistics, *bounds, options.predict), Start.of(options)
@@ -119,11 +134,12 @@ class Training:
             constants = start.statistics(constants, layout, samples.grid)
         torch.manual_seed(options.seed)
         how = constants, closing.scheme, options.predict, self.space
-        step = make_step(options.network, layout, samples.grid, *how)
+        step = make_step(network_of(vars(options)), layout, samples.grid, *how)
         if start:
             start.put_into(step.network, layout, samples.grid, constants)
             log.info("it %s\n%s", start.describe(), start.table())
         step.to(self.device)
+        step.rows = rows_at_once(options, step.network)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
         trainer = self._trainer(step, samples, stores, statistics, closing.penalty)
         output = Path(options.output)
@@ -137,12 +153,17 @@ class Training:
             if first:
                 kept, about = _kept(trainer, tensors, options)
                 about |= {"provenance": dict(self.hooks.provenance), "identity": trainer.identity}
-                if start is None or options.start.lora is None:
-                    checkpoint.remove(output / "adapters")  # of a training that this one replaces
+                for name in ("adapters", "changes"):
+                    checkpoint.remove(output / name)  # of a training that this one replaces
                 if start:
                     about["start"] = start.record()
-                    kept = start.save_adapters(output, kept, metadata | about)
+                    kept = start.save_alone(output, kept, metadata | about)
                 checkpoint.save(output / "checkpoint", kept, metadata | about)
+                checkpoint.remove(output / "posterior")
+                if options.posterior:
+                    states = checkpoint.numbered(output, "state", trainer.identity)
+                    states = [path for path in states if checkpoint.describe(path)["update"] % options.save_every == 0]
+                    write_posterior(options.posterior, step, samples, output, states)
         wait_for_all()  # nobody looks for the checkpoint before it lies on disk
 
     def _identities(self, stores) -> tuple[str, str]:
@@ -181,11 +202,13 @@ class Training:
         self._check_finished(stores, layout)
         refuse_gaps(options, stores, layout, statistics)
         climatology_of(options, stores[0], layout)
+        boundary = boundary_of(options, stores[0], layout)
         start = Start.of(options)
         space = Space.imagined(options.parallel.space)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0, space=space)
         grid = samples.grid
         samples.some_starts(max(phase.rollout_steps for phase in recipe.phases), max(layout.lengths))
+        check_boundary(boundary, samples)
         if options.forecasts:
             stored = StoredForecasts(options.forecasts, samples)
             for phase in recipe.phases:
@@ -193,17 +216,20 @@ class Training:
         if asked := options.validation:
             held_out = Samples(stores, layout, asked.period.start, asked.period.end, cache_bytes=0)
             held_out.some_starts(asked.steps, layout.lengths[0])
+            check_boundary(boundary, held_out)
         changes(statistics, layout.prognostic)
         self._weighted(samples, statistics).loss(options.loss)
         prepared(ConservationOptions.of(options.conservation), samples.dataset, layout, statistics)
         if space.size > 1:
-            make_network(options.network, layout, grid, space)  # refuses processes that it does not fit
-        network = make_network(options.network, layout, grid)
+            make_network(network_of(vars(options)), layout, grid, space)  # refuses processes that it does not fit
+        network = make_network(network_of(vars(options)), layout, grid)
         if start:
             start.put_into(network, layout, grid)
         choose(network, options.start)
-        given = (part.count if part else 0 for part in conditions(options.network, layout, grid))
-        measured = cost.measure(network, input_count(layout), grid.shape, *given)
+        rows_at_once(options, network)
+        check_posterior(options)
+        given = (part.count if part else 0 for part in conditions(network_of(vars(options)), layout, grid))
+        measured = cost.measure(network, input_count(layout), grid.shape, *given, boundary_shape(layout, grid))
         if measured.activations:  # there is room for the loss and the fields around the network too
 
             def error_of(space: Space) -> torch.nn.Module:
@@ -221,13 +247,18 @@ class Training:
     def _weighted(self, samples: Samples, statistics: xr.Dataset) -> Weighted:
         options = self.options
         weights = options.variable_weights, options.level_weights, options.diagnostic_weight
-        return Weighted(samples, statistics, *weights)
+        return Weighted(samples, statistics, *weights, options.region_weight)
 
-    def _samples(self, stores: Sequence[xr.Dataset], layout, period) -> Samples:
+    def _samples(self, stores: Sequence[xr.Dataset], layout, period, boundary: Boundary | None) -> Samples:
         options = self.options
         cache = int(options.cache_gigabytes * 1e9)
         where = options.paths, options.loader_threads, climatology_of(options, stores[0], layout, self.space)
-        return Samples(stores, layout, period.start, period.end, cache, *where, space=self.space)
+        how = {"space": self.space, "boundary": boundary}
+        samples = Samples(stores, layout, period.start, period.end, cache, *where, **how)
+        check_boundary(boundary, samples)
+        if boundary is not None:
+            boundary.hold(samples.times[~samples.missing])
+        return samples
 
     def _trainer(self, step: Step, samples: Samples, stores, statistics: xr.Dataset, penalty) -> Trainer:
         options, sharded = self.options, self.options.parallel.weights == "fsdp"
@@ -239,11 +270,12 @@ class Training:
         products = 0
         if not sharded:  # a network that is spread over processes may be too large to run whole in one
             more = (part.count if part else 0 for part in (step.noise, step.scalars))
-            products = cost.products(step.network, input_count(step.layout), samples.shape, *more)
+            outside = boundary_shape(step.layout, samples.grid)
+            products = cost.products(step.network, input_count(step.layout), samples.shape, *more, outside)
         if options.compile:
             step.network.compile()
         identity, _ = self._identities(stores)
-        validation = self._validation(stores, step.layout, validation_error)
+        validation = self._validation(stores, step.layout, validation_error, samples.boundary)
         placement = Placement(self.processes, sharded, self.space)
         recipe, output = self._recipe(stores, step.layout), Path(options.output)
         stored = options.forecasts and StoredForecasts(options.forecasts, samples)
@@ -252,14 +284,24 @@ class Training:
         trainer.logged.products = products
         return trainer
 
-    def _validation(self, stores, layout, error: torch.nn.Module) -> Validation | None:
+    def _validation(self, stores, layout, error: torch.nn.Module, boundary: Boundary | None) -> Validation | None:
         """What a training validates on: by a squared error, or a score of ensembles where it trains by one."""
         asked, members = self.options.validation, self.options.members
         if asked is None:
             return None
-        samples = self._samples(stores, layout, asked.period)
+        samples = self._samples(stores, layout, asked.period, boundary)
         how = asked.every, asked.windows, asked.steps, asked.batch_size, asked.patience
         return Validation(samples, error, *how, members=members, squared=members == 1)
+
+
+def rows_at_once(options: TrainOptions, network: torch.nn.Module) -> int:
+    """Forecasts that a network is run on at a time, 0 for all. Raises `ValueError` for one that sees a batch as a whole."""
+    if options.checkpoint_rows and (moments := list(remembered(network))):
+        raise ValueError(
+            f"Expected train.checkpoint_rows 0 for a network with moments of whole batches ({moments[0]}), got "
+            f"{options.checkpoint_rows}"
+        )
+    return options.checkpoint_rows
 
 
 def climatology_of(
@@ -279,6 +321,8 @@ def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
     """The layout that a training has on a store. Raises `ValueError` for what the store lacks, or does not fit it."""
     more = More(options.forcing_moments, options.history, options.steps, options.mask_channels, options.gaps)
     layout = Layout.of(store, chosen(options), str(options.store), more)
+    if options.boundary is not None:
+        layout = dataclasses.replace(layout, border=border_of(options.boundary, layout, grid_of(store)))
     if options.gaps != REFUSED and not layout.prognostic.names:
         raise ValueError(
             f"Expected prognostic variables, of which states may lack some, with gaps {options.gaps}, got none"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -168,13 +169,17 @@ class Start:
         known = {"checkpoint": str(self.options.checkpoint), "sha256": self.saved["sha256"]}
         return known | {"statistics": self.options.statistics, "tensors": [row._asdict() for row in self.rows]}
 
-    def save_adapters(self, output, tensors: Mapping[str, Tensor], metadata: dict) -> dict[str, Tensor]:
-        """Write `output/adapters`, where some of a training's tensors are factors of adapters; returns the step's."""
+    def save_alone(self, output: Path, tensors: Mapping[str, Tensor], metadata: dict) -> dict[str, Tensor]:
+        """The step's tensors; written are `output/adapters`, where some of a training's are factors of adapters, or
+        `output/changes`, where parts were frozen."""
         factors = {name.removeprefix(ADAPTERS): t for name, t in tensors.items() if name.startswith(ADAPTERS)}
         step = {name: tensor for name, tensor in tensors.items() if not name.startswith(ADAPTERS)}
         if factors:
             about = metadata | {"adapters": {"scale": self.options.lora.alpha / self.options.lora.rank}}
             adapted.save(output / "adapters", step, factors, (self.tensors, self.saved), about)
+        elif self.options.freeze:
+            about = metadata | {"adapters": None}
+            adapted.save(output / "changes", step, {}, (self.tensors, self.saved), about)
         return step
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emulator.data.samples import Batch, Samples
 from emulator.files.interruption import Interrupted
@@ -94,6 +94,7 @@ class Trainer:
       validation: held-out times, or None.
       placement: the processes that train together, and how.
       forecasts: stored ones that windows start from, or None.
+      window: makes of step and loss the module that gives a batch's loss, as `Window` does.
 
     `logged.products`: operations of the network's matrix products for one sample and step, whose rate the log then tells.
     """
@@ -110,6 +111,7 @@ class Trainer:
         placement: Placement = Placement(),
         *,
         forecasts: StoredForecasts | None = None,
+        window: Callable[[Step, StepLoss], nn.Module] = Window,
     ):
         self.step, self.samples, self.recipe, self.validation = step, samples, recipe, validation
         self.directory, self.identity, self.processes = Path(directory), identity, placement.processes
@@ -120,8 +122,8 @@ class Trainer:
         self._journal = Journal(self.directory, processes.rank == 0)
         self._states = States(self.directory, identity, recipe, processes)
         self.logged = Log(self._journal, recipe, self._data, self.device)
-        window, self.tuned, self._loss = Window(step, loss), Tuned(step, recipe), loss
-        self._run_window = (shard if placement.sharded else replicate)(window, step.network, processes, self.device)
+        made, self.tuned, self._loss = window(step, loss), Tuned(step, recipe), loss
+        self._run_window = (shard if placement.sharded else replicate)(made, step.network, processes, self.device)
         self.tuned.begin()
         self.average = begin_average(step, recipe.ema)
         self._order = Order(samples, recipe, self._data, step.noise, forecasts)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from emulator.data.samples import Batch
+from emulator.model import generative
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
 from emulator.model.stepper import StepResult, newest
+from emulator.networks.generative import Generative
 from emulator.training.recipe import Recipe
 
 
@@ -104,6 +106,8 @@ class Window(nn.Module):
         Of several processes that hold a state together each gives its part times their number, so that the mean over all
         processes, to which their gradients are averaged too, is the loss.
         """
+        if isinstance(self.step.network, Generative):
+            return self._of_samples(batch, options)
         steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.start(), None)
         length = round(batch.length) if isinstance(batch.length, float) else 1
 
@@ -130,3 +134,11 @@ class Window(nn.Module):
             error = self.loss(self.step, start[0], result, batch.truth(done), start[1], length)
             total = total + error / (steps - first + 1)
         return total * self.step.space.size, result
+
+    def _of_samples(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
+        """The error of a network that learns to sample one step, and the truth in place of a result, which is not made."""
+        state, truth, given = batch.start(), batch.truth(0), next(iter(batch.inputs()))
+        half = options.precision == "bfloat16"
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=half):
+            errors = generative.error(self.step, state, given, truth, self.loss.error.weights)
+        return errors.mean(), StepResult(*truth, {})

@@ -85,7 +85,10 @@ class Ledger:
     """
 
     def __init__(self, dataset: xr.Dataset, truth: xr.Dataset, form: EnergyForm = HYDROSTATIC):
-        """`truth` gives what `dataset` does not hold: static fields, constants, interface coefficients of equal levels."""
+        """`truth` gives what `dataset` does not hold: static fields, constants, interface coefficients of equal levels.
+
+        Of a region means are over its area, and what a step leaves unexplained is what its sides let through.
+        """
         self._dataset, self._form, self._grid = dataset, form, grid_of(dataset)
         self._levels = levels_of(truth if _borrows_levels(dataset, truth) else dataset)
         self._constants = constants_of(dataset if "constants" in dataset.attrs else truth)
@@ -97,9 +100,8 @@ class Ledger:
         self.declared = declared = audited("air")
         usable = known - {STATIC} | ({STATIC} if static is not None else set())
         for name, quantity in declared.items():
-            if self._levels is None or not self._grid.is_global():
-                why = "no column: no levels" if self._levels is None else "the grid does not cover the sphere"
-                self.skipped[name] = why
+            if self._levels is None:
+                self.skipped[name] = "no column: no levels"
             elif absent := [field for field in quantity.needed if field not in usable]:
                 self.skipped[name] = f"missing {', '.join(absent)}"
         wanted = {field for name, q in declared.items() if name not in self.skipped for field in q.needed}

@@ -16,12 +16,13 @@ from emulator.planet.grid import Grid
 from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import check_times
-from emulator.store.forecast import check_forecast, from_disk_names
+from emulator.store.forecast import boundary_told, check_forecast, from_disk_names
 from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
 from emulator.verify.budgets import EnergyForm
 from emulator.verify.channels import ScoredVariable, channel_name, empty_inits, scored
+from emulator.verify.driving import Driving, on_domain
 from emulator.verify.options import ScenarioOptions, VerifyOptions
 from emulator.verify.scenarios import Scenarios
 from emulator.verify.stations import Observations, at_stations, station_weights
@@ -124,10 +125,11 @@ def open_inputs(
 ) -> Inputs:
     """Opens and checks everything. `truth`, and the forecasts by their names, are paths, URLs, patterns or datasets.
 
-    `truth` may be `Observations`. `audit`: more forecasts whose budgets are audited; `long_runs`: forecasts whose climate is
-    scored; `references`: analyses that take the truth's place for some of these, by their names; `scenarios`: what
-    `scenarios.Scenarios` holds and its options, with paths in place of datasets; `oceans`: of forecasts that were
-    coupled with a network, by their names, what that forecast. Raises `ValueError` in one sentence that names what differs.
+    `truth` may be `Observations`, and a forecast a `Driving`, which is put on the truth's grid. `audit`: more forecasts whose
+    budgets are audited; `long_runs`: forecasts whose climate is scored; `references`: analyses in the place of the truth for
+    some of these, by their names; `scenarios`: what `scenarios.Scenarios` holds and its options, with paths in place of
+    datasets; `oceans`: of forecasts that were coupled with a network, by their names, what that forecast. Raises `ValueError`
+    in one sentence that names what differs.
     """
     at_points = isinstance(truth, Observations)
     if at_points:
@@ -136,7 +138,8 @@ def open_inputs(
     else:
         name, observed = _name(truth), _truth(truth)
         judged, more, runs = (
-            {name: _forecast(path) for name, path in (paths or {}).items()} for paths in (forecasts, audit, long_runs)
+            {name: _judged(path, observed) for name, path in (paths or {}).items()}
+            for paths in (forecasts, audit, long_runs)
         )
         audited, beside = judged | more, {name: _truth(path) for name, path in (references or {}).items()}
         if unknown := [name for name in beside if name not in runs]:
@@ -159,13 +162,11 @@ def open_inputs(
     if at_points:
         regions, weights = station_weights(observed["station"].values)
     else:
-        regions, outside = regions_of(grid, options.regions)
-        if not grid.is_global():
-            what = "spectra, which need" if "depth" in observed.dims else "spectra and budgets, which need"
-            log.info("Left out %s a globe, on %s", what, grid.describe())
+        prescribed = prescribed_width(judged)
+        regions, outside = regions_of(grid, options.regions or default_regions(grid, prescribed))
         if outside:
             log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
-        weights = region_weights(grid, regions, mask)
+        weights = region_weights(grid, regions, mask, prescribed or 0)
     stores, bins = (observed, judged, audited, runs, beside), (grid, mask, tuple(regions), weights)
     return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap, given, seas)
 
@@ -189,10 +190,31 @@ def _name(source) -> str:
     return str(source.encoding.get("source") or source.attrs.get("source") or "a dataset in memory")
 
 
+def prescribed_width(forecasts: Mapping[str, xr.Dataset]) -> int | None:
+    """Cells of the frame that driving data prescribe in forecasts of a limited area, the most of them.
+
+    0 for driving data outside the domain, None where no forecast has any at its boundary.
+    """
+    records = [told for d in forecasts.values() if (told := boundary_told(d.attrs))]
+    widths = [int(record["width"]) if record["place"] == "inside" else 0 for record in records]
+    return max(widths, default=None)
+
+
+def default_regions(grid: Grid, prescribed: int | None) -> tuple[str, ...] | None:
+    """Of forecasts with driving data at the boundary the interior, and its cells near the boundary and in the centre."""
+    if grid.is_global() or grid.is_points or prescribed is None:
+        return None
+    return ("interior" if prescribed else "domain", "near-boundary", "centre")
+
+
 def _truth(source) -> xr.Dataset:
     if not isinstance(source, xr.Dataset):
         return open_truth(source)
     return in_nanoseconds(check_times(source, _name(source)))
+
+
+def _judged(source, truth: xr.Dataset) -> xr.Dataset:
+    return on_domain(_forecast(source.source), grid_of(truth)) if isinstance(source, Driving) else _forecast(source)
 
 
 def _forecast(source) -> xr.Dataset:

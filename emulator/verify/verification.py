@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import valid_times
+from emulator.planet.grid import CLOSED
 from emulator.verify.align import Alignment
 from emulator.verify.assemble import assemble, lacking, open_scores, part_path, write_scores
 from emulator.verify.audit import audit_stores
@@ -43,6 +44,7 @@ PROVENANCE = (
     "ensemble",
     "height_correction",
     "ocean",
+    "boundary",
 )
 
 
@@ -281,6 +283,7 @@ def _attributes(inputs: Inputs, alignment: Alignment) -> dict:
         "time_step_seconds": float(truth.attrs.get("time_step_seconds", 0)),
         **({"time_step_months": int(truth.attrs["time_step_months"])} if "time_step_months" in truth.attrs else {}),
         "rmse_convention": "root after the mean over initial times",
+        **({} if inputs.grid.is_global() or CLOSED in truth.attrs else {"open_domain": 1}),
         "spectrum_kind": spectrum_kind(inputs.grid) or "none",
         "acc_convention": "WeatherBench 2: ratio per initial time, then mean; anomalies not centred",
         "grid": inputs.grid.describe(),

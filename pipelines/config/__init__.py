@@ -26,6 +26,7 @@ from pipelines.config.forecasts import (
     ThinConfig,
     VerifyConfig,
 )
+from pipelines.config.learn import LearnConfig
 from pipelines.config.losses import LossConfig
 from pipelines.config.networks import NetworkConfig, network_config
 from pipelines.config.observe import ObserveConfig
@@ -51,6 +52,7 @@ __all__ = [
     "Experiment",
     "GridConfig",
     "IngestConfig",
+    "LearnConfig",
     "LossConfig",
     "Model",
     "NetworkConfig",
@@ -82,6 +84,7 @@ class Experiment(Model):
     stats: StatsConfig | None = None
     train: TrainConfig | None = None
     observe: ObserveConfig | None = pydantic.Field(None, json_schema_extra=NEW)
+    learn: LearnConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     assimilate: AssimilateConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     cycle: CycleConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     rollout: RolloutConfig | None = None
@@ -104,6 +107,7 @@ STAGES: dict[str, type[Model]] = {
     "stats": StatsConfig,
     "train": TrainConfig,
     "observe": ObserveConfig,
+    "learn": LearnConfig,
     "assimilate": AssimilateConfig,
     "cycle": CycleConfig,
     "rollout": RolloutConfig,

@@ -8,10 +8,13 @@ from pydantic import Field
 
 from emulator.forecasting.options import (
     OCEANS,
+    DiffusionOptions,
+    DrivingOptions,
     EnsembleOptions,
     PressureOptions,
     ThinOptions,
     check_sea,
+    driving_store,
     ocean_store,
     pressure_store,
 )
@@ -26,8 +29,10 @@ TAKEN = ("persistence", "climatology", "truth")  # names that the scores use the
 # What a model of another package is not asked for.
 OWN_ALONE = (
     "cascade", "member_checkpoints", "ensemble", "beyond_store", "uncorrected_inits", "parallel", "step_hours", "climatology",
-    "ocean", "bounds", "offsets", "scenarios",
+    "ocean", "boundary", "bounds", "diffusion", "offsets", "scenarios",
 )  # fmt: skip
+DrivingConfig = model_of(DrivingOptions)
+DiffusionConfig = model_of(DiffusionOptions)
 EnsembleConfig = model_of(EnsembleOptions)
 ThinConfig = model_of(ThinOptions)
 PressureConfig = model_of(PressureOptions)
@@ -108,10 +113,18 @@ class RolloutConfig(Model):
     ocean: OceanConfig | None = Field(
         None, json_schema_extra=NEW, description="kind slab or emulator: steps the sea's temperature; None: prescribed"
     )
+    boundary: DrivingConfig | None = Field(
+        None,
+        json_schema_extra=NEW,
+        description="driving data of a limited area; None: the analysis that it was trained with (perfect boundaries)",
+    )
     bounds: Literal["trained", "none"] = Field(
         "trained", json_schema_extra=NEW, description="none: states may leave the envelope of the training data"
     )
 
+    diffusion: DiffusionConfig | None = Field(
+        None, json_schema_extra=NEW, description="of small scales at every step, for long runs (docs/rollout.md)"
+    )
     offsets: dict[str, float] = Field(
         default_factory=dict,
         json_schema_extra=NEW,
@@ -157,6 +170,7 @@ class RolloutConfig(Model):
     def _said_once(self) -> "RolloutConfig":
         """Of what a configuration that was written out holds, a default is not said."""
         stores = {self.store, self.output, self.uncorrected, self.long_run, ocean_store(self.output)}
+        stores.add(driving_store(self.output))
         stores |= set(self.pressure_stores.values())
         if taken := [name for name, store in self.scenario_stores.items() if store in stores]:
             raise ValueError(f"Expected scenarios named otherwise than the rollout's other stores, got {taken[0]!r}")
@@ -211,6 +225,11 @@ class _Judged(Model):
         default_factory=dict,
         description="name in the report: forecasts in Zarr or NetCDF; scored on the initial times they share",
     )
+    driving: dict[str, Location] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="name in the report: forecasts of a driving model on any grid, put on the truth's and scored too",
+    )
     audit: dict[str, Location] = Field(
         default_factory=dict, description="more forecast stores whose budgets are audited, without being scored"
     )
@@ -241,9 +260,13 @@ class _Judged(Model):
 
     @pydantic.model_validator(mode="after")
     def _names_of_their_own(self) -> "_Judged":
-        for name in (*self.forecasts, *self.audit, *self.long_runs):
+        for name in (*self.forecasts, *self.driving, *self.audit, *self.long_runs):
             if name in TAKEN or not name.strip():
                 raise ValueError(f"Expected names of forecasts other than {', '.join(TAKEN)}, got {name!r}")
+        if self.driving and self.observations is not None:
+            raise ValueError("Expected verify.driving with a truth store, got it with observations")
+        if both := sorted(set(self.forecasts) & set(self.driving)):
+            raise ValueError(f"Expected names in driving that forecasts does not have, got {both[0]!r} in both")
         if both := sorted(set(self.forecasts) & set(self.audit)):
             raise ValueError(f"Expected names in audit that forecasts does not have, got {both[0]!r} in both")
         return self

@@ -11,6 +11,7 @@ from emulator.training.options import (
     OptimizerOptions,
     ParallelOptions,
     Phase,
+    PosteriorOptions,
     StartOptions,
     TrainOptions,
     ValidationOptions,
@@ -26,6 +27,7 @@ PhaseConfig = model_of(Phase)
 ValidationConfig = model_of(ValidationOptions, period=Period)
 ParallelConfig = model_of(ParallelOptions)
 LoraConfig = model_of(LoraOptions)
+PosteriorConfig = model_of(PosteriorOptions)
 StartConfig = model_of(StartOptions, lora=LoraConfig | None, lr_by=dict[str, Positive])
 
 
@@ -46,6 +48,7 @@ class TrainConfig(
         validation=ValidationConfig | None,
         network=NetworkConfig,
         start=StartConfig | None,
+        posterior=PosteriorConfig | None,
         conservation=ConservationConfig,
         loss=LossConfig,
         variable_weights=dict[str, Positive],

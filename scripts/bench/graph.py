@@ -1,42 +1,28 @@
-"""A training step of the graph emulator against PyPI `neural-lam`'s interaction network on the same graph.
+"""A training step of the networks on meshes against PyPI `neural-lam`'s on the same graph.
 
 Same edges, width, rounds and channels; each case in a process of its own, so that the peak of resident memory is its own.
-The graph: a Gaussian grid of 64 x 128 cells and a multi-mesh of 2562 nodes. Peer: `pip install neural-lam`.
+The graphs: a Gaussian grid of 64 x 128 cells and a multi-mesh of 2562 nodes, against interaction networks; and, with
+`--hierarchical`, a map of 81 x 81 cells or as many as asked for and a hierarchy of square meshes, against Hi-LAM and its
+parallel kind. Peer: `pip install neural-lam`.
 """
 
-import importlib.util
 import json
-import sys
 import tempfile
-import types
 from pathlib import Path
 
 import measure
+import neural_lam_parts
+import numpy as np
 import torch
 from torch import nn
 
 from emulator.networks.graph import GraphNetwork, GraphOptions
+from emulator.networks.hierarchical import HierarchicalNetwork, HierarchicalOptions
 from emulator.planet.grid import Grid
 from emulator.sphere.mesh import EDGE_FEATURES, NODE_FEATURES, MeshGraph, MeshOptions, graph_of
+from emulator.sphere.square_mesh import SquareOptions, square_levels
 
 CHANNELS = 40
-
-
-def neural_lam():
-    """`InteractionNet` and `make_mlp` without the package's training tools (lightning, mlflow), which they do not need."""
-    spec = importlib.util.find_spec("neural_lam")
-    if spec is None:
-        raise ImportError("Expected neural-lam to be installed, or in the folder given by --peers")
-    package = types.ModuleType("neural_lam")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["neural_lam"] = package
-    from torch_geometric import inspector
-
-    named = inspector.type_repr  # which knows no `X | None` before Python 3.14, and neural-lam 0.7 is annotated with it
-    inspector.type_repr = lambda kind, names: repr(kind) if isinstance(kind, types.UnionType) else named(kind, names)
-    from neural_lam.gnn_layers import InteractionNet
-
-    return InteractionNet, sys.modules["neural_lam.utils"].make_mlp
 
 
 class Peer(nn.Module):
@@ -44,7 +30,7 @@ class Peer(nn.Module):
 
     def __init__(self, graph: MeshGraph, width: int, rounds: int):
         super().__init__()
-        interaction, mlp = neural_lam()
+        interaction, mlp = neural_lam_parts.parts()
         g2m, m2m, m2g = (
             torch.stack([torch.as_tensor(e.senders), torch.as_tensor(e.receivers)])
             for e in (graph.encode, graph.process, graph.decode)
@@ -73,14 +59,30 @@ class Peer(nn.Module):
 
 
 def one(case: dict, repeats: int, device: str) -> dict:
-    graph = MeshGraph.load(case["graph"])
-    if case["who"] == "ours":
-        options = GraphOptions(**{name: case[name] for name in ("width", "rounds", "precision", "checkpointing")})
-        network = GraphNetwork(CHANNELS, CHANNELS, graph, options)
+    names = ("width", "rounds", "precision", "checkpointing")
+    ours = {name: case[name] for name in names if name in case}
+    if "sweeps" in case:
+        graph, x = _map_graph(case), torch.randn(case["batch"], 2 * CHANNELS, case["cells"], case["cells"])
+        if case["who"] == "ours":
+            options = HierarchicalOptions(sweeps=case["sweeps"], **ours)
+            network = HierarchicalNetwork(2 * CHANNELS, CHANNELS, graph, options)
+        else:
+            network = neural_lam_parts.Hierarchical(graph, CHANNELS, case["width"], case["rounds"], case["sweeps"])
     else:
-        network = Peer(graph, case["width"], case["rounds"])
-    x = torch.randn(case["batch"], CHANNELS, *case["shape"])
+        graph, x = MeshGraph.load(case["graph"]), torch.randn(case["batch"], CHANNELS, *case["shape"])
+        if case["who"] == "ours":
+            network = GraphNetwork(CHANNELS, CHANNELS, graph, GraphOptions(**ours))
+        else:
+            network = Peer(graph, case["width"], case["rounds"])
     return measure.training_step(network.to(device), x.to(device), repeats)
+
+
+def _map_graph(case: dict):
+    side = np.arange(case["cells"]) * 1e4
+    mapping = {"grid_mapping_name": "lambert_azimuthal_equal_area", "latitude_of_projection_origin": 60.0}
+    mapping |= {"longitude_of_projection_origin": 10.0, "earth_radius": 6371e3}
+    grid = Grid.projected(side - side.mean(), (side - side.mean())[::-1], mapping)
+    return square_levels(grid, SquareOptions(levels=case["levels"]))
 
 
 def rows(arguments):
@@ -90,19 +92,37 @@ def rows(arguments):
         graph = graph_of(grid, MeshOptions(arguments.refinement, True, arguments.radius), path)
         edges = f"{len(graph.encode)} / {len(graph.process)} / {len(graph.decode)} edges"
         shared = {"graph": str(path), "shape": grid.shape, "width": arguments.width, "rounds": arguments.rounds}
-        for batch in arguments.batches:
-            peer = measure.alone(__file__, {**shared, "who": "neural-lam", "batch": batch}, arguments)
-            for precision, checkpointing in (("float32", False), ("float32", True), ("bfloat16", False)):
-                case = {**shared, "who": "ours", "batch": batch, "precision": precision, "checkpointing": checkpointing}
-                ours = measure.alone(__file__, case, arguments)
-                if "failed" in ours:
-                    raise RuntimeError(ours["failed"])
-                name = f"batch {batch}, {precision}{', checkpointing' if checkpointing else ''}"
-                more = {"edges": edges, "parameters": [ours["parameters"], peer.get("parameters")]}
-                if "failed" in peer:
-                    more["peer_failed"] = peer["failed"]
-                yield measure.row(f"training step, {name}", ours["seconds"], peer.get("seconds"), "s", **more)
-                yield measure.row(f"peak memory, {name}", ours["peak_mib"], peer.get("peak_mib"), "MiB")
+        yield from _compared(arguments, shared, edges)
+
+
+def hierarchical_rows(arguments):
+    shared = {"cells": arguments.cells, "levels": arguments.levels, "width": arguments.width}
+    graph = _map_graph(shared)
+    edges = f"{len(graph.encode)} / {[len(e) for e in graph.same]} / {[len(e) for e in graph.up]} / {len(graph.decode)} edges"
+    for sweeps in ("sequential", "parallel"):
+        yield from _compared(arguments, {**shared, "sweeps": sweeps, "rounds": arguments.rounds}, edges)
+
+
+def _compared(arguments, shared, edges):
+    for batch in arguments.batches:
+        peer = measure.alone(__file__, {**shared, "who": "neural-lam", "batch": batch}, arguments)
+        for precision, checkpointing in (("float32", False), ("float32", True), ("bfloat16", False)):
+            case = {**shared, "who": "ours", "batch": batch, "precision": precision, "checkpointing": checkpointing}
+            ours = measure.alone(__file__, case, arguments)
+            if "failed" in ours:
+                raise RuntimeError(ours["failed"])
+            kind = f"{shared['sweeps']}, " if "sweeps" in shared else ""
+            name = f"{kind}batch {batch}, {precision}{', checkpointing' if checkpointing else ''}"
+            more = {"edges": edges, "parameters": [ours["parameters"], peer.get("parameters")]}
+            if "failed" in peer:
+                more["peer_failed"] = peer["failed"]
+            yield measure.row(f"training step, {name}", ours["seconds"], peer.get("seconds"), "s", **more)
+            yield measure.row(f"peak memory, {name}", ours["peak_mib"], peer.get("peak_mib"), "MiB")
+            own = (
+                ours["peak_mib"] - ours["start_mib"],
+                peer["peak_mib"] - peer["start_mib"] if "peak_mib" in peer else None,
+            )
+            yield measure.row(f"peak memory less libraries and graph, {name}", *own, "MiB")
 
 
 def main() -> None:
@@ -112,13 +132,16 @@ def main() -> None:
     parser.add_argument("--radius", type=float, default=1.0)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--hierarchical", action="store_true", help="on a map and a hierarchy of square meshes")
+    parser.add_argument("--cells", type=int, default=81, help="of a side of the map")
+    parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     arguments = parser.parse_args()
     measure.prepare(arguments)
     if arguments.one:
         print(json.dumps(one(json.loads(arguments.one), arguments.repeats, arguments.device)))
         return
-    measure.report(arguments, rows(arguments))
+    measure.report(arguments, hierarchical_rows(arguments) if arguments.hierarchical else rows(arguments))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_options_make_another_store(tmp_path, source):
     ("options", "message"),
     [
         ({"sources": []}, "at least one source"),
-        ({"kind": "reanalysis"}, "kind among analysis, forecast, joined, got 'reanalysis'"),
+        ({"kind": "reanalysis"}, "kind among analysis, forecast, joined, cutout, got 'reanalysis'"),
         ({"missing": "guess"}, "missing among refuse, keep, interpolate, got 'guess'"),
         ({"longest_gap": 0}, "longest_gap of at least 1, got 0"),
         ({"step_hours": -6.0}, "step_hours above 0, got -6"),

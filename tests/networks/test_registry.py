@@ -49,12 +49,12 @@ def test_a_network_of_a_package_that_is_not_there_is_refused_by_the_packages_nam
         build(CONFIGS["torch_harmonics"], 3, 2, GRIDS[0])
 
 
-def test_a_point_grid_takes_the_graph_and_columns_and_no_other():
+def test_a_point_grid_takes_graphs_and_columns_and_no_other():
     n = np.arange(200) + 0.5
     grid = Grid.points(np.degrees(np.arcsin(1 - n / 100)), n * 137.507764 % 360, np.ones(200))
-    for kind in ("graph", "column"):
+    for kind in ("graph", "hierarchical", "column"):
         assert build(CONFIGS[kind], 3, 2, grid)(torch.randn(2, 3, 200)).shape == (2, 2, 200)
-    for kind in set(kinds()) - {"graph", "column", "external"}:
+    for kind in set(kinds()) - {"graph", "hierarchical", "column", "external"}:
         with pytest.raises(NetworkError, match="got 200 points"):
             build(CONFIGS[kind], 3, 2, grid)
 

@@ -3,6 +3,7 @@
 TINY = {
     "sfno": dict(kind="sfno", embed_dim=8, blocks=2),
     "graph": dict(kind="graph", width=8, rounds=2, refinement=1),
+    "hierarchical": dict(kind="hierarchical", width=8, rounds=1, refinement=1, levels=2),
     "unet": dict(kind="unet", width=8, depth=2),
     "samudra": dict(kind="samudra", widths=(8, 8), dilations=(1, 2)),
     "attention_unet": dict(kind="attention_unet", width=8, depth=2),

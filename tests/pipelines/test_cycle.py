@@ -152,12 +152,11 @@ def test_a_killed_cycle_ends_with_the_same_bits(finished, observed, kind, at, tm
     same(whole, cycled(path))
 
 
-def test_a_cycle_that_stopped_between_windows_goes_on_to_the_same_bits(
-    finished, observed, three, tmp_path, monkeypatch
-):
+def stop_before_the_second_window(path: Path, monkeypatch) -> None:
+    """Runs the cycle of a configuration until its first window is written."""
     from emulator.assimilation.cycle_store import CycleStore
 
-    path, write = written(finished, observed, tmp_path), CycleStore.write
+    write = CycleStore.write
 
     def once(self, window, *rest):
         if window == 1:
@@ -167,6 +166,13 @@ def test_a_cycle_that_stopped_between_windows_goes_on_to_the_same_bits(
     monkeypatch.setattr(CycleStore, "write", once)
     assert main(["cycle", str(path)]) == 130
     monkeypatch.undo()
+
+
+def test_a_cycle_that_stopped_between_windows_goes_on_to_the_same_bits(
+    finished, observed, three, tmp_path, monkeypatch
+):
+    path = written(finished, observed, tmp_path)
+    stop_before_the_second_window(path, monkeypatch)
     same(three, cycled(path))
 
 

@@ -122,7 +122,9 @@ def test_what_is_no_source(tmp_path):
         with pytest.raises(ValueError, match=message) as caught:
             open_source(str(tmp_path / name))
         assert name in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="among anemoi, csv, grib, icechunk, kerchunk, netcdf, zarr, got 'excel'"):
+    with pytest.raises(
+        ValueError, match="among anemoi, csv, grib, icechunk, kerchunk, mllam, netcdf, zarr, got 'excel'"
+    ):
         open_source(str(tmp_path / "notes.txt"), "excel")
     with pytest.raises(ValueError, match=r"Expected files at .*\*\.nc4, got none"):
         find([str(tmp_path / "*.nc4")])

@@ -34,6 +34,7 @@ SFNO = {"kind": "sfno", "embed_dim": 8, "blocks": 1}
 NETWORKS = {
     "sfno": SFNO | {"stencil": 3, "position": "harmonics", "checkpointing": True, "blocks": 2},
     "graph": {"kind": "graph", "refinement": 1, "width": 8, "rounds": 2},
+    "hierarchical": {"kind": "hierarchical", "width": 8, "rounds": 1, "levels": 2, "spacing": 1.0},
     "unet": {"kind": "unet", "width": 4, "depth": 1},
     "samudra": {"kind": "samudra", "widths": [4], "dilations": [2], "checkpointing": True},
     "attention_unet": {"kind": "attention_unet", "width": 4, "depth": 1},

@@ -66,8 +66,9 @@ def test_kinds_of_grids():
     stretched = Grid.from_coordinates(np.array([85, 50, 20, 0, -20, -50, -85.0]), np.arange(0, 360, 30.0))
     assert spectrum_kind(stretched) == "zonal"
     assert power_spectrum(np.zeros(stretched.shape), stretched).shape == (wavenumber_count(stretched),)
-    assert spectrum_kind(Grid.from_coordinates(np.array([60, 50, 40.0]), np.array([0, 10, 20.0]))) is None
-    with pytest.raises(ValueError, match="global grid"):
+    assert spectrum_kind(Grid.from_coordinates(np.array([60, 50, 40.0]), np.array([0, 10, 20.0]))) == "plane"
+    assert spectrum_kind(Grid.points([0, 1, 2], [0, 1, 2], [1e-4] * 3)) is None
+    with pytest.raises(ValueError, match="Expected a globe with rows, a box or a map for a spectrum"):
         power_spectrum(np.zeros(3), Grid.points([0, 1, 2], [0, 1, 2], [1, 1, 1]))
 
 

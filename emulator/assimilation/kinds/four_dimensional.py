@@ -36,8 +36,6 @@ class FourDimensional:
         self.options = options
 
     def analyse(self, window: Window) -> Analysis:
-        if not window.count:
-            return Analysis(window.background)
         options = self.options
         if options.method == "lbfgs":
             return quasi_newton(Cost(window), options.tolerance, options.iterations)

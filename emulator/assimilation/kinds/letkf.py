@@ -52,18 +52,16 @@ class Letkf:
         self.options = options
 
     def analyse(self, window: Window) -> Analysis:
-        if not window.count:
-            return Analysis(window.background)
         background = window.background.double()
         with torch.no_grad():
             predicted = equivalents(window.observed, window.forecast(window.background))
             mean, moved = background.mean(0), background - background.mean(0)
             centre, about = predicted.mean(0), predicted - predicted.mean(0)
             local = _Sites(window.observed, about / window.error, (window.value - centre) / window.error)
-            distance = window.places.distance(local.latitude, local.longitude)
+            near = gaspari_cohn(window.places.distance(local.latitude, local.longitude), self.options.radius_km)
             state = torch.empty_like(background)
             for channels, vertical in self._groups(window.places.level, local.level, background.shape[1]):
-                found = self._analysed(local, distance, moved[:, channels], vertical)
+                found = self._analysed(local, near, moved[:, channels], vertical)
                 state[:, channels] = mean[channels] + found
         share = float((about / window.error).var(0).mean().sqrt())
         return Analysis(state.to(window.background.dtype), {"spread_over_error": share})
@@ -85,10 +83,10 @@ class Letkf:
             groups.append((np.flatnonzero(own == one).tolist(), gaspari_cohn(apart, radius)))
         return groups
 
-    def _analysed(self, local: "_Sites", distance: Tensor, moved: Tensor, vertical: Tensor) -> Tensor:
+    def _analysed(self, local: "_Sites", near: Tensor, moved: Tensor, vertical: Tensor) -> Tensor:
         """Departures of the analysed members of some channels from the background's mean, `(member, channel, *space)`.
 
-        `distance`: from cells to sites, km. `vertical`: weights of the observations.
+        `near`: weights of the sites in every cell, `(cell, site)`. `vertical`: those of the observations.
         """
         members, shape = len(moved), moved.shape
         products, pulls = local.summed(vertical)
@@ -97,9 +95,8 @@ class Letkf:
         block = max(1, BLOCK_NUMBERS // (members * members * 4))
         for first in range(0, cells, block):
             rows = slice(first, min(first + block, cells))
-            weight = gaspari_cohn(distance[rows], self.options.radius_km)
-            product = (weight @ products).unflatten(-1, (members, members))
-            transform = self._transform(product, weight @ pulls)
+            product = (near[rows] @ products).unflatten(-1, (members, members))
+            transform = self._transform(product, near[rows] @ pulls)
             found[:, :, rows] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, rows], transform)
         return self._relaxed(moved, found.view(shape))
 

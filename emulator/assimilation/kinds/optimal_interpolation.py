@@ -35,8 +35,6 @@ class OptimalInterpolation:
         self.options = options
 
     def analyse(self, window: Window) -> Analysis:
-        if not window.count:
-            return Analysis(window.background)
         background, covariance, error = window.background.double(), window.covariance, window.error
 
         def departures(control):

@@ -1,12 +1,13 @@
 """Analyses by kind: from options to an `emulator.assimilation.window.Assimilation`.
 
 A kind is one file of this folder: a frozen dataclass of options, whose first is its `kind`, and a function under
-`@assimilation(kind, its options)` that makes the analysis from them.
+`@assimilation(kind, its options)` that makes the analysis from them. It is asked for windows with observations only.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from emulator.assimilation.window import Assimilation, WhereObserved
 from emulator.options import Options
 from emulator.registry import Registry
 
@@ -31,7 +32,10 @@ def assimilation(kind: str, options: type[Options]) -> Callable:
     return registered
 
 
-def build(config: Mapping[str, Any]):
-    """The `Assimilation` of a configuration, `kind` and its options. Raises `ValueError` for an unknown kind or option."""
+def build(config: Mapping[str, Any]) -> Assimilation:
+    """The analysis of a configuration, `kind` and its options; without observations it leaves every background as it is.
+
+    Raises `ValueError` for an unknown kind or option.
+    """
     entry = KINDS[config.get("kind")]
-    return entry.build(entry.options.of(config))
+    return WhereObserved(entry.build(entry.options.of(config)))

@@ -33,6 +33,4 @@ class ThreeDimensional:
         self.options = options
 
     def analyse(self, window: Window) -> Analysis:
-        if not window.count:
-            return Analysis(window.background)
         return gauss_newton(Cost(window), self.options.outer, self.options.tolerance, self.options.iterations)

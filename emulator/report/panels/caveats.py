@@ -11,6 +11,7 @@ from emulator.report.given_forcing import forcing_caveats
 from emulator.report.panel import panel
 from emulator.report.panels import conservation as budgets
 from emulator.report.view import NOT_FINITE, View
+from emulator.store.forecast import boundary_told
 from emulator.verify.assemble import far_off
 from emulator.verify.climatology import SHORTEST_DAYS
 
@@ -79,10 +80,12 @@ def caveats(view: View) -> list[str]:
         sentences.append(
             f"No initial time has a truth at {view.unit} {without} of the forecast: nothing can be said of those leads."
         )
-    if view.regions[0] == "domain":
+    if view.regions[0] in ("domain", "interior"):
         sentences.append(
-            "The grid is a region: means are over its cells, and there are no spectra, which need a globe."
+            "The grid is a region: means are over its cells"
+            + (", and there are no spectra." if view.scores.attrs.get("spectrum_kind") == "none" else ".")
         )
+    sentences += _boundaries(view)
     sentences += _domains(view)
     sentences += _gaps(view)
     sentences += _budget_caveats(view)
@@ -134,6 +137,32 @@ def _prescribed(view):
                 f"{name} was given {', '.join(fields)} at its valid times from the analysis, which a forecast of the future "
                 "does not know."
             )
+    return sentences
+
+
+def _boundaries(view):
+    """From where forecasts of a limited area were given the state outside, and what that favours."""
+    sentences = []
+    for name in view.forecasts:
+        record = boundary_told(view.note("provenance").get(name, {}))
+        if not record:
+            continue
+        where = f"{record['width']} cells {record['place']} the domain"
+        if record["place"] == "inside":
+            where += ", which are set to it and not scored in the interior"
+        texts = {
+            "analysis": f"{name} has perfect boundaries: the analysis at its valid times ({where}), which a forecast of the "
+            "future does not know; its errors are those of a real forecast without the driving model's.",
+            "forecast": f"The boundary of {name} comes from stored forecasts ({where}), started "
+            + (f"{record['delay_hours']:g} h before it." if record["delay_hours"] else "at the same initial times."),
+            "emulator": f"The boundary of {name} comes from a global emulator that ran beside it ({where}).",
+        }
+        sentences.append(texts[record["kind"]])
+    if view.scores.attrs.get("open_domain") and budgets.has_budgets(view):
+        sentences.append(
+            "The domain is open: what its budgets leave unexplained is the flux through its sides, estimated as that "
+            "residual; no correction closes them."
+        )
     return sentences
 
 

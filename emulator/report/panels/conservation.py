@@ -101,6 +101,16 @@ def residual_panel(view: View) -> Panel:
         )
         for _, budget in axes
     ]
+    if view.scores.attrs.get("open_domain"):
+        return Panel(
+            "Budgets of an open domain: what passes its sides",
+            "Root mean square over initial times of the budget residual of one step, relative to the domain's total (dry air "
+            "mass, water, energy): the flux through the sides, estimated as what the fluxes at the top and the ground leave "
+            "unexplained.",
+            "Air, water and energy enter and leave a limited area by its sides. A good forecast lets through as much as the "
+            "reference: its line lies on that one, neither above nor below.",
+            svg(figure, "Relative residual per step against lead. " + "; ".join(readings) + ".", "residual"),
+        )
     return Panel(
         "Budgets: what each step leaves unexplained",
         "Root mean square over initial times of the budget residual of one step, relative to the global total (dry air mass, "
@@ -121,10 +131,11 @@ def drift_panel(view: View) -> Panel:
         axis.set_title(f"{quantity(budget).label} [{quantity(budget).drift[0]}]")
     axes[0][0].set_ylabel("change since lead 0")
     return Panel(
-        "Drift of the global totals",
-        "Mean over initial times of the global total minus its initial value. Dry air as the pressure that it exerts.",
-        "Dry air should not change at all. Water and energy may: the atmosphere gains and loses them through its top and "
-        "bottom, and the forecast should follow the reference.",
+        "Drift of the totals",
+        "Mean over initial times of the total minus its initial value, of the globe or of the domain. Dry air as the "
+        "pressure that it exerts.",
+        "Dry air of a globe should not change at all. Water and energy may: the atmosphere gains and loses them through "
+        "its top and bottom, and the forecast should follow the reference.",
         svg(figure, "Change of global dry air, water and energy since the initial time, against lead.", "drift"),
     )
 

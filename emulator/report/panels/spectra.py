@@ -13,6 +13,11 @@ from emulator.report.view import View
 SHOWN, FORECASTS = 6, 3
 FILLED = "Fields that are not everywhere are filled smoothly first, in the forecast as in the truth."
 CIRCUMFERENCE = 40030.0  # of the Earth, km: the wavelength of total wavenumber 1
+FIRST_WAVE = {
+    "total": "Wavenumber 1 spans the globe",
+    "plane": "Wavenumber 1 is half a wave along the domain's shorter side",
+}
+NAMED = {"plane": "wavenumber in the plane, of the discrete cosine transform (Denis et al. 2002)"}
 WAVE_TICKS, RATIO_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
@@ -44,7 +49,8 @@ def resolution_table(view: View) -> str | None:
             several = f"<td>{html.escape(name)}</td>" if len(view.forecasts) > 1 else ""
             rows.append(f'<th scope="row">{html.escape(view.title(channel))}</th>{several}{cells}')
     head = head_cells([*(["Forecast"] if len(view.forecasts) > 1 else []), *map(lead_label, leads)])
-    what = "wavelength in km" if total else "zonal wavenumber"
+    plane = view.scores.attrs.get("spectrum_kind") == "plane"
+    what = "wavelength in km" if total else "half-waves along the shorter side" if plane else "zonal wavenumber"
     caption = f"Effective resolution: up to which {what} the forecast keeps half of the truth's power"
     return html_table(head, rows, caption, "narrow")
 
@@ -82,11 +88,12 @@ def _panel(view: View, name: str, prefix: str) -> Panel:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), handlelength=1.8)
     kind = view.scores.attrs.get("spectrum_kind", "total")
+    first, named = FIRST_WAVE.get(kind, FIRST_WAVE["total"]), NAMED.get(kind, f"{kind} wavenumber")
     return Panel(
         "Spectra" + (f" of {name}" if len(view.forecasts) > 1 else ""),
-        f"Power of {name} per {kind} wavenumber, relative to the truth's, by lead."
+        f"Power of {name} per {named}, relative to the truth's, by lead."
         + (f" {FILLED}" if set(shown) & set(view.note("domains")) else ""),
-        "Wavenumber 1 spans the globe; high wavenumbers are small features. Below one the forecast has lost detail of that "
+        f"{first}; high wavenumbers are small features. Below one the forecast has lost detail of that "
         "size, above one it makes noise. A good forecast stays near one at every lead.",
         svg(
             figure,

@@ -47,11 +47,11 @@ log = logging.getLogger(__name__)
 
 def holds(path: str) -> bool:
     """Whether the Zarr store at a path or URL is one of anemoi-datasets."""
-    attributes = _attributes(path)
+    attributes = attributes_at(path)
     return {"variables", "missing_dates"} <= {*attributes} or {"variables", "order_by"} <= {*attributes}
 
 
-def _attributes(path: str) -> dict:
+def attributes_at(path: str) -> dict:
     """Attributes of the Zarr 2 or 3 group at a path; none where there is no such group."""
     system, inner = fsspec.core.url_to_fs(path)
     for name in (".zattrs", "zarr.json"):

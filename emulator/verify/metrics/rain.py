@@ -70,18 +70,26 @@ def seeps_mean(members, truth, climate, dry: float, weights, mask) -> np.ndarray
     return area_means(total, weights, valid if mask is None else valid & mask)
 
 
-def neighbourhood(field: np.ndarray, window: int) -> np.ndarray:
-    """Mean over `window` x `window` cells around each, `(..., latitude, longitude)`; longitude wraps, rows end at the poles.
+def neighbourhood(field: np.ndarray, window: int, wraps: bool = True) -> np.ndarray:
+    """Mean over `window` x `window` cells around each, `(..., row, column)`; columns wrap unless told otherwise.
 
-    `window` is odd. Near a pole the mean is over the rows that there are.
+    `window` is odd. Near a pole or a side of a limited area the mean is over the rows and columns that there are.
     """
     half = window // 2
     if half == 0:
         return field
-    east = np.concatenate([field[..., -half:], field, field[..., :half]], axis=-1)
-    total = np.cumsum(np.concatenate([np.zeros_like(east[..., :1]), east], axis=-1), axis=-1)
-    rows = (total[..., window:] - total[..., :-window]) / window
-    sums = np.cumsum(np.concatenate([np.zeros_like(rows[..., :1, :]), rows], axis=-2), axis=-2)
+    if wraps:
+        east = np.concatenate([field[..., -half:], field, field[..., :half]], axis=-1)
+        total = np.cumsum(np.concatenate([np.zeros_like(east[..., :1]), east], axis=-1), axis=-1)
+        rows = (total[..., window:] - total[..., :-window]) / window
+    else:
+        rows = _along_rows(field.swapaxes(-1, -2), half).swapaxes(-1, -2)
+    return _along_rows(rows, half)
+
+
+def _along_rows(field: np.ndarray, half: int) -> np.ndarray:
+    """Means over the rows up to `half` before and behind, as far as there are any."""
+    sums = np.cumsum(np.concatenate([np.zeros_like(field[..., :1, :]), field], axis=-2), axis=-2)
     count = field.shape[-2]
     top, bottom = np.maximum(np.arange(count) - half, 0), np.minimum(np.arange(count) + half + 1, count)
     return (sums[..., bottom, :] - sums[..., top, :]) / (bottom - top)[:, None]
@@ -99,10 +107,13 @@ def fss_statistics(
     difference, power = [], []
     shape = (*happened.shape[:-1], *grid.shape)
     mask = None if exists is None else np.broadcast_to(exists, happened.shape)
+    wraps = grid.goes_round
     for window in WINDOWS:
-        said, was = (neighbourhood(x.reshape(shape), window).reshape(happened.shape) for x in (probability, happened))
+        said, was = (
+            neighbourhood(x.reshape(shape), window, wraps).reshape(happened.shape) for x in (probability, happened)
+        )
         if mask is not None:
-            share = neighbourhood(mask.astype(np.float64).reshape(shape), window).reshape(happened.shape)
+            share = neighbourhood(mask.astype(np.float64).reshape(shape), window, wraps).reshape(happened.shape)
             said, was = (np.where(mask, x / np.where(mask, share, 1.0), 0.0) for x in (said, was))
         difference.append(area_means((said - was) ** 2, weights, mask))
         power.append(area_means(said**2 + was**2, weights, mask))
@@ -146,9 +157,7 @@ FRACTIONS = Statistics(
     front=events.AXIS,
     back={"window": lambda binning: WINDOWS},
     headline=True,
-    wanted=lambda variable, binning: (
-        _rainy(variable, binning) and bool(binning.events) and binning.grid.has_rows and binning.grid.is_global()
-    ),
+    wanted=lambda variable, binning: _rainy(variable, binning) and bool(binning.events) and not binning.grid.is_points,
     normals=events.THRESHOLDS,
 )
 

@@ -1,4 +1,5 @@
-"""Power spectra on the sphere: per total wavenumber on Gaussian and equal-angle grids, per zonal wavenumber elsewhere.
+"""Power spectra: per total wavenumber on Gaussian and equal-angle grids, per zonal wavenumber on other globes, and in the
+plane on a limited area.
 
 Total wavenumber: `sum_m |a_lm|^2` of orthonormal harmonics over 4 pi, so that the spectrum of a band-limited field sums to
 its mean square. Equal-angle rows are first carried to Gaussian latitudes by exact trigonometric interpolation, even for
@@ -14,15 +15,18 @@ import xarray as xr
 from emulator.planet.grid import Grid
 from emulator.verify.filling import filled
 from emulator.verify.metric import FIELDS, Sample, Statistics, metric
+from emulator.verify.plane_spectrum import plane_spectrum, ring_count
 
 NO_POWER = 1e-12
 CLIFF, FIRST_CLIFF = 0.1, 12
 
 
 def spectrum_kind(grid: Grid) -> str | None:
-    """ "total", "zonal", or None where the grid is not global or has no rows."""
-    if not grid.has_rows or not grid.is_global():
+    """ "total", "zonal", "plane" of a box or a map, or None of a list of points and of a box that goes round."""
+    if grid.is_points or (grid.goes_round and not grid.is_global()):
         return None
+    if not grid.is_global():
+        return "plane"
     if grid.kind == "gaussian" or (grid.kind == "equiangular" and _is_fourier(grid.latitude)):
         return "total"
     return "zonal"
@@ -30,7 +34,10 @@ def spectrum_kind(grid: Grid) -> str | None:
 
 def wavenumber_count(grid: Grid) -> int:
     """Length of the spectrum: wavenumbers 0 ... count - 1."""
-    return len(grid.latitude) if spectrum_kind(grid) == "total" else len(grid.longitude) // 2 + 1
+    kind = spectrum_kind(grid)
+    if kind == "plane":
+        return ring_count(grid.shape)
+    return len(grid.latitude) if kind == "total" else len(grid.longitude) // 2 + 1
 
 
 def power_spectrum(field: np.ndarray, grid: Grid) -> np.ndarray:
@@ -40,7 +47,9 @@ def power_spectrum(field: np.ndarray, grid: Grid) -> np.ndarray:
     """
     kind = spectrum_kind(grid)
     if kind is None:
-        raise ValueError(f"Expected a global grid with rows for a spectrum, got {grid.describe()}")
+        raise ValueError(f"Expected a globe with rows, a box or a map for a spectrum, got {grid.describe()}")
+    if kind == "plane":
+        return plane_spectrum(field)
     return total_spectrum(field, grid) if kind == "total" else zonal_spectrum(field, grid)
 
 

@@ -1,0 +1,166 @@
+"""A network from coarse fields to fine ones: what it adds to the interpolated fields, and the means of coarse cells kept."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from emulator.data.channels import Channels, Layout
+from emulator.data.normalisation import Normalizer
+from emulator.downscaling.conservative import Conservative
+from emulator.downscaling.fields import first_guess
+from emulator.downscaling.plan import Plan
+from emulator.generative.objectives import Objective, objective
+from emulator.networks import registry
+from emulator.parallel.space import ALONE
+from emulator.planet.grid import Grid
+from emulator.planet.insolation import CLOCK_FEATURES
+
+NONE = Channels((), ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Scales:
+    """Means and spreads over the training period, and features of the fine grid's places.
+
+    Attributes:
+      given: of what the network is given. made: of the targets at every step. residual: spread of what the fine truth adds to
+        the interpolated fields with the coarse means, `(made channel,)`. static: `(feature, *fine)`.
+    """
+
+    given: Normalizer
+    made: Normalizer
+    residual: Tensor
+    static: Tensor
+
+    @classmethod
+    def blank(cls, plan: Plan, features: int, grid: Grid) -> "Scales":
+        """Placeholders for a checkpoint to fill."""
+        made = plan.made.count
+        parts = Normalizer.blank(plan.given.count), Normalizer.blank(made)
+        return cls(*parts, torch.ones(made), torch.zeros(features, *grid.shape))
+
+
+class Downscaler(nn.Module):
+    """From interpolated coarse fields to fine ones, in physical units. The trainer takes it in the place of a `Step`.
+
+    Args:
+      network: `(batch, in, *fine) -> (batch, made channel, *fine)`, or `Timed` of one with a generative objective.
+      plan: fields. fine, coarse: grids. scales: see `Scales`. generative: None for a network that makes the mean.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: Plan,
+        fine: Grid,
+        coarse: Grid,
+        scales: Scales,
+        generative: Objective | None = None,
+    ):
+        super().__init__()
+        self.network, self.plan, self.grid, self.coarse_grid = network, plan, fine, coarse
+        self.given_scale, self.diagnostic_scale, self.state_scale = scales.given, scales.made, Normalizer.blank(0)
+        self.register_buffer("residual_std", scales.residual.view(plan.steps, -1, 1, 1))
+        self.register_buffer("static", scales.static)
+        self.register_buffer("instant", torch.tensor(plan.by_channel(plan.instants)), persistent=False)
+        positive = plan.by_channel([name in plan.positive for name in plan.targets.names])
+        self.register_buffer("at_least_zero", torch.tensor(positive), persistent=False)
+        self.keep = Conservative(fine, coarse)
+        self.layout = Layout(prognostic=NONE, diagnostic=plan.made, forcing=NONE, static=NONE)
+        self.noise, self.space, self.generative = None, ALONE, generative
+        self.metadata: dict = {}
+        self.places: dict[
+            str, tuple[Tensor, dict]
+        ] = {}  # fields of the fine grid that do not change, and their attributes
+
+    @property
+    def device(self) -> torch.device:
+        return self.static.device
+
+    def whole(self, name: str, tensor: Tensor) -> Tensor:
+        """An entry of the state dict as a checkpoint has it, which one process holds whole."""
+        return tensor
+
+    own = whole
+
+    def inputs(self, given: Tensor, clock: Tensor) -> Tensor:
+        """What the network sees, `(batch, in, *fine)`."""
+        static = self.static.expand(len(given), *self.static.shape)
+        return torch.cat([self.given_scale(given), clock, static], dim=1)
+
+    def guess(self, given: Tensor, coarse: Tensor) -> Tensor:
+        """Interpolation with the coarse means, float64 `(batch, step, channel, *fine)`: what a network adds to."""
+        return self.keep(first_guess(self.plan, given), coarse, self.instant)
+
+    def finished(self, added: Tensor, guess: Tensor, coarse: Tensor) -> Tensor:
+        """Fine fields `(batch, step, channel, *fine)`, float64, with the coarse means, of what a network has made."""
+        shape = (self.plan.steps, self.plan.targets.count)
+        fine = guess + added.unflatten(1, shape).double() * self.residual_std
+        return self.keep(fine, coarse, self.instant)
+
+    def forward(self, given: Tensor, clock: Tensor, coarse: Tensor) -> Tensor:
+        """Fine fields of a deterministic network, float64 `(batch, step, channel, *fine)`; those below zero are let be.
+
+        Args:
+          given: interpolated inputs, `(batch, given channel, *fine)`. clock: `(batch, 5, *fine)`. coarse: `(batch, channel,
+            *coarse)`, the targets' coarse fields.
+        """
+        return self.finished(self.network(self.inputs(given, clock)), self.guess(given, coarse), coarse)
+
+    def sample(
+        self, given: Tensor, clock: Tensor, coarse: Tensor, generator: torch.Generator, steps: int | None = None
+    ) -> Tensor:
+        """Fine fields drawn by a generative network, as `forward` gives them.
+
+        `generator`: of the noise, on the fields' device. `steps`: of the sampler; None: as the objective has it.
+        """
+        shape = (len(given), self.plan.made.count, *self.grid.shape)
+        added = self.generative.sample(self.network, shape, self.inputs(given, clock), generator, steps)
+        return self.finished(added, self.guess(given, coarse), coarse)
+
+    def without_negatives(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Fields that cannot be negative multiplied to the coarse means wherever one is below zero."""
+        wrong = ((fine < 0).flatten(3).any(-1).any(1) & self.at_least_zero).nonzero()
+        for row, channel in wrong.tolist():
+            one = fine[row : row + 1, :, channel : channel + 1], coarse[row : row + 1, channel : channel + 1]
+            fine[row, :, channel] = self.keep.positive(*one, self.instant[channel : channel + 1])[0, :, 0]
+        return fine
+
+
+class Timed(nn.Module):
+    """A network on maps as a generative objective calls it: the noisy fields, what they are made from, and the time as maps.
+
+    Sines and cosines of the time tell a network close levels of the noise apart.
+    """
+
+    OCTAVES = 4
+    features = 1 + 2 * OCTAVES
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """`(batch, channel, *space)`, `(batch,)` and `(batch, given, *space)` -> `(batch, channel, *space)`."""
+        angles = [torch.pi * 2**n * time for n in range(self.OCTAVES)]
+        told = torch.stack([time, *(f(angle) for angle in angles for f in (torch.sin, torch.cos))], dim=1)
+        maps = told.view(*told.shape, *[1] * (noisy.dim() - 2)).expand(-1, -1, *noisy.shape[2:])
+        return self.network(torch.cat([noisy, condition, maps.to(noisy.dtype)], dim=1))
+
+
+def make_downscaler(config: Mapping, plan: Plan, fine: Grid, coarse: Grid, scales: Scales) -> Downscaler:
+    """A downscaler with a freshly initialised network.
+
+    `config`: with `network`, `kind` and `objective` as in `DownscalingOptions`. Raises `ValueError` for a network that does
+    not fit.
+    """
+    asked = registry.options(config["network"])
+    if getattr(asked, "noise", None) or getattr(asked, "condition", None):
+        raise ValueError("Expected a network without noise and condition to downscale with, got one that is given them")
+    given = plan.given.count + len(CLOCK_FEATURES) + len(scales.static)
+    if config["kind"] == "deterministic":
+        return Downscaler(registry.build(config["network"], given, plan.made.count, fine), plan, fine, coarse, scales)
+    network = registry.build(config["network"], plan.made.count + given + Timed.features, plan.made.count, fine)
+    return Downscaler(Timed(network), plan, fine, coarse, scales, objective(config["objective"]))

@@ -1,0 +1,248 @@
+"""A downscaling network trained on pairs, by the trainer of forecasts: stores opened, scales measured, checkpoint saved."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from emulator.data.channels import Channels, Layout
+from emulator.data.normalisation import Normalizer
+from emulator.downscaling.downscaler import Downscaler, Scales, make_downscaler
+from emulator.downscaling.options import DOWNSCALING, PLACE, DownscalingOptions
+from emulator.downscaling.pairs import PairBatch, Pairs
+from emulator.downscaling.plan import Plan
+from emulator.files.one_writer import one_writer
+from emulator.kernels import freed_memory
+from emulator.losses.scaled import ScaledError, channel_weights
+from emulator.model import checkpoint
+from emulator.model.assemble import static_features
+from emulator.model.saved_model import grid_to_json
+from emulator.model.stepper import StepResult
+from emulator.parallel.distributed import device_of, process_group, wait_for_all
+from emulator.parallel.processes import processes_of
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
+from emulator.training.recipe import Recipe
+from emulator.training.run import StageHooks
+from emulator.training.trainer import Placement, Trainer
+from emulator.training.window import StepLoss, WindowOptions
+
+log = logging.getLogger(__name__)
+NOT_IDENTITY = {"fine", "coarse", "output", "save_every", "save_minutes", "keep", "log_every", "overwrite"}
+NOT_IDENTITY |= {"cache_gigabytes", "loader_threads"}
+ALONE = StageHooks()  # a notebook's: nothing surrounds the training
+BLOCK = 8  # pairs that scales are measured of at a time
+
+
+def train_downscaling(fine, coarse, output, **options) -> Downscaler:
+    """Train a downscaling network on two analysis stores, or go on with a training that was stopped; the trained network.
+
+    Args:
+      fine, coarse: stores of the same weather, at the same times or the fine one at several within a step of the coarse one.
+      output: folder that receives `checkpoint/` and logs.
+      options: of `emulator.downscaling.options.DownscalingOptions`.
+
+    Raises `ValueError` for options or stores that do not go together, and `Diverged` where the loss is no longer finite.
+    """
+    from emulator.downscaling.saved import load_downscaler
+
+    training = DownscalingTraining(DownscalingOptions.of({"fine": fine, "coarse": coarse, "output": output} | options))
+    training.run()
+    return load_downscaler(Path(output) / "checkpoint")
+
+
+class PairWindow(nn.Module):
+    """The loss of a batch of pairs, in the place of `emulator.training.window.Window`."""
+
+    def __init__(self, step: Downscaler, loss: StepLoss):
+        super().__init__()
+        self.step, self.loss = step, loss
+
+    def forward(self, batch: PairBatch, options: WindowOptions) -> tuple[Tensor, StepResult]:
+        """The loss, a scalar, and the fine fields as the diagnostics of a step."""
+        given, clock, truth = batch.forcing[:, 0], batch.clock[:, 0], batch.diagnostic[:, 0]
+        step, guess, none = self.step, self.step.guess(given, batch.coarse), truth[:, :0]
+        seen = step.inputs(given, clock)
+        with torch.autocast(given.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+            if step.generative is not None:
+                target = ((truth.unflatten(1, guess.shape[1:3]) - guess) / step.residual_std).flatten(1, 2).float()
+                errors = step.generative.loss(step.network, target, seen, weights=self.loss.error.weights)
+                return errors.mean(), StepResult(none, truth, {})
+            added = step.network(seen)
+        fine = step.finished(added, guess, batch.coarse).flatten(1, 2).float()
+        return self.loss.error(none, fine, none, truth), StepResult(none, fine, {})
+
+
+class DownscalingTraining:
+    """A training that is put together and then run.
+
+    Args:
+      options: what is trained on what, and how. hooks: as of a training of forecasts.
+    """
+
+    def __init__(self, options: DownscalingOptions, hooks: StageHooks = ALONE):
+        self.options, self.hooks = options, hooks
+        self.processes = hooks.processes or processes_of(os.environ)
+        self.device = device_of(self.processes)
+
+    def run(self) -> None:
+        """Train and write `output/checkpoint`; the first of several processes writes.
+
+        Raises `Interrupted` after saving when asked to stop, `Diverged`, and `Busy` where another process trains there.
+        """
+        freed_memory.keep()
+        with process_group(self.processes, self.device):
+            self._run()
+
+    def _run(self) -> None:
+        options, first, output = self.options, self.processes.rank == 0, Path(self.options.output)
+        fine, coarse, plan = self._opened()
+        self._check_finished(identity := self.identity(fine, coarse))
+        pairs = self._pairs(fine, coarse, plan)
+        step = self._step(fine, pairs, plan).to(self.device)
+        parameters = sum(p.numel() for p in step.network.parameters())
+        log.info("%s with %d parameters, %d pairs", options.network["kind"], parameters, len(pairs))
+        loss = StepLoss(_error(step, options.variable_weights)).to(self.device)
+        placement = Placement(self.processes)
+        recipe = Recipe.of(options)
+        trainer = Trainer(step, loss, pairs, recipe, output, identity, placement=placement, window=PairWindow)
+        with one_writer(output) if first else contextlib.nullcontext():
+            reporting = self.hooks.reporting if first else StageHooks().reporting
+            with self.hooks.stopping() as asked, reporting(identity, recipe.updates) as report:
+                trainer.run(report, asked)
+            tensors = trainer.tensors()
+            if first:
+                about = self._about(fine, coarse, plan, pairs) | {"identity": identity, "update": trainer.update}
+                checkpoint.save(output / "checkpoint", tensors | _places(fine), about)
+        wait_for_all()
+
+    @property
+    def _config(self) -> dict:
+        return {n: getattr(self.options, n) for n in ("network", "kind", "objective")}
+
+    def describe(self) -> str:
+        """One line: the network, its fields and how long it trains. Raises `ValueError` as `run` does."""
+        fine, coarse, plan = self._opened()
+        self._check_finished(self.identity(fine, coarse))
+        pairs = self._pairs(fine, coarse, plan, cache=0)
+        scales = Scales.blank(plan, len(_static(fine)), pairs.grid)
+        step = make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales)
+        parameters = sum(p.numel() for p in step.network.parameters())
+        within = f", {plan.steps} steps of each" if plan.steps > 1 else ""
+        return (
+            f"{self.options.network['kind']} with {parameters:,} parameters, {plan.targets.count} channels from "
+            f"{pairs.coarse.grid.describe()} to {pairs.grid.describe()}{within}; {self.options.updates} updates on "
+            f"{len(pairs)} pairs"
+        )
+
+    def identity(self, fine: xr.Dataset, coarse: xr.Dataset) -> str:
+        """Hash of all that decides the weights, wherever it lies."""
+        values = {n: v for n, v in dataclasses.asdict(self.options).items() if n not in NOT_IDENTITY}
+        marks = [str(store.attrs.get("fingerprint")) for store in (fine, coarse)]
+        text = json.dumps(values, sort_keys=True, default=str)
+        return hashlib.sha256("\n".join([text, *marks]).encode()).hexdigest()[:16]
+
+    def _opened(self) -> tuple[xr.Dataset, xr.Dataset, Plan]:
+        fine, coarse = (open_analysis(path) for path in (self.options.fine, self.options.coarse))
+        return fine, coarse, Plan.of(fine, coarse, self.options.targets, self.options.inputs)
+
+    def _check_finished(self, identity: str) -> None:
+        """Raises `ValueError` where a finished checkpoint of another training would be replaced."""
+        path = Path(self.options.output) / "checkpoint"
+        if self.options.overwrite or not path.exists():
+            return
+        if checkpoint.describe(path).get("identity") != identity:
+            raise ValueError(
+                f"Expected another output of the training, or overwrite=true, since the finished one in {path} has other "
+                "settings or data"
+            )
+
+    def _pairs(self, fine, coarse, plan: Plan, cache: float | None = None) -> Pairs:
+        options, size = self.options, self.options.cache_gigabytes if cache is None else cache
+        period = options.period.start, options.period.end
+        return Pairs(
+            fine, coarse, plan, period, (options.fine, options.coarse), int(size * 1e9), options.loader_threads
+        )
+
+    def _step(self, fine: xr.Dataset, pairs: Pairs, plan: Plan) -> Downscaler:
+        scales = measured(pairs, _static(fine), self.options.scale_samples)
+        torch.manual_seed(self.options.seed)
+        return make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales)
+
+    def _about(self, fine, coarse, plan: Plan, pairs: Pairs) -> dict:
+        config = self.hooks.config or json.loads(json.dumps(dataclasses.asdict(self.options), default=str))
+        times = pairs.times[pairs.some_starts() + 1]
+        return {
+            "schema": DOWNSCALING,
+            "config": dict(config),
+            "plan": plan.to_json(),
+            "grid": grid_to_json(pairs.grid),
+            "coarse_grid": grid_to_json(pairs.coarse.grid),
+            "period": [str(times.min()), str(times.max())],
+            "store": {key: fine.attrs.get(key) for key in ("fingerprint", "source")},
+            "coarse_store": {key: coarse.attrs.get(key) for key in ("fingerprint", "source")},
+            "static_features": len(_static(fine)),
+            "places": {name: _text(fine[name].attrs) for name in _fixed(fine)},
+            "provenance": dict(self.hooks.provenance),
+        }
+
+
+def _static(fine: xr.Dataset) -> Tensor:
+    layout = Layout.of(fine)
+    return static_features(fine, dataclasses.replace(layout, masks=0), grid_of(fine))
+
+
+def _fixed(fine: xr.Dataset) -> tuple[str, ...]:
+    """Fields of the fine grid that do not change, without levels."""
+    static = Layout.of(fine).static
+    return tuple(name for name, levels in zip(static.names, static.levels, strict=True) if not levels)
+
+
+def _places(fine: xr.Dataset) -> dict[str, Tensor]:
+    return {f"{PLACE}{name}": torch.from_numpy(fine[name].values.astype(np.float32)) for name in _fixed(fine)}
+
+
+def _text(attributes) -> dict[str, str]:
+    return {key: value for key, value in attributes.items() if isinstance(value, str)}
+
+
+def measured(pairs: Pairs, static: Tensor, count: int) -> Scales:
+    """Means and spreads over so many pairs, evenly over the period, each cell weighted by its area."""
+    starts = pairs.some_starts()
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
+    area, sums, plan = torch.as_tensor(pairs.grid.area), {}, pairs.plan
+    blank = Downscaler(nn.Identity(), plan, pairs.grid, pairs.coarse.grid, Scales.blank(plan, 0, pairs.grid))
+    for first in range(0, len(chosen), BLOCK):
+        batch = pairs.batch(chosen[first : first + BLOCK])
+        given, truth = batch.forcing[:, 0], batch.diagnostic[:, 0]
+        residual = truth - blank.guess(given, batch.coarse).flatten(1, 2)
+        for name, field in (("given", given), ("made", truth), ("residual", residual)):
+            powers = torch.stack([(field.double() ** n * area).sum((-2, -1)).sum(0) for n in (1, 2)]) / len(chosen)
+            sums[name] = sums.get(name, 0) + powers
+    spread = {name: (square - mean**2).clamp(min=0).sqrt() for name, (mean, square) in sums.items()}
+    residual = torch.where(spread["residual"] > 0, spread["residual"], 1.0).float()
+    scales = (Normalizer(sums[name][0], spread[name]) for name in ("given", "made"))
+    return Scales(*scales, residual, static)
+
+
+def _error(step: Downscaler, by_variable: dict[str, float]) -> ScaledError:
+    """The squared error in units of the spread that fine fields add to interpolation with the means, so that this scores 1.
+
+    `weights` of it are those of the generative objectives' errors, `(made channel, *fine)` of mean 1.
+    """
+    plan, none = step.plan, torch.zeros(0)
+    targets = Layout(
+        prognostic=Channels((), ()), diagnostic=plan.targets, forcing=Channels((), ()), static=Channels((), ())
+    )
+    weights = channel_weights(targets, by_variable, 1.0)[1].repeat(plan.steps)
+    area = torch.as_tensor(step.grid.area)
+    error = ScaledError(area, none, step.residual_std.flatten(), none, weights)
+    return error

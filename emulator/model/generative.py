@@ -1,0 +1,43 @@
+"""The error of a step whose network samples what comes (`emulator.networks.generative`), from its true start and end."""
+
+import torch
+from torch import Tensor
+
+from emulator.data.channels import kept_within
+from emulator.data.forcing import StepInputs
+from emulator.model.gaps import REFUSED
+from emulator.model.step import Step
+from emulator.model.stepper import newest
+
+
+def target(step: Step, state: Tensor, truth: tuple[Tensor, Tensor], reference: Tensor | None = None) -> Tensor:
+    """What the network would have to predict for a step to end with the truth, `(batch, channel, *space)`, before bounds.
+
+    Every kind of prediction is a line in what is predicted, so that two of its points give it. 0 where nothing can change.
+    """
+    following, diagnostic = truth
+    about = step.known(state, reference)
+    zero = torch.zeros_like(following)
+    start = step.prediction.following(about, zero).double()
+    slope = step.prediction.following(about, zero.double() + 1) - step.prediction.following(about, zero.double())
+    told = torch.where(slope > 0, (following - start) / slope, 0.0).float()
+    told = kept_within(told, step.exists)
+    return torch.cat([told, kept_within(step.diagnostic_scale(diagnostic), step.diagnostic_exists)], 1)
+
+
+def error(step: Step, state: Tensor, given: StepInputs, truth: tuple[Tensor, Tensor], weights: Tensor) -> Tensor:
+    """The error of every sample, `(batch,)`.
+
+    Args:
+      state: true, `(batch, [history,] channel, *space)`. given: of the step, with noise.
+      truth: state and diagnostics at its end. weights: of squared errors in the units of `target`, `(channel, *space)`, of
+        mean 1.
+    Raises `ValueError` for a step with several lengths or gaps.
+    """
+    if step.layout.lengths != (1,) or step.layout.gaps != REFUSED:
+        raise ValueError("Expected steps of the store's length from whole states for a generative network, got others")
+    state = kept_within(state, step.exists)
+    x = step.inputs(state, given.forcing, given.clock)
+    condition = step.scalars and step.scalars(step.forcing_scale(given.forcing), given.clock)
+    told = target(step, newest(state, step.layout), truth, given.reference)
+    return step.network.error(x, told, given.noise, weights, condition)

@@ -1,0 +1,102 @@
+"""A network on maps made one of a limited area: the domain and the frame around it are put together as one map.
+
+In the frame the channels of the state hold that of the air outside at the start of the step, all others those of the nearest
+cell of the domain; further channels hold the state outside at the end of the step, and a mask of the frame, both 0 in the
+domain. What comes out is cut to the domain, so that cells of the frame are seen and never predicted.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulator.data.border import Border
+from emulator.networks.signature import Channel, Signature
+from emulator.planet.frame import Frame
+
+
+@dataclasses.dataclass(frozen=True)
+class FramedInputs:
+    """What a framed network takes.
+
+    Attributes:
+      state: for every channel of the boundary at one time that of the input which is the same variable and level, newest
+        time; -1 for none.
+      inputs: channels of the domain's map. count: channels of the boundary at one time.
+    """
+
+    state: tuple[int, ...]
+    inputs: int
+
+    @classmethod
+    def of(cls, signature: Signature, border: Border) -> "FramedInputs":
+        """By what the channels are."""
+        known = {(c.name, c.level): n for n, c in enumerate(signature.inputs) if c.role == "state" and not c.time}
+        found = [known.get((channel.name, channel.level), -1) for channel in boundary_channels(border)]
+        return cls(tuple(found), len(signature.inputs))
+
+    @property
+    def count(self) -> int:
+        return len(self.state)
+
+
+def boundary_channels(border: Border) -> list[Channel]:
+    """The channels of a boundary at one time."""
+    found = []
+    for name, levels in zip(border.names, border.levels, strict=True):
+        found += [Channel(name, "forcing", level) for level in range(levels)] or [Channel(name, "forcing")]
+    return found
+
+
+def widened(signature: Signature, border: Border) -> Signature:
+    """What the channels of the network inside are: the domain's, the state outside at the end of the step, the mask."""
+    more = *boundary_channels(border), Channel("frame", "mask")
+    return dataclasses.replace(signature, inputs=(*signature.inputs, *more))
+
+
+class Framed(nn.Module):
+    """`(batch, inputs, *domain)` and a boundary `(batch, 2 * channel, point)` -> `(batch, outputs, *domain)`.
+
+    Args:
+      network: on the frame's whole map, with the channels of `widened`.
+      frame: where domain and boundary lie in it. inputs: which channel is which.
+    """
+
+    def __init__(self, network: nn.Module, frame: Frame, inputs: FramedInputs):
+        super().__init__()
+        self.network, self.inputs = network, inputs
+        self.rows, self.columns, self.shape = frame.rows, frame.columns, frame.whole.shape
+        (top, bottom), (left, right) = (
+            (part.start, size - part.stop) for part, size in zip((self.rows, self.columns), self.shape, strict=True)
+        )
+        self._around = left, right, top, bottom
+        mask = torch.zeros(self.shape)
+        mask.view(-1)[frame.index] = 1
+        known = [n for n, channel in enumerate(inputs.state) if channel >= 0]
+        for name, values in {
+            "place": torch.as_tensor(frame.index),
+            "mask": mask,
+            "known": torch.tensor(known, dtype=torch.long),
+            "into": torch.tensor([inputs.state[n] for n in known], dtype=torch.long),
+        }.items():
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, x: Tensor, boundary: Tensor, noise: Tensor | None = None, **more: Tensor) -> Tensor:
+        """`noise`: random fields on the domain's map, which those in the frame continue; `more` goes to the network."""
+        start, end = boundary.to(x.dtype).split(self.inputs.count, 1)
+        whole = self._wider(x)
+        flat = whole.flatten(2)
+        at = self.into[:, None], self.place[None]
+        flat[:, at[0], at[1]] = start[:, self.known]
+        later = x.new_zeros(len(x), self.inputs.count, flat.shape[2])
+        later[:, :, self.place] = end
+        mask = self.mask.to(x.dtype).expand(len(x), 1, *self.shape)
+        together = torch.cat([whole, later.view(len(x), -1, *self.shape), mask], 1)
+        if noise is not None:
+            more["noise"] = self._wider(noise)
+        return self.network(together, **more)[..., self.rows, self.columns]
+
+    def _wider(self, x: Tensor) -> Tensor:
+        """The nearest cell's values beyond the domain's sides; a copy."""
+        return F.pad(x, self._around, mode="replicate") if any(self._around) else x.clone()

@@ -1,0 +1,50 @@
+"""The boundary of a limited area in a training: what of it is taken, and whether it is there at all times."""
+
+import xarray as xr
+
+from emulator.data.border import Border
+from emulator.data.boundary import Boundary
+from emulator.data.channels import Channels, Layout
+from emulator.data.samples import Samples
+from emulator.planet.frame import cells_over
+from emulator.planet.grid import Grid
+from emulator.store.analysis import open_analysis
+from emulator.store.schema import grid_of
+from emulator.training.options import BoundaryOptions, TrainOptions
+
+
+def border_of(options: BoundaryOptions, layout: Layout, domain: Grid) -> Border:
+    """What a network is given of the state outside. Raises `ValueError` for a variable or levels that are not there."""
+    store, own = open_analysis(options.store), layout.prognostic
+    names = options.variables or own.names
+    if absent := [name for name in names if name not in store]:
+        raise ValueError(f"Expected {', '.join(names)} at the boundary, {options.store} lacks {', '.join(absent)}")
+    found = Channels.of(store, names)
+    if options.place == "inside":
+        given, levels = dict(zip(names, found.levels, strict=True)), dict(zip(own.names, own.levels, strict=True))
+        if wrong := [name for name in own.names if given.get(name) != levels[name]]:
+            raise ValueError(
+                f"Expected all prognostic variables on their own levels for a boundary inside the domain, {options.store} "
+                f"gives {wrong[0]} {_on(given.get(wrong[0]))}, the domain has it {_on(levels[wrong[0]])}"
+            )
+    width = options.width if options.width_degrees is None else cells_over(domain, options.width_degrees)
+    return Border(found.names, found.levels, width, options.place)
+
+
+def _on(levels: int | None) -> str:
+    return "not at all" if levels is None else f"on {levels} levels" if levels else "without levels"
+
+
+def boundary_of(options: TrainOptions, store: xr.Dataset, layout: Layout) -> Boundary | None:
+    """The driving data of a training; None for none. Raises `ValueError` where they do not cover the boundary."""
+    if layout.border is None:
+        return None
+    path = options.boundary.store
+    return Boundary(open_analysis(path), layout.border, grid_of(store), path)
+
+
+def check_boundary(boundary: Boundary | None, samples: Samples) -> None:
+    """Raises `ValueError` where driving data lack a time at which samples have a state."""
+    if boundary is not None:
+        times = samples.times[~samples.missing]
+        boundary.check([None] * len(times), times, times)

@@ -1,0 +1,51 @@
+"""A region's share of the loss: what is asked for, by area within and outside, on grids and points alike."""
+
+import numpy as np
+import pytest
+
+from emulator.losses.build import with_share
+from emulator.losses.options import RegionWeight
+from emulator.planet.grid import Grid
+
+GAUSSIAN = Grid.gaussian(16)
+POINTS = Grid.points(*map(np.ravel, GAUSSIAN.mesh()), GAUSSIAN.area.ravel())
+
+
+@pytest.mark.parametrize("grid", [GAUSSIAN, POINTS], ids=["rows", "points"])
+@pytest.mark.parametrize("region", [dict(name="europe"), dict(box=(30, 70, -40, 20))])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_the_region_has_its_share_and_cells_count_by_area_in_it_and_outside(grid, region, share):
+    weight = with_share(grid, RegionWeight(share=share, **region))
+    latitude, longitude = grid.mesh()
+    south, north, west, east = region.get("box", (35, 75, -12.5, 42.5))
+    longitude = (longitude + 180) % 360 - 180
+    inside = (latitude >= south) & (latitude <= north) & (longitude >= west) & (longitude <= east)
+    assert 0 < inside.sum() < inside.size
+    np.testing.assert_allclose(weight[inside].sum(), share, rtol=1e-12)
+    np.testing.assert_allclose(weight.sum(), 1, rtol=1e-12)
+    for cells in (inside, ~inside):
+        ratio = weight[cells] / grid.area[cells]
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-12)
+
+
+def test_a_share_as_large_as_the_regions_area_changes_nothing():
+    inside = GAUSSIAN.area[(GAUSSIAN.latitude > 20)].sum()
+    weight = with_share(GAUSSIAN, RegionWeight(share=float(inside), name="northern-hemisphere"))
+    np.testing.assert_allclose(weight, GAUSSIAN.area, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(share=0.5), "a name or a box"),
+        (dict(share=0.5, name="europe", box=(0, 1, 0, 1)), "not both"),
+        (dict(share=0.5, box=(0, 1)), "south, north, west and east"),
+        (dict(share=1.5, name="europe"), "share above 0 and below 1"),
+        (dict(share=0.5, name="atlantis"), "among global.*got 'atlantis'"),
+        (dict(share=0.5, name="global"), "some of the cells.*got all"),
+        (dict(share=0.5, box=(0.1, 0.2, 0.1, 0.2)), "some of the cells.*got none"),
+    ],
+)
+def test_refusals(given, message):
+    with pytest.raises(ValueError, match=message):
+        with_share(GAUSSIAN, RegionWeight(**given))
