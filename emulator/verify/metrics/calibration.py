@@ -6,17 +6,21 @@ asks how many members lie nearer to a reference than the truth, which the foreca
 truth's record at the same hour and season, draws of the climatology.
 """
 
+import dataclasses
+import functools
+
 import numpy as np
 import xarray as xr
 
 from emulator.verify.metric import Sample, Statistics, metric
 from emulator.verify.metrics.ensemble import distances
 from emulator.verify.metrics.variogram import known_at_points
-from emulator.verify.significance import half_width
 
 PRE_RANKS = ("average rank", "band depth", "variogram", "energy")
 REFERENCES = 8  # fields of the record for each hour and season
 LEVEL = 0.95
+LEAST = 4  # initial times to judge from, as for every other interval
+DRAWS = 100_000  # of a Brownian bridge: its quantile to 0.3 %
 
 
 def truth_ranks(values: np.ndarray) -> np.ndarray:
@@ -61,11 +65,44 @@ def _ranks(sample: Sample) -> dict:
 def _tarp(sample: Sample) -> dict:
     if len(sample.members) < 2:
         return {}
+    return {"tarp": truth_ranks(_to_references(sample)).mean(axis=-2)}
+
+
+def _to_references(sample: Sample) -> np.ndarray:
+    """Distances of the members and the truth to every reference: `(lead, level, region, reference, M + 1)`."""
     ends = len(sample.members) + 1
-    to_references = np.swapaxes(sample.once(far_apart)[..., :ends, ends:], -1, -2)
-    share = truth_ranks(to_references).mean(axis=-2)
-    departure = np.cumsum(share, axis=-1) - np.arange(1, ends + 1) / ends
-    return {"tarp": share, "tarp_square": departure**2}
+    return np.swapaxes(sample.once(far_apart)[..., :ends, ends:], -1, -2)
+
+
+def _draws(sample: Sample) -> dict:
+    if len(sample.members) < 2:
+        return {}
+    return {"tarp_draws": repeated_draws(_to_references(sample))}
+
+
+def repeated_draws(distances: np.ndarray) -> np.ndarray:
+    """What part of a draw each reference is worth: distances `(..., reference, M + 1)` -> `(...)`, from 1/R to 1.
+
+    Each of the M + 1 fields is as likely to be the truth in a calibrated ensemble. Over that choice, the coverages' variance
+    as means over R references, relative to that of a single one, which is known: p (1 - p) at a credibility of p.
+    """
+    ends = distances.shape[-1]
+    rank = np.argsort(np.argsort(distances, axis=-1), axis=-1)
+    share = np.arange(1, ends) / ends
+    within = (rank[..., None] < np.arange(1, ends)).mean(axis=-3)  # (..., field, credibility)
+    variance = ((within - share) ** 2).mean(axis=-2).sum(axis=-1)
+    return variance / (share * (1 - share)).sum() + np.where(np.isfinite(distances).all(axis=(-2, -1)), 0.0, np.nan)
+
+
+@functools.lru_cache(maxsize=64)
+def bridge_quantile(count: int, level: float = LEVEL) -> float:
+    """Below which the largest of |B(k/(M + 1))|, k = 1 ... M = `count`, lies at this level, B a Brownian bridge.
+
+    What `sqrt(n)` times the largest departure of n draws tends to; Kolmogorov's for many members (1.358). By simulation.
+    """
+    steps = np.random.default_rng(0).standard_normal((DRAWS, count + 1)).cumsum(axis=1) / np.sqrt(count + 1)
+    bridge = steps[:, :-1] - steps[:, -1:] * np.arange(1, count + 1) / (count + 1)
+    return float(np.quantile(np.abs(bridge).max(axis=1), level))
 
 
 RANK = {"rank": lambda binning: binning.members + 1}
@@ -81,14 +118,15 @@ FIELD_RANKS = Statistics(
     normals=REFERENCE_FIELDS,
 )
 TARP = Statistics(
-    ("tarp", "tarp_square"),
+    ("tarp",),
     _tarp,
     order=31,
     back=RANK,
     headline=True,
-    wanted=lambda variable, binning: binning.members > 1,
+    wanted=lambda variable, binning: binning.members > 1 and not binning.overlap,
     normals=REFERENCE_FIELDS,
 )
+DRAWN = dataclasses.replace(TARP, names=("tarp_draws",), of=_draws, back={})
 
 
 @metric("Rank histogram of fields", (FIELD_RANKS,))
@@ -103,14 +141,19 @@ def tarp_coverage(mean):
     return mean["tarp"].cumsum("rank", skipna=False).where(_credibility(mean) <= 1)
 
 
-@metric("TARP bar", (TARP,))
+@metric("TARP bar", (TARP, DRAWN))
 def tarp_bar(mean):
     """half-width of the range that all coverages of a calibrated ensemble keep to in 95 % of verifications"""
-    # Bonferroni over the M coverages that are not 1 for certain; initial times count as independent.
-    # A calibrated ensemble departs by nothing on average: about that, not about their own mean, departures scatter.
-    level = 1 - (1 - LEVEL) / mean["members"]
-    bar = half_width(mean["tarp_square"], 0.0 * mean["tarp"], mean["initial_times"], level)
-    return bar.where(_credibility(mean) < 1).transpose(*mean["tarp"].dims)
+    # Stephens (1970, J. R. Stat. Soc. B 32, 115): draws of a finite number, here as many as the references are worth.
+    draws = mean["initial_times"].where(mean["initial_times"] >= LEAST) / mean["tarp_draws"]
+    root = np.sqrt(draws)
+    several = mean["members"].where(mean["members"] > 1)
+    quantile = xr.apply_ufunc(np.vectorize(_quantile, otypes=[np.float64]), several)
+    return (quantile / (root + 0.12 + 0.11 / root)).transpose(*mean["tarp_draws"].dims)
+
+
+def _quantile(members: float) -> float:
+    return bridge_quantile(int(members)) if np.isfinite(members) else np.nan
 
 
 @metric("TARP departure", (TARP,), better="zero")
@@ -119,11 +162,11 @@ def tarp_departure(mean):
     return np.abs(tarp_coverage(mean) - _credibility(mean)).max("rank")
 
 
-@metric("TARP flag", (TARP,), better="zero")
+@metric("TARP flag", (TARP, DRAWN), better="zero")
 def tarp_flag(mean):
     """1 where the coverage leaves the range of calibrated ensembles, which happens to 5 % of these, else 0"""
-    departure, bar = np.abs(tarp_coverage(mean) - _credibility(mean)), tarp_bar(mean)
-    return (departure > bar).any("rank").where(bar.notnull().any("rank")).astype(np.float64)
+    departure, bar = tarp_departure(mean), tarp_bar(mean)
+    return (departure > bar).where(departure.notnull() & bar.notnull()).astype(np.float64)
 
 
 def _credibility(mean) -> xr.DataArray:
