@@ -6,7 +6,7 @@ from emulator.report.view import View
 from emulator.verify.metric import registered
 
 OF_ALL_CHANNELS = ("crps", "energy_score", "spread", "spread_skill")
-CURVES = {"rank_histogram": "rank", "field_rank_histogram": "rank", "tarp_coverage": "rank", "tarp_bar": "rank"}
+CURVES = {"rank_histogram": "rank", "field_rank_histogram": "rank", "tarp_coverage": "rank"}
 CURVES |= {"economic_value": "cost_loss", "reliability_bar": "probability_bin"}
 
 

@@ -1,6 +1,7 @@
 """Panels of ensembles, extremes, strata and long runs: what they say is what the scores hold."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from emulator.report.gate import judge
 from emulator.report.page import render
 from emulator.report.panels import climate, extremes
 from emulator.report.panels.breakdown import strata_table
+from emulator.report.panels.calibration import chance
 from emulator.report.style import figures
 from emulator.report.tables import to_json
 from emulator.report.view import View
@@ -135,3 +137,17 @@ def test_error_by_hour_adds_up_to_the_whole(scores):
     whole = np.sqrt(sum(float(p.sum()) for p in parts) / error.size)
     rmse = scores["rmse"].sel(forecast="ensemble", region="global", channel="surface_pressure").isel(lead_time=-1)
     np.testing.assert_allclose(whole, rmse, rtol=1e-12)
+
+
+def test_bars_of_few_initial_times_have_the_binomials_range():
+    low, high = chance(12, 11)
+    shares = [math.comb(12, k) * (1 / 11) ** k * (10 / 11) ** (12 - k) for k in range(13)]
+    assert sum(shares[low : high + 1]) >= 0.9
+    assert sum(shares[: low + 1]) >= 0.05 > sum(shares[:low]) and sum(shares[high:]) > 0.05 >= sum(shares[high + 1 :])
+
+
+def test_the_page_says_that_coverage_is_left_out_where_its_references_are_verified(scores):
+    without = scores.drop_vars([name for name in scores if "tarp" in str(name)])
+    without.attrs["climatology_overlap"] = 1
+    text = render(View(without), "Ensemble")
+    assert "Coverage of whole fields (TARP) is left out" in text and "Coverage of whole fields (TARP)<" not in text

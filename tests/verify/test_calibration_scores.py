@@ -46,7 +46,7 @@ def drawn(cases: int, members: int, spread: float, seed: int = 0):
 def means(groups, sample: Sample, shares: int = 1) -> xr.Dataset:
     """Mean statistics of groups over cases, in `shares` equal shares of them, as `derive` makes them."""
     named = {}
-    for group, name, values in ((group, *known) for group in groups for known in group.of(sample).items()):
+    for group, (name, values) in ((one, known) for one in groups for known in one.of(sample).items()):
         values = values.reshape(shares, -1, *values.shape[1:]).mean(axis=1)
         named[name] = (("map_channel", *group.front, "level", "region", *group.back), values)
     cases = sample.truth.shape[0] // shares

@@ -1,5 +1,7 @@
 """Ensembles as distributions of whole fields: spread by scale, ranks of fields, coverage, and what they are worth."""
 
+import math
+
 import numpy as np
 
 from emulator.report.panel import panel
@@ -19,7 +21,7 @@ from emulator.report.style import (
 from emulator.report.view import View
 
 SHOWN = 6
-WITHIN = 1.645  # standard deviations around the mean of a normal distribution that hold 90 %
+BARS = 0.9  # of a calibrated ensemble's histogram that lie within the band
 
 
 @panel("ensemble", 15, needs=("spectral_spread_skill",))
@@ -63,10 +65,11 @@ def field_rank_panel(view: View) -> Panel | None:
     members, kinds = view.members(name), [str(kind) for kind in view.scores["pre_rank"].values]
     figure, axes = multiples(len(kinds), 2.1, 0.5, sharey=True)
     ranks, named = np.arange(members + 1), {}
-    chance = WITHIN * np.sqrt(members / max(int(view.truth_count(channels[0])[lead]), 1))
+    count = int(view.truth_count(channels[0])[lead])
+    low, high = (end * (members + 1) / count for end in chance(count, members + 1))
     at = view.scores["field_rank_histogram"].sel(forecast=name, region=view.regions[0]).isel(lead_time=lead)
     for axis, kind in zip(axes, kinds, strict=True):
-        axis.axhspan(max(1 - chance, 0), 1 + chance, color=PALE, alpha=0.5, linewidth=0)
+        axis.axhspan(low, high, color=PALE, alpha=0.5, linewidth=0)
         axis.axhline(1, color=GREY, linewidth=0.8)
         for position, channel in enumerate(channels):
             share = at.sel(map_channel=channel, pre_rank=kind).values[: members + 1] * (members + 1)
@@ -77,14 +80,22 @@ def field_rank_panel(view: View) -> Panel | None:
     legend(figure, named)
     return Panel(
         "Where the truth's field ranks among the members'",
-        f"{name} at {view.unit} {view.leads[lead]:g}, {view.regions[0]}. Band: where nine of ten bars of a calibrated "
-        "ensemble lie, taking initial times as independent.",
+        f"{name} at {view.unit} {view.leads[lead]:g}, {view.regions[0]}, {count} initial times. Band: where nine of ten bars "
+        "of a calibrated ensemble lie, taking initial times as independent.",
         "Fields are put in order by one number each. Average rank: high values everywhere or low ones. Band depth: how "
         "central a field is among the others; low ranks are outlying. Variogram and energy: how far its differences between "
         "places, or all of it, are from the others'; high ranks are outlying. All are flat where the truth could be one more "
         "member; too many outlying ones mean too little spread, or a wrong structure in space.",
         svg(figure, f"Rank histograms of whole fields of {name}.", "field-rank"),
     )
+
+
+def chance(count: int, ranks: int) -> tuple[int, int]:
+    """Between which numbers of `count` draws, both included, one of `ranks` equal ranks has 90 %: binomial quantiles."""
+    numbers, share = np.arange(count + 1), 1 / ranks
+    ways = np.array([math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in numbers])
+    below = np.cumsum(np.exp(ways + numbers * math.log(share) + (count - numbers) * math.log1p(-share)))
+    return int(np.searchsorted(below, (1 - BARS) / 2)), int(np.searchsorted(below, (1 + BARS) / 2))
 
 
 @panel("ensemble", 24, needs=("tarp_coverage", "tarp_bar"))
@@ -101,8 +112,7 @@ def tarp_panel(view: View) -> Panel | None:
     named = {}
     for axis, channel in zip(axes, channels, strict=False):
         here = at.sel(map_channel=channel)
-        bar = here["tarp_bar"].isel(lead_time=judged).values[:members]
-        inner, bar = np.concatenate([[0], credible]), np.concatenate([[0], bar, [0]])
+        bar, inner = float(here["tarp_bar"].isel(lead_time=judged)), np.append(0, credible)
         axis.fill_between(
             inner, np.clip(inner - bar, 0, 1), np.clip(inner + bar, 0, 1), color=PALE, alpha=0.5, linewidth=0
         )
@@ -117,8 +127,8 @@ def tarp_panel(view: View) -> Panel | None:
     legend(figure, named)
     return Panel(
         "Coverage of whole fields (TARP)",
-        f"{name}, {view.regions[0]}. Band: where 95 % of calibrated ensembles lie at {view.unit} {view.leads[judged]:g}. "
-        f"Largest departure there: {_departures(view, at.isel(lead_time=judged), channels)}.",
+        f"{name}, {view.regions[0]}. Band: where 95 % of calibrated ensembles lie throughout at {view.unit} "
+        f"{view.leads[judged]:g}. Largest departure there: {_departures(view, at.isel(lead_time=judged), channels)}.",
         "How often is the truth among the share of members that is nearest to some other field of the climatology's record? "
         "As often as that share says, if the ensemble is calibrated: the line is the diagonal. Above it at the left and "
         "below it at the right the spread is too small, the other way round too large; on one side of it throughout, the "
