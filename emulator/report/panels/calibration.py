@@ -63,19 +63,19 @@ def field_rank_panel(view: View) -> Panel | None:
         return None
     name, channels, lead = view.ensembles()[0], view.mapped(SHOWN), view.judged_lead()
     members, kinds = view.members(name), [str(kind) for kind in view.scores["pre_rank"].values]
-    figure, axes = multiples(len(kinds), 2.1, 0.5, sharey=True)
+    figure, axes = multiples(len(channels), 2.1, 0.5, sharey=True)
     ranks, named = np.arange(members + 1), {}
-    count = int(view.truth_count(channels[0])[lead])
+    count = max(int(view.truth_count(channels[0])[lead]), 1)
     low, high = (end * (members + 1) / count for end in chance(count, members + 1))
     at = view.scores["field_rank_histogram"].sel(forecast=name, region=view.regions[0]).isel(lead_time=lead)
-    for axis, kind in zip(axes, kinds, strict=True):
+    for axis, channel in zip(axes, channels, strict=False):
         axis.axhspan(low, high, color=PALE, alpha=0.5, linewidth=0)
         axis.axhline(1, color=GREY, linewidth=0.8)
-        for position, channel in enumerate(channels):
+        for position, kind in enumerate(kinds):
             share = at.sel(map_channel=channel, pre_rank=kind).values[: members + 1] * (members + 1)
             colour = FORECAST_COLOURS[position % len(FORECAST_COLOURS)]
-            named[view.title(channel)] = axis.step(ranks, share, where="mid", color=colour, linewidth=1.4)[0]
-        axis.set(title=kind, xlabel="rank of the truth's field")
+            named[kind] = axis.step(ranks, share, where="mid", color=colour, linewidth=1.4)[0]
+        axis.set(title=view.title(channel), xlabel="rank of the truth's field")
     axes[0].set(ylabel="frequency, flat = 1", ylim=(0, None))  # of all, when all lines are there
     legend(figure, named)
     return Panel(
