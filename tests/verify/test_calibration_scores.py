@@ -191,7 +191,7 @@ def test_ranks_of_fields_of_one_pattern_are_those_of_a_number(spread):
 
 
 def tarp_of(sample: Sample, shares: int = 1) -> xr.Dataset:
-    return scores_of(means([calibration.TARP, calibration.DRAWN], sample, shares))
+    return scores_of(means([calibration.TARP, calibration.TARP_VARIANCE], sample, shares))
 
 
 @pytest.mark.parametrize(("spread", "shift"), [(0.7, 0.0), (1.4, 0.0), (1.0, 0.7)])
@@ -226,13 +226,13 @@ def test_tarp_flags_5_percent_whatever_the_number_of_initial_times(inits, member
     assert 0.025 < np.mean(flags) < 0.075  # 3.6 standard errors: one of 24 leaves it once in a hundred runs
 
 
-def test_a_reference_is_worth_a_draw_where_it_tells_what_no_other_does():
+def test_references_that_order_fields_alike_are_worth_one():
     rng = np.random.default_rng(7)
     apart = rng.random((3000, 8, 6))
-    np.testing.assert_allclose(calibration.repeated_draws(apart).mean(), 1 / 8, rtol=0.02)
+    np.testing.assert_allclose(calibration.relative_variance(apart).mean(), 1 / 8, rtol=0.02)
     alike = np.broadcast_to(apart[:, :1], apart.shape)
-    np.testing.assert_allclose(calibration.repeated_draws(alike), 1.0, rtol=1e-12)
-    assert np.isnan(calibration.repeated_draws(np.where(apart > 0.9999, np.nan, apart))).any()
+    np.testing.assert_allclose(calibration.relative_variance(alike), 1.0, rtol=1e-12)
+    assert np.isnan(calibration.relative_variance(np.where(apart > 0.9999, np.nan, apart))).any()
 
 
 def test_the_bridges_quantile_is_that_of_a_normal_number_and_of_kolmogorov():

@@ -74,17 +74,18 @@ def _to_references(sample: Sample) -> np.ndarray:
     return np.swapaxes(sample.once(far_apart)[..., :ends, ends:], -1, -2)
 
 
-def _draws(sample: Sample) -> dict:
+def _variance(sample: Sample) -> dict:
     if len(sample.members) < 2:
         return {}
-    return {"tarp_draws": repeated_draws(_to_references(sample))}
+    return {"tarp_variance": relative_variance(_to_references(sample))}
 
 
-def repeated_draws(distances: np.ndarray) -> np.ndarray:
-    """What part of a draw each reference is worth: distances `(..., reference, M + 1)` -> `(...)`, from 1/R to 1.
+def relative_variance(distances: np.ndarray) -> np.ndarray:
+    """Variance of the coverages as means over R references, relative to a single one's: distances `(..., reference, M + 1)`
+    -> `(...)`, 1 where all references order the fields alike, 1/R where none knows of another.
 
-    Each of the M + 1 fields is as likely to be the truth in a calibrated ensemble. Over that choice, the coverages' variance
-    as means over R references, relative to that of a single one, which is known: p (1 - p) at a credibility of p.
+    Over which of the M + 1 fields is the truth, each as likely in a calibrated ensemble. A single reference has p (1 - p) at
+    a credibility of p. The inverse is how many independent draws an initial time is worth.
     """
     ends = distances.shape[-1]
     rank = np.argsort(np.argsort(distances, axis=-1), axis=-1)
@@ -126,7 +127,7 @@ TARP = Statistics(
     wanted=lambda variable, binning: binning.members > 1 and not binning.overlap,
     normals=REFERENCE_FIELDS,
 )
-DRAWN = dataclasses.replace(TARP, names=("tarp_draws",), of=_draws, back={})
+TARP_VARIANCE = dataclasses.replace(TARP, names=("tarp_variance",), of=_variance, back={})
 
 
 @metric("Rank histogram of fields", (FIELD_RANKS,))
@@ -141,15 +142,15 @@ def tarp_coverage(mean):
     return mean["tarp"].cumsum("rank", skipna=False).where(_credibility(mean) <= 1)
 
 
-@metric("TARP bar", (TARP, DRAWN))
+@metric("TARP bar", (TARP, TARP_VARIANCE))
 def tarp_bar(mean):
     """half-width of the range that all coverages of a calibrated ensemble keep to in 95 % of verifications"""
     # Stephens (1970, J. R. Stat. Soc. B 32, 115): draws of a finite number, here as many as the references are worth.
-    draws = mean["initial_times"].where(mean["initial_times"] >= LEAST) / mean["tarp_draws"]
+    draws = mean["initial_times"].where(mean["initial_times"] >= LEAST) / mean["tarp_variance"]
     root = np.sqrt(draws)
     several = mean["members"].where(mean["members"] > 1)
     quantile = xr.apply_ufunc(np.vectorize(_quantile, otypes=[np.float64]), several)
-    return (quantile / (root + 0.12 + 0.11 / root)).transpose(*mean["tarp_draws"].dims)
+    return (quantile / (root + 0.12 + 0.11 / root)).transpose(*mean["tarp_variance"].dims)
 
 
 def _quantile(members: float) -> float:
@@ -162,7 +163,7 @@ def tarp_departure(mean):
     return np.abs(tarp_coverage(mean) - _credibility(mean)).max("rank")
 
 
-@metric("TARP flag", (TARP, DRAWN), better="zero")
+@metric("TARP flag", (TARP, TARP_VARIANCE), better="zero")
 def tarp_flag(mean):
     """1 where the coverage leaves the range of calibrated ensembles, which happens to 5 % of these, else 0"""
     departure, bar = tarp_departure(mean), tarp_bar(mean)
