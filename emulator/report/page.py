@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from emulator.files.whole_file import whole_file
+from emulator.report.ensemble_rows import ensemble_rows
 from emulator.report.panel import sections
 from emulator.report.style import Panel, figures
 from emulator.report.tables import climate_rows, rows_to_csv, scenario_rows, to_csv, to_json
@@ -52,8 +53,8 @@ def render(view: View, title: str, written: str = "") -> str:
 
 
 def write_page(view: View, folder: Path, title: str, source: str) -> None:
-    """report.html, scores.csv and scores.json into a folder, and long_runs.csv and scenarios.csv where there are such scores;
-    `source` is named in the footer.
+    """report.html, scores.csv and scores.json into a folder, and ensemble.csv, long_runs.csv and scenarios.csv where there
+    are such scores; `source` is named in the footer.
     """
     written = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {source}."
     files = {
@@ -61,7 +62,8 @@ def write_page(view: View, folder: Path, title: str, source: str) -> None:
         "scores.json": to_json(view),
         "report.html": render(view, title, written),
     }
-    for name, rows in (("long_runs.csv", climate_rows(view)), ("scenarios.csv", scenario_rows(view))):
+    tables = {"ensemble.csv": ensemble_rows, "long_runs.csv": climate_rows, "scenarios.csv": scenario_rows}
+    for name, rows in ((name, rows_of(view)) for name, rows_of in tables.items()):
         if rows:
             files[name] = rows_to_csv(rows)
         else:

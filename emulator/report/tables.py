@@ -8,6 +8,7 @@ import json
 import numpy as np
 
 from emulator.planet.calendar import lead_seconds
+from emulator.report.ensemble_rows import ensemble_curves
 from emulator.report.panels import conservation as budgets
 from emulator.report.panels.exchange import exchange_rows
 from emulator.report.panels.summary import verdict
@@ -82,6 +83,7 @@ def to_json(view: View) -> str:
             {"source": source, "what": name} | {k: v if isinstance(v, str) else _value(v) for k, v in found.items()}
             for source, name, found in exchange_rows(view)
         ],
+        "ensemble": ensemble_curves(view),
         "climate": climate_rows(view),
         "scenarios": scenario_rows(view),
         "climatology": view.scores.attrs.get("climatology"),

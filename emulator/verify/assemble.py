@@ -67,6 +67,8 @@ def assemble(
 def derive(sums: xr.Dataset) -> xr.Dataset:
     """Every metric whose sums a dataset of scores holds, intervals and significance; the sums stay in it."""
     mean = xr.Dataset({"members": sums["members"]})
+    if "map_channel" in sums.dims:
+        mean = mean.assign(initial_times=_at_channels(sums["count"], sums, "map_channel"))
     for group in all_statistics():
         known = [name for name in group.names if f"sum_{name}" in sums]
         if known:

@@ -67,7 +67,7 @@ def merge(parts: list[xr.Dataset]) -> xr.Dataset:
         raise ValueError(f"Expected parts without common initial times, got {shared} in two of them")
     sums = {}
     for name in map(str, first.data_vars):
-        if is_sum(name):
+        if is_sum(name) and all(name in part for part in parts):  # without TARP where the record holds verified times
             sums[name] = _added([part[name] for part in parts])
         elif name in _series() and all(name in part for part in parts):  # older scores have the squared errors alone
             sums[name] = xr.concat([part[name] for part in parts], "init_time").sortby("init_time")

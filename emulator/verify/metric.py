@@ -185,7 +185,8 @@ class Metric:
     Attributes:
       name: in scores.nc; title: on the page; label: one line that defines it.
       statistics: what it needs.
-      of: means over initial times by the statistics' names, with `members` by forecast -> the scores.
+      of: means over initial times by the statistics' names, with `members` by forecast, and `initial_times` by channel of
+        maps, region and lead -> the scores.
       units: "of the channel", "1", ...
       better: "lower", "higher", "one" or "zero", the value nearest to which is best; "" where no value is.
     """

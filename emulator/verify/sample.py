@@ -29,6 +29,7 @@ class Binning:
         lies above the threshold.
       members: of the largest ensemble.
       step_seconds: of the truth's fluxes.
+      overlap: whether the climatology's record holds verified times.
     """
 
     grid: Grid
@@ -41,6 +42,7 @@ class Binning:
     events: tuple[float, ...] = ()
     members: int = 1
     step_seconds: float = 0.0
+    overlap: bool = False
 
     @property
     def upper(self) -> np.ndarray:

@@ -57,6 +57,7 @@ def binning(
     events: tuple[float, ...] = EVENTS,
     members: int = 1,
     step_seconds: float = 0.0,
+    overlap: bool = False,
 ) -> Binning:
     """The binning of all samples; `weights` `(region, *grid.shape)`, the rest as in `Binning`."""
     valid = valid_times(alignment.init_time, alignment.lead_time)
@@ -72,6 +73,7 @@ def binning(
         tuple(events),
         members,
         step_seconds,
+        overlap,
     )
 
 

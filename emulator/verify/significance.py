@@ -1,5 +1,6 @@
 """How sure scores and differences between forecasts are, from their values at each initial time."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import xarray as xr
 from emulator.verify.sample import BASELINES
 
 LEVEL = 0.95
+LEAST_INDEPENDENT = 2  # samples that a series is worth: fewer would have no variance
 
 
 def references(scores: xr.Dataset) -> list[str]:
@@ -65,19 +67,27 @@ def inflation(series: np.ndarray) -> np.ndarray:
     Second-order autoregression, Geer (2016, Tellus A 68, 30229): with lag correlations r1, r2,
     phi1 = r1 (1 - r2) / (1 - r1^2), phi2 = (r2 - r1^2) / (1 - r1^2),
     k^2 = (1 - r1 phi1 - r2 phi2) / (1 - phi1 - phi2)^2. A fit that is not stationary falls back to first order.
+
+    Short series give correlations that are too small, since their own mean is taken out: of a first-order process with
+    correlation r by ((1 + r) / (1 - r) (1 - r^k) + 2 k r^k) / (n - k) at lag k (Kendall 1954, Biometrika 41, 403), which
+    is put back. As much as leaves two independent samples, and no more.
     """
-    anomaly = series - series.mean(axis=0)
+    count, anomaly = len(series), series - series.mean(axis=0)
     variance = np.mean(anomaly**2, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        first = np.mean(anomaly[1:] * anomaly[:-1], axis=0) / variance * len(series) / max(len(series) - 1, 1)
-        second = np.mean(anomaly[2:] * anomaly[:-2], axis=0) / variance * len(series) / max(len(series) - 2, 1)
-        first, second = np.clip(first, -0.99, 0.99), np.clip(second, -0.99, 0.99)
+        first, second = (
+            np.sum(anomaly[lag:] * anomaly[:-lag], axis=0) / variance / max(count - lag, 1) for lag in (1, 2)
+        )
+        first = np.clip(first, -0.99, 0.99)
+        first = np.clip(first + (1 + 3 * first) / max(count - 1, 1), -0.99, 0.99)
+        second = np.clip(second + ((1 + first) ** 2 + 4 * first**2) / max(count - 2, 1), -0.99, 0.99)
         phi1 = first * (1 - second) / (1 - first**2)
         phi2 = (second - first**2) / (1 - first**2)
         squared = (1 - first * phi1 - second * phi2) / (1 - phi1 - phi2) ** 2
         stationary = (np.abs(phi2) < 1) & (phi1 + phi2 < 1) & (phi2 - phi1 < 1)
         squared = np.where(stationary, squared, (1 + first) / (1 - first))
-    return np.sqrt(np.maximum(np.nan_to_num(squared, nan=1.0, posinf=1.0), 1.0))
+    squared = np.nan_to_num(squared, nan=1.0, posinf=1.0)
+    return np.sqrt(np.clip(squared, 1.0, max(1.0, count / LEAST_INDEPENDENT)))
 
 
 def mean_interval(series: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,6 +108,15 @@ def mean_interval(series: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray,
     return mean, half, np.where(error > 0, p_value, np.where(mean == 0, 1.0, 0.0))
 
 
+def half_width(square: xr.DataArray, mean: xr.DataArray, count: xr.DataArray, level: float) -> xr.DataArray:
+    """Half-width of the interval of a mean over `count` independent initial times, from the means of the values' squares
+    and of the values: Student's t at a confidence of `level`. NaN for fewer than 4."""
+    freedom = count.where(count >= 4) - 1
+    factors = {n: student_quantile(0.5 + level / 2, n) for n in np.unique(freedom.values[freedom.notnull().values])}
+    factor = xr.apply_ufunc(np.vectorize(lambda n: factors.get(n, np.nan), otypes=[np.float64]), freedom)
+    return factor * np.sqrt((square - mean**2).clip(0) / freedom)
+
+
 def bootstrap_rmse(squared_error: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """Interval of the root mean square error: squared errors `(n, ...)` -> `(2, ...)`, lower and upper.
 
@@ -109,7 +128,8 @@ def bootstrap_rmse(squared_error: np.ndarray, level: float = LEVEL, draws: int =
 def bootstrap_mean(series: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """Interval of the mean of `(n, ...)` in order of initial time -> `(2, ...)`, lower and upper.
 
-    Moving circular blocks of n^(1/3) initial times are drawn and averaged. NaN for fewer than 4 samples.
+    Moving circular blocks of n^(1/3) initial times are drawn and averaged. The percentiles lie further out than the level
+    by what Student's t is wider than what is drawn (Hesterberg 2015, Am. Stat. 69, 371). NaN for fewer than 4 samples.
     """
     count = len(series)
     if count < 4:
@@ -119,11 +139,14 @@ def bootstrap_mean(series: np.ndarray, level: float = LEVEL, draws: int = 1000, 
     picks = ((starts[..., None] + np.arange(length)) % count).reshape(draws, -1)[:, :count]
     share = np.zeros((draws, count))
     np.add.at(share, (np.arange(draws)[:, None], picks), 1.0 / count)
+    blocks = count / length
+    wide = student_quantile(0.5 + level / 2, blocks - 1) * math.sqrt(blocks / (blocks - 1))
+    tail = 0.5 * math.erfc(wide / math.sqrt(2))
     flat = series.reshape(count, -1)
     result = np.empty((2, flat.shape[1]))
     for start in range(0, flat.shape[1], 4096):  # bounded memory: draws x 4096
         means = share @ flat[:, start : start + 4096]
-        result[:, start : start + 4096] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        result[:, start : start + 4096] = np.quantile(means, [tail, 1 - tail], axis=0)
     return result.reshape(2, *series.shape[1:])
 
 
@@ -165,8 +188,6 @@ def _incomplete_beta(x: np.ndarray, a: float, b: float) -> np.ndarray:
 
 
 def _beta_fraction(x, a, b):
-    from math import lgamma
-
     tiny = 1e-300
     c, d = np.ones_like(x), 1 / _away(1 - (a + b) * x / (a + 1), tiny)
     fraction = d
@@ -180,7 +201,7 @@ def _beta_fraction(x, a, b):
         if np.all(np.abs(d * c - 1) < 1e-15):
             break
     with np.errstate(divide="ignore"):
-        front = np.exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * np.log(x) + b * np.log1p(-x))
+        front = np.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * np.log(x) + b * np.log1p(-x))
     return front * fraction / a
 
 

@@ -119,7 +119,8 @@ def score_inits(
     """Scores and audits of the initial times at the positions `todo`, without cases to look at."""
     truth, alignment, count = inputs.truth, inputs.alignment.at(todo), len(inputs.variables)
     step = float(truth.attrs.get("time_step_seconds", 0))
-    bins = binning(inputs.grid, inputs.weights, alignment, inputs.options.events, max(inputs.members), step)
+    most = max(inputs.members)
+    bins = binning(inputs.grid, inputs.weights, alignment, inputs.options.events, most, step, inputs.overlap)
     with engine(count + len(inputs.audited) + 1) as (threads, done):
         results = score_variables(inputs.variables, inputs.recipe, bins, done, threads)
         scores = assemble(results, bins, list(inputs.forecasts), list(inputs.regions), inputs.members)

@@ -1,16 +1,19 @@
 """Panels of ensembles, extremes, strata and long runs: what they say is what the scores hold."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import xarray as xr
 from made_scores import long_run, made_analysis, made_forecast_store, verified
 
+from emulator.report.ensemble_rows import ensemble_rows
 from emulator.report.gate import judge
 from emulator.report.page import render
 from emulator.report.panels import climate, extremes
 from emulator.report.panels.breakdown import strata_table
+from emulator.report.panels.calibration import chance
 from emulator.report.style import figures
 from emulator.report.tables import to_json
 from emulator.report.view import View
@@ -58,6 +61,11 @@ def test_the_page_of_an_ensemble_has_its_panels(scores):
         "Spread and error of the ensemble",
         "Where the truth ranks among the members",
         "Probabilities of extremes",
+        "Spread over error by scale",
+        "Where the truth's field ranks among the members'",
+        "Coverage of whole fields (TARP)",
+        "What the forecast of extremes is worth",
+        "CRPS of the tail",
         "Extremes.",
         "Mean bias of the long run",
         "Zonal means, annual cycle and blocking",
@@ -65,6 +73,22 @@ def test_the_page_of_an_ensemble_has_its_panels(scores):
     ):
         assert title in text, title
     assert "http://" not in text.replace("http://www.w3.org", "") and "<script" not in text
+
+
+def test_rows_and_curves_of_an_ensemble_are_its_scores(scores):
+    view = View(scores)
+    rows = ensemble_rows(view)
+    assert len(rows) == np.prod([scores.sizes[n] for n in ("forecast", "map_channel", "region", "lead_time")])
+    place = {"forecast": "ensemble", "region": "tropics", "lead_time": "72h"}
+    row = next(r for r in rows if (r["forecast"], r["region"], r["lead_days"]) == ("ensemble", "tropics", 3.0))
+    at = scores.sel(place | {"channel": row["channel"], "map_channel": row["channel"]})
+    for name in ("crps", "energy_score", "spread_skill", "variogram", "tarp_departure", "tarp_flag"):
+        np.testing.assert_allclose(row[name], at[name])
+    np.testing.assert_allclose(row["twcrps_above_0.95"], at["twcrps"].sel(event=0.95))
+    curves = json.loads(to_json(view))["ensemble"]
+    curve = next(c for c in curves if c["score"] == "field_rank_histogram" and c["pre_rank"] == "energy")
+    assert curve["rank"] == list(range(6)) and sum(curve["values"]) == pytest.approx(1)
+    assert ensemble_rows(View(scores.assign(members=scores["members"] * 0 + 1))) == []
 
 
 def test_the_gate_sees_an_ensemble_that_has_lost_its_spread(scores):
@@ -113,3 +137,17 @@ def test_error_by_hour_adds_up_to_the_whole(scores):
     whole = np.sqrt(sum(float(p.sum()) for p in parts) / error.size)
     rmse = scores["rmse"].sel(forecast="ensemble", region="global", channel="surface_pressure").isel(lead_time=-1)
     np.testing.assert_allclose(whole, rmse, rtol=1e-12)
+
+
+def test_bars_of_few_initial_times_have_the_binomials_range():
+    low, high = chance(12, 11)
+    shares = [math.comb(12, k) * (1 / 11) ** k * (10 / 11) ** (12 - k) for k in range(13)]
+    assert sum(shares[low : high + 1]) >= 0.9
+    assert sum(shares[: low + 1]) >= 0.05 > sum(shares[:low]) and sum(shares[high:]) > 0.05 >= sum(shares[high + 1 :])
+
+
+def test_the_page_says_that_coverage_is_left_out_where_its_references_are_verified(scores):
+    without = scores.drop_vars([name for name in scores if "tarp" in str(name)])
+    without.attrs["climatology_overlap"] = 1
+    text = render(View(without), "Ensemble")
+    assert "Coverage of whole fields (TARP) is left out" in text and "Coverage of whole fields (TARP)<" not in text

@@ -40,6 +40,7 @@ def means(forecast, truth, limits, weights=EQUAL, mask=None):
     for name, values in found.items():
         dims = ("event", "probability_bin") if name in events.RELIABILITY else ("event",)
         named[name] = (dims, values.mean(axis=0)[:, 0, 0])
+    named |= {"members": len(forecast), "initial_times": len(truth)}
     return xr.Dataset(named, {"event": [0.3, 0.7]})
 
 

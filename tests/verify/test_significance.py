@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import xarray as xr
 
 from emulator.verify.significance import (
+    bootstrap_mean,
     bootstrap_rmse,
     false_discovery,
+    half_width,
     inflation,
     mean_interval,
     student_cdf,
@@ -67,3 +70,68 @@ def test_false_discovery_by_hand():
     p = np.array([1, 4, 19, 95, 201, 278, 298, 344, 459, 3240, 4262, 5719, 6528, 7590, 10000]) / 1e4
     np.testing.assert_array_equal(false_discovery(p), np.arange(15) < 4)
     assert not false_discovery(np.full((2, 2), np.nan)).any()
+
+
+FALSE_ALARMS = {  # of equal forecasts at a level of 5 %, as in docs/verification.md: by correlation and initial times
+    0.0: {6: 0.04, 12: 0.04, 20: 0.04, 60: 0.04, 200: 0.05},
+    0.3: {6: 0.08, 12: 0.08, 20: 0.08, 60: 0.07, 200: 0.06},
+    0.6: {6: 0.18, 12: 0.14, 20: 0.13, 60: 0.08, 200: 0.06},
+}
+MISSES = {  # of the bootstrap's interval of 95 %
+    0.0: {12: 0.06, 20: 0.05, 60: 0.05, 200: 0.05},
+    0.3: {12: 0.11, 20: 0.09, 60: 0.07, 200: 0.07},
+    0.6: {12: 0.23, 20: 0.18, 60: 0.13, 200: 0.11},
+}
+
+
+def within(share: float, stated: float, series: int) -> bool:
+    """Whether a share of series is the stated one: within three standard errors and the half per cent of its rounding."""
+    return abs(share - stated) < 3 * np.sqrt(stated * (1 - stated) / series) + 0.005
+
+
+@pytest.mark.parametrize(("correlation", "count"), [(0.0, 20), (0.3, 60), (0.6, 12)])
+def test_equal_forecasts_differ_as_often_as_the_documentation_says(correlation, count):
+    p_value = mean_interval(autoregression(count, (correlation, 0.0), 1000, seed=count))[2]
+    assert within(np.mean(p_value < 0.05), FALSE_ALARMS[correlation][count], 1000)
+
+
+@pytest.mark.parametrize(("correlation", "count"), [(0.0, 20), (0.3, 60)])
+def test_bootstrapped_intervals_miss_as_often_as_the_documentation_says(correlation, count):
+    low, high = bootstrap_mean(autoregression(count, (correlation, 0.0), 1000, seed=count + 1))
+    assert within(np.mean((low > 0) | (high < 0)), MISSES[correlation][count], 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("correlation", sorted(FALSE_ALARMS))
+def test_every_rate_of_the_documentation_over_4000_series(correlation):
+    for count, stated in FALSE_ALARMS[correlation].items():
+        series = autoregression(count, (correlation, 0.0), 4000, seed=100 + count)
+        assert within(np.mean(mean_interval(series)[2] < 0.05), stated, 4000), count
+        if count in MISSES[correlation]:
+            low, high = bootstrap_mean(series)
+            assert within(np.mean((low > 0) | (high < 0)), MISSES[correlation][count], 4000), count
+
+
+def test_lags_of_a_short_series_are_those_of_its_process():
+    short = autoregression(20, (0.6, 0.0), 4000, seed=3)
+    # Variance of a mean of 20 over that of independent samples: 1 + 2 sum (1 - k / n) r^k.
+    lags = np.arange(1, 20)
+    expected = np.sqrt(1 + 2 * ((1 - lags / 20) * 0.6**lags).sum())
+    np.testing.assert_allclose(np.median(inflation(short)), expected, rtol=0.1)
+    # No series is worth fewer than two independent samples: a trend would leave none.
+    np.testing.assert_allclose(inflation(np.arange(6.0)), np.sqrt(6 / 2))
+
+
+def test_families_of_null_hypotheses_are_rejected_in_5_percent():
+    families = np.random.default_rng(4).random((1000, 20))
+    assert 0.03 < np.mean([false_discovery(p).any() for p in families]) < 0.07
+
+
+def test_half_widths_from_sums_are_those_of_the_series():
+    series = np.random.default_rng(5).standard_normal((9, 3))
+    count = xr.DataArray([9, 9, 3], dims="x")
+    square, mean = (xr.DataArray((series**power).mean(axis=0), dims="x") for power in (2, 1))
+    found = half_width(square, mean, count, 0.9)
+    expected = student_quantile(0.95, 8) * series.std(axis=0, ddof=1) / 3
+    np.testing.assert_allclose(found[:2], expected[:2])
+    assert np.isnan(found[2])

@@ -67,6 +67,10 @@ def caveats(view: View) -> list[str]:
             "The climatology was made from a period that holds verified times, which favours it: where no period is given, "
             f"and the truth has less than {SHORTEST_DAYS} days before the first initial time, it is made from all of it."
         )
+        if view.ensembles():
+            sentences.append(
+                "Coverage of whole fields (TARP) is left out: its references would be verified themselves."
+            )
     for kind, what in (("dropped_inits", "initial times"), ("dropped_leads", "leads")):
         for name, lost in view.note(kind).items():
             if lost:

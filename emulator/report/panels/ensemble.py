@@ -103,6 +103,11 @@ def reliability_panel(view: View) -> Panel | None:
         was = at["sum_reliability_event"].values[given] / weight[given]
         axis, colour = axes[position], FORECAST_COLOURS[position]
         axis.plot([0, 1], [0, 1], color=PALE, linewidth=1.2)
+        if "reliability_bar" in view.scores:
+            bars = (
+                view.scores["reliability_bar"].sel(place | {"map_channel": channel}).isel(lead_time=lead).values[given]
+            )
+            axis.errorbar(said, said, bars, fmt="none", ecolor=GREY, elinewidth=0.9, capsize=2)
         base = at["sum_reliability_event"].values.sum() / weight.sum()
         axis.axhline(base, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
         axis.plot(said, was, color=colour)
@@ -120,10 +125,10 @@ def reliability_panel(view: View) -> Panel | None:
     return Panel(
         "Probabilities of extremes",
         f"{name} at {view.unit} {view.leads[lead]:g}: the event is a value {kind} the {100 * event:g} % quantile of its "
-        "hour, season and place. Size of the dots: how often a probability was given. Dotted: how often the event happened "
-        "at all.",
-        "When 30 % is forecast it should happen in 30 % of the cases: the points then lie on the diagonal. Below it the "
-        "forecast cries wolf. The ROC curve shows what hit rate costs which false alarm rate: an area of 0.5 is no skill, "
-        "1 perfect.",
+        "hour, season and place. Size of the dots: how often a probability was given. Bars: where nine of ten dots of a "
+        "reliable forecast lie, from the differences between initial times. Dotted: how often the event happened at all.",
+        "When 30 % is forecast it should happen in 30 % of the cases: the points then lie on the diagonal, within the bars. "
+        "Below it the forecast cries wolf. The ROC curve shows what hit rate costs which false alarm rate: an area of 0.5 is "
+        "no skill, 1 perfect.",
         svg(figure, f"Reliability and ROC of {name}.", "reliability"),
     )

@@ -4,6 +4,7 @@ Members come first, `(member, ..., cell)`. All are functions of one verification
 """
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
@@ -50,31 +51,43 @@ def crps_terms(members: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
     The double sum by ranks: `sum_k (2k - M - 1) x_(k)` over the sorted members is half of it. Raises `ValueError` for
     fewer than 2 members.
     """
-    count = len(members)
-    if count < 2:
-        raise ValueError(f"Expected at least 2 members for the fair CRPS, got {count}")
-    ordered = ascending(members)
+    if len(members) < 2:
+        raise ValueError(f"Expected at least 2 members for the fair CRPS, got {len(members)}")
+    return sorted_crps_terms(ascending(members), len(members), truth)
+
+
+def sorted_crps_terms(ordered: Iterable[np.ndarray], count: int, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`crps_terms` of `count` members in ascending order, one field after the other; of a single one the second is 0."""
     pairs, absolute = np.zeros(truth.shape), np.zeros(truth.shape)
     for index, member in enumerate(ordered):
         pairs += (2.0 * index + 1 - count) * member
         absolute += np.abs(member - truth)
-    return absolute / count, pairs * (2.0 / (count * (count - 1)))
+    return absolute / count, pairs * (2.0 / max(count * (count - 1), 1))
 
 
 def fair_energy_score(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
     """Fair energy score of the fields of a region: `(member, row, cell)` and `(row, cell)` -> `(row, region)`.
 
     `(1/M) sum |x_m - o| - 1/(2M(M-1)) sum sum |x_i - x_j|` with the root of the area mean of the squared difference as norm
-    (Gneiting and Raftery 2007, eq. 21, in the fair form). The norms of all pairs from one product of departures from the
-    ensemble mean, which keeps the precision that fields with a large mean would lose.
+    (Gneiting and Raftery 2007, eq. 21, in the fair form).
     """
     count = len(members)
-    centre = members.mean(axis=0)
-    vectors = np.concatenate([members - centre, (truth - centre)[None]])  # (M + 1, row, cell)
+    distance = distances(np.concatenate([members, truth[None]]), members.mean(axis=0), weights, mask)
+    first, second = np.triu_indices(count, 1)
+    apart = distance[..., first, second].sum(axis=-1)
+    return distance[..., :-1, -1].mean(axis=-1) - apart / (count * (count - 1))
+
+
+def distances(fields: np.ndarray, centre: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
+    """Root of the area mean of the squared difference of any two of n fields `(n, row, cell)`: `(row, region, n, n)`.
+
+    All from one product of departures from a `centre` `(row, cell)` amid them, which keeps the precision that fields with a
+    large mean would lose. NaN where a field that counts is not finite.
+    """
+    vectors = fields - centre
     share = weights if mask is None else None
-    result = np.empty((truth.shape[0], len(weights)))
-    upper = np.triu_indices(count, 1)
-    for row in range(truth.shape[0]):
+    result = np.empty((vectors.shape[1], len(weights), len(vectors), len(vectors)))
+    for row in range(vectors.shape[1]):
         fields = vectors[:, row]
         if mask is not None:
             fields = np.where(mask[row], fields, 0.0)
@@ -86,8 +99,7 @@ def fair_energy_score(members: np.ndarray, truth: np.ndarray, weights: np.ndarra
             kept = fields[:, inside]
             gram = (kept * weight[inside]) @ kept.T
             square = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
-            distance = np.sqrt(np.maximum(square, 0.0))
-            result[row, region] = distance[:-1, -1].mean() - distance[:-1, :-1][upper].sum() / (count * (count - 1))
+            result[row, region] = np.sqrt(np.maximum(square, 0.0))
     return result
 
 
@@ -105,9 +117,12 @@ def rank_counts(members: np.ndarray, truth: np.ndarray, weights: np.ndarray, mas
         area_means(((below <= rank) & (rank <= below + equal)) / (equal + 1), weights, mask)
         for rank in range(len(members) + 1)
     ]
-    result = np.stack(shares, axis=-1)
-    broken = area_means(np.where(np.isfinite(members).all(axis=0), 0.0, np.nan), weights, mask)
-    return result + broken[..., None]
+    return np.stack(shares, axis=-1) + broken(members, weights, mask)[..., None]
+
+
+def broken(members: np.ndarray, weights: np.ndarray, mask=None) -> np.ndarray:
+    """NaN in the regions where a member `(member, ..., cell)` that counts is not finite, 0 elsewhere: `(..., region)`."""
+    return area_means(np.where(np.isfinite(members).all(axis=0), 0.0, np.nan), weights, mask)
 
 
 def ascending(members: np.ndarray) -> list[np.ndarray]:

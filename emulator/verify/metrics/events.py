@@ -4,13 +4,17 @@ A forecast is a probability, the share of members beyond the threshold; a single
 an area mean of one sample, so that it adds up over initial times; the scores are functions of the means.
 """
 
+import dataclasses
+
 import numpy as np
 import xarray as xr
 
 from emulator.verify.metric import Sample, Statistics, area_means, metric, ratio
+from emulator.verify.significance import half_width
 
 EVENT_STATISTICS = ("hit", "miss", "false_alarm", "brier", "brier_correction")
 RELIABILITY = ("reliability_weight", "reliability_probability", "reliability_event")
+BAR = 0.9  # share of reliable forecasts whose points lie within the bars of the reliability diagram
 BINS = 11  # probabilities 0, 0.1, ..., 1: exact for 10 members
 
 
@@ -124,6 +128,13 @@ def _reliability(sample: Sample) -> dict:
     return reliability_statistics(*sample.once(fields_of), sample.weights, sample.mask)
 
 
+def _squares(sample: Sample) -> dict:
+    known = sample.statistics
+    if "reliability_event" not in known:
+        return {}
+    return {"reliability_square": (known["reliability_event"] - known["reliability_probability"]) ** 2}
+
+
 AXIS = {"event": lambda binning: binning.events}
 THRESHOLDS = {"thresholds": lambda binning: lambda samples: quantiles(samples, binning.events)}
 EVENTS = Statistics(
@@ -145,6 +156,8 @@ PROBABILITIES = Statistics(
     wanted=lambda variable, binning: bool(binning.events) and binning.members > 1,
     normals=THRESHOLDS,
 )
+
+CONSISTENCY = dataclasses.replace(PROBABILITIES, names=("reliability_square",), of=_squares)
 
 
 @metric("Base rate", (EVENTS,))
@@ -213,3 +226,12 @@ def roc_area(mean):
     first, second = slice(None, -1), slice(1, None)
     width, height = part(false, second) - part(false, first), part(hit, second) + part(hit, first)
     return (width * height / 2).sum("probability_bin", skipna=False)
+
+
+@metric("Reliability bar", (PROBABILITIES, CONSISTENCY))
+def reliability_bar(mean):
+    """half-width around the mean probability of the range that holds 90 % of a reliable forecast's frequencies, by bin"""
+    # Broecker and Smith (2007) draw independent cases; cells of one field are not, so that initial times are the cases here.
+    excess = mean["reliability_event"] - mean["reliability_probability"]
+    bar = half_width(mean["reliability_square"], excess, mean["initial_times"], BAR)
+    return ratio(bar, mean["reliability_weight"]).transpose(*excess.dims)

@@ -179,17 +179,19 @@ def last_resolved(ratio: np.ndarray, threshold: float = 0.5) -> float:
     return float(last) if last else float("nan")
 
 
-def _of(samples: list[Sample]) -> dict:
-    """Power of every source by one transform; of an ensemble the mean over members, each of which has a member's spectrum.
+def power_where_it_exists(fields: np.ndarray, sample: Sample) -> np.ndarray:
+    """Power of fields of a sample's variable, `(n, lead, level, cell)` -> `(n, lead, level, wavenumber)`.
 
-    What does not exist is filled smoothly, in every source alike.
+    What does not exist is filled smoothly, in every field alike.
     """
-    grid, exists = samples[0].binning.grid, samples[0].exists
-    fields = np.concatenate([sample.members for sample in samples])
+    grid, exists = sample.binning.grid, sample.exists
     fields = fields.reshape(*fields.shape[:-1], *grid.shape)
-    if exists is not None:
-        fields = filled(fields, exists.reshape(-1, *grid.shape))
-    power = power_spectrum(fields, grid)
+    return power_spectrum(fields if exists is None else filled(fields, exists.reshape(-1, *grid.shape)), grid)
+
+
+def _of(samples: list[Sample]) -> dict:
+    """Power of every source by one transform; of an ensemble the mean over members, each of which has a member's spectrum."""
+    power = power_where_it_exists(np.concatenate([sample.members for sample in samples]), samples[0])
     ends = np.cumsum([len(sample.members) for sample in samples])[:-1]
     return {"power": np.stack([members.mean(axis=0) for members in np.split(power, ends)])}
 
