@@ -133,7 +133,7 @@ def check_kind(config, analysis, members: int) -> None:
     kind = config.analysis.kind
     if analysis.ensemble and members < 2:
         raise ValueError(f"Expected at least 2 members for an analysis of kind {kind}, got {members}")
-    if analysis.static and members > 1:
+    if analysis.static and not analysis.ensemble and members > 1:
         raise ValueError(f"Expected one member for an analysis of kind {kind}, got {members}")
     if not analysis.several_times and config.window > 1:
         raise ValueError(f"Expected a window of one time for an analysis of kind {kind}, got {config.window}")

@@ -6,7 +6,9 @@ errors grow with distance (Gaspari and Cohn 1999). With m members, background pe
     P = ((m - 1) / rho + Y^T R^-1 Y)^-1,  w = P Y^T R^-1 (y - mean of Y),  W = ((m - 1) P)^1/2,
 
 and members become `mean + X (w + W)`. The ensemble is inflated by the factor rho of its covariance, and afterwards relaxed to
-the spread that it had (Whitaker and Hamill 2012), which is largest where observations are dense.
+the spread that it had (Whitaker and Hamill 2012), which is largest where observations are dense. `w + W` varies as smoothly
+as the observations' weights do, so that it may be found for a part of the columns and interpolated between them (Yang et al.
+2009).
 """
 
 import dataclasses
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.assimilation.coarse_cells import CoarseCells
 from emulator.assimilation.kinds.registry import assimilation
 from emulator.assimilation.localisation import gaspari_cohn
 from emulator.assimilation.window import Analysis, Observed, Window, equivalents
@@ -37,6 +40,7 @@ class LetkfOptions(Options):
     )
     inflation: float = option(1.0, "factor of the background's covariance", minimum=1)
     relaxation: float = option(0.0, "to the spread of the background: 0 none, 1 all of it", minimum=0, maximum=1)
+    every: int = option(1, "cells along each axis from one with weights of its own to the next; 1: all have", minimum=1)
 
 
 @assimilation("letkf", LetkfOptions)
@@ -89,21 +93,28 @@ class Letkf:
         `near`: weights of the sites in every cell, `(cell, site)`. `vertical`: those of the observations.
         """
         members, shape = len(moved), moved.shape
-        products, pulls = local.summed(vertical)
         cells = int(np.prod(shape[2:]))
         perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
-        block = max(1, BLOCK_NUMBERS // (members * members * 4))
-        for first in range(0, cells, block):
-            rows = slice(first, min(first + block, cells))
-            product = (near[rows] @ products).unflatten(-1, (members, members))
-            transform = self._transform(product, near[rows] @ pulls)
+        products, pulls = local.summed(vertical)
+        coarse = CoarseCells.of(shape[2:], self.options.every) if self.options.every > 1 else None
+        if coarse is not None:
+            own = near[coarse.cells]
+            between = torch.cat([self._transform(own[rows], products, pulls) for rows in _blocks(len(own), members)])
+        for rows in _blocks(cells, members):
+            if coarse is None:
+                transform = self._transform(near[rows], products, pulls)
+            else:
+                transform = coarse.between(between, rows)
             found[:, :, rows] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, rows], transform)
         return self._relaxed(moved, found.view(shape))
 
-    def _transform(self, product: Tensor, pull: Tensor) -> Tensor:
-        """`w + W` of some cells, `(cell, member, member)`, from `Y^T R^-1 Y` and `Y^T R^-1 d` of each."""
-        members = product.shape[-1]
-        values, vectors = torch.linalg.eigh(product)
+    def _transform(self, near: Tensor, products: Tensor, pulls: Tensor) -> Tensor:
+        """`w + W` of some cells, `(cell, member, member)`, from `Y^T R^-1 Y` and `Y^T R^-1 d` of every site.
+
+        `near`: the sites' weights, `(cell, site)`.
+        """
+        members, pull = pulls.shape[1], near @ pulls
+        values, vectors = torch.linalg.eigh((near @ products).unflatten(-1, (members, members)))
         inverse = 1 / (values.clamp(min=0) + (members - 1) / self.options.inflation)
         mean = vectors @ (inverse[:, :, None] * (vectors.mT @ pull[:, :, None]))
         root = (vectors * ((members - 1) * inverse).sqrt()[:, None]) @ vectors.mT
@@ -117,6 +128,12 @@ class Letkf:
         spread, analysed = before.std(0), (found - mean).std(0)
         factor = 1 + self.options.relaxation * (spread - analysed) / analysed.clamp(min=1e-300)
         return mean + (found - mean) * torch.where(analysed > 0, factor, torch.ones_like(factor))
+
+
+def _blocks(cells: int, members: int) -> list[slice]:
+    """Cells in parts whose matrices are few enough to hold."""
+    block = max(1, BLOCK_NUMBERS // (members * members * 4))
+    return [slice(first, min(first + block, cells)) for first in range(0, cells, block)]
 
 
 class _Sites:
