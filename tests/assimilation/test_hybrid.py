@@ -65,9 +65,8 @@ def test_between_coarse_cells_what_is_linear_is_exact(shape, every):
     axes = np.meshgrid(*map(np.arange, shape), indexing="ij")
     plane = torch.from_numpy(sum((k + 2.0) * axis for k, axis in enumerate(axes))).flatten()
     own = torch.stack([plane[coarse.cells], -plane[coarse.cells]], 1)
-    found = torch.cat([coarse.between(own, slice(0, 3)), coarse.between(own, slice(3, None))])
+    found = torch.cat([coarse.between(own, slice(0, 1)), coarse.between(own, slice(1, None))])
     torch.testing.assert_close(found, torch.stack([plane, -plane], 1))
-    torch.testing.assert_close(coarse.share.sum(0), torch.ones(len(plane)).double())
     assert set(coarse.cells.tolist()) >= {0, len(plane) - 1}
 
 

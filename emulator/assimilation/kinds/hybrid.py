@@ -11,6 +11,7 @@ by the gain `K_e + b K_s (1 - H K_e)`; the members' departures from it are those
 import dataclasses
 from typing import Literal
 
+from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.kinds.letkf import Letkf, LetkfOptions
 from emulator.assimilation.kinds.optimal_interpolation import OptimalInterpolation, OptimalInterpolationOptions
 from emulator.assimilation.kinds.registry import assimilation
@@ -38,6 +39,10 @@ class Hybrid:
         self.weight, self._members = options.static_weight, Letkf(options)
         of_mean = OptimalInterpolationOptions(tolerance=options.tolerance, iterations=options.iterations)
         self._mean = OptimalInterpolation(of_mean)
+
+    def expect(self, geometry: Geometry) -> None:
+        """Raises `ValueError` as LETKF does."""
+        self._members.expect(geometry)
 
     def analyse(self, window: Window) -> Analysis:
         members = self._members.analyse(window)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from emulator.assimilation.coarse_cells import CoarseCells
+from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.kinds.registry import assimilation
 from emulator.assimilation.localisation import gaspari_cohn
 from emulator.assimilation.window import Analysis, Observed, Window, equivalents
@@ -54,6 +55,11 @@ class Letkf:
 
     def __init__(self, options: LetkfOptions):
         self.options = options
+
+    def expect(self, geometry: Geometry) -> None:
+        """Raises `ValueError` where weights are wanted between cells that no axes order."""
+        if self.options.every > 1 and geometry.grid.is_points:
+            raise ValueError(f"Expected every of 1 on a list of cells, which no axes order, got {self.options.every}")
 
     def analyse(self, window: Window) -> Analysis:
         background = window.background.double()
@@ -93,19 +99,20 @@ class Letkf:
         `near`: weights of the sites in every cell, `(cell, site)`. `vertical`: those of the observations.
         """
         members, shape = len(moved), moved.shape
-        cells = int(np.prod(shape[2:]))
-        perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
         products, pulls = local.summed(vertical)
         coarse = CoarseCells.of(shape[2:], self.options.every) if self.options.every > 1 else None
         if coarse is not None:
             own = near[coarse.cells]
-            between = torch.cat([self._transform(own[rows], products, pulls) for rows in _blocks(len(own), members)])
-        for rows in _blocks(cells, members):
+            between = torch.cat([self._transform(own[part], products, pulls) for part in _parts(len(own), members)])
+        perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
+        row = int(np.prod(shape[3:]))  # cells in each along the first axis
+        for part in _parts(shape[2], members, row):
+            cells = slice(part.start * row, part.stop * row)
             if coarse is None:
-                transform = self._transform(near[rows], products, pulls)
+                transform = self._transform(near[cells], products, pulls)
             else:
-                transform = coarse.between(between, rows)
-            found[:, :, rows] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, rows], transform)
+                transform = coarse.between(between, part)
+            found[:, :, cells] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, cells], transform)
         return self._relaxed(moved, found.view(shape))
 
     def _transform(self, near: Tensor, products: Tensor, pulls: Tensor) -> Tensor:
@@ -130,10 +137,10 @@ class Letkf:
         return mean + (found - mean) * torch.where(analysed > 0, factor, torch.ones_like(factor))
 
 
-def _blocks(cells: int, members: int) -> list[slice]:
-    """Cells in parts whose matrices are few enough to hold."""
-    block = max(1, BLOCK_NUMBERS // (members * members * 4))
-    return [slice(first, min(first + block, cells)) for first in range(0, cells, block)]
+def _parts(rows: int, members: int, cells: int = 1) -> list[slice]:
+    """Rows of so many cells in parts whose matrices are few enough to hold."""
+    part = max(1, BLOCK_NUMBERS // (4 * members**2 * cells))
+    return [slice(first, min(first + part, rows)) for first in range(0, rows, part)]
 
 
 class _Sites:
@@ -145,20 +152,23 @@ class _Sites:
 
     def __init__(self, observed: list[Observed], about: Tensor, misfit: Tensor):
         places = np.concatenate([np.stack([each.latitude, each.longitude], 1) for each in observed])
-        sites, of = np.unique(places, axis=0, return_inverse=True)
+        sites, of, numbers = np.unique(places, axis=0, return_inverse=True, return_counts=True)
         self.latitude, self.longitude = sites.T
         self.level = np.concatenate([each.level for each in observed])
-        self._of, self._count = torch.from_numpy(of.reshape(-1)), len(sites)
+        rows = torch.from_numpy(np.argsort(of.reshape(-1), kind="stable")).split(numbers.tolist())
+        self._parts = []  # places with as many observations: which, and the rows of each
+        for number in np.unique(numbers):
+            chosen = np.flatnonzero(numbers == number)
+            self._parts.append((torch.from_numpy(chosen), torch.stack([rows[place] for place in chosen])))
         self._about, self._misfit = about, misfit
 
     def summed(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """`Y^T R^-1 Y` and `Y^T R^-1 d` of every place, `(site, member^2)` and `(site, member)`, observations weighted."""
-        members, order = len(self._about), torch.argsort(self._of, stable=True)
-        products = self._about.new_zeros(self._count, members * members)
-        pulls = self._about.new_zeros(self._count, members)
-        for rows in order.split(max(1, BLOCK_NUMBERS // members**2)):
-            about = self._about[:, rows].mT
-            outer = (weight[rows, None, None] * about[:, :, None] * about[:, None]).flatten(1)
-            products.index_add_(0, self._of[rows], outer)
-            pulls.index_add_(0, self._of[rows], weight[rows, None] * about * self._misfit[rows, None])
+        members, sites = len(self._about), len(self.latitude)
+        products, pulls = self._about.new_empty(sites, members**2), self._about.new_empty(sites, members)
+        for places, rows in self._parts:
+            about = self._about.mT[rows]
+            weighted = about * weight[rows][:, :, None]
+            products[places] = (weighted.mT @ about).flatten(1)
+            pulls[places] = (weighted.mT @ self._misfit[rows][:, :, None])[:, :, 0]
         return products, pulls
