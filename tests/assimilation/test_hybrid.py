@@ -8,8 +8,11 @@ import torch
 from lorenz96 import COUNT, Dense, Ring
 
 from emulator.assimilation.coarse_cells import CoarseCells
+from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.window import Observed, Window
+from emulator.data.channels import Channels
+from emulator.planet.grid import Grid
 
 FAR = {"kind": "hybrid", "radius_km": 1e9, "tolerance": 1e-12}
 
@@ -80,3 +83,12 @@ def test_weights_between_cells_are_near_their_own(window):
         change.append(float((found - whole).square().mean().sqrt()))
     moved = float((whole - window.background).square().mean().sqrt())
     assert 0 < change[0] < 0.02 * moved and change[0] < change[1] < 0.5 * moved
+
+
+@pytest.mark.parametrize("kind", ["letkf", "hybrid"])
+def test_cells_in_a_list_have_weights_of_their_own(kind):
+    grid = Grid.points(np.array([-40.0, 0.0, 40.0, 0.0]), np.array([0.0, 90.0, 180.0, 270.0]), np.ones(4))
+    geometry = Geometry(grid, Channels(("surface_pressure",), (0,)), {})
+    build({"kind": kind}).expect(geometry)
+    with pytest.raises(ValueError, match="Expected every of 1 on a list of cells"):
+        build({"kind": kind, "every": 2}).expect(geometry)
