@@ -59,7 +59,7 @@ def read_columns(
         raise ValueError(f"Expected a table of emulator_schema {schema!r} at {path}, got {got!r}")
     if absent := [name for name in needed if name not in schema_of.names]:
         raise ValueError(f"Expected columns {', '.join(needed)} in {path}, it has no {', '.join(absent)}")
-    table = parquet.read_table(path, only and list(only), filters=times or None)
+    table = parquet.read_table(path, columns=only and list(only), filters=times or None)
     return {name: _array(pa, table.column(name)) for name in table.column_names}
 
 

@@ -1,7 +1,6 @@
 """A table with everything that observations can have wrong, through a cycle: counted with its reason, or said."""
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -13,14 +12,14 @@ from emulator.store.analysis import open_analysis
 from pipelines.cli import main
 
 TIME = "2001-01-14T06:00"
-BAD = {  # reason: (changes of one good report that is at 10 N, 20 E)
+BAD = {  # reason: what is changed in a good report, a hundredth of a degree away
     "no number": {"value": np.nan},
     "unknown operator": {"operator": "points"},
     "unknown variable": {"variable": "salinity"},
     "error not positive": {"error": -1.0},
     "outside the grid": {"latitude": 95.0},
     "below the ground": {"elevation": -5000.0},
-    "duplicate": {"longitude": 20.0},
+    "duplicate": {},
     "gross error": {"value": 5000.0},
 }
 
@@ -48,29 +47,27 @@ def cycled(finished, tmp_path):
 
 
 def good(finished) -> Observations:
-    """Reports of one time, the first at 10 N, 20 E."""
+    """Reports of one time."""
     nature = open_analysis(finished.parent / "run" / "analysis.zarr")
     network = {"name": "temp", "kind": "profiles", "errors": {"temperature": 1.0}, "share": 0.1}
-    table = em.observe({"networks": [network], "seed": 1}, nature, period=(TIME, TIME))
-    latitude, longitude = table.latitude.copy(), table.longitude.copy()
-    latitude[0], longitude[0] = 10.0, 20.0
-    return table.replace(latitude=latitude, longitude=longitude)
+    return em.observe({"networks": [network], "seed": 1}, nature, period=(TIME, TIME))
 
 
-def test_each_is_counted_with_its_reason_or_said(finished, cycled, tmp_path, caplog):
+def test_each_is_counted_with_its_reason_or_said(finished, cycled, tmp_path, capsys):
     table = good(finished)
     first = table.where([0])
     bad = []
-    for number, change in enumerate(BAD.values()):
-        place = {"longitude": 30.0 + number} | change
+    for number, (reason, change) in enumerate(BAD.items()):
+        moved = 0.0 if reason == "duplicate" else 0.01 * (number + 1)
+        place = {"longitude": first.longitude[0] + moved} | change
         bad.append(first.replace(**{name: np.array([value]) for name, value in place.items()}))
     later = first.replace(time=first.time + np.timedelta64(2, "D"))
-    with caplog.at_level(logging.INFO):
-        assert cycled(Observations.concat([table, *bad, later])) == 0
+    assert cycled(Observations.concat([table, *bad, later])) == 0
+    said = capsys.readouterr()
     (record,) = map(json.loads, (tmp_path / "cycle" / "windows.jsonl").read_text().splitlines())
     assert record["rejected"] == dict.fromkeys(BAD, 1)
     assert record["observations"] == len(table)
-    assert f"left out 1 of {len(table) + len(BAD) + 1} observations, of no window" in caplog.text
+    assert f"left out 1 of {len(table) + len(BAD) + 1} observations, of no window" in said.err + said.out
 
 
 def test_a_check_tells_of_observations_of_other_times(finished, cycled, capsys):
