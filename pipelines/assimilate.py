@@ -19,11 +19,12 @@ from emulator.store.schema import fingerprint
 from pipelines.assimilation import (
     check_covariance,
     check_source,
+    counted_around,
     digest_of_file,
     expect_states,
     forecasts_of,
-    observations_around,
     setup_of,
+    tell_left_out,
     without_places,
 )
 from pipelines.config import AssimilateConfig
@@ -50,6 +51,7 @@ def assimilate(config: AssimilateConfig) -> None:
     store = CycleStore(config.output, dataset, layout, times, config.window, 1, made)
     if store.is_complete():
         return
+    tell_left_out(config, times, TimeStep.of(dataset))
     setup = setup_of(config, dataset, forecasts, state)
     background = [StepResult(state, diagnostic, {}), *forecasts.steps(state, first, config.window - 1)]
     before, after = forecasts.forcing.later(first, -1), forecasts.forcing.later(times[-1], 1)
@@ -82,5 +84,5 @@ def check(config: AssimilateConfig, made: set[Path]) -> str:
     analysis = build(config.analysis.model_dump())
     check_kind(config, analysis, 1)
     expect_states(config, dataset, analysis)
-    count = observations_around(config, times, TimeStep.of(dataset))
-    return f"an analysis of kind {config.analysis.kind} of {times[0]} with {count} observations into {config.output}"
+    seen = counted_around(config, times, TimeStep.of(dataset))
+    return f"an analysis of kind {config.analysis.kind} of {times[0]} with {seen} into {config.output}"

@@ -48,12 +48,28 @@ def without_places(config: Config, analysis) -> tuple[Config, list[str]]:
     return config.model_copy(update={"analysis": own}), [analysis.digest]
 
 
-def observations_around(config: Config, times: list, step: TimeStep) -> int:
-    """How many observations are nearest to some times, a step apart. Raises `ValueError` for none."""
+def observations_around(config: Config, times: list, step: TimeStep) -> tuple[int, int]:
+    """How many observations are nearest to some times, a step apart, and how many others the table has."""
     half = (step.later(times[0], 1) - times[0]) / 2
-    if not (count := len(Observations.read(config.observations, (times[0] - half, times[-1] + half)))):
+    seen = Observations.times_in(config.observations)
+    inside = int(((seen > times[0] - half) & (seen <= times[-1] + half)).sum())
+    return inside, len(seen) - inside
+
+
+def counted_around(config: Config, times: list, step: TimeStep) -> str:
+    """What `observations_around` finds, in words. Raises `ValueError` for none."""
+    inside, others = observations_around(config, times, step)
+    if not inside:
         raise ValueError(f"Expected observations in {config.observations} from {times[0]} to {times[-1]}, got none")
-    return count
+    return f"{inside} observations" + (f" ({others} are of other times)" if others else "")
+
+
+def tell_left_out(config: Config, times: list, step: TimeStep) -> None:
+    """Says how many observations are of none of the times, a step apart."""
+    inside, others = observations_around(config, times, step)
+    if others:
+        of = f"{others} of {inside + others} observations"
+        log.log(logging.INFO if inside else logging.WARNING, "%s: left out %s, of no window", config.observations, of)
 
 
 def forecasts_of(config: Config, dataset: xr.Dataset, seed: int = 0) -> Forecasts:

@@ -22,12 +22,13 @@ from emulator.store.schema import fingerprint
 from pipelines.assimilation import (
     check_covariance,
     check_source,
+    counted_around,
     digest_of_file,
     expect_states,
     forecasts_of,
-    observations_around,
     setup_of,
     steps_of,
+    tell_left_out,
     without_places,
 )
 from pipelines.config import CycleConfig
@@ -52,6 +53,7 @@ def cycle(config: CycleConfig) -> None:
     store = store_of(config, dataset, source, forecasts, times[1:])
     if store.is_complete():
         return
+    tell_left_out(config, times[1:], TimeStep.of(dataset))
     first = stored_states(source, forecasts.layout.prognostic, dates)
     setup = setup_of(config, dataset, forecasts, first)
     done = store.begin({"analysis_kind": config.analysis.kind})
@@ -133,7 +135,7 @@ def check_kind(config, analysis, members: int) -> None:
     kind = config.analysis.kind
     if analysis.ensemble and members < 2:
         raise ValueError(f"Expected at least 2 members for an analysis of kind {kind}, got {members}")
-    if analysis.static and members > 1:
+    if analysis.static and not analysis.ensemble and members > 1:
         raise ValueError(f"Expected one member for an analysis of kind {kind}, got {members}")
     if not analysis.several_times and config.window > 1:
         raise ValueError(f"Expected a window of one time for an analysis of kind {kind}, got {config.window}")
@@ -152,7 +154,7 @@ def check(config: CycleConfig, made: set[Path]) -> str:
     expect_states(config, dataset, analysis)
     if config.initial.store is None or config.initial.store.exists() or config.initial.store not in made:
         initial_of(config, dataset)
-    seen = observations_around(config, times[1:], TimeStep.of(dataset))
+    seen = counted_around(config, times[1:], TimeStep.of(dataset))
     count = (len(times) - 1) // config.window
     span = np.datetime_as_string(np.array(times[:: len(times) - 1], "datetime64[s]"))
-    return f"{count} analyses of kind {config.analysis.kind} from {span[0]} to {span[1]} with {seen} observations"
+    return f"{count} analyses of kind {config.analysis.kind} from {span[0]} to {span[1]} with {seen}"

@@ -70,6 +70,8 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     if raw.get("cycle"):
         paths["rollout"]["store"] = at / "cycle" / "analysis.zarr"
         paths["verify"]["feedback"] = at / "cycle" / "feedback"
+        if rollout and "store" not in rollout and not judged.get("observations"):
+            paths["verify"]["held"] = {"persistence of the analyses": at / "cycle" / "analysis.zarr"}
     if isinstance(raw.get("train"), dict):
         for name in ("later_stores", "scenarios"):
             paths["stats"][name] = raw["train"].get(name) or []

@@ -10,6 +10,7 @@ from pathlib import Path
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.schema import grid_of
 from emulator.verify.driving import Driving
+from emulator.verify.held import Held
 from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.options import VerifyOptions
 from emulator.verify.stations import Observations
@@ -35,6 +36,7 @@ def inputs(config: VerifyConfig) -> Inputs:
     scenarios = config.scenarios and config.scenarios.model_dump()
     more = config.audit, config.long_runs, config.references, scenarios, config.oceans
     judged = config.forecasts | {name: Driving(path) for name, path in config.driving.items()}
+    judged |= {name: Held(path) for name, path in config.held.items()}
     found = open_inputs(truth, judged, options, *more)
     return found if config.feedback is None else dataclasses.replace(found, feedback=config.feedback)
 

@@ -117,3 +117,8 @@ class Observations:
         """What `write` wrote, or what of it lies `within` a window. Raises `ValueError` in a sentence for any other file."""
         found = read_columns(path, SCHEMA, NEEDED, window)
         return cls(**{field.name: found.get(field.name) for field in dataclasses.fields(cls)})
+
+    @staticmethod
+    def times_in(path) -> np.ndarray:
+        """Times of all rows of what `write` wrote, `(row,)`, without reading the rest. Raises `ValueError` as `read`."""
+        return np.asarray(read_columns(path, SCHEMA, NEEDED, only=("time",))["time"], "datetime64[ns]")

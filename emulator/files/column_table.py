@@ -32,10 +32,13 @@ def write_columns(path, columns: Mapping[str, np.ndarray], schema: str, units: M
     return Path(path)
 
 
-def read_columns(path, schema: str, needed: Sequence[str], window: tuple | None = None) -> dict[str, np.ndarray]:
+def read_columns(
+    path, schema: str, needed: Sequence[str], window: tuple | None = None, only: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
     """Columns by name, `(row,)`, texts as NumPy's.
 
     `window`: rows alone whose `time` is later than its start and not later than its end; the file's other parts are not read.
+    `only`: of these columns; None: of all.
 
     Raises `ValueError` in one sentence where nothing lies at the path, for a file that is no Parquet or of another schema,
     for one that lacks a column of `needed`, and without pyarrow.
@@ -56,7 +59,7 @@ def read_columns(path, schema: str, needed: Sequence[str], window: tuple | None 
         raise ValueError(f"Expected a table of emulator_schema {schema!r} at {path}, got {got!r}")
     if absent := [name for name in needed if name not in schema_of.names]:
         raise ValueError(f"Expected columns {', '.join(needed)} in {path}, it has no {', '.join(absent)}")
-    table = parquet.read_table(path, filters=times or None)
+    table = parquet.read_table(path, columns=only and list(only), filters=times or None)
     return {name: _array(pa, table.column(name)) for name in table.column_names}
 
 

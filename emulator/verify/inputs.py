@@ -15,7 +15,7 @@ from emulator.planet.calendar import TimeStep, in_nanoseconds, interval_starts
 from emulator.planet.grid import Grid
 from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
-from emulator.store.analysis import check_times
+from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import boundary_told, check_forecast, from_disk_names
 from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
@@ -23,6 +23,7 @@ from emulator.verify.align import Alignment, align, check_calendars, check_grids
 from emulator.verify.budgets import EnergyForm
 from emulator.verify.channels import ScoredVariable, channel_name, empty_inits, scored
 from emulator.verify.driving import Driving, on_domain
+from emulator.verify.held import Held, held
 from emulator.verify.options import ScenarioOptions, VerifyOptions
 from emulator.verify.scenarios import Scenarios
 from emulator.verify.stations import Observations, at_stations, station_weights
@@ -125,11 +126,12 @@ def open_inputs(
 ) -> Inputs:
     """Opens and checks everything. `truth`, and the forecasts by their names, are paths, URLs, patterns or datasets.
 
-    `truth` may be `Observations`, and a forecast a `Driving`, which is put on the truth's grid. `audit`: more forecasts whose
-    budgets are audited; `long_runs`: forecasts whose climate is scored; `references`: analyses in the place of the truth for
-    some of these, by their names; `scenarios`: what `scenarios.Scenarios` holds and its options, with paths in place of
-    datasets; `oceans`: of forecasts that were coupled with a network, by their names, what that forecast. Raises `ValueError`
-    in one sentence that names what differs.
+    `truth` may be `Observations`, and a forecast a `Driving`, which is put on the truth's grid, or `Held`: analyses that
+    stay as they are, which come last and are not audited. `audit`: more forecasts whose budgets are audited; `long_runs`:
+    forecasts whose climate is scored; `references`: analyses in the place of the truth for some of these, by their names;
+    `scenarios`: what `scenarios.Scenarios` holds and its options, with paths in place of datasets; `oceans`: of forecasts
+    that were coupled with a network, by their names, what that forecast. Raises `ValueError` in one sentence that names what
+    differs.
     """
     at_points = isinstance(truth, Observations)
     if at_points:
@@ -137,11 +139,15 @@ def open_inputs(
         audited, runs, beside = {}, {}, {}
     else:
         name, observed = _name(truth), _truth(truth)
+        kept = {name: source for name, source in forecasts.items() if isinstance(source, Held)}
+        stepped = {name: source for name, source in forecasts.items() if name not in kept}
         judged, more, runs = (
             {name: _judged(path, observed) for name, path in (paths or {}).items()}
-            for paths in (forecasts, audit, long_runs)
+            for paths in (stepped, audit, long_runs)
         )
-        audited, beside = judged | more, {name: _truth(path) for name, path in (references or {}).items()}
+        audited = judged | more
+        judged = judged | {name: held(_analyses(each.source), name, judged) for name, each in kept.items()}
+        beside = {name: _truth(path) for name, path in (references or {}).items()}
         if unknown := [name for name in beside if name not in runs]:
             raise ValueError(
                 f"Expected references of long runs ({', '.join(runs) or 'none'}), got one of {unknown[0]!r}"
@@ -211,6 +217,13 @@ def _truth(source) -> xr.Dataset:
     if not isinstance(source, xr.Dataset):
         return open_truth(source)
     return in_nanoseconds(check_times(source, _name(source)))
+
+
+def _analyses(source) -> xr.Dataset:
+    """The analyses of a path or dataset as Dask arrays, of which no more is read than is asked for."""
+    return (
+        source.chunk(time=1) if isinstance(source, xr.Dataset) else in_nanoseconds(open_analysis(source, {"time": 1}))
+    )
 
 
 def _judged(source, truth: xr.Dataset) -> xr.Dataset:

@@ -12,6 +12,7 @@ import xarray as xr
 from emulator.planet.calendar import valid_times
 from emulator.planet.grid import CLOSED
 from emulator.verify.align import Alignment
+from emulator.verify.analysis_errors import analysis_scores
 from emulator.verify.assemble import assemble, lacking, open_scores, part_path, write_scores
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps
@@ -165,7 +166,9 @@ def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None
     climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid, references=inputs.references)
     parts = [scores, cases, climate]
     parts += [scenario_scores(inputs.scenarios, inputs.grid)] if inputs.scenarios else []
-    parts += [feedback_scores(inputs.feedback), increment_scores(inputs.feedback)] if inputs.feedback else []
+    if inputs.feedback:
+        parts += [feedback_scores(inputs.feedback), increment_scores(inputs.feedback)]
+        parts += [analysis_scores(inputs, scores["channel"].values)]
     return xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="override")
 
 

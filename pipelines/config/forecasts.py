@@ -230,6 +230,11 @@ class _Judged(Model):
         json_schema_extra=NEW,
         description="name in the report: forecasts of a driving model on any grid, put on the truth's and scored too",
     )
+    held: dict[str, Location] = Field(
+        default_factory=dict,
+        json_schema_extra=NEW,
+        description="name in the report: analyses held as forecasts: persistence of a cycle's own, which is not the truth's",
+    )
     audit: dict[str, Location] = Field(
         default_factory=dict, description="more forecast stores whose budgets are audited, without being scored"
     )
@@ -260,13 +265,17 @@ class _Judged(Model):
 
     @pydantic.model_validator(mode="after")
     def _names_of_their_own(self) -> "_Judged":
-        for name in (*self.forecasts, *self.driving, *self.audit, *self.long_runs):
+        for name in (*self.forecasts, *self.driving, *self.held, *self.audit, *self.long_runs):
             if name in TAKEN or not name.strip():
                 raise ValueError(f"Expected names of forecasts other than {', '.join(TAKEN)}, got {name!r}")
         if self.driving and self.observations is not None:
             raise ValueError("Expected verify.driving with a truth store, got it with observations")
         if both := sorted(set(self.forecasts) & set(self.driving)):
             raise ValueError(f"Expected names in driving that forecasts does not have, got {both[0]!r} in both")
+        if self.held and (self.observations is not None or not self.forecasts):
+            raise ValueError("Expected verify.held with a truth store and beside forecasts, got it without")
+        if both := sorted(set(self.held) & {*self.forecasts, *self.driving}):
+            raise ValueError(f"Expected names in held that forecasts does not have, got {both[0]!r} in both")
         if both := sorted(set(self.forecasts) & set(self.audit)):
             raise ValueError(f"Expected names in audit that forecasts does not have, got {both[0]!r} in both")
         return self

@@ -141,9 +141,9 @@ main(["cycle", sys.argv[1]])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [5, 40, 80])
-@pytest.mark.parametrize("kind", ["3dvar", "letkf"])
+@pytest.mark.parametrize("kind", ["3dvar", "letkf", "hybrid"])
 def test_a_killed_cycle_ends_with_the_same_bits(finished, observed, kind, at, tmp_path):
-    more = LETKF if kind == "letkf" else {}
+    more = {} if kind == "3dvar" else LETKF | {"analysis": LETKF["analysis"] | {"kind": kind, "every": 2}}
     whole = cycled(written(finished, observed, tmp_path / "whole", **more))
     path = written(finished, observed, tmp_path / "killed", **more)
     child = subprocess.run([sys.executable, "-c", KILLED, str(path), str(at)], env=os.environ, capture_output=True)
@@ -229,6 +229,7 @@ def test_one_analysis_is_a_stage_of_its_own(finished, observed, tmp_path):
     ("more", "sentence"),
     [
         ({"analysis": {"kind": "letkf"}}, "at least 2 members for an analysis of kind letkf, got 1"),
+        ({"analysis": {"kind": "hybrid"}}, "at least 2 members for an analysis of kind hybrid, got 1"),
         ({"initial": {"members": 2}}, "one member for an analysis of kind 3dvar, got 2"),
         ({"additive": 0.1}, "no additive errors for an analysis of kind 3dvar"),
         ({"window": 2}, "window of one time for an analysis of kind 3dvar, got 2"),

@@ -6,7 +6,9 @@ errors grow with distance (Gaspari and Cohn 1999). With m members, background pe
     P = ((m - 1) / rho + Y^T R^-1 Y)^-1,  w = P Y^T R^-1 (y - mean of Y),  W = ((m - 1) P)^1/2,
 
 and members become `mean + X (w + W)`. The ensemble is inflated by the factor rho of its covariance, and afterwards relaxed to
-the spread that it had (Whitaker and Hamill 2012), which is largest where observations are dense.
+the spread that it had (Whitaker and Hamill 2012), which is largest where observations are dense. `w + W` varies as smoothly
+as the observations' weights do, so that it may be found for a part of the columns and interpolated between them (Yang et al.
+2009).
 """
 
 import dataclasses
@@ -16,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulator.assimilation.coarse_cells import CoarseCells
+from emulator.assimilation.geometry import Geometry
 from emulator.assimilation.kinds.registry import assimilation
 from emulator.assimilation.localisation import gaspari_cohn
 from emulator.assimilation.window import Analysis, Observed, Window, equivalents
@@ -37,6 +41,7 @@ class LetkfOptions(Options):
     )
     inflation: float = option(1.0, "factor of the background's covariance", minimum=1)
     relaxation: float = option(0.0, "to the spread of the background: 0 none, 1 all of it", minimum=0, maximum=1)
+    every: int = option(1, "cells along each axis from one with weights of its own to the next; 1: all have", minimum=1)
 
 
 @assimilation("letkf", LetkfOptions)
@@ -50,6 +55,11 @@ class Letkf:
 
     def __init__(self, options: LetkfOptions):
         self.options = options
+
+    def expect(self, geometry: Geometry) -> None:
+        """Raises `ValueError` where weights are wanted between cells that no axes order."""
+        if self.options.every > 1 and geometry.grid.is_points:
+            raise ValueError(f"Expected every of 1 on a list of cells, which no axes order, got {self.options.every}")
 
     def analyse(self, window: Window) -> Analysis:
         background = window.background.double()
@@ -90,20 +100,28 @@ class Letkf:
         """
         members, shape = len(moved), moved.shape
         products, pulls = local.summed(vertical)
-        cells = int(np.prod(shape[2:]))
+        coarse = CoarseCells.of(shape[2:], self.options.every) if self.options.every > 1 else None
+        if coarse is not None:
+            own = near[coarse.cells]
+            between = torch.cat([self._transform(own[part], products, pulls) for part in _parts(len(own), members)])
         perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
-        block = max(1, BLOCK_NUMBERS // (members * members * 4))
-        for first in range(0, cells, block):
-            rows = slice(first, min(first + block, cells))
-            product = (near[rows] @ products).unflatten(-1, (members, members))
-            transform = self._transform(product, near[rows] @ pulls)
-            found[:, :, rows] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, rows], transform)
+        row = int(np.prod(shape[3:]))  # cells in each along the first axis
+        for part in _parts(shape[2], members, row):
+            cells = slice(part.start * row, part.stop * row)
+            if coarse is None:
+                transform = self._transform(near[cells], products, pulls)
+            else:
+                transform = coarse.between(between, part)
+            found[:, :, cells] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, cells], transform)
         return self._relaxed(moved, found.view(shape))
 
-    def _transform(self, product: Tensor, pull: Tensor) -> Tensor:
-        """`w + W` of some cells, `(cell, member, member)`, from `Y^T R^-1 Y` and `Y^T R^-1 d` of each."""
-        members = product.shape[-1]
-        values, vectors = torch.linalg.eigh(product)
+    def _transform(self, near: Tensor, products: Tensor, pulls: Tensor) -> Tensor:
+        """`w + W` of some cells, `(cell, member, member)`, from `Y^T R^-1 Y` and `Y^T R^-1 d` of every site.
+
+        `near`: the sites' weights, `(cell, site)`.
+        """
+        members, pull = pulls.shape[1], near @ pulls
+        values, vectors = torch.linalg.eigh((near @ products).unflatten(-1, (members, members)))
         inverse = 1 / (values.clamp(min=0) + (members - 1) / self.options.inflation)
         mean = vectors @ (inverse[:, :, None] * (vectors.mT @ pull[:, :, None]))
         root = (vectors * ((members - 1) * inverse).sqrt()[:, None]) @ vectors.mT
@@ -119,6 +137,12 @@ class Letkf:
         return mean + (found - mean) * torch.where(analysed > 0, factor, torch.ones_like(factor))
 
 
+def _parts(rows: int, members: int, cells: int = 1) -> list[slice]:
+    """Rows of so many cells in parts whose matrices are few enough to hold."""
+    part = max(1, BLOCK_NUMBERS // (4 * members**2 * cells))
+    return [slice(first, min(first + part, rows)) for first in range(0, rows, part)]
+
+
 class _Sites:
     """Observations by place: what is summed over those of one place is weighted once.
 
@@ -128,20 +152,23 @@ class _Sites:
 
     def __init__(self, observed: list[Observed], about: Tensor, misfit: Tensor):
         places = np.concatenate([np.stack([each.latitude, each.longitude], 1) for each in observed])
-        sites, of = np.unique(places, axis=0, return_inverse=True)
+        sites, of, numbers = np.unique(places, axis=0, return_inverse=True, return_counts=True)
         self.latitude, self.longitude = sites.T
         self.level = np.concatenate([each.level for each in observed])
-        self._of, self._count = torch.from_numpy(of.reshape(-1)), len(sites)
+        rows = torch.from_numpy(np.argsort(of.reshape(-1), kind="stable")).split(numbers.tolist())
+        self._parts = []  # places with as many observations: which, and the rows of each
+        for number in np.unique(numbers):
+            chosen = np.flatnonzero(numbers == number)
+            self._parts.append((torch.from_numpy(chosen), torch.stack([rows[place] for place in chosen])))
         self._about, self._misfit = about, misfit
 
     def summed(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """`Y^T R^-1 Y` and `Y^T R^-1 d` of every place, `(site, member^2)` and `(site, member)`, observations weighted."""
-        members, order = len(self._about), torch.argsort(self._of, stable=True)
-        products = self._about.new_zeros(self._count, members * members)
-        pulls = self._about.new_zeros(self._count, members)
-        for rows in order.split(max(1, BLOCK_NUMBERS // members**2)):
-            about = self._about[:, rows].mT
-            outer = (weight[rows, None, None] * about[:, :, None] * about[:, None]).flatten(1)
-            products.index_add_(0, self._of[rows], outer)
-            pulls.index_add_(0, self._of[rows], weight[rows, None] * about * self._misfit[rows, None])
+        members, sites = len(self._about), len(self.latitude)
+        products, pulls = self._about.new_empty(sites, members**2), self._about.new_empty(sites, members)
+        for places, rows in self._parts:
+            about = self._about.mT[rows]
+            weighted = about * weight[rows][:, :, None]
+            products[places] = (weighted.mT @ about).flatten(1)
+            pulls[places] = (weighted.mT @ self._misfit[rows][:, :, None])[:, :, 0]
         return products, pulls

@@ -55,7 +55,7 @@ def departures(view: View) -> str:
         named = ("background_mean", "background_std", "analysis_mean", "analysis_std")
         values = [float(view.scores[f"feedback_{name}"].values[kind["at"]]) * kind["factor"] for name in named]
         cells = "".join(f"<td>{number(value)}</td>" for value in values)
-        smaller = f"{100 * (1 - values[3] / values[1]):.0f} %" if values[1] > 0 else "–"
+        smaller = f"{round(100 * (1 - values[3] / values[1]))} %" if values[1] > 0 else "–"
         rows.append(
             f'{unit_cell(kind["title"], kind["units"])}<td>{kind["count"]}</td>{cells}<td class="value">{smaller}</td>'
         )
