@@ -14,7 +14,7 @@ from emulator.model import adapted
 from emulator.model.checkpoint import describe
 from emulator.model.migrations import expect_known
 from emulator.parallel.processes import processes_of
-from emulator.training.identity import NOT_IDENTITY, data_digests, stores_of
+from emulator.training.identity import NOT_IDENTITY, data_digests, stores_of, told
 from emulator.training.options import TrainOptions
 from emulator.training.run import StageHooks, Training
 from emulator.training.start import check_kind
@@ -60,7 +60,9 @@ def identity(config: TrainConfig, stores: Sequence[xr.Dataset], without: Collect
 
     `without`: keys that are left out besides.
     """
-    return fingerprint(config, *data_digests(options_of(config), stores), without={*NOT_IDENTITY, *without})
+    digests = data_digests(options_of(config), stores)
+    config = config.model_copy(update={"objective": told(config.objective)})
+    return fingerprint(config, *digests, without={*NOT_IDENTITY, *without})
 
 
 def options_of(config: TrainConfig) -> TrainOptions:
