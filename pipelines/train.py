@@ -15,6 +15,7 @@ from emulator.model.checkpoint import describe
 from emulator.model.migrations import expect_known
 from emulator.parallel.processes import processes_of
 from emulator.training.identity import NOT_IDENTITY, data_digests, stores_of, told
+from emulator.training.interpolator import with_interpolator
 from emulator.training.options import TrainOptions
 from emulator.training.run import StageHooks, Training
 from emulator.training.start import check_kind
@@ -85,10 +86,13 @@ def _remark(row: dict) -> str:
 
 
 def check_start(config: TrainConfig) -> None:
-    """Raises `ValueError` where what it starts from is not there or of another kind; the store need not be there yet."""
+    """Raises `ValueError` where a checkpoint that it needs is not there or of another kind; the store need not be there."""
+    options = with_interpolator(options_of(config))
+    if config.start is None:
+        return
     saved = describe(config.start.checkpoint)
     expect_known(saved, config.start.checkpoint, adapted.SCHEMA)
-    check_kind(options_of(config), saved)
+    check_kind(options, saved)
 
 
 def check(config: TrainConfig, made: set[Path]) -> str:

@@ -82,5 +82,5 @@ def _interpolator(network, inputs, outputs, grid) -> Timed:
 
 
 def _timed(network, inputs, outputs, grid) -> Timed:
-    names = tuple(registry.options(network).condition)
-    return Timed(registry.build(with_time(network), inputs, outputs, grid), names)
+    made = registry.build(with_time(network), inputs, outputs, grid)
+    return Timed(made, tuple(registry.options(network).condition))
