@@ -59,7 +59,8 @@ class Validation:
         The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts, without the root for an error that
         is not squared: 1 is perfect, 0 no better than persistence, negative worse. Where there is no state to persist it is
         of the diagnostics, against their mean over the training period; of an interpolator in the middle of windows, against
-        the straight line between both ends. Of steps of several lengths the shortest count. All processes ask together and get the same numbers. The noise of a stochastic network is the same at every validation.
+        the straight line between both ends. Of steps of several lengths the shortest count. All processes ask together and
+        get the same numbers. The noise of a stochastic network is the same at every validation.
         """
         length = self.samples.layout.lengths[0]
         chosen = share(self.starts(processes), processes)

@@ -2,9 +2,9 @@
 
     python scripts/trials/dyffusion.py runs/quickstart OUTPUT --seconds 60
 
-trains both on the quickstart's data, interpolator and forecaster for half of the time each, and prints of forecasts of a day the
-fair CRPS, the error of the ensemble mean and spread over error, in units of a step's change over all prognostic
-channels, with processor time and memory of a member-step. A training that is there is not made again.
+trains both on the quickstart's data, interpolator and forecaster for half of the time each, and prints of forecasts of a day
+the fair CRPS, the error of the ensemble mean and spread over error, in units of a step's change over all prognostic channels,
+with processor time and memory of a member-step. A training that is there is not made again.
 """
 
 import argparse

@@ -206,10 +206,10 @@ def test_a_cascade_leaves_windows_where_they_end(model):
     ("more", "message"),
     [
         ({"phases": [{"updates": 1, "rollout_steps": 2}]}, "phases of one step"),
-        ({"validation": {"period": {"start": "2001-01-04"}, "steps": 2}}, "validation.steps of at least the horizon 3"),
+        ({"validation": {"period": {"start": "2001-01-04"}, "steps": 2}}, "at least the horizon 3"),
         (
             {"loss": {"kind": "crps", "members": 2}, "network": NETWORK | {"noise": {"channels": 1}}},
-            "loss of single forecasts",
+            "single forecasts",
         ),
         ({"predict": "state"}, "predict change"),
         ({"network": {"kind": "column"}}, "can be told the time"),
