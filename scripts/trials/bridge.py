@@ -3,7 +3,7 @@
     python scripts/trials/bridge.py runs/quickstart/analysis.zarr --updates 300
 
 trains a small SFNO by `emulator.generative.objectives.Interpolant` on the temperature of one level over a year, with noise of
-the spectrum of the change, draws samples at times of the weeks after, and prints the power of the samples and of their changes
+the spectrum of the change, draws samples at times of the weeks after, and prints the power of samples and of their changes
 over the truth's by total wavenumber.
 """
 

@@ -41,7 +41,7 @@ COMMON = {
     "margin": 0.0,
     "save_minutes": 60.0,
 }
-TRIED = 8  # updates by which the time of one is found
+TRIED = 20  # updates by which the time of one is found
 NOISE = {"length_scales": [2500.0, 800.0], "channels": 4, "correlation": 0.5}
 
 
@@ -59,7 +59,7 @@ def trained(run: Path, output: Path, seconds: float, batch: int, **options) -> P
     if not (output / "checkpoint").exists():
         made, clock = training(output.with_name(output.name + "-tried"), TRIED)
         made.run()
-        updates = max(TRIED, round(seconds * (TRIED - 3) / (clock[-1] - clock[2])))
+        updates = max(TRIED, round(seconds / float(np.median(np.diff(clock)))))
         made, clock = training(output, updates)
         made.run()
         print(f"{output.name}: {updates} updates, {clock[-1] - clock[0]:.0f} s", flush=True)
