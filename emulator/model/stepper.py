@@ -75,7 +75,8 @@ class Stepper(Protocol):
 
     To perturb initial states in units of a step's change, a stepper also has `change_std`, `lower` and `upper` as `Step` has;
     to be written to a store that goes on where it stopped, `digest`, a text that tells its weights from others'. One whose
-    `prediction.reference` is true is given the climatology.
+    `prediction.reference` is true is given the climatology. One whose steps belong to windows of several has their number as
+    `horizon`, makes each by what `at` gives, and hands on in a `Carry` what a window's later steps need.
     """
 
     layout: Layout
