@@ -62,7 +62,9 @@ def trained(field: Field, noise: SphericalNoise, made: Interpolant, updates: int
         optimizer.step()
         rate.step()
         if update % 50 == 49:
-            print(f"update {update + 1}: loss {float(loss):.3f}, {time.process_time() - begun:.0f} s", flush=True)
+            print(
+                f"update {update + 1}: loss {float(loss.detach()):.3f}, {time.process_time() - begun:.0f} s", flush=True
+            )
     return network.eval()
 
 

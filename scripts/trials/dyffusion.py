@@ -109,12 +109,12 @@ def main() -> None:
     size = xr.open_dataset(run / "statistics.nc").sel(statistic="difference_std")
     ensemble = {"members": given.members, "kind": "none"}
     for name, path in models.items():
-        model, found = em.load_model(path, "cpu"), []
+        model = em.load_model(path, "cpu")
         em.forecast(model, truth, INITS[:1], 1.0, ensemble=ensemble)
         begun = time.process_time()
         found = [em.forecast(model, truth, [init], 1.0, ensemble=ensemble, batch_size=given.members) for init in INITS]
         taken = (time.process_time() - begun) / (len(INITS) * given.members * 4)
-        crps, error, variance = scores(xr.concat(found, "init_time"), truth, size)
+        crps, error, variance = scores(xr.concat(found, "init_time", data_vars="all"), truth, size)
         one = {"members": 2, "kind": "none"}
         held = most_held(lambda model=model, one=one: em.forecast(model, truth, INITS[:1], 0.5, ensemble=one)) / 2
         parameters = sum(p.numel() for p in model.network.parameters())

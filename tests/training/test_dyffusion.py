@@ -36,7 +36,7 @@ COMMON = {
         "u_component_of_wind",
         "v_component_of_wind",
     ],
-    "phases": [{"updates": 6, "batch_size": 2}],
+    "phases": [{"updates": 4, "batch_size": 2}],
     "optimizer": {"warmup_steps": 1, "lr": 0.01},
     "loss": {"kind": "l1"},
     "ema": 0.9,
@@ -61,7 +61,7 @@ def stored(tmp_path_factory):
     found = store_of(folder, small_planet(times=24, nlat=8, levels=2)), folder
     Training(options(found, folder / "inside", INSIDE)).run()
     own = {"kind": "sfno", "embed_dim": 8, "blocks": 1}
-    validation = {"period": {"start": "2001-01-04"}, "every": 3, "windows": 2, "steps": 4}
+    validation = {"period": {"start": "2001-01-04"}, "every": 2, "windows": 2, "steps": 4}
     Training(options(found, folder / "ahead", forecasting(found), network=own, validation=validation)).run()
     return found
 
@@ -118,6 +118,7 @@ def stopped(after):
     return StageHooks(stopping=lambda: contextlib.nullcontext(lambda: next(asked) >= after))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inside", "ahead"])
 def test_a_stopped_training_ends_with_the_same_bits(stored, tmp_path, name):
     saved = checkpoint.describe(stored[1] / name / "checkpoint")["config"]
@@ -150,6 +151,7 @@ def model(stored):
     return em.load_model(stored[1] / "ahead" / "checkpoint", "cpu")
 
 
+@pytest.mark.slow
 def test_neither_batches_nor_other_members_change_a_member(stored, model):
     def run(members=3, **more):
         inits = ["2001-01-01T00", "2001-01-01T06"]
@@ -164,7 +166,7 @@ def test_neither_batches_nor_other_members_change_a_member(stored, model):
         assert (spread.isel(lead_time=slice(1, None)).max(["latitude", "longitude"]) > 0).all(), name
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("number", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 3, 4))])
 def test_a_forecast_goes_on_inside_a_window_and_at_its_ends_with_the_same_bits(stored, model, tmp_path, number):
     data = open_analysis(stored[0][0])
     times, schedule = list(data["time"].values[[4, 9]]), Schedule.every(7)
@@ -224,6 +226,7 @@ def test_what_an_interpolator_cannot_be_trained_with_is_refused(stored, tmp_path
         Training(options(stored, tmp_path, more.pop("objective", INSIDE), **more)).describe()
 
 
+@pytest.mark.slow
 def test_another_interpolator_than_a_training_needs_is_refused(stored, tmp_path):
     def refused(message, found=stored, interpolator="inside/checkpoint", **more):
         objective = {"kind": "dyffusion", "interpolator": str(stored[1] / interpolator)}
