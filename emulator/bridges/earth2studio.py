@@ -61,8 +61,8 @@ class Emulator(torch.nn.Module, AutoModelMixin, PrognosticMixin):
       climatology: path of what the network's predictions count from, where they do; None: as it was trained.
       seed: of the noise of a stochastic network, whose members are those of the coordinate `ensemble`.
 
-    Raises `ValueError` for a grid without rows of latitude, for calendar steps and steps of windows, and where forcing is needed
-    and absent.
+    Raises `ValueError` for a grid without rows of latitude, for calendar steps and steps of windows, and where forcing is
+    needed and absent.
     """
 
     def __init__(self, model, forcing=None, *, step_hours: float | None = None, climatology=None, seed: int = 0):
