@@ -94,4 +94,5 @@ def test_the_whole_chain_runs_with_it(finished, trained, tmp_path):
     overrides = [f"rollout.checkpoint={trained / 'ahead' / 'checkpoint'}", f"rollout.output={tmp_path / 'f.zarr'}"]
     overrides += ["rollout.ensemble={members: 2, kind: none}", "rollout.long_run_days=2", "rollout.maximum_inits=3"]
     assert main(["rollout", str(finished), *(each.removeprefix("rollout.") for each in overrides)]) == 0
-    assert main(["verify", str(finished), f"forecast={tmp_path / 'f.zarr'}", f"output={tmp_path / 'scores.nc'}"]) == 0
+    given = [f"forecasts={{ours: {tmp_path / 'f.zarr'}}}", f"output={tmp_path / 'scores.nc'}"]
+    assert main(["verify", str(finished), *given]) == 0
