@@ -71,9 +71,10 @@ class Told(nn.Module):
 
     def __init__(self, field):
         super().__init__()
-        self.field = field
+        self.field, self.seen = field, {}
 
     def forward(self, x, condition=None, time=None):
+        self.seen[round(HORIZON * float(time[0]))] = x
         return torch.stack([self.field(float(t)) for t in time])
 
 
@@ -106,6 +107,14 @@ def test_exact_networks_give_the_exact_trajectory(stored):
         share = (number - 1) % HORIZON + 1
         told = step.diagnostic_scale.inverse((1 + share / HORIZON) * fluxes[None])
         assert_close(result.diagnostic, told, rtol=1e-4, atol=1e-4)
+        # the interpolator is given the forcing and the clock of the step that ends with what it tells
+        start = exact(number - share)
+        for place in range(max(1, share - 1), min(share, HORIZON - 1) + 1):
+            step_before = number - share + place - 1
+            wanted = step.inputs(start, batch.forcing[:, step_before], batch.clock[:, step_before])
+            seen = step.network.interpolator.seen[place][:, count : wanted.shape[1]]
+            assert_close(seen, wanted[:, count:], rtol=0, atol=0)
+        assert set(step.network.forecaster.seen) == set(range(min(number, HORIZON)))
 
 
 def samples_of(stored, step) -> Samples:
