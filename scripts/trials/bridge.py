@@ -1,6 +1,6 @@
 """A stochastic interpolant as a bridge of one field from a time to six hours later: are its spectra those of the truth?
 
-    python scripts/trials/bridge.py runs/quickstart/analysis.zarr --updates 300
+    python scripts/trials/bridge.py runs/quickstart/analysis.zarr --updates 800
 
 trains a small SFNO by `emulator.generative.objectives.Interpolant` on the temperature of one level over a year, with noise of
 the spectrum of the change, draws samples at times of the weeks after, and prints the power of samples and of their changes
@@ -83,8 +83,8 @@ def sampled(field: Field, noise: SphericalNoise, made: Interpolant, network, row
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store")
-    parser.add_argument("--updates", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--updates", type=int, default=800)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--level", type=float, default=0.51, help="as the store has it")
     parser.add_argument("--steps", type=int, default=8, help="of the sampler")
     parser.add_argument("--noise-level", type=float, default=1.0)
