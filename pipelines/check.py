@@ -43,7 +43,7 @@ def check_stage(stage: str, config: Model, made: set[Path] = frozenset()) -> Ite
         from emulator.exports.export import check_formats
 
         check_formats(config.also)
-    if stage == "train" and config.start is not None:
+    if stage == "train" and (config.start is not None or "interpolator" in config.objective):
         importlib.import_module("pipelines.train").check_start(config)
     pending = []
     for name in INPUTS[stage]:

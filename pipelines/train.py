@@ -14,7 +14,8 @@ from emulator.model import adapted
 from emulator.model.checkpoint import describe
 from emulator.model.migrations import expect_known
 from emulator.parallel.processes import processes_of
-from emulator.training.identity import NOT_IDENTITY, data_digests, stores_of
+from emulator.training.identity import NOT_IDENTITY, data_digests, stores_of, told
+from emulator.training.interpolator import with_interpolator
 from emulator.training.options import TrainOptions
 from emulator.training.run import StageHooks, Training
 from emulator.training.start import check_kind
@@ -60,7 +61,9 @@ def identity(config: TrainConfig, stores: Sequence[xr.Dataset], without: Collect
 
     `without`: keys that are left out besides.
     """
-    return fingerprint(config, *data_digests(options_of(config), stores), without={*NOT_IDENTITY, *without})
+    digests = data_digests(options_of(config), stores)
+    config = config.model_copy(update={"objective": told(config.objective)})
+    return fingerprint(config, *digests, without={*NOT_IDENTITY, *without})
 
 
 def options_of(config: TrainConfig) -> TrainOptions:
@@ -83,10 +86,13 @@ def _remark(row: dict) -> str:
 
 
 def check_start(config: TrainConfig) -> None:
-    """Raises `ValueError` where what it starts from is not there or of another kind; the store need not be there yet."""
+    """Raises `ValueError` where a checkpoint that it needs is not there or of another kind; the store need not be there."""
+    options = with_interpolator(options_of(config))
+    if config.start is None:
+        return
     saved = describe(config.start.checkpoint)
     expect_known(saved, config.start.checkpoint, adapted.SCHEMA)
-    check_kind(options_of(config), saved)
+    check_kind(options, saved)
 
 
 def check(config: TrainConfig, made: set[Path]) -> str:

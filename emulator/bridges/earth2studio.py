@@ -61,7 +61,8 @@ class Emulator(torch.nn.Module, AutoModelMixin, PrognosticMixin):
       climatology: path of what the network's predictions count from, where they do; None: as it was trained.
       seed: of the noise of a stochastic network, whose members are those of the coordinate `ensemble`.
 
-    Raises `ValueError` for a grid without rows of latitude, for calendar steps, and where forcing is needed and absent.
+    Raises `ValueError` for a grid without rows of latitude, for calendar steps and steps of windows, and where forcing is
+    needed and absent.
     """
 
     def __init__(self, model, forcing=None, *, step_hours: float | None = None, climatology=None, seed: int = 0):
@@ -78,6 +79,10 @@ class Emulator(torch.nn.Module, AutoModelMixin, PrognosticMixin):
         if self._seconds > MONTH_SECONDS - 1:
             raise ValueError(
                 "Expected a step of hours or days, whose lead times earth2studio counts, got calendar months"
+            )
+        if self.stepper.horizon > 1:
+            raise ValueError(
+                "Expected a network whose steps stand alone for earth2studio, got one of windows (dyffusion)"
             )
         self._length = self._length_of(step_hours)
         self._seconds *= self._length

@@ -21,10 +21,10 @@ from emulator.forecasting.options import EnsembleOptions, check_sea
 from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
-from emulator.model.coupled import SEA_TEMPERATURE, Carry, Coupled
+from emulator.model.coupled import SEA_TEMPERATURE, Coupled
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
-from emulator.model.stepper import Stepper, newest
+from emulator.model.stepper import Carry, Stepper, newest
 from emulator.parallel.host_copies import HostCopies, to_device
 from emulator.parallel.space import ALONE, Fetch, Space
 from emulator.planet.grid import Grid
@@ -177,7 +177,7 @@ class Forecaster:
         start = Position(0, [state.index_select(0, i) for i in index], [None] * len(rows))
         begun = None if self.sea is None else self.sea.begin(times, self.members)
         if begun is not None:
-            start.oceans = [{n: part.index_select(0, i) for n, part in begun.state.items()} for i in index]
+            start.kept = [{n: part.index_select(0, i) for n, part in begun.state.items()} for i in index]
         lead = Lead(newest(state, self.step.layout), diagnostic, beside=begun.beside if begun else {})
         first = [] if schedule.mean else [Entry.begin(self._given(lead), self.copies)]
         other = [Entry.begin(begun.lead, self.copies)] if begun and begun.lead else []

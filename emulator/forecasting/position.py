@@ -9,19 +9,18 @@ from torch import Tensor
 
 from emulator.conservation.budgets import Anchor
 from emulator.files.whole_file import whole_file
-from emulator.model.coupled import Carry
-from emulator.model.stepper import StepResult
+from emulator.model.stepper import Carry, StepResult
 from emulator.parallel.host_copies import HostCopies, Landing, to_device
 
 
 @dataclasses.dataclass
 class Position:
-    """After a number of steps: what the next starts from and anchors, and the ocean's states by name, by batch of rows."""
+    """After a number of steps: what the next starts from and anchors, and what else is kept by name, by batch of rows."""
 
     number: int
     states: list[Tensor]
     masses: list[Tensor | None]
-    oceans: list[dict[str, Tensor]] = dataclasses.field(default_factory=list)
+    kept: list[dict[str, Tensor]] = dataclasses.field(default_factory=list)
     landing: Landing | None = None  # of all of these, where they are still on their way to the host
 
     @classmethod
@@ -29,27 +28,27 @@ class Position:
         """Of the results of step `number`, by batch of rows."""
         carries = [one.anchor if isinstance(one.anchor, Carry) else Carry(one.anchor) for one in results]
         masses = [None if carry.anchor is None else carry.anchor.dry_mass for carry in carries]
-        return cls(number, [one.onward for one in results], masses, [carry.ocean for carry in carries])
+        return cls(number, [one.onward for one in results], masses, [carry.kept for carry in carries])
 
     def anchor(self, batch: int, device) -> Anchor | Carry | None:
         """What the next step of a batch is pinned to, on a device; None where it is still to be found."""
-        mass, ocean = self.masses[batch], self.oceans[batch] if self.oceans else {}
+        mass, kept = self.masses[batch], self.kept[batch] if self.kept else {}
         anchor = None if mass is None else Anchor(to_device(mass, device))
-        return Carry(anchor, {name: to_device(part, device) for name, part in ocean.items()}) if ocean else anchor
+        return Carry(anchor, {name: to_device(part, device) for name, part in kept.items()}) if kept else anchor
 
     def _named(self) -> dict[str, Tensor]:
         named = {f"state{i}": state for i, state in enumerate(self.states)}
         named |= {f"mass{i}": mass for i, mass in enumerate(self.masses) if mass is not None}
-        return named | {f"ocean{i}.{n}": part for i, ocean in enumerate(self.oceans) for n, part in ocean.items()}
+        return named | {f"ocean{i}.{n}": part for i, kept in enumerate(self.kept) for n, part in kept.items()}
 
     @classmethod
     def _of(cls, number: int, named: dict[str, Tensor], landing: Landing | None = None) -> "Position":
         count = sum(name.startswith("state") for name in named)
-        oceans = [
+        kept = [
             {n.partition(".")[2]: part for n, part in named.items() if n.startswith(f"ocean{i}.")} for i in range(count)
         ]
         masses = [named.get(f"mass{i}") for i in range(count)]
-        return cls(number, [named[f"state{i}"] for i in range(count)], masses, oceans, landing)
+        return cls(number, [named[f"state{i}"] for i in range(count)], masses, kept, landing)
 
     def towards_host(self, copies: HostCopies) -> "Position":
         """The same, on its way to the host's memory: it can be saved beside the forecast."""

@@ -13,12 +13,14 @@ from emulator.data.channels import Channels, Layout, outside_of
 from emulator.data.normalisation import Normalizer, channel_statistics
 from emulator.data.samples import Samples
 from emulator.generative.objectives import objective
+from emulator.generative.windows import DYFFUSION, INTERPOLATOR, horizon_of, windowed
 from emulator.model.bounds import MARGIN, bounds, envelope
 from emulator.model.gaps import TOLD
-from emulator.model.noise import NetworkNoise
+from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.scalars import Scalars
 from emulator.model.step import PLACES, Step, StepBuffers, needs_spread
-from emulator.networks import generative, registry
+from emulator.model.windows import DYffusionStep, Interpolator
+from emulator.networks import dyffusion, generative, registry
 from emulator.networks.generative import REGRESSION
 from emulator.networks.signature import Channel, Signature
 from emulator.parallel.space import ALONE, Space
@@ -26,11 +28,13 @@ from emulator.planet.grid import Grid
 from emulator.planet.insolation import CLOCK_FEATURES
 
 log = logging.getLogger(__name__)
+KINDS = {INTERPOLATOR: Interpolator, DYFFUSION: DYffusionStep}  # steps of objectives of windows
 
 
-def input_count(channels: Layout) -> int:
-    """Channels that a network sees."""
-    return len(signature_of(channels).inputs)
+def input_count(channels: Layout, network: Mapping | None = None) -> int:
+    """Channels that a network sees; an interpolator, as `make_step` takes it, sees a second state."""
+    second = _parted(network or {})[1].get("kind") == INTERPOLATOR
+    return len(signature_of(channels).inputs) + second * channels.prognostic.count
 
 
 def make_step(
@@ -56,7 +60,9 @@ def make_step(
         raise ValueError(
             "Expected conservation none with a boundary: corrections would change the states that it prescribes"
         )
-    step = Step(made, channels, buffers, scheme, *given, predicts, space)
+    kind = KINDS.get((chosen := _parted(network)[1])["kind"], Step)
+    step = kind(made, channels, buffers, scheme, *given, predicts, space)
+    step.horizon = horizon_of(chosen)
     if channels.border is not None:
         step.prescribe(channels.border.frame(grid))
     return step
@@ -75,7 +81,10 @@ def make_network(network: Mapping, channels: Layout, grid: Grid, space: Space = 
             raise ValueError("Expected train.objective regression with a boundary, got another one")
         if space.size > 1:
             raise ValueError(f"Expected states that one process holds with train.objective, got {space.size} processes")
-        return generative.build(network, chosen, len(signature.inputs), len(signature.outputs), grid)
+        counts = len(signature.inputs), len(signature.outputs)
+        if windowed(chosen):
+            return dyffusion.build(network, chosen, (*counts, channels.prognostic.count), grid)
+        return generative.build(network, chosen, *counts, grid)
     return registry.build(
         network, len(signature.inputs), len(signature.outputs), grid, space, signature, channels.border
     )
@@ -123,16 +132,18 @@ def boundary_shape(layout: Layout, grid: Grid) -> tuple[int, int] | None:
 
 def conditions(
     network: Mapping, channels: Layout, grid: Grid, space: Space = ALONE
-) -> tuple[NetworkNoise | None, Scalars | None]:
+) -> tuple[NetworkNoise | Seeds | None, Scalars | None]:
     """What a network is given besides its inputs: noise and scalars, each None where it asks for none."""
     network, chosen = _parted(network)
     options = registry.options(network)
     noise, names = getattr(options, "noise", None), getattr(options, "condition", None)
-    if chosen != REGRESSION:
+    if windowed(chosen):
+        noise = None
+    elif chosen != REGRESSION:
         generative.with_time(network)
         noise = generative.noise_of(objective(dict(chosen)), len(signature_of(channels).outputs))
     try:
-        made = scalars = None
+        made, scalars = Seeds() if windowed(chosen) else None, None
         if noise:
             made = NetworkNoise(grid, noise.length_scales, noise.channels, noise.correlation, space, noise.style)
         if names:

@@ -12,25 +12,11 @@ import torch
 from torch import Tensor
 
 from emulator.conservation import fluxes
-from emulator.conservation.budgets import Anchor
 from emulator.data.channels import Layout
 from emulator.data.forcing import StepInputs
-from emulator.model.stepper import Stepper, StepResult
+from emulator.model.stepper import Carry, Stepper, StepResult
 from emulator.planet.constants import Constants
 from emulator.planet.slab import SEA_TEMPERATURE
-
-
-@dataclasses.dataclass(frozen=True)
-class Carry:
-    """What a coupled forecast goes on from besides the atmosphere's state: the loop hands it from step to step.
-
-    Attributes:
-      anchor: of the atmosphere's budgets.
-      ocean: the ocean's state by name, `(batch, ...)` each; empty before the first step.
-    """
-
-    anchor: Anchor | None
-    ocean: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Ocean(Protocol):
@@ -82,6 +68,10 @@ class Coupled:
 
     def __init__(self, atmosphere: Stepper, ocean: Ocean, number: int = 1):
         check_coupling(atmosphere.layout, ocean.takes)
+        if getattr(atmosphere, "horizon", 1) > 1:
+            raise ValueError(
+                "Expected a network that steps by itself with an ocean, got one whose steps belong to windows (dyffusion)"
+            )
         self.atmosphere, self.ocean, self._number = atmosphere, ocean, number
         self.layout, self.noise, self.device = atmosphere.layout, atmosphere.noise, atmosphere.device
         self._at = self.layout.given.slices[SEA_TEMPERATURE].start
@@ -105,7 +95,7 @@ class Coupled:
     ) -> StepResult:
         """A step; `ocean`: what the ocean is given of its own in this one."""
         carry = self.anchor(state) if anchor is None else anchor
-        sea = carry.ocean or self.ocean.start(ocean)
+        sea = carry.kept or self.ocean.start(ocean)
         temperature = self.ocean.temperature(sea, forcing[:, self._at])
         forcing = forcing.clone()
         forcing[:, self._at] = temperature.to(forcing.dtype)

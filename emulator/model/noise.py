@@ -37,6 +37,25 @@ def update_key(seed: int, update: int, place: int, member: int, step: int) -> Ke
     return seed, update, place, member, step, UPDATE
 
 
+class Seeds:
+    """Whole numbers in place of fields, from which a network draws what it leaves out of itself at random.
+
+    Attributes:
+      count: random fields, none. numbers: of every key.
+    """
+
+    count, numbers = 0, 3
+
+    def rows(self, keys: Iterable[Key], amplitude: float = 1.0) -> Tensor:
+        """Of several keys, `(row, numbers)` int64 of at least 0. Raises `ValueError` for another amplitude than 1."""
+        if amplitude != 1:
+            raise ValueError(
+                f"Expected ensemble.noise_amplitude 1 for members that differ by what a network leaves out, got {amplitude:g}"
+            )
+        drawn = [np.random.SeedSequence(key).generate_state(self.numbers, np.uint64) >> 1 for key in keys]
+        return torch.from_numpy(np.stack(drawn).astype(np.int64))
+
+
 class NetworkNoise:
     """Gaussian random fields of unit variance and several length scales.
 

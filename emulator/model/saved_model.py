@@ -14,6 +14,7 @@ import xarray as xr
 from emulator.data.channels import Channels, Layout
 from emulator.data.samples import Samples
 from emulator.data.trained_range import trained_limits
+from emulator.generative.windows import INTERPOLATOR
 from emulator.model import adapted, checkpoint
 from emulator.model.assemble import make_step, network_of
 from emulator.model.conserving import ConservationOptions, restore_scheme
@@ -21,6 +22,7 @@ from emulator.model.gaps import REFUSED
 from emulator.model.migrations import SCHEMA, Content, migrated
 from emulator.model.step import Step, StepBuffers
 from emulator.model.stepper import Cascade, Stepper
+from emulator.model.windows import HINT
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.calendar import MONTH_SECONDS
 from emulator.planet.grid import Grid
@@ -179,6 +181,10 @@ def check_match(saved: dict, dataset: xr.Dataset, checkpoint_name: object, store
             f"Expected {what} {expected} as checkpoint {checkpoint_name} has, store {store_name} has {got}"
         )
 
+    if saved["config"].get("objective", {}).get("kind") == INTERPOLATOR:
+        raise ValueError(
+            f"Expected a network that forecasts as checkpoint {checkpoint_name}, got an interpolator {HINT}"
+        )
     grid, other = grid_from_json(saved["grid"]), grid_of(dataset)
     if not grid.same_as(other):
         refuse("the grid", grid.describe(), other.describe())

@@ -14,7 +14,7 @@ from emulator.kernels.library import alone
 from emulator.model.gaps import REFUSED, TOLD, completed, filled, known_in
 from emulator.model.in_parts import in_parts
 from emulator.model.lengths import over_length
-from emulator.model.noise import NetworkNoise
+from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.predictions import PREDICTIONS, Known
 from emulator.model.scalars import Scalars
 from emulator.model.stepper import StepResult, newest
@@ -50,13 +50,15 @@ class Step(nn.Module):
         fields, are cut to them, and `whole` and `own` change the names of a state dict between the two.
     """
 
+    horizon = 1  # steps that belong together, see `emulator.model.windows`
+
     def __init__(
         self,
         network: nn.Module,
         layout: Layout,
         buffers: "StepBuffers",
         scheme=None,
-        noise: NetworkNoise | None = None,
+        noise: NetworkNoise | Seeds | None = None,
         scalars: Scalars | None = None,
         predicts: str = "change",
         space: Space = ALONE,
@@ -193,21 +195,32 @@ class Step(nn.Module):
             more["boundary"] = self.boundary_scale(boundary)
         predicted = in_parts(self.network, self.rows, self.inputs(state, forcing, clock, length, known), **more).float()
         now = newest(state, self.layout)
-        following, diagnostic = self._finished(predicted, now, length, reference, known)
+        made = self._finished(predicted, now, length, reference, known)
+        closing = (None, None) if self.scheme is None else self._closing(length, common)
+        return dataclasses.replace(self._ended(now, made, forcing, anchor, boundary, closing), past=past)
+
+    def _ended(
+        self, now: Tensor, made: tuple[Tensor, Tensor], forcing: Tensor, anchor, boundary, closing
+    ) -> StepResult:
+        """A step from the state and diagnostics that were made of it: diffused, and with budgets closed.
+
+        `closing`: the scheme for the step's length, and its seconds, as `_closing` has them.
+        """
+        following, diagnostic = made
         if self.diffusion is not None:
             following = torch.clamp(self.diffusion(following, self.resting), self.lower, self.upper)
         if self.frame_cells is not None:
             following = self._with_frame(following, boundary)
         if self.scheme is None:
-            return StepResult(following, diagnostic, {}, past=past)
-        with torch.autocast(state.device.type, enabled=False):
+            return StepResult(following, diagnostic, {})
+        with torch.autocast(now.device.type, enabled=False):
             fields = self.fields(now), self._given_fluxes(forcing) | self.fields(following, diagnostic)
-            scheme, seconds = self._closing(length, common)
+            scheme, seconds = closing
             changed, record = scheme(*fields, anchor, seconds)
         mine = not torch.is_grad_enabled()  # both were made here, and no gradient needs them as they were
         following = kept_within(self.layout.prognostic.replace(following, changed, mine), self.exists)
         diagnostic = kept_within(self.layout.diagnostic.replace(diagnostic, changed, mine), self.diagnostic_exists)
-        return StepResult(following, diagnostic, record, scheme.advance(anchor), past)
+        return StepResult(following, diagnostic, record, scheme.advance(anchor))
 
     def _with_frame(self, following: Tensor, boundary: Tensor) -> Tensor:
         """The state at the end of the step with that of the boundary in the frame, bit for bit."""

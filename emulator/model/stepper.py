@@ -1,6 +1,7 @@
 """What steps a state forward in time: the protocol that one network, a cascade of them and models of other code fulfil."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,20 @@ from emulator.model.noise import NetworkNoise
 
 
 @dataclasses.dataclass(frozen=True)
+class Carry:
+    """What a forecast goes on from besides its state, where that is more than an anchor: the loop hands it on as one.
+
+    Attributes:
+      anchor: of the budgets.
+      kept: tensors by name, `(batch, ...)` each: the state of an ocean, or what a window of steps began with. Empty before
+        the first step.
+    """
+
+    anchor: Anchor | None
+    kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class StepResult:
     """What a step yields.
 
@@ -20,7 +35,7 @@ class StepResult:
       state: prognostic fields at the end of the step, `(batch, channel, *space)`.
       diagnostic: diagnostics of the step, `(batch, channel, *space)`.
       record: what the conservation scheme measured and changed, each `(batch,)`.
-      anchor: what the next step's budgets are pinned to.
+      anchor: what the next step's budgets are pinned to, alone or in a `Carry`.
       past: of a stepper with several input times, those before `state` that the next step starts from too,
         `(batch, history - 1, channel, *space)`; else None.
       beside: fields of what the stepper is coupled with, by name, `(batch, *space)` each, of any type.
@@ -30,7 +45,7 @@ class StepResult:
     state: Tensor
     diagnostic: Tensor
     record: dict[str, Tensor]
-    anchor: Anchor | None = None
+    anchor: Anchor | Carry | None = None
     past: Tensor | None = None
     beside: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     ocean: "StepResult | None" = None
@@ -60,7 +75,8 @@ class Stepper(Protocol):
 
     To perturb initial states in units of a step's change, a stepper also has `change_std`, `lower` and `upper` as `Step` has;
     to be written to a store that goes on where it stopped, `digest`, a text that tells its weights from others'. One whose
-    `prediction.reference` is true is given the climatology.
+    `prediction.reference` is true is given the climatology. One whose steps belong to windows of several has their number as
+    `horizon`, makes each by what `at` gives, and hands on in a `Carry` what a window's later steps need.
     """
 
     layout: Layout
@@ -90,7 +106,8 @@ class Cascade:
 
     Args:
       stages: pairs of the number of steps done before a stepper takes over, 0 for the first, and the stepper; increasing.
-    Raises `ValueError` for stages that do not begin at 0 and increase, and for channels that differ.
+    Raises `ValueError` for stages that do not begin at 0 and increase, for channels that differ, and for one that ends within
+    a window of its steps (`horizon`).
     """
 
     def __init__(self, stages: Sequence[tuple[int, Stepper]]):
@@ -100,10 +117,17 @@ class Cascade:
         self.stages, first = tuple(stages), stages[0][1]
         if any(stepper.layout != first.layout for _, stepper in stages):
             raise ValueError("Expected the same channels in all stages of a cascade, got others")
+        for (start, stepper), (end, _) in itertools.pairwise(self.stages):
+            if (end - start) % (horizon := getattr(stepper, "horizon", 1)):
+                raise ValueError(
+                    f"Expected a cascade to leave a network of windows of {horizon} steps where one ends, got {end - start} "
+                    "steps of it"
+                )
         self.layout, self.noise, self.device = first.layout, first.noise, first.device
 
     def at(self, number: int) -> Stepper:
-        return [stepper for start, stepper in self.stages if start < number][-1]
+        start, stepper = [stage for stage in self.stages if stage[0] < number][-1]
+        return stepper.at(number - start)
 
     def anchor(self, state: Tensor) -> Anchor | None:
         return self.stages[0][1].anchor(state)

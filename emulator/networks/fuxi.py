@@ -17,8 +17,9 @@ from torch import nn
 
 from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import ModulatedNorm, NoiseOptions, noise_count, scalar_count
+from emulator.networks.dropout import DropPath
 from emulator.networks.edges import Edges, edges_of
-from emulator.networks.layers import DropPath, full
+from emulator.networks.layers import full
 from emulator.networks.map_layers import MapConv, Patches, Residual, Surroundings, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.registry import network

@@ -10,6 +10,7 @@ from emulator.kernels import perceptron as native
 from emulator.kernels.layers import gelu_backward
 from emulator.kernels.library import alone, takes
 from emulator.kernels.precision import exact_products
+from emulator.networks.dropout import Dropout
 
 _ONEDNN = torch.backends.mkldnn.is_available()  # asked once: torch.compile cannot trace the question
 
@@ -213,8 +214,11 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
 class MLP(nn.Module):
     """Linear layers with GELU between them: `widths[0]` -> ... -> `widths[-1]` channels, added to a residual."""
 
-    def __init__(self, widths, bias_last: bool = True, gain: float = 1.0, precision: str = "float32"):
+    def __init__(
+        self, widths, bias_last: bool = True, gain: float = 1.0, precision: str = "float32", dropout: float = 0.0
+    ):
         super().__init__()
+        self.dropout = Dropout(dropout)  # after every layer
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         last = len(pairs) - 1
         self.layers = nn.ModuleList(
@@ -225,8 +229,8 @@ class MLP(nn.Module):
         self, x: torch.Tensor, residual: torch.Tensor | None = None, besides: torch.Tensor | None = None
     ) -> torch.Tensor:
         """`besides`: further inputs, behind those of x. A residual may be the same for all samples, `(cell, 1, out)`."""
-        half = halved(x, self.layers[0].precision)
-        if len(self.layers) <= 2 and serves(x, self.layers[0].weight, half):
+        half, whole = halved(x, self.layers[0].precision), not self.dropout.active
+        if whole and len(self.layers) <= 2 and serves(x, self.layers[0].weight, half):
             weights = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
             if besides is None:
                 return perceptron(x, *weights, residual=residual, half=half)
@@ -235,24 +239,6 @@ class MLP(nn.Module):
         if besides is not None:
             return self(torch.cat([x, besides], -1), residual)
         for layer in self.layers[:-1]:
-            x = gelu(layer(x))
-        x = self.layers[-1](x)
+            x = self.dropout(gelu(layer(x)))
+        x = self.dropout(self.layers[-1](x))
         return x if residual is None else residual + x
-
-
-class DropPath(nn.Module):
-    """Leaves a branch out for some samples while training; `(cell, batch, channel)`."""
-
-    def __init__(self, probability: float):
-        super().__init__()
-        self.probability = probability
-
-    @property
-    def active(self) -> bool:
-        return self.training and self.probability > 0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.active:
-            return x
-        keep = torch.rand(x.shape[1], 1, device=x.device) >= self.probability
-        return x * (keep / (1 - self.probability))

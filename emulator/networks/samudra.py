@@ -17,9 +17,10 @@ from torch import nn
 
 from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import MapModulation, NoiseOptions
+from emulator.networks.dropout import DropPath
 from emulator.networks.edges import SPHERE, Edges, edges_of
 from emulator.networks.halos import Rows, levels
-from emulator.networks.layers import DropPath, gelu
+from emulator.networks.layers import gelu
 from emulator.networks.map_layers import Pointwise, SphereConv, start_at_zero
 from emulator.networks.map_network import MapNetwork
 from emulator.networks.map_norms import map_norm

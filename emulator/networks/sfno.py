@@ -14,8 +14,9 @@ from torch import nn
 
 from emulator.kernels.recording import recorded
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.dropout import DropPath, LeavesOut
 from emulator.networks.grids import blocks_between, noise_of_blocks, outer_and_inner
-from emulator.networks.layers import MLP, DropPath, Linear, full, gelu
+from emulator.networks.layers import MLP, Linear, full, gelu
 from emulator.networks.map_network import GridNetwork
 from emulator.networks.norms import Norm
 from emulator.networks.position import Position
@@ -81,6 +82,14 @@ class SFNOOptions(Options):
     drop_path: float = option(
         0.0, "probability to skip the last block's branch, growing from 0 at the first", minimum=0, below=1
     )
+    dropout: float = option(
+        0.0,
+        "probability that a number after either layer of a block's MLP is left out",
+        minimum=0,
+        below=1,
+        new=True,
+        keyword=True,
+    )
     zero_output: bool = option(False, "the decoder starts at zero")
 
     def __post_init__(self):
@@ -136,11 +145,15 @@ class SFNO(GridNetwork):
             self.residual = Linear(in_channels, out_channels, bias=False)
         self.position = Position(options.position, self.outer, width)
         self.blocks = blocks_between(Block, outer, inner, options)
+        self._random = [layer for layer in self.modules() if isinstance(layer, LeavesOut) and layer.probability]
 
     def _output(self, x, condition, noise):
-        if condition is None and noise is None and self.outer.space.size == 1:
+        if condition is None and noise is None and self.outer.space.size == 1 and not self._leaves_out():
             return recorded(self, self._computed, x)
         return self._computed(x, condition, noise)
+
+    def _leaves_out(self):
+        return any(layer.active for layer in self._random)
 
     def _computed(self, x, condition=None, noise=None):
         x = self.outer.from_maps(x)
@@ -177,9 +190,9 @@ class Block(nn.Module):
         if options.mlp_ratio:
             widths = (width, int(width * options.mlp_ratio), width)
             if options.stencil == 1:
-                self.mlp = MLP(widths, bias_last=False, precision=options.mlp_precision)
+                self.mlp = MLP(widths, False, precision=options.mlp_precision, dropout=options.dropout)
             else:
-                self.mlp = StencilMLP(synthesis, widths, options.stencil, options.mlp_precision)
+                self.mlp = StencilMLP(synthesis, widths, options.stencil, options.mlp_precision, options.dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(

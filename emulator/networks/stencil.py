@@ -8,6 +8,7 @@ from torch import nn
 
 from emulator.kernels.perceptron import Neighbours
 from emulator.kernels.stencil import Patches
+from emulator.networks.dropout import Dropout
 from emulator.networks.edges import pad_sphere
 from emulator.networks.layers import Linear, gelu, halved, perceptron, serves
 from emulator.parallel.space import Fetch
@@ -25,14 +26,20 @@ class StencilMLP(nn.Module):
       transform: whose grid and order of cells the states have; of a band's, other processes give the rows around it.
       widths: channels in, between the layers and out.
       size: cells of the stencil in either direction, odd.
-      precision: of the products.
+      precision: of the products. dropout: probability of numbers to be left out after either layer.
     Raises `ValueError` for an even size or one that reaches beyond the grid.
     """
 
     def __init__(
-        self, transform: SphericalTransform, widths: tuple[int, int, int], size: int, precision: str = "float32"
+        self,
+        transform: SphericalTransform,
+        widths: tuple[int, int, int],
+        size: int,
+        precision: str = "float32",
+        dropout: float = 0.0,
     ):
         super().__init__()
+        self.dropout = Dropout(dropout)  # after either layer
         margin = size // 2
         if size % 2 == 0 or size < 3 or margin >= transform.nlat - transform.poles or size > transform.nlon:
             raise ValueError(
@@ -55,12 +62,19 @@ class StencilMLP(nn.Module):
             if self._neighbours is None:  # found once, and only where the compiled kernels take them
                 self._neighbours = neighbours(self.transform, self.size, self.beyond)
             x = x if rows is None else torch.cat([x, rows.flatten(0, 1)])
-            last = self.last.weight
-            return perceptron(x, weight, bias, last, residual=residual, neighbours=self._neighbours, half=half)
+            how = {"neighbours": self._neighbours, "half": half}
+            if not self.dropout.active:
+                return perceptron(x, weight, bias, self.last.weight, residual=residual, **how)
+            # the kernels have a stencil with a second layer alone; one that hands on what it gets changes no bit of it
+            same = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
+            return self._ended(perceptron(x, weight, bias, same, **how), residual)
         image = _image(self.transform, x, self.size // 2, self.beyond, rows).permute(2, 3, 0, 1)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else image.dtype
         y = nn.functional.conv2d(image.to(dtype), weight.to(dtype), bias.to(dtype)).permute(2, 3, 0, 1)
-        y = self.last(gelu(self.transform.arrange(y).contiguous()))
+        return self._ended(gelu(self.transform.arrange(y).contiguous()), residual)
+
+    def _ended(self, y, residual):
+        y = self.dropout(self.last(self.dropout(y)))
         return y if residual is None else residual + y
 
 

@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from emulator.networks.conditions import NoiseModulation
+from emulator.networks.dropout import DropPath
 from emulator.networks.edges import SPHERE
 from emulator.networks.halos import Rows
-from emulator.networks.layers import MLP, DropPath, Linear
+from emulator.networks.layers import MLP, Linear
 from emulator.networks.windows3d import Size, Windows
 from emulator.parallel.space import ALONE, Space
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, modulated, noise_count, scalar_count
+from emulator.networks.dropout import Dropout
 from emulator.networks.edges import Edges, edges_of
 from emulator.networks.halos import expect_halvings, levels
 from emulator.networks.map_layers import SphereConv, start_at_zero
@@ -38,6 +39,14 @@ class UNetOptions(Options):
     condition: tuple[str, ...] = option(
         (),
         "time_of_year, or forcing without levels, to scale and shift what every convolution of a block takes in by",
+        new=True,
+        keyword=True,
+    )
+    dropout: float = option(
+        0.0,
+        "probability that a number after either convolution of a block is left out",
+        minimum=0,
+        below=1,
         new=True,
         keyword=True,
     )
@@ -112,16 +121,16 @@ class UNet(MapNetwork):
 
 
 def _blocks(width, place, options):
-    return nn.ModuleList(
-        _Block(width, place, noise_count(options.noise), scalar_count(options.condition)) for _ in range(options.blocks)
-    )
+    given = noise_count(options.noise), scalar_count(options.condition)
+    return nn.ModuleList(_Block(width, place, *given, options.dropout) for _ in range(options.blocks))
 
 
 class _Block(nn.Module):
     """Two convolutions with a norm before each, added to the input."""
 
-    def __init__(self, width, place, noise_channels, scalars):
+    def __init__(self, width, place, noise_channels, scalars, dropout):
         super().__init__()
+        self.dropout = Dropout(dropout, batch_axis=0)
         around = place.around()
         self.layers = nn.Sequential(
             GroupNorm(1, width, place.space, place.share), SphereConv(width, width, around), nn.GELU(),
@@ -133,11 +142,11 @@ class _Block(nn.Module):
         )
 
     def forward(self, x, noise=None, condition=None):
-        if noise is None and condition is None:
+        if noise is None and condition is None and not self.dropout.active:
             return x + self.layers(x)
         first, convolution, activation, second, last = self.layers
-        y = activation(convolution(self._modulated(0, first(x), noise, condition)))
-        return x + last(self._modulated(1, second(y), noise, condition))
+        y = self.dropout(activation(convolution(self._modulated(0, first(x), noise, condition))))
+        return x + self.dropout(last(self._modulated(1, second(y), noise, condition)))
 
     def _modulated(self, n, x, noise, condition):
         pairs = (self.condition, condition), (self.noise, noise)

@@ -16,8 +16,9 @@ from torch import nn
 from emulator.kernels.recording import recorded
 from emulator.networks.channel_axes import Axes, ChannelAxis
 from emulator.networks.conditions import NoiseModulation, NoiseOptions, noise_count, scalar_count
+from emulator.networks.dropout import DropPath
 from emulator.networks.grids import Sizes, blocks_between, noise_of_blocks, outer_and_inner
-from emulator.networks.layers import MLP, DropPath, full
+from emulator.networks.layers import MLP, full
 from emulator.networks.map_network import GridNetwork
 from emulator.networks.position import Position
 from emulator.networks.registry import expect_global, network

@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import xarray as xr
 
 from emulator.data.normalisation import open_statistics
+from emulator.generative.windows import DYFFUSION
 from emulator.model import checkpoint
 from emulator.model.predictions import PREDICTIONS
 from emulator.options import as_before
@@ -55,6 +57,8 @@ def data_digests(options: TrainOptions, stores: Sequence[xr.Dataset]) -> list[st
     if options.boundary is not None:
         values = {name: value for name, value in dataclasses.asdict(options.boundary).items() if name != "store"}
         more.append(f"boundary {open_analysis(options.boundary.store).attrs.get('fingerprint')} {values}")
+    if options.objective["kind"] == DYFFUSION:
+        more.append(f"interpolator {checkpoint.describe(options.objective['interpolator'])['sha256']}")
     if options.start is not None:
         more.append(identity_of_start(options.start))
     marks = [f"{'scenario ' if APART in store.attrs else ''}{store.attrs.get('fingerprint')}" for store in stores]
@@ -68,8 +72,15 @@ def identity_of(options: TrainOptions, stores: Sequence[xr.Dataset], without: Co
     """
     left = {*NOT_IDENTITY, *without}
     values = {name: value for name, value in as_before(options).items() if name not in left}
+    if options.objective["kind"] == DYFFUSION:
+        values |= {"objective": told(options.objective)}
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256("\n".join([text, *data_digests(options, stores)]).encode()).hexdigest()[:16]
+
+
+def told(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """An objective as a training is told by: wherever its interpolator lies, whose digest is among those of the data."""
+    return {name: value for name, value in objective.items() if objective["kind"] != DYFFUSION or name == "kind"}
 
 
 def _of_forecasts(path) -> str:

@@ -8,6 +8,7 @@ from torch import nn
 from emulator.data.samples import Batch
 from emulator.losses.options import members_of
 from emulator.model.assemble import boundary_shape, make_step, network_of
+from emulator.model.noise import Seeds
 from emulator.model.step import StepBuffers
 from emulator.parallel.rates import most_held
 from emulator.parallel.space import Space, band_of
@@ -54,16 +55,22 @@ def _of_process(options, layout, grid, error, space) -> int:
 
     prognostic = layout.prognostic.count
     batch = Batch(
-        zeros(layout.history + 1, prognostic),
-        zeros(1, layout.diagnostic.count),
-        zeros(1, layout.given.count),
-        zeros(1, len(CLOCK_FEATURES)),
-        zeros(1, step.noise.count) if step.noise else None,
+        zeros(layout.history + step.horizon, prognostic),
+        zeros(step.horizon, layout.diagnostic.count),
+        zeros(step.horizon, layout.given.count),
+        zeros(step.horizon, len(CLOCK_FEATURES)),
+        _noise(step, zeros),
         torch.full((rows, 1), float(layout.lengths[0]), dtype=torch.float64) if layout.lengths != (1,) else None,
         zeros(1, prognostic) if step.prediction.reference else None,
         None if (outside := boundary_shape(layout, grid)) is None else torch.zeros(rows, 1, *outside),
     )
-    for parameter in step.parameters():
+    for parameter in filter(lambda parameter: parameter.requires_grad, step.parameters()):
         parameter.grad = torch.zeros_like(parameter)  # there already: of the weights, whatever the batch
     window = Window(step, StepLoss(error))
     return most_held(lambda: window(batch, WindowOptions(precision=options.precision))[0].backward()) // rows
+
+
+def _noise(step, zeros: Callable[[int, int], torch.Tensor]) -> torch.Tensor | None:
+    if isinstance(step.noise, Seeds):
+        return zeros(step.horizon, step.noise.numbers)[..., 0, 0].long()
+    return zeros(1, step.noise.count) if step.noise else None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from emulator.generative.windows import INTERPOLATOR, horizon_of, windowed
 from emulator.losses.options import LossOptions, RegionWeight, members_of
 from emulator.options import Options, option
 
@@ -276,7 +277,8 @@ class TrainOptions(Options):
     network: dict[str, Any] = option({"kind": "sfno"})
     objective: dict[str, Any] = option(
         {"kind": "regression"},
-        "regression by the loss, or how a step is sampled: flow_matching, interpolant or edm with its options",
+        "regression by the loss; how a step is sampled: flow_matching, interpolant or edm with its options; or windows of "
+        "steps: dyffusion_interpolator, then dyffusion",
         new=True,
     )
     start: StartOptions | None = option(None, "weights to start from, in place of fresh ones", new=True)
@@ -353,7 +355,7 @@ class TrainOptions(Options):
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
 
-        self._check_generative()
+        self._check_objective()
         onward = any(phase.replays for phase in self.phases)
         if len(self.steps) > 1 and self.history > 1 and (onward or self.forecasts):
             raise ValueError(
@@ -369,14 +371,19 @@ class TrainOptions(Options):
         if self.steps and self.conservation.get("penalty"):
             raise ValueError("Expected steps of the store's own length with conservation.penalty, got others")
 
-    def _check_generative(self) -> None:
+    def _check_objective(self) -> None:
         if self.objective == {"kind": "regression"}:
             return
-        from emulator.generative.objectives import objective  # torch, which other trainings are read without
+        if windowed(self.objective):
+            self._check_windows()
+        else:
+            from emulator.generative.objectives import objective  # torch, which other trainings are read without
 
-        objective(dict(self.objective))
-        if self.loss.kind != "mse" or self.conservation.get("penalty"):
-            raise ValueError("Expected loss.kind mse and no conservation.penalty with train.objective, got others")
+            objective(dict(self.objective))
+            if self.loss.kind != "mse":
+                raise ValueError(f"Expected loss.kind mse with train.objective, got {self.loss.kind}")
+        if self.conservation.get("penalty"):
+            raise ValueError("Expected no conservation.penalty with train.objective, got one")
         if (
             self.steps
             or self.gaps != "refused"
@@ -389,6 +396,24 @@ class TrainOptions(Options):
         if self.start or self.parallel.space > 1:
             raise ValueError(
                 "Expected fresh weights and states that one process holds with train.objective, got others"
+            )
+
+    def _check_windows(self) -> None:
+        kind = self.objective["kind"]
+        if self.members > 1:
+            raise ValueError(
+                f"Expected a loss of single forecasts, such as l1, with objective {kind}, got {self.loss.kind}"
+            )
+        needed = horizon_of(self.objective) if kind == INTERPOLATOR and self.validation else 1
+        if self.validation and self.validation.steps < needed:
+            raise ValueError(
+                f"Expected validation.steps of at least the horizon {needed} of the interpolator, got {self.validation.steps}"
+            )
+        if self.predict != "change" or self.history > 1 or self.forecasts:
+            raise ValueError(f"Expected predict change, history 1 and no forecasts with objective {kind}, got others")
+        if self.compile or self.parallel.weights != "ddp" or self.posterior:
+            raise ValueError(
+                f"Expected no compile, parallel.weights or posterior with objective {kind}, got one of them"
             )
 
     def _check_gaps(self, masks: list[MaskOptions]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emulator.data.samples import Batch, Samples, shuffled
-from emulator.model.noise import NetworkNoise, update_key
+from emulator.model.noise import NetworkNoise, Seeds, update_key
 from emulator.parallel.distributed import share
 from emulator.parallel.processes import Processes
 from emulator.training.forecasts import StoredForecasts
@@ -32,7 +32,7 @@ class Order:
         samples: Samples,
         recipe: Recipe,
         processes: Processes,
-        noise: NetworkNoise | None = None,
+        noise: NetworkNoise | Seeds | None = None,
         forecasts: StoredForecasts | None = None,
     ):
         self.samples, self.recipe, self.processes, self.noise = samples, recipe, processes, noise
@@ -40,7 +40,7 @@ class Order:
         self._plans, first = [], 0
         for index, phase in enumerate(recipe.phases):
             share(range(phase.batch_size // phase.accumulate), processes)
-            starts = samples.some_starts(phase.rollout_steps, max(recipe.lengths))
+            starts = samples.some_starts(phase.rollout_steps * recipe.horizon, max(recipe.lengths))
             self._plans.append(self._plan_of(phase, index, starts, first))
             first += phase.updates
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from emulator.generative.windows import horizon_of
 from emulator.training.options import Phase, StartOptions, TrainOptions
 
 
@@ -25,6 +26,7 @@ class Recipe:
       members: forecasts of every sample that a score of ensembles compares; 1 for other losses.
       lengths: of a step, in steps of the store; every update draws one.
       rest: hash of all that decides the weights besides the phases, "" where that is not known.
+      horizon: steps of the store that one step of a window stands for, where an objective has several belong together.
       start: what is trained of weights that were there before, and how; None: all parameters alike.
     """
 
@@ -49,6 +51,7 @@ class Recipe:
     lengths: tuple[int, ...] = (1,)
     rest: str = ""
     start: StartOptions | None = None
+    horizon: int = 1
 
     @classmethod
     def of(cls, options: TrainOptions, lengths: tuple[int, ...] = (1,)) -> "Recipe":
@@ -65,6 +68,7 @@ class Recipe:
             members=options.members,
             lengths=lengths,
             start=options.start,
+            horizon=horizon_of(options.objective),
         )
 
     @property
@@ -117,7 +121,7 @@ class Recipe:
         """Steps of the windows of an update."""
         phase = self.phase(update)
         if not phase.random_steps:
-            return phase.rollout_steps
+            return phase.rollout_steps * self.horizon
         return int(np.random.default_rng([self.seed, update, 1]).integers(1, phase.rollout_steps + 1))
 
     def length(self, update: int) -> int:

@@ -17,6 +17,7 @@ from emulator.data.climatology import Climatology
 from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
 from emulator.files.one_writer import one_writer
+from emulator.generative.windows import windowed
 from emulator.kernels import freed_memory
 from emulator.losses.build import Weighted
 from emulator.model import checkpoint, saved_model
@@ -39,11 +40,12 @@ from emulator.networks.remembered import remembered
 from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
-from emulator.store.schema import grid_of
+from emulator.store.schema import grid_of, time_step_seconds
 from emulator.training.boundary import border_of, boundary_of, check_boundary
 from emulator.training.forecasts import StoredForecasts
 from emulator.training.gaps import refuse_gaps
 from emulator.training.identity import identity_of, stores_of
+from emulator.training.interpolator import check_interpolator, take_interpolator, with_interpolator
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.posterior import check_posterior, write_posterior
@@ -102,10 +104,11 @@ class Training:
 
     Args:
       options: what is trained on what, and how. hooks: see `StageHooks`.
+    Raises `ValueError` where an objective needs a checkpoint that is not there, or is of something else.
     """
 
     def __init__(self, options: TrainOptions, hooks: StageHooks = StageHooks()):
-        self.options, self.hooks = options, hooks
+        self.options, self.hooks = with_interpolator(options), hooks
         self.processes = hooks.processes or processes_of(os.environ)
         self.device, self.space = device_of(self.processes), ALONE
 
@@ -127,6 +130,7 @@ class Training:
         refuse_gaps(options, stores, layout, statistics)
         boundary = boundary_of(options, stores[0], layout)
         samples = self._samples(stores, layout, options.period, boundary)
+        check_interpolator(options, layout, samples.grid, time_step_seconds(stores[0]))
         closing = conservation(ConservationOptions.of(options.conservation), samples, statistics)
         bounds = options.damping, options.margin, options.bounds
         constants, start = buffers(samples, statistics, *bounds, options.predict), Start.of(options)
@@ -138,6 +142,7 @@ class Training:
         if start:
             start.put_into(step.network, layout, samples.grid, constants)
             log.info("it %s\n%s", start.describe(), start.table())
+        take_interpolator(options, step)
         step.to(self.device)
         step.rows = rows_at_once(options, step.network)
         log.info("%s with %d parameters", options.network["kind"], sum(p.numel() for p in step.network.parameters()))
@@ -148,6 +153,8 @@ class Training:
             with self.hooks.stopping() as asked, reporting(trainer.identity, trainer.recipe.updates) as report:
                 trainer.run(report, asked)
             config = self.hooks.config or json.loads(json.dumps(dataclasses.asdict(options), default=str))
+            if windowed(options.objective):
+                config = {**config, "objective": dict(options.objective)}  # with what it took from the interpolator
             metadata = saved_model.metadata(config, samples, closing.saved, statistics)
             tensors = trainer.tensors()
             if first:
@@ -207,7 +214,9 @@ class Training:
         space = Space.imagined(options.parallel.space)
         samples = Samples(stores, layout, options.period.start, options.period.end, cache_bytes=0, space=space)
         grid = samples.grid
-        samples.some_starts(max(phase.rollout_steps for phase in recipe.phases), max(layout.lengths))
+        check_interpolator(options, layout, grid, time_step_seconds(stores[0]))
+        steps = max(phase.rollout_steps for phase in recipe.phases) * recipe.horizon
+        samples.some_starts(steps, max(layout.lengths))
         check_boundary(boundary, samples)
         if options.forecasts:
             stored = StoredForecasts(options.forecasts, samples)
@@ -229,7 +238,8 @@ class Training:
         rows_at_once(options, network)
         check_posterior(options)
         given = (part.count if part else 0 for part in conditions(network_of(vars(options)), layout, grid))
-        measured = cost.measure(network, input_count(layout), grid.shape, *given, boundary_shape(layout, grid))
+        inputs = input_count(layout, network_of(vars(options)))
+        measured = cost.measure(network, inputs, grid.shape, *given, boundary_shape(layout, grid))
         if measured.activations:  # there is room for the loss and the fields around the network too
 
             def error_of(space: Space) -> torch.nn.Module:
@@ -271,7 +281,8 @@ class Training:
         if not sharded:  # a network that is spread over processes may be too large to run whole in one
             more = (part.count if part else 0 for part in (step.noise, step.scalars))
             outside = boundary_shape(step.layout, samples.grid)
-            products = cost.products(step.network, input_count(step.layout), samples.shape, *more, outside)
+            inputs = input_count(step.layout, network_of(vars(options)))
+            products = cost.products(step.network, inputs, samples.shape, *more, outside)
         if options.compile:
             step.network.compile()
         identity, _ = self._identities(stores)

@@ -36,7 +36,7 @@ class Choice:
 def choose(network: nn.Module, options: StartOptions | None) -> Choice:
     """What the options say of a network's parameters. Raises `ValueError` for a pattern that matches none, and where none is
     left to train."""
-    names = [name for name, _ in network.named_parameters()]
+    names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     if options is None:
         return Choice(frozenset(names), {}, {})
     frozen, adapted = set(matching(options.freeze, names, "start.freeze")), {}

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulator.data.samples import Samples
+from emulator.data.samples import Batch, Samples
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
 from emulator.model.stepper import newest
+from emulator.model.windows import Interpolator
 from emulator.parallel.distributed import mean_over, share
 from emulator.parallel.processes import Processes
 
@@ -57,8 +58,9 @@ class Validation:
 
         The skill is `1 - sqrt(error / persistence's error)` at the end of the rollouts, without the root for an error that
         is not squared: 1 is perfect, 0 no better than persistence, negative worse. Where there is no state to persist it is
-        of the diagnostics, against their mean over the training period. Of steps of several lengths the shortest count. All
-        processes ask together and get the same numbers. The noise of a stochastic network is the same at every validation.
+        of the diagnostics, against their mean over the training period; of an interpolator in the middle of windows, against
+        the straight line between both ends. Of steps of several lengths the shortest count. All processes ask together and
+        get the same numbers. The noise of a stochastic network is the same at every validation.
         """
         length = self.samples.layout.lengths[0]
         chosen = share(self.starts(processes), processes)
@@ -67,17 +69,11 @@ class Validation:
             part = chosen[first : first + self.batch_size]
             batch = self.samples.batch(part, self.steps, length)
             batch = batch.for_members(self.members, self._noise(step, part)).pinned().to(device)
-            results = rollout(step, batch.start(), batch.inputs(), execution=Execution(precision))
-            for k, result in enumerate(results):
-                truth = batch.truth(k)
-                if k == 0:
-                    sums[0] += len(part) * self.error(result.state, result.diagnostic, *truth).double()
-            if step.layout.prognostic.count:
-                ours, theirs = (result.state, truth[1]), (newest(batch.start(), step.layout), truth[1])
+            if isinstance(step, Interpolator):
+                errors = self._inside(step, batch)
             else:
-                ours, theirs = (result.state, result.diagnostic), (truth[0], step.mean_diagnostic(truth[1]))
-            sums[1] += len(part) * self.error(*ours, *truth).double()
-            sums[2] += len(part) * self.error(*theirs, *truth).double()
+                errors = self._rolled_out(step, batch, precision)
+            sums += len(part) * torch.stack(errors).double()
         one, last, persistence = (mean_over(sums * self.samples.space.size) / len(chosen)).tolist()
         ratio = last / persistence if persistence > 0 else 1.0
         return {
@@ -86,6 +82,27 @@ class Validation:
             "rollout_persistence": persistence,
             "skill": 1 - (math.sqrt(ratio) if self.squared else ratio),
         }
+
+    def _rolled_out(self, step: Step, batch: Batch, precision: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Errors of the first and the last of a window's steps, and of persistence at its end."""
+        results = rollout(step, batch.start(), batch.inputs(), execution=Execution(precision))
+        for k, result in enumerate(results):
+            truth = batch.truth(k)
+            if k == 0:
+                one = self.error(result.state, result.diagnostic, *truth)
+        if step.layout.prognostic.count:
+            ours, theirs = (result.state, truth[1]), (newest(batch.start(), step.layout), truth[1])
+        else:
+            ours, theirs = (result.state, result.diagnostic), (truth[0], step.mean_diagnostic(truth[1]))
+        return one, self.error(*ours, *truth), self.error(*theirs, *truth)
+
+    @torch.no_grad()
+    def _inside(self, step: Interpolator, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Of an interpolator errors a step after the start and in the middle, and of the straight line in the middle."""
+        (one, first), (middle, truth) = step.between(batch, 1), step.between(batch, step.horizon // 2)
+        ends, share = (batch.state[:, 0], batch.state[:, step.horizon]), step.horizon // 2 / step.horizon
+        line = ends[0] + share * (ends[1] - ends[0])
+        return self.error(*one, *first), self.error(middle[0], truth[1], *truth), self.error(line, truth[1], *truth)
 
     def _noise(self, step: Step, starts: np.ndarray) -> Tensor | None:
         """Of the members of the windows that begin at some times, `(row, steps, channel, *space)`."""

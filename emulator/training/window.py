@@ -12,6 +12,7 @@ from emulator.model import generative
 from emulator.model.rollout import Execution, rollout
 from emulator.model.step import Step
 from emulator.model.stepper import StepResult, newest
+from emulator.model.windows import WindowStep
 from emulator.networks.generative import Generative
 from emulator.training.recipe import Recipe
 
@@ -108,6 +109,8 @@ class Window(nn.Module):
         """
         if isinstance(self.step.network, Generative):
             return self._of_samples(batch, options)
+        if isinstance(self.step, WindowStep):
+            return self._as_one(batch, options)
         steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.start(), None)
         length = round(batch.length) if isinstance(batch.length, float) else 1
 
@@ -134,6 +137,12 @@ class Window(nn.Module):
             error = self.loss(self.step, start[0], result, batch.truth(done), start[1], length)
             total = total + error / (steps - first + 1)
         return total * self.step.space.size, result
+
+    def _as_one(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
+        """The error of what a network makes at one place of a window whose steps belong together, and what it made."""
+        with torch.autocast(batch.state.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+            made, truth = self.step.learned(batch)
+        return self.loss.error(*made, *truth), StepResult(*made, {})
 
     def _of_samples(self, batch: Batch, options: WindowOptions) -> tuple[Tensor, StepResult]:
         """The error of a network that learns to sample one step, and the truth in place of a result, which is not made."""

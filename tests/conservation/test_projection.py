@@ -10,7 +10,6 @@ from scipy.optimize import minimize
 
 from emulator.conservation import Atmosphere, SchemeOptions, Water, build, fluxes
 from emulator.conservation.bands import Bands
-from emulator.conservation.ensembles import prior_variance, reduced_variance
 from emulator.conservation.multipliers import REFERENCE_PRESSURE
 from emulator.planet.grid import Grid
 from emulator.planet.vertical import Levels
@@ -119,7 +118,7 @@ def _flat(changed):
 
 
 def test_linear_budget_is_probconserv():
-    """`x - S G^T (G S G^T)^-1 (G x - b)` in dense matrices, mean and variance."""
+    """`x - S G^T (G S G^T)^-1 (G x - b)` in dense matrices."""
     atmosphere, state0, state1, scheme = _water_between_pressures()
     x, matrix, target, spread = _dense(atmosphere, state0, state1, scheme)
     gain = spread[:, None] * matrix.T @ np.linalg.inv(matrix * spread @ matrix.T)
@@ -127,24 +126,6 @@ def test_linear_budget_is_probconserv():
     changed, record = scheme(state0, state1)
     assert float(record["saturation_specific_humidity"].max()) == 0
     np.testing.assert_allclose(_flat(changed) - x, expected - x, rtol=1e-8, atol=1e-18)
-
-    prior, posterior = prior_variance(scheme, state0, state1), reduced_variance(scheme, state0, state1)
-    np.testing.assert_allclose(_flat(prior)[0], spread, rtol=1e-12)
-    covariance = np.diag(spread) - gain @ matrix * spread
-    np.testing.assert_allclose(_flat(posterior)[0], np.diag(covariance), rtol=1e-9)
-    assert np.all(_flat(posterior) < spread)
-
-
-def test_variance_along_a_budget_vanishes():
-    """All that is uncertain being one number, knowing the budget leaves nothing; two numbers keep half of their variance."""
-    space = torch.full((1, 2), 0.5, dtype=torch.float64)
-    atmosphere = Atmosphere(space, LEVELS["pressure"], CONSTANTS, None, STEP, False)
-    state0, state1 = random_step(atmosphere, torch.float64, batch=1)
-    options = SchemeOptions(kind="projection", budgets=("water",), controls=(fluxes.EVAPORATION,))
-    scheme = build(options, atmosphere, state1, VARIANCES)
-    prior = prior_variance(scheme, state0, state1)[fluxes.EVAPORATION]
-    posterior = reduced_variance(scheme, state0, state1)[fluxes.EVAPORATION]
-    torch.testing.assert_close(posterior, prior / 2, rtol=1e-12, atol=0)
 
 
 def test_bounds_solve_the_quadratic_programme():

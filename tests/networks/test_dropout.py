@@ -1,0 +1,49 @@
+"""What networks leave out: of every sample what its own seed says, as much as the probability, and nothing otherwise."""
+
+import pytest
+import torch
+from tiny_networks import TINY
+from torch.testing import assert_close
+
+from emulator.networks import registry
+from emulator.networks.dropout import Dropout, DropPath, leaves_out, leaving_out
+from emulator.planet.grid import Grid
+
+GRID = Grid.gaussian(16)
+NETWORKS = {
+    "sfno": TINY["sfno"] | {"dropout": 0.2, "drop_path": 0.3},
+    "sfno_stencil": TINY["sfno"] | {"dropout": 0.2, "stencil": 3},
+    "unet": TINY["unet"] | {"dropout": 0.2},
+    "fuxi": TINY["fuxi"] | {"drop_path": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_sample_lacks_what_its_seed_says_whatever_is_beside_it(kind):
+    network = registry.build(NETWORKS[kind], 3, 2, GRID).eval()
+    x, seeds = torch.randn(1, 3, *GRID.shape).repeat(8, 1, 1, 1), torch.arange(8) * 12345678901 + 3
+    assert leaves_out(network)
+    with torch.no_grad():
+        plain = network(x)
+        with leaving_out(network, seeds):
+            whole = network(x)
+        torch.rand(3)
+        with leaving_out(network, seeds[1:]):
+            again = network(x[1:])
+        assert_close(network(x), plain, rtol=0, atol=0)
+    assert_close(again, whole[1:], rtol=1e-5, atol=1e-5)
+    assert len({round(float(row.sum()), 3) for row in whole}) > 2, "other seeds leave out other things"
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("layer", [Dropout(0.25), Dropout(0.25, batch_axis=0), DropPath(0.25)])
+def test_the_mean_stays_and_the_share_is_the_probability(layer, named):
+    torch.manual_seed(0)
+    first = getattr(layer, "_axis", 1) == 0
+    x = torch.ones(200, 40, 25) if first else torch.ones(40, 200, 25)
+    layer.train(not named)
+    with leaving_out(layer, torch.arange(200)) if named else torch.no_grad():
+        y = layer(x)
+    share = float((y == 0).double().mean())
+    assert abs(share - 0.25) < (0.12 if isinstance(layer, DropPath) else 0.005)
+    assert_close(y.unique(), torch.tensor([0.0, 4 / 3]))
