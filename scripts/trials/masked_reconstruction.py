@@ -68,7 +68,7 @@ def climatology(seen: Samples, times: np.ndarray) -> torch.Tensor:
     """Means of the training period by hour and season of some times, every other day, `(time, channel, *space)`."""
     known, found = pd.DatetimeIndex(seen.times[:-1]), []
     for time in pd.DatetimeIndex(times):
-        apart = np.abs((known.dayofyear - time.dayofyear + 182) % 365 - 182)
+        apart = np.abs((known.day_of_year - time.day_of_year + 182) % 365 - 182)
         near = np.flatnonzero((apart <= 30) & (apart % 2 == 0) & (known.hour == time.hour))
         found.append(seen.batch(near, 1).state[:, 0].mean(0))
     return torch.stack(found)
