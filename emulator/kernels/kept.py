@@ -80,11 +80,20 @@ def made_of(weight: Tensor, make: Callable[..., Tensor], *given: Tensor) -> Tens
             _KEPT[key] = kept
             _KEPT.move_to_end(key)
         else:
-            _KEPT.pop(key, None)
+            _forget(key)
             _keep(key, kept)
     if (used := getattr(_watching, "used", None)) is not None:
         used.append(found)
     return found.made
+
+
+def _forget(key: tuple) -> None:
+    """Takes out an entry, and what was made of what it had made: that nobody can ask for again."""
+    entry = _KEPT.pop(key, None)
+    if entry is not None:
+        address = entry.made.data_ptr()
+        for other in [other for other in _KEPT if other[1] == address]:
+            _forget(other)
 
 
 def _keep(key: tuple, entry: _Entry) -> None:

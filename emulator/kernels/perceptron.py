@@ -60,19 +60,22 @@ def _packed_half(weight):
     return pack(weight if weight.ndim == 3 else weight[None], True)
 
 
-def _words(weight, half):
-    """As `pack`, of `(tap, in, out)` or `(in, out)`; kept while the weights stay the same."""
-    return None if weight is None else made_of(weight, _packed_half if half else _packed)
+def _words(weight, half, changing):
+    """As `pack`, of `(tap, in, out)` or `(in, out)`; kept while the weights stay the same, where they are not `changing`."""
+    make = _packed_half if half else _packed
+    if weight is None or changing:
+        return None if weight is None else make(weight)
+    return made_of(weight, make)
 
 
 def _filled_up(bias):
     return torch.nn.functional.pad(bias, (0, wide(len(bias)) - len(bias)))
 
 
-def _padded(bias):
+def _padded(bias, changing):
     if bias is None or not len(bias) % LANES:
         return bias
-    return made_of(bias, _filled_up)
+    return _filled_up(bias) if changing else made_of(bias, _filled_up)
 
 
 def _run(half, rows, room, **fields):
@@ -101,7 +104,8 @@ def forward(x, first, first_bias, second, second_bias, residual, neighbours, hal
     """`(cell, batch, in)` -> the result `(cell that takes in, batch, out)` and, to `keep`, what the activation took.
 
     `residual`: what the result is added to, `(cell, batch or 1, out)`. Tensors come one by one, as torch passes them to an
-    autograd function.
+    autograd function. Where there is something to `keep` weights are about to change, and nothing that is made of them stays:
+    an autograd function runs with gradients off, so that `made_of` cannot see it, and some of its weights are new tensors.
     """
     (cells, batch, inputs), taps = x.shape, len(first)
     items = cells if neighbours is None else neighbours.source.shape[1]
@@ -119,10 +123,10 @@ def forward(x, first, first_bias, second, second_bias, residual, neighbours, hal
         TILE * (deep + hidden + wide(outputs) + max(deep, hidden)),
         x=x,
         besides=ends.besides,
-        first=_words(first, half),
-        second=_words(second, half),
-        first_bias=_padded(first_bias),
-        second_bias=_padded(second_bias),
+        first=_words(first, half, keep),
+        second=_words(second, half, keep),
+        first_bias=_padded(first_bias, keep),
+        second_bias=_padded(second_bias, keep),
         residual=residual,
         source=None if neighbours is None else neighbours.source,
         before=before,

@@ -51,7 +51,10 @@ def forward(x, cells: int, first, first_bias, second, residual, patches: Patches
     hidden, outputs = second.shape
     to = library.empty(cells, batch, outputs)
     before = library.empty(cells, batch, hidden) if keep else None
-    first, second = made_of(first, _summed), made_of(second, torch.Tensor.contiguous)
+    if keep:  # weights that are about to change
+        first, second = _summed(first), second.contiguous()
+    else:
+        first, second = made_of(first, _summed), made_of(second, torch.Tensor.contiguous)
     size = inputs + TILE * (16 * (inputs + hidden) + outputs + 4 * hidden) + 32 * LANES
     room = library.empty(torch.get_num_threads(), size)
     tensors = (x, *patches, first, first_bias, second, residual, before, to, room)

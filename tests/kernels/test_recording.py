@@ -102,6 +102,25 @@ def test_without_room_for_its_weights_a_network_gives_the_same(monkeypatch):
     assert sum(entry.size for entry in kept._KEPT.values()) <= 10_000
 
 
+@pytest.mark.parametrize("variant", [*VARIANTS, *VECTORS])
+def test_a_training_keeps_nothing_of_its_weights_but_for_the_last_validation(variant, monkeypatch):
+    """Small tensors that stay after every update lie between large ones that do not: the process would grow by both."""
+    monkeypatch.setattr(kept, "_KEPT", OrderedDict())
+    net, x, counts = made(variant), torch.randn(1, 7, 12, 24), []
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    for _ in range(4):
+        for _ in range(2):
+            held = len(kept._KEPT)
+            net(x).square().mean().backward()
+            assert len(kept._KEPT) == held
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            net(x)
+        counts.append(len(kept._KEPT))
+    assert counts[-1] == counts[1] > 0
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_residual_of_another_type_is_read_as_what_it_is(dtype):
