@@ -9,6 +9,7 @@ from pathlib import Path
 
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.schema import grid_of
+from emulator.verify.downscaled import open_coarse
 from emulator.verify.driving import Driving
 from emulator.verify.inputs import Inputs, open_inputs
 from emulator.verify.options import VerifyOptions
@@ -36,7 +37,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     more = config.audit, config.long_runs, config.references, scenarios, config.oceans
     judged = config.forecasts | {name: Driving(path) for name, path in config.driving.items()}
     found = open_inputs(truth, judged, options, *more)
-    return found if config.feedback is None else dataclasses.replace(found, feedback=config.feedback)
+    coarse = None if config.coarse is None else open_coarse(config.coarse)
+    return dataclasses.replace(found, feedback=config.feedback, coarse=coarse)
 
 
 @contextmanager

@@ -285,6 +285,11 @@ class VerifyConfig(
         json_schema_extra=NEW,
         description="folder of a cycle's feedback: observations against background and analysis",
     )
+    coarse: Path | None = Field(
+        None,
+        json_schema_extra=NEW,
+        description="store that the downscaled ones among the forecasts were made of: means of its cells, quantiles, days",
+    )
 
     dask: DaskConfig = DaskConfig()
 
