@@ -28,10 +28,9 @@ RAIN = "mean_total_precipitation_rate"
 
 def open_coarse(source) -> xr.Dataset:
     """The store, by path or as a dataset, that was downscaled: an analysis or forecasts. Raises `ValueError`."""
-    dataset = source if isinstance(source, xr.Dataset) else open_zarr(source)
     if isinstance(source, xr.Dataset):
-        return in_nanoseconds(dataset)
-    is_analysis = dataset.attrs.get("emulator_schema") == ANALYSIS
+        return in_nanoseconds(source)
+    is_analysis = open_zarr(source).attrs.get("emulator_schema") == ANALYSIS
     return in_nanoseconds(open_analysis(source)) if is_analysis else open_any_forecast(source)
 
 
