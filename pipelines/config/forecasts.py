@@ -285,11 +285,7 @@ class VerifyConfig(
         json_schema_extra=NEW,
         description="folder of a cycle's feedback: observations against background and analysis",
     )
-    coarse: Path | None = Field(
-        None,
-        json_schema_extra=NEW,
-        description="store that the downscaled ones among the forecasts were made of: means of its cells, quantiles, days",
-    )
+    coarse: Path | None = Field(None, json_schema_extra=NEW, description="store that downscaled forecasts were made of")
 
     dask: DaskConfig = DaskConfig()
 

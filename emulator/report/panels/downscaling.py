@@ -13,7 +13,6 @@ from emulator.report.view import View
 
 SHOWN = 6
 FINEST = 2 / 3  # of the last degree that the truth holds: from there on degrees are the finest ones
-COLUMNS = ("RMSE", "CRPS", "Power", "99.9 %", "Cycle", "Error of it", "Coarse means")
 CAPTION = (
     "RMSE and CRPS relative to those of interpolation alone (of one field the CRPS is the mean absolute error); power of the "
     "finest third of the degrees, the distance of the 99.9th percentile from the median, and the mean cycle of the day, all "
@@ -24,15 +23,32 @@ CAPTION = (
 @panel("downscaling", 10, needs=("coarse_departure",))
 def gains(view: View) -> str:
     """Table of every downscaled store and channel."""
-    plain, rows = _interpolated(view), []
+    plain, heads, rows = _interpolated(view), [], []
     for channel in view.mapped(SHOWN):
         for name in _made(view):
-            values = [*_ratios(view, plain, name, channel), *_relative(view, name, channel)]
-            cells = "".join(f"<td>{percent(100 * value - 100)}</td>" for value in values[:-1])
             kept = _of(view, "coarse_departure", name, coarse_variable=view.variable(channel))
-            head = unit_cell(view.title(channel), name)
-            rows.append(f"{head}{cells}<td>{number(values[-1], 2)}</td><td>{scientific(kept)}</td>")
-    return table("Downscaled fields", html_table(head_cells(COLUMNS), rows, CAPTION))
+            heads.append(unit_cell(view.title(channel), name))
+            rows.append([*_ratios(view, plain, name, channel), *_relative(view, name, channel), kept])
+    known = [place for place in range(len(COLUMNS)) if np.isfinite([row[place] for row in rows]).any()]
+    cells = ["".join(f"<td>{COLUMNS[place][1](row[place])}</td>" for place in known) for row in rows]
+    columns = head_cells([COLUMNS[place][0] for place in known])
+    made = [head + own for head, own in zip(heads, cells, strict=True)]
+    return table("Downscaled fields", html_table(columns, made, CAPTION))
+
+
+def _change(ratio: float) -> str:
+    return percent(100 * ratio - 100)
+
+
+COLUMNS = (
+    ("RMSE", _change),
+    ("CRPS", _change),
+    ("Power", _change),
+    ("99.9 %", _change),
+    ("Cycle", _change),
+    ("Error of it", number),
+    ("Coarse means", scientific),
+)
 
 
 def _made(view: View) -> list[str]:
