@@ -19,7 +19,9 @@ INPUTS = {
     "assimilate": ("store", "checkpoint", "observations", "background", "analysis.checkpoint"),
     "cycle": ("store", "checkpoint", "observations", "analysis.checkpoint"),
     "rollout": ("store", "checkpoint"),
-    "verify": ("truth", "forecasts", "audit", "long_runs", "references", "feedback", "held"),
+    "train_downscaling": ("fine", "coarse"),
+    "downscale": ("store", "checkpoint"),
+    "verify": ("truth", "forecasts", "audit", "long_runs", "references", "feedback", "held", "coarse"),
     "report": ("scores",),
 }
 

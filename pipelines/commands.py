@@ -22,6 +22,8 @@ ABOUT = {
     "assimilate": "make one analysis from a background and observations",
     "cycle": "make analyses and forecasts by turns",
     "rollout": "run forecasts from many initial times",
+    "train_downscaling": "train a network from coarse fields to fine ones",
+    "downscale": "write the fine fields of a coarse store",
     "verify": "score forecasts against the truth",
     "report": "write an HTML page of scores, maps and budgets",
 }

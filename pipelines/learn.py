@@ -1,14 +1,12 @@
 """Learn: a network that makes analyses, trained on its own backgrounds; resumable at any moment."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from emulator.assimilation.learned.learning import Learning
 from emulator.assimilation.learned.options import LearnOptions
 from pipelines.config import LearnConfig
-from pipelines.progress import progress
+from pipelines.progress import of_updates
 from pipelines.run import provenance
 from pipelines.signals import stopping_when_asked
 
@@ -20,18 +18,12 @@ def learn(config: LearnConfig) -> None:
     what does not go together.
     """
     learning = Learning(_options(config), json.loads(config.model_dump_json()), provenance())
-    with stopping_when_asked() as asked, _reporting(config.updates) as report:
+    with stopping_when_asked() as asked, of_updates("learn", config.updates, _remark) as report:
         learning.run(report, asked)
 
 
 def _options(config: LearnConfig) -> LearnOptions:
     return LearnOptions.of(config.model_dump())
-
-
-@contextlib.contextmanager
-def _reporting(updates: int) -> Iterator:
-    with progress("learn", updates) as report:
-        yield lambda row: report(row["update"], _remark(row), row["remaining_seconds"])
 
 
 def _remark(row: dict) -> str:

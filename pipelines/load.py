@@ -48,6 +48,13 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
             "checkpoint": at / "train" / "checkpoint",
             "output": at / "forecast.zarr",
         },
+        "train_downscaling": {"coarse": at / "analysis.zarr", "output": at / "downscaling"},
+        "downscale": {
+            "checkpoint": at / "downscaling" / "checkpoint",
+            "store": at / ("forecast.zarr" if rollout else "analysis.zarr"),
+            "output": at / "downscaled.zarr",
+            "bilinear": at / "bilinear.zarr",
+        },
         "verify": {"truth": at / "analysis.zarr", "output": at / "scores.nc"},
         "report": {"scores": at / "scores.nc", "output": at / "report"},
     }
@@ -57,6 +64,13 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         del paths["rollout"]["checkpoint"]
     if rollout:
         paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
+    if isinstance(own := raw.get("downscale"), dict):
+        stores = {"downscaled": "output", "bilinear": "bilinear"}
+        made = {name: own.get(key, paths["downscale"][key]) for name, key in stores.items()}
+        paths["verify"]["forecasts"] = {name: path for name, path in made.items() if path is not None}
+        paths["verify"]["coarse"] = own.get("store", paths["downscale"]["store"])
+        if fine := (raw.get("train_downscaling") or {}).get("fine"):
+            paths["verify"]["truth"] = fine
     judged = raw.get("verify") if isinstance(raw.get("verify"), dict) else {}
     ocean = rollout.get("ocean") if isinstance(rollout.get("ocean"), dict) else {}
     own_names = judged.get("forecasts") or judged.get("observations")  # among which ours need not be, or without audits
@@ -141,6 +155,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | N
         named = raw["simulate"].get("scenarios") or []
         raw["ingest"] = ({"scenarios": list(named)} if named else {}) | raw["ingest"]
         raw["ingest"]["sources"] = [{"path": f"{raw['simulate']['directory']}/{'{scenario}/' if named else ''}*.nc"}]
+    fine = (raw.get("train_downscaling") or {}).get("fine")
+    if isinstance(raw.get("ingest"), dict) and fine:
+        raw["ingest"] = {"sources": [{"path": fine}]} | raw["ingest"]  # the coarse store is made of the fine one
     _find_scenarios(raw)
     experiment = parse(Experiment, raw, str(path), context)
     if not any(getattr(experiment, stage) for stage in STAGES):
@@ -159,7 +176,8 @@ def load_stage(stage: str, path: Path, overrides: Sequence[str] = ()) -> Model:
         return parse(STAGES[stage], apply_overrides(raw, overrides), str(path))
     from_top = [re.split(r"[.=]", override)[0] in Experiment.model_fields for override in overrides]
     full = [o if top else f"{stage}.{o}" for o, top in zip(overrides, from_top, strict=True)]
-    kinds = ("train", "assimilate", "cycle")  # stages with sections of several kinds: the network, the analysis
+    # stages with sections of several kinds: the network, the analysis
+    kinds = ("train", "train_downscaling", "assimilate", "cycle")
     context = None if stage in kinds else AS_WRITTEN
     section = getattr(load_experiment(path, full, context), stage)
     if section is None:

@@ -17,6 +17,8 @@ WRITTEN = {
     "assimilate": ("output",),
     "cycle": ("output",),
     "rollout": ("output", "uncorrected", "long_run"),
+    "train_downscaling": ("output",),
+    "downscale": ("output", "bilinear"),
     "verify": ("output",),
     "report": ("output",),
 }
@@ -54,7 +56,7 @@ def files(stage: str, config: Model) -> list[Path]:
     output = Path(config.output)
     if stage == "stats":
         return [output, *([config.climatology] if config.climatology else [])]
-    if stage in ("train", "learn"):
+    if stage in ("train", "learn", "train_downscaling"):
         return [output / "checkpoint"]
     if stage in ("assimilate", "cycle"):
         return [output / "analysis.zarr"]
@@ -63,6 +65,8 @@ def files(stage: str, config: Model) -> list[Path]:
         stores += [config.long_run] if config.long_run_days or config.long_run_lead else []
         also = [output.with_name(f"{output.stem}_{kind}") for kind in config.also]
         return [*_with_oceans(stores, config), *config.pressure_stores.values(), *also]
+    if stage == "downscale":
+        return [output, *([config.bilinear] if config.bilinear else [])]
     if stage == "report":
         return [output / name for name in ("report.html", "scores.csv", "scores.json", "scores.nc")]
     return [output]

@@ -62,3 +62,10 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Report]:
         log.info("%s %d of %d%s%s", title, done, total, remaining, f"; {text}" if text else "")
 
     yield line
+
+
+@contextmanager
+def of_updates(title: str, updates: int, remark: Callable[[dict], str]) -> Iterator[Callable[[dict], None]]:
+    """Yields a function of the rows of a training's log, whose remark is the text."""
+    with progress(title, updates) as report:
+        yield lambda row: report(row["update"], remark(row), row["remaining_seconds"])

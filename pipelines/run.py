@@ -20,6 +20,7 @@ from pipelines.load import to_yaml
 from pipelines.running import noting
 
 log = logging.getLogger(__name__)
+TRAININGS = ("train", "train_downscaling")  # stages that any number of processes run together
 MOST_SHOWN = 5  # settings in a sentence
 PACKAGES = ("emulator", "torch", "torch-harmonics", "numpy", "xarray", "zarr", "dask", "jcm", "veros")
 
@@ -63,7 +64,9 @@ def run(experiment: Experiment, only: str | None = None) -> None:
 def _can_share(link: Link, processes: int) -> bool:
     """Whether so many processes can run a stage together, all of them to its end."""
     return (
-        processes == 1 or link.stage == "train" or (link.stage == "rollout" and link.config.parallel.space == processes)
+        processes == 1
+        or link.stage in TRAININGS
+        or (link.stage == "rollout" and link.config.parallel.space == processes)
     )
 
 

@@ -12,7 +12,19 @@ from pipelines.parse import parse
 from pipelines.yaml_files import read_yaml
 
 StageName = Literal[
-    "simulate", "ingest", "stats", "train", "observe", "learn", "assimilate", "cycle", "rollout", "verify", "report"
+    "simulate",
+    "ingest",
+    "stats",
+    "train",
+    "observe",
+    "learn",
+    "assimilate",
+    "cycle",
+    "rollout",
+    "train_downscaling",
+    "downscale",
+    "verify",
+    "report",
 ]
 PATTERN = r"(?:\d+-)?\d+(?::\d\d){0,2}"  # minutes, minutes:seconds, hours:minutes:seconds, each with days before it
 

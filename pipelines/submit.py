@@ -12,8 +12,8 @@ from emulator.files.whole_file import whole_file
 from pipelines import slurm
 from pipelines.chain import Link, chain
 from pipelines.check import check_experiment
-from pipelines.config import ConfigError, Experiment, TrainConfig
-from pipelines.run import record
+from pipelines.config import ConfigError, Experiment, TrainConfig, TrainDownscalingConfig
+from pipelines.run import TRAININGS, record
 from pipelines.sbatch import Job, Places, script
 from pipelines.site import Resources, SiteConfig
 
@@ -90,8 +90,8 @@ def plan(experiment: Experiment, site: SiteConfig) -> list[Job]:
         if link.complete:
             continue
         need = _resources(link, site)
-        if link.stage == "train":
-            _check_shares(link.config, need)
+        if link.stage in TRAININGS:
+            _check_shares(link.stage, link.config, need)
         jobs += _jobs(link, need, site, where, (jobs[-1].name,) if jobs else ())
     return jobs
 
@@ -108,7 +108,7 @@ def _resources(link: Link, site: SiteConfig) -> Resources:
     tasks = need.nodes * need.tasks_per_node
     if stage == "train" and tasks % together:
         raise ConfigError(f"Expected tasks of the training as a multiple of its parallel.space {together}, got {tasks}")
-    if stage != "train" and tasks != together:
+    if stage not in TRAININGS and tasks != together:
         allowed = "one task" if together == 1 else f"{together} tasks, as parallel.space says,"
         raise ConfigError(f"Expected {allowed} for the stage {stage}, the site gives it {tasks}")
     if together > 1 and 0 < need.gpus_per_node < need.tasks_per_node:
@@ -119,8 +119,14 @@ def _resources(link: Link, site: SiteConfig) -> Resources:
     return need
 
 
-def _check_shares(config: TrainConfig, need: Resources) -> None:
+def _check_shares(stage: str, config: TrainConfig | TrainDownscalingConfig, need: Resources) -> None:
     """Raises `ConfigError` where the tasks of a training cannot share its batches: it would fail after all stages before."""
+    if stage != "train":
+        if config.batch_size % (tasks := need.nodes * need.tasks_per_node):
+            raise ConfigError(
+                f"Expected {stage}.batch_size as a multiple of the training's {tasks} tasks, got {config.batch_size}"
+            )
+        return
     together = config.parallel.space
     tasks = need.nodes * need.tasks_per_node // together
     shares = f"{tasks} groups of {together} tasks (parallel.space)" if together > 1 else f"{tasks} tasks"
@@ -145,9 +151,9 @@ def _jobs(link: Link, need: Resources, site: SiteConfig, where: Places, after: t
         jobs.append(Job(f"{stage}-parts", stage, parts, need, need.array, after))
         after = (jobs[-1].name,)
     jobs.append(Job(stage, stage, command, need, after=after))
-    if stage == "train" and not site.requeue:
+    if stage in TRAININGS and not site.requeue:
         for number in range(1, site.continuations + 1):
-            jobs.append(Job(f"train-{number}", stage, command, need, after_any=(jobs[-1].name,)))
+            jobs.append(Job(f"{stage}-{number}", stage, command, need, after_any=(jobs[-1].name,)))
     return jobs
 
 

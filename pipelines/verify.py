@@ -9,6 +9,7 @@ from pathlib import Path
 
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.schema import grid_of
+from emulator.verify.downscaled import open_coarse
 from emulator.verify.driving import Driving
 from emulator.verify.held import Held
 from emulator.verify.inputs import Inputs, open_inputs
@@ -38,7 +39,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     judged = config.forecasts | {name: Driving(path) for name, path in config.driving.items()}
     judged |= {name: Held(path) for name, path in config.held.items()}
     found = open_inputs(truth, judged, options, *more)
-    return found if config.feedback is None else dataclasses.replace(found, feedback=config.feedback)
+    coarse = None if config.coarse is None else open_coarse(config.coarse)
+    return dataclasses.replace(found, feedback=config.feedback, coarse=coarse)
 
 
 @contextmanager

@@ -41,19 +41,22 @@ def downscale(model, store, output, progress: Progress = silent, **options) -> N
 
     Raises `ValueError` in one sentence for a store that does not fit the network.
     """
-    asked = ApplyOptions.of(options)
+    making = planned(model, store, ApplyOptions.of(options))
+    attributes = _attributes(making.step, making.dataset, making.options)
+    if finished_fingerprint(output) == attributes["fingerprint"]:
+        log.info("%s is complete", output)
+        return
+    write = _write_analysis if making.axis == "time" else _write_forecasts
+    write(making, Path(output), attributes, progress)
+
+
+def planned(model, store, options: ApplyOptions) -> Making:
+    """What would be made of a coarse store, with nothing read of its fields yet; arguments and errors as of `downscale`."""
     step = model if isinstance(model, Downscaler) else load_downscaler(model)
     is_analysis = open_zarr(store).attrs.get("emulator_schema") == ANALYSIS
     dataset = open_analysis(store) if is_analysis else open_forecast(store)
     axis = "time" if is_analysis else "init_time"
-    chosen = select_period(dataset, asked.period.start, asked.period.end, axis)
-    making = Making(step, chosen, asked, store)
-    attributes = _attributes(step, chosen, asked)
-    if finished_fingerprint(output) == attributes["fingerprint"]:
-        log.info("%s is complete", output)
-        return
-    write = _write_analysis if is_analysis else _write_forecasts
-    write(making, Path(output), attributes, progress)
+    return Making(step, select_period(dataset, options.period.start, options.period.end, axis), options, store)
 
 
 def _attributes(step: Downscaler, dataset: xr.Dataset, options: ApplyOptions) -> dict:

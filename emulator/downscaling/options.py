@@ -45,6 +45,13 @@ class DownscalingOptions(Options):
     start = loss_limit = None
     retries, members, checkpoint_steps = 0, 1, False
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.kind == "generative":
+            from emulator.generative.objectives import objective  # torch, which other trainings are read without
+
+            objective(dict(self.objective))
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The one phase, as the trainer has it."""

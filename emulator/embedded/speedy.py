@@ -63,8 +63,8 @@ class Settings(Scenario):
     """What defines a simulation, its scenario included; two equal settings give the same numbers on the same machine.
 
     Attributes:
-      truncation: triangular spectral truncation: 21 (32 x 64 grid) or 31 (48 x 96).
-      time_step_minutes: the model's step; it must divide `step_hours`.
+      truncation: triangular spectral truncation: 21 (32 x 64 grid), 31 (48 x 96) or 63 (96 x 192).
+      time_step_minutes: the model's step; it must divide `step_hours`; of T63 at most 20.
       step_hours: spacing of the output and length of the flux means; it must divide a day.
       start: first day, at 0 UTC, from isothermal rest.
     """
@@ -76,16 +76,18 @@ class Settings(Scenario):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.truncation not in (21, 31):
-            raise ValueError(f"Expected a truncation of 21 or 31, got {self.truncation}")
+        if self.truncation not in (21, 31, 63):
+            raise ValueError(f"Expected a truncation of 21, 31 or 63, got {self.truncation}")
         if self.step_hours < 1 or 24 % self.step_hours:
             raise ValueError(f"Expected step_hours to divide a day, got {self.step_hours}")
         if self.time_step_minutes < 1 or self.step_hours * 60 % self.time_step_minutes:
             raise ValueError(
                 f"Expected time_step_minutes to divide step_hours = {self.step_hours}, got {self.time_step_minutes}"
             )
-        if self.time_step_minutes > 30:  # the limit that the model's surface drag sets at eight levels
-            raise ValueError(f"Expected time_step_minutes of at most 30, got {self.time_step_minutes}")
+        most = 20 if self.truncation == 63 else 30  # advection's limit; that of the surface drag at eight levels
+        if self.time_step_minutes > most:
+            of = f"of T{self.truncation} at most" if most < 30 else "of at most"
+            raise ValueError(f"Expected time_step_minutes {of} {most}, got {self.time_step_minutes}")
 
     def plain(self) -> "Settings":
         """The same model under its own boundary conditions, from its first start."""

@@ -25,50 +25,72 @@ def card(saved: Mapping, parameters: int, name: str, licence: str | None, scores
       name: of the model. licence: an identifier such as `cc-by-4.0`; None: nothing is said of one.
       scores: content of the `scores.json` of its report; None: none is at hand.
     """
-    layout, grid, config = Layout.from_json(saved["layout"]), grid_from_json(saved["grid"]), saved["config"]
-    levels = Levels.from_json(saved["levels"]).describe() if saved.get("levels") else "none"
-    step, source = _step(saved["step_seconds"]), (saved.get("store") or {}).get("source") or "not recorded"
-    network = {key: value for key, value in config["network"].items() if key != "kind"}
-    period = " to ".join(text[:16] for text in saved["period"])
+    config, is_downscaling = saved["config"], "coarse_grid" in saved
+    what, about, groups, running = (_of_downscaling if is_downscaling else _of_forecasts)(saved, name)
+    source = (saved.get("store") or {}).get("source") or "not recorded"
     about = {
         "Data": source,
-        "Trained on": period,
-        "Grid": grid.describe(),
-        "Levels": levels,
-        "Step": step,
+        "Trained on": " to ".join(text[:16] for text in saved["period"]),
+        **about,
         "Network": f"{config['network']['kind']}, {parameters:,} parameters",
-        "Budgets": _budgets(ConservationOptions.of(config["conservation"])),
         "Licence": licence or "not stated; ask whoever made it",
         "SHA-256 of the weights": f"`{saved['sha256']}`",
     }
     front: dict[str, Any] = {"library_name": "emulator"}
     front |= {LICENCE: licence} if licence else {}
-    front |= {"tags": ["weather", "climate", "emulator", str(config["network"]["kind"])], "model_name": name}
+    tags = ["weather", "climate", "downscaling" if is_downscaling else "emulator", str(config["network"]["kind"])]
+    front |= {"tags": tags, "model_name": name}
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
-    lines += [f"# {name}", "", f"An emulator of {_short(source)}, with steps of {step}.", ""]
+    lines += [f"# {name}", "", what.format(_short(source)), ""]
     lines += ["| what | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in about.items()), ""]
     lines += ["## Variables", ""]
-    groups = {
-        "prognostic": layout.prognostic,
-        "diagnostic": layout.diagnostic,
-        "forcing": layout.forcing,
-        "static": layout.static,
-    }
     lines += [f"- **{role}**: {_names(channels)}" for role, channels in groups.items() if channels.names]
     lines += ["", "## Scores", "", *_scores(scores, saved["sha256"]), ""]
-    lines += [
-        "## How to run it",
+    network = {key: value for key, value in config["network"].items() if key != "kind"}
+    lines += ["## How to run it", "", *running, "", "## Network", "", "```json", json.dumps(network), "```", ""]
+    return "\n".join(lines)
+
+
+def _of_forecasts(saved: Mapping, name: str) -> tuple[str, dict[str, str], dict[str, Channels], list[str]]:
+    """What a card says of an emulator: a sentence about its data, rows of its table, its variables, and how it is run."""
+    layout, step = Layout.from_json(saved["layout"]), _step(saved["step_seconds"])
+    about = {
+        "Grid": grid_from_json(saved["grid"]).describe(),
+        "Levels": Levels.from_json(saved["levels"]).describe() if saved.get("levels") else "none",
+        "Step": step,
+        "Budgets": _budgets(ConservationOptions.of(saved["config"]["conservation"])),
+    }
+    roles = ("prognostic", "diagnostic", "forcing", "static")
+    groups = {role: getattr(layout, role) for role in roles}
+    return f"An emulator of {{}}, with steps of {step}.", about, groups, _running(name, "month" in step)
+
+
+def _of_downscaling(saved: Mapping, name: str) -> tuple[str, dict[str, str], dict[str, Channels], list[str]]:
+    """The same of a downscaling network."""
+    plan, config = saved["plan"], saved["config"]
+    fine, coarse = (grid_from_json(saved[key]).describe() for key in ("grid", "coarse_grid"))
+    steps = _step(plan["seconds"] * plan["steps"]), _step(plan["seconds"])
+    groups = {
+        role: Channels(*(tuple(plan[role][key]) for key in ("names", "levels"))) for role in ("inputs", "targets")
+    }
+    about = {
+        "Grids": f"{coarse} to {fine}",
+        "Steps": steps[1] if plan["steps"] == 1 else f"{steps[0]} to {steps[1]}",
+        "Kept": "means of coarse cells" + ("" if plan["steps"] == 1 else ", and of intervals where fields are means"),
+        "Kind": config["kind"]
+        if config["kind"] == "deterministic"
+        else f"{config['kind']}, {config['objective']['kind']}",
+    }
+    running = [
+        "```python",
+        "import emulator as em",
         "",
-        *_running(name, "month" in step),
-        "",
-        "## Network",
-        "",
-        "```json",
-        json.dumps(network),
+        f'em.downscale("{name}", "coarse.zarr", "fine.zarr")  # this folder, and analyses or forecasts on the coarse grid',
         "```",
         "",
+        f"or `downscale: {{store: coarse.zarr, checkpoint: {name}}}` in an experiment.",
     ]
-    return "\n".join(lines)
+    return "Coarse fields to fine ones, learned of {}.", about, groups, running
 
 
 def _step(seconds: float) -> str:

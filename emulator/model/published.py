@@ -124,7 +124,8 @@ def _scratch(output: Path) -> Iterator[Path]:
 
 def _checkpoint_of(path: Path) -> Path:
     """The checkpoint that a path names. Raises `PublishedError` where there is none."""
-    for candidate in (path, path / "checkpoint", path / "train" / "checkpoint"):
+    places = path, path / "checkpoint", path / "train" / "checkpoint", path / "downscaling" / "checkpoint"
+    for candidate in places:
         if (candidate / METADATA).exists():
             return candidate
     raise PublishedError(f"Expected a checkpoint, or the directory of a run that has been trained, at {path}, got none")

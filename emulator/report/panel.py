@@ -19,6 +19,7 @@ SECTIONS = {
     "ensemble": "Ensemble",
     "extremes": "Extremes",
     "maps": "Maps",
+    "downscaling": "Downscaling",
     "spectra": "Spectra",
     "conservation": "Conservation",
     "assimilation": "Data assimilation",

@@ -21,6 +21,7 @@ from emulator.sources.members import with_members
 from emulator.sources.open import FORMATS, Source, find, format_of, open_source
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import FORECAST_NAMES, check_forecast, from_disk_names, open_forecast
+from emulator.store.interval_forecasts import interval_forecasts, is_downscaled_analysis
 from emulator.store.joined import is_joined
 from emulator.store.schema import in_order, of_another_tool, open_zarr
 
@@ -55,10 +56,14 @@ def open_truth(path) -> xr.Dataset:
 def open_any_forecast(path) -> xr.Dataset:
     """The forecasts at `path`, lazily, as `open_forecast` gives them: a Zarr store, or NetCDF files (a path or a pattern).
 
+    A downscaled analysis counts as forecasts of the intervals that it was made of (`emulator.store.interval_forecasts`).
+
     A NetCDF file holds initial times and leads as dimensions, or one forecast along valid time with CF's
     `forecast_reference_time` and `forecast_period`, as rollout's `also: [netcdf]` writes it. Raises as `open_forecast`.
     """
     if _is_zarr(path):
+        if is_downscaled_analysis(open_zarr(path)):
+            return interval_forecasts(in_nanoseconds(open_analysis(path)))
         dataset = open_forecast(path)
         own = "emulator_schema" in dataset.attrs
         return in_nanoseconds(dataset if own else _under_canonical_names(dataset, path))

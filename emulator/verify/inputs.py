@@ -17,6 +17,7 @@ from emulator.planet.regions import region_weights, regions_of
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import check_times, open_analysis
 from emulator.store.forecast import boundary_told, check_forecast, from_disk_names
+from emulator.store.interval_forecasts import INTERVALS, interval_forecasts, is_downscaled_analysis
 from emulator.store.schema import grid_of, levels_of
 from emulator.verify import climatology
 from emulator.verify.align import Alignment, align, check_calendars, check_grids
@@ -47,6 +48,7 @@ class Inputs:
       scenarios: emulators of scenarios, scored by years; None without.
       oceans: forecast -> that of the ocean's network that it was coupled with.
       feedback: folder of a cycle's feedback, whose statistics are among the scores; None without.
+      coarse: the store that downscaled ones were made of, analyses or forecasts; None without.
       empty: forecast -> how many initial times it has without any value, which are left out for all.
     """
 
@@ -70,6 +72,7 @@ class Inputs:
     scenarios: Scenarios | None = None
     oceans: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
     feedback: Path | None = None
+    coarse: xr.Dataset | None = None
 
     @property
     def members(self) -> list[int]:
@@ -145,7 +148,7 @@ def open_inputs(
             {name: _judged(path, observed) for name, path in (paths or {}).items()}
             for paths in (stepped, audit, long_runs)
         )
-        audited = judged | more
+        audited = {name: dataset for name, dataset in judged.items() if INTERVALS not in dataset.attrs} | more
         judged = judged | {name: held(_analyses(each.source), name, judged) for name, each in kept.items()}
         beside = {name: _truth(path) for name, path in (references or {}).items()}
         if unknown := [name for name in beside if name not in runs]:
@@ -233,6 +236,8 @@ def _judged(source, truth: xr.Dataset) -> xr.Dataset:
 def _forecast(source) -> xr.Dataset:
     if not isinstance(source, xr.Dataset):
         return open_any_forecast(source)
+    if is_downscaled_analysis(source):
+        return interval_forecasts(in_nanoseconds(source))
     return in_nanoseconds(check_forecast(from_disk_names(source, _name(source)), _name(source)))
 
 

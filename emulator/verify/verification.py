@@ -1,6 +1,7 @@
 """From forecasts and a truth to scores: in memory, or to a file in parts and with later initial times added."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from emulator.verify.assemble import assemble, lacking, open_scores, part_path, 
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps
 from emulator.verify.channels import channel_name
+from emulator.verify.downscaled import downscaling_scores, open_coarse
 from emulator.verify.exchange import exchanges
 from emulator.verify.feedback import feedback_scores
 from emulator.verify.increments import increment_scores
@@ -46,6 +48,7 @@ PROVENANCE = (
     "height_correction",
     "ocean",
     "boundary",
+    "downscaling",
 )
 
 
@@ -58,13 +61,15 @@ def score(
     references: Mapping | None = None,
     scenarios: Mapping | None = None,
     oceans: Mapping | None = None,
+    coarse=None,
     period: tuple = (None, None),
     climatology: tuple = (None, None),
     **options,
 ) -> xr.Dataset:
     """The scores of docs/verification.md, as the stage writes them, in memory.
 
-    `forecast`: a dataset, a path or URL, or several by their names; `truth`: a dataset, a path or `stations.Observations`.
+    `forecast`: a dataset, a path or URL, or several by their names; `truth`: a dataset, a path or `stations.Observations`;
+    `coarse`: path or dataset that downscaled stores among the forecasts were made of.
     `period` and `climatology` are first and last times; `options` are the others of
     `emulator.verify.options.VerifyOptions`. Raises `ValueError` in one sentence that names what differs.
     """
@@ -73,6 +78,7 @@ def score(
     asked = VerifyOptions(period=tuple(period), climatology=tuple(climatology), **chosen)
     named = {"forecast": forecast} if forecasts is None else forecasts
     inputs = open_inputs(truth, named, asked, audit, long_runs, references, scenarios, oceans)
+    inputs = inputs if coarse is None else dataclasses.replace(inputs, coarse=open_coarse(coarse))
     return with_cases(score_inits(inputs, np.arange(len(inputs.alignment.init_time))), inputs)
 
 
@@ -153,7 +159,7 @@ def score_inits(
 
 
 def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None) -> xr.Dataset:
-    """The scores with the climate of long runs, with scenarios, with a cycle's feedback, and with cases to look at.
+    """The scores with the climate of long runs, scenarios, a cycle's feedback, what was downscaled, and cases to look at.
 
     Cases are chosen among all initial times where the stores still hold them; otherwise they are those of `old`.
     """
@@ -164,7 +170,7 @@ def with_cases(scores: xr.Dataset, inputs: Inputs, old: xr.Dataset | None = None
         bins = binning(inputs.grid, np.ones((1, *inputs.grid.shape)), inputs.alignment.at(known))
         cases = case_maps(scores, inputs.variables, bins, list(inputs.forecasts))
     climate = long_run_scores(inputs.truth, inputs.long_runs, inputs.grid, references=inputs.references)
-    parts = [scores, cases, climate]
+    parts = [scores, cases, climate, downscaling_scores(inputs, scores)]
     parts += [scenario_scores(inputs.scenarios, inputs.grid)] if inputs.scenarios else []
     if inputs.feedback:
         parts += [feedback_scores(inputs.feedback), increment_scores(inputs.feedback)]

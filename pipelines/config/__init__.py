@@ -17,6 +17,7 @@ from pipelines.config.data import (
     StatsConfig,
     VerticalConfig,
 )
+from pipelines.config.downscaling import DownscaleConfig, TrainDownscalingConfig
 from pipelines.config.forecasts import (
     CascadeConfig,
     EnsembleConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "CycleConfig",
     "DaskConfig",
     "DaskSlurmConfig",
+    "DownscaleConfig",
     "EnsembleConfig",
     "Experiment",
     "GridConfig",
@@ -68,6 +70,7 @@ __all__ = [
     "StatsConfig",
     "ThinConfig",
     "TrainConfig",
+    "TrainDownscalingConfig",
     "ValidationConfig",
     "VerifyConfig",
     "VerticalConfig",
@@ -88,6 +91,8 @@ class Experiment(Model):
     assimilate: AssimilateConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     cycle: CycleConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     rollout: RolloutConfig | None = None
+    train_downscaling: TrainDownscalingConfig | None = pydantic.Field(None, json_schema_extra=NEW)
+    downscale: DownscaleConfig | None = pydantic.Field(None, json_schema_extra=NEW)
     verify: VerifyConfig | None = None
     report: ReportConfig | None = None
 
@@ -111,6 +116,8 @@ STAGES: dict[str, type[Model]] = {
     "assimilate": AssimilateConfig,
     "cycle": CycleConfig,
     "rollout": RolloutConfig,
+    "train_downscaling": TrainDownscalingConfig,
+    "downscale": DownscaleConfig,
     "verify": VerifyConfig,
     "report": ReportConfig,
 }

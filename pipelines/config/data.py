@@ -26,7 +26,7 @@ class SimulateConfig(ScenarioConfig):
     spin_up_days: int = Field(60, ge=0)
     chunk_days: Count = 15
     start: date = date(2001, 1, 1)
-    truncation: Literal[21, 31] = 31
+    truncation: Literal[21, 31, 63] = 31
     time_step_minutes: Count = 30
     step_hours: Count = 6
     model: Annotated[str, registered("emulator.embedded:MODELS", "speedy")] = Field("speedy", json_schema_extra=NEW)

@@ -294,6 +294,7 @@ class VerifyConfig(
         json_schema_extra=NEW,
         description="folder of a cycle's feedback: observations against background and analysis",
     )
+    coarse: Path | None = Field(None, json_schema_extra=NEW, description="store that downscaled forecasts were made of")
 
     dask: DaskConfig = DaskConfig()
 

@@ -8,13 +8,13 @@ from pipelines.config.declared import OneOf, model_of
 DEFAULT_KIND = "sfno"
 
 
-def _models() -> dict[str, type[Model]]:
+def network_models() -> dict[str, type[Model]]:
     from emulator.networks import registry  # imports torch, which reading other sections does not need
 
     return {kind: model_of(registry.options_of(kind), kind) for kind in registry.kinds()}
 
 
-NETWORKS = OneOf(_models, DEFAULT_KIND)
+NETWORKS = OneOf(network_models, DEFAULT_KIND)
 NetworkConfig = Annotated[Any, NETWORKS]
 
 

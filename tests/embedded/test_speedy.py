@@ -33,7 +33,8 @@ def run(model):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"truncation": 42}, "truncation of 21 or 31"),
+        ({"truncation": 42}, "truncation of 21, 31 or 63"),
+        ({"truncation": 63}, "time_step_minutes of T63 at most 20, got 30"),
         ({"step_hours": 5}, "step_hours to divide a day"),
         ({"step_hours": 0}, "step_hours to divide a day"),
         ({"time_step_minutes": 25}, "time_step_minutes to divide"),
