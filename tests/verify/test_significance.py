@@ -117,7 +117,7 @@ def test_lags_of_a_short_series_are_those_of_its_process():
     # Variance of a mean of 20 over that of independent samples: 1 + 2 sum (1 - k / n) r^k.
     lags = np.arange(1, 20)
     expected = np.sqrt(1 + 2 * ((1 - lags / 20) * 0.6**lags).sum())
-    np.testing.assert_allclose(np.median(inflation(short)), expected, rtol=0.1)
+    np.testing.assert_allclose(np.median(inflation(short)), expected, rtol=0.03)
     # No series is worth fewer than two independent samples: a trend would leave none.
     np.testing.assert_allclose(inflation(np.arange(6.0)), np.sqrt(6 / 2))
 
