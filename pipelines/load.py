@@ -157,7 +157,7 @@ def load_stage(stage: str, path: Path, overrides: Sequence[str] = ()) -> Model:
         return parse(STAGES[stage], apply_overrides(raw, overrides), str(path))
     from_top = [re.split(r"[.=]", override)[0] in Experiment.model_fields for override in overrides]
     full = [o if top else f"{stage}.{o}" for o, top in zip(overrides, from_top, strict=True)]
-    kinds = ("train", "rollout", "assimilate", "cycle")  # stages with sections of several kinds: network, model, analysis
+    kinds = ("train", "rollout", "assimilate", "cycle")  # with sections of several kinds
     context = None if stage in kinds else AS_WRITTEN
     section = getattr(load_experiment(path, full, context), stage)
     if section is None:
