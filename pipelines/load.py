@@ -176,8 +176,8 @@ def load_stage(stage: str, path: Path, overrides: Sequence[str] = ()) -> Model:
         return parse(STAGES[stage], apply_overrides(raw, overrides), str(path))
     from_top = [re.split(r"[.=]", override)[0] in Experiment.model_fields for override in overrides]
     full = [o if top else f"{stage}.{o}" for o, top in zip(overrides, from_top, strict=True)]
-    # stages with sections of several kinds: the network, the analysis
-    kinds = ("train", "train_downscaling", "assimilate", "cycle")
+    # stages with sections of several kinds: the network, the analysis, the model
+    kinds = ("train", "train_downscaling", "rollout", "assimilate", "cycle")
     context = None if stage in kinds else AS_WRITTEN
     section = getattr(load_experiment(path, full, context), stage)
     if section is None:

@@ -64,8 +64,9 @@ class ChunkReader:
         whole = (1, *array.shape[1:-2], array.chunks[-2], array.shape[-1]) if rows else (1, *array.shape[1:])
         if not (plain and array.dtype == np.dtype("<f4") and array.chunks == whole):
             raise ValueError(f"Expected {name} in {store} as float32 chunks of one time, got chunks {array.chunks}")
-        c = codecs[1]
-        self.blosc = Blosc(c.cname.value, c.clevel, BLOSC_SHUFFLE[c.shuffle.value], c.blocksize, typesize=c.typesize)
+        c = codecs[1].to_dict()["configuration"]  # as stored: zarr 3.1 has enumerations as attributes, 3.4 text
+        shuffle = BLOSC_SHUFFLE[c["shuffle"]]
+        self.blosc = Blosc(c["cname"], c["clevel"], shuffle, c["blocksize"], typesize=c["typesize"])
         self.chunk_bytes = 4 * int(np.prod(self.chunk))
         self._indices: dict[tuple[int, int], list[list[int]]] = {}
         self._lock = threading.Lock()

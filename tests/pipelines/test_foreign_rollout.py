@@ -6,7 +6,7 @@ from small_planet import small_planet
 from small_store import write_store
 
 from pipelines.config import ReportConfig, RolloutConfig, VerifyConfig
-from pipelines.load import load_experiment
+from pipelines.load import load_experiment, load_stage
 from pipelines.report import report
 from pipelines.rollout import check, rollout
 from pipelines.verify import verify
@@ -55,3 +55,10 @@ def test_the_stages_take_a_model_of_earth2studio(tmp_path, monkeypatch):
     report(ReportConfig(scores=tmp_path / "scores.nc", output=tmp_path / "report"))
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Conservation" in page and "foreign" in page
+
+
+def test_the_stage_alone_has_the_model_that_its_experiment_names(tmp_path):
+    (tmp_path / "e.yaml").write_text(
+        f"directory: {tmp_path}\nrollout: {{model: {{kind: earth2studio, factory: 'a.b:c'}}, lead_days: 2}}\n"
+    )
+    assert load_stage("rollout", tmp_path / "e.yaml").model.factory == "a.b:c"

@@ -204,7 +204,7 @@ def spoil(path, change):
     ("change", "message"),
     [
         (lambda a: a.update(emulator_schema="forecast-1"), "analysis-1.*got 'forecast-1'"),
-        (lambda a: a.pop("emulator_schema"), "analysis-1.*got None"),
+        (lambda a: a.pop("emulator_schema"), "analysis store at .*, got a store of another tool, .*emulator init"),
         (lambda a: a.update(complete=False), "without complete = true"),
         (lambda a: a.update(time_step_seconds=3600), "time_step_seconds = 21600.*3600"),
         (lambda a: a.update(vertical_coordinate="sigma"), "half_level_a"),
