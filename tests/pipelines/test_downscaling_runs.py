@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(ended, tmp_path, stage):
 def test_a_checkpoint_is_published_with_what_it_makes_of_what(ended, tmp_path):
     assert main(["publish", str(ended / "run"), "--output", str(tmp_path / "model")]) == 0
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "8 x 16 gaussian" in card and "16 x 32 gaussian" in card and "1 day to 6 h" in card
+    assert "8 x 16 gaussian" in card and "16 x 32 gaussian" in card and "24 h to 6 h" in card
     assert "em.downscale(" in card and f"`{RAIN}`" in card
     again = tmp_path / "again.zarr"
     em.downscale(tmp_path / "model", ended / "run" / "analysis.zarr", again, period={"start": "2001-01-03"})
