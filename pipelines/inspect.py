@@ -76,7 +76,7 @@ def _open(path: Path) -> tuple[str | None, xr.Dataset]:
     if is_joined(path):
         return ANALYSIS, open_analysis(path)
     if Path(path).exists() and (kind := format_of(str(path))).name != "zarr":
-        raise ValueError(of_another_tool(path, f"a {kind.label}"))
+        raise ValueError(of_another_tool(path, f"a {kind.label} file", "an analysis or forecast store"))
     with xr.open_zarr(path, chunks=None, decode_times=False) if Path(path).exists() else open_analysis(path) as raw:
         schema = raw.attrs.get("emulator_schema")
     return schema, open_analysis(path) if schema == ANALYSIS else open_forecast(path)

@@ -255,10 +255,10 @@ def check_schema(dataset, path, schema):
         raise ValueError(f"Expected a finished store at {path}, got one without complete = true; run its stage again")
 
 
-def of_another_tool(path, label: str = "a store of another tool") -> str:
-    """What to do with what is at a path, where an analysis store has to be."""
+def of_another_tool(path, label: str = "a store of another tool", wanted: str = "an analysis store") -> str:
+    """What to do with what is at a path, where a store of ours has to be."""
     return (
-        f"Expected an analysis store at {path}, got {label}, which ingest makes one of: "
+        f"Expected {wanted} at {path}, got {label}, which ingest makes one of: "
         f"emulator init {path} --output FILE.yaml writes an experiment that does so, and emulator run FILE.yaml runs it"
     )
 

@@ -66,6 +66,7 @@ def assemble(
 
 def derive(sums: xr.Dataset) -> xr.Dataset:
     """Every metric whose sums a dataset of scores holds, intervals and significance; the sums stay in it."""
+    sums = _without_own_axis(sums)  # a part's, read from its file
     mean = xr.Dataset({"members": sums["members"]})
     if "map_channel" in sums.dims:
         mean = mean.assign(initial_times=_at_channels(sums["count"], sums, "map_channel"))
@@ -74,11 +75,18 @@ def derive(sums: xr.Dataset) -> xr.Dataset:
         if known:
             count = _at_channels(sums[group.sampling.count], sums, group.channel)
             mean = mean.assign({name: sums[f"sum_{name}"] / count.where(count > 0) for name in known})
-    result = sums.assign(scores_of(mean)).assign_coords(baseline=references(sums))
+    result = _without_own_axis(sums.assign(scores_of(mean)).assign_coords(baseline=references(sums)))
     for metric in with_interval():
         if metric.name in result and metric.interval.series in result:
             result = result.assign(_intervals(result, metric))
     return result
+
+
+def _without_own_axis(dataset: xr.Dataset) -> xr.Dataset:
+    """Without fields that have the name of one of their axes, as the mean ranks have: xarray hands them on as coordinates."""
+    return dataset.drop_vars(
+        [name for name, field in dataset.variables.items() if name in field.dims and field.ndim > 1]
+    )
 
 
 def _intervals(scores: xr.Dataset, metric: Metric) -> dict:

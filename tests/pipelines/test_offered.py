@@ -34,7 +34,7 @@ def ask(monkeypatch):
 
 def test_commands_and_options(ask):
     assert ask("") == list(COMMANDS.commands) and set(STAGES) == set(ABOUT)
-    assert ask("tr") == ["train"] and ask("r") == ["rollout", "report", "run"]
+    assert ask("tr") == ["train", "train_downscaling"] and ask("r") == ["rollout", "report", "run"]
     assert {"--check", "--append", "--part", "--help"} <= set(ask("verify -"))
     assert ask(f"run {QUICK} --only st") == ["stats"]
 
