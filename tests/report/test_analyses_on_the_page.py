@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from made_scores import verified
 
+from emulator.report.display import number
 from emulator.report.panels.analysis_errors import analysis_errors
 from emulator.report.panels.comparison import comparison, comparison_verdict
 from emulator.report.panels.errors import error_panel
@@ -48,7 +49,7 @@ def test_errors_of_analyses_are_drawn_and_read_in_the_units_of_the_page(errors):
         climatology = view.get("rmse", "climatology", channel)
         np.testing.assert_allclose(reference.get_ydata(), climatology[np.isfinite(climatology)].mean())
     for channel in view.headline[:6]:  # the missing one does not count
-        assert f"{view.title(channel)} {4 * view.factor(channel):.3g}" in panel.caption.replace(".00", "")
+        assert f"{view.title(channel)} {number(4 * view.factor(channel))} {view.units(channel)}" in panel.caption
     assert "of 6 analyses against the truth, 2001-01-08T00 to 2001-01-09T06" in panel.caption
 
 
