@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emulator.sources.foreign import open_any_forecast, open_truth
+from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
 from emulator.verify.downscaled import open_coarse
 from emulator.verify.driving import Driving
@@ -55,8 +56,10 @@ def check(config: VerifyConfig, made: set[Path]) -> str:
         stations = len(inputs(config).grid.latitude)
         return f"{', '.join(config.forecasts)} against {stations} stations of {config.observations.path}"
     truth = grid_of(open_truth(config.truth))
-    for name, path in config.forecasts.items():
-        grid = grid_of(open_any_forecast(path))
+    opened = {name: (path, open_any_forecast(path)) for name, path in config.forecasts.items()}
+    opened |= {name: (path, open_analysis(path)) for name, path in config.held.items()}
+    for name, (path, dataset) in opened.items():
+        grid = grid_of(dataset)
         if not grid.same_as(truth):
             raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
     said = f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"

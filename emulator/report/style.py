@@ -25,6 +25,7 @@ NAMED = {
     "climatology": (GREY, (0, (1, 1.6)), 1.5),
     "truth": (INK, (0, (1, 1.4)), 1.6),
 }
+HELD = {"color": INK, "linestyle": (0, (5, 2.2)), "linewidth": 1.3}  # analyses that are held, as persistence is
 DECADES = tuple(m * 10.0**e for e in range(-9, 10) for m in (1, 2, 3, 5))  # of an axis of a few decades
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 WIDTH, COLUMNS = 10.5, 3  # inches, the width of the page; axes in a row
@@ -104,6 +105,11 @@ def line_style(name: str, position: int) -> dict:
         return {"color": colour, "linestyle": dashes, "linewidth": width}
     turn = position % len(FORECAST_COLOURS)
     return {"color": FORECAST_COLOURS[turn], "linestyle": FORECAST_DASHES[turn], "linewidth": 1.9}
+
+
+def line_styles(view) -> dict[str, dict]:
+    """Of every line of a view, by its name."""
+    return {name: HELD if name in view.held else line_style(name, position) for position, name in enumerate(view.lines)}
 
 
 def multiples(count: int, height: float = 2.35, extra: float = 0.35, **options) -> tuple[Figure, list]:

@@ -19,7 +19,8 @@ class View:
     """Reading glasses over a dataset of scores (docs/verification.md).
 
     Attributes:
-      forecasts: names without the baselines; main: the first of them, or persistence where there are none.
+      forecasts: names without the baselines and without held analyses, which are in `held`; main: the first of them, or
+        persistence where there are none.
       headline: channels of the first page, in order; leads: in days, or in calendar months; unit: "day" or "month".
       map_lead_days: lead of the maps; long_run: forecasts whose first initial time is one long run, None without;
         training: metrics.jsonl of the training, None without.
@@ -34,7 +35,8 @@ class View:
     ):
         self.scores, self.map_lead_days, self.long_run, self.training = scores, map_lead_days, long_run, training
         names = [str(name) for name in scores["forecast"].values]
-        self.forecasts = [name for name in names if name not in BASELINES]
+        self.held = [str(name) for name in self.note("held")]
+        self.forecasts = [name for name in names if name not in (*BASELINES, *self.held)]
         self.baselines = [name for name in names if name in BASELINES]
         self.main = self.forecasts[0] if self.forecasts else "persistence"
         self.regions = [str(name) for name in scores["region"].values]
@@ -49,8 +51,8 @@ class View:
 
     @property
     def lines(self) -> list[str]:
-        """Forecasts and baselines in the order in which they are drawn."""
-        return [*self.forecasts, *self.baselines]
+        """Forecasts, held analyses and baselines in the order in which they are drawn."""
+        return [*self.forecasts, *self.held, *self.baselines]
 
     def get(self, name: str, forecast: str, channel: str, region: str | None = None, scaled: bool = True) -> np.ndarray:
         """A score against lead, `(lead,)`, in the unit of the page where `scaled`."""

@@ -9,7 +9,7 @@ import xarray as xr
 from emulator.planet.calendar import in_nanoseconds
 from emulator.planet.vertical import vertical_of
 from emulator.store.analysis import open_analysis
-from emulator.store.schema import grid_of
+from emulator.store.schema import grid_of, missing_times
 from emulator.verify.channels import Field, ScoredVariable, channel_name
 from emulator.verify.inputs import Inputs
 
@@ -19,8 +19,8 @@ NAME = "analysis.zarr"  # beside the folder of feedback, once a cycle is complet
 def analysis_scores(inputs: Inputs, names: Sequence[str]) -> xr.Dataset:
     """Root mean square errors of a cycle's analyses, `analysis_rmse` `(analysis_time, channel)`, over the first region.
 
-    At the times that the truth has, for channels of those names and in their order, NaN where the analyses have none. Empty
-    without analyses, on another grid, and where the analyses are the truth.
+    At the times that truth and analyses have, for channels of those names and in their order, NaN where the analyses have
+    none and where no cell has a value. Empty without analyses, on another grid, and where the analyses are the truth.
     """
     path = Path(inputs.feedback).parent / NAME
     if not path.is_dir():
@@ -28,7 +28,7 @@ def analysis_scores(inputs: Inputs, names: Sequence[str]) -> xr.Dataset:
     analyses = in_nanoseconds(open_analysis(path))
     own = analyses.attrs["fingerprint"] == inputs.truth.attrs.get("fingerprint")
     places = inputs.truth.indexes["time"].get_indexer(analyses["time"].values)
-    known = np.flatnonzero(places >= 0)
+    known = np.flatnonzero((places >= 0) & ~missing_times(inputs.truth)[places] & ~missing_times(analyses))
     if own or not len(known) or not grid_of(analyses).same_as(inputs.grid):
         return xr.Dataset()
     weights = inputs.weights[0].reshape(-1)
@@ -53,7 +53,8 @@ def _field(analyses: xr.Dataset, variable: ScoredVariable, inputs: Inputs) -> Fi
 
 
 def _squares(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean square of the difference of `(1, level, cell)` where there are values, `(level,)`."""
+    """Mean square of the difference of `(1, level, cell)` where there are values, `(level,)`; NaN where there are none."""
     squares = (one[0] - other[0]) ** 2
     there = np.isfinite(squares)
-    return np.where(there, squares, 0) @ weights / np.maximum(there @ weights, 1e-300)
+    weight = there @ weights
+    return np.where(weight > 0, np.where(there, squares, 0) @ weights / np.where(weight > 0, weight, 1), np.nan)

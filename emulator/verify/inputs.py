@@ -47,6 +47,7 @@ class Inputs:
       alignment: all initial times and leads; recipe: the climatology's; overlap: whether its record holds verified times.
       scenarios: emulators of scenarios, scored by years; None without.
       oceans: forecast -> that of the ocean's network that it was coupled with.
+      held: which of the forecasts are analyses that are held, baselines on the page.
       feedback: folder of a cycle's feedback, whose statistics are among the scores; None without.
       coarse: the store that downscaled ones were made of, analyses or forecasts; None without.
       empty: forecast -> how many initial times it has without any value, which are left out for all.
@@ -73,6 +74,7 @@ class Inputs:
     oceans: dict[str, xr.Dataset] = dataclasses.field(default_factory=dict)
     feedback: Path | None = None
     coarse: xr.Dataset | None = None
+    held: tuple[str, ...] = ()
 
     @property
     def members(self) -> list[int]:
@@ -137,12 +139,12 @@ def open_inputs(
     differs.
     """
     at_points = isinstance(truth, Observations)
+    kept = {} if at_points else {name: source for name, source in forecasts.items() if isinstance(source, Held)}
     if at_points:
         name, (observed, judged) = str(truth.path), at_stations(truth, forecasts, _forecast)
         audited, runs, beside = {}, {}, {}
     else:
         name, observed = _name(truth), _truth(truth)
-        kept = {name: source for name, source in forecasts.items() if isinstance(source, Held)}
         stepped = {name: source for name, source in forecasts.items() if name not in kept}
         judged, more, runs = (
             {name: _judged(path, observed) for name, path in (paths or {}).items()}
@@ -177,7 +179,8 @@ def open_inputs(
             log.warning("Left out the regions %s, which have no cell on %s", ", ".join(outside), grid.describe())
         weights = region_weights(grid, regions, mask, prescribed or 0)
     stores, bins = (observed, judged, audited, runs, beside), (grid, mask, tuple(regions), weights)
-    return Inputs(options, name, *stores, *bins, variables, skipped, alignment, empty, recipe, overlap, given, seas)
+    found = variables, skipped, alignment, empty, recipe, overlap, given, seas
+    return Inputs(options, name, *stores, *bins, *found, held=tuple(kept))
 
 
 def _scenarios(given: Mapping) -> Scenarios:

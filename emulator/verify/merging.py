@@ -217,8 +217,8 @@ def _prepared(label, scores, channels, whole) -> xr.Dataset:
         scores = scores.sel(map_channel=[c for c in scores["map_channel"].values if c in channels])
     scores = of_single_forecast(scores)
     forecasts = [str(f) for f in scores["forecast"].values if f not in BASELINES]
-    alone = len(forecasts) == 1
-    renamed = {f: label if alone else f"{label} {f}" for f in forecasts}
+    stepped = _stepped(scores)
+    renamed = {f: label if [f] == stepped else f"{label} {f}" for f in forecasts}
     kept = [
         v
         for v in map(str, scores.data_vars)
@@ -246,6 +246,12 @@ def _prepared(label, scores, channels, whole) -> xr.Dataset:
     return part
 
 
+def _stepped(scores) -> list[str]:
+    """Forecasts that are neither baselines nor held analyses."""
+    others = {*BASELINES, *json.loads(scores.attrs.get("held", "[]"))}
+    return [str(name) for name in scores["forecast"].values if name not in others]
+
+
 def _ordered(data: xr.Dataset, first: xr.Dataset) -> xr.Dataset:
     """Forecasts first, then baselines, then the truth, and coordinates along channels as they were."""
     last = (*BASELINES, "truth")
@@ -265,7 +271,7 @@ def _gathered(models, channels) -> dict:
     for key in ("provenance", "dropped_inits", "dropped_leads", "empty_inits", "budgets_skipped", "not_scored"):
         gathered = {}
         for name, scores in models.items():
-            forecasts = [str(f) for f in scores["forecast"].values if f not in BASELINES]
+            forecasts = _stepped(scores)
             for inner, value in json.loads(scores.attrs.get(key, "{}")).items():
                 label = name if [inner] == forecasts else inner if inner == "truth" else f"{name} {inner}"
                 gathered[inner if key == "not_scored" else label] = value
@@ -277,6 +283,8 @@ def _gathered(models, channels) -> dict:
         for run, about in known.items()
     }
     result |= {"long_run_provenance": json.dumps(runs)} if runs else {}
+    held = [f"{name} {inner}" for name, s in models.items() for inner in json.loads(s.attrs.get("held", "[]"))]
+    result |= {"held": json.dumps(held)} if held else {}
     left_out = sorted({str(c) for s in models.values() for c in s["channel"].values} - {str(c) for c in channels})
     result["not_compared"] = json.dumps(dict.fromkeys(left_out, "not scored for every model"))
     return result

@@ -298,5 +298,6 @@ def _attributes(inputs: Inputs, alignment: Alignment) -> dict:
         "acc_convention": "WeatherBench 2: ratio per initial time, then mean; anomalies not centred",
         "grid": inputs.grid.describe(),
         "not_scored": json.dumps(inputs.skipped),
+        **({"held": json.dumps(inputs.held)} if inputs.held else {}),
         **_domains(inputs),
     }

@@ -9,6 +9,7 @@ from lorenz96 import COUNT, Dense, Ring
 
 from emulator.assimilation.coarse_cells import CoarseCells
 from emulator.assimilation.geometry import Geometry
+from emulator.assimilation.kinds.letkf import Letkf
 from emulator.assimilation.kinds.registry import build
 from emulator.assimilation.window import Observed, Window
 from emulator.data.channels import Channels
@@ -67,10 +68,33 @@ def test_between_coarse_cells_what_is_linear_is_exact(shape, every):
     coarse = CoarseCells.of(shape, every)
     axes = np.meshgrid(*map(np.arange, shape), indexing="ij")
     plane = torch.from_numpy(sum((k + 2.0) * axis for k, axis in enumerate(axes))).flatten()
-    own = torch.stack([plane[coarse.cells], -plane[coarse.cells]], 1)
-    found = torch.cat([coarse.between(own, slice(0, 1)), coarse.between(own, slice(1, None))])
+    own = torch.stack([plane[coarse.cells], -plane[coarse.cells]], -1)
+    parts = [slice(0, 1), slice(1, None)][: shape[0]]
+    found = torch.cat([coarse.between({at: own[at] for at in coarse.around(part)}, part) for part in parts])
     torch.testing.assert_close(found, torch.stack([plane, -plane], 1))
-    assert set(coarse.cells.tolist()) >= {0, len(plane) - 1}
+    assert set(coarse.cells.flatten().tolist()) >= {0, len(plane) - 1}
+
+
+def test_rows_lie_between_few_coarse_ones():
+    coarse = CoarseCells.of((13, 8), 4)  # coarse rows 0, 4, 8 and 12
+    around = {rows: coarse.around(slice(*rows)) for rows in ((0, 1), (1, 4), (4, 5), (5, 10), (12, 13), (0, 13))}
+    assert list(around.values()) == [[0], [0, 1], [1], [1, 2, 3], [3], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_parts_of_the_grid_are_as_the_whole(window, monkeypatch, every):
+    """Each part is given the matrices of the coarse rows around it alone, and each of these is found once."""
+    analysis, sizes = build({"kind": "letkf", "radius_km": 20.0, "every": every}), []
+    wide = {"background": window.background.view(80, 1, 10, 4), "places": Ring()}
+    pieces = dataclasses.replace(window, **wide)
+    whole = analysis.analyse(pieces).state
+    own = Letkf._transform
+    monkeypatch.setattr(
+        Letkf, "_transform", lambda self, near, *given: sizes.append(len(near)) or own(self, near, *given)
+    )
+    monkeypatch.setattr("emulator.assimilation.kinds.letkf.BLOCK_NUMBERS", 4 * 80**2 * 4)  # 4 cells
+    torch.testing.assert_close(analysis.analyse(pieces).state, whole, rtol=0, atol=1e-12)
+    assert sizes == ([4] * 10 if every == 1 else [2] * 4)  # rows 0, 3, 6, 9 with cells 0 and 3
 
 
 def test_weights_between_cells_are_near_their_own(window):

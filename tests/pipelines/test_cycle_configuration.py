@@ -23,6 +23,21 @@ def test_an_experiment_has_the_cycles_paths_and_its_forecasts_start_from_it(tmp_
     assert load_stage("verify", path).feedback == cycle.output / "feedback"
 
 
+def test_options_that_came_later_leave_a_finished_cycle_as_it_was():
+    """What is written of LETKF at its defaults, of which the fingerprint is made, and of each option that is not."""
+    given = {"store": "a", "checkpoint": "b", "observations": "c", "output": "d", "start": START, "end": START}
+    before = {
+        "kind": "letkf",
+        "radius_km": 3000.0,
+        "radius_scale_heights": None,
+        "inflation": 1.0,
+        "relaxation": 0.0,
+    }
+    for more in ({}, {"every": 3}):
+        written = CycleConfig(**given, analysis={"kind": "letkf"} | more).model_dump()["analysis"]
+        assert written == before | more
+
+
 def test_a_cycle_from_other_first_states_is_another(tmp_path, monkeypatch):
     observed = tmp_path / "observations.parquet"
     observed.write_bytes(b"")

@@ -74,6 +74,28 @@ def test_errors_of_analyses_are_against_the_truth_of_their_times(truth, tmp_path
         np.testing.assert_allclose(errors, expected, rtol=1e-6, atol=1e-12)
 
 
+def test_times_and_fields_that_are_missing_have_no_error(truth, tmp_path):
+    """A missing slot of either store is no analysis time; a field without any value has an error that is not a number."""
+    lost = np.arange(24) == 12
+    moving = [name for name in truth.data_vars if "time" in truth[name].dims]
+    judge = truth.assign({name: truth[name].where(xr.DataArray(~lost, dims="time")) for name in moving})
+    judge = judge.assign(missing=("time", lost))
+    inputs = open_inputs(judge, {"emulator": made_forecast(truth, [4, 8], 2)})
+    absent = np.arange(24) == 15
+    analyses = truth.assign({name: truth[name] + 2.0 for name in moving}).assign(missing=("time", absent))
+    analyses["surface_pressure"] = analyses["surface_pressure"].where(xr.DataArray(np.arange(24) != 20, dims="time"))
+    with_cycle = dataclasses.replace(inputs, feedback=written(analyses, tmp_path, fingerprint="own"))
+    names = [
+        c for c in score({"emulator": made_forecast(truth, [4], 1)}, truth)["channel"].values if c != "wind_vector"
+    ]
+    found = analysis_scores(with_cycle, names)["analysis_rmse"].dropna("channel", how="all")
+    assert found["analysis_time"].values.tolist() == truth["time"].values[~lost & ~absent].tolist()
+    pressure = found.sel(channel="surface_pressure")
+    assert pressure["analysis_time"].values[pressure.isnull().values].tolist() == truth["time"].values[[20]].tolist()
+    np.testing.assert_allclose(pressure.dropna("analysis_time"), 2.0, rtol=1e-3)
+    np.testing.assert_allclose(found.drop_sel(channel="surface_pressure"), 2.0, rtol=1e-3)
+
+
 def test_analyses_have_no_errors_against_themselves(truth, tmp_path):
     own = truth.assign_attrs(truth.attrs | {"fingerprint": "own"})
     inputs = open_inputs(own, {"emulator": made_forecast(truth, [4], 2)})

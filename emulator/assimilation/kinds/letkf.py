@@ -12,6 +12,7 @@ as the observations' weights do, so that it may be found for a part of the colum
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -41,7 +42,9 @@ class LetkfOptions(Options):
     )
     inflation: float = option(1.0, "factor of the background's covariance", minimum=1)
     relaxation: float = option(0.0, "to the spread of the background: 0 none, 1 all of it", minimum=0, maximum=1)
-    every: int = option(1, "cells along each axis from one with weights of its own to the next; 1: all have", minimum=1)
+    every: int = option(
+        1, "cells along each axis from one with weights of its own to the next; 1: all have", new=True, minimum=1
+    )
 
 
 @assimilation("letkf", LetkfOptions)
@@ -98,22 +101,32 @@ class Letkf:
 
         `near`: weights of the sites in every cell, `(cell, site)`. `vertical`: those of the observations.
         """
-        members, shape = len(moved), moved.shape
+        shape = moved.shape
         products, pulls = local.summed(vertical)
-        coarse = CoarseCells.of(shape[2:], self.options.every) if self.options.every > 1 else None
-        if coarse is not None:
-            own = near[coarse.cells]
-            between = torch.cat([self._transform(own[part], products, pulls) for part in _parts(len(own), members)])
         perturbations, found = moved.flatten(2), torch.empty_like(moved).flatten(2)
-        row = int(np.prod(shape[3:]))  # cells in each along the first axis
-        for part in _parts(shape[2], members, row):
-            cells = slice(part.start * row, part.stop * row)
-            if coarse is None:
-                transform = self._transform(near[cells], products, pulls)
-            else:
-                transform = coarse.between(between, part)
+        for cells, transform in self._transforms(near, shape[2:], products, pulls):
             found[:, :, cells] = torch.einsum("mcx,xmn->ncx", perturbations[:, :, cells], transform)
         return self._relaxed(moved, found.view(shape))
+
+    def _transforms(self, near, shape, products, pulls) -> Iterator[tuple[slice, Tensor]]:
+        """`w + W` of all cells of a grid of that shape, part by part.
+
+        A part's matrices are held, and where they are interpolated those of the coarse rows around it: about as many again
+        for a part of one row, fewer for longer ones. Each is found once.
+        """
+        members = pulls.shape[1]
+        if self.options.every == 1:
+            for cells in _parts(len(near), members):
+                yield cells, self._transform(near[cells], products, pulls)
+            return
+        coarse, row = CoarseCells.of(shape, self.options.every), int(np.prod(shape[1:]))
+        known: dict[int, Tensor] = {}
+        for part in _parts(shape[0], members, row):
+            known = {
+                at: known[at] if at in known else self._transform(near[coarse.cells[at]], products, pulls)
+                for at in coarse.around(part)
+            }
+            yield slice(part.start * row, part.stop * row), coarse.between(known, part)
 
     def _transform(self, near: Tensor, products: Tensor, pulls: Tensor) -> Tensor:
         """`w + W` of some cells, `(cell, member, member)`, from `Y^T R^-1 Y` and `Y^T R^-1 d` of every site.
@@ -138,7 +151,7 @@ class Letkf:
 
 
 def _parts(rows: int, members: int, cells: int = 1) -> list[slice]:
-    """Rows of so many cells in parts whose matrices are few enough to hold."""
+    """Rows of so many cells in parts whose matrices are few enough to hold; one row at least."""
     part = max(1, BLOCK_NUMBERS // (4 * members**2 * cells))
     return [slice(first, min(first + part, rows)) for first in range(0, rows, part)]
 

@@ -32,8 +32,9 @@ def analysis_errors(view: View) -> Panel | None:
         locator = AutoDateLocator(maxticks=5)
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-        mean = np.sqrt(np.mean(values[late] ** 2))
-        readings.append(f"{view.title(channel)} {number(float(mean))} {view.units(channel)}".strip())
+        settled = values[late][np.isfinite(values[late])]
+        mean = float(np.sqrt(np.mean(settled**2))) if len(settled) else np.nan
+        readings.append(f"{view.title(channel)} {number(mean)} {view.units(channel)}".strip())
     legend(figure, named)
     caption = (
         f"Root mean square error of {len(times)} analyses against the truth, {str(times[0])[:13]} to {str(times[-1])[:13]}. "

@@ -13,6 +13,7 @@ from emulator.report.style import (
     Panel,
     legend,
     line_style,
+    line_styles,
     multiples,
     plain_ticks,
     span,
@@ -186,9 +187,9 @@ def tail_panel(view: View) -> Panel | None:
     named = {}
     for axis, channel in zip(axes, channels, strict=False):
         at = view.scores["twcrps"].sel(map_channel=channel, event=event, region=view.regions[0])
-        for position, name in enumerate(view.lines):
+        for name, style in line_styles(view).items():
             values = at.sel(forecast=name).values * view.factor(channel)
-            named[name] = axis.plot(view.leads, values, **line_style(name, position))[0]
+            named[name] = axis.plot(view.leads, values, **style)[0]
         axis.set(title=view.title(channel) + f" [{view.units(channel)}]", xlabel=f"lead [{view.unit}s]", ylim=(0, None))
         span(axis, view.leads[0], view.leads[-1])
     legend(figure, named)

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from emulator.report.display import lead_label, number, over_region
 from emulator.report.panel import panel
-from emulator.report.style import GREY, PALE, WIDTH, Panel, legend, line_style, multiples, span, svg
+from emulator.report.style import GREY, PALE, WIDTH, Panel, legend, line_styles, multiples, span, svg
 from emulator.report.view import View
 
 SHOWN = 6
@@ -21,7 +21,8 @@ def error_panel(view: View) -> Panel:
         f"Root mean square error {over_region(view.regions[0])}; ribbons are 95 % intervals (block bootstrap over initial "
         "times). A vertical line marks where the forecast stops beating climatology.",
         "Lower is better. Persistence says that tomorrow's weather is today's; climatology knows only the date. A forecast "
-        "is worth having while its line stays below both. The root is taken after averaging over all forecasts.",
+        "is worth having while its line stays below both. The root is taken after averaging over all forecasts."
+        + (" Analyses that are held say that tomorrow is as today was analysed, not as it was." if view.held else ""),
         svg(figure, alt, "error"),
     )
 
@@ -44,9 +45,9 @@ def _errors(view, score) -> tuple[Figure, str]:
     """Lines of a score in the unit of the field, and its values in words."""
     figure, axes = multiples(min(len(view.headline), SHOWN))
     for axis, channel in zip(axes, view.headline, strict=False):
-        for position, name in enumerate(view.lines):
-            _ribbon(axis, view, score, name, channel, position)
-            axis.plot(view.leads, view.get(score, name, channel), label=name, **line_style(name, position))
+        for name, style in line_styles(view).items():
+            _ribbon(axis, view, score, name, channel, style)
+            axis.plot(view.leads, view.get(score, name, channel), label=name, **style)
         if view.forecasts:
             day, crosses = view.useful_until(view.main, channel, score)
             if crosses and day > 0:
@@ -61,10 +62,10 @@ def _errors(view, score) -> tuple[Figure, str]:
     return figure, " ".join(_reading(view, channel, score) for channel in view.headline[:SHOWN])
 
 
-def _ribbon(axis, view, score, name, channel, position) -> None:
+def _ribbon(axis, view, score, name, channel, style) -> None:
     if name in view.forecasts:
         low, high = view.interval(score, name, channel)
-        axis.fill_between(view.leads, low, high, color=line_style(name, position)["color"], alpha=0.18, linewidth=0)
+        axis.fill_between(view.leads, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
 @panel("error", 30, needs=("acc",))
@@ -73,11 +74,11 @@ def correlation_panel(view: View) -> Panel:
     figure, axes = multiples(min(len(view.headline), SHOWN))
     for axis, channel in zip(axes, view.headline, strict=False):
         axis.axhline(0.6, color=PALE, linewidth=1.2)
-        for position, name in enumerate(view.lines):
+        for name, style in line_styles(view).items():
             if name != "climatology":
                 values = view.get("acc", name, channel, scaled=False)
-                _ribbon(axis, view, "acc", name, channel, position)
-                axis.plot(view.leads, values, label=name, **line_style(name, position))
+                _ribbon(axis, view, "acc", name, channel, style)
+                axis.plot(view.leads, values, label=name, **style)
         _finish(axis, view, channel, unit="")
         axis.set_ylim(min(0, axis.get_ylim()[0]), 1.02)
     _legend(figure, axes)
@@ -102,11 +103,11 @@ def bias_panel(view: View) -> Panel:
         for row, name in enumerate(("bias", "activity")):
             axis = grid[row, column]
             axis.axhline(row, color=PALE, linewidth=1.2)
-            for position, forecast in enumerate(view.lines):
+            for forecast, style in line_styles(view).items():
                 if forecast == "climatology":
                     continue
                 values = view.get(name, forecast, channel, scaled=name == "bias")
-                axis.plot(view.leads, values, label=forecast, **line_style(forecast, position))
+                axis.plot(view.leads, values, label=forecast, **style)
             axis.tick_params(labelsize=7)
             if row == 0:
                 axis.set_title(view.title(channel).replace(", ", "\n"), fontsize=8.5)
@@ -138,7 +139,7 @@ def _finish(axis, view, channel, unit=None, zero=None):
 
 def _upper(view, channel, score):
     """An upper limit that keeps the baselines readable when a forecast blows up."""
-    baselines = np.concatenate([view.get(score, name, channel) for name in view.baselines])
+    baselines = np.concatenate([view.get(score, name, channel) for name in (*view.held, *view.baselines)])
     tops = [np.fmax(view.get(score, name, channel), view.interval(score, name, channel)[1]) for name in view.forecasts]
     ours = np.concatenate(tops or [baselines])
     ours, baselines = ours[np.isfinite(ours)], baselines[np.isfinite(baselines)]
