@@ -108,15 +108,6 @@ def mean_interval(series: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray,
     return mean, half, np.where(error > 0, p_value, np.where(mean == 0, 1.0, 0.0))
 
 
-def half_width(square: xr.DataArray, mean: xr.DataArray, count: xr.DataArray, level: float) -> xr.DataArray:
-    """Half-width of the interval of a mean over `count` independent initial times, from the means of the values' squares
-    and of the values: Student's t at a confidence of `level`. NaN for fewer than 4."""
-    freedom = count.where(count >= 4) - 1
-    factors = {n: student_quantile(0.5 + level / 2, n) for n in np.unique(freedom.values[freedom.notnull().values])}
-    factor = xr.apply_ufunc(np.vectorize(lambda n: factors.get(n, np.nan), otypes=[np.float64]), freedom)
-    return factor * np.sqrt((square - mean**2).clip(0) / freedom)
-
-
 def bootstrap_rmse(squared_error: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """Interval of the root mean square error: squared errors `(n, ...)` -> `(2, ...)`, lower and upper.
 

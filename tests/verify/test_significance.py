@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
-import xarray as xr
 
 from emulator.verify.significance import (
     bootstrap_mean,
     bootstrap_rmse,
     false_discovery,
-    half_width,
     inflation,
     mean_interval,
     student_cdf,
@@ -125,13 +123,3 @@ def test_lags_of_a_short_series_are_those_of_its_process():
 def test_families_of_null_hypotheses_are_rejected_in_5_percent():
     families = np.random.default_rng(4).random((1000, 20))
     assert 0.03 < np.mean([false_discovery(p).any() for p in families]) < 0.07
-
-
-def test_half_widths_from_sums_are_those_of_the_series():
-    series = np.random.default_rng(5).standard_normal((9, 3))
-    count = xr.DataArray([9, 9, 3], dims="x")
-    square, mean = (xr.DataArray((series**power).mean(axis=0), dims="x") for power in (2, 1))
-    found = half_width(square, mean, count, 0.9)
-    expected = student_quantile(0.95, 8) * series.std(axis=0, ddof=1) / 3
-    np.testing.assert_allclose(found[:2], expected[:2])
-    assert np.isnan(found[2])

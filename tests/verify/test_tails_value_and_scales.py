@@ -27,7 +27,7 @@ def means(probability, happened, members, cases: int, series: int = 1) -> xr.Dat
     equal = np.full((1, happened.shape[-1]), 1 / happened.shape[-1])
     fields = tuple(fields)
     found = events.event_statistics(*fields, members, equal) | events.reliability_statistics(*fields, equal)
-    found["reliability_square"] = (found["reliability_event"] - found["reliability_probability"]) ** 2
+    found |= events.consistency_statistics(*(found[name] for name in events.RELIABILITY))
     named = {"members": members, "initial_times": ("map_channel", np.full(series, cases))}
     for name, values in found.items():
         back = ("probability_bin",) if name.startswith("reliability") else ()
@@ -115,6 +115,37 @@ def test_bars_hold_nine_of_ten_reliable_points_over_1000_verifications_and_are_t
     ]
     expected = np.diff(drawn, axis=1)[:, 0] / 2
     np.testing.assert_allclose(bar.isel(probability_bin=inside).mean("map_channel"), expected, rtol=0.1)
+
+
+@pytest.mark.parametrize("shared", [1, 2, 12])
+@pytest.mark.parametrize(("probability", "cases", "filled"), [(0.9, 20, 0.15), (0.9, 20, 0.4), (0.5, 6, 1.0), (0.95, 20, 0.3)])
+def test_bars_hold_nine_of_ten_where_few_initial_times_fill_a_bin_and_cells_share_events(
+    probability, shared, cases, filled
+):
+    """A patch of 12 cells in `shared` equal parts, each with one event; elsewhere, and at other times, 0 is forecast."""
+    series, cells = 1000, 16
+    rng = np.random.default_rng(int(100 * probability) + 7 * shared + cases)
+    given = rng.random((series * cases, 1)) < filled
+    happened = np.repeat(rng.random((series * cases, shared)) < probability, 12 // shared, axis=1) & given
+    happened = np.pad(happened.astype(float), ((0, 0), (0, cells - 12)))
+    chance = np.where(given & (np.arange(cells) < 12), probability, 0.0)
+    mean = means(chance, happened, 20, cases, series)
+    times = given.reshape(series, cases).sum(axis=1)
+    mean, bar = (x.isel(probability_bin=int(10 * probability + 0.5)) for x in (mean, scores_of(mean)["reliability_bar"]))
+    np.testing.assert_array_equal(bar.notnull(), times >= 4)
+    excess = np.abs(mean["reliability_event"] - mean["reliability_probability"])
+    off = (excess / mean["reliability_weight"] > bar).values[times >= 4]
+    # Of 350 series and more. Events of few initial times come one by one: steps of the rate.
+    assert 0.01 < off.mean() < 0.1 + 3 * np.sqrt(0.1 * 0.9 / off.size), off.mean()
+    # Not wider than need be: 1.645 deviations of six initial times, of as many events each.
+    deviation = np.sqrt(probability * (1 - probability) / shared / 6)
+    assert 1.3 * deviation < float(bar.values[times == 6].mean()) < 1.75 * deviation
+
+
+def test_there_is_no_bar_where_a_reliable_forecast_has_no_chance():
+    zero = np.zeros((8, 5))
+    bar = scores_of(means(zero, zero, 10, 8))["reliability_bar"]
+    assert bar.isnull().all()
 
 
 def test_spread_and_error_by_wavenumber_add_up_to_variance_and_mean_square_error():
