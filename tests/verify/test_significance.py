@@ -63,6 +63,20 @@ def test_bootstrap_of_independent_errors_is_the_normal_interval():
     assert np.isnan(bootstrap_rmse(errors[:3])).all()
 
 
+@pytest.mark.parametrize("count", range(1, 16))
+def test_intervals_of_too_few_blocks_are_students_t(count):
+    series = np.random.default_rng(count).standard_normal((count, 5)) ** 2
+    low, high = bootstrap_mean(series)
+    middle, half, _ = mean_interval(series)
+    if count >= 11:  # 5.5 blocks, whose percentiles are among the draws
+        assert (low < middle).all() and (middle < high).all() and not np.allclose(high - middle, half, rtol=1e-6)
+        return
+    np.testing.assert_array_equal([low, high], [middle - half, middle + half])
+    assert np.isnan(low).all() == (count < 4)
+    root = bootstrap_rmse(series)
+    np.testing.assert_allclose(root**2, np.maximum([low, high], 0), atol=1e-15)  # no error is below 0
+
+
 def test_false_discovery_by_hand():
     # Benjamini and Hochberg (1995), their example: 4 of 15 are rejected at 5 %.
     p = np.array([1, 4, 19, 95, 201, 278, 298, 344, 459, 3240, 4262, 5719, 6528, 7590, 10000]) / 1e4
@@ -71,14 +85,14 @@ def test_false_discovery_by_hand():
 
 
 FALSE_ALARMS = {  # of equal forecasts at a level of 5 %, as in docs/verification.md: by correlation and initial times
-    0.0: {6: 0.04, 12: 0.04, 20: 0.04, 60: 0.04, 200: 0.05},
-    0.3: {6: 0.08, 12: 0.08, 20: 0.08, 60: 0.07, 200: 0.06},
-    0.6: {6: 0.18, 12: 0.14, 20: 0.13, 60: 0.08, 200: 0.06},
+    0.0: dict.fromkeys(range(4, 11), 0.04) | {12: 0.04, 20: 0.04, 60: 0.04, 200: 0.05},
+    0.3: dict.fromkeys(range(4, 11), 0.08) | {12: 0.08, 20: 0.08, 60: 0.07, 200: 0.06},
+    0.6: dict.fromkeys(range(4, 11), 0.18) | {12: 0.14, 20: 0.13, 60: 0.08, 200: 0.06},
 }
 MISSES = {  # of the bootstrap's interval of 95 %
-    0.0: {12: 0.06, 20: 0.05, 60: 0.05, 200: 0.05},
-    0.3: {12: 0.11, 20: 0.09, 60: 0.07, 200: 0.07},
-    0.6: {12: 0.23, 20: 0.18, 60: 0.13, 200: 0.11},
+    0.0: dict.fromkeys(range(4, 11), 0.04) | {12: 0.06, 20: 0.05, 60: 0.05, 200: 0.05},
+    0.3: dict.fromkeys(range(4, 11), 0.08) | {12: 0.11, 20: 0.09, 60: 0.07, 200: 0.07},
+    0.6: dict.fromkeys(range(4, 11), 0.18) | {12: 0.23, 20: 0.18, 60: 0.13, 200: 0.11},
 }
 
 
@@ -93,7 +107,9 @@ def test_equal_forecasts_differ_as_often_as_the_documentation_says(correlation, 
     assert within(np.mean(p_value < 0.05), FALSE_ALARMS[correlation][count], 1000)
 
 
-@pytest.mark.parametrize(("correlation", "count"), [(0.0, 20), (0.3, 60)])
+@pytest.mark.parametrize(
+    ("correlation", "count"), [(0.0, 4), (0.0, 5), (0.3, 6), (0.0, 8), (0.6, 10), (0.0, 20), (0.3, 60)]
+)
 def test_bootstrapped_intervals_miss_as_often_as_the_documentation_says(correlation, count):
     low, high = bootstrap_mean(autoregression(count, (correlation, 0.0), 1000, seed=count + 1))
     assert within(np.mean((low > 0) | (high < 0)), MISSES[correlation][count], 1000)
@@ -105,9 +121,8 @@ def test_every_rate_of_the_documentation_over_4000_series(correlation):
     for count, stated in FALSE_ALARMS[correlation].items():
         series = autoregression(count, (correlation, 0.0), 4000, seed=100 + count)
         assert within(np.mean(mean_interval(series)[2] < 0.05), stated, 4000), count
-        if count in MISSES[correlation]:
-            low, high = bootstrap_mean(series)
-            assert within(np.mean((low > 0) | (high < 0)), MISSES[correlation][count], 4000), count
+        low, high = bootstrap_mean(series)
+        assert within(np.mean((low > 0) | (high < 0)), MISSES[correlation][count], 4000), count
 
 
 def test_lags_of_a_short_series_are_those_of_its_process():

@@ -252,5 +252,5 @@ def reliability_bar(mean):
     shared = ratio(mean["reliability_square"], mean["reliability_shared"])
     variance = shared * mean["reliability_variance"] / mean["initial_times"]
     times = mean["initial_times"] * ratio(mean["reliability_weight"] ** 2, mean["reliability_filled"])
-    deviation = np.sqrt(variance.where((variance > 0) & (times > LEAST - 1e-9)))
+    deviation = np.sqrt(variance.where((mean["reliability_variance"] > 0) & (times > LEAST - 1e-9)))
     return ratio(NORMAL * deviation, mean["reliability_weight"]).transpose(*mean["reliability_event"].dims)
