@@ -33,8 +33,8 @@ def crps_panel(view: View) -> Panel:
     return Panel(
         "CRPS against lead",
         f"Fair continuous ranked probability score {over_region(view.regions[0])}; ribbons are 95 % intervals (block "
-        "bootstrap over initial times; below 11 of them Student's t). For a single forecast, and for both baselines, it is the "
-        "mean absolute error.",
+        "bootstrap over initial times; below 11 of them Student's t). For a single forecast, and for both baselines, it is "
+        "the mean absolute error.",
         "The CRPS judges all members at once, in the unit of the field; lower is better. Where the error of the mean rewards "
         "a smooth forecast, this rewards one that gives every outcome its right chance.",
         svg(figure, f"Continuous ranked probability score against lead. {readings}", "crps"),
