@@ -17,6 +17,7 @@ from emulator.verify.significance import differences, interval_ends, references
 SCHEMA = "scores-1"
 _LEADS = ("lead_time", "spectrum_lead", "map_lead", "audit_lead_time")
 _COMPRESS_ABOVE = 10_000  # values
+INTERVAL = "block bootstrap; below 11 initial times Student's t"
 SHOWN = 4
 FAR = 5.0  # standard deviations of the climatology: degrees Celsius taken as kelvins are 13, hPa as Pa 10
 
@@ -105,7 +106,7 @@ def _intervals(scores: xr.Dataset, metric: Metric) -> dict:
         f"{metric.name}_{end}": (
             interval.dims,
             np.where(np.isfinite(score), values, np.nan),
-            {"long_name": f"{which} end of the 95 % interval of the {metric.title}, block bootstrap"},
+            {"long_name": f"{which} end of the 95 % interval of the {metric.title}, {INTERVAL}"},
         )
         for end, which, values in zip(("low", "high"), ("lower", "upper"), ends, strict=True)
     }

@@ -1,6 +1,7 @@
 """Several datasets of scores as one: over different initial times added up, and of different models side by side."""
 
 import json
+import logging
 
 import numpy as np
 import xarray as xr
@@ -13,6 +14,8 @@ from emulator.verify.metric import all_statistics, with_interval
 from emulator.verify.metrics.ensemble import of_single_forecast
 from emulator.verify.sample import BASELINES
 
+log = logging.getLogger(__name__)
+
 NEAR = 1e-9  # relative to the field's spread: sums in another order, not other data
 FIXED = (
     "climatology_mean",
@@ -22,6 +25,7 @@ FIXED = (
     "members",
     "land_sea_mask",
 )
+TARP = "sum_tarp"  # the sums that some parts may lack
 SAME = ("region", "lead_time", "init_time", "event", "map_lead")
 CONVENTIONS = ("grid", "truth", "climatology")
 NAMES = ("forecast", "source", "gap_source", "audit_source", "climate_run")
@@ -57,7 +61,8 @@ def merge(parts: list[xr.Dataset]) -> xr.Dataset:
 
     Sums are added and everything else derived from them anew; cases to look at are left out, since they are chosen among
     all initial times. Raises `ValueError`, naming the difference, for parts that share an initial time, or that were not
-    made of the same forecasts, fields, regions, leads, truth, climatology and conventions.
+    made of the same forecasts, fields, regions, leads, truth, climatology and conventions, or that lack a sum which another
+    has, other than TARP's, which there are where no part's climatology holds times that are verified.
     """
     first, *rest = parts
     for part in rest:
@@ -65,9 +70,10 @@ def merge(parts: list[xr.Dataset]) -> xr.Dataset:
     times = [time for part in parts for time in part["init_time"].values.tolist()]
     if shared := len(times) - len(set(times)):
         raise ValueError(f"Expected parts without common initial times, got {shared} in two of them")
+    shared_by_all = _shared_sums(parts)
     sums = {}
     for name in map(str, first.data_vars):
-        if is_sum(name) and all(name in part for part in parts):  # without TARP where the record holds verified times
+        if name in shared_by_all:
             sums[name] = _added([part[name] for part in parts])
         elif name in _series() and all(name in part for part in parts):  # older scores have the squared errors alone
             sums[name] = xr.concat([part[name] for part in parts], "init_time").sortby("init_time")
@@ -76,6 +82,23 @@ def merge(parts: list[xr.Dataset]) -> xr.Dataset:
     total = derive(xr.Dataset(sums))
     total = xr.merge([total, merge_audits(parts)], compat="no_conflicts", join="outer", combine_attrs="override")
     return total.assign_attrs(_attributes(parts))
+
+
+def _shared_sums(parts: list[xr.Dataset]) -> set[str]:
+    """The sums that all parts have. Raises `ValueError` where some lack a sum that may not be left out."""
+    known = [{str(name) for name in part.data_vars if is_sum(name)} for part in parts]
+    shared = set.intersection(*known)
+    lacking = sorted(set.union(*known) - shared)
+    if others := [name for name in lacking if not name.startswith(TARP)]:
+        raise ValueError(
+            f"Expected the same sums in all scores that are added up, got {_listed(others)} in some of them only; were they "
+            "made by different versions? Verify all initial times anew"
+        )
+    if lacking:
+        log.warning(
+            "no TARP of all initial times together: some scores come without, since their climatology holds verified times"
+        )
+    return shared
 
 
 def check_same(one: xr.Dataset, other: xr.Dataset) -> None:

@@ -108,46 +108,45 @@ def mean_interval(series: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray,
     return mean, half, np.where(error > 0, p_value, np.where(mean == 0, 1.0, 0.0))
 
 
-def half_width(square: xr.DataArray, mean: xr.DataArray, count: xr.DataArray, level: float) -> xr.DataArray:
-    """Half-width of the interval of a mean over `count` independent initial times, from the means of the values' squares
-    and of the values: Student's t at a confidence of `level`. NaN for fewer than 4."""
-    freedom = count.where(count >= 4) - 1
-    factors = {n: student_quantile(0.5 + level / 2, n) for n in np.unique(freedom.values[freedom.notnull().values])}
-    factor = xr.apply_ufunc(np.vectorize(lambda n: factors.get(n, np.nan), otypes=[np.float64]), freedom)
-    return factor * np.sqrt((square - mean**2).clip(0) / freedom)
-
-
 def bootstrap_rmse(squared_error: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """Interval of the root mean square error: squared errors `(n, ...)` -> `(2, ...)`, lower and upper.
 
     That of the mean, and then the root: sums are drawn, not roots.
     """
-    return np.sqrt(bootstrap_mean(squared_error, level, draws, seed))
+    return np.sqrt(np.maximum(bootstrap_mean(squared_error, level, draws, seed), 0.0))
 
 
 def bootstrap_mean(series: np.ndarray, level: float = LEVEL, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """Interval of the mean of `(n, ...)` in order of initial time -> `(2, ...)`, lower and upper.
 
     Moving circular blocks of n^(1/3) initial times are drawn and averaged. The percentiles lie further out than the level
-    by what Student's t is wider than what is drawn (Hesterberg 2015, Am. Stat. 69, 371). NaN for fewer than 4 samples.
+    by what Student's t is wider than what is drawn (Hesterberg 2015, Am. Stat. 69, 371). Where those are ends that fewer
+    than one of the draws lies beyond, which are no percentiles, the interval is that of `mean_interval`: of 1000 draws and
+    95 %, below 11 samples. NaN for fewer than 4.
     """
     count = len(series)
-    if count < 4:
-        return np.full((2, *series.shape[1:]), np.nan)
     length = max(1, round(count ** (1 / 3)))
+    blocks = count / length
+    tail = _tail(blocks, level) if blocks > 1 else 0.0
+    if tail < 1 / draws:
+        middle, half, _ = mean_interval(series, level)
+        return np.stack([middle - half, middle + half])
     starts = np.random.default_rng(seed).integers(0, count, (draws, -(-count // length)))
     picks = ((starts[..., None] + np.arange(length)) % count).reshape(draws, -1)[:, :count]
     share = np.zeros((draws, count))
     np.add.at(share, (np.arange(draws)[:, None], picks), 1.0 / count)
-    blocks = count / length
-    wide = student_quantile(0.5 + level / 2, blocks - 1) * math.sqrt(blocks / (blocks - 1))
-    tail = 0.5 * math.erfc(wide / math.sqrt(2))
     flat = series.reshape(count, -1)
     result = np.empty((2, flat.shape[1]))
     for start in range(0, flat.shape[1], 4096):  # bounded memory: draws x 4096
         means = share @ flat[:, start : start + 4096]
         result[:, start : start + 4096] = np.quantile(means, [tail, 1 - tail], axis=0)
     return result.reshape(2, *series.shape[1:])
+
+
+def _tail(blocks: float, level: float) -> float:
+    """Share of the draws of so many blocks beyond either end of the interval."""
+    wide = student_quantile(0.5 + level / 2, blocks - 1) * math.sqrt(blocks / (blocks - 1))
+    return 0.5 * math.erfc(wide / math.sqrt(2))
 
 
 def false_discovery(p_values: np.ndarray, rate: float = 0.05) -> np.ndarray:

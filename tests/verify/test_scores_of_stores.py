@@ -132,6 +132,9 @@ def test_parts_over_initial_times_merge_to_the_whole(truth, result):
         np.testing.assert_allclose(together[name], found[name], rtol=1e-12, atol=1e-13, err_msg=name)
     with pytest.raises(ValueError, match="without common initial times"):
         merge([parts[0], parts[0]])
+    for order in (1, -1):  # a sum that the first or a later part lacks
+        with pytest.raises(ValueError, match="got sum_error in some of them only"):
+            merge([parts[0], parts[1].drop_vars("sum_error")][::order])
 
 
 def test_maps_and_spectra(truth, result):

@@ -27,7 +27,7 @@ def means(probability, happened, members, cases: int, series: int = 1) -> xr.Dat
     equal = np.full((1, happened.shape[-1]), 1 / happened.shape[-1])
     fields = tuple(fields)
     found = events.event_statistics(*fields, members, equal) | events.reliability_statistics(*fields, equal)
-    found["reliability_square"] = (found["reliability_event"] - found["reliability_probability"]) ** 2
+    found |= events.consistency_statistics(*(found[name] for name in events.RELIABILITY))
     named = {"members": members, "initial_times": ("map_channel", np.full(series, cases))}
     for name, values in found.items():
         back = ("probability_bin",) if name.startswith("reliability") else ()
@@ -117,6 +117,41 @@ def test_bars_hold_nine_of_ten_reliable_points_over_1000_verifications_and_are_t
     np.testing.assert_allclose(bar.isel(probability_bin=inside).mean("map_channel"), expected, rtol=0.1)
 
 
+@pytest.mark.parametrize("shared", [1, 2, 12])
+@pytest.mark.parametrize(
+    ("probability", "cases", "filled"), [(0.9, 20, 0.15), (0.9, 20, 0.4), (0.5, 6, 1.0), (0.95, 20, 0.3)]
+)
+def test_bars_hold_nine_of_ten_where_few_initial_times_fill_a_bin_and_cells_share_events(
+    probability, shared, cases, filled
+):
+    """A patch of 12 cells in `shared` equal parts, each with one event; elsewhere, and at other times, 0 is forecast."""
+    series, cells = 1000, 16
+    rng = np.random.default_rng(int(100 * probability) + 7 * shared + cases)
+    given = rng.random((series * cases, 1)) < filled
+    happened = np.repeat(rng.random((series * cases, shared)) < probability, 12 // shared, axis=1) & given
+    happened = np.pad(happened.astype(float), ((0, 0), (0, cells - 12)))
+    chance = np.where(given & (np.arange(cells) < 12), probability, 0.0)
+    mean = means(chance, happened, 20, cases, series)
+    times = given.reshape(series, cases).sum(axis=1)
+    mean, bar = (
+        x.isel(probability_bin=int(10 * probability + 0.5)) for x in (mean, scores_of(mean)["reliability_bar"])
+    )
+    np.testing.assert_array_equal(bar.notnull(), times >= 4)
+    excess = np.abs(mean["reliability_event"] - mean["reliability_probability"])
+    off = (excess / mean["reliability_weight"] > bar).values[times >= 4]
+    # Of 350 series and more. Events of few initial times come one by one: steps of the rate.
+    assert 0.01 < off.mean() < 0.1 + 3 * np.sqrt(0.1 * 0.9 / off.size), off.mean()
+    # Not much wider than need be: 1.645 deviations of six initial times, of as many events each.
+    deviation = np.sqrt(probability * (1 - probability) / shared / 6)
+    assert 1.3 * deviation < float(bar.values[times == 6].mean()) < 2.1 * deviation
+
+
+def test_there_is_no_bar_where_a_reliable_forecast_has_no_chance():
+    zero = np.zeros((8, 5))
+    bar = scores_of(means(zero, zero, 10, 8))["reliability_bar"]
+    assert bar.isnull().all()
+
+
 def test_spread_and_error_by_wavenumber_add_up_to_variance_and_mean_square_error():
     grid = Grid.gaussian(8)
     latitude, longitude = (np.radians(x) for x in grid.mesh())
@@ -141,7 +176,7 @@ def test_spread_and_error_by_wavenumber_add_up_to_variance_and_mean_square_error
     assert found["spectral_spread_skill"].sel(source=["one", "truth"]).isnull().all()
 
 
-def test_parts_add_up_and_files_keep_every_score_of_an_ensemble(tmp_path):
+def test_parts_add_up_and_files_keep_every_score_of_an_ensemble(tmp_path, caplog):
     truth = made_truth(60)
     forecast = made_forecast(truth, INITS, 4, 0.3, members=3)
     options = {
@@ -154,12 +189,19 @@ def test_parts_add_up_and_files_keep_every_score_of_an_ensemble(tmp_path):
         "variogram variogram_fair field_rank_histogram tarp_coverage tarp_bar tarp_departure tarp_flag twcrps".split()
     )
     names += "economic_value reliability_bar spread_power error_power spectral_spread_skill".split()
-    together = merge([score(forecast.isel(init_time=part), truth, **options) for part in (slice(0, 2), slice(2, 6))])
+    parts = [score(forecast.isel(init_time=part), truth, **options) for part in (slice(0, 2), slice(2, 6))]
+    together = merge(parts)
     write_scores(whole, tmp_path / "scores.nc")
     stored = open_scores(tmp_path / "scores.nc")
     for name in names:
         assert np.isfinite(whole[name].sel({whole[name].dims[0]: "forecast"})).any(), name
         np.testing.assert_allclose(together[name], whole[name], rtol=1e-9, atol=1e-12, err_msg=name)
         np.testing.assert_allclose(stored[name], whole[name], err_msg=name)
+    for order in (1, -1):  # TARP alone may be missing from a part, and then is from the whole, which is said once
+        caplog.clear()
+        without = merge([parts[0].drop_vars(["sum_tarp", "sum_tarp_variance"]), parts[1]][::order])
+        assert caplog.text.count("no TARP of all initial times together") == 1
+        missing = {n.removeprefix("sum_") for n in map(str, set(together.data_vars) - set(without.data_vars))}
+        assert missing == {"tarp", "tarp_variance", "tarp_coverage", "tarp_bar", "tarp_departure", "tarp_flag"}
     one = score(forecast.isel(member=0), truth, **options)
     assert not set(names) & set(one.data_vars)

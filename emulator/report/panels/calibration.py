@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from emulator.report.display import lead_label
 from emulator.report.panel import panel
 from emulator.report.panels.spectra import WAVE_TICKS
 from emulator.report.style import (
@@ -33,13 +34,10 @@ def spread_spectra_panel(view: View) -> Panel | None:
     name, channels = view.ensembles()[0], view.mapped(SHOWN)
     scores = view.scores["spectral_spread_skill"].sel(source=name, channel=channels)
     figure, axes = multiples(len(channels), 2.0, 0.5, sharey=True)
-    lines, hours = {}, scores["spectrum_lead"].values / np.timedelta64(1, "h") if view.unit == "day" else None
+    lines, leads = {}, [lead_label(lead) for lead in scores["spectrum_lead"].values]
     for axis, channel in zip(axes, channels, strict=False):
         axis.axhline(1, color=PALE, linewidth=1.2)
-        for position in range(scores.sizes["spectrum_lead"]):
-            lead = (
-                f"{hours[position]:g} h" if hours is not None else f"month {scores['spectrum_lead'].values[position]}"
-            )
+        for position, lead in enumerate(leads):
             ratio = scores.sel(channel=channel).isel(spectrum_lead=position).values[1:]
             colour = FORECAST_COLOURS[position % len(FORECAST_COLOURS)]
             lines[lead] = axis.plot(np.arange(1, len(ratio) + 1), ratio, color=colour, linewidth=1.5)[0]

@@ -126,7 +126,8 @@ def reliability_panel(view: View) -> Panel | None:
         "Probabilities of extremes",
         f"{name} at {view.unit} {view.leads[lead]:g}: the event is a value {kind} the {100 * event:g} % quantile of its "
         "hour, season and place. Size of the dots: how often a probability was given. Bars: where nine of ten dots of a "
-        "reliable forecast lie, from the differences between initial times. Dotted: how often the event happened at all.",
+        "reliable forecast lie; none for probabilities given at fewer than four initial times. Dotted: how often the event "
+        "happened at all.",
         "When 30 % is forecast it should happen in 30 % of the cases: the points then lie on the diagonal, within the bars. "
         "Below it the forecast cries wolf. The ROC curve shows what hit rate costs which false alarm rate: an area of 0.5 is "
         "no skill, 1 perfect.",

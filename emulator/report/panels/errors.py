@@ -19,7 +19,7 @@ def error_panel(view: View) -> Panel:
     return Panel(
         "Error against lead",
         f"Root mean square error {over_region(view.regions[0])}; ribbons are 95 % intervals (block bootstrap over initial "
-        "times). A vertical line marks where the forecast stops beating climatology.",
+        "times; below 11 of them Student's t). A vertical line marks where the forecast stops beating climatology.",
         "Lower is better. Persistence says that tomorrow's weather is today's; climatology knows only the date. A forecast "
         "is worth having while its line stays below both. The root is taken after averaging over all forecasts."
         + (" Analyses that are held say that tomorrow is as today was analysed, not as it was." if view.held else ""),
@@ -34,7 +34,8 @@ def crps_panel(view: View) -> Panel:
     return Panel(
         "CRPS against lead",
         f"Fair continuous ranked probability score {over_region(view.regions[0])}; ribbons are 95 % intervals (block "
-        "bootstrap over initial times). For a single forecast, and for both baselines, it is the mean absolute error.",
+        "bootstrap over initial times; below 11 of them Student's t). For a single forecast, and for both baselines, it is "
+        "the mean absolute error.",
         "The CRPS judges all members at once, in the unit of the field; lower is better. Where the error of the mean rewards "
         "a smooth forecast, this rewards one that gives every outcome its right chance.",
         svg(figure, f"Continuous ranked probability score against lead. {readings}", "crps"),

@@ -10,11 +10,12 @@ import numpy as np
 import xarray as xr
 
 from emulator.verify.metric import Sample, Statistics, area_means, metric, ratio
-from emulator.verify.significance import half_width
 
 EVENT_STATISTICS = ("hit", "miss", "false_alarm", "brier", "brier_correction")
 RELIABILITY = ("reliability_weight", "reliability_probability", "reliability_event")
-BAR = 0.9  # share of reliable forecasts whose points lie within the bars of the reliability diagram
+CONSISTENCIES = ("reliability_square", "reliability_shared", "reliability_variance", "reliability_filled")
+NORMAL = 1.6448536269514722  # half-width of the range that holds 90 % of a normal distribution
+LEAST = 4  # initial times that a probability was given at for a bar
 BINS = 11  # probabilities 0, 0.1, ..., 1: exact for 10 members
 
 
@@ -84,6 +85,22 @@ def reliability_statistics(probability, happened, weights, mask=None) -> dict[st
     }
 
 
+def consistency_statistics(weight, probability, event) -> dict[str, np.ndarray]:
+    """Statistics of `CONSISTENCIES` from those of `RELIABILITY`, of one initial time, all of one shape.
+
+    By bin, with w the weight, p and o its mean probability and frequency: the square of the excess w (o - p); what it would
+    be in the mean if each cell spoke for all of them, w^2 times the mean of (event - p)^2; the variance of a reliable
+    forecast that all cells share, w^2 p (1 - p); and w^2.
+    """
+    variance = probability * (weight - probability)
+    return {
+        "reliability_square": (event - probability) ** 2,
+        "reliability_shared": variance + (weight - 2 * probability) * (event - probability),
+        "reliability_variance": variance,
+        "reliability_filled": weight**2,
+    }
+
+
 def _not_rounding(share):
     """A share of the area, which is never negative, without the rounding of a difference of equal sums."""
     return np.where(share < 1e-14, 0.0 * share, share)
@@ -130,9 +147,7 @@ def _reliability(sample: Sample) -> dict:
 
 def _squares(sample: Sample) -> dict:
     known = sample.statistics
-    if "reliability_event" not in known:
-        return {}
-    return {"reliability_square": (known["reliability_event"] - known["reliability_probability"]) ** 2}
+    return consistency_statistics(*(known[name] for name in RELIABILITY)) if "reliability_event" in known else {}
 
 
 AXIS = {"event": lambda binning: binning.events}
@@ -157,7 +172,7 @@ PROBABILITIES = Statistics(
     normals=THRESHOLDS,
 )
 
-CONSISTENCY = dataclasses.replace(PROBABILITIES, names=("reliability_square",), of=_squares)
+CONSISTENCY = dataclasses.replace(PROBABILITIES, names=CONSISTENCIES, of=_squares)
 
 
 @metric("Base rate", (EVENTS,))
@@ -231,7 +246,11 @@ def roc_area(mean):
 @metric("Reliability bar", (PROBABILITIES, CONSISTENCY))
 def reliability_bar(mean):
     """half-width around the mean probability of the range that holds 90 % of a reliable forecast's frequencies, by bin"""
-    # Broecker and Smith (2007) draw independent cases; cells of one field are not, so that initial times are the cases here.
-    excess = mean["reliability_event"] - mean["reliability_probability"]
-    bar = half_width(mean["reliability_square"], excess, mean["initial_times"], BAR)
-    return ratio(bar, mean["reliability_weight"]).transpose(*excess.dims)
+    # Broecker and Smith (2007) draw independent cases. Cells of one field are not: initial times are the cases, each with the
+    # variance p (1 - p) of an event that all its cells share, times how much of that their excesses have. The ratio is made
+    # with what the cells have been seen to do, so that few events, or none, do not make it too small.
+    shared = ratio(mean["reliability_square"], mean["reliability_shared"])
+    variance = shared * mean["reliability_variance"] / mean["initial_times"]
+    times = mean["initial_times"] * ratio(mean["reliability_weight"] ** 2, mean["reliability_filled"])
+    deviation = np.sqrt(variance.where((mean["reliability_variance"] > 0) & (times > LEAST - 1e-9)))
+    return ratio(NORMAL * deviation, mean["reliability_weight"]).transpose(*mean["reliability_event"].dims)
