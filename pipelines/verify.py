@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.schema import grid_of
-from emulator.verify.downscaled import open_coarse
+from emulator.verify.downscaled import check_coarse, with_coarse
 from emulator.verify.driving import Driving
 from emulator.verify.held import Held
 from emulator.verify.inputs import Inputs, open_inputs
@@ -39,8 +39,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     judged = config.forecasts | {name: Driving(path) for name, path in config.driving.items()}
     judged |= {name: Held(path) for name, path in config.held.items()}
     found = open_inputs(truth, judged, options, *more)
-    coarse = None if config.coarse is None else open_coarse(config.coarse)
-    return dataclasses.replace(found, feedback=config.feedback, coarse=coarse)
+    found = dataclasses.replace(found, feedback=config.feedback)
+    return found if config.coarse is None else with_coarse(found, config.coarse)
 
 
 @contextmanager
@@ -59,6 +59,8 @@ def check(config: VerifyConfig, made: set[Path]) -> str:
         grid = grid_of(open_any_forecast(path))
         if not grid.same_as(truth):
             raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
+    if config.coarse is not None:
+        check_coarse(config.coarse, truth)
     said = f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"
     if config.scenarios is None:
         return said
