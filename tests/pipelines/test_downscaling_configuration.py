@@ -42,3 +42,32 @@ def test_stages_find_each_others_stores(tmp_path):
 def test_a_wrong_objective_or_network_is_refused_with_the_configuration(tmp_path, values, said):
     with pytest.raises(ConfigError, match=said):
         read(tmp_path, train_downscaling={"fine": "f"} | values)
+
+
+@pytest.mark.parametrize("stage", ["train_downscaling", "downscale", "rollout", "verify", "ingest"])
+def test_what_is_no_section_is_refused_in_words(tmp_path, stage):
+    sections = {"ingest": {}, "train_downscaling": {"fine": "f"}, "downscale": {}, "verify": {}}
+    with pytest.raises(ConfigError, match=stage):
+        read(tmp_path, **sections | {stage: "yes"})
+
+
+def test_what_a_rollout_writes_on_the_coarse_grid_is_not_judged_by_the_fine_truth(tmp_path):
+    rollout = {
+        "lead_days": 1,
+        "uncorrected_inits": 2,
+        "long_run_days": 9,
+        "ocean": {"kind": "emulator", "checkpoint": "c", "store": "s"},
+    }
+    sections = {"rollout": rollout, "downscale": {}}
+    found = read(tmp_path, **sections, train_downscaling={"fine": "fine.zarr", "coarse": "c"}, verify={}).verify
+    assert list(found.forecasts) == ["downscaled", "bilinear"] and str(found.truth) == "fine.zarr"
+    assert not found.audit and not found.long_runs and not found.oceans
+    with pytest.raises(ConfigError, match="verify.truth, a store on the fine grid, beside downscale"):
+        read(tmp_path, **sections, verify={})
+    assert str(read(tmp_path, **sections, verify={"truth": "own.zarr"}).verify.truth) == "own.zarr"
+    assert read(tmp_path, **sections).verify is None
+    rolled = read(tmp_path, rollout=rollout, verify={}).verify
+    assert list(rolled.audit) == ["without corrections"] and list(rolled.long_runs) == list(rolled.oceans) == [
+        "emulator"
+    ]
+    assert rolled.truth == tmp_path / "run" / "analysis.zarr"
