@@ -60,7 +60,10 @@ def check(config: VerifyConfig, made: set[Path]) -> str:
         if not grid.same_as(truth):
             raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
     if config.coarse is not None:
-        check_coarse(config.coarse, truth)
+        try:
+            check_coarse(config.coarse, truth)
+        except ValueError as error:
+            raise ConfigError(f"The grid of verify.coarse ({config.coarse}) does not fit: {error}") from None
     said = f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"
     if config.scenarios is None:
         return said

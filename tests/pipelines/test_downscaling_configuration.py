@@ -2,8 +2,12 @@
 
 import pytest
 import yaml
+from pair_of_stores import fine_planet, two_stores
+from small_store import write_store
 
-from pipelines.config import ConfigError
+from emulator.planet.grid import Grid
+from pipelines import verify
+from pipelines.config import ConfigError, VerifyConfig
 from pipelines.load import load_experiment
 
 
@@ -71,3 +75,15 @@ def test_what_a_rollout_writes_on_the_coarse_grid_is_not_judged_by_the_fine_trut
         "emulator"
     ]
     assert rolled.truth == tmp_path / "run" / "analysis.zarr"
+
+
+def test_a_coarse_store_on_another_grid_is_refused_by_the_check_of_a_verification(tmp_path):
+    fine, coarse = two_stores(tmp_path, 4, 9)
+    finer = write_store(tmp_path, fine_planet(2, Grid.gaussian(24)), "finer.zarr")
+
+    def said(store):
+        return verify.check(VerifyConfig(truth=fine, coarse=store, output=tmp_path / "scores.nc"), set())
+
+    assert "against" in said(coarse)
+    with pytest.raises(ValueError, match="verify.coarse .*finer.zarr.*fine grid of cells below those of 24 x 48"):
+        said(finer)

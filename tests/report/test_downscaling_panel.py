@@ -1,4 +1,4 @@
-"""The table of downscaled fields: ratios that were put into the scores come out, and the nearest coarse cell is the nearest."""
+"""The table of downscaled fields: ratios that were put into the scores come out of it."""
 
 import json
 
