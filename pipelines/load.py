@@ -25,10 +25,15 @@ TAKES_STORES = {
 }
 
 
+def _section(raw: dict, name: str) -> dict:
+    """A section as it is written; an empty one for what is none, which is refused where it is parsed."""
+    return raw[name] if isinstance(raw.get(name), dict) else {}
+
+
 def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
     """Where the stages of an experiment put and find their files, unless the YAML says otherwise."""
     at = Path(raw["directory"])
-    rollout = raw.get("rollout") if isinstance(raw.get("rollout"), dict) else {}
+    rollout = _section(raw, "rollout")
     made_from = {
         "store": at / "analysis.zarr",
         "checkpoint": at / "train" / "checkpoint",
@@ -62,38 +67,57 @@ def _default_paths(raw: dict) -> dict[str, dict[str, Any]]:
         del paths["observe"]["store"]  # tables need no nature run
     if rollout.get("model"):
         del paths["rollout"]["checkpoint"]
-    if rollout:
-        paths["verify"]["forecasts"] = {"emulator": at / "forecast.zarr"}
-    if isinstance(own := raw.get("downscale"), dict):
-        stores = {"downscaled": "output", "bilinear": "bilinear"}
-        made = {name: own.get(key, paths["downscale"][key]) for name, key in stores.items()}
-        paths["verify"]["forecasts"] = {name: path for name, path in made.items() if path is not None}
-        paths["verify"]["coarse"] = own.get("store", paths["downscale"]["store"])
-        if fine := (raw.get("train_downscaling") or {}).get("fine"):
-            paths["verify"]["truth"] = fine
-    judged = raw.get("verify") if isinstance(raw.get("verify"), dict) else {}
-    ocean = rollout.get("ocean") if isinstance(rollout.get("ocean"), dict) else {}
-    own_names = judged.get("forecasts") or judged.get("observations")  # among which ours need not be, or without audits
-    if ocean.get("kind") == "emulator" and not rollout.get("thin") and not own_names:
-        paths["verify"]["oceans"] = {"emulator": ocean_store(at / "forecast.zarr")}
-    if rollout.get("uncorrected_inits"):
-        paths["verify"]["audit"] = {"without corrections": at / "uncorrected.zarr"}
+    downscaled, judged = isinstance(raw.get("downscale"), dict), _section(raw, "verify")
+    if downscaled:
+        paths["verify"] = {"output": at / "scores.nc"} | _beside_downscale(raw, paths["downscale"])
+    elif rollout:
+        paths["verify"] |= _beside_rollout(rollout, judged, at)
     if rollout.get("long_run_days") or rollout.get("long_run_lead"):
         paths["report"]["long_run"] = at / "long_run.zarr"
-        paths["verify"]["long_runs"] = {"emulator": at / "long_run.zarr"}
     if raw.get("cycle"):
         paths["rollout"]["store"] = at / "cycle" / "analysis.zarr"
         paths["verify"]["feedback"] = at / "cycle" / "feedback"
-        if rollout and "store" not in rollout and not judged.get("observations"):
+        if rollout and "store" not in rollout and not judged.get("observations") and not downscaled:
             paths["verify"]["held"] = {"persistence of the analyses": at / "cycle" / "analysis.zarr"}
     if isinstance(raw.get("train"), dict):
         for name in ("later_stores", "scenarios"):
             paths["stats"][name] = raw["train"].get(name) or []
         paths["report"]["metrics"] = at / "train" / "metrics.jsonl"
-        stats = raw.get("stats") if isinstance(raw.get("stats"), dict) else {}
+        stats = _section(raw, "stats")
         if raw["train"].get("predict", "change") != "change" and stats.get("climatology"):
             paths["train"]["climatology"] = paths["rollout"]["climatology"] = stats["climatology"]
     return paths
+
+
+def _beside_rollout(rollout: dict, judged: dict, at: Path) -> dict[str, Any]:
+    """What is verified of a rollout: all that it writes."""
+    found: dict[str, Any] = {"forecasts": {"emulator": at / "forecast.zarr"}}
+    own_names = judged.get("forecasts") or judged.get("observations")  # among which ours need not be, or without audits
+    if _section(rollout, "ocean").get("kind") == "emulator" and not rollout.get("thin") and not own_names:
+        found["oceans"] = {"emulator": ocean_store(at / "forecast.zarr")}
+    if rollout.get("uncorrected_inits"):
+        found["audit"] = {"without corrections": at / "uncorrected.zarr"}
+    if rollout.get("long_run_days") or rollout.get("long_run_lead"):
+        found["long_runs"] = {"emulator": at / "long_run.zarr"}
+    return found
+
+
+def _beside_downscale(raw: dict, default: dict) -> dict[str, Any]:
+    """What is verified of downscaled fields, against the fine store.
+
+    What a rollout writes besides is on the coarse grid, which that truth does not have. Raises `ConfigError` without a truth.
+    """
+    own = raw["downscale"]
+    made = {name: own.get(key, default[key]) for name, key in (("downscaled", "output"), ("bilinear", "bilinear"))}
+    found = {
+        "forecasts": {name: path for name, path in made.items() if path is not None},
+        "coarse": own.get("store", default["store"]),
+    }
+    if fine := _section(raw, "train_downscaling").get("fine"):
+        return found | {"truth": fine}
+    if isinstance(judged := raw.get("verify"), dict) and not (judged.get("truth") or judged.get("observations")):
+        raise ConfigError("Expected verify.truth, a store on the fine grid, beside downscale without train_downscaling")
+    return found
 
 
 def _find_scenarios(raw: dict) -> None:
@@ -101,7 +125,7 @@ def _find_scenarios(raw: dict) -> None:
 
     Where none is said, that of the first; for statistics the training's, and for the truth the one that forecasts start from.
     """
-    ingest = raw.get("ingest") if isinstance(raw.get("ingest"), dict) else {}
+    ingest = _section(raw, "ingest")
     names, whole = ingest.get("scenarios") or (), Path(str(ingest.get("output")))
     stores = {name: whole.parent / f"{name}.zarr" for name in names if isinstance(name, str)}
     if not stores:
@@ -116,7 +140,7 @@ def _find_scenarios(raw: dict) -> None:
 
     for stage, (keys, (other, key_of_other)) in TAKES_STORES.items():
         if isinstance(section := raw.get(stage), dict):
-            default = (raw.get(other) or {}).get(key_of_other) or next(iter(stores.values()))
+            default = _section(raw, other).get(key_of_other) or next(iter(stores.values()))
             raw[stage] = section | {key: store(section[key], default) for key in keys if key in section}
 
 
@@ -125,7 +149,7 @@ def _find_learned(raw: dict) -> None:
     if not isinstance(learn := raw.get("learn"), dict):
         return
     for stage in ("assimilate", "cycle"):
-        section = raw.get(stage) if isinstance(raw.get(stage), dict) else {}
+        section = _section(raw, stage)
         analysis = section.get("analysis")
         if isinstance(analysis, dict) and analysis.get("kind") == "learned":
             raw[stage] = section | {"analysis": {"checkpoint": Path(str(learn["output"])) / "checkpoint"} | analysis}
@@ -155,7 +179,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), context: dict | N
         named = raw["simulate"].get("scenarios") or []
         raw["ingest"] = ({"scenarios": list(named)} if named else {}) | raw["ingest"]
         raw["ingest"]["sources"] = [{"path": f"{raw['simulate']['directory']}/{'{scenario}/' if named else ''}*.nc"}]
-    fine = (raw.get("train_downscaling") or {}).get("fine")
+    fine = _section(raw, "train_downscaling").get("fine")
     if isinstance(raw.get("ingest"), dict) and fine:
         raw["ingest"] = {"sources": [{"path": fine}]} | raw["ingest"]  # the coarse store is made of the fine one
     _find_scenarios(raw)

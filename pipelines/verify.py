@@ -10,7 +10,7 @@ from pathlib import Path
 from emulator.sources.foreign import open_any_forecast, open_truth
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
-from emulator.verify.downscaled import open_coarse
+from emulator.verify.downscaled import check_coarse, with_coarse
 from emulator.verify.driving import Driving
 from emulator.verify.held import Held
 from emulator.verify.inputs import Inputs, open_inputs
@@ -40,8 +40,8 @@ def inputs(config: VerifyConfig) -> Inputs:
     judged = config.forecasts | {name: Driving(path) for name, path in config.driving.items()}
     judged |= {name: Held(path) for name, path in config.held.items()}
     found = open_inputs(truth, judged, options, *more)
-    coarse = None if config.coarse is None else open_coarse(config.coarse)
-    return dataclasses.replace(found, feedback=config.feedback, coarse=coarse)
+    found = dataclasses.replace(found, feedback=config.feedback)
+    return found if config.coarse is None else with_coarse(found, config.coarse)
 
 
 @contextmanager
@@ -62,6 +62,11 @@ def check(config: VerifyConfig, made: set[Path]) -> str:
         grid = grid_of(dataset)
         if not grid.same_as(truth):
             raise ConfigError(f"Expected {name} ({path}) on the truth's grid {truth.describe()}, got {grid.describe()}")
+    if config.coarse is not None:
+        try:
+            check_coarse(config.coarse, truth)
+        except ValueError as error:
+            raise ConfigError(f"The grid of verify.coarse ({config.coarse}) does not fit: {error}") from None
     said = f"{', '.join(config.forecasts) or 'persistence'} against {config.truth}"
     if config.scenarios is None:
         return said

@@ -16,6 +16,7 @@ from emulator.downscaling.make import Making
 from emulator.downscaling.options import ApplyOptions
 from emulator.downscaling.saved import load_downscaler
 from emulator.forecasting.writing import silent
+from emulator.model.saved_model import grid_to_json
 from emulator.planet.calendar import later, select_period, valid_times
 from emulator.planet.vertical import VERTICAL
 from emulator.store.analysis import ANALYSIS, check_times, open_analysis
@@ -72,16 +73,30 @@ def _attributes(step: Downscaler, dataset: xr.Dataset, options: ApplyOptions) ->
     }
     axis = "init_time" if "init_time" in dataset.dims else "time"
     times = [str(time) for time in dataset[axis].values]
-    settings = {n: v for n, v in dataclasses.asdict(options).items() if n not in ("period", "batch_size")}
-    if step.generative is not None:
-        settings["batch_size"] = options.batch_size  # samples of a batch share their random numbers
-    text = json.dumps([settings, of, network, times], sort_keys=True, default=str)
+    text = json.dumps([_settings(step, options), of, network, times, _fine(step)], sort_keys=True, default=str)
     return kept | {
         "title": f"downscaled {'forecasts' if axis == 'init_time' else 'analyses'} ({of['method']})",
         "downscaling": json.dumps(of),
         **({"checkpoint": network} if network else {}),
         "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16],
     }
+
+
+def _settings(step: Downscaler, options: ApplyOptions) -> dict:
+    """The options that values depend on."""
+    left_out = {"period", "batch_size"}
+    if options.method == "bilinear":
+        left_out |= {"seed", "members", "sampling_steps"}
+    elif step.generative is not None:
+        left_out -= {"batch_size"}  # samples of a batch share their random numbers
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in left_out}
+
+
+def _fine(step: Downscaler) -> dict:
+    """What is made, and the store that fields which do not change are from: interpolation alone depends on these too."""
+    plan = step.plan.to_json()
+    kept = {name: plan[name] for name in ("targets", "instants", "fine_instants", "attributes", "positive")}
+    return kept | {"grid": grid_to_json(step.grid), "store": step.metadata["store"]["fingerprint"]}
 
 
 def _write_analysis(making: Making, path: Path, attributes: Mapping, progress: Progress) -> None:

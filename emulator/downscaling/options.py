@@ -1,4 +1,7 @@
-"""How a downscaling network is trained and what it is applied to: all options and their defaults. Needs no torch."""
+"""How a downscaling network is trained and what it is applied to: all options and their defaults.
+
+Only a generative network's objective needs torch, to be checked.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -6,6 +9,8 @@ from typing import Any, Literal
 
 from emulator.options import Options, option
 from emulator.training.options import OptimizerOptions, PeriodOptions, Phase
+
+OBJECTIVE = {"kind": "flow_matching"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +28,7 @@ class DownscalingOptions(Options):
     )
     network: dict[str, Any] = option({"kind": "unet"}, "kind and options, as in a training of forecasts")
     objective: dict[str, Any] = option(
-        {"kind": "flow_matching"}, "of a generative network: kind and options (emulator/generative/objectives.py)"
+        OBJECTIVE, "of a generative network: kind and options (emulator/generative/objectives.py)"
     )
     optimizer: OptimizerOptions = option(OptimizerOptions())
     updates: int = option(2000, minimum=1)
@@ -51,6 +56,10 @@ class DownscalingOptions(Options):
             from emulator.generative.objectives import objective  # torch, which other trainings are read without
 
             objective(dict(self.objective))
+        elif dict(self.objective) != OBJECTIVE:
+            raise ValueError(
+                f"Expected kind: generative beside an objective, got {self.kind} and {dict(self.objective)}"
+            )
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -1,17 +1,18 @@
-"""Downscaled fields: whether means of coarse cells are kept, and whether quantiles and the cycle of the day are the truth's.
+"""Downscaled fields: whether means of coarse cells are kept, and whether quantiles and the diurnal cycle are the truth's.
 
-Unlike metrics these are of all times together, quantiles from a histogram in which bins are an eightieth of the distance from
-the climatological mean wide, or less.
+Unlike metrics these are of all times together.
 """
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
 
 from emulator.planet.calendar import hour_and_leap_day, in_nanoseconds, valid_times
+from emulator.planet.grid import Grid
 from emulator.planet.vertical import vertical_of
 from emulator.sources.foreign import open_any_forecast
 from emulator.sphere.cell_means import CellMeans
@@ -19,9 +20,10 @@ from emulator.store.analysis import ANALYSIS, open_analysis
 from emulator.store.interval_forecasts import DOWNSCALING
 from emulator.store.schema import entry, grid_of, open_zarr
 from emulator.verify.channels import ScoredVariable, channel_name, headline_ranks
+from emulator.verify.distributions import Days, Histogram, root_mean_square
 
+log = logging.getLogger(__name__)
 QUANTILES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-PER_OCTAVE, NEAREST, OCTAVES = 64, 1e-3, 20  # bins; distance from the mean in standard deviations at which they begin
 SHOWN = 3  # channels of which a case is kept to look at
 RAIN = "mean_total_precipitation_rate"
 
@@ -34,21 +36,74 @@ def open_coarse(source) -> xr.Dataset:
     return in_nanoseconds(open_analysis(source)) if is_analysis else open_any_forecast(source)
 
 
+def check_coarse(source, grid: Grid) -> None:
+    """Raises `ValueError` for a store whose grid is not one of cells that are as large as a fine grid's or larger."""
+    CellMeans.of(grid, grid_of(open_coarse(source)))
+
+
+def with_coarse(inputs, source):
+    """`Inputs` with the store, as `open_coarse` takes it, that the downscaled stores among their forecasts were made of.
+
+    Raises `ValueError` for a store that they cannot have been made of: without one of their fields, with none of their
+    times, or on a grid that is not coarser. Warns where it lacks some of the times.
+    """
+    found = dataclasses.replace(inputs, coarse=open_coarse(source))
+    names, coarse = _downscaled(inputs), found.coarse
+    if not names:
+        return found
+    if missing := [variable.name for variable in inputs.variables if variable.name not in coarse]:
+        raise ValueError(
+            f"Expected the coarse store that {', '.join(names)} was made of, with {', '.join(missing)}, got one with only "
+            f"{', '.join(sorted(map(str, coarse.data_vars)))}"
+        )
+    beside, inits = _Coarse.of(found), inputs.alignment.init_time
+    for name in names:
+        ends = _intervals(inputs.forecasts[name])[1]
+        absent = [init for init in inits if not beside.holds(init, ends)]
+        if len(absent) == len(inits):
+            axis = "init_time" if "init_time" in coarse.dims else "time"
+            raise ValueError(
+                f"Expected the coarse store that {name} was made of, with the times of its intervals from {inits[0]} on, got "
+                f"one from {coarse[axis].values[0]} to {coarse[axis].values[-1]}"
+            )
+        if absent:
+            log.warning(
+                "The coarse store lacks times of %d of the %d initial times of %s: means are compared at the others",
+                len(absent),
+                len(inits),
+                name,
+            )
+    return found
+
+
+def _downscaled(inputs) -> list[str]:
+    return [name for name, dataset in inputs.forecasts.items() if DOWNSCALING in dataset.attrs]
+
+
+def _intervals(dataset: xr.Dataset) -> tuple[int, np.ndarray]:
+    """Fine steps of an interval, and the leads of downscaled forecasts at which one ends."""
+    leads, hours = dataset["lead_time"].values, json.loads(dataset.attrs[DOWNSCALING])["coarse_step_hours"]
+    apart = leads / np.timedelta64(1, "h") / hours
+    whole = np.abs(apart - np.round(apart)) < 1e-6
+    steps = int(np.flatnonzero(whole)[0]) + 1 if whole.any() and not np.isclose(apart[0], 0) else 1
+    return steps, leads[steps - 1 :: steps]
+
+
 def downscaling_scores(inputs, scores: xr.Dataset) -> xr.Dataset:
     """Scores of the downscaled stores among the forecasts of `Inputs`; empty without them or their coarse store.
 
     `coarse_departure` `(downscaled, coarse_variable)`: the largest departure of a mean of a coarse cell, for means over the
-    interval, from the coarse store's value, in units of its largest value. `downscaled_quantile` `(downscaled,
-    downscaled_channel, downscaled_quantile_level)`, the truth among `downscaled`, over cells by area, times and members.
-    `diurnal_strength`, `diurnal_error` `(downscaled, downscaled_channel)`: root mean square of the mean cycle of the day, and
-    of its departure from the truth's, relative to the truth's. `downscaled_case` and `downscaled_case_coarse`: the last
-    step of one interval. Raises `ValueError` where the coarse store lacks what was made of it.
+    interval, from the coarse store's value, in units of the largest value of its level; NaN where values are missing that
+    the coarse store has. `downscaled_quantile` `(downscaled, downscaled_channel, downscaled_quantile_level)`, the truth
+    among `downscaled`, over cells by area, times and members, where all of them have values. `diurnal_strength`,
+    `diurnal_error` `(downscaled, downscaled_channel)`: root mean square of the diurnal cycle, and of its departure from the
+    truth's, relative to the truth's. `downscaled_case` and `downscaled_case_coarse`: the last step of one interval.
     """
-    names = [name for name, dataset in inputs.forecasts.items() if DOWNSCALING in dataset.attrs]
+    names = _downscaled(inputs)
     if inputs.coarse is None or not names:
         return xr.Dataset()
     coarse = _Coarse.of(inputs)
-    kept = [variable for variable in inputs.variables if variable.name in inputs.coarse]
+    kept = inputs.variables
     departures = [[coarse.departure(variable, name, inputs) for variable in kept] for name in names]
     ends = {"downscaled": [*names, "truth"], "coarse_variable": [variable.name for variable in kept]}
     missing = [[np.nan] * len(kept)]
@@ -68,19 +123,25 @@ class _Coarse:
     def of(cls, inputs) -> "_Coarse":
         return cls(inputs.coarse, CellMeans.of(inputs.grid, grid_of(inputs.coarse)))
 
+    def _places(self, init, ends: np.ndarray) -> tuple[dict[str, int], str, np.ndarray]:
+        """Of the ends of intervals: where the initial time is, the axis, and positions on it; -1 of what is absent."""
+        if "lead_time" in self.dataset.dims:
+            where = int(self.dataset.indexes["init_time"].get_indexer([init])[0])
+            return {"init_time": where}, "lead_time", self.dataset.indexes["lead_time"].get_indexer(ends)
+        valid = valid_times(np.array([init]), ends)[0]
+        return {}, "time", self.dataset.indexes["time"].get_indexer(valid)
+
+    def holds(self, init, ends: np.ndarray) -> bool:
+        """Whether the store has all ends of the intervals of an initial time."""
+        where, _, places = self._places(init, ends)
+        return min(*where.values(), *places, 0) >= 0
+
     def at(self, variable: ScoredVariable, init, ends: np.ndarray) -> np.ndarray | None:
         """Fields at the ends of intervals, `(interval, member, level, *coarse)`; None where the store has not all of them."""
-        field = self.dataset[variable.name]
-        if "lead_time" in field.dims:
-            where = field.indexes["init_time"].get_indexer([init])
-            field, axis, wanted = field.isel(init_time=int(where[0])), "lead_time", ends
-            missing = where[0] < 0
-        else:
-            axis, wanted, missing = "time", valid_times(np.array([init]), ends)[0], False
-        places = field.indexes[axis].get_indexer(wanted)
-        if missing or (places < 0).any():
+        if not self.holds(init, ends):
             return None
-        field = field.isel({axis: places})
+        where, axis, places = self._places(init, ends)
+        field = self.dataset[variable.name].isel(where).isel({axis: places})
         vertical = vertical_of(field.dims)
         if vertical is not None:
             field = field.isel({vertical: [int(np.abs(field[vertical].values - v).argmin()) for v in variable.levels]})
@@ -90,24 +151,32 @@ class _Coarse:
         return values.reshape(len(ends), field.sizes.get("member", 1), -1, *values.shape[-2:])
 
     def departure(self, variable: ScoredVariable, name: str, inputs) -> float:
-        """The largest departure of the means of coarse cells from a field, relative to its largest value."""
+        """The largest departure of the means of coarse cells from a field, relative to the largest value of the level.
+
+        NaN where values are missing at a time at which the coarse store has the whole field, or it is zero.
+        """
         dataset, field = inputs.forecasts[name], variable.forecasts[name]
-        leads, hours = dataset["lead_time"].values, json.loads(dataset.attrs[DOWNSCALING])["coarse_step_hours"]
-        apart = leads / np.timedelta64(1, "h") / hours
-        whole = np.abs(apart - np.round(apart)) < 1e-6
-        steps = int(np.flatnonzero(whole)[0]) + 1 if whole.any() and not np.isclose(apart[0], 0) else 1
-        instant, worst, largest = entry(self.dataset, variable.name).cell == "point", 0.0, 0.0
+        leads, (steps, ends) = dataset["lead_time"].values, _intervals(dataset)
+        instant, worst, largest = entry(self.dataset, variable.name).cell == "point", np.zeros(1), np.zeros(1)
         for init in inputs.alignment.init_time:
-            asked = self.at(variable, init, leads[steps - 1 :: steps])
+            asked = self.at(variable, init, ends)
             if asked is None:
                 continue
             fine = field.forecast(init, leads)  # (member, lead, level, cell)
             fine = fine.reshape(len(fine), -1, steps, *fine.shape[2:-1], *inputs.grid.shape)
             own = self.means(fine[:, :, -1] if instant else fine.mean(2)).swapaxes(0, 1)
-            asked = np.repeat(self.means.part(asked), own.shape[1] // asked.shape[1], axis=1)
-            worst = max(worst, float(np.abs(own - asked).max()))
-            largest = max(largest, float(np.abs(asked).max()))
-        return worst / largest if largest else np.nan
+            asked = np.repeat(asked, own.shape[1] // asked.shape[1], axis=1)
+            whole = np.isfinite(asked).all((-2, -1), keepdims=True)  # nothing is made of a field with missing values
+            asked = self.means.part(asked)
+            worst, largest = (
+                np.maximum(known, np.where(whole, np.abs(values), 0).max((0, 1, -2, -1)))  # by level, NaN stays
+                for known, values in ((worst, own - asked), (largest, asked))
+            )
+        if np.isnan(worst).any():
+            log.warning("%s lacks values of %s at times at which its coarse store has them", name, variable.name)
+        told = (largest > 0) | (worst != 0)
+        with np.errstate(divide="ignore"):
+            return float((worst[told] / largest[told]).max()) if told.any() else np.nan
 
 
 def _sources(inputs, variable: ScoredVariable, level: int, names) -> Iterator[tuple[int, np.ndarray, dict]]:
@@ -131,17 +200,20 @@ def _distributions(inputs, scores: xr.Dataset, names: list[str]) -> xr.Dataset:
             channels.append(channel_name(variable, level))
             at = list(scores["channel"].values).index(channels[-1])
             mean, std = (float(scores[f"climatology_{kind}"].values[at]) for kind in ("mean", "std"))
-            histograms = {name: _Histogram(mean, std or 1.0) for name in whole}
-            days = {name: _Days() for name in whole}
+            histograms = {name: Histogram(mean, std or 1.0) for name in whole}
+            days = {name: Days() for name in whole}
             for _, hours, fields in _sources(inputs, variable, level, names):
+                known = np.all([np.isfinite(field).all(0) for field in fields.values()], axis=0)  # (lead, cell)
                 for name, field in fields.items():
-                    histograms[name].add(field, area)
-                    days[name].add(hours, field.mean(0))
+                    histograms[name].add(field, area * known)
+                    days[name].add(hours, field.mean(0), known)
             quantiles.append([histograms[name].quantiles(QUANTILES) for name in whole])
             cycles = {name: known.cycle() for name, known in days.items()}
-            own = _size(cycles["truth"], area)
-            strengths.append([_size(cycles[name], area) / own if own else np.nan for name in whole])
-            errors.append([_size(cycles[name] - cycles["truth"], area) / own if own else np.nan for name in whole])
+            own = root_mean_square(cycles["truth"], area)
+            strengths.append([root_mean_square(cycles[name], area) / own if own else np.nan for name in whole])
+            errors.append(
+                [root_mean_square(cycles[name] - cycles["truth"], area) / own if own else np.nan for name in whole]
+            )
     dims = ("downscaled", "downscaled_channel")
     data = {
         "downscaled_quantile": ((*dims[::-1], "downscaled_quantile_level"), np.array(quantiles)),
@@ -150,53 +222,6 @@ def _distributions(inputs, scores: xr.Dataset, names: list[str]) -> xr.Dataset:
     }
     ends = {"downscaled": whole, "downscaled_channel": channels, "downscaled_quantile_level": list(QUANTILES)}
     return xr.Dataset(data, ends) if channels else xr.Dataset()
-
-
-class _Histogram:
-    """Values by their distance from a mean, in bins that widen with it."""
-
-    def __init__(self, mean: float, std: float):
-        self.mean, self.std, self.half = mean, std, PER_OCTAVE * OCTAVES
-        self.weight = np.zeros(2 * self.half + 1)
-
-    def add(self, field: np.ndarray, area: np.ndarray) -> None:
-        """Fields `(..., cell)`."""
-        away = (field - self.mean) / self.std
-        octave = np.log2(1 + np.abs(away) / NEAREST) * PER_OCTAVE
-        place = np.sign(away) * np.minimum(np.round(octave), self.half) + self.half
-        known = np.isfinite(place)
-        weights = np.broadcast_to(area, field.shape)[known]
-        self.weight += np.bincount(place[known].astype(np.int64), weights, len(self.weight))
-
-    def quantiles(self, levels) -> np.ndarray:
-        """Linear within a bin."""
-        place = np.arange(-self.half, self.half + 1)
-        edges = place[1:] - 0.5
-        away = np.sign(edges) * NEAREST * (2 ** (np.abs(edges) / PER_OCTAVE) - 1)
-        share = np.cumsum(self.weight)[:-1] / self.weight.sum()
-        return self.mean + self.std * np.interp(levels, share, away)
-
-
-class _Days:
-    """Mean fields by hour of the day."""
-
-    def __init__(self):
-        self.sums, self.counts = {}, {}
-
-    def add(self, hours: np.ndarray, fields: np.ndarray) -> None:
-        """Fields `(lead, cell)`."""
-        for hour, field in zip(hours, fields, strict=True):
-            self.sums[hour] = self.sums.get(hour, 0) + field
-            self.counts[hour] = self.counts.get(hour, 0) + 1
-
-    def cycle(self) -> np.ndarray:
-        """Departures from the mean over the hours, `(hour, cell)`."""
-        means = np.stack([self.sums[hour] / self.counts[hour] for hour in sorted(self.sums)])
-        return means - means.mean(0)
-
-
-def _size(cycle: np.ndarray, area: np.ndarray) -> float:
-    return float(np.sqrt((cycle**2 @ area).mean()))
 
 
 def _case(inputs, coarse: _Coarse, names: list[str]) -> xr.Dataset:

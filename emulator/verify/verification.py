@@ -1,7 +1,6 @@
 """From forecasts and a truth to scores: in memory, or to a file in parts and with later initial times added."""
 
 import contextlib
-import dataclasses
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from emulator.verify.assemble import assemble, lacking, open_scores, part_path, 
 from emulator.verify.audit import audit_stores
 from emulator.verify.cases import case_maps
 from emulator.verify.channels import channel_name
-from emulator.verify.downscaled import downscaling_scores, open_coarse
+from emulator.verify.downscaled import downscaling_scores, with_coarse
 from emulator.verify.exchange import exchanges
 from emulator.verify.feedback import feedback_scores
 from emulator.verify.increments import increment_scores
@@ -78,7 +77,7 @@ def score(
     asked = VerifyOptions(period=tuple(period), climatology=tuple(climatology), **chosen)
     named = {"forecast": forecast} if forecasts is None else forecasts
     inputs = open_inputs(truth, named, asked, audit, long_runs, references, scenarios, oceans)
-    inputs = inputs if coarse is None else dataclasses.replace(inputs, coarse=open_coarse(coarse))
+    inputs = inputs if coarse is None else with_coarse(inputs, coarse)
     return with_cases(score_inits(inputs, np.arange(len(inputs.alignment.init_time))), inputs)
 
 

@@ -22,7 +22,6 @@ from pipelines.config.forecasts import (
     CascadeConfig,
     EnsembleConfig,
     ObservationsConfig,
-    ReportConfig,
     RolloutConfig,
     ThinConfig,
     VerifyConfig,
@@ -31,6 +30,7 @@ from pipelines.config.learn import LearnConfig
 from pipelines.config.losses import LossConfig
 from pipelines.config.networks import NetworkConfig, network_config
 from pipelines.config.observe import ObserveConfig
+from pipelines.config.report import ReportConfig
 from pipelines.config.training import (
     ConservationConfig,
     OptimizerConfig,

@@ -1,4 +1,4 @@
-"""Configuration of the stages that make and judge forecasts: rollout, verify, report."""
+"""Configuration of the stages that make and judge forecasts: rollout and verify."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -297,14 +297,3 @@ class VerifyConfig(
     coarse: Path | None = Field(None, json_schema_extra=NEW, description="store that downscaled forecasts were made of")
 
     dask: DaskConfig = DaskConfig()
-
-
-class ReportConfig(Model):
-    """One HTML page from the scores and the stores behind them."""
-
-    scores: Path
-    output: Path = Field(description="folder; receives report.html, scores.json, scores.csv and scores.nc")
-    title: str = "Forecast verification"
-    long_run: Path | None = Field(None, description="forecast store of one long run")
-    metrics: Path | None = Field(None, description="metrics.jsonl of the training")
-    map_lead_days: Positive = 3

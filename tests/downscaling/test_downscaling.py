@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import zarr
 from pair_of_stores import COARSE, FINE, SMALL, coarsened, fine_planet, two_stores
 from small_store import write_store
 
@@ -166,3 +167,30 @@ def test_stores_that_do_not_go_together_are_refused_in_a_sentence(tmp_path):
     model = train_downscaling(fine, coarse, tmp_path / "run", **OPTIONS | {"updates": 1})
     with pytest.raises(ValueError, match="Expected the grid 8 x 16 gaussian.*has 12 x 24"):
         downscale(model, other, tmp_path / "x.zarr")
+
+
+@pytest.mark.slow
+def test_interpolation_alone_is_made_anew_for_other_targets_and_another_fine_store_only(tmp_path):
+    """One output for several networks: it is left alone where its values cannot differ."""
+    fine, coarse = two_stores(tmp_path, times=9)
+    whole = fine_planet(9)
+    whole["land_sea_mask"] = 1 - whole["land_sea_mask"]
+    other = write_store(tmp_path, whole, "other.zarr")
+    zarr.open_group(other, mode="r+").attrs["fingerprint"] = "other"
+    short = OPTIONS | {"updates": 1, "scale_samples": 2}
+
+    def network(number, store, **more):
+        return train_downscaling(store, coarse, tmp_path / f"run{number}", **short | more)
+
+    def made(model, **more):
+        downscale(model, coarse, tmp_path / "bilinear.zarr", method="bilinear", **more)
+        dataset = em.open_analysis(tmp_path / "bilinear.zarr")
+        names = [name for name in dataset.data_vars if "time" in dataset[name].dims]
+        return names, dataset.attrs["fingerprint"], dataset["land_sea_mask"].values
+
+    names, first, mask = made(model := network(0, fine, targets=["temperature"]))
+    assert names == ["temperature"]
+    assert made(model, seed=3, members=2, sampling_steps=4)[1] == first
+    names, second, _ = made(network(1, fine, targets=[PRESSURE]))
+    assert names == [PRESSURE] and second != first
+    np.testing.assert_array_equal(made(network(2, other, targets=[PRESSURE]))[2], 1 - mask)

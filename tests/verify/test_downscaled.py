@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pair_of_stores import COARSE, FINE, coarsened, fine_planet
 
+from emulator.planet.grid import Grid
 from emulator.sphere.cell_means import CellMeans
 from emulator.store.interval_forecasts import interval_forecasts
 from emulator.verify.verification import score
@@ -65,7 +66,7 @@ def test_departures_of_coarse_means_are_those_that_were_put_in(scores):
     same = found["coarse_departure"].sel(downscaled="same")
     assert float(same.sel(coarse_variable=["temperature", RAIN, PRESSURE]).max()) < 1e-6
     wrong = found["coarse_departure"].sel(downscaled="wrong")
-    warmest = float(coarse["temperature"].max())
+    warmest = float(coarse["temperature"].max(["time", "latitude", "longitude"]).min())  # of the colder level
     assert float(wrong.sel(coarse_variable="temperature")) == pytest.approx(1 / warmest, rel=1e-3)
     assert float(wrong.sel(coarse_variable=RAIN)) == pytest.approx(0.1, rel=1e-3)
 
@@ -94,3 +95,56 @@ def test_quantiles_are_those_of_all_values_by_area(scores):
 def test_nothing_is_said_of_forecasts_that_are_not_downscaled(truth):
     made = as_downscaled(truth)
     assert "coarse_departure" not in score({"same": made}, truth, variables=[PRESSURE], events=())
+
+
+def test_missing_values_are_no_kept_means_and_are_left_out_of_the_truth_too(truth, caplog):
+    """Of a store that has no value in the rainier half of the planet: its quantiles are those of the truth in the other."""
+    made = truth.copy(deep=True)
+    rain = made[RAIN]
+    made[RAIN] = rain.where(rain.mean("time") < float(rain.mean("time").median()))
+    found = score({"made": as_downscaled(made)}, truth, coarse=coarsened(truth, STEPS), variables=[RAIN], events=())
+    assert np.isnan(found["coarse_departure"].sel(downscaled="made", coarse_variable=RAIN))
+    assert f"made lacks values of {RAIN}" in caplog.text
+    quantiles, halved = found["downscaled_quantile"], made[RAIN].values[1:]
+    np.testing.assert_allclose(*(quantiles.sel(downscaled=name) for name in ("made", "truth")), rtol=1e-6)
+    assert float(quantiles.sel(downscaled="truth").max()) <= np.nanmax(halved) * 1.01 < 0.99 * rain.values.max()
+    np.testing.assert_allclose(found["diurnal_error"].sel(downscaled=["made"]), np.nan)
+
+
+def test_a_coarse_value_that_is_missing_is_not_compared(truth):
+    coarse, made = coarsened(truth, STEPS), as_downscaled(truth)
+    gone = coarse.copy(deep=True)
+    gone[PRESSURE][3, 2, 5] = np.nan
+    missing = made.copy(deep=True)
+    missing[PRESSURE][3 * STEPS : 4 * STEPS] = np.nan  # what `downscale` makes of it
+    found = score({"made": missing}, truth, coarse=gone, variables=[PRESSURE], events=())
+    assert 0 <= float(found["coarse_departure"].sel(downscaled="made", coarse_variable=PRESSURE)) < 1e-6
+
+
+def test_departures_are_relative_to_the_largest_value_of_their_own_level(truth):
+    """A thousandth too much at the thin level is a thousandth, however large the other level's values are."""
+    thin = truth.copy(deep=True)
+    thin["temperature"][:, 0] *= 1e-4
+    wrong = thin.copy(deep=True)
+    wrong["temperature"][:, 0] *= 1.001
+    found = score(
+        {"wrong": as_downscaled(wrong)}, thin, coarse=coarsened(thin, STEPS), variables=["temperature"], events=()
+    )
+    kept = found["coarse_departure"].sel(downscaled="wrong", coarse_variable="temperature")
+    assert float(kept) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_coarse_store_of_other_fields_times_or_cells_is_refused_and_a_shorter_one_told(truth, caplog):
+    made, coarse = {"made": as_downscaled(truth)}, coarsened(truth, STEPS)
+
+    def compared(store):
+        return score(made, truth, coarse=store, variables=[PRESSURE], events=())["coarse_departure"]
+
+    with pytest.raises(ValueError, match=f"that made was made of, with {PRESSURE}, got one with only"):
+        compared(coarse.drop_vars(PRESSURE))
+    with pytest.raises(ValueError, match="times of its intervals from 2001-01-01.* on, got one from 2011-"):
+        compared(coarse.assign_coords(time=coarse["time"] + np.timedelta64(3652, "D")))
+    with pytest.raises(ValueError, match="fine grid of cells below"):
+        compared(fine_planet(8 * STEPS + 1, Grid.gaussian(24)))
+    assert float(compared(coarse.isel(time=slice(3, None))).max()) < 1e-6
+    assert "lacks times of 3 of the 8 initial times of made" in caplog.text

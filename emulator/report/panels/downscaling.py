@@ -10,13 +10,14 @@ from emulator.report.maps import colour_bar, colours_of, frame
 from emulator.report.panel import panel
 from emulator.report.style import PALE, WIDTH, Panel, line_style, multiples, png, svg
 from emulator.report.view import View
+from emulator.store.interval_forecasts import DOWNSCALING, steps_of_interval
 
 SHOWN = 6
 FINEST = 2 / 3  # of the last degree that the truth holds: from there on degrees are the finest ones
 CAPTION = (
     "RMSE and CRPS relative to those of interpolation alone (of one field the CRPS is the mean absolute error); power of the "
-    "finest third of the degrees, the distance of the 99.9th percentile from the median, and the mean cycle of the day, all "
-    "relative to the truth's; largest departure of a coarse mean from the coarse store, relative to its largest value"
+    "finest third of the degrees, the distance of the 99.9th percentile from the median, and the diurnal cycle, all relative "
+    "to the truth's; largest departure of a coarse mean from the coarse store, relative to the largest value of its level"
 )
 
 
@@ -45,7 +46,7 @@ COLUMNS = (
     ("CRPS", _change),
     ("Power", _change),
     ("99.9 %", _change),
-    ("Cycle", _change),
+    ("Diurnal cycle", _change),
     ("Error of it", number),
     ("Coarse means", scientific),
 )
@@ -59,8 +60,15 @@ def _made(view: View) -> list[str]:
 def _interpolated(view: View) -> str | None:
     """The forecast by interpolation alone; None without one."""
     notes = view.note("provenance")
-    told = {name: json.loads(notes.get(name, {}).get("downscaling", "{}")) for name in view.forecasts}
+    told = {name: json.loads(notes.get(name, {}).get(DOWNSCALING, "{}")) for name in view.forecasts}
     return next((name for name, one in told.items() if one.get("method") == "bilinear"), None)
+
+
+def _steps(view: View, name: str) -> int:
+    """Fine steps in an interval of a downscaled store."""
+    leads = np.atleast_1d(view.scores["lead_time"].values)
+    step = np.diff(leads).min() if len(leads) > 1 else leads[0]
+    return steps_of_interval(view.note("provenance")[name], step / np.timedelta64(1, "s"))
 
 
 def _of(view: View, score: str, name: str, **at) -> float:
@@ -99,7 +107,7 @@ def _relative(view: View, name: str, channel: str) -> list[float]:
     known = view.scores["downscaled_quantile"].sel(downscaled_channel=channel)
     tail, middle = (known.sel(downscaled_quantile_level=level) for level in (0.999, 0.5))
     away = tail - middle
-    several = view.scores.sizes["lead_time"] > 1  # with one step in an interval the cycle is that of the coarse fields
+    several = _steps(view, name) > 1  # with one step in an interval the cycle is that of the coarse fields
     cycles = [
         _of(view, f"diurnal_{kind}", name, downscaled_channel=channel) if several else float("nan")
         for kind in ("strength", "error")
