@@ -204,13 +204,14 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
             saved = describe(path)
             make_network(network_of(saved["config"]), Layout.from_json(saved["layout"]), grid_of(dataset), space)
     check_formats(config.also, dataset)
+    models = _models(config, "cpu") if config.ensemble or config.cascade or config.diffusion or config.ocean else None
     if config.ensemble is not None and config.ensemble.weights is not None:
         _check_weights(config)
     if config.diffusion is not None:
         asked = DiffusionOptions.of(config.diffusion.model_dump())
-        _models(config, "cpu").diffused(asked, 1)
+        models.diffused(asked, 1)
     if config.ensemble is not None or config.cascade:
-        _models(config, "cpu").check(dataset, ensemble_of(config), config.store, checkpoints_of(config))
+        models.check(dataset, ensemble_of(config), config.store, checkpoints_of(config))
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
@@ -226,7 +227,6 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         count_steps(TimeStep.of(dataset).times(length), config.long_run_days, config.long_run_lead)
     inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
     if config.ocean is not None:
-        models = _models(config, "cpu")
         check_single_steps(models.steppers)
         sea_of(config, models.first, dataset, length).check(inits)
     if layout.border is not None or config.boundary is not None:
