@@ -27,13 +27,14 @@ from emulator.forecasting.writing import Output, silent, write
 from emulator.kernels import freed_memory
 from emulator.model.assemble import make_network, network_of
 from emulator.model.checkpoint import describe
+from emulator.model.coupled import check_single_steps
 from emulator.model.posterior import Posterior
 from emulator.model.saved_model import check_match, load_model, with_gaps, with_step
 from emulator.model.step import Step
 from emulator.model.stepper import Stepper
 from emulator.parallel.distributed import device_of, process_group, space_of, use
 from emulator.parallel.processes import processes_of
-from emulator.parallel.space import Space
+from emulator.parallel.space import ALONE, Space
 from emulator.planet.calendar import TimeStep
 from emulator.sphere.random_fields import degrees_on
 from emulator.store.analysis import open_analysis
@@ -72,8 +73,7 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         return
     dataset, ensemble = open_analysis(config.store), ensemble_of(config)
     check_formats(config.also, dataset)
-    stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
-    models = Models.load(config.checkpoint, stages, config.member_checkpoints, device, space).bounded(config.bounds)
+    models = _models(config, device, space).bounded(config.bounds)
     saved = getattr(models.first, "metadata", None)
     dataset = with_gaps(with_step(dataset, saved), saved)
     models.check(dataset, ensemble, config.store, checkpoints_of(config))
@@ -124,6 +124,11 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
         write(output, alone, inits[:1], Schedule.every(total, every), watched)
     if space.rank == 0:
         finish_rollout(config)
+
+
+def _models(config: RolloutConfig, device: torch.device | str, space: Space = ALONE) -> Models:
+    stages = [(stage.from_days, stage.checkpoint) for stage in config.cascade]
+    return Models.load(config.checkpoint, stages, config.member_checkpoints, device, space)
 
 
 def checkpoints_of(config: RolloutConfig) -> list[Path]:
@@ -199,11 +204,14 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
             saved = describe(path)
             make_network(network_of(saved["config"]), Layout.from_json(saved["layout"]), grid_of(dataset), space)
     check_formats(config.also, dataset)
+    models = _models(config, "cpu") if config.ensemble or config.cascade or config.diffusion or config.ocean else None
     if config.ensemble is not None and config.ensemble.weights is not None:
         _check_weights(config)
     if config.diffusion is not None:
         asked = DiffusionOptions.of(config.diffusion.model_dump())
-        Models([load_model(path, "cpu") for path in checkpoints_of(config)]).diffused(asked, 1)
+        models.diffused(asked, 1)
+    if config.ensemble is not None or config.cascade:
+        models.check(dataset, ensemble_of(config), config.store, checkpoints_of(config))
     if config.ensemble is not None and config.ensemble.kind in ("noise", "bred"):
         degrees_on(grid_of(dataset))
     layout = Layout.from_json(describe(config.checkpoint)["layout"])
@@ -219,7 +227,8 @@ def check(config: RolloutConfig, made: set[Path]) -> str:
         count_steps(TimeStep.of(dataset).times(length), config.long_run_days, config.long_run_lead)
     inits = starts_of(config, length, layout.history).of(dataset, steps, str(config.store))
     if config.ocean is not None:
-        sea_of(config, load_model(config.checkpoint, "cpu"), dataset, length).check(inits)
+        check_single_steps(models.steppers)
+        sea_of(config, models.first, dataset, length).check(inits)
     if layout.border is not None or config.boundary is not None:
         forecasts = Forecasts(inits, TimeStep.of(dataset).times(length), steps)
         boundary_of(config, load_model(config.checkpoint, "cpu"), dataset, forecasts, check_only=True)

@@ -21,7 +21,7 @@ from emulator.forecasting.options import EnsembleOptions, check_sea
 from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
-from emulator.model.coupled import SEA_TEMPERATURE, Coupled
+from emulator.model.coupled import SEA_TEMPERATURE, Coupled, check_single_steps
 from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Carry, Stepper, newest
@@ -62,6 +62,8 @@ class Forecaster:
         offsets: Mapping[str, float] | None = None,
     ):
         check_sea(sea, offsets or {})
+        if sea is not None:
+            check_single_steps(models)
         self.sea, self.boundary = sea, None
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)

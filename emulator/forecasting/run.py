@@ -27,6 +27,7 @@ from emulator.kernels import freed_memory
 from emulator.model.assemble import states_of
 from emulator.model.bounds import without_bounds
 from emulator.model.diffusion import decay_of, degrees_of, with_diffusion
+from emulator.model.noise import Seeds
 from emulator.model.posterior import Posterior, with_drawn_weights
 from emulator.model.saved_model import check_match, digest_of, grid_from_json, load_model, with_gaps, with_step
 from emulator.model.step import Step
@@ -259,8 +260,9 @@ class Models:
         store: object = "the analysis",
         names: Sequence = (),
     ) -> None:
-        """Raises `ValueError` for a model that does not fit the analysis or the first, fewer members than models, and members
-        that would all be the same. `store` and `names` of all `stages`: for messages."""
+        """Raises `ValueError` for a model that does not fit the analysis or the first, fewer members than models, members
+        that would all be the same, and an amplitude of noise that a model cannot have. `store` and `names` of all `stages`:
+        for messages."""
         stages = self.stages()
         names = list(names) or ["the model", *(f"model {number}" for number in range(2, len(stages) + 1))]
         for stage, name in zip(stages, names, strict=True):
@@ -270,6 +272,8 @@ class Models:
                 raise ValueError(f"Expected {name} with the channels of {names[0]}, got others")
             if stage.device != stages[0].device:
                 raise ValueError(f"Expected {name} on the device of {names[0]}, {stages[0].device}, got {stage.device}")
+            if ensemble is not None and isinstance(stage.noise, Seeds):
+                stage.noise.check_amplitude(ensemble.noise_amplitude)
         members = ensemble.members if ensemble else 1
         if len(self.steppers) > members:
             raise ValueError(

@@ -6,6 +6,7 @@ ocean (`emulator.model.slab`), another network the usual one (`emulator.model.oc
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -68,10 +69,7 @@ class Coupled:
 
     def __init__(self, atmosphere: Stepper, ocean: Ocean, number: int = 1):
         check_coupling(atmosphere.layout, ocean.takes)
-        if getattr(atmosphere, "horizon", 1) > 1:
-            raise ValueError(
-                "Expected a network that steps by itself with an ocean, got one whose steps belong to windows (dyffusion)"
-            )
+        check_single_steps([atmosphere])
         self.atmosphere, self.ocean, self._number = atmosphere, ocean, number
         self.layout, self.noise, self.device = atmosphere.layout, atmosphere.noise, atmosphere.device
         self._at = self.layout.given.slices[SEA_TEMPERATURE].start
@@ -105,6 +103,15 @@ class Coupled:
             stepped = self.ocean.step(sea, {n: fields[n] for n in self.ocean.takes}, ocean, self._number)
         carry = Carry(result.anchor, stepped.state)
         return dataclasses.replace(result, anchor=carry, beside=stepped.beside, ocean=stepped.result)
+
+
+def check_single_steps(steppers: Iterable[Stepper]) -> None:
+    """Raises `ValueError` where one, or a stage of one, makes steps that belong to windows, which no ocean steps between."""
+    stages = [stage for each in steppers for _, stage in getattr(each, "stages", ((0, each),))]
+    if any(getattr(stage, "horizon", 1) > 1 for stage in stages):
+        raise ValueError(
+            "Expected networks that step by themselves with an ocean, got one whose steps belong to windows (dyffusion)"
+        )
 
 
 def check_coupling(layout: Layout, takes: tuple[str, ...], name: str = "the atmosphere's network") -> None:

@@ -47,13 +47,18 @@ class Seeds:
     count, numbers = 0, 3
 
     def rows(self, keys: Iterable[Key], amplitude: float = 1.0) -> Tensor:
-        """Of several keys, `(row, numbers)` int64 of at least 0. Raises `ValueError` for another amplitude than 1."""
+        """Of several keys, `(row, numbers)` int64 of at least 0. Raises `ValueError` as `check_amplitude`."""
+        self.check_amplitude(amplitude)
+        drawn = [np.random.SeedSequence(key).generate_state(self.numbers, np.uint64) >> 1 for key in keys]
+        return torch.from_numpy(np.stack(drawn).astype(np.int64))
+
+    @staticmethod
+    def check_amplitude(amplitude: float) -> None:
+        """Raises `ValueError` for another amplitude than 1."""
         if amplitude != 1:
             raise ValueError(
                 f"Expected ensemble.noise_amplitude 1 for members that differ by what a network leaves out, got {amplitude:g}"
             )
-        drawn = [np.random.SeedSequence(key).generate_state(self.numbers, np.uint64) >> 1 for key in keys]
-        return torch.from_numpy(np.stack(drawn).astype(np.int64))
 
 
 class NetworkNoise:

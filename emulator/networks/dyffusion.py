@@ -13,6 +13,9 @@ from emulator.networks.dropout import leaves_out
 from emulator.networks.generative import with_time
 from emulator.planet.grid import Grid
 
+PLACE = "where in a window it is"
+INSTEAD = "windows of steps (dyffusion), whose members differ by what the interpolator leaves out"
+
 
 class Timed(nn.Module):
     """A network that is told a time between 0 and 1 as one more condition.
@@ -82,5 +85,5 @@ def _interpolator(network, inputs, outputs, grid) -> Timed:
 
 
 def _timed(network, inputs, outputs, grid) -> Timed:
-    made = registry.build(with_time(network), inputs, outputs, grid)
+    made = registry.build(with_time(network, PLACE, INSTEAD), inputs, outputs, grid)
     return Timed(made, tuple(registry.options(network).condition))

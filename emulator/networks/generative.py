@@ -18,20 +18,25 @@ from emulator.planet.grid import Grid
 REGRESSION = {"kind": "regression"}  # no objective: the network predicts one value, by any loss
 
 
-def with_time(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A network's configuration with the time between noise and sample among its conditions.
+def with_time(
+    config: Mapping[str, Any],
+    told: str = "the time between noise and sample",
+    instead: str = "train.objective, which brings its own",
+) -> dict[str, Any]:
+    """A network's configuration with a time between 0 and 1 among its conditions, by default that between noise and sample.
 
-    Raises `NetworkError` for a kind that takes no conditions or treats channels by what they are, and for noise of its own.
+    `told`: what it is, and `instead`: with what a network has no noise of its own; for messages. Raises `NetworkError` for a
+    kind that takes no conditions or treats channels by what they are, and for noise of its own.
     """
     options = registry.options(config)
     able = [name for name, kind in registry.NETWORKS.all().items() if _takes_time(kind)]
     if config["kind"] not in able:
         raise registry.NetworkError(
-            f"Expected a network that can be told the time between noise and sample, one of {', '.join(able)}, got "
+            f"Expected a network that can be told {told}, one of {', '.join(able)}, got "
             f"{config['kind']!r}, which cannot"
         )
     if getattr(options, "noise", None) is not None:
-        raise registry.NetworkError("Expected no network.noise with train.objective, which brings its own, got both")
+        raise registry.NetworkError(f"Expected no network.noise with {instead}, got both")
     return {**config, "condition": [*options.condition, NOISE_TIME]}
 
 

@@ -51,6 +51,10 @@ class StencilMLP(nn.Module):
         nn.init.normal_(self.convolution.weight, std=math.sqrt(2 / (widths[0] * size**2)))
         nn.init.zeros_(self.convolution.bias)
         self.last = Linear(widths[1], widths[2], bias=False, precision=precision)
+        # The kernels have a stencil with a second layer alone; one that hands on what it gets changes no bit of it. It is a
+        # tensor that stays, since what kernels make of a weight is kept by its address.
+        same = torch.eye(widths[1]) if dropout else None
+        self.register_buffer("_same", same, persistent=False)
         self._neighbours = None
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
@@ -65,9 +69,7 @@ class StencilMLP(nn.Module):
             how = {"neighbours": self._neighbours, "half": half}
             if not self.dropout.active:
                 return perceptron(x, weight, bias, self.last.weight, residual=residual, **how)
-            # the kernels have a stencil with a second layer alone; one that hands on what it gets changes no bit of it
-            same = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
-            return self._ended(perceptron(x, weight, bias, same, **how), residual)
+            return self._ended(perceptron(x, weight, bias, self._same, **how), residual)
         image = _image(self.transform, x, self.size // 2, self.beyond, rows).permute(2, 3, 0, 1)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else image.dtype
         y = nn.functional.conv2d(image.to(dtype), weight.to(dtype), bias.to(dtype)).permute(2, 3, 0, 1)

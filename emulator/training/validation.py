@@ -70,7 +70,7 @@ class Validation:
             batch = self.samples.batch(part, self.steps, length)
             batch = batch.for_members(self.members, self._noise(step, part)).pinned().to(device)
             if isinstance(step, Interpolator):
-                errors = self._inside(step, batch)
+                errors = self._inside(step, batch, precision)
             else:
                 errors = self._rolled_out(step, batch, precision)
             sums += len(part) * torch.stack(errors).double()
@@ -97,9 +97,10 @@ class Validation:
         return one, self.error(*ours, *truth), self.error(*theirs, *truth)
 
     @torch.no_grad()
-    def _inside(self, step: Interpolator, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _inside(self, step: Interpolator, batch: Batch, precision: str) -> tuple[Tensor, Tensor, Tensor]:
         """Of an interpolator errors a step after the start and in the middle, and of the straight line in the middle."""
-        (one, first), (middle, truth) = step.between(batch, 1), step.between(batch, step.horizon // 2)
+        with torch.autocast(batch.state.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            (one, first), (middle, truth) = step.between(batch, 1), step.between(batch, step.horizon // 2)
         ends, share = (batch.state[:, 0], batch.state[:, step.horizon]), step.horizon // 2 / step.horizon
         line = ends[0] + share * (ends[1] - ends[0])
         return self.error(*one, *first), self.error(middle[0], truth[1], *truth), self.error(line, truth[1], *truth)

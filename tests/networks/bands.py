@@ -93,7 +93,7 @@ def assert_equal_over_processes(size, cases):
                 wrong = {
                     name: error
                     for name, error in wrong.items()
-                    if name in fields or not (found[name] - true[name]).abs().max() <= 1e-12 * sizes[name]
+                    if name in fields or not (found[name] - true[name]).abs().max() <= 1e-14 * sizes[name]
                 }
             assert not wrong, f"{case[0]} on {case[1].describe()}: {wrong}"
 

@@ -5,7 +5,8 @@ import torch
 from tiny_networks import TINY
 from torch.testing import assert_close
 
-from emulator.networks import registry
+from emulator.kernels.kept import _KEPT
+from emulator.networks import registry, stencil
 from emulator.networks.dropout import Dropout, DropPath, leaves_out, leaving_out
 from emulator.planet.grid import Grid
 
@@ -33,6 +34,44 @@ def test_a_sample_lacks_what_its_seed_says_whatever_is_beside_it(kind):
         assert_close(network(x), plain, rtol=0, atol=0)
     assert_close(again, whole[1:], rtol=1e-5, atol=1e-5)
     assert len({round(float(row.sum()), 3) for row in whole}) > 2, "other seeds leave out other things"
+
+
+def stencil_network(**more):
+    torch.manual_seed(0)
+    return registry.build(NETWORKS["sfno_stencil"] | more, 3, 2, GRID).eval()
+
+
+def test_repeated_calls_keep_nothing_more():
+    network, x = stencil_network(), torch.randn(2, 3, *GRID.shape)
+    widths = [len(each.convolution.bias) for each in network.modules() if isinstance(each, stencil.StencilMLP)]
+    counts, held = [], []
+    with torch.no_grad():
+        for seed in range(6):
+            with leaving_out(network, torch.tensor([seed, seed + 9])):
+                network(x)
+            counts.append(len(_KEPT))
+            # what is freed is taken, so that a passing tensor does not happen to lie where the last one did
+            held += [torch.empty(width, width) for width in widths for _ in range(30)]
+    assert counts[0] > 0 and counts[-1] == counts[1]
+
+
+@pytest.mark.parametrize(("width", "half"), [(8, False), (8, True), (32, False), (32, True)])
+def test_the_compiled_stencil_leaves_out_what_torchs_does(width, half, monkeypatch):
+    network, x, seeds = stencil_network(embed_dim=width), torch.randn(2, 3, *GRID.shape), torch.tensor([5, 8])
+
+    def passed(compiled):
+        with monkeypatch.context() as patched, torch.no_grad(), leaving_out(network, seeds):
+            if not compiled:
+                patched.setattr(stencil, "serves", lambda *_: False)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                return network(x).float()
+
+    ours, theirs = passed(True), passed(False)
+    # in bfloat16, of 8 digits, by the root of the mean square: the two round at other places
+    error = (ours - theirs).square().mean().sqrt() if half else (ours - theirs).abs().max()
+    assert float(error / theirs.std()) < (2.5 * 2**-8 if half else 1e-5)
+    with torch.no_grad(), leaving_out(network, seeds + 1):
+        assert float((network(x) - ours).abs().max() / theirs.std()) > 0.2, "what is left out matters"
 
 
 @pytest.mark.parametrize("named", [False, True])

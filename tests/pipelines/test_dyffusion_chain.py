@@ -1,5 +1,6 @@
 """DYffusion from its configurations to verified members: checks before anything runs, a rollout stopped inside windows."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -51,6 +52,19 @@ def test_the_check_tells_of_both_trainings_and_of_an_interpolator_that_is_not_th
     wrong = rollout_config(finished, tmp_path / "f.zarr", checkpoint=trained / "inside" / "checkpoint")
     with pytest.raises(ValueError, match="got an interpolator"):
         rollout.check(wrong, set())
+
+
+def test_the_check_of_a_rollout_refuses_an_ocean_and_another_amplitude_of_noise(finished, trained, tmp_path):
+    ahead, output = trained / "ahead" / "checkpoint", tmp_path / "f.zarr"
+    plain = rollout_config(finished, output).checkpoint
+    ocean = {"ocean": {"kind": "slab", "depth": 50, "convergence": 0}}
+    for more in ({"checkpoint": ahead}, {"cascade": [{"from_days": 0.5, "checkpoint": ahead}]}):
+        with pytest.raises(ValueError, match="with an ocean, got one whose steps belong to windows"):
+            rollout.check(rollout_config(finished, output, **{"checkpoint": plain} | more | ocean), set())
+    for amplitude in (1.0, 0.5):
+        given = rollout_config(finished, output, checkpoint=ahead, ensemble=NOISE | {"noise_amplitude": amplitude})
+        with contextlib.nullcontext() if amplitude == 1 else pytest.raises(ValueError, match="noise_amplitude 1 .*0.5"):
+            rollout.check(given, set())
 
 
 def test_a_moved_interpolator_is_the_same_one(finished, trained, tmp_path, caplog):

@@ -1,6 +1,7 @@
 """DYffusion: cold sampling that is exact where its networks are, both trainings, and forecasts that can be stopped."""
 
 import contextlib
+import copy
 
 import numpy as np
 import pytest
@@ -16,14 +17,19 @@ from emulator.files.interruption import Interrupted
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.position import Position
+from emulator.forecasting.run import Models
 from emulator.forecasting.schedule import Schedule
 from emulator.model import checkpoint
 from emulator.model.bounds import without_bounds
+from emulator.model.coupled import check_single_steps
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Cascade
+from emulator.parallel.processes import Processes
 from emulator.store.analysis import open_analysis
+from emulator.training.interpolator import with_interpolator
 from emulator.training.options import TrainOptions
 from emulator.training.run import StageHooks, Training
+from emulator.training.validation import Validation
 
 HORIZON = 3
 NETWORK = {"kind": "sfno", "embed_dim": 8, "blocks": 2, "dropout": 0.2, "drop_path": 0.3}
@@ -117,6 +123,43 @@ def test_exact_networks_give_the_exact_trajectory(stored):
         assert set(step.network.forecaster.seen) == set(range(min(number, HORIZON)))
 
 
+def test_a_forecaster_without_change_is_damped_persistence_over_the_rest_of_the_window(stored, model):
+    step = without_bounds(em.load_model(stored[1] / "ahead" / "checkpoint", "cpu"))
+    channels = step.layout.prognostic.count
+    step.damping = torch.linspace(0.05, 0.7, channels).view(-1, 1, 1)
+    zero = torch.zeros(channels + step.layout.diagnostic.count, *step.lower.shape[1:])
+    step.network.forecaster = Told(lambda time: zero)
+    state = step.resting + step.change_std * torch.randn(HORIZON, channels, *zero.shape[1:])
+    batch = samples_of(stored, step).batch([0], 1)
+    given = next(iter(batch.inputs())).rows(torch.zeros(HORIZON, dtype=torch.long))
+    found, _ = step.forecast(state, torch.arange(HORIZON), given)
+    for place in range(HORIZON):
+        wanted = state[place].double()
+        for _ in range(HORIZON - place):
+            wanted = wanted + step.damping.double() * (step.resting.double() - wanted)
+        size = step.change_std.double()
+        assert_close(found[place].double() / size, wanted / size, rtol=2e-6, atol=1e-4)
+
+
+class Apart(nn.Module):
+    def forward(self, state, diagnostic, true_state, true_diagnostic):
+        return (state - true_state).square().mean().double()
+
+
+def test_a_validation_inside_windows_has_the_precision_that_is_asked_for(stored):
+    step = em.load_model(stored[1] / "inside" / "checkpoint", "cpu")
+    samples = samples_of(stored, step)
+    validation = Validation(samples, Apart(), every=1, windows=1, steps=HORIZON, batch_size=1)
+    found = {each: validation(step, Processes(), torch.device("cpu"), each) for each in ("float32", "bfloat16")}
+    start = validation.starts(Processes())
+    batch = samples.batch(start, HORIZON).for_members(1, validation._noise(step, start))
+    for precision, one in found.items():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            made, truth = step.between(batch, 1)
+        assert one["one_step"] == float(Apart()(*made, *truth))
+    assert found["float32"] != found["bfloat16"]
+
+
 def samples_of(stored, step) -> Samples:
     return Samples(open_analysis(stored[0][0]), step.layout)
 
@@ -205,6 +248,18 @@ def test_an_interpolator_forecasts_nothing(stored):
         em.forecast(stored[1] / "inside" / "checkpoint", stored[0][0], "2001-01-01T00", 1)
 
 
+def test_what_members_and_oceans_cannot_be_is_refused_before_anything_runs(stored, model):
+    data, halved = open_analysis(stored[0][0]), EnsembleOptions.of(MEMBERS | {"noise_amplitude": 0.5})
+    Models([model]).check(data, EnsembleOptions.of(MEMBERS))
+    with pytest.raises(ValueError, match="noise_amplitude 1 for members .* got 0.5"):
+        Models([model]).check(data, halved)
+    plain = copy.copy(model)
+    plain.horizon = 1
+    check_single_steps([Cascade([(0, plain), (2, plain)])])
+    with pytest.raises(ValueError, match="with an ocean, got one whose steps belong to windows"):
+        check_single_steps([plain, Cascade([(0, plain), (2, model)])])
+
+
 def test_a_cascade_leaves_windows_where_they_end(model):
     Cascade([(0, model), (2 * HORIZON, model)])
     with pytest.raises(ValueError, match="windows of 3 steps where one ends, got 4 steps"):
@@ -223,7 +278,8 @@ def test_a_cascade_leaves_windows_where_they_end(model):
             "single forecasts",
         ),
         ({"predict": "state"}, "predict change"),
-        ({"network": {"kind": "column"}}, "can be told the time"),
+        ({"network": {"kind": "column"}}, "can be told where in a window it is, one of .*got 'column'"),
+        ({"network": NETWORK | {"noise": {"channels": 1}}}, "no network.noise with windows of steps .* leaves out"),
         ({"network": {"kind": "sfno", "embed_dim": 8}}, "dropout or drop_path"),
         ({"network": NETWORK | {"checkpointing": True}}, "no network.checkpointing"),
         ({"objective": {"kind": "dyffusion_interpolator", "horizon": 1}}, "horizon of at least 2"),
@@ -252,8 +308,22 @@ def test_another_interpolator_than_a_training_needs_is_refused(stored, tmp_path)
         (tmp_path / name).mkdir()
         return store_of(tmp_path / name, planet), tmp_path
 
+    inside = checkpoint.describe(stored[1] / "inside" / "checkpoint")
+    for name, other, known in (
+        ("horizon", 4, "3, got 4"),
+        ("network", NETWORK | {"dropout": 0.3}, "'dropout': 0.2.* got .*'dropout': 0.3"),
+        ("sha256", "0123", f"{inside['sha256']}, got 0123"),
+    ):
+        with pytest.raises(ValueError, match=f"train.objective.{name} as the interpolator in .* has it, .*{known}"):
+            with_interpolator(options(stored, tmp_path, forecasting(stored, **{name: other})))
+    known = {"horizon": HORIZON, "network": NETWORK, "sha256": inside["sha256"]}
+    found = with_interpolator(options(stored, tmp_path, forecasting(stored, **known)))
+    assert with_interpolator(found) == found == with_interpolator(options(stored, tmp_path, forecasting(stored)))
+    moments = {"forcing_moments": {"sea_surface_temperature": "both"}}
+    refused(r"moments \(.*'both'.*\) as this training has, got \(.*\) in", **moments)
+
     refused("with the grid", found=elsewhere("finer", small_planet(times=24, nlat=12, levels=2)))
     daily = small_planet(times=96, nlat=8, levels=2).isel(time=slice(None, None, 4))
     refused("a time step of 24 h", found=elsewhere("daily", daily))
     other = elsewhere("other", small_planet(times=24, nlat=8, levels=2, seed=3))
-    refused("statistics of this training", found=other)
+    refused(r"statistics of this training, whose \S+ is [-\d.e+]+ at \[.*\], got [-\d.e+]+ at \[.*\] in", found=other)
