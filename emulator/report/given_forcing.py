@@ -25,4 +25,4 @@ def forcing_caveats(view: View) -> list[str]:
 
 
 def _in_units(view: View, variable: str, value: float) -> str:
-    return f"{value:.4g} {view.stored_units(variable)}".strip().replace("-", "−", 1)
+    return f"{f'{value:.4g}'.replace('-', '−')} {view.stored_units(variable)}".strip()
