@@ -119,7 +119,8 @@ def test_a_store_of_anemoi_where_ours_has_to_be_is_told_how_to_become_one(tmp_pa
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(raw))
     assert main([stage, str(store if stage == "inspect" else tmp_path / "e.yaml")]) == 1
     (said,) = capsys.readouterr().err.strip().splitlines()
-    assert said.startswith(f"error: {stage}: Expected an analysis store at {store}, got a ") and "ingest" in said
+    wanted = "an analysis or forecast store" if stage == "inspect" else "an analysis store"
+    assert said.startswith(f"error: {stage}: Expected {wanted} at {store}, got a ") and "ingest" in said
     if stage != "inspect":  # once will do
         return
     words = said.split(": emulator ")[1].split(" writes")[0].replace("FILE.yaml", str(tmp_path / "made.yaml"))
