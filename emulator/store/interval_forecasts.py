@@ -10,10 +10,8 @@ from emulator.store.analysis import ANALYSIS
 from emulator.store.forecast import FORECAST
 from emulator.store.schema import in_order, time_step_seconds
 
-DOWNSCALING, INTERVALS = (
-    "downscaling",
-    "of_intervals",
-)  # attributes: how a store was made, and that this made forecasts of it
+DOWNSCALING = "downscaling"  # attribute: how a store was made
+INTERVALS = "of_intervals"  # attribute: that `interval_forecasts` made it
 
 
 def is_downscaled_analysis(dataset: xr.Dataset) -> bool:

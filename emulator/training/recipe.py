@@ -120,9 +120,10 @@ class Recipe:
     def steps(self, update: int) -> int:
         """Steps of the windows of an update."""
         phase = self.phase(update)
-        if not phase.random_steps:
-            return phase.rollout_steps * self.horizon
-        return int(np.random.default_rng([self.seed, update, 1]).integers(1, phase.rollout_steps + 1))
+        steps = phase.rollout_steps
+        if phase.random_steps:
+            steps = int(np.random.default_rng([self.seed, update, 1]).integers(1, steps + 1))
+        return steps * self.horizon
 
     def length(self, update: int) -> int:
         """Length of the steps of an update, in steps of the store."""

@@ -28,6 +28,7 @@ from emulator.parallel.processes import Processes
 from emulator.store.analysis import open_analysis
 from emulator.training.interpolator import with_interpolator
 from emulator.training.options import TrainOptions
+from emulator.training.recipe import Recipe
 from emulator.training.run import StageHooks, Training
 from emulator.training.validation import Validation
 
@@ -168,6 +169,21 @@ def stopped(after):
     """Hooks by which a training is asked to stop after so many updates."""
     asked = iter(range(1, 100))
     return StageHooks(stopping=lambda: contextlib.nullcontext(lambda: next(asked) >= after))
+
+
+def test_windows_are_whole_however_their_number_is_drawn():
+    """A number of steps that is drawn counts windows, as one that is given does."""
+    phases = [{"updates": 9, "rollout_steps": 1, "random_steps": drawn} for drawn in (False, True)]
+    options = {
+        "store": "x",
+        "statistics": "x",
+        "output": "x",
+        "network": NETWORK,
+        "objective": INSIDE,
+        "phases": phases,
+    }
+    recipe = Recipe.of(TrainOptions.of(options))
+    assert [recipe.steps(update) for update in range(18)] == [HORIZON] * 18
 
 
 @pytest.mark.slow
