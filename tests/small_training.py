@@ -12,9 +12,9 @@ from emulator.model import checkpoint
 from emulator.model.assemble import buffers, make_step
 from emulator.model.conserving import ConservationOptions, conservation
 from emulator.parallel.space import ALONE
+from emulator.training.layout import chosen
 from emulator.training.options import TrainOptions
 from emulator.training.recipe import Recipe
-from emulator.training.run import chosen
 from emulator.training.trainer import Placement, Trainer
 from emulator.training.window import StepLoss
 

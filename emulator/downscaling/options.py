@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emulator.options import Options, option
-from emulator.training.options import OptimizerOptions, PeriodOptions, Phase
+from emulator.training.options import OptimizerOptions, PeriodOptions
+from emulator.training.phases import Phase
 
 OBJECTIVE = {"kind": "flow_matching"}
 

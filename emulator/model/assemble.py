@@ -18,7 +18,8 @@ from emulator.model.bounds import MARGIN, bounds, envelope
 from emulator.model.gaps import TOLD
 from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.scalars import Scalars
-from emulator.model.step import PLACES, Step, StepBuffers, needs_spread
+from emulator.model.step import Step
+from emulator.model.step_buffers import PLACES, StepBuffers, needs_spread
 from emulator.model.windows import DYffusionStep, Interpolator
 from emulator.networks import dyffusion, generative, registry
 from emulator.networks.generative import REGRESSION

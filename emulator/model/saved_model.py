@@ -20,7 +20,8 @@ from emulator.model.assemble import make_step, network_of
 from emulator.model.conserving import ConservationOptions, restore_scheme
 from emulator.model.gaps import REFUSED
 from emulator.model.migrations import SCHEMA, Content, migrated
-from emulator.model.step import Step, StepBuffers
+from emulator.model.step import Step
+from emulator.model.step_buffers import StepBuffers
 from emulator.model.stepper import Cascade, Stepper
 from emulator.model.windows import HINT
 from emulator.parallel.space import ALONE, Space

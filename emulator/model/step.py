@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from emulator.data.channels import Channels, Layout, kept_within
-from emulator.data.normalisation import Normalizer
 from emulator.kernels.columns import whole
 from emulator.kernels.fields import Part, finished, normalised
 from emulator.kernels.library import alone
@@ -17,11 +16,11 @@ from emulator.model.lengths import over_length
 from emulator.model.noise import NetworkNoise, Seeds
 from emulator.model.predictions import PREDICTIONS, Known
 from emulator.model.scalars import Scalars
+from emulator.model.step_buffers import StepBuffers
 from emulator.model.stepper import StepResult, newest
 from emulator.parallel.space import ALONE, Space
 from emulator.planet.frame import Frame
 
-PLACES = ("sin_latitude", "cos_latitude_cos_longitude", "cos_latitude_sin_longitude")  # position on the unit sphere
 OF_PLACES = ("lower", "upper", "resting", "static", "exists", "diagnostic_exists")  # buffers `(channel, *space)`
 # buffers of a frame inside the domain: its cells, the state's channels that are set there, and those of the boundary
 FRAME = ("frame_cells", "frame_channels", "boundary_channels")
@@ -56,7 +55,7 @@ class Step(nn.Module):
         self,
         network: nn.Module,
         layout: Layout,
-        buffers: "StepBuffers",
+        buffers: StepBuffers,
         scheme=None,
         noise: NetworkNoise | Seeds | None = None,
         scalars: Scalars | None = None,
@@ -300,63 +299,3 @@ class Step(nn.Module):
             raise ValueError(
                 "Expected the climatology at the end of the step, from which this network predicts, got none"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class StepBuffers:
-    """Constants of a step that travel in its checkpoint.
-
-    Attributes:
-      state, diagnostic, forcing: normalisers.
-      change_std: standard deviation of the step difference, `(channel, 1, 1)`.
-      lower, upper: envelope of the training data widened by the margin, `(channel, *space)`.
-      damping: relaxation per step, `(channel, 1, 1)`, and resting: its target, `(channel, *space)`.
-      static: features of the place: normalised static fields, masks where asked for, and position, `(feature, *space)`.
-      spread: standard deviation about the time mean, `(channel, 1, 1)`, where a step needs it, else None.
-      exists, diagnostic_exists: where the fields exist, `(channel, *space)` bool; None for everywhere.
-      boundary: normaliser of what a limited area is given at its boundary; None without one.
-    """
-
-    state: Normalizer
-    diagnostic: Normalizer
-    forcing: Normalizer
-    change_std: Tensor
-    lower: Tensor
-    upper: Tensor
-    damping: Tensor
-    resting: Tensor
-    static: Tensor
-    spread: Tensor | None = None
-    exists: Tensor | None = None
-    diagnostic_exists: Tensor | None = None
-    boundary: Normalizer | None = None
-
-    @classmethod
-    def blank(cls, layout: Layout, space: tuple[int, ...], predicts: str = "change") -> "StepBuffers":
-        """Placeholders of the right shapes, for a checkpoint to fill."""
-        count, ones = layout.prognostic.count, [1] * len(space)
-        features = layout.static.count + layout.masks + len(PLACES)
-
-        def mask(channels):
-            return torch.ones(channels.count, *space, dtype=torch.bool) if layout.is_masked(channels) else None
-
-        return cls(
-            state=Normalizer.blank(count),
-            diagnostic=Normalizer.blank(layout.diagnostic.count),
-            forcing=Normalizer.blank(layout.given.count),
-            change_std=torch.zeros(count, *ones),
-            lower=torch.zeros(count, *space),
-            upper=torch.zeros(count, *space),
-            damping=torch.zeros(count, *ones),
-            resting=torch.zeros(count, *space),
-            static=torch.zeros(features, *space),
-            spread=torch.zeros(count, *ones) if needs_spread(layout, predicts) else None,
-            exists=mask(layout.prognostic),
-            diagnostic_exists=mask(layout.diagnostic),
-            boundary=layout.border and Normalizer.blank(layout.border.channels),
-        )
-
-
-def needs_spread(layout: Layout, predicts: str) -> bool:
-    """Whether a step needs the standard deviation of the state about its time mean."""
-    return layout.lengths != (1,) or layout.gaps != REFUSED or PREDICTIONS[predicts].spread

@@ -9,7 +9,7 @@ from emulator.data.samples import Batch
 from emulator.losses.options import members_of
 from emulator.model.assemble import boundary_shape, make_step, network_of
 from emulator.model.noise import Seeds
-from emulator.model.step import StepBuffers
+from emulator.model.step_buffers import StepBuffers
 from emulator.parallel.rates import most_held
 from emulator.parallel.space import Space, band_of
 from emulator.planet.grid import Grid

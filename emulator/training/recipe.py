@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from emulator.generative.windows import horizon_of
-from emulator.training.options import Phase, StartOptions, TrainOptions
+from emulator.training.options import StartOptions, TrainOptions
+from emulator.training.phases import Phase
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,7 @@ import torch
 import xarray as xr
 
 from emulator.data.boundary import Boundary
-from emulator.data.channels import Layout, More
-from emulator.data.climatology import Climatology
+from emulator.data.channels import Layout
 from emulator.data.normalisation import open_statistics
 from emulator.data.samples import Samples
 from emulator.files.one_writer import one_writer
@@ -32,20 +31,19 @@ from emulator.model.assemble import (
     network_of,
 )
 from emulator.model.conserving import ConservationOptions, conservation, prepared
-from emulator.model.gaps import REFUSED
-from emulator.model.predictions import PREDICTIONS
 from emulator.model.step import Step
 from emulator.networks import cost
 from emulator.networks.remembered import remembered
 from emulator.parallel.distributed import device_of, process_group, space_of, wait_for_all
 from emulator.parallel.processes import Processes, processes_of
 from emulator.parallel.space import ALONE, Space
-from emulator.store.schema import grid_of, time_step_seconds
-from emulator.training.boundary import border_of, boundary_of, check_boundary
+from emulator.store.schema import time_step_seconds
+from emulator.training.boundary import boundary_of, check_boundary
 from emulator.training.forecasts import StoredForecasts
 from emulator.training.gaps import refuse_gaps
 from emulator.training.identity import identity_of, stores_of
 from emulator.training.interpolator import check_interpolator, take_interpolator, with_interpolator
+from emulator.training.layout import climatology_of, layout_of
 from emulator.training.memory import window_bytes
 from emulator.training.options import TrainOptions
 from emulator.training.posterior import check_posterior, write_posterior
@@ -313,37 +311,6 @@ def rows_at_once(options: TrainOptions, network: torch.nn.Module) -> int:
             f"{options.checkpoint_rows}"
         )
     return options.checkpoint_rows
-
-
-def climatology_of(
-    options: TrainOptions, store: xr.Dataset, layout: Layout, space: Space = ALONE
-) -> Climatology | None:
-    """What a training's predictions count from, where they do. Raises `ValueError` where it is not there or does not fit."""
-    if not PREDICTIONS[options.predict].reference:
-        return None
-    if options.climatology is None:
-        raise ValueError(
-            f"Expected train.climatology, a store that stats writes, for predict {options.predict}, got none"
-        )
-    return Climatology(options.climatology, layout.prognostic, grid_of(store), space)
-
-
-def layout_of(options: TrainOptions, store: xr.Dataset) -> Layout:
-    """The layout that a training has on a store. Raises `ValueError` for what the store lacks, or does not fit it."""
-    more = More(options.forcing_moments, options.history, options.steps, options.mask_channels, options.gaps)
-    layout = Layout.of(store, chosen(options), str(options.store), more)
-    if options.boundary is not None:
-        layout = dataclasses.replace(layout, border=border_of(options.boundary, layout, grid_of(store)))
-    if options.gaps != REFUSED and not layout.prognostic.names:
-        raise ValueError(
-            f"Expected prognostic variables, of which states may lack some, with gaps {options.gaps}, got none"
-        )
-    return layout
-
-
-def chosen(options: TrainOptions) -> dict:
-    """Variables that the options name, by group, as `Layout.of` takes them."""
-    return {group: getattr(options, group) for group in ("prognostic", "diagnostic", "forcing")}
 
 
 def _kept(trainer: Trainer, tensors: dict, options: TrainOptions) -> tuple[dict, dict]:

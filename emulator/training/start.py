@@ -15,7 +15,7 @@ from emulator.model import adapted, saved_model
 from emulator.model.assemble import signature_of
 from emulator.model.predictions import PREDICTIONS
 from emulator.model.predictions import Known as KnownOfStep
-from emulator.model.step import StepBuffers
+from emulator.model.step_buffers import StepBuffers
 from emulator.networks import registry
 from emulator.networks.channel_axes import Axes, axes_of
 from emulator.networks.signature import Channel, Signature

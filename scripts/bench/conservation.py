@@ -16,7 +16,8 @@ import emulator
 from emulator.conservation import Atmosphere, SchemeOptions, build, fluxes
 from emulator.data.channels import Channels, Layout
 from emulator.data.normalisation import Normalizer
-from emulator.model.step import Step, StepBuffers
+from emulator.model.step import Step
+from emulator.model.step_buffers import StepBuffers
 from emulator.networks.sfno import SFNO, SFNOOptions
 from emulator.planet.constants import ERA5
 from emulator.planet.grid import Grid

@@ -23,7 +23,8 @@ from emulator.forecasting.sea import SlabSea
 from emulator.forecasting.writing import Output, write
 from emulator.model.assemble import make_step
 from emulator.model.conserving import ConservationOptions, conservation
-from emulator.model.step import Step, StepBuffers
+from emulator.model.step import Step
+from emulator.model.step_buffers import StepBuffers
 from emulator.model.stepper import Cascade
 from emulator.parallel.host_copies import HostCopies, Landing
 from emulator.store.forecast import open_forecast

@@ -15,8 +15,9 @@ from emulator.model.noise import NetworkNoise
 from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
 from emulator.planet.grid import Grid
-from emulator.training.options import Phase, TrainOptions
+from emulator.training.options import TrainOptions
 from emulator.training.order import Order
+from emulator.training.phases import Phase
 from emulator.training.recipe import Recipe
 from emulator.training.validation import Validation
 from emulator.training.window import Window, WindowOptions

@@ -15,7 +15,8 @@ from emulator.model.noise import forecast_key
 from emulator.model.rollout import rollout
 from emulator.networks.generative import with_time
 from emulator.networks.registry import NetworkError
-from emulator.training.options import Phase, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.phases import Phase
 
 SHORT = {"phases": [{"updates": 4, "batch_size": 2}], "ema": 0.0}
 OBJECTIVES = {

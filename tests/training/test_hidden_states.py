@@ -19,7 +19,8 @@ from emulator.model.rollout import rollout
 from emulator.model.saved_model import check_match, with_gaps
 from emulator.model.step import Step
 from emulator.training.masks import hidden, masked
-from emulator.training.options import MaskOptions, Phase, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.phases import MaskOptions, Phase
 
 TOLD = dataclasses.replace(CONFIG, network=NETWORK, conservation=FREE, gaps="told")
 KEY = (5, 7, 1)

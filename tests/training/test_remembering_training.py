@@ -14,7 +14,8 @@ from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.parallel.distributed import Replicated
 from emulator.parallel.processes import Processes
-from emulator.training.options import Phase, TrainOptions
+from emulator.training.options import TrainOptions
+from emulator.training.phases import Phase
 from emulator.training.saved import averaged
 
 SAMUDRA = {"kind": "samudra", "widths": [6], "dilations": [2], "checkpointing": True}

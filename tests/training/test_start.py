@@ -17,8 +17,9 @@ from emulator.model.assemble import make_network
 from emulator.networks.adapters import matching
 from emulator.store.schema import grid_of
 from emulator.training.identity import identity_of
+from emulator.training.layout import layout_of
 from emulator.training.options import TrainOptions
-from emulator.training.run import StageHooks, Training, layout_of
+from emulator.training.run import StageHooks, Training
 from emulator.training.start import Start
 
 SFNO = {"kind": "sfno", "embed_dim": 8, "blocks": 1, "stencil": 3}

@@ -14,7 +14,8 @@ from emulator.files.interruption import Interrupted
 from emulator.model import checkpoint
 from emulator.model.rollout import rollout
 from emulator.parallel.processes import Processes
-from emulator.training.options import LossOptions, PeriodOptions, Phase, ValidationOptions
+from emulator.training.options import LossOptions, PeriodOptions, ValidationOptions
+from emulator.training.phases import Phase
 from emulator.training.replay import Replay
 from emulator.training.run import _kept
 from emulator.training.trainer import Diverged, Trainer
