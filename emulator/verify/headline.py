@@ -19,6 +19,7 @@ HEADLINE = (
     ("2m_temperature", None),
     ("mean_total_precipitation_rate", None),
     ("temperature", 850.0),
+    ("sea_surface_temperature", None),  # of a forecast that steps it: prescribed seas are no field of forecasts
     ("sea_water_potential_temperature", 0.0),
     ("sea_surface_height", None),
 )

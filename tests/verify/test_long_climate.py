@@ -219,6 +219,38 @@ def test_from_stores_all_members_count_and_the_response_is_that_of_the_reference
     np.testing.assert_allclose(series.diff("climate_member"), 0.2, rtol=1e-9)
 
 
+def test_the_sea_that_an_ocean_steps_is_scored_where_there_is_sea_and_a_prescribed_one_is_not():
+    """The run over a slab warms by 1.8 K where its reference warms by 2; both stores fill 280 K in over land."""
+    land = (LONGITUDE < 1.6).astype(float)
+    sea = land < 0.5
+
+    def filled(field):
+        return np.where(sea, field.reshape(-1, *GRID.shape), 280.0)
+
+    control, air = noise() + 290, noise(2) + 280
+    stores = {name: _store(air, filled(control + by)) for name, by in (("truth", 0.0), ("warm", 2 * PATTERN))}
+    stores = {name: one.assign(land_sea_mask=(GRID.dims, land)) for name, one in stores.items()}
+    runs = {"slab": _stepping(air, filled(control)), "warm": _stepping(air, filled(control + 1.8 * PATTERN))}
+    found = long_run_scores(stores["truth"], runs, GRID, references={"warm": stores["warm"]})
+    assert found["climate_channel"].values.tolist() == ["temperature", FIELD]
+    at = found.sel(climate_run="warm", climate_channel=FIELD)
+    area = np.where(sea, GRID.area, 0.0).ravel()
+    mean = PATTERN @ area / area.sum()
+    np.testing.assert_allclose(at["climate_response"], np.array([1.8, 2.0]) * mean, rtol=1e-7)
+    np.testing.assert_allclose(at["climate_global_bias"], -0.2 * mean, rtol=1e-6)
+    np.testing.assert_allclose(at["climate_drift"], 0, atol=1e-9)
+    np.testing.assert_array_equal(np.isfinite(at["climate_year_bias_map"]), sea)
+    prescribed = {name: run.drop_vars(FIELD) for name, run in runs.items()}
+    assert FIELD not in long_run_scores(stores["truth"], prescribed, GRID)["climate_channel"].values
+
+
+def _stepping(air, sea) -> xr.Dataset:
+    """A run that steps the sea's temperature: prognostic there, forcing in its analysis."""
+    run = _run(air)
+    field = sea[None, :, None]  # (init_time, lead_time, member, ...)
+    return run.assign({FIELD: (run["temperature"].dims, field, {"units": "K", "role": "prognostic"})})
+
+
 def test_a_run_of_other_years_is_beside_all_years_of_the_reference():
     first = Moments.of(TIME[:1000], 1)  # five whole years
     later = Moments.of(TIME + np.timedelta64(20 * 365 + 5, "D"), 1)
