@@ -233,6 +233,8 @@ def test_the_sea_that_an_ocean_steps_is_scored_where_there_is_sea_and_a_prescrib
     runs = {"slab": _stepping(air, filled(control)), "warm": _stepping(air, filled(control + 1.8 * PATTERN))}
     found = long_run_scores(stores["truth"], runs, GRID, references={"warm": stores["warm"]})
     assert found["climate_channel"].values.tolist() == ["temperature", FIELD]
+    assert found["climate_variable"].values.tolist() == ["temperature", FIELD]
+    assert found["climate_channel_units"].values.tolist() == ["K", "K"]
     at = found.sel(climate_run="warm", climate_channel=FIELD)
     area = np.where(sea, GRID.area, 0.0).ravel()
     mean = PATTERN @ area / area.sum()
@@ -249,6 +251,23 @@ def _stepping(air, sea) -> xr.Dataset:
     run = _run(air)
     field = sea[None, :, None]  # (init_time, lead_time, member, ...)
     return run.assign({FIELD: (run["temperature"].dims, field, {"units": "K", "role": "prognostic"})})
+
+
+@pytest.mark.parametrize("screen", [False, True])
+def test_a_climate_without_a_2_m_temperature_has_the_lowest_levels(screen):
+    """In the place of a 2 m temperature, before rain and what forecasts are judged by."""
+    levels = [300.0, 500.0, 850.0, 1000.0]
+    pressure = xr.DataArray(levels, dims="level", attrs={"units": "hPa"})
+
+    def aloft(dataset):
+        high = dataset.expand_dims(level=pressure).transpose(*(d for d in dataset.temperature.dims[:-2]), "level", ...)
+        high = high.assign({"2m_temperature": dataset["temperature"]} if screen else {})
+        return high.assign(rain=dataset["temperature"]).rename(rain="mean_total_precipitation_rate")
+
+    found = long_run_scores(aloft(_store(noise() + 280)), {"run": aloft(_run(noise(1) + 280))}, GRID)
+    order = found["climate_channel"].values[np.argsort(found["climate_rank"].values, kind="stable")].tolist()
+    warms = "2m_temperature" if screen else "temperature 1000 hPa"
+    assert order == [warms, "mean_total_precipitation_rate", "temperature 500 hPa", "temperature 850 hPa"]
 
 
 def test_a_run_of_other_years_is_beside_all_years_of_the_reference():
