@@ -67,6 +67,25 @@ def _response_maps(view: View, channel: str) -> Panel | None:
     return Panel("Response", text, about, png(figure, text))
 
 
+def response_sentences(view: View) -> list[str]:
+    """How each long run under another climate responds beside its reference, in the fields that are asked for first."""
+    if "climate_response" not in view.scores:
+        return []
+    first, sentences = runs_of(view)[0], []
+    for run in runs_of(view)[1:]:
+        for channel in known_to(view, "climate_response_rmse")[:MAPPED]:
+            at = view.scores.sel(climate_run=run, climate_channel=channel)
+            ours, theirs = at["climate_response"].values * view.factor(channel)
+            if not np.isfinite(ours):
+                continue
+            reached = f", where a perfect emulator would reach {_ceiling(at)}" if _ceiling(at) != "–" else ""
+            sentences.append(
+                f"{view.title(channel)} of {run}: {number(ours)} {view.units(channel)} from {first} on, {number(theirs)} of "
+                f"the reference; the maps of change correlate with {float(at['climate_response_correlation']):.2f}{reached}."
+            )
+    return sentences
+
+
 def _ceiling(at) -> str:
     ceiling = float(at.get("climate_response_correlation_ceiling", np.nan))
     return f"{ceiling:.2f}" if np.isfinite(ceiling) else "–"
