@@ -48,6 +48,7 @@ class View:
             chosen = np.arange(min(6, scores.sizes["channel"]))
         self.headline = [str(scores["channel"].values[index]) for index in chosen]
         self._index = {str(name): index for index, name in enumerate(scores["channel"].values)}
+        self._fields = _described(scores, "climate_") | _described(scores, "")
 
     @property
     def lines(self) -> list[str]:
@@ -79,17 +80,21 @@ class View:
         return array.isel(channel=self._index[channel]).values
 
     def title(self, channel: str) -> str:
-        at = self._index[channel]
-        return channel_title(str(self.scores["variable"].values[at]), str(self.scores["level_name"].values[at]))
+        """Of a field of the forecasts or of the long runs, as `variable`, `units` and `factor`."""
+        return channel_title(*self._fields[channel][:2])
+
+    def describes(self, channel: str) -> bool:
+        """Whether the scores tell what a field is: older ones do not of one that long runs alone have."""
+        return channel in self._fields
 
     def variable(self, channel: str) -> str:
-        return str(self.scores["variable"].values[self._index[channel]])
+        return self._fields[channel][0]
 
     def units(self, channel: str) -> str:
-        return unit_and_factor(str(self.scores["channel_units"].values[self._index[channel]]))[0]
+        return unit_and_factor(self._fields[channel][2])[0]
 
     def factor(self, channel: str) -> float:
-        return unit_and_factor(str(self.scores["channel_units"].values[self._index[channel]]))[1]
+        return unit_and_factor(self._fields[channel][2])[1]
 
     def stored_units(self, variable: str) -> str:
         """Of a variable as stores have it: that of its scores, or the table's; empty where neither has any."""
@@ -197,3 +202,16 @@ class View:
         """Headline channels that have what is kept for the channels of maps."""
         known = set(map(str, self.scores["map_channel"].values))
         return [channel for channel in self.headline if channel in known][:most]
+
+
+def _described(scores: xr.Dataset, kind: str) -> dict[str, tuple[str, str, str]]:
+    """Channel -> variable, level and units as stored; of the forecasts (`kind` empty) or of long runs (`climate_`).
+
+    Nothing where scores do not tell: older ones of long runs, whose fields are all those of forecasts.
+    """
+    names = [f"{kind}{name}" for name in ("channel", "variable", "level_name", "channel_units")]
+    if not set(names) <= set(scores.variables):
+        return {}
+    channels, *told = ([str(value) for value in scores[name].values] for name in names)
+    found = dict(zip(channels, zip(*told, strict=True), strict=True))
+    return {channel: known for channel, known in found.items() if known[0]}

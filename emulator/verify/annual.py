@@ -1,7 +1,7 @@
 """Fields of a store as means of whole calendar years, or of some months of them: what scenarios are compared by."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from emulator.planet.grid import Grid
 from emulator.planet.vertical import vertical_of
 from emulator.store.masks import cut, domain_of
 from emulator.store.schema import ROWS, level_label
-from emulator.verify.channels import compact, values
+from emulator.verify.channels import compact, sea_cells, values
 from emulator.verify.climate import BLOCK_BYTES, month_of
 from emulator.verify.yearly import year_numbers
 
@@ -75,6 +75,7 @@ class Annual:
         if (axis := vertical_of(array.dims)) is not None:
             at = nearest_to_surface(array, axis)
             array, exists = array.isel({axis: at}), None if exists is None else exists[at]
+        exists = sea_cells(self.dataset, channel.variable) if exists is None else exists
         array = array.transpose(*(d for d in ("member",) if d in array.dims), "time", *grid.dims)
         members, longest = array.sizes.get("member", 1), max(map(len, self.places))
         together = max(1, BLOCK_BYTES // (8 * members * longest * grid.area.size))  # years that are read at once
@@ -88,16 +89,19 @@ class Annual:
         return np.stack(found, axis=1)
 
 
-def channels_of(dataset: xr.Dataset, grid: Grid, variables: Sequence[str] | None = None) -> list[Channel]:
-    """The fields of an analysis that can be scored, or those of some variables; forcing and static fields are left out.
+def channels_of(
+    dataset: xr.Dataset, grid: Grid, variables: Sequence[str] | None = None, predicted: Collection[str] = ()
+) -> list[Channel]:
+    """The fields of an analysis that can be scored, or those of some variables.
 
-    Raises `ValueError` for a variable that it lacks.
+    Forcing and static fields are left out that are not `predicted`. Raises `ValueError` for a variable that it lacks.
     """
     wanted = {"time", *grid.dims}
     known = {str(name): array for name, array in dataset.data_vars.items() if wanted <= set(array.dims)}
     if absent := [name for name in variables or () if name not in known]:
         raise ValueError(f"Expected scenarios with {absent[0]!r}, got stores with {', '.join(known) or 'no fields'}")
-    plain = [name for name, array in known.items() if array.attrs.get("role") not in ("forcing", "static")]
+    given = {name for name, array in known.items() if array.attrs.get("role") in ("forcing", "static")}
+    plain = [name for name in known if name not in given or name in predicted]
     return [_channel(dataset, name) for name in variables or plain]
 
 

@@ -19,9 +19,12 @@ HEADLINE = (
     ("2m_temperature", None),
     ("mean_total_precipitation_rate", None),
     ("temperature", 850.0),
+    ("sea_surface_temperature", None),  # of a forecast that steps it: prescribed seas are no field of forecasts
     ("sea_water_potential_temperature", 0.0),
     ("sea_surface_height", None),
 )
+SURFACE = "2m_temperature"
+CLIMATE = (SURFACE, "mean_total_precipitation_rate", "sea_surface_temperature")  # what is asked of a climate first
 FALLBACK = 6  # variables that are looked at first where none of `HEADLINE` is scored
 NEAR = 1.25  # ratio of pressures
 
@@ -33,6 +36,21 @@ def ranked(variables: list) -> list:
         ranks = [{_near_surface(variable): rank} for rank, variable in enumerate(variables[:FALLBACK])]
         ranks += [{}] * (len(variables) - len(ranks))
     return [dataclasses.replace(variable, ranks=known) for variable, known in zip(variables, ranks, strict=True)]
+
+
+def of_climate(variables: list) -> list:
+    """Ranked `ScoredVariable`s with the ranks of a climate: `CLIMATE` before what forecasts are judged by.
+
+    Without a 2 m temperature that of the level nearest to the ground has its place.
+    """
+    lacking, result = all(variable.name != SURFACE for variable in variables), []
+    for variable in variables:
+        first = CLIMATE.index(variable.name) if variable.name in CLIMATE else None
+        ranks = {place: len(CLIMATE) + rank if first is None else first for place, rank in variable.ranks.items()}
+        if lacking and variable.name == "temperature":
+            ranks[_near_surface(variable)] = CLIMATE.index(SURFACE)
+        result.append(dataclasses.replace(variable, ranks=ranks))
+    return result
 
 
 def _near_surface(variable) -> int:

@@ -1,7 +1,7 @@
 """Climate scores of whole stores: every headline field of long runs against the truth's record, and run against run."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from emulator.verify.climate import (
     geopotential_at,
     month_of,
 )
+from emulator.verify.headline import of_climate
 from emulator.verify.long_climate import Pair, yearly_scores
 from emulator.verify.response import responses
 from emulator.verify.sea_index import FIELD, box_means, departures
@@ -29,6 +30,9 @@ from emulator.verify.yearly import Moments, year_start, years_of
 
 BLOCKING_PRESSURE = 5e4  # Pa
 DIMS = ("climate_run", "climate_channel")
+# of a channel: its variable, level and units as stored, and its rank among the fields of a climate
+DESCRIBED = ("climate_variable", "climate_level_name", "climate_channel_units", "climate_rank")
+FIELDS = ("climate_channel", *DESCRIBED)
 MEASURE = "climate_month_bias_squared"
 HYDROSTATIC = ("temperature", "surface_pressure", "geopotential_at_surface")
 
@@ -61,7 +65,8 @@ def long_run_scores(
 
     The truth's record is taken at the hours of day that a run has, so that the diurnal cycle is no error.
     `references`: what takes its place for some runs, such as the same model under warmer seas. Fields that a run lacks
-    are NaN. Raises `ValueError` for a run without a shared field, or one that is not finite.
+    are NaN. `DESCRIBED` tells what the fields are. Raises `ValueError` for a run without a shared field, or one that is not
+    finite.
     """
     parts = []
     for name, run in runs.items():
@@ -69,9 +74,10 @@ def long_run_scores(
         part = _one_run(name, run, reference, grid, variables)
         part["climate_reference"] = ((), name if name in (references or {}) else "truth")
         parts.append(part.expand_dims(climate_run=[name]))
-    result = xr.concat(parts, "climate_run", join="outer", data_vars="all") if parts else xr.Dataset()
     if not parts:
-        return result
+        return xr.Dataset()
+    alone = [part.drop_vars(DESCRIBED) for part in parts]
+    result = described(xr.concat(alone, "climate_run", join="outer", data_vars="all"), parts)
     fixed = {"climate_record": ["run", "truth"], "month": np.arange(1, MONTHS + 1), "season": list(SEASONS)}
     result = result.assign_coords(fixed | {"tail": list(TAILS)})
     return result.assign(climate_differences(result)).assign(responses(result, grid))
@@ -96,12 +102,14 @@ def _one_run(name: str, run: xr.Dataset, truth: xr.Dataset, grid: Grid, variable
         ours, theirs, left_out = _with_index((valid, ours), (truth, positions, theirs), grid)
     timed = Timed(when, ours, None, days), Timed(moments, theirs, positions)
     chosen, _ = scored(truth, {name: first}, grid, levels_of(truth), variables)
-    scores_of = {}
+    chosen, scores_of = of_climate(chosen), {}
     for variable in chosen:
         scores_of |= _variable(variable, name, *timed, grid)
     if not scores_of:
         raise ValueError(f"Expected a headline field in the long run {name!r}, got none that the truth has too")
     part = xr.concat(list(scores_of.values()), "climate_channel", join="outer", data_vars="all")
+    told = zip(*(_described(chosen)[channel] for channel in scores_of), strict=True)
+    part = part.assign_coords({n: ("climate_channel", list(v)) for n, v in zip(DESCRIBED, told, strict=True)})
     part = part.assign_coords(climate_channel=list(scores_of))
     alone = run.isel(member=0) if "member" in run.dims else run
     blocking = [_blocking(alone, truth, grid, None), _blocking(truth, truth, grid, positions)]
@@ -178,6 +186,29 @@ def _variable(variable, run, ours_timed: Timed, theirs_timed: Timed, grid) -> di
         scores = scores.merge(yearly_scores(Pair(members, reference, grid, area, exists)))
         result[channel_name(variable, level)] = scores
     return result
+
+
+def described(climate: xr.Dataset, parts: Iterable[xr.Dataset]) -> xr.Dataset:
+    """Scores of long runs with `DESCRIBED` of every channel, from the first of `parts` that tells it; else "" and NaN."""
+    told: dict[str, tuple] = {}
+    for part in parts:
+        if set(FIELDS) <= set(part.coords):
+            columns = ([str(c) for c in part["climate_channel"].values], *(part[name].values for name in DESCRIBED))
+            told = {channel: of for channel, *of in zip(*columns, strict=True)} | told
+    if not told or "climate_channel" not in climate.dims:
+        return climate
+    rows = [told.get(str(channel), ("", "", "", np.nan)) for channel in climate["climate_channel"].values]
+    columns = zip(DESCRIBED, zip(*rows, strict=True), strict=True)
+    return climate.assign_coords({name: ("climate_channel", list(column)) for name, column in columns})
+
+
+def _described(variables) -> dict[str, tuple]:
+    """Channel -> what it is, as `DESCRIBED` has it, of the headline levels of some variables."""
+    return {
+        channel_name(v, level): (v.name, v.labels[level], v.units, rank)
+        for v in variables
+        for level, rank in headline_ranks(v).items()
+    }
 
 
 def _limits(read, count) -> tuple[float, float]:

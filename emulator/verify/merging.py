@@ -9,7 +9,7 @@ import xarray as xr
 from emulator.verify.assemble import derive
 from emulator.verify.audit import merge_audits
 from emulator.verify.combined_scenarios import combine_scenarios
-from emulator.verify.long_runs import climate_differences
+from emulator.verify.long_runs import DESCRIBED, climate_differences, described
 from emulator.verify.metric import all_statistics, with_interval
 from emulator.verify.metrics.ensemble import of_single_forecast
 from emulator.verify.sample import BASELINES
@@ -199,7 +199,7 @@ def combine(models: dict[str, xr.Dataset]) -> xr.Dataset:
         else:
             data[variable] = xr.concat(arrays, axis, join="outer", coords="minimal", compat="override")
     total = derive(_ordered(xr.Dataset(data), first))
-    total = total.assign(climate_differences(total))
+    total = described(total.assign(climate_differences(total)), models.values())
     audits = [v for v in total.data_vars if "audit_source" in total[v].dims]
     total = total.assign({v: total[v].astype(np.float64) for v in audits})
     total = total.merge(combine_scenarios(models))
@@ -253,7 +253,7 @@ def _prepared(label, scores, channels, whole) -> xr.Dataset:
     ]
     if not whole:
         kept = [v for v in kept if any(d in scores[v].dims for d in NAMES)]
-    part = scores[kept]
+    part = scores[kept].drop_vars(DESCRIBED, errors="ignore")
     for axis in NAMES:
         if axis not in part.dims:
             continue

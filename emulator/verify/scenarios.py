@@ -12,6 +12,7 @@ import xarray as xr
 from emulator.planet.grid import Grid
 from emulator.store.schema import horizontal_coordinates
 from emulator.verify.annual import Annual, Channel, channels_of, check_fields, common_years, members_of
+from emulator.verify.channels import scored_variables
 from emulator.verify.nrmse import NRMSE, another_member, noise_floor, norm, nrmse
 from emulator.verify.options import ScenarioOptions
 from emulator.verify.pattern_scaling import PatternScaling
@@ -68,7 +69,7 @@ def scenario_scores(scenarios: Scenarios, grid: Grid) -> xr.Dataset:
     """
     asked = scenarios.options
     first = next(iter(scenarios.train.values()))[0]
-    channels = channels_of(first, grid, asked.variables)
+    channels = channels_of(first, grid, asked.variables, _predicted_by_all(scenarios, grid))
     check_fields(scenarios.stores(), channels)
     annual = {
         kind: {s: [Annual.of(d, f"a store of {s}", asked.months) for d in stores] for s, stores in groups.items()}
@@ -92,6 +93,12 @@ def scenario_scores(scenarios: Scenarios, grid: Grid) -> xr.Dataset:
     result = result.assign(_ranges(forcings, scenarios))
     units = "scenario_channel", [channel.units for channel in channels]
     return result.assign_coords(scenario_channel=[channel.name for channel in channels], scenario_units=units)
+
+
+def _predicted_by_all(scenarios: Scenarios, grid: Grid) -> set[str]:
+    """What every emulator predicts of every scenario, such as the temperature of a sea that it steps."""
+    names = [scored_variables(d, grid, "lead_time") for own in scenarios.forecasts.values() for d in own.values()]
+    return set.intersection(*map(set, names)) if names else set()
 
 
 def _ranges(forcings, scenarios: Scenarios) -> dict[str, tuple]:

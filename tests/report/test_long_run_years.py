@@ -12,7 +12,9 @@ import xarray as xr
 from emulator.planet.grid import Grid
 from emulator.report.given_forcing import forcing_caveats
 from emulator.report.panel import PANELS
+from emulator.report.panels.climate_change import response_sentences
 from emulator.report.panels.long_climate import by_years
+from emulator.report.panels.summary import verdict
 from emulator.report.style import Panel, figures
 from emulator.report.tables import climate_rows, rows_to_csv, to_json
 from emulator.report.view import View
@@ -85,6 +87,20 @@ def test_every_panel_stands_on_the_page_and_tells_what_was_put_in(view):
     response = re.search(r"Temperature K warm (\d\.\d+) (\d\.\d+) (\d\.\d+)", text)
     np.testing.assert_allclose([float(n) for n in response.groups()], [1.5, 2.0, 0.75], atol=0.03)
     assert "Regression on the tropical sea" in text
+
+
+def test_without_forecasts_the_page_begins_with_the_response(view):
+    [sentence] = response_sentences(view)
+    found = re.fullmatch(
+        r"Temperature of warm: ([\d.]+) K from control on, ([\d.]+) of the reference; the maps of change correlate with "
+        r"(-?[\d.]+), where a perfect emulator would reach ([\d.]+)\.",
+        sentence,
+    )
+    np.testing.assert_allclose([float(n) for n in found.groups()[:2]], [1.5, 2.0], atol=0.03)
+    assert verdict(view)[0] != sentence  # forecasts come first
+    plain = View(view.scores)
+    plain.forecasts = []
+    assert verdict(plain)[0] == sentence and "There was no forecast to judge" in verdict(plain)[1]
 
 
 def test_forcing_that_was_changed_or_is_new_is_among_the_caveats(view):

@@ -18,7 +18,9 @@ from emulator.report.display import (
 )
 from emulator.report.panels.caveats import caveats
 from emulator.report.panels.conservation import budget_table
+from emulator.report.panels.extremes import rain_panel
 from emulator.report.panels.summary import headline_table, verdict
+from emulator.report.style import figures
 from emulator.report.tables import to_csv, to_json
 from emulator.report.view import View
 
@@ -181,3 +183,13 @@ def test_regions_and_moments_are_written_for_people():
     assert date_and_hour(np.datetime64("2002-04-25T12", "ns")) == "2002-04-25 12:00"
     assert date_and_hour("2002-04-25T00:00:00.000000000") == "2002-04-25"
     assert date_and_hour("2002-04-25T12:00:00.000000") == "2002-04-25 12:00"
+
+
+def test_rain_is_told_by_the_scores_that_there_are(view):
+    """Without events there is no fraction skill score, nor a quantile to speak of."""
+    with figures():
+        shares = rain_panel(view)
+        categories = view.scores["seeps"].fillna(0.5)  # of so short a record there is none
+        plain = rain_panel(View(view.scores.drop_dims("event").assign(seeps=categories)))
+    assert "95 % quantile right" in shares.caption and "SEEPS" not in shares.caption
+    assert "FSS" not in plain.caption and "SEEPS" in plain.caption

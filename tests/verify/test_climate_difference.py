@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from emulator.verify.long_runs import climate_differences, comparable
+from emulator.verify.long_runs import DESCRIBED, climate_differences, comparable, described
 
 CHANNELS = ["temperature", "surface_pressure"]
 
@@ -55,3 +55,22 @@ def test_runs_over_other_times_are_not_compared():
 def test_one_run_has_nothing_to_be_compared_with():
     assert climate_differences(climate(np.ones((1, 2, 12)), "a")) == {}
     assert climate_differences(xr.Dataset()) == {}
+
+
+def test_what_a_field_is_is_told_by_whichever_run_has_it():
+    """Of models verified apart, the second with a field more; of one that no scores tell there is nothing but its name."""
+    both = climate(np.ones((1, 2, 12)), ["a"])
+    told = [("temperature", "500 hPa", "K", 3), ("surface_pressure", "", "Pa", 5)]
+    columns = {
+        name: ("climate_channel", list(column)) for name, column in zip(DESCRIBED, zip(*told, strict=True), strict=True)
+    }
+    second = both.assign_coords(columns)
+    first = second.isel(climate_channel=[0])
+    older = both.isel(climate_channel=[1])
+    found = described(both, [first, second])
+    for name in DESCRIBED:
+        assert found[name].values.tolist() == second[name].values.tolist()
+    found = described(both, [first, older])
+    assert found["climate_variable"].values.tolist() == ["temperature", ""]
+    assert np.isnan(found["climate_rank"].values[1])
+    assert described(older, [older]) is older

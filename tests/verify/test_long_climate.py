@@ -219,6 +219,57 @@ def test_from_stores_all_members_count_and_the_response_is_that_of_the_reference
     np.testing.assert_allclose(series.diff("climate_member"), 0.2, rtol=1e-9)
 
 
+def test_the_sea_that_an_ocean_steps_is_scored_where_there_is_sea_and_a_prescribed_one_is_not():
+    """The run over a slab warms by 1.8 K where its reference warms by 2; both stores fill 280 K in over land."""
+    land = (LONGITUDE < 1.6).astype(float)
+    sea = land < 0.5
+
+    def filled(field):
+        return np.where(sea, field.reshape(-1, *GRID.shape), 280.0)
+
+    control, air = noise() + 290, noise(2) + 280
+    stores = {name: _store(air, filled(control + by)) for name, by in (("truth", 0.0), ("warm", 2 * PATTERN))}
+    stores = {name: one.assign(land_sea_mask=(GRID.dims, land)) for name, one in stores.items()}
+    runs = {"slab": _stepping(air, filled(control)), "warm": _stepping(air, filled(control + 1.8 * PATTERN))}
+    found = long_run_scores(stores["truth"], runs, GRID, references={"warm": stores["warm"]})
+    assert found["climate_channel"].values.tolist() == ["temperature", FIELD]
+    assert found["climate_variable"].values.tolist() == ["temperature", FIELD]
+    assert found["climate_channel_units"].values.tolist() == ["K", "K"]
+    at = found.sel(climate_run="warm", climate_channel=FIELD)
+    area = np.where(sea, GRID.area, 0.0).ravel()
+    mean = PATTERN @ area / area.sum()
+    np.testing.assert_allclose(at["climate_response"], np.array([1.8, 2.0]) * mean, rtol=1e-7)
+    np.testing.assert_allclose(at["climate_global_bias"], -0.2 * mean, rtol=1e-6)
+    np.testing.assert_allclose(at["climate_drift"], 0, atol=1e-9)
+    np.testing.assert_array_equal(np.isfinite(at["climate_year_bias_map"]), sea)
+    prescribed = {name: run.drop_vars(FIELD) for name, run in runs.items()}
+    assert FIELD not in long_run_scores(stores["truth"], prescribed, GRID)["climate_channel"].values
+
+
+def _stepping(air, sea) -> xr.Dataset:
+    """A run that steps the sea's temperature: prognostic there, forcing in its analysis."""
+    run = _run(air)
+    field = sea[None, :, None]  # (init_time, lead_time, member, ...)
+    return run.assign({FIELD: (run["temperature"].dims, field, {"units": "K", "role": "prognostic"})})
+
+
+@pytest.mark.parametrize("screen", [False, True])
+def test_a_climate_without_a_2_m_temperature_has_the_lowest_levels(screen):
+    """In the place of a 2 m temperature, before rain and what forecasts are judged by."""
+    levels = [300.0, 500.0, 850.0, 1000.0]
+    pressure = xr.DataArray(levels, dims="level", attrs={"units": "hPa"})
+
+    def aloft(dataset):
+        high = dataset.expand_dims(level=pressure).transpose(*(d for d in dataset.temperature.dims[:-2]), "level", ...)
+        high = high.assign({"2m_temperature": dataset["temperature"]} if screen else {})
+        return high.assign(rain=dataset["temperature"]).rename(rain="mean_total_precipitation_rate")
+
+    found = long_run_scores(aloft(_store(noise() + 280)), {"run": aloft(_run(noise(1) + 280))}, GRID)
+    order = found["climate_channel"].values[np.argsort(found["climate_rank"].values, kind="stable")].tolist()
+    warms = "2m_temperature" if screen else "temperature 1000 hPa"
+    assert order == [warms, "mean_total_precipitation_rate", "temperature 500 hPa", "temperature 850 hPa"]
+
+
 def test_a_run_of_other_years_is_beside_all_years_of_the_reference():
     first = Moments.of(TIME[:1000], 1)  # five whole years
     later = Moments.of(TIME + np.timedelta64(20 * 365 + 5, "D"), 1)

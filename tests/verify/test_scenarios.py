@@ -14,7 +14,7 @@ from emulator.verify.scenarios import FLOOR, MEMBER, PATTERN, Scenarios, scenari
 GRID = Grid.gaussian(8)
 AREA = GRID.area.ravel()
 PATTERN_MAP = (0.5 + np.sin(np.radians(GRID.mesh()[0])) ** 2).ravel()
-CO2 = "carbon_dioxide_mole_fraction"
+CO2, SEA = "carbon_dioxide_mole_fraction", "sea_surface_temperature"
 FORCINGS = {"slow": np.linspace(1, 2, 40), "fast": np.linspace(1, 5, 40), "middle": np.linspace(1, 3.3, 40)}
 
 
@@ -202,3 +202,28 @@ def test_what_does_not_fit_is_refused_by_name():
         Scenarios(train, {"middle": truth}, {PATTERN: {}})
     with pytest.raises(ValueError, match="years as the first and the last one"):
         ScenarioOptions(years=(2100, 2080))
+
+
+def test_a_sea_that_emulators_step_is_scored_without_being_named_and_where_there_is_sea():
+    """Filled in over land with what no climate changes; prescribed, it is left out."""
+    land = (np.radians(GRID.mesh()[1]) < 1.6).astype(float)
+
+    def of(scenario, warmer=0.0):
+        field = np.where(land.ravel() < 0.5, 280 + warmer + 1.5 * np.outer(FORCINGS[scenario], PATTERN_MAP), 280.0)
+        dataset = store(field, FORCINGS[scenario], name=SEA).assign(land_sea_mask=(GRID.dims, land))
+        dataset[SEA].attrs["role"] = "forcing"
+        return dataset.assign(temperature=dataset[SEA].assign_attrs(role="prognostic"))
+
+    run = as_forecast(of("middle", 0.1).drop_vars("land_sea_mask"))
+    stepped = run.assign({SEA: run[SEA].assign_attrs(role="prognostic")})
+    parts = {"train": {"slow": [of("slow")], "fast": [of("fast")]}, "held_out": {"middle": [of("middle")]}}
+
+    def scored(forecast):
+        return scenario_scores(Scenarios(**parts, forecasts={"emulator": {"middle": forecast}}), GRID)
+
+    found = scored(stepped)
+    assert found["scenario_channel"].values.tolist() == [SEA, "temperature"]
+    error = found["scenario_error_map"].sel(scenario_channel=SEA, scenario_predicted="emulator").squeeze()
+    np.testing.assert_array_equal(np.isfinite(error), land < 0.5)
+    np.testing.assert_allclose(error.values[land < 0.5], 0.1)
+    assert scored(run)["scenario_channel"].values.tolist() == ["temperature"]

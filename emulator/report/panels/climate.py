@@ -201,5 +201,9 @@ def _draw(axis, x, field, runs, named) -> None:
 
 
 def channels_of(view) -> list[str]:
+    """Fields of the long runs, those that are looked at first first."""
     channels = [str(name) for name in view.scores["climate_channel"].values]
-    return [name for name in view.headline if name in channels] or channels
+    if "climate_rank" not in view.scores:  # older scores: all are fields of the forecasts too
+        return [name for name in view.headline if name in channels] or channels
+    order = np.argsort(view.scores["climate_rank"].values, kind="stable")  # NaN last
+    return [channels[place] for place in order if view.describes(channels[place])]

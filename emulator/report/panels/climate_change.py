@@ -1,6 +1,7 @@
 """Long runs under other climates: how they respond, which year they resemble, and how they follow the tropical sea."""
 
 import html
+from functools import partial
 
 import numpy as np
 
@@ -11,10 +12,12 @@ from emulator.report.panels.long_climate import SHOWN, first_with, known_to, pai
 from emulator.report.style import FORECAST_COLOURS, GREY, Panel, legend, multiples, png, svg
 from emulator.report.view import View
 
+MAPPED = 2  # fields whose response is drawn
+
 
 @panel("long-run", 42, needs=("climate_response",))
 def responses(view: View) -> list:
-    """Table of the responses of all runs with a reference of their own, and maps of the first field's."""
+    """Table of the responses of all runs with a reference of their own, and maps of the first fields'."""
     scores, first, rows = view.scores, runs_of(view)[0], []
     for channel in channels_of(view):
         for run in runs_of(view)[1:]:
@@ -49,15 +52,38 @@ def responses(view: View) -> list:
         "one year it is not known."
     )
     parts = [table("Response of the long runs", html_table(head, rows, caption)), note(about)]
-    channel = known_to(view, "climate_response_rmse")[0]
-    run = first_with(view, "climate_response_rmse", channel)
-    maps = scores["climate_response_map"].sel(climate_run=run, climate_channel=channel)
-    if maps.dims[-1] != "cell":
-        text = f"{view.title(channel)}: change from {first} to {run}, and of their references."
-        figure = paired_maps(view, maps.values, channel, (run, "reference"), view.units(channel))
-        about = "Both maps should have the same pattern: where the run warms too little it has not learnt what makes it warm."
-        parts.append(Panel("Response", text, about, png(figure, text)))
-    return parts
+    return [*parts, *filter(None, map(partial(_response_maps, view), known_to(view, "climate_response_rmse")[:MAPPED]))]
+
+
+def _response_maps(view: View, channel: str) -> Panel | None:
+    """Maps of the response of the first run that has one, and of its reference; None on points."""
+    run, first = first_with(view, "climate_response_rmse", channel), runs_of(view)[0]
+    maps = view.scores["climate_response_map"].sel(climate_run=run, climate_channel=channel)
+    if maps.dims[-1] == "cell":
+        return None
+    text = f"{view.title(channel)}: change from {first} to {run}, and of their references."
+    figure = paired_maps(view, maps.values, channel, (run, "reference"), view.units(channel))
+    about = "Both maps should have the same pattern: where the run's lacks a change it has not learnt what makes it."
+    return Panel("Response", text, about, png(figure, text))
+
+
+def response_sentences(view: View) -> list[str]:
+    """How each long run under another climate responds beside its reference, in the fields that are asked for first."""
+    if "climate_response" not in view.scores:
+        return []
+    first, sentences = runs_of(view)[0], []
+    for run in runs_of(view)[1:]:
+        for channel in known_to(view, "climate_response_rmse")[:MAPPED]:
+            at = view.scores.sel(climate_run=run, climate_channel=channel)
+            ours, theirs = at["climate_response"].values * view.factor(channel)
+            if not np.isfinite(ours):
+                continue
+            reached = f", where a perfect emulator would reach {_ceiling(at)}" if _ceiling(at) != "–" else ""
+            sentences.append(
+                f"{view.title(channel)} of {run}: {number(ours)} {view.units(channel)} from {first} on, {number(theirs)} of "
+                f"the reference; the maps of change correlate with {float(at['climate_response_correlation']):.2f}{reached}."
+            )
+    return sentences
 
 
 def _ceiling(at) -> str:

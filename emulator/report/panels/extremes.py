@@ -93,11 +93,13 @@ def rain_panel(view: View) -> Panel | None:
         axis.axhline(0.5, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)))
         axis.set(title=f"FSS at {view.unit} {view.leads[lead]:g}", xlabel="width of the window [cells]", ylim=(0, None))
     legend(figure, named)
-    event = float(view.scores["event"].values[-1]) if "event" in view.scores else float("nan")
+    asked = {"seeps": "SEEPS: dry, light or heavy by the cell's own climate, 0 is perfect."}
+    if "fss" in known:
+        event = 100 * float(view.scores["event"].values[-1])
+        asked["fss"] = f"FSS: is the share of cells above the {event:g} % quantile right in the neighbourhood?"
     return Panel(
         "Precipitation",
-        "SEEPS: dry, light or heavy by the cell's own climate, 0 is perfect. FSS: is the share of cells above the "
-        f"{100 * event:g} % quantile right in the neighbourhood?",
+        " ".join(asked[score] for score in known),
         "Rain that falls one cell beside the truth is counted twice as wrong by the usual error. SEEPS asks only for the "
         "right category; the fraction skill score forgives a displacement within its window, and 0.5 marks useful forecasts.",
         svg(figure, "SEEPS and fraction skill score of precipitation against lead.", "rain"),

@@ -18,6 +18,7 @@ from emulator.report.display import (
 from emulator.report.panel import panel
 from emulator.report.panels import conservation as budgets
 from emulator.report.panels.caveats import below_zero
+from emulator.report.panels.climate_change import response_sentences
 from emulator.report.panels.comparison import comparison_verdict
 from emulator.report.view import NOT_FINITE, View
 
@@ -90,9 +91,10 @@ def _software(view) -> str:
 def verdict(view: View) -> list[str]:
     """A few sentences, plain text: against persistence and climatology, the budgets, and values that cannot be."""
     if not view.forecasts:
-        return [
+        bar = (
             "There was no forecast to judge: these are the errors of persistence, the bar that a forecast has to clear."
-        ]
+        )
+        return [*response_sentences(view), bar]
     sentences = (_against_persistence(view), _against_climatology(view), _never_better(view))
     skill = " ".join(sentence for sentence in sentences if sentence)
     closed = _budgets(view) if budgets.has_budgets(view) else ""
