@@ -91,6 +91,11 @@ class Phase(Options):
         new=True,
     )
     masks: MaskOptions | None = option(None, "what of the initial states is hidden; None: nothing", new=True)
+    single: bool = option(
+        False,
+        "of a score of ensembles: one forecast of every sample, without noise, by the squared error, in place of members",
+        new=True,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -353,6 +358,11 @@ class TrainOptions(Options):
         if self.members > 1 and not self.network.get("noise"):
             raise ValueError(
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
+            )
+        if any(phase.single for phase in self.phases) and (self.members == 1 or len(self.steps) > 1):
+            raise ValueError(
+                "Expected a loss of members, such as crps, and steps of one length with phases of single forecasts "
+                f"(phases.single), got {self.loss.kind} and {max(len(self.steps), 1)} lengths"
             )
 
         self._check_objective()
