@@ -49,7 +49,8 @@ def weighted(samples, statistics, config=CONFIG) -> Weighted:
 
 
 def loss_of(samples, statistics, config=CONFIG, penalty=None) -> StepLoss:
-    return StepLoss(weighted(samples, statistics, config).loss(config.loss), penalty)
+    found = weighted(samples, statistics, config)
+    return StepLoss(found.loss(config.loss), penalty, single=found.error())
 
 
 def buffers_of(samples, statistics, config=CONFIG):

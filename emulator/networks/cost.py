@@ -40,12 +40,11 @@ class Cost:
         """One phrase: the most memory and the seconds per update of every phase, for so many members of a sample."""
         if not self.activations:
             return "too large for this machine to measure its memory and time"
-        most = max(self.memory(p.batch_size * members, p.kept_steps) for p in phases)
+        counts = [1 if p.single else members for p in phases]
+        most = max(self.memory(p.batch_size * n, p.kept_steps) for p, n in zip(phases, counts, strict=True))
         paces = [
-            f"{self.seconds * members * p.work:.2g} s ({p.rollout_steps} x {p.batch_size}"
-            + f" x {members} members)" * (members > 1)
-            + ")" * (members == 1)
-            for p in phases
+            f"{self.seconds * n * p.work:.2g} s ({p.rollout_steps} x {p.batch_size}" + f" x {n} members" * (n > 1) + ")"
+            for p, n in zip(phases, counts, strict=True)
         ]
         threads, of = torch.get_num_threads(), f" in each of {self.processes} processes" * (self.processes > 1)
         return (

@@ -108,7 +108,7 @@ class Log:
         steady, begin = self._steady
         since, begin = (time.perf_counter() - steady, begin) if update > begin else (spent, self._first)
         spans = (self._first, update), (begin, update), (update, recipe.updates)
-        done, paced, left = (recipe.sum(lambda p: p.work, *span) for span in spans)
+        done, paced, left = (recipe.sum(recipe.work, *span) for span in spans)
         timing = {
             "update": update,
             "seconds": round(spent, 3),
@@ -118,7 +118,7 @@ class Log:
             "peak_memory_gb": round(peak_memory(self._device) / 1e9, 3),
         }
         if self.products:
-            achieved = self.products * recipe.members * done / self._processes.size / spent
+            achieved = self.products * done / self._processes.size / spent
             timing["gigaflop_per_second"] = round(achieved / 1e9, 2)
             timing["product_rate_share"] = round(achieved / self._product_rate, 4)
         self._journal.add("metrics.jsonl", row)

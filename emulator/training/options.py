@@ -255,7 +255,11 @@ class TrainOptions(Options):
             raise ValueError(
                 f"Expected network.noise with loss.kind {self.loss.kind}: without, all members are the same"
             )
-
+        if any(phase.single for phase in self.phases) and (self.members == 1 or len(self.steps) > 1):
+            raise ValueError(
+                "Expected a loss of members, such as crps, and steps of one length with phases of single forecasts "
+                f"(phases.single), got {self.loss.kind} and {max(len(self.steps), 1)} lengths"
+            )
         self._check_objective()
         onward = any(phase.replays for phase in self.phases)
         if len(self.steps) > 1 and self.history > 1 and (onward or self.forecasts):

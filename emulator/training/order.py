@@ -63,7 +63,9 @@ class Order:
 
     def rows(self, update: int) -> Planned:
         """Of this process's rows of an update."""
-        return self._plan(update).map(lambda part: share(part, self.processes).repeat(self.recipe.members, 0))
+        return self._plan(update).map(
+            lambda part: share(part, self.processes).repeat(self.recipe.members_at(update), 0)
+        )
 
     def batch(self, update: int) -> Batch:
         """This process's rows of an update."""
@@ -78,12 +80,14 @@ class Order:
         if self.recipe.members == 1 and self.noise is None:
             return batch
         noise = None if self.noise is None else self._drawn(update, places)
-        return batch.for_members(self.recipe.members, noise).pinned()
+        return batch.for_members(self.recipe.members_at(update), noise).pinned()
 
     def _drawn(self, update: int, places: Sequence[int]) -> Tensor:
         """Noise of all members and steps of the samples at some places, `(row, steps, channel, *space)`."""
         seed, steps = self.recipe.seed, range(1, self.recipe.steps(update) + 1)
-        rows = [(place, member) for place in places for member in range(self.recipe.members)]
+        rows = [(place, member) for place in places for member in range(self.recipe.members_at(update))]
+        if self.recipe.phase(update).single:
+            return self.noise.rows([update_key(seed, update, 0, 0, 1)], 0.0).expand(len(rows), len(steps), -1, -1, -1)
         return torch.stack([self.noise.rows(update_key(seed, update, *row, step) for step in steps) for row in rows])
 
 

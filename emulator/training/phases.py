@@ -62,6 +62,11 @@ class Phase(Options):
         new=True,
     )
     masks: MaskOptions | None = option(None, "what of the initial states is hidden; None: nothing", new=True)
+    single: bool = option(
+        False,
+        "of a score of ensembles: one forecast of every sample, without noise, by the squared error, in place of members",
+        new=True,
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -118,6 +118,14 @@ class Recipe:
         cosine = self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
         return ramp * cosine * self.phase(update).lr_scale
 
+    def members_at(self, update: int) -> int:
+        """Forecasts of every sample of an update."""
+        return 1 if self.phase(update).single else self.members
+
+    def work(self, phase: Phase) -> float:
+        """Model steps of an update of a phase over all forecasts, what its time grows with."""
+        return phase.work * (1 if phase.single else self.members)
+
     def steps(self, update: int) -> int:
         """Steps of the windows of an update."""
         phase = self.phase(update)

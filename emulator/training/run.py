@@ -272,7 +272,8 @@ class Training:
         options, sharded = self.options, self.options.parallel.weights == "fsdp"
         weighted, lengths = self._weighted(samples, statistics), step.layout.lengths
         longer = {n: weighted.over_length(step, n).loss(options.loss) for n in lengths} if lengths != (1,) else {}
-        loss = StepLoss(weighted.loss(options.loss), penalty, longer).to(self.device)
+        single = weighted.error() if any(phase.single for phase in options.phases) else None
+        loss = StepLoss(weighted.loss(options.loss), penalty, longer, single).to(self.device)
         own = weighted if lengths == (1,) else weighted.over_length(step, lengths[0])
         validation_error = loss.error if options.members > 1 else own.error().to(self.device)
         products = 0

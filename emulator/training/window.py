@@ -24,6 +24,7 @@ class StepLoss:
     error: nn.Module
     penalty: Callable | None = None
     longer: Mapping[int, nn.Module] = dataclasses.field(default_factory=dict)  # errors of steps of other lengths
+    single: nn.Module | None = None  # in place of a score of members, of updates that make one forecast of a sample
 
     def __call__(
         self, step: Step, state: Tensor, result: StepResult, truth: tuple[Tensor, Tensor], anchor, length: int = 1
@@ -46,7 +47,7 @@ class StepLoss:
 
     def to(self, device: torch.device) -> "StepLoss":
         """With its errors on a device."""
-        for error in self.errors.values():
+        for error in (*self.errors.values(), *([] if self.single is None else [self.single])):
             error.to(device)
         return self
 
@@ -73,6 +74,7 @@ class WindowOptions:
     Attributes:
       teacher_forced: for every step whether it starts from the truth in place of the network's own state; empty: none.
       gradient_steps: the state is cut from its past after so many steps; 0 never.
+      single: there is one forecast of every sample, whose error is `StepLoss.single`.
       last_alone: the loss is that of the last step, and the steps before are run without gradients.
       precision, recompute: as in `emulator.model.rollout.Execution`.
     """
@@ -82,12 +84,14 @@ class WindowOptions:
     precision: str = "float32"
     recompute: bool = False
     last_alone: bool = False
+    single: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, update: int) -> "WindowOptions":
         """Of an update of a training."""
         phase, how = recipe.phase(update), (recipe.precision, recipe.checkpoint_steps)
-        return cls(tuple(recipe.teacher_forced(update)), phase.gradient_steps, *how, phase.loss_steps == "last")
+        which = phase.loss_steps == "last", phase.single
+        return cls(tuple(recipe.teacher_forced(update)), phase.gradient_steps, *how, *which)
 
 
 class Window(nn.Module):
@@ -113,6 +117,7 @@ class Window(nn.Module):
             return self._as_one(batch, options)
         steps, total, start = batch.diagnostic.shape[1], 0.0, (batch.start(), None)
         length = round(batch.length) if isinstance(batch.length, float) else 1
+        loss = dataclasses.replace(self.loss, error=self.loss.single) if options.single else self.loss
 
         def begin(number: int, state: Tensor, anchor: object) -> tuple[Tensor, object]:
             nonlocal start
@@ -134,7 +139,7 @@ class Window(nn.Module):
             first = steps
         results = rollout(self.step, state, inputs, anchor, first=first, begin=begin, execution=execution)
         for done, result in enumerate(results, first - 1):
-            error = self.loss(self.step, start[0], result, batch.truth(done), start[1], length)
+            error = loss(self.step, start[0], result, batch.truth(done), start[1], length)
             total = total + error / (steps - first + 1)
         return total * self.step.space.size, result
 

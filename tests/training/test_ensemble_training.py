@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from small_training import RECIPE, STOCHASTIC, same_state, trainer
+from small_training import CONFIG, RECIPE, STOCHASTIC, same_state, trainer
 from test_distributed import assert_near, state, train
 
 from emulator.files.interruption import Interrupted
@@ -56,6 +56,41 @@ def test_the_score_falls_the_members_part_and_every_members_budgets_are_closed(p
     first, second = result.state.unflatten(0, (3, 2)).unbind(1)
     assert ((first - second).abs().amax((-1, -2)) > 0).all()
     assert torch.equal(batch.state[::2], batch.state[1::2])
+
+
+def test_phases_of_single_forecasts_train_as_a_network_without_noise_by_the_squared_error(planet, tmp_path):
+    phases = tuple(dataclasses.replace(phase, single=True) for phase in RECIPE.phases)
+    made = stochastic(planet, tmp_path / "single", dataclasses.replace(MEMBERS, phases=phases))
+    batch = made._order.batch(13)
+    assert len(batch.state) == 2 and batch.noise.shape[:3] == (2, 2, 4) and not batch.noise.any()
+    assert made._order.rows(13).starts.shape == (2,)
+    quiet = dataclasses.replace(CONFIG, network={n: v for n, v in STOCHASTIC.network.items() if n != "noise"})
+    plain = trainer(planet, tmp_path / "plain", config=quiet)
+    made.run(), plain.run()
+    own, others = dict(made.step.named_parameters()), dict(plain.step.named_parameters())
+    assert set(others) < set(own) and not any(p.any() for n, p in own.items() if n not in others)
+    for name, parameter in others.items():
+        torch.testing.assert_close(own[name], parameter, rtol=1e-5, atol=1e-7, msg=name)
+    assert rows_of(tmp_path / "single")[-1]["loss"] == pytest.approx(rows_of(tmp_path / "plain")[-1]["loss"], rel=1e-5)
+
+
+def test_members_come_after_a_phase_of_single_forecasts(planet, tmp_path):
+    first, second = MEMBERS.phases
+    recipe = dataclasses.replace(MEMBERS, phases=(dataclasses.replace(first, single=True), second))
+    made = stochastic(planet, tmp_path, recipe)
+    assert [recipe.members_at(update) for update in (0, 11, 12)] == [1, 1, 2]
+    assert [recipe.work(phase) for phase in recipe.phases] == [3, 2 * 2 * 2]
+    made.run()
+    assert any(p.any() for n, p in made.step.named_parameters() if "noise" in n)
+
+
+def test_single_forecasts_are_refused_where_there_are_no_members():
+    for more in (
+        {},
+        {"steps": [6, 12], "loss": {"kind": "crps"}, "network": {"kind": "sfno", "noise": {"channels": 1}}},
+    ):
+        with pytest.raises(ValueError, match=r"Expected a loss of members, such as crps, .*phases.single"):
+            TrainOptions.of(PATHS | {"phases": [{"updates": 2, "single": True}]} | more)
 
 
 @pytest.mark.parametrize("stop_at", [1, 13])
