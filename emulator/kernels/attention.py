@@ -50,7 +50,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, keep: b
     keys = k.shape[1]
     to = library.empty(*q.shape)
     kept = library.empty(windows, samples, heads, 2, queries) if keep else None
-    room = wide(channels) * (wide(keys) + 2 * queries + keys) + queries * wide(keys)
+    room = wide(channels) * (wide(keys) + 2 * queries + keys) + queries * (wide(keys) + 1)
     _run(room, q, k, v, bias, scale, to=to, kept=kept)
     return to, kept
 

@@ -48,10 +48,46 @@ INLINE V KERNEL(weight_of)(V u)
 
 INLINE float KERNEL(sum_of)(V x)
 {
+#if WIDTH == 16
+    return _mm512_reduce_add_ps((__m512)x);
+#else
     float sum = 0;
     for (int n = 0; n < WIDTH; n++)
         sum += x[n];
     return sum;
+#endif
+}
+
+INLINE float KERNEL(most_of)(V x)
+{
+#if WIDTH == 16
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    float most = x[0];
+    for (int n = 1; n < WIDTH; n++)
+        most = x[n] > most ? x[n] : most;
+    return most;
+#endif
+}
+
+/* to[c, r] = from[r, c], zeros behind the last row; `to` has room for whole vectors of rows and columns. */
+INLINE void KERNEL(turn_rows)(const float *from, long step, float *to, long rows, long columns)
+{
+    const long wide = WIDE(rows);
+#if WIDTH == 16
+    for (long r = 0; r < rows; r += LANES)
+        for (long c = 0; c < columns; c += LANES) {
+            const __mmask16 some = columns - c < LANES ? (__mmask16)((1 << (columns - c)) - 1) : (__mmask16)-1;
+            __m512i tile[LANES];
+            for (int n = 0; n < LANES; n++)
+                tile[n] = _mm512_maskz_loadu_epi32(r + n < rows ? some : 0, from + (r + n < rows ? r + n : r) * step + c);
+            KERNEL(turn_tile)(tile, (word *)to + c * wide + r, wide, 0);
+        }
+#else
+    for (long c = 0; c < columns; c++)
+        memset(to + c * wide + rows, 0, sizeof(float) * (wide - rows));
+    KERNEL(turn)(from, step, (word *)to, wide, rows, columns, 0);
+#endif
 }
 
 /* The logits of a head, `(query, key)`: products of queries and of keys turned, and a bias. */
@@ -60,7 +96,7 @@ INLINE void KERNEL(logits)(const struct attention *f, struct KERNEL(rows) q, con
 {
     const long wide = WIDE(f->keys);
     const float scale = (float)f->scale;
-    KERNEL(turn)(k, step, (word *)turned, wide, f->keys, f->channels, 0);
+    KERNEL(turn_rows)(k, step, turned, f->keys, f->channels);
     for (long n = 0; n < f->channels * wide; n += WIDTH)
         *(U *)(turned + n) *= scale;
     KERNEL(layer_product)(f->queries, wide, (const word *)q.at, q.step, 1, (const word *)turned, wide, f->channels, to, wide,
@@ -71,7 +107,7 @@ static void KERNEL(attention_ahead)(const struct attention *f, float *room, long
 {
     const long queries = f->queries, keys = f->keys, channels = f->channels, wide = WIDE(keys), across = WIDE(channels);
     float *turned = room, *weights = turned + across * wide, *of_q = weights + queries * wide, *of_v = of_q + queries * across;
-    float *results = of_v + keys * across;
+    float *results = of_v + keys * across, *over = results + queries * across;
     for (long head = 0; head < f->heads; head++) {
         const float *own = f->q + window * f->q_at.window + sample * f->q_at.sample + head * channels;
         const float *key = f->k + window * f->k_at.window + sample * f->k_at.sample + head * channels;
@@ -85,28 +121,28 @@ static void KERNEL(attention_ahead)(const struct attention *f, float *room, long
         const struct KERNEL(rows) made = KERNEL(rows_for)(to, f->to_at.token, channels, results);
         KERNEL(logits)(f, q, key, f->k_at.token, turned, bias, weights);
         for (long n = 0; n < queries; n++) {
-            float *row = weights + n * wide, most = row[0];
+            float *row = weights + n * wide;
             V largest = *(const U *)row, sum = {0};
             for (long c = WIDTH; c < wide; c += WIDTH) {
                 const V x = *(const U *)(row + c);
                 const W above = x > largest;
                 largest = (V)(((W)x & above) | ((W)largest & ~above));
             }
-            for (int c = 0; c < WIDTH; c++)
-                most = largest[c] > most ? largest[c] : most;
+            const float most = KERNEL(most_of)(largest);
             for (long c = 0; c < wide; c += WIDTH) {
                 const V weight = KERNEL(weight_of)(most - *(const U *)(row + c));
                 sum += weight;
                 *(U *)(row + c) = weight;
             }
-            const float over = 1 / KERNEL(sum_of)(sum);
-            for (long c = 0; c < wide; c += WIDTH)
-                *(U *)(row + c) *= over;
+            over[n] = 1 / KERNEL(sum_of)(sum);
             if (kept)
-                kept[n] = most, kept[queries + n] = over;
+                kept[n] = most, kept[queries + n] = over[n];
         }
         KERNEL(layer_product)((int)queries, across, (const word *)weights, wide, 1, (const word *)v.at, v.step, (int)keys,
                               made.at, made.step, NULL, 0);
+        for (long n = 0; n < queries; n++)
+            for (long c = 0; c < across; c += WIDTH)
+                *(U *)(made.at + n * made.step + c) *= over[n];
         KERNEL(leave)(made, to, f->to_at.token, queries, channels);
     }
 }
@@ -133,7 +169,7 @@ static void KERNEL(attention_back)(const struct attention *f, float *room, long 
         const struct KERNEL(rows) g = KERNEL(rows_of)(gradient, f->to_at.token, queries, channels, of_g);
         const struct KERNEL(rows) k = KERNEL(rows_of)(key, f->k_at.token, keys, channels, of_k);
         KERNEL(logits)(f, q, key, f->k_at.token, turned, bias, weights);
-        KERNEL(turn)(value, f->v_at.token, (word *)turned, wide, keys, channels, 0);
+        KERNEL(turn_rows)(value, f->v_at.token, turned, keys, channels);
         KERNEL(layer_product)((int)queries, wide, (const word *)g.at, g.step, 1, (const word *)turned, wide, (int)channels,
                               slopes, wide, NULL, 0);
         for (long n = 0; n < queries; n++) {
@@ -173,7 +209,6 @@ static void KERNEL(attention)(void *argument)
     struct attention *f = argument;
     const long all = f->windows * f->samples;
     float *room = f->room + f->room_size * __atomic_fetch_add(&f->threads, 1, __ATOMIC_RELAXED);
-    memset(room, 0, sizeof(float) * f->room_size); /* what is turned has zeros behind the last key */
     for (;;) {
         const long chunk = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED), first = chunk * f->chunk;
         if (first >= all)
