@@ -65,35 +65,22 @@ def backward(g: Tensor, q, k, v, bias: Tensor, scale: float, kept: Tensor, into,
     keys, chunk = k.shape[1], max(-(-windows * samples // _CHUNKS), 1)
     sums = library.empty(-(-windows * samples // chunk), *bias.shape[1:]) if of_bias else None
     room = wide(channels) * (wide(keys) + 3 * queries + 2 * keys) + 2 * queries * wide(keys)
-    made = dict(zip(("g_q", "g_k", "g_v"), into, strict=True))
-    _run(room, q, k, v, bias, scale, gradient=g, kept=kept, sums=sums, chunk=chunk, **made)
+    _run(room, q, k, v, bias, scale, kept=kept, gradient=g, into=into, sums=sums, chunk=chunk)
     return None if sums is None else sums.sum(0)
 
 
-def _run(room, q, k, v, bias, scale, chunk=4, **given):
+def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(None,) * 3, sums=None, chunk=4):
     windows, queries, samples, heads, channels = q.shape
-    keys = k.shape[1]
-    tensors = {"q": q, "k": k, "v": v, "bias": bias, **given}
-    tensors["room"] = library.empty(torch.get_num_threads(), wide(room))
-    steps = {}
-    for name, tensor in (*tensors.items(), ("to", given.get("gradient"))):  # rows of the gradient lie as the result's
-        if tensor is not None and f"{name}_window" in _STEPS:
-            steps |= {f"{name}_{of}": n for of, n in zip(("window", "token", "sample"), tensor.stride(), strict=False)}
+    room = library.empty(torch.get_num_threads(), wide(room))
+    tensors = q, k, v, bias, gradient, to, kept, *into, sums, room
+    placed = q, k, v, to if gradient is None else gradient, *into  # rows of the gradient lie as the result's
+    steps = (tensor.stride()[:3] if tensor is not None else (0, 0, 0) for tensor in placed)
+    per_query = bias.shape[3] if bias.shape[2] > 1 else 0
     task = _Attention(
-        **{name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None},
-        **steps,
-        queries=queries,
-        keys=keys,
-        channels=channels,
-        heads=heads,
-        bias_heads=bias.shape[1],
-        bias_step=bias.shape[2] > 1 and bias.shape[3],
-        windows=windows,
-        samples=samples,
-        biases=len(bias),
-        chunk=chunk,
-        sums_size=bias[0].numel(),
-        room_size=tensors["room"].shape[1],
-        scale=scale,
+        *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
+        *(queries, k.shape[1], channels, heads, bias.shape[1], per_query),
+        *(windows, samples, len(bias), chunk, bias[0].numel(), room.shape[1]),
+        *(step for of_tensor in steps for step in of_tensor),
+        scale,
     )
     library.call("emulator_attention", task, bias)

@@ -63,7 +63,8 @@ class _Spread(torch.autograd.Function):
         (offset,), heads = ctx.saved_tensors, g.shape[1]
         if not g.is_cpu:
             return F.one_hot(offset, ctx.offsets).to(g.dtype).t() @ g, None
-        places = (offset[:, None] * heads + torch.arange(heads)).flatten()  # one by one, which torch adds up fastest
+        # one by one, which torch adds up fastest
+        places = offset if heads == 1 else (offset[:, None] * heads + torch.arange(heads)).flatten()
         return g.new_zeros(ctx.offsets * heads).index_add_(0, places, g.flatten()).view(-1, heads), None
 
 
