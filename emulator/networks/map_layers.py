@@ -19,6 +19,7 @@ from emulator.parallel.space import ALONE, Space
 WIDE = (
     8  # stencils up to this are fastest with the channels last; above 14 oneDNN's gradients take 20 times as long there
 )
+FEW = 16  # outputs that oneDNN has no whole vectors of, with which products of large stencils are faster
 
 
 class Patches(nn.Module):
@@ -141,7 +142,8 @@ class MapConv(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.around(x, self.margin) if self.rows is None else self.rows(x)
         size, stride = self.kernel_size[0], self.stride[0]
-        if x.device.type == "cpu" and size >= WIDE and size % stride == 0 and not _cast_or_compiled():
+        few = size >= WIDE and size % stride == 0 and self.out_channels < FEW
+        if few and x.device.type == "cpu" and not _cast_or_compiled():
             return convolved(x, self.weight, self.bias, stride)
         if x.device.type != "cpu" or size <= WIDE:
             return super().forward(x)
