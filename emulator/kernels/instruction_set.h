@@ -18,4 +18,5 @@
 #include "perceptron_kernel.h"
 #include "stencil_kernel.h"
 #include "messages_kernel.h"
+#include "attention_kernel.h"
 #undef GROUP

@@ -18,6 +18,7 @@
 #endif
 
 #include "structures.h"
+#include "attention.h"
 
 /* WIDTH numbers are a vector of the instruction set: wider ones would be kept in memory, not in registers. ROWS x VECTORS are
  * the accumulators of products, as many as the registers hold; for AVX-512 4 x 4 are as fast as 6 x 4. */
@@ -159,6 +160,7 @@ ENTRY(departure, departure, blocks)
 ENTRY(correction, correction, blocks)
 ENTRY_WITH_ROOM(perceptron, perceptron)
 ENTRY_WITH_ROOM(stencil, stencil)
+ENTRY_WITH_ROOM(attention, attention)
 
 /* Constants that Python counts with (layout.py); a test compares them. */
 #define LAYOUT(name) const long emulator_layout_##name = name;

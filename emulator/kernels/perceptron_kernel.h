@@ -218,6 +218,20 @@ static void KERNEL(pack)(const float *from, long tap, long down, long across, lo
                          word *to)
 {
     const long wide = WIDE(width);
+#if GROUP == 1
+    if (down == 1 && width == wide) { /* rows are columns: turned in registers */
+        for (long t = 0; t < taps; t++)
+            KERNEL(turn)(from + t * tap, across, to + t * depth * wide, wide, width, depth, 0);
+        return;
+    }
+    if (across == 1) {
+        for (long k = 0; k < taps * depth; k++) {
+            memcpy(to + k * wide, from + k / depth * tap + k % depth * down, sizeof(float) * width);
+            memset(to + k * wide + width, 0, sizeof(float) * (wide - width));
+        }
+        return;
+    }
+#endif
     for (long k = 0; k < WORDS(taps * depth); k++)
         for (long n = 0; n < wide; n++) {
             float part[GROUP];

@@ -1,6 +1,7 @@
 """What lies beyond the edges of a grid, and maps that go on there."""
 
 import dataclasses
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +98,9 @@ class _InOnePiece(torch.autograd.Function):
         ctx.margin, ctx.edges = margin, edges
         (rows, columns), inner = x.shape[2:], slice(margin, -margin)
         last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        if last and x.device.type == "cpu":  # rows of channels, one by one: in place of a dozen operations
+            cells = x.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, _cells(rows, columns, margin, edges))
+            return cells.unflatten(1, (rows + 2 * margin, columns + 2 * margin)).permute(0, 3, 1, 2)
         out = torch.empty(
             *x.shape[:2], rows + 2 * margin, columns + 2 * margin, dtype=x.dtype, device=x.device,
             memory_format=torch.channels_last if last else torch.contiguous_format,
@@ -115,6 +119,12 @@ class _InOnePiece(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         margin = ctx.margin
+        if g.is_cpu and g.is_contiguous(memory_format=torch.channels_last):
+            rows, columns = (size - 2 * margin for size in g.shape[2:])
+            inner, outer, again = _inner_and_outer(rows, columns, margin, ctx.edges)
+            cells = g.permute(0, 2, 3, 1).flatten(1, 2)
+            g_x = cells.index_select(1, inner).index_add_(1, again, cells.index_select(1, outer))
+            return g_x.unflatten(1, (rows, columns)).permute(0, 3, 1, 2), None, None
         wide = g[..., margin:-margin].clone()
         wide[..., -margin:] += g[..., :margin]
         wide[..., :margin] += g[..., -margin:]
@@ -126,6 +136,23 @@ class _InOnePiece(torch.autograd.Function):
             for rows, more in zip(_beyond(g_x, margin, ctx.edges), outer, strict=True):
                 rows += _turned(more)
         return g_x, None, None
+
+
+@functools.lru_cache(maxsize=64)
+def _cells(rows, columns, margin, edges):
+    """Which cells of a map so many rows and columns with a margin have."""
+    number = torch.arange(rows * columns, dtype=torch.float64, device="cpu").view(1, 1, rows, columns)  # exact to 2^53
+    around = pad_region(number, margin, edges.round) if edges.open else pad_sphere(number, margin, edges.poles)
+    return around.flatten().long()
+
+
+@functools.lru_cache(maxsize=64)
+def _inner_and_outer(rows, columns, margin, edges):
+    """Where in a map with a margin its own cells lie, where the others, and which of its own each of these is again."""
+    number = torch.arange((rows + 2 * margin) * (columns + 2 * margin), device="cpu").view(rows + 2 * margin, -1)
+    own = torch.zeros(number.shape, dtype=torch.bool, device="cpu")
+    own[margin:-margin, margin:-margin] = True
+    return number[own], number[~own], _cells(rows, columns, margin, edges)[number[~own]]
 
 
 def _beyond(x, margin, edges):

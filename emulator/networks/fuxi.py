@@ -186,10 +186,11 @@ class CosineAttention(nn.Module):
         """`(cell, batch, channel)` in the order of the windows -> the same."""
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         parts = F.linear(x, self.mixing.weight, bias).unflatten(-1, (3, self.heads, -1))
-        v, (q, k) = parts[:, :, 2], _Directions.apply(full(parts[:, :, :2])).unbind(2)
+        directions, v = parts.split([2, 1], 2)
+        q, k = _Directions.apply(full(directions)).split(1, 2)
         q = q * self.scale.clamp(max=STEEPEST).exp()
         table = 16 * self.distance(self.places).sigmoid()
-        return self.out(self.windows.attend(q.to(v.dtype), k.to(v.dtype), v, table, 1.0))
+        return self.out(self.windows.attend([q.to(v.dtype), k.to(v.dtype), v], table, 1.0))
 
 
 class _Directions(torch.autograd.Function):

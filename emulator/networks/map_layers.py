@@ -13,11 +13,13 @@ from emulator.networks.edges import Edges, pad_rows, padded
 from emulator.networks.halos import Around, Rows
 from emulator.networks.layers import linear
 from emulator.networks.map_norms import GroupNorm
+from emulator.networks.wide_stencil import convolved
 from emulator.parallel.space import ALONE, Space
 
 WIDE = (
     8  # stencils up to this are fastest with the channels last; above 14 oneDNN's gradients take 20 times as long there
 )
+FEW = 16  # outputs that oneDNN has no whole vectors of, with which products of large stencils are faster
 
 
 class Patches(nn.Module):
@@ -140,6 +142,9 @@ class MapConv(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.around(x, self.margin) if self.rows is None else self.rows(x)
         size, stride = self.kernel_size[0], self.stride[0]
+        few = size >= WIDE and size % stride == 0 and self.out_channels < FEW
+        if few and x.device.type == "cpu" and not _cast_or_compiled():
+            return convolved(x, self.weight, self.bias, stride)
         if x.device.type != "cpu" or size <= WIDE:
             return super().forward(x)
         x = x.contiguous()
@@ -147,6 +152,11 @@ class MapConv(nn.Conv2d):
             return super().forward(x)
         # a stencil of 16 cells at every second one: of 8 among cells of four times as many channels, a third of the time
         return F.conv2d(F.pixel_unshuffle(x, stride), F.pixel_unshuffle(self.weight, stride), self.bias)
+
+
+def _cast_or_compiled():
+    """Whether products are to be of another type, or all is to be of torch's operations."""
+    return torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
 
 
 class SphereConv(nn.Conv2d):

@@ -4,9 +4,9 @@ Residuals are added after the norm, as in Swin V2 and in Aurora (Bodnar et al. 2
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from emulator.networks.attention import attention, by_torch
 from emulator.networks.layers import MLP, Linear
 
 
@@ -51,13 +51,13 @@ class _Layer(nn.Module):
         self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, queries, context, present):
-        query = self._split(self.query(queries), 1)[0].expand(len(context), -1, -1, -1)
-        key, value = self._split(self.key_value(context), 2)
-        mask = None if present is None else present[:, None, None]
-        read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        queries = queries + self.norm(self.out(read.transpose(1, 2).flatten(2)))
+        # (batch, n, 1, part, head, channel)
+        query = self.query(queries)[:, :, None].unflatten(-1, (1, self.heads, -1)).expand(len(context), *[-1] * 5)
+        both = self.key_value(context)[:, :, None].unflatten(-1, (2, self.heads, -1))
+        if present is None:
+            read = attention(query, both)
+        else:  # of which there may be none, and then nothing is read, which the kernel does not know
+            bias = both.new_zeros(1).where(present, -torch.inf)[:, None, None]
+            read = by_torch(query[..., 0, :, :], *both.unbind(-3), bias, query.shape[-1] ** -0.5)
+        queries = queries + self.norm(self.out(read.flatten(2)))
         return queries + self.mlp_norm(self.mlp(queries))
-
-    def _split(self, x, parts):
-        """`(batch, n, parts * width)` to `(batch, head, n, channel)` each."""
-        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in x.chunk(parts, -1)]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from emulator.networks.attention import attention
 from emulator.networks.conditions import NoiseModulation
 from emulator.networks.dropout import DropPath
 from emulator.networks.edges import SPHERE
@@ -51,9 +52,13 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """`(batch, token, width)` and `(batch, context)` -> `(batch, token, width)`."""
-        shift, scale = self.modulation(F.silu(context))[:, None].chunk(2, -1)
+        shift, scale = self.modulation(F.silu(context)).to(x.dtype).chunk(2, -1)
+        if len(x) == 1 or x.device.type == "cpu":  # sample by sample, whose norms and their gradients are fused
+            samples = zip(x.split(1), scale, shift, strict=True)
+            parts = [F.layer_norm(sample, sample.shape[-1:], *given) for sample, *given in samples]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         x = F.layer_norm(x, x.shape[-1:])
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+        return torch.addcmul(shift[:, None].to(x.dtype), x, scale[:, None].to(x.dtype))
 
 
 class Block(nn.Module):
@@ -76,12 +81,8 @@ class Block(nn.Module):
         windows, barrier, batch = self.windows, self.windows.barrier, len(x)
         x = self.query_key_value(windows.split(x))
         count, width = batch * (x.shape[1] // windows.tokens), x.shape[-1] // (3 * self.heads)
-        parts = x.view(count, windows.tokens, 3, self.heads, width).transpose(1, 3).unbind(2)
-        if barrier is not None:
-            barrier = barrier.to(parts[0].dtype)
-            barrier = barrier if batch == 1 else barrier.repeat(batch, 1, 1, 1)
-        read = F.scaled_dot_product_attention(*parts, attn_mask=barrier)  # (batch * window, head, token, channel)
-        return windows.join(self.out(read.transpose(1, 2).reshape(*x.shape[:2], self.heads * width)))
+        read = attention(x.view(count, windows.tokens, 1, 3, self.heads, width), bias=barrier)
+        return windows.join(self.out(read.view(*x.shape[:2], self.heads * width)))
 
     def _dropped(self, x):
         return self.drop_path(x.transpose(0, 1)).transpose(0, 1) if self.drop_path.active else x

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emulator.networks.attention import attention, spread
 from emulator.networks.edges import Edges
 from emulator.networks.layers import Linear, gelu
 from emulator.parallel.passing import Passing, moved
@@ -104,13 +105,11 @@ class Windows(nn.Module):
         self.passing = Passing(space, bands, self.cells)
         ends = np.array([part.reach for part in parts])  # (part, first and last, rows and columns)
         first, last = ends[:, 0].min(0), ends[:, 1].max(0)
-        self.places = [  # of each part's offsets among all, for its rows and its columns
-            tuple(slice(*ends) for ends in (part.reach - first + [[0, 0], [1, 1]]).T.tolist()) for part in parts
-        ]
         down, along = (np.arange(first[n], last[n] + 1) for n in range(2))
         if columns[0].around:  # the shorter way
             along = (along + self.largest[1] // 2) % self.largest[1] - self.largest[1] // 2
-        self.table = len(down), len(along)
+        for part in parts:
+            part.find(first, len(along))
         self.offsets = np.stack(np.broadcast_arrays(down[:, None], along), -1).reshape(-1, 2)
         ends = np.cumsum([0] + [len(part.cells) for part in parts])
         self.sizes = np.diff(ends.clip(*shares[space.rank : space.rank + 2])).tolist()
@@ -123,21 +122,18 @@ class Windows(nn.Module):
         """`(own cell, batch, channel)` window by window -> `(batch, channel, own row, column)`."""
         return self.passing.back(x).view(*self.shape, *x.shape[1:]).permute(2, 3, 0, 1)
 
-    def attend(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, scale: float
-    ) -> torch.Tensor:
+    def attend(self, tensors: Sequence[torch.Tensor], table: torch.Tensor, scale: float) -> torch.Tensor:
         """Attention of every cell to those of its window.
 
         Args:
-          q, k, v: `(cell, batch, head, channel)`. table: what is added by `offsets`, `(offset, head)`, one for all or each.
-          scale: of the products.
+          tensors: queries, keys and values, `(cell, batch, part, head, channel)`, parts of as many tensors as you like.
+          table: what is added by `offsets`, `(offset, head)`, one for all or each. scale: of the products.
         Returns `(cell, batch, head * channel)`.
         """
-        table = table.t().reshape(-1, *self.table)
-        split = zip(self.parts, self.places, *(x.split(self.sizes) for x in (q, k, v)), strict=True)
-        found = [part(*own, table[:, *place], scale) for part, place, *own in split if len(own[0])]
+        split = list(zip(*(x.split(self.sizes) for x in tensors), strict=True))
+        found = [part(own, table, scale) for part, own in zip(self.parts, split, strict=True) if len(own[0])]
         if not found:
-            return (q + k + v + table.sum()).flatten(2)  # of no cell, with gradients of nothing
+            return (sum(x.sum(2) for x in tensors) + table.sum()).flatten(2)  # of no cell, with gradients of nothing
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -161,15 +157,21 @@ class _Part(nn.Module):
             for name, order in (("beyond", beyond), ("back", np.argsort(beyond))):
                 self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(order)), persistent=False)
 
-    def forward(self, q, k, v, table, scale):
-        q, k, v = (x.unflatten(0, (-1, self.rows * self.columns)) for x in (q, k, v))
+    def find(self, first, along):
+        """Where the offset of every query from every key lies in a table from `first` on, of so many offsets in a row."""
+        own = [np.arange(size) for size in (self.rows, self.columns)]
+        keys = np.arange(self.rows * (2 if self.pole else 1)) - self.rows * (self.pole < 0), own[1]
+        down, aside = (q[:, None] - k - start for q, k, start in zip(own, keys, first, strict=True))
+        offset = down[:, None, :, None] * along + aside[:, None, :]  # (row, column, key's row, key's column)
+        self.register_buffer("offset", torch.from_numpy(offset.reshape(-1)), persistent=False)
+
+    def forward(self, tensors, table, scale):
+        tensors = [x.unflatten(0, (-1, self.rows * self.columns)) for x in tensors]
         if self.pole:
-            k, v = self._over_the_pole(k), self._over_the_pole(v)
-        bias = _spread(table, self.rows, k.shape[1] // self.columns, self.columns)
-        windows, _, batch, heads, _ = q.shape
-        q, k, v = (x.permute(0, 2, 3, 1, 4).flatten(0, 1) for x in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype)[None], scale=scale)
-        return y.unflatten(0, (windows, batch)).permute(0, 3, 1, 2, 4).reshape(-1, batch, heads * y.shape[-1])
+            q, *others = (part for x in tensors for part in x.split(1, 3))
+            tensors = q, *map(self._over_the_pole, others)
+        bias = spread(table, self.offset, self.rows * self.columns)
+        return attention(*tensors, bias=bias[None], scale=scale).flatten(0, 1)
 
     def _over_the_pole(self, x):
         """Keys or values `(window, cell, ...)` with as many more from beyond the pole."""
@@ -182,12 +184,6 @@ def _reach(rows, columns):
     height, width = rows.cells.shape[1], columns.cells.shape[1]
     north, south = (height if rows.pole == end else 0 for end in (-1, 1))
     return np.array([[-(height - 1) - south, -(width - 1)], [height - 1 + north, width - 1]])
-
-
-def _spread(table, rows, keys, columns):
-    """From `(head, row, column)` of offsets to `(head, query, key)`, by views, whose gradients are sums in a fixed order."""
-    pairs = table.unfold(1, rows, 1).flip(1).unfold(2, columns, 1).flip(2)  # (head, key row, key column, row, column)
-    return pairs.permute(0, 3, 4, 1, 2).reshape(len(table), rows * columns, keys * columns)
 
 
 class Dense(Linear):

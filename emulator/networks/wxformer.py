@@ -278,8 +278,9 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """`(cell, batch, channel)` in the order of the windows -> the same, added to a residual."""
-        q, k, v = self.mixing(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        return self.out(self.windows.attend(q, k, v, self.distance(self.places), q.shape[-1] ** -0.5), residual)
+        parts = self.mixing(x).unflatten(-1, (3, self.heads, -1))
+        table = self.distance(self.places)
+        return self.out(self.windows.attend([parts], table, parts.shape[-1] ** -0.5), residual)
 
 
 def _finer(inputs, outputs, options, finer, coarser):

@@ -63,8 +63,9 @@ def test_transforms_are_the_same(portable, channels):
         {"kind": "sfno", "embed_dim": 32, "blocks": 1, "scale_factor": 1.5, "norm": "none", "encoder_layers": 0},
         {"kind": "graph", "width": 48, "rounds": 1, "refinement": 1},
         {"kind": "vector_cnn", "width": 22, "vectors": 5, "blocks": 1, "position": "learned"},
+        {"kind": "fuxi", "width": 40, "blocks": 2, "heads": 2, "window": 3, "groups": 4},
     ],
-    ids=["stencil", "whole vectors", "messages", "winds"],
+    ids=["stencil", "whole vectors", "messages", "winds", "attention"],
 )
 def test_networks_and_their_gradients_are_the_same(portable, config):
     torch.manual_seed(0)

@@ -22,9 +22,9 @@ def bias(down, along):
 
 def attended(windows, maps):
     """`(batch, channel, row, column)`, by the module, of maps of queries, keys and values with two heads."""
-    q, k, v = (windows.from_map(x).unflatten(-1, (2, -1)) for x in maps)
+    parts = [windows.from_map(x).unflatten(-1, (1, 2, -1)) for x in maps]
     table = bias(*torch.from_numpy(windows.offsets.T.astype(float)))[:, None]
-    return windows.to_map(windows.attend(q, k, v, table, 0.7))
+    return windows.to_map(windows.attend(parts, table, 0.7))
 
 
 def one_by_one(maps, keys_of):
@@ -133,10 +133,10 @@ def test_cells_go_from_window_to_window_and_gradients_back():
 def test_gradients_of_attention_over_the_poles_are_right(width):
     """Of an odd number of columns half a turn is not its own inverse."""
     moved = shifted((4, width), 2, GLOBE)[1].double()
-    shape = 4 * width, 1, 1, 2
+    shape = 4 * width, 1, 1, 1, 2
     values = [fields(*shape, seed=n).requires_grad_() for n in range(3)]
     table = fields(len(moved.offsets), 1, seed=3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda *given: moved.attend(*given, 0.7), (*values, table))
+    assert torch.autograd.gradcheck(lambda *given: moved.attend(given[:3], given[3], 0.7), (*values, table))
 
 
 def test_a_window_that_does_not_go_round_without_a_rest_is_made_smaller():

@@ -1,0 +1,86 @@
+"""Attention within small windows with a bias, and its gradients, in float32."""
+
+import torch
+from torch import Tensor
+
+from emulator.kernels import freed_memory, library
+from emulator.kernels.compiled import Layout
+
+LANES = Layout.LANES
+MOST_KEYS = 512  # beyond, a window's logits leave the cache
+_CHUNKS = 16  # of samples of windows, whose gradients of a bias are summed one after the other
+_STEPS = [f"{part}_{of}" for part in ("q", "k", "v", "to", "g_q", "g_k", "g_v") for of in ("window", "token", "sample")]
+_Attention = library.task(
+    "attention",
+    "q k v bias gradient to kept g_q g_k g_v sums room",
+    "queries keys channels heads bias_heads bias_step",
+    f"windows samples biases chunk sums_size room_size {' '.join(_STEPS)}",
+    double="scale",
+    portions="threads next",
+)
+
+
+def wide(n: int) -> int:
+    """Numbers in whole vectors."""
+    return -(-n // LANES) * LANES
+
+
+def padded(bias: Tensor | None, keys: int) -> Tensor:
+    """A bias `(..., key)` with minus infinity behind its last key, in whole vectors; None: zeros for all queries."""
+    if bias is None:
+        bias = torch.zeros(1, 1, 1, keys)
+    if more := wide(keys) - keys:
+        bias = torch.nn.functional.pad(bias, (0, more), value=-torch.inf)  # which may leave heads or windows innermost
+    return bias.contiguous()
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """Attention of the tokens of every window to one another, or to others.
+
+    Args:
+      q: `(window, query, sample, head, channel)`. k, v: `(window, key, sample, head, channel)`. The last two axes are
+        contiguous, the others may have any steps.
+      bias: `(window, 1 or head, 1 or query, key)` as `padded` gives it, added to products; fewer windows take turns. Every
+        query has a key of which it is finite.
+      scale: of the products. keep: whether to keep what gradients need.
+    Returns `(window, query, sample, head, channel)` and what is kept.
+    """
+    freed_memory.keep()
+    windows, queries, samples, heads, channels = q.shape
+    keys = k.shape[1]
+    to = library.empty(*q.shape)
+    kept = library.empty(windows, samples, heads, 2, queries) if keep else None
+    room = wide(channels) * (wide(keys) + 2 * queries + keys) + queries * (wide(keys) + 1)
+    _run(room, q, k, v, bias, scale, to=to, kept=kept)
+    return to, kept
+
+
+def backward(g: Tensor, q, k, v, bias: Tensor, scale: float, kept: Tensor, into, of_bias: bool) -> Tensor | None:
+    """Gradients of q, k and v, written into three tensors of their shapes and any steps of the first three axes.
+
+    `g`: of the result, contiguous. `kept`: by `forward`. Returns that of a bias that is the same for all windows, where it is
+    asked for, `(head or 1, query, key)` in whole vectors; its sums are always in the same order.
+    """
+    windows, queries, samples, _, channels = q.shape
+    keys, chunk = k.shape[1], max(-(-windows * samples // _CHUNKS), 1)
+    sums = library.empty(-(-windows * samples // chunk), *bias.shape[1:]) if of_bias else None
+    room = wide(channels) * (wide(keys) + 3 * queries + 2 * keys) + 2 * queries * wide(keys)
+    _run(room, q, k, v, bias, scale, kept=kept, gradient=g, into=into, sums=sums, chunk=chunk)
+    return None if sums is None else sums.sum(0)
+
+
+def _run(room, q, k, v, bias, scale, to=None, kept=None, gradient=None, into=(None,) * 3, sums=None, chunk=4):
+    windows, queries, samples, heads, channels = q.shape
+    room = library.empty(torch.get_num_threads(), wide(room))
+    tensors = q, k, v, bias, gradient, to, kept, *into, sums, room
+    placed = q, k, v, to if gradient is None else gradient, *into  # rows of the gradient lie as the result's
+    steps = (tensor.stride()[:3] if tensor is not None else (0, 0, 0) for tensor in placed)
+    per_query = bias.shape[3] if bias.shape[2] > 1 else 0
+    task = _Attention(
+        *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
+        *(queries, k.shape[1], channels, heads, bias.shape[1], per_query),
+        *(windows, samples, len(bias), chunk, bias[0].numel(), room.shape[1]),
+        *(step for of_tensor in steps for step in of_tensor),
+        scale,
+    )
+    library.call("emulator_attention", task, bias)

@@ -1,0 +1,234 @@
+/* Attention within small windows, and its gradients; included once for every instruction set, after product_kernel.h and
+ * mixing_kernel.h. Of a window and a head all logits lie in a thread's room, so that they never go to memory; for gradients they
+ * are formed again. Channels and keys are taken in whole vectors, with zeros and exponentials of zero behind the last ones. */
+
+#define V KERNEL(vector)
+#define U KERNEL(unaligned)
+#define W KERNEL(whole)
+#define word KERNEL(word)
+#define INLINE static inline __attribute__((always_inline))
+#define WIDE(n) (((n) + LANES - 1) / LANES * LANES) /* whole vectors */
+
+/* Rows that are multiplied, or places for such: themselves where they are whole vectors, else copies with zeros behind. */
+struct KERNEL(rows) {
+    float *at;
+    long step;
+};
+
+INLINE struct KERNEL(rows) KERNEL(rows_of)(const float *from, long step, long rows, long width, float *room)
+{
+    if (width % LANES == 0)
+        return (struct KERNEL(rows)){(float *)from, step};
+    const long wide = WIDE(width);
+    for (long r = 0; r < rows; r++) {
+        memcpy(room + r * wide, from + r * step, sizeof(float) * width);
+        memset(room + r * wide + width, 0, sizeof(float) * (wide - width));
+    }
+    return (struct KERNEL(rows)){room, wide};
+}
+
+INLINE struct KERNEL(rows) KERNEL(rows_for)(float *to, long step, long width, float *room)
+{
+    return width % LANES == 0 ? (struct KERNEL(rows)){to, step} : (struct KERNEL(rows)){room, WIDE(width)};
+}
+
+INLINE void KERNEL(leave)(struct KERNEL(rows) made, float *to, long step, long rows, long width)
+{
+    if (made.at != to)
+        for (long r = 0; r < rows; r++)
+            memcpy(to + r * step, made.at + r * made.step, sizeof(float) * width);
+}
+
+/* exp(-u), 0 beyond 80; NaN stays. */
+INLINE V KERNEL(weight_of)(V u)
+{
+    const W far = u > 80.0f;
+    return (V)((W)KERNEL(decay)(KERNEL(at_most)(u, 80.0f)) & ~far);
+}
+
+INLINE float KERNEL(sum_of)(V x)
+{
+#if WIDTH == 16
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    float sum = 0;
+    for (int n = 0; n < WIDTH; n++)
+        sum += x[n];
+    return sum;
+#endif
+}
+
+INLINE float KERNEL(most_of)(V x)
+{
+#if WIDTH == 16
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    float most = x[0];
+    for (int n = 1; n < WIDTH; n++)
+        most = x[n] > most ? x[n] : most;
+    return most;
+#endif
+}
+
+/* to[c, r] = from[r, c], zeros behind the last row; `to` has room for whole vectors of rows and columns. */
+INLINE void KERNEL(turn_rows)(const float *from, long step, float *to, long rows, long columns)
+{
+    const long wide = WIDE(rows);
+#if WIDTH == 16
+    for (long r = 0; r < rows; r += LANES)
+        for (long c = 0; c < columns; c += LANES) {
+            const __mmask16 some = columns - c < LANES ? (__mmask16)((1 << (columns - c)) - 1) : (__mmask16)-1;
+            __m512i tile[LANES];
+            for (int n = 0; n < LANES; n++)
+                tile[n] = _mm512_maskz_loadu_epi32(r + n < rows ? some : 0, from + (r + n < rows ? r + n : r) * step + c);
+            KERNEL(turn_tile)(tile, (word *)to + c * wide + r, wide, 0);
+        }
+#else
+    for (long c = 0; c < columns; c++)
+        memset(to + c * wide + rows, 0, sizeof(float) * (wide - rows));
+    KERNEL(turn)(from, step, (word *)to, wide, rows, columns, 0);
+#endif
+}
+
+/* The logits of a head, `(query, key)`: products of queries and of keys turned, and a bias. */
+INLINE void KERNEL(logits)(const struct attention *f, struct KERNEL(rows) q, const float *k, long step, float *turned,
+                           const float *bias, float *to)
+{
+    const long wide = WIDE(f->keys);
+    const float scale = (float)f->scale;
+    KERNEL(turn_rows)(k, step, turned, f->keys, f->channels);
+    for (long n = 0; n < f->channels * wide; n += WIDTH)
+        *(U *)(turned + n) *= scale;
+    KERNEL(layer_product)(f->queries, wide, (const word *)q.at, q.step, 1, (const word *)turned, wide, f->channels, to, wide,
+                          bias, f->bias_step);
+}
+
+static void KERNEL(attention_ahead)(const struct attention *f, float *room, long window, long sample)
+{
+    const long queries = f->queries, keys = f->keys, channels = f->channels, wide = WIDE(keys), across = WIDE(channels);
+    float *turned = room, *weights = turned + across * wide, *of_q = weights + queries * wide, *of_v = of_q + queries * across;
+    float *results = of_v + keys * across, *over = results + queries * across;
+    for (long head = 0; head < f->heads; head++) {
+        const float *own = f->q + window * f->q_at.window + sample * f->q_at.sample + head * channels;
+        const float *key = f->k + window * f->k_at.window + sample * f->k_at.sample + head * channels;
+        const float *value = f->v + window * f->v_at.window + sample * f->v_at.sample + head * channels;
+        float *to = f->to + window * f->to_at.window + sample * f->to_at.sample + head * channels;
+        const float *bias = f->bias + (window % f->biases * f->bias_heads + (f->bias_heads > 1 ? head : 0)) *
+                                          (f->bias_step ? queries * wide : wide);
+        float *kept = f->kept ? f->kept + ((window * f->samples + sample) * f->heads + head) * 2 * queries : NULL;
+        const struct KERNEL(rows) q = KERNEL(rows_of)(own, f->q_at.token, queries, channels, of_q);
+        const struct KERNEL(rows) v = KERNEL(rows_of)(value, f->v_at.token, keys, channels, of_v);
+        const struct KERNEL(rows) made = KERNEL(rows_for)(to, f->to_at.token, channels, results);
+        KERNEL(logits)(f, q, key, f->k_at.token, turned, bias, weights);
+        for (long n = 0; n < queries; n++) {
+            float *row = weights + n * wide;
+            V largest = *(const U *)row, sum = {0};
+            for (long c = WIDTH; c < wide; c += WIDTH) {
+                const V x = *(const U *)(row + c);
+                const W above = x > largest;
+                largest = (V)(((W)x & above) | ((W)largest & ~above));
+            }
+            const float most = KERNEL(most_of)(largest);
+            for (long c = 0; c < wide; c += WIDTH) {
+                const V weight = KERNEL(weight_of)(most - *(const U *)(row + c));
+                sum += weight;
+                *(U *)(row + c) = weight;
+            }
+            over[n] = 1 / KERNEL(sum_of)(sum);
+            if (kept)
+                kept[n] = most, kept[queries + n] = over[n];
+        }
+        KERNEL(layer_product)((int)queries, across, (const word *)weights, wide, 1, (const word *)v.at, v.step, (int)keys,
+                              made.at, made.step, NULL, 0);
+        for (long n = 0; n < queries; n++)
+            for (long c = 0; c < across; c += WIDTH)
+                *(U *)(made.at + n * made.step + c) *= over[n];
+        KERNEL(leave)(made, to, f->to_at.token, queries, channels);
+    }
+}
+
+static void KERNEL(attention_back)(const struct attention *f, float *room, long window, long sample, float *sums)
+{
+    const long queries = f->queries, keys = f->keys, channels = f->channels, wide = WIDE(keys), across = WIDE(channels);
+    float *turned = room, *weights = turned + across * wide, *slopes = weights + queries * wide;
+    float *of_q = slopes + queries * wide, *of_g = of_q + queries * across, *of_k = of_g + queries * across;
+    float *results = of_k + keys * across;
+    const float scale = (float)f->scale;
+    for (long head = 0; head < f->heads; head++) {
+        const float *own = f->q + window * f->q_at.window + sample * f->q_at.sample + head * channels;
+        const float *key = f->k + window * f->k_at.window + sample * f->k_at.sample + head * channels;
+        const float *value = f->v + window * f->v_at.window + sample * f->v_at.sample + head * channels;
+        const float *gradient = f->gradient + window * f->to_at.window + sample * f->to_at.sample + head * channels;
+        float *g_q = f->g_q + window * f->g_q_at.window + sample * f->g_q_at.sample + head * channels;
+        float *g_k = f->g_k + window * f->g_k_at.window + sample * f->g_k_at.sample + head * channels;
+        float *g_v = f->g_v + window * f->g_v_at.window + sample * f->g_v_at.sample + head * channels;
+        const long place = f->bias_heads > 1 ? head : 0, size = f->bias_step ? queries * wide : wide;
+        const float *bias = f->bias + (window % f->biases * f->bias_heads + place) * size;
+        const float *kept = f->kept + ((window * f->samples + sample) * f->heads + head) * 2 * queries;
+        const struct KERNEL(rows) q = KERNEL(rows_of)(own, f->q_at.token, queries, channels, of_q);
+        const struct KERNEL(rows) g = KERNEL(rows_of)(gradient, f->to_at.token, queries, channels, of_g);
+        const struct KERNEL(rows) k = KERNEL(rows_of)(key, f->k_at.token, keys, channels, of_k);
+        KERNEL(logits)(f, q, key, f->k_at.token, turned, bias, weights);
+        KERNEL(turn_rows)(value, f->v_at.token, turned, keys, channels);
+        KERNEL(layer_product)((int)queries, wide, (const word *)g.at, g.step, 1, (const word *)turned, wide, (int)channels,
+                              slopes, wide, NULL, 0);
+        for (long n = 0; n < queries; n++) {
+            float *row = weights + n * wide, *slope = slopes + n * wide;
+            V sum = {0};
+            for (long c = 0; c < wide; c += WIDTH) {
+                const V weight = KERNEL(weight_of)(kept[n] - *(const U *)(row + c)) * kept[queries + n];
+                *(U *)(row + c) = weight;
+                sum += weight * *(const U *)(slope + c);
+            }
+            const float mean = KERNEL(sum_of)(sum);
+            float *own_sums = sums ? sums + place * size + n * wide : NULL;
+            for (long c = 0; c < wide; c += WIDTH) {
+                const V pull = *(const U *)(row + c) * (*(const U *)(slope + c) - mean);
+                if (own_sums)
+                    *(U *)(own_sums + c) += pull;
+                *(U *)(slope + c) = pull * scale;
+            }
+        }
+        struct KERNEL(rows) made = KERNEL(rows_for)(g_v, f->g_v_at.token, channels, results);
+        KERNEL(layer_product)((int)keys, across, (const word *)weights, 1, wide, (const word *)g.at, g.step, (int)queries,
+                              made.at, made.step, NULL, 0);
+        KERNEL(leave)(made, g_v, f->g_v_at.token, keys, channels);
+        made = KERNEL(rows_for)(g_k, f->g_k_at.token, channels, results);
+        KERNEL(layer_product)((int)keys, across, (const word *)slopes, 1, wide, (const word *)q.at, q.step, (int)queries,
+                              made.at, made.step, NULL, 0);
+        KERNEL(leave)(made, g_k, f->g_k_at.token, keys, channels);
+        made = KERNEL(rows_for)(g_q, f->g_q_at.token, channels, results);
+        KERNEL(layer_product)((int)queries, across, (const word *)slopes, wide, 1, (const word *)k.at, k.step, (int)keys,
+                              made.at, made.step, NULL, 0);
+        KERNEL(leave)(made, g_q, f->g_q_at.token, queries, channels);
+    }
+}
+
+static void KERNEL(attention)(void *argument)
+{
+    struct attention *f = argument;
+    const long all = f->windows * f->samples;
+    float *room = f->room + f->room_size * __atomic_fetch_add(&f->threads, 1, __ATOMIC_RELAXED);
+    for (;;) {
+        const long chunk = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED), first = chunk * f->chunk;
+        if (first >= all)
+            return;
+        const long last = first + f->chunk < all ? first + f->chunk : all;
+        float *sums = f->sums ? f->sums + chunk * f->sums_size : NULL;
+        if (sums)
+            memset(sums, 0, sizeof(float) * f->sums_size);
+        for (long n = first; n < last; n++) {
+            if (f->gradient)
+                KERNEL(attention_back)(f, room, n / f->samples, n % f->samples, sums);
+            else
+                KERNEL(attention_ahead)(f, room, n / f->samples, n % f->samples);
+        }
+    }
+}
+
+#undef V
+#undef U
+#undef W
+#undef word
+#undef INLINE
+#undef WIDE

@@ -1,0 +1,99 @@
+"""Attention of the tokens of windows to one another, with a bias between them."""
+
+import torch
+import torch.nn.functional as F
+
+from emulator.kernels import attention as native
+from emulator.kernels.library import takes
+
+
+def attention(*tensors: torch.Tensor, bias: torch.Tensor | None = None, scale: float | None = None) -> torch.Tensor:
+    """Weights of the keys are the softmax of their products with the query, times `scale`, and the bias.
+
+    By the compiled kernel in float32 on CPU, otherwise by torch's `scaled_dot_product_attention`.
+
+    Args:
+      tensors: queries, keys and values, `(window, token, sample, part, head, channel)`; those that follow each other may be
+        parts of one tensor, which saves their gradients a copy.
+      bias: `(window, 1 or head, query, key)`, fewer windows take turns; None: zeros. Every query has a key of which it is
+        finite.
+      scale: by default one over the root of the channels.
+    Returns `(window, query, sample, head * channel)`.
+    """
+    q, k, v = parts = _parts(tensors)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    shared = bias is None or len(bias) == 1 or not bias.requires_grad
+    fits = shared and k.shape[1] <= native.MOST_KEYS and all(map(_in_rows, parts))
+    if takes(*tensors, bias, fits=fits):
+        return _Compiled.apply(scale, bias, *tensors)
+    return by_torch(q, k, v, bias, scale)
+
+
+def by_torch(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """The same of three tensors `(window, token, sample, head, channel)` by torch alone."""
+    windows, _, samples, heads, channels = q.shape
+    # windows vary fastest where biases take turns
+    q, k, v = (x.permute(2, 0, 3, 1, 4).flatten(0, 1) for x in (q, k, v))  # (sample * window, head, token, channel)
+    if bias is not None:
+        bias = bias.to(q.dtype)
+        bias = bias if len(bias) == 1 else bias.repeat(len(q) // len(bias), 1, 1, 1)
+    y = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    return y.unflatten(0, (samples, windows)).permute(1, 3, 0, 2, 4).reshape(windows, -1, samples, heads * channels)
+
+
+def spread(table: torch.Tensor, offset: torch.Tensor, queries: int) -> torch.Tensor:
+    """A bias `(head, query, key)` from a table `(offset, head)` and where in it every pair lies, `(query * key,)`."""
+    return _Spread.apply(table, offset).t().unflatten(1, (queries, -1))
+
+
+class _Spread(torch.autograd.Function):
+    """Rows of a table. Gradients are sums in a fixed order: products on a GPU, whose sums by index come in any order."""
+
+    @staticmethod
+    def forward(ctx, table, offset):
+        ctx.save_for_backward(offset)
+        ctx.offsets = len(table)
+        return table.index_select(0, offset)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        (offset,), heads = ctx.saved_tensors, g.shape[1]
+        if not g.is_cpu:
+            return F.one_hot(offset, ctx.offsets).to(g.dtype).t() @ g, None
+        # one by one, which torch adds up fastest
+        places = offset if heads == 1 else (offset[:, None] * heads + torch.arange(heads)).flatten()
+        return g.new_zeros(ctx.offsets * heads).index_add_(0, places, g.flatten()).view(-1, heads), None
+
+
+def _parts(tensors):
+    return [part for tensor in tensors for part in tensor.unbind(3)]
+
+
+def _in_rows(x):
+    """Whether heads follow each other in a row, each with its channels."""
+    return x.stride(-1) == 1 and x.stride(-2) == x.shape[-1]
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scale, bias, *tensors):
+        parts = _parts(tensors)
+        whole = native.padded(bias, parts[1].shape[1])
+        y, kept = native.forward(*parts, whole, scale, any(ctx.needs_input_grad))
+        ctx.save_for_backward(whole, kept, *tensors)
+        ctx.scale = scale
+        return y.flatten(3)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        bias, kept, *tensors = ctx.saved_tensors
+        q, k, v = _parts(tensors)
+        made = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
+        of_bias = ctx.needs_input_grad[1]
+        given = g.contiguous(), q, k, v, bias, ctx.scale, kept, _parts(made), of_bias
+        g_bias = native.backward(*given)
+        return None, g_bias[None, ..., : k.shape[1]] if of_bias else None, *made

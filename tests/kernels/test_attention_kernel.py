@@ -1,0 +1,123 @@
+"""The compiled attention of windows and its gradients against torch's, and torch's in double precision."""
+
+import shutil
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from emulator.kernels import attention as native
+from emulator.kernels import library
+from emulator.kernels.perceptron import pack, wide
+from emulator.networks import attention as networks
+from emulator.networks.attention import attention, by_torch, spread
+
+pytestmark = pytest.mark.skipif(
+    library.LIBRARY is None and shutil.which("cc") is None, reason="no C compiler: the kernels were not made"
+)
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_gradients(function, tensors, bias, dtype=torch.float32):
+    """The result for copies of the tensors in another type, and their gradients by a weighted sum of it."""
+    tensors = [tensor.to(dtype).requires_grad_() for tensor in tensors]
+    bias = None if bias is None else bias.detach().to(dtype).requires_grad_(bias.requires_grad)
+    y = function(tensors, bias)
+    wanted = [*tensors, *([bias] if bias is not None and bias.requires_grad else [])]
+    return y.detach(), *torch.autograd.grad((y * torch.cos(torch.arange(y.numel())).view_as(y)).sum(), wanted)
+
+
+def reference(tensors, bias):
+    return by_torch(*(part for x in tensors for part in x.unbind(3)), bias, 0.3)
+
+
+def compiled(tensors, bias):
+    return attention(*tensors, bias=bias, scale=0.3)
+
+
+CASES = {  # windows, queries, keys, samples, heads, channels, parts of tensors, bias
+    "near": ((5, 9, 9, 2, 2, 16), (3,), (1, 1, 9, 9)),
+    "heads": ((3, 36, 36, 1, 4, 32), (1, 1, 1), (1, 4, 36, 36)),
+    "over a pole": ((2, 18, 36, 2, 4, 32), (1, 2), (1, 4, 18, 36)),
+    "whole vectors": ((4, 144, 144, 1, 2, 16), (3,), None),
+    "a few levels": ((40, 3, 8, 1, 8, 8), (1, 2), None),
+    "odd sizes": ((7, 5, 17, 3, 2, 20), (1, 1, 1), (1, 2, 5, 17)),
+    "one key": ((7, 1, 1, 1, 3, 5), (3,), (1, 3, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("learned", [True, False], ids=["learned", "given"])
+def test_it_is_torchs_attention_to_rounding(case, learned):
+    (windows, queries, keys, samples, heads, channels), parts, bias = case
+    tensors = [
+        drawn(windows, keys if n or len(parts) == 1 else queries, samples, part, heads, channels, seed=n)
+        for n, part in enumerate(parts)
+    ]
+    bias = None if bias is None else drawn(*bias, seed=9).requires_grad_(learned)
+    found, theirs = (with_gradients(function, tensors, bias) for function in (compiled, reference))
+    exact = with_gradients(reference, tensors, bias, torch.float64)
+    assert len(found) == len(exact)
+    for ours, other, right in zip(found, theirs, exact, strict=True):
+        allowed = 2e-6 * float(right.abs().max() + 1e-2)
+        assert_close(ours.double(), right, rtol=0, atol=allowed)
+        assert_close(ours, other, rtol=0, atol=2 * allowed)
+
+
+def test_biases_take_turns_and_who_is_kept_apart_does_not_matter():
+    """Windows of two samples one after the other, of which each second one is cut in two."""
+    x = drawn(4, 6, 1, 3, 2, 16)
+    group = torch.tensor([[0] * 6, [0, 0, 1, 1, 1, 1]])
+    bias = torch.zeros(2, 1, 6, 6).where((group[:, :, None] == group[:, None])[:, None], -torch.inf)
+    found = attention(x, bias=bias)
+    changed = x.clone()
+    changed[1, 2:, :, 1:] += 1e3
+    again = attention(changed, bias=bias)
+    assert torch.equal(again[1, :2], found[1, :2]) and not torch.equal(again[1, 2:], found[1, 2:])
+    assert_close(found, reference_of(x, bias), rtol=0, atol=2e-6)
+    assert torch.equal(found[2:], attention(x[2:], bias=bias))
+
+
+def reference_of(x, bias):
+    with library.set_aside():
+        return attention(x, bias=bias)
+
+
+def test_what_is_not_finite_is_seen():
+    x = drawn(2, 4, 1, 3, 1, 16)
+    x[0, 1, 0, 1] = torch.nan
+    found = attention(x)
+    assert found[0].isnan().all() and found[1].isfinite().all()
+
+
+def test_gradients_in_double_precision():
+    x = drawn(2, 3, 2, 3, 2, 4).double().requires_grad_()
+    table, offset = drawn(4, 2, seed=1).double().requires_grad_(), torch.tensor([0, 1, 2, 1, 3, 0, 0, 2, 2])
+    assert torch.autograd.gradcheck(
+        lambda x, table: attention(x, bias=spread(table, offset, 3)[None], scale=0.7), (x, table)
+    )
+
+
+def test_larger_windows_and_other_types_are_torchs(monkeypatch):
+    monkeypatch.setattr(networks._Compiled, "apply", lambda *given: pytest.fail("the kernel was asked"))
+    attention(drawn(1, native.MOST_KEYS + 1, 1, 3, 1, 2))
+    attention(drawn(1, 3, 1, 3, 1, 2).double())
+    turned = drawn(1, 3, 1, 3, 2, 2).transpose(-1, -2)
+    attention(turned)
+    attention(drawn(2, 3, 1, 3, 1, 2), bias=drawn(2, 1, 3, 3).requires_grad_())  # of each window a gradient
+
+
+@pytest.mark.parametrize(("taps", "depth", "width"), [(1, 64, 192), (9, 20, 32), (1, 17, 48), (2, 40, 50)])
+def test_weights_in_the_order_of_the_kernels_are_the_same_numbers(taps, depth, width):
+    """However they lie: as layers have them, with inputs last, and the other way round."""
+    expected = torch.zeros(taps * depth, wide(width))
+    for steps in ((2, 1, 0), (0, 1, 2), (0, 2, 1)):
+        sizes = [0] * 3
+        for place, size in zip(steps, (taps, depth, width), strict=True):
+            sizes[place] = size
+        weight = drawn(*sizes).permute(*steps)
+        expected[:, :width] = weight.reshape(taps * depth, width)
+        assert torch.equal(pack(weight, False), expected)
