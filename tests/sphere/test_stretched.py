@@ -1,0 +1,48 @@
+"""Which cells of a stretched grid are fine: those of the region alone, whatever the globe's cells are like near its poles."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from emulator.ingestion.cutout import covered
+from emulator.planet.grid import Grid
+from emulator.sphere.mesh import MeshOptions, build_graph
+from emulator.sphere.stretched import fine_cells, spacings
+
+BOX = Grid.box(30, 60, (20, 80, -80, 40))  # cells of 2 degrees
+
+
+def regular(rows: int, poles: bool) -> Grid:
+    latitude = np.linspace(90, -90, rows) if poles else 90 - (np.arange(rows) + 0.5) * 180 / rows
+    count = 2 * (rows - poles)
+    return Grid.from_coordinates(latitude, np.arange(count) * 360 / count)
+
+
+def cut_out(region: Grid, globe: Grid) -> Grid:
+    outside = ~covered(region, globe)
+    latitude, longitude = (
+        np.concatenate([a.ravel(), b.ravel()[outside]]) for a, b in zip(region.mesh(), globe.mesh(), strict=True)
+    )
+    return Grid.points(
+        latitude, longitude % 360, np.concatenate([region.cell_area.ravel(), globe.cell_area.ravel()[outside]])
+    )
+
+
+@pytest.mark.parametrize("globe", [Grid.gaussian(24), Grid.gaussian(40), regular(24, False), regular(37, True)])
+def test_the_cells_of_a_region_alone_are_fine(globe):
+    grid = cut_out(BOX, globe)
+    assert_array_equal(fine_cells(grid), np.arange(grid.area.size) < BOX.area.size)
+
+
+@pytest.mark.parametrize("globe", [Grid.gaussian(24), regular(24, False), regular(25, True)])
+def test_cells_of_regular_globes_are_as_far_apart_as_rows(globe):
+    rows = np.radians(180 / (globe.shape[0] - globe.has_poles))
+    assert_allclose(spacings(globe), rows, rtol=0.12)
+    with pytest.raises(ValueError, match="Expected a stretched grid.*about as large"):
+        fine_cells(globe)
+
+
+def test_a_mesh_is_not_refined_at_the_poles_of_a_regular_globe():
+    grid = cut_out(BOX, regular(36, False))
+    nodes = build_graph(grid, MeshOptions(3, inside=5)).nodes[642:]
+    assert nodes[:, 2].min() > 0 and len(nodes) > 100
