@@ -122,7 +122,7 @@ def _compared(arguments, shared, edges):
                 ours["peak_mib"] - ours["start_mib"],
                 peer["peak_mib"] - peer["start_mib"] if "peak_mib" in peer else None,
             )
-            yield measure.row(f"peak memory less libraries and graph, {name}", *own, "MiB")
+            yield measure.row(f"peak memory less libraries, graph and weights, {name}", *own, "MiB")
 
 
 def main() -> None:
