@@ -48,11 +48,14 @@ def serves(width: int, *tensors: Tensor) -> bool:
 
 def _addresses(tensors: dict[str, Tensor | None]) -> dict[str, int]:
     """Where the given tensors lie; the kernels know no strides."""
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    scattered = [name for name, tensor in given.items() if not tensor.is_contiguous()]
-    if scattered:
-        raise ValueError(f"Expected contiguous tensors, got others for {', '.join(scattered)}")
-    return {name: tensor.data_ptr() for name, tensor in given.items()}
+    found = {}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not tensor.is_contiguous():
+            raise ValueError(f"Expected contiguous tensors, got another one for {name}")
+        found[name] = tensor.data_ptr()
+    return found
 
 
 def _run(backward: bool, edges: int, batch: int, width: int, carry: bool = False, **tensors: Tensor | None) -> None:

@@ -45,6 +45,7 @@ class EdgeIndex(nn.Module):
         if bool((receivers.diff() < 0).any()):
             raise ValueError("Expected edges in the order of their receivers")
         self.sender_count, self.receiver_count, self.fetch = sender_count, receiver_count, fetch
+        self._count = len(receivers)  # a module looks for its tensors in several places, at every call
         order = torch.argsort(senders, stable=True)
         buffers = {
             "senders": senders,
@@ -61,7 +62,7 @@ class EdgeIndex(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
 
     def __len__(self) -> int:
-        return len(self.receivers)
+        return self._count
 
     def all_senders(self, own):
         """Own senders and those of other processes, `(own sender, ...)` -> `(sender, ...)`."""
