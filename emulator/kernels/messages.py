@@ -100,9 +100,14 @@ def backward(
     if first is not None:
         weights["first"] = first.t().contiguous() if tensors.get("h") is None else first
     _run(True, edges, batch, width, carry, room=room, **weights, **tensors)
-    second, g_first, g_start, *vectors = room.sum(0).split(sizes)
+    second, g_first, g_start, *vectors = _total(room).split(sizes)
     g_first = None if first is None else g_first.view(inputs, width).t()
     return g_start, g_first, Tail(second.view(width, width), *vectors)
+
+
+def _total(room: Tensor) -> Tensor:
+    """The sum of all parts; one part needs none."""
+    return room[0] if len(room) == 1 else room.sum(0)
 
 
 def maps(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> list[Tensor]:
@@ -120,7 +125,7 @@ def maps_backward(
     square, parts = width * width, _parts(x.numel() // width, width)
     room = x.new_empty(parts, count * (square + width))
     _run_maps(True, x, weights, [], gradients, g_x=g_x, room=room)
-    of_weights, of_biases = room.sum(0).split([count * square, count * width])
+    of_weights, of_biases = _total(room).split([count * square, count * width])
     return list(zip(of_weights.view(count, width, width), of_biases.view(count, width), strict=True))
 
 
