@@ -48,11 +48,14 @@ def serves(width: int, *tensors: Tensor) -> bool:
 
 def _addresses(tensors: dict[str, Tensor | None]) -> dict[str, int]:
     """Where the given tensors lie; the kernels know no strides."""
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    scattered = [name for name, tensor in given.items() if not tensor.is_contiguous()]
-    if scattered:
-        raise ValueError(f"Expected contiguous tensors, got others for {', '.join(scattered)}")
-    return {name: tensor.data_ptr() for name, tensor in given.items()}
+    found = {}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not tensor.is_contiguous():
+            raise ValueError(f"Expected contiguous tensors, got another one for {name}")
+        found[name] = tensor.data_ptr()
+    return found
 
 
 def _run(backward: bool, edges: int, batch: int, width: int, carry: bool = False, **tensors: Tensor | None) -> None:
@@ -97,9 +100,14 @@ def backward(
     if first is not None:
         weights["first"] = first.t().contiguous() if tensors.get("h") is None else first
     _run(True, edges, batch, width, carry, room=room, **weights, **tensors)
-    second, g_first, g_start, *vectors = room.sum(0).split(sizes)
+    second, g_first, g_start, *vectors = _total(room).split(sizes)
     g_first = None if first is None else g_first.view(inputs, width).t()
     return g_start, g_first, Tail(second.view(width, width), *vectors)
+
+
+def _total(room: Tensor) -> Tensor:
+    """The sum of all parts; one part needs none."""
+    return room[0] if len(room) == 1 else room.sum(0)
 
 
 def maps(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> list[Tensor]:
@@ -117,7 +125,7 @@ def maps_backward(
     square, parts = width * width, _parts(x.numel() // width, width)
     room = x.new_empty(parts, count * (square + width))
     _run_maps(True, x, weights, [], gradients, g_x=g_x, room=room)
-    of_weights, of_biases = room.sum(0).split([count * square, count * width])
+    of_weights, of_biases = _total(room).split([count * square, count * width])
     return list(zip(of_weights.view(count, width, width), of_biases.view(count, width), strict=True))
 
 

@@ -4,6 +4,7 @@ The system maps and clears the pages of every large block of new memory: for a b
 it, and in training it comes back at every step.
 """
 
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -34,12 +35,16 @@ class ReusedMemory:
 
     def tensor(self, shape: Sequence[int]) -> Tensor:
         """A float32 tensor of a shape, with any values."""
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
+        most = self._slack * size
         with self._lock:
-            free = sorted((length, n) for n, (_, length, array) in enumerate(self._blocks) if array() is None)
-            fits = [n for length, n in free if size <= length <= self._slack * size]
+            fits = [
+                (length, n)
+                for n, (_, length, array) in enumerate(self._blocks)
+                if size <= length <= most and array() is None
+            ]
             if fits:
-                block, length, _ = self._blocks.pop(fits[0])
+                block, length, _ = self._blocks.pop(min(fits)[1])
             else:  # sizes have changed: other free blocks will not be wanted again
                 self._blocks = [entry for entry in self._blocks if self._lasting or entry[2]() is not None]
                 block, length = np.empty(size + _ALIGNED, np.float32), size

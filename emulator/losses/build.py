@@ -47,7 +47,7 @@ class Weighted:
     ):
         channels = samples.layout
         self.grid, self.space = samples.grid, samples.space
-        self.area = self.grid.area if region is None else with_share(self.grid, region)
+        self.area = self.grid.area
         outside = [outside_of(samples.dataset, group) for group in (channels.prognostic, channels.diagnostic)]
         self.exists = None
         if any(mask is not None for mask in outside):
@@ -58,6 +58,10 @@ class Weighted:
             self.exists = torch.from_numpy(~np.concatenate(list(empty)))
         if samples.boundary is not None and samples.boundary.frame.is_inside:
             self.exists = self._interior(samples) if self.exists is None else self.exists & self._interior(samples)
+        if region is not None and self.exists is None:
+            self.area = with_share(self.grid, region)
+        elif region is not None:  # a field has its share of the cells where it is
+            self.exists = torch.from_numpy(with_share(self.grid, region, self.exists.numpy()) / self.area)
         self.weights = channel_weights(channels, by_variable, diagnostic, level_weights(samples.dataset, by_level))
         self.scales = (
             channel_statistics(statistics, channels.prognostic, "difference_std"),
@@ -92,11 +96,12 @@ class Weighted:
         return chosen.build(options, self)
 
 
-def with_share(grid: Grid, weight: RegionWeight) -> np.ndarray:
+def with_share(grid: Grid, weight: RegionWeight, exists: np.ndarray | None = None) -> np.ndarray:
     """Shares of the cells of the grid's shape, summing to 1, of which those of a region have what is asked for.
 
-    Within the region and outside cells count by area. Raises `ValueError` for an unknown region, one of land alone, and one
-    that has no cell of the grid or all.
+    Within the region and outside cells count by area. `exists`: where each channel is, `(channel, *space)` boolean, for
+    shares of each; one that is in the region alone, or nowhere in it, counts by area. Raises `ValueError` for an unknown
+    region, one of land alone, and one that has no cell of the grid or all.
     """
     region = Region((weight.box,)) if weight.name is None else REGIONS.get(weight.name)
     if region is None or region.land:
@@ -108,8 +113,11 @@ def with_share(grid: Grid, weight: RegionWeight) -> np.ndarray:
             f"Expected a region in region_weight with some of the cells of {grid.describe()}, got "
             f"{'all' if inside.all() else 'none'}"
         )
-    own, rest = (grid.area * cells for cells in (inside, ~inside))
-    return weight.share * own / own.sum() + (1 - weight.share) * rest / rest.sum()
+    area = grid.area if exists is None else grid.area * exists
+    own, rest = (area * cells for cells in (inside, ~inside))
+    of_own, of_rest = (part.sum(tuple(range(-grid.area.ndim, 0)), keepdims=True) for part in (own, rest))
+    share = np.where(of_own > 0, np.where(of_rest > 0, weight.share, 1.0), 0.0)
+    return share * own / np.where(of_own > 0, of_own, 1) + (1 - share) * rest / np.where(of_rest > 0, of_rest, 1)
 
 
 def level_weights(dataset: xr.Dataset, asked: str | Sequence[float]) -> torch.Tensor | None:

@@ -21,7 +21,8 @@ class ScaledError(nn.Module):
       area: cell shares `(*space,)`, summing to 1.
       prognostic_scale, diagnostic_scale: standard deviation of the step difference, and of the value, `(channel,)`.
       prognostic_weight, diagnostic_weight: weight of each channel `(channel,)`; normalised to a mean of 1 over all.
-      exists: where the channels exist, `(channel, *space)` bool, over which cells each is averaged; None: everywhere.
+      exists: where the channels exist, `(channel, *space)` bool, over which cells each is averaged, or how much each cell
+        counts besides its area; None: everywhere.
       kind: of a scaled error e: "mse" e^2, "l1" |e|, "huber" e^2 up to `delta` and 2 delta |e| - delta^2 beyond.
     """
 

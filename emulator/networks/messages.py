@@ -15,7 +15,7 @@ from torch import nn
 
 from emulator.kernels.messages import EPS, Tail
 from emulator.kernels.precision import exact_products
-from emulator.networks import rounds
+from emulator.networks import at_once, rounds
 from emulator.networks.layers import Linear, full
 from emulator.parallel.space import Fetch
 
@@ -45,6 +45,7 @@ class EdgeIndex(nn.Module):
         if bool((receivers.diff() < 0).any()):
             raise ValueError("Expected edges in the order of their receivers")
         self.sender_count, self.receiver_count, self.fetch = sender_count, receiver_count, fetch
+        self._count = len(receivers)  # a module looks for its tensors in several places, at every call
         order = torch.argsort(senders, stable=True)
         buffers = {
             "senders": senders,
@@ -61,7 +62,7 @@ class EdgeIndex(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
 
     def __len__(self) -> int:
-        return len(self.receivers)
+        return self._count
 
     def all_senders(self, own):
         """Own senders and those of other processes, `(own sender, ...)` -> `(sender, ...)`."""
@@ -237,16 +238,17 @@ class Messages(nn.Module):
 
     def forward(self, senders, receivers, edges):
         """`(node, batch, width)` twice and `(edge, batch or 1, width)` -> sums, and edges (None if not updated)."""
+        weights = self.edge_first.weight, self.sender_first.weight, self.receiver_first.weight, self.receiver_first.bias
+        tail = Tail(self.edge_second.weight, self.edge_second.bias, self.edge_norm.weight, self.edge_norm.bias)
+        if self.precision == "float32" and rounds.serves(edges, senders, receivers, *weights, *tail):
+            return at_once.messages(self.index, senders, receivers, edges, (*weights, tail), self.update_edges)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else edges.dtype
         return _Messages.apply(
             edges,
             self.index.all_senders(self.sender_first(senders)),
             self.receiver_first(receivers),
             self.edge_first.weight,
-            self.edge_second.weight,
-            self.edge_second.bias,
-            self.edge_norm.weight,
-            self.edge_norm.bias,
+            *tail,
             self.index,
             dtype,
             self.update_edges,
@@ -271,8 +273,11 @@ def _add_update(module, width, precision):
 
 
 def _updated(module, nodes, sums):
+    tail = Tail(module.node_second.weight, module.node_second.bias, module.node_norm.weight, module.node_norm.bias)
+    weights = module.own_first.weight, module.own_first.bias, module.sum_first.weight
+    if module.own_first.precision == "float32" and rounds.serves(nodes, sums, *weights, *tail):
+        return at_once.update(nodes, sums, *weights, tail)
     h = module.own_first(nodes) + module.sum_first(sums)
-    tail = module.node_second.weight, module.node_second.bias, module.node_norm.weight, module.node_norm.bias
     return nodes + _Perceptron.apply(h, *tail)
 
 

@@ -106,10 +106,8 @@ class _Rounds(torch.autograd.Function):
             ctx.save_for_backward(first, start, first_edges, saved.memory, *parameters)
             ctx.index, ctx.updates = index, updates
             ctx.set_materialize_grads(False)
-        results = receivers, edges if update else None
-        return (
-            tuple(x if x is None else x.clone() for x in results) if keep else results
-        )  # else the gradient changes them
+        # edges that were kept are changed by the gradient
+        return receivers, None if not update else edges.clone() if keep else edges
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -131,7 +129,7 @@ class _Rounds(torch.autograd.Function):
 
 
 class _Rows(NamedTuple):
-    """What a perceptron's gradient needs, of rows `(row, batch, width)`; `more`: sums and updated nodes."""
+    """What a perceptron's gradient needs, of rows `(row, batch, width)`; `more`: sums, and updated nodes."""
 
     h: Tensor | None
     normed: Tensor | None
@@ -146,21 +144,25 @@ _NOTHING = _Rows(None, None, None)
 
 
 class _Saved:
-    """All that is kept for the gradient of `rounds`, in one piece of memory; `edges`: those that rounds update."""
+    """All that is kept for the gradient of `rounds`, in one piece of memory; `edges`: those that rounds update.
+
+    The last round's nodes are none of it.
+    """
 
     def __init__(self, rounds: tuple[int, int], count: int, nodes: int, batch: int, width: int, memory=None):
         rounds, updates = rounds
         self._shapes = (count, batch, width), (nodes, batch, width)
         rstd = [-(-rows * batch // native.LANES) * native.LANES for rows in (count, nodes)]  # keeps others aligned
-        self._sizes = [count * batch * width] * 2 + [nodes * batch * width] * 4 + rstd
-        edges, each = self._sizes[0] if updates else 0, sum(self._sizes)
-        self.memory = reused.lend(edges + rounds * each) if memory is None else memory
+        self._sizes = [*rstd, *[count * batch * width] * 2, *[nodes * batch * width] * 4]
+        edges, each, last = count * batch * width * bool(updates), sum(self._sizes), self._sizes[-1]
+        self.memory = reused.lend(edges + rounds * each - last) if memory is None else memory
         self.edges = self.memory[:edges].view(-1, batch, width)
-        self._rounds = self.memory[edges:].view(rounds, each)
+        self._rounds = self.memory[edges:].split(each)
 
     def of_round(self, n: int) -> tuple[_Rows, _Rows]:
         """Those of the edges and of the nodes in round `n`."""
-        *rows, of_edges, of_nodes = self._rounds[n].split(self._sizes)
+        memory = self._rounds[n]
+        of_edges, of_nodes, *rows = memory.split(self._sizes if len(memory) == sum(self._sizes) else self._sizes[:-1])
         edges, nodes = (
             [x.view(shape) for x in part] for part, shape in zip((rows[:2], rows[2:]), self._shapes, strict=True)
         )
@@ -187,7 +189,7 @@ def _round(w, index, senders, receivers, edges, to, of_edges, of_nodes):
     if to is not None:
         rows |= {"residual": edges, "result": to}
     rows |= {"senders": at_senders, "receivers": at_receivers, "origins": index.senders, "targets": index.receivers}
-    sums, updated = of_nodes.more or (torch.empty_like(receivers), torch.empty_like(receivers))
+    sums, updated = (*of_nodes.more, *(torch.empty_like(receivers) for _ in range(2 - len(of_nodes.more))))
     native.forward(w.message, len(index), batch, sums=sums.zero_(), **rows, **of_edges.tensors())
     rows = {"x": sums, "first": w.sum, "senders": at_nodes, "residual": receivers, "result": updated}
     native.forward(w.update, nodes, batch, **rows, **of_nodes.tensors())

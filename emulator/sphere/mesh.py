@@ -23,6 +23,7 @@ from emulator.files.whole_file import whole_file
 from emulator.planet.cell_areas import unit_vectors
 from emulator.planet.grid import Grid
 from emulator.sphere.icosphere import containing_face, icosphere, local_frame, longest_edge, mesh_edges, within
+from emulator.sphere.stretched import fine_cells
 
 log = logging.getLogger(__name__)
 SCHEMA = "graph-1"
@@ -189,7 +190,8 @@ def graph_key(grid: Grid, options: MeshOptions, boundary: Grid | None = None) ->
     """Hash of the coordinates of the cells and of the boundary, to a millionth of a degree, and of the options."""
     kind = () if grid.is_global() else ("region",)
     chosen = dataclasses.astuple(options)
-    chosen = chosen if options.inside is not None else chosen[:-1]  # as graphs were known before there was an inside
+    # as graphs were known before there was an inside; with one, before spacings told which cells are fine
+    chosen = (*chosen, "spacing") if options.inside is not None else chosen[:-1]
     digest = hashlib.sha256(repr((SCHEMA, chosen, grid.shape, *kind)).encode())
     for places in (grid,) if boundary is None else (grid, boundary):
         for angle in places.mesh():
@@ -246,20 +248,6 @@ def kept_nodes(grid: Grid, given: np.ndarray, options: MeshOptions) -> np.ndarra
 def directions(grid: Grid) -> np.ndarray:
     """Cells as points on the unit sphere, `(cell, 3)`, in the order of the grid's shape flattened."""
     return unit_vectors(*(np.ravel(angle) for angle in grid.mesh()))
-
-
-def fine_cells(grid: Grid) -> np.ndarray:
-    """Which cells of a stretched grid are its fine ones: those below the geometric mean of its largest and smallest area.
-
-    `(cell,)` boolean. Raises `ValueError` where all cells are about as large.
-    """
-    area = grid.area.ravel()
-    if area.max() < 2 * area.min():
-        raise ValueError(
-            f"Expected a stretched grid, of coarse and fine cells, for a mesh that is finer inside, got {grid.describe()}, "
-            "whose cells are all about as large"
-        )
-    return area < np.sqrt(area.max() * area.min())
 
 
 def _around(points: np.ndarray, nodes: np.ndarray, radius: float) -> np.ndarray:

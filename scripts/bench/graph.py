@@ -59,6 +59,8 @@ class Peer(nn.Module):
 
 
 def one(case: dict, repeats: int, device: str) -> dict:
+    if case["who"] == "both":
+        return {"difference": _difference(case)}
     names = ("width", "rounds", "precision", "checkpointing")
     ours = {name: case[name] for name in names if name in case}
     if "sweeps" in case:
@@ -100,7 +102,20 @@ def hierarchical_rows(arguments):
     graph = _map_graph(shared)
     edges = f"{len(graph.encode)} / {[len(e) for e in graph.same]} / {[len(e) for e in graph.up]} / {len(graph.decode)} edges"
     for sweeps in ("sequential", "parallel"):
-        yield from _compared(arguments, {**shared, "sweeps": sweeps, "rounds": arguments.rounds}, edges)
+        case = {**shared, "sweeps": sweeps, "rounds": arguments.rounds}
+        found = measure.alone(__file__, {**case, "who": "both"}, arguments)
+        more = {"peer_failed": found["failed"]} if "failed" in found else {}
+        yield measure.row(f"difference with the same weights, {sweeps}", found.get("difference"), None, "", **more)
+        yield from _compared(arguments, case, edges)
+
+
+def _difference(case: dict) -> float:
+    """The largest of a sample's outputs, on a map of 28 cells a side, which are about 2."""
+    graph, width, rounds = _map_graph({"cells": 28, "levels": 3}), case["width"], case["rounds"]
+    options = HierarchicalOptions(sweeps=case["sweeps"], width=width, rounds=rounds)
+    network = HierarchicalNetwork(2 * CHANNELS, CHANNELS, graph, options)
+    peer = neural_lam_parts.Hierarchical(graph, CHANNELS, width, rounds, case["sweeps"])
+    return neural_lam_parts.difference(network, peer, torch.randn(2, 2 * CHANNELS, 28, 28))
 
 
 def _compared(arguments, shared, edges):
@@ -122,7 +137,7 @@ def _compared(arguments, shared, edges):
                 ours["peak_mib"] - ours["start_mib"],
                 peer["peak_mib"] - peer["start_mib"] if "peak_mib" in peer else None,
             )
-            yield measure.row(f"peak memory less libraries and graph, {name}", *own, "MiB")
+            yield measure.row(f"peak memory less libraries, graph and weights, {name}", *own, "MiB")
 
 
 def main() -> None:

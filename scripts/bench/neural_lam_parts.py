@@ -87,6 +87,80 @@ class Hierarchical(nn.Module):
         return y.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
 
+def difference(network, peer: Hierarchical, x: torch.Tensor) -> float:
+    """Largest difference of a network's output from the peer's change of the last state, with the peer's weights in both.
+
+    `network`: an `emulator.networks.hierarchical.HierarchicalNetwork` on the same graph, of the same size and sweeps.
+    """
+    theirs = peer.model
+    with torch.no_grad():
+        _give(network, theirs)
+        return float((network(x) - (peer(x) - x.chunk(2, 1)[0])).abs().max())
+
+
+def _give(ours, theirs) -> None:
+    process, levels = ours.process, len(theirs.mesh_embedders)
+    embedded = [(ours.cell_in, theirs.grid_embedder), (ours.node_in, theirs.mesh_embedders[0])]
+    embedded += [(ours.cell_update, theirs.encoding_grid_mlp), (ours.encode.embed, theirs.g2m_embedder)]
+    embedded += [(ours.decode.embed, theirs.m2g_embedder)]
+    embedded += [(node.embed, mlp) for node, mlp in zip(process.nodes, theirs.mesh_embedders[1:], strict=True)]
+    for kind in ("same", "up", "down"):
+        for level, mlp in enumerate(getattr(theirs, f"mesh_{kind}_embedders")):
+            embedded.append((process.edges[f"{kind}_{level}"].embed, mlp))
+    for part, mlp in embedded:
+        _copy((part.first, mlp[0]), (part.second, mlp[2]), (part.norm, mlp[3]))
+    _copy((ours.hidden, theirs.output_map[0]), (ours.out, theirs.output_map[2]))
+    pairs = [(ours.encode.rounds[0], theirs.g2m_gnn), (ours.decode.rounds[0], theirs.m2g_gnn)]
+    steps = [step.layer if hasattr(step, "layer") else step for step in process.steps]
+    between = [*theirs.mesh_init_gnns, *_rounds(theirs, levels), *reversed(theirs.mesh_read_gnns)]
+    for ours_step, theirs_step in [*pairs, *zip(steps, between, strict=True)]:
+        if hasattr(ours_step, "updates"):  # all edges at once
+            for part, mlp in zip(ours_step.messages.values(), theirs_step.edge_mlp.mlps, strict=True):
+                _message(part, mlp)
+            for part, mlp in zip(ours_step.updates, theirs_step.aggr_mlp.mlps, strict=True):
+                _update(part, mlp)
+        else:
+            _message(ours_step, theirs_step.edge_mlp)
+            _update(ours_step, theirs_step.aggr_mlp)
+
+
+def _rounds(theirs, levels: int):
+    """Their interaction networks in the order of the sweeps."""
+    if hasattr(theirs, "processor"):
+        yield from theirs.processor.children()
+        return
+    kinds = theirs.mesh_down_gnns, theirs.mesh_down_same_gnns, theirs.mesh_up_gnns, theirs.mesh_up_same_gnns
+    for down, down_same, up, up_same in zip(*kinds, strict=True):
+        yield down_same[levels - 1]
+        for level in reversed(range(levels - 1)):
+            yield from (down[level], down_same[level])
+        yield up_same[0]
+        for level in range(levels - 1):
+            yield from (up[level], up_same[level + 1])
+
+
+def _message(part, mlp) -> None:
+    for layer, weight in zip(
+        (part.edge_first, part.sender_first, part.receiver_first), mlp[0].weight.chunk(3, 1), strict=True
+    ):
+        layer.weight.copy_(weight)
+    part.receiver_first.bias.copy_(mlp[0].bias)
+    _copy((part.edge_second, mlp[2]), (part.edge_norm, mlp[3]))
+
+
+def _update(part, mlp) -> None:
+    for layer, weight in zip((part.own_first, part.sum_first), mlp[0].weight.chunk(2, 1), strict=True):
+        layer.weight.copy_(weight)
+    part.own_first.bias.copy_(mlp[0].bias)
+    _copy((part.node_second, mlp[2]), (part.node_norm, mlp[3]))
+
+
+def _copy(*layers) -> None:
+    for to, given in layers:
+        to.weight.copy_(given.weight)
+        to.bias.copy_(given.bias)
+
+
 def _ends(edges):
     return torch.stack([torch.as_tensor(edges.senders), torch.as_tensor(edges.receivers)])
 

@@ -34,6 +34,23 @@ def test_a_share_as_large_as_the_regions_area_changes_nothing():
     np.testing.assert_allclose(weight, GAUSSIAN.area, rtol=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_a_field_has_its_share_of_the_cells_where_it_is(share):
+    latitude, longitude = GAUSSIAN.mesh()
+    inside, sea = (latitude > 30) & (latitude < 70) & (longitude <= 90), np.sin(np.radians(longitude)) > 0.3
+    exists = np.stack([np.ones_like(sea), sea, sea & ~inside, sea & inside, np.zeros_like(sea)])
+    weight = with_share(GAUSSIAN, RegionWeight(share=share, box=(30, 70, 0, 90)), exists)
+    assert weight.shape == exists.shape and (weight[~exists] == 0).all()
+    np.testing.assert_allclose((weight * inside).sum((1, 2)), [share, share, 0, 1, 0], rtol=1e-12)
+    np.testing.assert_allclose(weight.sum((1, 2)), [1, 1, 1, 1, 0], rtol=1e-12)
+    for field, cells in zip(weight, exists, strict=True):
+        for part in (cells & inside, cells & ~inside):
+            if part.any():
+                np.testing.assert_allclose(
+                    field[part] / field[part].sum(), GAUSSIAN.area[part] / GAUSSIAN.area[part].sum()
+                )
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch.testing import assert_close
 
 from emulator.data.channels import Layout, More
 from emulator.data.samples import Samples
@@ -11,7 +12,7 @@ from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import EnsembleOptions
 from emulator.forecasting.schedule import Schedule
 from emulator.losses.build import Weighted
-from emulator.losses.options import LossOptions
+from emulator.losses.options import LossOptions, RegionWeight
 from emulator.model.assemble import buffers, input_count, make_step
 from emulator.planet.grid import Grid
 from emulator.store.statistics import STATISTICS
@@ -94,6 +95,20 @@ def made(data, statistics, more=None, network=None, loss="mse"):
     step = make_step(NETWORK | (network or {}), layout, samples.grid, constants, None)
     error = Weighted(samples, statistics, {}).loss(LossOptions.of({"kind": loss}))
     return step, samples, StepLoss(error)
+
+
+def test_a_region_has_its_share_of_the_loss_of_every_field(planet, statistics):
+    """Where fields are: the region's share of the weights of a field would else be that of all its cells."""
+    data = ocean(planet)
+    samples = Samples(data, Layout.of(data, name="the ocean"))
+    region = RegionWeight(share=0.4, box=(0, 60, 100, 280))
+    weights = Weighted(samples, statistics, {}, region=region).error().weights.double()
+    latitude, longitude = map(torch.from_numpy, samples.grid.mesh())
+    inside = (latitude >= 0) & (latitude <= 60) & (longitude >= 100) & (longitude <= 280)
+    exists = weights > 0
+    assert not exists.all() and not torch.equal(exists[0], exists[1])
+    shares = (weights * inside).sum((1, 2)) / weights.sum((1, 2))
+    assert_close(shares, torch.full_like(shares, 0.4), rtol=1e-6, atol=0)
 
 
 UNDER = [np.nan, 0.0, 1e30, "noise", np.inf]

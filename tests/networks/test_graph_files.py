@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from emulator.networks.graph import expect_no_boundary
@@ -16,6 +17,7 @@ from emulator.sphere.mesh import GraphError
 MERCATOR = {"grid_mapping_name": "mercator", "longitude_of_projection_origin": 10.0, "earth_radius": 6371e3}
 GRID = Grid.projected(np.arange(8) * 1e4, np.arange(6)[::-1] * 1e4, MERCATOR)
 BOX = Grid.box(6, 8, (50, 56, -4, 4))
+LARGE = Grid.projected(np.arange(30) * 1e4, np.arange(27)[::-1] * 1e4, MERCATOR)
 
 
 def write(folder, grid, levels, legacy=False, order=None):
@@ -150,15 +152,31 @@ def test_graphs_of_other_grids_and_kinds_are_refused(tmp_path):
 @pytest.mark.skipif(
     importlib.util.find_spec("weather_model_graphs") is None, reason="weather-model-graphs is not installed"
 )
-@pytest.mark.parametrize("kind", ["hierarchical", "graph"])
-def test_graphs_of_weather_model_graphs(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["hierarchical", "graphcast", "keisler"])
+@pytest.mark.parametrize("grid", [LARGE, Grid.box(27, 30, (40, 67, -10, 20))], ids=["projected", "box"])
+def test_graphs_of_weather_model_graphs(tmp_path, kind, grid):
     import weather_model_graphs as wmg
 
-    grid = Grid.projected(np.arange(30) * 1e4, np.arange(27)[::-1] * 1e4, MERCATOR)
-    coords = np.array([(a, b) for a in grid.x for b in grid.y[::-1]])
+    x, y = (grid.x, grid.y) if grid.kind == "projected" else (grid.longitude, grid.latitude)
+    coords = np.random.default_rng(0).permutation([(a, b) for a in x for b in y])
     create = {"hierarchical": wmg.create.archetype.create_oskarsson_hierarchical_graph,
-              "graph": wmg.create.archetype.create_graphcast_graph}[kind]  # fmt: skip
-    graph = create(coords=coords, mesh_node_distance=3e4, return_components=True)
+              "graphcast": wmg.create.archetype.create_graphcast_graph,
+              "keisler": wmg.create.archetype.create_keisler_graph}[kind]  # fmt: skip
+    graph = create(coords=coords, mesh_node_distance=abs(x[1] - x[0]), return_components=True)
     wmg.save.to_torch_tensors_on_disk(graph, str(tmp_path), hierarchical=kind == "hierarchical")
-    net = build(dict(kind=kind, width=16, rounds=1, graph_files=str(tmp_path)), 2, 1, grid)
-    assert net(torch.randn(1, 2, 27, 30)).std() > 0
+    read = read_graph(tmp_path, grid)
+    assert len(read.nodes) == (2 if kind == "hierarchical" else 1)
+    cells = np.stack([a.ravel() for a in np.meshgrid(x, y)], 1)
+    span = np.ptp(cells, axis=0).max()
+    written = np.array([data["pos"] for _, data in graph["m2g"].nodes(data=True) if data["type"] == "mesh"])
+    away = np.linalg.norm(read.nodes[0][:, None] * span - written, axis=-1)
+    assert away.shape[0] == away.shape[1] and max(away.min(0).max(), away.min(1).max()) < 1e-5 * span
+    # cells are where the edges from their nodes lead, in one unit for all edges
+    for edges, sign in ((read.encode, 1), (read.decode, -1)):
+        ends = (edges.senders, edges.receivers)[::sign]
+        apart = cells[ends[0]] - read.nodes[0][ends[1]] * span
+        unit = np.linalg.norm(apart, axis=1).max() / edges.features[:, 0].max()
+        assert_allclose(sign * edges.features[:, 1:] * unit, apart, rtol=0, atol=1e-4 * span)
+    name = "hierarchical" if kind == "hierarchical" else "graph"
+    net = build(dict(kind=name, width=16, rounds=1, graph_files=str(tmp_path)), 2, 1, grid)
+    assert net(torch.randn(1, 2, *grid.shape)).std() > 0

@@ -1,5 +1,9 @@
 """Stores of mllam-data-prep through ingest: the layout written by xarray alone, bit for bit, and maps by their names."""
 
+import importlib.util
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -86,3 +90,111 @@ def test_refusals(tmp_path):
     write(tmp_path / "b.zarr", spatial=("a", "b"))
     with pytest.raises(ValueError, match="x and y, or longitude and latitude.*got none"):
         mllam.opens(str(tmp_path / "b.zarr"), "b.zarr", None)
+
+
+@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning", "ignore:The data type:FutureWarning")
+def test_levels_without_values_are_left_out(tmp_path, caplog):
+    """As the package writes variables on different levels; here with the features before the cells, as it does now."""
+    data = write(tmp_path / "danra.zarr")["state"]
+    raw = xr.open_zarr(tmp_path / "danra.zarr", chunks=None).load().drop_encoding()
+    names = ["t850.0hPa", "t500.0hPa", "u850.0hPa", "u500.0hPa"]
+    values = np.stack([data[..., 0], data[..., 1], data[..., 3], np.full_like(data[..., 0], np.nan)], 1)
+    raw = raw.assign_coords(state_feature=names, state_feature_units=("state_feature", ["K", "K", "m s-1", "m s-1"]))
+    raw["state"] = ("time", "state_feature", "grid_index"), values
+    raw["state__train__mean"] = ("state_feature", np.array([280, 280, 0, np.nan]))
+    raw["state__test__mean"] = ("state_feature", np.array([np.nan, 280, 0, np.nan]))  # some times alone
+    raw.to_zarr(tmp_path / "levels.zarr", zarr_format=2)
+    store = ingested(tmp_path / "levels.zarr", tmp_path / "analysis.zarr", {"level": [850.0]})
+    assert "u500.0hPa of" in caplog.text and "t850.0hPa" not in caplog.text
+    for name, feature in (("temperature", 0), ("u_component_of_wind", 3)):
+        expected = data[..., feature].reshape(6, len(X), len(Y)).transpose(0, 2, 1)[:, ::-1]
+        np.testing.assert_array_equal(store[name].values[:, 0], expected)
+    with pytest.raises(
+        ValueError, match="the same levels for all fields, got 2 for temperature and 1 for u_comp.*select"
+    ):
+        ingested(tmp_path / "levels.zarr", tmp_path / "both.zarr", {})
+
+
+def ingested(path, output, select):
+    source = SourceOptions(str(path), select=select, rename={"swavr0m": "mean_surface_net_short_wave_radiation_flux"})
+    ingest(IngestOptions([source]), output)
+    return open_analysis(output)
+
+
+PACKAGE = """schema_version: v0.6.0
+dataset_version: v0.1.0
+extra:
+  projection:
+    class_name: LambertConformal
+    kwargs:
+      central_longitude: 25.0
+      central_latitude: 56.7
+      standard_parallels: [56.7, 56.7]
+      globe: {semimajor_axis: 6367470.0, semiminor_axis: 6367470.0}
+output:
+  variables:
+    static: [grid_index, static_feature]
+    state: [time, grid_index, state_feature]
+    forcing: [time, grid_index, forcing_feature]
+  coord_ranges: {time: {start: 2019-01-01T00:00, end: 2019-01-03T00:00, step: PT6H}}
+  chunking: {time: 1}
+  splitting:
+    dim: time
+    splits:
+      train:
+        start: 2019-01-01T00:00
+        end: 2019-01-02T00:00
+        compute_statistics: {ops: [mean, std, diff_mean, diff_std], dims: [grid_index, time]}
+      test: {start: 2019-01-02T00:00, end: 2019-01-03T00:00}
+inputs:
+"""
+INPUT = """  {name}:
+    path: {path}
+    dims: [{dims}]
+    variables: {variables}
+    dim_mapping:
+      grid_index: {{method: stack, dims: [x, y]}}
+      {target}_feature: {{method: stack_variables_by_var_name, {how}}}
+{time}    target_output_variable: {target}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mllam_data_prep") is None, reason="mllam-data-prep is not installed")
+def test_a_store_of_the_package_itself(tmp_path):
+    rng, times = np.random.default_rng(0), np.datetime64("2019-01-01", "ns") + np.arange(12) * np.timedelta64(6, "h")
+    sizes = {"time": 12, "pressure": 2, "y": len(Y), "x": len(X)}
+    fields = {"t": ("K", 280), "u": ("m s-1", 0), "t2m": ("K", 285), "swavr0m": ("W m**-2", 100), "lsm": ("1", 0.5)}
+    dims = {"t": tuple(sizes), "u": tuple(sizes), "lsm": ("y", "x")}
+    made = xr.Dataset(
+        coords={"time": times, "pressure": ("pressure", [500.0, 850.0], {"units": "hPa"}), "x": X, "y": Y}
+    )
+    for name, (units, mean) in fields.items():
+        own = dims.get(name, ("time", "y", "x"))
+        values = mean + 0.1 * rng.normal(size=[sizes[d] for d in own])
+        made[name] = own, values.astype("f4"), {"units": units, "long_name": name}
+    made.to_netcdf(tmp_path / "fields.nc")
+    both, one = "{pressure: {values: [500, 850], units: hPa}}", "{pressure: {values: [850], units: hPa}}"
+    leveled, plain = 'dims: [pressure], name_format: "{var_name}{pressure}hPa"', 'name_format: "{var_name}"'
+    inputs = [
+        ("levels", "time, x, y, pressure", f"{{t: {both}, u: {one}}}", "state", leveled),
+        ("surface", "time, x, y", "[t2m]", "state", plain),
+        ("radiation", "time, x, y", "[swavr0m]", "forcing", plain),
+        ("land", "x, y", "[lsm]", "static", plain),
+    ]
+    config = PACKAGE
+    for name, along, variables, target, how in inputs:
+        time = "      time: {method: rename, dim: time}\n" if "time" in along else ""
+        more = {"name": name, "dims": along, "variables": variables, "target": target, "how": how, "time": time}
+        config += INPUT.format(path=tmp_path / "fields.nc", **more)
+    (tmp_path / "config.yaml").write_text(config)
+    command = [sys.executable, "-m", "mllam_data_prep", "config.yaml", "--output", "store.zarr"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    store = ingested(tmp_path / "store.zarr", tmp_path / "analysis.zarr", {"level": [850.0]})
+    assert store.sizes["time"] == 9 and grid_of(store).mapping["standard_parallel"] == [56.7, 56.7]
+    names = {"t": "temperature", "u": "u_component_of_wind", "t2m": "2m_temperature", "lsm": "land_sea_mask",
+             "swavr0m": "mean_surface_net_short_wave_radiation_flux"}  # fmt: skip
+    for name, ours in names.items():
+        expected = made[name].isel({d: slice(9) for d in made[name].dims if d == "time"})
+        expected = expected.sel(pressure=[850.0]) if "pressure" in expected.dims else expected
+        np.testing.assert_array_equal(store[ours].values, expected.values[..., ::-1, :])

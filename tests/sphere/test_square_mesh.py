@@ -9,9 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from emulator.planet.grid import Grid
 from emulator.sphere.icosphere import icosphere
 from emulator.sphere.level_graph import icosahedral_levels
-from emulator.sphere.mesh import MeshOptions, build_graph, fine_cells
+from emulator.sphere.mesh import MeshOptions, build_graph
 from emulator.sphere.plane import places, spacing
 from emulator.sphere.square_mesh import SquareOptions, square_graph, square_levels
+from emulator.sphere.stretched import fine_cells
 
 LAMBERT = {
     "grid_mapping_name": "lambert_conformal_conic",
@@ -155,7 +156,7 @@ def test_a_mesh_is_finer_around_the_fine_cells_of_a_stretched_grid_alone():
     lengths = np.linalg.norm(graph.nodes[graph.process.senders] - graph.nodes[graph.process.receivers], axis=1)
     assert lengths.min() < 1.1 * shortest and lengths.max() > 1  # edges of every refinement
     with pytest.raises(ValueError, match="stretched grid.*about as large"):
-        build_graph(coarse.points(*map(np.ravel, coarse.mesh()), np.ones(288)), MeshOptions(2, inside=3))
+        build_graph(coarse, MeshOptions(2, inside=3))
 
 
 def test_refusals():

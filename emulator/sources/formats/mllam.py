@@ -7,6 +7,7 @@ alone: with the package's own example configuration its `diff_std` is that of th
 """
 
 import functools
+import logging
 import re
 
 import numpy as np
@@ -21,6 +22,7 @@ from emulator.sources.formats.zarr import FILES
 from emulator.sources.open import Format, Request, decoding, register
 from emulator.sources.recognise import recognise
 
+log = logging.getLogger(__name__)
 KINDS = ("state", "forcing", "static")
 PLACES = (("x", "y"), ("longitude", "latitude"), ("lon", "lat"))
 LEVEL = re.compile(r"(.+?)_?(\d+(?:\.\d+)?)(hPa)?")
@@ -66,7 +68,7 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
         written = str(attributes.get("created_on"))
         datasets: dict[tuple, dict] = {}
         for kind in kinds:
-            for (name, leveled), parts in _fields(raw, kind).items():
+            for (name, leveled), parts in _fields(raw, kind, path).items():
                 own = {"units": parts[0][2]} if parts[0][2] else {}
                 own |= {"grid_mapping": "crs"} if mapping else {}
                 array = _Field((location, written), raw[kind], [n for n, *_ in parts], leveled, (order, space, places))
@@ -85,19 +87,35 @@ def opens(location: str, path: str, request: Request) -> list[xr.Dataset]:
         return found
 
 
-def _fields(raw: xr.Dataset, kind: str) -> dict[tuple[str, bool], list[tuple[int, float, str]]]:
-    """(Name, whether it has levels) -> (position, level, units) of the features of it, by increasing level."""
+def _fields(raw: xr.Dataset, kind: str, path: str) -> dict[tuple[str, bool], list[tuple[int, float, str]]]:
+    """(Name, whether it has levels) -> (position, level, units) of the features of it, by increasing level.
+
+    Where a source's variables are on different levels, the package writes all of them on all levels: those without a value
+    are left out.
+    """
     names = [str(name) for name in raw[f"{kind}_feature"].values]
+    empty = _without_values(raw, kind)
+    if empty.any():
+        left_out = ", ".join(name for name, none in zip(names, empty, strict=True) if none)
+        log.warning("%s of %s are left out: they have no value at any time that the store has means of", left_out, path)
     units = raw.coords.get(f"{kind}_feature_units")
     units = [""] * len(names) if units is None else [str(unit) for unit in units.values]
     found: dict[tuple[str, bool], list] = {}
     for number, (name, unit) in enumerate(zip(names, units, strict=True)):
+        if empty[number]:
+            continue
         match = LEVEL.fullmatch(name)
         known = match and not recognise(name, {}, None) and recognise(match[1], {}, "level")
         leveled = bool(match and (match[3] or known))
         key, level = (match[1], float(match[2])) if leveled else (name, 0.0)
         found.setdefault((key, leveled), []).append((number, level, unit))
     return {key: sorted(parts, key=lambda part: part[1]) for key, parts in found.items()}
+
+
+def _without_values(raw: xr.Dataset, kind: str) -> np.ndarray:
+    """Which features have no value, `(feature,)` boolean: those whose mean, of the values there are, is none in any split."""
+    means = [raw[name].values for name in raw if re.fullmatch(f"{kind}__.+__mean", str(name))]
+    return np.isnan(means).all(0) if means else np.zeros(raw.sizes[f"{kind}_feature"], bool)
 
 
 def _places(raw: xr.Dataset, path: str):
