@@ -25,6 +25,12 @@ NAMES, LEVELS = ("temperature", "surface_pressure"), (2, 0)
 OUTSIDE, INSIDE = Border(NAMES, LEVELS, 2), Border(NAMES, LEVELS, 2, "inside")
 DOMAIN = grid_of(box(globe(2)))
 STEPS = 3
+WINDOWED = {
+    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
+    "wxformer": dict(kind="wxformer", widths=(8, 16), depths=(1, 1), strides=(2, 2), stencils=(2, 4), far=(2, 3))
+    | dict(near=3, head_width=4),
+    "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4], window=[2, 2, 2]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +183,27 @@ def test_what_passes_the_boundary_matters_and_a_frame_inside_is_prescribed_bit_f
     truth = box(whole)["temperature"].values[at : at + STEPS + 1]
     np.testing.assert_array_equal(found["temperature"].values[0][..., frame], truth[..., frame])
     np.testing.assert_array_equal(warmer[1:][..., frame], (truth[1:] + np.float32(2))[..., frame])
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_a_windowed_transformer_is_trained_with_a_boundary_and_keeps_its_frame(tmp_path, kind):
+    driving, store = stores(tmp_path)
+    em.statistics(store, tmp_path / "statistics.nc")
+    em.train(
+        store,
+        tmp_path / "statistics.nc",
+        tmp_path / "out",
+        network=WINDOWED[kind],
+        boundary={"store": driving, "width": 2, "place": "inside"},
+        conservation={"kind": "none"},
+        phases=[{"updates": 2, "batch_size": 2, "rollout_steps": 2}],
+    )
+    init = "2001-01-03T06"
+    found = em.forecast(tmp_path / "out" / "checkpoint", store, init, lead="12 hours")["temperature"].values[0]
+    truth = open_analysis(store)["temperature"].sel(time=slice(init, "2001-01-03T18")).values
+    frame = ~Frame.of(DOMAIN, 2, inside=True).interior
+    np.testing.assert_array_equal(found[..., frame], truth[..., frame])
+    assert np.abs(found[1:] - truth[:1])[..., ~frame].max() > 0 and np.isfinite(found).all()
 
 
 def test_a_rollout_that_starts_again_has_the_same_bits(trained):
