@@ -77,7 +77,7 @@ def forecast(
       diffusion: of small scales, such as `{"hours": 40, "degree": 31}`, for long runs; None: none.
       offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
       boundary: of a limited area the path of driving data, an analysis or forecasts, or `{"checkpoint": PATH, "store": PATH}`
-        for a global emulator that runs beside; None: the analysis that it was trained with.
+        for a global emulator that runs beside, each with `nudging` or without; None: the analysis that it was trained with.
 
     Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
 

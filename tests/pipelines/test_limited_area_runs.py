@@ -199,6 +199,17 @@ def test_the_check_refuses_processes_that_share_a_state_and_long_runs(world, tra
     assert ("boundary" in text) and ("long run" in text or "process" in text), text
 
 
+@pytest.mark.parametrize("length", [6000, 100])
+def test_the_check_takes_nudging_and_refuses_a_length_that_the_domain_has_no_waves_of(world, trained, capsys, length):
+    """With a global emulator beside too, whose forecasts do not exist yet."""
+    arguments, output = beside(world, trained, "nudged")
+    asked = f"rollout.boundary.nudging={{length_km: {length}, hours: 6}}"
+    assert (main([*arguments, asked, "--check"]) == 0) == (length == 6000)
+    text = " ".join(capsys.readouterr().err.split())
+    assert ("Expected nudging.length_km above" in text) == (length == 100)
+    assert not output.exists() and not output.with_name("nudged-driving.zarr").exists()
+
+
 DRIVING = {
     "a variable": (lambda d: d.drop_vars("temperature"), "Expected temperature at the boundary"),
     "cells": (lambda d: d.isel(latitude=slice(2, 14), longitude=slice(7, 20)), "that cover the boundary"),
