@@ -17,6 +17,7 @@ from emulator.exports.export import check_formats
 from emulator.forecasting.driving import Forecasts, check_driving, driven
 from emulator.forecasting.ensembles import check_ensemble
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.nudging import NudgedBy, nudged_by
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import DiffusionOptions, DrivingOptions, EnsembleOptions, ThinOptions, ocean_options
 from emulator.forecasting.pressure import check_pressures
@@ -93,12 +94,12 @@ def _rollout(config: RolloutConfig, part: tuple[int, int] | None, device: torch.
             f"Expected one process with a global emulator at the boundary, got {share[1]}; roll that emulator out first and "
             "give its store as rollout.boundary.store"
         )
-    boundary, told = boundary_of(config, first, dataset, Forecasts(inits, step, steps))
+    boundary, nudged, told = boundary_of(config, first, dataset, Forecasts(inits, step, steps))
 
     def made(steppers: Sequence[Stepper], output: Path, ensemble=None, offsets: Mapping = config.offsets) -> Forecaster:
         sea = sea_of(config, steppers[0].at(1), dataset, length, ensemble, output)
         how = ensemble, length, config.climatology, sea, offsets
-        return Forecaster(steppers, dataset, config.batch_size, *how).driven_by(boundary)
+        return Forecaster(steppers, dataset, config.batch_size, *how).driven_by(boundary, nudged)
 
     climates = {config.output: config.offsets}
     climates |= {store: config.scenarios[name].offsets for name, store in config.scenario_stores.items()}
@@ -159,17 +160,21 @@ def sea_of(
 
 def boundary_of(
     config: RolloutConfig, model: Stepper, dataset: xr.Dataset, forecasts: Forecasts, check_only: bool = False
-) -> tuple[Boundary | None, dict]:
-    """Driving data of a limited area, as far as the forecasts go; see `driven`. `check_only`: nothing is made for them."""
+) -> tuple[Boundary | None, NudgedBy | None, dict]:
+    """Driving data of a limited area, as far as the forecasts go, and what of them nudges states; see `driven`.
+
+    `check_only`: nothing is made for them.
+    """
     asked = config.boundary and DrivingOptions.of(config.boundary.model_dump())
     if model.layout.border is not None and (config.long_run_days or config.long_run_lead):
         raise ValueError(
             "Expected no long run of a limited area with a boundary, whose driving data do not go on; set long_run_days: 0"
         )
     if check_only:
-        check_driving(asked, model, grid_of(dataset), forecasts)
-        return None, {}
-    return driven(asked, model, grid_of(dataset), forecasts, config.output)
+        boundary, told = check_driving(asked, model, grid_of(dataset), forecasts), {}
+    else:
+        boundary, told = driven(asked, model, grid_of(dataset), forecasts, config.output)
+    return boundary, nudged_by(asked, model, boundary, forecasts.step.seconds), told
 
 
 def _check_weights(config: RolloutConfig) -> None:

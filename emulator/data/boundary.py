@@ -5,6 +5,7 @@ the one from the same initial time, at the same leads. In space they are interpo
 a list of points the nearest), in time linearly where their step is longer.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -69,6 +70,21 @@ class Boundary:
                 self._refuse_standing_still(run, init, begin, end, last)
             rows.append(np.concatenate([first, last]))
         return torch.from_numpy(np.stack(rows))
+
+    def over_domain(self, names: Sequence[str]) -> "Boundary":
+        """The same driving data, some of their variables, at the cells of the domain, not of the frame: `at` gives them."""
+        inner, levels = copy.copy(self), dict(zip(self.channels.names, self.channels.levels, strict=True))
+        inner.channels = Channels(tuple(names), tuple(levels[name] for name in names))
+        inner._corners, inner._memory = self._to(self.frame.domain), OrderedDict()
+        return inner
+
+    def at(self, inits: Sequence, moments: Sequence) -> Tensor:
+        """The states at moments of forecasts from initial times, `(moment, channel, point)`, physical units.
+
+        Raises `ValueError` for a time that is not there.
+        """
+        pairs = zip(inits, moments, strict=True)
+        return torch.from_numpy(np.stack([self._state(self._run_of(init), init, moment) for init, moment in pairs]))
 
     def scale(self, times: np.ndarray) -> Normalizer:
         """Normalisation of what a step is given by the driving data's own mean and spread, over the domain and its frame.

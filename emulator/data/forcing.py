@@ -34,6 +34,7 @@ class StepInputs(NamedTuple):
       reference: climatology of the state at the end of the step, `(batch, channel, *space)`, where a network starts from it.
       ocean: what an ocean that the step is coupled with is given of its own, where there is one.
       boundary: of a limited area the state outside at the start and the end of the step, `(batch, 2 * channel, point)`.
+      driving: of a limited area that is nudged the driving state over it at the end of the step, `(batch, channel, *space)`.
     """
 
     forcing: Tensor
@@ -43,6 +44,7 @@ class StepInputs(NamedTuple):
     reference: Tensor | None = None
     ocean: "StepInputs | None" = None
     boundary: Tensor | None = None
+    driving: Tensor | None = None
 
     def to(self, device: torch.device) -> "StepInputs":
         """On a device, which is not waited for."""
@@ -62,7 +64,7 @@ class StepInputs(NamedTuple):
 
     def more(self) -> "dict[str, Tensor | float | StepInputs]":
         """What not every stepper takes, by the name under which it is called with it."""
-        names = ("length", "reference", "ocean", "boundary")
+        names = ("length", "reference", "ocean", "boundary", "driving")
         return {n: value for n in names if (value := getattr(self, n)) is not None}
 
 

@@ -83,6 +83,7 @@ def driven(
         "grid": boundary.grid.describe(),
         "delay_hours": options.delay_hours,
     }
+    record |= {"nudging": dataclasses.asdict(options.nudging)} if options.nudging else {}
     return boundary, {"boundary": json.dumps(record, sort_keys=True)}
 
 
@@ -94,14 +95,19 @@ def _told(dataset: xr.Dataset, path: Path) -> str:
     return fingerprint("driving", str(path), str(dict(dataset.sizes)), *ends)
 
 
-def check_driving(options: DrivingOptions | None, model: Stepper, domain: Grid, forecasts: Forecasts) -> None:
-    """Raises `ValueError` as `driven` does, without the forecasts of a global emulator, which take as long as others do."""
+def check_driving(
+    options: DrivingOptions | None, model: Stepper, domain: Grid, forecasts: Forecasts
+) -> Boundary | None:
+    """Raises `ValueError` as `driven` does, without the forecasts of a global emulator, which take as long as others do.
+
+    Gives the driving data, in place of such forecasts the analysis that they start from.
+    """
     if options is None or options.checkpoint is None or model.layout.border is None:
-        driven(options, model, domain, forecasts)
-        return
+        return driven(options, model, domain, forecasts)[0]
     if options.delay_hours:
         _refuse_delay(options)
     _Beside.of(options, model, domain, forecasts)
+    return Boundary(open_analysis(options.store), model.layout.border, domain, options.store)
 
 
 def _refuse_delay(options: DrivingOptions) -> NoReturn:

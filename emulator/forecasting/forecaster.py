@@ -17,12 +17,14 @@ from emulator.data.trained_range import TrainedRange
 from emulator.forecasting.blocks import Block, Entry, Naming
 from emulator.forecasting.ensembles import InitialStates, space_of
 from emulator.forecasting.leads import Lead, joined
+from emulator.forecasting.nudging import NudgedBy
 from emulator.forecasting.options import EnsembleOptions, check_sea
 from emulator.forecasting.position import Position
 from emulator.forecasting.schedule import Schedule
 from emulator.forecasting.sea import Sea
 from emulator.model.coupled import SEA_TEMPERATURE, Coupled, check_single_steps
 from emulator.model.noise import forecast_key
+from emulator.model.nudging import Nudged
 from emulator.model.rollout import rollout
 from emulator.model.stepper import Carry, Stepper, newest
 from emulator.parallel.host_copies import HostCopies, to_device
@@ -64,7 +66,7 @@ class Forecaster:
         check_sea(sea, offsets or {})
         if sea is not None:
             check_single_steps(models)
-        self.sea, self.boundary = sea, None
+        self.sea, self.boundary, self.nudged = sea, None, None
         self.models, self.dataset, self.batch_size, self.ensemble = list(models), dataset, batch_size, ensemble
         self.step = self.models[0].at(1)
         layout = self.step.layout
@@ -84,8 +86,8 @@ class Forecaster:
         self._records: set[str] = set()  # names that the conservation scheme records, once a step has been taken
         self._initial = InitialStates(self.step, self.forcing.dataset, self.forcing, batch_size, ensemble)
 
-    def driven_by(self, boundary: Boundary | None) -> "Forecaster":
-        """Itself, with driving data at the boundary of a limited area; None: without.
+    def driven_by(self, boundary: Boundary | None, nudged: NudgedBy | None = None) -> "Forecaster":
+        """Itself, with driving data at the boundary of a limited area, that may nudge states too; None: without.
 
         Raises `ValueError` where the models need some and there are none, and for members that are made by forecasts.
         """
@@ -96,7 +98,7 @@ class Forecaster:
                 f"Expected an ensemble of kind none or noise for a limited area with a boundary, got {self.ensemble.kind}, "
                 "whose members come from forecasts before the initial time"
             )
-        self.boundary = boundary
+        self.boundary, self.nudged = boundary, nudged
         return self
 
     def give_rows(self, of: Callable[[int], np.ndarray] | None) -> None:
@@ -242,6 +244,7 @@ class Forecaster:
         """The results of a batch of rows from a position on."""
         model = self.models[(int(row[0]) % self.members) % len(self.models)]
         state, anchor = to_device(start.states[batch], self.step.device), start.anchor(batch, self.step.device)
+        model = model if self.nudged is None else Nudged(model, self.nudged.nudging)
         if self.sea is not None:
             if isinstance(anchor, Carry) and anchor.anchor is None:
                 anchor = dataclasses.replace(anchor, anchor=model.anchor(state))
@@ -256,6 +259,8 @@ class Forecaster:
         if self.boundary is not None:
             begins, ends = ([self.forcing.later(time, n) for time in times] for n in (number - 1, number))
             given = given._replace(boundary=self.boundary.given(times, begins, ends))
+            if self.nudged is not None:
+                given = given._replace(driving=self.nudged.at(times, ends))
         if self.members > 1:
             given = given.rows(torch.arange(len(times)).repeat_interleave(self.members))
         return given.to(self.step.device)

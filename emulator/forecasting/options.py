@@ -90,6 +90,17 @@ class OceanNetworkOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class NudgingOptions(Options):
+    """Spectral nudging: large scales inside a limited area are drawn to the driving ones (`emulator.model.nudging`)."""
+
+    length_km: float = option(about="of the shortest wave that is drawn; waves below it are the domain's own", above=0)
+    hours: float = option(about="in which a departure falls to 1/e; 0: it is taken off whole at every step", minimum=0)
+    variables: tuple[str, ...] | None = option(
+        None, "which; None: those of the boundary that the state has on the same levels"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class DrivingOptions(Options):
     """Driving data at the boundary of a limited area (docs/limited_area.md)."""
 
@@ -99,6 +110,9 @@ class DrivingOptions(Options):
     checkpoint: Path | None = option(None, "a global emulator that runs beside, from the same initial times")
     delay_hours: float = option(
         0.0, "of stored forecasts: how long before the forecasts that they drive they start", minimum=0
+    )
+    nudging: NudgingOptions | None = option(
+        None, "large scales inside the domain are drawn to the driving data too", new=True
     )
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from emulator.data.channels import Layout
 from emulator.forecasting.driving import Forecasts, driven
 from emulator.forecasting.forecaster import Forecaster
+from emulator.forecasting.nudging import nudged_by
 from emulator.forecasting.oceans import make_sea
 from emulator.forecasting.options import (
     DiffusionOptions,
@@ -76,7 +77,7 @@ def forecast(
       diffusion: of small scales, such as `{"hours": 40, "degree": 31}`, for long runs; None: none.
       offsets: by variable of the forcing, in its units, what is added to it everywhere and always.
       boundary: of a limited area the path of driving data, an analysis or forecasts, or `{"checkpoint": PATH, "store": PATH}`
-        for a global emulator that runs beside; None: the analysis that it was trained with.
+        for a global emulator that runs beside, each with `nudging` or without; None: the analysis that it was trained with.
 
     Over eight parameters, all but four by name alone: a notebook is to find each where it looks for it.
 
@@ -108,7 +109,7 @@ def forecast(
     driving = DrivingOptions.of(boundary) if isinstance(boundary, Mapping) else boundary
     forecasts = Forecasts(times, forecaster.forcing.step, steps)
     outside, told = driven(driving, models.first, forecaster.forcing.grid, forecasts, output and Path(output))
-    forecaster.driven_by(outside)
+    forecaster.driven_by(outside, nudged_by(driving, models.first, outside, forecasts.step.seconds))
     attributes |= told
     if output is None:
         return in_memory(forecaster, times, schedule, attributes, thin)

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from emulator.networks.conditions import NoiseOptions, noise_count, scalar_count
-from emulator.networks.edges import Edges
+from emulator.networks.edges import edges_of
 from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.latent_levels import LEADS, YEAR, Decoder, Encoder, patch_codes
 from emulator.networks.map_layers import Patches
 from emulator.networks.map_network import GridNetwork
-from emulator.networks.registry import expect_global, network
+from emulator.networks.registry import network
 from emulator.networks.signature import Signature
 from emulator.networks.swin3d import AdaptiveNorm, Stages, SwinDesign, Tokens, make_stages, run_stages
 from emulator.options import Options, option
@@ -60,24 +60,24 @@ class AuroraOptions(Options):
             raise ValueError(f"Expected an embed_dim in a multiple of 4 and of {heads} heads, got {self.embed_dim}")
 
 
-@network("aurora", AuroraOptions, regions=(), bands=True, signature=True)
+@network("aurora", AuroraOptions, regions=("box", "projected"), bands=True, signature=True)
 def build(
     options: AuroraOptions, inputs: int, outputs: int, grid: Grid, space: Space, signature: Signature
 ) -> "Aurora":
-    expect_global(grid, "gaussian", "equiangular", "regular")
     return Aurora(signature, grid, options, space)
 
 
 class Aurora(GridNetwork):
-    """Aurora's network on a global latitude-longitude grid.
+    """Aurora's network on a global latitude-longitude grid, a box of one, or a map.
 
     Args:
       signature: what the channels are. Those with levels share tokens of their level, all others those of the surface, but
         for the length of the step and the day of the year, which are encoded by themselves.
-      grid: rows that patches do not divide are filled up by what lies beyond the poles.
+      grid: rows that patches do not divide are filled up by what lies beyond the poles; of a region rows and columns by its
+        border again.
       options: size and design. space: processes that hold a state together, each a band of rows.
-    Raises `ValueError` for longitudes that patches do not divide, a grid of too few patches, heads that do not divide their
-    width, and inputs that all have levels.
+    Raises `ValueError` for longitudes around the globe that patches do not divide, a grid of too few patches, heads that do
+    not divide their width, and inputs that all have levels.
 
     No parameter depends on the grid, on the levels or on their number, and those of a variable have its name.
     """
@@ -86,13 +86,14 @@ class Aurora(GridNetwork):
         options, (nlat, nlon) = options or AuroraOptions(), grid.shape
         band, width, patch = space.band(nlat), options.embed_dim, options.patch
         super().__init__(len(signature.inputs), len(signature.outputs), (band.stop - band.start, nlon), options)
-        self.whole = Patches(grid.shape, patch, Edges(grid.has_poles), turn=False, space=space)
+        edges = edges_of(grid)
+        self.whole = Patches(grid.shape, patch, edges, turn=False, space=space)
         patches = Tokens.of((1, *(count // patch for count in self.whole.padded)), space)
         self.hours, self.length, self.clock = signature.hours or UNKNOWN, *_times(signature)
         own = {self.length, *(self.clock or ())}
         fields = [None if n in own else channel for n, channel in enumerate(signature.inputs)]
         self.columns, own = patches.shape[2], slice(*(patches.shape[2] * n for n in patches.bounds[space.rank :][:2]))
-        codes = [code[own] for code in patch_codes(grid, patch, self.whole.rows[0], width)]
+        codes = [code[own] for code in patch_codes(grid, patch, (self.whole.rows, self.whole.columns), width)]
         reader = options.perceiver_heads, options.perceiver_depth
         latents = options.latent_levels
         self.encoder = Encoder(
@@ -104,7 +105,7 @@ class Aurora(GridNetwork):
         design = SwinDesign(options.window, width, options.mlp_ratio, noise, options.checkpointing)
         depths = options.depths, options.up_depths
         stages = make_stages(
-            width, (latents, *patches.shape[1:]), depths, options.heads, design, options.drop_path, space
+            width, (latents, *patches.shape[1:]), depths, options.heads, design, options.drop_path, space, edges
         )
         self.down, self.merge, self.split, self.up = stages
         self.decoder = Decoder(signature.outputs, patch, 2 * width, latents, (*reader, options.decoder_mlp_ratio))

@@ -1,11 +1,13 @@
 """A network on maps made one of a limited area: the domain and the frame around it are put together as one map.
 
 In the frame the channels of the state hold that of the air outside at the start of the step, all others those of the nearest
-cell of the domain; further channels hold the state outside at the end of the step, and a mask of the frame, both 0 in the
-domain. What comes out is cut to the domain, so that cells of the frame are seen and never predicted.
+cell of the domain; further channels hold the state outside at the end of the step, at its start what the state of the domain
+has no channels for, and a mask of the frame, all 0 in the domain. What comes out is cut to the domain, so that cells of the
+frame are seen and never predicted.
 """
 
 import dataclasses
+from collections import Counter
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +24,7 @@ class FramedInputs:
 
     Attributes:
       state: for every channel of the boundary at one time that of the input which is the same variable and level, newest
-        time; -1 for none.
+        time; -1 for none, and where the variable has another number of levels.
       inputs: channels of the domain's map. count: channels of the boundary at one time.
     """
 
@@ -33,7 +35,9 @@ class FramedInputs:
     def of(cls, signature: Signature, border: Border) -> "FramedInputs":
         """By what the channels are."""
         known = {(c.name, c.level): n for n, c in enumerate(signature.inputs) if c.role == "state" and not c.time}
-        found = [known.get((channel.name, channel.level), -1) for channel in boundary_channels(border)]
+        levels = Counter(name for name, _ in known)
+        alike = {n for n, count in zip(border.names, border.levels, strict=True) if levels[n] == max(1, count)}
+        found = [known.get((c.name, c.level), -1) if c.name in alike else -1 for c in boundary_channels(border)]
         return cls(tuple(found), len(signature.inputs))
 
     @property
@@ -50,8 +54,16 @@ def boundary_channels(border: Border) -> list[Channel]:
 
 
 def widened(signature: Signature, border: Border) -> Signature:
-    """What the channels of the network inside are: the domain's, the state outside at the end of the step, the mask."""
-    more = *boundary_channels(border), Channel("frame", "mask")
+    """What the channels of the network inside are: the domain's, the state outside at the end of the step, at its start what
+    the state has no channels for, and the mask.
+
+    The state outside has names of its own: a network that treats channels by variable is to take it for another one.
+    """
+    found, inputs = FramedInputs.of(signature, border).state, signature.inputs
+    pairs = list(zip(boundary_channels(border), found, strict=True))
+    end = [dataclasses.replace(c, name=f"{c.name}@boundary", at=inputs[n].at if n >= 0 else None) for c, n in pairs]
+    start = [dataclasses.replace(c, name=f"{c.name}@boundary_start") for c, n in pairs if n < 0]
+    more = *end, *start, Channel("frame", "mask")
     return dataclasses.replace(signature, inputs=(*signature.inputs, *more))
 
 
@@ -74,10 +86,12 @@ class Framed(nn.Module):
         mask = torch.zeros(self.shape)
         mask.view(-1)[frame.index] = 1
         known = [n for n, channel in enumerate(inputs.state) if channel >= 0]
+        others = [n for n, channel in enumerate(inputs.state) if channel < 0]
         for name, values in {
             "place": torch.as_tensor(frame.index),
             "mask": mask,
             "known": torch.tensor(known, dtype=torch.long),
+            "others": torch.tensor(others, dtype=torch.long),
             "into": torch.tensor([inputs.state[n] for n in known], dtype=torch.long),
         }.items():
             self.register_buffer(name, values, persistent=False)
@@ -89,10 +103,10 @@ class Framed(nn.Module):
         flat = whole.flatten(2)
         at = self.into[:, None], self.place[None]
         flat[:, at[0], at[1]] = start[:, self.known]
-        later = x.new_zeros(len(x), self.inputs.count, flat.shape[2])
-        later[:, :, self.place] = end
+        outside = x.new_zeros(len(x), self.inputs.count + len(self.others), flat.shape[2])
+        outside[:, :, self.place] = torch.cat([end, start[:, self.others]], 1)
         mask = self.mask.to(x.dtype).expand(len(x), 1, *self.shape)
-        together = torch.cat([whole, later.view(len(x), -1, *self.shape), mask], 1)
+        together = torch.cat([whole, outside.view(len(x), -1, *self.shape), mask], 1)
         if noise is not None:
             more["noise"] = self._wider(noise)
         return self.network(together, **more)[..., self.rows, self.columns]

@@ -142,22 +142,40 @@ class Decoder(nn.Module):
         return [weight for part in heads for weight in part.weights.values()]
 
 
-def patch_codes(grid: Grid, patch: int, above: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def patch_codes(
+    grid: Grid, patch: int, more: tuple[tuple[int, int], tuple[int, int]], width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Expansions of the place and of the size of every patch, `(patch, width)` float64 each.
 
     Args:
-      above: rows beyond the north pole that fill up the first patches; as many as then lack are beyond the south pole.
+      more: rows that fill up the first and the last patches, those beyond the poles or the border of a region again, and
+        columns likewise.
 
     Longitudes are expanded in harmonics of the circle. A patch's size is the root of its area in km.
     """
-    first, (nlat, nlon) = int(grid.has_poles), grid.shape
-    rows = np.pad(np.arange(nlat), (above, -(nlat + above) % patch), mode="reflect" if first else "symmetric")
-    latitude = grid.latitude[rows].reshape(-1, patch).mean(1)
-    longitude = grid.longitude.reshape(-1, patch).mean(1)
-    area = grid.area[rows].reshape(-1, patch, nlon // patch, patch).sum((1, 3)).ravel()
+    latitude, longitude, area = _patched(grid, patch, more)
     size = np.sqrt(4 * np.pi * area) * ERA5.earth_radius / 1e3
-    shape = len(latitude), len(longitude), width // 2
-    north = expand(torch.from_numpy(latitude), wavelengths(*ANGLES, width // 4, "cpu"))[:, None].expand(shape)
-    east = expand(torch.from_numpy(longitude), harmonics(ANGLES[0], 360.0, width // 4, "cpu")).expand(shape)
-    sizes = expand(torch.from_numpy(size), wavelengths(*SIZES, width // 2, "cpu"))
-    return torch.cat([north, east], -1).flatten(0, 1), sizes
+    north = expand(torch.from_numpy(latitude), wavelengths(*ANGLES, width // 4, "cpu"))
+    east = expand(torch.from_numpy(longitude), harmonics(ANGLES[0], 360.0, width // 4, "cpu"))
+    shape = (*area.shape, width // 2)
+    sizes = expand(torch.from_numpy(size.ravel()), wavelengths(*SIZES, width // 2, "cpu"))
+    return torch.cat([north.expand(shape), east.expand(shape)], -1).flatten(0, 1), sizes
+
+
+def _patched(grid: Grid, patch: int, more) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latitude and longitude in the middle of every patch, and its area, each `(row, column)` or broadcast to that."""
+
+    def cells(values):
+        """`(row, cell, column, cell)` of patches."""
+        return values.reshape(values.shape[0] // patch, patch, values.shape[1] // patch, patch)
+
+    if grid.is_global():
+        rows = np.pad(np.arange(grid.shape[0]), more[0], mode="reflect" if grid.has_poles else "symmetric")
+        latitude = grid.latitude[rows].reshape(-1, patch).mean(1)
+        longitude = grid.longitude.reshape(-1, patch).mean(1)
+        return latitude[:, None], longitude[None], cells(grid.area[rows]).sum((1, 3))
+    north, east = (np.radians(np.pad(angle, more, mode="edge")) for angle in grid.mesh())
+    directions = np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)
+    x, y, z = (cells(part).sum((1, 3)) for part in directions)  # a mean of longitudes would not do across Greenwich
+    latitude, longitude = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x)) % 360
+    return latitude, longitude, cells(np.pad(grid.area, more, mode="edge")).sum((1, 3))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from emulator.networks.attention import attention
 from emulator.networks.conditions import NoiseModulation
 from emulator.networks.dropout import DropPath
-from emulator.networks.edges import SPHERE
+from emulator.networks.edges import SPHERE, Edges
 from emulator.networks.halos import Rows
 from emulator.networks.layers import MLP, Linear
 from emulator.networks.windows3d import Size, Windows
@@ -99,7 +99,8 @@ class Stage(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"Expected a width in a multiple of {heads} heads, got {width}")
-        windows = [Windows(tokens.shape, design.window, n, tokens.space, tokens.bounds) for n in (False, True)]
+        held = tokens.space, tokens.bounds, tokens.edges
+        windows = [Windows(tokens.shape, design.window, shifted, *held) for shifted in (False, True)]
         self.blocks = nn.ModuleList(
             Block(width, heads, windows[n % 2], design, drop) for n, drop in enumerate(drop_paths)
         )
@@ -120,16 +121,18 @@ class Tokens(NamedTuple):
 
     Attributes:
       shape: all levels, rows and columns. space: the processes. bounds: of their bands of rows, `(size + 1,)`.
+      edges: what lies beyond the first and last of them.
     """
 
     shape: Size
     space: Space
     bounds: tuple[int, ...]
+    edges: Edges
 
     @classmethod
-    def of(cls, shape: Size, space: Space = ALONE) -> "Tokens":
+    def of(cls, shape: Size, space: Space = ALONE, edges: Edges = SPHERE) -> "Tokens":
         """Shared out evenly."""
-        return cls(shape, space, space.bounds(shape[1]))
+        return cls(shape, space, space.bounds(shape[1]), edges)
 
     @property
     def own(self) -> Size:
@@ -141,11 +144,11 @@ class Tokens(NamedTuple):
         """Those of the next stage, whose rows are where the first of their two is."""
         levels, rows, columns = self.shape
         bounds = tuple(-(-bound // 2) for bound in self.bounds)
-        return Tokens((levels, -(-rows // 2), -(-columns // 2)), self.space, bounds)
+        return Tokens((levels, -(-rows // 2), -(-columns // 2)), self.space, bounds, self.edges)
 
     def rows(self, wanted: Sequence[range]) -> Rows | None:
         """What fetches tokens of those rows for every rank; None where each has its own."""
-        rows = Rows(self.space, self.bounds, wanted, SPHERE)
+        rows = Rows(self.space, self.bounds, wanted, self.edges)
         return None if rows.as_they_are else rows
 
 
@@ -162,11 +165,13 @@ class Merging(nn.Module):
     """Two by two tokens to one of twice the channels.
 
     The row that an odd number lacks is the last one half a turn on, which lies beyond the pole; the column is the first one.
+    On a region the last ones are repeated.
     """
 
     def __init__(self, width: int, tokens: Tokens):
         super().__init__()
         self.own, self.odd = tokens.own, tokens.shape[2] % 2
+        self.after = slice(0, 1) if tokens.edges.round else slice(-1, None)  # the column that an odd number lacks
         pairs = itertools.pairwise(tokens.halved().bounds)
         self.rows = tokens.rows([range(2 * start, 2 * stop) for start, stop in pairs])
         self.norm = nn.LayerNorm(4 * width)
@@ -184,7 +189,7 @@ class Merging(nn.Module):
         """`(batch, level, row / 2, column / 2, 4, channel)`, of the four those of the northern row first."""
         x = with_rows(x, self.own, self.rows)
         if self.odd:
-            x = torch.cat([x, x[:, :, :, :1]], 3)
+            x = torch.cat([x, x[:, :, :, self.after]], 3)
         x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
         return x.transpose(3, 4).flatten(4, 5)
 
@@ -227,6 +232,7 @@ def make_stages(
     design: SwinDesign,
     drop_path: float = 0.0,
     space: Space = ALONE,
+    edges: Edges = SPHERE,
 ) -> Stages:
     """Stages down to coarser tokens and up again.
 
@@ -234,7 +240,7 @@ def make_stages(
       width: of the first stage; it doubles from stage to stage. shape: tokens of the first stage.
       depths: blocks of the stages on the way down, and on the way up from the coarsest. heads: on the way down.
       drop_path: probability that the last block of either way is left out; it rises linearly.
-      space: the processes that hold the tokens together.
+      space: the processes that hold the tokens together. edges: what lies beyond them.
     Raises `ValueError` for fewer than two stages, too few tokens or rows for the processes, and heads that do not divide a
     width.
     """
@@ -243,7 +249,7 @@ def make_stages(
         raise ValueError(
             f"Expected blocks and heads of 2 stages or more, as many down as up, got {down}, {up}, {heads}"
         )
-    tokens = [Tokens.of(shape, space)]
+    tokens = [Tokens.of(shape, space, edges)]
     for _ in down[1:]:
         if min(tokens[-1].shape[1:]) < 2:
             raise ValueError(f"Expected {len(down) - 1} halvings of the patches, got {shape[1]} x {shape[2]} of them")

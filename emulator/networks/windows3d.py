@@ -1,7 +1,8 @@
 """Windows of levels, rows and columns of tokens on the sphere, between whose tokens attention passes (Swin; Liu et al. 2021).
 
 Columns go round. What a shift brings together from the bottom and the top level, or from both poles, is kept apart, as in
-Aurora; so are the rows that fill up the last windows. The columns that do so are the first ones again.
+Aurora; so are the rows that fill up the last windows. The columns that do so are the first ones again. On a region, whose
+columns end, those are kept apart as rows are.
 
 Several processes have a band of rows of the tokens each, and about as many whole windows; tokens go there and come back.
 """
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from emulator.networks.edges import SPHERE, Edges
 from emulator.parallel.space import ALONE, Fetch, Space, even_bounds
 
 Size = tuple[int, int, int]  # levels, rows, columns
@@ -25,6 +27,7 @@ class Windows(nn.Module):
       shape: tokens, in levels, rows and columns. window: tokens of a window; no more than there are, and then unshifted.
       shifted: whether windows lie half a window further down, south and east.
       space: processes that hold the tokens together. bounds: of their bands of rows, `(size + 1,)`.
+      edges: whether columns go round.
     Raises `ValueError` for levels that are no whole windows.
 
     Attributes:
@@ -35,7 +38,13 @@ class Windows(nn.Module):
     """
 
     def __init__(
-        self, shape: Size, window: Size, shifted: bool, space: Space = ALONE, bounds: Sequence[int] | None = None
+        self,
+        shape: Size,
+        window: Size,
+        shifted: bool,
+        space: Space = ALONE,
+        bounds: Sequence[int] | None = None,
+        edges: Edges = SPHERE,
     ):
         super().__init__()
         window = tuple(min(w, n) for w, n in zip(window, shape, strict=True))
@@ -48,8 +57,9 @@ class Windows(nn.Module):
         own = np.broadcast_to((place[1] < shape[1])[:, None] & (place[2] < shape[2]), source.shape)
         # from the other side of a shift, and from beyond it: groups that do not listen to each other
         under = (place[0] >= shape[0] - shift[0]).astype(int)
-        south = (place[1] >= shape[1] - shift[1]).astype(int) + (place[1] >= shape[1])
-        group = np.broadcast_to((3 * under[:, None] + south)[..., None], source.shape)
+        south, east = ((place[n] >= shape[n] - shift[n]).astype(int) + (place[n] >= shape[n]) for n in (1, 2))
+        east = east * (not edges.round)
+        group = (3 * under[:, None, None] + south[:, None]) * 3 + east
         source, own, group = (_partition(table, window) for table in (source, own, group))
         of_token = np.empty(shape[0] * shape[1] * shape[2], int)
         of_token[source[own]] = own.nonzero()[0]
@@ -61,7 +71,7 @@ class Windows(nn.Module):
             group = self._share(space, counts, bands, source, of_token, group)
         tables = {} if self.onto else {"source": source, "place": of_token, "filled": (~own).nonzero()[0]}
         if not self.onto:
-            tables["again"] = (~own & (group % 3 < 2)).nonzero()[0]
+            tables["again"] = (~own & (group // 3 % 3 < 2) & edges.round).nonzero()[0]
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         group = group.reshape(-1, 1, self.tokens)

@@ -11,6 +11,8 @@ import functools
 
 import numpy as np
 
+from emulator.planet.plane_waves import cosines
+
 
 def ring_count(shape: tuple[int, int]) -> int:
     """Half-waves along the shorter side: 0 to so many less one; beyond, corners of the spectrum hold one direction alone."""
@@ -23,18 +25,9 @@ def plane_spectrum(field: np.ndarray) -> np.ndarray:
     What lies beyond the last ring, in the corners of the spectrum, is added to it.
     """
     rows, columns = field.shape[-2:]
-    coefficients = _cosines(rows) @ np.asarray(field, np.float64) @ _cosines(columns).T
+    coefficients = cosines(rows) @ np.asarray(field, np.float64) @ cosines(columns).T
     variance = (coefficients**2 / (rows * columns)).reshape(*field.shape[:-2], -1)
     return variance @ _rings(rows, columns)
-
-
-@functools.lru_cache(maxsize=8)
-def _cosines(count: int) -> np.ndarray:
-    """Orthonormal DCT-II as a matrix `(wave, place)`."""
-    wave, place = np.arange(count)[:, None], np.arange(count) + 0.5
-    matrix = np.sqrt(2 / count) * np.cos(np.pi * wave * place / count)
-    matrix[0] /= np.sqrt(2)
-    return matrix
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 from limited_area_stores import COLUMNS, GLOBE, ROWS, box, globe, stores
+from small_store import write_store
 
 import emulator as em
 from emulator.data.border import Border
@@ -15,6 +16,7 @@ from emulator.forecasting.driving import Forecasts, driven
 from emulator.forecasting.forecaster import Forecaster
 from emulator.forecasting.options import DrivingOptions
 from emulator.forecasting.schedule import Schedule
+from emulator.model.nudging import Nudging
 from emulator.planet.frame import Frame
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
@@ -25,6 +27,13 @@ NAMES, LEVELS = ("temperature", "surface_pressure"), (2, 0)
 OUTSIDE, INSIDE = Border(NAMES, LEVELS, 2), Border(NAMES, LEVELS, 2, "inside")
 DOMAIN = grid_of(box(globe(2)))
 STEPS = 3
+NUDGING = {"length_km": 6000, "hours": 0}
+WINDOWED = {
+    "fuxi": dict(kind="fuxi", width=8, blocks=2, heads=2, window=2, groups=2),
+    "wxformer": dict(kind="wxformer", widths=(8, 16), depths=(1, 1), strides=(2, 2), stencils=(2, 4), far=(2, 3))
+    | dict(near=3, head_width=4),
+    "aurora": dict(kind="aurora", embed_dim=16, depths=[1, 1], up_depths=[1, 1], heads=[2, 4], window=[2, 2, 2]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +186,79 @@ def test_what_passes_the_boundary_matters_and_a_frame_inside_is_prescribed_bit_f
     truth = box(whole)["temperature"].values[at : at + STEPS + 1]
     np.testing.assert_array_equal(found["temperature"].values[0][..., frame], truth[..., frame])
     np.testing.assert_array_equal(warmer[1:][..., frame], (truth[1:] + np.float32(2))[..., frame])
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_a_windowed_transformer_is_trained_with_a_boundary_and_keeps_its_frame(tmp_path, kind):
+    driving, store = stores(tmp_path)
+    em.statistics(store, tmp_path / "statistics.nc")
+    em.train(
+        store,
+        tmp_path / "statistics.nc",
+        tmp_path / "out",
+        network=WINDOWED[kind],
+        boundary={"store": driving, "width": 2, "place": "inside"},
+        conservation={"kind": "none"},
+        phases=[{"updates": 2, "batch_size": 2, "rollout_steps": 2}],
+    )
+    init = "2001-01-03T06"
+    found = em.forecast(tmp_path / "out" / "checkpoint", store, init, lead="12 hours")["temperature"].values[0]
+    truth = open_analysis(store)["temperature"].sel(time=slice(init, "2001-01-03T18")).values
+    frame = ~Frame.of(DOMAIN, 2, inside=True).interior
+    np.testing.assert_array_equal(found[..., frame], truth[..., frame])
+    assert np.abs(found[1:] - truth[:1])[..., ~frame].max() > 0 and np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("place", ["outside", "inside"])
+def test_nudged_forecasts_have_the_large_scales_of_what_drives_them(trained, place):
+    """Within the bounds of the training, which are let go here; a frame inside keeps the driving bits."""
+    driving, store, folder = trained
+    path, init = folder / place / "checkpoint", "2001-01-03T06"
+
+    def run(**more):
+        return em.forecast(path, store, init, lead="18 hours", bounds="none", boundary={"store": driving, **more})
+
+    plain, nudged = run(), run(nudging=NUDGING)
+    truth = open_analysis(store).sel(time=slice(init, "2001-01-04T00"))
+    frame = Frame.of(DOMAIN, 2, inside=place == "inside")
+    large = Nudging(DOMAIN, [0], 6e6, 1.0, frame.interior).large
+    errors = [
+        np.abs(large(torch.from_numpy(f["temperature"].values[0] - truth["temperature"].values))[1:].numpy()).max()
+        for f in (plain, nudged)
+    ]
+    if place == "outside":
+        assert errors[1] < 1e-3 < 0.1 < errors[0]
+    else:
+        assert errors[1] < errors[0]
+        np.testing.assert_array_equal(
+            nudged["temperature"].values[0][..., ~frame.interior], truth["temperature"].values[..., ~frame.interior]
+        )
+    assert json.loads(nudged.attrs["boundary"])["nudging"]["length_km"] == 6000
+    assert "nudging" not in json.loads(plain.attrs["boundary"])
+    warm = run(nudging={**NUDGING, "variables": ["temperature"]}).isel(lead_time=1)
+    np.testing.assert_array_equal(warm["surface_pressure"], plain["surface_pressure"].isel(lead_time=1))
+    np.testing.assert_array_equal(warm["temperature"], nudged["temperature"].isel(lead_time=1))
+
+
+def test_nudging_of_what_the_boundary_lacks_or_has_on_other_levels_is_refused(trained, tmp_path):
+    driving, store, folder = trained
+    model = folder / "outside" / "checkpoint"
+
+    def run(path=driving, **more):
+        given = {"store": path, "nudging": NUDGING | more}
+        em.forecast(model, store, "2001-01-03T06", lead="6 hours", boundary=given)
+
+    with pytest.raises(
+        ValueError, match="both the state and its boundary, surface_pressure, temperature, got humidity"
+    ):
+        run(variables=["humidity"])
+    with pytest.raises(ValueError, match=r"length_km above \d+, the shortest wave"):
+        run(length_km=100)
+    other = globe().assign_coords(level=[300.0, 700.0])
+    path = write_store(tmp_path, other, "other.zarr")
+    with pytest.raises(ValueError, match="on the levels of the state for rollout.boundary.nudging.*temperature"):
+        run(path, variables=["temperature"])
+    run(path)  # surface pressure alone is the same on any levels
 
 
 def test_a_rollout_that_starts_again_has_the_same_bits(trained):

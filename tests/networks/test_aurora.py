@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from emulator.networks.aurora import Aurora, AuroraOptions
+from emulator.networks.edges import SPHERE, Edges
 from emulator.networks.fourier import expand, harmonics, wavelengths
 from emulator.networks.latent_levels import LEADS, YEAR
 from emulator.networks.registry import NetworkError, build
@@ -49,11 +50,15 @@ def fields(net, batch=2, seed=1):
     return torch.randn(batch, net.in_channels, *net.shape, generator=torch.Generator().manual_seed(seed))
 
 
+REGION, ZONE = Edges(round=False, open=True), Edges(open=True)
+
+
+@pytest.mark.parametrize("edges", [SPHERE, REGION, ZONE], ids=["globe", "region", "zone"])
 @pytest.mark.parametrize(("shape", "window", "shifted"), [
     ((4, 6, 12), (2, 3, 4), True), ((4, 5, 7), (2, 2, 3), False), ((4, 5, 7), (2, 2, 3), True), ((1, 3, 6), (2, 6, 12), True),
 ])  # fmt: skip
-def test_tokens_hear_those_near_them_around_the_circle_and_no_others(shape, window, shifted):
-    windows = Windows(shape, window, shifted)
+def test_tokens_hear_those_near_them_around_the_circle_and_no_others(shape, window, shifted, edges):
+    windows = Windows(shape, window, shifted, edges=edges)
     tokens = torch.arange(shape[0] * shape[1] * shape[2])[None, :, None]
     found = windows.split(tokens)[0, :, 0].view(-1, windows.tokens)
     assert_close(windows.join(windows.split(tokens)), tokens, rtol=0, atol=0)
@@ -65,7 +70,10 @@ def test_tokens_hear_those_near_them_around_the_circle_and_no_others(shape, wind
     size = np.minimum(window, shape)
     far = [where[:, :, None] - where[:, None] for where in (level, row, column)]
     near = (np.abs(far[0]) < size[0]) & (np.abs(far[1]) < size[1])
-    near &= (far[2] % shape[2] < size[2]) | (-far[2] % shape[2] < size[2])
+    if edges.round:
+        near &= (far[2] % shape[2] < size[2]) | (-far[2] % shape[2] < size[2])
+    else:
+        near &= np.abs(far[2]) < size[2]
     assert near[hears & read.reshape(found.shape)[:, :, None]].all()
     divides = all(n % w == 0 for n, w in zip(shape, size, strict=True))
     assert divides == (found.numel() == tokens.numel())
@@ -75,9 +83,10 @@ def test_tokens_hear_those_near_them_around_the_circle_and_no_others(shape, wind
         assert not hears.all() and hears[:, range(windows.tokens), range(windows.tokens)].all()
 
 
+@pytest.mark.parametrize("edges", [SPHERE, REGION], ids=["globe", "region"])
 @pytest.mark.parametrize("shape", [(4, 6, 12), (4, 5, 7)])
-def test_gradients_of_windows_are_those_of_copies(shape):
-    windows = Windows(shape, (2, 2, 3), True)
+def test_gradients_of_windows_are_those_of_copies(shape, edges):
+    windows = Windows(shape, (2, 2, 3), True, edges=edges)
     x = torch.randn(2, shape[0] * shape[1] * shape[2], 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(len(windows.source), 3, dtype=torch.float64)
     weight[windows.filled] = 0
@@ -102,6 +111,8 @@ def test_merging_takes_what_lies_around_and_splitting_gives_the_shape_back(shape
         assert_close(four[:, :, -1, 0, 2], maps[:, :, -1, -(columns // 2)])  # half a turn on
         assert_close(four[:, :, 0, -1, 1], maps[:, :, 0, 0])
     assert Splitting(3, Tokens.of(shape))(merging(x)).shape == x.shape
+    on_a_region = Merging(3, Tokens.of(shape, edges=REGION)).gathered(x)
+    assert_close(on_a_region[:, :, -1, -1, 3], maps[:, :, -1, -1])
     assert torch.autograd.gradcheck(lambda x: merging.gathered(x), x[:1].double().requires_grad_())
 
 

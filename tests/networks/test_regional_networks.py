@@ -7,8 +7,11 @@ from learning import assert_learns
 from tiny_networks import TINY
 from torch.testing import assert_close
 
+from emulator.data.border import Border
 from emulator.networks.edges import pad_region
+from emulator.networks.map_norms import GroupNorm
 from emulator.networks.registry import NetworkError, build
+from emulator.networks.signature import Channel, Signature
 from emulator.networks.unet import UNet, UNetOptions
 from emulator.planet.grid import Grid
 
@@ -30,7 +33,7 @@ CONFIGS = TINY | {"graph": TINY["graph"] | dict(refinement=3)}
 
 
 @pytest.mark.parametrize("region", REGIONS)
-@pytest.mark.parametrize("kind", ["unet", "graph", "fuxi", "wxformer"])
+@pytest.mark.parametrize("kind", ["unet", "graph", "fuxi", "wxformer", "aurora"])
 def test_they_learn_on_regions(kind, region):
     grid = REGIONS[region]
     if kind != "graph" and region == "region_points":
@@ -90,8 +93,92 @@ def test_the_first_column_is_heard_at_the_last_only_where_rows_go_round(region, 
     assert (heard[-1] > 1e-3) == heard_across
 
 
-@pytest.mark.parametrize("kind", ["unet", "fuxi", "wxformer"])
+@pytest.mark.parametrize("kind", ["unet", "fuxi", "wxformer", "aurora"])
 def test_a_box_in_two_parts_is_refused_by_networks_of_maps(kind):
     split = Grid.from_coordinates(np.arange(60.0, 28, -2), np.sort(np.arange(-20.0, 20, 2) % 360))
     with pytest.raises(NetworkError, match="two parts across Greenwich"):
         build(CONFIGS[kind], 3, 2, split)
+
+
+# Windowed transformers whose layers reach a few cells, and no group of distant ones all over the map.
+NEAR = {
+    "fuxi": TINY["fuxi"],
+    "wxformer": TINY["wxformer"] | dict(far=(1, 1), near=2),
+    "aurora": TINY["aurora"] | dict(window=(2, 2, 2), depths=[2, 2], up_depths=[2, 2]),
+}
+STATE = (Channel("t", "state", 0, 300.0), Channel("t", "state", 1, 700.0), Channel("ps", "state"))
+SIGNATURE = Signature((*STATE, Channel("orography", "static")), STATE, 6.0)
+BORDER = Border(("t", "ps"), (2, 0), 2)
+
+
+def framed(config, grid):
+    """A network with a boundary whose weights a training could have left, and its inputs."""
+    torch.manual_seed(0)
+    net = build(config, 4, 3, grid, signature=SIGNATURE, border=BORDER).eval()
+    for name, parameter in net.named_parameters():
+        if "modulation" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    for module in net.modules():  # which look at all cells; only what passes from cell to cell is asked for here
+        if isinstance(module, torch.nn.GroupNorm | GroupNorm):
+            module.forward = lambda x, *more: x
+    return net, torch.randn(1, 4, *grid.shape), torch.randn(1, 2 * BORDER.count, len(BORDER.frame(grid).index))
+
+
+@pytest.mark.parametrize(("region", "heard_across"), [("box", False), ("zone", True)])
+@pytest.mark.parametrize("kind", NEAR)
+def test_windows_of_a_limited_area_reach_neither_around_the_globe_nor_over_a_pole(kind, region, heard_across):
+    """The first column, with the boundary beside it, is heard near it, and not in the other half of the domain: neither at
+    the last column nor half a turn on, where what lies beyond a pole would be."""
+    grid = {"box": Grid.box(12, 132, (20, 68, -120, 144)), "zone": Grid.box(12, 136, (20, 68, 0, 360))}[region]
+    net, x, boundary = framed(NEAR[kind], grid)
+    points = BORDER.frame(grid).points.longitude
+    east = (points - points[0]) % 360
+    other, beside = x.clone(), boundary.clone()
+    other[..., 0] += 3
+    if region == "box":
+        beside[..., east < 7] += 3
+    with torch.no_grad():
+        heard = (net(x, boundary) - net(other, beside)).abs().amax((0, 1, 2))
+    assert heard[1] > 1e-3
+    assert (heard[-1] > 1e-3) == heard_across
+    assert heard[66:].max() < 1e-5 or heard_across
+
+
+@pytest.mark.parametrize("kind", [*NEAR, "unet", "column"])
+def test_what_the_state_is_outside_does_not_stand_for_the_state_inside(kind):
+    """Networks that treat channels by variable and level know both apart."""
+    config = dict(kind="column", width=8, design="recurrence") if kind == "column" else NEAR.get(kind, TINY[kind])
+    net, x, boundary = framed(config, REGIONS["box"])
+    warmer = x.clone()
+    warmer[:, 0, 6, 9] += 1
+    with torch.no_grad():
+        assert (net(warmer, boundary) - net(x, boundary))[:, :, 6, 9].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", NEAR)
+def test_gradients_of_a_limited_area_reach_the_state_and_both_times_of_its_boundary(kind):
+    net, x, boundary = framed(NEAR[kind], REGIONS["projected"])
+    net = net.double()
+    given = x.double().requires_grad_(), boundary.double().requires_grad_()
+    assert torch.autograd.gradcheck(net, given, fast_mode=True, atol=1e-5)
+    gradients = torch.autograd.grad(net(*given).square().sum(), given)
+    assert all(gradient.abs().amax((0, 2)).min() > 0 for gradient in (gradients[0].flatten(2), gradients[1]))
+
+
+def test_driving_variables_on_other_levels_are_told_at_both_ends_of_a_step_and_stand_for_no_level_of_the_state():
+    """Three levels where the state has two, and a variable that it lacks; the surface pressure is the state's."""
+    border = Border(("t", "ps", "q"), (3, 0, 0), 2)
+    grid = REGIONS["box"]
+    seen = []
+    net = build(TINY["unet"], 4, 3, grid, signature=SIGNATURE, border=border)
+    net.network.register_forward_hook(lambda module, given, made: seen.append(given[0]))
+    x, place = torch.randn(1, 4, *grid.shape), border.frame(grid).index
+    boundary = torch.randn(1, 10, len(place))
+    net(x, boundary)
+    whole = seen[0].flatten(2)[0, :, place]
+    assert len(whole) == 4 + 5 + 4 + 1
+    assert_close(whole[2], boundary[0, 3])  # surface pressure at the start
+    assert_close(whole[4:9], boundary[0, 5:])
+    assert_close(whole[9:13], boundary[0, [0, 1, 2, 4]])
+    replicated = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="replicate").flatten(2)[0][:, place]
+    assert_close(whole[[0, 1, 3]], replicated[[0, 1, 3]])

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import yaml
 from limited_area_stores import globe
+from regional_sources import lambert, wave
 from small_store import store_of, write_store
 
 import emulator as em
+from emulator.data.border import Border
+from emulator.data.boundary import Boundary
+from emulator.store.analysis import open_analysis
 from emulator.store.forecast import open_forecast
+from emulator.store.schema import grid_of
 from emulator.verify.assemble import open_scores
 from pipelines.cli import main
 
@@ -194,6 +199,17 @@ def test_the_check_refuses_processes_that_share_a_state_and_long_runs(world, tra
     assert ("boundary" in text) and ("long run" in text or "process" in text), text
 
 
+@pytest.mark.parametrize("length", [6000, 100])
+def test_the_check_takes_nudging_and_refuses_a_length_that_the_domain_has_no_waves_of(world, trained, capsys, length):
+    """With a global emulator beside too, whose forecasts do not exist yet."""
+    arguments, output = beside(world, trained, "nudged")
+    asked = f"rollout.boundary.nudging={{length_km: {length}, hours: 6}}"
+    assert (main([*arguments, asked, "--check"]) == 0) == (length == 6000)
+    text = " ".join(capsys.readouterr().err.split())
+    assert ("Expected nudging.length_km above" in text) == (length == 100)
+    assert not output.exists() and not output.with_name("nudged-driving.zarr").exists()
+
+
 DRIVING = {
     "a variable": (lambda d: d.drop_vars("temperature"), "Expected temperature at the boundary"),
     "cells": (lambda d: d.isel(latitude=slice(2, 14), longitude=slice(7, 20)), "that cover the boundary"),
@@ -207,3 +223,42 @@ def test_the_check_refuses_driving_data_that_do_not_do(world, trained, tmp_path,
     path = write_store(tmp_path, change(globe(40)))
     assert main(["rollout", str(trained), "--check", f"rollout.boundary.store={path}"]) != 0
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+@slow
+def test_a_map_with_driving_data_on_a_globe_goes_from_ingest_to_scores(world, tmp_path):
+    """A Lambert domain whose winds and rows lie askew to those of the store that drives it."""
+    lambert().to_netcdf(tmp_path / "lambert.nc")
+    path = experiment(world, tmp_path, "unet", 2)
+    raw = yaml.safe_load(path.read_text())
+    raw["ingest"] = {"sources": [{"path": str(tmp_path / "lambert.nc")}]}
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    run = tmp_path / "run"
+    for stage in ("ingest", "stats", "train"):
+        assert main([stage, str(path), "--check"]) == 0 and main([stage, str(path)]) == 0
+    arguments, output = beside(world, path, "driven")
+    assert main(arguments) == 0
+    driving = output.with_name("driven-driving.zarr")
+    scored = f"verify.forecasts={{driven: {output}}}", f"verify.driving={{global: {driving}}}"
+    assert main(["verify", str(path), *scored]) == 0
+
+    truth, found = open_analysis(run / "analysis.zarr"), open_forecast(output)
+    grid = grid_of(truth)
+    assert grid.kind == "projected" and grid_of(found).same_as(grid)
+    rmse = open_scores(run / "scores.nc")["rmse"].sel(region="domain")
+    assert {"driven", "global", "persistence"} <= set(rmse["forecast"].values.tolist())
+    assert np.isfinite(rmse).all()
+    # of the initial time the driving forecast is the analysis, which differs from the domain's by interpolation alone
+    init = open_forecast(driving)["init_time"].values[0]
+    analysis = open_analysis(world / "analysis.zarr").sel(time=init)
+    np.testing.assert_array_equal(open_forecast(driving)["temperature"].values[0, 0], analysis["temperature"].values)
+    border = Border(("temperature", "surface_pressure"), (2, 0), 2)
+    boundary = Boundary(open_analysis(world / "analysis.zarr"), border, grid, "the globe")
+    state = boundary.given([None], [init], [init + np.timedelta64(6, "h")])[0, :3].double()
+    points = boundary.frame.points
+    fields = wave(points.latitude, points.longitude)[1]
+    at = list(truth["time"].values).index(init)
+    expected = np.concatenate([fields["temperature"][at], fields["surface_pressure"][at][None]])
+    # waves of 60 degrees on cells of 11: bilinear leaves a sixth of their amplitude, and places that were mixed up all of it
+    amplitude = np.array([[4.0], [4.0], [800.0]])
+    assert np.abs((state.numpy() - expected) / amplitude).max() < 0.2

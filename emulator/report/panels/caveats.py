@@ -162,6 +162,13 @@ def _boundaries(view):
             "emulator": f"The boundary of {name} comes from a global emulator that ran beside it ({where}).",
         }
         sentences.append(texts[record["kind"]])
+        if nudged := record.get("nudging"):
+            how = f"within {nudged['hours']:g} h" if nudged["hours"] else "at every step"
+            perfect = " They are then the truth's at their valid times." if record["kind"] == "analysis" else ""
+            sentences.append(
+                f"{name} is nudged: its waves of {nudged['length_km']:g} km and more are drawn to the driving data's inside "
+                f"the domain too, {how}.{perfect}"
+            )
     if view.scores.attrs.get("open_domain") and budgets.has_budgets(view):
         sentences.append(
             "The domain is open: what its budgets leave unexplained is the flux through its sides, estimated as that "
