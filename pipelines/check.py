@@ -19,7 +19,7 @@ INPUTS = {
     "assimilate": ("store", "checkpoint", "observations", "background", "analysis.checkpoint"),
     "cycle": ("store", "checkpoint", "observations", "analysis.checkpoint"),
     "rollout": ("store", "checkpoint"),
-    "train_downscaling": ("fine", "coarse"),
+    "train_downscaling": ("fine", "coarse", "mean"),
     "downscale": ("store", "checkpoint"),
     "verify": ("truth", "forecasts", "audit", "long_runs", "references", "feedback", "held", "coarse"),
     "report": ("scores",),

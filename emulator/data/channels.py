@@ -69,6 +69,11 @@ class Channels:
             for k in range(max(1, count))
         ]
 
+    def describe(self) -> str:
+        """Variables with their numbers of levels, for people."""
+        named = zip(self.names, self.levels, strict=True)
+        return ", ".join(f"{name} of {count} levels" if count else name for name, count in named) or "none"
+
     def pack(self, fields: dict[str, Tensor]) -> Tensor:
         """Fields `(batch, level, *space)` or `(batch, *space)` -> `(batch, channel, *space)`.
 

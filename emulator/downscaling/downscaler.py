@@ -26,7 +26,8 @@ class Scales:
 
     Attributes:
       given: of what the network is given. made: of the targets at every step. residual: spread of what the fine truth adds to
-        the interpolated fields with the coarse means, `(made channel,)`. static: `(feature, *fine)`.
+        the interpolated fields with the coarse means, or to those of a network of the mean, `(made channel,)`. static:
+        `(feature, *fine)`.
     """
 
     given: Normalizer
@@ -48,6 +49,8 @@ class Downscaler(nn.Module):
     Args:
       network: `(batch, in, *fine) -> (batch, made channel, *fine)`, or `Timed` of one with a generative objective.
       plan: fields. fine, coarse: grids. scales: see `Scales`. generative: None for a network that makes the mean.
+      mean: a downscaler of the same fields and grids that makes the mean, about whose fields samples are then drawn. It is
+        not trained further.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class Downscaler(nn.Module):
         coarse: Grid,
         scales: Scales,
         generative: Objective | None = None,
+        mean: "Downscaler | None" = None,
     ):
         super().__init__()
+        self.mean = None if mean is None else mean.requires_grad_(False).eval()
         self.network, self.plan, self.grid, self.coarse_grid = network, plan, fine, coarse
         self.given_scale, self.diagnostic_scale, self.state_scale = scales.given, scales.made, Normalizer.blank(0)
         self.register_buffer("residual_std", scales.residual.view(plan.steps, -1, 1, 1))
@@ -74,6 +79,13 @@ class Downscaler(nn.Module):
         self.places: dict[
             str, tuple[Tensor, dict]
         ] = {}  # fields of the fine grid that do not change, and their attributes
+
+    def train(self, mode: bool = True) -> "Downscaler":
+        """As of any module; the network of the mean stays in evaluation mode."""
+        super().train(mode)
+        if self.mean is not None:
+            self.mean.eval()
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -94,8 +106,22 @@ class Downscaler(nn.Module):
         """Interpolation with the coarse means, float64 `(batch, step, channel, *fine)`: what a network adds to."""
         return self.keep(first_guess(self.plan, given), coarse, self.instant)
 
+    def centre(self, given: Tensor, clock: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """What a network adds to, float64 `(batch, step, channel, *fine)`, and what it sees, `(batch, in, *fine)`.
+
+        That is interpolation with the coarse means; with a network of the mean its field, and the network sees what that one
+        adds to interpolation too (as CorrDiff does, Mardani et al. 2024). Arguments as for `forward`.
+        """
+        guess, seen = self.guess(given, coarse), self.inputs(given, clock)
+        if self.mean is None:
+            return guess, seen
+        with torch.no_grad():
+            centre = self.mean.finished(self.mean.network(self.mean.inputs(given, clock)), guess, coarse)
+        added = ((centre - guess) / self.mean.residual_std).flatten(1, 2).float()
+        return centre, torch.cat([seen, added], dim=1)
+
     def finished(self, added: Tensor, guess: Tensor, coarse: Tensor) -> Tensor:
-        """Fine fields `(batch, step, channel, *fine)`, float64, with the coarse means, of what a network has made."""
+        """Fine fields `(batch, step, channel, *fine)`, float64, with the coarse means, of what a network adds to a guess."""
         shape = (self.plan.steps, self.plan.targets.count)
         fine = guess + added.unflatten(1, shape).double() * self.residual_std
         return self.keep(fine, coarse, self.instant)
@@ -107,7 +133,8 @@ class Downscaler(nn.Module):
           given: interpolated inputs, `(batch, given channel, *fine)`. clock: `(batch, 5, *fine)`. coarse: `(batch, channel,
             *coarse)`, the targets' coarse fields.
         """
-        return self.finished(self.network(self.inputs(given, clock)), self.guess(given, coarse), coarse)
+        guess, seen = self.centre(given, clock, coarse)
+        return self.finished(self.network(seen), guess, coarse)
 
     def sample(
         self, given: Tensor, clock: Tensor, coarse: Tensor, generator: torch.Generator, steps: int | None = None
@@ -117,8 +144,9 @@ class Downscaler(nn.Module):
         `generator`: of the noise, on the fields' device. `steps`: of the sampler; None: as the objective has it.
         """
         shape = (len(given), self.plan.made.count, *self.grid.shape)
-        added = self.generative.sample(self.network, shape, self.inputs(given, clock), generator, steps)
-        return self.finished(added, self.guess(given, coarse), coarse)
+        centre, seen = self.centre(given, clock, coarse)
+        added = self.generative.sample(self.network, shape, seen, generator, steps)
+        return self.finished(added, centre, coarse)
 
     def without_negatives(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Fields that cannot be negative multiplied to the coarse means wherever one is below zero."""
@@ -150,17 +178,20 @@ class Timed(nn.Module):
         return self.network(torch.cat([noisy, condition, maps.to(noisy.dtype)], dim=1))
 
 
-def make_downscaler(config: Mapping, plan: Plan, fine: Grid, coarse: Grid, scales: Scales) -> Downscaler:
+def make_downscaler(
+    config: Mapping, plan: Plan, fine: Grid, coarse: Grid, scales: Scales, mean: Downscaler | None = None
+) -> Downscaler:
     """A downscaler with a freshly initialised network.
 
-    `config`: with `network`, `kind` and `objective` as in `DownscalingOptions`. Raises `ValueError` for a network that does
-    not fit.
+    `config`: with `network`, `kind` and `objective` as in `DownscalingOptions`. `mean`: of a generative one, or None. Raises
+    `ValueError` for a network that does not fit.
     """
     asked = registry.options(config["network"])
     if getattr(asked, "noise", None) or getattr(asked, "condition", None):
         raise ValueError("Expected a network without noise and condition to downscale with, got one that is given them")
-    given = plan.given.count + len(CLOCK_FEATURES) + len(scales.static)
+    given, made = plan.given.count + len(CLOCK_FEATURES) + len(scales.static), plan.made.count
     if config["kind"] == "deterministic":
-        return Downscaler(registry.build(config["network"], given, plan.made.count, fine), plan, fine, coarse, scales)
-    network = registry.build(config["network"], plan.made.count + given + Timed.features, plan.made.count, fine)
-    return Downscaler(Timed(network), plan, fine, coarse, scales, objective(config["objective"]))
+        return Downscaler(registry.build(config["network"], given, made, fine), plan, fine, coarse, scales)
+    given += 0 if mean is None else made
+    network = registry.build(config["network"], made + given + Timed.features, made, fine)
+    return Downscaler(Timed(network), plan, fine, coarse, scales, objective(config["objective"]), mean)

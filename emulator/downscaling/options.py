@@ -31,6 +31,11 @@ class DownscalingOptions(Options):
     objective: dict[str, Any] = option(
         OBJECTIVE, "of a generative network: kind and options (emulator/generative/objectives.py)"
     )
+    mean: Path | None = option(
+        None,
+        "checkpoint of a deterministic network of the same fields, about whose field a generative one draws",
+        new=True,
+    )
     optimizer: OptimizerOptions = option(OptimizerOptions())
     updates: int = option(2000, minimum=1)
     batch_size: int = option(8, "over all processes", minimum=1)
@@ -53,6 +58,8 @@ class DownscalingOptions(Options):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.mean is not None and self.kind != "generative":
+            raise ValueError(f"Expected kind: generative beside mean, got {self.kind} and {self.mean}")
         if self.kind == "generative":
             from emulator.generative.objectives import objective  # torch, which other trainings are read without
 
@@ -75,7 +82,7 @@ class ApplyOptions(Options):
     period: PeriodOptions = option(PeriodOptions(), "times of an analysis, initial times of forecasts")
     method: Literal["network", "bilinear"] = option("network", "bilinear: interpolation alone, to compare with")
     members: int = option(1, "samples of every coarse field, of a generative network", minimum=1)
-    sampling_steps: int = option(16, "evaluations of a generative network for a sample", minimum=1)
+    sampling_steps: int = option(16, "steps of a generative network's sampler", minimum=1)
     seed: int = option(0, "of the samples")
     batch_size: int = option(8, "intervals computed at a time", minimum=1)
 

@@ -25,8 +25,14 @@ def load_downscaler(path: str | os.PathLike, device: torch.device | str | None =
         )
     plan = Plan.from_json(saved["plan"])
     fine, coarse = (grid_from_json(saved[name]) for name in ("grid", "coarse_grid"))
-    blank = Scales.blank(plan, saved["static_features"], fine)
-    step = make_downscaler(saved["config"], plan, fine, coarse, blank)
+
+    def blank(about, mean=None):
+        return make_downscaler(
+            about["config"], plan, fine, coarse, Scales.blank(plan, about["static_features"], fine), mean
+        )
+
+    mean = saved.get("mean")  # in checkpoints of samples alone, and not in all of them
+    step = blank(saved, mean and blank(mean))
     step.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(PLACE)})
     step.metadata = saved
     step.places = {name: (tensors[f"{PLACE}{name}"], about) for name, about in saved["places"].items()}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from emulator.data.channels import Channels, Layout
 from emulator.data.normalisation import Normalizer
 from emulator.downscaling.downscaler import Downscaler, Scales, make_downscaler
+from emulator.downscaling.mean import about_mean, find_mean
 from emulator.downscaling.options import DOWNSCALING, PLACE, DownscalingOptions
 from emulator.downscaling.pairs import PairBatch, Pairs
 from emulator.downscaling.plan import Plan
@@ -26,6 +27,7 @@ from emulator.model import checkpoint
 from emulator.model.assemble import static_features
 from emulator.model.saved_model import grid_to_json
 from emulator.model.stepper import StepResult
+from emulator.options import as_before
 from emulator.parallel.distributed import device_of, process_group, wait_for_all
 from emulator.parallel.processes import processes_of
 from emulator.store.analysis import open_analysis
@@ -37,7 +39,7 @@ from emulator.training.window import StepLoss, WindowOptions
 
 log = logging.getLogger(__name__)
 NOT_IDENTITY = {"fine", "coarse", "output", "save_every", "save_minutes", "keep", "log_every", "overwrite"}
-NOT_IDENTITY |= {"cache_gigabytes", "loader_threads"}
+NOT_IDENTITY |= {"cache_gigabytes", "loader_threads", "mean"}
 ALONE = StageHooks()  # a notebook's: nothing surrounds the training
 BLOCK = 8  # pairs that scales are measured of at a time
 
@@ -69,8 +71,8 @@ class PairWindow(nn.Module):
     def forward(self, batch: PairBatch, options: WindowOptions) -> tuple[Tensor, StepResult]:
         """The loss, a scalar, and the fine fields as the diagnostics of a step."""
         given, clock, truth = batch.forcing[:, 0], batch.clock[:, 0], batch.diagnostic[:, 0]
-        step, guess, none = self.step, self.step.guess(given, batch.coarse), truth[:, :0]
-        seen = step.inputs(given, clock)
+        step, none = self.step, truth[:, :0]
+        guess, seen = step.centre(given, clock, batch.coarse)
         with torch.autocast(given.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
             if step.generative is not None:
                 target = ((truth.unflatten(1, guess.shape[1:3]) - guess) / step.residual_std).flatten(1, 2).float()
@@ -120,7 +122,7 @@ class DownscalingTraining:
                 trainer.run(report, asked)
             tensors = trainer.tensors()
             if first:
-                about = self._about(fine, coarse, plan, pairs) | {"identity": identity, "update": trainer.update}
+                about = self._about(fine, coarse, pairs, step.mean) | {"identity": identity, "update": trainer.update}
                 checkpoint.save(output / "checkpoint", tensors | _places(fine), about)
         wait_for_all()
 
@@ -134,9 +136,10 @@ class DownscalingTraining:
         self._check_finished(self.identity(fine, coarse))
         pairs = self._pairs(fine, coarse, plan, cache=0)
         scales = Scales.blank(plan, len(_static(fine)), pairs.grid)
-        step = make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales)
+        step = make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales, self._mean(pairs))
         parameters = sum(p.numel() for p in step.network.parameters())
         within = f", {plan.steps} steps of each" if plan.steps > 1 else ""
+        within += f" about the mean of {self.options.mean}" if step.mean is not None else ""
         return (
             f"{self.options.network['kind']} with {parameters:,} parameters, {plan.targets.count} channels from "
             f"{pairs.coarse.grid.describe()} to {pairs.grid.describe()}{within}; {self.options.updates} updates on "
@@ -145,8 +148,10 @@ class DownscalingTraining:
 
     def identity(self, fine: xr.Dataset, coarse: xr.Dataset) -> str:
         """Hash of all that decides the weights, wherever it lies."""
-        values = {n: v for n, v in dataclasses.asdict(self.options).items() if n not in NOT_IDENTITY}
+        values = {n: v for n, v in as_before(self.options).items() if n not in NOT_IDENTITY}
         marks = [str(store.attrs.get("fingerprint")) for store in (fine, coarse)]
+        if self.options.mean is not None:
+            marks.append(f"mean {checkpoint.describe(self.options.mean)['sha256']}")
         text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256("\n".join([text, *marks]).encode()).hexdigest()[:16]
 
@@ -173,23 +178,30 @@ class DownscalingTraining:
         )
 
     def _step(self, fine: xr.Dataset, pairs: Pairs, plan: Plan) -> Downscaler:
-        scales = measured(pairs, _static(fine), self.options.scale_samples)
+        mean = self._mean(pairs)
+        scales = measured(pairs, _static(fine), self.options.scale_samples, mean)
         torch.manual_seed(self.options.seed)
-        return make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales)
+        return make_downscaler(self._config, plan, pairs.grid, pairs.coarse.grid, scales, mean)
 
-    def _about(self, fine, coarse, plan: Plan, pairs: Pairs) -> dict:
+    def _mean(self, pairs: Pairs) -> Downscaler | None:
+        """The network of the mean, where samples are drawn about one."""
+        path = self.options.mean
+        return None if path is None else find_mean(path, pairs.plan, pairs.grid, pairs.coarse.grid)
+
+    def _about(self, fine, coarse, pairs: Pairs, mean: Downscaler | None) -> dict:
         config = self.hooks.config or json.loads(json.dumps(dataclasses.asdict(self.options), default=str))
         times = pairs.times[pairs.some_starts() + 1]
         return {
             "schema": DOWNSCALING,
             "config": dict(config),
-            "plan": plan.to_json(),
+            "plan": pairs.plan.to_json(),
             "grid": grid_to_json(pairs.grid),
             "coarse_grid": grid_to_json(pairs.coarse.grid),
             "period": [str(times.min()), str(times.max())],
             "store": {key: fine.attrs.get(key) for key in ("fingerprint", "source")},
             "coarse_store": {key: coarse.attrs.get(key) for key in ("fingerprint", "source")},
             "static_features": len(_static(fine)),
+            **({} if mean is None else {"mean": about_mean(mean)}),
             "places": {name: _text(fine[name].attrs) for name in _fixed(fine)},
             "provenance": dict(self.hooks.provenance),
         }
@@ -214,16 +226,21 @@ def _text(attributes) -> dict[str, str]:
     return {key: value for key, value in attributes.items() if isinstance(value, str)}
 
 
-def measured(pairs: Pairs, static: Tensor, count: int) -> Scales:
-    """Means and spreads over so many pairs, evenly over the period, each cell weighted by its area."""
+def measured(pairs: Pairs, static: Tensor, count: int, mean: Downscaler | None = None) -> Scales:
+    """Means and spreads over so many pairs, evenly over the period, each cell weighted by its area.
+
+    The residual is what the truth adds to the field of `mean`, or to interpolation: of every channel its own, so that what
+    samples are drawn of has unit spread in all of them.
+    """
     starts = pairs.some_starts()
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int))]
     area, sums, plan = torch.as_tensor(pairs.grid.area), {}, pairs.plan
-    blank = Downscaler(nn.Identity(), plan, pairs.grid, pairs.coarse.grid, Scales.blank(plan, 0, pairs.grid))
+    places = Scales.blank(plan, 0, pairs.grid)
+    blank = Downscaler(nn.Identity(), plan, pairs.grid, pairs.coarse.grid, places, mean=mean)
     for first in range(0, len(chosen), BLOCK):
         batch = pairs.batch(chosen[first : first + BLOCK])
         given, truth = batch.forcing[:, 0], batch.diagnostic[:, 0]
-        residual = truth - blank.guess(given, batch.coarse).flatten(1, 2)
+        residual = truth - blank.centre(given, batch.clock[:, 0], batch.coarse)[0].flatten(1, 2)
         for name, field in (("given", given), ("made", truth), ("residual", residual)):
             powers = torch.stack([(field.double() ** n * area).sum((-2, -1)).sum(0) for n in (1, 2)]) / len(chosen)
             sums[name] = sums.get(name, 0) + powers

@@ -81,11 +81,18 @@ def _of_downscaling(saved: Mapping, name: str) -> tuple[str, dict[str, str], dic
         if config["kind"] == "deterministic"
         else f"{config['kind']}, {config['objective']['kind']}",
     }
+    if mean := saved.get("mean"):
+        kind, trained = mean["config"]["network"]["kind"], " to ".join(text[:16] for text in mean["period"])
+        about["Samples about"] = (
+            f"the mean that a network of kind {kind} makes, trained on {trained}, SHA-256 of its own weights "
+            f"`{mean['sha256']}`; they are among these"
+        )
+    several = ", members=10" if config["kind"] == "generative" else ""
     running = [
         "```python",
         "import emulator as em",
         "",
-        f'em.downscale("{name}", "coarse.zarr", "fine.zarr")  # this folder, and analyses or forecasts on the coarse grid',
+        f'em.downscale("{name}", "coarse.zarr", "fine.zarr"{several})  # this folder; coarse analyses or forecasts',
         "```",
         "",
         f"or `downscale: {{store: coarse.zarr, checkpoint: {name}}}` in an experiment.",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from emulator.data.channels import Channels, Layout
+from emulator.data.channels import Layout
 from emulator.generative.windows import DYFFUSION, INTERPOLATOR, windowed
 from emulator.model import checkpoint, saved_model
 from emulator.model.step import Step
@@ -62,7 +62,7 @@ def check_interpolator(options: TrainOptions, layout: Layout, grid: Grid, second
     for group in ("prognostic", "diagnostic", "forcing", "static"):
         ours, theirs = getattr(own, group), getattr(other, group)
         if ours != theirs:
-            refuse(f"the {group} variables", _listed(ours), _listed(theirs))
+            refuse(f"the {group} variables", ours.describe(), theirs.describe())
     for field in dataclasses.fields(Layout):
         ours, theirs = getattr(own, field.name), getattr(other, field.name)
         if field.compare and ours != theirs:
@@ -86,14 +86,6 @@ def take_interpolator(options: TrainOptions, step: Step) -> None:
     prefix = "network."
     weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     step.network.interpolator.load_state_dict(weights)
-
-
-def _listed(channels: Channels) -> str:
-    """Variables with their numbers of levels."""
-    listed = (
-        f"{n} of {levels} levels" if levels else n for n, levels in zip(channels.names, channels.levels, strict=True)
-    )
-    return ", ".join(listed) or "none"
 
 
 def _first_other(one: Tensor | None, other: Tensor | None) -> str:

@@ -39,6 +39,7 @@ def test_stages_find_each_others_stores(tmp_path):
         ({"kind": "generative", "objective": {"kind": "edm", "rho": -1}}, "rho"),
         ({"kind": "generative", "objective": {"kind": "edm", "levels": "uniform"}}, "levels"),
         ({"objective": {"kind": "edm"}}, "kind: generative beside an objective, got deterministic"),
+        ({"mean": "m"}, "kind: generative beside mean, got deterministic and m"),
         ({"objective": {"knid": 3}}, "kind: generative beside an objective, got deterministic"),
         ({"network": {"kind": "unet", "wdth": 3}}, "network.wdth"),
     ],

@@ -128,6 +128,10 @@ def test_a_checkpoint_is_published_with_what_it_makes_of_what(ended, tmp_path):
         (["downscale.members=3"], "generative network, got 3"),
         (["downscale.period={start: 2009-01-01}"], "from 2009-01-01"),
         (["train_downscaling.targets=[vorticity]"], "none named vorticity"),
+        (
+            ["train_downscaling.kind=generative", "train_downscaling.mean=none"],
+            "train_downscaling.mean at none, got nothing",
+        ),
     ],
 )
 def test_what_the_stores_cannot_give_is_refused_before_anything_runs(ended, capsys, values, said):
