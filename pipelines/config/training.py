@@ -10,12 +10,12 @@ from emulator.training.options import (
     LoraOptions,
     OptimizerOptions,
     ParallelOptions,
+    Phase,
     PosteriorOptions,
     StartOptions,
     TrainOptions,
     ValidationOptions,
 )
-from emulator.training.phases import Phase
 from pipelines.config.base import Period, Positive, registered
 from pipelines.config.declared import model_of
 from pipelines.config.losses import LossConfig
