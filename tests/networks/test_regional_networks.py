@@ -141,7 +141,8 @@ def test_windows_of_a_limited_area_reach_neither_around_the_globe_nor_over_a_pol
         heard = (net(x, boundary) - net(other, beside)).abs().amax((0, 1, 2))
     assert heard[1] > 1e-3
     assert (heard[-1] > 1e-3) == heard_across
-    assert heard[66:].max() < 1e-5 or heard_across
+    far = slice(60, 76) if heard_across else slice(66, None)  # where rows go round the last columns are near again
+    assert heard[far].max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", [*NEAR, "unet", "column"])
