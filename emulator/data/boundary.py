@@ -14,13 +14,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulator.data.border import TIMES, Border
+from emulator.data.border import TIMES, Border, same_levels
 from emulator.data.channels import Channels
 from emulator.data.normalisation import Normalizer
 from emulator.planet.calendar import in_seconds, later, lead_seconds
 from emulator.planet.grid import Grid
 from emulator.planet.interpolation import Corners, interpolated, to_grid
-from emulator.store.schema import grid_of, missing_times
+from emulator.store.schema import grid_of, levels_at, missing_times
 
 READ_TIMES = 32  # at once, of one variable
 MOST_BYTES = 1 << 30  # of fields at the frame that are kept in memory
@@ -135,6 +135,12 @@ class Boundary:
             found = Channels.of(self.dataset, [name]).levels[0]
             if found != levels:
                 raise ValueError(f"Expected {name} on {levels} levels at the boundary, {self.name} has it on {found}")
+            trained, found = self.border.at_of(name), levels_at(self.dataset, name)
+            if not same_levels(trained, found):
+                trained, found = (", ".join(f"{value:g}" for value in places) for places in (trained, found))
+                raise ValueError(
+                    f"Expected {name} at the boundary on the levels {trained}, {self.name} has it on {found}"
+                )
 
     def _seconds_of_axis(self) -> np.ndarray:
         """Times of an analysis since its first, or leads, in seconds."""

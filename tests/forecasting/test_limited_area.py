@@ -1,5 +1,6 @@
 """A limited area with driving data at its boundary: what it is given, what it prescribes, and what is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -21,6 +22,8 @@ from emulator.planet.frame import Frame
 from emulator.planet.grid import Grid
 from emulator.store.analysis import open_analysis
 from emulator.store.schema import grid_of
+from emulator.training.boundary import border_of
+from emulator.training.options import BoundaryOptions
 from emulator.verify.driving import on_domain
 
 NAMES, LEVELS = ("temperature", "surface_pressure"), (2, 0)
@@ -130,6 +133,27 @@ def test_driving_data_that_do_not_do_are_refused_in_a_sentence(kind):
     time = globe(8)["time"].values
     with pytest.raises(ValueError, match=words):
         Boundary(change(globe(8)), OUTSIDE, DOMAIN).given([None], [time[3]], [time[4]])
+
+
+def test_driving_data_on_other_levels_than_those_of_the_training_are_refused(trained):
+    """As many of them, which a count does not tell."""
+    driving, _, folder = trained
+    border = em.load_model(folder / "outside" / "checkpoint", "cpu").layout.border
+    assert {name: border.at_of(name) for name in border.names} == {
+        "temperature": (500.0, 850.0),
+        "surface_pressure": (),
+    }
+    other = open_analysis(driving).assign_coords(level=("level", [700.0, 850.0], {"units": "hPa"}))
+    with pytest.raises(
+        ValueError, match="temperature at the boundary on the levels 500, 850, the store has it on 700, 850"
+    ):
+        Boundary(other, border, DOMAIN)
+    layout = em.load_model(folder / "inside" / "checkpoint", "cpu").layout
+    moved = dataclasses.replace(layout, border=None, at={"temperature": [700.0, 850.0]})
+    with pytest.raises(
+        ValueError, match="own levels for a boundary inside the domain, 700, 850, .* has it on 500, 850"
+    ):
+        border_of(BoundaryOptions(store=driving, width=2, place="inside"), moved, DOMAIN)
 
 
 def test_forecasts_that_do_not_start_or_reach_as_far_are_refused():
