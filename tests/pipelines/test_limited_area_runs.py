@@ -219,7 +219,11 @@ def test_the_check_of_nudging_reads_a_driving_state_inside_the_domain(world, tra
     assert main(["rollout", str(trained), "--check", f"rollout.boundary={{{driving}}}"]) == 0
     assert main(["rollout", str(trained), "--check", f"rollout.boundary={{{driving}, {nudging}}}"]) != 0
     text = " ".join(capsys.readouterr().err.split())
-    assert "whole domain of 9 x 11 box" in text and "lacks some of temperature[0]" in text and "latitude -" in text
+    assert (
+        "whole domain of 9 x 11 box" in text
+        and "lacks some of temperature[0]" in text
+        and "latitude 0, longitude 146.25" in text
+    )
 
 
 DRIVING = {
