@@ -177,6 +177,6 @@ def _patched(grid: Grid, patch: int, more) -> tuple[np.ndarray, np.ndarray, np.n
         return latitude[:, None], longitude[None], cells(grid.cell_area[np.ix_(rows, columns)]).sum((1, 3))
     north, east = (np.radians(np.pad(angle, more, mode="edge")) for angle in grid.mesh())
     directions = np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)
-    x, y, z = (cells(part).sum((1, 3)) for part in directions)  # a mean of longitudes would not do across Greenwich
+    x, y, z = (cells(part).sum((1, 3)) for part in directions)  # longitudes may jump at Greenwich within a row
     latitude, longitude = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x)) % 360
     return latitude, longitude, cells(np.pad(grid.cell_area, more, mode="edge")).sum((1, 3))
